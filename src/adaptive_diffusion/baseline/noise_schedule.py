@@ -1,0 +1,121 @@
+"""NoiseSchedule: alpha, sigma and log-SNR at any timestep, and the conversions between eps, v and x0.
+
+x_t = alpha(t) x0 + sigma(t) eps with alpha^2 + sigma^2 = 1 (variance preserving; Ho et al., 2020; Kingma et al., 2021).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
+
+def _betas(beta_schedule: str, T: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """(T,) float64 betas of the named schedule."""
+    if beta_schedule == "linear":  # Ho et al., 2020
+        return np.linspace(beta_start, beta_end, T)
+    if beta_schedule == "scaled_linear":  # latent diffusion: linear in sqrt(beta)
+        return np.linspace(beta_start**0.5, beta_end**0.5, T) ** 2
+    if beta_schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal, 2021, eq. 17
+        u = np.arange(T + 1) / T
+        alpha_bar = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+        return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+    raise ValueError(f"beta_schedule must be one of {', '.join(BETA_SCHEDULES)}, got {beta_schedule!r}")
+
+
+class NoiseSchedule:
+    """The forward process at real-valued timesteps.
+
+    log-SNR lambda = log(alpha / sigma) is known at the T integer timesteps and linear in between, so that alpha and
+    sigma are exact at the integers and t <-> lambda is a bijection. Arithmetic is float64 on the host.
+
+    Args:
+        num_train_timesteps: T, number of training timesteps, >= 2.
+        beta_start: First beta, in (0, 1).
+        beta_end: Last beta, in (0, 1), >= `beta_start`.
+        beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2` (which ignores the two betas).
+        trained_betas: (T,) betas that replace the named schedule.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: Any = None,
+    ):
+        if num_train_timesteps < 2:
+            raise ValueError(f"num_train_timesteps must be at least 2, got {num_train_timesteps}")
+        if not 0 < beta_start <= beta_end < 1:
+            raise ValueError(f"betas must satisfy 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+        if trained_betas is None:
+            self.betas = _betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
+        else:
+            self.betas = np.asarray(trained_betas, np.float64)
+        if self.betas.shape != (num_train_timesteps,):
+            raise ValueError(f"trained_betas must have {num_train_timesteps} entries, got {self.betas.shape}")
+        self.num_train_timesteps = num_train_timesteps
+        self.alphas_cumprod = np.cumprod(1 - self.betas)
+        self._lambdas = 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))
+
+    def log_snr(self, t: Any) -> np.ndarray:
+        """lambda(t) = log(alpha / sigma); `t` in [0, T - 1], any shape."""
+        return np.interp(t, np.arange(self.num_train_timesteps), self._lambdas)
+
+    def timestep(self, log_snr: Any) -> np.ndarray:
+        """The inverse of `log_snr`: the real-valued t in [0, T - 1], clipped at both ends."""
+        return np.interp(-np.asarray(log_snr), -self._lambdas, np.arange(self.num_train_timesteps))
+
+    def alpha(self, t: Any) -> np.ndarray:
+        """Signal scale, sqrt(sigmoid(2 lambda))."""
+        return np.exp(-0.5 * np.logaddexp(0.0, -2 * self.log_snr(t)))
+
+    def sigma(self, t: Any) -> np.ndarray:
+        """Noise scale, sqrt(1 - alpha^2)."""
+        return np.exp(-0.5 * np.logaddexp(0.0, 2 * self.log_snr(t)))
+
+    def add_noise(self, x0: mx.array, noise: mx.array, t: Any) -> mx.array:
+        """x_t = alpha(t) x0 + sigma(t) noise, `t` a scalar or one timestep per picture, (B,)."""
+        alpha, sigma = self._scales(t, x0)
+        return alpha * x0 + sigma * noise
+
+    def velocity(self, x0: mx.array, noise: mx.array, t: Any) -> mx.array:
+        """v = alpha noise - sigma x0 (Salimans & Ho, 2022)."""
+        alpha, sigma = self._scales(t, x0)
+        return alpha * noise - sigma * x0
+
+    def to_x0(self, prediction: mx.array, x_t: mx.array, t: Any, prediction_type: str) -> mx.array:
+        """The clean picture that a prediction of the given type implies at x_t."""
+        alpha, sigma = self._scales(t, x_t)
+        if prediction_type == "epsilon":
+            return (x_t - sigma * prediction) / alpha
+        if prediction_type == "v_prediction":
+            return alpha * x_t - sigma * prediction
+        if prediction_type == "sample":
+            return prediction
+        raise ValueError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got {prediction_type!r}")
+
+    def to_eps(self, x0: mx.array, x_t: mx.array, t: Any) -> mx.array:
+        """The noise that a clean prediction implies at x_t."""
+        alpha, sigma = self._scales(t, x_t)
+        return (x_t - alpha * x0) / sigma
+
+    def _scales(self, t: Any, like: mx.array) -> tuple[Any, Any]:
+        """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per picture."""
+        t = np.asarray(t, np.float64)
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        if t.ndim == 0:
+            return float(alpha), float(sigma)
+        if t.shape != like.shape[:1]:
+            raise ValueError(f"timesteps must be a scalar or one per picture ({like.shape[0]}), got shape {t.shape}")
+        shape = t.shape + (1,) * (like.ndim - 1)
+        return mx.array(alpha.reshape(shape), dtype=like.dtype), mx.array(sigma.reshape(shape), dtype=like.dtype)

@@ -1,0 +1,192 @@
+"""DiffusionPipeline: a model and a scheduler, and pictures out of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..data import resize
+from ..models.checkpoint import load_builtin_model, load_model, save_model
+from ..models.guidance import GuidedDenoiser
+from ..models.unet import SimpleUNet, UNetConfig
+from ..rng import image_keys, normal
+from ..types import Denoiser, Scheduler
+from .schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+
+log = logging.getLogger(__name__)
+
+SCHEDULERS: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
+
+
+class DiffusionPipeline:
+    """Draws pictures with a denoiser and a scheduler.
+
+    Without a model it uses the trained one that ships with the project, which draws at 32x32; a larger `image_size`
+    is reached by antialiased resizing. With channels other than 3 it builds an untrained `SimpleUNet` and warns.
+
+    Args:
+        model: A denoiser; a `SimpleUNet` brings its prediction type and noise schedule along. None: see above.
+        scheduler: `ddpm`, `ddim`, `dpm-solver`, or a scheduler object. A name is built to fit the model.
+        image_size: (height, width) of the returned pictures, pixels.
+        in_channels: Channels of the pictures.
+
+    Raises:
+        ValueError: for an unknown scheduler name, or sizes that are not positive.
+    """
+
+    def __init__(
+        self,
+        model: Denoiser | None = None,
+        scheduler: str | Scheduler = "ddim",
+        image_size: tuple[int, int] = (256, 256),
+        in_channels: int = 3,
+    ):
+        height, width = image_size
+        if height < 1 or width < 1 or in_channels < 1:
+            raise ValueError(f"image_size and in_channels must be positive, got {image_size} and {in_channels}")
+        self.image_size = (height, width)
+        self.in_channels = in_channels
+        self.model: Any = model if model is not None else self._default_model(in_channels)
+        self.scheduler: Scheduler = self._build_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+        if self.native_size != self.image_size:
+            log.info("pictures are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
+
+    @staticmethod
+    def _default_model(in_channels: int) -> SimpleUNet:
+        if in_channels == 3:
+            return load_builtin_model()
+        log.warning(
+            "no trained model for %d channels ships with the project: this SimpleUNet is untrained and draws noise; "
+            "train one with train.py task=model",
+            in_channels,
+        )
+        return SimpleUNet(UNetConfig(in_channels=in_channels))
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """(height, width) the model works at; `image_size` for a model that does not tell."""
+        if isinstance(self.model, SimpleUNet):
+            return self.model.config.image_size, self.model.config.image_size
+        return self.image_size
+
+    def generate(
+        self,
+        batch_size: int = 1,
+        num_inference_steps: int | None = None,
+        seed: int | None = None,
+        return_intermediates: bool = False,
+        *,
+        condition: mx.array | None = None,
+        guidance_scale: float = 1.0,
+    ) -> mx.array | tuple[mx.array, list[mx.array]]:
+        """Draw pictures.
+
+        Args:
+            batch_size: Pictures to draw, >= 1.
+            num_inference_steps: Steps; None: as the scheduler is set, or 50.
+            seed: Picture i of a seed is always the same; None draws a new seed, which is logged.
+            return_intermediates: Also return the clean predictions of every step.
+            condition: (B, ...) conditions for the model, e.g. class ids.
+            guidance_scale: Weight of classifier-free guidance; 1 is none.
+
+        Returns:
+            (B, H, W, C) float32 in [-1, 1]; with `return_intermediates` also a list of such arrays, one per step, at
+            the model's native size.
+
+        Raises:
+            ValueError: for a batch size or a number of steps out of range.
+        """
+        from ..sampling.standard import StandardSampler  # the sampling package sits above this one
+
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+            log.info("seed %d", seed)
+        self.scheduler.set_timesteps(num_inference_steps or len(self.scheduler) or 50)
+        keys = image_keys(seed, range(batch_size))
+        x_T = normal(keys, (*self.native_size, self.in_channels))
+        denoiser = GuidedDenoiser(self.model, guidance_scale)
+        intermediates = []
+        for trace in StandardSampler(self.scheduler).iterate(denoiser, x_T, condition=condition, keys=keys):
+            mx.eval(trace.x0)
+            intermediates.append(trace.x0)
+        images = mx.clip(self._resize(intermediates[-1]), -1, 1)
+        return (images, intermediates) if return_intermediates else images
+
+    def denoise_image(self, noisy_image: mx.array, timestep: float, num_inference_steps: int | None = None) -> mx.array:
+        """Denoise pictures that carry the noise of a known timestep.
+
+        Args:
+            noisy_image: (B, H, W, C), or (H, W, C) for one picture, at the model's native size.
+            timestep: The timestep of the noise, in [0, T - 1].
+            num_inference_steps: Steps from `timestep` down to the clean picture; None: 1, the direct prediction.
+
+        Returns:
+            Clean predictions in [-1, 1], shaped as the input.
+        """
+        from ..sampling.standard import StandardSampler
+
+        T = self.scheduler.config["num_train_timesteps"]
+        if not 0 <= timestep <= T - 1:
+            raise ValueError(f"timestep must lie in [0, {T - 1}], got {timestep}")
+        steps = 1 if num_inference_steps is None else num_inference_steps
+        if not 1 <= steps <= timestep + 1:
+            raise ValueError(
+                f"num_inference_steps from timestep {timestep} must lie in [1, {timestep + 1}], got {steps}"
+            )
+        batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
+        self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
+        keys = image_keys(0, range(len(batch)))
+        x0 = StandardSampler(self.scheduler).run(self.model, batch, keys=keys).images
+        return mx.clip(x0 if noisy_image.ndim == 4 else x0[0], -1, 1)
+
+    def add_noise(self, images: mx.array, timesteps: Any, noise: mx.array | None = None) -> mx.array:
+        """Noisy pictures x_t; `timesteps` is a scalar or (B,), `noise` standard normal (drawn when None)."""
+        noise = mx.random.normal(images.shape) if noise is None else noise
+        return self.scheduler.add_noise(images, noise, timesteps)
+
+    def save_model(self, path: str | Path) -> None:
+        """Write the model to a safetensors file.
+
+        Raises:
+            TypeError: if the model is not a `SimpleUNet`.
+        """
+        if not isinstance(self.model, SimpleUNet):
+            raise TypeError(f"only a SimpleUNet can be saved, this pipeline has a {type(self.model).__name__}")
+        save_model(path, self.model)
+
+    def load_model(self, path: str | Path) -> None:
+        """Replace the model by one from a safetensors file; a file that does not fit is refused."""
+        self.model = load_model(path)
+
+    def get_scheduler_info(self) -> dict[str, Any]:
+        """Scheduler type and settings, device, and the size at which pictures are drawn."""
+        return {
+            "scheduler_type": type(self.scheduler).__name__,
+            "num_inference_steps": len(self.scheduler),
+            "timesteps": [float(t) for t in self.scheduler.timesteps],
+            "config": dict(self.scheduler.config),
+            "device": str(mx.default_device()),
+            "native_size": self.native_size,
+            "image_size": self.image_size,
+            "resized": self.native_size != self.image_size,
+        }
+
+    def _build_scheduler(self, name: str) -> Scheduler:
+        if name not in SCHEDULERS:
+            raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)} or a scheduler object, got {name!r}")
+        metadata = self.model.metadata if isinstance(self.model, SimpleUNet) else {}
+        scheduler: Scheduler = SCHEDULERS[name](
+            prediction_type=metadata.get("prediction_type", "epsilon"), **metadata.get("noise_schedule", {})
+        )
+        return scheduler
+
+    def _resize(self, images: mx.array) -> mx.array:
+        if self.native_size == self.image_size:
+            return images
+        return mx.array(resize(np.array(images), self.image_size))

@@ -1,0 +1,37 @@
+"""Classifier-free guidance (Ho & Salimans, 2022)."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+
+from ..types import Denoiser
+
+
+class GuidedDenoiser:
+    """null + scale * (conditional - null), both predictions from one doubled batch.
+
+    The doubled batch is skipped where it would change nothing: at scale 1 and without a condition.
+
+    Args:
+        model: The network; a condition of all zeros is its null condition.
+        guidance_scale: 1 is no guidance, 0 ignores the condition; >= 0.
+
+    Raises:
+        ValueError: for a negative or non-finite scale.
+    """
+
+    def __init__(self, model: Denoiser, guidance_scale: float = 1.0):
+        if not 0 <= guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale must be a finite number >= 0 (1 is no guidance), got {guidance_scale}")
+        self.model = model
+        self.guidance_scale = guidance_scale
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        """(B, H, W, C) noisy pictures, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
+        if condition is None or self.guidance_scale == 1:
+            return self.model(x, t, condition)
+        both = mx.concatenate([condition, mx.zeros_like(condition)])
+        conditional, null = mx.split(self.model(mx.concatenate([x, x]), mx.concatenate([t, t]), both), 2)
+        return null + self.guidance_scale * (conditional - null)

@@ -1,0 +1,361 @@
+"""Training of the denoiser, as a generator of events; resumable at any step and data-parallel.
+
+The state of a run is one file: weights, their moving average, the optimiser and the step number. Everything random
+(order of the pictures, flips, noise levels, noise, dropped classes) is a pure function of the seed and the step, so a
+run that was killed continues bit for bit, and several processes share one global batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from ..baseline.noise_schedule import NoiseSchedule
+from ..data import BatchOrder, PictureSet, load_pictures, to_float
+from ..errors import UserError
+from ..files import atomic_path
+from .unet import SimpleUNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run; every field is a key of `conf/task/model.yaml`.
+
+    Attributes:
+        data: Domain name -> folder or array file of its pictures, in the order of the class ids.
+        state: Resumable state file of the run (`.safetensors`).
+        images: Pictures to see in all.
+        batch_size: Pictures per optimiser step, over all processes.
+        learning_rate: Peak learning rate of Adam.
+        warmup_images: Pictures over which the learning rate rises linearly from 0.
+        decay_images: Pictures over which it falls linearly to 0 at the end.
+        max_grad_norm: Global gradient norm above which gradients are scaled down.
+        ema_decay: Decay of the moving average of the weights, per step; ramped up at the start.
+        prediction_type: `v_prediction` or `epsilon`.
+        log_snr_mean: Mean of the log-SNR lambda that training draws, normally distributed (Karras et al., 2022).
+        log_snr_std: Its standard deviation.
+        uniform_fraction: Share of timesteps drawn uniformly from [0, T - 1] instead.
+        min_snr_gamma: Cap on the SNR in the loss weight (Hang et al., 2023); None: every timestep counts alike.
+        drop_label: Probability that only the domain of a picture is shown.
+        drop_all: Probability that neither domain nor label is shown.
+        validation_fraction: Share of the pictures of each domain that is kept back.
+        validation_images: Number of held-back pictures used for the validation loss.
+        validate_every: Pictures between two validations.
+        save_every: Pictures between two writes of the state file.
+        seed: Seed of everything random.
+        noise_schedule: Constructor arguments of `NoiseSchedule`.
+        architecture: Arguments of `UNetConfig`, without `num_classes`, which the data decide.
+    """
+
+    data: dict[str, str]
+    state: str
+    images: int = 1_000_000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup_images: int = 20_000
+    decay_images: int = 300_000
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    prediction_type: str = "v_prediction"
+    log_snr_mean: float = 0.6
+    log_snr_std: float = 1.3
+    uniform_fraction: float = 0.2
+    min_snr_gamma: float | None = None
+    drop_label: float = 0.4
+    drop_all: float = 0.1
+    validation_fraction: float = 0.1
+    validation_images: int = 512
+    validate_every: int = 50_000
+    save_every: int = 10_000
+    seed: int = 0
+    noise_schedule: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch_size", "validation_images", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("uniform_fraction", "drop_label", "drop_all"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.drop_label + self.drop_all > 1:
+            raise UserError(f"drop_label + drop_all must not exceed 1, got {self.drop_label + self.drop_all}")
+        if not self.learning_rate > 0 or not self.max_grad_norm > 0 or not self.log_snr_std > 0:
+            raise UserError("learning_rate, max_grad_norm and log_snr_std must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.prediction_type not in ("v_prediction", "epsilon"):
+            raise UserError(f"prediction_type must be v_prediction or epsilon, got {self.prediction_type!r}")
+        if Path(self.state).suffix != ".safetensors":
+            raise UserError(f"state must be a .safetensors file, got {self.state!r}")
+        if not self.data:
+            raise UserError("data names no domain; give at least one, e.g. task.data.portraits=/path/to/pictures")
+
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return math.ceil(self.images / self.batch_size)
+
+
+@dataclass(frozen=True)
+class TrainingEvent:
+    """What happened in one step.
+
+    Attributes:
+        step: Optimiser steps done.
+        images: Pictures seen, over all processes and earlier runs of the same state.
+        loss: Training loss of the step (weighted mean squared error of the prediction), before the update.
+        learning_rate: Learning rate of the step.
+        seconds: Duration of the step.
+        validation_loss: Loss of the averaged weights on held-back pictures, when it was measured at this step.
+    """
+
+    step: int
+    images: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    validation_loss: float | None = None
+
+
+class Corpus:
+    """The pictures of all domains and their class ids (domain from 1, label from 1; 0 is the null class)."""
+
+    def __init__(self, config: TrainingConfig):
+        size = UNetConfig(**config.architecture).image_size
+        sets = {domain: load_pictures(path, size) for domain, path in config.data.items()}
+        self.domains = tuple(sets)
+        self.labels = {domain: s.label_names for domain, s in sets.items()}
+        parts = [s.split(config.validation_fraction) for s in sets.values()]
+        offsets = np.cumsum([0] + [len(s.label_names) for s in sets.values()])
+        self.num_classes = (len(sets), int(offsets[-1]))
+        self.train = [self._with_classes(train, d, offsets) for d, (train, _) in enumerate(parts)]
+        self.validation = [self._with_classes(held, d, offsets) for d, (_, held) in enumerate(parts)]
+
+    @staticmethod
+    def _with_classes(part: PictureSet, domain: int, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.where(part.labels < 0, 0, part.labels + 1 + offsets[domain])
+        return part.images, np.stack([np.full(len(labels), domain + 1), labels], axis=1).astype(np.int32)
+
+
+class TimestepDistribution:
+    """Draws training timesteps: lambda ~ N(mean, std^2) mixed with a uniform share, by inverse transform."""
+
+    def __init__(self, schedule: NoiseSchedule, mean: float, std: float, uniform_fraction: float):
+        self._t = np.arange(schedule.num_train_timesteps, dtype=np.float64)
+        lambdas = schedule.log_snr(self._t)
+        normal = 0.5 * np.vectorize(math.erf)((mean - lambdas) / (std * math.sqrt(2)))  # rises with t
+        normal = (normal - normal[0]) / (normal[-1] - normal[0])
+        self._cdf = (1 - uniform_fraction) * normal + uniform_fraction * self._t / self._t[-1]
+        self._cdf += 1e-9 * self._t  # strictly increasing, so that it can be inverted
+
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        """Real-valued timesteps in [0, T - 1] of uniform numbers `u` in [0, 1)."""
+        return np.interp(u * self._cdf[-1], self._cdf, self._t)
+
+
+class Trainer:
+    """The state of a run and the step that advances it.
+
+    Args:
+        config: The run.
+        group: Processes that share each batch; by default those that `mlx.launch` started, else this one alone.
+
+    Raises:
+        UserError: if the data, the configuration or the state file cannot be used.
+    """
+
+    def __init__(self, config: TrainingConfig, group: mx.distributed.Group | None = None):
+        self.config = config
+        self.group = group or mx.distributed.init()
+        if config.batch_size % self.group.size():
+            raise UserError(f"batch_size {config.batch_size} must be a multiple of the {self.group.size()} processes")
+        self.schedule = NoiseSchedule(**config.noise_schedule)
+        self.corpus = Corpus(config)
+        self._order = BatchOrder([len(images) for images, _ in self.corpus.train], config.batch_size, config.seed)
+        self._timesteps = TimestepDistribution(
+            self.schedule, config.log_snr_mean, config.log_snr_std, config.uniform_fraction
+        )
+        mx.random.seed(config.seed)
+        self.model = SimpleUNet(UNetConfig(**config.architecture, num_classes=self.corpus.num_classes))
+        self.ema: dict[str, Any] = tree_map(mx.array, self.model.trainable_parameters())
+        self.optimizer = optim.Adam(learning_rate=0.0, betas=[0.9, 0.99])
+        self.optimizer.init(self.model.trainable_parameters())
+        self.step = 0
+        self._loss_and_grad = nn.value_and_grad(self.model, self._loss)
+        if Path(config.state).exists():
+            self.load_state()
+
+    @property
+    def images(self) -> int:
+        """Pictures seen so far."""
+        return self.step * self.config.batch_size
+
+    def run(self) -> Iterator[TrainingEvent]:
+        """Train to the end, yielding an event per step; the state file is written along the way and at the end."""
+        c, steps = self.config, self.config.steps()
+        while self.step < steps:
+            start = time.perf_counter()
+            rate = self.learning_rate(self.step)
+            loss = self._advance(rate)
+            seconds = time.perf_counter() - start
+            last = self.step == steps
+            validation = self.validation_loss() if last or self._passes(c.validate_every) else None
+            if last or self._passes(c.save_every):
+                self.save_state()
+            yield TrainingEvent(self.step, self.images, loss, rate, seconds, validation)
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, constant, linear decay to 0 (trapezoid)."""
+        c, done = self.config, (step + 1) * self.config.batch_size
+        rise = min(1.0, done / max(c.warmup_images, 1))
+        fall = min(1.0, max(c.images - done + c.batch_size, 0) / max(c.decay_images, 1))
+        return c.learning_rate * min(rise, fall)
+
+    def ema_model(self) -> SimpleUNet:
+        """A copy of the network that carries the averaged weights."""
+        model = SimpleUNet(self.model.config)
+        model.update(self.ema)
+        model._metadata = self.metadata()
+        return model
+
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint of this run tells about the model."""
+        c = self.config
+        return {
+            "prediction_type": c.prediction_type,
+            "noise_schedule": c.noise_schedule,
+            "domains": list(self.corpus.domains),
+            "labels": {domain: list(names) for domain, names in self.corpus.labels.items()},
+            "images_seen": self.images,
+            "training": {k: v for k, v in asdict(c).items() if k not in ("data", "state")},
+        }
+
+    def validation_loss(self) -> float:
+        """Loss of the averaged weights on held-back pictures; the same pictures, timesteps and noise every time."""
+        per_domain = max(1, self.config.validation_images // len(self.corpus.domains))
+        pairs = [(images[:per_domain], classes[:per_domain]) for images, classes in self.corpus.validation]
+        x0 = to_float(np.concatenate([images for images, _ in pairs]))
+        if not len(x0):
+            return math.nan
+        classes = np.concatenate([c for _, c in pairs])
+        t = self._timesteps((np.arange(len(x0)) + 0.5) / len(x0))
+        t = np.random.default_rng(0).permutation(t)
+        noise = mx.random.normal(x0.shape, key=mx.random.key(0))
+        model, total = self.ema_model(), 0.0
+        for part in np.array_split(np.arange(len(x0)), math.ceil(len(x0) / 64)):
+            losses = self._losses(model, mx.array(x0[part]), noise[mx.array(part)], t[part], mx.array(classes[part]))
+            total += float(losses.sum())
+        return total / len(x0)
+
+    def save_state(self) -> None:
+        """Write the state file atomically (first process only)."""
+        if self.group.rank():
+            return
+        trees = {"model": self.model.parameters(), "ema": self.ema, "optimizer": self.optimizer.state}
+        arrays: dict[str, mx.array] = dict(tree_flatten(trees))  # type: ignore[arg-type]
+        with atomic_path(self.config.state) as temporary:
+            mx.save_safetensors(str(temporary), arrays, {"step": str(self.step), "run": self._fingerprint()})
+
+    def load_state(self) -> None:
+        """Continue from the state file, which must come from a run of the same recipe."""
+        path = self.config.state
+        try:
+            arrays, header = mx.load(path, return_metadata=True)  # type: ignore[misc]
+            mx.eval(arrays)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"the training state {path} cannot be read; delete it to start anew") from error
+        if header.get("run") != self._fingerprint():
+            raise UserError(
+                f"the training state {path} belongs to another recipe (architecture, data, seed, ...); "
+                "restore that recipe, or give another task.state to start anew"
+            )
+        trees = tree_unflatten(list(arrays.items()))
+        self.model.update(trees["model"])
+        self.ema = trees["ema"]
+        self.optimizer.state = trees["optimizer"]
+        self.step = int(header["step"])
+
+    def _fingerprint(self) -> str:
+        """The recipe as JSON, without what may change when a run is resumed (length, learning rate, intervals)."""
+        free = {"data", "state", "images", "learning_rate", "warmup_images", "decay_images", "max_grad_norm"}
+        free |= {"ema_decay", "validation_images", "validate_every", "save_every"}
+        recipe = {k: v for k, v in asdict(self.config).items() if k not in free}
+        pictures = [len(images) for images, _ in self.corpus.train]
+        return json.dumps({**recipe, "pictures": pictures, "labels": self.corpus.labels}, sort_keys=True)
+
+    def _passes(self, every: int) -> bool:
+        """Whether this step crossed a multiple of `every` pictures."""
+        return self.images // every != (self.images - self.config.batch_size) // every
+
+    def _advance(self, learning_rate: float) -> float:
+        """One optimiser step; returns the loss over the global batch."""
+        c = self.config
+        loss, grads = self._loss_and_grad(*self._batch())
+        if self.group.size() > 1:
+            grads = nn.average_gradients(grads, self.group)
+            loss = mx.distributed.all_sum(loss, group=self.group) / self.group.size()
+        grads, _ = optim.clip_grad_norm(grads, c.max_grad_norm)
+        self.optimizer.learning_rate = learning_rate
+        self.optimizer.update(self.model, grads)
+        decay = min(c.ema_decay, (1 + self.step) / (10 + self.step))
+        self.ema = tree_map(lambda e, p: e + (1 - decay) * (p - e), self.ema, self.model.trainable_parameters())
+        mx.eval(self.model.parameters(), self.optimizer.state, self.ema, loss)
+        self.step += 1
+        if not math.isfinite(value := float(loss)):
+            raise UserError(
+                f"the loss became {value} at step {self.step}; the last good state is in {c.state}: "
+                "resume with a smaller task.learning_rate or task.max_grad_norm"
+            )
+        return value
+
+    def _batch(self) -> tuple[mx.array, mx.array, np.ndarray, mx.array]:
+        """This process's share of the next batch: x0, noise, timesteps, classes."""
+        c, B = self.config, self.config.batch_size
+        groups, rows, mirror = self._order(self.step)
+        mine = slice(self.group.rank(), B, self.group.size())
+        rng = np.random.default_rng([c.seed, 2, self.step])
+        t = self._timesteps(rng.permutation((np.arange(B) + rng.random()) / B))  # stratified over the batch
+        hidden = rng.random(B)
+        noise = mx.random.normal(
+            (B, *self._picture_shape), key=mx.random.split(mx.random.key(c.seed), 2)[1] ^ self.step
+        )
+        pictures, classes = [], []
+        for g, r, flip in zip(groups[mine], rows[mine], mirror[mine], strict=True):
+            images, ids = self.corpus.train[g]
+            pictures.append(images[r][:, ::-1] if flip else images[r])
+            classes.append(ids[r])
+        shown = np.array(classes)
+        shown[hidden[mine] < c.drop_all + c.drop_label, 1] = 0
+        shown[hidden[mine] < c.drop_all] = 0
+        return mx.array(to_float(np.stack(pictures))), noise[mine], t[mine], mx.array(shown)
+
+    @property
+    def _picture_shape(self) -> tuple[int, int, int]:
+        a = self.model.config
+        return a.image_size, a.image_size, a.in_channels
+
+    def _loss(self, x0: mx.array, noise: mx.array, t: np.ndarray, classes: mx.array) -> mx.array:
+        return self._losses(self.model, x0, noise, t, classes).mean()
+
+    def _losses(self, model: SimpleUNet, x0: mx.array, noise: mx.array, t: np.ndarray, classes: mx.array) -> mx.array:
+        """(B,) weighted mean squared errors of the prediction."""
+        schedule, v = self.schedule, self.config.prediction_type == "v_prediction"
+        prediction = model(schedule.add_noise(x0, noise, t), mx.array(t.astype(np.float32)), classes)
+        target = schedule.velocity(x0, noise, t) if v else noise
+        errors = (prediction - target).square().mean(axis=(1, 2, 3))
+        if (gamma := self.config.min_snr_gamma) is None:
+            return errors
+        snr = np.exp(2 * schedule.log_snr(t))
+        weight = np.minimum(snr, gamma) / (snr + 1 if v else snr)  # Hang et al., 2023
+        return errors * mx.array(weight.astype(np.float32))

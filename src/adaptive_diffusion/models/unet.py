@@ -1,0 +1,219 @@
+"""SimpleUNet: the small class-conditional U-Net that ships with the project.
+
+A residual U-Net in the line of DDPM (Ho et al., 2020) and ADM (Dhariwal & Nichol, 2021), cut down until a CPU can
+train it: a patchify stem, one normalisation per block, ReLU, one merged skip per level. NHWC throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The architecture of a `SimpleUNet`.
+
+    Attributes:
+        image_size: Side of the square picture, pixels. A multiple of `patch_size * 2 ** (len(widths) - 1)`.
+        in_channels: Picture channels.
+        patch_size: Side of the pixel patches folded into channels by the stem.
+        widths: Channels per resolution level, from fine to coarse; each level halves the side.
+        blocks: Residual blocks per level on the way down, and again on the way up.
+        attention_levels: Levels (0 = finest) whose blocks are followed by self-attention.
+        head_dim: Channels per attention head.
+        embedding_dim: Width of the time and class embedding.
+        num_classes: Size of each class vocabulary without its null class, e.g. `(4, 201)` for domain and label.
+    """
+
+    image_size: int = 32
+    in_channels: int = 3
+    patch_size: int = 2
+    widths: tuple[int, ...] = (64, 128, 256)
+    blocks: tuple[int, ...] = (1, 2, 2)
+    attention_levels: tuple[int, ...] = (2,)
+    head_dim: int = 64
+    embedding_dim: int = 256
+    num_classes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "blocks", "attention_levels", "num_classes"):
+            object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
+        if len(self.blocks) != len(self.widths) or min(self.blocks) < 1:
+            raise ValueError(
+                f"blocks must give one positive count for each of {len(self.widths)} levels, got {self.blocks}"
+            )
+        multiple = self.patch_size * 2 ** (len(self.widths) - 1)
+        if self.image_size < multiple or self.image_size % multiple:
+            raise ValueError(
+                f"image_size must be a multiple of {multiple} (patch_size {self.patch_size} and "
+                f"{len(self.widths)} levels), got {self.image_size}"
+            )
+        bad = [level for level in self.attention_levels if not 0 <= level < len(self.widths)]
+        if bad:
+            raise ValueError(f"attention_levels must lie in 0..{len(self.widths) - 1}, got {bad}")
+        odd = [self.widths[level] for level in self.attention_levels if self.widths[level] % self.head_dim]
+        if odd:
+            raise ValueError(f"head_dim {self.head_dim} must divide the widths with attention, got {odd}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def timestep_embedding(t: mx.array, dim: int, max_period: float = 10_000.0) -> mx.array:
+    """Sinusoidal features of the training timestep (Vaswani et al., 2017; Ho et al., 2020).
+
+    Args:
+        t: (B,) timesteps in [0, T - 1], real-valued.
+        dim: Number of features, even.
+
+    Returns:
+        (B, dim) float32: cosines, then sines.
+    """
+    half = dim // 2
+    frequencies = mx.exp(-math.log(max_period) * mx.arange(half, dtype=mx.float32) / half)
+    angles = t.astype(mx.float32)[:, None] * frequencies[None]
+    return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu(modulate(norm(x)))))), the modulation an affine map of the embedding."""
+
+    def __init__(self, width: int, embedding_dim: int):
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.modulation = nn.Linear(embedding_dim, 2 * width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation.weight = mx.zeros_like(self.modulation.weight)
+        self.conv2.weight = mx.zeros_like(self.conv2.weight)
+
+    def __call__(self, x: mx.array, embedding: mx.array) -> mx.array:
+        scale, shift = mx.split(self.modulation(embedding)[:, None, None], 2, axis=-1)  # (B, 1, 1, C) each
+        h = nn.relu(self.norm(x) * (1 + scale) + shift)
+        return x + self.conv2(nn.relu(self.conv1(h)))
+
+
+class SelfAttention(nn.Module):
+    """Residual multi-head self-attention over the pixels of a (B, H, W, C) feature map."""
+
+    def __init__(self, width: int, head_dim: int):
+        super().__init__()
+        self.num_heads = width // head_dim
+        self.norm = nn.RMSNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.out.weight = mx.zeros_like(self.out.weight)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        B, H, W, C = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(B, H * W, 3, self.num_heads, C // self.num_heads)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, heads, HW, head_dim) each
+        h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(C // self.num_heads) ** -0.5)
+        return x + self.out(h.transpose(0, 2, 1, 3).reshape(B, H, W, C))
+
+
+class Stage(nn.Module):
+    """The residual blocks of one level, each followed by attention where the level has it."""
+
+    def __init__(self, config: UNetConfig, level: int):
+        super().__init__()
+        width, attention = config.widths[level], level in config.attention_levels
+        self.blocks = [ResidualBlock(width, config.embedding_dim) for _ in range(config.blocks[level])]
+        self.attention = [SelfAttention(width, config.head_dim) for _ in self.blocks] if attention else []
+
+    def __call__(self, x: mx.array, embedding: mx.array) -> mx.array:
+        for i, block in enumerate(self.blocks):
+            x = block(x, embedding)
+            if self.attention:
+                x = self.attention[i](x)
+        return x
+
+
+def _fold(x: mx.array, p: int) -> mx.array:
+    """(B, H, W, C) -> (B, H/p, W/p, p*p*C): pixel patches into channels."""
+    B, H, W, C = x.shape
+    return x.reshape(B, H // p, p, W // p, p, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // p, W // p, p * p * C)
+
+
+def _unfold(x: mx.array, p: int) -> mx.array:
+    """The inverse of `_fold`."""
+    B, H, W, C = x.shape
+    return x.reshape(B, H, W, p, p, C // p**2).transpose(0, 1, 3, 2, 4, 5).reshape(B, H * p, W * p, C // p**2)
+
+
+class SimpleUNet(nn.Module):
+    """Predicts eps, v or x0 (whatever it was trained for) from a noisy picture, its timestep and its classes.
+
+    Downsampling folds 2x2 pixels into channels and mixes them; upsampling does the reverse.
+    """
+
+    def __init__(self, config: UNetConfig | None = None):
+        super().__init__()
+        self._config = config = config or UNetConfig()
+        self._metadata: dict[str, Any] = {}
+        widths, levels = config.widths, len(config.widths)
+        pixels = config.patch_size**2 * config.in_channels
+        self.time_embedding = [
+            nn.Linear(widths[0] * 2, config.embedding_dim),
+            nn.Linear(config.embedding_dim, config.embedding_dim),
+        ]
+        self.class_embedding = [nn.Embedding(n + 1, config.embedding_dim) for n in config.num_classes]
+        self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.down = [Stage(config, i) for i in range(levels)]
+        self.downsample = [nn.Linear(4 * widths[i], widths[i + 1]) for i in range(levels - 1)]
+        self.upsample = [nn.Linear(widths[i + 1], 4 * widths[i]) for i in range(levels - 1)]
+        self.merge = [nn.Linear(2 * widths[i], widths[i]) for i in range(levels - 1)]
+        self.up = [Stage(config, i) for i in range(levels - 1)]
+        self.norm = nn.RMSNorm(widths[0])
+        self.head = nn.Conv2d(widths[0], pixels, 3, padding=1)
+        self.head.weight = mx.zeros_like(self.head.weight)
+
+    @property
+    def config(self) -> UNetConfig:
+        """The architecture this network was built from."""
+        return self._config
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint says about the network (prediction type, noise schedule, labels, ...); {} if untrained."""
+        return self._metadata
+
+    def embed(self, t: mx.array, classes: mx.array | None) -> mx.array:
+        """(B,) timesteps and (B, K) class ids -> (B, embedding_dim); class id 0, or None, is the null class."""
+        h = timestep_embedding(t, self._config.widths[0] * 2)
+        h = self.time_embedding[1](nn.relu(self.time_embedding[0](h)))
+        for k, table in enumerate(self.class_embedding):
+            h = h + (table.weight[0] if classes is None else table(classes[:, k]))
+        return nn.relu(h)
+
+    def __call__(self, x: mx.array, t: mx.array, classes: mx.array | None = None) -> mx.array:
+        """Predict for a batch.
+
+        Args:
+            x: (B, H, W, C) noisy pictures, H = W = `config.image_size`.
+            t: (B,) timesteps, or a scalar for the whole batch, in [0, T - 1].
+            classes: (B, K) integer class ids, one column per vocabulary; 0 is the null class. None: all null.
+
+        Returns:
+            (B, H, W, C), the prediction.
+        """
+        embedding = self.embed(mx.broadcast_to(mx.array(t), (x.shape[0],)), classes)
+        h = self.stem(_fold(x, self._config.patch_size))
+        skips = []
+        for i, stage in enumerate(self.down):
+            if i:
+                skips.append(h)
+                h = self.downsample[i - 1](_fold(h, 2))
+            h = stage(h, embedding)
+        for i in reversed(range(len(self.up))):
+            h = mx.concatenate([_unfold(self.upsample[i](h), 2), skips.pop()], axis=-1)
+            h = self.up[i](self.merge[i](h), embedding)
+        return _unfold(self.head(nn.relu(self.norm(h))), self._config.patch_size)

@@ -1,0 +1,40 @@
+"""Explicit randomness: one key per picture, so that a picture does not depend on the batch it was drawn in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import mlx.core as mx
+import numpy as np
+
+
+def image_keys(seed: int, indices: Iterable[int]) -> mx.array:
+    """Keys of the pictures `indices` of the run `seed`.
+
+    Args:
+        seed: Run seed, >= 0.
+        indices: Picture numbers within the run, >= 0.
+
+    Returns:
+        (B, 2) uint32, one MLX random key per picture.
+    """
+    states = [np.random.SeedSequence([seed, i]).generate_state(2, np.uint32) for i in indices]
+    return mx.array(np.stack(states))
+
+
+def step_keys(keys: mx.array, step: int) -> mx.array:
+    """(B, 2) keys for the noise that step number `step` (from 0) injects, distinct from those of x_T."""
+    return keys ^ mx.array([0, step + 1], dtype=mx.uint32)
+
+
+def normal(keys: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """Standard normal noise, one picture per key.
+
+    Args:
+        keys: (B, 2) uint32.
+        shape: Shape of one picture, e.g. (H, W, C).
+
+    Returns:
+        (B, *shape) float32.
+    """
+    return mx.stack([mx.random.normal(shape, key=key) for key in keys])

@@ -1,0 +1,98 @@
+"""StandardSampler: every picture takes every step of the schedule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+import numpy as np
+
+from ..rng import image_keys, normal, step_keys
+from ..types import Denoiser, SampleResult, Scheduler, SchedulerOutput, StepTrace
+
+STRIP_PICTURES = 8
+
+
+class StandardSampler:
+    """The plain sampling loop.
+
+    Args:
+        scheduler: Grid and solver, with its timesteps set.
+    """
+
+    def __init__(self, scheduler: Scheduler):
+        self.scheduler = scheduler
+
+    def iterate(
+        self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None
+    ) -> Iterator[StepTrace]:
+        """Yield one trace per step.
+
+        Args:
+            model: The denoiser.
+            x_T: (B, H, W, C) standard normal noise.
+            condition: (B, ...) conditions, or None.
+            keys: (B, 2) uint32, one key per picture for the noise of stochastic solvers; None suits deterministic ones.
+        """
+        scheduler, x_t = self.scheduler, x_T * self.scheduler.init_noise_sigma
+        active = np.ones(len(x_T), bool)
+        for index, t in enumerate(scheduler.timesteps):
+            prediction = model(scheduler.scale_model_input(x_t, t), mx.full((len(x_T),), float(t)), condition)
+            key = None if keys is None else step_keys(keys, index)
+            output = scheduler.step(prediction, t, x_t, key=key, return_dict=True)
+            assert isinstance(output, SchedulerOutput)
+            x_t = output.prev_sample
+            mx.async_eval(x_t)
+            yield StepTrace(index, float(t), output.pred_original_sample, active)
+
+    def run(
+        self,
+        model: Denoiser,
+        x_T: mx.array,
+        *,
+        condition: mx.array | None = None,
+        keys: mx.array | None = None,
+        progress: Callable[[StepTrace], None] | None = None,
+    ) -> SampleResult:
+        """Sample to the end; arguments as for `iterate`, `progress` is called after every (synchronised) step."""
+        evaluations = np.zeros(len(x_T), np.int64)
+        timesteps, seconds, strip = [], [], []
+        x0, start = x_T, time.perf_counter()
+        for trace in self.iterate(model, x_T, condition=condition, keys=keys):
+            x0 = trace.x0
+            mx.eval(x0)
+            evaluations += trace.active
+            timesteps.append(trace.timestep)
+            strip.append(x0[:STRIP_PICTURES])
+            seconds.append(time.perf_counter() - start)
+            if progress is not None:
+                progress(trace)
+            start = time.perf_counter()
+        return SampleResult(x0, evaluations, tuple(timesteps), tuple(seconds), mx.stack(strip))
+
+    def sample(
+        self,
+        model: Denoiser,
+        batch_size: int = 1,
+        image_size: tuple[int, int] = (32, 32),
+        seed: int = 0,
+        *,
+        channels: int = 3,
+        condition: mx.array | None = None,
+    ) -> mx.array:
+        """Draw pictures from noise.
+
+        Args:
+            model: The denoiser.
+            batch_size: Pictures to draw.
+            image_size: (height, width) in pixels that the model works at.
+            seed: Picture i of a seed is the same whatever the batch it is drawn in.
+            channels: Picture channels.
+            condition: (B, ...) conditions, or None.
+
+        Returns:
+            (B, H, W, C) float32 clean predictions, about [-1, 1].
+        """
+        keys = image_keys(seed, range(batch_size))
+        return self.run(model, normal(keys, (*image_size, channels)), condition=condition, keys=keys).images

@@ -1,0 +1,139 @@
+"""The contracts between the parts: what a model, a scheduler and a sampler are, and what a run gives back.
+
+Pictures are NHWC float32 in [-1, 1]; time is the training timestep t in [0, T - 1], real-valued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import mlx.core as mx
+import numpy as np
+
+
+class Denoiser(Protocol):
+    """Any network that predicts eps, v or x0; which of them, the scheduler's `prediction_type` says."""
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None, /) -> mx.array:
+        """Predict.
+
+        Args:
+            x: (B, H, W, C) noisy pictures x_t.
+            t: (B,) timesteps in [0, T - 1].
+            condition: (B, ...) what each picture is conditioned on, or None.
+
+        Returns:
+            (B, H, W, C) prediction.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SchedulerOutput:
+    """What one solver step yields.
+
+    Attributes:
+        prev_sample: (B, H, W, C) x at the next, less noisy timestep.
+        pred_original_sample: (B, H, W, C) the clean prediction x0 used by the step (after clipping).
+    """
+
+    prev_sample: mx.array
+    pred_original_sample: mx.array
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """Where to evaluate the model (a grid) and how to advance between evaluations (a solver).
+
+    Multistep memory is explicit state: `set_timesteps` resets it, `select` follows pictures that leave the batch.
+    """
+
+    order: int
+    init_noise_sigma: float
+    timesteps: np.ndarray
+
+    @property
+    def config(self) -> dict[str, Any]: ...
+
+    def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None: ...
+
+    def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array: ...
+
+    def predict_x0(self, model_output: mx.array, timestep: Any, sample: mx.array) -> mx.array: ...
+
+    def step(
+        self,
+        model_output: mx.array,
+        timestep: Any,
+        sample: mx.array,
+        *,
+        key: mx.array | None = None,
+        noise: mx.array | None = None,
+        return_dict: bool = False,
+    ) -> mx.array | SchedulerOutput: ...
+
+    def select(self, indices: np.ndarray) -> None: ...
+
+    def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """One step of a sampling loop, as the loop's generator yields it (lazily: the caller evaluates).
+
+    Attributes:
+        index: Step number, from 0.
+        timestep: The t at which the model was evaluated.
+        x0: (B, H, W, C) clean predictions of all B pictures; a finished picture keeps its final one.
+        active: (B,) bool, the pictures that were evaluated in this step.
+        quality: (B,) estimated quality in [0, 1], or None where the sampler estimates none.
+    """
+
+    index: int
+    timestep: float
+    x0: mx.array
+    active: np.ndarray
+    quality: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """What a sampling run gives back.
+
+    Attributes:
+        images: (B, H, W, C) float32 in [-1, 1], always clean predictions x0.
+        evaluations: (B,) model evaluations spent on each picture (a guided evaluation counts once).
+        timesteps: Timesteps visited, in order.
+        step_seconds: Seconds of each step, synchronised.
+        strip: (steps, K, H, W, C) clean predictions of the first K pictures over the steps.
+    """
+
+    images: mx.array
+    evaluations: np.ndarray
+    timesteps: tuple[float, ...]
+    step_seconds: tuple[float, ...]
+    strip: mx.array
+
+    @property
+    def total_evaluations(self) -> int:
+        """Model evaluations of the whole batch."""
+        return int(self.evaluations.sum())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all steps together."""
+        return float(sum(self.step_seconds))
+
+
+class Sampler(Protocol):
+    """A loop over a scheduler's timesteps and a controller that decides whether to go on."""
+
+    def iterate(
+        self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None
+    ) -> Iterator[StepTrace]:
+        """Yield one `StepTrace` per step; the caller draws progress, evaluates and may stop."""
+        ...
