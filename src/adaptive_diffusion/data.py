@@ -111,7 +111,8 @@ class BatchOrder:
         """Group (B,), row within the group (B,) and whether to mirror (B,) of each picture of batch `step`."""
         slots = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
         groups = slots % len(self._sizes)
-        rows = np.array([self._row(g, s // len(self._sizes)) for g, s in zip(groups, slots, strict=True)])
+        draws = slots // len(self._sizes)
+        rows = np.array([self._row(g, d) for g, d in zip(groups.tolist(), draws.tolist(), strict=True)])
         mirror = np.random.default_rng([self._seed, 1, step]).random(self._batch_size) < 0.5
         return groups, rows, mirror
 

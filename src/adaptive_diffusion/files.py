@@ -6,6 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+
+from .errors import UserError
 
 
 @contextlib.contextmanager
@@ -24,3 +29,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]:
+    """Tensors and header of a safetensors file.
+
+    Raises:
+        UserError: if the file is truncated or of another kind.
+    """
+    try:
+        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+        mx.eval(loaded[0])
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read as safetensors: it is truncated or another kind of file; get or make it again"
+        ) from error
+    return cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)

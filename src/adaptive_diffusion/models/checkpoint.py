@@ -9,18 +9,23 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import UserError
-from ..files import atomic_path
+from ..files import atomic_path, read_tensors
 from .unet import SimpleUNet, UNetConfig
 
 FORMAT = "adaptive-diffusion/simple-unet/1"
 BUILTIN_MODEL = Path(__file__).parent.parent / "assets" / "model.safetensors"
+
+
+def flat_parameters(model: SimpleUNet) -> dict[str, mx.array]:
+    """Dotted name -> tensor."""
+    return dict(cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters())))
 
 
 def content_hash(weights: dict[str, mx.array], config: dict[str, Any]) -> str:
@@ -53,9 +58,7 @@ def save_model(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"a model file must end in .safetensors, got {path.name!r}")
-    weights: dict[str, mx.array] = {}
-    for name, value in tree_flatten(model.parameters()):
-        weights[name] = value.astype(dtype)
+    weights = {name: value.astype(dtype) for name, value in flat_parameters(model).items()}
     config = model.config.to_dict()
     digest = content_hash(weights, config)
     with atomic_path(path) as temporary:
@@ -83,7 +86,7 @@ def load_model(path: str | Path) -> SimpleUNet:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no model file at {path}; give the path of a .safetensors file that train.py wrote")
-    weights, header = _read(path)
+    weights, header = read_tensors(path)
     if header.get("format") != FORMAT:
         raise UserError(
             f"{path} is a safetensors file but not a model of this project (format {header.get('format')!r}, "
@@ -94,7 +97,7 @@ def load_model(path: str | Path) -> SimpleUNet:
         model = SimpleUNet(UNetConfig(**config))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not describe a SimpleUNet ({error}); write it again with save_model") from error
-    expected = {name: value.shape for name, value in tree_flatten(model.parameters())}
+    expected = {name: value.shape for name, value in flat_parameters(model).items()}
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise UserError(f"{path} lacks the tensor {name!r}; it is not a whole model file")
@@ -118,15 +121,3 @@ def load_builtin_model() -> SimpleUNet:
         UserError: if the shipped file is missing or damaged.
     """
     return load_model(BUILTIN_MODEL)
-
-
-def _read(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    """Tensors and header of a safetensors file; a file that is none is refused."""
-    try:
-        weights, header = mx.load(str(path), return_metadata=True)  # type: ignore[misc]
-        mx.eval(weights)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path} cannot be read as safetensors: it is truncated or another kind of file; get it again"
-        ) from error
-    return weights, header

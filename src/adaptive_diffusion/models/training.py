@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,7 +24,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from ..baseline.noise_schedule import NoiseSchedule
 from ..data import BatchOrder, PictureSet, load_pictures, to_float
 from ..errors import UserError
-from ..files import atomic_path
+from ..files import atomic_path, read_tensors
 from .unet import SimpleUNet, UNetConfig
 
 
@@ -263,24 +263,20 @@ class Trainer:
         if self.group.rank():
             return
         trees = {"model": self.model.parameters(), "ema": self.ema, "optimizer": self.optimizer.state}
-        arrays: dict[str, mx.array] = dict(tree_flatten(trees))  # type: ignore[arg-type]
+        arrays = dict(cast("list[tuple[str, mx.array]]", tree_flatten(trees)))
         with atomic_path(self.config.state) as temporary:
             mx.save_safetensors(str(temporary), arrays, {"step": str(self.step), "run": self._fingerprint()})
 
     def load_state(self) -> None:
         """Continue from the state file, which must come from a run of the same recipe."""
         path = self.config.state
-        try:
-            arrays, header = mx.load(path, return_metadata=True)  # type: ignore[misc]
-            mx.eval(arrays)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"the training state {path} cannot be read; delete it to start anew") from error
+        arrays, header = read_tensors(path)
         if header.get("run") != self._fingerprint():
             raise UserError(
                 f"the training state {path} belongs to another recipe (architecture, data, seed, ...); "
                 "restore that recipe, or give another task.state to start anew"
             )
-        trees = tree_unflatten(list(arrays.items()))
+        trees = cast("dict[str, Any]", tree_unflatten(list(arrays.items())))
         self.model.update(trees["model"])
         self.ema = trees["ema"]
         self.optimizer.state = trees["optimizer"]

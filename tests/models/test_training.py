@@ -1,0 +1,203 @@
+"""Training: resumable bit for bit, the same over several processes, and clear about what it cannot use."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.files import read_tensors
+from adaptive_diffusion.models.checkpoint import load_model, save_model
+from adaptive_diffusion.models.training import TimestepDistribution, Trainer, TrainingConfig
+
+ARCHITECTURE = {
+    "image_size": 8,
+    "widths": (8, 16),
+    "blocks": (1, 1),
+    "attention_levels": (1,),
+    "head_dim": 8,
+    "embedding_dim": 16,
+}
+RUN = """
+import json, sys
+import adaptive_diffusion
+from adaptive_diffusion.models.training import Trainer, TrainingConfig
+for event in Trainer(TrainingConfig(**json.loads(sys.argv[1]))).run():
+    print(event.step, repr(event.loss), flush=True)
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict:
+    """Two tiny domains: dark pictures and bright ones, the second with labels."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "dark.npy", rng.integers(0, 60, (24, 8, 8, 3), dtype=np.uint8))
+    bright = rng.integers(200, 256, (20, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "bright.npz", images=bright, labels=np.arange(20) % 2, label_names=["even", "odd"])
+    return {
+        "data": {"dark": str(tmp_path / "dark.npy"), "bright": str(tmp_path / "bright.npz")},
+        "state": str(tmp_path / "state.safetensors"),
+        "images": 160,
+        "batch_size": 8,
+        "warmup_images": 16,
+        "decay_images": 40,
+        "validation_images": 4,
+        "validate_every": 80,
+        "save_every": 16,
+        "architecture": ARCHITECTURE,
+    }
+
+
+def launch(recipe: dict, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, json.dumps(recipe)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def losses(output: str) -> dict[int, float]:
+    return {int(step): float(loss) for step, loss in (line.split() for line in output.splitlines())}
+
+
+def test_the_loss_falls_and_the_averaged_model_can_be_saved(recipe: dict, tmp_path: Path) -> None:
+    trainer = Trainer(TrainingConfig(**recipe))
+    events = list(trainer.run())
+    assert [event.step for event in events] == list(range(1, 21))
+    assert np.mean([e.loss for e in events[-5:]]) < 0.9 * np.mean([e.loss for e in events[:5]])
+    validated = {e.images: e.validation_loss for e in events if e.validation_loss is not None}
+    assert list(validated) == [80, 160]
+    assert validated[160] < validated[80]
+    save_model(tmp_path / "m.safetensors", trainer.ema_model())
+    metadata = load_model(tmp_path / "m.safetensors").metadata
+    assert metadata["labels"] == {"dark": [], "bright": ["even", "odd"]}
+    assert metadata["images_seen"] == 160
+
+
+def test_a_killed_run_continues_bit_for_bit(recipe: dict, tmp_path: Path) -> None:
+    whole = {**recipe, "state": str(tmp_path / "whole.safetensors")}
+    expected = losses(launch(whole).communicate(timeout=120)[0])
+
+    process = launch(recipe)
+    assert process.stdout is not None
+    seen = [process.stdout.readline() for _ in range(7)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = losses(launch(recipe).communicate(timeout=120)[0])
+
+    assert losses("".join(seen)).items() <= expected.items()
+    assert 1 < min(resumed) <= 8, "the second run starts from the last state that was written"
+    assert resumed.items() <= expected.items()
+    ours, uninterrupted = (read_tensors(r["state"])[0] for r in (recipe, whole))
+    assert ours.keys() == uninterrupted.keys()
+    assert all(mx.array_equal(ours[name], uninterrupted[name]) for name in ours)
+
+
+def test_two_processes_lose_what_one_process_loses_on_the_same_batches(recipe: dict, tmp_path: Path) -> None:
+    alone = losses(launch({**recipe, "state": str(tmp_path / "alone.safetensors")}).communicate(timeout=120)[0])
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    hosts = [[f"127.0.0.1:{s.getsockname()[1]}"] for s in sockets]
+    for s in sockets:
+        s.close()
+    (tmp_path / "hosts.json").write_text(json.dumps(hosts))
+    ring = {"MLX_HOSTFILE": str(tmp_path / "hosts.json")}
+    ranks = [launch(recipe, MLX_RANK=str(rank), **ring) for rank in range(2)]
+    for process in ranks:
+        together = losses(process.communicate(timeout=120)[0])
+        assert together.keys() == alone.keys()
+        np.testing.assert_allclose(list(together.values()), list(alone.values()), rtol=2e-4)
+
+
+def test_a_longer_run_continues_a_finished_one(recipe: dict) -> None:
+    list(Trainer(TrainingConfig(**recipe)).run())
+    longer = Trainer(TrainingConfig(**{**recipe, "images": 200}))
+    assert longer.step == 20
+    assert [event.step for event in longer.run()] == [21, 22, 23, 24, 25]
+
+
+def test_the_learning_rate_is_a_trapezoid(recipe: dict) -> None:
+    trainer = Trainer(TrainingConfig(**recipe))
+    rates = [trainer.learning_rate(step) / trainer.config.learning_rate for step in range(20)]
+    np.testing.assert_allclose(rates, [0.5] + [1.0] * 15 + [0.8, 0.6, 0.4, 0.2], atol=1e-12)
+
+
+def test_timesteps_follow_the_distribution_asked_for() -> None:
+    schedule = NoiseSchedule()
+    u = (np.arange(20_000) + 0.5) / 20_000
+    lambdas = schedule.log_snr(TimestepDistribution(schedule, 0.5, 1.2, 0.0)(u))
+    assert abs(lambdas.mean() - 0.5) < 0.01
+    assert abs(lambdas.std() - 1.2) < 0.02
+    np.testing.assert_allclose(TimestepDistribution(schedule, 0.5, 1.2, 1.0)(u), u * 999, atol=1e-3)
+
+
+def test_batches_hold_every_domain_equally_often_and_drop_classes_as_told(recipe: dict) -> None:
+    trainer = Trainer(TrainingConfig(**{**recipe, "drop_all": 0.25, "drop_label": 0.25}))
+    shown = []
+    for trainer.step in range(200):
+        x0, _, _, classes = trainer._batch()
+        brightness = np.array(x0.mean(axis=(1, 2, 3)))
+        assert (brightness > 0).sum() == 4
+        shown.append(np.array(classes))
+    ids = np.concatenate(shown)
+    assert abs((ids[:, 0] == 0).mean() - 0.25) < 0.04
+    bright = ids[ids[:, 0] == 2]
+    assert abs((bright[:, 1] == 0).mean() - 1 / 3) < 0.06  # of those with a domain, a third lost its label
+
+
+def test_min_snr_weights_cap_the_easy_timesteps(recipe: dict) -> None:
+    weighted = Trainer(TrainingConfig(**{**recipe, "min_snr_gamma": 5.0}))
+    plain = Trainer(TrainingConfig(**recipe))
+    x0 = mx.zeros((2, 8, 8, 3))
+    noise, classes, t = mx.ones_like(x0), mx.zeros((2, 2), dtype=mx.int32), np.array([0.0, 999.0])
+    ratio = weighted._losses(plain.model, x0, noise, t, classes) / plain._losses(plain.model, x0, noise, t, classes)
+    snr = np.exp(2 * plain.schedule.log_snr(t))
+    np.testing.assert_allclose(np.array(ratio), np.minimum(snr, 5) / (snr + 1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 0}, "images must be at least 1"),
+        ({"drop_all": 0.8, "drop_label": 0.5}, "must not exceed 1"),
+        ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
+        ({"prediction_type": "x"}, "prediction_type must be"),
+        ({"data": {}}, "data names no domain"),
+        ({"state": "state.npz"}, "must be a .safetensors file"),
+    ],
+)
+def test_a_bad_recipe_is_refused(recipe: dict, change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TrainingConfig(**{**recipe, **change})
+
+
+def test_the_state_of_another_recipe_is_refused(recipe: dict) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
+    with pytest.raises(UserError, match="belongs to another recipe"):
+        Trainer(TrainingConfig(**{**recipe, "seed": 1}))
+
+
+def test_a_damaged_state_is_refused(recipe: dict) -> None:
+    Path(recipe["state"]).write_bytes(b"not a state")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        Trainer(TrainingConfig(**recipe))
+
+
+def test_a_diverged_run_stops_and_keeps_its_last_good_state(recipe: dict) -> None:
+    trainer = Trainer(TrainingConfig(**recipe))
+    events = trainer.run()
+    while trainer.step < 4:
+        next(events)
+    good = Path(recipe["state"]).read_bytes()
+    trainer.model.head.bias = trainer.model.head.bias * float("nan")
+    with pytest.raises(UserError, match="loss became nan at step 5"):
+        next(events)
+    assert Path(recipe["state"]).read_bytes() == good
