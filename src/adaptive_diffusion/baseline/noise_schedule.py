@@ -11,6 +11,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .checks import check_choice, check_count, check_number
+
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -21,11 +23,41 @@ def _betas(beta_schedule: str, T: int, beta_start: float, beta_end: float) -> np
         return np.linspace(beta_start, beta_end, T)
     if beta_schedule == "scaled_linear":  # latent diffusion: linear in sqrt(beta)
         return np.linspace(beta_start**0.5, beta_end**0.5, T) ** 2
-    if beta_schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal, 2021, eq. 17
-        u = np.arange(T + 1) / T
-        alpha_bar = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-    raise ValueError(f"beta_schedule must be one of {', '.join(BETA_SCHEDULES)}, got {beta_schedule!r}")
+    # squaredcos_cap_v2: Nichol & Dhariwal, 2021, eq. 17
+    u = np.arange(T + 1) / T
+    alpha_bar = np.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+
+
+def _zero_terminal_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
+    """Shift and scale sqrt(alpha_bar) so that it ends at zero and begins as before (Lin et al., 2024, algorithm 1).
+
+    The end is 2^-24 instead of zero, the smallest positive float16: its log-SNR stays finite, and its alpha, 0.0002,
+    is no signal. (diffusers has the same floor in DPM-Solver++, and zero in DDIM and DDPM.)
+    """
+    root = np.sqrt(alphas_cumprod)
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return np.append(root[:-1] ** 2, 2.0**-24)
+
+
+def x0_from(prediction: mx.array, x_t: mx.array, alpha: Any, sigma: Any, prediction_type: str) -> mx.array:
+    """The clean picture that a prediction of the given type implies at x_t; alpha and sigma scalars or (B, 1, ...)."""
+    if prediction_type == "epsilon":
+        return (x_t - sigma * prediction) / alpha
+    if prediction_type == "v_prediction":
+        return alpha * x_t - sigma * prediction
+    check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
+    return prediction
+
+
+def eps_from(prediction: mx.array, x_t: mx.array, alpha: Any, sigma: Any, prediction_type: str) -> mx.array:
+    """The noise that a prediction of the given type implies at x_t; alpha and sigma scalars or (B, 1, ...)."""
+    if prediction_type == "sample":
+        return (x_t - alpha * prediction) / sigma
+    if prediction_type == "v_prediction":
+        return alpha * prediction + sigma * x_t
+    check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
+    return prediction
 
 
 class NoiseSchedule:
@@ -39,7 +71,8 @@ class NoiseSchedule:
         beta_start: First beta, in (0, 1).
         beta_end: Last beta, in (0, 1), >= `beta_start`.
         beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2` (which ignores the two betas).
-        trained_betas: (T,) betas that replace the named schedule.
+        trained_betas: (T,) betas in (0, 1) that replace the named schedule.
+        rescale_betas_zero_snr: Rescale to (practically) no signal at T - 1; for models trained that way.
 
     Raises:
         ValueError: for a value out of range.
@@ -52,19 +85,21 @@ class NoiseSchedule:
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: Any = None,
+        rescale_betas_zero_snr: bool = False,
     ):
-        if num_train_timesteps < 2:
-            raise ValueError(f"num_train_timesteps must be at least 2, got {num_train_timesteps}")
-        if not 0 < beta_start <= beta_end < 1:
+        T = self.num_train_timesteps = check_count("num_train_timesteps", num_train_timesteps, 2)
+        check_choice("beta_schedule", beta_schedule, BETA_SCHEDULES)
+        if not 0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1:
             raise ValueError(f"betas must satisfy 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
         if trained_betas is None:
-            self.betas = _betas(beta_schedule, num_train_timesteps, beta_start, beta_end)
+            betas = _betas(beta_schedule, T, beta_start, beta_end)
         else:
-            self.betas = np.asarray(trained_betas, np.float64)
-        if self.betas.shape != (num_train_timesteps,):
-            raise ValueError(f"trained_betas must have {num_train_timesteps} entries, got {self.betas.shape}")
-        self.num_train_timesteps = num_train_timesteps
-        self.alphas_cumprod = np.cumprod(1 - self.betas)
+            betas = np.asarray(trained_betas, np.float64)
+        if betas.shape != (T,) or not np.all((betas > 0) & (betas < 1)):
+            raise ValueError(f"trained_betas must be {T} numbers between 0 and 1, got {trained_betas!r:.80}")
+        self.alphas_cumprod = np.cumprod(1 - betas)
+        if rescale_betas_zero_snr:
+            self.alphas_cumprod = _zero_terminal_snr(self.alphas_cumprod)
         self._lambdas = 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))
 
     def log_snr(self, t: Any) -> np.ndarray:
@@ -96,13 +131,7 @@ class NoiseSchedule:
     def to_x0(self, prediction: mx.array, x_t: mx.array, t: Any, prediction_type: str) -> mx.array:
         """The clean picture that a prediction of the given type implies at x_t."""
         alpha, sigma = self._scales(t, x_t)
-        if prediction_type == "epsilon":
-            return (x_t - sigma * prediction) / alpha
-        if prediction_type == "v_prediction":
-            return alpha * x_t - sigma * prediction
-        if prediction_type == "sample":
-            return prediction
-        raise ValueError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got {prediction_type!r}")
+        return x0_from(prediction, x_t, alpha, sigma, prediction_type)
 
     def to_eps(self, x0: mx.array, x_t: mx.array, t: Any) -> mx.array:
         """The noise that a clean prediction implies at x_t."""
@@ -112,6 +141,8 @@ class NoiseSchedule:
     def _scales(self, t: Any, like: mx.array) -> tuple[Any, Any]:
         """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per picture."""
         t = np.asarray(t, np.float64)
+        if not np.all((t >= 0) & (t <= self.num_train_timesteps - 1)):
+            raise ValueError(f"timesteps must lie in [0, {self.num_train_timesteps - 1}], got {t!s:.80}")
         alpha, sigma = self.alpha(t), self.sigma(t)
         if t.ndim == 0:
             return float(alpha), float(sigma)

@@ -1,0 +1,35 @@
+"""Argument checks that end in one sentence: what was given and what is accepted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_count(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an int, if it is a whole number in [low, high]; booleans and fractions are refused."""
+    whole = isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+    if isinstance(value, bool) or not whole or value < low or (high is not None and value > high):
+        span = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise ValueError(f"{name} must be a whole number, {span}, got {value!r}")
+    return int(value)
+
+
+def check_number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False
+) -> float:
+    """`value` as a float, if it is a number in [low, high], or in (low, high] with `above`; NaN is refused."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not low <= value <= high or (above and value == low):
+        left = f"greater than {low:g}" if above else f"at least {low:g}"
+        span = left if high == math.inf else f"{left} and at most {high:g}"
+        raise ValueError(f"{name} must be a number, {span}, got {value!r}")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, options: Sequence[str]) -> None:
+    """Refuse a value that is not one of `options`."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")

@@ -1,0 +1,263 @@
+"""SchedulerBase: what DDPM, DDIM and DPM-Solver++ share - the grid, the clean prediction, noise, and the step's frame.
+
+A solver is `_advance`: coefficients are Python floats (float64) from `NoiseSchedule`, applied to MLX arrays, so that a
+step queues array operations and never waits for one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from ..rng import normal
+from ..types import SchedulerOutput
+from .checks import check_choice, check_count, check_number
+from .noise_schedule import PREDICTION_TYPES, NoiseSchedule, x0_from
+from .scheduler_config import ConfigMixin
+from .spacing import TIMESTEP_SPACINGS, custom_timesteps, spaced_timesteps
+from .thresholding import dynamic_threshold
+
+
+class Node(NamedTuple):
+    """A point of the grid: x = alpha x0 + sigma eps, log_snr = log(alpha / sigma)."""
+
+    alpha: float
+    sigma: float
+    log_snr: float
+
+
+CLEAN = Node(1.0, 0.0, math.inf)
+
+
+@dataclass(eq=False, repr=False)
+class SchedulerBase(ConfigMixin):
+    """Arguments and conventions common to all schedulers; they are those of diffusers.
+
+    Args:
+        num_train_timesteps: T, timesteps the model was trained with, >= 2.
+        beta_start: First beta, in (0, 1).
+        beta_end: Last beta, in [beta_start, 1).
+        beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2`.
+        trained_betas: (T,) betas that replace the named schedule.
+        prediction_type: What the model predicts: `epsilon`, `v_prediction` or `sample` (x0).
+        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for pictures in pixel space.
+        clip_sample_range: > 0.
+        thresholding: Clip the clean prediction of each picture at a quantile of its magnitudes, and divide by that
+            (dynamic thresholding; Saharia et al., 2022). Takes the place of `clip_sample`.
+        dynamic_thresholding_ratio: That quantile, in [0, 1].
+        sample_max_value: Upper bound of the threshold, >= 1 (at 1 it is plain clipping to +-1).
+        timestep_spacing: `leading`, `linspace` or `trailing`, see `spaced_timesteps`.
+        steps_offset: Added to the `leading` grid, >= 0.
+        rescale_betas_zero_snr: See `NoiseSchedule`.
+
+    Attributes:
+        timesteps: (N,) float64, decreasing; empty until `set_timesteps`.
+        num_inference_steps: N, or None until `set_timesteps`.
+        order: Model evaluations per step, 1.
+        init_noise_sigma: Standard deviation of x_T, 1.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    num_train_timesteps: int = 1000
+    _: KW_ONLY
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: Any = None
+    prediction_type: str = "epsilon"
+    clip_sample: bool = True
+    clip_sample_range: float = 1.0
+    thresholding: bool = False
+    dynamic_thresholding_ratio: float = 0.995
+    sample_max_value: float = 1.0
+    timestep_spacing: str = "leading"
+    steps_offset: int = 0
+    rescale_betas_zero_snr: bool = False
+
+    def __post_init__(self) -> None:
+        self._record_config()
+        check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        check_choice("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
+        check_number("clip_sample_range", self.clip_sample_range, 0, above=True)
+        check_number("dynamic_thresholding_ratio", self.dynamic_thresholding_ratio, 0, 1)
+        check_number("sample_max_value", self.sample_max_value, 1)
+        check_count("steps_offset", self.steps_offset, 0)
+        self.schedule = NoiseSchedule(
+            self.num_train_timesteps,
+            self.beta_start,
+            self.beta_end,
+            self.beta_schedule,
+            self.trained_betas,
+            self.rescale_betas_zero_snr,
+        )
+        self.order = 1
+        self.init_noise_sigma = 1.0
+        self.num_inference_steps: int | None = None
+        self.timesteps = np.empty(0)
+        self._nodes: list[Node] = []
+        self._memory: list[mx.array] = []  # earlier clean predictions, newest first; only multistep solvers keep any
+        self._next = 0  # index of the timestep that is due
+
+    def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
+        """Choose the grid, and forget the previous run.
+
+        Args:
+            num_inference_steps: N in [1, T]; the grid then follows `timestep_spacing`.
+            timesteps: Instead of N, one's own timesteps: strictly decreasing, real-valued, in [0, T - 1]. The last
+                step always leads to the end of the schedule, which is no timestep and not in the list.
+
+        Raises:
+            ValueError: for a value out of range, or if not exactly one of the two is given.
+        """
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("set_timesteps takes either num_inference_steps or timesteps, and one of them is needed")
+        if timesteps is None:
+            n = check_count("num_inference_steps", num_inference_steps, 1, self.num_train_timesteps)
+            grid = self._grid(n)
+        else:
+            grid = custom_timesteps(timesteps, self.num_train_timesteps)
+        self.timesteps, self.num_inference_steps = grid, len(grid)
+        columns = (self.schedule.alpha(grid), self.schedule.sigma(grid), self.schedule.log_snr(grid))
+        self._nodes = [Node(*map(float, row)) for row in zip(*columns, strict=True)] + [self._end()]
+        self._memory, self._next = [], 0
+
+    def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array:
+        """What the model is to be fed: the sample as it is."""
+        return sample
+
+    def predict_x0(self, model_output: mx.array, timestep: Any, sample: mx.array) -> mx.array:
+        """The clean prediction, clipped or thresholded as configured.
+
+        Args:
+            model_output: (B, H, W, C) prediction of the model at `sample`.
+            timestep: In [0, T - 1], on the grid or not; a scalar or (B,).
+            sample: (B, H, W, C) x_t.
+        """
+        return self._restrict(self.schedule.to_x0(model_output, sample, timestep, self.prediction_type))
+
+    def step(
+        self,
+        model_output: mx.array,
+        timestep: Any,
+        sample: mx.array,
+        *,
+        key: mx.array | None = None,
+        noise: mx.array | None = None,
+        return_dict: bool = False,
+    ) -> mx.array | SchedulerOutput:
+        """Advance from one timestep to the next.
+
+        Args:
+            model_output: (B, H, W, C) prediction of the model at `sample`.
+            timestep: The timestep of `sample`, an element of `timesteps`. Going on from another one than is due
+                restarts a multistep solver there.
+            sample: (B, H, W, C) x_t.
+            key: Random key of a stochastic step, (2,) for the batch or (B, 2), one per picture.
+            noise: Instead of a key, (B, H, W, C) standard normal noise.
+            return_dict: Return a `SchedulerOutput` with the clean prediction as well.
+
+        Returns:
+            (B, H, W, C) the next sample, of the dtype of `sample`.
+
+        Raises:
+            ValueError: for a timestep off the grid, shapes that differ, or a stochastic step without key and noise.
+        """
+        index = self._locate(timestep)
+        if model_output.shape != sample.shape:
+            raise ValueError(f"model_output has shape {model_output.shape} and sample {sample.shape}: they must agree")
+        x_t, prediction = _at_least_float32(sample), _at_least_float32(model_output)
+        alpha, sigma, _ = self._nodes[index]
+        x0 = self._restrict(x0_from(prediction, x_t, alpha, sigma, self.prediction_type))
+        prev_sample, noise_scale = self._advance(index, prediction, x_t, x0)
+        if noise_scale > 0:
+            prev_sample = prev_sample + noise_scale * self._noise(sample.shape, key, noise)
+        self._next = index + 1
+        prev_sample = prev_sample.astype(sample.dtype)
+        return SchedulerOutput(prev_sample, x0.astype(sample.dtype)) if return_dict else prev_sample
+
+    def select(self, indices: np.ndarray) -> None:
+        """Keep the memory of some pictures only, when others leave the batch.
+
+        Args:
+            indices: Positions in the batch, or a (B,) boolean mask.
+        """
+        indices = np.asarray(indices)
+        keep = mx.array(np.flatnonzero(indices) if indices.dtype == bool else indices)
+        self._memory = [x0[keep] for x0 in self._memory]
+
+    def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array:
+        """x_t = alpha x0 + sigma noise, at timesteps in [0, T - 1]: a scalar, or (B,) with one per picture."""
+        return self.schedule.add_noise(original_samples, noise, timesteps)
+
+    def __len__(self) -> int:
+        """Number of steps; 0 until `set_timesteps`."""
+        return len(self.timesteps)
+
+    def __bool__(self) -> bool:
+        return True  # a scheduler without timesteps is still a scheduler
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r:.40}' for k, v in self.config.items())})"
+
+    def _grid(self, n: int) -> np.ndarray:
+        """(n,) timesteps."""
+        return spaced_timesteps(self.timestep_spacing, n, self.num_train_timesteps, self.steps_offset)
+
+    def _end(self) -> Node:
+        """Where the last step leads."""
+        return CLEAN
+
+    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+        """The mean of the next sample, and the standard deviation of the noise to add to it."""
+        raise NotImplementedError
+
+    def _locate(self, timestep: Any) -> int:
+        """The index of a timestep; one that is not due clears the memory."""
+        if not self._nodes:
+            raise ValueError("the scheduler has no timesteps yet: call set_timesteps first")
+        try:
+            t = np.asarray(timestep, np.float64).item()
+        except (TypeError, ValueError):
+            raise ValueError(f"timestep must be one number for the whole batch, got {str(timestep)[:80]}") from None
+        tolerance = 1e-4  # timesteps may have passed through float32
+        if self._next < len(self) and abs(self.timesteps[self._next] - t) <= tolerance:
+            return self._next
+        index = int(np.abs(self.timesteps - t).argmin())
+        if not abs(self.timesteps[index] - t) <= tolerance:
+            raise ValueError(
+                f"timestep {t:g} is not one of the {len(self)} timesteps from {self.timesteps[0]:g} to "
+                f"{self.timesteps[-1]:g}: pass an element of scheduler.timesteps, not its index"
+            )
+        self._memory = []
+        return index
+
+    def _restrict(self, x0: mx.array) -> mx.array:
+        """Clip or threshold a clean prediction, as configured."""
+        if self.thresholding:
+            return dynamic_threshold(x0, self.dynamic_thresholding_ratio, self.sample_max_value)
+        if self.clip_sample:
+            return mx.clip(x0, -self.clip_sample_range, self.clip_sample_range)
+        return x0
+
+    def _noise(self, shape: tuple[int, ...], key: mx.array | None, noise: mx.array | None) -> mx.array:
+        if noise is not None and key is None:
+            if noise.shape != shape:
+                raise ValueError(f"noise must have the shape of the sample, {shape}, got {noise.shape}")
+            return noise
+        if key is None or noise is not None:
+            raise ValueError(f"a step of {type(self).__name__} adds noise here: pass either key or noise to step")
+        if key.shape == (2,):
+            return mx.random.normal(shape, key=key)
+        if key.shape != (shape[0], 2):
+            raise ValueError(f"key must have shape (2,), or ({shape[0]}, 2) for {shape[0]} pictures, got {key.shape}")
+        return normal(key, shape[1:])
+
+
+def _at_least_float32(x: mx.array) -> mx.array:
+    return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x

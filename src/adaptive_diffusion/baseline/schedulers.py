@@ -1,0 +1,174 @@
+"""DDPM, DDIM and DPM-Solver++: how to get from one noise level to the next.
+
+All three step between neighbours of the actual grid, whatever its spacing. (diffusers' DDIM steps to t - T // N, which
+is a neighbour only on grids with that stride.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from .checks import check_choice, check_count, check_number
+from .multistep import SOLVER_TYPES, multistep_weights
+from .noise_schedule import eps_from
+from .scheduler_base import CLEAN, Node, SchedulerBase
+from .spacing import karras_timesteps, lu_timesteps, spaced_timesteps
+
+__all__ = ["DDIMScheduler", "DDPMScheduler", "DPMSolverScheduler"]
+
+
+def _beta(now: Node, then: Node) -> float:
+    """The variance that the forward process adds between two nodes, 1 - alpha_now^2 / alpha_then^2."""
+    return max(1 - (now.alpha / then.alpha) ** 2, 0.0)
+
+
+@dataclass(eq=False, repr=False)
+class DDPMScheduler(SchedulerBase):
+    """Ancestral sampling from the true posterior q(x_s | x_t, x0) (Ho et al., 2020, eq. 7), for any stride.
+
+    The last step adds no noise: it returns the posterior's mean, which is the clean prediction.
+
+    Args:
+        variance_type: `fixed_small`, the posterior's variance, or `fixed_large`, that of the forward step.
+        num_train_timesteps, ...: See `SchedulerBase`.
+    """
+
+    variance_type: str = "fixed_small"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("variance_type", self.variance_type, ("fixed_small", "fixed_large"))
+
+    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+        now, then = self._nodes[index : index + 2]
+        beta = _beta(now, then)
+        left = (then.sigma / now.sigma) ** 2
+        mean = (then.alpha * beta / now.sigma**2) * x0 + (now.alpha / then.alpha * left) * x_t
+        variance = beta * left if self.variance_type == "fixed_small" or then is CLEAN else beta
+        return mean, math.sqrt(variance)
+
+
+@dataclass(eq=False, repr=False)
+class DDIMScheduler(SchedulerBase):
+    """Denoising diffusion implicit models (Song et al., 2021, eq. 12 and 16).
+
+    Args:
+        eta: Noise, from 0 (the deterministic DDIM; steps need no key) to 1 (as much as DDPM with `fixed_small`).
+        set_alpha_to_one: The last step leads to the clean picture; else to timestep 0, which holds a little noise.
+        use_clipped_model_output: Take eps from the clean prediction after clipping, not from the model's own output.
+        num_train_timesteps, ...: See `SchedulerBase`.
+    """
+
+    eta: float = 0.0
+    set_alpha_to_one: bool = True
+    use_clipped_model_output: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("eta", self.eta, 0, 1)
+
+    def _end(self) -> Node:
+        return CLEAN if self.set_alpha_to_one else first_node(self)
+
+    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+        now, then = self._nodes[index : index + 2]
+        if self.use_clipped_model_output:
+            eps = eps_from(x0, x_t, now.alpha, now.sigma, "sample")
+        else:
+            eps = eps_from(prediction, x_t, now.alpha, now.sigma, self.prediction_type)
+        std = self.eta * then.sigma / now.sigma * math.sqrt(_beta(now, then))
+        return then.alpha * x0 + math.sqrt(max(then.sigma**2 - std**2, 0.0)) * eps, std
+
+
+@dataclass(eq=False, repr=False)
+class DPMSolverScheduler(SchedulerBase):
+    """DPM-Solver++, multistep (Lu et al., 2022b), in its ODE and SDE form.
+
+    Args:
+        solver_order: 1, 2 or 3: clean predictions that a step uses, as far as there are that many.
+        algorithm_type: `dpmsolver++`, or `sde-dpmsolver++`, whose steps need a key.
+        solver_type: `midpoint` or `heun` as published, or `adams`: see `multistep_weights`.
+        lower_order_final: With fewer than 15 steps, take the last one at order 1 and the one before at order 2.
+        euler_at_final: Take the last step at order 1.
+        use_karras_sigmas: Replace the spacing by that of Karras et al. (2022), rho 7.
+        use_lu_lambdas: Replace the spacing by one uniform in log-SNR.
+        final_sigmas_type: The last step leads to the clean picture (`zero`; always of order 1), or to timestep 0
+            (`sigma_min`), which holds a little noise.
+        lambda_min_clipped: Leave out of the grid the timesteps whose log-SNR is smaller; -5.1 suits
+            `squaredcos_cap_v2`.
+        num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
+    """
+
+    clip_sample: bool = False
+    timestep_spacing: str = "linspace"
+    solver_order: int = 2
+    algorithm_type: str = "dpmsolver++"
+    solver_type: str = "midpoint"
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    use_karras_sigmas: bool = False
+    use_lu_lambdas: bool = False
+    final_sigmas_type: str = "zero"
+    lambda_min_clipped: float = -math.inf
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("solver_order", self.solver_order, 1, 3)
+        check_choice("algorithm_type", self.algorithm_type, ("dpmsolver++", "sde-dpmsolver++"))
+        check_choice("solver_type", self.solver_type, SOLVER_TYPES)
+        check_choice("final_sigmas_type", self.final_sigmas_type, ("zero", "sigma_min"))
+        check_number("lambda_min_clipped", self.lambda_min_clipped, high=float(self.schedule.log_snr(0)))
+        if self.use_karras_sigmas and self.use_lu_lambdas:
+            raise ValueError("use_karras_sigmas and use_lu_lambdas exclude each other: set one of them to false")
+
+    def _grid(self, n: int) -> np.ndarray:
+        if self.use_karras_sigmas:
+            return karras_timesteps(self.schedule, n)
+        if self.use_lu_lambdas:
+            return lu_timesteps(self.schedule, n)
+        usable = self.schedule.log_snr(np.arange(self.num_train_timesteps)) >= self.lambda_min_clipped
+        last = int(usable.sum())
+        n = check_count("num_inference_steps", n, 1, last)
+        return spaced_timesteps(self.timestep_spacing, n, last, self.steps_offset, open_end=True)
+
+    def _end(self) -> Node:
+        return CLEAN if self.final_sigmas_type == "zero" else first_node(self)
+
+    def _order(self, index: int) -> int:
+        """The order of step `index`: as configured, unless predictions are missing or the end is near."""
+        order = min(self.solver_order, 1 + len(self._memory))
+        remaining, few = len(self) - index, self.lower_order_final and len(self) < 15
+        if remaining == 1 and (few or self.euler_at_final or self._nodes[-1] is CLEAN):
+            return 1
+        return min(order, 2) if remaining == 2 and few else order
+
+    def _update(self, index: int, order: int, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+        """The mean of the next sample at the given order, and the standard deviation of its noise."""
+        now, then = self._nodes[index : index + 2]
+        log_snrs = [node.log_snr for node in self._nodes[index + 1 - order : index + 2]]
+        stochastic = self.algorithm_type == "sde-dpmsolver++"
+        decay, weights = multistep_weights(log_snrs, self.solver_type, stochastic)
+        mean = (then.sigma / now.sigma * decay) * x_t
+        for weight, x0_i in zip(weights, [x0, *self._memory], strict=False):
+            mean = mean + (then.alpha * weight) * x0_i
+        return mean, then.sigma * math.sqrt(1 - decay**2) if stochastic else 0.0
+
+    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+        if self._memory and self._memory[0].shape != x0.shape:
+            raise ValueError(
+                f"the solver remembers pictures of shape {self._memory[0].shape}, got {x0.shape}: call select when "
+                "pictures leave the batch, or set_timesteps to begin anew"
+            )
+        update = self._update(index, self._order(index), x_t, x0)
+        self._memory = [x0, *self._memory][: self.solver_order - 1]
+        return update
+
+
+def first_node(scheduler: SchedulerBase) -> Node:
+    """Timestep 0, the least noise the model was trained with."""
+    schedule = scheduler.schedule
+    return Node(float(schedule.alpha(0)), float(schedule.sigma(0)), float(schedule.log_snr(0)))
