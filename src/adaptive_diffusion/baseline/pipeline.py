@@ -107,7 +107,9 @@ class DiffusionPipeline:
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
             log.info("seed %d", seed)
-        self.scheduler.set_timesteps(num_inference_steps or len(self.scheduler) or 50)
+        if num_inference_steps is None:
+            num_inference_steps = len(self.scheduler) or 50
+        self.scheduler.set_timesteps(num_inference_steps)
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, (*self.native_size, self.in_channels))
         denoiser = GuidedDenoiser(self.model, guidance_scale)

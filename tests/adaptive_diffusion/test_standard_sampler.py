@@ -1,0 +1,55 @@
+"""The sampling loop: what it yields, what it counts, and that pictures are independent of their batch."""
+
+import mlx.core as mx
+import numpy as np
+
+from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler
+from adaptive_diffusion.rng import image_keys, normal, step_keys
+from adaptive_diffusion.sampling.standard import STRIP_PICTURES, StandardSampler
+
+
+def shrink(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+    """A stand-in model: eps proportional to x."""
+    return 0.9 * x
+
+
+def test_one_trace_and_one_evaluation_per_step() -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(5)
+    seen: list[int] = []
+    x_T = normal(image_keys(0, range(10)), (4, 4, 3))
+    result = StandardSampler(scheduler).run(shrink, x_T, progress=lambda trace: seen.append(trace.index))
+    assert seen == [0, 1, 2, 3, 4]
+    assert result.timesteps == tuple(scheduler.timesteps)
+    assert result.evaluations.tolist() == [5] * 10
+    assert result.total_evaluations == 50
+    assert len(result.step_seconds) == 5
+    assert result.seconds > 0
+    assert result.strip.shape == (5, STRIP_PICTURES, 4, 4, 3)
+    assert mx.array_equal(result.strip[-1], result.images[:STRIP_PICTURES])
+
+
+def test_stochastic_pictures_do_not_depend_on_their_batch() -> None:
+    scheduler = DDPMScheduler()
+    scheduler.set_timesteps(4)
+    sampler = StandardSampler(scheduler)
+    together = sampler.sample(shrink, 3, (4, 4), seed=5)
+    keys = image_keys(5, [2])
+    scheduler.set_timesteps(4)
+    alone = sampler.run(shrink, normal(keys, (4, 4, 3)), keys=keys).images
+    np.testing.assert_allclose(np.array(together[2:]), np.array(alone), atol=1e-6)
+
+
+def test_keys_of_pictures_and_steps_are_all_different() -> None:
+    keys = image_keys(0, range(100))
+    every = np.concatenate(
+        [np.array(k) for k in (keys, image_keys(1, range(100)), *(step_keys(keys, s) for s in range(50)))]
+    )
+    assert len(np.unique(every, axis=0)) == len(every)
+
+
+def test_noise_is_standard_normal() -> None:
+    noise = np.array(normal(image_keys(3, range(50)), (16, 16, 3)))
+    assert abs(noise.mean()) < 0.02
+    assert abs(noise.std() - 1) < 0.02
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.15
