@@ -1,0 +1,136 @@
+"""What the command line adds to Hydra: one sentence instead of a traceback, exit codes, hints for typos.
+
+Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an interruption.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from .config import register
+from .errors import MachineError, UserError
+from .hints import config_mistake
+
+T = TypeVar("T")
+
+# conf/hydra/default.yaml sends this logger to the job's log file only
+traceback_log = logging.getLogger("adaptive_diffusion.traceback")
+
+_is_program = False  # whether `entry` runs this process
+
+
+class _Stop(BaseException):
+    """Carries an error past Hydra, which would add lines of its own to it."""
+
+
+def entry(main: Callable[[], Any], script: str) -> None:
+    """Run a `@hydra.main` function as a program.
+
+    Args:
+        main: The decorated function.
+        script: The script's `__file__`; its folder is the project's root and holds `conf/`.
+    """
+    global _is_program
+    _is_program = True
+    root = Path(script).resolve().parent
+    os.environ.setdefault("ADAPTIVE_DIFFUSION_ROOT", str(root))
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them and exiting
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a run that is told to stop can say so
+    register()
+    try:
+        main()
+    except KeyboardInterrupt:
+        _exit("interrupted", 130)
+    except (Exception, _Stop) as stop:
+        error = stop.__cause__ if isinstance(stop, _Stop) else stop
+        if traceback_wanted or error is None:
+            raise
+        if isinstance(error, (HydraException, OmegaConfBaseException)) and not _known(error):
+            _exit(config_mistake(error, root / "conf", Path(script).stem, sys.argv[1:]), 2)
+        sentence, code = explain(error)
+        _exit(None if getattr(error, "told", False) else sentence, code)
+
+
+def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """Let a job that fails leave its traceback in its own log; within a sweep, also tell at once.
+
+    Hydra's launchers go on with the other jobs and afterwards report only the first that failed.
+    """
+
+    @functools.wraps(task)
+    def run(cfg: DictConfig) -> T:
+        try:
+            return task(cfg)
+        except Exception as error:
+            traceback_log.error("this job failed", exc_info=error)
+            if in_sweep():
+                print(f"job {HydraConfig.get().job.num} failed: {explain(error)[0]}", file=sys.stderr, flush=True)
+                error.told = True  # type: ignore[attr-defined]
+            elif _is_program:
+                raise _Stop from error
+            raise
+
+    return run
+
+
+def in_sweep() -> bool:
+    """Whether this process runs a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One sentence about an error, and the exit code it deserves."""
+    if known := _known(error):
+        return str(known), 2 if isinstance(known, UserError) else 1
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno is not None:
+            return _about_files(link), 1
+        if isinstance(link, MemoryError) or (isinstance(link, RuntimeError) and "allocate" in str(link)):
+            return f"not enough memory ({str(link).strip() or 'MemoryError'}); use a smaller batch_size", 1
+    if isinstance(error, OmegaConfBaseException):
+        return str(error).splitlines()[0], 2
+    return f"unexpected {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", 1
+
+
+def _about_files(error: OSError) -> str:
+    what = f" {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: cannot write{what}; free some space, or set paths.outputs and paths.mlruns elsewhere"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return (
+            f"no permission to write{what} ({os.strerror(error.errno).lower()}); "
+            "set paths.outputs and paths.mlruns to folders you may write to"
+        )
+    return f"the system refused{what}: {error.strerror}"
+
+
+def _known(error: BaseException) -> UserError | MachineError | None:
+    return next((e for e in _chain(error) if isinstance(e, (UserError, MachineError))), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what caused it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _exit(sentence: str | None, code: int) -> None:
+    if sentence:
+        print(sentence, file=sys.stderr, flush=True)
+    sys.exit(code)

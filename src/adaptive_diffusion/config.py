@@ -1,0 +1,251 @@
+"""Typed schemas of the configuration groups; `conf/` holds the values and says what they mean.
+
+A schema only gives each key its type, so that `num_steps=ten` and a misspelt key are refused before anything runs. The
+schemas live in a group of their own, `schema/`, to keep the lists of options clean. A new option works without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Paths:
+    """Folders."""
+
+    root: str = MISSING
+    outputs: str = MISSING
+    mlruns: str = MISSING
+    data: str = MISSING
+    run: str = MISSING
+
+
+@dataclass
+class Sample:
+    """The root of sample.py."""
+
+    model: Any = MISSING
+    domain: Any = MISSING
+    scheduler: Any = MISSING
+    sampler: Any = MISSING
+    tracking: Any = MISSING
+    paths: Paths = MISSING
+    num_samples: int = MISSING
+    num_steps: int = MISSING
+    batch_size: int = MISSING
+    seed: int = MISSING
+    label: str | None = MISSING
+    guidance_scale: float | None = MISSING
+    image_size: int | None = MISSING
+    name: str | None = MISSING
+    tags: list[str] = MISSING
+    skip_finished: bool = MISSING
+
+
+@dataclass
+class Train:
+    """The root of train.py."""
+
+    task: Any = MISSING
+    tracking: Any = MISSING
+    paths: Paths = MISSING
+    output: str = MISSING
+    log_every: int = MISSING
+    preview_every: int = MISSING
+    preview_samples: int = MISSING
+    preview_steps: int = MISSING
+    preview_guidance: float = MISSING
+    name: str | None = MISSING
+    tags: list[str] = MISSING
+
+
+@dataclass
+class Part:
+    """Anything that is built from its configuration."""
+
+    _target_: str = MISSING
+
+
+@dataclass
+class Checkpoint(Part):
+    """`model=checkpoint`"""
+
+    path: str = MISSING
+
+
+@dataclass
+class Domain:
+    """The `domain` group."""
+
+    name: str = MISSING
+    description: str = MISSING
+
+
+@dataclass
+class Mlflow(Part):
+    """`tracking=mlflow`"""
+
+    database: str = MISSING
+    artifacts: str = MISSING
+    experiment: str = MISSING
+    lock_timeout: float = MISSING
+    ui_port: int = MISSING
+
+
+@dataclass
+class StandardSampler(Part):
+    """`sampler=standard`"""
+
+    scheduler: Any = MISSING
+
+
+@dataclass
+class Scheduler(Part):
+    """What all schedulers share; None, where it may be: as the model was trained."""
+
+    num_train_timesteps: int | None = MISSING
+    beta_start: float | None = MISSING
+    beta_end: float | None = MISSING
+    beta_schedule: str | None = MISSING
+    trained_betas: list[float] | None = MISSING
+    rescale_betas_zero_snr: bool | None = MISSING
+    prediction_type: str | None = MISSING
+    clip_sample: bool = MISSING
+    clip_sample_range: float = MISSING
+
+
+@dataclass
+class Adaptive(Scheduler):
+    """`scheduler=adaptive`"""
+
+    num_inference_steps: int = MISSING
+    adaptive_threshold: float = MISSING
+    progress_power: float = MISSING
+    min_step_ratio: float = MISSING
+    max_step_ratio: float = MISSING
+
+
+@dataclass
+class SpacedScheduler(Scheduler):
+    """What the schedulers of diffusers share besides."""
+
+    thresholding: bool = MISSING
+    dynamic_thresholding_ratio: float = MISSING
+    sample_max_value: float = MISSING
+    timestep_spacing: str = MISSING
+    steps_offset: int = MISSING
+
+
+@dataclass
+class DDPM(SpacedScheduler):
+    """`scheduler=ddpm`"""
+
+    variance_type: str = MISSING
+
+
+@dataclass
+class DDIM(SpacedScheduler):
+    """`scheduler=ddim`"""
+
+    eta: float = MISSING
+    set_alpha_to_one: bool = MISSING
+    use_clipped_model_output: bool = MISSING
+
+
+@dataclass
+class DPMSolver(SpacedScheduler):
+    """`scheduler=dpm_solver`"""
+
+    solver_order: int = MISSING
+    algorithm_type: str = MISSING
+    solver_type: str = MISSING
+    lower_order_final: bool = MISSING
+    euler_at_final: bool = MISSING
+    use_karras_sigmas: bool = MISSING
+    use_lu_lambdas: bool = MISSING
+    final_sigmas_type: str = MISSING
+    lambda_min_clipped: float = MISSING
+
+
+@dataclass
+class NoiseSchedule:
+    """Constructor arguments of `NoiseSchedule`."""
+
+    num_train_timesteps: int = MISSING
+    beta_start: float = MISSING
+    beta_end: float = MISSING
+    beta_schedule: str = MISSING
+    trained_betas: list[float] | None = MISSING
+    rescale_betas_zero_snr: bool = MISSING
+
+
+@dataclass
+class Architecture:
+    """Arguments of `UNetConfig`, without `num_classes`, which the data decide."""
+
+    image_size: int = MISSING
+    in_channels: int = MISSING
+    patch_size: int = MISSING
+    widths: list[int] = MISSING
+    blocks: list[int] = MISSING
+    attention_levels: list[int] = MISSING
+    head_dim: int = MISSING
+    embedding_dim: int = MISSING
+
+
+@dataclass
+class TaskModel(Part):
+    """`task=model`"""
+
+    data: dict[str, str | None] = MISSING
+    state: str = MISSING
+    images: int = MISSING
+    batch_size: int = MISSING
+    learning_rate: float = MISSING
+    warmup_images: int = MISSING
+    decay_images: int = MISSING
+    max_grad_norm: float = MISSING
+    ema_decay: float = MISSING
+    prediction_type: str = MISSING
+    log_snr_mean: float = MISSING
+    log_snr_std: float = MISSING
+    uniform_fraction: float = MISSING
+    min_snr_gamma: float | None = MISSING
+    drop_label: float = MISSING
+    drop_all: float = MISSING
+    validation_fraction: float = MISSING
+    validation_images: int = MISSING
+    validate_every: int = MISSING
+    save_every: int = MISSING
+    seed: int = MISSING
+    noise_schedule: NoiseSchedule = MISSING
+    architecture: Architecture = MISSING
+
+
+SCHEMAS: dict[str, type] = {
+    "sample": Sample,
+    "train": Train,
+    "paths/default": Paths,
+    "model/builtin": Part,
+    "model/checkpoint": Checkpoint,
+    "domain/domain": Domain,
+    "tracking/mlflow": Mlflow,
+    "tracking/none": Part,
+    "scheduler/adaptive": Adaptive,
+    "scheduler/ddpm": DDPM,
+    "scheduler/ddim": DDIM,
+    "scheduler/dpm_solver": DPMSolver,
+    "sampler/standard": StandardSampler,
+    "task/model": TaskModel,
+}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra; a YAML file takes its own with `/schema/<group>/<name>@_here_`."""
+    for path, schema in SCHEMAS.items():
+        group, _, name = f"schema/{path}".rpartition("/")
+        ConfigStore.instance().store(name, schema, group=group, provider="adaptive_diffusion")

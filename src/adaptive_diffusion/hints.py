@@ -1,0 +1,78 @@
+"""What was wrong with a configuration, in one sentence, with the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+
+def config_mistake(error: Exception, conf: Path, config_name: str, arguments: list[str]) -> str:
+    """Explain an error of Hydra's.
+
+    Args:
+        error: What Hydra or OmegaConf raised.
+        conf: The folder with the configuration.
+        config_name: The root configuration, e.g. `sample`.
+        arguments: The command line.
+    """
+    text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
+    if found := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
+        group, option = found.groups()
+        options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
+        return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}"
+    if key := _unknown_key(text):
+        return f"there is no setting {key!r}{_meant(key, _all_keys(conf, config_name, arguments))}; --help lists them"
+    lines = [line.strip().rstrip(".") for line in text.splitlines()]
+    noise = ("full_key:", "reference_type=", "object_type=", "See https", "Available options", "Set the environment")
+    kept = [line for line in lines if line and not line.startswith(noise)]
+    if "missing EQUAL" in text:
+        kept.append("settings are given as key=value")
+    return "; ".join(dict.fromkeys(kept))
+
+
+def did_you_mean(given: str, known: list[str]) -> str | None:
+    """The known name closest to a misspelt one, if any is close."""
+    ends = [name for name in known if name.split(".")[-1] == given.split(".")[-1]]
+    close = ends or difflib.get_close_matches(given, known, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _meant(given: str, known: list[str]) -> str:
+    closest = did_you_mean(given, known)
+    return f"; did you mean {closest!r}?" if closest else ""
+
+
+def _unknown_key(text: str) -> str | None:
+    """The full name of the setting that Hydra did not find."""
+    if found := re.search(r"Could not (?:override|delete from config\. Could not delete) '([^'@]+)", text):
+        return found[1]
+    if re.search(r"Key '[^']+' (?:is )?not in ", text):
+        found = re.search(r"full_key: (\S+)", text) or re.search(r"Key '([^']+)'", text)
+        return found[1] if found else None
+    found = re.search(r"Could not append to config.*?'([^'@]+)'", text)
+    return found[1] if found else None
+
+
+def _all_keys(conf: Path, config_name: str, arguments: list[str]) -> list[str]:
+    """Every setting there is, with the choices of the command line that exist."""
+    choices = [
+        a for a in arguments if (m := re.fullmatch(r"(\w+)=(\w+)", a)) and (conf / m[1] / f"{m[2]}.yaml").exists()
+    ]
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        cfg = compose(config_name, overrides=choices)
+    groups = [folder.name for folder in conf.iterdir() if folder.is_dir() and folder.name != "hydra"]
+    return groups + list(_flat(cfg))
+
+
+def _flat(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    for key, value in plain.items():
+        yield prefix + str(key)
+        if isinstance(value, dict):
+            yield from _flat(cfg[key], f"{prefix}{key}.")

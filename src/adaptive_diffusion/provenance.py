@@ -1,0 +1,101 @@
+"""Where a result comes from: the code's state, the configuration's fingerprint, the flattened parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+# what does not change the pictures
+_NOT_IDENTITY = ("tracking", "paths", "name", "tags", "skip_finished")
+_NOT_PARAMETERS = ("tracking", "paths", "tags")
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The state of the repository that holds the project.
+
+    Attributes:
+        commit: Hash of the commit.
+        branch: Name of the branch, `HEAD` when detached.
+        dirty: Whether anything differs from the commit, untracked files included.
+        diff: What differs in tracked files.
+    """
+
+    commit: str
+    branch: str
+    dirty: bool
+    diff: str
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The state as tags of an MLflow run."""
+        return {
+            "mlflow.source.git.commit": self.commit,
+            "mlflow.source.git.branch": self.branch,
+            "git.dirty": str(self.dirty).lower(),
+        }
+
+
+def git_state(folder: str | Path) -> GitState | None:
+    """The state of the repository around `folder`; None without git, a repository or a commit."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True, timeout=20)
+        return done.stdout.decode(errors="replace").strip("\n")
+
+    try:
+        commit, branch = git("rev-parse", "HEAD", "--abbrev-ref", "HEAD").split("\n")
+        dirty = bool(git("status", "--porcelain"))
+        return GitState(commit, branch, dirty, git("diff", "HEAD") + "\n" if dirty else "")
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def fingerprint(cfg: DictConfig, **more: str) -> str:
+    """sha256 (hex) of everything in a configuration that decides the result.
+
+    Args:
+        cfg: The configuration, with every value filled in.
+        **more: What decides the result besides, e.g. the hash of the model file.
+    """
+    plain = _without(cfg, _NOT_IDENTITY)
+    return hashlib.sha256(json.dumps([plain, more], sort_keys=True).encode()).hexdigest()
+
+
+def choices() -> dict[str, str]:
+    """The option chosen in each group, e.g. {"scheduler": "ddim"}; {} outside a Hydra job."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {k: v for k, v in chosen.items() if v and "/" not in k and "@" not in k and k != "hydra"}
+
+
+def parameters(cfg: DictConfig) -> dict[str, str]:
+    """The configuration as flat names and values, `scheduler.eta` -> `0.0`, with the choices under the group's name."""
+    flat: dict[str, str] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            elif key != "_target_":
+                flat[f"{prefix}{key}"] = str(value)
+
+    walk(_without(cfg, _NOT_PARAMETERS), "")
+    return {**flat, **choices()}
+
+
+def _without(cfg: DictConfig, names: tuple[str, ...]) -> dict[str, Any]:
+    """The resolved configuration as plain containers, without some of its top-level keys."""
+    rest = {key: cfg._get_node(key) for key in cfg if key not in names}
+    return {
+        str(key): OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else cfg[key]
+        for key, node in rest.items()
+    }

@@ -1,0 +1,159 @@
+"""The story of one run: build the parts, open the run, draw, measure, write, tell."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from . import __version__, figures
+from .baseline.noise_schedule import NoiseSchedule
+from .cli import in_sweep, job
+from .data import resize, to_uint8
+from .files import atomic_path
+from .parts import Parts, prepare
+from .provenance import choices, fingerprint, git_state, parameters
+from .rng import image_keys, normal
+from .types import SampleResult, StepTrace
+
+log = logging.getLogger(__name__)
+
+OBJECTIVE = "time/per_picture_s"
+
+
+@job
+def sample(cfg: DictConfig) -> float:
+    """Draw pictures as the configuration says, and record the run.
+
+    Args:
+        cfg: `conf/sample.yaml`, composed.
+
+    Returns:
+        Seconds per picture: what a sweeper may minimise.
+
+    Raises:
+        UserError: for a value that cannot be used; nothing was written then.
+        MachineError: if the disk or the database refuses.
+    """
+    parts = prepare(cfg)
+    cfg, tracker, folder = parts.cfg, parts.tracker, Path(cfg.paths.run)
+    identity = fingerprint(cfg, model=parts.model.metadata.get("content_hash", ""), version=__version__)
+    if cfg.skip_finished and (metrics := tracker.finished(identity)) is not None:
+        log.info("skipped: a run with this configuration is finished")
+        return metrics.get(OBJECTIVE, float("nan"))
+    git = git_state(cfg.paths.root)
+    tags = {"fingerprint": identity, "tags": ",".join(cfg.tags), "mlflow.note.content": cfg.domain.description}
+    with tracker.open(run_name(cfg), params=parameters(cfg), tags={**tags, **(git.tags if git else {})}) as run:
+        mx.reset_peak_memory()
+        with progress_bar(cfg.num_steps * -(-cfg.num_samples // cfg.batch_size), "step") as bar:
+            batches = draw(parts, progress=lambda trace: bar.update())
+        metrics = measure(batches)
+        write(folder, parts, batches, metrics, git.diff if git else "")
+        run.metrics(metrics)
+        run.folder(folder)
+    tell(parts, metrics, folder)
+    return metrics[OBJECTIVE]
+
+
+@job
+def train(cfg: DictConfig) -> float:
+    """Train what `task` says; see `training_run`."""
+    from .training_run import train_model
+
+    return train_model(cfg)
+
+
+def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> list[SampleResult]:
+    """Draw the pictures in batches; picture i is the same whatever the batch size."""
+    cfg, side = parts.cfg, parts.model.config.image_size
+    results = []
+    for start in range(0, cfg.num_samples, cfg.batch_size):
+        keys = image_keys(cfg.seed, range(start, min(start + cfg.batch_size, cfg.num_samples)))
+        parts.scheduler.set_timesteps(cfg.num_steps)
+        x_T = normal(keys, (side, side, parts.model.config.in_channels))
+        condition = parts.conditions(len(keys))
+        results.append(parts.sampler.run(parts.denoiser, x_T, condition=condition, keys=keys, progress=progress))
+    return results
+
+
+def measure(batches: list[SampleResult]) -> dict[str, float]:
+    """The numbers of a run; durations are synchronised, memory is what MLX allocated at most."""
+    pictures = sum(len(b.images) for b in batches)
+    steps = [seconds for b in batches for seconds in b.step_seconds]
+    evaluations = sum(b.total_evaluations for b in batches)
+    return {
+        "sampling/steps": len(batches[0].timesteps),
+        "sampling/evaluations": evaluations,
+        "sampling/evaluations_per_picture": evaluations / pictures,
+        "time/sampling_s": sum(steps),
+        OBJECTIVE: sum(steps) / pictures,
+        "time/step_s": statistics.median(steps),
+        "time/first_step_s": steps[0],
+        "memory/peak_mib": mx.get_peak_memory() / 2**20,
+    }
+
+
+def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict[str, float], diff: str) -> None:
+    """Write pictures, plots, tables and the configuration into the run's folder."""
+    cfg = parts.cfg
+    images = np.concatenate([np.array(b.images) for b in batches])
+    if cfg.image_size != images.shape[1]:
+        images = resize(images, (cfg.image_size, cfg.image_size))
+    pixels = to_uint8(images)
+    for i, picture in enumerate(pixels):
+        figures.save_image(folder / "pictures" / f"{i:04d}.png", picture)
+    figures.save_picture_grid(folder / "pictures.png", pixels)
+    strip = to_uint8(np.array(batches[0].strip))
+    figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
+    timesteps = np.array(batches[0].timesteps)
+    log_snr = NoiseSchedule(**parts.model.metadata.get("noise_schedule", {})).log_snr(timesteps)
+    figures.save_schedule_plot(folder / "schedule.png", timesteps, log_snr, run_name(cfg))
+    figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    if diff:
+        figures.write_text(folder / "git.diff", diff)
+    with atomic_path(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
+        for number, batch in enumerate(batches):
+            rows = zip(batch.timesteps, log_snr, batch.step_seconds, strict=True)
+            table.writerows([number, step, *row] for step, row in enumerate(rows))
+
+
+def tell(parts: Parts, metrics: dict[str, float], folder: Path) -> None:
+    """Print what was done, where it is and how to look at it."""
+    cfg, m = parts.cfg, metrics
+    scheduler = choices().get("scheduler", type(parts.scheduler).__name__)
+    what = f"{cfg.num_samples} x {cfg.domain.name}" + (f" ({cfg.label})" if cfg.label else "")
+    rows = {
+        "pictures": f"{what}, {cfg.image_size}x{cfg.image_size}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}",
+        "scheduler": f"{scheduler}, {m['sampling/steps']} steps, {m['sampling/evaluations']} model evaluations",
+        "time": f"{m['time/sampling_s']:.2f} s, {m[OBJECTIVE]:.3g} s per picture, {m['time/step_s']:.3g} s per step",
+        "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
+        "saved": str(folder / "pictures.png"),
+    }
+    if not in_sweep() and (command := parts.tracker.how_to_look()):
+        rows["look"] = command
+    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
+
+
+def run_name(cfg: DictConfig) -> str:
+    """The name given, or one made from the choices."""
+    scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
+    return cfg.name or f"{scheduler} {cfg.domain.name} {cfg.num_steps} steps seed {cfg.seed}"
+
+
+def progress_bar(total: int, unit: str, initial: int = 0, **options: Any) -> Any:
+    """A tqdm bar on a terminal, nothing elsewhere."""
+    quiet = not sys.stderr.isatty()
+    return tqdm(total=total, unit=unit, initial=initial, disable=quiet, leave=False, dynamic_ncols=True, **options)

@@ -1,0 +1,23 @@
+"""Train a model on pictures, or go on training: python train.py experiment=train_builtin (--help says more)."""
+
+from __future__ import annotations
+
+import sys
+
+try:
+    import hydra
+
+    from adaptive_diffusion.cli import entry
+except ModuleNotFoundError as error:
+    sys.exit(f"Python finds no {error.name}; run this in the project's folder: pip install -e '.[cpu]'")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg):  # type: ignore[no-untyped-def]  # Hydra calls it
+    from adaptive_diffusion.run import train  # late, so that --help and tab completion are quick
+
+    return train(cfg)
+
+
+if __name__ == "__main__":
+    entry(main, __file__)
