@@ -1,0 +1,247 @@
+"""AdaptiveScheduler: a power grid, bent by the content, with a second-order step that checks itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..baseline.checks import check_number
+from ..baseline.schedulers import DPMSolverScheduler
+from ..types import SchedulerOutput
+from .grids import bounded_power, power_grid
+
+
+class AdaptiveScheduler(DPMSolverScheduler):
+    """DPM-Solver++(2M) on the grid t_i = (T - 1) (1 - i / N)^progress_power.
+
+    Two things adapt. With `set_timesteps(complexity=c)` the power moves from `progress_power` towards 1 (equal steps in
+    t), halfway for c = 1: detail is decided earlier, at higher noise. On Gaussian models with the pixel covariances of
+    32x32 portraits, landscapes, textures and mixed pictures, each at the typical complexity of its kind, that took 3 to
+    22 % off the error of 5 to 20 steps (most for textures) and added 12 % to the far smaller one of 50 steps. Without a
+    complexity the grid is the plain one.
+
+    And every step compares itself, per picture, with the first-order step it contains:
+    E = RMS(x_2nd - x_1st) / (alpha' (RMS(D) + RMS(D_prev))), D and D_prev being this and the previous clean prediction.
+    Where E > `adaptive_threshold` the step is taken at first order. E is at most h / (2 h_prev) in log-SNR steps, and
+    reaches that only if successive predictions contradict each other (D = -D_prev). With 3 to 200 steps of the Gaussian
+    models it stayed below 0.19, so that the default 0.5 left plain DPM-Solver++(2M); thresholds of 0.1 and less made
+    their error larger.
+
+    Args:
+        num_train_timesteps: T, timesteps the model was trained with, >= 2.
+        num_inference_steps: N in [1, T] to begin with; `set_timesteps` changes it.
+        adaptive_threshold: E above which a step falls back to first order, in [0, 1]; 0 is DDIM.
+        progress_power: Power of the grid, in (0, 10]; 1 is uniform, larger puts more steps at low noise.
+        min_step_ratio: A bent grid's steps are at least this times those of the plain grid, in (0, 1]; 1 does not bend.
+        max_step_ratio: And at most this times, >= 1; 1 does not bend.
+        prediction_type: `epsilon`, `v_prediction` or `sample`.
+        beta_start: First beta, in (0, 1).
+        beta_end: Last beta, in [beta_start, 1).
+        beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2`.
+        trained_betas: (T,) betas that replace the named schedule.
+        rescale_betas_zero_snr: See `NoiseSchedule`.
+        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for pictures in pixel space.
+        clip_sample_range: > 0.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        num_inference_steps: int = 50,
+        adaptive_threshold: float = 0.5,
+        progress_power: float = 2.0,
+        min_step_ratio: float = 0.5,
+        max_step_ratio: float = 2.0,
+        *,
+        prediction_type: str = "epsilon",
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: Any = None,
+        rescale_betas_zero_snr: bool = False,
+        clip_sample: bool = True,
+        clip_sample_range: float = 1.0,
+    ):
+        self.num_inference_steps = num_inference_steps
+        self.adaptive_threshold = check_number("adaptive_threshold", adaptive_threshold, 0, 1)
+        self.progress_power = check_number("progress_power", progress_power, 0, 10, above=True)
+        self.min_step_ratio = check_number("min_step_ratio", min_step_ratio, 0, 1, above=True)
+        self.max_step_ratio = check_number("max_step_ratio", max_step_ratio, 1)
+        super().__init__(
+            num_train_timesteps,
+            prediction_type=prediction_type,
+            beta_start=beta_start,
+            beta_end=beta_end,
+            beta_schedule=beta_schedule,
+            trained_betas=trained_betas,
+            rescale_betas_zero_snr=rescale_betas_zero_snr,
+            clip_sample=clip_sample,
+            clip_sample_range=clip_sample_range,
+        )
+        self.reset_history()
+        self.set_timesteps()
+
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, complexity: float | None = None, *, timesteps: Any = None
+    ) -> None:
+        """Choose the grid, and forget the previous run (but not the history).
+
+        Args:
+            num_inference_steps: N in [1, T]; None: as given to the constructor.
+            complexity: Of the pictures to come, in [0, 1], e.g. from `estimate_complexity`: bends the grid.
+            timesteps: Instead, one's own timesteps: strictly decreasing, real-valued, in [0, T - 1].
+
+        Raises:
+            ValueError: for a value out of range, or timesteps together with one of the others.
+        """
+        if complexity is not None:
+            complexity = check_number("complexity", complexity, 0, 1)
+            if timesteps is not None:
+                raise ValueError("set_timesteps takes either timesteps or a complexity to bend the grid with, not both")
+        if num_inference_steps is None and timesteps is None:
+            num_inference_steps = self.config["num_inference_steps"]
+        self._complexity = complexity
+        self._power: float | None = None
+        super().set_timesteps(num_inference_steps, timesteps=timesteps)
+        self._errors: list[mx.array] = []
+        self._last_x0: mx.array | None = None
+
+    def step(
+        self,
+        model_output: mx.array,
+        timestep: Any,
+        sample: mx.array,
+        quality_estimate: float | mx.array | np.ndarray | None = None,
+        *,
+        key: mx.array | None = None,
+        noise: mx.array | None = None,
+        return_dict: bool = False,
+    ) -> mx.array | SchedulerOutput:
+        """Advance from one timestep to the next, as `SchedulerBase.step` does.
+
+        Args:
+            model_output: (B, H, W, C) prediction of the model at `sample`.
+            timestep: The timestep of `sample`, an element of `timesteps`.
+            sample: (B, H, W, C) x_t.
+            quality_estimate: The caller's estimate in [0, 1], a number or (B,). It is recorded for `get_schedule_info`
+                and does not change the step.
+            key: Not needed: the step is deterministic.
+            noise: Not needed.
+            return_dict: Return a `SchedulerOutput` with the clean prediction as well.
+
+        Returns:
+            (B, H, W, C) the next sample.
+
+        Raises:
+            ValueError: for a timestep off the grid, or shapes that differ.
+        """
+        if isinstance(quality_estimate, (int, float)):
+            check_number("quality_estimate", quality_estimate, 0, 1)
+        output = super().step(model_output, timestep, sample, key=key, noise=noise, return_dict=return_dict)
+        if quality_estimate is not None:
+            self._qualities.append(quality_estimate)
+        return output
+
+    def estimate_complexity(self, sample: mx.array) -> float:
+        """How much of the pictures' contrast lies between neighbouring pixels.
+
+        c = min(1, sqrt((E[dx^2] + E[dy^2]) / (4 Var))), dx and dy being differences of neighbours, each picture and
+        channel about its mean: 0 for a constant picture, 1 for white noise, whatever the contrast. The medians of
+        32x32 landscapes, portraits, mixed pictures and textures are 0.31, 0.38, 0.42 and 0.62. Meant for clean ones.
+
+        Args:
+            sample: (B, H, W, C), or (H, W, C), at least 2x2 pixels.
+
+        Returns:
+            The mean over the batch, in [0, 1]; also recorded for `get_schedule_info`.
+
+        Raises:
+            ValueError: for an array of another shape.
+        """
+        complexity = _complexity(sample)
+        self._complexities.append(complexity)
+        return complexity
+
+    def get_schedule_info(self) -> dict[str, Any]:
+        """The grid and what was seen on it; waits for the arrays it reads.
+
+        Returns:
+            num_inference_steps, timesteps (list) and power (None for custom timesteps): the grid.
+            complexity: What bent the grid, or None.
+            avg_error: Mean E of the run so far (see the class), None before the first second-order step.
+            first_order_fraction: Share of those steps that fell back, or None.
+            avg_quality: Mean of the quality estimates since `reset_history`. If there was none, 1 - avg_error: how
+                well the solver's two orders agree, which is not a statement about the pictures.
+            quality_source: `estimates`, `solver agreement`, or None with avg_quality.
+            avg_complexity: Mean of the complexities estimated since `reset_history`; if there was none, that of the
+                latest clean predictions, or None.
+        """
+        errors = np.concatenate([np.asarray(error) for error in self._errors]) if self._errors else None
+        quality, source = None, None
+        if self._qualities:
+            quality, source = float(np.mean([np.mean(np.asarray(q)) for q in self._qualities])), "estimates"
+        elif errors is not None:
+            quality, source = max(0.0, 1 - float(errors.mean())), "solver agreement"
+        complexity = None
+        if self._complexities:
+            complexity = float(np.mean(self._complexities))
+        elif self._last_x0 is not None:
+            complexity = _complexity(self._last_x0)
+        return {
+            "num_inference_steps": len(self),
+            "timesteps": self.timesteps.tolist(),
+            "power": self._power,
+            "complexity": self._complexity,
+            "avg_error": None if errors is None else float(errors.mean()),
+            "first_order_fraction": None if errors is None else float((errors > self.adaptive_threshold).mean()),
+            "avg_quality": quality,
+            "quality_source": source,
+            "avg_complexity": complexity,
+        }
+
+    def reset_history(self) -> None:
+        """Forget the recorded qualities, complexities and errors; the grid and the solver's memory stay."""
+        self._qualities: list[Any] = []
+        self._complexities: list[float] = []
+        self._errors = []
+        self._last_x0 = None
+
+    def _grid(self, n: int) -> np.ndarray:
+        self._power = self.progress_power
+        if self._complexity is not None:
+            target = 1 + (self.progress_power - 1) * (1 - self._complexity / 2)
+            self._power = bounded_power(n, self.progress_power, target, self.min_step_ratio, self.max_step_ratio)
+        return power_grid(self.num_train_timesteps, n, self._power)
+
+    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+        order, memory = self._order(index), self._memory
+        second, noise_scale = super()._advance(index, prediction, x_t, x0)
+        self._last_x0 = x0
+        if order < 2:
+            return second, noise_scale
+        first, _ = self._update(index, 1, x_t, x0)
+        error = _rms(second - first) / (self._nodes[index + 1].alpha * (_rms(x0) + _rms(memory[0])) + 1e-12)
+        self._errors.append(error.reshape(-1))
+        return mx.where(error > self.adaptive_threshold, first, second), noise_scale
+
+
+def _rms(x: mx.array) -> mx.array:
+    """(B, 1, ..., 1) root mean square of each picture."""
+    return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim)), keepdims=True))
+
+
+def _complexity(sample: mx.array) -> float:
+    x = sample[None] if sample.ndim == 3 else sample
+    if x.ndim != 4 or min(x.shape[1:3]) < 2 or not x.size:
+        raise ValueError(f"complexity needs pictures of shape (B, H, W, C), at least 2x2 pixels, got {sample.shape}")
+    x = x.astype(mx.float32)
+    contrast = mx.mean(mx.var(x, axis=(1, 2)), axis=-1)
+    dy, dx = x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
+    edges = mx.mean(dy * dy, axis=(1, 2, 3)) + mx.mean(dx * dx, axis=(1, 2, 3))
+    # the floor, far below one grey level, keeps a constant picture's rounding errors from counting as detail
+    return float(np.asarray(mx.mean(mx.minimum(mx.sqrt(edges / (4 * contrast + 1e-8)), 1))))
