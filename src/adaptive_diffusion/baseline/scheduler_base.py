@@ -101,7 +101,8 @@ class SchedulerBase(ConfigMixin):
         self.num_inference_steps: int | None = None
         self.timesteps = np.empty(0)
         self._nodes: list[Node] = []
-        self._memory: list[mx.array] = []  # earlier clean predictions, newest first; only multistep solvers keep any
+        self._memory: list[mx.array] = []  # earlier clean predictions, newest first
+        self._memory_length = 0  # how many of them to keep; more than 0 for multistep solvers only
         self._next = 0  # index of the timestep that is due
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
@@ -177,7 +178,7 @@ class SchedulerBase(ConfigMixin):
         prev_sample, noise_scale = self._advance(index, prediction, x_t, x0)
         if noise_scale > 0:
             prev_sample = prev_sample + noise_scale * self._noise(sample.shape, key, noise)
-        self._next = index + 1
+        self._memory, self._next = [x0, *self._memory][: self._memory_length], index + 1
         prev_sample = prev_sample.astype(sample.dtype)
         return SchedulerOutput(prev_sample, x0.astype(sample.dtype)) if return_dict else prev_sample
 

@@ -124,6 +124,7 @@ class DPMSolverScheduler(SchedulerBase):
         check_number("lambda_min_clipped", self.lambda_min_clipped, high=float(self.schedule.log_snr(0)))
         if self.use_karras_sigmas and self.use_lu_lambdas:
             raise ValueError("use_karras_sigmas and use_lu_lambdas exclude each other: set one of them to false")
+        self._memory_length = self.solver_order - 1
 
     def _grid(self, n: int) -> np.ndarray:
         if self.use_karras_sigmas:
@@ -163,9 +164,7 @@ class DPMSolverScheduler(SchedulerBase):
                 f"the solver remembers pictures of shape {self._memory[0].shape}, got {x0.shape}: call select when "
                 "pictures leave the batch, or set_timesteps to begin anew"
             )
-        update = self._update(index, self._order(index), x_t, x0)
-        self._memory = [x0, *self._memory][: self.solver_order - 1]
-        return update
+        return self._update(index, self._order(index), x_t, x0)
 
 
 def first_node(scheduler: SchedulerBase) -> Node:

@@ -219,13 +219,12 @@ class AdaptiveScheduler(DPMSolverScheduler):
         return power_grid(self.num_train_timesteps, n, self._power)
 
     def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        order, memory = self._order(index), self._memory
         second, noise_scale = super()._advance(index, prediction, x_t, x0)
         self._last_x0 = x0
-        if order < 2:
+        if self._order(index) < 2:
             return second, noise_scale
         first, _ = self._update(index, 1, x_t, x0)
-        error = _rms(second - first) / (self._nodes[index + 1].alpha * (_rms(x0) + _rms(memory[0])) + 1e-12)
+        error = _rms(second - first) / (self._nodes[index + 1].alpha * (_rms(x0) + _rms(self._memory[0])) + 1e-12)
         self._errors.append(error.reshape(-1))
         return mx.where(error > self.adaptive_threshold, first, second), noise_scale
 
