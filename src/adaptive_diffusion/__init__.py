@@ -1,7 +1,80 @@
-"""Adaptive diffusion sampling in MLX."""
+"""Adaptive diffusion sampling in MLX: schedulers, samplers and learned hyperparameters, measured.
+
+Importing it gives MLX a fast BLAS on Linux (see `backend`). The public names load on first use, so that this costs
+little more than importing MLX itself.
+"""
 
 from __future__ import annotations
 
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import backend
 from ._version import __version__
 
-__all__ = ["__version__"]
+# The doctor reports a missing backend instead of dying of it, and Python imports this package before it gets to run.
+if "adaptive_diffusion.doctor" not in sys.orig_argv:
+    backend.prepare()
+
+if TYPE_CHECKING:
+    from .baseline.noise_schedule import NoiseSchedule
+    from .baseline.pipeline import DiffusionPipeline
+    from .baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+    from .models.checkpoint import load_builtin_model, load_model, save_model
+    from .models.guidance import GuidedDenoiser
+    from .models.unet import SimpleUNet, UNetConfig
+    from .sampling.standard import StandardSampler
+    from .schedulers.adaptive import AdaptiveScheduler
+    from .types import SampleResult, StepTrace
+
+__all__ = [
+    "AdaptiveScheduler",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DPMSolverScheduler",
+    "DiffusionPipeline",
+    "GuidedDenoiser",
+    "NoiseSchedule",
+    "SampleResult",
+    "SimpleUNet",
+    "StandardSampler",
+    "StepTrace",
+    "UNetConfig",
+    "__version__",
+    "load_builtin_model",
+    "load_model",
+    "save_model",
+]
+
+# Public name -> the module it lives in, relative to this package. The imports above say the same to type checkers.
+_HOMES = {
+    "AdaptiveScheduler": "schedulers.adaptive",
+    "DDIMScheduler": "baseline.schedulers",
+    "DDPMScheduler": "baseline.schedulers",
+    "DPMSolverScheduler": "baseline.schedulers",
+    "DiffusionPipeline": "baseline.pipeline",
+    "GuidedDenoiser": "models.guidance",
+    "NoiseSchedule": "baseline.noise_schedule",
+    "SampleResult": "types",
+    "SimpleUNet": "models.unet",
+    "StandardSampler": "sampling.standard",
+    "StepTrace": "types",
+    "UNetConfig": "models.unet",
+    "load_builtin_model": "models.checkpoint",
+    "load_model": "models.checkpoint",
+    "save_model": "models.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
