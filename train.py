@@ -10,6 +10,8 @@ try:
     from adaptive_diffusion.cli import entry
 except ModuleNotFoundError as error:
     sys.exit(f"Python finds no {error.name}; run this in the project's folder: pip install -e '.[cpu]'")
+except ImportError as error:
+    sys.exit(str(error))
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

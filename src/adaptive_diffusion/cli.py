@@ -51,11 +51,19 @@ def entry(main: Callable[[], Any], script: str) -> None:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them and exiting
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a run that is told to stop can say so
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a not in ("-m", "--multirun"))  # argparse wants them first
+    if int(rank := os.environ.get("MLX_RANK", "0")) > 0:  # mlx.launch: the first process reports for all
+        folder = "hydra.run.dir=${paths.outputs}/processes/" + rank
+        sys.argv += [folder, "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
+    logging.raiseExceptions = False  # a log that cannot be written (full disk) must not drown the sentence about it
     register()
     try:
         main()
     except KeyboardInterrupt:
         _exit("interrupted", 130)
+    except BrokenPipeError:  # whoever read our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (Exception, _Stop) as stop:
         error = stop.__cause__ if isinstance(stop, _Stop) else stop
         if traceback_wanted or error is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,27 @@ GAP = 2  # pixels between the cells of a grid
 LONGEST_STRIP = 12  # columns of a denoising strip
 
 
+@contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """A temporary path that becomes `path`; an error names `path`, which not every library's error does."""
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def save_image(path: str | Path, pixels: np.ndarray) -> None:
     """Write (H, W, C) uint8 pixels, C 1, 3 or 4, as a PNG file."""
     from PIL import Image
 
-    with atomic_path(path) as temporary:
+    with writing(path) as temporary:
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(temporary)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file."""
-    with atomic_path(path) as temporary:
+    with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -93,5 +105,5 @@ def save_schedule_plot(path: str | Path, timesteps: np.ndarray, log_snr: np.ndar
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
     figure.suptitle(title)
-    with atomic_path(path) as temporary:
+    with writing(path) as temporary:
         figure.savefig(temporary)

@@ -27,6 +27,8 @@ def config_mistake(error: Exception, conf: Path, config_name: str, arguments: li
         options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
         return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}"
     if key := _unknown_key(text):
+        if key.startswith("task.data."):
+            return f"there is no domain {key.split('.')[-1]!r} yet; to add one of your own: +{key}=<pictures>"
         return f"there is no setting {key!r}{_meant(key, _all_keys(conf, config_name, arguments))}; --help lists them"
     lines = [line.strip().rstrip(".") for line in text.splitlines()]
     noise = ("full_key:", "reference_type=", "object_type=", "See https", "Available options", "Set the environment")

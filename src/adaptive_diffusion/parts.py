@@ -94,7 +94,7 @@ def check_keys(cfg: DictConfig) -> None:
         if not is_dataclass(schema := OmegaConf.get_type(node)):
             continue
         known = [field.name for field in fields(schema)]
-        for key in map(str, node):
+        for key in (str(k) for k in node):
             if key not in known:
                 close = did_you_mean(key, known)
                 hint = f"; did you mean {prefix + close!r}?" if close else ""

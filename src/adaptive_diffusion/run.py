@@ -8,6 +8,7 @@ import logging
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from . import __version__, figures
 from .baseline.noise_schedule import NoiseSchedule
 from .cli import in_sweep, job
 from .data import resize, to_uint8
-from .files import atomic_path
 from .parts import Parts, prepare
 from .provenance import choices, fingerprint, git_state, parameters
 from .rng import image_keys, normal
@@ -82,7 +82,8 @@ def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> l
         parts.scheduler.set_timesteps(cfg.num_steps)
         x_T = normal(keys, (side, side, parts.model.config.in_channels))
         condition = parts.conditions(len(keys))
-        results.append(parts.sampler.run(parts.denoiser, x_T, condition=condition, keys=keys, progress=progress))
+        result = parts.sampler.run(parts.denoiser, x_T, condition=condition, keys=keys, progress=progress)
+        results.append(replace(result, strip=result.strip[:0]) if results else result)  # one strip is shown
     return results
 
 
@@ -122,7 +123,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict
     figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if diff:
         figures.write_text(folder / "git.diff", diff)
-    with atomic_path(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
+    with figures.writing(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
         for number, batch in enumerate(batches):

@@ -336,6 +336,7 @@ class SweepRun(Callback):
             with tracker.translated():
                 children = tracker.children(self._run_id)
                 if not children:
+                    tracker.client.set_terminated(self._run_id, status)
                     tracker.client.delete_run(self._run_id)
                     return
         except MachineError as error:
@@ -356,7 +357,8 @@ def sweep_table(runs: list[Any]) -> str:
         values = [run.data.metrics.get(key) for key in columns.values()]
         rows.append([run.info.run_name, run.info.status, *("" if v is None else f"{v:.4g}" for v in values)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _parent_tag() -> dict[str, str]:
