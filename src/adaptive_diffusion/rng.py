@@ -37,4 +37,4 @@ def normal(keys: mx.array, shape: tuple[int, ...]) -> mx.array:
     Returns:
         (B, *shape) float32.
     """
-    return mx.stack([mx.random.normal(shape, key=key) for key in keys])
+    return mx.vmap(lambda key: mx.random.normal(shape, key=key))(keys)

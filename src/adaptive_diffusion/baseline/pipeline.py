@@ -30,7 +30,8 @@ class DiffusionPipeline:
 
     Args:
         model: A denoiser; a `SimpleUNet` brings its prediction type and noise schedule along. None: see above.
-        scheduler: `ddpm`, `ddim`, `dpm-solver`, or a scheduler object. A name is built to fit the model.
+        scheduler: `ddpm`, `ddim`, `dpm-solver`, or a scheduler object. A name is built to fit the model, with trailing
+            timesteps and clipping to [-1, 1].
         image_size: (height, width) of the returned pictures, pixels.
         in_channels: Channels of the pictures.
 
@@ -184,7 +185,10 @@ class DiffusionPipeline:
             raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)} or a scheduler object, got {name!r}")
         metadata = self.model.metadata if isinstance(self.model, SimpleUNet) else {}
         scheduler: Scheduler = SCHEDULERS[name](
-            prediction_type=metadata.get("prediction_type", "epsilon"), **metadata.get("noise_schedule", {})
+            prediction_type=metadata.get("prediction_type", "epsilon"),
+            timestep_spacing="trailing",  # begins where the noise is; what few steps need
+            clip_sample=True,
+            **metadata.get("noise_schedule", {}),
         )
         return scheduler
 
