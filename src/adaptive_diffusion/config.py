@@ -58,7 +58,6 @@ class Train:
     preview_every: int = MISSING
     preview_samples: int = MISSING
     preview_steps: int = MISSING
-    preview_guidance: float = MISSING
     name: str | None = MISSING
     tags: list[str] = MISSING
 
@@ -217,6 +216,7 @@ class TaskModel(Part):
     min_snr_gamma: float | None = MISSING
     drop_label: float = MISSING
     drop_all: float = MISSING
+    guidance_scale: float = MISSING
     validation_fraction: float = MISSING
     validation_images: int = MISSING
     validate_every: int = MISSING

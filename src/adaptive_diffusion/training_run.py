@@ -11,7 +11,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
-from .baseline.checks import check_count, check_number
+from .baseline.checks import check_count
 from .baseline.schedulers import DPMSolverScheduler
 from .data import to_uint8
 from .errors import UserError
@@ -65,7 +65,6 @@ def train_model(cfg: DictConfig) -> float:
                 report(event)
         if report is not None:
             report.end()
-            save_model(cfg.output, trainer.ema_model(), dtype=mx.float16)
     if first:
         log.info("%-11s%d pictures, validation loss %.4f", "trained", trainer.images, validation)
         log.info("%-11s%s", "saved", cfg.output)
@@ -75,22 +74,24 @@ def train_model(cfg: DictConfig) -> float:
     return validation
 
 
-def preview(trainer: Trainer, samples: int, steps: int, guidance_scale: float) -> np.ndarray:
+def preview(trainer: Trainer, samples: int, steps: int) -> np.ndarray:
     """Samples of the averaged weights, one row per domain, as one (H, W, 3) uint8 picture."""
     model = trainer.ema_model()
-    scheduler = DPMSolverScheduler(prediction_type=trainer.config.prediction_type, **trainer.config.noise_schedule)
+    scheduler = DPMSolverScheduler(
+        prediction_type=trainer.config.prediction_type, clip_sample=True, **trainer.config.noise_schedule
+    )
     side, channels = model.config.image_size, model.config.in_channels
     keys, rows = image_keys(0, range(samples)), []
     for domain in range(len(trainer.corpus.domains)):
         scheduler.set_timesteps(steps)
         condition = mx.array([[domain + 1, 0]] * samples, dtype=mx.int32)
-        denoiser, x_T = GuidedDenoiser(model, guidance_scale), normal(keys, (side, side, channels))
+        denoiser, x_T = GuidedDenoiser(model, trainer.config.guidance_scale), normal(keys, (side, side, channels))
         rows.append(np.array(StandardSampler(scheduler).run(denoiser, x_T, condition=condition, keys=keys).images))
     return figures.grid(to_uint8(np.concatenate(rows)), columns=samples)
 
 
 class _Report:
-    """Turns training events into a progress bar, loss curves and sample grids."""
+    """Turns training events into a progress bar, loss curves, model files and sample grids."""
 
     def __init__(self, run: Run, cfg: DictConfig, trainer: Trainer):
         self._run, self._cfg, self._trainer = run, cfg, trainer
@@ -105,12 +106,14 @@ class _Report:
         if event.validation_loss is not None:
             self._run.metrics({"validation/loss": event.validation_loss}, event.images)
             self._curve(event)
+            known = {**self._trainer.metadata(), "validation_loss": event.validation_loss}
+            save_model(self._cfg.output, self._trainer.ema_model(), known, dtype=mx.float16)
             log.info("%9d pictures  validation loss %.4f", event.images, event.validation_loss)
         elif self._passes(event, self._cfg.log_every):
             self._curve(event)
         if self._passes(event, self._cfg.preview_every) or event.step == self._trainer.config.steps():
             c = self._cfg
-            pixels = preview(self._trainer, c.preview_samples, c.preview_steps, c.preview_guidance)
+            pixels = preview(self._trainer, c.preview_samples, c.preview_steps)
             figures.save_image(Path(c.paths.run) / "previews" / f"{event.images:09d}.png", pixels)
             self._run.image(pixels, "samples", event.images)
 
@@ -137,7 +140,6 @@ def _check(cfg: DictConfig) -> None:
     try:
         for key in ("log_every", "preview_every", "preview_samples", "preview_steps"):
             check_count(key, cfg[key], 1)
-        check_number("preview_guidance", cfg.preview_guidance, 0)
     except ValueError as error:
         raise UserError(str(error)) from None
     if not str(cfg.output).endswith(".safetensors"):

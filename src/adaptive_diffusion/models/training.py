@@ -49,6 +49,7 @@ class TrainingConfig:
         min_snr_gamma: Cap on the SNR in the loss weight (Hang et al., 2023); None: every timestep counts alike.
         drop_label: Probability that only the domain of a picture is shown.
         drop_all: Probability that neither domain nor label is shown.
+        guidance_scale: Default weight of classifier-free guidance that is stored with the model; 1 is none.
         validation_fraction: Share of the pictures of each domain that is kept back.
         validation_images: Number of held-back pictures used for the validation loss.
         validate_every: Pictures between two validations.
@@ -74,6 +75,7 @@ class TrainingConfig:
     min_snr_gamma: float | None = None
     drop_label: float = 0.4
     drop_all: float = 0.1
+    guidance_scale: float = 2.0
     validation_fraction: float = 0.1
     validation_images: int = 512
     validate_every: int = 50_000
@@ -93,6 +95,8 @@ class TrainingConfig:
             raise UserError(f"drop_label + drop_all must not exceed 1, got {self.drop_label + self.drop_all}")
         if not self.learning_rate > 0 or not self.max_grad_norm > 0 or not self.log_snr_std > 0:
             raise UserError("learning_rate, max_grad_norm and log_snr_std must be positive")
+        if not 0 <= self.guidance_scale < math.inf:
+            raise UserError(f"guidance_scale must be a finite number >= 0, got {self.guidance_scale}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if self.prediction_type not in ("v_prediction", "epsilon"):
@@ -234,6 +238,7 @@ class Trainer:
         c = self.config
         return {
             "prediction_type": c.prediction_type,
+            "guidance_scale": c.guidance_scale,
             "noise_schedule": c.noise_schedule,
             "domains": list(self.corpus.domains),
             "labels": {domain: list(names) for domain, names in self.corpus.labels.items()},
@@ -285,7 +290,7 @@ class Trainer:
     def _fingerprint(self) -> str:
         """The recipe as JSON, without what may change when a run is resumed (length, learning rate, intervals)."""
         free = {"data", "state", "images", "learning_rate", "warmup_images", "decay_images", "max_grad_norm"}
-        free |= {"ema_decay", "validation_images", "validate_every", "save_every"}
+        free |= {"ema_decay", "guidance_scale", "validation_images", "validate_every", "save_every"}
         recipe = {k: v for k, v in asdict(self.config).items() if k not in free}
         pictures = [len(images) for images, _ in self.corpus.train]
         return json.dumps({**recipe, "pictures": pictures, "labels": self.corpus.labels}, sort_keys=True)
