@@ -73,7 +73,9 @@ def report() -> tuple[dict[str, str], list[str]]:
         advice += _core_advice(found.core)
     installed = {name: version(name) for name in (*REQUIRED, *OPTIONAL)}
     facts["versions"] = ", ".join(f"{name} {number}" for name, number in installed.items() if number)
-    advice += [f"{name} is not installed; get it with: pip install -e ." for name in REQUIRED if not installed[name]]
+    missing = [name for name in REQUIRED if not installed[name]]
+    if missing:
+        advice.append(f"Not installed: {', '.join(missing)}; get what is missing with: pip install -e .")
     if sys.platform == "linux" and facts["device"].startswith("cpu") and shutil.which("g++") is None:
         advice.append("g++ was not found, so mx.compile runs functions uncompiled; get it with: apt install g++")
     return facts, advice

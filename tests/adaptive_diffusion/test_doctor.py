@@ -43,7 +43,7 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(doctor, "matmul_gflops", lambda: 1.0)
     monkeypatch.setattr(doctor, "version", lambda name: None if name == "mlflow" else "1.0")
     _, advice = doctor.report()
-    assert "mlflow is not installed; get it with: pip install -e ." in advice
+    assert "Not installed: mlflow; get what is missing with: pip install -e ." in advice
 
 
 def test_an_environment_that_halves_the_speed_is_pointed_out(monkeypatch):
