@@ -37,4 +37,5 @@ def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("features must be finite, got NaN or infinity; check the pictures they were computed from")
     mean = x.mean(axis=0)
     centred = (x - mean) / np.sqrt(len(x) - 1)
-    return mean, np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
+    factor: np.ndarray = np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred  # type: ignore[assignment]
+    return mean, factor
