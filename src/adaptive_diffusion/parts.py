@@ -87,9 +87,9 @@ def check_keys(cfg: DictConfig) -> None:
     Raises:
         UserError: naming the key.
     """
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
+    if missing := sorted(map(str, OmegaConf.missing_keys(cfg))):
         raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=<value>")
-    nodes = {"": cfg, **{f"{key}.": cfg[key] for key in cfg if OmegaConf.is_dict(cfg[key])}}
+    nodes = {"": cfg, **{f"{key}.": cfg[key] for key in map(str, cfg) if OmegaConf.is_dict(cfg[key])}}
     for prefix, node in nodes.items():
         if not is_dataclass(schema := OmegaConf.get_type(node)):
             continue

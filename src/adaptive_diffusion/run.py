@@ -76,7 +76,7 @@ def train(cfg: DictConfig) -> float:
 def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> list[SampleResult]:
     """Draw the pictures in batches; picture i is the same whatever the batch size."""
     cfg, side = parts.cfg, parts.model.config.image_size
-    results = []
+    results: list[SampleResult] = []
     for start in range(0, cfg.num_samples, cfg.batch_size):
         keys = image_keys(cfg.seed, range(start, min(start + cfg.batch_size, cfg.num_samples)))
         parts.scheduler.set_timesteps(cfg.num_steps)

@@ -1,11 +1,10 @@
-"""MLflow: one run per job, one parent per sweep. The only module that imports mlflow, and late: it takes seconds.
+"""MLflow: one run per job. The only module that imports mlflow, and late: it takes seconds.
 
 Everything goes through `MlflowClient`, which has no hidden active run that one job could leave behind for the next.
 """
 
 from __future__ import annotations
 
-import atexit
 import getpass
 import logging
 import math
@@ -22,10 +21,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
-from omegaconf import DictConfig
 
 from .errors import MachineError, UserError
 
@@ -136,10 +131,9 @@ class MlflowTracker:
         with self.translated():
             run_id = self._reopen(resume) if resume else None
             run_id = run_id or self.create(name, {**tags, **_parent_tag()})
-            run = MlflowRun(self, run_id)
-            run.params(params)
-        status = "FAILED"
+        run, status = MlflowRun(self, run_id), "FAILED"
         try:
+            run.params(params)
             yield run
             status = "FINISHED"
         except BaseException as error:
@@ -272,8 +266,9 @@ class MlflowRun(Run):
         from mlflow.entities import Param
 
         items = [Param(key, value[:6000]) for key, value in values.items()]
-        for start in range(0, len(items), 100):  # MLflow's limit per call
-            self._client.log_batch(self.run_id, params=items[start : start + 100])
+        with self._tracker.translated():
+            for start in range(0, len(items), 100):  # MLflow's limit per call
+                self._client.log_batch(self.run_id, params=items[start : start + 100])
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """See `Run.metrics`. Infinities are left out: MLflow would store the largest float instead."""
@@ -300,65 +295,6 @@ class MlflowRun(Run):
             self._client.set_tag(self.run_id, key, value[:5000])
         except Exception:
             log.debug("no tag %s", key, exc_info=True)
-
-
-class SweepRun(Callback):
-    """One parent run per multirun, configured as a Hydra callback.
-
-    Hydra does not call `on_multirun_end` when a job failed, so the parent is closed at exit at the latest. A parent
-    without children (every job was refused or skipped) is removed.
-    """
-
-    _tracker: MlflowTracker | None = None
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Create the database, once and before any worker does, and the parent run."""
-        HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
-        tracker = instantiate(config.tracking)
-        if not isinstance(tracker, MlflowTracker):
-            return
-        with tracker.translated():
-            self._run_id = tracker.create("sweep " + " ".join(config.hydra.overrides.task), {"kind": "sweep"})
-        self._tracker = tracker
-        os.environ[PARENT] = self._run_id
-        atexit.register(self._close, "FAILED")
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """All jobs succeeded."""
-        self._close("FINISHED")
-
-    def _close(self, status: str) -> None:
-        tracker, self._tracker = self._tracker, None
-        os.environ.pop(PARENT, None)
-        if tracker is None:
-            return
-        try:
-            with tracker.translated():
-                children = tracker.children(self._run_id)
-                if not children:
-                    tracker.client.set_terminated(self._run_id, status)
-                    tracker.client.delete_run(self._run_id)
-                    return
-        except MachineError as error:
-            log.warning("%s", error)
-            children = []
-        if any(child.info.status == "KILLED" for child in children):
-            status = "KILLED"
-        tracker.close(self._run_id, status)
-        print(sweep_table(children))
-        print(f"\nlook     {tracker.how_to_look()}", flush=True)
-
-
-def sweep_table(runs: list[Any]) -> str:
-    """The runs of a sweep side by side, as text."""
-    columns = {"seconds/picture": "time/per_picture_s", "evaluations/picture": "sampling/evaluations_per_picture"}
-    rows = [["run", "status", *columns]]
-    for run in runs:
-        values = [run.data.metrics.get(key) for key in columns.values()]
-        rows.append([run.info.run_name, run.info.status, *("" if v is None else f"{v:.4g}" for v in values)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _parent_tag() -> dict[str, str]:

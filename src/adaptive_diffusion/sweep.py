@@ -1,0 +1,77 @@
+"""One parent MLflow run per multirun, which closes itself however the sweep ends."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from .errors import MachineError
+from .tracking import PARENT, MlflowTracker
+
+log = logging.getLogger(__name__)
+
+
+class SweepRun(Callback):
+    """One parent run per multirun, configured as a Hydra callback.
+
+    Hydra does not call `on_multirun_end` when a job failed, so the parent is closed at exit at the latest. A parent
+    without children (every job was refused or skipped) is removed.
+    """
+
+    _tracker: MlflowTracker | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Create the database, once and before any worker does, and the parent run."""
+        HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
+        tracker = instantiate(config.tracking)
+        if not isinstance(tracker, MlflowTracker):
+            return
+        with tracker.translated():
+            self._run_id = tracker.create("sweep " + " ".join(config.hydra.overrides.task), {"kind": "sweep"})
+        self._tracker = tracker
+        os.environ[PARENT] = self._run_id
+        atexit.register(self._close, "FAILED")
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """All jobs succeeded."""
+        self._close("FINISHED")
+
+    def _close(self, status: str) -> None:
+        tracker, self._tracker = self._tracker, None
+        os.environ.pop(PARENT, None)
+        if tracker is None:
+            return
+        try:
+            with tracker.translated():
+                children = tracker.children(self._run_id)
+                if not children:
+                    tracker.client.set_terminated(self._run_id, status)
+                    tracker.client.delete_run(self._run_id)
+                    return
+        except MachineError as error:
+            log.warning("%s", error)
+            children = []
+        if any(child.info.status == "KILLED" for child in children):
+            status = "KILLED"
+        tracker.close(self._run_id, status)
+        print(sweep_table(children))
+        print(f"\nlook     {tracker.how_to_look()}", flush=True)
+
+
+def sweep_table(runs: list[Any]) -> str:
+    """The runs of a sweep side by side, as text."""
+    columns = {"seconds/picture": "time/per_picture_s", "evaluations/picture": "sampling/evaluations_per_picture"}
+    rows = [["run", "status", *columns]]
+    for run in runs:
+        values = [run.data.metrics.get(key) for key in columns.values()]
+        rows.append([run.info.run_name, run.info.status, *("" if v is None else f"{v:.4g}" for v in values)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

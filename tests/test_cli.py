@@ -1,0 +1,339 @@
+"""Whole jobs: what they leave behind, what a user reads when something goes wrong, and the exit codes."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+from PIL import Image
+from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, tiny_pictures
+
+from adaptive_diffusion import files
+from adaptive_diffusion.cli import explain, job
+from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.figures import denoising_strip, grid
+from adaptive_diffusion.hints import config_mistake
+from adaptive_diffusion.models.checkpoint import load_model
+from adaptive_diffusion.run import sample, train
+from adaptive_diffusion.tracking import MlflowTracker
+
+
+@pytest.fixture
+def configure(tmp_path):
+    """Compose a job of four 8x8 pictures and three steps, without MLflow unless asked for."""
+    model = tiny_checkpoint(tmp_path)
+
+    def compose(*overrides, folder=tmp_path):
+        small = ["model=checkpoint", f"model.path={model}", "num_samples=4", "num_steps=3", "tracking=none"]
+        return configuration("sample", folder, *small, *overrides)
+
+    return compose
+
+
+def pictures(folder):
+    return np.stack([np.asarray(Image.open(p)) for p in sorted((folder / "run" / "pictures").glob("*.png"))]).astype(
+        int
+    )
+
+
+def tracked(folder):
+    tracker = MlflowTracker(
+        str(folder / "mlruns" / "mlflow.db"), str(folder / "mlruns" / "artifacts"), "test", 1.0, 5001
+    )
+    return tracker, tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"])
+
+
+def test_a_job_leaves_pictures_plots_tables_and_its_configuration(configure, tmp_path):
+    seconds = sample(configure())
+    run = tmp_path / "run"
+    assert pictures(tmp_path).shape == (4, 8, 8, 3)
+    assert {p.name for p in run.iterdir()} - {"git.diff"} == {
+        *("pictures", "pictures.png", "denoising.png", "schedule.png"),
+        *("steps.csv", "metrics.json", "config.yaml"),
+    }
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["time/per_picture_s"] == seconds > 0
+    assert (metrics["sampling/steps"], metrics["sampling/evaluations"]) == (3, 12)
+    rows = list(csv.DictReader((run / "steps.csv").open()))
+    assert [float(r["timestep"]) for r in rows] == pytest.approx([999, 999 * (2 / 3) ** 2, 999 * (1 / 3) ** 2])
+    resolved = OmegaConf.load(run / "config.yaml")
+    assert resolved.scheduler.prediction_type == "v_prediction"  # filled in from the model
+    assert (resolved.guidance_scale, resolved.image_size) == (1.5, 8)
+
+
+def test_pictures_do_not_depend_on_the_batch_size(configure, tmp_path):
+    for size in (4, 3):
+        sample(configure(f"batch_size={size}", folder=tmp_path / str(size)))
+    difference = pictures(tmp_path / "4") - pictures(tmp_path / "3")
+    assert np.abs(difference).max() <= 1  # grey levels: matrix products of other shapes round differently
+    assert pictures(tmp_path / "4").std() > 10
+
+
+def test_seed_domain_and_label_change_the_pictures_and_the_size_is_reached_by_resizing(configure, tmp_path):
+    jobs = {"a": [], "b": ["seed=1"], "c": ["domain=general"], "d": ["label=sunrise"], "e": ["image_size=20"]}
+    for name, overrides in jobs.items():
+        sample(configure(*overrides, folder=tmp_path / name))
+    for name in "bcd":
+        assert np.abs(pictures(tmp_path / "a") - pictures(tmp_path / name)).max() > 1
+    assert pictures(tmp_path / "e").shape == (4, 20, 20, 3)
+
+
+def test_a_tracked_job_is_recorded_and_can_be_skipped_when_repeated(configure, tmp_path):
+    mlflow_database(tmp_path / "mlruns")
+    seconds = sample(configure("tracking=mlflow", "tags=[baseline,paper]"))
+    again = sample(configure("tracking=mlflow", "skip_finished=true", "name=other"))
+    tracker, runs = tracked(tmp_path)
+    assert [r.info.status for r in runs] == ["FINISHED"]
+    assert again == pytest.approx(seconds)
+    data = runs[0].data
+    assert data.params["scheduler.beta_schedule"] == "squaredcos_cap_v2"
+    assert data.params["num_steps"] == "3"
+    assert data.tags["tags"] == "baseline,paper"
+    assert data.metrics["sampling/evaluations_per_picture"] == 3
+    artifacts = {a.path for a in tracker.client.list_artifacts(runs[0].info.run_id)}
+    assert {"pictures.png", "pictures", "schedule.png", "denoising.png", "steps.csv", "config.yaml"} <= artifacts
+    sample(configure("tracking=mlflow", "skip_finished=true", "seed=1"))
+    assert len(tracked(tmp_path)[1]) == 2
+
+
+def test_a_full_disk_fails_the_run_in_one_sentence_and_leaves_nothing_half_written(configure, tmp_path, monkeypatch):
+    mlflow_database(tmp_path / "mlruns")
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith("0002.png"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        sample(configure("tracking=mlflow"))
+    sentence, code = explain(error.value)
+    assert code == 1
+    assert sentence.startswith(f"the disk is full: cannot write {tmp_path}/run/pictures/0002.png; free some space")
+    assert tracked(tmp_path)[1][0].info.status == "FAILED"
+    assert {p.name for p in tmp_path.rglob("*.png")} == {"0000.png", "0001.png"}
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+TINY_TRAINING = [
+    *("task.images=96", "task.batch_size=16", "task.validate_every=48", "task.save_every=16", "log_every=16"),
+    *("task.warmup_images=0", "task.decay_images=32", "task.validation_images=4"),
+    *("task.architecture={image_size: 8, widths: [8, 16], blocks: [1, 1], attention_levels: [], embedding_dim: 16}",),
+    *("preview_every=48", "preview_samples=2", "preview_steps=2", "tracking=mlflow"),
+]
+
+
+def test_training_is_recorded_resumed_in_the_same_run_and_its_model_draws(tmp_path, monkeypatch):
+    mlflow_database(tmp_path / "mlruns")
+    cfg = configuration("train", tmp_path, *TINY_TRAINING, f"+task.data.cats={tiny_pictures(tmp_path)}")
+    from adaptive_diffusion.models.training import Trainer
+
+    advance = Trainer._advance
+
+    def interrupted(self, rate):
+        if self.step == 4:
+            raise KeyboardInterrupt
+        return advance(self, rate)
+
+    monkeypatch.setattr(Trainer, "_advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg)
+    assert tracked(tmp_path)[1][0].info.status == "KILLED"
+    monkeypatch.setattr(Trainer, "_advance", advance)
+    assert np.isfinite(train(cfg))
+    tracker, runs = tracked(tmp_path)
+    assert [r.info.status for r in runs] == ["FINISHED"]
+    curve = tracker.client.get_metric_history(runs[0].info.run_id, "train/loss")
+    assert [m.step for m in curve] == [16, 32, 48, 64, 80, 96]
+    assert [p.name for p in sorted((tmp_path / "run" / "previews").iterdir())] == ["000000048.png", "000000096.png"]
+    model = load_model(cfg.output)
+    assert model.metadata["images_seen"] == 96
+    assert model.metadata["labels"] == {"cats": ["tabby", "black"]}
+    choice = ["model=checkpoint", f"model.path={cfg.output}", "domain.name=cats", "label=tabby", "num_steps=2"]
+    sample(configuration("sample", tmp_path / "drawn", *choice, "tracking=none"))
+    assert pictures(tmp_path / "drawn").shape == (16, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["task.images=16"], "data names no domain; give at least one, e.g. task.data.portraits="),
+        (["task.data.portraits=/nowhere"], "no pictures at /nowhere: give an existing folder"),
+        (["task.data.portraits={empty}"], "no readable pictures in"),
+        (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be at least 1"),
+        (["task.data.portraits={empty}", "log_every=0"], "log_every must be a whole number, at least 1"),
+        (["output=model.bin"], "output must be a .safetensors file"),
+    ],
+)
+def test_training_refuses_what_it_cannot_use(overrides, sentence, tmp_path):
+    (tmp_path / "empty").mkdir()
+    given = [o.format(empty=tmp_path / "empty") for o in overrides]
+    with pytest.raises(UserError, match=sentence):
+        train(configuration("train", tmp_path, *given))
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "code"),
+    [
+        (UserError("give more"), "give more", 2),
+        (MachineError("locked"), "locked", 1),
+        (
+            OSError(errno.EROFS, "Read-only", "/a/b"),
+            "no permission to write /a/b (read-only file system); set paths",
+            1,
+        ),
+        (OSError(errno.EACCES, "denied", "/a/b"), "no permission to write /a/b (permission denied); set paths", 1),
+        (OSError(errno.ENOSPC, "full"), "the disk is full: cannot write; free some space", 1),
+        (RuntimeError("[malloc] Unable to allocate 9 bytes"), "not enough memory (", 1),
+        (KeyError("x"), "unexpected KeyError: 'x' (HYDRA_FULL_ERROR=1 shows where)", 1),
+    ],
+)
+def test_an_error_becomes_one_sentence_and_an_exit_code(error, sentence, code):
+    explained, exit_code = explain(error)
+    assert explained.startswith(sentence)
+    assert "\n" not in explained
+    assert exit_code == code
+
+
+def test_the_cause_of_an_error_is_what_is_told():
+    error = RuntimeError("wrapper")
+    error.__cause__ = UserError("the reason")
+    assert explain(error) == ("the reason", 2)
+
+
+def test_a_failed_job_logs_its_traceback(caplog):
+    @job
+    def fails(cfg):
+        raise ValueError("deep inside")
+
+    with pytest.raises(ValueError, match="deep"):
+        fails(OmegaConf.create())
+    assert caplog.records[0].exc_info[0] is ValueError
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("schedular=ddim", "there is no setting 'schedular'; did you mean 'scheduler'?"),
+        ("scheduler=adaptve", "scheduler has no option 'adaptve'; did you mean 'adaptive'?; options: adaptive, ddim"),
+        ("domain=forest", "domain has no option 'forest'; options: abstract, general, landscapes, portraits"),
+        ("num_step=3", "there is no setting 'num_step'; did you mean 'num_steps'?"),
+        ("progress_power=3", "there is no setting 'progress_power'; did you mean 'scheduler.progress_power'?"),
+        ("num_steps=ten", "Value 'ten' of type 'str' could not be converted to Integer"),
+        ("adaptive", "settings are given as key=value"),
+    ],
+)
+def test_a_typo_gets_a_hint(override, sentence, tmp_path):
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration("sample", tmp_path, override)
+    told = config_mistake(error.value, CONF, "sample", [override])
+    assert sentence in told
+    assert "\n" not in told
+
+
+def test_a_new_domain_for_training_is_added_with_a_plus(tmp_path):
+    with pytest.raises(ConfigCompositionException) as error:
+        configuration("train", tmp_path, "task.data.cats=x")
+    told = config_mistake(error.value, CONF, "train", ["task.data.cats=x"])
+    assert told == "there is no domain 'cats' yet; to add one of your own: +task.data.cats=<pictures>"
+
+
+def test_a_grid_and_a_strip_have_the_layout_they_promise():
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((3, 4, 4, 3), np.uint8)
+    sheet = grid(images, columns=2, cell=8)
+    assert sheet.shape == (2 * 10 + 2, 2 * 10 + 2, 3)
+    assert (sheet[2:10, 2:10] == 0).all()
+    assert (sheet[2:10, 12:20] == 1).all()
+    assert (sheet[12:20, 2:10] == 2).all()
+    assert (sheet[12:20, 12:20] == 255).all()
+    strip = np.zeros((30, 2, 4, 4, 3), np.uint8)
+    strip[0], strip[-1] = 10, 20
+    pixels = denoising_strip(strip)
+    assert pixels[3, 3, 0] == 10  # the first step is shown, and the last
+    assert pixels[3, -4, 0] == 20
+
+
+class Program:
+    """sample.py as a user starts it, from another working directory."""
+
+    def __init__(self, folder):
+        self.folder, self.elsewhere = folder, folder / "elsewhere"
+        self.elsewhere.mkdir()
+        mlflow_database(folder / "mlruns")
+        self.paths = [f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns"]
+        self.paths += ["model=checkpoint", f"model.path={tiny_checkpoint(folder)}", "num_steps=3", "num_samples=4"]
+
+    def start(self, *arguments):
+        command = [sys.executable, str(ROOT / "sample.py"), *self.paths, *arguments]
+        return subprocess.Popen(
+            command, cwd=self.elsewhere, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+        )
+
+    def run(self, *arguments):
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    def runs(self):
+        tracker = MlflowTracker(str(self.folder / "mlruns" / "mlflow.db"), str(self.folder), "sample", 1.0, 5001)
+        found = tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"])
+        return [(r.info.run_name, r.info.status, r.data.tags) for r in found]
+
+
+@pytest.fixture
+def program(tmp_path):
+    return Program(tmp_path)
+
+
+def test_a_sweep_makes_one_parent_with_a_child_per_job(program):
+    code, out, err = program.run("-m", "scheduler=ddim,adaptive")
+    assert code == 0, err
+    parent, *children = program.runs()
+    assert [status for _, status, _ in (parent, *children)] == ["FINISHED"] * 3
+    assert [name for name, _, _ in children] == ["ddim landscapes 3 steps seed 0", "adaptive landscapes 3 steps seed 0"]
+    assert {tags["mlflow.parentRunId"] for _, _, tags in children} == {children[0][2]["mlflow.parentRunId"]}
+    assert all(len(tags["mlflow.source.git.commit"]) == 40 for _, _, tags in children if (ROOT / ".git").exists())
+    assert out.rstrip().endswith(f"sqlite:///{program.folder}/mlruns/mlflow.db --workers 1 --port 5001")
+    assert list(program.elsewhere.iterdir()) == []  # everything hangs on the project's root, not on where one stands
+
+
+def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_code(program):
+    code, _, err = program.run("-m", "scheduler.clip_sample_range=-1,1")
+    assert code == 2
+    assert "job 0 failed: scheduler: clip_sample_range must be a number, greater than 0, got -1.0" in err
+    assert "Traceback" not in err
+    assert [status for _, status, _ in program.runs()] == ["FAILED", "FINISHED"]
+    (log,) = program.folder.glob("outputs/sweeps/*/*/0/sample.log")
+    assert "Traceback" in log.read_text()
+
+
+def test_a_mistake_is_one_line_on_stderr_and_leaves_nothing(program):
+    code, out, err = program.run("model.path=/nowhere.safetensors")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("there is no model file at /nowhere.safetensors")
+    assert not list(program.folder.rglob("*.png"))
+
+
+def test_an_interrupted_run_is_marked_killed(program):
+    process = program.start("num_steps=1000", "num_samples=400", "batch_size=1")
+    deadline = time.monotonic() + 120
+    while not (found := program.runs()) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert found, err
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert [status for _, status, _ in program.runs()] == ["KILLED"]

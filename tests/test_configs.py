@@ -1,0 +1,197 @@
+"""Every configuration composes, builds what it names, says what it means, and refuses what it should."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
+
+from adaptive_diffusion.config import SCHEMAS
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.training import TrainingConfig
+from adaptive_diffusion.models.unet import UNetConfig
+from adaptive_diffusion.parts import build, check_keys, class_ids, fitted, prepare
+
+GROUPS = ["model", "domain", "scheduler", "sampler", "tracking", "task"]
+OPTIONS = [(g, file.stem) for g in GROUPS for file in sorted((CONF / g).glob("*.yaml"))]
+EXPLAINED = [p for p in sorted(CONF.rglob("*.yaml")) if p.parent.name not in ("hydra", "help", "experiment", "debug")]
+SCHEDULERS = [option for group, option in OPTIONS if group == "scheduler"]
+
+
+def root_of(group: str) -> str:
+    return "train" if group == "task" else "sample"
+
+
+def node(group: str, option: str, folder: Path):
+    return configuration(root_of(group), folder, f"{group}={option}")[group]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_spells_out_exactly_the_arguments_of_what_it_builds(group, option, tmp_path):
+    chosen = node(group, option, tmp_path)
+    if "_target_" not in chosen:
+        return
+    module, _, name = chosen._target_.rpartition(".")
+    arguments = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    assert set(chosen) - {"_target_"} == set(arguments)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_has_a_schema_with_the_same_keys(group, option, tmp_path):
+    chosen = node(group, option, tmp_path)
+    schema = OmegaConf.get_type(chosen)
+    assert is_dataclass(schema), f"conf/{group}/{option}.yaml takes no schema"
+    assert {f.name for f in fields(schema)} == set(chosen)
+
+
+@pytest.mark.parametrize("file", EXPLAINED, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_setting_is_explained_on_its_line(file):
+    unexplained = [
+        line
+        for line in file.read_text().splitlines()
+        if re.match(r" *\w+: *\S", line) and "_target_" not in line and "#" not in line
+    ]
+    assert unexplained == []
+
+
+def test_schemas_are_registered_under_the_names_of_the_options():
+    known = {name for name in SCHEMAS if "/" in name and not name.startswith(("paths/", "domain/"))}
+    assert known == {f"{g}/{o}" for g, o in OPTIONS if g != "domain"}
+
+
+@pytest.mark.parametrize("root", ["sample", "train"])
+def test_the_help_text_names_every_choice(root):
+    text = (CONF / "hydra" / "help" / f"{root}.yaml").read_text()
+    defaults = (CONF / f"{root}.yaml").read_text()
+    for folder in CONF.iterdir():
+        offered = re.search(rf"^  - {folder.name}: ", defaults, re.MULTILINE)
+        if not folder.is_dir() or not offered or folder.name in ("paths", "hydra"):
+            continue
+        line = re.search(rf"^ +{folder.name} +(.*)", text, re.MULTILINE)
+        if folder.name == "experiment" and root == "sample":
+            continue
+        assert line, folder.name
+        assert all(file.stem in line[1] for file in folder.glob("*.yaml")), folder.name
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_an_experiment_says_how_to_run_it_and_composes(file, tmp_path):
+    command = re.search(r"# Command: +python (\w+)\.py (.*)", file.read_text())
+    assert command, "the header gives the command"
+    cfg = configuration(command[1], tmp_path, *command[2].split())
+    check_keys(configuration(command[1], tmp_path, *command[2].split()))
+    assert cfg is not None
+
+
+def test_the_smoke_setting_is_small(tmp_path):
+    cfg = configuration("sample", tmp_path, "debug=smoke")
+    assert (cfg.num_samples, cfg.num_steps) == (2, 2)
+
+
+def test_the_training_task_defaults_are_those_of_the_code(tmp_path):
+    task = build(configuration("train", tmp_path, "task.data={portraits: x}"), "task")
+    code = TrainingConfig(data={"portraits": "x"}, state="x.safetensors")
+    varying = {"data", "state", "noise_schedule", "architecture"}
+    for f in fields(TrainingConfig):
+        if f.name not in varying:
+            assert getattr(task, f.name) == getattr(code, f.name), f.name
+    default = UNetConfig().to_dict()
+    assert task.architecture == {k: v for k, v in default.items() if k != "num_classes"}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_scheduler_is_built_for_the_model(scheduler, tmp_path):
+    cfg = configuration(
+        "sample", tmp_path, f"scheduler={scheduler}", "model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}"
+    )
+    parts = prepare(cfg)
+    assert parts.scheduler.config["prediction_type"] == "v_prediction"
+    assert parts.scheduler.config["beta_schedule"] == "squaredcos_cap_v2"
+    assert parts.scheduler.config["num_train_timesteps"] == 1000
+    assert len(parts.scheduler) == 10
+    assert parts.sampler.scheduler is parts.scheduler
+    assert parts.denoiser.guidance_scale == 1.5
+    assert np.array(parts.conditions(3)).tolist() == [[2, 0]] * 3
+
+
+def test_contradicting_the_model_is_refused(tmp_path):
+    cfg = configuration("sample", tmp_path, "scheduler.beta_schedule=linear")
+    with pytest.raises(UserError, match=r"scheduler\.beta_schedule=linear contradicts .* squaredcos_cap_v2"):
+        fitted(cfg, tiny_model())
+
+
+def test_a_model_that_does_not_say_what_it_predicts_is_asked_about(tmp_path):
+    cfg = configuration("sample", tmp_path)
+    with pytest.raises(UserError, match=r"scheduler\.prediction_type=epsilon"):
+        fitted(cfg, tiny_model(prediction_type=None))
+    cfg.scheduler.prediction_type = "epsilon"
+    assert fitted(cfg, tiny_model(prediction_type=None)).scheduler.prediction_type == "epsilon"
+
+
+def test_labels_are_numbered_through_all_domains_of_the_model():
+    model = tiny_model()
+    assert class_ids(model, "portraits", "official") == (1, 1)
+    assert class_ids(model, "landscapes", "sunrise") == (2, 3)
+    assert class_ids(model, "general", "butterfly") == (4, 4)
+    assert class_ids(model, "general", None) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("domain", "label", "sentence"),
+    [
+        ("landscapes", "sunrize", "did you mean 'sunrise'"),
+        ("landscapes", "butterfly", "'butterfly' is a label of domain=general, not of domain=landscapes"),
+        ("portraits", "buterfly", "did you mean domain=general label=butterfly"),
+        ("landscapes", "xyz", "it has forest, sunrise"),
+        ("abstract", "xyz", "domain=abstract has no labels"),
+        ("forests", None, "trained on " + ", ".join(LABELS)),
+    ],
+)
+def test_an_unknown_domain_or_label_is_answered_with_what_there_is(domain, label, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        class_ids(tiny_model(), domain, label)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("num_steps=0", "num_steps must be a whole number, between 1 and 1000, got 0"),
+        ("num_steps=-1", "between 1 and 1000, got -1"),
+        ("num_steps=1001", "between 1 and 1000, got 1001"),
+        ("num_samples=0", "num_samples must be a whole number, at least 1"),
+        ("batch_size=0", "batch_size must be"),
+        ("seed=-1", "seed must be a whole number, at least 0"),
+        ("image_size=0", "image_size must be a whole number, between 1 and 4096"),
+        ("guidance_scale=-1", "guidance_scale must be a number, at least 0"),
+        ("scheduler.adaptive_threshold=2", "scheduler: adaptive_threshold must be"),
+        ("tracking.lock_timeout=0", "tracking.lock_timeout must be a positive number"),
+        ("+schedular=ddim", "there is no setting 'schedular'; did you mean 'scheduler'"),
+        ("+scheduler.eta=1", "there is no setting 'scheduler.eta'"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_sentence_before_anything_runs(override, sentence, tmp_path):
+    model = tiny_checkpoint(tmp_path)
+    cfg = configuration("sample", tmp_path, "model=checkpoint", f"model.path={model}", override)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        prepare(cfg)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.safetensors"]
+
+
+@pytest.mark.parametrize("override", ["num_steps=ten", "num_step=3", "scheduler.etta=1", "scheduler=ddmi", "domain=x"])
+def test_what_the_schema_does_not_know_does_not_compose(override, tmp_path):
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration("sample", tmp_path, override)
+    assert isinstance(error.value, ConfigCompositionException) or "Could not find" in str(error.value)
+
+
+def test_a_missing_value_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"model\.path must be given"):
+        prepare(configuration("sample", tmp_path, "model=checkpoint"))

@@ -1,0 +1,94 @@
+"""A model, pictures and configurations small enough to run a whole job in a test."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from adaptive_diffusion.config import register
+from adaptive_diffusion.models.checkpoint import save_model
+from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from adaptive_diffusion.tracking import MlflowTracker
+
+ROOT = Path(__file__).parent.parent
+CONF = ROOT / "conf"
+LABELS = {
+    "portraits": ["official"],
+    "landscapes": ["forest", "sunrise"],
+    "abstract": [],
+    "general": ["butterfly", "apple"],
+}
+
+
+def tiny_model(**metadata: object) -> SimpleUNet:
+    """An untrained 8x8 U-Net that draws something, conditional on four domains and five labels."""
+    mx.random.seed(0)
+    model = SimpleUNet(
+        UNetConfig(
+            image_size=8, widths=(8, 16), blocks=(1, 1), attention_levels=(), embedding_dim=16, num_classes=(4, 5)
+        )
+    )
+    model.head.weight = 0.2 * mx.random.normal(model.head.weight.shape)
+    for block in model.down[0].blocks:
+        block.modulation.weight = 0.5 * mx.random.normal(block.modulation.weight.shape)
+        block.conv2.weight = 0.1 * mx.random.normal(block.conv2.weight.shape)
+    model._metadata = {
+        "prediction_type": "v_prediction",
+        "noise_schedule": {"beta_schedule": "squaredcos_cap_v2"},
+        "domains": list(LABELS),
+        "labels": LABELS,
+        "guidance_scale": 1.5,
+        **metadata,
+    }
+    return model
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    """The model's file."""
+    path = folder / "tiny.safetensors"
+    save_model(path, tiny_model())
+    return path
+
+
+def tiny_pictures(folder: Path) -> Path:
+    """A file of 40 noisy 8x8 pictures with two labels."""
+    path, rng = folder / "cats.npz", np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), rng.integers(0, 2, 40)
+    np.savez(path, images=images, labels=labels, label_names=np.array(["tabby", "black"]))
+    return path
+
+
+def configuration(root: str, folder: Path, *overrides: str) -> DictConfig:
+    """Compose a root configuration whose run lies in `folder`."""
+    os.environ["ADAPTIVE_DIFFUSION_ROOT"] = str(ROOT)
+    register()
+    paths = [f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns", f"paths.run={folder}/run"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(root, overrides=[*paths, *overrides])
+    if "experiment" in cfg.tracking:
+        cfg.tracking.experiment = "test"  # normally the name of Hydra's job
+    return cfg
+
+
+@functools.cache
+def _database() -> Path:
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    tracker = MlflowTracker(str(folder / "mlflow.db"), str(folder / "artifacts"), "unused", 1.0, 5001)
+    assert tracker.experiment_id
+    return tracker.database
+
+
+def mlflow_database(folder: Path) -> Path:
+    """A copy of a database that MLflow has set up, which takes seconds and is done once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(_database(), folder / "mlflow.db"))
