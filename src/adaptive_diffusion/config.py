@@ -202,6 +202,7 @@ class TaskModel(Part):
 
     data: dict[str, str | None] = MISSING
     state: str = MISSING
+    start_from: str | None = MISSING
     images: int = MISSING
     batch_size: int = MISSING
     learning_rate: float = MISSING

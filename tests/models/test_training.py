@@ -17,6 +17,7 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.files import read_tensors
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.training import TimestepDistribution, Trainer, TrainingConfig
+from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 
 ARCHITECTURE = {
     "image_size": 8,
@@ -122,6 +123,24 @@ def test_a_longer_run_continues_a_finished_one(recipe: dict) -> None:
     longer = Trainer(TrainingConfig(**{**recipe, "images": 200}))
     assert longer.step == 20
     assert [event.step for event in longer.run()] == [21, 22, 23, 24, 25]
+
+
+def test_a_new_run_may_start_from_a_trained_model(recipe: dict, tmp_path: Path) -> None:
+    first = Trainer(TrainingConfig(**recipe))
+    list(first.run())
+    save_model(tmp_path / "m.safetensors", first.ema_model())
+    tuned = {**recipe, "state": str(tmp_path / "tuned.safetensors"), "start_from": str(tmp_path / "m.safetensors")}
+    second = Trainer(TrainingConfig(**tuned))
+    assert second.step == 0
+    assert second.validation_loss() == pytest.approx(first.validation_loss(), rel=1e-6)
+    list(second.run())
+    assert second.metadata()["images_seen"] == Trainer(TrainingConfig(**tuned)).metadata()["images_seen"] == 320
+
+
+def test_a_model_of_another_architecture_is_no_start(recipe: dict, tmp_path: Path) -> None:
+    save_model(tmp_path / "m.safetensors", SimpleUNet(UNetConfig(**{**ARCHITECTURE, "embedding_dim": 8})))
+    with pytest.raises(UserError, match="has another architecture"):
+        Trainer(TrainingConfig(**recipe, start_from=str(tmp_path / "m.safetensors")))
 
 
 def test_the_learning_rate_is_a_trapezoid(recipe: dict) -> None:

@@ -25,6 +25,7 @@ from ..baseline.noise_schedule import NoiseSchedule
 from ..data import BatchOrder, PictureSet, load_pictures, to_float
 from ..errors import UserError
 from ..files import atomic_path, read_tensors
+from .checkpoint import load_model
 from .unet import SimpleUNet, UNetConfig
 
 
@@ -35,6 +36,7 @@ class TrainingConfig:
     Attributes:
         data: Domain name -> folder or array file of its pictures, in the order of the class ids.
         state: Resumable state file of the run (`.safetensors`).
+        start_from: Model file whose weights a new run starts from, e.g. to fine-tune it; None: random weights.
         images: Pictures to see in all.
         batch_size: Pictures per optimiser step, over all processes.
         learning_rate: Peak learning rate of Adam.
@@ -61,6 +63,7 @@ class TrainingConfig:
 
     data: dict[str, str]
     state: str
+    start_from: str | None = None
     images: int = 1_000_000
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -192,12 +195,16 @@ class Trainer:
         )
         mx.random.seed(config.seed)
         self.model = SimpleUNet(UNetConfig(**config.architecture, num_classes=self.corpus.num_classes))
+        self._images_before = 0  # pictures that the weights had seen when this run began
+        resumed = Path(config.state).exists()
+        if config.start_from is not None and not resumed:
+            self._start_from(load_model(config.start_from))
         self.ema: dict[str, Any] = tree_map(mx.array, self.model.trainable_parameters())
         self.optimizer = optim.Adam(learning_rate=0.0, betas=[0.9, 0.99])
         self.optimizer.init(self.model.trainable_parameters())
         self.step = 0
         self._loss_and_grad = nn.value_and_grad(self.model, self._loss)
-        if Path(config.state).exists():
+        if resumed:
             self.load_state()
 
     @property
@@ -242,8 +249,8 @@ class Trainer:
             "noise_schedule": c.noise_schedule,
             "domains": list(self.corpus.domains),
             "labels": {domain: list(names) for domain, names in self.corpus.labels.items()},
-            "images_seen": self.images,
-            "training": {k: v for k, v in asdict(c).items() if k not in ("data", "state")},
+            "images_seen": self._images_before + self.images,
+            "training": {k: v for k, v in asdict(c).items() if k not in ("data", "state", "start_from")},
         }
 
     def validation_loss(self) -> float:
@@ -269,8 +276,9 @@ class Trainer:
             return
         trees = {"model": self.model.parameters(), "ema": self.ema, "optimizer": self.optimizer.state}
         arrays = dict(cast("list[tuple[str, mx.array]]", tree_flatten(trees)))
+        header = {"step": str(self.step), "images_before": str(self._images_before), "run": self._fingerprint()}
         with atomic_path(self.config.state) as temporary:
-            mx.save_safetensors(str(temporary), arrays, {"step": str(self.step), "run": self._fingerprint()})
+            mx.save_safetensors(str(temporary), arrays, header)
 
     def load_state(self) -> None:
         """Continue from the state file, which must come from a run of the same recipe."""
@@ -285,11 +293,30 @@ class Trainer:
         self.model.update(trees["model"])
         self.ema = trees["ema"]
         self.optimizer.state = trees["optimizer"]
-        self.step = int(header["step"])
+        self.step, self._images_before = int(header["step"]), int(header.get("images_before", 0))
+
+    def _start_from(self, model: SimpleUNet) -> None:
+        """Take over the weights of a trained network of the same architecture."""
+        if model.config != self.model.config:
+            raise UserError(
+                f"start_from={self.config.start_from} has another architecture ({model.config}) than this run "
+                f"({self.model.config}); make task.architecture and the labels of the data agree"
+            )
+        self.model.update(model.parameters())
+        self._images_before = model.metadata.get("images_seen", 0)
 
     def _fingerprint(self) -> str:
         """The recipe as JSON, without what may change when a run is resumed (length, learning rate, intervals)."""
-        free = {"data", "state", "images", "learning_rate", "warmup_images", "decay_images", "max_grad_norm"}
+        free = {
+            "data",
+            "state",
+            "start_from",
+            "images",
+            "learning_rate",
+            "warmup_images",
+            "decay_images",
+            "max_grad_norm",
+        }
         free |= {"ema_decay", "guidance_scale", "validation_images", "validate_every", "save_every"}
         recipe = {k: v for k, v in asdict(self.config).items() if k not in free}
         pictures = [len(images) for images, _ in self.corpus.train]
