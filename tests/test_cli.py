@@ -305,7 +305,7 @@ def test_a_sweep_makes_one_parent_with_a_child_per_job(program):
     assert [name for name, _, _ in children] == ["ddim landscapes 3 steps seed 0", "adaptive landscapes 3 steps seed 0"]
     assert {tags["mlflow.parentRunId"] for _, _, tags in children} == {children[0][2]["mlflow.parentRunId"]}
     assert all(len(tags["mlflow.source.git.commit"]) == 40 for _, _, tags in children if (ROOT / ".git").exists())
-    assert out.rstrip().endswith(f"sqlite:///{program.folder}/mlruns/mlflow.db --workers 1 --port 5001")
+    assert f"ui --backend-store-uri sqlite:///{program.folder}/mlruns/mlflow.db --workers 1 --port 5001" in out
     assert list(program.elsewhere.iterdir()) == []  # everything hangs on the project's root, not on where one stands
 
 

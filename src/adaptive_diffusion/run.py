@@ -52,7 +52,7 @@ def sample(cfg: DictConfig) -> float:
         log.info("skipped: a run with this configuration is finished")
         return metrics.get(OBJECTIVE, float("nan"))
     git = git_state(cfg.paths.root)
-    tags = {"fingerprint": identity, "tags": ",".join(cfg.tags), "mlflow.note.content": cfg.domain.description}
+    tags = {"fingerprint": identity, "mlflow.note.content": cfg.domain.description, **labels(cfg)}
     with tracker.open(run_name(cfg), params=parameters(cfg), tags={**tags, **(git.tags if git else {})}) as run:
         mx.reset_peak_memory()
         with progress_bar(cfg.num_steps * -(-cfg.num_samples // cfg.batch_size), "step") as bar:
@@ -61,7 +61,7 @@ def sample(cfg: DictConfig) -> float:
         write(folder, parts, batches, metrics, git.diff if git else "")
         run.metrics(metrics)
         run.folder(folder)
-    tell(parts, metrics, folder)
+    tell(parts, metrics, folder, run.page)
     return metrics[OBJECTIVE]
 
 
@@ -131,7 +131,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict
             table.writerows([number, step, *row] for step, row in enumerate(rows))
 
 
-def tell(parts: Parts, metrics: dict[str, float], folder: Path) -> None:
+def tell(parts: Parts, metrics: dict[str, float], folder: Path, page: str | None) -> None:
     """Print what was done, where it is and how to look at it."""
     cfg, m = parts.cfg, metrics
     scheduler = choices().get("scheduler", type(parts.scheduler).__name__)
@@ -144,8 +144,13 @@ def tell(parts: Parts, metrics: dict[str, float], folder: Path) -> None:
         "saved": str(folder / "pictures.png"),
     }
     if not in_sweep() and (command := parts.tracker.how_to_look()):
-        rows["look"] = command
+        rows["look"] = f"{command}\n{'':<11}{page}"
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
+
+
+def labels(cfg: DictConfig) -> dict[str, str]:
+    """The words attached to a run, as an MLflow tag."""
+    return {"tags": ",".join(cfg.tags)} if cfg.tags else {}
 
 
 def run_name(cfg: DictConfig) -> str:

@@ -62,7 +62,7 @@ class SweepRun(Callback):
             status = "KILLED"
         tracker.close(self._run_id, status)
         print(sweep_table(children))
-        print(f"\nlook     {tracker.how_to_look()}", flush=True)
+        print(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page()}", flush=True)
 
 
 def sweep_table(runs: list[Any]) -> str:

@@ -30,7 +30,13 @@ PARENT = "ADAPTIVE_DIFFUSION_PARENT_RUN"  # environment variable: reaches the wo
 
 
 class Run:
-    """An open run that records nothing; what `NoTracker` opens."""
+    """An open run that records nothing; what `NoTracker` opens.
+
+    Attributes:
+        page: Address of the run once the UI is open, or None.
+    """
+
+    page: str | None = None
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers; names may contain letters, digits and `_ - . space : /`."""
@@ -122,6 +128,11 @@ class MlflowTracker:
             f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {program} ui --backend-store-uri {shlex.quote(self.uri)} "
             f"--workers 1 --port {self.ui_port}"
         )
+
+    def page(self, run_id: str = "") -> str:
+        """Address in the UI of a run, or of all runs of the experiment; the UI's default pages are about LLMs."""
+        address = f"http://127.0.0.1:{self.ui_port}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"{address.rstrip('/')}?workflowType=machine_learning"
 
     @contextmanager
     def open(
@@ -260,6 +271,7 @@ class MlflowRun(Run):
 
     def __init__(self, tracker: MlflowTracker, run_id: str):
         self._tracker, self._client, self.run_id = tracker, tracker.client, run_id
+        self.page = tracker.page(run_id)
 
     def params(self, values: Mapping[str, str]) -> None:
         """Log settings."""

@@ -21,7 +21,7 @@ from .models.training import Trainer, TrainingEvent
 from .parts import build, check_keys
 from .provenance import git_state, parameters
 from .rng import image_keys, normal
-from .run import progress_bar
+from .run import labels, progress_bar
 from .sampling.standard import StandardSampler
 from .tracking import NoTracker, Run
 
@@ -50,7 +50,7 @@ def train_model(cfg: DictConfig) -> float:
     tracker = build(cfg, "tracking") if first else NoTracker()
     git = git_state(cfg.paths.root)
     identity = {"training.state": hashlib.sha256(str(Path(c.state).absolute()).encode()).hexdigest()}
-    tags = {**identity, "tags": ",".join(cfg.tags), **(git.tags if git else {})}
+    tags = {**identity, **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train {' '.join(trainer.corpus.domains)}"
     if trainer.step and first:
         log.info("going on from %s at %d of %d pictures", c.state, trainer.images, c.images)
@@ -70,7 +70,7 @@ def train_model(cfg: DictConfig) -> float:
         log.info("%-11s%s", "saved", cfg.output)
         log.info("%-11spython sample.py model=checkpoint model.path=%s", "draw", cfg.output)
         if command := tracker.how_to_look():
-            log.info("%-11s%s", "look", command)
+            log.info("%-11s%s\n%-11s%s", "look", command, "", run.page)
     return validation
 
 
