@@ -16,7 +16,7 @@ from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
 
 from adaptive_diffusion.config import SCHEMAS
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.models.training import TrainingConfig
+from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
 from adaptive_diffusion.parts import build, check_keys, class_ids, fitted, prepare
 

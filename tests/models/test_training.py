@@ -16,7 +16,9 @@ from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.files import read_tensors
 from adaptive_diffusion.models.checkpoint import load_model, save_model
-from adaptive_diffusion.models.training import TimestepDistribution, Trainer, TrainingConfig
+from adaptive_diffusion.models.corpus import TimestepDistribution
+from adaptive_diffusion.models.training import Trainer
+from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 
 ARCHITECTURE = {
@@ -30,7 +32,8 @@ ARCHITECTURE = {
 RUN = """
 import json, sys
 import adaptive_diffusion
-from adaptive_diffusion.models.training import Trainer, TrainingConfig
+from adaptive_diffusion.models.training import Trainer
+from adaptive_diffusion.models.training_config import TrainingConfig
 for event in Trainer(TrainingConfig(**json.loads(sys.argv[1]))).run():
     print(event.step, repr(event.loss), flush=True)
 """

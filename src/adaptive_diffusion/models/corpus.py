@@ -1,0 +1,48 @@
+"""What a training step is made from: the pictures with their class ids, and the timesteps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..baseline.noise_schedule import NoiseSchedule
+from ..data import PictureSet, load_pictures
+from .training_config import TrainingConfig
+from .unet import UNetConfig
+
+
+class Corpus:
+    """The pictures of all domains and their class ids (domain from 1, label from 1; 0 is the null class)."""
+
+    def __init__(self, config: TrainingConfig):
+        size = UNetConfig(**config.architecture).image_size
+        sets = {domain: load_pictures(path, size) for domain, path in config.data.items()}
+        self.domains = tuple(sets)
+        self.labels = {domain: s.label_names for domain, s in sets.items()}
+        parts = [s.split(config.validation_fraction) for s in sets.values()]
+        offsets = np.cumsum([0] + [len(s.label_names) for s in sets.values()])
+        self.num_classes = (len(sets), int(offsets[-1]))
+        self.train = [self._with_classes(train, d, offsets) for d, (train, _) in enumerate(parts)]
+        self.validation = [self._with_classes(held, d, offsets) for d, (_, held) in enumerate(parts)]
+
+    @staticmethod
+    def _with_classes(part: PictureSet, domain: int, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.where(part.labels < 0, 0, part.labels + 1 + offsets[domain])
+        return part.images, np.stack([np.full(len(labels), domain + 1), labels], axis=1).astype(np.int32)
+
+
+class TimestepDistribution:
+    """Draws training timesteps: lambda ~ N(mean, std^2) mixed with a uniform share, by inverse transform."""
+
+    def __init__(self, schedule: NoiseSchedule, mean: float, std: float, uniform_fraction: float):
+        self._t = np.arange(schedule.num_train_timesteps, dtype=np.float64)
+        lambdas = schedule.log_snr(self._t)
+        normal = 0.5 * np.vectorize(math.erf)((mean - lambdas) / (std * math.sqrt(2)))  # rises with t
+        normal = (normal - normal[0]) / (normal[-1] - normal[0])
+        self._cdf = (1 - uniform_fraction) * normal + uniform_fraction * self._t / self._t[-1]
+        self._cdf += 1e-9 * self._t  # strictly increasing, so that it can be inverted
+
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        """Real-valued timesteps in [0, T - 1] of uniform numbers `u` in [0, 1)."""
+        return np.interp(u * self._cdf[-1], self._cdf, self._t)

@@ -1,0 +1,92 @@
+"""How a `config.json` of diffusers or transformers becomes a frozen dataclass.
+
+A key that is missing gets the default of the reference class. A key that asks for something this port does not compute
+is refused by name: ignoring it would load and draw wrong pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from ...baseline.checks import check_count
+
+
+def _tuples(value: Any) -> Any:
+    """JSON lists as tuples, all the way down."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The architecture of one model; subclasses name their fields as the reference class names its arguments.
+
+    Attributes:
+        ONLY: Options of the reference class that are not fields, with the values that this port accepts.
+        IGNORED: Options that change nothing at inference.
+        WARN_UNKNOWN: Whether a key that is none of these is worth a warning.
+    """
+
+    ONLY: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    IGNORED: ClassVar[frozenset[str]] = frozenset()
+    WARN_UNKNOWN: ClassVar[bool] = True
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from the content of a `config.json`; keys that begin with `_` are skipped.
+
+        Raises:
+            ValueError: for a value that is not supported or out of range; the option is named.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        given = {key: _tuples(value) for key, value in values.items() if not key.startswith("_")}
+        for key in given.keys() & cls.ONLY.keys():
+            levels = given[key] if isinstance(given[key], tuple) and given[key] else (given[key],)
+            if any(level not in cls.ONLY[key] for level in levels):
+                accepted = " or ".join(repr(value) for value in cls.ONLY[key])
+                raise ValueError(f"{key} = {given[key]!r} is not supported, only {accepted}")
+        unknown = sorted(given.keys() - names - cls.ONLY.keys() - cls.IGNORED)
+        if unknown and cls.WARN_UNKNOWN:
+            warnings.warn(f"unknown option {', '.join(unknown)} in config.json: ignored", stacklevel=2)
+        return cls(**{key: value for key, value in given.items() if key in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    def _count(self, *names: str, low: int = 1) -> None:
+        """Refuse the named fields unless each is a whole number, at least `low`."""
+        for name in names:
+            check_count(name, getattr(self, name), low)
+
+    def _names(self, name: str, accepted: Sequence[str | None]) -> None:
+        """Refuse the named field unless it, or each of its entries, is one of `accepted`."""
+        value = getattr(self, name)
+        for entry in value if isinstance(value, tuple) else (value,):
+            if entry not in accepted:
+                options = ", ".join("null" if option is None else option for option in accepted)
+                raise ValueError(f"{name}: {entry!r} is not supported, only {options}")
+
+    def _widths(self, name: str, divisor_name: str) -> None:
+        """Refuse the named list of channel counts unless each is positive and a multiple of the divisor."""
+        widths, divisor = getattr(self, name), check_count(divisor_name, getattr(self, divisor_name), 1)
+        if not isinstance(widths, tuple) or not widths:
+            raise ValueError(f"{name} must be a list of channel counts, got {widths!r}")
+        for width in widths:
+            if check_count(name, width, 1) % divisor:
+                raise ValueError(f"{name}: {width} is not a multiple of {divisor_name} = {divisor}")
+
+
+def per_level(name: str, value: Any, levels: int) -> tuple[Any, ...]:
+    """One entry per resolution level: a single value is repeated.
+
+    Raises:
+        ValueError: for a list of another length.
+    """
+    if not isinstance(value, tuple):
+        return (value,) * levels
+    if len(value) != levels:
+        raise ValueError(f"{name} must have one entry for each of {levels} levels, got {len(value)}")
+    return value

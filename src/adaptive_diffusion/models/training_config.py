@@ -1,0 +1,95 @@
+"""TrainingConfig: everything that decides a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run; every field is a key of `conf/task/model.yaml`.
+
+    Attributes:
+        data: Domain name -> folder or array file of its pictures, in the order of the class ids.
+        state: Resumable state file of the run (`.safetensors`).
+        start_from: Model file whose weights a new run starts from, e.g. to fine-tune it; None: random weights.
+        images: Pictures to see in all.
+        batch_size: Pictures per optimiser step, over all processes.
+        learning_rate: Peak learning rate of Adam.
+        warmup_images: Pictures over which the learning rate rises linearly from 0.
+        decay_images: Pictures over which it falls linearly to 0 at the end.
+        max_grad_norm: Global gradient norm above which gradients are scaled down.
+        ema_decay: Decay of the moving average of the weights, per step; ramped up at the start.
+        prediction_type: `v_prediction` or `epsilon`.
+        log_snr_mean: Mean of the log-SNR lambda that training draws, normally distributed (Karras et al., 2022).
+        log_snr_std: Its standard deviation.
+        uniform_fraction: Share of timesteps drawn uniformly from [0, T - 1] instead.
+        min_snr_gamma: Cap on the SNR in the loss weight (Hang et al., 2023); None: every timestep counts alike.
+        drop_label: Probability that only the domain of a picture is shown.
+        drop_all: Probability that neither domain nor label is shown.
+        guidance_scale: Default weight of classifier-free guidance that is stored with the model; 1 is none.
+        validation_fraction: Share of the pictures of each domain that is kept back.
+        validation_images: Number of held-back pictures used for the validation loss.
+        validate_every: Pictures between two validations.
+        save_every: Pictures between two writes of the state file.
+        seed: Seed of everything random.
+        noise_schedule: Constructor arguments of `NoiseSchedule`.
+        architecture: Arguments of `UNetConfig`, without `num_classes`, which the data decide.
+    """
+
+    data: dict[str, str]
+    state: str
+    start_from: str | None = None
+    images: int = 1_000_000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup_images: int = 20_000
+    decay_images: int = 300_000
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    prediction_type: str = "v_prediction"
+    log_snr_mean: float = 0.6
+    log_snr_std: float = 1.3
+    uniform_fraction: float = 0.2
+    min_snr_gamma: float | None = None
+    drop_label: float = 0.4
+    drop_all: float = 0.1
+    guidance_scale: float = 2.0
+    validation_fraction: float = 0.1
+    validation_images: int = 512
+    validate_every: int = 50_000
+    save_every: int = 10_000
+    seed: int = 0
+    noise_schedule: dict[str, Any] = field(default_factory=dict)
+    architecture: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("images", "batch_size", "validation_images", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("uniform_fraction", "drop_label", "drop_all"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.drop_label + self.drop_all > 1:
+            raise UserError(f"drop_label + drop_all must not exceed 1, got {self.drop_label + self.drop_all}")
+        if not self.learning_rate > 0 or not self.max_grad_norm > 0 or not self.log_snr_std > 0:
+            raise UserError("learning_rate, max_grad_norm and log_snr_std must be positive")
+        if not 0 <= self.guidance_scale < math.inf:
+            raise UserError(f"guidance_scale must be a finite number >= 0, got {self.guidance_scale}")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.prediction_type not in ("v_prediction", "epsilon"):
+            raise UserError(f"prediction_type must be v_prediction or epsilon, got {self.prediction_type!r}")
+        if Path(self.state).suffix != ".safetensors":
+            raise UserError(f"state must be a .safetensors file, got {self.state!r}")
+        if not self.data:
+            raise UserError("data names no domain; give at least one, e.g. task.data.portraits=/path/to/pictures")
+
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return math.ceil(self.images / self.batch_size)
