@@ -173,5 +173,14 @@ def test_a_sweep_without_runs_leaves_nothing_behind(sweep, tracker):
     assert runs(tracker) == []
 
 
+def test_a_sweep_whose_run_cannot_be_made_exits_in_one_sentence(tracker, monkeypatch, capsys):
+    monkeypatch.setattr(HydraConfig.instance(), "set_config", lambda cfg: None)
+    tracker.database.write_bytes(b"not a database" * 400)
+    with pytest.raises(SystemExit) as exit_:
+        SweepRun().on_multirun_start(sweep_config(tracker))
+    assert exit_.value.code == 1
+    assert "is damaged or no MLflow database" in capsys.readouterr().err
+
+
 def test_the_table_of_a_sweep_aligns_its_columns():
     assert sweep_table([]) == "run  status  seconds/picture  evaluations/picture"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +13,7 @@ from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from .cli import explain
 from .errors import MachineError
 from .tracking import PARENT, MlflowTracker
 
@@ -28,13 +30,18 @@ class SweepRun(Callback):
     _tracker: MlflowTracker | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Create the database, once and before any worker does, and the parent run."""
+        """Create the database, once and before any worker does, and the parent run; if that fails, exit."""
         HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
-        tracker = instantiate(config.tracking)
-        if not isinstance(tracker, MlflowTracker):
-            return
-        with tracker.translated():
-            self._run_id = tracker.create("sweep " + " ".join(config.hydra.overrides.task), {"kind": "sweep"})
+        try:
+            tracker = instantiate(config.tracking)
+            if not isinstance(tracker, MlflowTracker):
+                return
+            with tracker.translated():
+                self._run_id = tracker.create("sweep " + " ".join(config.hydra.overrides.task), {"kind": "sweep"})
+        except Exception as error:  # Hydra would turn it into a warning, and let every job fail in turn
+            sentence, code = explain(error)
+            print(sentence, file=sys.stderr, flush=True)
+            raise SystemExit(code) from error
         self._tracker = tracker
         os.environ[PARENT] = self._run_id
         atexit.register(self._close, "FAILED")
