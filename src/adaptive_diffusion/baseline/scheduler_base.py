@@ -7,6 +7,7 @@ step queues array operations and never waits for one.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ CLEAN = Node(1.0, 0.0, math.inf)
 
 
 @dataclass(eq=False, repr=False)
-class SchedulerBase(ConfigMixin):
+class SchedulerBase(ConfigMixin, ABC):
     """Arguments and conventions common to all schedulers; they are those of diffusers.
 
     Args:
@@ -214,9 +215,9 @@ class SchedulerBase(ConfigMixin):
         """Where the last step leads."""
         return CLEAN
 
+    @abstractmethod
     def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
         """The mean of the next sample, and the standard deviation of the noise to add to it."""
-        raise NotImplementedError
 
     def _locate(self, timestep: Any) -> int:
         """The index of a timestep; one that is not due clears the memory."""
