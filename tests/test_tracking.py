@@ -109,6 +109,18 @@ def test_a_damaged_database_is_reported_at_once(tracker, damage):
         pass
 
 
+def test_a_database_that_was_interrupted_while_it_was_made_is_not_there(tmp_path, monkeypatch):
+    def interrupted(uri, _artifacts):
+        (tmp_path / uri.rpartition("/")[2]).write_bytes(b"half a database")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", interrupted)
+    tracker = MlflowTracker(str(tmp_path / "mlflow.db"), str(tmp_path / "artifacts"), "test", 1.0, 5001)
+    with pytest.raises(KeyboardInterrupt):
+        assert tracker.client
+    assert [p.name for p in tmp_path.iterdir()] == ["artifacts"]
+
+
 def test_a_deleted_experiment_is_named(tracker):
     tracker.client.delete_experiment(tracker.experiment_id)
     again = MlflowTracker(str(tracker.database), str(tracker.artifacts), "test", 1.0, 5001)

@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -205,6 +205,8 @@ class MlflowTracker:
 
         for name in ("mlflow", "mlflow.store.db", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as one sentence instead
+        if not self.database.exists():
+            self._create_database()
         return MlflowClient(self.uri)
 
     @cached_property
@@ -237,6 +239,24 @@ class MlflowTracker:
                 connection.execute("SELECT count(*) FROM sqlite_master")
                 connection.rollback()
 
+    def _create_database(self) -> None:
+        """Make the database beside its place and then link it there: whole, or not at all.
+
+        MLflow takes seconds over a chain of migrations, and cannot go on with one that was interrupted. A link, unlike
+        a renaming, does not replace what another process may have put there meanwhile.
+        """
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        temporary = self.database.with_name(f".{self.database.name}.{os.getpid()}.partial")
+        try:
+            SqlAlchemyStore(f"sqlite:///{temporary}", str(self.artifacts)).engine.dispose()
+            with suppress(FileExistsError):
+                os.link(temporary, self.database)
+        except OSError:  # a file system without links
+            os.replace(temporary, self.database)
+        finally:
+            temporary.unlink(missing_ok=True)
+
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Turn what MLflow and SQLite raise into one sentence."""
@@ -259,7 +279,7 @@ class MlflowTracker:
         what = f"the MLflow database {self.database}"
         if "locked" in message:
             return f"{what} is locked by another program; close that program, or set tracking.lock_timeout higher"
-        if "malformed" in message or "not a database" in message or "no such" in message:
+        if any(sign in message for sign in ("malformed", "not a database", "no such", "already exists")):
             return f"{what} is damaged or no MLflow database ({message}); move it away, and a new one will be made"
         if "full" in message:
             return f"the disk is full: {what} cannot grow; free some space, or set paths.mlruns elsewhere"
