@@ -15,7 +15,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -250,10 +250,12 @@ class MlflowTracker:
         temporary = self.database.with_name(f".{self.database.name}.{os.getpid()}.partial")
         try:
             SqlAlchemyStore(f"sqlite:///{temporary}", str(self.artifacts)).engine.dispose()
-            with suppress(FileExistsError):
+            try:
                 os.link(temporary, self.database)
-        except OSError:  # a file system without links
-            os.replace(temporary, self.database)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                os.replace(temporary, self.database)
         finally:
             temporary.unlink(missing_ok=True)
 
