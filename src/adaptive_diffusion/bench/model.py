@@ -14,8 +14,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..data import PictureSet, load_pictures, to_float
-from ..figures import save_picture_grid
+from ..data import PictureSet, load_pictures, to_float, to_uint8
+from ..figures import grid, save_image, save_picture_grid
 from ..metrics.frechet import frechet_distance
 from ..models.checkpoint import load_builtin_model, load_model
 from ..models.guidance import GuidedDenoiser
@@ -24,6 +24,7 @@ from ..sampling.standard import StandardSampler
 from ..schedulers.adaptive import AdaptiveScheduler
 
 GUIDANCE_WEIGHTS = (1.0, 1.5, 2.0, 3.0)
+SHEET = 16  # pictures per domain on the contact sheet
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class NearestNeighbours:
 
 
 def main(argv: list[str]) -> None:
-    """Print the report as JSON, and write a contact sheet and the closest pairs as PNG."""
+    """Print the report as JSON; write 64 pictures and the closest pairs of each domain, and a contact sheet, as PNG."""
     parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench model", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of <domain>_<size>.npz")
     parser.add_argument("--model", type=Path, help="model file; default: the shipped one")
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> None:
     model = load_model(options.model) if options.model else load_builtin_model()
     fraction = model.metadata["training"]["validation_fraction"]
     report: dict[str, dict[str, object]] = {}
+    sheet: list[np.ndarray] = []
     for domain in model.metadata["domains"]:
         pictures = load_pictures(options.data / f"{domain}_{model.config.image_size}.npz", model.config.image_size)
         train, held_back = pictures.split(fraction)
@@ -71,12 +73,14 @@ def main(argv: list[str]) -> None:
         neighbours, pairs = nearest_neighbours(drawn, train, held_back)
         save_picture_grid(options.output / f"{domain}.png", drawn[:64], columns=8)
         save_picture_grid(options.output / f"{domain}_closest_pairs.png", pairs, columns=8)
+        sheet.append(draw(model, domain, SHEET, options.steps, model.metadata["guidance_scale"]))
         report[domain] = {
             "fd_pooled_by_guidance": {str(weight): round(fd, 4) for weight, fd in distances.items()},
             "best_guidance": best,
             "nearest_neighbours": {k: round(v, 4) for k, v in vars(neighbours).items()},
         }
         print(json.dumps({domain: report[domain]}), flush=True)
+    save_image(options.output / "samples.png", grid(to_uint8(np.concatenate(sheet)), columns=SHEET, cell=64))
     (options.output / "report.json").write_text(json.dumps(report, indent=2))
     print(f"pictures and report.json are in {options.output}")
 
