@@ -114,7 +114,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict
     for i, picture in enumerate(pixels):
         figures.save_image(folder / "pictures" / f"{i:04d}.png", picture)
     figures.save_picture_grid(folder / "pictures.png", pixels)
-    strip = to_uint8(np.array(batches[0].strip))
+    strip = to_uint8(batches[0].strip)
     figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
     timesteps = np.array(batches[0].timesteps)
     log_snr = NoiseSchedule(**parts.model.metadata.get("noise_schedule", {})).log_snr(timesteps)

@@ -116,7 +116,7 @@ class SampleResult:
     evaluations: np.ndarray
     timesteps: tuple[float, ...]
     step_seconds: tuple[float, ...]
-    strip: mx.array
+    strip: np.ndarray
 
     @property
     def total_evaluations(self) -> int:

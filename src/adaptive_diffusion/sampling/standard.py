@@ -64,12 +64,12 @@ class StandardSampler:
             mx.eval(x0)
             evaluations += trace.active
             timesteps.append(trace.timestep)
-            strip.append(x0[:STRIP_PICTURES])
+            strip.append(np.array(x0[:STRIP_PICTURES]))  # a copy: a slice would keep the whole batch in memory
             seconds.append(time.perf_counter() - start)
             if progress is not None:
                 progress(trace)
             start = time.perf_counter()
-        return SampleResult(x0, evaluations, tuple(timesteps), tuple(seconds), mx.stack(strip))
+        return SampleResult(x0, evaluations, tuple(timesteps), tuple(seconds), np.stack(strip))
 
     def sample(
         self,
