@@ -1,10 +1,19 @@
-"""The Frechet distance against closed forms and SciPy's matrix root."""
+"""The Frechet distance against closed forms and SciPy's matrix root, and the statistics it is computed from."""
 
+from pathlib import Path
+
+import mlx.core as mx
 import numpy as np
 import pytest
 import scipy.linalg
 
-from adaptive_diffusion.metrics.frechet import frechet_distance
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, frechet_infinity
+from adaptive_diffusion.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
+
+
+def statistics(x: np.ndarray, encoder: str = "tiny", encoder_hash: str = "abc") -> FeatureStatistics:
+    return FeatureStatistics.from_features(x, encoder, encoder_hash)
 
 
 def test_it_is_the_textbook_formula() -> None:
@@ -43,3 +52,116 @@ def test_a_set_is_at_no_distance_from_itself_even_when_rank_deficient(n: int) ->
 def test_what_is_no_set_of_features_is_refused(a: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         frechet_distance(a, np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize("n", [20, 600])
+def test_stored_statistics_give_what_the_features_give(n: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((n, 40)), 1.5 * rng.standard_normal((300, 40))
+    save_statistics(tmp_path / "x.npz", statistics(x))
+    stored = load_statistics(tmp_path / "x.npz")
+    assert (stored.n, stored.encoder, stored.encoder_hash) == (n, "tiny", "abc")
+    np.testing.assert_array_equal(stored.covariance, statistics(x).covariance)
+    expected = frechet_distance(x, y)
+    assert frechet_distance(statistics(x), statistics(y)) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(stored, statistics(y)) == pytest.approx(expected, rel=1e-12)
+    trace = 2 * np.trace(stored.covariance)
+    assert abs(frechet_distance(stored, stored)) < 1e-12 * trace
+
+
+def test_a_file_of_statistics_holds_no_pickle_and_leaves_no_trace_when_it_fails(tmp_path: Path) -> None:
+    save_statistics(tmp_path / "x.npz", statistics(np.eye(4)))
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
+        assert {file[name].dtype.kind for name in file.files} <= {"f", "i", "U"}
+    with pytest.raises(UserError, match=r"must end in \.npz"):
+        save_statistics(tmp_path / "x.txt", statistics(np.eye(4)))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (statistics(np.eye(4)), statistics(np.eye(4), "other"), r"tiny \(abc\) and other \(abc\)"),
+        (statistics(np.eye(4)), statistics(np.eye(4), encoder_hash="def"), "different encoders"),
+        (statistics(np.eye(4)), statistics(np.eye(5)), "same width, got 4 and 5"),
+        (statistics(np.eye(4)), np.eye(4), "statistics on both"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(x: FeatureStatistics, y: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        frechet_distance(x, y)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": 1}, "at least 2 pictures"),
+        ({"mean": np.zeros(3)}, r"got \(3,\) and \(2, 2\)"),
+        ({"mean": np.array([0, np.inf])}, "finite"),
+        ({"covariance": np.array([[1, 2], [0, 1]])}, "symmetric"),
+        ({"covariance": -np.eye(2)}, "diagonal >= 0"),
+        ({"encoder_hash": ""}, "content hash"),
+    ],
+)
+def test_what_cannot_be_statistics_is_refused(change: dict[str, object], message: str) -> None:
+    parts = {"n": 9, "mean": np.zeros(2), "covariance": np.eye(2), "encoder": "tiny", "encoder_hash": "abc"}
+    with pytest.raises(ValueError, match=message):
+        FeatureStatistics(**{**parts, **change})
+
+
+def test_files_that_hold_no_statistics_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    save_statistics(tmp_path / "whole.npz", statistics(np.eye(4)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
+    np.savez(tmp_path / "fid.npz", mu=np.zeros(2), sigma=np.eye(2))
+    np.savez(tmp_path / "other.npz", images=np.zeros(2))
+    np.savez(tmp_path / "pickled.npz", mean=np.array([{}], dtype=object))
+    for name, message in {
+        "absent": "no feature statistics at",
+        "cut": "truncated",
+        "fid": "neither the sample size nor the encoder",
+        "other": "no feature statistics of this project",
+        "pickled": "cannot be read",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load_statistics(tmp_path / f"{name}.npz")
+
+
+def test_features_may_come_from_mlx_in_any_floating_type_and_pictures_are_no_features() -> None:
+    x = np.random.default_rng(4).standard_normal((50, 8)).astype(np.float32)
+    assert frechet_distance(mx.array(x), x) == pytest.approx(0, abs=1e-10)
+    assert frechet_distance(mx.array(x, mx.bfloat16), x) < 1e-3
+    with pytest.raises(ValueError, match="floating point, got uint8; give an encoder's output"):
+        frechet_distance(np.zeros((4, 4), np.uint8), x)
+
+
+def test_too_few_pictures_are_flagged() -> None:
+    assert frechet_caveat(256, 64) is None
+    assert "255 pictures are fewer than 4 x 64" in str(frechet_caveat(255, 64))
+
+
+def test_extrapolation_removes_the_bias_of_small_samples() -> None:
+    # Two samples of one law are at distance 0; for a standard normal one the bias at n >> d is d / n + d (d + 1) / 4n.
+    rng = np.random.default_rng(5)
+    d = 16
+    reference = rng.standard_normal((20_000, d))
+    plain, extrapolated = [], []
+    for seed in range(5):
+        x = rng.standard_normal((800, d))
+        plain.append(frechet_distance(x, reference))
+        extrapolated.append(frechet_infinity(x, reference, points=6, seed=seed).value)
+    assert np.mean(plain) == pytest.approx(d * (d + 1) / (4 * 800) + d / 800, rel=0.25)
+    assert abs(np.mean(extrapolated)) < 0.15 * np.mean(plain)
+
+
+def test_extrapolation_is_repeatable_reports_its_fit_and_refuses_impossible_sizes() -> None:
+    rng = np.random.default_rng(6)
+    x, reference = rng.standard_normal((120, 4)), rng.standard_normal((500, 4))
+    fit = frechet_infinity(x, reference, points=5, seed=1)
+    assert fit == frechet_infinity(x, statistics(reference), points=5, seed=1)
+    assert fit != frechet_infinity(x, reference, points=5, seed=2)
+    assert fit.sizes == (30, 52, 75, 98, 120)
+    assert fit.distances[-1] == pytest.approx(frechet_distance(x, reference))
+    line = [fit.value + fit.slope / n for n in fit.sizes]
+    assert fit.residual == pytest.approx(np.sqrt(np.mean((np.array(line) - fit.distances) ** 2)))
+    with pytest.raises(ValueError, match="smallest < n = 120"):
+        frechet_infinity(x, reference, smallest=120)

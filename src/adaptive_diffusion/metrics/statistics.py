@@ -1,0 +1,183 @@
+"""What is kept of a set of features: size, mean, covariance, and which encoder they came from."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic_path
+
+FORMAT = "adaptive-diffusion/feature-statistics/1"
+
+
+def check_features(features: Any, what: str = "features") -> np.ndarray:
+    """Features as a float64 array, or a sentence that says what is wrong with them.
+
+    Args:
+        features: (n, d) floating NumPy or MLX array, n >= 2.
+        what: What to call them in the sentence.
+
+    Raises:
+        ValueError: for another type or shape, fewer than two rows, or values that are not finite.
+    """
+    if isinstance(features, mx.array) and features.dtype == mx.bfloat16:
+        features = features.astype(mx.float32)  # NumPy has no bfloat16
+    x = np.asarray(features)
+    if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
+        raise ValueError(f"{what} must be (n, d) with n >= 2, got shape {x.shape}")
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ValueError(f"{what} must be floating point, got {x.dtype}; give an encoder's output, not pictures")
+    x = x.astype(np.float64)
+    bad = int((~np.isfinite(x).all(axis=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{what} must be finite, got NaN or infinity in {bad} of {len(x)} rows; "
+            "check the pictures they were computed from"
+        )
+    return x
+
+
+def mean_and_centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and X (n, d) such that X^T X is the unbiased covariance."""
+    mean = features.mean(axis=0)
+    return mean, (features - mean) / np.sqrt(len(features) - 1)
+
+
+def triangular(centred: np.ndarray) -> np.ndarray:
+    """F (min(n, d), d) with F^T F = X^T X for X (n, d); better conditioned than forming X^T X."""
+    n, d = centred.shape
+    return np.asarray(np.linalg.qr(centred, mode="r")) if n > d else centred
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStatistics:
+    """Mean and covariance of a set of features, and what they are of.
+
+    Attributes:
+        n: Number of pictures, at least 2.
+        mean: (d,) float64.
+        covariance: (d, d) float64, unbiased (divided by n - 1).
+        encoder: Name of the encoder, e.g. "inception_v3/2048".
+        encoder_hash: Its content hash; statistics of different hashes are never compared.
+
+    Raises:
+        ValueError: if the parts do not fit each other, or `covariance` cannot be one.
+    """
+
+    n: int
+    mean: np.ndarray
+    covariance: np.ndarray
+    encoder: str
+    encoder_hash: str
+    _centred: np.ndarray | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        mean, covariance = np.asarray(self.mean, np.float64), np.asarray(self.covariance, np.float64)
+        if self.n < 2:
+            raise ValueError(f"statistics need at least 2 pictures for a covariance, got n = {self.n}")
+        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+            raise ValueError(f"mean must be (d,) and covariance (d, d), got {mean.shape} and {covariance.shape}")
+        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+            raise ValueError("mean and covariance must be finite, got NaN or infinity; compute the statistics again")
+        scale = float(np.abs(covariance).max(initial=0.0))
+        if (np.diag(covariance) < 0).any() or not np.allclose(covariance, covariance.T, rtol=0, atol=1e-6 * scale):
+            raise ValueError("covariance must be symmetric with a diagonal >= 0; give the matrix that np.cov returns")
+        if not self.encoder or not self.encoder_hash:
+            raise ValueError("statistics need the encoder's name and content hash, so that encoders are never mixed")
+        object.__setattr__(self, "n", int(self.n))
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "covariance", covariance)
+
+    @classmethod
+    def from_features(cls, features: Any, encoder: str, encoder_hash: str) -> FeatureStatistics:
+        """Statistics of (n, d) features, n >= 2.
+
+        Raises:
+            ValueError: as `check_features`.
+        """
+        x = check_features(features)
+        mean, centred = mean_and_centred(x)
+        return cls(len(x), mean, centred.T @ centred, encoder, encoder_hash, centred)
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """F (r, d) with covariance = F^T F.
+
+        From the features where they are at hand, else from the stored covariance; eigenvalues of the size of its
+        rounding errors count as zero, or their roots would add up.
+        """
+        if self._centred is not None:
+            return triangular(self._centred)
+        values, vectors = np.linalg.eigh((self.covariance + self.covariance.T) / 2)
+        kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
+        return np.sqrt(values[kept])[:, None] * vectors[:, kept].T
+
+
+def check_same_encoder(a: FeatureStatistics, b: FeatureStatistics) -> None:
+    """Refuse to compare statistics of different encoders.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if (a.encoder, a.encoder_hash) != (b.encoder, b.encoder_hash):
+        raise ValueError(
+            f"statistics of different encoders cannot be compared: {a.encoder} ({a.encoder_hash[:12]}) and "
+            f"{b.encoder} ({b.encoder_hash[:12]}); compute both with the same one"
+        )
+
+
+def save_statistics(path: str | Path, statistics: FeatureStatistics) -> None:
+    """Write statistics as a `.npz` file without pickles, whole or not at all; parent folders are created.
+
+    Raises:
+        UserError: if `path` does not end in `.npz`.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise UserError(f"a statistics file must end in .npz, got {path.name!r}")
+    with atomic_path(path) as temporary:
+        np.savez(
+            temporary,
+            format=np.array(FORMAT),
+            n=np.array(statistics.n),
+            mean=statistics.mean,
+            covariance=statistics.covariance,
+            encoder=np.array(statistics.encoder),
+            encoder_hash=np.array(statistics.encoder_hash),
+        )
+
+
+def load_statistics(path: str | Path) -> FeatureStatistics:
+    """Read what `save_statistics` wrote; nothing is unpickled.
+
+    Raises:
+        UserError: if the file is missing, damaged, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there are no feature statistics at {path}; compute them from reference pictures first")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as statistics: it is truncated or another kind of file") from error
+    if "format" not in found and {"mu", "sigma"} <= found.keys():
+        raise UserError(
+            f"{path} holds mu and sigma but neither the sample size nor the encoder; if you know them, build "
+            "FeatureStatistics(n, mu, sigma, encoder, encoder_hash) and save that"
+        )
+    if str(found.get("format")) != FORMAT:
+        raise UserError(f"{path} holds no feature statistics of this project; give a file save_statistics wrote")
+    try:
+        return FeatureStatistics(
+            int(found["n"]), found["mean"], found["covariance"], str(found["encoder"]), str(found["encoder_hash"])
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a whole statistics file ({error}); compute it again") from error
