@@ -1,0 +1,63 @@
+"""What an encoder is to the metrics, and how pictures go through one: in batches, one evaluation each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import MachineError
+from .statistics import FeatureStatistics
+
+
+class FeatureEncoder(Protocol):
+    """Anything that turns pictures into feature vectors and can say which it is.
+
+    Attributes:
+        name: What it is and which layer, e.g. "inception_v3/2048".
+        content_hash: Hash of the weights.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def content_hash(self) -> str: ...
+
+    def features(self, images: Any, batch_size: int = ...) -> np.ndarray:
+        """(N, H, W, 3) pictures, uint8 or float in [-1, 1] -> (N, d) float32."""
+        ...
+
+
+def picture_statistics(encoder: FeatureEncoder, images: Any) -> FeatureStatistics:
+    """Statistics of the features of (N, H, W, 3) pictures, N >= 2; see `pictures.check_pictures`."""
+    return FeatureStatistics.from_features(encoder.features(images), encoder.name, encoder.content_hash)
+
+
+def in_batches(encode: Callable[..., mx.array], *arrays: Any, batch_size: int) -> np.ndarray:
+    """Apply `encode` to slices of arrays of equal length, with one `mx.eval` per slice.
+
+    Args:
+        encode: Maps one slice of each array to (n, ...) float32.
+        arrays: (N, ...) each.
+        batch_size: Rows per slice, positive.
+
+    Returns:
+        (N, ...) float32.
+
+    Raises:
+        ValueError: if `batch_size` is not positive.
+        MachineError: if a result is not finite, or zero throughout, as GPU work that silently failed is.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    parts = []
+    for start in range(0, len(arrays[0]), batch_size):
+        y = encode(*(array[start : start + batch_size] for array in arrays))
+        mx.eval(y)
+        parts.append(np.array(y))
+        if not np.isfinite(parts[-1]).all():
+            raise MachineError("an encoder returned NaN or infinity for finite pictures; its weights are damaged")
+    return np.concatenate(parts)
