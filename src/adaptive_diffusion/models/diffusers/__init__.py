@@ -1,0 +1,24 @@
+"""The networks of diffusers checkpoints in MLX, and the loader of their folders."""
+
+from .autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian
+from .clip_text import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTextOutput
+from .loading import DiffusersModel, build_model, load_diffusers
+from .unet_2d import UNet2DConfig, UNet2DModel
+from .unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
+
+__all__ = [
+    "AutoencoderKL",
+    "AutoencoderKLConfig",
+    "CLIPTextConfig",
+    "CLIPTextModel",
+    "CLIPTextModelWithProjection",
+    "CLIPTextOutput",
+    "DiagonalGaussian",
+    "DiffusersModel",
+    "UNet2DConditionConfig",
+    "UNet2DConditionModel",
+    "UNet2DConfig",
+    "UNet2DModel",
+    "build_model",
+    "load_diffusers",
+]

@@ -1,0 +1,217 @@
+"""The text encoders of Stable Diffusion: CLIPTextModel and CLIPTextModelWithProjection of transformers.
+
+Radford et al., 2021. Attribute names are those of transformers 5, which has no `text_model.` in front of the names of
+CLIPTextModel; the loader accepts files with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ...baseline.checks import check_count, check_number
+from .attention import multi_head_attention
+from .config import ModelConfig
+
+ACTIVATIONS = {"quick_gelu": nn.gelu_fast_approx, "gelu": nn.gelu}
+HIGHEST_ID = 2  # the end-of-text id of early configurations, which meant "the highest id of the sequence"
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig(ModelConfig):
+    """The architecture of a CLIP text encoder.
+
+    Attributes:
+        vocab_size: Number of tokens.
+        hidden_size: Channels.
+        intermediate_size: Channels inside the feed-forward layers.
+        projection_dim: Channels of the projected embedding; only with projection.
+        num_hidden_layers: Transformer layers.
+        num_attention_heads: Heads of each.
+        max_position_embeddings: Longest sequence, tokens.
+        hidden_act: "quick_gelu" (OpenAI) or "gelu" (OpenCLIP).
+        layer_norm_eps: Epsilon of the normalisations.
+        eos_token_id: Token at whose first place the sequence is pooled; 2 stands for the highest id present.
+    """
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    projection_dim: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 49407
+
+    WARN_UNKNOWN: ClassVar[bool] = False  # these files list every option of text generation
+
+    def __post_init__(self) -> None:
+        self._count("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers")
+        self._count("num_attention_heads", "max_position_embeddings")
+        self._names("hidden_act", tuple(ACTIVATIONS))
+        check_number("layer_norm_eps", self.layer_norm_eps, 0, above=True)
+        check_count("eos_token_id", self.eos_token_id, 0)
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads = {self.num_attention_heads} must divide hidden_size = {self.hidden_size}"
+            )
+
+
+@dataclass(frozen=True)
+class CLIPTextOutput:
+    """An encoded text.
+
+    Attributes:
+        last_hidden_state: (B, M, hidden_size), after the final normalisation.
+        hidden_states: The embeddings and the output of every layer, (B, M, hidden_size) each, before the final
+            normalisation; SDXL uses the last but one.
+        pooler_output: (B, hidden_size), `last_hidden_state` at the end of the text.
+        text_embeds: (B, projection_dim), its projection; None without one.
+    """
+
+    last_hidden_state: mx.array
+    hidden_states: tuple[mx.array, ...]
+    pooler_output: mx.array
+    text_embeds: mx.array | None = None
+
+
+class CLIPAttention(nn.Module):
+    """Causal multi-head self-attention with biases."""
+
+    def __init__(self, config: CLIPTextConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        self.heads = config.num_attention_heads
+
+    def __call__(self, x: mx.array) -> mx.array:
+        h = multi_head_attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, mask="causal")
+        return self.out_proj(h)
+
+
+class CLIPMLP(nn.Module):
+    """Two linear layers with the activation of the configuration between them."""
+
+    def __init__(self, config: CLIPTextConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.fc2(self.activation(self.fc1(x)))
+
+
+class CLIPEncoderLayer(nn.Module):
+    """Attention and feed-forward layer, each after a LayerNorm and with a residual."""
+
+    def __init__(self, config: CLIPTextConfig):
+        super().__init__()
+        self.self_attn = CLIPAttention(config)
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = CLIPMLP(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class CLIPTextEmbeddings(nn.Module):
+    """Token and position embeddings, added."""
+
+    def __init__(self, config: CLIPTextConfig):
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def __call__(self, input_ids: mx.array) -> mx.array:
+        return self.token_embedding(input_ids) + self.position_embedding(mx.arange(input_ids.shape[1]))
+
+
+class CLIPEncoder(nn.Module):
+    """The layers, one after another."""
+
+    def __init__(self, config: CLIPTextConfig):
+        super().__init__()
+        self.layers = [CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)]
+
+    def __call__(self, x: mx.array) -> tuple[mx.array, ...]:
+        states = [x]
+        for layer in self.layers:
+            states.append(layer(states[-1]))
+        return tuple(states)
+
+
+class CLIPTextModel(nn.Module):
+    """Encodes tokens; the text encoder of Stable Diffusion 1.x and 2.x and the first one of SDXL."""
+
+    def __init__(self, config: CLIPTextConfig | None = None):
+        super().__init__()
+        self._config = config = config or CLIPTextConfig()
+        self.embeddings = CLIPTextEmbeddings(config)
+        self.encoder = CLIPEncoder(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    @property
+    def config(self) -> CLIPTextConfig:
+        """The architecture this network was built from."""
+        return self._config
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of the weights; it stays a float type when linear layers are quantised."""
+        return self.final_layer_norm.weight.dtype
+
+    def __call__(self, input_ids: mx.array) -> CLIPTextOutput:
+        """Encode a batch.
+
+        Args:
+            input_ids: (B, M) token ids, begin and end of text and padding included; M at most
+                `config.max_position_embeddings`.
+
+        Raises:
+            ValueError: for another shape.
+        """
+        longest = self.config.max_position_embeddings
+        if input_ids.ndim != 2 or not 0 < input_ids.shape[1] <= longest:
+            raise ValueError(f"input_ids must have shape (B, M) with M in 1..{longest}, got {tuple(input_ids.shape)}")
+        states = self.encoder(self.embeddings(input_ids))
+        last, eos = self.final_layer_norm(states[-1]), self.config.eos_token_id
+        end = mx.argmax(input_ids if eos == HIGHEST_ID else input_ids == eos, axis=-1)  # the first of several
+        return CLIPTextOutput(last, states, last[mx.arange(len(last)), end])
+
+
+class CLIPTextModelWithProjection(nn.Module):
+    """`CLIPTextModel` with a linear map of the pooled text; the second text encoder of SDXL."""
+
+    def __init__(self, config: CLIPTextConfig | None = None):
+        super().__init__()
+        config = config or CLIPTextConfig()
+        self.text_model = CLIPTextModel(config)
+        self.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+
+    @property
+    def config(self) -> CLIPTextConfig:
+        """The architecture this network was built from."""
+        return self.text_model.config
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of the weights; it stays a float type when linear layers are quantised."""
+        return self.text_model.dtype
+
+    def __call__(self, input_ids: mx.array) -> CLIPTextOutput:
+        """See `CLIPTextModel`; `text_embeds` is the projected pooled text."""
+        output = self.text_model(input_ids)
+        return CLIPTextOutput(
+            output.last_hidden_state,
+            output.hidden_states,
+            output.pooler_output,
+            self.text_projection(output.pooler_output),
+        )

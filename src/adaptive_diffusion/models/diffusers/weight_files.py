@@ -1,0 +1,89 @@
+"""The tensors of a model folder: one safetensors file, or shards listed in an index; full or half precision.
+
+Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ...errors import UserError
+from ...files import read_tensors
+
+STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and as transformers name their files
+PICKLES = ("diffusion_pytorch_model.bin", "pytorch_model.bin")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: if the file holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); get the file again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}; get the file again")
+    return content
+
+
+def find_weights(folder: Path, variant: str | None) -> Path:
+    """The safetensors file or shard index of a model folder.
+
+    Args:
+        folder: Where to look.
+        variant: The infix of `model.fp16.safetensors`. None: no infix, or fp16 if there is nothing else.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for infix in [f".{variant}"] if variant else ["", ".fp16"]:
+        for stem in STEMS:
+            for name in (f"{stem}{infix}.safetensors", f"{stem}.safetensors.index{infix}.json"):
+                if (folder / name).is_file():
+                    return folder / name
+    pickles = [name for name in PICKLES if (folder / name).is_file()]
+    if pickles and not variant:
+        raise UserError(
+            f"{folder} holds its weights only as {pickles[0]}, a pickle, which is not opened because it can run code; "
+            "get the safetensors files of the model, or convert it with "
+            "diffusers: from_pretrained(...).save_pretrained(..., safe_serialization=True)"
+        )
+    wanted = f"{STEMS[0]}{f'.{variant}' if variant else ''}.safetensors"
+    raise UserError(
+        f"{folder} holds no weights: expected {wanted}, {wanted.replace(STEMS[0], STEMS[1])} or shards with an index; "
+        "if it was downloaded, the download is incomplete"
+    )
+
+
+def read_weights(path: Path) -> dict[str, mx.array]:
+    """The tensors of a file that `find_weights` found.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the shards do not hold what the index says.
+    """
+    if path.suffix != ".json":
+        return read_tensors(path)[0]
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+        raise UserError(f"{path} lists no tensors (it has no weight_map); get the file again")
+    tensors: dict[str, mx.array] = {}
+    for file in sorted(set(places.values())):
+        shard = path.parent / file
+        if Path(file).name != file:
+            raise UserError(f"{path} points to {file!r}, outside its own folder; do not use this model")
+        if not shard.is_file():
+            raise UserError(
+                f"{shard} is missing, though {path.name} lists it; the download is incomplete, get it again"
+            )
+        tensors |= read_tensors(shard)[0]
+    lost = sorted(places.keys() - tensors.keys())
+    if lost:
+        raise UserError(f"no shard beside {path} holds the tensor {lost[0]!r} that it lists; get the model again")
+    return tensors
