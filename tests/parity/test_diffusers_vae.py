@@ -1,0 +1,176 @@
+"""The autoencoder against diffusers, both directions, and what the tolerance would catch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from diffusers_reference import (
+    flip_padding,
+    inference,
+    modules,
+    nchw,
+    nhwc,
+    normal,
+    perturbed,
+    quiet,
+    relative_error,
+    saved_and_loaded,
+    set_eps,
+    swap_rows,
+    transpose_kernels,
+)
+from mlx import nn
+
+from adaptive_diffusion.models.diffusers import load_diffusers
+
+TOLERANCE = 2e-5
+
+SD: dict[str, Any] = {  # the options of the Stable Diffusion autoencoders, smaller
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (8, 16, 24),
+    "norm_num_groups": 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+}
+CASES: dict[str, dict[str, Any]] = {
+    "sd": SD,
+    "one_level": {"block_out_channels": (16,), "norm_num_groups": 8, "layers_per_block": 1},
+    "no_quant_conv": {**SD, "use_quant_conv": False, "use_post_quant_conv": False, "mid_block_add_attention": False},
+}
+
+
+class Case:
+    """One autoencoder on disk, pictures and latents, and the reference's answers."""
+
+    def __init__(self, model: Any, folder: Path):
+        self.folder = folder
+        model.save_pretrained(folder)
+        self.x, self.z = normal(2, 16, 24, 3), normal(2, 4, 6, model.config.latent_channels, seed=1)
+        with inference():
+            posterior = model.encode(nchw(self.x)).latent_dist
+            self.mean, self.logvar = nhwc(posterior.mean), nhwc(posterior.logvar)
+            self.decoded = nhwc(model.decode(nchw(self.z)).sample)
+
+    def errors(self, mutate: Callable[[Any], Any] = lambda model: None) -> tuple[float, float, float]:
+        """Of mean, log-variance and picture."""
+        model = load_diffusers(self.folder)
+        mutate(model)
+        latents = model.encode(mx.array(self.x))
+        return (
+            relative_error(latents.mean, self.mean),
+            relative_error(latents.logvar, self.logvar),
+            relative_error(model.decode(mx.array(self.z)), self.decoded),
+        )
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
+    """Cases by name, made once."""
+
+    @functools.cache
+    def make(name: str, change: Callable[[Any], Any] = lambda model: model) -> Case:
+        return Case(change(perturbed(lambda: AutoencoderKL(**CASES[name]))), tmp_path_factory.mktemp(name))
+
+    return make
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_encoding_and_decoding_are_those_of_diffusers(name: str, case: Callable[..., Case]) -> None:
+    assert max(case(name).errors()) <= TOLERANCE
+
+
+def test_small_activations_keep_the_tolerance(case: Callable[..., Case]) -> None:
+    assert max(case("sd", quiet).errors()) <= TOLERANCE
+
+
+def wrong_eps(model: Any) -> None:
+    set_eps(model, 1e-5)
+
+
+def wrong_attention_eps(model: Any) -> None:
+    for coder in (model.encoder, model.decoder):
+        coder.mid_block.attentions[0].group_norm.eps = 1e-5
+
+
+def wrong_last_eps(model: Any) -> None:
+    for coder in (model.encoder, model.decoder):
+        coder.conv_norm_out.eps = 1e-5
+
+
+def grouped_like_mlx(model: Any) -> None:
+    for module in modules(model, nn.GroupNorm):
+        module.pytorch_compatible = False
+
+
+def two_heads(model: Any) -> None:
+    for coder in (model.encoder, model.decoder):
+        coder.mid_block.attentions[0].heads = 2
+
+
+@pytest.mark.parametrize(
+    ("change", "mutate", "least"),
+    [
+        (quiet, wrong_eps, 1e-2),
+        (quiet, wrong_attention_eps, 1e-4),
+        (quiet, wrong_last_eps, 1e-2),
+        (None, wrong_eps, 2.5e-5),
+        (None, grouped_like_mlx, 1e-2),
+        (None, two_heads, 1e-4),
+        (None, transpose_kernels, 1e-1),
+    ],
+)
+def test_the_tolerance_catches_a_wrong_autoencoder(
+    change: Any, mutate: Any, least: float, case: Callable[..., Case]
+) -> None:
+    mean, _, decoded = case("sd", *([change] if change else [])).errors(mutate)
+    assert min(mean, decoded) > least
+
+
+def test_the_tolerance_catches_symmetric_padding(case: Callable[..., Case]) -> None:
+    assert case("sd").errors(flip_padding)[0] > 1e-2
+
+
+def test_the_tolerance_catches_mean_taken_for_variance(case: Callable[..., Case]) -> None:
+    assert case("sd").errors(lambda model: swap_rows(model.quant_conv))[0] > 1e-1
+
+
+def test_extreme_variances_are_clipped_as_in_diffusers(tmp_path: Path) -> None:
+    theirs = perturbed(lambda: AutoencoderKL(**CASES["one_level"]))
+    with inference():
+        theirs.quant_conv.bias[4:] = torch.tensor([100.0, -100.0, 0.0, 0.0])
+    ours, x = saved_and_loaded(theirs, tmp_path), normal(1, 4, 4, 3)
+    logvar = ours.encode(mx.array(x)).logvar
+    assert relative_error(logvar, nhwc(theirs.encode(nchw(x)).latent_dist.logvar)) <= TOLERANCE
+    assert (logvar[..., 0].min().item(), logvar[..., 1].max().item()) == (20.0, -30.0)
+
+
+def test_a_sample_has_the_mean_and_spread_of_its_distribution(case: Callable[..., Case]) -> None:
+    model = load_diffusers(case("one_level").folder)
+    latents = model.encode(mx.array(normal(1, 4, 4, 3)))
+    draws = np.stack([np.array(latents.sample(key)) for key in mx.random.split(mx.random.key(0), 400)])
+    spread = np.exp(0.5 * np.array(latents.logvar))
+    assert (np.abs(draws.mean(0) - np.array(latents.mode())) < 5 * spread / 20).all()  # standard error spread / 20
+    np.testing.assert_allclose(draws.std(0), spread, rtol=0.2)  # 1 / sqrt(2 * 400) is 0.035
+
+
+def test_the_scale_of_the_latents_is_read(tmp_path: Path) -> None:
+    options = {**CASES["one_level"], "scaling_factor": 0.13025, "shift_factor": 0.1, "force_upcast": False}
+    config = saved_and_loaded(AutoencoderKL(**options), tmp_path).config
+    assert (config.scaling_factor, config.shift_factor, config.force_upcast) == (0.13025, 0.1, False)
+
+
+def test_wrong_shapes_are_refused(case: Callable[..., Case]) -> None:
+    model = load_diffusers(case("sd").folder)
+    with pytest.raises(ValueError, match=r"multiples of 4, got \(1, 18, 16, 3\)"):
+        model.encode(mx.zeros((1, 18, 16, 3)))
+    with pytest.raises(ValueError, match=r"\(B, h, w, 4\), got \(1, 4, 8, 8\)"):
+        model.decode(mx.zeros((1, 4, 8, 8)))
