@@ -1,6 +1,6 @@
-"""The tensors of a model folder: one safetensors file, or shards listed in an index; full or half precision.
+"""The tensors of a model folder: one file, or shards listed in an index; full or half precision.
 
-Nothing is unpickled.
+Safetensors come first; PyTorch's own files, pickles, are read without running code from them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import mlx.core as mx
 
 from ...errors import UserError
 from ...files import read_tensors
+from ...metrics.torch_files import read_torch_file
 
-STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and as transformers name their files
-PICKLES = ("diffusion_pytorch_model.bin", "pytorch_model.bin")
+# As diffusers and as transformers name their files, the best format first.
+NAMES = {"safetensors": ("diffusion_pytorch_model", "model"), "bin": ("diffusion_pytorch_model", "pytorch_model")}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def find_weights(folder: Path, variant: str | None) -> Path:
-    """The safetensors file or shard index of a model folder.
+    """The weight file or shard index of a model folder, safetensors before PyTorch files.
 
     Args:
         folder: Where to look.
@@ -43,22 +44,16 @@ def find_weights(folder: Path, variant: str | None) -> Path:
     Raises:
         UserError: if there is none.
     """
-    for infix in [f".{variant}"] if variant else ["", ".fp16"]:
-        for stem in STEMS:
-            for name in (f"{stem}{infix}.safetensors", f"{stem}.safetensors.index{infix}.json"):
-                if (folder / name).is_file():
-                    return folder / name
-    pickles = [name for name in PICKLES if (folder / name).is_file()]
-    if pickles and not variant:
-        raise UserError(
-            f"{folder} holds its weights only as {pickles[0]}, a pickle, which is not opened because it can run code; "
-            "get the safetensors files of the model, or convert it with "
-            "diffusers: from_pretrained(...).save_pretrained(..., safe_serialization=True)"
-        )
-    wanted = f"{STEMS[0]}{f'.{variant}' if variant else ''}.safetensors"
+    for suffix, stems in NAMES.items():
+        for infix in [f".{variant}"] if variant else ["", ".fp16"]:
+            for stem in stems:
+                for name in (f"{stem}{infix}.{suffix}", f"{stem}.{suffix}.index{infix}.json"):
+                    if (folder / name).is_file():
+                        return folder / name
+    wanted = " or ".join(f"{stem}{f'.{variant}' if variant else ''}.safetensors" for stem in NAMES["safetensors"])
     raise UserError(
-        f"{folder} holds no weights: expected {wanted}, {wanted.replace(STEMS[0], STEMS[1])} or shards with an index; "
-        "if it was downloaded, the download is incomplete"
+        f"{folder} holds no weights: expected {wanted}, or shards with an index; if it was downloaded, the download is "
+        "incomplete"
     )
 
 
@@ -69,7 +64,7 @@ def read_weights(path: Path) -> dict[str, mx.array]:
         UserError: if a file is missing or damaged, or the shards do not hold what the index says.
     """
     if path.suffix != ".json":
-        return read_tensors(path)[0]
+        return _read_file(path)
     places = read_json(path).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise UserError(f"{path} lists no tensors (it has no weight_map); get the file again")
@@ -82,8 +77,14 @@ def read_weights(path: Path) -> dict[str, mx.array]:
             raise UserError(
                 f"{shard} is missing, though {path.name} lists it; the download is incomplete, get it again"
             )
-        tensors |= read_tensors(shard)[0]
+        tensors |= _read_file(shard)
     lost = sorted(places.keys() - tensors.keys())
     if lost:
         raise UserError(f"no shard beside {path} holds the tensor {lost[0]!r} that it lists; get the model again")
     return tensors
+
+
+def _read_file(path: Path) -> dict[str, mx.array]:
+    if path.suffix == ".bin":
+        return {name: mx.array(array) for name, array in read_torch_file(path).items()}
+    return read_tensors(path)[0]
