@@ -233,6 +233,7 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("progress_power=3", "there is no setting 'progress_power'; did you mean 'scheduler.progress_power'?"),
         ("num_steps=ten", "Value 'ten' of type 'str' could not be converted to Integer"),
         ("adaptive", "settings are given as key=value"),
+        ("experiment=train_builtin", "which sample.py does not have; did you mean train.py?"),
     ],
 )
 def test_a_typo_gets_a_hint(override, sentence, tmp_path):

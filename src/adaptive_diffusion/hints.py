@@ -26,6 +26,10 @@ def config_mistake(error: Exception, conf: Path, config_name: str, arguments: li
         group, option = found.groups()
         options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
         return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}"
+    if found := re.search(r"In '(\w+)/(\w+)': Could not override '([^'@]+)", text):
+        group, option, key = found.groups()
+        other = "train" if config_name == "sample" else "sample"
+        return f"{group}={option} sets {key!r}, which {config_name}.py does not have; did you mean {other}.py?"
     if key := _unknown_key(text):
         if key.startswith("task.data."):
             return f"there is no domain {key.split('.')[-1]!r} yet; to add one of your own: +{key}=<pictures>"

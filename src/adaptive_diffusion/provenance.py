@@ -53,7 +53,7 @@ def git_state(folder: str | Path) -> GitState | None:
     try:
         commit, branch = git("rev-parse", "HEAD", "--abbrev-ref", "HEAD").split("\n")
         dirty = bool(git("status", "--porcelain"))
-        return GitState(commit, branch, dirty, git("diff", "HEAD") + "\n" if dirty else "")
+        return GitState(commit, branch, dirty, git("diff", "HEAD") if dirty else "")
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
 

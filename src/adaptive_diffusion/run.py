@@ -122,7 +122,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict
     figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if diff:
-        figures.write_text(folder / "git.diff", diff)
+        figures.write_text(folder / "git.diff", diff + "\n")
     with figures.writing(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])

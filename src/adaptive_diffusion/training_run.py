@@ -68,7 +68,8 @@ def train_model(cfg: DictConfig) -> float:
     if first:
         log.info("%-11s%d pictures, validation loss %.4f", "trained", trainer.images, validation)
         log.info("%-11s%s", "saved", cfg.output)
-        log.info("%-11spython sample.py model=checkpoint model.path=%s", "draw", cfg.output)
+        domain = trainer.corpus.domains[0]
+        log.info("%-11spython sample.py model=checkpoint model.path=%s domain=%s", "draw", cfg.output, domain)
         if command := tracker.how_to_look():
             log.info("%-11s%s\n%-11s%s", "look", command, "", run.page)
     return validation

@@ -130,8 +130,9 @@ def test_scheduler_info_names_type_and_device() -> None:
     ("arguments", "message"),
     [
         ({"scheduler": "ddmi"}, "scheduler must be one of ddpm, ddim, dpm-solver"),
-        ({"image_size": (0, 8)}, "must be positive"),
-        ({"in_channels": 0}, "must be positive"),
+        ({"image_size": (0, 8)}, "height must be a whole number, at least 1"),
+        ({"image_size": 5.5}, r"must be \(height, width\) in pixels"),
+        ({"in_channels": 0}, "in_channels must be a whole number"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
@@ -141,7 +142,13 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"batch_size": 0}, "batch_size"), ({"num_inference_steps": -3}, "steps"), ({"num_inference_steps": 0}, "steps")],
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": "2"}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"num_inference_steps": -3}, "steps"),
+        ({"num_inference_steps": 0}, "steps"),
+    ],
 )
 def test_bad_requests_are_refused(pipeline: DiffusionPipeline, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -15,6 +15,7 @@ from ..models.guidance import GuidedDenoiser
 from ..models.unet import SimpleUNet, UNetConfig
 from ..rng import image_keys, normal
 from ..types import Denoiser, Scheduler
+from .checks import check_count
 from .schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
 log = logging.getLogger(__name__)
@@ -46,11 +47,10 @@ class DiffusionPipeline:
         image_size: tuple[int, int] = (256, 256),
         in_channels: int = 3,
     ):
-        height, width = image_size
-        if height < 1 or width < 1 or in_channels < 1:
-            raise ValueError(f"image_size and in_channels must be positive, got {image_size} and {in_channels}")
-        self.image_size = (height, width)
-        self.in_channels = in_channels
+        if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
+            raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
+        self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
+        self.in_channels = check_count("in_channels", in_channels, 1)
         self.model: Any = model if model is not None else self._default_model(in_channels)
         self.scheduler: Scheduler = self._build_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         if self.native_size != self.image_size:
@@ -103,11 +103,11 @@ class DiffusionPipeline:
         """
         from ..sampling.standard import StandardSampler  # the sampling package sits above this one
 
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = check_count("batch_size", batch_size, 1)
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
             log.info("seed %d", seed)
+        seed = check_count("seed", seed, 0)
         if num_inference_steps is None:
             num_inference_steps = len(self.scheduler) or 50
         self.scheduler.set_timesteps(num_inference_steps)
