@@ -124,6 +124,11 @@ def _about_files(error: OSError) -> str:
             f"no permission to write{what} ({os.strerror(error.errno).lower()}); "
             "set paths.outputs and paths.mlruns to folders you may write to"
         )
+    if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
+        return (
+            f"cannot make or write{what} ({error.strerror.lower()}); set paths.outputs and paths.mlruns to folders that "
+            "exist or can be made"
+        )
     return f"the system refused{what}: {error.strerror}"
 
 
