@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from adaptive_diffusion.bench import frechet as bench
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, frechet_infinity
 from adaptive_diffusion.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
@@ -165,3 +166,12 @@ def test_extrapolation_is_repeatable_reports_its_fit_and_refuses_impossible_size
     assert fit.residual == pytest.approx(np.sqrt(np.mean((np.array(line) - fit.distances) ** 2)))
     with pytest.raises(ValueError, match="smallest < n = 120"):
         frechet_infinity(x, reference, smallest=120)
+
+
+def test_the_benchmark_compares_both_ways_on_the_same_features(capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(["--dimensions", "40", "--pictures", "60", "--rounds", "1"])
+    table = capsys.readouterr().out
+    ours, theirs = (next(line for line in table.splitlines() if line.startswith(name)) for name in ("nuclear", "scipy"))
+    assert ours.split()[3] == theirs.split()[3]
+    assert abs(float(ours.split()[4])) < 1e-12
+    assert "ratio" in table
