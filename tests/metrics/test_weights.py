@@ -1,0 +1,92 @@
+"""Weight files of every format, and model folders from the hub."""
+
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.metrics import published
+from adaptive_diffusion.metrics.hub import model_folder
+from adaptive_diffusion.metrics.weights import Weights, convert_weights, pick, read_weights, read_weights_folder
+
+
+@pytest.fixture
+def torch_file(tmp_path: Path) -> Path:
+    torch.save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2).bfloat16()}, tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
+def test_conversion_keeps_the_numbers_and_the_published_identity(torch_file: Path, tmp_path: Path) -> None:
+    convert_weights(torch_file, tmp_path / "w.safetensors")
+    before, after = read_weights(torch_file), read_weights(tmp_path / "w.safetensors")
+    assert before.sha256 == after.sha256
+    np.testing.assert_array_equal(after.tensors["a"], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(after.tensors["b"], [1, 1])
+    with pytest.raises(UserError, match=r"must end in \.safetensors"):
+        convert_weights(torch_file, tmp_path / "w.bin")
+
+
+def test_files_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "w.npz").touch()
+    (tmp_path / "w.safetensors").write_bytes(b"no tensors here")
+    for name, message in {
+        "absent.pth": "no weight file at",
+        "w.npz": "is no weight file; give .safetensors",
+        "w.safetensors": "cannot be read as safetensors",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            read_weights(tmp_path / name)
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+        read_weights_folder(tmp_path)
+
+
+def test_tensors_are_checked_by_name_and_shape() -> None:
+    weights = Weights({"a": mx.zeros((2, 3), mx.float16)}, Path("w.pth"), "0")
+    assert pick(weights, {"a": (2, 3)}, "a net")["a"].dtype == mx.float32
+    with pytest.raises(UserError, match=r"w\.pth does not fit a net: 'a' has shape \(2, 3\), expected \(3, 2\)"):
+        pick(weights, {"a": (3, 2)}, "a net")
+    with pytest.raises(UserError, match=r"holds no weights of a net: it lacks 'b' and 1 more of 3"):
+        pick(weights, {"a": (2, 3), "b": (1,), "c": (1,)}, "a net")
+
+
+def test_published_files_are_looked_for_safetensors_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(published.FOLDER_VARIABLE, str(tmp_path / "mine"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    file = published.PublishedFile("weights", ("w-1.pth", "other-1.pth"), "0", "https://where")
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"the weights were not found: no w-1\.pth in .*download it from https://where"):
+        published.find_published(file)
+    for path in (cache / "other-1.pth", cache / "w-1.pth", cache / "w-1.safetensors"):
+        path.touch()
+        assert published.find_published(file) == path
+    assert published.find_published(file, cache / "other-1.pth") == cache / "other-1.pth"
+    with pytest.raises(UserError, match=r"no w-1\.pth in .*/mine"):
+        published.find_published(file, tmp_path / "mine")
+
+
+def test_a_hub_model_is_fetched_with_pytorch_weights_only_where_there_are_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    asked: list[list[str]] = []
+
+    def fetch(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+        assert (repository, revision) == ("openai/clip", "v1")
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert model_folder("openai/clip", "v1") == tmp_path
+    assert [patterns[-1] for patterns in asked] == ["model*.safetensors", "pytorch_model*.bin"]
+    (tmp_path / "model.safetensors").touch()
+    model_folder("openai/clip", "v1")
+    assert len(asked) == 3
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match="pip install huggingface_hub, or give a folder"):
+        model_folder("openai/clip")
+    assert model_folder(tmp_path) == tmp_path
