@@ -279,7 +279,13 @@ class Program:
     def start(self, *arguments):
         command = [sys.executable, str(ROOT / "sample.py"), *self.paths, *arguments]
         return subprocess.Popen(
-            command, cwd=self.elsewhere, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+            command,
+            cwd=self.elsewhere,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # a shell that runs the tests in the background lets its children ignore interruptions
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *arguments):
