@@ -125,10 +125,8 @@ def _about_files(error: OSError) -> str:
             "set paths.outputs and paths.mlruns to folders you may write to"
         )
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
-        return (
-            f"cannot make or write{what} ({error.strerror.lower()}); set paths.outputs and paths.mlruns to folders that "
-            "exist or can be made"
-        )
+        why = (error.strerror or "").lower()
+        return f"cannot make or write{what} ({why}); set paths.outputs and paths.mlruns to folders that can be made"
     return f"the system refused{what}: {error.strerror}"
 
 
