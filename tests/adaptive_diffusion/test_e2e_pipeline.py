@@ -12,6 +12,7 @@ from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 
 STD = 0.35
 
@@ -165,3 +166,19 @@ def test_the_shipped_model_draws_what_it_is_asked_for() -> None:
         return float((images[:, :12, :, 2] - images[:, :12, :, 0]).mean())
 
     assert blueness(2) > blueness(1) + 0.1
+
+
+def test_a_scheduler_object_is_set_to_what_the_model_was_trained_with(caplog: pytest.LogCaptureFixture) -> None:
+    scheduler = AdaptiveScheduler(num_inference_steps=8, progress_power=1.5)
+    with caplog.at_level(logging.INFO):
+        pipeline = DiffusionPipeline(scheduler=scheduler, image_size=(32, 32))
+    assert pipeline.scheduler is scheduler
+    assert scheduler.config["prediction_type"] == pipeline.model.metadata["prediction_type"] == "v_prediction"
+    assert scheduler.config["progress_power"] == 1.5
+    assert "'prediction_type': 'v_prediction'" in caplog.text
+    images = pipeline.generate(batch_size=2, seed=0)
+    by_hand = DiffusionPipeline(
+        scheduler=AdaptiveScheduler(num_inference_steps=8, progress_power=1.5, prediction_type="v_prediction"),
+        image_size=(32, 32),
+    )
+    assert mx.array_equal(images, by_hand.generate(batch_size=2, seed=0))

@@ -16,6 +16,7 @@ from ..models.unet import SimpleUNet, UNetConfig
 from ..rng import image_keys, normal
 from ..types import Denoiser, Scheduler
 from .checks import check_count
+from .scheduler_config import ConfigMixin
 from .schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,9 @@ class DiffusionPipeline:
     is reached by antialiased resizing. With channels other than 3 it builds an untrained `SimpleUNet` and warns.
 
     Args:
-        model: A denoiser; a `SimpleUNet` brings its prediction type and noise schedule along. None: see above.
-        scheduler: `ddpm`, `ddim`, `dpm-solver`, or a scheduler object. A name is built to fit the model, with trailing
-            timesteps and clipping to [-1, 1].
+        model: A denoiser; a `SimpleUNet` file tells its prediction type and noise schedule. None: see above.
+        scheduler: `ddpm`, `ddim`, `dpm-solver`, or a scheduler object. A name is built with trailing timesteps and
+            clipping to [-1, 1]. A prediction type or noise schedule that is not the model's is set to the model's.
         image_size: (height, width) of the returned pictures, pixels.
         in_channels: Channels of the pictures.
 
@@ -52,7 +53,8 @@ class DiffusionPipeline:
         self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
         self.in_channels = check_count("in_channels", in_channels, 1)
         self.model: Any = model if model is not None else self._default_model(in_channels)
-        self.scheduler: Scheduler = self._build_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+        self.scheduler: Scheduler = _build_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+        self._fit_scheduler()
         if self.native_size != self.image_size:
             log.info("pictures are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
 
@@ -166,6 +168,7 @@ class DiffusionPipeline:
     def load_model(self, path: str | Path) -> None:
         """Replace the model by one from a safetensors file; a file that does not fit is refused."""
         self.model = load_model(path)
+        self._fit_scheduler()
 
     def get_scheduler_info(self) -> dict[str, Any]:
         """Scheduler type and settings, device, and the size at which pictures are drawn."""
@@ -180,19 +183,26 @@ class DiffusionPipeline:
             "resized": self.native_size != self.image_size,
         }
 
-    def _build_scheduler(self, name: str) -> Scheduler:
-        if name not in SCHEDULERS:
-            raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)} or a scheduler object, got {name!r}")
-        metadata = self.model.metadata if isinstance(self.model, SimpleUNet) else {}
-        scheduler: Scheduler = SCHEDULERS[name](
-            prediction_type=metadata.get("prediction_type", "epsilon"),
-            timestep_spacing="trailing",  # begins where the noise is; what few steps need
-            clip_sample=True,
-            **metadata.get("noise_schedule", {}),
-        )
-        return scheduler
+    def _fit_scheduler(self) -> None:
+        """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
+        if not isinstance(self.model, SimpleUNet) or not isinstance(self.scheduler, ConfigMixin):
+            return
+        known = self.model.metadata
+        trained = {k: known[k] for k in ("prediction_type",) if k in known} | known.get("noise_schedule", {})
+        wrong = {k: v for k, v in trained.items() if k in self.scheduler.config and self.scheduler.config[k] != v}
+        if wrong:
+            log.info("the scheduler was set to what the model was trained with: %s", wrong)
+            self.scheduler.reconfigure(**wrong)
 
     def _resize(self, images: mx.array) -> mx.array:
         if self.native_size == self.image_size:
             return images
         return mx.array(resize(np.array(images), self.image_size))
+
+
+def _build_scheduler(name: str) -> Scheduler:
+    """A scheduler by name: it begins where the noise is, which few steps need, and clips."""
+    if name not in SCHEDULERS:
+        raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)} or a scheduler object, got {name!r}")
+    scheduler: Scheduler = SCHEDULERS[name](timestep_spacing="trailing", clip_sample=True)
+    return scheduler

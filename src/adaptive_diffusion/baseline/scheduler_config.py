@@ -62,6 +62,19 @@ class ConfigMixin:
             warnings.warn(f"{cls.__name__} has no argument {', '.join(unknown)}: ignored", stacklevel=2)
         return cls(**{key: value for key, value in given.items() if key in names})
 
+    def reconfigure(self, **changes: Any) -> None:
+        """Change constructor arguments in place; a number of steps that was set is kept, all else begins anew.
+
+        Raises:
+            ValueError: for a value out of range; nothing has changed then.
+        """
+        built = type(self).from_config(self.config, **changes)
+        steps = len(getattr(self, "timesteps", ()))
+        self.__dict__.clear()
+        self.__dict__.update(built.__dict__)
+        if steps:
+            self.set_timesteps(steps)  # type: ignore[attr-defined]
+
     def save(self, path: str | Path) -> Path:
         """Write the configuration.
 
