@@ -133,6 +133,10 @@ def test_damaged_and_foreign_files_are_refused_in_a_sentence(tmp_path: Path) -> 
             (tmp_path / "cut.pth").write_bytes(data[:cut])
             with pytest.raises(UserError, match=r"cut\.pth"):
                 read_torch_file(tmp_path / "cut.pth")
+    torch.save({"empty": torch.zeros(0)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:-4])  # half of the last storage's length
+    with pytest.raises(UserError, match=r"cut\.pth"):
+        read_torch_file(tmp_path / "cut.pth")
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     with pytest.raises(UserError, match="no state dict"):
         read_torch_file(tmp_path / "list.pth")

@@ -195,11 +195,19 @@ def _read_legacy(file: IO[bytes]) -> tuple[Any, Callable[[_Storage], bytes]]:
     content = unpickler.load()
     data = {}
     for key in _Unpickler(file).load():
-        count = int.from_bytes(file.read(8), "little", signed=True)
+        count = int.from_bytes(_exactly(file, 8), "little", signed=True)
         if key not in unpickler.kinds or count < 0:
             raise _Refused("its storages do not match its tensors")
-        data[key] = file.read(count * np.dtype(_STORAGES[unpickler.kinds[key]]).itemsize)
+        data[key] = _exactly(file, count * np.dtype(_STORAGES[unpickler.kinds[key]]).itemsize)
     return content, lambda storage: data[storage.key]
+
+
+def _exactly(file: IO[bytes], size: int) -> bytes:
+    """The next `size` bytes; a file that ends before is refused."""
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError(f"{size} bytes were announced, {len(data)} are left")
+    return data
 
 
 def _state_dict(content: Any) -> Mapping[Any, Any]:
