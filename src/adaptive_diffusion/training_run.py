@@ -110,9 +110,9 @@ class _Report:
             known = {**self._trainer.metadata(), "validation_loss": event.validation_loss}
             save_model(self._cfg.output, self._trainer.ema_model(), known, dtype=mx.float16)
             log.info("%9d pictures  validation loss %.4f", event.images, event.validation_loss)
-        elif self._passes(event, self._cfg.log_every):
+        elif self._trainer.passes(self._cfg.log_every):
             self._curve(event)
-        if self._passes(event, self._cfg.preview_every) or event.step == self._trainer.config.steps():
+        if self._trainer.passes(self._cfg.preview_every) or event.step == self._trainer.config.steps():
             c = self._cfg
             pixels = preview(self._trainer, c.preview_samples, c.preview_steps)
             figures.save_image(Path(c.paths.run) / "previews" / f"{event.images:09d}.png", pixels)
@@ -132,9 +132,6 @@ class _Report:
         self._run.metrics({**values, "train/pictures_per_s": rate}, event.images)
         self._bar.set_postfix(loss=f"{values['train/loss']:.4f}")
         self._losses, self._seconds = [], 0.0
-
-    def _passes(self, event: TrainingEvent, every: int) -> bool:
-        return event.images // every != (event.images - self._trainer.config.batch_size) // every
 
 
 def _check(cfg: DictConfig) -> None:

@@ -102,8 +102,8 @@ class Trainer:
             loss = self._advance(rate)
             seconds = time.perf_counter() - start
             last = self.step == steps
-            validation = self.validation_loss() if last or self._passes(c.validate_every) else None
-            if last or self._passes(c.save_every):
+            validation = self.validation_loss() if last or self.passes(c.validate_every) else None
+            if last or self.passes(c.save_every):
                 self.save_state()
             yield TrainingEvent(self.step, self.images, loss, rate, seconds, validation)
 
@@ -120,6 +120,10 @@ class Trainer:
         model.update(self.ema)
         model._metadata = self.metadata()
         return model
+
+    def passes(self, every: int) -> bool:
+        """Whether this step crossed a multiple of `every` pictures."""
+        return self.images // every != (self.images - self.config.batch_size) // every
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint of this run tells about the model."""
@@ -202,10 +206,6 @@ class Trainer:
         recipe = {k: v for k, v in asdict(self.config).items() if k not in free}
         pictures = [len(images) for images, _ in self.corpus.train]
         return json.dumps({**recipe, "pictures": pictures, "labels": self.corpus.labels}, sort_keys=True)
-
-    def _passes(self, every: int) -> bool:
-        """Whether this step crossed a multiple of `every` pictures."""
-        return self.images // every != (self.images - self.config.batch_size) // every
 
     def _advance(self, learning_rate: float) -> float:
         """One optimiser step; returns the loss over the global batch."""
