@@ -50,21 +50,32 @@ def kernel_distance(
     x, y = check_features(a, "the first features"), check_features(b, "the second features")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"both sets need features of the same width, got {x.shape[1]} and {y.shape[1]}")
-    smaller = min(len(x), len(y))
-    size = max(2, min(1000, smaller // 2)) if subset_size is None else subset_size
+    size = subset_size_for(min(len(x), len(y)), subsets, subset_size)
+    rng = np.random.default_rng(seed)
+    in_x, in_y = (choose_subsets(rng, len(z), subsets, size) for z in (x, y))
+    within = (kernel_sums(x, x, in_x, in_x, diagonal=False) + kernel_sums(y, y, in_y, in_y, diagonal=False)) / (
+        size * (size - 1)
+    )
+    values = within - 2 * kernel_sums(x, y, in_x, in_y) / size**2
+    return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
+
+
+def subset_size_for(smaller: int, subsets: int, given: int | None) -> int:
+    """The size of a subset: the given one, or the default for a smaller set of that size.
+
+    Raises:
+        ValueError: if it does not fit, or there are no subsets.
+    """
+    size = max(2, min(1000, smaller // 2)) if given is None else given
     if not 2 <= size <= smaller or subsets < 1:
         raise ValueError(
             f"subset_size must lie in [2, {smaller}], the smaller set, and subsets be positive; "
             f"got subset_size {size} and subsets {subsets}"
         )
-    rng = np.random.default_rng(seed)
-    in_x, in_y = (_choose(rng, len(z), subsets, size) for z in (x, y))
-    within = (_sums(x, x, in_x, in_x, diagonal=False) + _sums(y, y, in_y, in_y, diagonal=False)) / (size * (size - 1))
-    values = within - 2 * _sums(x, y, in_x, in_y) / size**2
-    return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
+    return size
 
 
-def _choose(rng: np.random.Generator, n: int, subsets: int, size: int) -> np.ndarray:
+def choose_subsets(rng: np.random.Generator, n: int, subsets: int, size: int) -> np.ndarray:
     """(n, subsets) indicators of random subsets without replacement."""
     chosen = np.zeros((n, subsets))
     for column in chosen.T:
@@ -72,8 +83,11 @@ def _choose(rng: np.random.Generator, n: int, subsets: int, size: int) -> np.nda
     return chosen
 
 
-def _sums(x: np.ndarray, y: np.ndarray, in_x: np.ndarray, in_y: np.ndarray, diagonal: bool = True) -> np.ndarray:
-    """(subsets,) sums of k(x_i, y_j) over each subset; every kernel value is computed once for all subsets."""
+def kernel_sums(x: np.ndarray, y: np.ndarray, in_x: np.ndarray, in_y: np.ndarray, diagonal: bool = True) -> np.ndarray:
+    """(subsets,) sums of k(x_i, y_j) over each subset, which `in_x` and `in_y`, (n, subsets), indicate.
+
+    Every kernel value is computed once for all subsets.
+    """
     total = np.zeros(in_x.shape[1])
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)

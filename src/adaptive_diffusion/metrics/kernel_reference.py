@@ -1,0 +1,151 @@
+"""The kernel distance to a reference of which only moments are kept.
+
+The kernel (x . y / d + 1)^3 is a polynomial, so its mean over all reference pictures y depends on their first three
+moments alone. They take the place of the features: exact, over the whole reference, and no picture's features are kept.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic_path
+from .kid import KernelDistance, choose_subsets, kernel_sums, subset_size_for
+from .statistics import check_features
+
+FORMAT = "adaptive-diffusion/kernel-reference/1"
+_ROWS = 256  # feature vectors whose products are held at once
+
+
+@dataclass(frozen=True, eq=False)
+class KernelReference:
+    """Raw moments of a set of features.
+
+    Attributes:
+        n: Number of pictures, at least 2.
+        first: (d,) float64, mean of y.
+        second: (d, d) float64, mean of y_i y_j.
+        third: (d (d + 1) (d + 2) / 6,) float64, mean of y_i y_j y_k for i <= j <= k.
+        within: Mean kernel of two different pictures of the reference.
+        encoder: Name of the encoder.
+        encoder_hash: Its content hash.
+
+    Raises:
+        ValueError: if the parts do not fit each other or are not finite.
+    """
+
+    n: int
+    first: np.ndarray
+    second: np.ndarray
+    third: np.ndarray
+    within: float
+    encoder: str
+    encoder_hash: str
+
+    def __post_init__(self) -> None:
+        d = len(self.first)
+        shapes = (self.second.shape, self.third.shape)
+        if self.n < 2 or shapes != ((d, d), (d * (d + 1) * (d + 2) // 6,)):
+            raise ValueError(f"moments of {d} dimensions and n >= 2 do not have the shapes {shapes} and n = {self.n}")
+        if not all(np.isfinite(part).all() for part in (self.first, self.second, self.third, self.within)):
+            raise ValueError("moments must be finite, got NaN or infinity; compute them again")
+
+    @classmethod
+    def from_features(cls, features: Any, encoder: str, encoder_hash: str) -> KernelReference:
+        """Moments of (n, d) features, n >= 2.
+
+        Raises:
+            ValueError: see `check_features`.
+        """
+        y = check_features(features)
+        n, d = y.shape
+        i, j, k = _triples(d)
+        third = np.zeros(len(i))
+        for start in range(0, n, _ROWS):
+            part = y[start : start + _ROWS]
+            third += (part[:, i] * part[:, j] * part[:, k]).sum(axis=0)
+        everything = np.ones((n, 1))
+        within = kernel_sums(y, y, everything, everything, diagonal=False)[0] / (n * (n - 1))
+        return cls(n, y.mean(axis=0), y.T @ y / n, third / n, float(within), encoder, encoder_hash)
+
+    def distance(
+        self, features: Any, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0
+    ) -> KernelDistance:
+        """As `kid.kernel_distance`, but every subset of the features is compared with the whole reference.
+
+        Args:
+            features: (n, d) features of the same encoder.
+            subsets: Number of random subsets.
+            subset_size: Pictures in a subset, in [2, n]; default: 1000, or half of n where that is less.
+            seed: Seed of the subsets.
+
+        Raises:
+            ValueError: for unfit features, another width, or sizes that do not fit.
+        """
+        x = check_features(features)
+        if x.shape[1] != len(self.first):
+            raise ValueError(f"the reference has features of width {len(self.first)}, got {x.shape[1]}")
+        size = subset_size_for(len(x), subsets, subset_size)
+        chosen = choose_subsets(np.random.default_rng(seed), len(x), subsets, size)
+        own = kernel_sums(x, x, chosen, chosen, diagonal=False) / (size * (size - 1))
+        values = own + self.within - 2 * (chosen.T @ self._mean_kernel(x)) / size
+        return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
+
+    def _mean_kernel(self, x: np.ndarray) -> np.ndarray:
+        """(n,) mean kernel of each x with all pictures of the reference."""
+        d = x.shape[1]
+        cubic = np.concatenate([self._cubic(x[start : start + _ROWS]) for start in range(0, len(x), _ROWS)])
+        return 1 + 3 * (x @ self.first) / d + 3 * ((x @ self.second) * x).sum(axis=1) / d**2 + cubic / d**3
+
+    def _cubic(self, x: np.ndarray) -> np.ndarray:
+        """(n,) mean of (x . y)^3."""
+        n, d = x.shape
+        once = (x @ self._third_matrix).reshape(n, d, d)
+        return np.einsum("nij,ni,nj->n", once, x, x, optimize=True)
+
+    @cached_property
+    def _third_matrix(self) -> np.ndarray:
+        """(d, d * d) the third moment, unpacked."""
+        d = len(self.first)
+        full = np.empty((d, d, d))
+        i, j, k = _triples(d)
+        for a, b, c in ((i, j, k), (i, k, j), (j, i, k), (j, k, i), (k, i, j), (k, j, i)):
+            full[a, b, c] = self.third
+        return full.reshape(d, d * d)
+
+
+def save_kernel_reference(path: str | Path, reference: KernelReference) -> None:
+    """Write a reference as a `.npz` file without pickles, whole or not at all."""
+    parts = {part.name: np.asarray(getattr(reference, part.name)) for part in fields(reference)}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, format=np.array(FORMAT), **parts)
+
+
+def load_kernel_reference(path: str | Path) -> KernelReference:
+    """Read what `save_kernel_reference` wrote; nothing is unpickled.
+
+    Raises:
+        UserError: if the file is missing, damaged, or of another kind.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+        if str(found.pop("format", "")) != FORMAT:
+            raise ValueError("it is another kind of file")
+        scalars = {"n": int, "within": float, "encoder": str, "encoder_hash": str}
+        return KernelReference(**{k: scalars[k](v) if k in scalars else v for k, v in found.items()})
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as the moments of a reference ({error}); make it again") from error
+
+
+def _triples(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All i <= j <= k below d."""
+    i, j, k = np.array(list(combinations_with_replacement(range(d), 3))).T
+    return i, j, k
