@@ -20,7 +20,7 @@ from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
 from adaptive_diffusion.parts import build, check_keys, class_ids, fitted, prepare
 
-GROUPS = ["model", "domain", "scheduler", "sampler", "tracking", "task"]
+GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "tracking", "task"]
 OPTIONS = [(g, file.stem) for g in GROUPS for file in sorted((CONF / g).glob("*.yaml"))]
 EXPLAINED = [p for p in sorted(CONF.rglob("*.yaml")) if p.parent.name not in ("hydra", "help", "experiment", "debug")]
 SCHEDULERS = [option for group, option in OPTIONS if group == "scheduler"]

@@ -31,6 +31,7 @@ class Sample:
     model: Any = MISSING
     domain: Any = MISSING
     scheduler: Any = MISSING
+    grid: Any = MISSING
     sampler: Any = MISSING
     tracking: Any = MISSING
     paths: Paths = MISSING
@@ -171,6 +172,20 @@ class DPMSolver(SpacedScheduler):
 
 
 @dataclass
+class PowerGrid(Part):
+    """`grid=uniform` and `grid=quadratic`"""
+
+    power: float = MISSING
+
+
+@dataclass
+class KarrasGrid(Part):
+    """`grid=karras`"""
+
+    rho: float = MISSING
+
+
+@dataclass
 class NoiseSchedule:
     """Constructor arguments of `NoiseSchedule`."""
 
@@ -240,6 +255,11 @@ SCHEMAS: dict[str, type] = {
     "scheduler/ddpm": DDPM,
     "scheduler/ddim": DDIM,
     "scheduler/dpm_solver": DPMSolver,
+    "grid/own": Part,
+    "grid/uniform": PowerGrid,
+    "grid/quadratic": PowerGrid,
+    "grid/log_snr": Part,
+    "grid/karras": KarrasGrid,
     "sampler/standard": StandardSampler,
     "task/model": TaskModel,
 }

@@ -18,6 +18,7 @@ from .hints import did_you_mean
 from .models.guidance import GuidedDenoiser
 from .models.unet import SimpleUNet
 from .sampling.standard import StandardSampler
+from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
 from .types import Scheduler
 
@@ -32,7 +33,8 @@ class Parts:
         cfg: The configuration with every value filled in that the model decides.
         model: The network.
         denoiser: The network with its guidance.
-        scheduler: Grid and solver, fitted to the model.
+        scheduler: Solver with a spacing of its own, fitted to the model.
+        grid: Where to evaluate the model instead, or None.
         sampler: The loop.
         condition: Class ids that every picture is drawn with; () for an unconditional model.
         tracker: Where the run is recorded.
@@ -42,6 +44,7 @@ class Parts:
     model: SimpleUNet
     denoiser: GuidedDenoiser
     scheduler: Scheduler
+    grid: Grid | None
     sampler: StandardSampler
     condition: tuple[int, ...]
     tracker: Tracker
@@ -49,6 +52,15 @@ class Parts:
     def conditions(self, batch_size: int) -> mx.array | None:
         """(batch_size, K) class ids for a batch, or None."""
         return mx.array([self.condition] * batch_size, dtype=mx.int32) if self.condition else None
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule that the model was trained with."""
+        return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
+
+    def set_timesteps(self) -> None:
+        """Begin a run: `num_steps` timesteps on the grid."""
+        set_timesteps(self.scheduler, self.grid, self.schedule, self.cfg.num_steps)
 
 
 def prepare(cfg: DictConfig) -> Parts:
@@ -70,13 +82,15 @@ def prepare(cfg: DictConfig) -> Parts:
     _check(check_number, cfg, "guidance_scale", 0)
     _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
     scheduler: Scheduler = build(cfg, "scheduler")
-    try:
-        scheduler.set_timesteps(cfg.num_steps)
-    except ValueError as error:
-        raise UserError(f"scheduler: {error}") from error
+    grid: Grid | None = build(cfg, "grid")
     sampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = GuidedDenoiser(model, cfg.guidance_scale)
-    return Parts(cfg, model, denoiser, scheduler, sampler, condition, tracker)
+    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, condition, tracker)
+    try:
+        parts.set_timesteps()
+    except ValueError as error:
+        raise UserError(f"scheduler: {error}") from error
+    return parts
 
 
 def check_keys(cfg: DictConfig) -> None:

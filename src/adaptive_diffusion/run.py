@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from . import __version__, figures
-from .baseline.noise_schedule import NoiseSchedule
 from .cli import in_sweep, job
 from .data import resize, to_uint8
 from .parts import Parts, prepare
@@ -79,7 +78,7 @@ def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> l
     results: list[SampleResult] = []
     for start in range(0, cfg.num_samples, cfg.batch_size):
         keys = image_keys(cfg.seed, range(start, min(start + cfg.batch_size, cfg.num_samples)))
-        parts.scheduler.set_timesteps(cfg.num_steps)
+        parts.set_timesteps()
         x_T = normal(keys, (side, side, parts.model.config.in_channels))
         condition = parts.conditions(len(keys))
         result = parts.sampler.run(parts.denoiser, x_T, condition=condition, keys=keys, progress=progress)
@@ -117,7 +116,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict
     strip = to_uint8(batches[0].strip)
     figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
     timesteps = np.array(batches[0].timesteps)
-    log_snr = NoiseSchedule(**parts.model.metadata.get("noise_schedule", {})).log_snr(timesteps)
+    log_snr = parts.schedule.log_snr(timesteps)
     figures.save_schedule_plot(folder / "schedule.png", timesteps, log_snr, run_name(cfg))
     figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -134,7 +133,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict
 def tell(parts: Parts, metrics: dict[str, float], folder: Path, page: str | None) -> None:
     """Print what was done, where it is and how to look at it."""
     cfg, m = parts.cfg, metrics
-    scheduler = choices().get("scheduler", type(parts.scheduler).__name__)
+    scheduler = " ".join(method(cfg))
     what = f"{cfg.num_samples} x {cfg.domain.name}" + (f" ({cfg.label})" if cfg.label else "")
     rows = {
         "pictures": f"{what}, {cfg.image_size}x{cfg.image_size}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}",
@@ -155,8 +154,14 @@ def labels(cfg: DictConfig) -> dict[str, str]:
 
 def run_name(cfg: DictConfig) -> str:
     """The name given, or one made from the choices."""
+    return cfg.name or " ".join([*method(cfg), cfg.domain.name, f"{cfg.num_steps} steps seed {cfg.seed}"])
+
+
+def method(cfg: DictConfig) -> tuple[str, ...]:
+    """How pictures are drawn: the scheduler, and the grid if it is not the scheduler's own."""
     scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
-    return cfg.name or f"{scheduler} {cfg.domain.name} {cfg.num_steps} steps seed {cfg.seed}"
+    grid = choices().get("grid", cfg.grid._target_.rpartition(".")[2])
+    return (scheduler,) if grid in ("own", "own_spacing") else (scheduler, grid)
 
 
 def progress_bar(total: int, unit: str, initial: int = 0, **options: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from ..baseline.checks import check_number
 from ..baseline.schedulers import DPMSolverScheduler
 from ..types import SchedulerOutput
-from .grids import bounded_power, power_grid
+from .grids import PowerGrid, bounded_power
 
 DETAILED = 0.6  # complexity from which on the plain grid is kept
 
@@ -219,7 +219,7 @@ class AdaptiveScheduler(DPMSolverScheduler):
         if self._complexity is not None:
             target = 1 + (self.progress_power - 1) * min(1.0, self._complexity / DETAILED)
             self._power = bounded_power(n, self.progress_power, target, self.min_step_ratio, self.max_step_ratio)
-        return power_grid(self.num_train_timesteps, n, self._power)
+        return PowerGrid(self._power)(self.schedule, n)
 
     def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
         second, noise_scale = super()._advance(index, prediction, x_t, x0)

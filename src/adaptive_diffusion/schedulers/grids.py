@@ -2,26 +2,104 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 
+from ..baseline.checks import check_count, check_number
+from ..baseline.noise_schedule import NoiseSchedule
+from ..baseline.spacing import karras_timesteps, lu_timesteps
+from ..types import Scheduler
 
-def power_grid(num_train_timesteps: int, n: int, power: float) -> np.ndarray:
+
+class Grid(Protocol):
+    """A rule that says where N steps evaluate the model."""
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """Lay the grid.
+
+        Args:
+            schedule: The noise schedule that the model was trained with, T timesteps.
+            n: Number of timesteps, in [1, T].
+
+        Returns:
+            (n,) float64 real-valued timesteps, strictly decreasing from T - 1.
+
+        Raises:
+            ValueError: for `n` out of range.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PowerGrid:
     """t_i = (T - 1) (1 - i / N)^power: the larger the power, the more steps at low noise.
 
     Args:
-        num_train_timesteps: T.
-        n: Number of timesteps, >= 1.
-        power: > 0; 1 is the uniform grid, 2 the quadratic one of DDIM (Song et al., 2021, D.2).
-
-    Returns:
-        (n,) float64, strictly decreasing from T - 1.
+        power: In (0, 10]; 1 is the uniform grid, 2 the quadratic one of DDIM (Song et al., 2021, D.2).
     """
-    return (num_train_timesteps - 1) * (1 - np.arange(n) / n) ** power
+
+    power: float
+
+    def __post_init__(self) -> None:
+        check_number("power", self.power, 0, 10, above=True)
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`."""
+        _check_steps(schedule, n)
+        return (schedule.num_train_timesteps - 1) * (1 - np.arange(n) / n) ** self.power
 
 
-def uniform_grid(num_train_timesteps: int, n: int) -> np.ndarray:
-    """(n,) timesteps equally spaced from T - 1, the one after the last being 0."""
-    return power_grid(num_train_timesteps, n, 1.0)
+@dataclass(frozen=True)
+class LogSNRGrid:
+    """N timesteps equally spaced in log(alpha / sigma), from T - 1 to 0 (Lu et al., 2022)."""
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`."""
+        _check_steps(schedule, n)
+        return lu_timesteps(schedule, n)
+
+
+@dataclass(frozen=True)
+class KarrasGrid:
+    """N timesteps equally spaced in (sigma / alpha)^(1 / rho), from T - 1 to 0 (Karras et al., 2022, eq. 5).
+
+    Args:
+        rho: In [1, 100]; the larger, the more steps at low noise; towards infinity it is `LogSNRGrid`.
+    """
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        check_number("rho", self.rho, 1, 100)
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`."""
+        _check_steps(schedule, n)
+        return karras_timesteps(schedule, n, self.rho)
+
+
+def own_spacing() -> None:
+    """No grid: the scheduler spaces its timesteps itself."""
+
+
+def set_timesteps(scheduler: Scheduler, grid: Grid | None, schedule: NoiseSchedule, n: int) -> None:
+    """Begin a run of `n` steps on a grid.
+
+    Args:
+        scheduler: Any scheduler; a grid replaces its own spacing.
+        grid: Where to evaluate the model; None: the scheduler's own spacing.
+        schedule: The noise schedule that the model was trained with.
+        n: Number of steps, in [1, T].
+
+    Raises:
+        ValueError: for `n` out of range.
+    """
+    if grid is None:
+        scheduler.set_timesteps(n)
+    else:
+        scheduler.set_timesteps(timesteps=grid(schedule, n))
 
 
 def bounded_power(n: int, power: float, target: float, min_ratio: float, max_ratio: float) -> float:
@@ -51,3 +129,7 @@ def bounded_power(n: int, power: float, target: float, min_ratio: float, max_rat
         middle = (good + bad) / 2
         good, bad = (middle, bad) if allowed(middle) else (good, middle)
     return good
+
+
+def _check_steps(schedule: NoiseSchedule, n: int) -> None:
+    check_count("num_inference_steps", n, 1, schedule.num_train_timesteps)

@@ -1,0 +1,101 @@
+"""Grids: where the model is evaluated, with any scheduler."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gaussian import ode_solution, run
+
+from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
+from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.grids import KarrasGrid, LogSNRGrid, PowerGrid, set_timesteps
+
+GRIDS = [PowerGrid(1), PowerGrid(2), LogSNRGrid(), KarrasGrid()]
+SCHEDULES = [NoiseSchedule(), NoiseSchedule(beta_schedule="squaredcos_cap_v2"), NoiseSchedule(400)]
+SCHEDULERS = [DDPMScheduler, DDIMScheduler, DPMSolverScheduler, AdaptiveScheduler]
+X = np.random.default_rng(0).standard_normal((4, 4, 4, 3))
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["linear", "cosine", "short"])
+@pytest.mark.parametrize("n", [1, 2, 5, 400, 1000])
+def test_a_grid_decreases_strictly_from_the_last_timestep(grid, schedule, n):
+    T = schedule.num_train_timesteps
+    if n > T:
+        with pytest.raises(ValueError, match="must be a whole number, between 1 and 400, got 1000"):
+            grid(schedule, n)
+        return
+    t = grid(schedule, n)
+    assert t.shape == (n,)
+    assert t[0] == pytest.approx(T - 1, abs=1e-9)
+    assert (np.diff(t) < 0).all()
+    assert t[-1] >= 0
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=repr)
+@pytest.mark.parametrize("n", [0, -1, 1001, 2.5])
+def test_a_number_of_steps_out_of_range_is_one_sentence(grid, n):
+    with pytest.raises(ValueError, match=rf"^num_inference_steps must be .* between 1 and 1000, got {n}$"):
+        grid(NoiseSchedule(), n)
+
+
+def test_power_grids_are_the_closed_form():
+    schedule = NoiseSchedule()
+    assert PowerGrid(1)(schedule, 3).tolist() == pytest.approx([999, 666, 333])
+    assert PowerGrid(2)(schedule, 4).tolist() == pytest.approx([999, 999 * 9 / 16, 999 / 4, 999 / 16])
+    assert PowerGrid(7)(schedule, 1).tolist() == [999]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["linear", "cosine", "short"])
+def test_the_log_snr_grid_is_equally_spaced_down_to_the_first_timestep(schedule):
+    log_snr = schedule.log_snr(LogSNRGrid()(schedule, 7))
+    first, last = schedule.log_snr([schedule.num_train_timesteps - 1, 0])
+    np.testing.assert_allclose(log_snr, first + np.arange(7) / 6 * (last - first))
+
+
+@pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])
+def test_the_karras_grid_is_their_equation_5(rho):
+    schedule = NoiseSchedule()
+    s_max, s_min = np.exp(-schedule.log_snr([999, 0]))
+    expected = (s_max ** (1 / rho) + np.arange(6) / 5 * (s_min ** (1 / rho) - s_max ** (1 / rho))) ** rho
+    np.testing.assert_allclose(np.exp(-schedule.log_snr(KarrasGrid(rho)(schedule, 6))), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("build", [lambda: PowerGrid(0), lambda: PowerGrid(11), lambda: KarrasGrid(0.5)])
+def test_a_parameter_out_of_range_is_refused(build):
+    with pytest.raises(ValueError, match=r"must be a number, .* got"):
+        build()
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("grid", GRIDS, ids=repr)
+@pytest.mark.parametrize("n", [1, 2, 5, 1000])
+def test_a_grid_replaces_the_spacing_of_any_scheduler_and_leads_to_the_clean_picture(scheduler, grid, n):
+    scheduler = scheduler(clip_sample=False)
+    set_timesteps(scheduler, grid, scheduler.schedule, n)
+    np.testing.assert_array_equal(scheduler.timesteps, grid(scheduler.schedule, n))
+    # data of one picture, which is the clean prediction everywhere: the end of any solver and any grid
+    noise = np.random.default_rng(1).standard_normal
+    out = run(scheduler, X[..., :1, :1, :1], lambda i: noise((4, 1, 1, 1)), std=1e-9, mean=0.25)
+    np.testing.assert_allclose(out, 0.25, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_without_a_grid_the_spacing_is_the_schedulers_own(scheduler):
+    ours, plain = scheduler(), scheduler()
+    set_timesteps(ours, None, ours.schedule, 12)
+    plain.set_timesteps(12)
+    np.testing.assert_array_equal(ours.timesteps, plain.timesteps)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=repr)
+def test_every_grid_converges_to_the_exact_solution(grid):
+    scheduler = DPMSolverScheduler()
+    errors = []
+    for n in (10, 40, 160):
+        set_timesteps(scheduler, grid, scheduler.schedule, n)
+        errors.append(np.abs(run(scheduler, X) - ode_solution(scheduler, X, None)).max())
+    assert errors[1] < errors[0] / 3
+    assert errors[2] < errors[1] / 3
+    assert errors[2] < 0.01
