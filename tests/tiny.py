@@ -15,6 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from adaptive_diffusion.config import register
+from adaptive_diffusion.metrics.encoder import Encoder, EncoderConfig, EncoderNetwork
+from adaptive_diffusion.metrics.words import load_words
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.tracking import MlflowTracker
@@ -92,3 +94,13 @@ def mlflow_database(folder: Path) -> Path:
     """A copy of a database that MLflow has set up, which takes seconds and is done once."""
     folder.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copy(_database(), folder / "mlflow.db"))
+
+
+@functools.cache
+def tiny_encoder() -> Encoder:
+    """An untrained encoder of 8x8 pictures with features of width 4, and the shipped word vectors."""
+    mx.random.seed(0)
+    words = load_words()
+    config = EncoderConfig(tuple(LABELS), image_size=8, widths=(6, 8), dimension=4, word_dimension=words.dimension)
+    metadata = {"words_hash": words.content_hash, "content_hash": "tiny"}
+    return Encoder(EncoderNetwork(config), words, metadata)

@@ -33,12 +33,14 @@ class Sample:
     scheduler: Any = MISSING
     grid: Any = MISSING
     sampler: Any = MISSING
+    metrics: Any = MISSING
     tracking: Any = MISSING
     paths: Paths = MISSING
     num_samples: int = MISSING
     num_steps: int = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    prompt: str | None = MISSING
     label: str | None = MISSING
     guidance_scale: float | None = MISSING
     image_size: int | None = MISSING
@@ -94,6 +96,26 @@ class Mlflow(Part):
     experiment: str = MISSING
     lock_timeout: float = MISSING
     ui_port: int = MISSING
+
+
+@dataclass
+class EncoderMetrics(Part):
+    """`metrics=encoder`"""
+
+    converged: bool = MISSING
+    encoder: Any = MISSING
+    references: str | None = MISSING
+
+
+@dataclass
+class StandardMetrics(Part):
+    """`metrics=standard`"""
+
+    reference: str = MISSING
+    inception: str | None = MISSING
+    clip: str | None = MISSING
+    lpips: str = MISSING
+    converged: bool = MISSING
 
 
 @dataclass
@@ -242,6 +264,24 @@ class TaskModel(Part):
     architecture: Architecture = MISSING
 
 
+@dataclass
+class TaskEncoder(Part):
+    """`task=encoder`"""
+
+    data: dict[str, str | None] = MISSING
+    images: int = MISSING
+    batch_size: int = MISSING
+    learning_rate: float = MISSING
+    weight_decay: float = MISSING
+    ema_decay: float = MISSING
+    widths: list[int] = MISSING
+    dimension: int = MISSING
+    image_size: int = MISSING
+    validation_fraction: float = MISSING
+    validate_every: int = MISSING
+    seed: int = MISSING
+
+
 SCHEMAS: dict[str, type] = {
     "sample": Sample,
     "train": Train,
@@ -249,6 +289,9 @@ SCHEMAS: dict[str, type] = {
     "model/builtin": Part,
     "model/checkpoint": Checkpoint,
     "domain/domain": Domain,
+    "metrics/encoder": EncoderMetrics,
+    "metrics/standard": StandardMetrics,
+    "metrics/none": Part,
     "tracking/mlflow": Mlflow,
     "tracking/none": Part,
     "scheduler/adaptive": Adaptive,
@@ -262,6 +305,7 @@ SCHEMAS: dict[str, type] = {
     "grid/karras": KarrasGrid,
     "sampler/standard": StandardSampler,
     "task/model": TaskModel,
+    "task/encoder": TaskEncoder,
 }
 
 

@@ -102,8 +102,8 @@ def read_network(
     weights, header = read_tensors(path)
     if header.get("format") != format:
         raise UserError(
-            f"{path} is a safetensors file but not a model of this project of the kind wanted (format {header.get('format')!r}, "
-            f"expected {format!r}); give a file that train.py task={task} wrote"
+            f"{path} is a safetensors file but not a model of this project of the kind wanted (format "
+            f"{header.get('format')!r}, expected {format!r}); give a file that train.py task={task} wrote"
         )
     try:
         config, metadata = json.loads(header["config"]), json.loads(header["metadata"])

@@ -15,8 +15,11 @@ from .baseline.checks import check_count, check_number
 from .baseline.noise_schedule import NoiseSchedule
 from .errors import MachineError, UserError
 from .hints import did_you_mean
+from .metrics.domain import Choice
+from .metrics.quality import PictureMetrics
 from .models.guidance import GuidedDenoiser
 from .models.unet import SimpleUNet
+from .prompts import follow_prompt
 from .sampling.standard import StandardSampler
 from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
@@ -37,6 +40,8 @@ class Parts:
         grid: Where to evaluate the model instead, or None.
         sampler: The loop.
         condition: Class ids that every picture is drawn with; () for an unconditional model.
+        choice: Domain and label chosen by a prompt, or None.
+        metrics: What the pictures are measured by.
         tracker: Where the run is recorded.
     """
 
@@ -47,6 +52,8 @@ class Parts:
     grid: Grid | None
     sampler: StandardSampler
     condition: tuple[int, ...]
+    choice: Choice | None
+    metrics: PictureMetrics
     tracker: Tracker
 
     def conditions(self, batch_size: int) -> mx.array | None:
@@ -77,6 +84,7 @@ def prepare(cfg: DictConfig) -> Parts:
         _check(check_count, cfg, "image_size", 1, LARGEST_PICTURE)
     tracker = build(cfg, "tracking")
     model: SimpleUNet = build(cfg, "model")
+    cfg, choice = follow_prompt(cfg, model)
     condition = class_ids(model, cfg.domain.name, cfg.label)
     cfg = fitted(cfg, model)
     _check(check_number, cfg, "guidance_scale", 0)
@@ -85,7 +93,8 @@ def prepare(cfg: DictConfig) -> Parts:
     grid: Grid | None = build(cfg, "grid")
     sampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = GuidedDenoiser(model, cfg.guidance_scale)
-    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, condition, tracker)
+    metrics: PictureMetrics = build(cfg, "metrics")
+    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, condition, choice, metrics, tracker)
     try:
         parts.set_timesteps()
     except ValueError as error:

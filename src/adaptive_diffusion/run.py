@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import logging
 import statistics
@@ -20,6 +21,9 @@ from tqdm import tqdm
 from . import __version__, figures
 from .cli import in_sweep, job
 from .data import resize, to_uint8
+from .errors import UserError
+from .metrics.captions import plain_caption
+from .metrics.quality import Measurement, as_metrics
 from .parts import Parts, prepare
 from .provenance import choices, fingerprint, git_state, parameters
 from .rng import image_keys, normal
@@ -28,6 +32,12 @@ from .types import SampleResult, StepTrace
 log = logging.getLogger(__name__)
 
 OBJECTIVE = "time/per_picture_s"
+
+# what the task builds -> module and function that trains it
+TRAINING_STORIES = {
+    "TrainingConfig": ("training_run", "train_model"),
+    "EncoderTraining": ("encoder_run", "train_encoder"),
+}
 
 
 @job
@@ -52,24 +62,30 @@ def sample(cfg: DictConfig) -> float:
         return metrics.get(OBJECTIVE, float("nan"))
     git = git_state(cfg.paths.root)
     tags = {"fingerprint": identity, "mlflow.note.content": cfg.domain.description, **labels(cfg)}
-    with tracker.open(run_name(cfg), params=parameters(cfg), tags={**tags, **(git.tags if git else {})}) as run:
+    params = {**parameters(cfg), "domain": cfg.domain.name}
+    with tracker.open(run_name(cfg), params=params, tags={**tags, **(git.tags if git else {})}) as run:
         mx.reset_peak_memory()
         with progress_bar(cfg.num_steps * -(-cfg.num_samples // cfg.batch_size), "step") as bar:
             batches = draw(parts, progress=lambda trace: bar.update())
-        metrics = measure(batches)
+        quality = judge(parts, batches)
+        metrics = {**measure(batches), **as_metrics(quality), **chosen(parts)}
         write(folder, parts, batches, metrics, git.diff if git else "")
         run.metrics(metrics)
         run.folder(folder)
-    tell(parts, metrics, folder, run.page)
+    tell(parts, metrics, quality, folder, run.page)
     return metrics[OBJECTIVE]
 
 
 @job
 def train(cfg: DictConfig) -> float:
-    """Train what `task` says; see `training_run`."""
-    from .training_run import train_model
-
-    return train_model(cfg)
+    """Train what `task` says: a story of its own for each kind of task."""
+    kind = str(cfg.task.get("_target_", "")).rpartition(".")[2]
+    if kind not in TRAINING_STORIES:
+        raise UserError(
+            f"task builds {kind or 'nothing'}, which train.py does not know; see conf/task for what it does"
+        )
+    module, story = TRAINING_STORIES[kind]
+    return getattr(importlib.import_module(f".{module}", __package__), story)(cfg)
 
 
 def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> list[SampleResult]:
@@ -103,6 +119,24 @@ def measure(batches: list[SampleResult]) -> dict[str, float]:
     }
 
 
+def judge(parts: Parts, batches: list[SampleResult]) -> list[Measurement]:
+    """Measure the pictures as the model drew them, before any resizing."""
+    cfg = parts.cfg
+    images = np.clip(np.concatenate([np.array(b.images) for b in batches]), -1, 1)
+    if images.shape[-1] != 3:
+        return []
+    caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
+    return parts.metrics.measure(images, domain=cfg.domain.name, caption=caption)
+
+
+def chosen(parts: Parts) -> dict[str, float]:
+    """How sure the choice was that a prompt led to."""
+    choice = parts.choice
+    if choice is None:
+        return {}
+    return {"prompt/domain_confidence": choice.domain_confidence, "prompt/label_confidence": choice.label_confidence}
+
+
 def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict[str, float], diff: str) -> None:
     """Write pictures, plots, tables and the configuration into the run's folder."""
     cfg = parts.cfg
@@ -130,7 +164,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict
             table.writerows([number, step, *row] for step, row in enumerate(rows))
 
 
-def tell(parts: Parts, metrics: dict[str, float], folder: Path, page: str | None) -> None:
+def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], folder: Path, page: str | None) -> None:
     """Print what was done, where it is and how to look at it."""
     cfg, m = parts.cfg, metrics
     scheduler = " ".join(method(cfg))
@@ -142,6 +176,14 @@ def tell(parts: Parts, metrics: dict[str, float], folder: Path, page: str | None
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
         "saved": str(folder / "pictures.png"),
     }
+    if quality:
+        rows["quality"] = f"\n{'':<11}".join(map(str, quality))
+    if parts.choice is not None:
+        label = parts.choice.label or "no label"
+        rows["prompt"] = (
+            f"{cfg.prompt!r}: domain {parts.choice.domain} ({parts.choice.domain_confidence:.0%}), "
+            f"{label} ({parts.choice.label_confidence:.0%})"
+        )
     if not in_sweep() and (command := parts.tracker.how_to_look()):
         rows["look"] = f"{command}\n{'':<11}{page}"
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))

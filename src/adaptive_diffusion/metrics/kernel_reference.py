@@ -123,7 +123,7 @@ class KernelReference:
 
 def save_kernel_reference(path: str | Path, reference: KernelReference) -> None:
     """Write a reference as a `.npz` file without pickles, whole or not at all."""
-    parts = {part.name: np.asarray(getattr(reference, part.name)) for part in fields(reference)}
+    parts: dict[str, Any] = {part.name: np.asarray(getattr(reference, part.name)) for part in fields(reference)}
     with atomic_path(path) as temporary:
         np.savez(temporary, format=np.array(FORMAT), **parts)
 

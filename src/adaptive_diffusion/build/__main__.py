@@ -1,0 +1,85 @@
+"""`python -m adaptive_diffusion.build --data FOLDER`: rebuild what ships with the project and is stale.
+
+The shipped files form a chain, each stamped with the hash of what it was made from:
+word vectors -> encoder -> reference statistics. The model comes from `train.py experiment=train_builtin` and stands
+before what is measured on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ..errors import UserError
+from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
+from .references import stale_reference, write_reference
+
+PROJECT = Path(__file__).parents[3]
+DOMAINS = ("portraits", "landscapes", "abstract", "general")
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A shipped file: what it is called, why it is stale (or None), and what makes it again."""
+
+    name: str
+    stale: Callable[[], str | None]
+    rebuild: Callable[[], None]
+
+
+def main(argv: list[str]) -> int:
+    """Look at every asset in the order of the chain, and rebuild what is stale."""
+    parser = argparse.ArgumentParser(prog="adaptive_diffusion.build", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with <domain>_32.npz for the four domains")
+    parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
+    options = parser.parse_args(argv)
+    stale = 0
+    for asset in chain(options.data):
+        reason = asset.stale()
+        print(f"{asset.name:<24}{'up to date' if reason is None else 'stale: ' + reason}", flush=True)
+        if reason is not None:
+            stale += 1
+            if not options.check:
+                asset.rebuild()
+    return 1 if options.check and stale else 0
+
+
+def chain(data: Path) -> list[Asset]:
+    """The assets, each after what it is made from."""
+    references = [
+        Asset(f"reference {d}", partial(_stale_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
+    ]
+    return [Asset("encoder", _stale_encoder, partial(_train, "train_encoder", data)), *references]
+
+
+def _stale_encoder() -> str | None:
+    try:
+        load_encoder(BUILTIN_ENCODER)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _stale_reference(domain: str) -> str | None:
+    return stale_reference(domain, load_encoder(BUILTIN_ENCODER))
+
+
+def _rebuild_reference(domain: str, data: Path) -> None:
+    write_reference(domain, data / f"{domain}_32.npz", load_encoder(BUILTIN_ENCODER))
+
+
+def _train(experiment: str, data: Path) -> None:
+    command = [sys.executable, "train.py", f"experiment={experiment}", f"paths.data={data.absolute()}"]
+    subprocess.run(command, cwd=PROJECT, check=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(str(error))

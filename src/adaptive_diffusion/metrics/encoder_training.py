@@ -1,0 +1,293 @@
+"""Training of the encoder: pictures are drawn to the captions of their labels and domains, in minutes on a CPU.
+
+Three things are learned at once. A picture chooses the caption of its label among those of all labels, which is CLIP's
+contrastive loss without its false negatives; a picture and a caption tell their domain; and the features tell how much
+a picture was blurred and how much noise was added to it, so that a Frechet distance on them sees both.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_map
+
+from ..data import BatchOrder, PictureSet, load_pictures, to_float
+from ..errors import UserError
+from .captions import SUBJECTS, domain_caption, label_caption
+from .encoder import Encoder, EncoderConfig, EncoderNetwork
+from .words import load_words
+
+SUBJECTS_PER_STEP = 16  # captions of each domain in a training step
+HELD_OUT_SUBJECTS = 5  # every fifth subject is kept back, to calibrate the detector on captions with unseen words
+WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5, "defects": 0.5}  # of the losses
+
+
+@dataclass(frozen=True)
+class EncoderTraining:
+    """One training run; every field is a key of `conf/task/encoder.yaml`.
+
+    Attributes:
+        data: Domain name -> folder or array file of its pictures.
+        images: Pictures to see in all.
+        batch_size: Pictures per optimiser step.
+        learning_rate: Peak learning rate of AdamW, after a warm-up over the first twentieth; falls as a cosine to 0.
+        weight_decay: Of AdamW.
+        ema_decay: Decay of the moving average of the weights, per step.
+        widths: Channels at 1/2, 1/4, ... of the resolution.
+        dimension: Width of the features and of the shared space.
+        image_size: Side of the pictures, pixels.
+        validation_fraction: Share of the pictures of each domain that is kept back, in (0, 1).
+        validate_every: Pictures between two validations.
+        seed: Seed of everything random.
+    """
+
+    data: dict[str, str]
+    images: int = 400_000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    ema_decay: float = 0.998
+    widths: tuple[int, ...] = (48, 96, 192)
+    dimension: int = 64
+    image_size: int = 32
+    validation_fraction: float = 0.1
+    validate_every: int = 50_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.data) - set(SUBJECTS))
+        if unknown or len(self.data) < 2:
+            given = ", ".join(self.data) or "none"
+            raise UserError(f"data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
+        if min(self.images, self.batch_size, self.validate_every, self.dimension) < 1 or self.learning_rate <= 0:
+            raise UserError("images, batch_size, validate_every, dimension and learning_rate must be positive")
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
+
+
+@dataclass(frozen=True)
+class EncoderScores:
+    """How the encoder does on held-back pictures and captions, shares in [0, 1].
+
+    Attributes:
+        label_top1: Pictures whose label's caption is the nearest of all labels'.
+        label_top5: Among the five nearest.
+        domain: Accuracy on the pictures of each domain.
+        words: Accuracy of the domain on captions with unseen subjects.
+        image_temperature: Divisor of the domain logits of pictures that calibrates their confidence.
+        text_temperature: Likewise of captions.
+    """
+
+    label_top1: float
+    label_top5: float
+    domain: dict[str, float]
+    words: float
+    image_temperature: float
+    text_temperature: float
+
+
+@dataclass(frozen=True)
+class EncoderEvent:
+    """What happened in one step: pictures seen, mean loss of each part, seconds, and the scores if measured."""
+
+    images: int
+    losses: dict[str, float]
+    seconds: float
+    scores: EncoderScores | None = None
+
+
+@dataclass
+class _Data:
+    """Pictures of all domains, with labels numbered across them (-1: none)."""
+
+    train: list[PictureSet] = field(default_factory=list)
+    held: list[PictureSet] = field(default_factory=list)
+    labels: list[tuple[str, str]] = field(default_factory=list)  # (domain, label)
+    offsets: list[int] = field(default_factory=list)
+
+
+class EncoderTrainer:
+    """The state of a run.
+
+    Args:
+        config: The run.
+
+    Raises:
+        UserError: if the data cannot be used.
+    """
+
+    def __init__(self, config: EncoderTraining):
+        self.config, self.words = config, load_words()
+        self.data = _Data()
+        for domain, path in config.data.items():
+            pictures = load_pictures(path, config.image_size)
+            train, held = pictures.split(config.validation_fraction)
+            if not len(train) or not len(held):
+                raise UserError(f"{domain}: {len(pictures)} pictures are too few to keep some back")
+            self.data.offsets.append(len(self.data.labels))
+            self.data.labels += [(domain, name) for name in pictures.label_names]
+            self.data.train.append(train)
+            self.data.held.append(held)
+        if not self.data.labels:
+            raise UserError("the pictures have no labels; give folders with sub-folders, or arrays with labels")
+        mx.random.seed(config.seed)
+        self.network = EncoderNetwork(
+            EncoderConfig(
+                tuple(config.data), config.image_size, tuple(config.widths), config.dimension, self.words.dimension
+            )
+        )
+        self.ema: dict[str, Any] = tree_map(mx.array, self.network.trainable_parameters())
+        self.optimizer = optim.AdamW(learning_rate=0.0, betas=[0.9, 0.99], weight_decay=config.weight_decay)
+        self._order = BatchOrder([len(s) for s in self.data.train], config.batch_size, config.seed)
+        self._loss_and_grad = nn.value_and_grad(self.network, self._loss)
+        every = HELD_OUT_SUBJECTS
+        self._seen = {d: [w for i, w in enumerate(SUBJECTS[d]) if i % every] for d in config.data}
+        self._unseen = {d: [w for i, w in enumerate(SUBJECTS[d]) if not i % every] for d in config.data}
+
+    def run(self) -> Iterator[EncoderEvent]:
+        """Train to the end, yielding an event per step."""
+        c, steps = self.config, math.ceil(self.config.images / self.config.batch_size)
+        for step in range(steps):
+            start = time.perf_counter()
+            losses = self._advance(step, steps)
+            seconds, images = time.perf_counter() - start, (step + 1) * c.batch_size
+            due = step == steps - 1 or images // c.validate_every != (images - c.batch_size) // c.validate_every
+            yield EncoderEvent(images, losses, seconds, self.scores() if due else None)
+
+    def encoder(self) -> Encoder:
+        """The encoder with the averaged weights."""
+        network = EncoderNetwork(self.network._config)
+        network.update(self.ema)
+        return Encoder(network, self.words, {"words_hash": self.words.content_hash})
+
+    def scores(self) -> EncoderScores:
+        """Measure the averaged weights on what was kept back."""
+        encoder, data = self.encoder(), self.data
+        domains = list(self.config.data)
+        captions = encoder.text_embeddings([label_caption(d, name) for d, name in data.labels])
+        embeddings = [encoder.image_embeddings(s.images) for s in data.held]
+        labels = [np.where(s.labels < 0, -1, s.labels + o) for s, o in zip(data.held, data.offsets, strict=True)]
+        e, y = np.concatenate(embeddings), np.concatenate(labels)
+        ranks = (-(e @ captions.T)).argsort(axis=1)[y >= 0] == y[y >= 0, None]
+        truth = np.repeat(np.arange(len(domains)), [len(s) for s in data.held])
+        head = encoder.network.domain
+        logits = np.array(head(mx.array(e)))
+        right = logits.argmax(axis=1) == truth
+        unseen = [(i, domain_caption(d, None, [w])) for i, d in enumerate(domains) for w in self._unseen[d]]
+        text_truth = np.array([i for i, _ in unseen])
+        text_logits = np.array(head(mx.array(encoder.text_embeddings([c for _, c in unseen]))))
+        return EncoderScores(
+            label_top1=float(ranks[:, :1].any(axis=1).mean()),
+            label_top5=float(ranks[:, :5].any(axis=1).mean()),
+            domain={d: float(right[truth == i].mean()) for i, d in enumerate(domains)},
+            words=float((text_logits.argmax(axis=1) == text_truth).mean()),
+            image_temperature=best_temperature(logits, truth),
+            text_temperature=best_temperature(text_logits, text_truth),
+        )
+
+    def _advance(self, step: int, steps: int) -> dict[str, float]:
+        c = self.config
+        (_, parts), grads = self._loss_and_grad(*self._batch(step))
+        grads, _ = optim.clip_grad_norm(grads, 1.0)
+        warm_up = min(1.0, (step + 1) / max(1, steps // 20))
+        self.optimizer.learning_rate = c.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * step / steps))
+        self.optimizer.update(self.network, grads)
+        decay = min(c.ema_decay, (1 + step) / (10 + step))
+        self.ema = tree_map(lambda e, p: e + (1 - decay) * (p - e), self.ema, self.network.trainable_parameters())
+        mx.eval(self.network.parameters(), self.optimizer.state, self.ema, parts)
+        losses = {name: float(value) for name, value in parts.items()}
+        if not math.isfinite(sum(losses.values())):
+            raise UserError(f"the loss became {losses} at step {step}; start again with a smaller task.learning_rate")
+        return losses
+
+    def _batch(self, step: int) -> tuple[mx.array, ...]:
+        """Degraded pictures, their labels (-1: none) and domains, their defects, and the captions of the step."""
+        groups, rows, mirror = self._order(step)
+        rng = np.random.default_rng([self.config.seed, 3, step])
+        sets = [self.data.train[g] for g in groups]
+        images = np.stack(
+            [s.images[r][:, ::-1] if m else s.images[r] for s, r, m in zip(sets, rows, mirror, strict=True)]
+        )
+        labels = np.array([s.labels[r] for s, r in zip(sets, rows, strict=True)])
+        labels = np.where(labels < 0, -1, labels + np.array(self.data.offsets)[groups])
+        pictures, defects = degrade(to_float(images), rng)
+        label_texts = [label_caption(d, name, rng) for d, name in self.data.labels]
+        domain_texts = [
+            domain_caption(d, rng, self._seen[d]) for d in self.config.data for _ in range(SUBJECTS_PER_STEP)
+        ]
+        arrays = (pictures, labels, groups, defects, self.words.text_vectors(label_texts + domain_texts))
+        return tuple(mx.array(a) for a in arrays)
+
+    def _loss(
+        self, pictures: mx.array, labels: mx.array, domains: mx.array, defects: mx.array, vectors: mx.array
+    ) -> tuple[mx.array, dict[str, mx.array]]:
+        net, known = self.network, labels >= 0
+        features = net.features(pictures)
+        e, texts = net.embed_features(features), net.embed_words(vectors)
+        scale = mx.minimum(mx.exp(net.log_scale), 100.0)
+        label_count = len(self.data.labels)
+        similarity = scale * (e @ texts.T)
+        by_label = nn.losses.cross_entropy(similarity[:, :label_count], mx.maximum(labels, 0))
+        # the captions of the picture's own domain against those of the others
+        by_caption = similarity[:, label_count:].reshape(len(e), -1, SUBJECTS_PER_STEP)
+        names = [domain for domain, _ in self.data.labels]
+        order = list(self.config.data)
+        text_domains = mx.array(
+            [order.index(d) for d in names] + [i for i in range(len(order)) for _ in range(SUBJECTS_PER_STEP)]
+        )
+        parts = {
+            "label": (by_label * known).sum() / mx.maximum(known.sum(), 1),
+            "captions": nn.losses.cross_entropy(mx.logsumexp(by_caption, axis=-1), domains, reduction="mean"),
+            "domain": nn.losses.cross_entropy(net.domain(e), domains, reduction="mean"),
+            "words": nn.losses.cross_entropy(net.domain(texts), text_domains, reduction="mean"),
+            "defects": mx.square(net.defects(features) - defects).mean(),
+        }
+        return sum((WEIGHTS[name] * part for name, part in parts.items()), mx.array(0.0)), parts
+
+
+def degrade(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Shift, recolour, blur and add noise to pictures, each by a random amount.
+
+    Args:
+        x: (B, H, W, 3) float32 in [-1, 1].
+        rng: Source of the amounts.
+
+    Returns:
+        The pictures, clipped to [-1, 1], and (B, 2) float32, amount of blur and of noise, in [0, 1]; half of them 0.
+    """
+    B, H, W, _ = x.shape
+    reach = max(1, H // 10)
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    corners = rng.integers(0, 2 * reach + 1, (B, 2))
+    x = np.stack([p[i : i + H, j : j + W] for p, (i, j) in zip(padded, corners, strict=True)])
+    column = (B, 1, 1, 1)
+    mean = x.mean(axis=(1, 2), keepdims=True)
+    x = mean + (x - mean) * rng.uniform(0.8, 1.2, column) + rng.uniform(-0.1, 0.1, column)
+    amounts = rng.random((B, 2)) * (rng.random((B, 2)) < 0.5)
+    a = (0.25 * amounts[:, 0]).reshape(column)
+    for axis in (1, 2):  # [a, 1 - 2a, a] along both axes
+        edge = [(0, 0)] * 4
+        edge[axis] = (1, 1)
+        p = np.pad(x, edge, mode="edge")
+        n = x.shape[axis]
+        x = (1 - 2 * a) * x + a * (p.take(range(n), axis) + p.take(range(2, n + 2), axis))
+    x = x + 0.2 * amounts[:, 1].reshape(column) * rng.standard_normal(x.shape)
+    return np.clip(x, -1, 1).astype(np.float32), amounts.astype(np.float32)
+
+
+def best_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
+    """The divisor of (N, K) logits that makes the (N,) true classes likeliest (Guo et al., 2017)."""
+
+    def loss(temperature: float) -> float:
+        z = logits.astype(np.float64) / temperature
+        return float((np.logaddexp.reduce(z, axis=1) - z[np.arange(len(z)), truth]).mean())
+
+    return float(min(np.geomspace(0.05, 20, 200), key=loss))

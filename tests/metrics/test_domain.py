@@ -1,0 +1,76 @@
+"""The shipped detector on prompts it has never seen, on pictures, and its answers when unsure."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaptive_diffusion.metrics.domain import UNSURE, DomainDetector
+from adaptive_diffusion.models.checkpoint import load_builtin_model
+
+PROMPTS = Path(__file__).with_name("domain_prompts.csv")
+DOMAINS = ("portraits", "landscapes", "abstract", "general")
+
+
+@pytest.fixture(scope="module")
+def detector() -> DomainDetector:
+    return DomainDetector()
+
+
+def test_nine_of_ten_prompts_are_understood_in_every_domain(detector: DomainDetector) -> None:
+    with open(PROMPTS, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["domain"] for row in rows) == dict.fromkeys(DOMAINS, 20)
+    confusion = Counter((row["domain"], detector.from_prompt(row["prompt"]).domain) for row in rows)
+    right = {domain: confusion[domain, domain] for domain in DOMAINS}
+    assert sum(right.values()) >= 72, confusion
+    assert min(right.values()) >= 16, confusion
+
+
+def test_probabilities_add_up_and_the_confidence_is_the_largest(detector: DomainDetector) -> None:
+    found = detector.from_prompt("a lake in the hills")
+    assert sum(found.probabilities.values()) == pytest.approx(1)
+    assert found.confidence == max(found.probabilities.values())
+    assert found.domain == "landscapes"
+
+
+def test_an_unsure_answer_is_general(detector: DomainDetector) -> None:
+    vague = [detector.from_prompt(p) for p in ("it", "something", "very", "hello", "maybe", "again")]
+    unsure = [d for d in vague if d.confidence < UNSURE]
+    assert all(d.domain == "general" for d in unsure)
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "12345", "!?", "of the"])
+def test_a_prompt_without_a_word_gets_a_sentence(detector: DomainDetector, prompt: str) -> None:
+    with pytest.raises(ValueError, match="must contain a word"):
+        detector.from_prompt(prompt)
+
+
+def test_a_label_is_chosen_where_the_prompt_names_one(detector: DomainDetector) -> None:
+    labels = load_builtin_model().metadata["labels"]
+    for prompt, domain, label in [
+        ("a butterfly", "general", "butterfly"),
+        ("an elephant walking", "general", "elephant"),
+        ("a sunrise over the hills", "landscapes", "sunrise"),
+        ("marble surface", "abstract", "marble"),
+    ]:
+        choice = detector.choose(prompt, labels)
+        assert (choice.domain, choice.label) == (domain, label), choice
+        assert choice.label_confidence >= UNSURE
+
+
+def test_a_given_domain_stands(detector: DomainDetector) -> None:
+    choice = detector.choose("a butterfly", load_builtin_model().metadata["labels"], "landscapes")
+    assert choice.domain == "landscapes"
+
+
+def test_only_domains_of_the_model_are_chosen(detector: DomainDetector) -> None:
+    assert detector.choose("a butterfly", {"landscapes": [], "portraits": []}).domain in ("landscapes", "portraits")
+    assert detector.choose("a butterfly", {"cats": ["tabby"]}).domain == "cats"
+
+
+def test_flat_colours_are_no_portraits(detector: DomainDetector) -> None:
+    flat = np.full((4, 32, 32, 3), 0.2, np.float32)
+    assert all(d.domain != "portraits" for d in detector.from_images(flat))

@@ -1,0 +1,125 @@
+"""The encoder's files, features and distances; what the shipped one can do."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from tiny import tiny_encoder
+
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.metrics.encoder import (
+    BUILTIN_ENCODER,
+    Encoder,
+    EncoderConfig,
+    load_builtin_encoder,
+    load_encoder,
+    save_encoder,
+)
+
+RNG = np.random.default_rng(0)
+PICTURES = RNG.uniform(-1, 1, (5, 8, 8, 3)).astype(np.float32)
+
+
+def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    digest = save_encoder(tmp_path / "e.safetensors", encoder.network, {"words_hash": encoder.words.content_hash})
+    loaded = load_encoder(tmp_path / "e.safetensors")
+    assert loaded.content_hash == digest
+    assert loaded.config == encoder.config
+    np.testing.assert_allclose(loaded.features(PICTURES), encoder.features(PICTURES), atol=5e-3)  # float16 in the file
+
+
+def test_other_word_vectors_than_those_it_was_trained_with_are_refused(tmp_path: Path) -> None:
+    save_encoder(tmp_path / "e.safetensors", tiny_encoder().network, {"words_hash": "other"})
+    with pytest.raises(UserError, match="other word vectors"):
+        load_encoder(tmp_path / "e.safetensors")
+
+
+def test_a_diffusion_model_is_no_encoder() -> None:
+    with pytest.raises(UserError, match="task=encoder"):
+        load_encoder(BUILTIN_ENCODER.with_name("model.safetensors"))
+
+
+def test_features_do_not_depend_on_the_batch_a_picture_is_in() -> None:
+    encoder = tiny_encoder()
+    one_by_one = np.concatenate([encoder.features(p[None]) for p in PICTURES])
+    np.testing.assert_allclose(encoder.features(PICTURES, batch_size=2), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+def test_bytes_and_floats_are_the_same_pictures() -> None:
+    pixels = RNG.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    encoder = tiny_encoder()
+    np.testing.assert_array_equal(encoder.features(pixels), encoder.features(pixels / np.float32(127.5) - 1))
+
+
+def test_pictures_of_another_size_are_resized() -> None:
+    larger = np.repeat(np.repeat(PICTURES, 2, axis=1), 2, axis=2)
+    assert tiny_encoder().features(larger).shape == (5, 4)
+
+
+def test_embeddings_are_unit_vectors_and_scores_lie_between_minus_and_plus_100() -> None:
+    encoder = tiny_encoder()
+    for e in (encoder.image_embeddings(PICTURES), encoder.text_embeddings(["a cat", "the sea"])):
+        np.testing.assert_allclose(np.linalg.norm(e, axis=1), 1, atol=1e-3)
+    assert np.abs(encoder.scores(PICTURES, "a cat")).max() <= 100
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [("a cat", "list"), ([], "none"), (["", "a cat"], "contain a word"), (["123"], "contain a word")],
+)
+def test_unfit_captions_get_a_sentence(captions, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_encoder().text_embeddings(captions)
+
+
+def test_the_perceptual_distance_is_symmetric_and_zero_for_equal_pictures() -> None:
+    encoder, other = tiny_encoder(), PICTURES[::-1].copy()
+    assert encoder.perceptual_distances(PICTURES, PICTURES).max() == pytest.approx(0, abs=1e-6)
+    forth, back = encoder.perceptual_distances(PICTURES, other), encoder.perceptual_distances(other, PICTURES)
+    np.testing.assert_allclose(forth, back, rtol=1e-5)
+    assert forth.max() > 0.01
+
+
+def test_the_perceptual_distance_is_its_definition() -> None:
+    encoder = tiny_encoder()
+    a, b = PICTURES[:1], PICTURES[1:2]
+    total = 0.0
+    pairs = zip(encoder.network.stages(mx.array(a)), encoder.network.stages(mx.array(b)), strict=True)
+    for u, v in ((np.array(u), np.array(v)) for u, v in pairs):
+        unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (u, v)]
+        total += ((unit[0] - unit[1]) ** 2).sum(axis=-1).mean()
+    assert encoder.perceptual_distances(a, b)[0] == pytest.approx(total, rel=1e-3)
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="same number of pictures"):
+        tiny_encoder().perceptual_distances(PICTURES, PICTURES[:2])
+
+
+def test_an_impossible_architecture_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of 8"):
+        EncoderConfig(("a", "b"), image_size=12, widths=(4, 4, 4))
+
+
+def test_the_shipped_files_are_small_enough() -> None:
+    encoder = load_builtin_encoder()
+    words = BUILTIN_ENCODER.with_name("words.safetensors")
+    assert BUILTIN_ENCODER.stat().st_size + words.stat().st_size <= 8e6
+    assert isinstance(encoder, Encoder)
+
+
+def test_the_shipped_features_see_blur_and_noise() -> None:
+    encoder = load_builtin_encoder()
+    side = encoder.config.image_size
+    coarse = RNG.uniform(-0.8, 0.8, (16, side // 4, side // 4, 3)).astype(np.float32)
+    sharp = np.repeat(np.repeat(coarse, 4, axis=1), 4, axis=2)
+    blurred = (sharp + np.roll(sharp, 1, 1) + np.roll(sharp, 1, 2) + np.roll(sharp, (1, 1), (1, 2))) / 4
+    noisy = np.clip(sharp + 0.15 * RNG.standard_normal(sharp.shape), -1, 1).astype(np.float32)
+    blur, noise = (
+        np.array(encoder.network.defects(mx.array(encoder.features(x)))).mean(axis=0) for x in (blurred, noisy)
+    )
+    clean = np.array(encoder.network.defects(mx.array(encoder.features(sharp)))).mean(axis=0)
+    assert blur[0] > clean[0]
+    assert noise[1] > clean[1] + 0.2

@@ -1,0 +1,127 @@
+"""The facade measures what the library functions measure, under the right names, with sample sizes and caveats."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_encoder
+
+from adaptive_diffusion.build.references import stale_reference, write_reference
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.metrics.frechet import frechet_distance
+from adaptive_diffusion.metrics.quality import (
+    EncoderMetrics,
+    Measurement,
+    NoMetrics,
+    StandardMetrics,
+    as_metrics,
+    set_distances,
+)
+from adaptive_diffusion.metrics.reference import load_reference
+from adaptive_diffusion.metrics.statistics import FeatureStatistics
+
+RNG = np.random.default_rng(0)
+REAL = RNG.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
+DRAWN = RNG.uniform(-1, 1, (20, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def references(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "real.npz", images=REAL)
+    write_reference("landscapes", tmp_path / "real.npz", tiny_encoder(), tmp_path / "references")
+    return tmp_path / "references"
+
+
+def measured(metrics, **options) -> dict[str, Measurement]:
+    options = {"domain": "landscapes", "caption": "the sea", **options}
+    return {m.name: m for m in metrics.measure(DRAWN, **options)}
+
+
+def test_the_encoders_numbers_carry_its_name_and_the_sample_size(references: Path) -> None:
+    found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)))
+    assert set(found) == {"fd_encoder", "kid_encoder", "clip_encoder", "domain_agreement"}
+    assert {m.n for m in found.values()} == {20}
+
+
+def test_the_distance_to_the_reference_is_the_distance_to_its_pictures(references: Path) -> None:
+    encoder = tiny_encoder()
+    found = measured(EncoderMetrics(encoder=encoder, references=str(references)))
+    expected = frechet_distance(encoder.features(DRAWN), encoder.features(REAL))
+    assert found["fd_encoder"].value == pytest.approx(expected, rel=1e-6)
+
+
+def test_too_few_pictures_are_flagged_and_not_hidden(references: Path) -> None:
+    metrics = EncoderMetrics(encoder=tiny_encoder(), references=str(references))
+    assert measured(metrics)["fd_encoder"].caveat is None  # 20 >= 4 x 4
+    few = {m.name: m for m in metrics.measure(DRAWN[:10], domain="landscapes", caption="the sea")}
+    assert "not meaningful" in str(few["fd_encoder"])
+    assert "n = 10" in str(few["fd_encoder"])
+
+
+def test_one_picture_has_no_distance_between_sets_but_a_score(references: Path) -> None:
+    metrics = EncoderMetrics(encoder=tiny_encoder(), references=str(references))
+    names = [m.name for m in metrics.measure(DRAWN[:1], domain="landscapes", caption="the sea")]
+    assert names == ["clip_encoder", "domain_agreement"]
+
+
+def test_a_domain_of_ones_own_has_no_distance_to_a_reference(references: Path) -> None:
+    found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)), domain="cats")
+    assert set(found) == {"clip_encoder"}
+
+
+def test_converged_pictures_add_the_paired_distance(references: Path) -> None:
+    metrics = EncoderMetrics(converged=True, encoder=tiny_encoder(), references=str(references))
+    found = measured(metrics, converged=DRAWN)
+    assert found["perceptual_encoder"].value == pytest.approx(0, abs=1e-6)
+    assert measured(metrics, converged=DRAWN[::-1].copy())["perceptual_encoder"].value > 0.01
+
+
+def test_statistics_of_another_encoder_are_refused(references: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_encoder()
+    assert stale_reference("landscapes", encoder, references) is None
+    monkeypatch.setitem(encoder.metadata, "content_hash", "retrained")
+    with pytest.raises(UserError, match="make them again"):
+        load_reference("landscapes", encoder, references)
+    assert "make them again" in str(stale_reference("landscapes", encoder, references))
+    assert stale_reference("portraits", encoder, references) == "missing"
+
+
+def test_an_unknown_domain_gets_a_sentence_with_the_known_ones(references: Path) -> None:
+    with pytest.raises(UserError, match=r"'cats'; there are those of landscapes$"):
+        load_reference("cats", tiny_encoder(), references)
+
+
+def test_only_the_published_inception_is_called_fid() -> None:
+    features, real = RNG.normal(size=(30, 4)), RNG.normal(size=(40, 4))
+    for kind, names in [("fid", ["fid", "kid"]), ("fd_inception", ["fd_inception", "fd_inception_kernel"])]:
+        assert [m.name for m in set_distances(kind, features, tiny_encoder(), real, None)] == names
+
+
+def test_bare_statistics_give_no_kernel_distance() -> None:
+    encoder = tiny_encoder()
+    real = FeatureStatistics.from_features(RNG.normal(size=(40, 4)), encoder.name, encoder.content_hash)
+    assert [m.name for m in set_distances("fid", RNG.normal(size=(30, 4)), encoder, real, None)] == ["fid"]
+
+
+def test_missing_weights_and_references_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"metrics\.reference=.*does not exist; give"):
+        StandardMetrics(reference=str(tmp_path / "nothing"))
+    monkeypatch.setenv("ADAPTIVE_DIFFUSION_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with pytest.raises(UserError, match=r"InceptionV3 weights of FID were not found.*download it from"):
+        StandardMetrics(reference=str(tmp_path))
+
+
+def test_none_measures_nothing() -> None:
+    assert measured(NoMetrics()) == {}
+
+
+def test_metrics_of_a_run_have_the_sample_size_beside_them() -> None:
+    found = as_metrics([Measurement("fd_encoder", 1.5, 20), Measurement("clip_encoder", 30.0, 20, 2.0)])
+    assert found == {
+        "quality/fd_encoder": 1.5,
+        "quality/fd_encoder_n": 20,
+        "quality/clip_encoder": 30.0,
+        "quality/clip_encoder_n": 20,
+        "quality/clip_encoder_std": 2.0,
+    }

@@ -1,0 +1,98 @@
+"""The shipped word vectors: how text becomes tokens, and that they carry meaning."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from adaptive_diffusion.build.words import reduce, select
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.metrics.words import BUILTIN_WORDS, load_words, save_words
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("The old Fisherman", ["the", "old", "fisherman"]),
+        ("a café, a crêpe-stand!", ["a", "cafe", "a", "cr", "##ep", "##e", "stand"]),
+        ("trilobites", ["trilobite"]),  # a word of the labels, and an ending
+        ("the artist's studio", ["the", "artist", "studio"]),
+        ("zoologies", ["zoology"]),
+        ("headshot", ["heads", "##hot"]),
+        ("3 apples, 12 kg", ["apples", "kg"]),
+        ("", []),
+        ("123 !?", []),
+    ],
+)
+def test_text_becomes_known_words_stems_or_pieces(text: str, tokens: list[str]) -> None:
+    assert load_words().tokens(text) == tokens
+
+
+@pytest.mark.parametrize(
+    ("word", "near", "far"),
+    [
+        ("sunset", "sunrise", "leather"),
+        ("fisherman", "sailor", "marble"),
+        ("senator", "politician", "banana"),
+        ("brick", "concrete", "smile"),
+        ("guitar", "violin", "glacier"),
+        ("forest", "woods", "telephone"),
+    ],
+)
+def test_words_of_one_kind_are_closer_than_others(word: str, near: str, far: str) -> None:
+    a, b, c = load_words().text_vectors([word, near, far])
+    assert a @ b > a @ c + 0.1
+
+
+def test_common_words_hardly_count() -> None:
+    plain, wordy = load_words().text_vectors(["mountain lake", "there is a mountain and there is the lake"])
+    assert plain @ wordy > 0.9
+
+
+def test_texts_are_unit_vectors_and_do_not_depend_on_their_company() -> None:
+    words = load_words()
+    together = words.text_vectors(["a cat", "the sea"])
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(together[1], words.text_vectors(["the sea"])[0])
+
+
+def test_the_shipped_table_fits_its_budget_and_names_its_source() -> None:
+    assert BUILTIN_WORDS.stat().st_size <= 2e6
+    assert load_words().metadata["licence"] == "Apache-2.0"
+    assert "MiniLM" in load_words().metadata["source"]
+
+
+def test_a_table_comes_back_up_to_eight_bits(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 5))
+    save_words(tmp_path / "w.safetensors", ["cat", "dog", "##s"], vectors, {"source": "made up"})
+    words = load_words(tmp_path / "w.safetensors")
+    assert words.tokens("cats dogs") == ["cat", "dog"]
+    expected = vectors[0] / np.linalg.norm(vectors[0])
+    np.testing.assert_allclose(words.text_vectors(["cat"])[0], expected, atol=0.02)
+
+
+def test_a_changed_or_foreign_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are no word vectors"):
+        load_words(tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match="holds no word vectors"):
+        load_words(BUILTIN_WORDS.with_name("model.safetensors"))
+    tensors, header = mx.load(str(BUILTIN_WORDS), return_metadata=True)
+    tensors["scales"] = tensors["scales"] * 2
+    mx.save_safetensors(str(tmp_path / "changed.safetensors"), tensors, header)
+    with pytest.raises(UserError, match="changed after it was written"):
+        load_words(tmp_path / "changed.safetensors")
+
+
+def test_the_vocabulary_keeps_words_and_pieces_and_counts_by_rank() -> None:
+    tokens, frequencies = select(["[PAD]", "##ing", "the", "b", "cat", "über", "1999"])
+    assert tokens == ["the", "cat", "##ing", "b"]
+    assert frequencies[0] == 2 * frequencies[1]
+
+
+def test_reduction_keeps_what_lies_in_the_first_components() -> None:
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 6))
+    reduced = reduce(plane, 2)
+    centred = plane - plane.mean(axis=0)
+    np.testing.assert_allclose(reduced @ reduced.T, centred @ centred.T, atol=1e-8)

@@ -1,0 +1,41 @@
+"""A prompt chooses domain and label; whatever contradicts it gets a sentence."""
+
+from pathlib import Path
+
+import pytest
+from tiny import configuration, tiny_model
+
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from adaptive_diffusion.prompts import follow_prompt
+
+
+def test_a_prompt_fills_in_domain_and_label(tmp_path: Path) -> None:
+    cfg, choice = follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly"), tiny_model())
+    assert choice is not None
+    assert (cfg.domain.name, cfg.label) == ("general", "butterfly")
+    assert (choice.domain, choice.label) == ("general", "butterfly")
+
+
+def test_without_a_prompt_nothing_changes(tmp_path: Path) -> None:
+    cfg = configuration("sample", tmp_path)
+    assert follow_prompt(cfg, tiny_model()) == (cfg, None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prompt=''"], "prompt: .*"),
+        (["prompt='123'"], "prompt: .*"),
+        (["prompt=a butterfly", "label=apple"], "both given"),
+    ],
+)
+def test_unfit_prompts_get_a_sentence(overrides: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        follow_prompt(configuration("sample", tmp_path, *overrides), tiny_model())
+
+
+def test_a_model_without_classes_takes_no_prompt(tmp_path: Path) -> None:
+    model = SimpleUNet(UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=()))
+    with pytest.raises(UserError, match="trained without classes"):
+        follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly"), model)
