@@ -54,7 +54,7 @@ def train_encoder(cfg: DictConfig) -> float:
         assert scores is not None
         known = {"words_hash": trainer.words.content_hash, "images_seen": c.images, **asdict(scores)}
         known["training"] = {k: v for k, v in asdict(c).items() if k != "data"}
-        save_encoder(cfg.output, trainer.encoder().network, known)
+        save_encoder(cfg.output, trainer.finish().network, known)
         figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(cfg.paths.run)
     log.info("%-11s%s", "saved", cfg.output)
@@ -70,7 +70,5 @@ def flat(scores: EncoderScores) -> dict[str, float]:
 def summary(scores: EncoderScores) -> str:
     """The scores in one line."""
     domains = ", ".join(f"{d} {share:.1%}" for d, share in scores.domain.items())
-    return (
-        f"label {scores.label_top1:.1%} (top 5 {scores.label_top5:.1%}), domain {domains}, "
-        f"captions with unseen subjects {scores.words:.1%}"
-    )
+    label = f"label {scores.label_top1:.1%} (top 5 {scores.label_top5:.1%})"
+    return f"{label}, domain {domains}, error of the defects {scores.defects:.3f}"

@@ -45,7 +45,6 @@ def test_it_tells_domains_and_labels_apart_that_are_easy_to_tell(data: dict[str,
     assert last.scores is not None
     assert min(last.scores.domain.values()) == 1.0
     assert last.scores.label_top1 > 0.9  # chance is 0.25
-    assert last.scores.words > 0.8  # captions with subjects that were never shown; chance is 0.5
 
 
 def test_the_same_seed_trains_the_same_encoder(data: dict[str, str]) -> None:

@@ -88,15 +88,14 @@ def label_caption(domain: str, label: str, rng: np.random.Generator | None = Non
     return _fill(LABEL_TEMPLATES.get(domain, LABEL_TEMPLATES["general"]), domain, label, rng)
 
 
-def domain_caption(domain: str, rng: np.random.Generator | None = None, subjects: Sequence[str] | None = None) -> str:
+def domain_caption(domain: str, rng: np.random.Generator | None = None) -> str:
     """A caption of a domain, e.g. "portraits" -> "a portrait of a man".
 
     Args:
         domain: One of `SUBJECTS`.
         rng: Chooses wording and subject; None: the first ones.
-        subjects: Words to choose from; None: all of the domain.
     """
-    return _fill(DOMAIN_TEMPLATES[domain], domain, "", rng, subjects)
+    return _fill(DOMAIN_TEMPLATES[domain], domain, "", rng)
 
 
 def plain_caption(domain: str, label: str | None) -> str:
@@ -106,14 +105,8 @@ def plain_caption(domain: str, label: str | None) -> str:
     return PLAIN_CAPTIONS.get(domain, f"a photograph of {domain}")
 
 
-def _fill(
-    templates: Sequence[str],
-    domain: str,
-    label: str,
-    rng: np.random.Generator | None,
-    subjects: Sequence[str] | None = None,
-) -> str:
-    subjects = subjects or SUBJECTS.get(domain, ("thing",))
+def _fill(templates: Sequence[str], domain: str, label: str, rng: np.random.Generator | None) -> str:
+    subjects = SUBJECTS.get(domain, ("thing",))
     template = templates[0] if rng is None else templates[int(rng.integers(len(templates)))]
     subject = subjects[0] if rng is None else subjects[int(rng.integers(len(subjects)))]
     return template.format(label, subject=subject)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .captions import label_caption
 from .encoder import Encoder, load_builtin_encoder
+from .words import WordVectors
 
 UNSURE = 0.5  # confidence below which the answer is `general`
-LABEL_SCALE = 20.0  # sharpness of the choice among labels
+CLOSE = 0.75  # cosine of word vectors from which on a phrase of a prompt names a label
+_LONGEST = 3  # words of a phrase
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Choice:
     Attributes:
         domain: The domain.
         domain_confidence: Its calibrated probability, in [0, 1].
-        label: A label of the domain, or None where no label is at least `UNSURE` likely.
-        label_confidence: Share of the likeliest label among those of its domain, in [0, 1]; 0 without labels.
+        label: The label of the domain that a phrase of the prompt names, or None where none is close.
+        label_confidence: Cosine of the word vectors of the closest label and phrase, 1 for the same words; 0 without
+            labels.
     """
 
     domain: str
@@ -49,7 +52,7 @@ class Choice:
 
 
 class DomainDetector:
-    """Tells domains by the encoder's domain head, which pictures and captions share.
+    """Tells domains by the encoder's heads for pictures and for prompts.
 
     Args:
         encoder: The encoder; None: the one that ships with the project.
@@ -64,7 +67,8 @@ class DomainDetector:
         Raises:
             ValueError: for unfit pictures, see `pictures.check_pictures`.
         """
-        return self._detect(self.encoder.image_embeddings(images), "image_temperature")
+        logits = self.encoder.network.domain(mx.array(self.encoder.image_embeddings(images)))
+        return self._detect(np.array(logits, np.float64) / self.encoder.metadata.get("image_temperature", 1.0))
 
     def from_prompt(self, prompt: str) -> Detection:
         """The domain that a prompt asks for.
@@ -72,7 +76,8 @@ class DomainDetector:
         Raises:
             ValueError: for a prompt without a word.
         """
-        return self._detect(self.encoder.text_embeddings([prompt]), "text_temperature")[0]
+        vectors = self.encoder.words.text_vectors([prompt])
+        return self._detect(np.array(self.encoder.network.prompt_domain(mx.array(vectors)), np.float64))[0]
 
     def choose(self, prompt: str, labels: Mapping[str, Sequence[str]], domain: str | None = None) -> Choice:
         """Domain and label that a prompt asks for.
@@ -94,17 +99,15 @@ class DomainDetector:
         names = list(labels.get(domain, ()))
         if not names:
             return Choice(domain, confidence, None, 0.0)
-        captions = self.encoder.text_embeddings([label_caption(domain, name) for name in names])
-        z = LABEL_SCALE * captions @ self.encoder.text_embeddings([prompt])[0]
-        shares = np.exp(z - np.logaddexp.reduce(z))
-        best = int(shares.argmax())
-        label = names[best] if shares[best] >= UNSURE else None
-        return Choice(domain, confidence, label, float(shares[best]))
+        words = self.encoder.words
+        closeness = (words.text_vectors(_phrases(prompt, words)) @ words.text_vectors(names).T).max(axis=0)
+        best = int(closeness.argmax())
+        label = names[best] if closeness[best] >= CLOSE else None
+        return Choice(domain, confidence, label, float(closeness[best]))
 
-    def _detect(self, embeddings: np.ndarray, temperature: str) -> list[Detection]:
-        head, domains = self.encoder.network.domain, self.encoder.config.domains
-        z = np.array(head(mx.array(embeddings)), np.float64) / self.encoder.metadata.get(temperature, 1.0)
-        shares = np.exp(z - np.logaddexp.reduce(z, axis=1, keepdims=True))
+    def _detect(self, logits: np.ndarray) -> list[Detection]:
+        domains = self.encoder.config.domains
+        shares = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
         found = []
         for row in shares:
             best = int(row.argmax())
@@ -112,3 +115,10 @@ class DomainDetector:
             domain = domains[best] if sure else "general"
             found.append(Detection(domain, float(row[best]), dict(zip(domains, map(float, row), strict=True))))
         return found
+
+
+def _phrases(prompt: str, words: WordVectors) -> list[str]:
+    """All runs of one to three words of a prompt that mean something; the whole prompt if none does."""
+    found = re.findall(r"[^\W\d_]+", prompt)
+    runs = [found[i : i + n] for n in range(1, _LONGEST + 1) for i in range(len(found) - n + 1)]
+    return [" ".join(run) for run in runs if words.has_meaning(" ".join(run))] or [prompt]

@@ -27,6 +27,8 @@ from .words import WordVectors, load_words
 
 FORMAT = "adaptive-diffusion/encoder/1"
 BUILTIN_ENCODER = Path(__file__).parent.parent / "assets" / "encoder.safetensors"
+DEFECTS = 2  # so many of the features are trained to be the amounts of blur and of noise
+DEFECT_SCALE = 8.0  # times this, which makes them weigh as much as the others in a distance
 _UNIT_EPS = 1e-6
 
 
@@ -51,6 +53,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("domains", "widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.dimension <= DEFECTS:
+            raise ValueError(f"dimension must be more than {DEFECTS}, got {self.dimension}")
         if not self.widths or self.image_size % 2 ** len(self.widths):
             raise ValueError(
                 f"image_size must be a multiple of {2 ** len(self.widths)} for {len(self.widths)} widths, "
@@ -91,7 +95,7 @@ class EncoderNetwork(nn.Module):
         self.to_shared = nn.Linear(config.dimension, config.dimension)
         self.words_to_shared = nn.Linear(config.word_dimension, config.dimension)
         self.domain = nn.Linear(config.dimension, len(config.domains))
-        self.defects = nn.Linear(config.dimension, 2)  # only trained with: it makes the features see blur and noise
+        self.prompt_domain = nn.Linear(config.word_dimension, len(config.domains))  # see `prompt_head`
         self.log_scale = mx.array(math.log(10.0))
 
     def stages(self, x: mx.array) -> list[mx.array]:
@@ -110,6 +114,10 @@ class EncoderNetwork(nn.Module):
         mean = last.mean(axis=(1, 2))
         spread = mx.sqrt(mx.square(last - mean[:, None, None]).mean(axis=(1, 2)) + 1e-6)
         return self.to_features(mx.concatenate([mean, spread], axis=-1))
+
+    def defects(self, features: mx.array) -> mx.array:
+        """(B, dimension) features -> (B, 2) estimated amounts of blur and noise, about [0, 1]; see `degrade`."""
+        return features[:, :DEFECTS] / DEFECT_SCALE
 
     def embed_features(self, features: mx.array) -> mx.array:
         """(B, dimension) features -> unit vectors of the shared space."""

@@ -1,8 +1,8 @@
 """Training of the encoder: pictures are drawn to the captions of their labels and domains, in minutes on a CPU.
 
 Three things are learned at once. A picture chooses the caption of its label among those of all labels, which is CLIP's
-contrastive loss without its false negatives; a picture and a caption tell their domain; and the features tell how much
-a picture was blurred and how much noise was added to it, so that a Frechet distance on them sees both.
+contrastive loss without its false negatives; a picture and a caption tell their domain; and two of the features are how
+much a picture was blurred and how much noise was added to it, so that a Frechet distance on them sees both.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ..data import BatchOrder, PictureSet, load_pictures, to_float
 from ..errors import UserError
 from .captions import SUBJECTS, domain_caption, label_caption
 from .encoder import Encoder, EncoderConfig, EncoderNetwork
-from .words import load_words
+from .prompt_head import fit_prompt_head
+from .words import WordVectors, load_words
 
 SUBJECTS_PER_STEP = 16  # captions of each domain in a training step
-HELD_OUT_SUBJECTS = 5  # every fifth subject is kept back, to calibrate the detector on captions with unseen words
-WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5, "defects": 0.5}  # of the losses
+WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5, "defects": 10.0}  # of the losses
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,15 @@ class EncoderScores:
         label_top1: Pictures whose label's caption is the nearest of all labels'.
         label_top5: Among the five nearest.
         domain: Accuracy on the pictures of each domain.
-        words: Accuracy of the domain on captions with unseen subjects.
+        defects: Root mean square error of the estimated amounts of blur and noise.
         image_temperature: Divisor of the domain logits of pictures that calibrates their confidence.
-        text_temperature: Likewise of captions.
     """
 
     label_top1: float
     label_top5: float
     domain: dict[str, float]
-    words: float
+    defects: float
     image_temperature: float
-    text_temperature: float
 
 
 @dataclass(frozen=True)
@@ -148,9 +146,6 @@ class EncoderTrainer:
         self.optimizer = optim.AdamW(learning_rate=0.0, betas=[0.9, 0.99], weight_decay=config.weight_decay)
         self._order = BatchOrder([len(s) for s in self.data.train], config.batch_size, config.seed)
         self._loss_and_grad = nn.value_and_grad(self.network, self._loss)
-        every = HELD_OUT_SUBJECTS
-        self._seen = {d: [w for i, w in enumerate(SUBJECTS[d]) if i % every] for d in config.data}
-        self._unseen = {d: [w for i, w in enumerate(SUBJECTS[d]) if not i % every] for d in config.data}
 
     def run(self) -> Iterator[EncoderEvent]:
         """Train to the end, yielding an event per step."""
@@ -163,10 +158,19 @@ class EncoderTrainer:
             yield EncoderEvent(images, losses, seconds, self.scores() if due else None)
 
     def encoder(self) -> Encoder:
-        """The encoder with the averaged weights."""
+        """The encoder with the averaged weights; `finish` gives it its head for prompts."""
         network = EncoderNetwork(self.network._config)
         network.update(self.ema)
         return Encoder(network, self.words, {"words_hash": self.words.content_hash})
+
+    def finish(self) -> Encoder:
+        """The encoder with its head for prompts, which is fitted when the rest is trained; it does not depend on it."""
+        encoder = self.encoder()
+        labels: dict[str, list[str]] = {domain: [] for domain in self.config.data}
+        for domain, name in self.data.labels:
+            labels[domain].append(name)
+        fit_into(encoder.network, self.words, labels, self.config.seed)
+        return encoder
 
     def scores(self) -> EncoderScores:
         """Measure the averaged weights on what was kept back."""
@@ -181,17 +185,19 @@ class EncoderTrainer:
         head = encoder.network.domain
         logits = np.array(head(mx.array(e)))
         right = logits.argmax(axis=1) == truth
-        unseen = [(i, domain_caption(d, None, [w])) for i, d in enumerate(domains) for w in self._unseen[d]]
-        text_truth = np.array([i for i, _ in unseen])
-        text_logits = np.array(head(mx.array(encoder.text_embeddings([c for _, c in unseen]))))
         return EncoderScores(
             label_top1=float(ranks[:, :1].any(axis=1).mean()),
             label_top5=float(ranks[:, :5].any(axis=1).mean()),
             domain={d: float(right[truth == i].mean()) for i, d in enumerate(domains)},
-            words=float((text_logits.argmax(axis=1) == text_truth).mean()),
+            defects=self._defect_error(encoder),
             image_temperature=best_temperature(logits, truth),
-            text_temperature=best_temperature(text_logits, text_truth),
         )
+
+    def _defect_error(self, encoder: Encoder) -> float:
+        images = np.concatenate([s.images[:256] for s in self.data.held])
+        pictures, amounts = degrade(to_float(images), np.random.default_rng(0))
+        found = np.array(encoder.network.defects(mx.array(encoder.features(pictures))))
+        return float(np.sqrt(np.mean((found - amounts) ** 2)))
 
     def _advance(self, step: int, steps: int) -> dict[str, float]:
         c = self.config
@@ -220,9 +226,7 @@ class EncoderTrainer:
         labels = np.where(labels < 0, -1, labels + np.array(self.data.offsets)[groups])
         pictures, defects = degrade(to_float(images), rng)
         label_texts = [label_caption(d, name, rng) for d, name in self.data.labels]
-        domain_texts = [
-            domain_caption(d, rng, self._seen[d]) for d in self.config.data for _ in range(SUBJECTS_PER_STEP)
-        ]
+        domain_texts = [domain_caption(d, rng) for d in self.config.data for _ in range(SUBJECTS_PER_STEP)]
         arrays = (pictures, labels, groups, defects, self.words.text_vectors(label_texts + domain_texts))
         return tuple(mx.array(a) for a in arrays)
 
@@ -253,6 +257,12 @@ class EncoderTrainer:
         return sum((WEIGHTS[name] * part for name, part in parts.items()), mx.array(0.0)), parts
 
 
+def fit_into(network: EncoderNetwork, words: WordVectors, labels: dict[str, list[str]], seed: int) -> None:
+    """Fit the head for prompts and put it into a network; `labels` has a list for each of its domains."""
+    weight, bias = fit_prompt_head(words, network._config.domains, labels, seed)
+    network.prompt_domain.weight, network.prompt_domain.bias = (mx.array(v.astype(np.float32)) for v in (weight, bias))
+
+
 def degrade(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Shift, recolour, blur and add noise to pictures, each by a random amount.
 
@@ -271,7 +281,7 @@ def degrade(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     column = (B, 1, 1, 1)
     mean = x.mean(axis=(1, 2), keepdims=True)
     x = mean + (x - mean) * rng.uniform(0.8, 1.2, column) + rng.uniform(-0.1, 0.1, column)
-    amounts = rng.random((B, 2)) * (rng.random((B, 2)) < 0.5)
+    amounts = rng.random((B, 2)) ** 2 * (rng.random((B, 2)) < 0.5)  # small ones are the harder to see
     a = (0.25 * amounts[:, 0]).reshape(column)
     for axis in (1, 2):  # [a, 1 - 2a, a] along both axes
         edge = [(0, 0)] * 4

@@ -20,7 +20,17 @@ from ..files import atomic_path, read_tensors
 FORMAT = "adaptive-diffusion/words/1"
 BUILTIN_WORDS = Path(__file__).parent.parent / "assets" / "words.safetensors"
 # endings that are taken off an unknown word, and what takes their place
-_INFLECTIONS = (("ies", "y"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"))
+_INFLECTIONS = (
+    ("", "s"),
+    ("ies", "y"),
+    ("es", ""),
+    ("s", ""),
+    ("ied", "y"),
+    ("ed", ""),
+    ("ed", "e"),
+    ("ing", ""),
+    ("ing", "e"),
+)
 
 
 class WordVectors:
@@ -61,9 +71,16 @@ class WordVectors:
         """
         return np.stack([self._text_vector(text) for text in texts])
 
-    def _text_vector(self, text: str) -> np.ndarray:
+    def has_meaning(self, text: str) -> bool:
+        """Whether a text has a vector: whether there is a word in it, other than such as "the"."""
+        return bool(self._total(text).any())
+
+    def _total(self, text: str) -> np.ndarray:
         rows = [self._index[token] for token in self.tokens(text)]
-        total = (self._vectors[rows].sum(axis=0, dtype=np.int64) * self._scales).astype(np.float32)
+        return np.asarray(self._vectors[rows].sum(axis=0, dtype=np.int64) * self._scales, np.float32)
+
+    def _text_vector(self, text: str) -> np.ndarray:
+        total = self._total(text)
         length = float(np.linalg.norm(total))
         if not length:
             raise ValueError(
