@@ -98,7 +98,7 @@ def mlflow_database(folder: Path) -> Path:
 
 @functools.cache
 def tiny_encoder() -> Encoder:
-    """An untrained encoder of 8x8 pictures with features of width 4, and the shipped word vectors."""
+    """An untrained encoder of 8x8 pictures with learned features of width 4, and the shipped word vectors."""
     mx.random.seed(0)
     words = load_words()
     config = EncoderConfig(tuple(LABELS), image_size=8, widths=(6, 8), dimension=4, word_dimension=words.dimension)

@@ -34,6 +34,7 @@ class Sample:
     grid: Any = MISSING
     sampler: Any = MISSING
     metrics: Any = MISSING
+    benchmark: Any = None
     tracking: Any = MISSING
     paths: Paths = MISSING
     num_samples: int = MISSING
@@ -194,6 +195,15 @@ class DPMSolver(SpacedScheduler):
 
 
 @dataclass
+class Benchmark:
+    """`benchmark=default`"""
+
+    seed_blocks: int = MISSING
+    tolerance: float = MISSING
+    baseline: str | None = MISSING
+
+
+@dataclass
 class PowerGrid(Part):
     """`grid=uniform` and `grid=quadratic`"""
 
@@ -298,6 +308,7 @@ SCHEMAS: dict[str, type] = {
     "scheduler/ddpm": DDPM,
     "scheduler/ddim": DDIM,
     "scheduler/dpm_solver": DPMSolver,
+    "benchmark/default": Benchmark,
     "grid/own": Part,
     "grid/uniform": PowerGrid,
     "grid/quadratic": PowerGrid,

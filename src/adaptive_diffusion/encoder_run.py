@@ -70,5 +70,4 @@ def flat(scores: EncoderScores) -> dict[str, float]:
 def summary(scores: EncoderScores) -> str:
     """The scores in one line."""
     domains = ", ".join(f"{d} {share:.1%}" for d, share in scores.domain.items())
-    label = f"label {scores.label_top1:.1%} (top 5 {scores.label_top5:.1%})"
-    return f"{label}, domain {domains}, error of the defects {scores.defects:.3f}"
+    return f"label {scores.label_top1:.1%} (top 5 {scores.label_top5:.1%}), domain {domains}"

@@ -20,6 +20,7 @@ from .metrics.quality import PictureMetrics
 from .models.guidance import GuidedDenoiser
 from .models.unet import SimpleUNet
 from .prompts import follow_prompt
+from .sampling.batches import conditions
 from .sampling.standard import StandardSampler
 from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
@@ -58,7 +59,7 @@ class Parts:
 
     def conditions(self, batch_size: int) -> mx.array | None:
         """(batch_size, K) class ids for a batch, or None."""
-        return mx.array([self.condition] * batch_size, dtype=mx.int32) if self.condition else None
+        return conditions(self.condition, batch_size)
 
     @property
     def schedule(self) -> NoiseSchedule:

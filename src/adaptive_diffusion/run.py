@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from . import __version__, figures
 from .cli import in_sweep, job
+from .converged import converged_pictures
 from .data import resize, to_uint8
 from .errors import UserError
 from .metrics.captions import plain_caption
@@ -27,6 +28,7 @@ from .metrics.quality import Measurement, as_metrics
 from .parts import Parts, prepare
 from .provenance import choices, fingerprint, git_state, parameters
 from .rng import image_keys, normal
+from .sampling.batches import draw_batches
 from .types import SampleResult, StepTrace
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,10 @@ def sample(cfg: DictConfig) -> float:
         UserError: for a value that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
+    if cfg.benchmark is not None:
+        from .benchmark_run import measure as measure_cell
+
+        return measure_cell(cfg)
     parts = prepare(cfg)
     cfg, tracker, folder = parts.cfg, parts.tracker, Path(cfg.paths.run)
     identity = fingerprint(cfg, model=parts.model.metadata.get("content_hash", ""), version=__version__)
@@ -91,13 +97,19 @@ def train(cfg: DictConfig) -> float:
 def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> list[SampleResult]:
     """Draw the pictures in batches; picture i is the same whatever the batch size."""
     cfg, side = parts.cfg, parts.model.config.image_size
+    batches = draw_batches(
+        parts.sampler,
+        parts.denoiser,
+        parts.set_timesteps,
+        (side, side, parts.model.config.in_channels),
+        seed=cfg.seed,
+        count=cfg.num_samples,
+        batch_size=cfg.batch_size,
+        condition=parts.condition,
+        progress=progress,
+    )
     results: list[SampleResult] = []
-    for start in range(0, cfg.num_samples, cfg.batch_size):
-        keys = image_keys(cfg.seed, range(start, min(start + cfg.batch_size, cfg.num_samples)))
-        parts.set_timesteps()
-        x_T = normal(keys, (side, side, parts.model.config.in_channels))
-        condition = parts.conditions(len(keys))
-        result = parts.sampler.run(parts.denoiser, x_T, condition=condition, keys=keys, progress=progress)
+    for result in batches:
         results.append(replace(result, strip=result.strip[:0]) if results else result)  # one strip is shown
     return results
 
@@ -126,7 +138,29 @@ def judge(parts: Parts, batches: list[SampleResult]) -> list[Measurement]:
     if images.shape[-1] != 3:
         return []
     caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
-    return parts.metrics.measure(images, domain=cfg.domain.name, caption=caption)
+    converged = converged_solution(parts) if parts.metrics.converged else None
+    return parts.metrics.measure(images, domain=cfg.domain.name, caption=caption, converged=converged)
+
+
+def converged_solution(parts: Parts) -> np.ndarray | None:
+    """Where the model leads from the run's noises with ever more steps; None for a stochastic scheduler."""
+    cfg = parts.cfg
+    if parts.scheduler.stochastic:
+        log.warning(
+            "no distance to the converged solution: this scheduler adds noise of its own, so it has another one"
+        )
+        return None
+    side, channels = parts.model.config.image_size, parts.model.config.in_channels
+    solution = converged_pictures(
+        parts.denoiser,
+        parts.scheduler,
+        normal(image_keys(cfg.seed, range(cfg.num_samples)), (side, side, channels)),
+        parts.conditions(cfg.num_samples),
+        batch_size=cfg.batch_size,
+        cache=Path(cfg.paths.outputs) / "converged",
+        identity=f"{parts.model.metadata.get('content_hash', cfg.model)} guidance {cfg.guidance_scale:g}",
+    )
+    return solution.images
 
 
 def chosen(parts: Parts) -> dict[str, float]:

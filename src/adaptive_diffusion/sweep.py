@@ -6,7 +6,8 @@ import atexit
 import logging
 import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -20,20 +21,43 @@ from .tracking import PARENT, MlflowTracker
 log = logging.getLogger(__name__)
 
 
+class SweepReport(Protocol):
+    """What a sweep says before its first job, and makes of the results after its last."""
+
+    def begin(self, config: DictConfig) -> None:
+        """Called with the sweep's configuration before anything runs; an exception ends the sweep."""
+        ...
+
+    def end(self, config: DictConfig) -> Path | None:
+        """Called when the sweep ends, however it ends; the folder with what was made, or None."""
+        ...
+
+
 class SweepRun(Callback):
     """One parent run per multirun, configured as a Hydra callback.
 
     Hydra does not call `on_multirun_end` when a job failed, so the parent is closed at exit at the latest. A parent
-    without children (every job was refused or skipped) is removed.
+    without children (every job was refused or skipped) and without a report is removed.
+
+    Args:
+        report: Takes the place of the table of runs at the end; None: the table.
     """
 
     _tracker: MlflowTracker | None = None
+    _config: DictConfig | None = None
+
+    def __init__(self, report: SweepReport | None = None):
+        self._report = report
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Create the database, once and before any worker does, and the parent run; if that fails, exit."""
         HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
         try:
             tracker = instantiate(config.tracking)
+            if self._report is not None:
+                self._report.begin(config)
+                self._config = config
+                atexit.register(self._close, "FAILED")
             if not isinstance(tracker, MlflowTracker):
                 return
             with tracker.translated():
@@ -53,12 +77,15 @@ class SweepRun(Callback):
     def _close(self, status: str) -> None:
         tracker, self._tracker = self._tracker, None
         os.environ.pop(PARENT, None)
+        folder = self._end_report()
         if tracker is None:
             return
         try:
             with tracker.translated():
                 children = tracker.children(self._run_id)
-                if not children:
+                if folder is not None:
+                    tracker.client.log_artifacts(self._run_id, str(folder), "benchmark")
+                elif not children:
                     tracker.client.set_terminated(self._run_id, status)
                     tracker.client.delete_run(self._run_id)
                     return
@@ -68,8 +95,19 @@ class SweepRun(Callback):
         if any(child.info.status == "KILLED" for child in children):
             status = "KILLED"
         tracker.close(self._run_id, status)
-        print(sweep_table(children))
+        if folder is None:
+            print(sweep_table(children))
         print(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page()}", flush=True)
+
+    def _end_report(self) -> Path | None:
+        config, self._config = self._config, None
+        if self._report is None or config is None:
+            return None
+        try:
+            return self._report.end(config)
+        except Exception as error:
+            log.warning("the sweep's report could not be made: %s", explain(error)[0])
+            return None
 
 
 def sweep_table(runs: list[Any]) -> str:

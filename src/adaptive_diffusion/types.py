@@ -55,6 +55,9 @@ class Scheduler(Protocol):
     timesteps: np.ndarray
 
     @property
+    def stochastic(self) -> bool: ...
+
+    @property
     def config(self) -> dict[str, Any]: ...
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None: ...

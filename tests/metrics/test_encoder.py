@@ -10,12 +10,15 @@ from tiny import tiny_encoder
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.encoder import (
     BUILTIN_ENCODER,
+    SHARPNESS_FLOOR,
     Encoder,
     EncoderConfig,
     load_builtin_encoder,
     load_encoder,
     save_encoder,
+    sharpness,
 )
+from adaptive_diffusion.metrics.frechet import frechet_distance
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.uniform(-1, 1, (5, 8, 8, 3)).astype(np.float32)
@@ -55,7 +58,7 @@ def test_bytes_and_floats_are_the_same_pictures() -> None:
 
 def test_pictures_of_another_size_are_resized() -> None:
     larger = np.repeat(np.repeat(PICTURES, 2, axis=1), 2, axis=2)
-    assert tiny_encoder().features(larger).shape == (5, 4)
+    assert tiny_encoder().features(larger).shape == (5, 6)
 
 
 def test_embeddings_are_unit_vectors_and_scores_lie_between_minus_and_plus_100() -> None:
@@ -110,16 +113,23 @@ def test_the_shipped_files_are_small_enough() -> None:
     assert isinstance(encoder, Encoder)
 
 
-def test_the_shipped_features_see_blur_and_noise() -> None:
+def test_the_distance_between_sets_sees_blur_and_noise() -> None:
     encoder = load_builtin_encoder()
     side = encoder.config.image_size
-    coarse = RNG.uniform(-0.8, 0.8, (16, side // 4, side // 4, 3)).astype(np.float32)
+    coarse = RNG.uniform(-0.3, 0.3, (200, side // 4, side // 4, 3)).astype(np.float32)
     sharp = np.repeat(np.repeat(coarse, 4, axis=1), 4, axis=2)
-    blurred = (sharp + np.roll(sharp, 1, 1) + np.roll(sharp, 1, 2) + np.roll(sharp, (1, 1), (1, 2))) / 4
-    noisy = np.clip(sharp + 0.15 * RNG.standard_normal(sharp.shape), -1, 1).astype(np.float32)
-    blur, noise = (
-        np.array(encoder.network.defects(mx.array(encoder.features(x)))).mean(axis=0) for x in (blurred, noisy)
-    )
-    clean = np.array(encoder.network.defects(mx.array(encoder.features(sharp)))).mean(axis=0)
-    assert blur[0] > clean[0]
-    assert noise[1] > clean[1] + 0.2
+    blurred = (2 * sharp + np.roll(sharp, 1, 1) + np.roll(sharp, 1, 2)) / 4
+    noisy = np.clip(sharp + 0.08 * RNG.standard_normal(sharp.shape), -1, 1).astype(np.float32)
+    first, second, *others = (encoder.features(x) for x in (sharp[:100], sharp[100:], blurred[100:], noisy[100:]))
+    same = frechet_distance(first, second)
+    assert min(frechet_distance(first, other) for other in others) > 1.5 * same
+
+
+def test_sharpness_is_the_mean_laplacian_at_two_scales() -> None:
+    ramp = np.tile(np.linspace(-1, 1, 8, dtype=np.float32)[:, None, None], (1, 1, 8, 3))[:, None].reshape(1, 8, 8, 3)
+    checker = np.indices((8, 8)).sum(axis=0) % 2 * 2.0 - 1
+    checker = np.repeat(checker[None, :, :, None], 3, axis=-1).astype(np.float32)
+    values = np.array(sharpness(mx.array(np.concatenate([ramp, checker]))))
+    flat = np.log(SHARPNESS_FLOOR)
+    np.testing.assert_allclose(values[0], [flat, flat], atol=1e-3)  # a ramp has no second differences
+    np.testing.assert_allclose(values[1], [np.log(8 + SHARPNESS_FLOOR), flat], atol=1e-3)  # and is grey when halved

@@ -70,18 +70,13 @@ def test_domains_without_captions_are_refused(data: dict[str, str], names: list[
         EncoderTraining(dict.fromkeys(names, data["landscapes"]))
 
 
-def test_degrading_blurs_and_adds_noise_by_the_amounts_it_tells() -> None:
-    x = np.tile(RNG.choice([-0.5, 0.5], (1, 16, 16, 3)), (200, 1, 1, 1)).astype(np.float32)
-    y, amounts = degrade(x, np.random.default_rng(1))
+def test_half_of_the_pictures_are_blurred_and_half_made_noisy() -> None:
+    x = np.tile(RNG.choice([-0.5, 0.5], (1, 16, 16, 3)), (400, 1, 1, 1)).astype(np.float32)
+    y = degrade(x, np.random.default_rng(1))
     assert y.dtype == np.float32
     assert np.abs(y).max() <= 1
-    assert 0 <= amounts.min() <= amounts.max() <= 1
-    assert 0.4 < (amounts == 0).mean() < 0.6
-    # second differences: blur takes them away, noise adds some
-    roughness = np.abs(np.diff(y, 2, axis=1)).mean(axis=(1, 2, 3))
-    only_blur, only_noise = amounts[:, 1] == 0, amounts[:, 0] == 0
-    assert np.corrcoef(amounts[only_blur, 0], roughness[only_blur])[0, 1] < -0.8
-    assert np.corrcoef(amounts[only_noise, 1], roughness[only_noise])[0, 1] > 0.3
+    levels = [len(np.unique(picture[..., 0].round(4))) for picture in y]  # a picture of two levels, until blur or noise
+    assert 0.15 < np.mean(np.array(levels) == 2) < 0.35  # a quarter have neither
 
 
 def test_the_temperature_undoes_overconfidence() -> None:

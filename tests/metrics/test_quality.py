@@ -22,7 +22,7 @@ from adaptive_diffusion.metrics.statistics import FeatureStatistics
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
-DRAWN = RNG.uniform(-1, 1, (20, 8, 8, 3)).astype(np.float32)
+DRAWN = RNG.uniform(-1, 1, (30, 8, 8, 3)).astype(np.float32)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def measured(metrics, **options) -> dict[str, Measurement]:
 def test_the_encoders_numbers_carry_its_name_and_the_sample_size(references: Path) -> None:
     found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)))
     assert set(found) == {"fd_encoder", "kid_encoder", "clip_encoder", "domain_agreement"}
-    assert {m.n for m in found.values()} == {20}
+    assert {m.n for m in found.values()} == {30}
 
 
 def test_the_distance_to_the_reference_is_the_distance_to_its_pictures(references: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_distance_to_the_reference_is_the_distance_to_its_pictures(reference
 
 def test_too_few_pictures_are_flagged_and_not_hidden(references: Path) -> None:
     metrics = EncoderMetrics(encoder=tiny_encoder(), references=str(references))
-    assert measured(metrics)["fd_encoder"].caveat is None  # 20 >= 4 x 4
+    assert measured(metrics)["fd_encoder"].caveat is None  # 30 >= 4 x 6
     few = {m.name: m for m in metrics.measure(DRAWN[:10], domain="landscapes", caption="the sea")}
     assert "not meaningful" in str(few["fd_encoder"])
     assert "n = 10" in str(few["fd_encoder"])

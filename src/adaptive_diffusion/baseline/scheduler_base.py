@@ -129,6 +129,11 @@ class SchedulerBase(ConfigMixin, ABC):
         self._nodes = [Node(*map(float, row)) for row in zip(*columns, strict=True)] + [self._end()]
         self._memory, self._next = [], 0
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps add noise, so that x_T alone does not decide the picture."""
+        return False
+
     def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array:
         """What the model is to be fed: the sample as it is."""
         return sample

@@ -43,6 +43,11 @@ class DDPMScheduler(SchedulerBase):
         super().__post_init__()
         check_choice("variance_type", self.variance_type, ("fixed_small", "fixed_large"))
 
+    @property
+    def stochastic(self) -> bool:
+        """True: every step but the last adds noise."""
+        return True
+
     def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
         now, then = self._nodes[index : index + 2]
         beta = _beta(now, then)
@@ -70,6 +75,11 @@ class DDIMScheduler(SchedulerBase):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("eta", self.eta, 0, 1)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether there is noise to add."""
+        return self.eta > 0
 
     def _end(self) -> Node:
         return CLEAN if self.set_alpha_to_one else first_node(self)
@@ -125,6 +135,11 @@ class DPMSolverScheduler(SchedulerBase):
         if self.use_karras_sigmas and self.use_lu_lambdas:
             raise ValueError("use_karras_sigmas and use_lu_lambdas exclude each other: set one of them to false")
         self._memory_length = self.solver_order - 1
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it solves the SDE."""
+        return self.algorithm_type == "sde-dpmsolver++"
 
     def _grid(self, n: int) -> np.ndarray:
         if self.use_karras_sigmas:

@@ -27,8 +27,9 @@ from .words import WordVectors, load_words
 
 FORMAT = "adaptive-diffusion/encoder/1"
 BUILTIN_ENCODER = Path(__file__).parent.parent / "assets" / "encoder.safetensors"
-DEFECTS = 2  # so many of the features are trained to be the amounts of blur and of noise
-DEFECT_SCALE = 8.0  # times this, which makes them weigh as much as the others in a distance
+SHARPNESS_LEVELS = 2
+SHARPNESS_FLOOR = 0.02  # 2.5 of 255 grey levels: below it, a picture counts as flat
+SHARPNESS_SCALE = 8.0  # makes the features that measure sharpness vary about as much as the learned ones
 _UNIT_EPS = 1e-6
 
 
@@ -53,8 +54,6 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("domains", "widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.dimension <= DEFECTS:
-            raise ValueError(f"dimension must be more than {DEFECTS}, got {self.dimension}")
         if not self.widths or self.image_size % 2 ** len(self.widths):
             raise ValueError(
                 f"image_size must be a multiple of {2 ** len(self.widths)} for {len(self.widths)} widths, "
@@ -115,10 +114,6 @@ class EncoderNetwork(nn.Module):
         spread = mx.sqrt(mx.square(last - mean[:, None, None]).mean(axis=(1, 2)) + 1e-6)
         return self.to_features(mx.concatenate([mean, spread], axis=-1))
 
-    def defects(self, features: mx.array) -> mx.array:
-        """(B, dimension) features -> (B, 2) estimated amounts of blur and noise, about [0, 1]; see `degrade`."""
-        return features[:, :DEFECTS] / DEFECT_SCALE
-
     def embed_features(self, features: mx.array) -> mx.array:
         """(B, dimension) features -> unit vectors of the shared space."""
         return _unit(self.to_shared(features))
@@ -148,8 +143,8 @@ class Encoder:
 
     @property
     def name(self) -> str:
-        """For statistics files, e.g. "encoder/64"."""
-        return f"encoder/{self.config.dimension}"
+        """For statistics files: kind and width of the features, e.g. "encoder/66"."""
+        return f"encoder/{self.config.dimension + SHARPNESS_LEVELS}"
 
     @property
     def content_hash(self) -> str:
@@ -157,24 +152,32 @@ class Encoder:
         return str(self.metadata.get("content_hash", ""))
 
     def features(self, images: Any, batch_size: int = 32) -> np.ndarray:
-        """Features for distances between sets.
+        """Features for distances between sets: the learned ones, and how sharp a picture is at two scales.
+
+        What is learned for telling motifs hardly sees blur or noise, by which samplers with few steps differ.
 
         Args:
             images: (N, H, W, 3) pictures, uint8 or float in [-1, 1]; other sizes than the encoder's are resized.
             batch_size: Pictures per evaluation.
 
         Returns:
-            (N, d) float32.
+            (N, d) float32, d = `config.dimension` + 2.
 
         Raises:
             ValueError: for unfit pictures, see `pictures.check_pictures`.
         """
-        return in_batches(lambda x: self.network.features(mx.array(x)), self._prepared(images), batch_size=batch_size)
+
+        def encode(x: np.ndarray) -> mx.array:
+            return mx.concatenate(
+                [self.network.features(mx.array(x)), SHARPNESS_SCALE * sharpness(mx.array(x))], axis=-1
+            )
+
+        return in_batches(encode, self._prepared(images), batch_size=batch_size)
 
     def image_embeddings(self, images: Any) -> np.ndarray:
         """(N, d) unit vectors of pictures, see `features`."""
-        features = self.features(images)
-        return np.array(self.network.embed_features(mx.array(features)))
+        learned = self.features(images)[:, : self.config.dimension]
+        return np.array(self.network.embed_features(mx.array(learned)))
 
     def text_embeddings(self, captions: Sequence[str]) -> np.ndarray:
         """(N, d) unit vectors of captions.
@@ -228,6 +231,18 @@ class Encoder:
     def _prepared(self, images: Any) -> np.ndarray:
         x, side = as_float(images), self.config.image_size
         return x if x.shape[1:3] == (side, side) else np.clip(resize(x, (side, side)), -1, 1)
+
+
+def sharpness(x: mx.array) -> mx.array:
+    """(B, H, W, C) in [-1, 1] -> (B, 2): log of the mean absolute Laplacian, at full and at half resolution."""
+    levels = []
+    for _ in range(SHARPNESS_LEVELS):
+        inner = x[:, 1:-1, 1:-1]
+        laplacian = 4 * inner - x[:, :-2, 1:-1] - x[:, 2:, 1:-1] - x[:, 1:-1, :-2] - x[:, 1:-1, 2:]
+        levels.append(mx.log(mx.abs(laplacian).mean(axis=(1, 2, 3)) + SHARPNESS_FLOOR))
+        B, H, W, C = x.shape
+        x = x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
+    return mx.stack(levels, axis=-1)
 
 
 def save_encoder(path: str | Path, network: EncoderNetwork, metadata: dict[str, Any]) -> str:

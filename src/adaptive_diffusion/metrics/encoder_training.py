@@ -1,8 +1,7 @@
 """Training of the encoder: pictures are drawn to the captions of their labels and domains, in minutes on a CPU.
 
-Three things are learned at once. A picture chooses the caption of its label among those of all labels, which is CLIP's
-contrastive loss without its false negatives; a picture and a caption tell their domain; and two of the features are how
-much a picture was blurred and how much noise was added to it, so that a Frechet distance on them sees both.
+Two things are learned at once. A picture chooses the caption of its label among those of all labels, which is CLIP's
+contrastive loss without its false negatives; and a picture and a caption tell their domain.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .prompt_head import fit_prompt_head
 from .words import WordVectors, load_words
 
 SUBJECTS_PER_STEP = 16  # captions of each domain in a training step
-WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5, "defects": 10.0}  # of the losses
+WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5}  # of the losses
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,12 @@ class EncoderScores:
         label_top1: Pictures whose label's caption is the nearest of all labels'.
         label_top5: Among the five nearest.
         domain: Accuracy on the pictures of each domain.
-        defects: Root mean square error of the estimated amounts of blur and noise.
         image_temperature: Divisor of the domain logits of pictures that calibrates their confidence.
     """
 
     label_top1: float
     label_top5: float
     domain: dict[str, float]
-    defects: float
     image_temperature: float
 
 
@@ -189,15 +186,8 @@ class EncoderTrainer:
             label_top1=float(ranks[:, :1].any(axis=1).mean()),
             label_top5=float(ranks[:, :5].any(axis=1).mean()),
             domain={d: float(right[truth == i].mean()) for i, d in enumerate(domains)},
-            defects=self._defect_error(encoder),
             image_temperature=best_temperature(logits, truth),
         )
-
-    def _defect_error(self, encoder: Encoder) -> float:
-        images = np.concatenate([s.images[:256] for s in self.data.held])
-        pictures, amounts = degrade(to_float(images), np.random.default_rng(0))
-        found = np.array(encoder.network.defects(mx.array(encoder.features(pictures))))
-        return float(np.sqrt(np.mean((found - amounts) ** 2)))
 
     def _advance(self, step: int, steps: int) -> dict[str, float]:
         c = self.config
@@ -215,7 +205,7 @@ class EncoderTrainer:
         return losses
 
     def _batch(self, step: int) -> tuple[mx.array, ...]:
-        """Degraded pictures, their labels (-1: none) and domains, their defects, and the captions of the step."""
+        """Degraded pictures, their labels (-1: none) and domains, and the vectors of the step's captions."""
         groups, rows, mirror = self._order(step)
         rng = np.random.default_rng([self.config.seed, 3, step])
         sets = [self.data.train[g] for g in groups]
@@ -224,18 +214,17 @@ class EncoderTrainer:
         )
         labels = np.array([s.labels[r] for s, r in zip(sets, rows, strict=True)])
         labels = np.where(labels < 0, -1, labels + np.array(self.data.offsets)[groups])
-        pictures, defects = degrade(to_float(images), rng)
+        pictures = degrade(to_float(images), rng)
         label_texts = [label_caption(d, name, rng) for d, name in self.data.labels]
         domain_texts = [domain_caption(d, rng) for d in self.config.data for _ in range(SUBJECTS_PER_STEP)]
-        arrays = (pictures, labels, groups, defects, self.words.text_vectors(label_texts + domain_texts))
+        arrays = (pictures, labels, groups, self.words.text_vectors(label_texts + domain_texts))
         return tuple(mx.array(a) for a in arrays)
 
     def _loss(
-        self, pictures: mx.array, labels: mx.array, domains: mx.array, defects: mx.array, vectors: mx.array
+        self, pictures: mx.array, labels: mx.array, domains: mx.array, vectors: mx.array
     ) -> tuple[mx.array, dict[str, mx.array]]:
         net, known = self.network, labels >= 0
-        features = net.features(pictures)
-        e, texts = net.embed_features(features), net.embed_words(vectors)
+        e, texts = net.embed_features(net.features(pictures)), net.embed_words(vectors)
         scale = mx.minimum(mx.exp(net.log_scale), 100.0)
         label_count = len(self.data.labels)
         similarity = scale * (e @ texts.T)
@@ -252,7 +241,6 @@ class EncoderTrainer:
             "captions": nn.losses.cross_entropy(mx.logsumexp(by_caption, axis=-1), domains, reduction="mean"),
             "domain": nn.losses.cross_entropy(net.domain(e), domains, reduction="mean"),
             "words": nn.losses.cross_entropy(net.domain(texts), text_domains, reduction="mean"),
-            "defects": mx.square(net.defects(features) - defects).mean(),
         }
         return sum((WEIGHTS[name] * part for name, part in parts.items()), mx.array(0.0)), parts
 
@@ -263,15 +251,15 @@ def fit_into(network: EncoderNetwork, words: WordVectors, labels: dict[str, list
     network.prompt_domain.weight, network.prompt_domain.bias = (mx.array(v.astype(np.float32)) for v in (weight, bias))
 
 
-def degrade(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Shift, recolour, blur and add noise to pictures, each by a random amount.
+def degrade(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Shift, recolour, blur and add noise to pictures, each by a random amount; blur and noise to half of them each.
 
     Args:
         x: (B, H, W, 3) float32 in [-1, 1].
         rng: Source of the amounts.
 
     Returns:
-        The pictures, clipped to [-1, 1], and (B, 2) float32, amount of blur and of noise, in [0, 1]; half of them 0.
+        (B, H, W, 3) float32, clipped to [-1, 1].
     """
     B, H, W, _ = x.shape
     reach = max(1, H // 10)
@@ -281,7 +269,7 @@ def degrade(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
     column = (B, 1, 1, 1)
     mean = x.mean(axis=(1, 2), keepdims=True)
     x = mean + (x - mean) * rng.uniform(0.8, 1.2, column) + rng.uniform(-0.1, 0.1, column)
-    amounts = rng.random((B, 2)) ** 2 * (rng.random((B, 2)) < 0.5)  # small ones are the harder to see
+    amounts = rng.random((B, 2)) * (rng.random((B, 2)) < 0.5)
     a = (0.25 * amounts[:, 0]).reshape(column)
     for axis in (1, 2):  # [a, 1 - 2a, a] along both axes
         edge = [(0, 0)] * 4
@@ -290,7 +278,7 @@ def degrade(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
         n = x.shape[axis]
         x = (1 - 2 * a) * x + a * (p.take(range(n), axis) + p.take(range(2, n + 2), axis))
     x = x + 0.2 * amounts[:, 1].reshape(column) * rng.standard_normal(x.shape)
-    return np.clip(x, -1, 1).astype(np.float32), amounts.astype(np.float32)
+    return np.clip(x, -1, 1).astype(np.float32)
 
 
 def best_temperature(logits: np.ndarray, truth: np.ndarray) -> float:

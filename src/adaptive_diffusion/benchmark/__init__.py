@@ -1,0 +1,18 @@
+"""Ways of drawing compared from the same noises: `run_benchmark` measures cells, `write_report` tabulates and plots."""
+
+from .cell import Bench, BlockResult, Cell, CellResult, PairedEncoder
+from .intervals import Interval, paired_bootstrap
+from .report import write_report
+from .store import run_benchmark
+
+__all__ = [
+    "Bench",
+    "BlockResult",
+    "Cell",
+    "CellResult",
+    "Interval",
+    "PairedEncoder",
+    "paired_bootstrap",
+    "run_benchmark",
+    "write_report",
+]

@@ -1,0 +1,131 @@
+"""The benchmark's plots: quality against evaluations, and the Pareto front of quality against seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..figures import writing
+
+if TYPE_CHECKING:
+    from .report import Row
+
+TITLES = {
+    "fd_encoder": "fd_encoder to real pictures",
+    "fd_converged": "fd_encoder to the converged solution",
+    "rmse": "RMSE to the converged solution",
+    "perceptual": "perceptual distance to the converged solution",
+}
+LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
+    """Four metrics against model evaluations per picture; error bars are standard deviations over the blocks.
+
+    Args:
+        path: PNG file.
+        rows: The rows of one domain.
+        title: Heading.
+    """
+    figure = _figure((11, 8))
+    panels = figure.subplots(2, 2).ravel()
+    for axes, (metric, name) in zip(panels, TITLES.items(), strict=True):
+        for method, points in _methods(rows).items():
+            shown = [row for row in points if row.mean[metric] is not None]
+            if shown:
+                axes.errorbar(
+                    [row.mean["evaluations"] for row in shown],
+                    [row.mean[metric] for row in shown],
+                    yerr=[row.spread[metric] or 0.0 for row in shown],
+                    label=method,
+                    capsize=2,
+                    markersize=4,
+                    linewidth=1,
+                    **_look(method, rows),
+                )
+        _finish(axes, "model evaluations per picture", name)
+    _legend(figure, panels[0], title)
+    with writing(path) as temporary:
+        figure.savefig(temporary)
+
+
+def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
+    """Quality against seconds per picture, with the front of those that nothing beats in both.
+
+    Arguments as for `save_quality_plot`.
+    """
+    figure = _figure((11, 4.6))
+    panels = figure.subplots(1, 2)
+    for axes, metric in zip(panels, ("fd_encoder", "rmse"), strict=True):
+        shown = [row for row in rows if row.mean[metric] is not None]
+        for method, points in _methods(shown).items():
+            look = _look(method, rows)
+            axes.plot(
+                [row.mean["seconds"] for row in points],
+                [row.mean[metric] for row in points],
+                label=method,
+                **{**look, "linestyle": ""},
+            )
+        cost, quality = np.array([[row.mean["seconds"], row.mean[metric]] for row in shown]).reshape(-1, 2).T
+        front = pareto_front(cost, quality)
+        axes.plot(cost[front], quality[front], color="0.4", linewidth=1, zorder=0, label="Pareto front")
+        _finish(axes, "seconds per picture", TITLES[metric])
+    _legend(figure, panels[0], title)
+    with writing(path) as temporary:
+        figure.savefig(temporary)
+
+
+def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Indices of the points that no other beats in both, by increasing cost; less is better in both, (n,) each."""
+    front: list[int] = []
+    for i in np.lexsort((distance, cost)):
+        if not front or distance[i] < distance[front[-1]]:
+            front.append(int(i))
+    return np.array(front, int)
+
+
+def _methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by method, each by steps."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row.cell.method, row.cell.num_steps)):
+        found.setdefault(row.cell.method, []).append(row)
+    return found
+
+
+def _look(method: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """A colour for each scheduler with its variant, a line and a marker for each grid."""
+    cells = {row.cell.method: row.cell for row in rows}
+    kinds = sorted({(c.scheduler, c.variant) for c in cells.values()})
+    grids = sorted({c.grid for c in cells.values()})
+    cell = cells[method]
+    grid = grids.index(cell.grid)
+    colour = f"C{kinds.index((cell.scheduler, cell.variant)) % 10}"
+    return {"color": colour, "linestyle": LINES[grid % len(LINES)], "marker": MARKERS[grid % len(MARKERS)]}
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    # without pyplot: no window system, no global state, half the import time
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _finish(axes: Any, x: str, y: str) -> None:
+    axes.set_xscale("log")
+    if axes.has_data():
+        axes.set_yscale("log", nonpositive="clip")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3, which="both")
+
+
+def _legend(figure: Any, axes: Any, title: str) -> None:
+    figure.suptitle(title)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize="small")

@@ -1,0 +1,202 @@
+"""The benchmark's tables: every block, and every cell with its spread and its difference from a baseline."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..figures import write_text, writing
+from ..metrics.frechet import frechet_caveat
+from .cell import CellResult
+from .intervals import Interval, paired_bootstrap
+from .plots import save_pareto_plot, save_quality_plot
+
+NOT_CONVERGED = 0.1  # from this share of a distance on, the doubling of the converged solution's steps is worth a mark
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell in the summary.
+
+    Attributes:
+        cell: The cell.
+        mean: Metric -> mean over the blocks, None where the cell has no such number.
+        spread: Metric -> standard deviation over the blocks (n - 1), None likewise and for a single block.
+        baseline: Name of the cell it is compared with, "" for none.
+        difference: `rmse` and `perceptual` -> mean difference from the baseline's and its 95 % interval.
+    """
+
+    cell: CellResult
+    mean: dict[str, float | None]
+    spread: dict[str, float | None]
+    baseline: str
+    difference: dict[str, Interval]
+
+    @property
+    def converged_enough(self) -> bool:
+        """Whether the converged solutions are an order nearer to converged than this cell is to them."""
+        rmse, change = self.mean["rmse"], self.cell.converged_rmse
+        return rmse is None or change is None or change <= NOT_CONVERGED * rmse
+
+
+METRICS = ("fd_encoder", "fd_converged", "rmse", "perceptual", "evaluations", "seconds")
+
+
+def write_report(folder: Path, results: Sequence[CellResult], baseline: str | None = None) -> list[Row]:
+    """Write results.csv, summary.csv, summary.md and, for each domain, two plots.
+
+    Args:
+        folder: Where to; created.
+        results: At least one cell.
+        baseline: Cell that the others are compared with: `<scheduler> <grid>` for that with as many steps,
+            `<scheduler> <grid> <steps>` for a certain one; None: no comparison.
+
+    Returns:
+        The rows of the summary, by domain, steps and method.
+
+    Raises:
+        ValueError: without results.
+    """
+    if not results:
+        raise ValueError("a report needs the result of at least one cell")
+    rows = summarise(results, baseline)
+    _write_results(folder / "results.csv", [row.cell for row in rows])
+    _write_summary(folder / "summary.csv", rows)
+    write_text(folder / "summary.md", markdown(rows))
+    for domain in dict.fromkeys(row.cell.domain for row in rows):
+        some = [row for row in rows if row.cell.domain == domain]
+        save_quality_plot(folder / f"quality_{domain}.png", some, domain)
+        save_pareto_plot(folder / f"pareto_{domain}.png", some, domain)
+    return rows
+
+
+def summarise(results: Sequence[CellResult], baseline: str | None = None) -> list[Row]:
+    """One row per cell, named by what distinguishes it from the others; see `write_report`."""
+    ordered = sorted(_without_what_all_share(results), key=lambda r: (r.domain, r.num_steps, r.method))
+    by_name = {(r.domain, r.name): r for r in ordered}
+    rows = []
+    for cell in ordered:
+        columns = {metric: _over_blocks(cell, metric) for metric in METRICS}
+        mean = {metric: None if v is None else float(v.mean()) for metric, v in columns.items()}
+        spread = {metric: None if v is None or len(v) < 2 else float(v.std(ddof=1)) for metric, v in columns.items()}
+        other = by_name.get((cell.domain, f"{baseline} {cell.num_steps}")) or by_name.get((cell.domain, f"{baseline}"))
+        difference = {} if other is None or other is cell else _differences(cell, other)
+        rows.append(Row(cell, mean, spread, other.name if other and difference else "", difference))
+    return rows
+
+
+def _without_what_all_share(results: Sequence[CellResult]) -> list[CellResult]:
+    """The cells, their variants without the settings that every one of them has."""
+    shared = set.intersection(*(set(cell.variant.split()) for cell in results))
+    return [
+        replace(cell, variant=" ".join(word for word in cell.variant.split() if word not in shared)) for cell in results
+    ]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The summary as Markdown, one table per domain."""
+    lines: list[str] = []
+    for domain in dict.fromkeys(row.cell.domain for row in rows):
+        some = [row for row in rows if row.cell.domain == domain]
+        first = some[0].cell
+        total = first.pictures * len(first.blocks)
+        lines += [
+            f"### {domain}",
+            "",
+            f"n = {len(first.blocks)} blocks of {first.pictures} pictures; mean +- sd over blocks; fd (all): of all "
+            f"{total} pictures together; differences: 95 % paired bootstrap.",
+            "",
+            "| method | steps | evaluations | s/picture | fd real (all) | fd real | fd converged (all) | fd converged "
+            "| RMSE | perceptual | baseline | RMSE - baseline | perceptual - baseline |",
+            "|---|" + "---:|" * 9 + "---|---:|---:|",
+        ]
+        lines += ["| " + " | ".join(_cells(row)) + " |" for row in some]
+        if caveat := frechet_caveat(total, first.dimensions):
+            lines += ["", f"Frechet distances (all): {caveat}."]
+        elif caveat := frechet_caveat(first.pictures, first.dimensions):
+            lines += ["", f"Frechet distances of a block: {caveat}."]
+        if not all(row.converged_enough for row in some):
+            lines += [
+                "",
+                "*: the converged solutions still changed by more than a tenth of this RMSE when their steps were last "
+                "doubled; lower `benchmark.tolerance`.",
+            ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    cell, mark = row.cell, "" if row.converged_enough else "*"
+
+    def value(metric: str) -> str:
+        mean, spread = row.mean[metric], row.spread[metric]
+        return "" if mean is None else f"{mean:.4g}" + ("" if spread is None else f" +- {spread:.2g}")
+
+    return [
+        cell.method,
+        str(cell.num_steps),
+        f"{row.mean['evaluations']:.4g}",
+        f"{row.mean['seconds']:.3g}",
+        f"{cell.fd_encoder:.4g}",
+        value("fd_encoder"),
+        "" if cell.fd_converged is None else f"{cell.fd_converged:.4g}",
+        value("fd_converged"),
+        value("rmse") + mark,
+        value("perceptual"),
+        row.baseline,
+        str(row.difference.get("rmse", "")),
+        str(row.difference.get("perceptual", "")),
+    ]
+
+
+def _over_blocks(cell: CellResult, metric: str) -> np.ndarray | None:
+    """(blocks,) a metric of each block, of per-picture ones the mean; None where there is none."""
+    values = [getattr(block, metric) for block in cell.blocks]
+    return None if None in values else np.array([np.mean(value) for value in values])
+
+
+def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
+    found = {}
+    for metric in ("rmse", "perceptual"):
+        a, b = cell.paired(metric), other.paired(metric)
+        if a is not None and b is not None and a.shape == b.shape:
+            found[metric] = paired_bootstrap(a, b)
+    return found
+
+
+def _write_results(path: Path, cells: Sequence[CellResult]) -> None:
+    with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["domain", "scheduler", "grid", "variant", "num_steps", "seed", "pictures", *METRICS])
+        for c in cells:
+            columns = [_over_blocks(c, metric) for metric in METRICS]
+            for i, block in enumerate(c.blocks):
+                numbers = [None if column is None else float(column[i]) for column in columns]
+                table.writerow(
+                    [c.domain, c.scheduler, c.grid, c.variant, c.num_steps, block.seed, c.pictures, *numbers]
+                )
+
+
+def _write_summary(path: Path, rows: Sequence[Row]) -> None:
+    ends = ("mean", "low", "high")
+    header = ["domain", "scheduler", "grid", "variant", "num_steps", "blocks", "pictures_per_block"]
+    header += [f"{metric}_{what}" for metric in METRICS for what in ("mean", "sd")]
+    header += ["fd_encoder_all", "fd_converged_all", "converged_steps", "converged_rmse", "converged_perceptual"]
+    header += ["baseline", *(f"{metric}_difference_{end}" for metric in ("rmse", "perceptual") for end in ends)]
+    with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        for row in rows:
+            c = row.cell
+            line = [c.domain, c.scheduler, c.grid, c.variant, c.num_steps, len(c.blocks), c.pictures]
+            line += [number for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
+            line += [c.fd_encoder, c.fd_converged, c.converged_steps, c.converged_rmse, c.converged_perceptual]
+            line += [row.baseline]
+            for metric in ("rmse", "perceptual"):
+                found = row.difference.get(metric)
+                line += [None] * 3 if found is None else [getattr(found, end) for end in ends]
+            table.writerow(line)

@@ -1,0 +1,108 @@
+"""Cells that are measured once: each leaves a small JSON file, named by everything that decides its numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..files import atomic_path
+from .cell import Bench, BlockResult, Cell, CellResult, Progress, measure_cell
+
+log = logging.getLogger(__name__)
+
+
+def run_benchmark(
+    cells: Iterable[Cell],
+    bench: Bench,
+    folder: Path | None = None,
+    *,
+    done: Callable[[CellResult], None] | None = None,
+    progress: Progress | None = None,
+) -> list[CellResult]:
+    """Measure cells, all from the same noises; stop at any time and start again, finished cells are not repeated.
+
+    Args:
+        cells: What to measure.
+        bench: What the cells share.
+        folder: Where finished cells are kept, one JSON file each; None: nowhere.
+        done: Called with every result, kept ones included.
+        progress: Called after every step.
+
+    Returns:
+        The results in the order of the cells; `write_report` makes tables and plots of them.
+
+    Raises:
+        UserError: if a domain has no reference statistics.
+        ValueError: for fewer than 2 pictures per block, or a number of steps out of range.
+    """
+    results = []
+    for cell in cells:
+        path = None if folder is None else cell_path(folder, cell, bench)
+        result = None if path is None else kept(path)
+        if result is None:
+            result = measure_cell(cell, bench, progress)
+            if path is not None:
+                keep(path, result)
+        results.append(result)
+        if done is not None:
+            done(result)
+    return results
+
+
+def cell_path(folder: Path, cell: Cell, bench: Bench) -> Path:
+    """Where a cell's result belongs."""
+    return folder / f"{fingerprint(cell, bench)}.json"
+
+
+def fingerprint(cell: Cell, bench: Bench) -> str:
+    """A hash of everything that decides a cell's numbers: model, encoder, reference, settings, version."""
+    real = bench.reference(cell.domain)
+    identity: dict[str, Any] = {
+        "version": __version__,
+        "model": bench.model_hash,
+        "guidance_scale": bench.guidance_scale,
+        "encoder": [bench.encoder.name, bench.encoder.content_hash],
+        "reference": hashlib.sha256(real.mean.tobytes() + real.covariance.tobytes()).hexdigest(),
+        "blocks": [bench.seed, bench.seed_blocks, bench.pictures, bench.batch_size],
+        "tolerance": bench.tolerance,
+        "cell": [cell.domain, cell.condition, cell.scheduler, cell.grid_name, cell.variant, cell.num_steps],
+        "scheduler": [type(cell.sampler.scheduler).__name__, cell.sampler.scheduler.config],
+        "grid": repr(cell.grid),
+        "sampler": type(cell.sampler).__name__,
+        "settings": cell.settings,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def keep(path: Path, result: CellResult) -> None:
+    """Write a result, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+
+
+def kept(path: Path) -> CellResult | None:
+    """Read what `keep` wrote; None if there is nothing, or nothing whole."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        blocks: list[dict[str, Any]] = found.pop("blocks")
+        return CellResult(blocks=tuple(_block(**block) for block in blocks), **found)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        log.warning("%s is no whole result of a cell; the cell is measured again", path)
+        return None
+
+
+def _block(rmse: list[float] | None, perceptual: list[float] | None, **rest: Any) -> BlockResult:
+    """A block as it was before JSON made its tuples lists."""
+    return BlockResult(
+        rmse=None if rmse is None else tuple(rmse),
+        perceptual=None if perceptual is None else tuple(perceptual),
+        **rest,
+    )

@@ -1,0 +1,140 @@
+"""The model's converged solution: where its ODE leads from given noises, whatever the solver and the grid."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .baseline.schedulers import DPMSolverScheduler
+from .files import atomic_path
+from .sampling.standard import StandardSampler
+from .schedulers.grids import PowerGrid
+from .types import Denoiser, Scheduler, StepTrace
+
+FIRST_STEPS = 32
+TOLERANCE = 0.002  # RMSE in [-1, 1]; 0.25 of 255 grey levels
+_OF_THE_MODEL = (
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    *("rescale_betas_zero_snr", "prediction_type"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Converged:
+    """The deterministic solution from some noises, and how far it is from converged.
+
+    Attributes:
+        images: (N, H, W, C) float32 in [-1, 1].
+        coarser: (N, H, W, C) the same with half the steps: any distance between the two bounds what the number of steps
+            still contributes to that distance.
+        steps: Steps of `images`.
+    """
+
+    images: np.ndarray
+    coarser: np.ndarray
+    steps: int
+
+    @property
+    def change(self) -> float:
+        """Mean over the pictures of the RMSE between `coarser` and `images`."""
+        return float(paired_rmse(self.coarser, self.images).mean())
+
+
+def paired_rmse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N,) float64 root mean square difference of each picture of `a`, (N, H, W, C), from that of `b`."""
+    difference = a.astype(np.float64) - b
+    return np.asarray(np.sqrt(np.mean(difference**2, axis=(1, 2, 3))))
+
+
+def converged_pictures(
+    denoiser: Denoiser,
+    scheduler: Scheduler,
+    x_T: mx.array,
+    condition: mx.array | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    most_steps: int = 1024,
+    batch_size: int = 16,
+    cache: Path | None = None,
+    identity: str = "",
+    progress: Callable[[StepTrace], None] | None = None,
+) -> Converged:
+    """Solve the probability-flow ODE: DPM-Solver++(2M) on the quadratic grid, steps doubled until that changes nothing.
+
+    The ODE is followed to timestep 0, the last that the model knows; the picture is the clean prediction there. Clean
+    predictions are clipped to [-1, 1], as those of pictures are.
+
+    Args:
+        denoiser: The network with its guidance.
+        scheduler: Any scheduler fitted to the model; its noise schedule and prediction type are used, nothing else.
+        x_T: (N, H, W, C) standard normal noise, e.g. `normal(image_keys(seed, range(N)), shape)`.
+        condition: (N, ...) what each picture is conditioned on, or None.
+        tolerance: Largest mean RMSE between two solutions, in [-1, 1] units, at which the finer one is converged.
+        most_steps: Where to stop doubling anyway, at most T; `Converged.change` then exceeds the tolerance.
+        batch_size: Pictures per evaluation.
+        cache: Folder that keeps solutions; one that is kept and good enough is returned, one that is not is refined.
+        identity: With a cache: what decides the predictions besides the noise, i.e. model hash and guidance.
+        progress: Called after every step of every batch.
+
+    Raises:
+        ValueError: for a cache without an identity, or a tolerance that is not positive.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be greater than 0, got {tolerance}")
+    if cache is not None and not identity:
+        raise ValueError("a cache of converged pictures needs an identity: the model's hash and the guidance")
+    settings = {key: scheduler.config[key] for key in _OF_THE_MODEL if key in scheduler.config}
+    solver = DPMSolverScheduler(clip_sample=True, **settings)
+    most = min(most_steps, solver.num_train_timesteps)
+    path = None if cache is None else cache / f"{_key(identity, settings, x_T, condition)}.npz"
+
+    def solve(steps: int) -> np.ndarray:
+        parts = []
+        for start in range(0, len(x_T), batch_size):
+            some = slice(start, start + batch_size)
+            solver.set_timesteps(timesteps=PowerGrid(2)(solver.schedule, steps))
+            given = None if condition is None else condition[some]
+            drawn = StandardSampler(solver).run(denoiser, x_T[some], condition=given, progress=progress)
+            parts.append(np.array(drawn.images))
+        return np.concatenate(parts)
+
+    found = None if path is None else _read(path)
+    if found is None:
+        first = max(1, min(FIRST_STEPS, most // 2))
+        found = Converged(solve(2 * first), solve(first), 2 * first)
+    while True:
+        if path is not None:
+            _write(path, found)
+        if found.change <= tolerance or 2 * found.steps > most:
+            return found
+        found = Converged(solve(2 * found.steps), found.images, 2 * found.steps)
+
+
+def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.array | None) -> str:
+    """A hash of everything that decides a solution but the number of steps."""
+    digest = hashlib.sha256(json.dumps([identity, settings, list(x_T.shape)], sort_keys=True).encode())
+    digest.update(np.array(x_T).tobytes())
+    digest.update(b"" if condition is None else np.array(condition).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _write(path: Path, solution: Converged) -> None:
+    with atomic_path(path) as temporary:
+        np.savez(temporary, images=solution.images, coarser=solution.coarser, steps=np.array(solution.steps))
+
+
+def _read(path: Path) -> Converged | None:
+    """What is kept there; None if nothing, or nothing whole, is."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Converged(file["images"], file["coarser"], int(file["steps"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

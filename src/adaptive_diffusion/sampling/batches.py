@@ -1,0 +1,51 @@
+"""Drawing many pictures in batches; picture i of a seed is the same whatever the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import mlx.core as mx
+
+from ..rng import image_keys, normal
+from ..types import Denoiser, SampleResult, StepTrace
+from .standard import StandardSampler
+
+
+def draw_batches(
+    sampler: StandardSampler,
+    denoiser: Denoiser,
+    begin: Callable[[], None],
+    shape: tuple[int, ...],
+    *,
+    seed: int,
+    count: int,
+    batch_size: int,
+    condition: tuple[int, ...] = (),
+    progress: Callable[[StepTrace], None] | None = None,
+) -> Iterator[SampleResult]:
+    """Draw the pictures 0 to `count` - 1 of a seed.
+
+    Args:
+        sampler: The loop.
+        denoiser: The network with its guidance.
+        begin: Called before every batch: sets the scheduler's timesteps.
+        shape: (H, W, C) of a picture.
+        seed: >= 0.
+        count: Number of pictures.
+        batch_size: Pictures per batch.
+        condition: Class ids that every picture is drawn with; () for an unconditional model.
+        progress: Called after every step.
+
+    Yields:
+        The result of each batch.
+    """
+    for start in range(0, count, batch_size):
+        keys = image_keys(seed, range(start, min(start + batch_size, count)))
+        begin()
+        given = conditions(condition, len(keys))
+        yield sampler.run(denoiser, normal(keys, shape), condition=given, keys=keys, progress=progress)
+
+
+def conditions(class_ids: tuple[int, ...], batch_size: int) -> mx.array | None:
+    """(batch_size, K) int32: the same class ids for every picture of a batch; None if there are none."""
+    return mx.array([class_ids] * batch_size, dtype=mx.int32) if class_ids else None

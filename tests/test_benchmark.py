@@ -1,0 +1,381 @@
+"""The benchmark: the same noises for every cell, measured once, tables that say what was measured."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from benchmark_program import tiny_reference
+from tiny import ROOT, mlflow_database, tiny_checkpoint, tiny_encoder, tiny_model
+
+from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.benchmark import (
+    Bench,
+    BlockResult,
+    Cell,
+    CellResult,
+    cell,
+    paired_bootstrap,
+    run_benchmark,
+    store,
+    write_report,
+)
+from adaptive_diffusion.benchmark.plots import pareto_front
+from adaptive_diffusion.benchmark.report import markdown, summarise
+from adaptive_diffusion.converged import converged_pictures
+from adaptive_diffusion.metrics.features import picture_statistics
+from adaptive_diffusion.metrics.frechet import frechet_distance
+from adaptive_diffusion.models.guidance import GuidedDenoiser
+from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.grids import PowerGrid
+from adaptive_diffusion.tracking import MlflowTracker
+
+FITTED = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
+
+
+def a_cell(scheduler=DPMSolverScheduler, steps=3, **more):
+    sampler = StandardSampler(scheduler(clip_sample=True, **FITTED))
+    given = {"scheduler": scheduler.__name__[:3].lower(), "grid_name": "uniform", "grid": PowerGrid(1), **more}
+    return Cell("landscapes", (2, 0), num_steps=steps, sampler=sampler, **given)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(
+        model=tiny_model(),
+        guidance_scale=1.5,
+        encoder=tiny_encoder(),
+        reference=tiny_reference,
+        pictures=6,
+        seed_blocks=3,
+        seed=5,
+        batch_size=4,
+        tolerance=0.01,
+        cache=tmp_path / "converged",
+    )
+
+
+# --- a cell -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_reports_what_a_direct_computation_gives(bench):
+    result = cell.measure_cell(a_cell(), bench)
+    model, encoder, pooled = GuidedDenoiser(bench.model, 1.5), tiny_encoder(), []
+    for seed, block in zip((5, 6, 7), result.blocks, strict=True):
+        x_T, condition = normal(image_keys(seed, range(6)), (8, 8, 3)), mx.array([[2, 0]] * 6)
+        solver = a_cell().sampler
+        solver.scheduler.set_timesteps(timesteps=[999, 666, 333])
+        images = np.array(solver.run(model, x_T, condition=condition).images)
+        pooled.append(images)
+        target = converged_pictures(model, solver.scheduler, x_T, condition, tolerance=0.01)
+        features, real = picture_statistics(encoder, images), tiny_reference("landscapes")
+        rmse = [np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(images, target.images, strict=True)]
+        assert block.seed == seed
+        assert block.fd_encoder == pytest.approx(frechet_distance(features, real), rel=1e-3)
+        to_converged = frechet_distance(features, picture_statistics(encoder, target.images))
+        assert block.fd_converged == pytest.approx(to_converged, rel=1e-3, abs=1e-9)
+        assert block.rmse == pytest.approx(rmse, rel=1e-3)
+        perceptual = encoder.perceptual_distances(images, target.images)
+        assert block.perceptual == pytest.approx(perceptual.tolist(), rel=1e-2)
+        assert block.evaluations == 3
+        assert block.seconds > 0
+    together = picture_statistics(encoder, np.concatenate(pooled))
+    assert result.fd_encoder == pytest.approx(frechet_distance(together, real), rel=1e-3)
+    assert result.dimensions == 6  # 4 learned, 2 of sharpness
+    assert result.converged_rmse <= 0.01
+
+
+def test_all_cells_start_from_the_same_noises(bench, monkeypatch):
+    seen = []
+
+    class Noting(StandardSampler):
+        def run(self, model, x_T, **options):
+            seen.append(np.array(x_T))
+            return super().run(model, x_T, **options)
+
+    monkeypatch.setattr(cell, "converged_pictures", lambda *a, **o: pytest.fail("not for DDPM"))
+    first, other = a_cell(DDPMScheduler, steps=2), a_cell(DDPMScheduler, steps=4, grid=PowerGrid(2))
+    for one in (first, other):
+        cell.measure_cell(Cell(**{**vars(one), "sampler": Noting(one.sampler.scheduler)}), bench)
+    half = len(seen) // 2
+    assert half == 6  # three blocks of 4 + 2 pictures
+    np.testing.assert_array_equal(np.concatenate(seen[:half]), np.concatenate(seen[half:]))
+    expected = np.concatenate([np.array(normal(image_keys(s, range(6)), (8, 8, 3))) for s in (5, 6, 7)])
+    np.testing.assert_array_equal(np.concatenate(seen[:half]), expected)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "stochastic"),
+    [
+        (DDPMScheduler(), True),
+        (DDIMScheduler(), False),
+        (DDIMScheduler(eta=0.5), True),
+        (DPMSolverScheduler(), False),
+        (DPMSolverScheduler(algorithm_type="sde-dpmsolver++"), True),
+    ],
+)
+def test_a_stochastic_scheduler_says_so(scheduler, stochastic):
+    assert scheduler.stochastic == stochastic
+
+
+def test_a_stochastic_scheduler_has_no_paired_numbers(bench):
+    result = cell.measure_cell(a_cell(DDPMScheduler), bench)
+    assert {(b.fd_converged, b.rmse, b.perceptual) for b in result.blocks} == {(None, None, None)}
+    assert result.fd_converged is None
+    assert all(np.isfinite(b.fd_encoder) for b in result.blocks)
+    assert not bench.cache.exists()  # and no converged solution was made for it
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_stop_only_what_is_missing_is_measured_and_everything_is_reported(bench, tmp_path, monkeypatch):
+    cells = [a_cell(steps=n) for n in (2, 3, 4)]
+    measure, measured = store.measure_cell, []
+
+    def interrupted(one, *rest):
+        if one.num_steps == 4 and len(measured) == 2:
+            measured.append("stop")
+            raise KeyboardInterrupt
+        measured.append(one.num_steps)
+        return measure(one, *rest)
+
+    monkeypatch.setattr(store, "measure_cell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(cells, bench, tmp_path / "cells")
+    told = []
+    results = run_benchmark(cells, bench, tmp_path / "cells", done=told.append)
+    assert measured == [2, 3, "stop", 4]
+    assert [r.num_steps for r in results] == [2, 3, 4]
+    assert told == results
+    assert run_benchmark(cells, bench, tmp_path / "cells") == results  # what was read is what was written
+    assert measured == [2, 3, "stop", 4]
+
+
+def test_a_damaged_result_is_measured_again(bench, tmp_path):
+    (first,) = run_benchmark([a_cell(DDPMScheduler)], bench, tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    path.write_text(path.read_text()[:100])
+    (again,) = run_benchmark([a_cell(DDPMScheduler)], bench, tmp_path)
+    assert again.fd_encoder == pytest.approx(first.fd_encoder)
+    assert json.loads(path.read_text())["fd_encoder"] == again.fd_encoder
+
+
+def test_whatever_changes_the_numbers_changes_the_fingerprint(bench):
+    others = [
+        (a_cell(steps=4), bench),
+        (a_cell(grid=PowerGrid(2)), bench),
+        (a_cell(DDIMScheduler), bench),
+        (a_cell(settings={"solver_order": 3}), bench),
+        *((a_cell(), Bench(**{**vars(bench), **change})) for change in ({"pictures": 7}, {"seed": 1})),
+        *((a_cell(), Bench(**{**vars(bench), **change})) for change in ({"guidance_scale": 1.0}, {"tolerance": 1.0})),
+        (a_cell(), Bench(**{**vars(bench), "model": tiny_model(content_hash="other")})),
+        (a_cell(), Bench(**{**vars(bench), "reference": lambda domain: tiny_reference("other")})),
+    ]
+    names = [store.fingerprint(a_cell(), bench), *(store.fingerprint(*other) for other in others)]
+    assert len(set(names)) == len(names)
+    assert store.fingerprint(a_cell(), Bench(**{**vars(bench), "cache": None})) == names[0]
+
+
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_covers_a_known_difference_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered, narrow = 0, []
+    for trial in range(200):
+        shared = rng.normal(size=80)  # what pairing takes out
+        a, b = shared + rng.normal(0.3, 0.2, 80), shared + rng.normal(0, 0.2, 80)
+        found = paired_bootstrap(a, b, resamples=400, seed=trial)
+        covered += found.low <= 0.3 <= found.high
+        narrow.append(found.high - found.low)
+    assert 180 <= covered <= 199  # 190 expected, with a standard deviation of 3
+    theory = 2 * 1.96 * 0.2 * np.sqrt(2 / 80)
+    assert np.mean(narrow) == pytest.approx(theory, rel=0.1)
+
+
+def test_an_interval_of_identical_pairs_is_zero_and_pairs_must_match():
+    same = paired_bootstrap([1, 2, 3], [1, 2, 3])
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match=r"the same length, at least 1, got shapes \(2,\) and \(3,\)"):
+        paired_bootstrap([1, 2], [1, 2, 3])
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def result(method, steps, rmse, domain="landscapes", change=1e-4, seconds=1.0):
+    """A cell of two blocks of two pictures with these RMSEs, (2, 2), or None."""
+    blocks = tuple(
+        BlockResult(
+            s, 10.0 + s, *(None, None, None) if rmse is None else (1.0, tuple(rmse[s]), (0.5, 0.7)), steps, seconds
+        )
+        for s in range(2)
+    )
+    return CellResult(domain, method, "uniform", "", steps, 2, 4, blocks, 9.0, None, 64, change, 1e-5)
+
+
+RESULTS = [
+    result("dpm", 5, [[0.1, 0.3], [0.2, 0.2]]),
+    result("ddim", 5, [[0.2, 0.4], [0.3, 0.5]], seconds=0.9),
+    result("ddpm", 5, None, seconds=2.0),
+    result("dpm", 10, [[0.01, 0.03], [0.05, 0.03]], change=0.02, seconds=2.0),
+]
+
+
+def test_the_summary_has_means_spreads_and_differences_from_the_baseline_with_as_many_steps():
+    rows = {row.cell.name: row for row in summarise(RESULTS, "ddim uniform")}
+    dpm = rows["dpm uniform 5"]
+    assert dpm.mean["rmse"] == pytest.approx(0.2)
+    assert dpm.spread["rmse"] == pytest.approx(0.0)
+    assert (dpm.mean["fd_encoder"], dpm.spread["fd_encoder"]) == (10.5, pytest.approx(np.sqrt(0.5)))
+    assert dpm.baseline == "ddim uniform 5"
+    assert dpm.difference["rmse"].mean == pytest.approx(-0.15)
+    assert dpm.difference["rmse"].low >= -0.3
+    assert rows["ddim uniform 5"].difference == {}
+    assert rows["dpm uniform 10"].difference == {}  # there is no such baseline
+    assert rows["ddpm uniform 5"].mean["rmse"] is None
+    assert rows["ddpm uniform 5"].difference == {}
+    assert not rows["dpm uniform 10"].converged_enough
+    named = {row.cell.name: row for row in summarise(RESULTS, "ddim uniform 5")}
+    assert named["dpm uniform 10"].difference["rmse"].mean == pytest.approx(-0.32)
+
+
+def test_the_files_say_what_the_results_are(tmp_path):
+    rows = write_report(tmp_path, [*RESULTS, result("dpm", 5, [[0.1, 0.3], [0.2, 0.2]], "abstract")], "ddim uniform")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *("results.csv", "summary.csv", "summary.md"),
+        *(f"{kind}_{domain}.png" for kind in ("quality", "pareto") for domain in ("landscapes", "abstract")),
+    }
+    blocks = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert len(blocks) == 5 * 2
+    (ddpm, _) = [b for b in blocks if b["scheduler"] == "ddpm"]
+    assert (ddpm["rmse"], ddpm["fd_encoder"], ddpm["seconds"]) == ("", "10.0", "2.0")
+    summary = list(csv.DictReader((tmp_path / "summary.csv").open()))
+    assert len(summary) == len(rows) == 5
+    (dpm,) = [s for s in summary if (s["domain"], s["scheduler"], s["num_steps"]) == ("landscapes", "dpm", "5")]
+    assert float(dpm["rmse_mean"]) == pytest.approx(0.2)
+    assert float(dpm["rmse_difference_mean"]) == pytest.approx(-0.15)
+    assert (dpm["baseline"], dpm["blocks"], dpm["pictures_per_block"]) == ("ddim uniform 5", "2", "2")
+    text = (tmp_path / "summary.md").read_text()
+    assert text.count("### ") == 2
+    assert "n = 2 blocks of 2 pictures" in text
+    assert re.search(r"\| dpm uniform \| 5 \|.* 0\.2 \+- .*\| ddim uniform 5 \| -0\.1500 \[", text)
+    assert "0.03 +- 0.014*" in text  # not converged enough, and said so
+    assert "lower `benchmark.tolerance`" in text
+    assert "4 pictures are fewer than 4 x 4 dimensions" in text
+
+
+def test_a_report_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one cell"):
+        write_report(tmp_path, [])
+
+
+def test_columns_of_the_markdown_table_match_its_header():
+    lines = [line for line in markdown(summarise(RESULTS, "ddim uniform")).splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {14}
+    assert len(lines) == 2 + 4
+
+
+def test_nothing_beats_the_pareto_front():
+    rng = np.random.default_rng(0)
+    cost, distance = rng.uniform(size=(2, 40))
+    front = pareto_front(cost, distance)
+    for i in range(40):
+        beaten = ((cost <= cost[i]) & (distance <= distance[i]) & (np.arange(40) != i)).any()
+        assert beaten == (i not in front)
+    assert all(cost[a] < cost[b] for a, b in itertools.pairwise(front))
+
+
+# --- python sample.py -m experiment=benchmark -------------------------------------------------------------------------
+
+
+class Sweep:
+    """The benchmark as a user starts it, with a tiny model and encoder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        mlflow_database(folder / "mlruns")
+        self.settings = [f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns", "model=checkpoint"]
+        self.settings += [f"model.path={tiny_checkpoint(folder)}", "num_samples=4", "benchmark.seed_blocks=2"]
+        self.settings += ["domain=portraits", "benchmark.tolerance=0.05"]
+
+    def start(self, *arguments):
+        command = [sys.executable, str(ROOT / "tests" / "benchmark_program.py"), "-m", *self.settings, *arguments]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def run(self, *arguments):
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        return out
+
+    def runs(self):
+        tracker = MlflowTracker(str(self.folder / "mlruns" / "mlflow.db"), str(self.folder), "sample", 1.0, 5001)
+        found = tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"])
+        return tracker.client, found
+
+    def summaries(self):
+        files = sorted(self.folder.glob("outputs/sweeps/*/*/benchmark/summary.csv"))
+        return [list(csv.DictReader(file.open())) for file in files]
+
+
+NARROW = ("experiment=benchmark", "scheduler=ddim,ddpm", "grid=uniform,karras", "num_steps=2,3")
+
+
+def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_its_run(tmp_path):
+    sweep = Sweep(tmp_path)
+    out = sweep.run(*NARROW)
+    assert out.startswith("8 cells of 2 x 4 pictures: at most 160 model evaluations, and some 1,792 for the converged")
+    (summary,) = sweep.summaries()
+    assert {(s["scheduler"], s["grid"], s["num_steps"]) for s in summary} == set(
+        itertools.product(("ddim", "ddpm"), ("uniform", "karras"), ("2", "3"))
+    )
+    assert {s["domain"] for s in summary} == {"portraits"}
+    assert all((s["rmse_mean"] == "") == (s["scheduler"] == "ddpm") for s in summary)
+    compared = [s for s in summary if s["scheduler"] == "ddim" and s["grid"] == "karras"]
+    assert [s["baseline"] for s in compared] == ["ddim uniform 2", "ddim uniform 3"]
+    client, (parent, *children) = sweep.runs()
+    assert len(children) == 8
+    assert {r.info.status for r in (parent, *children)} == {"FINISHED"}
+    (child,) = [r for r in children if r.info.run_name == "portraits ddim karras 3 steps"]
+    assert child.data.metrics["benchmark/rmse"] == pytest.approx(float(compared[1]["rmse_mean"]), rel=1e-6)
+    artifacts = {a.path for a in client.list_artifacts(parent.info.run_id, "benchmark")}
+    files = ("results.csv", "summary.csv", "summary.md", "quality_portraits.png", "pareto_portraits.png")
+    assert artifacts == {f"benchmark/{name}" for name in files}
+    assert "| ddim uniform | 2 |" in out
+
+
+@pytest.mark.slow
+def test_started_again_it_repeats_nothing_and_reports_everything(tmp_path):
+    sweep = Sweep(tmp_path)
+    sweep.run("experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2")
+    out = sweep.run("experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2,3")
+    first, second = sweep.summaries()
+    assert second[:2] == first
+    assert len(second) == 4
+    assert out.count("measured before") == 2
+    parents = [r for r in sweep.runs()[1] if r.data.tags["kind"] == "sweep"]
+    assert len(sweep.runs()[1]) - len(parents) == 4
+    sweep.run("experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2,3")
+    client, runs = sweep.runs()
+    (latest,) = [
+        r for r in runs if r.data.tags["kind"] == "sweep" and r.info.run_id not in {p.info.run_id for p in parents}
+    ]
+    assert [a.path for a in client.list_artifacts(latest.info.run_id)] == ["benchmark"]
+    assert sweep.summaries()[2] == second
