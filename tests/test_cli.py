@@ -71,6 +71,38 @@ def test_a_job_leaves_pictures_plots_tables_and_its_configuration(configure, tmp
     assert (resolved.guidance_scale, resolved.image_size) == (1.5, 8)
 
 
+def test_a_job_measures_its_pictures_with_the_sample_size_beside_every_number(configure, tmp_path):
+    sample(configure())
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    names = {"fd_encoder", "kid_encoder", "clip_encoder", "domain_agreement"}
+    assert {key.removeprefix("quality/") for key in metrics if key.startswith("quality/")} == {
+        *names,
+        *(f"{name}_n" for name in names),
+        *("kid_encoder_std", "clip_encoder_std"),
+    }
+    assert {metrics[f"quality/{name}_n"] for name in names} == {4}
+
+
+def test_the_distance_to_the_converged_solution_is_measured_when_asked(configure, tmp_path, caplog):
+    found = {}
+    for steps in (3, 100):
+        sample(configure("metrics.converged=true", f"num_steps={steps}", "guidance_scale=1"))
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        found[steps] = metrics["quality/perceptual_encoder"]
+    assert found[100] < 0.5 * found[3]
+    sample(configure("metrics.converged=true", "scheduler=ddpm"))
+    assert "quality/perceptual_encoder" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "adds noise of its own" in caplog.text
+
+
+def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configure, tmp_path):
+    sample(configure("prompt=a butterfly"))
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["prompt/label_confidence"] == pytest.approx(1, abs=1e-3)
+    resolved = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert (resolved.domain.name, resolved.label) == ("general", "butterfly")
+
+
 def test_pictures_do_not_depend_on_the_batch_size(configure, tmp_path):
     for size in (4, 3):
         sample(configure(f"batch_size={size}", folder=tmp_path / str(size)))
