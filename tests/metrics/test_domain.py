@@ -1,12 +1,14 @@
 """The shipped detector on prompts it has never seen, on pictures, and its answers when unsure."""
 
 import csv
+import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from adaptive_diffusion.bench.detector import main
 from adaptive_diffusion.metrics.domain import UNSURE, DomainDetector
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 
@@ -75,3 +77,12 @@ def test_only_domains_of_the_model_are_chosen(detector: DomainDetector) -> None:
 def test_flat_colours_are_no_portraits(detector: DomainDetector) -> None:
     flat = np.full((4, 32, 32, 3), 0.2, np.float32)
     assert all(d.domain != "portraits" for d in detector.from_images(flat))
+
+
+def test_drawn_pictures_are_taken_for_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--prompts", str(PROMPTS), "--drawn", "32", "--steps", "10"])
+    prompts, drawn = capsys.readouterr().out.split("drawn by the shipped model")
+    assert "(n = 80)" in prompts
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", drawn)]
+    assert len(shares) == len(DOMAINS) + 1
+    assert min(shares) >= 85  # 90 with many pictures; of 32, less may be right by chance

@@ -16,7 +16,11 @@ import numpy as np
 
 from ..data import PictureSet, load_pictures, to_float, to_uint8
 from ..figures import grid, save_image, save_picture_grid
+from ..metrics.domain import DomainDetector
+from ..metrics.encoder import load_builtin_encoder
+from ..metrics.features import picture_statistics
 from ..metrics.frechet import frechet_distance
+from ..metrics.reference import load_reference
 from ..models.checkpoint import load_builtin_model, load_model
 from ..models.guidance import GuidedDenoiser
 from ..models.unet import SimpleUNet
@@ -55,6 +59,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/model_report"), help="folder for the pictures")
     options = parser.parse_args(argv)
 
+    encoder, detector = load_builtin_encoder(), DomainDetector()
     model = load_model(options.model) if options.model else load_builtin_model()
     fraction = model.metadata["training"]["validation_fraction"]
     report: dict[str, dict[str, object]] = {}
@@ -63,10 +68,13 @@ def main(argv: list[str]) -> None:
         pictures = load_pictures(options.data / f"{domain}_{model.config.image_size}.npz", model.config.image_size)
         train, held_back = pictures.split(fraction)
         distances: dict[float, float] = {}
+        agreement: dict[float, float] = {}
         drawn = np.zeros(0)
         for weight in options.guidance:
             samples = draw(model, domain, options.samples, options.steps, weight)
-            distances[weight] = frechet_distance(pooled_features(samples), pooled_features(to_float(train.images)))
+            statistics = picture_statistics(encoder, samples)
+            distances[weight] = frechet_distance(statistics, load_reference(domain, encoder))
+            agreement[weight] = float(np.mean([d.domain == domain for d in detector.from_images(samples)]))
             if not drawn.size or distances[weight] <= min(distances.values()):
                 drawn = samples
         best = min(distances, key=lambda weight: distances[weight])
@@ -75,7 +83,8 @@ def main(argv: list[str]) -> None:
         save_picture_grid(options.output / f"{domain}_closest_pairs.png", pairs, columns=8)
         sheet.append(draw(model, domain, SHEET, options.steps, model.metadata["guidance_scale"]))
         report[domain] = {
-            "fd_pooled_by_guidance": {str(weight): round(fd, 4) for weight, fd in distances.items()},
+            "fd_encoder_by_guidance": {str(weight): round(fd, 2) for weight, fd in distances.items()},
+            "domain_agreement_by_guidance": {str(weight): round(share, 3) for weight, share in agreement.items()},
             "best_guidance": best,
             "nearest_neighbours": {k: round(v, 4) for k, v in vars(neighbours).items()},
         }
@@ -98,18 +107,6 @@ def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float
         condition = mx.array([[domain_id, 0]] * n)
         parts.append(np.array(sampler.sample(denoiser, n, (size, size), seed, condition=condition)))
     return np.clip(np.concatenate(parts), -1, 1)
-
-
-def pooled_features(images: np.ndarray) -> np.ndarray:
-    """(N, 96) float64: colours and absolute horizontal plus vertical differences, averaged over a 4x4 raster.
-
-    A crude description of layout, colour and sharpness that needs no trained network.
-    """
-    differences = np.abs(np.diff(images, axis=1))[:, :, :-1] + np.abs(np.diff(images, axis=2))[:, :-1]
-    padded = np.pad(differences, ((0, 0), (0, 1), (0, 1), (0, 0)))
-    both = np.concatenate([images, padded], axis=-1).astype(np.float64)
-    N, H, W, C = both.shape
-    return both.reshape(N, 4, H // 4, 4, W // 4, C).mean(axis=(2, 4)).reshape(N, -1)
 
 
 def nearest_neighbours(
