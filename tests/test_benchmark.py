@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import mlx.core as mx
 import numpy as np
@@ -359,6 +360,23 @@ def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_i
     files = ("results.csv", "summary.csv", "summary.md", "quality_portraits.png", "pareto_portraits.png")
     assert artifacts == {f"benchmark/{name}" for name in files}
     assert "| ddim uniform | 2 |" in out
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(tmp_path):
+    sweep = Sweep(tmp_path)
+    process = sweep.start("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=2,3,1000")
+    cells, deadline = tmp_path / "outputs" / "benchmark" / "cells", time.monotonic() + 120
+    while len(list(cells.glob("*.json"))) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    (summary,) = sweep.summaries()
+    assert "2" in {s["num_steps"] for s in summary} <= {"2", "3"}
+    client, (parent, *_) = sweep.runs()
+    assert parent.info.status in ("KILLED", "FAILED")
+    assert [a.path for a in client.list_artifacts(parent.info.run_id)] == ["benchmark"]
 
 
 @pytest.mark.slow

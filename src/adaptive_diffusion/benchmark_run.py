@@ -145,7 +145,7 @@ class BenchmarkReport:
         if len(rows) <= LONGEST_TABLE:
             print(f"\n{markdown(rows)}")
         if baseline and not any(row.baseline for row in rows):
-            print(f"no cell could be compared with the baseline {baseline!r}: it was not part of the sweep")
+            print(f"no finished cell could be compared with the baseline {baseline!r}; is it part of the sweep?")
         print(f"{'saved':<11}{folder / 'summary.md'}", flush=True)
         return folder
 

@@ -118,9 +118,14 @@ def _figure(size: tuple[float, float]) -> Any:
 
 
 def _finish(axes: Any, x: str, y: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     axes.set_xscale("log")
-    if axes.has_data():
-        axes.set_yscale("log", nonpositive="clip")
+    axes.set_yscale("log", nonpositive="clip")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=20))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3, which="both")
