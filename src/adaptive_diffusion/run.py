@@ -203,7 +203,14 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     cfg, m = parts.cfg, metrics
     scheduler = " ".join(method(cfg))
     what = f"{cfg.num_samples} x {cfg.domain.name}" + (f" ({cfg.label})" if cfg.label else "")
-    rows = {
+    rows: dict[str, str] = {}
+    if parts.choice is not None:
+        c = parts.choice
+        rows["prompt"] = (
+            f"{cfg.prompt!r}: domain {c.domain} ({c.domain_confidence:.0%}), {c.label or 'no label'} "
+            f"({c.label_confidence:.0%})"
+        )
+    rows |= {
         "pictures": f"{what}, {cfg.image_size}x{cfg.image_size}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}",
         "scheduler": f"{scheduler}, {m['sampling/steps']} steps, {m['sampling/evaluations']} model evaluations",
         "time": f"{m['time/sampling_s']:.2f} s, {m[OBJECTIVE]:.3g} s per picture, {m['time/step_s']:.3g} s per step",
@@ -212,12 +219,6 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     }
     if quality:
         rows["quality"] = f"\n{'':<11}".join(map(str, quality))
-    if parts.choice is not None:
-        label = parts.choice.label or "no label"
-        rows["prompt"] = (
-            f"{cfg.prompt!r}: domain {parts.choice.domain} ({parts.choice.domain_confidence:.0%}), "
-            f"{label} ({parts.choice.label_confidence:.0%})"
-        )
     if not in_sweep() and (command := parts.tracker.how_to_look()):
         rows["look"] = f"{command}\n{'':<11}{page}"
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
