@@ -30,7 +30,7 @@ from adaptive_diffusion.benchmark import (
     write_report,
 )
 from adaptive_diffusion.benchmark.plots import pareto_front
-from adaptive_diffusion.benchmark.report import markdown, summarise
+from adaptive_diffusion.benchmark.report import markdown, overview, summarise
 from adaptive_diffusion.converged import converged_pictures
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
@@ -281,10 +281,22 @@ def test_a_report_of_nothing_is_refused(tmp_path):
         write_report(tmp_path, [])
 
 
-def test_columns_of_the_markdown_table_match_its_header():
-    lines = [line for line in markdown(summarise(RESULTS, "ddim uniform")).splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in lines} == {14}
-    assert len(lines) == 2 + 4
+def test_columns_of_the_markdown_tables_match_their_headers():
+    rows = summarise(RESULTS, "ddim uniform")
+    lines = [line for line in markdown(rows).splitlines() if line.startswith("|")]
+    small = [line for line in lines if line.count("|") == 4]
+    assert {line.count("|") for line in lines} == {4, 14}
+    assert small == overview(rows)
+    assert len(lines) - len(small) == 2 + 4
+
+
+def test_the_overview_has_a_row_for_each_method_and_a_column_for_each_number_of_steps():
+    _, _, *rows = overview(summarise(RESULTS))
+    cells = {row.split(" | ")[0].strip("| "): [c.strip(" |") for c in row.split(" | ")[1:]] for row in rows}
+    assert list(cells) == ["ddim uniform", "ddpm uniform", "dpm uniform"]
+    assert cells["ddim uniform"][1] == ""  # not measured
+    assert cells["ddpm uniform"][0].startswith("/ ")  # nothing to pair with
+    assert float(cells["dpm uniform"][0].split(" / ")[0]) == pytest.approx(0.6)  # the mean of 0.5 and 0.7
 
 
 def test_nothing_beats_the_pareto_front():

@@ -110,6 +110,8 @@ def markdown(rows: Sequence[Row]) -> str:
             f"n = {len(first.blocks)} blocks of {first.pictures} pictures; mean +- sd over blocks; fd (all): of all "
             f"{total} pictures together; differences: 95 % paired bootstrap.",
             "",
+            *overview(some),
+            "",
             "| method | steps | evaluations | s/picture | fd real (all) | fd real | fd converged (all) | fd converged "
             "| RMSE | perceptual | baseline | RMSE - baseline | perceptual - baseline |",
             "|---|" + "---:|" * 9 + "---|---:|---:|",
@@ -127,6 +129,26 @@ def markdown(rows: Sequence[Row]) -> str:
             ]
         lines.append("")
     return "\n".join(lines)
+
+
+def overview(rows: Sequence[Row]) -> list[str]:
+    """Lines of a Markdown table of one domain: methods down, steps across, perceptual distance and fd real (all)."""
+    steps = sorted({row.cell.num_steps for row in rows})
+    found = {(row.cell.method, row.cell.num_steps): row for row in rows}
+
+    def cell(row: Row | None) -> str:
+        if row is None:
+            return ""
+        perceptual = "" if row.mean["perceptual"] is None else f"{row.mean['perceptual']:.3f}"
+        return f"{perceptual} / {row.cell.fd_encoder:.0f}"
+
+    lines = [
+        "| perceptual / fd real (all), steps: | " + " | ".join(map(str, steps)) + " |",
+        "|---|" + "---:|" * len(steps),
+    ]
+    for method in dict.fromkeys(row.cell.method for row in rows):
+        lines.append(f"| {method} | " + " | ".join(cell(found.get((method, n))) for n in steps) + " |")
+    return lines
 
 
 def _cells(row: Row) -> list[str]:
