@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -153,11 +154,9 @@ def test_after_a_stop_only_what_is_missing_is_measured_and_everything_is_reporte
     monkeypatch.setattr(store, "measure_cell", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(cells, bench, tmp_path / "cells")
-    told = []
-    results = run_benchmark(cells, bench, tmp_path / "cells", done=told.append)
+    results = run_benchmark(cells, bench, tmp_path / "cells")
     assert measured == [2, 3, "stop", 4]
     assert [r.num_steps for r in results] == [2, 3, 4]
-    assert told == results
     assert run_benchmark(cells, bench, tmp_path / "cells") == results  # what was read is what was written
     assert measured == [2, 3, "stop", 4]
 
@@ -222,7 +221,7 @@ def result(method, steps, rmse, domain="landscapes", change=1e-4, seconds=1.0):
         )
         for s in range(2)
     )
-    return CellResult(domain, method, "uniform", "", steps, 2, 4, blocks, 9.0, None, 64, change, 1e-5)
+    return CellResult(domain, method, "uniform", (), steps, 2, 4, blocks, 9.0, None, 64, change, 1e-5)
 
 
 RESULTS = [
@@ -274,6 +273,33 @@ def test_the_files_say_what_the_results_are(tmp_path):
     assert "0.03 +- 0.014*" in text  # not converged enough, and said so
     assert "lower `benchmark.tolerance`" in text
     assert "4 pictures are fewer than 4 x 4 dimensions" in text
+
+
+def test_a_report_of_stochastic_schedulers_alone_has_plots_too(tmp_path):
+    write_report(tmp_path, [result("ddpm", n, None) for n in (5, 10)])
+    assert {p.name for p in tmp_path.glob("*.png")} == {"quality_landscapes.png", "pareto_landscapes.png"}
+
+
+def test_cells_that_differ_in_a_swept_setting_are_told_apart_and_compared_within_it():
+    swept = [
+        replace(result(method, 5, rmse), variant=("model=checkpoint", f"guidance_scale={scale}"))
+        for scale, worse in ((1, 0.0), (2, 1.0))
+        for method, rmse in (("ddim", [[0.2 + worse] * 2] * 2), ("dpm", [[0.1 + worse] * 2] * 2))
+    ]
+    rows = {row.cell.name: row for row in summarise(swept, "ddim uniform")}
+    assert set(rows) == {f"{m} uniform guidance_scale={s} 5" for m in ("ddim", "dpm") for s in (1, 2)}
+    for scale in (1, 2):
+        row = rows[f"dpm uniform guidance_scale={scale} 5"]
+        assert row.baseline == f"ddim uniform guidance_scale={scale} 5"
+        assert row.difference["rmse"].mean == pytest.approx(-0.1)
+
+
+def test_cells_from_other_noises_are_not_compared():
+    dpm = result("dpm", 5, [[0.1, 0.3], [0.2, 0.2]])
+    elsewhere = replace(dpm, blocks=tuple(replace(block, seed=100 + block.seed) for block in dpm.blocks))
+    ddim = result("ddim", 5, [[0.2, 0.4], [0.3, 0.5]])
+    (_, row) = summarise([ddim, elsewhere], "ddim uniform")
+    assert (row.baseline, row.difference) == ("", {})
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):

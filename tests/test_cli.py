@@ -189,10 +189,11 @@ def test_training_is_recorded_resumed_in_the_same_run_and_its_model_draws(tmp_pa
     curve = tracker.client.get_metric_history(runs[0].info.run_id, "train/loss")
     assert [m.step for m in curve] == [16, 32, 48, 64, 80, 96]
     assert [p.name for p in sorted((tmp_path / "run" / "previews").iterdir())] == ["000000048.png", "000000096.png"]
-    model = load_model(cfg.output)
+    output = tmp_path / "outputs" / "model" / "model.safetensors"
+    model = load_model(output)
     assert model.metadata["images_seen"] == 96
     assert model.metadata["labels"] == {"cats": ["tabby", "black"]}
-    choice = ["model=checkpoint", f"model.path={cfg.output}", "domain.name=cats", "label=tabby", "num_steps=2"]
+    choice = ["model=checkpoint", f"model.path={output}", "domain.name=cats", "label=tabby", "num_steps=2"]
     sample(configuration("sample", tmp_path / "drawn", *choice, "tracking=none"))
     assert pictures(tmp_path / "drawn").shape == (16, 8, 8, 3)
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import mlx.core as mx
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from .baseline.checks import check_count, check_number
 from .benchmark import Bench, Cell, CellResult, run_benchmark, write_report
 from .benchmark.report import METRICS, markdown, summarise
 from .benchmark.store import cell_path, keep, kept
+from .benchmark_cost import cost
 from .errors import UserError
 from .metrics.encoder import load_builtin_encoder
 from .metrics.reference import load_reference
-from .parts import Parts, build, prepare
+from .parts import Parts, prepare
 from .provenance import choices, git_state, parameters
 from .run import labels, method, progress_bar
 
@@ -29,13 +25,12 @@ log = logging.getLogger(__name__)
 
 CELL = "cell.json"
 LONGEST_TABLE = 40  # rows that are printed as well as written
-TYPICAL_CONVERGED_STEPS = 32 + 64 + 128
 
-# settings that make another cell of the same scheduler, grid and number of steps
-VARIES = ("scheduler.", "grid.", "sampler", "guidance_scale", "label", "model")
+# overrides that have a column of their own, or do not make another cell; all others are part of a cell's name
+NO_VARIANT = ("domain", "scheduler", "grid", "num_steps", "experiment", "benchmark", "tracking", "name", "tags")
 
 
-def measure(cfg: DictConfig) -> float:
+def run_cell(cfg: DictConfig) -> float:
     """Measure one cell, or take what an earlier sweep measured; the result lies in the job's folder.
 
     Args:
@@ -52,8 +47,8 @@ def measure(cfg: DictConfig) -> float:
     cfg = parts.cfg
     cell, bench = cell_of(parts), bench_of(parts)
     folder, store = Path(cfg.paths.run), Path(cfg.paths.outputs) / "benchmark" / "cells"
-    result = kept(cell_path(store, cell, bench))
-    if result is not None:
+    if cell_path(store, cell, bench).is_file():
+        (result,) = run_benchmark([cell], bench, store)
         log.info("%s %s: measured before", result.domain, result.name)
     else:
         result = _measure_and_record(parts, cell, bench, store)
@@ -94,9 +89,13 @@ def cell_of(parts: Parts) -> Cell:
         num_steps=cfg.num_steps,
         sampler=parts.sampler,
         grid=parts.grid,
-        variant=" ".join(sorted(o for o in overrides if o.startswith(VARIES))),
+        variant=tuple(sorted(o for o in overrides if not _key(o).startswith("paths.") and _key(o) not in NO_VARIANT)),
         settings=settings,
     )
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def bench_of(parts: Parts) -> Bench:
@@ -141,63 +140,10 @@ class BenchmarkReport:
         if not results:
             return None
         folder, baseline = sweep / "benchmark", config.benchmark.baseline
-        rows = write_report(folder, without_shared_variants(results), baseline)
+        rows = write_report(folder, results, baseline)
         if len(rows) <= LONGEST_TABLE:
             print(f"\n{markdown(rows)}")
         if baseline and not any(row.baseline for row in rows):
             print(f"no finished cell could be compared with the baseline {baseline!r}; is it part of the sweep?")
         print(f"{'saved':<11}{folder / 'summary.md'}", flush=True)
         return folder
-
-
-def without_shared_variants(results: list[CellResult]) -> list[CellResult]:
-    """The results, named only by what differs between them."""
-    shared = set.intersection(*(set(result.variant.split()) for result in results))
-    return [
-        replace(result, variant=" ".join(word for word in result.variant.split() if word not in shared))
-        for result in results
-    ]
-
-
-def cost(config: DictConfig) -> str:
-    """What a sweep will take at most, by a forward pass that is timed."""
-    axes = sweep_axes(config)
-    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps])]
-    others = math.prod(len(values) for values in axes.values())
-    pictures = config.num_samples * config.benchmark.seed_blocks
-    evaluations = others * sum(steps) * pictures
-    problems = math.prod(len(v) for k, v in axes.items() if k in ("domain", "label", "guidance_scale", "model"))
-    converged = problems * TYPICAL_CONVERGED_STEPS * pictures
-    rate = evaluations_per_second(config)
-    return (
-        f"{others * len(steps)} cells of {config.benchmark.seed_blocks} x {config.num_samples} pictures: at most "
-        f"{evaluations:,} model evaluations, and some {converged:,} for the converged solutions: about "
-        f"{(evaluations + converged) / rate / 60:.0f} minutes at {rate:.0f} evaluations/s as things are. Stop at any "
-        "time: what is finished is kept and not repeated."
-    )
-
-
-def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
-    """The values of every setting of a sweep; those of the command line take precedence, as Hydra's sweeper has it."""
-    given = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
-    axes = {}
-    for override in OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task]):
-        many = override.is_sweep_override()
-        axes[override.get_key_element()] = list(map(str, override.sweep_string_iterator())) if many else [""]
-        if not many and override.key_or_group == "num_steps":
-            axes["num_steps"] = [override.get_value_element_as_str()]
-    return axes
-
-
-def evaluations_per_second(config: DictConfig) -> float:
-    """Guided evaluations of one picture per second, by one batch after one that warms up."""
-    model: Any = build(config, "model")
-    scale = model.metadata.get("guidance_scale", 1.0) if config.guidance_scale is None else config.guidance_scale
-    batch, side = config.batch_size, model.config.image_size
-    x = mx.zeros((batch * (1 if scale == 1 else 2), side, side, model.config.in_channels))
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        mx.eval(model(x, mx.full((len(x),), 500.0), None))
-        seconds = time.perf_counter() - start
-    return batch / seconds

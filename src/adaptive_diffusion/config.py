@@ -57,7 +57,7 @@ class Train:
     task: Any = MISSING
     tracking: Any = MISSING
     paths: Paths = MISSING
-    output: str = MISSING
+    output: str | None = MISSING
     log_every: int = MISSING
     preview_every: int = MISSING
     preview_samples: int = MISSING
@@ -104,7 +104,7 @@ class EncoderMetrics(Part):
     """`metrics=encoder`"""
 
     converged: bool = MISSING
-    encoder: Any = MISSING
+    encoder: str | None = MISSING
     references: str | None = MISSING
 
 

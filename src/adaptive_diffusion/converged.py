@@ -15,12 +15,15 @@ import numpy as np
 
 from .baseline.schedulers import DPMSolverScheduler
 from .files import atomic_path
+from .models.unet import SimpleUNet
+from .network_file import content_hash, flat_parameters
 from .sampling.standard import StandardSampler
 from .schedulers.grids import PowerGrid
 from .types import Denoiser, Scheduler, StepTrace
 
 FIRST_STEPS = 32
 TOLERANCE = 0.002  # RMSE in [-1, 1]; 0.25 of 255 grey levels
+NUMBERS = 1  # raised when a change of the code changes the solutions, so that kept ones are not taken for them
 _OF_THE_MODEL = (
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
     *("rescale_betas_zero_snr", "prediction_type"),
@@ -81,7 +84,7 @@ def converged_pictures(
         most_steps: Where to stop doubling anyway, at most T; `Converged.change` then exceeds the tolerance.
         batch_size: Pictures per evaluation.
         cache: Folder that keeps solutions; one that is kept and good enough is returned, one that is not is refined.
-        identity: With a cache: what decides the predictions besides the noise, i.e. model hash and guidance.
+        identity: With a cache: what decides the predictions besides the noise, see `identity_of`.
         progress: Called after every step of every batch.
 
     Raises:
@@ -106,21 +109,29 @@ def converged_pictures(
             parts.append(np.array(drawn.images))
         return np.concatenate(parts)
 
+    def keep(solution: Converged) -> Converged:
+        if path is not None:
+            _write(path, solution)
+        return solution
+
     found = None if path is None else _read(path)
     if found is None:
         first = max(1, min(FIRST_STEPS, most // 2))
-        found = Converged(solve(2 * first), solve(first), 2 * first)
-    while True:
-        if path is not None:
-            _write(path, found)
-        if found.change <= tolerance or 2 * found.steps > most:
-            return found
-        found = Converged(solve(2 * found.steps), found.images, 2 * found.steps)
+        found = keep(Converged(solve(2 * first), solve(first), 2 * first))
+    while found.change > tolerance and 2 * found.steps <= most:
+        found = keep(Converged(solve(2 * found.steps), found.images, 2 * found.steps))
+    return found
+
+
+def identity_of(model: SimpleUNet, guidance_scale: float) -> str:
+    """What decides a guided model's predictions: the hash of its file, or of its weights, and the guidance."""
+    stored = model.metadata.get("content_hash")
+    return f"{stored or content_hash(flat_parameters(model), model.config.to_dict())} guidance {guidance_scale:g}"
 
 
 def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.array | None) -> str:
     """A hash of everything that decides a solution but the number of steps."""
-    digest = hashlib.sha256(json.dumps([identity, settings, list(x_T.shape)], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([NUMBERS, identity, settings, list(x_T.shape)], sort_keys=True).encode())
     digest.update(np.array(x_T).tobytes())
     digest.update(b"" if condition is None else np.array(condition).tobytes())
     return digest.hexdigest()[:32]

@@ -14,7 +14,7 @@ from .metrics.encoder import save_encoder
 from .metrics.encoder_training import EncoderScores, EncoderTrainer
 from .parts import build, check_keys
 from .provenance import git_state, parameters
-from .run import labels, progress_bar
+from .run import labels, output_file, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ def train_encoder(cfg: DictConfig) -> float:
     """
     cfg = cfg.copy()
     check_keys(cfg)
+    cfg.output = output_file(cfg, "encoder")
     cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     trainer = EncoderTrainer(build(cfg, "task"))
     tracker, git, c = build(cfg, "tracking"), git_state(cfg.paths.root), trainer.config
@@ -52,7 +53,7 @@ def train_encoder(cfg: DictConfig) -> float:
             log.info("%9d pictures  %s", event.images, summary(scores))
             recent = []
         assert scores is not None
-        known = {"words_hash": trainer.words.content_hash, "images_seen": c.images, **asdict(scores)}
+        known = {"words_hash": trainer.words.content_hash, "images_seen": event.images, **asdict(scores)}
         known["training"] = {k: v for k, v in asdict(c).items() if k != "data"}
         save_encoder(cfg.output, trainer.finish().network, known)
         figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import __version__, figures
 from .cli import in_sweep, job
-from .converged import converged_pictures
+from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
 from .errors import UserError
 from .metrics.captions import plain_caption
@@ -50,16 +50,16 @@ def sample(cfg: DictConfig) -> float:
         cfg: `conf/sample.yaml`, composed.
 
     Returns:
-        Seconds per picture: what a sweeper may minimise.
+        Seconds per picture, or of a cell of the benchmark its fd_encoder: what a sweeper may minimise.
 
     Raises:
         UserError: for a value that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
     if cfg.benchmark is not None:
-        from .benchmark_run import measure as measure_cell
+        from .benchmark_run import run_cell
 
-        return measure_cell(cfg)
+        return run_cell(cfg)
     parts = prepare(cfg)
     cfg, tracker, folder = parts.cfg, parts.tracker, Path(cfg.paths.run)
     identity = fingerprint(cfg, model=parts.model.metadata.get("content_hash", ""), version=__version__)
@@ -73,9 +73,11 @@ def sample(cfg: DictConfig) -> float:
         mx.reset_peak_memory()
         with progress_bar(cfg.num_steps * -(-cfg.num_samples // cfg.batch_size), "step") as bar:
             batches = draw(parts, progress=lambda trace: bar.update())
-        quality = judge(parts, batches)
-        metrics = {**measure(batches), **as_metrics(quality), **chosen(parts)}
-        write(folder, parts, batches, metrics, git.diff if git else "")
+        cost = measure(batches)
+        write(folder, parts, batches, git.diff if git else "")
+        quality = judge(parts, batches)  # after the pictures are safe
+        metrics = {**cost, **as_metrics(quality), **chosen(parts)}
+        figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         run.metrics(metrics)
         run.folder(folder)
     tell(parts, metrics, quality, folder, run.page)
@@ -158,8 +160,12 @@ def converged_solution(parts: Parts) -> np.ndarray | None:
         parts.conditions(cfg.num_samples),
         batch_size=cfg.batch_size,
         cache=Path(cfg.paths.outputs) / "converged",
-        identity=f"{parts.model.metadata.get('content_hash', cfg.model)} guidance {cfg.guidance_scale:g}",
+        identity=identity_of(parts.model, cfg.guidance_scale),
     )
+    if solution.change > TOLERANCE:
+        log.warning(
+            "the converged solution still changed by %.4f RMSE in the last doubling of its steps", solution.change
+        )
     return solution.images
 
 
@@ -171,7 +177,7 @@ def chosen(parts: Parts) -> dict[str, float]:
     return {"prompt/domain_confidence": choice.domain_confidence, "prompt/label_confidence": choice.label_confidence}
 
 
-def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict[str, float], diff: str) -> None:
+def write(folder: Path, parts: Parts, batches: list[SampleResult], diff: str) -> None:
     """Write pictures, plots, tables and the configuration into the run's folder."""
     cfg = parts.cfg
     images = np.concatenate([np.array(b.images) for b in batches])
@@ -186,7 +192,6 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], metrics: dict
     timesteps = np.array(batches[0].timesteps)
     log_snr = parts.schedule.log_snr(timesteps)
     figures.save_schedule_plot(folder / "schedule.png", timesteps, log_snr, run_name(cfg))
-    figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if diff:
         figures.write_text(folder / "git.diff", diff + "\n")
@@ -222,6 +227,18 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     if not in_sweep() and (command := parts.tracker.how_to_look()):
         rows["look"] = f"{command}\n{'':<11}{page}"
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
+
+
+def output_file(cfg: DictConfig, kind: str) -> str:
+    """Where `train.py` writes its result, a model file.
+
+    Raises:
+        UserError: if `output` has another suffix.
+    """
+    path = cfg.output or f"{cfg.paths.outputs}/{kind}/{kind}.safetensors"
+    if not path.endswith(".safetensors"):
+        raise UserError(f"output must be a .safetensors file, got {path!r}")
+    return str(path)
 
 
 def labels(cfg: DictConfig) -> dict[str, str]:

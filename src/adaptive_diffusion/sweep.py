@@ -84,7 +84,7 @@ class SweepRun(Callback):
             with tracker.translated():
                 children = tracker.children(self._run_id)
                 if folder is not None:
-                    tracker.client.log_artifacts(self._run_id, str(folder), "benchmark")
+                    tracker.client.log_artifacts(self._run_id, str(folder), folder.name)
                 elif not children:
                     tracker.client.set_terminated(self._run_id, status)
                     tracker.client.delete_run(self._run_id)

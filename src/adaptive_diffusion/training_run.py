@@ -21,7 +21,7 @@ from .models.training import Trainer, TrainingEvent
 from .parts import build, check_keys
 from .provenance import git_state, parameters
 from .rng import image_keys, normal
-from .run import labels, progress_bar
+from .run import labels, output_file, progress_bar
 from .sampling.standard import StandardSampler
 from .tracking import NoTracker, Run
 
@@ -43,6 +43,7 @@ def train_model(cfg: DictConfig) -> float:
     """
     cfg = cfg.copy()
     check_keys(cfg)
+    cfg.output = output_file(cfg, "model")
     _check(cfg)
     cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     trainer = Trainer(build(cfg, "task"))
@@ -140,5 +141,3 @@ def _check(cfg: DictConfig) -> None:
             check_count(key, cfg[key], 1)
     except ValueError as error:
         raise UserError(str(error)) from None
-    if not str(cfg.output).endswith(".safetensors"):
-        raise UserError(f"output must be a .safetensors file, got {cfg.output!r}")

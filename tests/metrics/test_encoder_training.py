@@ -15,6 +15,7 @@ from adaptive_diffusion.metrics.encoder_training import (
     best_temperature,
     degrade,
 )
+from adaptive_diffusion.run import output_file
 
 RNG = np.random.default_rng(0)
 
@@ -62,6 +63,14 @@ def test_train_py_writes_an_encoder_that_loads(data: dict[str, str], tmp_path: P
     encoder = load_encoder(tmp_path / "encoder.safetensors")
     assert encoder.metadata["label_top1"] == share
     assert encoder.config.domains == ("landscapes", "general")
+
+
+def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_models(tmp_path: Path) -> None:
+    cfg = configuration("train", tmp_path, "task=encoder", "tracking=none", "output=encoder.bin")
+    with pytest.raises(UserError, match=r"must be a \.safetensors file"):
+        train_encoder(cfg)
+    cfg = configuration("train", tmp_path, "task=encoder")
+    assert output_file(cfg, "encoder") == f"{tmp_path}/outputs/encoder/encoder.safetensors" != output_file(cfg, "model")
 
 
 @pytest.mark.parametrize("names", [["landscapes"], ["landscapes", "cats"]])

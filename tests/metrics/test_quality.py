@@ -8,17 +8,13 @@ from tiny import tiny_encoder
 
 from adaptive_diffusion.build.references import stale_reference, write_reference
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.metrics.encoder import save_encoder
+from adaptive_diffusion.metrics.encoder_metrics import EncoderMetrics
 from adaptive_diffusion.metrics.frechet import frechet_distance
-from adaptive_diffusion.metrics.quality import (
-    EncoderMetrics,
-    Measurement,
-    NoMetrics,
-    StandardMetrics,
-    as_metrics,
-    set_distances,
-)
-from adaptive_diffusion.metrics.reference import load_reference
-from adaptive_diffusion.metrics.statistics import FeatureStatistics
+from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, set_distances
+from adaptive_diffusion.metrics.reference import kernel_reference_path, load_kernel, load_reference
+from adaptive_diffusion.metrics.standard_metrics import StandardMetrics
+from adaptive_diffusion.metrics.statistics import FeatureStatistics, save_statistics
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
@@ -103,13 +99,74 @@ def test_bare_statistics_give_no_kernel_distance() -> None:
     assert [m.name for m in set_distances("fid", RNG.normal(size=(30, 4)), encoder, real, None)] == ["fid"]
 
 
-def test_missing_weights_and_references_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"metrics\.reference=.*does not exist; give"):
-        StandardMetrics(reference=str(tmp_path / "nothing"))
+def test_moments_of_another_encoder_are_refused_too(references: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_encoder()
+    before = kernel_reference_path("landscapes", references).read_bytes()
+    monkeypatch.setitem(encoder.metadata, "content_hash", "retrained")
+    write_reference("landscapes", references.parent / "real.npz", encoder, references)
+    kernel_reference_path("landscapes", references).write_bytes(before)  # as if interrupted between the two files
+    assert "make them again" in str(stale_reference("landscapes", encoder, references))
+    with pytest.raises(UserError, match="make them again"):
+        load_kernel("landscapes", encoder, references)
+    with pytest.raises(UserError, match="make them again"):
+        measured(EncoderMetrics(encoder=encoder, references=str(references)))
+
+
+def test_an_encoder_of_ones_own_is_given_by_its_file(tmp_path: Path) -> None:
+    save_encoder(tmp_path / "e.safetensors", tiny_encoder().network, {})
+    metrics = EncoderMetrics(encoder=str(tmp_path / "e.safetensors"), references=str(tmp_path))
+    assert set(measured(metrics)) == {"clip_encoder", "domain_agreement"}
+    with pytest.raises(UserError, match="no model file"):
+        EncoderMetrics(encoder=str(tmp_path / "none.safetensors"))
+
+
+def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     with pytest.raises(UserError, match=r"InceptionV3 weights of FID were not found.*download it from"):
         StandardMetrics(reference=str(tmp_path))
+
+
+class Inception:
+    """Stands in for the network: 4 features, by the mean colours of a picture."""
+
+    name, content_hash, metric_name = "inception_v3/2048", "weights", "fid"
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        x = np.asarray(images, np.float32)
+        x = x / 127.5 - 1 if np.asarray(images).dtype == np.uint8 else x
+        return np.concatenate([x.mean(axis=(1, 2)), x.std(axis=(1, 2, 3))[:, None]], axis=1)
+
+
+@pytest.fixture
+def inception(monkeypatch: pytest.MonkeyPatch) -> Inception:
+    stand_in = Inception()
+    monkeypatch.setattr("adaptive_diffusion.metrics.standard_metrics.load_inception", lambda path: stand_in)
+    return stand_in
+
+
+def test_the_reference_of_fid_is_pictures_or_statistics(tmp_path: Path, inception: Inception) -> None:
+    np.savez(tmp_path / "real.npz", images=REAL)
+    features = inception.features(REAL)
+    save_statistics(tmp_path / "stats.npz", FeatureStatistics.from_features(features, inception.name, "weights"))
+    pictures = measured(StandardMetrics(reference=str(tmp_path / "real.npz"), clip=None))
+    statistics = measured(StandardMetrics(reference=str(tmp_path / "stats.npz"), clip=None))
+    assert set(pictures) == {"fid", "kid"}
+    assert set(statistics) == {"fid"}
+    assert statistics["fid"].value == pytest.approx(pictures["fid"].value, rel=1e-6)
+
+
+def test_an_unfit_reference_is_refused_before_anything_is_drawn(tmp_path: Path, inception: Inception) -> None:
+    with pytest.raises(UserError, match=r"metrics\.reference=.*does not exist; give"):
+        StandardMetrics(reference=str(tmp_path / "nothing"), clip=None)
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(4), sigma=np.eye(4))
+    with pytest.raises(UserError, match="holds mu and sigma"):
+        StandardMetrics(reference=str(tmp_path / "foreign.npz"), clip=None)
+    save_statistics(
+        tmp_path / "other.npz", FeatureStatistics.from_features(inception.features(REAL), inception.name, "others")
+    )
+    with pytest.raises(UserError, match="was made with"):
+        StandardMetrics(reference=str(tmp_path / "other.npz"), clip=None)
 
 
 def test_none_measures_nothing() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..baseline.noise_schedule import NoiseSchedule
-from ..converged import TOLERANCE, Converged, converged_pictures, paired_rmse
+from ..converged import TOLERANCE, Converged, converged_pictures, identity_of, paired_rmse
 from ..metrics.features import FeatureEncoder
 from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
@@ -45,7 +45,7 @@ class Cell:
         num_steps: Steps.
         sampler: The loop, around its scheduler, which is fitted to the model.
         grid: Where to evaluate the model; None: the scheduler's own spacing.
-        variant: What else distinguishes the cell, for the tables; "" for nothing.
+        variant: What else distinguishes the cell, for the tables, e.g. ("guidance_scale=2",).
         settings: What decides the pictures besides, JSON types: constructor arguments of scheduler, grid and sampler.
     """
 
@@ -56,7 +56,7 @@ class Cell:
     num_steps: int
     sampler: StandardSampler
     grid: Grid | None = None
-    variant: str = ""
+    variant: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -100,9 +100,9 @@ class Bench:
         return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
 
     @property
-    def model_hash(self) -> str:
-        """Hash of the model's file; "unnamed" for a model without one."""
-        return str(self.model.metadata.get("content_hash") or "unnamed")
+    def identity(self) -> str:
+        """What decides the model's predictions."""
+        return identity_of(self.model, self.guidance_scale)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class CellResult:
     domain: str
     scheduler: str
     grid: str
-    variant: str
+    variant: tuple[str, ...]
     num_steps: int
     pictures: int
     dimensions: int
@@ -161,7 +161,7 @@ class CellResult:
     @property
     def method(self) -> str:
         """Scheduler, grid and variant: what a curve of a plot is about."""
-        return " ".join(part for part in (self.scheduler, self.grid, self.variant) if part)
+        return " ".join((self.scheduler, self.grid, *self.variant))
 
     @property
     def name(self) -> str:
@@ -191,7 +191,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         if cell.sampler.scheduler.stochastic:
             blocks.append(BlockResult(seed, fd_real, None, None, None, evaluations, seconds))
             continue
-        solution = _converged(cell, bench, denoiser, seed, progress)
+        solution = _converged(cell, bench, denoiser, seed)
         solutions.append(solution)
         targets.append(bench.encoder.features(solution.images))
         fd = frechet_distance(features[-1], targets[-1])
@@ -240,7 +240,7 @@ def _draw(
     return images, evaluations, sum(b.seconds for b in batches) / bench.pictures
 
 
-def _converged(cell: Cell, bench: Bench, denoiser: GuidedDenoiser, seed: int, progress: Progress | None) -> Converged:
+def _converged(cell: Cell, bench: Bench, denoiser: GuidedDenoiser, seed: int) -> Converged:
     x_T = normal(image_keys(seed, range(bench.pictures)), bench.shape)
     return converged_pictures(
         denoiser,
@@ -250,8 +250,7 @@ def _converged(cell: Cell, bench: Bench, denoiser: GuidedDenoiser, seed: int, pr
         tolerance=bench.tolerance,
         batch_size=bench.batch_size,
         cache=bench.cache,
-        identity=f"{bench.model_hash} guidance {bench.guidance_scale:g}",
-        progress=progress,
+        identity=bench.identity,
     )
 
 

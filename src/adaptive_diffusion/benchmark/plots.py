@@ -120,6 +120,10 @@ def _figure(size: tuple[float, float]) -> Any:
 def _finish(axes: Any, x: str, y: str) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+    if not axes.dataLim.y1 > 0:  # no numbers at all, as of stochastic schedulers to a converged solution
+        axes.set_axis_off()
+        axes.set_title(f"{y}: no numbers", fontsize="medium")
+        return
     axes.set_xscale("log")
     axes.set_yscale("log", nonpositive="clip")
     for axis in (axes.xaxis, axes.yaxis):

@@ -83,7 +83,9 @@ def summarise(results: Sequence[CellResult], baseline: str | None = None) -> lis
         columns = {metric: _over_blocks(cell, metric) for metric in METRICS}
         mean = {metric: None if v is None else float(v.mean()) for metric, v in columns.items()}
         spread = {metric: None if v is None or len(v) < 2 else float(v.std(ddof=1)) for metric, v in columns.items()}
-        other = by_name.get((cell.domain, f"{baseline} {cell.num_steps}")) or by_name.get((cell.domain, f"{baseline}"))
+        own = " ".join((f"{baseline}", *cell.variant, str(cell.num_steps)))  # with the same variant, if there is one
+        names = (own, f"{baseline} {cell.num_steps}", f"{baseline}")
+        other = next((by_name[cell.domain, name] for name in names if (cell.domain, name) in by_name), None)
         difference = {} if other is None or other is cell else _differences(cell, other)
         rows.append(Row(cell, mean, spread, other.name if other and difference else "", difference))
     return rows
@@ -91,10 +93,8 @@ def summarise(results: Sequence[CellResult], baseline: str | None = None) -> lis
 
 def _without_what_all_share(results: Sequence[CellResult]) -> list[CellResult]:
     """The cells, their variants without the settings that every one of them has."""
-    shared = set.intersection(*(set(cell.variant.split()) for cell in results))
-    return [
-        replace(cell, variant=" ".join(word for word in cell.variant.split() if word not in shared)) for cell in results
-    ]
+    shared = set.intersection(*(set(cell.variant) for cell in results))
+    return [replace(cell, variant=tuple(v for v in cell.variant if v not in shared)) for cell in results]
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -182,7 +182,10 @@ def _over_blocks(cell: CellResult, metric: str) -> np.ndarray | None:
 
 
 def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
-    found = {}
+    """Of cells from the same noises; {} for others."""
+    found: dict[str, Interval] = {}
+    if [b.seed for b in cell.blocks] != [b.seed for b in other.blocks]:
+        return found
     for metric in ("rmse", "perceptual"):
         a, b = cell.paired(metric), other.paired(metric)
         if a is not None and b is not None and a.shape == b.shape:
@@ -199,7 +202,7 @@ def _write_results(path: Path, cells: Sequence[CellResult]) -> None:
             for i, block in enumerate(c.blocks):
                 numbers = [None if column is None else float(column[i]) for column in columns]
                 table.writerow(
-                    [c.domain, c.scheduler, c.grid, c.variant, c.num_steps, block.seed, c.pictures, *numbers]
+                    [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, block.seed, c.pictures, *numbers]
                 )
 
 
@@ -214,7 +217,7 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
         table.writerow(header)
         for row in rows:
             c = row.cell
-            line = [c.domain, c.scheduler, c.grid, c.variant, c.num_steps, len(c.blocks), c.pictures]
+            line = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, len(c.blocks), c.pictures]
             line += [number for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
             line += [c.fd_encoder, c.fd_converged, c.converged_steps, c.converged_rmse, c.converged_perceptual]
             line += [row.baseline]

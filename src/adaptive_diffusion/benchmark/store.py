@@ -5,24 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .._version import __version__
 from ..files import atomic_path
 from .cell import Bench, BlockResult, Cell, CellResult, Progress, measure_cell
 
 log = logging.getLogger(__name__)
+
+NUMBERS = 1  # raised when a change of the code changes a cell's numbers, so that kept ones are not taken for them
 
 
 def run_benchmark(
     cells: Iterable[Cell],
     bench: Bench,
     folder: Path | None = None,
-    *,
-    done: Callable[[CellResult], None] | None = None,
     progress: Progress | None = None,
 ) -> list[CellResult]:
     """Measure cells, all from the same noises; stop at any time and start again, finished cells are not repeated.
@@ -31,8 +30,7 @@ def run_benchmark(
         cells: What to measure.
         bench: What the cells share.
         folder: Where finished cells are kept, one JSON file each; None: nowhere.
-        done: Called with every result, kept ones included.
-        progress: Called after every step.
+        progress: Called after every step of drawing.
 
     Returns:
         The results in the order of the cells; `write_report` makes tables and plots of them.
@@ -45,13 +43,13 @@ def run_benchmark(
     for cell in cells:
         path = None if folder is None else cell_path(folder, cell, bench)
         result = None if path is None else kept(path)
-        if result is None:
+        if result is not None:  # what is kept may have been named otherwise
+            result = replace(result, scheduler=cell.scheduler, grid=cell.grid_name, variant=cell.variant)
+        else:
             result = measure_cell(cell, bench, progress)
             if path is not None:
                 keep(path, result)
         results.append(result)
-        if done is not None:
-            done(result)
     return results
 
 
@@ -61,17 +59,16 @@ def cell_path(folder: Path, cell: Cell, bench: Bench) -> Path:
 
 
 def fingerprint(cell: Cell, bench: Bench) -> str:
-    """A hash of everything that decides a cell's numbers: model, encoder, reference, settings, version."""
+    """A hash of everything that decides a cell's numbers: model, encoder, reference, settings."""
     real = bench.reference(cell.domain)
     identity: dict[str, Any] = {
-        "version": __version__,
-        "model": bench.model_hash,
-        "guidance_scale": bench.guidance_scale,
+        "numbers": NUMBERS,
+        "model": bench.identity,
         "encoder": [bench.encoder.name, bench.encoder.content_hash],
         "reference": hashlib.sha256(real.mean.tobytes() + real.covariance.tobytes()).hexdigest(),
         "blocks": [bench.seed, bench.seed_blocks, bench.pictures, bench.batch_size],
         "tolerance": bench.tolerance,
-        "cell": [cell.domain, cell.condition, cell.scheduler, cell.grid_name, cell.variant, cell.num_steps],
+        "cell": [cell.domain, cell.condition, cell.num_steps],
         "scheduler": [type(cell.sampler.scheduler).__name__, cell.sampler.scheduler.config],
         "grid": repr(cell.grid),
         "sampler": type(cell.sampler).__name__,
@@ -91,7 +88,8 @@ def kept(path: Path) -> CellResult | None:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         blocks: list[dict[str, Any]] = found.pop("blocks")
-        return CellResult(blocks=tuple(_block(**block) for block in blocks), **found)
+        variant = tuple(found.pop("variant"))
+        return CellResult(blocks=tuple(_block(**block) for block in blocks), variant=variant, **found)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -8,7 +8,7 @@ from ..data import load_pictures
 from ..errors import UserError
 from ..metrics.encoder import Encoder
 from ..metrics.kernel_reference import KernelReference, save_kernel_reference
-from ..metrics.reference import FOLDER, kernel_reference_path, load_reference, reference_path
+from ..metrics.reference import FOLDER, kernel_reference_path, load_kernel, load_reference, reference_path
 from ..metrics.statistics import FeatureStatistics, save_statistics
 
 
@@ -32,10 +32,11 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
 
 def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str | None:
     """Why the statistics of a domain have to be made again, or None."""
-    if not kernel_reference_path(domain, folder).is_file():
+    if not (reference_path(domain, folder).is_file() and kernel_reference_path(domain, folder).is_file()):
         return "missing"
     try:
         load_reference(domain, encoder, folder)
+        load_kernel(domain, encoder, folder)
     except UserError as error:
         return str(error)
     return None

@@ -7,7 +7,6 @@ contrastive loss without its false negatives; and a picture and a caption tell t
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,11 +90,10 @@ class EncoderScores:
 
 @dataclass(frozen=True)
 class EncoderEvent:
-    """What happened in one step: pictures seen, mean loss of each part, seconds, and the scores if measured."""
+    """What happened in one step: pictures seen, loss of each part, and the scores if measured."""
 
     images: int
     losses: dict[str, float]
-    seconds: float
     scores: EncoderScores | None = None
 
 
@@ -148,11 +146,9 @@ class EncoderTrainer:
         """Train to the end, yielding an event per step."""
         c, steps = self.config, math.ceil(self.config.images / self.config.batch_size)
         for step in range(steps):
-            start = time.perf_counter()
-            losses = self._advance(step, steps)
-            seconds, images = time.perf_counter() - start, (step + 1) * c.batch_size
+            losses, images = self._advance(step, steps), (step + 1) * c.batch_size
             due = step == steps - 1 or images // c.validate_every != (images - c.batch_size) // c.validate_every
-            yield EncoderEvent(images, losses, seconds, self.scores() if due else None)
+            yield EncoderEvent(images, losses, self.scores() if due else None)
 
     def encoder(self) -> Encoder:
         """The encoder with the averaged weights; `finish` gives it its head for prompts."""

@@ -1,4 +1,4 @@
-"""How good a run's pictures are: one facade over the metrics, one class per choice of `metrics=`.
+"""How good a run's pictures are: what every choice of `metrics=` offers, and what they share.
 
 Numbers of our own encoder carry its name (`fd_encoder`, ...); `fid`, `clip_score` and `lpips` are only used for the
 published weights.
@@ -8,24 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..data import load_pictures
-from ..errors import UserError
-from .clip_score import CLIP, load_clip
-from .domain import DomainDetector
-from .encoder import Encoder, load_builtin_encoder
 from .features import FeatureEncoder
 from .frechet import frechet_caveat, frechet_distance
-from .inception import load_inception
-from .kernel_reference import KernelReference, load_kernel_reference
+from .kernel_reference import KernelReference
 from .kid import kernel_distance
-from .lpips import LPIPS, load_lpips
-from .reference import kernel_reference_path, load_reference, reference_path
-from .statistics import FeatureStatistics, check_same_encoder, load_statistics
+from .statistics import FeatureStatistics, check_same_encoder
 
 SUBSETS = 100  # random halves that a kernel distance is averaged over
 _SEED = 0
@@ -89,106 +80,6 @@ class NoMetrics:
     ) -> list[Measurement]:
         """Nothing."""
         return []
-
-
-class EncoderMetrics:
-    """`metrics=encoder`: by the encoder that ships with the project; needs no download.
-
-    Args:
-        converged: Also measure the distance to the model's converged solution; costs more evaluations than the run.
-        encoder: The encoder; None: the one that ships with the project.
-        references: Folder of reference statistics; None: those that ship with the project.
-    """
-
-    def __init__(self, converged: bool = False, encoder: Encoder | None = None, references: str | None = None):
-        self.converged = converged
-        self.encoder = encoder or load_builtin_encoder()
-        self._references = {} if references is None else {"folder": Path(references)}
-
-    def measure(
-        self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
-    ) -> list[Measurement]:
-        """fd_encoder, kid_encoder, clip_encoder, domain_agreement and, to converged pictures, perceptual_encoder.
-
-        The distances are left out for a domain without reference statistics, and for a single picture. Arguments as for
-        `PictureMetrics.measure`.
-        """
-        found: list[Measurement] = []
-        features = self.encoder.features(images)
-        if len(images) > 1 and reference_path(domain, **self._references).is_file():
-            statistics = load_reference(domain, self.encoder, **self._references)
-            kernel = load_kernel_reference(kernel_reference_path(domain, **self._references))
-            found += set_distances("encoder", features, self.encoder, statistics, kernel)
-        scores = self.encoder.scores(images, caption)
-        found.append(Measurement("clip_encoder", float(scores.mean()), len(images), float(scores.std())))
-        if domain in self.encoder.config.domains:
-            detected = DomainDetector(self.encoder).from_images(images)
-            agreement = float(np.mean([d.domain == domain for d in detected]))
-            found.append(Measurement("domain_agreement", agreement, len(images)))
-        if converged is not None:
-            found.append(paired("perceptual_encoder", self.encoder.perceptual_distances, images, converged))
-        return found
-
-
-class StandardMetrics:
-    """`metrics=standard`: FID, CLIP score and LPIPS with the published weights, which the user provides.
-
-    Weights are read at once, so that missing ones are found before anything is drawn.
-
-    Args:
-        reference: Real pictures (folder or array file), or a statistics file (`.npz` of `save_statistics`, FID only).
-        inception: InceptionV3 weight file or folder; None: where PyTorch's libraries keep it.
-        clip: CLIP model folder or hub id; None: no CLIP score.
-        lpips: `alex` or `vgg`; used with `converged` only.
-        converged: Also measure the distance to the model's converged solution; costs more evaluations than the run.
-
-    Raises:
-        UserError: if weights or reference are missing; the sentence says where they belong and how to get them.
-    """
-
-    def __init__(
-        self,
-        reference: str,
-        inception: str | None = None,
-        clip: str | None = "openai/clip-vit-base-patch32",
-        lpips: str = "alex",
-        converged: bool = False,
-    ):
-        self.converged = converged
-        if not Path(reference).exists():
-            raise UserError(
-                f"metrics.reference={reference} does not exist; give a folder or array file of real pictures, or a "
-                "statistics file"
-            )
-        self._inception = load_inception(inception)
-        self._clip: CLIP | None = None if clip is None else load_clip(clip)
-        self._lpips: LPIPS | None = load_lpips(lpips) if converged else None  # type: ignore[arg-type]
-        self._reference = Path(reference)
-        self._real: np.ndarray | FeatureStatistics | None = None  # features are computed when first needed
-
-    def measure(
-        self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
-    ) -> list[Measurement]:
-        """fid and kid to the reference, clip_score, lpips. See `PictureMetrics.measure`."""
-        found: list[Measurement] = []
-        name = self._inception.metric_name
-        if len(images) > 1:
-            features, real = self._inception.features(images), self._real_features(images.shape[1])
-            found += set_distances(name, features, self._inception, real, None)
-        if self._clip is not None:
-            scores = self._clip.scores(images, caption)
-            found.append(Measurement(self._clip.metric_name, float(scores.mean()), len(images), float(scores.std())))
-        if self._lpips is not None and converged is not None:
-            found.append(paired(self._lpips.metric_name, self._lpips.distances, images, converged))
-        return found
-
-    def _real_features(self, side: int) -> np.ndarray | FeatureStatistics:
-        if self._real is None:
-            try:
-                self._real = load_statistics(self._reference)
-            except (UserError, IsADirectoryError):  # then it is pictures
-                self._real = self._inception.features(load_pictures(self._reference, side).images)
-        return self._real
 
 
 def set_distances(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .features import FeatureEncoder
+from .kernel_reference import KernelReference, load_kernel_reference
 from .statistics import FeatureStatistics, load_statistics
 
 FOLDER = Path(__file__).parent.parent / "assets" / "reference"
@@ -37,9 +38,21 @@ def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) 
         known = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith("_kernel"))) or "none"
         raise UserError(f"there are no reference statistics of the domain {domain!r}; there are those of {known}")
     found = load_statistics(path)
-    if (found.encoder, found.encoder_hash) != (encoder.name, encoder.content_hash):
+    _check_encoder(path, found.encoder, found.encoder_hash, encoder)
+    return found
+
+
+def load_kernel(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> KernelReference:
+    """Moments of the real pictures of a domain, for the kernel distance; arguments and errors as `load_reference`."""
+    path = kernel_reference_path(domain, folder)
+    found = load_kernel_reference(path)
+    _check_encoder(path, found.encoder, found.encoder_hash, encoder)
+    return found
+
+
+def _check_encoder(path: Path, name: str, content_hash: str, encoder: FeatureEncoder) -> None:
+    if (name, content_hash) != (encoder.name, encoder.content_hash):
         raise UserError(
-            f"the reference statistics {path} were made with {found.encoder} ({found.encoder_hash[:12]}), not with "
+            f"the reference statistics {path} were made with {name} ({content_hash[:12]}), not with "
             f"{encoder.name} ({encoder.content_hash[:12]}); make them again: python -m adaptive_diffusion.build"
         )
-    return found

@@ -1,0 +1,95 @@
+"""`metrics=standard`: FID, KID, CLIP score and LPIPS with the published weights."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ..data import load_pictures
+from ..errors import UserError
+from .clip_score import CLIP, load_clip
+from .inception import load_inception
+from .lpips import LPIPS, load_lpips
+from .quality import Measurement, paired, set_distances
+from .statistics import FeatureStatistics, load_statistics
+
+
+class StandardMetrics:
+    """`metrics=standard`: FID, CLIP score and LPIPS with the published weights, which the user provides.
+
+    Weights are read at once, so that missing ones are found before anything is drawn.
+
+    Args:
+        reference: Real pictures (folder or array file), or a statistics file (`.npz` of `save_statistics`, FID only).
+        inception: InceptionV3 weight file or folder; None: where PyTorch's libraries keep it.
+        clip: CLIP model folder or hub id; None: no CLIP score.
+        lpips: `alex` or `vgg`; used with `converged` only.
+        converged: Also measure the distance to the model's converged solution; costs more evaluations than the run.
+
+    Raises:
+        UserError: if weights or reference are missing; the sentence says where they belong and how to get them.
+    """
+
+    def __init__(
+        self,
+        reference: str,
+        inception: str | None = None,
+        clip: str | None = "openai/clip-vit-base-patch32",
+        lpips: str = "alex",
+        converged: bool = False,
+    ):
+        self.converged = converged
+        self._inception = load_inception(inception)
+        self._clip: CLIP | None = None if clip is None else load_clip(clip)
+        self._lpips: LPIPS | None = load_lpips(lpips) if converged else None  # type: ignore[arg-type]
+        self._real: Path | np.ndarray | FeatureStatistics = self._read(Path(reference))
+
+    def measure(
+        self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
+    ) -> list[Measurement]:
+        """fid and kid to the reference, clip_score, lpips. See `PictureMetrics.measure`."""
+        found: list[Measurement] = []
+        name = self._inception.metric_name
+        if len(images) > 1:
+            features, real = self._inception.features(images), self._real_features(images.shape[1])
+            found += set_distances(name, features, self._inception, real, None)
+        if self._clip is not None:
+            scores = self._clip.scores(images, caption)
+            found.append(Measurement(self._clip.metric_name, float(scores.mean()), len(images), float(scores.std())))
+        if self._lpips is not None and converged is not None:
+            found.append(paired(self._lpips.metric_name, self._lpips.distances, images, converged))
+        return found
+
+    def _real_features(self, side: int) -> np.ndarray | FeatureStatistics:
+        """Those of the reference; of pictures, computed once, at the size of the pictures judged."""
+        if isinstance(self._real, Path):
+            self._real = self._inception.features(load_pictures(self._real, side).images)
+        return self._real
+
+    def _read(self, reference: Path) -> Path | FeatureStatistics:
+        """Statistics, or the path again where it holds pictures."""
+        if not reference.exists():
+            raise UserError(
+                f"metrics.reference={reference} does not exist; give a folder or array file of real pictures, or a "
+                "statistics file"
+            )
+        if reference.suffix != ".npz" or "images" in _arrays(reference):
+            return reference
+        statistics = load_statistics(reference)
+        if (statistics.encoder, statistics.encoder_hash) != (self._inception.name, self._inception.content_hash):
+            raise UserError(
+                f"metrics.reference={reference} was made with {statistics.encoder}, not with these weights of "
+                f"{self._inception.name}; give real pictures instead"
+            )
+        return statistics
+
+
+def _arrays(path: Path) -> list[str]:
+    """Names of the arrays in a `.npz` file; [] if it is none."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return list(file.files)
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, AttributeError):
+        return []
