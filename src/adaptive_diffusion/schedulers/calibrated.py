@@ -1,0 +1,216 @@
+"""Calibrated schedules: choosing among grids by held-out noises, their file, and the grid that takes them from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..baseline.checks import check_count, check_number
+from ..baseline.noise_schedule import NoiseSchedule
+from ..baseline.spacing import custom_timesteps
+from ..errors import UserError
+from ..files import atomic_path
+
+FORMAT = "adaptive-diffusion/calibrated-schedules/1"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A grid's error on held-out noises.
+
+    Attributes:
+        mean: Mean over the noises, smaller is better.
+        standard_error: Of that mean.
+    """
+
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class CalibratedSteps:
+    """The grid for one number of steps, and why it is this one.
+
+    Attributes:
+        timesteps: (n,) strictly decreasing from T - 1.
+        rule: Name of the rule that made them.
+        scores: Name -> held-out score, of that rule and of its rivals.
+    """
+
+    timesteps: tuple[float, ...]
+    rule: str
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class CalibratedSchedule:
+    """The grids for a model in one domain.
+
+    Attributes:
+        model: Content hash of the model's file.
+        guidance_scale: Weight of classifier-free guidance that they were calibrated with, >= 0.
+        domain: Name of the domain whose pictures were drawn.
+        num_train_timesteps: T of the model.
+        metric: What the scores are, e.g. `rmse` to the converged solution.
+        noises: Noises that the trajectory was measured from.
+        held_out: Other noises, which the scores are of.
+        steps: n -> grid of n timesteps, at least one.
+
+    Raises:
+        ValueError: for a grid that is none, or a number out of range.
+    """
+
+    model: str
+    guidance_scale: float
+    domain: str
+    num_train_timesteps: int
+    metric: str
+    noises: int
+    held_out: int
+    steps: Mapping[int, CalibratedSteps]
+
+    def __post_init__(self) -> None:
+        check_number("guidance_scale", self.guidance_scale, 0)
+        check_count("num_train_timesteps", self.num_train_timesteps, 2)
+        check_count("noises", self.noises, 2)
+        check_count("held_out", self.held_out, 2)
+        if not self.steps:
+            raise ValueError("a calibrated schedule needs the grid of at least one number of steps")
+        for n, steps in self.steps.items():
+            grid = custom_timesteps(steps.timesteps, self.num_train_timesteps)
+            if len(grid) != n or grid[0] != self.num_train_timesteps - 1:
+                raise ValueError(
+                    f"a calibrated grid of {n} steps must have {n} timesteps, from {self.num_train_timesteps - 1} on, "
+                    f"got {len(grid)} from {grid[0]:g} on"
+                )
+
+
+@dataclass(frozen=True)
+class CalibratedGrid:
+    """Timesteps as they were calibrated, or resampled from the nearest calibrated number of steps.
+
+    For another n the grid with the nearest ratio of steps, of two the finer one, is taken for its quantile function:
+    t at i / n' of the steps, and 0 at the end. It is linear in between in sqrt(t), where the quadratic grid is a
+    straight line, and is read at multiples of 1 / n. A calibrated grid that evaluates the model at t = 0 keeps to it:
+    its fractions are i / (n' - 1).
+
+    Args:
+        calibrated: The grids, of the model's domain and guidance.
+    """
+
+    calibrated: CalibratedSchedule
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`; raises ValueError also for a schedule of another length than was calibrated."""
+        check_count("num_inference_steps", n, 1, schedule.num_train_timesteps)
+        if schedule.num_train_timesteps != self.calibrated.num_train_timesteps:
+            raise ValueError(
+                f"the grids were calibrated for {self.calibrated.num_train_timesteps} training timesteps and the noise "
+                f"schedule has {schedule.num_train_timesteps}: calibrate this model, or choose another grid"
+            )
+        nearest = min(self.calibrated.steps, key=lambda known: (max(known, n) / min(known, n), -known))
+        grid = np.array(self.calibrated.steps[nearest].timesteps)
+        return grid if nearest == n else _resampled(grid, n)
+
+
+def choose(
+    candidates: Mapping[str, np.ndarray], score: Callable[[np.ndarray], np.ndarray], classical: Sequence[str]
+) -> CalibratedSteps:
+    """Choose among grids of equally many steps; a calibrated one has to earn its place.
+
+    The best calibrated grid is taken if its mean error is below that of the best classical one by more than the
+    standard error of their paired difference, else the classical one.
+
+    Args:
+        candidates: Name -> (n,) timesteps.
+        score: Gives the (N,) errors of the pictures drawn with some timesteps, always from the same N >= 2 held-out
+            noises; smaller is better.
+        classical: Names of the candidates that know nothing of the model, at least one.
+
+    Raises:
+        ValueError: if no candidate is classical, or the scores are no pairs of finite numbers.
+    """
+    if not classical or not set(classical) <= candidates.keys():
+        raise ValueError(
+            f"the classical grids must be some of the candidates {', '.join(candidates)}, got {', '.join(classical)}"
+        )
+    errors = {name: np.asarray(score(timesteps), np.float64) for name, timesteps in candidates.items()}
+    held_out = len(errors[classical[0]])
+    if held_out < 2 or not all(e.shape == (held_out,) and np.isfinite(e).all() for e in errors.values()):
+        raise ValueError("score must give the same number of finite errors for all candidates, at least 2")
+    means = {name: float(error.mean()) for name, error in errors.items()}
+    best = min(classical, key=means.__getitem__)
+    rival = min((name for name in candidates if name not in classical), key=means.__getitem__, default=best)
+    gain = errors[best] - errors[rival]
+    if gain.mean() > _standard_error(gain):
+        best = rival
+    scores = {name: Score(means[name], _standard_error(error)) for name, error in errors.items()}
+    return CalibratedSteps(tuple(map(float, candidates[best])), best, scores)
+
+
+def save_schedules(path: str | Path, schedules: Iterable[CalibratedSchedule]) -> None:
+    """Write schedules atomically, as JSON."""
+    content = {"format": FORMAT, "schedules": [asdict(schedule) for schedule in schedules]}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load_schedules(path: str | Path, model: str | None = None) -> tuple[CalibratedSchedule, ...]:
+    """Read what `save_schedules` wrote.
+
+    Args:
+        path: The file.
+        model: Content hash of the model that they are meant for; None: whichever it is.
+
+    Raises:
+        UserError: if the file is missing, damaged, of another kind, or made for another model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there are no calibrated schedules at {path}; calibrate the model, or choose another grid")
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); calibrate the model again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} holds no calibrated schedules of this project (format {FORMAT!r})")
+    try:
+        schedules = tuple(_schedule(**found) for found in content["schedules"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); calibrate the model again") from error
+    for schedule in schedules:
+        if model is not None and schedule.model != model:
+            raise UserError(
+                f"the schedules in {path} were calibrated for the model {schedule.model:.12} and this one is "
+                f"{model:.12}; calibrate it, or choose another grid"
+            )
+    return schedules
+
+
+def _schedule(steps: dict[str, dict[str, Any]], **rest: Any) -> CalibratedSchedule:
+    """A schedule as it was before JSON made its numbers of steps strings and its tuples lists."""
+    return CalibratedSchedule(steps={int(n): _steps(**found) for n, found in steps.items()}, **rest)
+
+
+def _steps(timesteps: list[float], rule: str, scores: dict[str, dict[str, float]]) -> CalibratedSteps:
+    return CalibratedSteps(tuple(timesteps), rule, {name: Score(**found) for name, found in scores.items()})
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def _resampled(grid: np.ndarray, n: int) -> np.ndarray:
+    """(n,) timesteps with the quantile function of another grid; see `CalibratedGrid`."""
+    if grid[-1] == 0:
+        knots, fractions = grid, np.linspace(0, 1, n)
+    else:
+        knots, fractions = np.append(grid, 0.0), np.arange(n) / n
+    root = np.interp(fractions, np.linspace(0, 1, len(knots)), np.sqrt(knots))
+    return np.append(grid[0], root[1:] ** 2)  # the square of the root of T - 1 may be larger than T - 1
