@@ -193,6 +193,12 @@ def test_training_is_recorded_resumed_in_the_same_run_and_its_model_draws(tmp_pa
     model = load_model(output)
     assert model.metadata["images_seen"] == 96
     assert model.metadata["labels"] == {"cats": ["tabby", "black"]}
+    elsewhere = configuration(
+        "train", tmp_path, *TINY_TRAINING, f"+task.data.cats={tmp_path}/cats.npz", "tracking=none"
+    )
+    elsewhere.output = str(tmp_path / "copy.safetensors")  # the training is finished; only the model is written
+    assert np.isfinite(train(elsewhere))
+    assert load_model(elsewhere.output).metadata["content_hash"] == model.metadata["content_hash"]
     choice = ["model=checkpoint", f"model.path={output}", "domain.name=cats", "label=tabby", "num_steps=2"]
     sample(configuration("sample", tmp_path / "drawn", *choice, "tracking=none"))
     assert pictures(tmp_path / "drawn").shape == (16, 8, 8, 3)

@@ -144,6 +144,6 @@ class BenchmarkReport:
         if len(rows) <= LONGEST_TABLE:
             print(f"\n{markdown(rows)}")
         if baseline and not any(row.baseline for row in rows):
-            print(f"no finished cell could be compared with the baseline {baseline!r}; is it part of the sweep?")
+            print(f"nothing was compared with the baseline {baseline!r}: that takes this cell and another in the sweep")
         print(f"{'saved':<11}{folder / 'summary.md'}", flush=True)
         return folder

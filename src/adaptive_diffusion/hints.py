@@ -37,6 +37,8 @@ def config_mistake(error: Exception, conf: Path, config_name: str, arguments: li
     lines = [line.strip().rstrip(".") for line in text.splitlines()]
     noise = ("full_key:", "reference_type=", "object_type=", "See https", "Available options", "Set the environment")
     kept = [line for line in lines if line and not line.startswith(noise)]
+    if "LexerNoViableAlt" in text or "mismatched input" in text:
+        kept.append("a value with special characters wants quotes within quotes, e.g. prompt='\"what is this\"'")
     if "missing EQUAL" in text:
         kept.append("settings are given as key=value")
     return "; ".join(dict.fromkeys(kept))

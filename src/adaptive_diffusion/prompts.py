@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from .errors import UserError
 from .metrics.domain import Choice, DomainDetector
 from .models.unet import SimpleUNet
+
+log = logging.getLogger(__name__)
+
+DOUBTFUL = 0.2  # confidence in the domain below which a warning is given
 
 
 def follow_prompt(cfg: DictConfig, model: SimpleUNet) -> tuple[DictConfig, Choice | None]:
@@ -34,6 +40,8 @@ def follow_prompt(cfg: DictConfig, model: SimpleUNet) -> tuple[DictConfig, Choic
         choice = DomainDetector().choose(cfg.prompt, labels, cfg.domain.name if _domain_given() else None)
     except ValueError as error:
         raise UserError(f"prompt: {error}") from error
+    if choice.domain_confidence < DOUBTFUL:
+        log.warning("the prompt hardly asks for %s (%.0f %%)", choice.domain, 100 * choice.domain_confidence)
     cfg = cfg.copy()
     cfg.domain.name, cfg.label = choice.domain, choice.label
     cfg.domain.description = f"chosen for the prompt {cfg.prompt!r}"

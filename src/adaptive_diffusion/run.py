@@ -212,7 +212,7 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     if parts.choice is not None:
         c = parts.choice
         rows["prompt"] = (
-            f"{cfg.prompt!r}: domain {c.domain} ({c.domain_confidence:.0%}), {c.label or 'no label'} "
+            f"{cfg.prompt[:60]!r}: domain {c.domain} ({c.domain_confidence:.0%}), {c.label or 'no label'} "
             f"({c.label_confidence:.0%})"
         )
     rows |= {

@@ -59,6 +59,12 @@ def train_model(cfg: DictConfig) -> float:
     with tracker.open(name, params=parameters(cfg), tags=tags, resume=resume) as run:
         validation = float("nan")
         report = _Report(run, cfg, trainer) if first else None
+        if trainer.step >= trainer.config.steps():  # nothing to do but to write the model, perhaps to another place
+            validation = trainer.validation_loss()
+            if first:
+                save_model(
+                    cfg.output, trainer.ema_model(), {**trainer.metadata(), "validation_loss": validation}, mx.float16
+                )
         for event in trainer.run():
             if event.validation_loss is not None:
                 validation = event.validation_loss

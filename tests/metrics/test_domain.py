@@ -39,15 +39,26 @@ def test_probabilities_add_up_and_the_confidence_is_the_largest(detector: Domain
 
 
 def test_an_unsure_answer_is_general(detector: DomainDetector) -> None:
-    vague = [detector.from_prompt(p) for p in ("it", "something", "very", "hello", "maybe", "again")]
+    vague = [detector.from_prompt(p) for p in ("something", "very", "hello", "maybe", "again")]
     unsure = [d for d in vague if d.confidence < UNSURE]
     assert all(d.domain == "general" for d in unsure)
 
 
-@pytest.mark.parametrize("prompt", ["", "   ", "12345", "!?"])
+@pytest.mark.parametrize("prompt", ["", "   ", "12345", "!?", "the of and"])
 def test_a_prompt_without_a_word_gets_a_sentence(detector: DomainDetector, prompt: str) -> None:
     with pytest.raises(ValueError, match="must contain a word"):
         detector.from_prompt(prompt)
+
+
+@pytest.mark.parametrize("prompt", [None, 5, ["a", "b"]])
+def test_a_prompt_that_is_no_text_gets_a_sentence(detector: DomainDetector, prompt) -> None:
+    with pytest.raises(ValueError, match="must be a text"):
+        detector.from_prompt(prompt)
+
+
+def test_an_unknown_word_alone_is_general_and_unsure(detector: DomainDetector) -> None:
+    found = detector.from_prompt("xyzzy")
+    assert (found.domain, found.confidence) == ("general", 0.25)
 
 
 def test_a_label_is_chosen_where_the_prompt_names_one(detector: DomainDetector) -> None:

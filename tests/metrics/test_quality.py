@@ -65,6 +65,11 @@ def test_a_domain_of_ones_own_has_no_distance_to_a_reference(references: Path) -
     assert set(found) == {"clip_encoder"}
 
 
+def test_a_folder_of_references_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="is no folder"):
+        EncoderMetrics(encoder=tiny_encoder(), references="/nonexistent")
+
+
 def test_converged_pictures_add_the_paired_distance(references: Path) -> None:
     metrics = EncoderMetrics(converged=True, encoder=tiny_encoder(), references=str(references))
     found = measured(metrics, converged=DRAWN)

@@ -15,7 +15,8 @@ from adaptive_diffusion.metrics.words import BUILTIN_WORDS, load_words, save_wor
     ("text", "tokens"),
     [
         ("The old Fisherman", ["the", "old", "fisherman"]),
-        ("a café, a crêpe-stand!", ["a", "cafe", "a", "cr", "##ep", "##e", "stand"]),
+        ("a café, a crêpe-stand!", ["a", "cafe", "a", "stand"]),  # an unknown word beside known ones is left out
+        ("a crêpe", ["a", "cr", "##ep", "##e"]),
         ("trilobites", ["trilobite"]),  # a word of the labels, and an ending
         ("the artist's studio", ["the", "artist", "studio"]),
         ("zoologies", ["zoology"]),
@@ -27,6 +28,14 @@ from adaptive_diffusion.metrics.words import BUILTIN_WORDS, load_words, save_wor
 )
 def test_text_becomes_known_words_stems_or_pieces(text: str, tokens: list[str]) -> None:
     assert load_words().tokens(text) == tokens
+
+
+def test_what_is_known_is_told_from_what_is_only_spelt() -> None:
+    words = load_words()
+    assert words.knows("a mountain lake of xyzzy")
+    assert not words.knows("xyzzy")
+    assert not words.knows("the crêpe")
+    assert not words.has_meaning("the of and")
 
 
 @pytest.mark.parametrize(

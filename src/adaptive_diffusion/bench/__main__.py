@@ -35,7 +35,11 @@ def main(argv: list[str]) -> int:
         hint = f" Did you mean {close[0]}?" if close else ""
         print(f"There is no benchmark {name!r}; there are {', '.join(known)}.{hint}", file=sys.stderr)
         return 2
-    importlib.import_module(f"{__package__}.{name}").main(rest)
+    try:
+        importlib.import_module(f"{__package__}.{name}").main(rest)
+    except (ValueError, OSError) as error:  # UserError is a ValueError
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

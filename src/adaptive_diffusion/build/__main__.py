@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
+from ..metrics.words import load_words
 from .references import stale_reference, write_reference
 
 PROJECT = Path(__file__).parents[3]
@@ -38,6 +39,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with <domain>_32.npz for the four domains")
     parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
     options = parser.parse_args(argv)
+    if missing := [d for d in DOMAINS if not (options.data / f"{d}_32.npz").is_file()]:
+        raise UserError(
+            f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the pictures"
+        )
     stale = 0
     for asset in chain(options.data):
         reason = asset.stale()
@@ -54,7 +59,23 @@ def chain(data: Path) -> list[Asset]:
     references = [
         Asset(f"reference {d}", partial(_stale_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
     ]
-    return [Asset("encoder", _stale_encoder, partial(_train, "train_encoder", data)), *references]
+    return [
+        Asset("word vectors", _stale_words, _rebuild_words),
+        Asset("encoder", _stale_encoder, partial(_train, "train_encoder", data)),
+        *references,
+    ]
+
+
+def _stale_words() -> str | None:
+    try:
+        load_words()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _rebuild_words() -> None:
+    raise UserError("word vectors want a sentence model: python -m adaptive_diffusion.build.words --model FOLDER")
 
 
 def _stale_encoder() -> str | None:
@@ -82,4 +103,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(2)

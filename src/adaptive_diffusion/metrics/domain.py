@@ -77,6 +77,8 @@ class DomainDetector:
             ValueError: for a prompt without a word.
         """
         vectors = self.encoder.words.text_vectors([prompt])
+        if not self.encoder.words.knows(prompt):  # spelling alone says nothing
+            return self._detect(np.zeros((1, len(self.encoder.config.domains))))[0]
         return self._detect(np.array(self.encoder.network.prompt_domain(mx.array(vectors)), np.float64))[0]
 
     def choose(self, prompt: str, labels: Mapping[str, Sequence[str]], domain: str | None = None) -> Choice:

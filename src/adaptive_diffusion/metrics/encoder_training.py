@@ -64,7 +64,7 @@ class EncoderTraining:
         unknown = sorted(set(self.data) - set(SUBJECTS))
         if unknown or len(self.data) < 2:
             given = ", ".join(self.data) or "none"
-            raise UserError(f"data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
+            raise UserError(f"task.data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
         if min(self.images, self.batch_size, self.validate_every, self.dimension) < 1 or self.learning_rate <= 0:
             raise UserError("images, batch_size, validate_every, dimension and learning_rate must be positive")
         if not 0 < self.validation_fraction < 1:

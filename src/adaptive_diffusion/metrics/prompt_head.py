@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UserError
 from .captions import domain_caption, label_caption
 from .words import WordVectors
 
@@ -45,9 +46,16 @@ def fit_prompt_head(
 
 
 def read_prompts(path: Path) -> list[tuple[str, str]]:
-    """Pairs of domain and prompt from a `.csv` file with these two columns."""
+    """Pairs of domain and prompt from a `.csv` file with these two columns.
+
+    Raises:
+        UserError: if it has other columns.
+    """
     with open(path, newline="", encoding="utf-8") as file:
-        return [(row["domain"], row["prompt"]) for row in csv.DictReader(file)]
+        rows = csv.DictReader(file)
+        if not {"domain", "prompt"} <= set(rows.fieldnames or ()):
+            raise UserError(f"{path} must be a .csv file with the columns domain and prompt")
+        return [(row["domain"], row["prompt"]) for row in rows]
 
 
 def _caption(domain: str, labels: Sequence[str], rng: np.random.Generator) -> str:

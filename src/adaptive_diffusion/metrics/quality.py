@@ -6,9 +6,9 @@ published weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -111,16 +111,14 @@ def set_distances(
         spread = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
     found = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
     if spread is not None:
-        found.append(Measurement(kernel_name, spread.mean, n, spread.std))
+        found.append(Measurement(kernel_name, spread.mean, n, spread.std if spread.subset_size < n else None))
     return found
 
 
-def paired(
-    name: str, distances: Callable[[Any, Any], np.ndarray], images: np.ndarray, converged: np.ndarray
-) -> Measurement:
-    """Mean and spread of the distances of pictures from their converged solutions."""
-    values = distances(images, converged)
-    return Measurement(name, float(values.mean()), len(values), float(values.std()))
+def mean_of(name: str, values: np.ndarray) -> Measurement:
+    """Mean of a number of each picture, (N,), and its spread over them."""
+    spread = float(values.std()) if len(values) > 1 else None
+    return Measurement(name, float(values.mean()), len(values), spread)
 
 
 def as_metrics(found: Sequence[Measurement]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from ..errors import UserError
 from .clip_score import CLIP, load_clip
 from .inception import load_inception
 from .lpips import LPIPS, load_lpips
-from .quality import Measurement, paired, set_distances
+from .quality import Measurement, mean_of, set_distances
 from .statistics import FeatureStatistics, load_statistics
 
 
@@ -57,9 +57,9 @@ class StandardMetrics:
             found += set_distances(name, features, self._inception, real, None)
         if self._clip is not None:
             scores = self._clip.scores(images, caption)
-            found.append(Measurement(self._clip.metric_name, float(scores.mean()), len(images), float(scores.std())))
+            found.append(mean_of(self._clip.metric_name, scores))
         if self._lpips is not None and converged is not None:
-            found.append(paired(self._lpips.metric_name, self._lpips.distances, images, converged))
+            found.append(mean_of(self._lpips.metric_name, self._lpips.distances(images, converged)))
         return found
 
     def _real_features(self, side: int) -> np.ndarray | FeatureStatistics:

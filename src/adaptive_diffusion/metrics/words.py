@@ -19,6 +19,7 @@ from ..files import atomic_path, read_tensors
 
 FORMAT = "adaptive-diffusion/words/1"
 BUILTIN_WORDS = Path(__file__).parent.parent / "assets" / "words.safetensors"
+SHORTEST = 0.1  # length of a text's vector below which it holds none but words such as "and"; others are about 0.7 long
 # endings that are taken off an unknown word, and what takes their place
 _INFLECTIONS = (
     ("", "s"),
@@ -58,10 +59,28 @@ class WordVectors:
         return str(self.metadata["content_hash"])
 
     def tokens(self, text: str) -> list[str]:
-        """Tokens of a text: known words, known stems, else the longest known pieces (WordPiece; Wu et al., 2016)."""
+        """Tokens of a text: its known words and stems; if these mean nothing, the longest known pieces of all words.
+
+        Pieces (WordPiece; Wu et al., 2016) say little: beside known words, unknown ones are left out.
+        """
+        if self.knows(text):
+            return self._known(text)
+        return [token for word in self._words(text) for token in self._pieces(word)]
+
+    def knows(self, text: str) -> bool:
+        """Whether there is a known word in a text that means something, so that its vector can be relied on."""
+        return self._length([token for token in self._known(text) if len(token) > 1]) > SHORTEST
+
+    def _known(self, text: str) -> list[str]:
+        return [token for word in self._words(text) if (token := self._stem(word)) is not None]
+
+    @staticmethod
+    def _words(text: str) -> list[str]:
+        if not isinstance(text, str):
+            raise ValueError(f"a prompt or caption must be a text, got {type(text).__name__}")
         plain = unicodedata.normalize("NFD", text.lower())
         plain = "".join(c for c in plain if unicodedata.category(c) != "Mn").replace("'s", " ")
-        return [token for word in re.findall("[a-z]+", plain) for token in self._word(word)]
+        return re.findall("[a-z]+", plain)
 
     def text_vectors(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) float32 unit vectors of texts: the direction of the sum of their tokens, rare ones counting more.
@@ -73,28 +92,35 @@ class WordVectors:
 
     def has_meaning(self, text: str) -> bool:
         """Whether a text has a vector: whether there is a word in it, other than such as "the"."""
-        return bool(self._total(text).any())
+        return self._length(self.tokens(text)) > SHORTEST
 
-    def _total(self, text: str) -> np.ndarray:
-        rows = [self._index[token] for token in self.tokens(text)]
+    def _sum(self, tokens: Sequence[str]) -> np.ndarray:
+        rows = [self._index[token] for token in tokens]
         return np.asarray(self._vectors[rows].sum(axis=0, dtype=np.int64) * self._scales, np.float32)
 
+    def _length(self, tokens: Sequence[str]) -> float:
+        return float(np.linalg.norm(self._sum(tokens)))
+
     def _text_vector(self, text: str) -> np.ndarray:
-        total = self._total(text)
+        total = self._sum(self.tokens(text))
         length = float(np.linalg.norm(total))
-        if not length:
+        if not length > SHORTEST:
             raise ValueError(
                 f"a text must contain a word with a meaning of its own, in latin letters, got {text[:60]!r}"
             )
         return total / np.float32(length)
 
-    def _word(self, word: str) -> list[str]:
+    def _stem(self, word: str) -> str | None:
+        """A known word, or a known form of the same word."""
         if word in self._index:
-            return [word]
+            return word
         for ending, instead in _INFLECTIONS:
             stem = word.removesuffix(ending) + instead
             if word.endswith(ending) and len(stem) > 2 and stem in self._index:
-                return [stem]
+                return stem
+        return None
+
+    def _pieces(self, word: str) -> list[str]:
         pieces: list[str] = []
         while word:
             prefix = "##" if pieces else ""
