@@ -126,8 +126,9 @@ def _finish(axes: Any, x: str, y: str) -> None:
         return
     axes.set_xscale("log")
     axes.set_yscale("log", nonpositive="clip")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=20))
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        subs = (1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1, 3) if high < 3000 * low else (1,)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=20))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x)
