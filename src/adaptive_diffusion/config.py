@@ -195,6 +195,16 @@ class DPMSolver(SpacedScheduler):
 
 
 @dataclass
+class UniPC(SpacedScheduler):
+    """`scheduler=unipc`"""
+
+    solver_order: int = MISSING
+    solver_type: str = MISSING
+    lower_order_final: bool = MISSING
+    final_sigmas_type: str = MISSING
+
+
+@dataclass
 class Benchmark:
     """`benchmark=default`"""
 
@@ -308,6 +318,8 @@ SCHEMAS: dict[str, type] = {
     "scheduler/ddpm": DDPM,
     "scheduler/ddim": DDIM,
     "scheduler/dpm_solver": DPMSolver,
+    "scheduler/unipc": UniPC,
+    "scheduler/ipndm": SpacedScheduler,
     "benchmark/default": Benchmark,
     "grid/own": Part,
     "grid/uniform": PowerGrid,
