@@ -62,9 +62,7 @@ def train_model(cfg: DictConfig) -> float:
         if trainer.step >= trainer.config.steps():  # nothing to do but to write the model, perhaps to another place
             validation = trainer.validation_loss()
             if first:
-                save_model(
-                    cfg.output, trainer.ema_model(), {**trainer.metadata(), "validation_loss": validation}, mx.float16
-                )
+                write_model(cfg, trainer, validation)
         for event in trainer.run():
             if event.validation_loss is not None:
                 validation = event.validation_loss
@@ -98,6 +96,12 @@ def preview(trainer: Trainer, samples: int, steps: int) -> np.ndarray:
     return figures.grid(to_uint8(np.concatenate(rows)), columns=samples)
 
 
+def write_model(cfg: DictConfig, trainer: Trainer, validation_loss: float) -> None:
+    """Write the averaged weights, float16, with what is known of them."""
+    known = {**trainer.metadata(), "validation_loss": validation_loss}
+    save_model(cfg.output, trainer.ema_model(), known, dtype=mx.float16)
+
+
 class _Report:
     """Turns training events into a progress bar, loss curves, model files and sample grids."""
 
@@ -114,8 +118,7 @@ class _Report:
         if event.validation_loss is not None:
             self._run.metrics({"validation/loss": event.validation_loss}, event.images)
             self._curve(event)
-            known = {**self._trainer.metadata(), "validation_loss": event.validation_loss}
-            save_model(self._cfg.output, self._trainer.ema_model(), known, dtype=mx.float16)
+            write_model(self._cfg, self._trainer, event.validation_loss)
             log.info("%9d pictures  validation loss %.4f", event.images, event.validation_loss)
         elif self._trainer.passes(self._cfg.log_every):
             self._curve(event)
