@@ -11,9 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from .converged import CHECKED, FIRST_STEPS
 from .parts import build
-
-TYPICAL_CONVERGED_STEPS = 32 + 64 + 128
 
 
 def cost(config: DictConfig) -> str:
@@ -29,7 +28,8 @@ def cost(config: DictConfig) -> str:
     pictures = config.num_samples * config.benchmark.seed_blocks
     evaluations = others * sum(steps) * pictures
     problems = math.prod(len(v) for k, v in axes.items() if k in ("domain", "label", "guidance_scale", "model"))
-    converged = problems * TYPICAL_CONVERGED_STEPS * pictures
+    solved = FIRST_STEPS * (config.num_samples + 2 * min(CHECKED, config.num_samples))
+    converged = problems * config.benchmark.seed_blocks * solved
     rate = evaluations_per_second(config)
     return (
         f"{others * len(steps)} cells of {config.benchmark.seed_blocks} x {config.num_samples} pictures: at most "

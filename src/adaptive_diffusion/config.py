@@ -228,6 +228,13 @@ class KarrasGrid(Part):
 
 
 @dataclass
+class BlendedGrid(Part):
+    """`grid=blended`"""
+
+    log_snr_weight: float = MISSING
+
+
+@dataclass
 class NoiseSchedule:
     """Constructor arguments of `NoiseSchedule`."""
 
@@ -326,6 +333,7 @@ SCHEMAS: dict[str, type] = {
     "grid/quadratic": PowerGrid,
     "grid/log_snr": Part,
     "grid/karras": KarrasGrid,
+    "grid/blended": BlendedGrid,
     "sampler/standard": StandardSampler,
     "task/model": TaskModel,
     "task/encoder": TaskEncoder,

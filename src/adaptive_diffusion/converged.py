@@ -13,17 +13,18 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .baseline.schedulers import DPMSolverScheduler
 from .files import atomic_path
 from .models.unet import SimpleUNet
 from .network_file import content_hash, flat_parameters
 from .sampling.standard import StandardSampler
-from .schedulers.grids import PowerGrid
+from .schedulers.grids import BlendedGrid
+from .schedulers.solvers import IPNDMScheduler
 from .types import Denoiser, Scheduler, StepTrace
 
-FIRST_STEPS = 32
+FIRST_STEPS = 64
+CHECKED = 16  # pictures that are solved with twice the steps as well
 TOLERANCE = 0.002  # RMSE in [-1, 1]; 0.25 of 255 grey levels
-NUMBERS = 1  # raised when a change of the code changes the solutions, so that kept ones are not taken for them
+NUMBERS = 2  # raised when a change of the code changes the solutions, so that kept ones are not taken for them
 _OF_THE_MODEL = (
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
     *("rescale_betas_zero_snr", "prediction_type"),
@@ -36,19 +37,19 @@ class Converged:
 
     Attributes:
         images: (N, H, W, C) float32 in [-1, 1].
-        coarser: (N, H, W, C) the same with half the steps: any distance between the two bounds what the number of steps
-            still contributes to that distance.
+        finer: (M, H, W, C) the first M <= N of them with twice the steps: any distance between the two tells what the
+            number of steps still contributes to that distance.
         steps: Steps of `images`.
     """
 
     images: np.ndarray
-    coarser: np.ndarray
+    finer: np.ndarray
     steps: int
 
     @property
     def change(self) -> float:
-        """Mean over the pictures of the RMSE between `coarser` and `images`."""
-        return float(paired_rmse(self.coarser, self.images).mean())
+        """Mean RMSE between `finer` and the same pictures of `images`."""
+        return float(paired_rmse(self.images[: len(self.finer)], self.finer).mean())
 
 
 def paired_rmse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -70,7 +71,11 @@ def converged_pictures(
     identity: str = "",
     progress: Callable[[StepTrace], None] | None = None,
 ) -> Converged:
-    """Solve the probability-flow ODE: DPM-Solver++(2M) on the quadratic grid, steps doubled until that changes nothing.
+    """Solve the probability-flow ODE with ever more steps, until doubling them changes nothing.
+
+    The solver is iPNDM on the blended grid; on the shipped model its 64 steps are nearer to 384 than 64 of DPM-Solver++
+    (2M, 3M) or UniPC on the quadratic, cubic, log-SNR or Karras grid (RMSE 0.0015; 2M on the quadratic grid 0.005). The
+    first pictures are solved with twice the steps as well. Where that changes them too much, all get these steps.
 
     The ODE is followed to timestep 0, the last that the model knows; the picture is the clean prediction there. Clean
     predictions are clipped to [-1, 1], as those of pictures are.
@@ -80,7 +85,7 @@ def converged_pictures(
         scheduler: Any scheduler fitted to the model; its noise schedule and prediction type are used, nothing else.
         x_T: (N, H, W, C) standard normal noise, e.g. `normal(image_keys(seed, range(N)), shape)`.
         condition: (N, ...) what each picture is conditioned on, or None.
-        tolerance: Largest mean RMSE between two solutions, in [-1, 1] units, at which the finer one is converged.
+        tolerance: Largest mean RMSE, in [-1, 1] units, between solutions with N and 2 N steps at which N are enough.
         most_steps: Where to stop doubling anyway, at most T; `Converged.change` then exceeds the tolerance.
         batch_size: Pictures per evaluation.
         cache: Folder that keeps solutions; one that is kept and good enough is returned, one that is not is refined.
@@ -95,17 +100,18 @@ def converged_pictures(
     if cache is not None and not identity:
         raise ValueError("a cache of converged pictures needs an identity: the model's hash and the guidance")
     settings = {key: scheduler.config[key] for key in _OF_THE_MODEL if key in scheduler.config}
-    solver = DPMSolverScheduler(clip_sample=True, **settings)
+    solver = IPNDMScheduler(clip_sample=True, **settings)
     most = min(most_steps, solver.num_train_timesteps)
     path = None if cache is None else cache / f"{_key(identity, settings, x_T, condition)}.npz"
 
-    def solve(steps: int) -> np.ndarray:
-        parts = []
-        for start in range(0, len(x_T), batch_size):
-            some = slice(start, start + batch_size)
-            solver.set_timesteps(timesteps=PowerGrid(2)(solver.schedule, steps))
-            given = None if condition is None else condition[some]
-            drawn = StandardSampler(solver).run(denoiser, x_T[some], condition=given, progress=progress)
+    def solve(steps: int, some: slice) -> np.ndarray:
+        parts, noises = [], x_T[some]
+        conditions = None if condition is None else condition[some]
+        for start in range(0, len(noises), batch_size):
+            batch = slice(start, start + batch_size)
+            solver.set_timesteps(timesteps=np.append(BlendedGrid()(solver.schedule, steps - 1), 0.0))
+            given = None if conditions is None else conditions[batch]
+            drawn = StandardSampler(solver).run(denoiser, noises[batch], condition=given, progress=progress)
             parts.append(np.array(drawn.images))
         return np.concatenate(parts)
 
@@ -114,12 +120,15 @@ def converged_pictures(
             _write(path, solution)
         return solution
 
+    checked, rest = slice(0, CHECKED), slice(CHECKED, None)
     found = None if path is None else _read(path)
     if found is None:
-        first = max(1, min(FIRST_STEPS, most // 2))
-        found = keep(Converged(solve(2 * first), solve(first), 2 * first))
-    while found.change > tolerance and 2 * found.steps <= most:
-        found = keep(Converged(solve(2 * found.steps), found.images, 2 * found.steps))
+        first = max(2, min(FIRST_STEPS, most // 2))
+        found = keep(Converged(solve(first, slice(None)), solve(2 * first, checked), first))
+    while found.change > tolerance and 4 * found.steps <= most:
+        steps = 2 * found.steps
+        images = [found.finer, solve(steps, rest)] if len(x_T) > CHECKED else [found.finer]
+        found = keep(Converged(np.concatenate(images), solve(2 * steps, checked), steps))
     return found
 
 
@@ -139,13 +148,13 @@ def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.a
 
 def _write(path: Path, solution: Converged) -> None:
     with atomic_path(path) as temporary:
-        np.savez(temporary, images=solution.images, coarser=solution.coarser, steps=np.array(solution.steps))
+        np.savez(temporary, images=solution.images, finer=solution.finer, steps=np.array(solution.steps))
 
 
 def _read(path: Path) -> Converged | None:
     """What is kept there; None if nothing, or nothing whole, is."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return Converged(file["images"], file["coarser"], int(file["steps"]))
+            return Converged(file["images"], file["finer"], int(file["steps"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -163,9 +163,7 @@ def converged_solution(parts: Parts) -> np.ndarray | None:
         identity=identity_of(parts.model, cfg.guidance_scale),
     )
     if solution.change > TOLERANCE:
-        log.warning(
-            "the converged solution still changed by %.4f RMSE in the last doubling of its steps", solution.change
-        )
+        log.warning("doubling the steps of the converged solution still changes it by %.4f RMSE", solution.change)
     return solution.images
 
 

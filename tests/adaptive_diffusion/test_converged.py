@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from gaussian import ode_solution, predict
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion import converged
+from adaptive_diffusion.baseline.schedulers import DDIMScheduler
 from adaptive_diffusion.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.schedulers.grids import PowerGrid
+from adaptive_diffusion.schedulers.grids import BlendedGrid
+from adaptive_diffusion.schedulers.solvers import IPNDMScheduler
 
 STD = 0.1  # so small that clipping to [-1, 1] changes nothing, and the solution is known
 X_T = normal(image_keys(0, range(6)), (4, 4, 3))
@@ -45,7 +47,7 @@ def exact(model):
 @pytest.mark.parametrize("tolerance", [3e-3, 3e-4, 1e-4])
 def test_it_is_as_near_to_the_exact_solution_as_the_tolerance_says(model, tolerance):
     found = converged_pictures(model, model.scheduler, X_T, tolerance=tolerance)
-    assert found.change == pytest.approx(paired_rmse(found.images, found.coarser).mean())
+    assert found.change == pytest.approx(paired_rmse(found.images, found.finer).mean())
     assert found.change <= tolerance
     assert paired_rmse(found.images, exact(model)).max() <= tolerance
     assert np.abs(exact(model)).max() < 1
@@ -53,19 +55,30 @@ def test_it_is_as_near_to_the_exact_solution_as_the_tolerance_says(model, tolera
 
 def test_it_doubles_the_steps_until_the_tolerance_or_the_limit(model):
     rough = converged_pictures(model, model.scheduler, X_T, tolerance=1)
-    assert (rough.steps, model.evaluations) == (64, 6 * (32 + 64))
+    assert (rough.steps, model.evaluations) == (64, 6 * (64 + 128))
     fine = converged_pictures(model, model.scheduler, X_T, tolerance=1e-9, most_steps=300)
-    assert fine.steps == 256
+    assert fine.steps == 128
     assert fine.change > 1e-9
     few = converged_pictures(model, model.scheduler, X_T, tolerance=1e-9, most_steps=8)
-    assert few.steps == 8
+    assert few.steps == 4
 
 
-def test_it_is_dpm_solver_2m_on_the_quadratic_grid_whatever_the_scheduler(model):
+def test_only_the_first_pictures_are_checked_and_not_solved_twice(model, monkeypatch):
+    monkeypatch.setattr(converged, "CHECKED", 2)
+    rough = converged_pictures(model, model.scheduler, X_T, tolerance=1)
+    assert (rough.steps, len(rough.finer), model.evaluations) == (64, 2, 6 * 64 + 2 * 128)
+    model.evaluations = 0
+    fine = converged_pictures(model, model.scheduler, X_T, tolerance=rough.change * 0.99, most_steps=256)
+    assert (fine.steps, model.evaluations) == (128, 6 * 64 + 2 * 128 + 4 * 128 + 2 * 256)
+    np.testing.assert_array_equal(fine.images[:2], rough.finer)
+    np.testing.assert_allclose(fine.images, exact(model), atol=fine.change + 1e-4)
+
+
+def test_it_is_ipndm_on_the_blended_grid_down_to_zero_whatever_the_scheduler(model):
     from gaussian import run
 
-    solver = DPMSolverScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
-    solver.set_timesteps(timesteps=PowerGrid(2)(solver.schedule, 64))
+    solver = IPNDMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    solver.set_timesteps(timesteps=[*BlendedGrid()(solver.schedule, 63), 0.0])
     found = converged_pictures(model, model.scheduler, X_T, tolerance=1)
     np.testing.assert_allclose(found.images, run(solver, np.array(X_T), std=STD), atol=1e-5)
 
@@ -92,21 +105,21 @@ def test_a_solution_is_kept_refined_when_a_smaller_tolerance_asks_for_it_and_tol
         return converged_pictures(model, model.scheduler, x_T, **given), (model.evaluations - before) / len(x_T)
 
     first, cost = solve()
-    assert cost == 32 + 64
+    assert cost == 64 + 128
     again, cost = solve()
     assert cost == 0
     np.testing.assert_array_equal(again.images, first.images)
     refined, cost = solve(tolerance=first.change * 0.99)
-    assert cost == 128
-    np.testing.assert_array_equal(refined.coarser, first.images)
+    assert cost == 256
+    np.testing.assert_array_equal(refined.images, first.finer)
     assert solve()[0].steps == 128
     assert len(list(tmp_path.iterdir())) == 1
     for other in ({"identity": "model b guidance 1"}, {"x_T": X_T[:3]}, {"x_T": X_T + 1}):
-        assert solve(**other)[1] == 32 + 64
+        assert solve(**other)[1] == 64 + 128
     damaged = sorted(tmp_path.iterdir())[0]
     damaged.write_bytes(damaged.read_bytes()[:100])
     costs = [solve(**o)[1] for o in ({}, {"identity": "model b guidance 1"}, {"x_T": X_T[:3]}, {"x_T": X_T + 1})]
-    assert sorted(costs) == [0, 0, 0, 96]
+    assert sorted(costs) == [0, 0, 0, 192]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from gaussian import ode_solution, run
 from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.grids import KarrasGrid, LogSNRGrid, PowerGrid, set_timesteps
+from adaptive_diffusion.schedulers.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid, set_timesteps
 
-GRIDS = [PowerGrid(1), PowerGrid(2), LogSNRGrid(), KarrasGrid()]
+GRIDS = [PowerGrid(1), PowerGrid(2), LogSNRGrid(), KarrasGrid(), BlendedGrid()]
 SCHEDULES = [NoiseSchedule(), NoiseSchedule(beta_schedule="squaredcos_cap_v2"), NoiseSchedule(400)]
 SCHEDULERS = [DDPMScheduler, DDIMScheduler, DPMSolverScheduler, AdaptiveScheduler]
 X = np.random.default_rng(0).standard_normal((4, 4, 4, 3))
@@ -62,7 +62,18 @@ def test_the_karras_grid_is_their_equation_5(rho):
     np.testing.assert_allclose(np.exp(-schedule.log_snr(KarrasGrid(rho)(schedule, 6))), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("build", [lambda: PowerGrid(0), lambda: PowerGrid(11), lambda: KarrasGrid(0.5)])
+@pytest.mark.parametrize("weight", [0.0, 0.3, 0.5, 1.0])
+def test_the_blended_grid_has_equal_steps_in_the_mean_of_both_measures_of_progress(weight):
+    schedule = NoiseSchedule()
+    t = np.append(BlendedGrid(weight)(schedule, 6), 0.0)
+    log_snr = schedule.log_snr(t)
+    progress = weight * (log_snr - log_snr[0]) / (log_snr[-1] - log_snr[0]) + (1 - weight) * (1 - np.sqrt(t / 999))
+    np.testing.assert_allclose(progress, np.arange(7) / 6, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: PowerGrid(0), lambda: PowerGrid(11), lambda: KarrasGrid(0.5), lambda: BlendedGrid(2)]
+)
 def test_a_parameter_out_of_range_is_refused(build):
     with pytest.raises(ValueError, match=r"must be a number, .* got"):
         build()

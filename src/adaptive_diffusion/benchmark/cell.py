@@ -140,7 +140,7 @@ class CellResult:
         fd_encoder: Frechet distance of all blocks' pictures together to the real pictures.
         fd_converged: The same to the converged solutions, or None.
         converged_steps: Steps of the least refined converged solution, or None.
-        converged_rmse: What the last doubling of the converged solutions' steps changed, mean RMSE, or None.
+        converged_rmse: What doubling the converged solutions' steps changes, mean RMSE, or None.
         converged_perceptual: The same as a perceptual distance, or None.
     """
 
@@ -199,7 +199,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         perceptual = bench.encoder.perceptual_distances(images, solution.images)
         blocks.append(BlockResult(seed, fd_real, fd, _rounded(rmse), _rounded(perceptual), evaluations, seconds))
     together = np.concatenate(features)
-    doubling = [bench.encoder.perceptual_distances(s.coarser, s.images).mean() for s in solutions]
+    doubling = [bench.encoder.perceptual_distances(s.images[: len(s.finer)], s.finer).mean() for s in solutions]
     return CellResult(
         domain=cell.domain,
         scheduler=cell.scheduler,

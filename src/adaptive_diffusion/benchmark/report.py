@@ -124,8 +124,8 @@ def markdown(rows: Sequence[Row]) -> str:
         if not all(row.converged_enough for row in some):
             lines += [
                 "",
-                "*: the converged solutions still changed by more than a tenth of this RMSE when their steps were last "
-                "doubled; lower `benchmark.tolerance`.",
+                "*: doubling the converged solutions' steps changes them by more than a tenth of this RMSE; "
+                "lower `benchmark.tolerance`.",
             ]
         lines.append("")
     return "\n".join(lines)

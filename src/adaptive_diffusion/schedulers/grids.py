@@ -12,6 +12,8 @@ from ..baseline.noise_schedule import NoiseSchedule
 from ..baseline.spacing import karras_timesteps, lu_timesteps
 from ..types import Scheduler
 
+_TABLE = 16_384  # points of a tabulated grid
+
 
 class Grid(Protocol):
     """A rule that says where N steps evaluate the model."""
@@ -78,6 +80,33 @@ class KarrasGrid:
         """See `Grid`."""
         _check_steps(schedule, n)
         return karras_timesteps(schedule, n, self.rho)
+
+
+@dataclass(frozen=True)
+class BlendedGrid:
+    """N timesteps equally spaced in a mean of the quadratic and the log-SNR grid, from T - 1 to short of 0.
+
+    The one measures progress by 1 - sqrt(t / (T - 1)), which leaves few steps for the lowest noise, the other by
+    log(alpha / sigma), which leaves few for the highest; both run from 0 to 1.
+
+    Args:
+        log_snr_weight: Weight of the log-SNR in the mean, in [0, 1]; 0 is the quadratic grid.
+    """
+
+    log_snr_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("log_snr_weight", self.log_snr_weight, 0, 1)
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`."""
+        _check_steps(schedule, n)
+        quadratic = np.linspace(0, 1, _TABLE)
+        t = (schedule.num_train_timesteps - 1) * (1 - quadratic) ** 2
+        log_snr = schedule.log_snr(t)
+        log_snr = (log_snr - log_snr[0]) / (log_snr[-1] - log_snr[0])
+        progress = quadratic + self.log_snr_weight * (log_snr - quadratic)
+        return np.interp(np.arange(n) / n, progress, t)
 
 
 def own_spacing() -> None:
