@@ -18,7 +18,7 @@ from adaptive_diffusion.config import SCHEMAS
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
-from adaptive_diffusion.parts import build, check_keys, class_ids, fitted, prepare
+from adaptive_diffusion.parts import build, check_keys, fitted, prepare
 
 GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "metrics", "benchmark", "tracking", "task"]
 OPTIONS = [(g, file.stem) for g in GROUPS for file in sorted((CONF / g).glob("*.yaml"))]
@@ -137,10 +137,10 @@ def test_a_model_that_does_not_say_what_it_predicts_is_asked_about(tmp_path):
 
 def test_labels_are_numbered_through_all_domains_of_the_model():
     model = tiny_model()
-    assert class_ids(model, "portraits", "official") == (1, 1)
-    assert class_ids(model, "landscapes", "sunrise") == (2, 3)
-    assert class_ids(model, "general", "butterfly") == (4, 4)
-    assert class_ids(model, "general", None) == (4, 0)
+    assert model.condition("portraits", "official", "") == (1, 1)
+    assert model.condition("landscapes", "sunrise", "") == (2, 3)
+    assert model.condition("general", "butterfly", "") == (4, 4)
+    assert model.condition("general", None, "") == (4, 0)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_labels_are_numbered_through_all_domains_of_the_model():
 )
 def test_an_unknown_domain_or_label_is_answered_with_what_there_is(domain, label, sentence):
     with pytest.raises(UserError, match=re.escape(sentence)):
-        class_ids(tiny_model(), domain, label)
+        tiny_model().condition(domain, label, "")
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def evaluations_per_second(config: DictConfig) -> float:
     """Guided evaluations of one picture per second, by one batch after one that warms up."""
     model: Any = build(config, "model")
     scale = model.metadata.get("guidance_scale", 1.0) if config.guidance_scale is None else config.guidance_scale
-    batch, side = config.batch_size, model.config.image_size
-    x = mx.zeros((batch * (1 if scale == 1 else 2), side, side, model.config.in_channels))
+    batch = config.batch_size
+    x = mx.zeros((batch * (1 if scale == 1 else 2), *model.state_shape))
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()

@@ -14,12 +14,10 @@ import mlx.core as mx
 import numpy as np
 
 from .files import atomic_path
-from .models.unet import SimpleUNet
-from .network_file import content_hash, flat_parameters
 from .sampling.standard import StandardSampler
 from .schedulers.grids import BlendedGrid
 from .schedulers.solvers import IPNDMScheduler
-from .types import Denoiser, Scheduler, StepTrace
+from .types import Denoiser, PictureModel, Scheduler, StepTrace
 
 FIRST_STEPS = 64
 CHECKED = 16  # pictures that are solved with twice the steps as well
@@ -132,10 +130,9 @@ def converged_pictures(
     return found
 
 
-def identity_of(model: SimpleUNet, guidance_scale: float) -> str:
-    """What decides a guided model's predictions: the hash of its file, or of its weights, and the guidance."""
-    stored = model.metadata.get("content_hash")
-    return f"{stored or content_hash(flat_parameters(model), model.config.to_dict())} guidance {guidance_scale:g}"
+def identity_of(model: PictureModel, guidance_scale: float) -> str:
+    """What decides a guided model's predictions: the model's identity and the guidance."""
+    return f"{model.identity} guidance {guidance_scale:g}"
 
 
 def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.array | None) -> str:

@@ -15,16 +15,16 @@ from .baseline.checks import check_count, check_number
 from .baseline.noise_schedule import NoiseSchedule
 from .errors import MachineError, UserError
 from .hints import did_you_mean
+from .metrics.captions import plain_caption
 from .metrics.domain import Choice
 from .metrics.quality import PictureMetrics
 from .models.guidance import GuidedDenoiser
-from .models.unet import SimpleUNet
 from .prompts import follow_prompt
 from .sampling.batches import conditions
 from .sampling.standard import StandardSampler
 from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
-from .types import Scheduler
+from .types import PictureModel, Scheduler
 
 LARGEST_PICTURE = 4096
 
@@ -40,6 +40,7 @@ class Parts:
         scheduler: Solver with a spacing of its own, fitted to the model.
         grid: Where to evaluate the model instead, or None.
         sampler: The loop.
+        caption: What the pictures are to show, in words: the prompt, or what domain and label say.
         condition: Class ids that every picture is drawn with; () for an unconditional model.
         choice: Domain and label chosen by a prompt, or None.
         metrics: What the pictures are measured by.
@@ -47,11 +48,12 @@ class Parts:
     """
 
     cfg: DictConfig
-    model: SimpleUNet
+    model: PictureModel
     denoiser: GuidedDenoiser
     scheduler: Scheduler
     grid: Grid | None
     sampler: StandardSampler
+    caption: str
     condition: tuple[int, ...]
     choice: Choice | None
     metrics: PictureMetrics
@@ -84,9 +86,10 @@ def prepare(cfg: DictConfig) -> Parts:
     if cfg.image_size is not None:
         _check(check_count, cfg, "image_size", 1, LARGEST_PICTURE)
     tracker = build(cfg, "tracking")
-    model: SimpleUNet = build(cfg, "model")
+    model: PictureModel = build(cfg, "model")
     cfg, choice = follow_prompt(cfg, model)
-    condition = class_ids(model, cfg.domain.name, cfg.label)
+    caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
+    condition = model.condition(cfg.domain.name, cfg.label, caption)
     cfg = fitted(cfg, model)
     _check(check_number, cfg, "guidance_scale", 0)
     _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
@@ -95,7 +98,7 @@ def prepare(cfg: DictConfig) -> Parts:
     sampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = GuidedDenoiser(model, cfg.guidance_scale)
     metrics: PictureMetrics = build(cfg, "metrics")
-    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, condition, choice, metrics, tracker)
+    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, metrics, tracker)
     try:
         parts.set_timesteps()
     except ValueError as error:
@@ -145,18 +148,19 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
         raise UserError(f"{group}: {str(error).splitlines()[0]}") from error
 
 
-def fitted(cfg: DictConfig, model: SimpleUNet) -> DictConfig:
+def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     """A copy of the configuration with everything filled in that the model decides.
 
-    The scheduler gets the noise schedule and the prediction type that the model was trained with.
+    The scheduler gets the noise schedule and the prediction type that the model was trained with, and does not clip the
+    clean predictions of a model that works on latents.
 
     Raises:
         UserError: if the configuration contradicts the model.
     """
     cfg = cfg.copy()
+    known = model.metadata
     defaults = {k: p.default for k, p in inspect.signature(NoiseSchedule).parameters.items()}
-    trained = {"prediction_type": None, **defaults, **model.metadata.get("noise_schedule", {})}
-    trained["prediction_type"] = model.metadata.get("prediction_type")
+    trained = {**defaults, **known.get("noise_schedule", {}), "prediction_type": known.get("prediction_type")}
     for key in trained.keys() & cfg.scheduler.keys():
         given = cfg.scheduler[key]
         if given is None:
@@ -171,52 +175,21 @@ def fitted(cfg: DictConfig, model: SimpleUNet) -> DictConfig:
             "the model file does not say what the model predicts; give scheduler.prediction_type=epsilon, "
             "v_prediction or sample"
         )
+    for key, value in known.get("suits", {}).items():
+        if cfg.scheduler.get(key, value) is None:
+            cfg.scheduler[key] = value
+    if "clip_sample" in cfg.scheduler and not known.get("bounded", True):
+        cfg.scheduler.clip_sample = False
     if cfg.guidance_scale is None:
-        cfg.guidance_scale = float(model.metadata.get("guidance_scale", 1.0))
-    if cfg.image_size is None:
-        cfg.image_size = model.config.image_size
+        cfg.guidance_scale = float(known.get("guidance_scale", 1.0))
+    height, width = model.picture_size
+    if cfg.image_size is None and height == width:
+        cfg.image_size = height
+    elif cfg.image_size is not None and height != width:
+        raise UserError(
+            f"image_size={cfg.image_size} makes square pictures, and this model draws {width}x{height}; leave it out"
+        )
     return cfg
-
-
-def class_ids(model: SimpleUNet, domain: str, label: str | None) -> tuple[int, ...]:
-    """Class ids of a domain and a label, as the model numbers them (from 1; 0 is "any"); () if it has no classes.
-
-    Raises:
-        UserError: if the model knows no such domain, or the domain no such label.
-    """
-    domains: list[str] = list(model.metadata.get("domains", ()))
-    labels: dict[str, list[str]] = model.metadata.get("labels", {})
-    if not model.config.num_classes:
-        if label is not None:
-            raise UserError(f"label={label} was given, but the model was trained without classes")
-        return ()
-    if domain not in domains:
-        raise UserError(f"the model has no domain {domain!r}; it was trained on {', '.join(domains) or 'none'}")
-    ids = [domains.index(domain) + 1]
-    if label is None:
-        ids.append(0)
-    elif label in labels.get(domain, ()):
-        before = sum(len(labels[d]) for d in domains[: domains.index(domain)])
-        ids.append(before + labels[domain].index(label) + 1)
-    else:
-        raise UserError(_no_such_label(label, domain, labels))
-    return tuple(ids[: len(model.config.num_classes)])
-
-
-def _no_such_label(label: str, domain: str, labels: dict[str, list[str]]) -> str:
-    elsewhere = [name for name, known in labels.items() if label in known]
-    if elsewhere:
-        return f"{label!r} is a label of domain={elsewhere[0]}, not of domain={domain}"
-    known = sorted(labels.get(domain, ()))
-    if not known:
-        return f"domain={domain} has no labels; leave label out"
-    if close := did_you_mean(label, known):
-        return f"domain={domain} has no label {label!r}; did you mean {close!r}?"
-    if close := did_you_mean(label, [name for names in labels.values() for name in names]):
-        home = next(name for name, names in labels.items() if close in names)
-        return f"domain={domain} has no label {label!r}; did you mean domain={home} label={close}?"
-    shown = ", ".join(known[:40]) + (", ..." if len(known) > 40 else "")
-    return f"domain={domain} has no label {label!r}; it has {shown}"
 
 
 def _check(check: Any, cfg: DictConfig, key: str, *bounds: float | None) -> None:

@@ -23,12 +23,13 @@ from .cli import in_sweep, job
 from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
 from .errors import UserError
-from .metrics.captions import plain_caption
 from .metrics.quality import Measurement, as_metrics
 from .parts import Parts, prepare
+from .prompts import UNKNOWN
 from .provenance import choices, fingerprint, git_state, parameters
 from .rng import image_keys, normal
 from .sampling.batches import draw_batches
+from .sampling.previews import as_pictures
 from .types import SampleResult, StepTrace
 
 log = logging.getLogger(__name__)
@@ -98,12 +99,12 @@ def train(cfg: DictConfig) -> float:
 
 def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> list[SampleResult]:
     """Draw the pictures in batches; picture i is the same whatever the batch size."""
-    cfg, side = parts.cfg, parts.model.config.image_size
+    cfg = parts.cfg
     batches = draw_batches(
         parts.sampler,
         parts.denoiser,
         parts.set_timesteps,
-        (side, side, parts.model.config.in_channels),
+        parts.model.state_shape,
         seed=cfg.seed,
         count=cfg.num_samples,
         batch_size=cfg.batch_size,
@@ -112,7 +113,9 @@ def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> l
     )
     results: list[SampleResult] = []
     for result in batches:
-        results.append(replace(result, strip=result.strip[:0]) if results else result)  # one strip is shown
+        images = parts.model.decode(result.images)
+        strip = result.strip[:0] if results else as_pictures(result.strip, result.images, images)  # one is shown
+        results.append(replace(result, images=images, strip=strip))
     return results
 
 
@@ -139,24 +142,28 @@ def judge(parts: Parts, batches: list[SampleResult]) -> list[Measurement]:
     images = np.clip(np.concatenate([np.array(b.images) for b in batches]), -1, 1)
     if images.shape[-1] != 3:
         return []
-    caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
+    if cfg.domain.name == UNKNOWN:
+        log.info("nothing is measured: nobody says what this model draws; domain=<name> does")
+        return []
     converged = converged_solution(parts) if parts.metrics.converged else None
-    return parts.metrics.measure(images, domain=cfg.domain.name, caption=caption, converged=converged)
+    return parts.metrics.measure(images, domain=cfg.domain.name, caption=parts.caption, converged=converged)
 
 
 def converged_solution(parts: Parts) -> np.ndarray | None:
-    """Where the model leads from the run's noises with ever more steps; None for a stochastic scheduler."""
+    """Where the model leads from the run's noises with ever more steps; None where that is not known."""
     cfg = parts.cfg
     if parts.scheduler.stochastic:
         log.warning(
             "no distance to the converged solution: this scheduler adds noise of its own, so it has another one"
         )
         return None
-    side, channels = parts.model.config.image_size, parts.model.config.in_channels
+    if not parts.model.metadata.get("bounded", True):
+        log.warning("no distance to the converged solution: it is known for models of pictures, not of latents")
+        return None
     solution = converged_pictures(
         parts.denoiser,
         parts.scheduler,
-        normal(image_keys(cfg.seed, range(cfg.num_samples)), (side, side, channels)),
+        normal(image_keys(cfg.seed, range(cfg.num_samples)), parts.model.state_shape),
         parts.conditions(cfg.num_samples),
         batch_size=cfg.batch_size,
         cache=Path(cfg.paths.outputs) / "converged",
@@ -179,7 +186,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], diff: str) ->
     """Write pictures, plots, tables and the configuration into the run's folder."""
     cfg = parts.cfg
     images = np.concatenate([np.array(b.images) for b in batches])
-    if cfg.image_size != images.shape[1]:
+    if cfg.image_size not in (None, images.shape[1]):
         images = resize(images, (cfg.image_size, cfg.image_size))
     pixels = to_uint8(images)
     for i, picture in enumerate(pixels):
@@ -206,6 +213,7 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     cfg, m = parts.cfg, metrics
     scheduler = " ".join(method(cfg))
     what = f"{cfg.num_samples} x {cfg.domain.name}" + (f" ({cfg.label})" if cfg.label else "")
+    height, width = parts.model.picture_size if cfg.image_size is None else (cfg.image_size, cfg.image_size)
     rows: dict[str, str] = {}
     if parts.choice is not None:
         c = parts.choice
@@ -214,7 +222,7 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
             f"({c.label_confidence:.0%})"
         )
     rows |= {
-        "pictures": f"{what}, {cfg.image_size}x{cfg.image_size}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}",
+        "pictures": f"{what}, {width}x{height}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}",
         "scheduler": f"{scheduler}, {m['sampling/steps']} steps, {m['sampling/evaluations']} model evaluations",
         "time": f"{m['time/sampling_s']:.2f} s, {m[OBJECTIVE]:.3g} s per picture, {m['time/step_s']:.3g} s per step",
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",

@@ -5,7 +5,7 @@ Pictures are NHWC float32 in [-1, 1]; time is the training timestep t in [0, T -
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +27,66 @@ class Denoiser(Protocol):
         Returns:
             (B, H, W, C) prediction.
         """
+        ...
+
+
+class PictureModel(Denoiser, Protocol):
+    """A network that whole pictures can be drawn with; its states x_t are pictures, or the latents of pictures.
+
+    What a picture is to show reaches it as class ids, (B, K) with 0 for "anything": ids of its own vocabulary, or of
+    texts that it was given before.
+    """
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What is known of the network.
+
+        `prediction_type`; `noise_schedule`, arguments of `NoiseSchedule`; `guidance_scale`, the default; `content_hash`
+        of its files; `suits`, settings of a scheduler that suit it where the user leaves them open; `bounded`, False
+        where clean predictions are latents, which no scheduler may clip.
+        """
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What decides its predictions, besides what it is called with."""
+        ...
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a state."""
+        ...
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of a picture, pixels."""
+        ...
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it can be told what to draw."""
+        ...
+
+    @property
+    def domains(self) -> Mapping[str, Sequence[str]] | None:
+        """The domains it draws, with the labels of each; None where that is open: it reads, or nobody knows."""
+        ...
+
+    def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
+        """Class ids for what a picture is to show; () without a condition.
+
+        Args:
+            domain: The domain.
+            label: A label of it, or None.
+            caption: The same in words, for models that read.
+
+        Raises:
+            UserError: if it cannot draw that.
+        """
+        ...
+
+    def decode(self, x0: mx.array) -> mx.array:
+        """(B, *state_shape) clean predictions -> (B, height, width, C) float32 pictures, about [-1, 1]."""
         ...
 
 

@@ -15,12 +15,11 @@ from ..metrics.features import FeatureEncoder
 from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
 from ..models.guidance import GuidedDenoiser
-from ..models.unet import SimpleUNet
 from ..rng import image_keys, normal
 from ..sampling.batches import conditions, draw_batches
 from ..sampling.standard import StandardSampler
 from ..schedulers.grids import Grid, set_timesteps
-from ..types import StepTrace
+from ..types import PictureModel, StepTrace
 
 Progress = Callable[[StepTrace], None]
 
@@ -77,7 +76,7 @@ class Bench:
         cache: Folder that keeps converged solutions, or None.
     """
 
-    model: SimpleUNet
+    model: PictureModel
     guidance_scale: float
     encoder: PairedEncoder
     reference: Callable[[str], FeatureStatistics]
@@ -90,9 +89,8 @@ class Bench:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a picture."""
-        side = self.model.config.image_size
-        return side, side, self.model.config.in_channels
+        """(H, W, C) of a state of the model."""
+        return self.model.state_shape
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -235,7 +233,7 @@ def _draw(
             progress=progress,
         )
     )
-    images = np.clip(np.concatenate([np.array(b.images) for b in batches]), -1, 1)
+    images = np.clip(np.concatenate([np.array(bench.model.decode(b.images)) for b in batches]), -1, 1)
     evaluations = sum(b.total_evaluations for b in batches) / bench.pictures
     return images, evaluations, sum(b.seconds for b in batches) / bench.pictures
 

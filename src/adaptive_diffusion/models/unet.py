@@ -7,11 +7,16 @@ train it: a patchify stem, one normalisation per block, ReLU, one merged skip pe
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+
+from ..errors import UserError
+from ..network_file import content_hash, flat_parameters
+from .classes import class_ids
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,44 @@ class SimpleUNet(nn.Module):
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint says about the network (prediction type, noise schedule, labels, ...); {} if untrained."""
         return self._metadata
+
+    @property
+    def identity(self) -> str:
+        """The hash of its file, or of its weights."""
+        return self._metadata.get("content_hash") or content_hash(flat_parameters(self), self._config.to_dict())
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a picture."""
+        return self._config.image_size, self._config.image_size, self._config.in_channels
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of a picture, pixels."""
+        return self.state_shape[:2]
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it was trained with classes."""
+        return bool(self._config.num_classes)
+
+    @property
+    def domains(self) -> Mapping[str, Sequence[str]] | None:
+        """The domains it was trained on, with the labels of each; None without classes."""
+        labels = self._metadata.get("labels", {})
+        return {d: labels.get(d, []) for d in self._metadata.get("domains", ())} if self.conditional else None
+
+    def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
+        """Class ids of domain and label; the caption is of no use to it. See `PictureModel.condition`."""
+        if self.domains is None:
+            if label is not None:
+                raise UserError(f"label={label} was given, but the model was trained without classes")
+            return ()
+        return class_ids(self.domains, domain, label)[: len(self._config.num_classes)]
+
+    def decode(self, x0: mx.array) -> mx.array:
+        """States are pictures."""
+        return x0
 
     def embed(self, t: mx.array, classes: mx.array | None) -> mx.array:
         """(B,) timesteps and (B, K) class ids -> (B, embedding_dim); class id 0, or None, is the null class."""
