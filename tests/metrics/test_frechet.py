@@ -9,8 +9,14 @@ import scipy.linalg
 
 from adaptive_diffusion.bench import frechet as bench
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, frechet_infinity
-from adaptive_diffusion.metrics.statistics import FeatureStatistics, load_statistics, save_statistics
+from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, frechet_infinity, nuclear_norm
+from adaptive_diffusion.metrics.statistics import (
+    FeatureStatistics,
+    load_statistics,
+    mean_and_centred,
+    save_statistics,
+    triangular,
+)
 
 
 def statistics(x: np.ndarray, encoder: str = "tiny", encoder_hash: str = "abc") -> FeatureStatistics:
@@ -39,6 +45,27 @@ def test_a_shift_costs_its_square_and_a_scale_the_square_of_the_difference_of_de
 def test_a_set_is_at_no_distance_from_itself_even_when_rank_deficient(n: int) -> None:
     x = np.random.default_rng(2).standard_normal((n, 128))
     assert abs(frechet_distance(x, x)) < 1e-9
+
+
+POWERS = {f"k^-{p}": np.arange(1.0, 101) ** -p for p in (0, 1, 4)}
+GAPS = {"gap of 1e-6": np.repeat([1, 1e-6], 50), "gap of 1e-11": np.repeat([1, 1e-11], 50)}
+SPECTRA = {**POWERS, **GAPS, "rank 50": np.repeat([1.0, 0.0], 50), "of zeros": np.zeros(100)}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize("shape", [(100, 100), (100, 130), (130, 100)])
+def test_the_nuclear_norm_keeps_the_digits_of_small_singular_values(name: str, shape: tuple[int, int]) -> None:
+    rng, values = np.random.default_rng(7), SPECTRA[name]
+    left, right = (np.linalg.qr(rng.standard_normal((size, 100)))[0] for size in shape)
+    assert nuclear_norm((left * values) @ right.T) == pytest.approx(values.sum(), rel=1e-12, abs=1e-300)
+
+
+@pytest.mark.parametrize("n", [2, 7, 8, 9, 30])
+def test_a_factor_has_no_more_rows_than_the_rank_and_gives_the_covariance_back(n: int) -> None:
+    x = np.random.default_rng(8).standard_normal((n, 8)) + 3
+    factor = triangular(mean_and_centred(x)[1])
+    assert factor.shape == (min(n - 1, 8), 8)
+    np.testing.assert_allclose(factor.T @ factor, np.cov(x, rowvar=False), atol=1e-14)
 
 
 @pytest.mark.parametrize(

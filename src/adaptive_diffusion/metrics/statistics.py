@@ -34,7 +34,7 @@ def check_features(features: Any, what: str = "features") -> np.ndarray:
         raise ValueError(f"{what} must be (n, d) with n >= 2, got shape {x.shape}")
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"{what} must be floating point, got {x.dtype}; give an encoder's output, not pictures")
-    x = x.astype(np.float64)
+    x = x.astype(np.float64, copy=False)
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
         raise ValueError(
@@ -51,9 +51,15 @@ def mean_and_centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def triangular(centred: np.ndarray) -> np.ndarray:
-    """F (min(n, d), d) with F^T F = X^T X for X (n, d); better conditioned than forming X^T X."""
+    """F (min(n - 1, d), d) with F^T F = X^T X for X (n, d) whose rows add up to zero.
+
+    Better conditioned than forming X^T X. Of up to d rows one is given up, as their sum is no news: a Householder
+    reflection that turns (1, ..., 1) into the first axis makes the first row zero and leaves these others.
+    """
     n, d = centred.shape
-    return np.asarray(np.linalg.qr(centred, mode="r")) if n > d else centred
+    if n > d:
+        return np.asarray(np.linalg.qr(centred, mode="r"))
+    return centred[1:] - centred[0] / (1 + np.sqrt(n))
 
 
 @dataclass(frozen=True, eq=False)
