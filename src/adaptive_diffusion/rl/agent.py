@@ -1,0 +1,289 @@
+"""What all agents share: training with held-out evaluations, choosing hyperparameters, files."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..baseline.checks import check_count
+from ..errors import UserError
+from .agent_file import read_agent, write_agent
+from .convergence import Evaluation, Record, standard_error
+from .sampling_env import SamplingEnv, Spent
+
+Metrics = Callable[[dict[str, float], int], Any]
+Act = Callable[[np.ndarray], np.ndarray]
+FREQUENT = 20  # evaluations, after which they become rarer
+RARER = 10  # times
+
+
+class TuningAgent(ABC):
+    """An agent that learns how to sample in a `SamplingEnv`.
+
+    Args:
+        env: The environment; agents draw on siblings of it.
+        seed: Of the agent and of its sequence of episodes, >= 0.
+        eval_every: Episodes between two evaluations on held-out noises, >= 1; ten times as many after the first twenty.
+        verbose: 0 is silent; 1 shows a progress bar.
+
+    Raises:
+        ValueError: for another kind of environment, or a value out of range.
+    """
+
+    kind: str
+
+    def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+        if not isinstance(env, SamplingEnv):
+            raise ValueError(
+                f"env must be a DiffusionHyperparameterEnv or a TimestepEnv without a wrapper, got {type(env).__name__}"
+            )
+        self.env = env
+        self.work = env.sibling()  # remembers what the environment does, but counts this agent's evaluations alone
+        self.work.spent = Spent()
+        self.seed = check_count("seed", seed, 0)
+        self.eval_every = check_count("eval_every", eval_every, 1)
+        self.verbose = check_count("verbose", verbose, 0)
+        self.record = Record()
+        self.eval_env: SamplingEnv | None = None
+        self._callback: Metrics | None = None
+        self._checkpoint: Path | None = None
+        self._most: int | None = None
+        self._stopped = False
+        self._bar: Any = None
+        self._since = 0.0
+
+    def train(
+        self,
+        total_timesteps: int,
+        callback: Metrics | None = None,
+        eval_env: SamplingEnv | None = None,
+        *,
+        max_evaluations: int | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> dict[str, Any]:
+        """Train, or go on training.
+
+        Args:
+            total_timesteps: Steps of the environment to take now, >= 1; agents finish what they have begun, an episode
+                or an update.
+            callback: Called with metrics by name and the number of episodes, after every evaluation. If it returns
+                False, training ends.
+            eval_env: Where the agent is evaluated; None: `env.held_out()`, other noises.
+            max_evaluations: Ends training too, once the episodes have asked for so many model evaluations, those of
+                earlier calls included.
+            checkpoint: File that the agent is saved to after every evaluation: what `load` can go on from.
+
+        Returns:
+            `convergence_achieved` and `convergence_episode`, see `converged_at`; `total_timesteps` and `episodes`;
+            `mean_return` of the last ten episodes; on held-out noises `untrained_score`, `final_score`,
+            `final_standard_error`, `final_quality`, `best_score`, `best_episode` and all `evaluations`;
+            `model_evaluations` that the episodes asked for, and how many of them were computed, not remembered;
+            `seconds`.
+
+        Raises:
+            ValueError: for a value out of range, or a reward that is not a finite number.
+        """
+        total = check_count("total_timesteps", total_timesteps, 1)
+        if eval_env is not None:
+            check_fits(self.env, eval_env.describe(), "eval_env")
+        self.eval_env = eval_env or self.eval_env or self.env.held_out()
+        self._callback, self._stopped = callback, False
+        self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._most = max_evaluations
+        self._since = time.perf_counter()
+        # the bar closes however training ends
+        with tqdm(total=total, unit="step", desc=self.kind, disable=not self.verbose, mininterval=1.0) as self._bar:
+            self._learn(total)
+            self._look(last=True)
+        return self.record.summary()
+
+    def optimize_hyperparameters(self, num_episodes: int = 10, deterministic: bool = True) -> dict[str, Any]:
+        """Let the agent choose, and measure its best choice on held-out noises.
+
+        Args:
+            num_episodes: Episodes on the environment's own noises, >= 1.
+            deterministic: Its best guess every time, not a sample of its policy.
+
+        Returns:
+            `best_hyperparameters`, those with the highest mean reward of the episodes; `best_quality`, their mean
+            log(baseline error / error) on held-out noises, where 0 is the baseline's quality and 0.69 half its error,
+            with `best_quality_error`, its standard error over batches and pictures; `best_reward` and
+            `best_reward_error` there; `evaluations` per picture, and `episodes`: hyperparameters, reward and quality of
+            each.
+        """
+        check_count("num_episodes", num_episodes, 1)
+        found: dict[str, list[tuple[float, list[np.ndarray], dict[str, Any]]]] = {}
+        episodes = []
+        trial = self.env.sibling()
+        trial.restore({"seed": self.seed, "episode": 0})
+        for _ in range(num_episodes):
+            reward, actions, info = run_episode(trial, lambda seen: self.predict(seen, deterministic)[0])
+            key = json.dumps(info["hyperparameters"], sort_keys=True)
+            found.setdefault(key, []).append((reward, actions, info))
+            kept = {name: info[name] for name in ("hyperparameters", "quality", "evaluations", "batch")}
+            episodes.append({"reward": reward, **kept})
+        best = max(found.values(), key=lambda tries: float(np.mean([reward for reward, _, _ in tries])))
+        _, actions, info = best[0]
+        self.eval_env = self.eval_env or self.env.held_out()
+        scores, qualities = measure(self.eval_env, lambda: replay(actions))
+        return {
+            "best_quality": float(qualities.mean()),
+            "best_quality_error": standard_error(qualities),
+            "best_hyperparameters": info["hyperparameters"],
+            "best_reward": float(scores.mean()),
+            "best_reward_error": standard_error(scores),
+            "evaluations": info["evaluations"],
+            "episodes": episodes,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent atomically: a zip of JSON and safetensors, from which `load` goes on where training stood.
+
+        Raises:
+            UserError: if `path` does not end in `.zip`.
+        """
+        state, tensors = self._state()
+        header = {
+            "kind": self.kind,
+            "environment": self.env.describe(),
+            "observation": _shape(self.env.observation_space),
+            "action": _shape(self.env.action_space),
+            "config": self.get_config(),
+            "record": self.record.to_dict(),
+            "state": state,
+        }
+        write_agent(path, header, tensors)
+
+    def load(self, path: str | Path) -> None:
+        """Take over what `save` wrote; training goes on from there.
+
+        Raises:
+            UserError: if the file is missing, damaged, foreign, of another kind of agent, or made for an environment
+                with other spaces. The agent is then as it was.
+        """
+        header, tensors = read_agent(path)
+        if header["kind"] != self.kind:
+            raise UserError(f"{path} holds an agent of the kind {header['kind']!r}, and this one is {self.kind!r}")
+        check_fits(self.env, header["environment"], str(path), header)
+        try:
+            self._restore(header["state"], tensors)
+            self.record = Record.from_dict(header["record"])
+            self.work.spent.asked, self.work.spent.computed = self.record.asked, self.record.computed
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{path} does not fit this agent ({str(error).splitlines()[0]}); train it again") from error
+
+    @abstractmethod
+    def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
+        """The action for an observation, and None for the state that it does not have."""
+
+    @abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """How the agent was made, JSON types."""
+
+    @abstractmethod
+    def _learn(self, total: int) -> None:
+        """Take that many steps; call `_look` between updates and `_finished` after every episode."""
+
+    @abstractmethod
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """JSON types and arrays."""
+
+    @abstractmethod
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        """Take over what `_state` gave."""
+
+    def _finished(self, episode_return: float, steps: int) -> None:
+        """Note an episode."""
+        self.record.returns.append(episode_return)
+        self._bar.update(steps)
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the callback or the budget of model evaluations ended training."""
+        return self._stopped or (self._most is not None and self.work.spent.asked >= self._most)
+
+    def _look(self, last: bool = False) -> None:
+        """Evaluate the agent if it is time to, tell the callback, and save a checkpoint."""
+        record, done = self.record, self.record.evaluations
+        record.asked, record.computed = self.work.spent.asked, self.work.spent.computed
+        now = time.perf_counter()
+        record.seconds, self._since = record.seconds + now - self._since, now
+        episodes = len(record.returns)
+        wait = self.eval_every * (RARER if len(done) > FREQUENT else 1)
+        if done and (episodes == done[-1].episode or not (last or episodes >= done[-1].episode + wait)):
+            return
+        assert self.eval_env is not None
+        scores, qualities = measure(self.eval_env, lambda: lambda seen: self.predict(seen)[0])
+        done.append(Evaluation(episodes, record.asked, scores, float(qualities.mean())))
+        recent = record.returns[done[-2].episode if len(done) > 1 else 0 :]
+        self._bar.set_postfix(held_out=f"{done[-1].score:.3f}")
+        if self._checkpoint is not None:
+            self.save(self._checkpoint)
+        if self._callback is not None:
+            metrics = {
+                "held_out/score": done[-1].score,
+                "held_out/score_error": done[-1].standard_error,
+                "held_out/quality": done[-1].quality,
+                "train/model_evaluations": float(record.asked),
+                "train/model_evaluations_computed": float(record.computed),
+                **({"train/return": float(np.mean(recent))} if recent else {}),
+            }
+            self._stopped = self._callback(metrics, episodes) is False
+
+
+def run_episode(env: SamplingEnv, act: Act, **reset: Any) -> tuple[float, list[np.ndarray], dict[str, Any]]:
+    """One episode: its return, its actions, and what the last step told."""
+    observation, _ = env.reset(**reset)
+    total, over = 0.0, False
+    actions: list[np.ndarray] = []
+    info: dict[str, Any] = {}
+    while not over:
+        actions.append(act(observation))
+        observation, reward, over, _, info = env.step(actions[-1])
+        total += reward
+    return total, actions, info
+
+
+def measure(env: SamplingEnv, actor: Callable[[], Act]) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards of the pictures of all batches, and the qualities of all batches.
+
+    Args:
+        env: The environment.
+        actor: Makes what acts in an episode.
+    """
+    infos = [run_episode(env, actor(), options={"batch": batch})[2] for batch in range(env.noises.batches)]
+    return np.concatenate([info["scores"] for info in infos]), np.concatenate([info["qualities"] for info in infos])
+
+
+def check_fits(env: SamplingEnv, other: dict[str, Any], what: str, header: dict[str, Any] | None = None) -> None:
+    """Refuse what was made for an environment of another kind or with other spaces.
+
+    Raises:
+        UserError: naming both.
+    """
+    own = env.describe()
+    spaces = {"observation": _shape(env.observation_space), "action": _shape(env.action_space)}
+    kept = {name: (header or spaces)[name] for name in spaces}
+    if kept != spaces or own["environment"] != other["environment"] or own["domains"] != other["domains"]:
+        raise UserError(
+            f"{what} was made for {other['environment']} with domains {other['domains']}, observations of "
+            f"{kept['observation']} and actions of {kept['action']} numbers; this environment is a "
+            f"{own['environment']} with domains {own['domains']}, {spaces['observation']} and {spaces['action']}"
+        )
+
+
+def replay(actions: Iterable[np.ndarray]) -> Act:
+    """The same actions again, whatever is seen."""
+    left = iter(actions)
+    return lambda seen: next(left)
+
+
+def _shape(space: Any) -> int:
+    return int(np.prod(space.shape))

@@ -1,0 +1,71 @@
+"""Files of agents: a zip of `agent.json` and `tensors.safetensors`. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic_path, read_tensors
+
+FORMAT = "adaptive-diffusion/agent/1"
+HEADER, TENSORS = "agent.json", "tensors.safetensors"
+
+
+def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Write an agent atomically.
+
+    Args:
+        path: Target, ending in `.zip`; parent folders are created.
+        header: JSON types.
+        tensors: float32, integers or bytes; at least one.
+
+    Raises:
+        UserError: if `path` does not end in `.zip`.
+    """
+    path = Path(path)
+    if path.suffix != ".zip":
+        raise UserError(f"an agent's file must end in .zip, got {path.name!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / TENSORS
+        mx.save_safetensors(str(file), {name: mx.array(value) for name, value in tensors.items()})
+        content = file.read_bytes()
+    text = json.dumps({"format": FORMAT, **header, "tensors": hashlib.sha256(content).hexdigest()})
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(HEADER, text)
+        archive.writestr(TENSORS, content)
+
+
+def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read what `write_agent` wrote.
+
+    Raises:
+        UserError: if the file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no agent at {path}; give the path of a .zip file that an agent was saved to")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header: Any = json.loads(archive.read(HEADER))
+            content = archive.read(TENSORS)
+    except KeyError:
+        raise UserError(f"{path} is a zip file but no agent of this project (it lacks {HEADER} or {TENSORS})") from None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, io.UnsupportedOperation) as error:
+        raise UserError(f"{path} cannot be read as an agent ({error}): it is damaged or another kind of file") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(f"{path} is no agent of this project of the kind wanted (format {FORMAT!r})")
+    if hashlib.sha256(content).hexdigest() != header.get("tensors"):
+        raise UserError(f"{path} was changed after it was written (its tensors do not match their hash); get it again")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / TENSORS
+        file.write_bytes(content)
+        return header, {name: np.array(value) for name, value in read_tensors(file)[0].items()}

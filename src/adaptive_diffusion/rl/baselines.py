@@ -1,0 +1,180 @@
+"""Agents without a policy network: the cross-entropy method, random search, and no search at all.
+
+They look for one sequence of actions, one per step of an episode, whatever is observed. What PPO is worth shows beside
+them, at the same number of model evaluations.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+
+from ..baseline.checks import check_count, check_number
+from .agent import TuningAgent, replay, run_episode
+from .sampling_env import SamplingEnv
+
+INITIAL_STD = 0.6  # of the actions, as PPO begins
+
+
+class SearchAgent(TuningAgent):
+    """A search over sequences of actions, (episode_length, A)."""
+
+    def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
+        self.shape = (env.episode_length, *env.action_space.shape)  # type: ignore[misc]
+        self.best = np.zeros(self.shape)
+        self._rng = np.random.default_rng(seed)
+        self.work.restore({"seed": seed, "episode": 0})
+
+    def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
+        """The action of the step that the observation is of: the best sequence's, or one that would be tried next."""
+        actions = self.best if deterministic else self._propose()
+        step = 0 if len(actions) == 1 else round(float(observation[0]) * (len(actions) + 1)) - 1
+        return self._clipped(actions)[min(step, len(actions) - 1)], None
+
+    def get_config(self) -> dict[str, Any]:
+        """How the agent was made."""
+        return {"agent": self.kind, "seed": self.seed, "eval_every": self.eval_every}
+
+    @abstractmethod
+    def _propose(self) -> np.ndarray:
+        """A sequence to try."""
+
+    @abstractmethod
+    def _learn_from(self, actions: np.ndarray, episode_return: float) -> None:
+        """Take its return into account, and perhaps change `best`."""
+
+    def _learn(self, total: int) -> None:
+        taken = 0
+        while taken < total and not self._ended:
+            self._look()
+            if self._stopped:
+                return
+            actions = self._clipped(self._propose())
+            episode_return, done, _ = run_episode(self.work, replay(actions))
+            self._learn_from(actions, episode_return)
+            taken += len(done)
+            self.record.timesteps += len(done)
+            self._finished(episode_return, len(done))
+
+    def _clipped(self, actions: np.ndarray) -> np.ndarray:
+        space: Any = self.env.action_space
+        return np.clip(actions, space.low, space.high).astype(np.float32)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        state = {"rng": self._rng.bit_generator.state, "episodes": self.work.state, "best": self.best.tolist()}
+        return state | {"worker_begun": bool(self.record.returns)}, {"best": self.best.astype(np.float32)}
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        best = np.array(state["best"])
+        if best.shape != self.shape:
+            raise ValueError(f"it holds {best.shape} actions, an episode here takes {self.shape}")
+        self.best, self._rng.bit_generator.state = best, state["rng"]
+        episode = state["episodes"]["episode"] + state["worker_begun"]  # the latest episode is over
+        self.work.restore({**state["episodes"], "episode": episode})
+
+
+class RandomAgent(SearchAgent):
+    """Random search: normal actions around the prior, of which the one with the highest return is kept."""
+
+    kind = "random"
+
+    def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
+        self._highest = -np.inf
+
+    def _propose(self) -> np.ndarray:
+        return self._rng.normal(0, INITIAL_STD, self.shape)
+
+    def _learn_from(self, actions: np.ndarray, episode_return: float) -> None:
+        if episode_return > self._highest:
+            self._highest, self.best = episode_return, np.asarray(actions, np.float64)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        state, tensors = super()._state()
+        return state | {"highest": self._highest if np.isfinite(self._highest) else None}, tensors
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        super()._restore(state, tensors)
+        self._highest = -np.inf if state["highest"] is None else state["highest"]
+
+
+class FixedAgent(SearchAgent):
+    """No search: the prior's action 0, always."""
+
+    kind = "fixed"
+
+    def _propose(self) -> np.ndarray:
+        return self.best
+
+    def _learn_from(self, actions: np.ndarray, episode_return: float) -> None:
+        pass
+
+
+class CEMAgent(SearchAgent):
+    """The cross-entropy method (Rubinstein, 1999): a normal distribution is fitted to the best of each generation.
+
+    Args:
+        env: The environment.
+        population: Episodes of a generation, >= 2.
+        elites: The best of them, in [1, population).
+        smoothing: Share of the fitted mean and deviation that is taken over, in (0, 1].
+        least_std: Standard deviation below which no action's falls, >= 0.
+        seed, eval_every, verbose: See `TuningAgent`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    kind = "cem"
+
+    def __init__(
+        self,
+        env: SamplingEnv,
+        population: int = 10,
+        elites: int = 3,
+        smoothing: float = 0.7,
+        least_std: float = 0.05,
+        *,
+        seed: int = 0,
+        eval_every: int = 10,
+        verbose: int = 0,
+    ):
+        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
+        self.population = check_count("population", population, 2)
+        self.elites = check_count("elites", elites, 1, self.population - 1)
+        self.smoothing = check_number("smoothing", smoothing, 0, 1, above=True)
+        self.least_std = check_number("least_std", least_std, 0)
+        self.std = np.full(self.shape, INITIAL_STD)
+        self._tried: list[tuple[float, np.ndarray]] = []
+
+    def get_config(self) -> dict[str, Any]:
+        """How the agent was made."""
+        own = {name: getattr(self, name) for name in ("population", "elites", "smoothing", "least_std")}
+        return {**super().get_config(), **own}
+
+    def _propose(self) -> np.ndarray:
+        return self._rng.normal(self.best, self.std)
+
+    def _learn_from(self, actions: np.ndarray, episode_return: float) -> None:
+        self._tried.append((episode_return, actions))
+        if len(self._tried) < self.population:
+            return
+        self._tried.sort(key=lambda tried: -tried[0])
+        elite = np.stack([np.asarray(a, np.float64) for _, a in self._tried[: self.elites]])
+        self.best = self.best + self.smoothing * (elite.mean(axis=0) - self.best)
+        fitted = np.maximum(elite.std(axis=0), self.least_std)
+        self.std = self.std + self.smoothing * (fitted - self.std)
+        self._tried = []
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        state, tensors = super()._state()
+        tried = [[value, np.asarray(actions, np.float64).tolist()] for value, actions in self._tried]
+        return state | {"std": self.std.tolist(), "tried": tried}, tensors
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        super()._restore(state, tensors)
+        self.std = np.array(state["std"])
+        self._tried = [(value, np.array(actions)) for value, actions in state["tried"]]

@@ -1,0 +1,117 @@
+"""What an environment draws: a model with its guidance, in one domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..baseline.noise_schedule import NoiseSchedule
+from ..converged import identity_of
+from ..metrics.captions import plain_caption
+from ..models.checkpoint import load_builtin_model
+from ..models.guidance import GuidedDenoiser
+from ..sampling.batches import conditions
+from ..types import Denoiser, PictureModel
+
+DEFAULT_DOMAIN = "landscapes"
+_OF_THE_SCHEDULE = (
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    "rescale_betas_zero_snr",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A model of any kind, ready to be sampled.
+
+    Attributes:
+        denoiser: The network with its guidance.
+        shape: (H, W, C) of a picture.
+        settings: What the model decides of a scheduler: `prediction_type`, the arguments of its noise schedule, and
+            `clip_sample` for pictures in pixel space.
+        condition: Class ids that every picture is drawn with; () for an unconditional model.
+        domain: Name of what is drawn.
+        domains: Names that a policy is to tell apart, among them `domain`; () if there is nothing to tell.
+        identity: What decides the predictions, for the cache of converged solutions; "" for no cache.
+
+    Raises:
+        ValueError: for a domain that is not among the domains.
+    """
+
+    denoiser: Denoiser
+    shape: tuple[int, int, int]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    condition: tuple[int, ...] = ()
+    domain: str = ""
+    domains: tuple[str, ...] = ()
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        if self.domains and self.domain not in self.domains:
+            raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule that the model was trained with."""
+        return NoiseSchedule(**{key: self.settings[key] for key in _OF_THE_SCHEDULE if key in self.settings})
+
+    @property
+    def one_hot(self) -> np.ndarray:
+        """(len(domains),) float32, 1 at the domain."""
+        return np.array([float(name == self.domain) for name in self.domains], np.float32)
+
+    def conditions(self, batch_size: int) -> mx.array | None:
+        """(batch_size, K) class ids, or None."""
+        return conditions(self.condition, batch_size)
+
+
+def drawing_of(
+    model: PictureModel | Drawing | None = None, domain: str | None = None, guidance_scale: float | None = None
+) -> Drawing:
+    """What to draw with a model.
+
+    Args:
+        model: A model that says how it was trained; None: the one that ships with the project. Any other network is
+            described by a `Drawing`, which is returned as it is.
+        domain: One of the model's domains; None: landscapes, or the first if there are none.
+        guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
+
+    Raises:
+        ValueError: for a domain that the model does not know, a model of latents or one that does not say what it
+            predicts, or another kind of object.
+    """
+    if isinstance(model, Drawing):
+        if domain is not None or guidance_scale is not None:
+            raise ValueError("a Drawing already says domain and guidance; give them to it, not beside it")
+        return model
+    if model is None:
+        model = load_builtin_model()
+    if not hasattr(model, "state_shape"):
+        raise ValueError(
+            f"model must be a model of this project, or a Drawing that describes any other network, got "
+            f"{type(model).__name__}"
+        )
+    known = model.metadata
+    if known.get("prediction_type") is None:
+        raise ValueError("the model does not say what it predicts; describe it by a Drawing with a prediction_type")
+    if not known.get("bounded", True):
+        raise ValueError("the model draws latents, whose distances mean nothing in pictures: give a model of pictures")
+    domains = tuple(model.domains or ())
+    if domain is not None and not model.conditional:
+        raise ValueError(f"domain {domain!r} was given, but the model was trained without classes; leave it out")
+    if domain is None:
+        domain = DEFAULT_DOMAIN if not domains or DEFAULT_DOMAIN in domains else domains[0]
+    scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
+    return Drawing(
+        denoiser=GuidedDenoiser(model, scale),
+        shape=model.state_shape,
+        settings={"prediction_type": known["prediction_type"], "clip_sample": True, **known.get("noise_schedule", {})},
+        condition=model.condition(domain, None, plain_caption(domain, None)),
+        domain=domain,
+        domains=domains,
+        identity=identity_of(model, scale),
+    )

@@ -1,0 +1,157 @@
+"""DiffusionHyperparameterEnv: choose how to sample, and be told how good and how fast that was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from ..schedulers.adaptive import AdaptiveScheduler
+from ..types import PictureModel
+from .drawing import Drawing, drawing_of
+from .knobs import Configuration, Knobs
+from .lockstep import Run, drawing_run
+from .noises import FixedNoises
+from .reward import HybridReward, Measurement, Reward
+from .sampling_env import SamplingEnv, Start, Step
+
+TOLERANCE = 0.005  # of the converged solutions: a fraction of the error of the finest configuration
+
+
+@dataclass(frozen=True, eq=False)
+class _Sampled:
+    """What is remembered of a configuration on a batch; the pictures are not."""
+
+    errors: np.ndarray
+    evaluations: int
+    seconds: float
+
+
+class DiffusionHyperparameterEnv(SamplingEnv):
+    """One step, one episode: a configuration is chosen, a small batch is really drawn with it, and scored.
+
+    Action: 4 numbers in [-1, 1] for the number of steps, `adaptive_threshold`, `progress_power` and the solver; all 0
+    is the prior, `AdaptiveScheduler` as it is, which is also the baseline of the reward. See `Knobs`.
+
+    Observation: the domain as one-hot (none for a model without classes), the weight of quality in the reward, and
+    the prior's steps as a share of `max_steps`; all in [0, 1].
+
+    Drawing is deterministic, so what a configuration gave on a batch is remembered and not drawn a second time
+    (seconds included); nor is one that differs in a threshold that no step reached.
+
+    Args:
+        model: A model that says how it was trained, a `Drawing` of any other network, or None: the model that ships
+            with the project.
+        domain: One of the model's domains; None: landscapes.
+        reward: See `reward.py`; None: `HybridReward()`.
+        guidance_scale: Weight of classifier-free guidance; None: what the model recommends.
+        min_steps: Fewest steps, >= 1.
+        num_steps: The prior's and baseline's steps, between the two others.
+        max_steps: Most steps.
+        pictures: Pictures per batch, >= 2.
+        batches: Number of fixed batches that episodes are drawn from, >= 1.
+        noise_seed: Of these noises; held-out ones have the next seed.
+        cache: Folder that keeps converged solutions; None: they are solved for once per environment, on first use.
+
+    Raises:
+        ValueError: for a value out of range, or a model or domain that does not fit.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012  # as Gymnasium declares it
+    episode_length = 1
+
+    def __init__(
+        self,
+        model: PictureModel | Drawing | None = None,
+        domain: str | None = None,
+        reward: Reward | None = None,
+        *,
+        guidance_scale: float | None = None,
+        min_steps: int = 4,
+        num_steps: int = 10,
+        max_steps: int = 20,
+        pictures: int = 8,
+        batches: int = 2,
+        noise_seed: int = 1000,
+        cache: Path | None = None,
+    ):
+        self.knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
+        drawing, reward = drawing_of(model, domain, guidance_scale), reward or HybridReward()
+        noises = FixedNoises(
+            drawing,
+            pictures=pictures,
+            batches=batches,
+            seed=noise_seed,
+            metric=reward.metric,
+            tolerance=TOLERANCE,
+            cache=cache,
+        )
+        super().__init__(drawing, reward, noises)
+        self._observation = np.append(drawing.one_hot, [reward.weight, num_steps / max_steps]).astype(np.float32)
+        self.observation_space = spaces.Box(0.0, 1.0, self._observation.shape, np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+        self.forget()
+
+    def describe(self) -> dict[str, Any]:
+        """See `SamplingEnv`."""
+        return {
+            "environment": type(self).__name__,
+            "domains": list(self.drawing.domains),
+            "min_steps": self.knobs.min_steps,
+            "num_steps": self.knobs.prior.num_steps,
+            "max_steps": self.knobs.max_steps,
+        }
+
+    def forget(self) -> None:
+        """See `SamplingEnv`."""
+        self._sampled: dict[tuple[Configuration, int], _Sampled] = {}
+        self._plain: dict[tuple[int, float, int], tuple[float, _Sampled]] = {}  # threshold, and what came of it
+
+    def begin(self) -> Run[Start]:
+        """See `SamplingEnv`."""
+        yield from ()  # nothing needs to be drawn yet
+        return self._observation.copy(), {"batch": self.batch}
+
+    def advance(self, action: np.ndarray) -> Run[Step]:
+        """See `SamplingEnv`."""
+        configuration = self.knobs.configuration(action)
+        measured = yield from self.measure(configuration)
+        reward, info = self._score(measured, configuration.to_dict())
+        return self._observation.copy(), reward, True, False, info
+
+    def measure(self, configuration: Configuration) -> Run[Measurement]:
+        """Draw the current batch with a configuration and with the prior, as far as they are not remembered."""
+        baseline = yield from self._draw(self.knobs.prior)
+        sampled = yield from self._draw(configuration)
+        self.spent.asked += sampled.evaluations * self.noises.pictures
+        return Measurement(
+            sampled.errors,
+            sampled.evaluations,
+            sampled.seconds,
+            baseline.errors,
+            baseline.evaluations,
+            baseline.seconds,
+        )
+
+    def _draw(self, configuration: Configuration) -> Run[_Sampled]:
+        batch, adaptive = self.batch, configuration.solver == "dpm_solver"
+        found = self._sampled.get((configuration, batch))
+        if found is not None:
+            return found
+        # where no step reached its threshold, a larger one changes nothing
+        alike = (configuration.num_steps, configuration.progress_power, batch)
+        plain = self._plain.get(alike) if adaptive else None
+        if plain is not None and configuration.adaptive_threshold >= plain[0]:
+            return plain[1]
+        scheduler = configuration.scheduler(self.drawing.settings)
+        conditions = self.drawing.conditions(self.noises.pictures)
+        drawn = yield from drawing_run(scheduler, self.noises.x_T(batch), conditions)
+        self.spent.computed += drawn.evaluations * self.noises.pictures
+        sampled = _Sampled(self.noises.errors(batch, drawn.images), drawn.evaluations, drawn.seconds)
+        self._sampled[configuration, batch] = sampled
+        if isinstance(scheduler, AdaptiveScheduler) and not scheduler.get_schedule_info()["first_order_fraction"]:
+            self._plain[alike] = (configuration.adaptive_threshold, sampled)
+        return sampled

@@ -1,0 +1,124 @@
+"""The hyperparameters of sampling as an agent turns them: residuals around a configuration that is good already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..baseline.checks import check_choice, check_count
+from ..baseline.scheduler_base import SchedulerBase
+from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.grids import PowerGrid
+from ..schedulers.solvers import IPNDMScheduler, UniPCScheduler
+
+SOLVERS = ("unipc", "dpm_solver", "ipndm")  # an action from -1 to 1 runs through them; 0 is the prior's
+LOWEST_POWER, HIGHEST_POWER, POWER_STEP = 1.0, 4.0, 0.25
+THRESHOLD_STEP = 0.05
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One way of sampling; the defaults are those of `AdaptiveScheduler` at ten steps.
+
+    Attributes:
+        num_steps: Model evaluations per picture.
+        adaptive_threshold: Of `AdaptiveScheduler`; other solvers do not look at it.
+        progress_power: Power of the grid.
+        solver: `dpm_solver` (DPM-Solver++(2M) in an `AdaptiveScheduler`), `unipc` or `ipndm`.
+    """
+
+    num_steps: int = 10
+    adaptive_threshold: float = 0.5
+    progress_power: float = 2.0
+    solver: str = "dpm_solver"
+
+    def __post_init__(self) -> None:
+        check_choice("solver", self.solver, SOLVERS)
+
+    def scheduler(self, settings: Mapping[str, Any]) -> SchedulerBase:
+        """Grid and solver, its timesteps set.
+
+        Args:
+            settings: What the model decides, see `Drawing.settings`.
+        """
+        scheduler: SchedulerBase
+        if self.solver == "dpm_solver":
+            scheduler = AdaptiveScheduler(
+                adaptive_threshold=self.adaptive_threshold, progress_power=self.progress_power, **settings
+            )
+        else:
+            scheduler = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler}[self.solver](**settings)
+        scheduler.set_timesteps(timesteps=PowerGrid(self.progress_power)(scheduler.schedule, self.num_steps))
+        return scheduler
+
+    def to_dict(self) -> dict[str, Any]:
+        """The hyperparameters by name."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.to_dict().items())
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Actions in [-1, 1]^4 and the configurations they stand for; 0 is the prior, and its neighbours are near it.
+
+    Values are rounded to steps (1 step, 0.05 of threshold, 0.25 of power), so that what was measured once is met again.
+
+    Args:
+        min_steps: Fewest steps, >= 1.
+        prior: What action 0 stands for.
+        max_steps: Most steps.
+
+    Raises:
+        ValueError: unless min_steps <= the prior's steps <= max_steps.
+    """
+
+    min_steps: int = 4
+    prior: Configuration = Configuration()
+    max_steps: int = 20
+
+    def __post_init__(self) -> None:
+        check_count("min_steps", self.min_steps, 1)
+        check_count("max_steps", self.max_steps, 1)
+        if self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps must be at most max_steps, got {self.min_steps} > {self.max_steps}")
+        check_count("num_steps", self.prior.num_steps, self.min_steps, self.max_steps)
+
+    def configuration(self, action: np.ndarray) -> Configuration:
+        """What an action stands for.
+
+        Args:
+            action: (4,) steps, threshold, power and solver; values outside [-1, 1] count as the bounds.
+
+        Raises:
+            ValueError: for another shape, or NaN.
+        """
+        action = np.asarray(action, np.float64)
+        if action.shape != (4,) or np.isnan(action).any():
+            raise ValueError(f"an action must be 4 numbers in [-1, 1], got {action}")
+        steps, threshold, power, solver = np.clip(action, -1, 1)
+        prior = self.prior
+        chosen = SOLVERS[min(int((solver + 1) / 2 * len(SOLVERS)), len(SOLVERS) - 1)]
+        configuration = replace(
+            prior,
+            num_steps=round(_between(steps, self.min_steps, prior.num_steps, self.max_steps)),
+            progress_power=_rounded(_between(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER), POWER_STEP),
+            solver=chosen,
+        )
+        if chosen != "dpm_solver":
+            return configuration
+        limit = _rounded(_between(threshold, 0.0, prior.adaptive_threshold, 1.0), THRESHOLD_STEP)
+        return replace(configuration, adaptive_threshold=limit)
+
+
+def _between(action: float, low: float, prior: float, high: float) -> float:
+    """-1 -> low, 0 -> prior, 1 -> high, straight lines in between."""
+    return float(prior + action * (high - prior if action > 0 else prior - low))
+
+
+def _rounded(value: float, step: float) -> float:
+    return round(round(value / step) * step, 6)

@@ -1,0 +1,250 @@
+"""HyperparameterTuningAgent: proximal policy optimisation (Schulman et al., 2017) by Stable-Baselines3.
+
+It is the only module, with `vector`, that needs PyTorch and Stable-Baselines3, and loads them when an agent is made.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..baseline.checks import check_count, check_number
+from .agent import TuningAgent
+from .policy import Policy, policy_from
+from .sampling_env import SamplingEnv
+
+if TYPE_CHECKING:
+    from stable_baselines3 import PPO
+
+EPISODES_PER_UPDATE = 10
+CLIP_OBSERVATION = 10.0
+VARIANCE_FLOOR = 0.01  # so that what never changed in training is not blown up
+
+
+class HyperparameterTuningAgent(TuningAgent):
+    """A PPO agent with a tiny policy that is updated every ten episodes.
+
+    Few episodes are all there is, since each of them draws pictures. So an update comes after ten episodes, where
+    Stable-Baselines3's 2048 steps would make it one in 2048 episodes of a one-step environment; a number given is
+    taken as it is. The policy has one hidden layer, 16 wide for one-step episodes and 32 for longer ones, and begins
+    at the environment's prior: its actions are residuals with mean about 0.
+
+    Args:
+        env: A `DiffusionHyperparameterEnv` or a `TimestepEnv`.
+        learning_rate: Of Adam, > 0; None: 0.005 for one-step episodes, 0.003 for longer ones.
+        n_steps: Environment steps per update, of all `num_envs` together, >= 2; None: ten episodes.
+        batch_size: Steps per minibatch, >= 2; None: all for one-step episodes, half of them for longer ones.
+        normalize_env: Normalise observations by their running mean and variance. Rewards are never normalised: they
+            are about 1 by construction.
+        verbose: 0 is silent; 1 shows a progress bar.
+        initial_std: Standard deviation of the actions to begin with, > 0; None: 0.6 and 0.3.
+        num_envs: Siblings that play at once, with one model evaluation for all, >= 1.
+        seed: Of weights, exploration and episodes, >= 0. PyTorch's and NumPy's global generators are seeded, as
+            Stable-Baselines3 does.
+        eval_every: See `TuningAgent`.
+
+    Raises:
+        ValueError: for another kind of environment, or a value out of range.
+    """
+
+    kind = "ppo"
+
+    def __init__(
+        self,
+        env: SamplingEnv,
+        learning_rate: float | None = None,
+        n_steps: int | None = None,
+        batch_size: int | None = None,
+        normalize_env: bool = True,
+        verbose: int = 0,
+        *,
+        initial_std: float | None = None,
+        num_envs: int = 1,
+        seed: int = 0,
+        eval_every: int = 10,
+    ):
+        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
+        single = env.episode_length == 1
+        self.num_envs = check_count("num_envs", num_envs, 1)
+        steps = EPISODES_PER_UPDATE * env.episode_length if n_steps is None else check_count("n_steps", n_steps, 2)
+        self._steps = max(-(-steps // self.num_envs), 1 + (self.num_envs == 1))  # per sibling
+        self.n_steps = self._steps * self.num_envs
+        self.batch_size = check_count(
+            "batch_size", batch_size or (self.n_steps if single else max(self.n_steps // 2, 2)), 2
+        )
+        chosen = (0.005 if single else 0.003) if learning_rate is None else learning_rate
+        self.learning_rate = check_number("learning_rate", chosen, 0, above=True)
+        chosen = (0.6 if single else 0.3) if initial_std is None else initial_std
+        self.initial_std = check_number("initial_std", chosen, 0, above=True)
+        self.normalize_env = bool(normalize_env)
+        self._build(16 if single else 32)
+
+    def _build(self, width: int) -> None:
+        from stable_baselines3 import PPO
+        from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+
+        from .vector import LockstepVecEnv
+
+        self._lockstep = LockstepVecEnv(self.work, self.num_envs)
+        self._normalize = VecNormalize(
+            VecMonitor(self._lockstep),
+            training=self.normalize_env,
+            norm_obs=self.normalize_env,
+            norm_reward=False,
+            clip_obs=CLIP_OBSERVATION,
+            epsilon=VARIANCE_FLOOR,
+        )
+        self.model: PPO = PPO(
+            "MlpPolicy",
+            self._normalize,
+            learning_rate=self.learning_rate,
+            n_steps=self._steps,
+            batch_size=min(self.batch_size, self.n_steps),
+            gamma=1.0,
+            gae_lambda=0.95,
+            policy_kwargs={
+                "net_arch": {"pi": [width], "vf": [width]},
+                "log_std_init": float(np.log(self.initial_std)),
+            },
+            seed=self.seed,
+            device="cpu",
+        )
+
+    def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
+        """The policy's action.
+
+        Args:
+            observation: (O,) or (B, O), as the environment gives it.
+            deterministic: The mean action, not a sample.
+
+        Returns:
+            (A,) or (B, A) action, and None for the state that the policy does not have.
+
+        Raises:
+            ValueError: for an observation of another shape.
+        """
+        observation = np.asarray(observation, np.float32)
+        if observation.shape[-1:] != self.env.observation_space.shape:
+            raise ValueError(
+                f"an observation must have the shape {self.env.observation_space.shape}, got {observation.shape}"
+            )
+        normalised = self._normalize.normalize_obs(observation)
+        return self.model.predict(normalised, deterministic=deterministic)[0], None
+
+    def export(self) -> Policy:
+        """The policy in MLX: the same mean actions, see `policy.load_policy` for files."""
+        state, tensors = self._state()
+        return policy_from(state["policy"], tensors)
+
+    def get_config(self) -> dict[str, Any]:
+        """How the agent was made, with what None stood for."""
+        names = ("learning_rate", "n_steps", "batch_size", "normalize_env", "initial_std", "num_envs", "seed")
+        return {"agent": self.kind, **{name: getattr(self, name) for name in names}, "eval_every": self.eval_every}
+
+    def _learn(self, total: int) -> None:
+        from stable_baselines3.common.callbacks import BaseCallback
+
+        agent = self
+
+        class Follow(BaseCallback):
+            """Tells the agent of episodes and updates."""
+
+            def _on_rollout_start(self) -> None:
+                agent._look()
+
+            def _on_step(self) -> bool:
+                agent.record.timesteps = self.num_timesteps
+                for info in self.locals["infos"]:
+                    if "episode" in info:
+                        agent._finished(float(info["episode"]["r"]), int(info["episode"]["l"]))
+                return not agent._ended
+
+        if self.model._last_obs is None:
+            self._normalize.seed(self.seed)
+        self.model.learn(total, callback=Follow(), reset_num_timesteps=False)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        import torch
+
+        tensors = {f"policy.{name}": _array(value) for name, value in self.model.policy.state_dict().items()}
+        optimizer = self.model.policy.optimizer.state_dict()["state"]
+        for index, slots in optimizer.items():
+            tensors |= {f"optimizer.{index}.{slot}": _array(value) for slot, value in slots.items()}
+        tensors["rng.torch"] = _array(torch.get_rng_state())
+        kind, keys, *position = np.random.get_state()  # noqa: NPY002  # what Stable-Baselines3 draws from
+        tensors["rng.numpy"] = np.asarray(keys, np.uint32)
+        rms: Any = self._normalize.obs_rms if self.normalize_env else None
+        space: Any = self.env.action_space
+        width = self.env.observation_space.shape or (0,)
+        std = np.ones(width) if rms is None else np.sqrt(rms.var + VARIANCE_FLOOR)
+        state = {
+            "policy": {
+                "mean": (np.zeros(width) if rms is None else rms.mean).tolist(),
+                "std": std.tolist(),
+                "clip": CLIP_OBSERVATION if self.normalize_env else float(np.finfo(np.float32).max),
+                "low": space.low.tolist(),
+                "high": space.high.tolist(),
+            },
+            "observations": None if rms is None else [rms.mean.tolist(), rms.var.tolist(), float(rms.count)],
+            "timesteps": self.model.num_timesteps,
+            "begun": self.model._last_obs is not None,
+            "episodes": self._lockstep.get_attr("state"),
+            "numpy_rng": [kind, *position],
+            "python_rng": random.getstate(),
+        }
+        return state, tensors
+
+    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+        import torch
+
+        if len(state["episodes"]) != self.num_envs:
+            raise ValueError(f"it was trained with num_envs={len(state['episodes'])}, this one has {self.num_envs}")
+        if (state["observations"] is None) == self.normalize_env:
+            raise ValueError(f"it was trained with normalize_env={not self.normalize_env}")
+        policy = self.model.policy
+        weights = {n.removeprefix("policy."): _tensor(v) for n, v in tensors.items() if n.startswith("policy.")}
+        expected = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
+        if {name: tuple(value.shape) for name, value in weights.items()} != expected:
+            raise ValueError("its policy network has another architecture")
+        policy.load_state_dict(weights)
+        optimizer = policy.optimizer.state_dict()
+        slots: dict[int, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, slot = name.split(".")
+                slots.setdefault(int(index), {})[slot] = _tensor(value)
+        policy.optimizer.load_state_dict({**optimizer, "state": slots})
+        if state["observations"] is not None:
+            mean, variance, count = state["observations"]
+            rms: Any = self._normalize.obs_rms
+            rms.mean, rms.var, rms.count = np.array(mean), np.array(variance), count
+        self.model.num_timesteps = state["timesteps"]
+        self._begin_again(state)
+        torch.set_rng_state(_tensor(tensors["rng.torch"]))
+        kind, *position = state["numpy_rng"]
+        np.random.set_state((kind, tensors["rng.numpy"], *position))  # noqa: NPY002
+        version, internal, gauss = state["python_rng"]
+        random.setstate((version, tuple(internal), gauss))
+
+    def _begin_again(self, state: dict[str, Any]) -> None:
+        """Put the siblings at the beginning of their current episodes, without observing these a second time."""
+        if not state["begun"]:
+            return
+        for env, episode in zip(self._lockstep.envs, state["episodes"], strict=True):
+            env.restore(episode)
+        self._normalize.training = False
+        self.model._last_obs = self._normalize.reset()
+        self.model._last_episode_starts = np.ones(self.num_envs, bool)
+        self._normalize.training = self.normalize_env
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.array(tensor.detach().cpu().numpy())
+
+
+def _tensor(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(array))

@@ -1,0 +1,146 @@
+"""Rewards: what was measured of pictures drawn, against a baseline from the same noises.
+
+Quality is a log-ratio of errors, so that 0 is as good as the baseline and 0.69 means half its error; speed is the share
+of the baseline's cost that was saved. Both are about 1 where it matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..baseline.checks import check_choice, check_number
+from .noises import METRICS
+
+UNITS = ("evaluations", "seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What was measured of B pictures.
+
+    Attributes:
+        errors: (B,) distances to the converged solutions, > 0.
+        evaluations: Model evaluations per picture.
+        seconds: Seconds per picture.
+        baseline_errors: (B,) the baseline's distances, from the same noises.
+        baseline_evaluations: The baseline's evaluations per picture.
+        baseline_seconds: The baseline's seconds per picture.
+    """
+
+    errors: np.ndarray
+    evaluations: float
+    seconds: float
+    baseline_errors: np.ndarray
+    baseline_evaluations: float
+    baseline_seconds: float
+
+    @property
+    def quality(self) -> np.ndarray:
+        """(B,) log(baseline error / error) of each picture; its mean is what is reported as quality."""
+        return np.asarray(np.log(self.baseline_errors / self.errors))
+
+    def speed(self, unit: str = "evaluations") -> float:
+        """1 - cost / baseline's cost: at most 1, 0 for the baseline's own cost, -1 for twice of it."""
+        return 1.0 - getattr(self, unit) / getattr(self, f"baseline_{unit}")
+
+
+class Reward(Protocol):
+    """Turns a measurement into one number per picture; an episode's reward is their mean.
+
+    Attributes:
+        weight: Of the quality, in [0, 1]; policies are told.
+        metric: The distance that errors are measured by, `rmse` or `perceptual`.
+    """
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def metric(self) -> str: ...
+
+    def __call__(self, measured: Measurement, /) -> np.ndarray:
+        """(B,) rewards."""
+        ...
+
+
+@dataclass(frozen=True)
+class QualityReward:
+    """log(baseline error / error), whatever it costs.
+
+    Args:
+        metric: `rmse` or `perceptual`.
+    """
+
+    metric: str = "rmse"
+
+    def __post_init__(self) -> None:
+        check_choice("metric", self.metric, METRICS)
+
+    @property
+    def weight(self) -> float:
+        """1: nothing but quality."""
+        return 1.0
+
+    def __call__(self, measured: Measurement, /) -> np.ndarray:
+        """See `Reward`."""
+        return measured.quality
+
+
+@dataclass(frozen=True)
+class SpeedReward:
+    """1 - cost / baseline's cost, whatever the pictures look like: fewest steps are best.
+
+    Args:
+        unit: `evaluations`, or `seconds`, which are measured and hence never quite the same twice.
+        metric: The distance that quality is reported in beside it.
+    """
+
+    unit: str = "evaluations"
+    metric: str = "rmse"
+
+    def __post_init__(self) -> None:
+        check_choice("unit", self.unit, UNITS)
+        check_choice("metric", self.metric, METRICS)
+
+    @property
+    def weight(self) -> float:
+        """0: nothing but speed."""
+        return 0.0
+
+    def __call__(self, measured: Measurement, /) -> np.ndarray:
+        """See `Reward`."""
+        return np.full(len(measured.errors), measured.speed(self.unit))
+
+
+@dataclass(frozen=True)
+class HybridReward:
+    """weight * quality + (1 - weight) * speed.
+
+    Where the error falls as N^-p with the number of steps N, and the baseline takes N0, the best number of steps is
+    N0 p weight / (1 - weight): for p = 2, as of second-order solvers in RMSE, weight 1/3 asks for as many steps as the
+    baseline's and 1/2 for twice as many. A smaller error at equal steps pays at any weight above 0.
+
+    Args:
+        weight: Of the quality, in [0, 1].
+        metric: `rmse` or `perceptual`. (Perceptual distances are squares: their p is about twice as large.)
+        unit: `evaluations` or `seconds`.
+
+    Raises:
+        ValueError: for a weight outside [0, 1], or an unknown metric or unit.
+    """
+
+    weight: float = 1 / 3
+    metric: str = "rmse"
+    unit: str = "evaluations"
+
+    def __post_init__(self) -> None:
+        check_number("weight", self.weight, 0, 1)
+        check_choice("metric", self.metric, METRICS)
+        check_choice("unit", self.unit, UNITS)
+
+    def __call__(self, measured: Measurement, /) -> np.ndarray:
+        """See `Reward`."""
+        return np.asarray(self.weight * measured.quality + (1 - self.weight) * measured.speed(self.unit))

@@ -1,0 +1,154 @@
+"""What the environments share: fixed noises, repeatable episodes, and steps that can be run side by side."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from ..baseline.checks import check_count
+from .drawing import Drawing
+from .lockstep import Run, run_together
+from .noises import FixedNoises
+from .reward import Measurement, Reward
+
+Start = tuple[np.ndarray, dict[str, Any]]
+Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
+HELD_OUT_BATCHES = 4
+
+
+@dataclass
+class Spent:
+    """Model evaluations, each picture counting.
+
+    Attributes:
+        asked: What the episodes would have cost if nothing had been remembered; agents are compared at equal `asked`.
+        computed: What they did cost.
+    """
+
+    asked: int = 0
+    computed: int = 0
+
+
+class SamplingEnv(gym.Env, ABC):
+    """An environment that draws a batch of pictures from fixed noises and scores them.
+
+    Episode i of a seed always has the same noises: `reset(seed=s)` begins at episode 0, every further `reset()` is the
+    next one. `reset(options={"batch": b})` takes batch b instead.
+
+    Args:
+        drawing: What is drawn.
+        reward: What it is scored by.
+        noises: What it is drawn from.
+
+    Attributes:
+        episode_length: Steps of an episode, at most.
+        spent: Model evaluations so far, together with those of all siblings.
+    """
+
+    episode_length: int
+
+    def __init__(self, drawing: Drawing, reward: Reward, noises: FixedNoises):
+        self.drawing, self.reward, self.noises = drawing, reward, noises
+        self.spent = Spent()
+        self.render_mode = None
+        self.batch = 0
+        self._seed: int | None = None
+        self._episode = 0
+
+    @abstractmethod
+    def begin(self) -> Run[Start]:
+        """The run that begins an episode on `self.batch`."""
+
+    @abstractmethod
+    def advance(self, action: np.ndarray) -> Run[Step]:
+        """The run of one step."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What decides whether a policy fits: names and numbers, JSON types."""
+
+    @property
+    def state(self) -> dict[str, int]:
+        """Where the sequence of episodes stands: after `restore`, the next `reset` begins the current episode anew."""
+        return {"seed": self._seeded(), "episode": max(self._episode - 1, 0)}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go back to where `state` was; the next `reset` begins that episode."""
+        self._seed, self._episode = state["seed"], state["episode"]
+
+    def resetting(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Run[Start]:
+        """`reset` as a run, for `run_together`."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._seed, self._episode = seed, 0
+        if options and "batch" in options:
+            self.batch = check_count("options['batch']", options["batch"], 0, self.noises.batches - 1)
+        else:
+            rng = np.random.default_rng([self._seeded(), self._episode])
+            self.batch = int(rng.integers(self.noises.batches))
+            self._episode += 1
+        return (yield from self.begin())
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Start:
+        """Begin an episode, see the class."""
+        return run_together(self.drawing.denoiser, [self.resetting(seed=seed, options=options)])[0]
+
+    def step(self, action: np.ndarray) -> Step:
+        """Take one step.
+
+        `info` of the last one holds `hyperparameters`, `quality`, `speed`, `evaluations`, `seconds`, and of the single
+        pictures `scores`, their rewards, and `qualities`.
+        """
+        return run_together(self.drawing.denoiser, [self.advance(action)])[0]
+
+    def sibling(self) -> SamplingEnv:
+        """Another environment of the same kind that shares noises, memory and counters with this one."""
+        other = copy.copy(self)
+        other._np_random, other._np_random_seed = None, None
+        other._seed, other._episode = None, 0
+        return other
+
+    def held_out(self, batches: int = HELD_OUT_BATCHES) -> SamplingEnv:
+        """The same environment on other noises, with counters of its own."""
+        other = self.sibling()
+        other.noises, other.spent, other.batch = self.noises.others(batches), Spent(), 0
+        other.forget()
+        return other
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop what is remembered of the noises."""
+
+    def _seeded(self) -> int:
+        if self._seed is None:
+            self._seed = int(self.np_random.integers(2**31))
+        return self._seed
+
+    def _score(self, measured: Measurement, hyperparameters: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+        """Reward and `info` of a finished episode.
+
+        Raises:
+            ValueError: for a reward that is not a finite number.
+        """
+        scores = np.asarray(self.reward(measured), np.float64)
+        if not np.isfinite(scores).all():
+            given = ", ".join(f"{name}={value}" for name, value in hyperparameters.items())
+            raise ValueError(
+                f"the reward of {given} on batch {self.batch} is not a finite number ({scores.mean()}): the model or "
+                "the solver diverges there; narrow the hyperparameters down, or mend the model"
+            )
+        return float(scores.mean()), {
+            "hyperparameters": hyperparameters,
+            "quality": float(measured.quality.mean()),
+            "speed": measured.speed(),
+            "evaluations": measured.evaluations,
+            "seconds": measured.seconds,
+            "scores": scores,
+            "qualities": measured.quality,
+            "batch": self.batch,
+        }

@@ -1,0 +1,240 @@
+"""TimestepEnv: choose the next timestep while a batch is being drawn."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from gymnasium import spaces
+
+from ..baseline.checks import check_count
+from ..baseline.multistep import multistep_weights
+from ..baseline.noise_schedule import x0_from
+from ..baseline.schedulers import DPMSolverScheduler
+from ..schedulers.grids import Grid, PowerGrid
+from ..types import PictureModel
+from .drawing import Drawing, drawing_of
+from .environment import TOLERANCE
+from .lockstep import Drawn, Request, Run, drawing_run
+from .noises import FixedNoises
+from .reward import Measurement, QualityReward, Reward
+from .sampling_env import SamplingEnv, Start, Step
+
+RESIDUAL = 2.0  # largest change of a logit
+STOP = 0.5  # of the second action, from which on the episode ends
+_LEAST = 1e-6  # of the fraction of the way, and one minus it: prior grids may end at t = 0
+
+
+class TimestepEnv(SamplingEnv):
+    """One step, one model evaluation of a batch: DPM-Solver++(2M) to a timestep of the agent's choice.
+
+    Action: a number in [-2, 2], added to the logit of the fraction of the remaining way in log-SNR, down to t = 0, that
+    the prior grid would go from its own node of that number: 0 all the way is the prior grid itself, which is also the
+    baseline of the reward. With `stopping` a second number, in [-1, 1]: above 0.5 the episode ends, with the clean
+    prediction there is, and the action is not charged.
+
+    Observation, nothing of which costs an evaluation: evaluations used / budget; way gone in log-SNR, 0 to 1; root mean
+    square of the last change of the clean prediction, and of the difference of the solver's two orders in its last
+    step, each log10 / 4 + 1 (0.0001 to 1 is 0 to 1); last step in log-SNR / 10; standard deviation of the clean
+    prediction; evaluations left / 20; the domain as one-hot.
+
+    The reward comes at the end. The first evaluation of an episode, always at T - 1, is part of `reset`; it is the same
+    for every episode of a batch, and remembered.
+
+    Args:
+        model: As for `DiffusionHyperparameterEnv`.
+        domain: Likewise.
+        reward: See `reward.py`; None: `QualityReward()`. With a fixed budget, speed differs only through `stopping`.
+        grid: The prior.
+        num_steps: N, the budget: evaluations of an episode, >= 2. An episode has N - 1 steps.
+        stopping: Whether an agent may stop early.
+        guidance_scale: As for `DiffusionHyperparameterEnv`.
+        pictures: Pictures per batch, >= 2.
+        batches: Number of fixed batches that episodes are drawn from, >= 1.
+        noise_seed: Of these noises; held-out ones have the next seed.
+        cache: As for `DiffusionHyperparameterEnv`.
+
+    Raises:
+        ValueError: for a value out of range, or a model or domain that does not fit.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012  # as Gymnasium declares it
+
+    def __init__(
+        self,
+        model: PictureModel | Drawing | None = None,
+        domain: str | None = None,
+        reward: Reward | None = None,
+        *,
+        grid: Grid | None = None,
+        num_steps: int = 8,
+        stopping: bool = False,
+        guidance_scale: float | None = None,
+        pictures: int = 16,
+        batches: int = 4,
+        noise_seed: int = 1000,
+        cache: Path | None = None,
+    ):
+        drawing, reward = drawing_of(model, domain, guidance_scale), reward or QualityReward()
+        noises = FixedNoises(
+            drawing,
+            pictures=pictures,
+            batches=batches,
+            seed=noise_seed,
+            metric=reward.metric,
+            tolerance=TOLERANCE,
+            cache=cache,
+        )
+        super().__init__(drawing, reward, noises)
+        self.schedule = drawing.schedule
+        self.budget = check_count("num_steps", num_steps, 2, self.schedule.num_train_timesteps)
+        self.episode_length = self.budget - 1
+        self.stopping = bool(stopping)
+        self._prior = (grid or PowerGrid(2))(self.schedule, self.budget)
+        ends = self.schedule.log_snr([self.schedule.num_train_timesteps - 1, 0])
+        self._first, self._last = float(ends[0]), float(ends[1])
+        self._prior_logits = self._logits_of(self._prior)
+        high = np.array([RESIDUAL, 1.0][: 1 + self.stopping], np.float32)
+        self.action_space = spaces.Box(-high, high, dtype=np.float32)
+        self.observation_space = spaces.Box(-10.0, 10.0, (7 + len(drawing.domains),), np.float32)
+        self.forget()
+
+    def describe(self) -> dict[str, Any]:
+        """See `SamplingEnv`."""
+        return {
+            "environment": type(self).__name__,
+            "domains": list(self.drawing.domains),
+            "num_steps": self.budget,
+            "stopping": self.stopping,
+            "prior": self._prior.tolist(),
+        }
+
+    def forget(self) -> None:
+        """See `SamplingEnv`."""
+        self._beginnings: dict[int, tuple[mx.array, float]] = {}
+        self._baselines: dict[int, Drawn] = {}
+        self._trail: list[float] = []
+
+    def begin(self) -> Run[Start]:
+        """See `SamplingEnv`."""
+        self._trail, self._seconds = [self._first], 0.0
+        self._x_t = self.noises.x_T(self.batch)
+        if self.batch not in self._beginnings:
+            x0 = yield from self._evaluate()
+            self.spent.computed += self.noises.pictures
+            self._beginnings[self.batch] = (x0, self._seconds)
+        self._x0, self._seconds = self._beginnings[self.batch]
+        self._before: mx.array | None = None
+        self._change, self._disagreement = self._x0, mx.zeros_like(self._x0)
+        self.spent.asked += self.noises.pictures
+        return self._observe(), {"batch": self.batch}
+
+    def advance(self, action: np.ndarray) -> Run[Step]:
+        """See `SamplingEnv`."""
+        action = np.asarray(action, np.float64)
+        if action.shape != self.action_space.shape or np.isnan(action).any():
+            raise ValueError(f"an action must be numbers of shape {self.action_space.shape}, got {action}")
+        if not self._trail or len(self._trail) >= self.budget:
+            raise ValueError("the episode is over, or has not begun: call reset first")
+        if self.stopping and action[1] > STOP:
+            return (yield from self._end())
+        self._go_to(self._next(float(np.clip(action[0], -RESIDUAL, RESIDUAL))))
+        x0 = yield from self._evaluate()
+        self._before, self._change, self._x0 = self._x0, x0 - self._x0, x0
+        self.spent.asked += self.noises.pictures
+        self.spent.computed += self.noises.pictures
+        if len(self._trail) == self.budget:
+            return (yield from self._end())
+        return self._observe(), 0.0, False, False, {"batch": self.batch}
+
+    def timesteps(self) -> list[float]:
+        """Timesteps of the current episode so far."""
+        return [float(t) for t in self.schedule.timestep(self._trail)]
+
+    def _next(self, residual: float) -> float:
+        """The log-SNR that an action leads to."""
+        logit = self._prior_logits[len(self._trail) - 1] + residual
+        return self._trail[-1] + (self._last - self._trail[-1]) / (1 + math.exp(-logit))
+
+    def _logits_of(self, timesteps: np.ndarray) -> np.ndarray:
+        """(N - 1,) logits of the fraction of the remaining way that each step of a grid goes."""
+        log_snr = self.schedule.log_snr(timesteps)
+        fraction = np.clip(np.diff(log_snr) / (self._last - log_snr[:-1]), _LEAST, 1 - _LEAST)
+        return np.asarray(np.log(fraction / (1 - fraction)))
+
+    def _go_to(self, log_snr: float) -> None:
+        """One step of DPM-Solver++(2M), of first order at the beginning."""
+        now, then = self._trail[-1], log_snr
+        known = [*self._trail[-2:], then]
+        _, weights = multistep_weights(known)
+        (alpha, sigma), (_, sigma_now) = self._level(then), self._level(now)
+        clean = weights[0] * self._x0
+        if self._before is not None and len(weights) > 1:
+            clean = clean + weights[1] * self._before
+            self._disagreement = weights[1] * (self._before - self._x0)
+        self._x_t = (sigma / sigma_now) * self._x_t + alpha * clean
+        self._trail.append(then)
+
+    def _evaluate(self) -> Run[mx.array]:
+        """The clean prediction where the batch stands."""
+        t = float(self.schedule.timestep(self._trail[-1]))
+        answer = yield Request(self._x_t, t, self.drawing.conditions(self.noises.pictures))
+        self._seconds += answer.seconds
+        alpha, sigma = self._level(self._trail[-1])
+        settings = self.drawing.settings
+        x0 = x0_from(answer.prediction, self._x_t, alpha, sigma, settings.get("prediction_type", "epsilon"))
+        if settings.get("clip_sample", False):
+            limit = settings.get("clip_sample_range", 1.0)
+            x0 = mx.clip(x0, -limit, limit)
+        return x0
+
+    def _end(self) -> Run[Step]:
+        """Score the clean prediction."""
+        noises, batch = self.noises, self.batch
+        if batch not in self._baselines:
+            solver = DPMSolverScheduler(**self.drawing.settings)
+            solver.set_timesteps(timesteps=self._prior)
+            conditions = self.drawing.conditions(noises.pictures)
+            self._baselines[batch] = yield from drawing_run(solver, noises.x_T(batch), conditions)
+            self.spent.computed += self.budget * noises.pictures
+        baseline = self._baselines[batch]
+        measured = Measurement(
+            noises.errors(batch, np.clip(np.array(self._x0), -1, 1)),
+            len(self._trail),
+            self._seconds / noises.pictures,
+            noises.errors(batch, baseline.images),
+            baseline.evaluations,
+            baseline.seconds,
+        )
+        hyperparameters = {"num_steps": len(self._trail), "timesteps": self.timesteps()}
+        reward, info = self._score(measured, hyperparameters)
+        observation = self._observe()
+        self._trail = []
+        return observation, reward, True, False, info
+
+    def _observe(self) -> np.ndarray:
+        used, trail = len(self._trail), self._trail
+        change, disagreement, spread = (
+            float(np.array(value)) for value in (_rms(self._change), _rms(self._disagreement), mx.std(self._x0))
+        )
+        seen = [
+            used / self.budget,
+            (trail[-1] - self._first) / (self._last - self._first),
+            math.log10(change + 1e-4) / 4 + 1,
+            math.log10(disagreement + 1e-4) / 4 + 1,
+            (trail[-1] - trail[-2]) / 10 if used > 1 else 0.0,
+            spread,
+            (self.budget - used) / 20,
+        ]
+        return np.clip(np.append(seen, self.drawing.one_hot), -10, 10).astype(np.float32)
+
+    def _level(self, log_snr: float) -> tuple[float, float]:
+        t = self.schedule.timestep(log_snr)
+        return float(self.schedule.alpha(t)), float(self.schedule.sigma(t))
+
+
+def _rms(x: mx.array) -> mx.array:
+    return mx.sqrt(mx.mean(x * x))
