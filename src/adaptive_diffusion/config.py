@@ -55,6 +55,8 @@ class Train:
     """The root of train.py."""
 
     task: Any = MISSING
+    agent: Any = None
+    reward: Any = None
     tracking: Any = MISSING
     paths: Paths = MISSING
     output: str | None = MISSING
@@ -309,6 +311,62 @@ class TaskEncoder(Part):
     seed: int = MISSING
 
 
+@dataclass
+class QualityReward(Part):
+    """`reward=quality`"""
+
+    metric: str = MISSING
+
+
+@dataclass
+class SpeedReward(Part):
+    """`reward=speed`"""
+
+    unit: str = MISSING
+    metric: str = MISSING
+
+
+@dataclass
+class HybridReward(Part):
+    """`reward=hybrid`"""
+
+    weight: float = MISSING
+    metric: str = MISSING
+    unit: str = MISSING
+
+
+@dataclass
+class Agent(Part):
+    """What all agents share; `agent=random` and `agent=fixed`"""
+
+    env: Any = None
+    seed: int = MISSING
+    eval_every: int = MISSING
+    verbose: int = MISSING
+
+
+@dataclass
+class PPOAgent(Agent):
+    """`agent=ppo`"""
+
+    learning_rate: float | None = MISSING
+    n_steps: int | None = MISSING
+    batch_size: int | None = MISSING
+    normalize_env: bool = MISSING
+    initial_std: float | None = MISSING
+    num_envs: int = MISSING
+
+
+@dataclass
+class CEMAgent(Agent):
+    """`agent=cem`"""
+
+    population: int = MISSING
+    elites: int = MISSING
+    smoothing: float = MISSING
+    least_std: float = MISSING
+
+
 SCHEMAS: dict[str, type] = {
     "sample": Sample,
     "train": Train,
@@ -337,6 +395,13 @@ SCHEMAS: dict[str, type] = {
     "sampler/standard": StandardSampler,
     "task/model": TaskModel,
     "task/encoder": TaskEncoder,
+    "reward/quality": QualityReward,
+    "reward/speed": SpeedReward,
+    "reward/hybrid": HybridReward,
+    "agent/ppo": PPOAgent,
+    "agent/cem": CEMAgent,
+    "agent/random": Agent,
+    "agent/fixed": Agent,
 }
 
 
