@@ -139,7 +139,7 @@ def nuclear_norm(matrix: np.ndarray) -> float:
     """
     tall = matrix if len(matrix) >= matrix.shape[1] else matrix.T
     with _one_thread():
-        r = np.linalg.qr(tall, mode="r")
+        r = np.asarray(np.linalg.qr(tall, mode="r"))
         squares = np.linalg.eigvalsh(r @ r.T)
         with np.errstate(divide="ignore", invalid="ignore"):  # singular, or rounded to below zero: not a small miss
             miss = np.log(squares).sum() / 2 - np.log(np.abs(np.diag(r))).sum()
