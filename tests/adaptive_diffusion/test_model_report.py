@@ -1,8 +1,9 @@
 """The report on a model: whether it would notice copies."""
 
 import numpy as np
+from tiny import tiny_model
 
-from adaptive_diffusion.bench.model import nearest_neighbours
+from adaptive_diffusion.bench.model import draw, nearest_neighbours
 from adaptive_diffusion.data import PictureSet, to_float
 
 
@@ -21,3 +22,14 @@ def test_a_mirrored_copy_is_found() -> None:
     assert report.closest_held_back > 0.5
     np.testing.assert_allclose(pairs[0], samples[7])
     np.testing.assert_allclose(pairs[1][:, ::-1], samples[7], atol=1e-6)
+
+
+def test_the_pictures_drawn_are_the_same_whatever_the_batch_and_others_for_another_domain_or_guidance() -> None:
+    model = tiny_model()
+    drawn = draw(model, "general", 5, steps=3, guidance=1.5)
+    assert drawn.shape == (5, 8, 8, 3)
+    assert np.abs(drawn).max() <= 1
+    assert np.ptp(drawn, axis=0).max() > 0.1  # five pictures, not one
+    np.testing.assert_allclose(draw(model, "general", 5, steps=3, guidance=1.5, batch=2), drawn, atol=1e-4)
+    for other in (draw(model, "abstract", 5, steps=3, guidance=1.5), draw(model, "general", 5, steps=3, guidance=3.0)):
+        assert np.abs(other - drawn).max() > 1e-3

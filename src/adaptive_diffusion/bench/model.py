@@ -11,7 +11,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 
 from ..data import PictureSet, load_pictures, to_float, to_uint8
@@ -24,6 +23,7 @@ from ..metrics.reference import load_reference
 from ..models.checkpoint import load_builtin_model, load_model
 from ..models.guidance import GuidedDenoiser
 from ..models.unet import SimpleUNet
+from ..sampling.batches import draw_batches
 from ..sampling.standard import StandardSampler
 from ..schedulers.adaptive import AdaptiveScheduler
 
@@ -98,15 +98,18 @@ def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float
     """(count, H, W, C) pictures of a domain in [-1, 1], without a label; always the same ones."""
     schedule = model.metadata["noise_schedule"]
     scheduler = AdaptiveScheduler(prediction_type=model.metadata["prediction_type"], **schedule)
-    scheduler.set_timesteps(steps)
-    sampler, denoiser = StandardSampler(scheduler), GuidedDenoiser(model, guidance)
     size, domain_id = model.config.image_size, model.metadata["domains"].index(domain) + 1
-    parts = []
-    for seed, start in enumerate(range(0, count, batch)):
-        n = min(batch, count - start)
-        condition = mx.array([[domain_id, 0]] * n)
-        parts.append(np.array(sampler.sample(denoiser, n, (size, size), seed, condition=condition)))
-    return np.clip(np.concatenate(parts), -1, 1)
+    batches = draw_batches(
+        StandardSampler(scheduler),
+        GuidedDenoiser(model, guidance),
+        lambda: scheduler.set_timesteps(steps),
+        (size, size, model.config.in_channels),
+        seed=0,
+        count=count,
+        batch_size=batch,
+        condition=(domain_id, 0),
+    )
+    return np.clip(np.concatenate([np.array(result.images) for result in batches]), -1, 1)
 
 
 def nearest_neighbours(
