@@ -6,6 +6,7 @@ Safetensors come first; PyTorch's own files, pickles, are read without running c
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def weight_names(variant: str | None) -> Iterator[str]:
+    """Names of a weight file or shard index, the best first; arguments as for `find_weights`."""
+    for suffix, stems in NAMES.items():
+        for infix in [f".{variant}"] if variant else ["", ".fp16"]:
+            for stem in stems:
+                yield f"{stem}{infix}.{suffix}"
+                yield f"{stem}.{suffix}.index{infix}.json"
+
+
 def find_weights(folder: Path, variant: str | None) -> Path:
     """The weight file or shard index of a model folder, safetensors before PyTorch files.
 
@@ -44,17 +54,36 @@ def find_weights(folder: Path, variant: str | None) -> Path:
     Raises:
         UserError: if there is none.
     """
-    for suffix, stems in NAMES.items():
-        for infix in [f".{variant}"] if variant else ["", ".fp16"]:
-            for stem in stems:
-                for name in (f"{stem}{infix}.{suffix}", f"{stem}.{suffix}.index{infix}.json"):
-                    if (folder / name).is_file():
-                        return folder / name
+    for name in weight_names(variant):
+        if (folder / name).is_file():
+            return folder / name
     wanted = " or ".join(f"{stem}{f'.{variant}' if variant else ''}.safetensors" for stem in NAMES["safetensors"])
     raise UserError(
         f"{folder} holds no weights: expected {wanted}, or shards with an index; if it was downloaded, the download is "
         "incomplete"
     )
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The files with the tensors: the path itself, or those that an index lists.
+
+    Raises:
+        UserError: if it is an index that lists none, or one that is missing or lies elsewhere.
+    """
+    if path.suffix != ".json":
+        return [path]
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+        raise UserError(f"{path} lists no tensors (it has no weight_map); get the file again")
+    for file in sorted(set(places.values())):
+        if Path(file).name != file:
+            raise UserError(f"{path} points to {file!r}, outside its own folder; do not use this model")
+        if not (path.parent / file).is_file():
+            raise UserError(
+                f"{path.parent / file} is missing, though {path.name} lists it; the download is incomplete, get it "
+                "again"
+            )
+    return [path.parent / file for file in sorted(set(places.values()))]
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:
@@ -63,23 +92,10 @@ def read_weights(path: Path) -> dict[str, mx.array]:
     Raises:
         UserError: if a file is missing or damaged, or the shards do not hold what the index says.
     """
-    if path.suffix != ".json":
-        return _read_file(path)
-    places = read_json(path).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
-        raise UserError(f"{path} lists no tensors (it has no weight_map); get the file again")
     tensors: dict[str, mx.array] = {}
-    for file in sorted(set(places.values())):
-        shard = path.parent / file
-        if Path(file).name != file:
-            raise UserError(f"{path} points to {file!r}, outside its own folder; do not use this model")
-        if not shard.is_file():
-            raise UserError(
-                f"{shard} is missing, though {path.name} lists it; the download is incomplete, get it again"
-            )
+    for shard in shards_of(path):
         tensors |= _read_file(shard)
-    lost = sorted(places.keys() - tensors.keys())
-    if lost:
+    if path.suffix == ".json" and (lost := sorted(read_json(path)["weight_map"].keys() - tensors.keys())):
         raise UserError(f"no shard beside {path} holds the tensor {lost[0]!r} that it lists; get the model again")
     return tensors
 

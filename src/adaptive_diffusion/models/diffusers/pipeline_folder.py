@@ -1,0 +1,131 @@
+"""A folder with a whole pipeline: which models it has, where their files are, and the hash of what decides pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import UserError
+from .trained_noise import read_trained_noise
+from .weight_files import find_weights, read_json, shards_of
+
+INDEX = "model_index.json"
+
+PIXEL_PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
+# Class -> its text encoders, each with its tokenizer.
+TEXT_PIPELINES = {
+    "StableDiffusionPipeline": (("text_encoder", "tokenizer"),),
+    "StableDiffusionImg2ImgPipeline": (("text_encoder", "tokenizer"),),
+    "StableDiffusionXLPipeline": (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")),
+}
+
+
+@dataclass(frozen=True)
+class PipelineFolder:
+    """A folder that `save_pretrained` of a pipeline wrote.
+
+    Attributes:
+        path: The folder.
+        kind: Class of the pipeline.
+        options: Options of the pipeline in its index.
+        variant: Variant of the weight files that is read, or None for the plain ones.
+    """
+
+    path: Path
+    kind: str
+    options: dict[str, object]
+    variant: str | None = None
+
+    @classmethod
+    def open(cls, path: Path, half: bool = False) -> PipelineFolder:
+        """Look into a folder, and make sure that it is whole.
+
+        Args:
+            path: The folder.
+            half: Prefer files in half precision.
+
+        Raises:
+            UserError: if it is no pipeline, one of a class that is not supported, or files are missing.
+        """
+        index = path / INDEX
+        if not index.is_file():
+            raise UserError(
+                f"{path} is no diffusers pipeline: it has no {INDEX}; give a folder that save_pretrained of a pipeline "
+                "wrote, or a hub id"
+            )
+        content = read_json(index)
+        kind = str(content.get("_class_name"))
+        if kind not in PIXEL_PIPELINES and kind not in TEXT_PIPELINES:
+            accepted = ", ".join([*PIXEL_PIPELINES, *TEXT_PIPELINES])
+            raise UserError(f"{path} is a {kind}, which is not supported; supported are {accepted}")
+        options = {key: value for key, value in content.items() if not isinstance(value, list)}
+        found = cls(path, kind, options)
+        if half and all(_has_variant(found.model(name), "fp16") for name in found.models):
+            found = cls(path, kind, options, "fp16")
+        found.check()
+        return found
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models with weights."""
+        if self.kind in PIXEL_PIPELINES:
+            return ("unet",)
+        return ("unet", "vae", *(encoder for encoder, _ in TEXT_PIPELINES[self.kind]))
+
+    @property
+    def readers(self) -> list[tuple[Path, Path]]:
+        """Folders of each text encoder and its tokenizer."""
+        return [(self.model(encoder), self.model(tokenizer)) for encoder, tokenizer in TEXT_PIPELINES[self.kind]]
+
+    def model(self, name: str) -> Path:
+        """The folder of a part; in very old pipelines of one model, the pipeline's own."""
+        folder = self.path / name
+        return self.path if self.kind in PIXEL_PIPELINES and not folder.is_dir() else folder
+
+    def check(self) -> None:
+        """Refuse a folder that is not whole.
+
+        Raises:
+            UserError: naming what is missing.
+        """
+        read_trained_noise(self.path)
+        folders = [self.model(name) for name in self.models]
+        for folder in folders:
+            if not (folder / "config.json").is_file():
+                raise UserError(
+                    f"{self.path} is not whole: {folder.relative_to(self.path) / 'config.json'} is missing; get the "
+                    "pipeline again"
+                )
+            shards_of(find_weights(folder, self.variant))
+        if self.kind in TEXT_PIPELINES:
+            for _, folder in self.readers:
+                if not folder.is_dir():
+                    raise UserError(f"{self.path} is not whole: its {folder.name} is missing; get the pipeline again")
+
+    def content_hash(self) -> str:
+        """sha256 (hex) of the configurations and weight files that are read."""
+        digest = hashlib.sha256(self.kind.encode())
+        for name in self.models:
+            folder = self.model(name)
+            for path in (folder / "config.json", *shards_of(find_weights(folder, self.variant))):
+                digest.update(f"{name}/{path.name} {_file_hash(path)}".encode())
+        return digest.hexdigest()
+
+
+def _has_variant(folder: Path, variant: str) -> bool:
+    try:
+        find_weights(folder, variant)
+    except UserError:
+        return False
+    return True
+
+
+def _file_hash(path: Path) -> str:
+    """sha256 (hex) of a file; the hub's cache names large files by it."""
+    target = path.resolve()
+    if target.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", target.name):
+        return target.name
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

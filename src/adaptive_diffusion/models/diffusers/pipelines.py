@@ -1,0 +1,219 @@
+"""Whole diffusers pipelines as models that pictures are drawn with: in pixel space, or from a text in latent space.
+
+Which steps are taken is not theirs to say: they are denoisers, for any scheduler and sampler of this project.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from ...errors import MachineError, UserError
+from .autoencoder_kl import AutoencoderKL
+from .text_encoders import EncodedTexts, TextEncoder, encode
+from .unet_2d import UNet2DModel
+from .unet_2d_condition import UNet2DConditionModel
+
+DECODED_AT_ONCE = 1024 * 1024  # pixels that are decoded together; larger batches have made Metal return zeros
+
+
+class PixelPipeline:
+    """A `UNet2DModel` that draws pictures from noise alone.
+
+    Args:
+        unet: The network.
+        size: (height, width) of the pictures, pixels.
+        metadata: See `PictureModel`.
+        identity: What decides its predictions.
+        domain: What it draws, or None if nobody knows.
+
+    Raises:
+        ValueError: if the network does not predict pictures of the kind it takes.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        size: tuple[int, int],
+        *,
+        metadata: Mapping[str, Any],
+        identity: str = "",
+        domain: str | None = None,
+    ):
+        self.metadata = metadata
+        self.identity = identity
+        self.conditional = False
+        self.domains: Mapping[str, Sequence[str]] | None = None if domain is None else {domain: ()}
+        channels, config = unet.config.in_channels, unet.config
+        self.state_shape = (*size, channels)
+        self.picture_size = size
+        predicted = 2 * channels if metadata.get("learned_variance") else channels
+        if config.out_channels != predicted or config.num_class_embeds is not None:
+            raise ValueError(
+                f"a U-Net of {channels} -> {config.out_channels} channels"
+                + (" with classes" if config.num_class_embeds else "")
+                + f" is not supported in a pipeline of pixels; expected {channels} -> {predicted} without classes"
+            )
+        self._predict = _compiled(unet)
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        """(B, H, W, C) noisy pictures and (B,) timesteps -> (B, H, W, C) prediction; see `Denoiser`."""
+        return self._predict(x, t)[..., : x.shape[-1]]  # what follows is a learned variance
+
+    def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
+        """(): there is no condition. See `PictureModel.condition`."""
+        if label is not None:
+            raise UserError(f"label={label} was given, but the model was trained without classes")
+        if self.domains is not None and domain not in self.domains:
+            raise UserError(f"the model draws {next(iter(self.domains))}, not {domain}; leave domain out")
+        return ()
+
+    def decode(self, x0: mx.array) -> mx.array:
+        """States are pictures."""
+        return x0
+
+
+class LatentPipeline:
+    """Stable Diffusion: a `UNet2DConditionModel` that reads texts and works on the latents of an `AutoencoderKL`.
+
+    Class id 0 is the negative prompt, 1, 2, ... are the texts that `condition` was given.
+
+    Args:
+        unet: The network.
+        vae: Decodes latents; in float32.
+        encoders: One text encoder, or the two of SDXL.
+        size: (height, width) of the pictures, pixels.
+        metadata: See `PictureModel`.
+        identity: What decides its predictions besides the texts.
+        negative_prompt: What guidance leads away from; None: nothing in particular.
+        zero_null: Whether that is all zeros and not the empty text, as SDXL was trained.
+
+    Raises:
+        ValueError: if the network does not predict latents of the kind that the decoder takes.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        encoders: Sequence[TextEncoder],
+        size: tuple[int, int],
+        *,
+        metadata: Mapping[str, Any],
+        identity: str = "",
+        negative_prompt: str | None = None,
+        zero_null: bool = False,
+    ):
+        self.metadata = {**metadata, "bounded": False}
+        self.conditional = True
+        self.domains: Mapping[str, Sequence[str]] | None = None
+        self.picture_size = size
+        factor, channels = vae.config.downsampling, vae.config.latent_channels
+        self.state_shape = (size[0] // factor, size[1] // factor, channels)
+        if (unet.config.in_channels, unet.config.out_channels) != (channels, channels):
+            raise ValueError(
+                f"a U-Net of {unet.config.in_channels} -> {unet.config.out_channels} channels is not supported with "
+                f"latents of {channels}: it is made for something else, such as inpainting"
+            )
+        self._vae, self._encoders = vae, encoders
+        self._identity = identity
+        self._null = (negative_prompt, zero_null and negative_prompt is None)
+        self._texts: list[str] = []
+        self._encoded: EncodedTexts | None = None
+        self._predict = _compiled(lambda x, t, states, more: unet(x, t, states, **more))
+        self._sized = unet.config.addition_embed_type is not None
+
+    @property
+    def identity(self) -> str:
+        """What decides its predictions: the files, the precision and the texts."""
+        return f"{self._identity} {json.dumps([*self._null, *self._texts])}"
+
+    def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
+        """The class id of a text, which is encoded if it is new. See `PictureModel.condition`."""
+        if not caption.strip():
+            raise UserError("the prompt is empty; say what to draw, e.g. prompt='a mountain lake at dawn'")
+        if caption not in self._texts:
+            self._texts.append(caption)
+            self._encoded = None
+        self._encode()
+        return (self._texts.index(caption) + 1,)
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        """Predict for a batch.
+
+        Args:
+            x: (B, h, w, C) noisy latents.
+            t: (B,) timesteps in [0, T - 1].
+            condition: (B, 1) ids of texts. None: the negative prompt for all.
+
+        Returns:
+            (B, h, w, C) prediction.
+        """
+        texts = self._encode()
+        rows = mx.zeros((len(x),), mx.int32) if condition is None else condition[:, 0]
+        more: dict[str, mx.array] = {}
+        if self._sized and texts.pooled is not None:
+            height, width = self.picture_size
+            sizes = mx.array([height, width, 0, 0, height, width], mx.float32)  # as trained on, corner, as wanted
+            more = {"text_embeds": texts.pooled[rows], "time_ids": mx.broadcast_to(sizes, (len(x), 6))}
+        return self._predict(x, t, texts.states[rows], more)
+
+    def decode(self, x0: mx.array) -> mx.array:
+        """(B, h, w, C) latents -> (B, H, W, 3) float32 pictures, about [-1, 1], some at a time.
+
+        Raises:
+            MachineError: if the latents or the pictures hold NaN, or a picture has only one colour.
+        """
+        if not mx.isfinite(x0).all().item():
+            raise MachineError(
+                "the latents hold NaN or infinity: the U-Net overflowed; use model.precision=float32 or bfloat16"
+            )
+        height, width = self.picture_size
+        at_once = max(1, DECODED_AT_ONCE // (height * width))
+        pictures = []
+        for start in range(0, len(x0), at_once):
+            some = self._vae.decode(self._unscaled(x0[start : start + at_once].astype(mx.float32)))
+            varied = some.max(axis=(1, 2, 3)) > some.min(axis=(1, 2, 3))
+            if not (varied.all() & mx.isfinite(some).all()).item():
+                raise MachineError(
+                    "the decoder returned a picture of one colour or of NaN, as happens when a GPU runs out of memory; "
+                    "use a smaller batch_size or model.precision=low_memory"
+                )
+            pictures.append(some)
+        return mx.concatenate(pictures)
+
+    def _unscaled(self, latents: mx.array) -> mx.array:
+        """Latents as the decoder takes them."""
+        config = self._vae.config
+        if config.latents_mean is not None and config.latents_std is not None:
+            return latents * mx.array(config.latents_std) / config.scaling_factor + mx.array(config.latents_mean)
+        return latents / config.scaling_factor + (config.shift_factor or 0.0)
+
+    def _encode(self) -> EncodedTexts:
+        """The negative prompt and all texts."""
+        if self._encoded is None:
+            negative, zero = self._null
+            found = encode(self._encoders, [negative or "", *self._texts])
+            if zero:
+                found = _first_replaced(found, found.zeros())
+            mx.eval([found.states] if found.pooled is None else [found.states, found.pooled])
+            self._encoded = found
+        return self._encoded
+
+
+def _first_replaced(texts: EncodedTexts, others: EncodedTexts) -> EncodedTexts:
+    """The same texts but for the first."""
+
+    def mixed(a: mx.array, b: mx.array) -> mx.array:
+        return mx.concatenate([b[:1], a[1:]])
+
+    pooled = None if texts.pooled is None or others.pooled is None else mixed(texts.pooled, others.pooled)
+    return EncodedTexts(mixed(texts.states, others.states), pooled)
+
+
+def _compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """The function with fused kernels on Metal and CUDA; on a CPU compiling takes longer than it saves."""
+    return mx.compile(function) if mx.default_device() == mx.gpu else function

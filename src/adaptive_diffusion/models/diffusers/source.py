@@ -1,0 +1,123 @@
+"""Where a pipeline comes from: a folder on this machine, or a repository of the Hugging Face hub.
+
+What is in the hub's cache and whole is taken from there without asking the network. Only the files that are read are
+fetched; the hub's own progress bars show it.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ...errors import MachineError, UserError
+from ...metrics.hub import is_hub_id
+from .pipeline_folder import INDEX, PipelineFolder
+from .weight_files import NAMES, weight_names
+
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def pipeline_folder(path: str, revision: str | None = None, half: bool = False) -> Path:
+    """The folder of a pipeline, fetched if need be.
+
+    Args:
+        path: A folder, or a hub id "owner/name". HF_HUB_OFFLINE=1 forbids the network; HF_TOKEN is used where set.
+        revision: Branch, tag or commit on the hub; None: what is in the cache, else the newest.
+        half: Fetch files in half precision where there are some.
+
+    Raises:
+        UserError: if there is no such folder, `huggingface_hub` is not installed, or the hub does not give it.
+        MachineError: if the disk is full.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if not is_hub_id(path):
+        raise UserError(f"there is no model folder {path}; give a folder or a hub id such as google/ddpm-cifar10-32")
+    try:
+        import huggingface_hub as hub
+    except ImportError:
+        raise UserError(
+            f"{path} is no folder here, and fetching it from the hub needs another package: pip install "
+            "huggingface_hub, or give a folder"
+        ) from None
+    return _cached(hub, path, revision, half) or _fetched(hub, path, revision, half)
+
+
+def _cached(hub: Any, repository: str, revision: str | None, half: bool) -> Path | None:
+    """The folder in the hub's cache, if it is there and whole."""
+    try:
+        folder = Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
+        PipelineFolder.open(folder, half)
+    except (OSError, ValueError):  # what the hub's own errors derive from; UserError is a ValueError
+        return None
+    return folder
+
+
+def _fetched(hub: Any, repository: str, revision: str | None, half: bool) -> Path:
+    """The folder after fetching what it lacks."""
+    try:
+        names = hub.HfApi().list_repo_files(repository, revision=revision)
+        if INDEX not in names:
+            raise UserError(f"{repository} is no diffusers pipeline: it has no {INDEX}; give the id of one that has")
+        patterns = files_to_fetch(names, half)
+        folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MachineError(
+                f"the disk is full: {repository} could not be fetched as a whole; free some space, or set HF_HOME to a "
+                "folder on another disk, and start again"
+            ) from error
+        first = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UserError(
+            f"{repository} is neither a folder here nor whole in the cache, and could not be had from the Hugging Face "
+            f"hub ({first}); check the id, the network and HF_HUB_OFFLINE, or download it elsewhere and give its folder"
+        ) from error
+    PipelineFolder.open(folder, half)
+    return folder
+
+
+def files_to_fetch(names: Iterable[str], half: bool) -> list[str]:
+    """Those of a repository's files that are read.
+
+    Args:
+        names: All files.
+        half: Prefer weights in half precision, if every model has them.
+
+    Returns:
+        Sorted names: configurations, tokenizers, and of each model one set of weights, the best kind there is.
+    """
+    names = set(names)
+    wanted = {name for name in names if name in (INDEX, "config.json", "scheduler_config.json")}
+    wanted |= {name for name in names if name.startswith("scheduler/") and name.endswith(".json")}
+    wanted |= {name for name in names if re.match(r"tokenizer(_2)?/", name) and Path(name).name in TOKENIZER_FILES}
+    folders = [f"{part}/" for part in PARTS if f"{part}/config.json" in names] or [""]
+    wanted |= {f"{folder}config.json" for folder in folders}
+    found = {folder: {n.removeprefix(folder) for n in names if n.startswith(folder)} for folder in folders}
+    variants = ["fp16", None] if half else [None]
+    sets = next(
+        (s for v in variants if all((s := {f: _weights(inside, v) for f, inside in found.items()}).values())),
+        {f: _weights(inside, None) for f, inside in found.items()},
+    )
+    return sorted(wanted | {folder + name for folder, files in sets.items() for name in files})
+
+
+def _weights(names: set[str], variant: str | None) -> set[str]:
+    """The best weight file among those of a folder, or an index and its shards."""
+    for best in weight_names(variant):
+        if best not in names:
+            continue
+        if not best.endswith(".json"):
+            return {best}
+        suffix, infix = re.match(r".*\.(\w+)\.index(\..*)?\.json", best).groups()  # type: ignore[union-attr]
+        stems = "|".join(NAMES[suffix])
+        shard = re.compile(rf"({stems})(\.[a-z]\w*)?-\d+-of-\d+(\.[a-z]\w*)?\.{suffix}")
+        same = {n for n in names if (m := shard.fullmatch(n)) and (m[2] or m[3]) == infix}
+        return {best, *same}
+    return set()

@@ -1,0 +1,79 @@
+"""From prompts to what a U-Net attends to: one CLIP text encoder in Stable Diffusion 1 and 2, two in SDXL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from .loading import build_model, load_diffusers
+from .precision import Precision, quantise
+from .prompt_tokenizer import PromptTokenizer
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts as the U-Net takes them.
+
+    Attributes:
+        states: (N, M, D) a vector for each token.
+        pooled: (N, P) a vector for the whole text, in SDXL; else None.
+    """
+
+    states: mx.array
+    pooled: mx.array | None = None
+
+    def zeros(self) -> EncodedTexts:
+        """As many zeros."""
+        return EncodedTexts(mx.zeros_like(self.states), None if self.pooled is None else mx.zeros_like(self.pooled))
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer and a CLIP text encoder on disk; the encoder is in memory only while it encodes.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        folder: Of the encoder.
+        precision: Of its weights.
+        variant: Of its files.
+    """
+
+    tokenizer: PromptTokenizer
+    folder: Path
+    precision: Precision
+    variant: str | None
+
+    @classmethod
+    def open(cls, tokenizer: Path, folder: Path, precision: Precision, variant: str | None) -> TextEncoder:
+        """Read the tokenizer and the encoder's configuration.
+
+        Raises:
+            UserError: if either cannot be used.
+        """
+        longest = build_model(folder).config.max_position_embeddings  # type: ignore[union-attr]
+        return cls(PromptTokenizer(tokenizer, longest), folder, precision, variant)
+
+    def __call__(self, texts: list[str]) -> Any:
+        """The encoder's output, see `CLIPTextOutput`."""
+        encoder: Any = load_diffusers(self.folder, dtype=self.precision.dtype, variant=self.variant)
+        quantise(encoder, self.precision.text_bits)
+        output = encoder(mx.array(self.tokenizer(texts)))
+        mx.eval(output.last_hidden_state)
+        return output
+
+
+def encode(encoders: Sequence[TextEncoder], texts: list[str]) -> EncodedTexts:
+    """Encode texts with the encoders of a pipeline.
+
+    One encoder: its last states, normalised. Two (SDXL): the states before the last layer of both, one after the other
+    along the channels, and the projected pooled text of the second.
+    """
+    if len(encoders) == 1:
+        return EncodedTexts(encoders[0](texts).last_hidden_state)
+    outputs = [encoder(texts) for encoder in encoders]
+    states = mx.concatenate([output.hidden_states[-2] for output in outputs], axis=-1)
+    return EncodedTexts(states, outputs[-1].text_embeds)

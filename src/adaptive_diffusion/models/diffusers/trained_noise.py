@@ -1,0 +1,91 @@
+"""The noise that a pipeline was trained with, from its `scheduler_config.json`, whichever scheduler that names.
+
+All schedulers of diffusers for variance-preserving models describe the same forward process; they differ in how they go
+back, which is a choice of the run here and not of the model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...baseline.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
+from ...errors import UserError
+from .weight_files import read_json
+
+NAME = "scheduler_config.json"
+
+_COMMON: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+    "clip_sample": False,
+}
+_DDPM = {**_COMMON, "timestep_spacing": "leading", "clip_sample": True}
+_KARRAS = {**_COMMON, "beta_start": 0.00085, "beta_end": 0.012}
+
+# The defaults of each class that is understood.
+CLASSES: dict[str, dict[str, Any]] = {
+    "DDPMScheduler": _DDPM,
+    "DDIMScheduler": _DDPM,
+    "PNDMScheduler": {**_COMMON, "timestep_spacing": "leading"},
+    "LMSDiscreteScheduler": _COMMON,
+    "EulerDiscreteScheduler": _COMMON,
+    "EulerAncestralDiscreteScheduler": _COMMON,
+    "HeunDiscreteScheduler": _KARRAS,
+    "KDPM2DiscreteScheduler": _KARRAS,
+    "KDPM2AncestralDiscreteScheduler": _KARRAS,
+    "DPMSolverMultistepScheduler": _COMMON,
+    "DEISMultistepScheduler": _COMMON,
+    "UniPCMultistepScheduler": _COMMON,
+}
+SCHEDULE = (
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    "rescale_betas_zero_snr",
+)
+SUITS = ("timestep_spacing", "steps_offset", "clip_sample")
+
+
+def read_trained_noise(folder: Path) -> dict[str, Any]:
+    """What a scheduler configuration says of the model.
+
+    Args:
+        folder: The pipeline's; the file lies in its `scheduler` folder, in very old ones in the folder itself.
+
+    Returns:
+        `noise_schedule`, arguments of `NoiseSchedule`; `prediction_type`; `suits`, the spacing and clipping of the
+        model's own scheduler; `learned_variance`, whether the model predicts a variance besides.
+
+    Raises:
+        UserError: if there is no such file, or it asks for something else than a variance-preserving process with the
+            betas that are known.
+    """
+    path = next((p for p in (folder / "scheduler" / NAME, folder / NAME) if p.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} has no scheduler/{NAME}, which says what noise the model was trained with")
+    given = read_json(path)
+    name = str(given.get("_class_name"))
+    if name not in CLASSES or given.get("use_flow_sigmas"):
+        kind = f"{name} with use_flow_sigmas" if name in CLASSES else name
+        raise UserError(f"{path} describes a {kind}, whose noise is not supported; supported are {', '.join(CLASSES)}")
+    values = {key: given.get(key, default) for key, default in CLASSES[name].items()}
+    for key, accepted in (("beta_schedule", BETA_SCHEDULES), ("prediction_type", PREDICTION_TYPES)):
+        if values[key] not in accepted:
+            raise UserError(f"{path}: {key} = {values[key]!r} is not supported, only {', '.join(accepted)}")
+    schedule = {key: values[key] for key in SCHEDULE}
+    try:
+        NoiseSchedule(**schedule)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} describes no noise: {error}") from error
+    return {
+        "noise_schedule": schedule,
+        "prediction_type": values["prediction_type"],
+        "suits": {key: values[key] for key in SUITS},
+        "learned_variance": str(given.get("variance_type", "")).startswith("learned"),
+    }

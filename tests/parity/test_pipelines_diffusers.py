@@ -1,0 +1,290 @@
+"""Whole pipelines against diffusers: the same folder, noise and prompt lead to the same pictures."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from diffusers_reference import inference, nchw, nhwc, normal, relative_error
+from tiny_pipelines import PIPELINES, stable_diffusion, stable_diffusion_xl
+
+from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion.models.diffusers import LatentPipeline, load_pipeline, pipelines, trained_noise
+from adaptive_diffusion.models.guidance import GuidedDenoiser
+from adaptive_diffusion.sampling.standard import StandardSampler
+
+PROMPT = "the lake in An"
+NEGATIVE = "lake, 3 an"
+STEPS = 5
+GUIDANCE = 4.0
+TOLERANCE = 1e-3  # of pictures in [-1, 1]; float32 leaves a hundredth of it
+TEXT = ["sd1", "sd2", "sdxl"]
+SOLVERS = ["ddim", "dpm"]
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, Any]:
+    """Their pipelines."""
+    return {kind: build() for kind, build in PIPELINES.items()}
+
+
+@pytest.fixture(scope="module")
+def folders(theirs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Their folders."""
+    root = tmp_path_factory.mktemp("pipelines")
+    for kind, pipeline in theirs.items():
+        pipeline.save_pretrained(root / kind)
+    return {kind: root / kind for kind in theirs}
+
+
+def noise(model: Any) -> np.ndarray:
+    return normal(2, *model.state_shape)
+
+
+def our_scheduler(model: Any, solver: str) -> Any:
+    known = model.metadata
+    options: dict[str, Any] = {
+        **known["noise_schedule"],
+        "prediction_type": known["prediction_type"],
+        "clip_sample": known.get("bounded", True),
+    }
+    if solver == "dpm":
+        return DPMSolverScheduler(**options)
+    # with five leading steps diffusers' DDIM meets its own grid
+    return DDIMScheduler(**options, timestep_spacing="leading", steps_offset=1)
+
+
+def their_scheduler(pipeline: Any, solver: str) -> Any:
+    if solver == "dpm":
+        return diffusers.DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace")
+    # set_alpha_to_one: they return the last state, which is the clean prediction then, as ours always is
+    return diffusers.DDIMScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="leading", steps_offset=1, set_alpha_to_one=True, clip_sample=False
+    )
+
+
+def our_pictures(model: Any, solver: str, guidance: float = GUIDANCE) -> np.ndarray:
+    """Two pictures in [-1, 1]."""
+    scheduler = our_scheduler(model, solver)
+    scheduler.set_timesteps(STEPS)
+    condition = mx.array([model.condition("general", None, PROMPT)] * 2)
+    denoiser = GuidedDenoiser(model, guidance)
+    x0 = StandardSampler(scheduler).run(denoiser, mx.array(noise(model)), condition=condition).images
+    return np.clip(np.array(model.decode(x0)), -1, 1)
+
+
+def their_pictures(pipeline: Any, solver: str, negative: str | None = NEGATIVE, guidance: float = GUIDANCE) -> Any:
+    channels, side = pipeline.unet.config.in_channels, pipeline.unet.config.sample_size
+    pipeline.set_progress_bar_config(disable=True)
+    before, pipeline.scheduler = pipeline.scheduler, their_scheduler(pipeline, solver)
+    try:
+        with inference():
+            pictures = pipeline(
+                [PROMPT] * 2,
+                negative_prompt=None if negative is None else [negative] * 2,
+                guidance_scale=guidance,
+                latents=nchw(normal(2, side, side, channels)),
+                num_inference_steps=STEPS,
+                output_type="pt",
+            ).images
+    finally:
+        pipeline.scheduler = before
+    return nhwc(pictures) * 2 - 1
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    assert a.shape == b.shape
+    assert np.abs(b).mean() > 0.1
+    assert np.mean(np.abs(b) < 1) > 0.5, "most of it must not be clipped"
+    return float(np.abs(a - b).max())
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("kind", TEXT)
+def test_text_to_image_agrees(kind: str, solver: str, folders: dict[str, Path], theirs: dict[str, Any]) -> None:
+    ours = load_pipeline(str(folders[kind]), negative_prompt=NEGATIVE)
+    assert isinstance(ours, LatentPipeline)
+    assert difference(our_pictures(ours, solver), their_pictures(theirs[kind], solver)) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", TEXT)
+def test_without_a_negative_prompt_and_without_guidance_it_agrees(
+    kind: str, folders: dict[str, Path], theirs: dict[str, Any]
+) -> None:
+    ours = load_pipeline(str(folders[kind]))
+    assert difference(our_pictures(ours, "ddim"), their_pictures(theirs[kind], "ddim", None)) < TOLERANCE
+    plain = their_pictures(theirs[kind], "ddim", None, guidance=1.0)
+    assert difference(our_pictures(ours, "ddim", guidance=1.0), plain) < TOLERANCE
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_pixel_pipeline_agrees(solver: str, folders: dict[str, Path], theirs: dict[str, Any]) -> None:
+    ours: Any = load_pipeline(str(folders["ddpm"]), draws="general")
+    scheduler = our_scheduler(ours, solver)
+    scheduler.reconfigure(clip_sample=False)
+    unet, reference = theirs["ddpm"].unet, their_scheduler(theirs["ddpm"], solver)
+    reference.set_timesteps(STEPS)
+    x = nchw(noise(ours))
+    with inference():
+        for t in reference.timesteps:
+            x = reference.step(unet(x, t).sample, t, x).prev_sample
+    scheduler.set_timesteps(STEPS)
+    x0 = StandardSampler(scheduler).run(ours, mx.array(noise(ours))).images
+    assert ours.decode(x0) is x0
+    assert relative_error(x0, nhwc(x)) < 1e-4  # without a text and clipping, random networks draw large numbers
+
+
+def wrong_padding(model: Any) -> None:
+    for encoder in model._encoders:
+        encoder.tokenizer.pad_id = 5
+
+
+def wrong_layer(model: Any) -> None:
+    model._encoders = [lambda texts, e=e: _last_but_one_replaced(e(texts)) for e in model._encoders]
+
+
+def _last_but_one_replaced(output: Any) -> Any:
+    states = (*output.hidden_states[:-2], output.hidden_states[-1], output.hidden_states[-1])
+    return type(output)(output.last_hidden_state, states, output.pooler_output, output.text_embeds)
+
+
+def swapped_encoders(model: Any) -> None:
+    encode = model._encode
+
+    def swapped() -> Any:
+        found = encode()
+        return type(found)(mx.concatenate([found.states[..., 32:], found.states[..., :32]], axis=-1), found.pooled)
+
+    model._encode = swapped
+
+
+def other_sizes(model: Any) -> None:
+    model.picture_size = (32, 16)
+    decode = model.decode
+    model.decode = lambda x0: (setattr(model, "picture_size", (16, 16)), decode(x0))[1]
+
+
+def empty_null(model: Any) -> None:
+    model._null = (None, False)
+
+
+def unscaled(model: Any) -> None:
+    model._unscaled = lambda latents: latents
+
+
+def epsilon(model: Any) -> None:
+    model.metadata["prediction_type"] = "epsilon"
+
+
+def linear_betas(model: Any) -> None:
+    model.metadata["noise_schedule"] = {**model.metadata["noise_schedule"], "beta_schedule": "linear"}
+
+
+def no_negative(model: Any) -> None:
+    model._null = (None, model._null[1])
+
+
+MUTATIONS: list[tuple[str, str | None, Callable[[Any], None]]] = [
+    ("sd1", NEGATIVE, wrong_padding),
+    ("sd1", NEGATIVE, no_negative),
+    ("sd1", NEGATIVE, unscaled),
+    ("sd1", NEGATIVE, linear_betas),
+    ("sd2", NEGATIVE, wrong_padding),
+    ("sd2", NEGATIVE, epsilon),
+    ("sdxl", NEGATIVE, wrong_layer),
+    ("sdxl", NEGATIVE, swapped_encoders),
+    ("sdxl", NEGATIVE, other_sizes),
+    ("sdxl", None, empty_null),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "negative", "mutate"), MUTATIONS, ids=[f"{kind}-{mutate.__name__}" for kind, _, mutate in MUTATIONS]
+)
+def test_the_tolerance_notices_faults(
+    kind: str,
+    negative: str | None,
+    mutate: Callable[[Any], None],
+    folders: dict[str, Path],
+    theirs: dict[str, Any],
+) -> None:
+    ours: Any = load_pipeline(str(folders[kind]), negative_prompt=negative)
+    mutate(ours)
+    assert difference(our_pictures(ours, "ddim"), their_pictures(theirs[kind], "ddim", negative)) > 3 * TOLERANCE
+
+
+def test_standardised_latents_agree(tmp_path: Path) -> None:
+    pipeline = stable_diffusion_xl()
+    pipeline.vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[0.5, 1.0, 0.8, 1.2])
+    pipeline.save_pretrained(tmp_path)
+    ours: Any = load_pipeline(str(tmp_path), negative_prompt=NEGATIVE)
+    assert difference(our_pictures(ours, "dpm"), their_pictures(pipeline, "dpm")) < TOLERANCE
+
+
+def test_decoding_in_pieces_changes_nothing(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours: Any = load_pipeline(str(folders["sd1"]))
+    latents = mx.array(normal(3, *ours.state_shape))
+    whole = ours.decode(latents)
+    monkeypatch.setattr(pipelines, "DECODED_AT_ONCE", 2 * 16 * 16)
+    assert np.abs(np.array(ours.decode(latents)) - np.array(whole)).max() < 1e-5
+
+
+def test_prompts_become_the_ids_that_diffusers_gives_its_encoders(
+    folders: dict[str, Path], theirs: dict[str, Any]
+) -> None:
+    prompts = ["a lake", "", "the lake, " * 40, "Über 3 lakes"]
+    for kind in TEXT:
+        ours: Any = load_pipeline(str(folders[kind]))
+        names = ["tokenizer", "tokenizer_2"][: len(ours._encoders)]
+        for encoder, name in zip(ours._encoders, names, strict=True):
+            expected = getattr(theirs[kind], name)(prompts, padding="max_length", max_length=77, truncation=True)
+            assert encoder.tokenizer(prompts).tolist() == expected.input_ids
+
+
+@pytest.mark.parametrize("name", sorted(trained_noise.CLASSES))
+def test_missing_settings_of_a_scheduler_are_its_defaults(name: str, tmp_path: Path) -> None:
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": name}))
+    found = trained_noise.read_trained_noise(tmp_path)
+    values = {**found["noise_schedule"], "prediction_type": found["prediction_type"], **found["suits"]}
+    arguments = inspect.signature(getattr(diffusers, name).__init__).parameters
+    absent = {"clip_sample": False, "rescale_betas_zero_snr": False}
+    expected = {key: arguments[key].default if key in arguments else absent[key] for key in values}
+    assert values == expected
+
+
+def test_the_schedule_is_that_of_the_file(folders: dict[str, Path]) -> None:
+    ours: Any = load_pipeline(str(folders["sd1"]))
+    reference = diffusers.PNDMScheduler.from_pretrained(folders["sd1"], subfolder="scheduler")
+    ours_cumprod = our_scheduler(ours, "ddim").schedule.alphas_cumprod
+    np.testing.assert_allclose(ours_cumprod, reference.alphas_cumprod.numpy(), rtol=2e-5)
+    assert ours.metadata["suits"] == {"timestep_spacing": "leading", "steps_offset": 1, "clip_sample": False}
+
+
+def test_half_precision_and_quantised_layers_predict_nearly_the_same(folders: dict[str, Path]) -> None:
+    names = ("float32", "float16", "8bit", "4bit", "low_memory")
+    ours: dict[str, Any] = {name: load_pipeline(str(folders["sd1"]), precision=name) for name in names}
+    x, t = mx.array(noise(ours["float32"])), mx.array([500.0, 20.0])
+    found = {}
+    for name, model in ours.items():
+        found[name] = np.array(model(x, t, mx.array([model.condition("general", None, PROMPT)] * 2)))
+    assert all(prediction.dtype == np.float32 for prediction in found.values())
+    errors = {name: float(np.abs(found[name] - found["float32"]).mean()) for name in names}
+    assert 0 < errors["float16"] < errors["8bit"] < errors["4bit"] < 0.3
+    assert errors["8bit"] < errors["low_memory"] < errors["4bit"]
+    assert len({model.identity for model in ours.values()}) == len(names)
+
+
+def test_files_in_half_precision_are_taken_where_they_do(tmp_path: Path) -> None:
+    pipeline = stable_diffusion()
+    pipeline.to(dtype=torch.float16).save_pretrained(tmp_path, variant="fp16")
+    assert not list(tmp_path.glob("unet/diffusion_pytorch_model.safetensors"))
+    ours: Any = load_pipeline(str(tmp_path), precision="float16")
+    assert ours.decode(ours(mx.zeros((1, 8, 8, 4)), mx.array([500.0]))).dtype == mx.float32
