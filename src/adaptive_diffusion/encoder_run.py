@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from . import figures
 from .metrics.encoder import save_encoder
 from .metrics.encoder_training import EncoderScores, EncoderTrainer
-from .parts import build, check_keys
+from .parts import build
 from .provenance import git_state, parameters
-from .run import labels, output_file, progress_bar
+from .run import labels, progress_bar, training_configuration
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,7 @@ def train_encoder(cfg: DictConfig) -> float:
         UserError: for a value or data that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
-    cfg = cfg.copy()
-    check_keys(cfg)
-    cfg.output = output_file(cfg, "encoder")
-    cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
+    cfg = training_configuration(cfg, "encoder")
     trainer = EncoderTrainer(build(cfg, "task"))
     tracker, git, c = build(cfg, "tracking"), git_state(cfg.paths.root), trainer.config
     name, tags = cfg.name or f"train encoder {' '.join(c.data)}", {**labels(cfg), **(git.tags if git else {})}

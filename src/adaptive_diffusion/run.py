@@ -24,7 +24,7 @@ from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
 from .errors import UserError
 from .metrics.quality import Measurement, as_metrics
-from .parts import Parts, prepare
+from .parts import Parts, check_keys, prepare
 from .prompts import UNKNOWN
 from .provenance import choices, fingerprint, git_state, parameters
 from .rng import image_keys, normal
@@ -235,16 +235,19 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
 
 
-def output_file(cfg: DictConfig, kind: str) -> str:
-    """Where `train.py` writes its result, a model file.
+def training_configuration(cfg: DictConfig, kind: str) -> DictConfig:
+    """What both trainings begin with: a checked copy, with the file of the result, without domains that are null.
 
     Raises:
-        UserError: if `output` has another suffix.
+        UserError: for a missing or unknown key, or an `output` with another suffix than .safetensors.
     """
-    path = cfg.output or f"{cfg.paths.outputs}/{kind}/{kind}.safetensors"
-    if not path.endswith(".safetensors"):
-        raise UserError(f"output must be a .safetensors file, got {path!r}")
-    return str(path)
+    cfg = cfg.copy()
+    check_keys(cfg)
+    cfg.output = str(cfg.output or f"{cfg.paths.outputs}/{kind}/{kind}.safetensors")
+    if not cfg.output.endswith(".safetensors"):
+        raise UserError(f"output must be a .safetensors file, got {cfg.output!r}")
+    cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
+    return cfg
 
 
 def labels(cfg: DictConfig) -> dict[str, str]:

@@ -18,10 +18,10 @@ from .errors import UserError
 from .models.checkpoint import save_model
 from .models.guidance import GuidedDenoiser
 from .models.training import Trainer, TrainingEvent
-from .parts import build, check_keys
+from .parts import build
 from .provenance import git_state, parameters
 from .rng import image_keys, normal
-from .run import labels, output_file, progress_bar
+from .run import labels, progress_bar, training_configuration
 from .sampling.standard import StandardSampler
 from .tracking import NoTracker, Run
 
@@ -41,11 +41,8 @@ def train_model(cfg: DictConfig) -> float:
         UserError: for a value or data that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
-    cfg = cfg.copy()
-    check_keys(cfg)
-    cfg.output = output_file(cfg, "model")
+    cfg = training_configuration(cfg, "model")
     _check(cfg)
-    cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     trainer = Trainer(build(cfg, "task"))
     c, first = trainer.config, trainer.group.rank() == 0
     tracker = build(cfg, "tracking") if first else NoTracker()

@@ -15,7 +15,7 @@ from adaptive_diffusion.metrics.encoder_training import (
     best_temperature,
     degrade,
 )
-from adaptive_diffusion.run import output_file
+from adaptive_diffusion.run import training_configuration
 
 RNG = np.random.default_rng(0)
 
@@ -70,7 +70,8 @@ def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_m
     with pytest.raises(UserError, match=r"must be a \.safetensors file"):
         train_encoder(cfg)
     cfg = configuration("train", tmp_path, "task=encoder")
-    assert output_file(cfg, "encoder") == f"{tmp_path}/outputs/encoder/encoder.safetensors" != output_file(cfg, "model")
+    written = {kind: training_configuration(cfg, kind).output for kind in ("encoder", "model")}
+    assert written == {kind: f"{tmp_path}/outputs/{kind}/{kind}.safetensors" for kind in written}
 
 
 @pytest.mark.parametrize("names", [["landscapes"], ["landscapes", "cats"]])
