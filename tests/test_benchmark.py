@@ -7,8 +7,6 @@ import itertools
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -16,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from benchmark_program import tiny_reference
-from tiny import ROOT, mlflow_database, tiny_checkpoint, tiny_encoder, tiny_model
+from program import Program
+from tiny import ROOT, tiny_encoder, tiny_model
 
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from adaptive_diffusion.benchmark import (
@@ -39,7 +38,6 @@ from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.grids import PowerGrid
-from adaptive_diffusion.tracking import MlflowTracker
 
 FITTED = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 
@@ -338,50 +336,31 @@ def test_nothing_beats_the_pareto_front():
 # --- python sample.py -m experiment=benchmark -------------------------------------------------------------------------
 
 
-class Sweep:
+@pytest.fixture
+def sweep(tmp_path):
     """The benchmark as a user starts it, with a tiny model and encoder."""
+    small = ("num_samples=4", "benchmark.seed_blocks=2", "domain=portraits", "benchmark.tolerance=0.05")
+    return Program(tmp_path, "-m", *small, script=ROOT / "tests" / "benchmark_program.py")
 
-    def __init__(self, folder):
-        self.folder = folder
-        mlflow_database(folder / "mlruns")
-        self.settings = [f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns", "model=checkpoint"]
-        self.settings += [f"model.path={tiny_checkpoint(folder)}", "num_samples=4", "benchmark.seed_blocks=2"]
-        self.settings += ["domain=portraits", "benchmark.tolerance=0.05"]
 
-    def start(self, *arguments):
-        command = [sys.executable, str(ROOT / "tests" / "benchmark_program.py"), "-m", *self.settings, *arguments]
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+def succeed(sweep, *arguments):
+    code, out, err = sweep.run(*arguments)
+    assert code == 0, err
+    return out
 
-    def run(self, *arguments):
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        return out
 
-    def runs(self):
-        tracker = MlflowTracker(str(self.folder / "mlruns" / "mlflow.db"), str(self.folder), "sample", 1.0, 5001)
-        found = tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"])
-        return tracker.client, found
-
-    def summaries(self):
-        files = sorted(self.folder.glob("outputs/sweeps/*/*/benchmark/summary.csv"))
-        return [list(csv.DictReader(file.open())) for file in files]
+def summaries(sweep):
+    files = sorted(sweep.folder.glob("outputs/sweeps/*/*/benchmark/summary.csv"))
+    return [list(csv.DictReader(file.open())) for file in files]
 
 
 NARROW = ("experiment=benchmark", "scheduler=ddim,ddpm", "grid=uniform,karras", "num_steps=2,3")
 
 
-def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_its_run(tmp_path):
-    sweep = Sweep(tmp_path)
-    out = sweep.run(*NARROW)
+def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_its_run(sweep):
+    out = succeed(sweep, *NARROW)
     assert out.startswith("8 cells of 2 x 4 pictures: at most 160 model evaluations, and some 1,536 for the converged")
-    (summary,) = sweep.summaries()
+    (summary,) = summaries(sweep)
     assert {(s["scheduler"], s["grid"], s["num_steps"]) for s in summary} == set(
         itertools.product(("ddim", "ddpm"), ("uniform", "karras"), ("2", "3"))
     )
@@ -389,20 +368,19 @@ def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_i
     assert all((s["rmse_mean"] == "") == (s["scheduler"] == "ddpm") for s in summary)
     compared = [s for s in summary if s["scheduler"] == "ddim" and s["grid"] == "karras"]
     assert [s["baseline"] for s in compared] == ["ddim uniform 2", "ddim uniform 3"]
-    client, (parent, *children) = sweep.runs()
+    parent, *children = sweep.runs()
     assert len(children) == 8
     assert {r.info.status for r in (parent, *children)} == {"FINISHED"}
     (child,) = [r for r in children if r.info.run_name == "portraits ddim karras 3 steps"]
     assert child.data.metrics["benchmark/rmse"] == pytest.approx(float(compared[1]["rmse_mean"]), rel=1e-6)
-    artifacts = {a.path for a in client.list_artifacts(parent.info.run_id, "benchmark")}
+    artifacts = {a.path for a in sweep.client.list_artifacts(parent.info.run_id, "benchmark")}
     files = ("results.csv", "summary.csv", "summary.md", "quality_portraits.png", "pareto_portraits.png")
     assert artifacts == {f"benchmark/{name}" for name in files}
     assert "| ddim uniform | 2 |" in out
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(tmp_path):
-    sweep = Sweep(tmp_path)
+def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_path):
     process = sweep.start("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=2,3,1000")
     cells, deadline = tmp_path / "outputs" / "benchmark" / "cells", time.monotonic() + 120
     while len(list(cells.glob("*.json"))) < 2 and time.monotonic() < deadline and process.poll() is None:
@@ -410,28 +388,28 @@ def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "interrupted\n")
-    (summary,) = sweep.summaries()
+    (summary,) = summaries(sweep)
     assert "2" in {s["num_steps"] for s in summary} <= {"2", "3"}
-    client, (parent, *_) = sweep.runs()
+    parent, *_ = sweep.runs()
     assert parent.info.status in ("KILLED", "FAILED")
-    assert [a.path for a in client.list_artifacts(parent.info.run_id)] == ["benchmark"]
+    assert [a.path for a in sweep.client.list_artifacts(parent.info.run_id)] == ["benchmark"]
 
 
 @pytest.mark.slow
-def test_started_again_it_repeats_nothing_and_reports_everything(tmp_path):
-    sweep = Sweep(tmp_path)
-    sweep.run("experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2")
-    out = sweep.run("experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2,3")
-    first, second = sweep.summaries()
+def test_started_again_it_repeats_nothing_and_reports_everything(sweep):
+    succeed(sweep, "experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2")
+    out = succeed(sweep, "experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2,3")
+    first, second = summaries(sweep)
     assert second[:2] == first
     assert len(second) == 4
     assert out.count("measured before") == 2
-    parents = [r for r in sweep.runs()[1] if r.data.tags["kind"] == "sweep"]
-    assert len(sweep.runs()[1]) - len(parents) == 4
-    sweep.run("experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2,3")
-    client, runs = sweep.runs()
+    parents = [r for r in sweep.runs() if r.data.tags["kind"] == "sweep"]
+    assert len(sweep.runs()) - len(parents) == 4
+    succeed(sweep, "experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2,3")
     (latest,) = [
-        r for r in runs if r.data.tags["kind"] == "sweep" and r.info.run_id not in {p.info.run_id for p in parents}
+        r
+        for r in sweep.runs()
+        if r.data.tags["kind"] == "sweep" and r.info.run_id not in {p.info.run_id for p in parents}
     ]
-    assert [a.path for a in client.list_artifacts(latest.info.run_id)] == ["benchmark"]
-    assert sweep.summaries()[2] == second
+    assert [a.path for a in sweep.client.list_artifacts(latest.info.run_id)] == ["benchmark"]
+    assert summaries(sweep)[2] == second

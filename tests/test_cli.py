@@ -7,8 +7,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from PIL import Image
+from program import Program
 from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, tiny_pictures
 
 from adaptive_diffusion import files
@@ -305,52 +304,20 @@ def test_a_grid_and_a_strip_have_the_layout_they_promise():
     assert pixels[3, -4, 0] == 20
 
 
-class Program:
-    """sample.py as a user starts it, from another working directory."""
-
-    def __init__(self, folder):
-        self.folder, self.elsewhere = folder, folder / "elsewhere"
-        self.elsewhere.mkdir()
-        mlflow_database(folder / "mlruns")
-        self.paths = [f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns"]
-        self.paths += ["model=checkpoint", f"model.path={tiny_checkpoint(folder)}", "num_steps=3", "num_samples=4"]
-
-    def start(self, *arguments):
-        command = [sys.executable, str(ROOT / "sample.py"), *self.paths, *arguments]
-        return subprocess.Popen(
-            command,
-            cwd=self.elsewhere,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # a shell that runs the tests in the background lets its children ignore interruptions
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-
-    def run(self, *arguments):
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
-
-    def runs(self):
-        tracker = MlflowTracker(str(self.folder / "mlruns" / "mlflow.db"), str(self.folder), "sample", 1.0, 5001)
-        found = tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"])
-        return [(r.info.run_name, r.info.status, r.data.tags) for r in found]
-
-
 @pytest.fixture
 def program(tmp_path):
-    return Program(tmp_path)
+    return Program(tmp_path, "num_steps=3", "num_samples=4")
 
 
 def test_a_sweep_makes_one_parent_with_a_child_per_job(program):
     code, out, err = program.run("-m", "scheduler=ddim,adaptive")
     assert code == 0, err
     parent, *children = program.runs()
-    assert [status for _, status, _ in (parent, *children)] == ["FINISHED"] * 3
-    assert [name for name, _, _ in children] == ["ddim landscapes 3 steps seed 0", "adaptive landscapes 3 steps seed 0"]
-    assert {tags["mlflow.parentRunId"] for _, _, tags in children} == {children[0][2]["mlflow.parentRunId"]}
-    assert all(len(tags["mlflow.source.git.commit"]) == 40 for _, _, tags in children if (ROOT / ".git").exists())
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED"] * 3
+    names = ["ddim landscapes 3 steps seed 0", "adaptive landscapes 3 steps seed 0"]
+    assert [run.info.run_name for run in children] == names
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert all(len(run.data.tags["mlflow.source.git.commit"]) == 40 for run in children if (ROOT / ".git").exists())
     assert f"ui --backend-store-uri sqlite:///{program.folder}/mlruns/mlflow.db --workers 1 --port 5001" in out
     assert list(program.elsewhere.iterdir()) == []  # everything hangs on the project's root, not on where one stands
 
@@ -360,7 +327,7 @@ def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_co
     assert code == 2
     assert "job 0 failed: scheduler: clip_sample_range must be a number, greater than 0, got -1.0" in err
     assert "Traceback" not in err
-    assert [status for _, status, _ in program.runs()] == ["FAILED", "FINISHED"]
+    assert [run.info.status for run in program.runs()] == ["FAILED", "FINISHED"]
     (log,) = program.folder.glob("outputs/sweeps/*/*/0/sample.log")
     assert "Traceback" in log.read_text()
 
@@ -382,4 +349,4 @@ def test_an_interrupted_run_is_marked_killed(program):
     _, err = process.communicate(timeout=120)
     assert found, err
     assert (process.returncode, err) == (130, "interrupted\n")
-    assert [status for _, status, _ in program.runs()] == ["KILLED"]
+    assert [run.info.status for run in program.runs()] == ["KILLED"]

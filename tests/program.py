@@ -1,0 +1,62 @@
+"""The programs as a user starts them: processes of their own, started from another working directory."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tiny import ROOT, mlflow_database, tiny_checkpoint
+
+from adaptive_diffusion.tracking import MlflowTracker
+
+
+class Program:
+    """`sample.py` with a tiny model; what it writes lies in a folder.
+
+    Args:
+        folder: An empty folder.
+        settings: Given at every start, after the paths and the model.
+        script: Started in the place of sample.py.
+    """
+
+    def __init__(self, folder: Path, *settings: str, script: Path = ROOT / "sample.py"):
+        self.folder, self.elsewhere, self.script = folder, folder / "elsewhere", script
+        self.elsewhere.mkdir()
+        mlflow_database(folder / "mlruns")
+        paths = (f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns")
+        self.settings = [*paths, "model=checkpoint", f"model.path={tiny_checkpoint(folder)}", *settings]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The process, which can be interrupted."""
+        return subprocess.Popen(
+            [sys.executable, str(self.script), *self.settings, *arguments],
+            cwd=self.elsewhere,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # a shell that runs the tests in the background lets its children ignore interruptions
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr at the end."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client on the program's database."""
+        return self._tracker.client
+
+    def runs(self) -> list[Any]:
+        """All MLflow runs, oldest first."""
+        tracker = self._tracker
+        return list(tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"]))
+
+    @property
+    def _tracker(self) -> MlflowTracker:
+        return MlflowTracker(str(self.folder / "mlruns" / "mlflow.db"), str(self.folder), "sample", 1.0, 5001)
