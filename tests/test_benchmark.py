@@ -31,7 +31,9 @@ from adaptive_diffusion.benchmark import (
 )
 from adaptive_diffusion.benchmark.plots import pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
+from adaptive_diffusion.benchmark_run import refuse_without_effect
 from adaptive_diffusion.converged import converged_pictures
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.models.guidance import GuidedDenoiser
@@ -352,6 +354,22 @@ def succeed(sweep, *arguments):
 def summaries(sweep):
     files = sorted(sweep.folder.glob("outputs/sweeps/*/*/benchmark/summary.csv"))
     return [list(csv.DictReader(file.open())) for file in files]
+
+
+@pytest.mark.parametrize(
+    "override", ["image_size=64", "metrics=encoder", "metrics.converged=true", "skip_finished=true"]
+)
+def test_a_setting_without_effect_is_refused(override):
+    with pytest.raises(UserError, match=f"^{re.escape(override)} has no effect on a benchmark: .*; leave it out$"):
+        refuse_without_effect(["experiment=benchmark", "metrics=none", "label=null", "prompt=x", override])
+
+
+def test_a_setting_without_effect_is_refused_before_a_sweep_and_by_a_single_cell(sweep):
+    sentence = "image_size=64 has no effect on a benchmark: pictures are measured at the size that the model draws"
+    assert sweep.run("experiment=benchmark", "image_size=64") == (2, "", f"{sentence}; leave it out\n")
+    assert sweep.runs() == []
+    sweep.settings.remove("-m")
+    assert sweep.run("benchmark=default", "image_size=64") == (2, "", f"{sentence}; leave it out\n")
 
 
 NARROW = ("experiment=benchmark", "scheduler=ddim,ddpm", "grid=uniform,karras", "num_steps=2,3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -27,7 +28,25 @@ CELL = "cell.json"
 LONGEST_TABLE = 40  # rows that are printed as well as written
 
 # overrides that have a column of their own, or do not make another cell; all others are part of a cell's name
-NO_VARIANT = ("domain", "scheduler", "grid", "num_steps", "experiment", "benchmark", "tracking", "name", "tags")
+NO_VARIANT = (
+    "domain",
+    "scheduler",
+    "grid",
+    "num_steps",
+    "experiment",
+    "benchmark",
+    "metrics",
+    "tracking",
+    "name",
+    "tags",
+)
+
+# settings that a benchmark does not use, and what it does instead
+NO_EFFECT = {
+    "image_size": "pictures are measured at the size that the model draws",
+    "metrics": "what is measured is always the same",
+    "skip_finished": "what is finished is never repeated",
+}
 
 
 def run_cell(cfg: DictConfig) -> float:
@@ -43,6 +62,7 @@ def run_cell(cfg: DictConfig) -> float:
         UserError: for a value that cannot be used.
         MachineError: if the disk or the database refuses.
     """
+    refuse_without_effect(_overrides())
     parts = prepare(cfg)
     cfg = parts.cfg
     cell, bench = cell_of(parts), bench_of(parts)
@@ -79,7 +99,6 @@ def _measure_and_record(parts: Parts, cell: Cell, bench: Bench, store: Path) -> 
 def cell_of(parts: Parts) -> Cell:
     """The cell that a configuration describes."""
     cfg, chosen = parts.cfg, choices()
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     settings = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("scheduler", "grid", "sampler")}
     return Cell(
         domain=cfg.domain.name,
@@ -89,9 +108,28 @@ def cell_of(parts: Parts) -> Cell:
         num_steps=cfg.num_steps,
         sampler=parts.sampler,
         grid=parts.grid,
-        variant=tuple(sorted(o for o in overrides if not _key(o).startswith("paths.") and _key(o) not in NO_VARIANT)),
+        variant=tuple(
+            sorted(o for o in _overrides() if not _key(o).startswith("paths.") and _key(o) not in NO_VARIANT)
+        ),
         settings=settings,
     )
+
+
+def refuse_without_effect(overrides: Iterable[str]) -> None:
+    """Refuse settings of the command line that would do nothing; `metrics=none` is what the benchmark itself sets.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for override in overrides:
+        reason = NO_EFFECT.get(_key(override).partition(".")[0])
+        if reason and override != "metrics=none":
+            raise UserError(f"{override} has no effect on a benchmark: {reason}; leave it out")
+
+
+def _overrides() -> list[str]:
+    """What the command line gives, and of a sweep's axes the values of this job."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _key(override: str) -> str:
@@ -130,7 +168,12 @@ class BenchmarkReport:
     """Tells the cost of a benchmark before it starts, and makes its tables and plots when it ends."""
 
     def begin(self, config: DictConfig) -> None:
-        """Print the number of cells, evaluations and minutes."""
+        """Print the number of cells, evaluations and minutes.
+
+        Raises:
+            UserError: for a setting that has no effect.
+        """
+        refuse_without_effect(config.hydra.overrides.task)
         print(cost(config), flush=True)
 
     def end(self, config: DictConfig) -> Path | None:
