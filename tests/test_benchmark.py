@@ -414,6 +414,18 @@ def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_p
 
 
 @pytest.mark.slow
+def test_a_sweep_whose_reader_goes_away_ends_quietly_with_everything_recorded(sweep):
+    process = sweep.start("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=2")
+    assert process.stdout.readline().startswith("1 cells of 2 x 4 pictures")
+    process.stdout.close()  # as `| head -1` does
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=120) == 0
+    parent, child = sweep.runs()
+    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+    assert [a.path for a in sweep.client.list_artifacts(parent.info.run_id)] == ["benchmark"]
+
+
+@pytest.mark.slow
 def test_started_again_it_repeats_nothing_and_reports_everything(sweep):
     succeed(sweep, "experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2")
     out = succeed(sweep, "experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2,3")

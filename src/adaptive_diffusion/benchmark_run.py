@@ -15,6 +15,7 @@ from .benchmark import Bench, Cell, CellResult, run_benchmark, write_report
 from .benchmark.report import METRICS, markdown, summarise
 from .benchmark.store import cell_path, keep, kept
 from .benchmark_cost import cost
+from .cli import say
 from .errors import UserError
 from .metrics.encoder import load_builtin_encoder
 from .metrics.reference import load_reference
@@ -174,7 +175,7 @@ class BenchmarkReport:
             UserError: for a setting that has no effect.
         """
         refuse_without_effect(config.hydra.overrides.task)
-        print(cost(config), flush=True)
+        say(cost(config))
 
     def end(self, config: DictConfig) -> Path | None:
         """Write the report of the cells that were finished; its folder, or None without any."""
@@ -185,8 +186,8 @@ class BenchmarkReport:
         folder, baseline = sweep / "benchmark", config.benchmark.baseline
         rows = write_report(folder, results, baseline)
         if len(rows) <= LONGEST_TABLE:
-            print(f"\n{markdown(rows)}")
+            say(f"\n{markdown(rows)}")
         if baseline and not any(row.baseline for row in rows):
-            print(f"nothing was compared with the baseline {baseline!r}: that takes this cell and another in the sweep")
-        print(f"{'saved':<11}{folder / 'summary.md'}", flush=True)
+            say(f"nothing was compared with the baseline {baseline!r}: that takes this cell and another in the sweep")
+        say(f"{'saved':<11}{folder / 'summary.md'}")
         return folder

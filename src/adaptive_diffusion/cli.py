@@ -59,10 +59,11 @@ def entry(main: Callable[[], Any], script: str) -> None:
     register()
     try:
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _exit("interrupted", 130)
-    except BrokenPipeError:  # whoever read our output has gone, as with `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _stop_talking()
         sys.exit(1)
     except (Exception, _Stop) as stop:
         error = stop.__cause__ if isinstance(stop, _Stop) else stop
@@ -94,6 +95,14 @@ def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
             raise
 
     return run
+
+
+def say(text: str) -> None:
+    """Print a text; to nobody once whoever read our output has gone, as with `| head`. What is being done goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _stop_talking()
 
 
 def in_sweep() -> bool:
@@ -139,6 +148,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _stop_talking() -> None:
+    """Lead stdout to nowhere, or Python would complain about the broken pipe when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit(sentence: str | None, code: int) -> None:

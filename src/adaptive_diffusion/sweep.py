@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from .cli import explain
+from .cli import explain, say
 from .errors import MachineError
 from .tracking import PARENT, MlflowTracker
 
@@ -96,8 +96,8 @@ class SweepRun(Callback):
             status = "KILLED"
         tracker.close(self._run_id, status)
         if folder is None:
-            print(sweep_table(children))
-        print(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page()}", flush=True)
+            say(sweep_table(children))
+        say(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page(self._run_id)}")
 
     def _end_report(self) -> Path | None:
         config, self._config = self._config, None
