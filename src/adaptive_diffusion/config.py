@@ -83,6 +83,19 @@ class Checkpoint(Part):
 
 
 @dataclass
+class Diffusers(Part):
+    """`model=diffusers` and the named models of the hub"""
+
+    path: str = MISSING
+    revision: str | None = MISSING
+    precision: str | None = MISSING
+    height: int | None = MISSING
+    width: int | None = MISSING
+    negative_prompt: str | None = MISSING
+    draws: str | None = MISSING
+
+
+@dataclass
 class Domain:
     """The `domain` group."""
 
@@ -139,7 +152,7 @@ class Scheduler(Part):
     trained_betas: list[float] | None = MISSING
     rescale_betas_zero_snr: bool | None = MISSING
     prediction_type: str | None = MISSING
-    clip_sample: bool = MISSING
+    clip_sample: bool | None = MISSING
     clip_sample_range: float = MISSING
 
 
@@ -152,6 +165,7 @@ class Adaptive(Scheduler):
     progress_power: float = MISSING
     min_step_ratio: float = MISSING
     max_step_ratio: float = MISSING
+    calibration: Any = MISSING
 
 
 @dataclass
@@ -161,8 +175,8 @@ class SpacedScheduler(Scheduler):
     thresholding: bool = MISSING
     dynamic_thresholding_ratio: float = MISSING
     sample_max_value: float = MISSING
-    timestep_spacing: str = MISSING
-    steps_offset: int = MISSING
+    timestep_spacing: str | None = MISSING
+    steps_offset: int | None = MISSING
 
 
 @dataclass
@@ -367,12 +381,37 @@ class CEMAgent(Agent):
     least_std: float = MISSING
 
 
+@dataclass
+class TaskSchedule(Part):
+    """`task=schedule`"""
+
+    model: Any = MISSING
+    domains: list[str] | None = MISSING
+    guidance_scale: float | None = MISSING
+    steps: list[int] = MISSING
+    learned_steps: list[int] = MISSING
+    noises: int = MISSING
+    held_out: int = MISSING
+    learned_noises: int = MISSING
+    iterations: int = MISSING
+    batch_size: int = MISSING
+    seed: int = MISSING
+
+
 SCHEMAS: dict[str, type] = {
     "sample": Sample,
     "train": Train,
     "paths/default": Paths,
     "model/builtin": Part,
     "model/checkpoint": Checkpoint,
+    "model/diffusers": Diffusers,
+    "model/ddpm_cifar10": Diffusers,
+    "model/ddpm_celebahq": Diffusers,
+    "model/ddpm_church": Diffusers,
+    "model/ddpm_bedroom": Diffusers,
+    "model/stable_diffusion_15": Diffusers,
+    "model/stable_diffusion_21": Diffusers,
+    "model/sdxl": Diffusers,
     "domain/domain": Domain,
     "metrics/encoder": EncoderMetrics,
     "metrics/standard": StandardMetrics,
@@ -395,6 +434,7 @@ SCHEMAS: dict[str, type] = {
     "sampler/standard": StandardSampler,
     "task/model": TaskModel,
     "task/encoder": TaskEncoder,
+    "task/schedule": TaskSchedule,
     "reward/quality": QualityReward,
     "reward/speed": SpeedReward,
     "reward/hybrid": HybridReward,

@@ -145,6 +145,8 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     except (UserError, MachineError, OSError):
         raise
     except (InstantiationException, TypeError, ValueError) as error:
+        if isinstance(error.__cause__, UserError):  # of a part within the part
+            raise error.__cause__ from None
         raise UserError(f"{group}: {str(error).splitlines()[0]}") from error
 
 
@@ -175,6 +177,9 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
             "the model file does not say what the model predicts; give scheduler.prediction_type=epsilon, "
             "v_prediction or sample"
         )
+    calibration = cfg.scheduler.get("calibration")
+    if OmegaConf.is_dict(calibration) and calibration.get("model", "") is None:
+        calibration.model = model.identity
     for key, value in known.get("suits", {}).items():
         if cfg.scheduler.get(key, value) is None:
             cfg.scheduler[key] = value

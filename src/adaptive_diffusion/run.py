@@ -40,6 +40,7 @@ OBJECTIVE = "time/per_picture_s"
 TRAINING_STORIES = {
     "TrainingConfig": ("training_run", "train_model"),
     "EncoderTraining": ("encoder_run", "train_encoder"),
+    "ScheduleCalibration": ("schedule_run", "calibrate_schedules"),
 }
 
 
@@ -215,12 +216,13 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     what = f"{cfg.num_samples} x {cfg.domain.name}" + (f" ({cfg.label})" if cfg.label else "")
     height, width = parts.model.picture_size if cfg.image_size is None else (cfg.image_size, cfg.image_size)
     rows: dict[str, str] = {}
+    reads = parts.model.conditional and parts.model.domains is None
     if parts.choice is not None:
         c = parts.choice
-        rows["prompt"] = (
-            f"{cfg.prompt[:60]!r}: domain {c.domain} ({c.domain_confidence:.0%}), {c.label or 'no label'} "
-            f"({c.label_confidence:.0%})"
-        )
+        label = "" if reads else f", {c.label or 'no label'} ({c.label_confidence:.0%})"
+        rows["prompt"] = f"{cfg.prompt[:60]!r}: domain {c.domain} ({c.domain_confidence:.0%}){label}"
+    elif reads:
+        rows["prompt"] = f"{parts.caption[:60]!r}, since none was given"
     rows |= {
         "pictures": f"{what}, {width}x{height}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}",
         "scheduler": f"{scheduler}, {m['sampling/steps']} steps, {m['sampling/evaluations']} model evaluations",

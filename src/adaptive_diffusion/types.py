@@ -96,7 +96,8 @@ class SchedulerOutput:
 
     Attributes:
         prev_sample: (B, H, W, C) x at the next, less noisy timestep.
-        pred_original_sample: (B, H, W, C) the clean prediction x0 used by the step (after clipping).
+        pred_original_sample: (B, H, W, C) the clean prediction x0 used by the step (after clipping); of the last step,
+            where it leads to the clean picture, that.
     """
 
     prev_sample: mx.array

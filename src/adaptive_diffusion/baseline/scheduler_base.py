@@ -185,6 +185,8 @@ class SchedulerBase(ConfigMixin, ABC):
         if noise_scale > 0:
             prev_sample = prev_sample + noise_scale * self._noise(sample.shape, key, noise)
         self._memory, self._next = [x0, *self._memory][: self._memory_length], index + 1
+        if index + 1 == len(self) and self._nodes[-1] is CLEAN:
+            x0 = prev_sample  # the picture; a solver may make more of it than the last prediction
         prev_sample = prev_sample.astype(sample.dtype)
         return SchedulerOutput(prev_sample, x0.astype(sample.dtype)) if return_dict else prev_sample
 

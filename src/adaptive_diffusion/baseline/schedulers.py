@@ -174,12 +174,15 @@ class DPMSolverScheduler(SchedulerBase):
         return mean, then.sigma * math.sqrt(1 - decay**2) if stochastic else 0.0
 
     def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+        self._check_batch(x0)
+        return self._update(index, self._order(index), x_t, x0)
+
+    def _check_batch(self, x0: mx.array) -> None:
         if self._memory and self._memory[0].shape != x0.shape:
             raise ValueError(
                 f"the solver remembers pictures of shape {self._memory[0].shape}, got {x0.shape}: call select when "
                 "pictures leave the batch, or set_timesteps to begin anew"
             )
-        return self._update(index, self._order(index), x_t, x0)
 
 
 def first_node(scheduler: SchedulerBase) -> Node:

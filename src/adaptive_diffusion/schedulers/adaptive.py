@@ -1,7 +1,9 @@
-"""AdaptiveScheduler: a power grid, bent by the content, with a second-order step that checks itself."""
+"""AdaptiveScheduler: calibrated steps where the model has been measured, else a power grid; each step is checked."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import mlx.core as mx
@@ -10,27 +12,34 @@ import numpy as np
 from ..baseline.checks import check_number
 from ..baseline.schedulers import DPMSolverScheduler
 from ..types import SchedulerOutput
+from .calibrated import CalibratedGrid, CalibratedSchedule, schedule_from
+from .fitting import levels_of, multistep_rows
 from .grids import PowerGrid, bounded_power
 
 DETAILED = 0.6  # complexity from which on the plain grid is kept
 
 
 class AdaptiveScheduler(DPMSolverScheduler):
-    """DPM-Solver++(2M) on the grid t_i = (T - 1) (1 - i / N)^progress_power.
+    """The steps that were calibrated for the model, or DPM-Solver++(2M) on t_i = (T - 1) (1 - i / N)^progress_power.
 
-    Two things adapt. With `set_timesteps(complexity=c)` the power moves from `progress_power` towards 1 (equal steps in
-    t), in proportion to c below 0.6: smooth content is decided at higher noise. Without a complexity, and from 0.6 on,
-    the grid is the plain one. On Gaussian models of pictures with power 1 / f^a, a = 2 to 4, each with its own
-    complexity, that took 3 to 37 % off the error of 5 to 10 steps; with the pixel covariances of 32x32 portraits,
-    landscapes and mixed pictures 18 to 25 %, 3 to 9 % at 20 steps, and at 50 it added 12 to 15 % to an error 20 times
-    smaller.
+    Three things adapt.
 
-    And every step compares itself, per picture, with the first-order step it contains:
-    E = RMS(x_2nd - x_1st) / (alpha' (RMS(D) + RMS(D_prev))), D and D_prev being this and the previous clean prediction.
-    Where E > `adaptive_threshold` the step is taken at first order. E is at most h / (2 h_prev) in log-SNR steps, and
-    reaches that only if successive predictions contradict each other (D = -D_prev). With 3 to 200 steps of the Gaussian
-    models it stayed below 0.22, so that the default 0.5 left plain DPM-Solver++(2M); thresholds of 0.1 and less made
-    their error larger.
+    To the model and the domain: with a `calibration`, a number of steps that it knows has its timesteps and its
+    multistep weights (see `fitting`), and another number has a grid resampled from the nearest one.
+
+    To the content, without a calibration: with `set_timesteps(complexity=c)` the power moves from `progress_power`
+    towards 1 (equal steps in t), in proportion to c below 0.6: smooth content is decided at higher noise. Without a
+    complexity, and from 0.6 on, the grid is the plain one. On Gaussian models of pictures with power 1 / f^a, a = 2 to
+    4, each with its own complexity, that took 3 to 37 % off the error of 5 to 10 steps; with the pixel covariances of
+    32x32 portraits, landscapes and mixed pictures 18 to 25 %, 3 to 9 % at 20 steps, and at 50 it added 12 to 15 % to an
+    error 20 times smaller.
+
+    And to each picture: every step but the first compares itself with the first-order step it contains:
+    E = RMS(x' - x_1st) / (alpha' (RMS(D) + RMS(D_prev))), D and D_prev being this and the previous clean prediction.
+    Where E > `adaptive_threshold` the step is taken at first order. For DPM-Solver++(2M) E is at most h / (2 h_prev) in
+    log-SNR steps, and reaches that only if successive predictions contradict each other (D = -D_prev). With 3 to 200
+    steps of the Gaussian models it stayed below 0.22, so that the default 0.5 left plain DPM-Solver++(2M); thresholds
+    of 0.1 and less made their error larger.
 
     Args:
         num_train_timesteps: T, timesteps the model was trained with, >= 2.
@@ -39,6 +48,8 @@ class AdaptiveScheduler(DPMSolverScheduler):
         progress_power: Power of the grid, in (0, 10]; 1 is uniform, larger puts more steps at low noise.
         min_step_ratio: A bent grid's steps are at least this times those of the plain grid, in (0, 1]; 1 does not bend.
         max_step_ratio: And at most this times, >= 1; 1 does not bend.
+        calibration: The steps calibrated for the model, its domain and guidance, or what `dataclasses.asdict` makes of
+            them; None: a power grid for all numbers of steps.
         prediction_type: `epsilon`, `v_prediction` or `sample`.
         beta_start: First beta, in (0, 1).
         beta_end: Last beta, in [beta_start, 1).
@@ -61,6 +72,7 @@ class AdaptiveScheduler(DPMSolverScheduler):
         min_step_ratio: float = 0.5,
         max_step_ratio: float = 2.0,
         *,
+        calibration: CalibratedSchedule | Mapping[str, Any] | None = None,
         prediction_type: str = "epsilon",
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
@@ -75,6 +87,12 @@ class AdaptiveScheduler(DPMSolverScheduler):
         self.progress_power = check_number("progress_power", progress_power, 0, 10, above=True)
         self.min_step_ratio = check_number("min_step_ratio", min_step_ratio, 0, 1, above=True)
         self.max_step_ratio = check_number("max_step_ratio", max_step_ratio, 1)
+        if isinstance(calibration, Mapping):
+            try:
+                calibration = schedule_from(calibration)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"calibration is no calibrated schedule: {error!r}") from None
+        self.calibration = calibration
         super().__init__(
             num_train_timesteps,
             prediction_type=prediction_type,
@@ -86,6 +104,11 @@ class AdaptiveScheduler(DPMSolverScheduler):
             clip_sample=clip_sample,
             clip_sample_range=clip_sample_range,
         )
+        if calibration is not None and calibration.num_train_timesteps != num_train_timesteps:
+            raise ValueError(
+                f"the calibration is for {calibration.num_train_timesteps} training timesteps, not "
+                f"{num_train_timesteps}: calibrate this model, or leave calibration out"
+            )
         self.reset_history()
         self.set_timesteps()
 
@@ -96,7 +119,8 @@ class AdaptiveScheduler(DPMSolverScheduler):
 
         Args:
             num_inference_steps: N in [1, T]; None: as given to the constructor.
-            complexity: Of the pictures to come, in [0, 1], e.g. from `estimate_complexity`: bends the grid.
+            complexity: Of the pictures to come, in [0, 1], e.g. from `estimate_complexity`: bends the power grid;
+                calibrated steps suit their domain as they are, and stay.
             timesteps: Instead, one's own timesteps: strictly decreasing, real-valued, in [0, T - 1].
 
         Raises:
@@ -110,7 +134,10 @@ class AdaptiveScheduler(DPMSolverScheduler):
             num_inference_steps = self.config["num_inference_steps"]
         self._complexity = complexity
         self._power: float | None = None
+        self._rule: str | None = None
+        self._rows: np.ndarray | None = None
         super().set_timesteps(num_inference_steps, timesteps=timesteps)
+        self._memory_length = 1 if self._rows is None else self._rows.shape[1] - 2
         self._errors: list[mx.array] = []
         self._last_x0: mx.array | None = None
 
@@ -174,10 +201,11 @@ class AdaptiveScheduler(DPMSolverScheduler):
         """The grid and what was seen on it; waits for the arrays it reads.
 
         Returns:
-            num_inference_steps, timesteps (list) and power (None for custom timesteps): the grid.
+            num_inference_steps, timesteps (list) and power (None for a calibrated grid or custom timesteps): the grid.
+            rule: What made calibrated steps, `resampled` for a number of steps between those, else None.
             complexity: What bent the grid, or None.
             avg_error: Mean E of the run so far (see the class), None before the first second-order step.
-            first_order_fraction: Share of those steps that fell back, or None.
+            first_order_fraction: Share of these steps that fell back, or None.
             avg_quality: Mean of the quality estimates since `reset_history`. If there was none, 1 - avg_error: how
                 well the solver's two orders agree, which is not a statement about the pictures.
             quality_source: `estimates`, `solver agreement`, or None with avg_quality.
@@ -199,6 +227,7 @@ class AdaptiveScheduler(DPMSolverScheduler):
             "num_inference_steps": len(self),
             "timesteps": self.timesteps.tolist(),
             "power": self._power,
+            "rule": self._rule,
             "complexity": self._complexity,
             "avg_error": None if errors is None else float(errors.mean()),
             "first_order_fraction": None if errors is None else float((errors > self.adaptive_threshold).mean()),
@@ -214,22 +243,50 @@ class AdaptiveScheduler(DPMSolverScheduler):
         self._errors = []
         self._last_x0 = None
 
+    def _record_config(self) -> None:
+        super()._record_config()
+        if self.calibration is not None:
+            self._config["calibration"] = asdict(self.calibration)
+
     def _grid(self, n: int) -> np.ndarray:
+        if self.calibration is not None:
+            return self._calibrated_grid(self.calibration, n)
         self._power = self.progress_power
         if self._complexity is not None:
             target = 1 + (self.progress_power - 1) * min(1.0, self._complexity / DETAILED)
             self._power = bounded_power(n, self.progress_power, target, self.min_step_ratio, self.max_step_ratio)
         return PowerGrid(self._power)(self.schedule, n)
 
+    def _calibrated_grid(self, calibration: CalibratedSchedule, n: int) -> np.ndarray:
+        known = calibration.steps.get(n)
+        self._rule = "resampled" if known is None else known.rule
+        grid = CalibratedGrid(calibration)(self.schedule, n)
+        if known is not None and known.corrections is not None:
+            self._rows = multistep_rows(levels_of(self.schedule, grid), np.array(known.corrections))
+        return grid
+
     def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        second, noise_scale = super()._advance(index, prediction, x_t, x0)
         self._last_x0 = x0
-        if self._order(index) < 2:
-            return second, noise_scale
+        self._check_batch(x0)
+        if self._rows is not None and len(self._memory) == min(index, self._memory_length):
+            full, checked = self._fitted_step(self._rows[index], index, x_t, x0), index > 0
+        else:
+            full, checked = self._update(index, self._order(index), x_t, x0)[0], self._order(index) > 1
+        if not checked:
+            return full, 0.0
         first, _ = self._update(index, 1, x_t, x0)
-        error = _rms(second - first) / (self._nodes[index + 1].alpha * (_rms(x0) + _rms(self._memory[0])) + 1e-12)
+        scale = self._nodes[index + 1].alpha * (_rms(x0) + _rms(self._memory[0])) + 1e-12
+        error = _rms(full - first) / scale
         self._errors.append(error.reshape(-1))
-        return mx.where(error > self.adaptive_threshold, first, second), noise_scale
+        return mx.where(error > self.adaptive_threshold, first, full), 0.0
+
+    def _fitted_step(self, row: np.ndarray, index: int, x_t: mx.array, x0: mx.array) -> mx.array:
+        """The step with calibrated weights; the last one leads to the clean picture, which is clipped as configured."""
+        now, then = self._nodes[index : index + 2]
+        full = (then.alpha / now.alpha * float(row[0])) * x_t
+        for weight, prediction in zip(row[1:], [x0, *self._memory], strict=False):
+            full = full + (then.alpha * float(weight)) * prediction
+        return self._restrict(full) if index + 1 == len(self) else full
 
 
 def _rms(x: mx.array) -> mx.array:

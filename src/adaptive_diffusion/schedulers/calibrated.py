@@ -1,9 +1,10 @@
-"""Calibrated schedules: choosing among grids by held-out noises, their file, and the grid that takes them from it."""
+"""Calibrated schedules: choosing among solutions by held-out noises, their file, and the grid that reads it."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ from ..baseline.spacing import custom_timesteps
 from ..errors import UserError
 from ..files import atomic_path
 
-FORMAT = "adaptive-diffusion/calibrated-schedules/1"
+SHIPPED = Path(__file__).parents[1] / "assets" / "schedules.json"
+FORMAT = "adaptive-diffusion/calibrated-schedules/2"
 
 
 @dataclass(frozen=True)
 class Score:
-    """A grid's error on held-out noises.
+    """A solution's error on held-out noises.
 
     Attributes:
         mean: Mean over the noises, smaller is better.
@@ -35,22 +37,32 @@ class Score:
 
 @dataclass(frozen=True)
 class CalibratedSteps:
-    """The grid for one number of steps, and why it is this one.
+    """The solution for one number of steps, and why it is this one.
 
     Attributes:
         timesteps: (n,) strictly decreasing from T - 1.
+        corrections: (n, K + 1) of the solver's weights, see `fitting.multistep_rows`; None: DPM-Solver++(2M).
         rule: Name of the rule that made them.
         scores: Name -> held-out score, of that rule and of its rivals.
     """
 
     timesteps: tuple[float, ...]
+    corrections: tuple[tuple[float, ...], ...] | None
     rule: str
     scores: Mapping[str, Score]
 
 
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Timesteps, and corrections of the solver's weights or None, that may become `CalibratedSteps`."""
+
+    timesteps: np.ndarray
+    corrections: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class CalibratedSchedule:
-    """The grids for a model in one domain.
+    """The solutions for a model in one domain.
 
     Attributes:
         model: Content hash of the model's file.
@@ -60,7 +72,7 @@ class CalibratedSchedule:
         metric: What the scores are, e.g. `rmse` to the converged solution.
         noises: Noises that the trajectory was measured from.
         held_out: Other noises, which the scores are of.
-        steps: n -> grid of n timesteps, at least one.
+        steps: n -> solution of n steps, at least one.
 
     Raises:
         ValueError: for a grid that is none, or a number out of range.
@@ -89,6 +101,7 @@ class CalibratedSchedule:
                     f"a calibrated grid of {n} steps must have {n} timesteps, from {self.num_train_timesteps - 1} on, "
                     f"got {len(grid)} from {grid[0]:g} on"
                 )
+            _check_corrections(steps.corrections, n)
 
 
 @dataclass(frozen=True)
@@ -120,16 +133,16 @@ class CalibratedGrid:
 
 
 def choose(
-    candidates: Mapping[str, np.ndarray], score: Callable[[np.ndarray], np.ndarray], classical: Sequence[str]
+    candidates: Mapping[str, Candidate], score: Callable[[Candidate], np.ndarray], classical: Sequence[str]
 ) -> CalibratedSteps:
-    """Choose among grids of equally many steps; a calibrated one has to earn its place.
+    """Choose among candidates of equally many steps; a calibrated one has to earn its place.
 
-    The best calibrated grid is taken if its mean error is below that of the best classical one by more than the
+    The best calibrated one is taken if its mean error is below that of the best classical one by more than the
     standard error of their paired difference, else the classical one.
 
     Args:
-        candidates: Name -> (n,) timesteps.
-        score: Gives the (N,) errors of the pictures drawn with some timesteps, always from the same N >= 2 held-out
+        candidates: Name -> candidate.
+        score: Gives the (N,) errors of the pictures drawn with a candidate, always from the same N >= 2 held-out
             noises; smaller is better.
         classical: Names of the candidates that know nothing of the model, at least one.
 
@@ -140,7 +153,7 @@ def choose(
         raise ValueError(
             f"the classical grids must be some of the candidates {', '.join(candidates)}, got {', '.join(classical)}"
         )
-    errors = {name: np.asarray(score(timesteps), np.float64) for name, timesteps in candidates.items()}
+    errors = {name: np.asarray(score(candidate), np.float64) for name, candidate in candidates.items()}
     held_out = len(errors[classical[0]])
     if held_out < 2 or not all(e.shape == (held_out,) and np.isfinite(e).all() for e in errors.values()):
         raise ValueError("score must give the same number of finite errors for all candidates, at least 2")
@@ -151,14 +164,16 @@ def choose(
     if gain.mean() > _standard_error(gain):
         best = rival
     scores = {name: Score(means[name], _standard_error(error)) for name, error in errors.items()}
-    return CalibratedSteps(tuple(map(float, candidates[best])), best, scores)
+    chosen = candidates[best]
+    rows = None if chosen.corrections is None else tuple(tuple(map(_digits, row)) for row in chosen.corrections)
+    return CalibratedSteps(tuple(map(_digits, chosen.timesteps)), rows, best, scores)
 
 
 def save_schedules(path: str | Path, schedules: Iterable[CalibratedSchedule]) -> None:
     """Write schedules atomically, as JSON."""
     content = {"format": FORMAT, "schedules": [asdict(schedule) for schedule in schedules]}
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(_compact(json.dumps(content, indent=1)) + "\n", encoding="utf-8")
 
 
 def load_schedules(path: str | Path, model: str | None = None) -> tuple[CalibratedSchedule, ...]:
@@ -181,7 +196,7 @@ def load_schedules(path: str | Path, model: str | None = None) -> tuple[Calibrat
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} holds no calibrated schedules of this project (format {FORMAT!r})")
     try:
-        schedules = tuple(_schedule(**found) for found in content["schedules"])
+        schedules = tuple(schedule_from(found) for found in content["schedules"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); calibrate the model again") from error
     for schedule in schedules:
@@ -193,13 +208,76 @@ def load_schedules(path: str | Path, model: str | None = None) -> tuple[Calibrat
     return schedules
 
 
-def _schedule(steps: dict[str, dict[str, Any]], **rest: Any) -> CalibratedSchedule:
-    """A schedule as it was before JSON made its numbers of steps strings and its tuples lists."""
-    return CalibratedSchedule(steps={int(n): _steps(**found) for n, found in steps.items()}, **rest)
+def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
+    """The schedule of a model in a domain.
+
+    Args:
+        path: File of schedules; None: the shipped one, which may have none for this model, domain and guidance.
+        model: Content hash of the model.
+        domain: Name of the domain.
+        guidance_scale: Weight of classifier-free guidance.
+
+    Returns:
+        The schedule; None if the shipped file has none that fits.
+
+    Raises:
+        UserError: if a file that was given has none that fits, or cannot be used.
+    """
+    fitting = [
+        schedule
+        for schedule in load_schedules(SHIPPED if path is None else path, None if path is None else model)
+        if schedule.model == model and schedule.domain == domain
+    ]
+    for schedule in fitting:
+        if math.isclose(schedule.guidance_scale, guidance_scale):
+            return schedule
+    if path is None:
+        return None
+    if fitting:
+        known = ", ".join(f"{schedule.guidance_scale:g}" for schedule in fitting)
+        what = f"guidance_scale={guidance_scale:g}, only for {known}"
+    else:
+        what = f"domain={domain}"
+    raise UserError(f"{path} has no schedule for {what}; calibrate with python train.py task=schedule")
 
 
-def _steps(timesteps: list[float], rule: str, scores: dict[str, dict[str, float]]) -> CalibratedSteps:
-    return CalibratedSteps(tuple(timesteps), rule, {name: Score(**found) for name, found in scores.items()})
+def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
+    """A schedule from what `dataclasses.asdict` makes of it, whether or not it has been JSON since.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: if it is none.
+    """
+    rest = dict(content)
+    steps = {int(n): _steps(**found) for n, found in rest.pop("steps").items()}
+    return CalibratedSchedule(steps=steps, **rest)
+
+
+def _steps(
+    timesteps: Sequence[float],
+    corrections: Sequence[Sequence[float]] | None,
+    rule: str,
+    scores: dict[str, dict[str, float]],
+) -> CalibratedSteps:
+    rows = None if corrections is None else tuple(tuple(map(float, row)) for row in corrections)
+    return CalibratedSteps(tuple(timesteps), rows, rule, {name: Score(**found) for name, found in scores.items()})
+
+
+def _check_corrections(rows: tuple[tuple[float, ...], ...] | None, n: int) -> None:
+    if rows is None:
+        return
+    widths = {len(row) for row in rows}
+    if len(rows) != n or len(widths) != 1 or min(widths) < 2 or not np.isfinite(rows).all():
+        raise ValueError(f"the corrections of {n} steps must be {n} rows of equally many finite numbers, at least 2")
+
+
+def _digits(value: float) -> float:
+    """Six significant digits."""
+    return float(f"{value:.6g}")
+
+
+def _compact(text: str) -> str:
+    """Indented JSON with every list of numbers on one line."""
+    return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
 
 
 def _standard_error(values: np.ndarray) -> float:

@@ -1,0 +1,143 @@
+"""The story of `train.py task=schedule`: calibrate a model in each domain, and write what the scheduler reads."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from . import figures
+from .baseline.checks import check_number
+from .baseline.schedulers import DPMSolverScheduler
+from .errors import UserError
+from .metrics.captions import plain_caption
+from .models.guidance import GuidedDenoiser
+from .parts import build, check_keys
+from .provenance import git_state, parameters
+from .rng import image_keys, normal
+from .run import labels, progress_bar
+from .sampling.batches import conditions
+from .schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration, calibrate
+from .schedulers.calibrated import CalibratedSchedule, load_schedules, save_schedules
+from .types import PictureModel
+
+log = logging.getLogger(__name__)
+
+OF_THE_STORY = ("model", "domains", "guidance_scale")  # of the task's keys; the others are `ScheduleCalibration`'s
+
+
+def calibrate_schedules(cfg: DictConfig) -> float:
+    """Calibrate, domain after domain; what is finished is in the file at once.
+
+    Schedules of other models, domains and guidance that the file holds already stay in it.
+
+    Args:
+        cfg: `conf/train.yaml`, composed, with a `ScheduleCalibration` as its task.
+
+    Returns:
+        Mean over domains and numbers of steps of the held-out RMSE, relative to the best classical grid's.
+
+    Raises:
+        UserError: for a value that cannot be used; nothing was written then.
+        MachineError: if the disk or the database refuses.
+    """
+    cfg = cfg.copy()
+    check_keys(cfg)
+    cfg.output = cfg.output or f"{cfg.paths.outputs}/schedule/schedules.json"
+    if not cfg.output.endswith(".json"):
+        raise UserError(f"output must be a .json file, got {cfg.output!r}")
+    known = list(load_schedules(cfg.output)) if Path(cfg.output).exists() else []
+    settings, problems = _settings(cfg), _problems(cfg)
+    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    tags = {**labels(cfg), **(git.tags if git else {})}
+    name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
+    ratios: list[float] = []
+    with tracker.open(name, params=parameters(cfg), tags=tags) as run:
+        for problem in problems:
+            kept = [s for s in known if not _same(s, problem)]
+            with progress_bar(0, "evaluation", unit_scale=True) as bar:
+                bar.set_description(problem.domain)
+                for schedule in calibrate(problem, settings, bar.update):
+                    n = max(schedule.steps)
+                    ratios.append(_report(schedule, n))
+                    scores = {"rmse": _chosen(schedule, n), "ratio": ratios[-1]}
+                    run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
+                    known = [*kept, schedule]
+                    save_schedules(cfg.output, known)
+        figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        figures.write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
+        run.folder(cfg.paths.run)
+    log.info("%-11s%s", "saved", cfg.output)
+    first = problems[0].domain
+    log.info(
+        "%-11spython sample.py scheduler=adaptive scheduler.calibration.path=%s domain=%s", "draw", cfg.output, first
+    )
+    return sum(ratios) / len(ratios)
+
+
+def _settings(cfg: DictConfig) -> ScheduleCalibration:
+    task: dict[str, Any] = OmegaConf.to_container(cfg.task, resolve=True)  # type: ignore[assignment]
+    values = {k: v for k, v in task.items() if k not in (*OF_THE_STORY, "_target_")}
+    try:
+        return ScheduleCalibration(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except ValueError as error:
+        raise UserError(f"task: {error}") from None
+
+
+def _problems(cfg: DictConfig) -> list[Problem]:
+    """One for each domain."""
+    model: PictureModel = build(cfg.task, "model")
+    metadata = model.metadata
+    domains = cfg.task.domains or list(model.domains or ())
+    if not domains:
+        raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
+    guidance = cfg.task.guidance_scale
+    guidance = float(metadata.get("guidance_scale", 1.0)) if guidance is None else guidance
+    try:
+        check_number("task.guidance_scale", guidance, 0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    scheduler = DPMSolverScheduler(
+        prediction_type=metadata["prediction_type"],
+        clip_sample=metadata.get("bounded", True),
+        **metadata.get("noise_schedule", {}),
+    )
+    return [
+        Problem(
+            denoiser=GuidedDenoiser(model, guidance),
+            scheduler=scheduler,
+            noise=lambda seed, count: normal(image_keys(seed, range(count)), model.state_shape),
+            condition=partial(conditions, model.condition(domain, None, plain_caption(domain, None))),
+            model=model.identity,
+            domain=domain,
+            guidance_scale=guidance,
+        )
+        for domain in domains
+    ]
+
+
+def _same(schedule: CalibratedSchedule, problem: Problem) -> bool:
+    """Whether a schedule is what the calibration of a problem replaces."""
+    return (schedule.model, schedule.domain, schedule.guidance_scale) == (
+        problem.model,
+        problem.domain,
+        problem.guidance_scale,
+    )
+
+
+def _chosen(schedule: CalibratedSchedule, n: int) -> float:
+    """Held-out score of the chosen rule."""
+    steps = schedule.steps[n]
+    return steps.scores[steps.rule].mean
+
+
+def _report(schedule: CalibratedSchedule, n: int) -> float:
+    """Log the candidates of a number of steps; the chosen one's score relative to the best classical one's."""
+    steps = schedule.steps[n]
+    scores = {name: round(score.mean, 4) for name, score in steps.scores.items()}
+    log.info("%s %d steps: %s; held-out RMSE %s", schedule.domain, n, steps.rule, json.dumps(scores))
+    return _chosen(schedule, n) / min(steps.scores[name].mean for name in CLASSICAL)

@@ -1,0 +1,187 @@
+"""Calibrate a model in one domain: measure it once, and find steps for every number of them that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from ..baseline.checks import check_count
+from ..baseline.scheduler_base import SchedulerBase
+from ..baseline.schedulers import DPMSolverScheduler
+from ..types import Denoiser
+from .calibrated import CalibratedSchedule, CalibratedSteps, Candidate, choose
+from .calibration import dynamic_programme, equidistributed, measure_trajectory
+from .fitting import Solution, fit_corrections, run
+from .grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
+from .learning import learn
+from .teacher import CleanPredictor, Teacher, of_clean_predictions, record
+
+CLASSICAL: dict[str, Grid] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}
+PROFILE_NODES = 60  # on which the rules for grids are measured
+
+
+@dataclass(frozen=True)
+class ScheduleCalibration:
+    """How a model is calibrated.
+
+    Args:
+        steps: Numbers of steps to calibrate, each in [2, 60].
+        learned_steps: Those of `steps` for which positions and weights are learned as well.
+        noises: Pictures that grids are measured and weights fitted on, >= 2.
+        held_out: Other pictures, by which the candidates are judged, >= 2.
+        learned_noises: Pictures of `noises` that a schedule is learned on, >= 2.
+        iterations: Gauss-Newton steps of learning, >= 0.
+        batch_size: Pictures per evaluation, >= 1.
+        seed: Of the noises, >= 0; the held-out ones have the next.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    steps: tuple[int, ...] = (4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 35, 50)
+    learned_steps: tuple[int, ...] = (5, 6, 8, 10, 12)
+    noises: int = 32
+    held_out: int = 48
+    learned_noises: int = 24
+    iterations: int = 2
+    batch_size: int = 16
+    seed: int = 20_000
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("steps must name at least one number of steps")
+        for n in (*self.steps, *self.learned_steps):
+            check_count("steps", n, 2, PROFILE_NODES)
+        if stray := sorted(set(self.learned_steps) - set(self.steps)):
+            raise ValueError(f"learned_steps must be some of steps, got {', '.join(map(str, stray))} besides")
+        check_count("noises", self.noises, 2)
+        check_count("held_out", self.held_out, 2)
+        check_count("learned_noises", self.learned_noises, 2, self.noises)
+        check_count("iterations", self.iterations, 0)
+        check_count("batch_size", self.batch_size, 1)
+        check_count("seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is calibrated.
+
+    Attributes:
+        denoiser: The network with its guidance.
+        scheduler: Any scheduler fitted to the model; its noise schedule, prediction type and clipping are used.
+        noise: Gives the (N, H, W, C) standard normal noises of a seed.
+        condition: Gives the conditions of N pictures, or None.
+        model: Content hash of the model.
+        domain: Name of the domain.
+        guidance_scale: Weight of classifier-free guidance in `denoiser`.
+    """
+
+    denoiser: Denoiser
+    scheduler: SchedulerBase
+    noise: Callable[[int, int], mx.array]
+    condition: Callable[[int], mx.array | None]
+    model: str
+    domain: str
+    guidance_scale: float
+
+
+def calibrate(
+    problem: Problem, settings: ScheduleCalibration, progress: Callable[[int], None] | None = None
+) -> Iterator[CalibratedSchedule]:
+    """Calibrate a model in a domain.
+
+    Rivals for each number of steps, each judged by its mean RMSE to the teacher's pictures on the held-out noises:
+    DPM-Solver++(2M) on the classical grids; fitted weights (see `fitting`) on the blended grid, on the equidistributed
+    one and on that of dynamic programming (see `calibration`); and, learned from the best of these, positions and
+    weights together (see `learning`).
+
+    Args:
+        problem: What to calibrate.
+        settings: How.
+        progress: Called with the number of pictures after every model evaluation of a batch.
+
+    Yields:
+        The schedule so far, after every number of steps.
+    """
+    c = settings
+
+    def predictor(pictures: int) -> CleanPredictor:
+        condition = problem.condition(pictures)
+        return CleanPredictor(problem.denoiser, problem.scheduler, condition, c.batch_size, progress)
+
+    fit_noise = problem.noise(c.seed, c.noises)
+    fit, judge, few = predictor(c.noises), predictor(c.held_out), predictor(c.learned_noises)
+    profile = measure_trajectory(
+        problem.denoiser,
+        problem.scheduler,
+        fit_noise,
+        problem.condition(c.noises),
+        nodes=PROFILE_NODES,
+        batch_size=c.batch_size,
+        progress=None if progress is None else lambda trace: progress(len(trace.x0)),
+    )
+    teacher = record(fit, problem.scheduler, fit_noise)
+    unseen = record(judge, problem.scheduler, problem.noise(c.seed + 1, c.held_out))
+    schedule = problem.scheduler.schedule
+    solver = DPMSolverScheduler(**of_clean_predictions(problem.scheduler))
+    found: dict[int, CalibratedSteps] = {}
+    for n in sorted(c.steps):
+        candidates = {name: Candidate(grid(schedule, n)) for name, grid in CLASSICAL.items()}
+        grids = {
+            "fitted blended": BlendedGrid()(schedule, n),
+            "fitted equidistributed": equidistributed(profile, schedule, n),
+            "fitted dynamic programme": dynamic_programme(profile, schedule, n),
+        }
+        for name, timesteps in grids.items():
+            candidates[name] = Candidate(timesteps, fit_corrections(fit, teacher, timesteps))
+        if n in c.learned_steps and c.iterations:
+            start = min(
+                (candidates[name] for name in grids),
+                key=lambda candidate: float(errors(few, teacher[: c.learned_noises], solver, candidate).mean()),
+            )
+            assert start.corrections is not None
+            best = learn(few, teacher[: c.learned_noises], Solution(start.timesteps, start.corrections), c.iterations)
+            candidates["learned"] = Candidate(best.timesteps, best.corrections)
+        found[n] = choose(
+            candidates, lambda candidate: errors(judge, unseen, solver, candidate), classical=list(CLASSICAL)
+        )
+        yield CalibratedSchedule(
+            model=problem.model,
+            guidance_scale=problem.guidance_scale,
+            domain=problem.domain,
+            num_train_timesteps=problem.scheduler.num_train_timesteps,
+            metric="rmse to the converged solution",
+            noises=c.noises,
+            held_out=c.held_out,
+            steps=dict(found),
+        )
+
+
+def errors(predict: CleanPredictor, teacher: Teacher, solver: SchedulerBase, candidate: Candidate) -> np.ndarray:
+    """(N,) RMSE of the pictures that a candidate draws from the teacher's noises to the teacher's pictures.
+
+    Args:
+        predict: The model.
+        teacher: Noises and pictures.
+        solver: Draws from clean predictions where the candidate has no weights of its own.
+        candidate: What draws.
+    """
+    if candidate.corrections is None:
+        pictures = _solve(predict, teacher, solver, candidate.timesteps)
+    else:
+        pictures = run(predict, teacher.noise, Solution(candidate.timesteps, candidate.corrections))
+    return np.asarray(np.sqrt(np.mean((pictures - teacher.pictures) ** 2, axis=(1, 2, 3))))
+
+
+def _solve(predict: CleanPredictor, teacher: Teacher, solver: SchedulerBase, timesteps: np.ndarray) -> np.ndarray:
+    solver.set_timesteps(timesteps=timesteps)
+    x_t = mx.array((teacher.noise * float(solver.schedule.alpha(timesteps[0]))).astype(np.float32))
+    for t in solver.timesteps:
+        x0 = predict(np.array(x_t, np.float64) / float(solver.schedule.alpha(t)), float(t))
+        step = solver.step(mx.array(x0.astype(np.float32)), t, x_t)
+        assert isinstance(step, mx.array)
+        x_t = step
+    return np.array(x_t, np.float64)

@@ -1,0 +1,117 @@
+"""Multistep solvers with fitted weights: each step's own linear combination of the state and the latest predictions.
+
+Textbook multistep weights are exact for polynomials. A model's trajectories are not polynomials, but they are much
+alike, so the weights that lead along them can be found by least squares: from the state that the solver itself has
+reached, to the teacher's state at the next node. That takes `n` evaluations per picture and no gradient. (With learned
+instead of fitted weights: Shaul et al., 2024, "Bespoke non-stationary solvers".)
+
+A step from noise level s to s' is x' = r xh + (1 - r) (D_0 + c_1 (D_0 - D_1) + ... + a D_0 + b (xh - D_0) / S), with
+r = s' / s, S = sqrt(s^2 + 1 / 4) and D_j the clean prediction j steps ago. Without the corrections a, b, c it is the
+first-order step (DDIM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..baseline.checks import check_count
+from ..baseline.noise_schedule import NoiseSchedule
+from .teacher import CleanPredictor, Teacher
+
+HISTORY = 4  # predictions that a step combines
+RIDGE = 1e-4  # of the mean square of each correction's column: keeps collinear predictions from fighting
+DATA_VARIANCE = 0.25  # of pictures in [-1, 1], roughly
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A grid and the corrections of its steps.
+
+    Attributes:
+        timesteps: (n,) strictly decreasing from T - 1.
+        corrections: (n, K + 1), see `multistep_rows`.
+    """
+
+    timesteps: np.ndarray
+    corrections: np.ndarray
+
+
+def levels_of(schedule: NoiseSchedule, timesteps: np.ndarray) -> np.ndarray:
+    """(n + 1,) noise levels sigma / alpha of n timesteps, and 0 where the last step leads."""
+    return np.append(np.exp(-schedule.log_snr(timesteps)), 0.0)
+
+
+def multistep_rows(levels: np.ndarray, corrections: np.ndarray) -> np.ndarray:
+    """The weights of every step.
+
+    Args:
+        levels: (n + 1,) noise levels, decreasing.
+        corrections: (n, K + 1) for each step a, b, c_1, ..., c_(K - 1).
+
+    Returns:
+        (n, K + 1) weights of xh, D_0, ..., D_(K - 1): x' is their sum.
+    """
+    r = levels[1:] / levels[:-1]
+    left = 1 - r
+    a, b, c = corrections[:, 0], corrections[:, 1], corrections[:, 2:]
+    carried = b * left / np.sqrt(levels[:-1] ** 2 + DATA_VARIANCE)
+    rows = np.empty_like(corrections, dtype=np.float64)
+    rows[:, 0] = r + carried
+    rows[:, 1] = left * (1 + a + c.sum(axis=1)) - carried
+    rows[:, 2:] = -left[:, None] * c
+    return rows
+
+
+def advance(row: np.ndarray, state: np.ndarray, predictions: list[np.ndarray]) -> np.ndarray:
+    """One step: the weighted sum of the state and of the predictions, newest first, as far as there are any."""
+    result = row[0] * state
+    for weight, x0 in zip(row[1:], predictions, strict=False):
+        result = result + weight * x0
+    return np.asarray(result)
+
+
+def run(predict: CleanPredictor, noise: np.ndarray, solution: Solution) -> np.ndarray:
+    """(N, H, W, C) states xh at T - 1 -> (N, H, W, C) pictures that a solution draws from them."""
+    rows = multistep_rows(levels_of(predict.schedule, solution.timesteps), solution.corrections)
+    state, predictions = noise, list[np.ndarray]()
+    for t, row in zip(solution.timesteps, rows, strict=True):
+        predictions = [predict(state, float(t)), *predictions][: rows.shape[1] - 1]
+        state = advance(row, state, predictions)
+    return state
+
+
+def fit_corrections(
+    predict: CleanPredictor, teacher: Teacher, timesteps: np.ndarray, history: int = HISTORY
+) -> np.ndarray:
+    """Fit the corrections of every step by least squares to the teacher's states, one step after the other.
+
+    Args:
+        predict: The model, with the teacher's conditions.
+        teacher: Where the steps should lead.
+        timesteps: (n,) timesteps, strictly decreasing from T - 1.
+        history: K >= 1, predictions that a step combines.
+
+    Returns:
+        (n, K + 1) corrections; those of predictions that do not exist yet are 0.
+    """
+    check_count("history", history, 1)
+    levels = levels_of(predict.schedule, timesteps)
+    corrections = np.zeros((len(timesteps), history + 1))
+    state, predictions = teacher.noise, list[np.ndarray]()
+    for i, t in enumerate(timesteps):
+        predictions = [predict(state, float(t)), *predictions][:history]
+        target = teacher.pictures if i + 1 == len(timesteps) else teacher.at(levels[i + 1])
+        pair = levels[i : i + 2]
+        left = 1 - pair[1] / pair[0]
+        newest = predictions[0]
+        columns = [newest, (state - newest) / np.sqrt(pair[0] ** 2 + DATA_VARIANCE)]
+        columns += [newest - older for older in predictions[1:]]
+        matrix = left * np.stack([column.ravel() for column in columns])
+        first_order = advance(multistep_rows(pair, np.zeros((1, history + 1)))[0], state, predictions)
+        gram = matrix @ matrix.T
+        gram += np.diag(RIDGE * np.diag(gram) + 1e-12)
+        corrections[i, : len(columns)] = np.linalg.solve(gram, matrix @ (target - first_order).ravel())
+        state = advance(multistep_rows(pair, corrections[i : i + 1])[0], state, predictions)
+    return corrections
