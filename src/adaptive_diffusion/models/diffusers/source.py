@@ -45,20 +45,29 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
             f"{path} is no folder here, and fetching it from the hub needs another package: pip install "
             "huggingface_hub, or give a folder"
         ) from None
-    return _cached(hub, path, revision, half) or _fetched(hub, path, revision, half)
+    cached = _cached(hub, path, revision)
+    lacks = "" if cached is None else _unfit(cached, half)
+    return _fetched(hub, path, revision, half, lacks) if cached is None or lacks else cached
 
 
-def _cached(hub: Any, repository: str, revision: str | None, half: bool) -> Path | None:
-    """The folder in the hub's cache, if it is there and whole."""
+def _cached(hub: Any, repository: str, revision: str | None) -> Path | None:
+    """The folder in the hub's cache, whole or not, if there is one."""
     try:
-        folder = Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
-        PipelineFolder.open(folder, half)
-    except (OSError, ValueError):  # what the hub's own errors derive from; UserError is a ValueError
+        return Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
+    except (OSError, ValueError):  # what the hub's own errors derive from
         return None
-    return folder
 
 
-def _fetched(hub: Any, repository: str, revision: str | None, half: bool) -> Path:
+def _unfit(folder: Path, half: bool) -> str:
+    """Why a folder cannot be used, or ""."""
+    try:
+        PipelineFolder.open(folder, half)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks: str) -> Path:
     """The folder after fetching what it lacks."""
     try:
         names = hub.HfApi().list_repo_files(repository, revision=revision)
@@ -75,9 +84,10 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool) -> Pat
                 "folder on another disk, and start again"
             ) from error
         first = str(error).strip().partition("\n")[0].rstrip(".")
+        cached = f"what the cache has of it cannot be used ({lacks})" if lacks else "the cache does not have it"
         raise UserError(
-            f"{repository} is neither a folder here nor whole in the cache, and could not be had from the Hugging Face "
-            f"hub ({first}); check the id, the network and HF_HUB_OFFLINE, or download it elsewhere and give its folder"
+            f"{repository} is no folder here, {cached}, and it could not be had from the Hugging Face hub ({first}); "
+            "check the id, the network and HF_HUB_OFFLINE, or download it elsewhere and give its folder"
         ) from error
     PipelineFolder.open(folder, half)
     return folder

@@ -1,0 +1,313 @@
+"""Whole jobs with diffusers pipelines: what is drawn and measured, and what a user reads when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from tiny import configuration
+from tiny_pipelines import PIPELINES, saved
+
+from adaptive_diffusion.converged import converged_pictures
+from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.models.diffusers import load_pipeline
+from adaptive_diffusion.models.guidance import GuidedDenoiser
+from adaptive_diffusion.parts import prepare
+from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.run import sample
+from adaptive_diffusion.schedulers.calibration import measure_trajectory
+
+PROMPT = "prompt=a mountain lake at dawn"
+TEXT = ["sd1", "sd2", "sdxl"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("pipelines")
+    return {kind: saved(kind, root / kind) for kind in PIPELINES}
+
+
+@pytest.fixture
+def configure(folders: dict[str, Path], tmp_path: Path) -> Any:
+    """Compose a job of two pictures and five steps with a pipeline, without MLflow."""
+
+    def compose(kind: str, *overrides: str, folder: Path = tmp_path) -> Any:
+        small = ["num_samples=2", "num_steps=5", "tracking=none"]
+        return configuration("sample", folder, "model=diffusers", f"model.path={folders[kind]}", *small, *overrides)
+
+    return compose
+
+
+def pictures(folder: Path) -> np.ndarray:
+    files = sorted((folder / "run" / "pictures").glob("*.png"))
+    return np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
+
+
+def quality(folder: Path) -> set[str]:
+    metrics = json.loads((folder / "run" / "metrics.json").read_text())
+    return {key.removeprefix("quality/") for key in metrics if key.startswith("quality/")}
+
+
+@pytest.mark.parametrize("kind", TEXT)
+def test_a_prompt_is_drawn(kind: str, configure: Any, tmp_path: Path) -> None:
+    sample(configure(kind, PROMPT))
+    found = pictures(tmp_path)
+    assert found.shape == (2, 16, 16, 3)
+    assert found.std() > 10
+    assert {"fd_encoder", "clip_encoder"} <= quality(tmp_path)
+    resolved = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert (resolved.domain.name, resolved.image_size) == ("landscapes", 16)
+    assert resolved.guidance_scale == (5.0 if kind == "sdxl" else 7.5)
+    assert resolved.scheduler.clip_sample is False  # latents have no bounds
+    assert resolved.scheduler.beta_schedule == "scaled_linear"
+    assert resolved.scheduler.prediction_type == ("v_prediction" if kind == "sd2" else "epsilon")
+    height, width, _ = np.asarray(Image.open(tmp_path / "run" / "denoising.png")).shape
+    assert width > height > 16
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpm_solver", "unipc", "ipndm"])
+def test_every_scheduler_draws_latents(scheduler: str, configure: Any, tmp_path: Path) -> None:
+    sample(configure("sd1", PROMPT, f"scheduler={scheduler}", "num_steps=3", "metrics=none"))
+    assert pictures(tmp_path).std() > 10
+
+
+def test_a_model_without_text_draws_what_it_was_trained_on(configure: Any, tmp_path: Path) -> None:
+    sample(configure("ddpm"))
+    resolved = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert (resolved.domain.name, resolved.guidance_scale, resolved.scheduler.clip_sample) == ("unknown", 1.0, True)
+    assert quality(tmp_path) == set()  # nobody says what to compare with
+    sample(configure("ddpm", "model.draws=portraits"))
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").domain.name == "portraits"
+    assert "fd_encoder" in quality(tmp_path)
+
+
+def test_the_command_line_may_say_what_it_was_trained_on(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptive_diffusion.prompts._domain_given", lambda: True)
+    sample(configure("ddpm", "domain=general"))
+    assert "domain_agreement" in quality(tmp_path)
+    with pytest.raises(UserError, match="draws portraits, not general"):
+        prepare(configure("ddpm", "domain=general", "model.draws=portraits"))
+
+
+def test_the_prompt_the_negative_prompt_and_the_seed_change_the_pictures(configure: Any, tmp_path: Path) -> None:
+    jobs = {
+        "a": [PROMPT],
+        "b": ["prompt=a portrait of a lake"],
+        "c": [PROMPT, "model.negative_prompt=the lake"],
+        "d": [PROMPT, "seed=1"],
+        "e": [PROMPT, "guidance_scale=1"],
+    }
+    for name, overrides in jobs.items():
+        sample(configure("sd1", *overrides, "num_steps=2", "metrics=none", folder=tmp_path / name))
+    for name in "bcde":
+        assert np.abs(pictures(tmp_path / "a") - pictures(tmp_path / name)).max() > 5, name
+
+
+def test_pictures_do_not_depend_on_the_batch_size(configure: Any, tmp_path: Path) -> None:
+    for size in (3, 2):
+        sample(
+            configure(
+                "sdxl", PROMPT, "num_samples=3", f"batch_size={size}", "guidance_scale=2", folder=tmp_path / str(size)
+            )
+        )
+    assert np.abs(pictures(tmp_path / "3") - pictures(tmp_path / "2")).max() <= 1  # grey levels
+
+
+def test_without_a_prompt_the_domain_is_drawn(configure: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        sample(configure("sd1", "domain=portraits", "metrics=none"))
+    assert "'a portrait of a person', since none was given" in caplog.text
+    parts = prepare(configure("sd1", "domain=general", "label=butterfly"))
+    assert "butterfly" in parts.caption
+    assert "butterfly" in parts.model.identity
+
+
+def test_a_prompt_without_a_known_word_is_drawn_too(configure: Any, caplog: pytest.LogCaptureFixture) -> None:
+    parts = prepare(configure("sd1", "prompt=42"))
+    assert (parts.cfg.domain.name, parts.caption) == ("general", "42")
+    assert "cannot be told" in caplog.text
+
+
+def test_an_over_long_prompt_is_cut_with_a_warning(configure: Any, caplog: pytest.LogCaptureFixture) -> None:
+    prepare(configure("sd1", f"prompt={'lake ' * 100}"))
+    assert "longer than 77 tokens and were cut" in caplog.text
+
+
+def test_pictures_need_not_be_square(configure: Any, tmp_path: Path) -> None:
+    sample(configure("sd1", PROMPT, "model.height=8", "model.width=24"))
+    assert pictures(tmp_path).shape == (2, 8, 24, 3)
+    with pytest.raises(UserError, match="image_size=64 makes square pictures, and this model draws 24x8"):
+        prepare(configure("sd1", PROMPT, "model.height=8", "model.width=24", "image_size=64"))
+
+
+def test_a_pixel_pipeline_has_a_converged_solution_and_latents_do_not_yet(
+    configure: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptive_diffusion.converged.FIRST_STEPS", 4)
+    monkeypatch.setattr("adaptive_diffusion.run.converged_pictures", partial(converged_pictures, tolerance=2.0))
+    sample(configure("ddpm", "model.draws=general", "metrics.converged=true"))
+    assert "perceptual_encoder" in quality(tmp_path)
+    sample(configure("sd1", PROMPT, "metrics.converged=true"))
+    assert "perceptual_encoder" not in quality(tmp_path)
+    assert "not of latents" in caplog.text
+
+
+def test_a_pixel_pipeline_is_benchmarked_as_any_model(configure: Any, tmp_path: Path) -> None:
+    small = ["benchmark=default", "benchmark.seed_blocks=1", "scheduler=ddpm"]
+    distance = sample(configure("ddpm", "model.draws=general", *small))
+    cell = json.loads((tmp_path / "run" / "cell.json").read_text())
+    assert cell["fd_encoder"] == pytest.approx(distance)
+    assert cell["domain"] == "general"
+    assert cell["blocks"][0]["evaluations"] == 5
+
+
+def test_latents_are_calibrated_as_pictures_are(configure: Any) -> None:
+    parts = prepare(configure("sd1", PROMPT))
+    x_T = normal(image_keys(0, range(3)), parts.model.state_shape)
+    found = measure_trajectory(parts.denoiser, parts.scheduler, x_T, parts.conditions(3), nodes=5)
+    assert found.data_std > 1.2  # latents are not clipped to [-1, 1]
+    assert len(parts.model.metadata["content_hash"]) == 64
+
+
+def test_the_hash_is_of_the_files_and_not_of_their_place(folders: dict[str, Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(folders["sd1"], tmp_path / "copy")
+    before = load_pipeline(str(folders["sd1"])).metadata["content_hash"]
+    assert load_pipeline(str(copy)).metadata["content_hash"] == before
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = dict(mx.load(str(file)))
+    mx.eval(tensors)
+    mx.save_safetensors(str(file), {**tensors, "conv_in.bias": tensors["conv_in.bias"] + 1})
+    assert load_pipeline(str(copy)).metadata["content_hash"] != before
+
+
+def test_guidance_costs_a_doubled_batch_only_where_it_changes_something(folders: dict[str, Path]) -> None:
+    model: Any = load_pipeline(str(folders["sd1"]))
+    sizes = []
+    predict = model._predict
+    model._predict = lambda x, *rest: (sizes.append(len(x)), predict(x, *rest))[1]
+    x, t = mx.zeros((2, *model.state_shape)), mx.array([1.0, 1.0])
+    condition = mx.array([model.condition("general", None, "a lake")] * 2)
+    for scale in (1.0, 7.5):
+        GuidedDenoiser(model, scale)(x, t, condition)
+    assert sizes == [2, 4]
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+def test_a_missing_condition_is_the_negative_prompt(kind: str, folders: dict[str, Path]) -> None:
+    model: Any = load_pipeline(str(folders[kind]), negative_prompt="the lake")
+    x, t = normal(image_keys(0, range(1)), model.state_shape), mx.array([500.0])
+    (lake,) = model.condition("general", None, "the lake")
+    (other,) = model.condition("general", None, "an inn")
+    null, same, different = (np.array(model(x, t, c)) for c in (None, mx.array([[lake]]), mx.array([[other]])))
+    np.testing.assert_allclose(null, same, atol=1e-5)
+    assert np.abs(null - different).max() > 1e-3
+    assert (lake, other) == (1, 2)
+    assert model.condition("general", None, "the lake") == (1,)  # told before
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "sentence"),
+    [
+        ("sd1", ["prompt=''"], "prompt: it is empty"),
+        ("sd1", ["prompt='  '"], "prompt: it is empty"),
+        ("sd1", [PROMPT, "label=sunrise"], "both given"),
+        ("ddpm", [PROMPT], "reads no text; leave prompt out"),
+        ("ddpm", ["label=sunrise"], "trained without classes"),
+        ("ddpm", ["model.negative_prompt=blurry"], "reads no text; leave it out"),
+        ("sd1", ["model.draws=portraits"], "draws what the prompt says; leave it out"),
+        ("sd1", ["model.height=18"], "model.height must be a multiple of 4, at most 4096"),
+        ("ddpm", ["model.width=17"], "model.width must be a multiple of 2"),
+        ("sd1", ["model.width=0"], "model.width must be a multiple of 4"),
+        ("sd1", ["model.precision=int3"], "precision must be one of float32, float16, bfloat16, 8bit"),
+        ("sd1", ["scheduler.beta_schedule=linear"], "contradicts the model, which was trained with scaled_linear"),
+        ("sd1", ["model.path=nowhere"], "there is no model folder nowhere"),
+    ],
+)
+def test_bad_input_gets_a_sentence(kind: str, overrides: list[str], sentence: str, configure: Any) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+        prepare(configure(kind, *overrides))
+    assert "\n" not in str(error.value)
+
+
+def remove(path: str) -> Any:
+    def change(folder: Path) -> None:
+        target = folder / path
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    return change
+
+
+def edit(path: str, **values: Any) -> Any:
+    def change(folder: Path) -> None:
+        file = folder / path
+        content = json.loads(file.read_text()) | values
+        file.write_text(json.dumps({key: value for key, value in content.items() if value != "gone"}))
+
+    return change
+
+
+def truncate(path: str) -> Any:
+    def change(folder: Path) -> None:
+        file = folder / path
+        file.write_bytes(file.read_bytes()[:1000])
+
+    return change
+
+
+DAMAGED = [
+    (remove("model_index.json"), "is no diffusers pipeline: it has no model_index.json"),
+    (edit("model_index.json", _class_name="FluxPipeline"), "is a FluxPipeline, which is not supported; supported are"),
+    (remove("unet"), "unet/config.json is missing"),
+    (remove("vae/diffusion_pytorch_model.safetensors"), "holds no weights"),
+    (remove("text_encoder/model.safetensors"), "holds no weights"),
+    (remove("tokenizer"), "tokenizer is missing"),
+    (remove("tokenizer/tokenizer.json"), "holds no tokenizer"),
+    (remove("scheduler"), "has no scheduler/scheduler_config.json"),
+    (truncate("unet/diffusion_pytorch_model.safetensors"), "truncated or another kind of file"),
+    (edit("scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"), "FlowMatchEulerDiscrete"),
+    (edit("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type = 'flow' is not supported"),
+    (edit("scheduler/scheduler_config.json", beta_schedule="sigmoid"), "beta_schedule = 'sigmoid' is not supported"),
+    (edit("scheduler/scheduler_config.json", beta_start=2.0), "describes no noise"),
+    (edit("unet/config.json", attention_type="gated"), "attention_type = 'gated' is not supported"),
+    (edit("unet/config.json", _class_name="UNet2DModel"), "cannot be built"),
+    (edit("unet/config.json", sample_size=None), "give model.height and model.width"),
+    (edit("vae/config.json", _class_name="AutoencoderTiny"), "AutoencoderTiny, which is not supported"),
+    (edit("tokenizer/tokenizer_config.json", pad_token="<nothing>"), "fills up with '<nothing>'"),
+]
+
+
+@pytest.mark.parametrize(("damage", "sentence"), DAMAGED, ids=[sentence for _, sentence in DAMAGED])
+def test_a_damaged_or_foreign_folder_gets_a_sentence(
+    damage: Any, sentence: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["sd1"], tmp_path / "copy")
+    damage(folder)
+    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+        load_pipeline(str(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_a_picture_without_contents_is_no_picture(folders: dict[str, Path]) -> None:
+    model: Any = load_pipeline(str(folders["sd1"]))
+    latents = normal(image_keys(0, range(2)), model.state_shape)
+    with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*model\.precision=float32"):
+        model.decode(latents * float("inf"))
+    decode = model._vae.decode
+    for broken in (lambda z: mx.zeros_like(decode(z)), lambda z: decode(z) * mx.array([[[[float("nan")]]], [[[1.0]]]])):
+        model._vae.decode = broken
+        with pytest.raises(MachineError, match="one colour or of NaN"):
+            model.decode(latents)
