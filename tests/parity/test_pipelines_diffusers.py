@@ -17,6 +17,7 @@ from diffusers_reference import inference, nchw, nhwc, normal, relative_error
 from tiny_pipelines import PIPELINES, stable_diffusion, stable_diffusion_xl
 
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.diffusers import LatentPipeline, load_pipeline, pipelines, trained_noise
 from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -288,3 +289,19 @@ def test_files_in_half_precision_are_taken_where_they_do(tmp_path: Path) -> None
     assert not list(tmp_path.glob("unet/diffusion_pytorch_model.safetensors"))
     ours: Any = load_pipeline(str(tmp_path), precision="float16")
     assert ours.decode(ours(mx.zeros((1, 8, 8, 4)), mx.array([500.0]))).dtype == mx.float32
+
+
+@pytest.mark.weights
+def test_the_published_cifar10_model_draws_what_diffusers_says_it_draws() -> None:
+    """The values of diffusers' own slow test of its DDIM pipeline, for the noise of torch's seed 0."""
+    try:
+        model: Any = load_pipeline("google/ddpm-cifar10-32", "267b167dc01f0e4e61923ea244e8b988f84deb80")
+    except UserError as error:
+        pytest.skip(str(error))
+    scheduler = DDIMScheduler(timestep_spacing="leading")
+    scheduler.set_timesteps(50)
+    x_T = torch.randn(1, 3, 32, 32, generator=torch.manual_seed(0))
+    x0 = StandardSampler(scheduler).run(model, mx.array(nhwc(x_T))).images
+    corner = np.array(x0)[0, -3:, -3:, -1].flatten() / 2 + 0.5
+    expected = [0.1723, 0.1617, 0.1600, 0.1626, 0.1497, 0.1513, 0.1505, 0.1442, 0.1453]
+    np.testing.assert_allclose(corner, expected, atol=1e-2)

@@ -53,9 +53,10 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
 def _cached(hub: Any, repository: str, revision: str | None) -> Path | None:
     """The folder in the hub's cache, whole or not, if there is one."""
     try:
-        return Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
+        found = hub.try_to_load_from_cache(repository, INDEX, revision=revision)
     except (OSError, ValueError):  # what the hub's own errors derive from
         return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _unfit(folder: Path, half: bool) -> str:
