@@ -40,7 +40,7 @@ OBJECTIVE = "time/per_picture_s"
 TRAINING_STORIES = {
     "TrainingConfig": ("training_run", "train_model"),
     "EncoderTraining": ("encoder_run", "train_encoder"),
-    "ScheduleCalibration": ("schedule_run", "calibrate_schedules"),
+    "ScheduleTask": ("schedule_run", "calibrate_schedules"),
 }
 
 

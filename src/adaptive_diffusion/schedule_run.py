@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,7 +28,29 @@ from .types import PictureModel
 
 log = logging.getLogger(__name__)
 
-OF_THE_STORY = ("model", "domains", "guidance_scale")  # of the task's keys; the others are `ScheduleCalibration`'s
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleTask(ScheduleCalibration):
+    """What `task=schedule` builds: what to calibrate, and how.
+
+    Args:
+        model: The network.
+        domains: Names of the domains; None: all that the model knows.
+        guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
+        steps, ...: See `ScheduleCalibration`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    model: PictureModel
+    domains: Sequence[str] | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guidance_scale is not None:
+            check_number("guidance_scale", self.guidance_scale, 0)
 
 
 def calibrate_schedules(cfg: DictConfig) -> float:
@@ -36,7 +59,7 @@ def calibrate_schedules(cfg: DictConfig) -> float:
     Schedules of other models, domains and guidance that the file holds already stay in it.
 
     Args:
-        cfg: `conf/train.yaml`, composed, with a `ScheduleCalibration` as its task.
+        cfg: `conf/train.yaml`, composed, with a `ScheduleTask` as its task.
 
     Returns:
         Mean over domains and numbers of steps of the held-out RMSE, relative to the best classical grid's.
@@ -51,7 +74,8 @@ def calibrate_schedules(cfg: DictConfig) -> float:
     if not cfg.output.endswith(".json"):
         raise UserError(f"output must be a .json file, got {cfg.output!r}")
     known = list(load_schedules(cfg.output)) if Path(cfg.output).exists() else []
-    settings, problems = _settings(cfg), _problems(cfg)
+    task: ScheduleTask = build(cfg, "task")
+    problems = _problems(task)
     tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
@@ -61,7 +85,7 @@ def calibrate_schedules(cfg: DictConfig) -> float:
             kept = [s for s in known if not _same(s, problem)]
             with progress_bar(0, "evaluation", unit_scale=True) as bar:
                 bar.set_description(problem.domain)
-                for schedule in calibrate(problem, settings, bar.update):
+                for schedule in calibrate(problem, task, bar.update):
                     n = max(schedule.steps)
                     ratios.append(_report(schedule, n))
                     scores = {"rmse": _chosen(schedule, n), "ratio": ratios[-1]}
@@ -79,28 +103,13 @@ def calibrate_schedules(cfg: DictConfig) -> float:
     return sum(ratios) / len(ratios)
 
 
-def _settings(cfg: DictConfig) -> ScheduleCalibration:
-    task: dict[str, Any] = OmegaConf.to_container(cfg.task, resolve=True)  # type: ignore[assignment]
-    values = {k: v for k, v in task.items() if k not in (*OF_THE_STORY, "_target_")}
-    try:
-        return ScheduleCalibration(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except ValueError as error:
-        raise UserError(f"task: {error}") from None
-
-
-def _problems(cfg: DictConfig) -> list[Problem]:
+def _problems(task: ScheduleTask) -> list[Problem]:
     """One for each domain."""
-    model: PictureModel = build(cfg.task, "model")
-    metadata = model.metadata
-    domains = cfg.task.domains or list(model.domains or ())
+    model, metadata = task.model, task.model.metadata
+    domains = task.domains or list(model.domains or ())
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
-    guidance = cfg.task.guidance_scale
-    guidance = float(metadata.get("guidance_scale", 1.0)) if guidance is None else guidance
-    try:
-        check_number("task.guidance_scale", guidance, 0)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    guidance = float(metadata.get("guidance_scale", 1.0)) if task.guidance_scale is None else task.guidance_scale
     scheduler = DPMSolverScheduler(
         prediction_type=metadata["prediction_type"],
         clip_sample=metadata.get("bounded", True),

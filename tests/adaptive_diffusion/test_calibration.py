@@ -21,6 +21,7 @@ from adaptive_diffusion.schedulers.calibrated import (
     CalibratedGrid,
     CalibratedSchedule,
     CalibratedSteps,
+    Candidate,
     Score,
     choose,
     load_schedules,
@@ -211,8 +212,8 @@ def test_a_propagator_that_knows_frequencies_is_better_than_one_for_all_pixels(n
 def scored(**means):
     """Candidates of one timestep each, and a score that gives means +- 0.1, the same deviations for all."""
     spread = 0.1 * np.tile([-1.0, 1.0], 8)
-    candidates = {name: np.array([999.0 - i]) for i, name in enumerate(means)}
-    return candidates, lambda t: list(means.values())[int(999 - t[0])] + spread
+    candidates = {name: Candidate(np.array([999.0 - i])) for i, name in enumerate(means)}
+    return candidates, lambda candidate: list(means.values())[int(999 - candidate.timesteps[0])] + spread
 
 
 def test_the_classical_grid_is_kept_for_a_tie_and_for_a_loss():
@@ -227,9 +228,12 @@ def test_a_gain_within_the_standard_error_of_the_paired_difference_is_none():
     for gain, rule in ((0.025, "quadratic"), (0.027, "gits")):
         by_t = {999.0: np.ones(16), 998.0: 1 - gain + noise}
         found = choose(
-            {"quadratic": np.array([999.0]), "gits": np.array([998.0])}, lambda t, e=by_t: e[t[0]], ["quadratic"]
+            {"quadratic": Candidate(np.array([999.0])), "gits": Candidate(np.array([998.0]), np.zeros((1, 2)))},
+            lambda candidate, e=by_t: e[candidate.timesteps[0]],
+            ["quadratic"],
         )
         assert found.rule == rule
+        assert found.corrections == {"quadratic": None, "gits": ((0.0, 0.0),)}[rule]
         assert found.scores["gits"].standard_error == pytest.approx(0.0258, abs=1e-4)
 
 
@@ -255,7 +259,8 @@ def test_a_choice_needs_a_classical_candidate(classical):
 def test_scores_that_are_no_pairs_of_numbers_are_refused(bad):
     by_t = {999.0: [1.0, 2.0], 998.0: bad}
     with pytest.raises(ValueError, match="score must give the same number of finite errors"):
-        choose({"a": np.array([999.0]), "b": np.array([998.0])}, lambda t: np.array(by_t[t[0]]), ["a"])
+        candidates = {name: Candidate(np.array([t])) for name, t in (("a", 999.0), ("b", 998.0))}
+        choose(candidates, lambda candidate: np.array(by_t[candidate.timesteps[0]]), ["a"])
 
 
 def calibrated(**grids):
@@ -269,7 +274,8 @@ def calibrated(**grids):
         noises=64,
         held_out=128,
         steps={
-            len(t): CalibratedSteps(tuple(map(float, t)), rule, {rule: Score(0.1, 0.01)}) for rule, t in grids.items()
+            len(t): CalibratedSteps(tuple(map(float, t)), None, rule, {rule: Score(0.1, 0.01)})
+            for rule, t in grids.items()
         },
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -41,8 +41,8 @@ class ScheduleCalibration:
         ValueError: for a value out of range.
     """
 
-    steps: tuple[int, ...] = (4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 35, 50)
-    learned_steps: tuple[int, ...] = (5, 6, 8, 10, 12)
+    steps: Sequence[int] = (4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 35, 50)
+    learned_steps: Sequence[int] = (5, 6, 8, 10, 12)
     noises: int = 32
     held_out: int = 48
     learned_noises: int = 24

@@ -84,7 +84,7 @@ def _better(predict: CleanPredictor, teacher: Teacher, run: _Run, schedule: Nois
     n, width = corrections.shape
     log_snr = schedule.log_snr(timesteps)
     end = float(schedule.log_snr(0.0))
-    columns, moves = [], list[tuple[int, int | None]]()
+    columns = []
     for k in range(1, n):
         neighbours = log_snr[k] - log_snr[k - 1], (log_snr[k + 1] if k + 1 < n else end) - log_snr[k]
         step = -POSITION_STEP * max(min(neighbours), 1e-3)
@@ -92,23 +92,20 @@ def _better(predict: CleanPredictor, teacher: Teacher, run: _Run, schedule: Nois
         moved[k] += step
         changed = Solution(_timesteps(schedule, timesteps, moved), corrections)
         columns.append((run.changed(predict, changed, k - 1) - run.pictures) / step)
-        moves.append((k, None))
-    for k in range(1, n):
-        for j in range(2, min(k, width - 2) + 2):  # c_1 to c_(K - 1), as far as there are predictions
-            other = corrections.copy()
-            other[k, j] += CORRECTION_STEP
-            columns.append((run.changed(predict, Solution(timesteps, other), k) - run.pictures) / CORRECTION_STEP)
-            moves.append((k, j))
+    # c_1 to c_(K - 1) of every step, as far as there are predictions
+    places = [(k, j) for k in range(1, n) for j in range(2, min(k, width - 2) + 2)]
+    for k, j in places:
+        other = corrections.copy()
+        other[k, j] += CORRECTION_STEP
+        columns.append((run.changed(predict, Solution(timesteps, other), k) - run.pictures) / CORRECTION_STEP)
     jacobian = np.stack([column.ravel() for column in columns])
     gram, slope = jacobian @ jacobian.T, jacobian @ (teacher.pictures - run.pictures).ravel()
     for damping in DAMPINGS:
         change = np.linalg.solve(gram + np.diag(damping * np.diag(gram) + 1e-12), slope)
         moved, other = log_snr.copy(), corrections.copy()
-        for (k, j), value in zip(moves, change, strict=True):
-            if j is None:
-                moved[k] += value
-            else:
-                other[k, j] += value
+        moved[1:] += change[: n - 1]
+        for (k, j), value in zip(places, change[n - 1 :], strict=True):
+            other[k, j] += value
         moved = np.minimum(moved, end)
         if n > 1 and np.diff(moved).min() < CLOSEST * (end - log_snr[0]) / n:
             continue

@@ -131,8 +131,9 @@ def record(predict: CleanPredictor, scheduler: SchedulerBase, x_T: mx.array, nod
         x0 = predict(state, float(t)).astype(np.float32)
         states.append(state.astype(np.float32))
         predictions.append(x0)
-        x_t = solver.step(mx.array(x0), t, x_t)
-        assert isinstance(x_t, mx.array)
+        step = solver.step(mx.array(x0), t, x_t)
+        assert isinstance(step, mx.array)
+        x_t = step
     return Teacher(np.exp(-schedule.log_snr(solver.timesteps)), np.stack(states), np.stack(predictions))
 
 

@@ -1,0 +1,310 @@
+"""Fitted and learned steps: the teacher is the ODE, weights do what they say, and what is learned is better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from gaussian import ode_solution, predict
+from scipy.fft import dctn, idctn
+
+from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion.converged import paired_rmse
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration, calibrate
+from adaptive_diffusion.schedulers.calibrated import find_schedule, save_schedules
+from adaptive_diffusion.schedulers.fitting import Solution, fit_corrections, levels_of, multistep_rows, run
+from adaptive_diffusion.schedulers.grids import BlendedGrid, PowerGrid
+from adaptive_diffusion.schedulers.learning import learn
+from adaptive_diffusion.schedulers.teacher import CleanPredictor, record
+
+SHAPE = (6, 6, 3)
+RADIUS = np.hypot(*np.mgrid[:6, :6])[..., None]
+NATURAL = 2 / (1 + RADIUS) ** 1.5 * np.array([1, 0.5, 0.25])  # standard deviation per frequency and colour
+SCHEDULER = DDIMScheduler(clip_sample=False)
+SCHEDULE = SCHEDULER.schedule
+
+
+def natural(x, t, condition=None):
+    """The exact eps of pictures whose frequencies are independent."""
+    spectrum = dctn(np.array(x, np.float64), axes=(1, 2, 3), norm="ortho")
+    eps = predict(SCHEDULER, float(t[0]), spectrum, std=NATURAL)
+    return mx.array(idctn(eps, axes=(1, 2, 3), norm="ortho"), mx.float32)
+
+
+def bent(x, t, condition=None):
+    """The same, saturated: no solver's weights are exact for it, and pictures differ."""
+    return natural(x, t) + 0.2 * mx.tanh(3 * x)
+
+
+def noises(seed, count):
+    return normal(image_keys(seed, range(count)), SHAPE)
+
+
+def teacher_of(denoiser, seed=0, count=12, nodes=64):
+    predictor = CleanPredictor(denoiser, SCHEDULER)
+    return predictor, record(predictor, SCHEDULER, noises(seed, count), nodes)
+
+
+def test_the_teacher_is_the_ode_at_its_nodes_between_them_and_at_the_end():
+    _, teacher = teacher_of(natural, nodes=128)
+    spectrum = dctn(np.array(noises(0, 12), np.float64), axes=(1, 2, 3), norm="ortho")
+    solver = DDIMScheduler()
+    solver.timesteps = np.array([999.0])
+    for t in (998.7, 640.0, 200.5, 3.3):
+        exact = ode_solution(solver, spectrum, t, std=NATURAL) / SCHEDULE.alpha(t)
+        found = dctn(teacher.at(float(np.exp(-SCHEDULE.log_snr(t)))), axes=(1, 2, 3), norm="ortho")
+        np.testing.assert_allclose(found, exact, atol=2e-3 * np.abs(exact).max())
+    clean = dctn(teacher.pictures, axes=(1, 2, 3), norm="ortho")
+    np.testing.assert_allclose(clean, ode_solution(solver, spectrum, None, std=NATURAL), atol=5e-3)
+    for i in (0, 50, 127):
+        np.testing.assert_allclose(teacher.at(teacher.levels[i]), teacher.states[i], rtol=1e-5)
+    assert len(teacher[:5]) == 5
+    np.testing.assert_array_equal(teacher[:5].pictures, teacher.pictures[:5])
+
+
+def test_a_clean_predictor_takes_pictures_in_batches_each_with_its_condition():
+    seen, counted = [], []
+
+    def denoiser(x, t, condition):
+        seen.append(np.array(condition).tolist())
+        return natural(x, t)
+
+    states = np.array(noises(0, 5))
+    found = CleanPredictor(denoiser, SCHEDULER, mx.arange(5), 2, counted.append)(states, 500.0)
+    assert (seen, counted) == ([[0, 1], [2, 3], [4]], [2, 2, 1])
+    np.testing.assert_allclose(found, CleanPredictor(natural, SCHEDULER)(states, 500.0), atol=1e-5)
+
+
+def test_without_corrections_a_step_is_that_of_ddim():
+    timesteps = PowerGrid(2)(SCHEDULE, 4)
+    rows = multistep_rows(levels_of(SCHEDULE, timesteps), np.zeros((4, 5)))
+    predictor = CleanPredictor(bent, SCHEDULER)
+    found = run(predictor, np.array(noises(0, 3)) / SCHEDULE.alpha(999.0), Solution(timesteps, np.zeros((4, 5))))
+    ddim = DDIMScheduler(clip_sample=False)
+    ddim.set_timesteps(timesteps=timesteps)
+    np.testing.assert_allclose(found, np.array(StandardSampler(ddim).run(bent, noises(0, 3)).images), atol=1e-4)
+    np.testing.assert_allclose(rows.sum(axis=1), 1)
+    np.testing.assert_array_equal(rows[-1], [0, 1, 0, 0, 0])
+
+
+def test_rows_are_the_formula():
+    levels, c = np.array([3.0, 1.0]), np.array([[0.1, 0.2, 0.3, -0.4]])
+    rng = np.random.default_rng(0)
+    x, d0, d1, d2 = rng.standard_normal((4, 7))
+    expected = x / 3 + 2 / 3 * (d0 + 0.1 * d0 + 0.2 * (x - d0) / np.sqrt(9.25) + 0.3 * (d0 - d1) - 0.4 * (d0 - d2))
+    np.testing.assert_allclose(multistep_rows(levels, c)[0] @ np.stack([x, d0, d1, d2]), expected)
+
+
+def test_weights_that_can_be_exact_are():
+    """Of data with one variance every prediction is a multiple of the state."""
+
+    def white(x, t, condition=None):
+        return mx.array(predict(SCHEDULER, float(t[0]), np.array(x, np.float64)), mx.float32)
+
+    predictor, teacher = teacher_of(white, nodes=256)
+    timesteps = PowerGrid(2)(SCHEDULE, 4)
+    fitted = Solution(timesteps, fit_corrections(predictor, teacher, timesteps))
+    plain = Solution(timesteps, np.zeros((4, 5)))
+    assert paired_rmse(run(predictor, teacher.noise, fitted), teacher.pictures).mean() < 2e-3
+    assert paired_rmse(run(predictor, teacher.noise, plain), teacher.pictures).mean() > 0.05
+
+
+@pytest.mark.parametrize(("n", "share"), [(3, 1), (5, 0.9), (8, 0.9)])
+def test_fitted_weights_are_better_than_2m_and_learned_ones_still_better_from_new_noises(n, share):
+    predictor, teacher = teacher_of(bent)
+    _, unseen = teacher_of(bent, seed=1)
+    timesteps = BlendedGrid()(SCHEDULE, n)
+    fitted = Solution(timesteps, fit_corrections(predictor, teacher, timesteps))
+    learned = learn(predictor, teacher, fitted, iterations=2)
+    solver = DPMSolverScheduler(clip_sample=False)
+    solver.set_timesteps(timesteps=timesteps)
+    classical = np.array(StandardSampler(solver).run(bent, noises(1, 12)).images)
+    errors = [classical, run(predictor, unseen.noise, fitted), run(predictor, unseen.noise, learned)]
+    first, second, third = (paired_rmse(pictures, unseen.pictures).mean() for pictures in errors)
+    assert second < 0.5 * first
+    assert third < share * second
+    own = [paired_rmse(run(predictor, teacher.noise, s), teacher.pictures) for s in (fitted, learned)]
+    assert np.sqrt((own[1] ** 2).mean()) < np.sqrt((own[0] ** 2).mean())
+    assert learned.timesteps[0] == 999
+    assert (np.diff(learned.timesteps) < 0).all()
+    assert learned.timesteps[-1] >= 0
+
+
+def test_learning_never_makes_it_worse_and_stops_where_nothing_is_gained():
+    predictor, teacher = teacher_of(bent, count=4)
+    timesteps = BlendedGrid()(SCHEDULE, 3)
+    start = Solution(timesteps, fit_corrections(predictor, teacher, timesteps))
+    assert learn(predictor, teacher, start, iterations=0) is start
+    counted = []
+    counting = CleanPredictor(bent, SCHEDULER, progress=counted.append)
+    learn(counting, teacher, start, iterations=50, least_gain=0.5)
+    assert sum(counted) < 5 * 4 * 3 * 12  # a few iterations of some 11 columns, not 50
+
+
+def problem(denoiser=bent, **changes):
+    return replace(
+        Problem(
+            denoiser=denoiser,
+            scheduler=SCHEDULER,
+            noise=noises,
+            condition=lambda count: None,
+            model="0123456789abcdef",
+            domain="landscapes",
+            guidance_scale=1.5,
+        ),
+        **changes,
+    )
+
+
+SMALL = ScheduleCalibration(steps=(3, 5), learned_steps=(3,), noises=10, held_out=8, learned_noises=6, iterations=1)
+
+
+@pytest.fixture(scope="module")
+def schedule():
+    return list(calibrate(problem(), SMALL))[-1]
+
+
+def test_a_calibration_judges_all_rivals_on_held_out_noises_and_keeps_the_best(schedule):
+    assert set(schedule.steps) == {3, 5}
+    fitted = {"fitted blended", "fitted equidistributed", "fitted dynamic programme"}
+    assert set(schedule.steps[5].scores) == {*CLASSICAL, *fitted}
+    assert set(schedule.steps[3].scores) == {*CLASSICAL, *fitted, "learned"}
+    for steps in schedule.steps.values():
+        means = {name: score.mean for name, score in steps.scores.items()}
+        assert steps.rule == min(means, key=means.__getitem__)
+        assert means[steps.rule] < 0.6 * min(means[name] for name in CLASSICAL)
+    assert (schedule.noises, schedule.held_out, schedule.domain) == (10, 8, "landscapes")
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_the_adaptive_scheduler_draws_what_was_judged(schedule, n):
+    """Its error on the held-out noises is the score in the file, by a scheduler and a sampler in MLX."""
+    scheduler = AdaptiveScheduler(num_inference_steps=n, calibration=schedule, clip_sample=False)
+    drawn = np.array(StandardSampler(scheduler).run(bent, noises(SMALL.seed + 1, 8)).images)
+    _, unseen = teacher_of(bent, SMALL.seed + 1, 8)
+    steps = schedule.steps[n]
+    assert paired_rmse(drawn, unseen.pictures).mean() == pytest.approx(steps.scores[steps.rule].mean, rel=0.01)
+    assert scheduler.get_schedule_info()["rule"] == steps.rule
+    assert scheduler.get_schedule_info()["power"] is None
+
+
+def test_the_scheduler_survives_json_and_another_number_of_steps_is_resampled(schedule, tmp_path):
+    scheduler = AdaptiveScheduler(num_inference_steps=5, calibration=schedule, clip_sample=False)
+    again = AdaptiveScheduler.load(scheduler.save(tmp_path))
+    assert again.calibration == scheduler.calibration
+    np.testing.assert_array_equal(
+        *(np.array(StandardSampler(s).run(bent, noises(3, 2)).images) for s in (scheduler, again))
+    )
+    scheduler.set_timesteps(4)
+    assert (len(scheduler), scheduler.get_schedule_info()["rule"]) == (4, "resampled")
+    plain = DPMSolverScheduler(clip_sample=False)
+    plain.set_timesteps(timesteps=scheduler.timesteps)
+    np.testing.assert_array_equal(
+        *(np.array(StandardSampler(s).run(bent, noises(3, 2)).images) for s in (scheduler, plain))
+    )
+
+
+def test_complexity_leaves_calibrated_steps_where_they_are_and_one_s_own_timesteps_have_no_calibration(schedule):
+    scheduler = AdaptiveScheduler(num_inference_steps=5, calibration=schedule)
+    calibrated = scheduler.timesteps
+    scheduler.set_timesteps(5, complexity=0.1)
+    np.testing.assert_array_equal(scheduler.timesteps, calibrated)
+    scheduler.set_timesteps(timesteps=[999.0, 500.0, 100.0])
+    assert scheduler.get_schedule_info()["rule"] is None
+
+
+def test_threshold_zero_is_ddim_on_the_calibrated_grid(schedule):
+    scheduler = AdaptiveScheduler(1000, 5, 0.0, calibration=schedule, clip_sample=False)
+    ddim = DDIMScheduler(clip_sample=False)
+    ddim.set_timesteps(timesteps=scheduler.timesteps)
+    x, y = noises(3, 2), noises(3, 2)
+    for i, t in enumerate(scheduler.timesteps):
+        x = scheduler.step(bent(x, mx.array([t])), t, x)
+        y = ddim.step(bent(y, mx.array([t])), t, y)
+        if i == 0:
+            y = x  # the first step has nothing to check itself with
+        np.testing.assert_allclose(np.array(x), np.array(y), atol=1e-5)
+    assert scheduler.get_schedule_info()["first_order_fraction"] == 1
+
+
+def test_pictures_that_leave_the_batch_leave_the_others_as_they_were(schedule):
+    scheduler = AdaptiveScheduler(num_inference_steps=5, calibration=schedule)
+    whole = np.array(StandardSampler(scheduler).run(bent, noises(3, 4)).images)
+    scheduler.set_timesteps(5)
+    x = noises(3, 4)
+    for i, t in enumerate(scheduler.timesteps):
+        x = scheduler.step(bent(x, mx.full((len(x),), float(t))), t, x)
+        if i == 2:
+            scheduler.select(np.array([True, False, True, False]))
+            x = x[mx.array([0, 2])]
+    np.testing.assert_allclose(np.array(x), whole[[0, 2]], atol=1e-6)
+
+
+def test_a_run_that_begins_in_the_middle_takes_steps_of_the_textbook(schedule):
+    """The weights of a step in the middle would be wrong without the predictions that they are for."""
+    scheduler = AdaptiveScheduler(num_inference_steps=5, calibration=schedule, clip_sample=False)
+    ddim = DDIMScheduler(clip_sample=False)
+    ddim.set_timesteps(timesteps=scheduler.timesteps)
+    t, x = scheduler.timesteps[3], noises(3, 2)
+    np.testing.assert_allclose(*(np.array(s.step(bent(x, mx.array([t])), t, x)) for s in (scheduler, ddim)), atol=1e-5)
+
+
+def test_a_calibration_of_another_noise_schedule_or_of_no_kind_is_refused(schedule):
+    with pytest.raises(ValueError, match="the calibration is for 1000 training timesteps, not 400"):
+        AdaptiveScheduler(400, calibration=schedule)
+    with pytest.raises(ValueError, match="calibration is no calibrated schedule"):
+        AdaptiveScheduler(calibration={"steps": {}})
+
+
+def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path):
+    file = tmp_path / "schedules.json"
+    save_schedules(file, [schedule, replace(schedule, guidance_scale=3.0)])
+    given = (schedule.model, "landscapes")
+    assert find_schedule(file, *given, 3.0).guidance_scale == 3.0
+    found = find_schedule(file, *given, 1.5)
+    assert asdict(found)["steps"].keys() == asdict(schedule)["steps"].keys()
+    for arguments, sentence in (
+        ((schedule.model, "portraits", 1.5), "has no schedule for domain=portraits; calibrate"),
+        ((schedule.model, "landscapes", 2.0), "guidance_scale=2, only for 1.5, 3"),
+        (("fedcba9876543210", "landscapes", 1.5), "calibrated for the model 0123456789ab and this one is fedcba987654"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            find_schedule(file, *arguments)
+    assert find_schedule(None, "fedcba9876543210", "landscapes", 1.5) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [([0.0, 0.0, float("nan")], "finite"), ([0.0], "5 rows of equally many"), ([0.0] * 9, "5 rows of equally many")],
+)
+def test_corrections_that_do_not_fit_are_refused(schedule, tmp_path, row, sentence):
+    file = tmp_path / "schedules.json"
+    save_schedules(file, [schedule])
+    content = json.loads(file.read_text())
+    content["schedules"][0]["steps"]["5"]["corrections"][2] = row
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"is damaged .*{sentence}"):
+        find_schedule(file, schedule.model, "landscapes", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"steps": ()}, "steps must name at least one"),
+        ({"steps": (61,), "learned_steps": ()}, "steps must be a whole number, between 2 and 60, got 61"),
+        ({"learned_steps": (4,)}, "learned_steps must be some of steps, got 4 besides"),
+        ({"held_out": 1}, "held_out must be"),
+        ({"learned_noises": 11}, "learned_noises must be a whole number, between 2 and 10, got 11"),
+        ({"iterations": -1}, "iterations must be"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        replace(SMALL, **changes)

@@ -1,0 +1,80 @@
+"""`train.py task=schedule`: from a model to steps that `scheduler=adaptive` draws with."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from tiny import configuration, tiny_checkpoint
+
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.run import sample, train
+from adaptive_diffusion.schedulers.calibrated import load_schedules
+
+SMALL = (
+    *("task.steps=[2,3]", "task.learned_steps=[3]", "task.noises=4", "task.held_out=3", "task.learned_noises=2"),
+    *("task.iterations=1", "task.batch_size=4", "tracking=none"),
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def calibrate(model: Path, folder: Path, *overrides: str) -> float:
+    chosen = ("task=schedule", "model@task.model=checkpoint", f"task.model.path={model}", f"output={folder}/s.json")
+    return train(configuration("train", folder, *chosen, *SMALL, *overrides))
+
+
+def draw(model: Path, folder: Path, *overrides: str) -> list[float]:
+    """The timesteps of a run."""
+    chosen = ("model=checkpoint", f"model.path={model}", "num_samples=2", "metrics=none", "tracking=none")
+    sample(configuration("sample", folder, *chosen, *overrides))
+    with open(folder / "run" / "steps.csv", newline="") as file:
+        return [float(row["timestep"]) for row in csv.DictReader(file)]
+
+
+def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path):
+    ratio = calibrate(model, tmp_path, "task.domains=[landscapes]")
+    (first,) = load_schedules(tmp_path / "s.json")
+    assert (first.domain, first.guidance_scale, set(first.steps)) == ("landscapes", 1.5, {2, 3})
+    assert 0 < ratio <= 1
+    calibrate(model, tmp_path, "task.domains=[portraits,landscapes]", "task.guidance_scale=2", "task.seed=7")
+    assert [(s.domain, s.guidance_scale) for s in load_schedules(tmp_path / "s.json")] == [
+        ("landscapes", 1.5),
+        ("portraits", 2),
+        ("landscapes", 2),
+    ]
+    path = f"scheduler.calibration.path={tmp_path}/s.json"
+    assert draw(model, tmp_path, path, "num_steps=3") == pytest.approx(first.steps[3].timesteps, abs=1e-3)
+    plain = draw(model, tmp_path, "num_steps=3")
+    assert plain == pytest.approx([999, 444, 111], abs=1e-3)  # nothing shipped fits this model
+    assert draw(model, tmp_path, path, "scheduler.calibration=null", "num_steps=3") == plain
+    with pytest.raises(UserError, match="has no schedule for domain=abstract; calibrate"):
+        draw(model, tmp_path, path, "domain=abstract", "num_steps=3")
+    with pytest.raises(UserError, match="guidance_scale=3, only for"):
+        draw(model, tmp_path, path, "guidance_scale=3", "num_steps=3")
+
+
+def test_a_schedule_that_is_calibrated_again_takes_the_place_of_the_old_one(model, tmp_path):
+    for seed in (1, 2):
+        calibrate(model, tmp_path, "task.domains=[landscapes]", f"task.seed={seed}")
+    (only,) = load_schedules(tmp_path / "s.json")
+    assert set(only.steps) == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["task.domains=[faces]"], "the model has no domain 'faces'"),
+        (["task.steps=[99]"], "task: steps must be a whole number, between 2 and 60, got 99"),
+        (["task.guidance_scale=-1"], "task: guidance_scale must be"),
+        (["output=schedules.txt"], "output must be a .json file, got 'schedules.txt'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(model, tmp_path, overrides, sentence):
+    with pytest.raises(UserError, match=sentence):
+        calibrate(model, tmp_path, *overrides)
+    assert not (tmp_path / "s.json").exists()
