@@ -29,8 +29,10 @@ from adaptive_diffusion.benchmark import (
     store,
     write_report,
 )
+from adaptive_diffusion.benchmark.__main__ import main as report_kept
 from adaptive_diffusion.benchmark.plots import pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
+from adaptive_diffusion.benchmark.store import keep
 from adaptive_diffusion.benchmark_run import refuse_without_effect
 from adaptive_diffusion.converged import converged_pictures
 from adaptive_diffusion.errors import UserError
@@ -305,6 +307,21 @@ def test_cells_from_other_noises_are_not_compared():
 def test_a_report_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least one cell"):
         write_report(tmp_path, [])
+
+
+def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
+    cells, output = tmp_path / "cells", tmp_path / "report"
+    for i, cell in enumerate([*RESULTS, replace(RESULTS[0], pictures=3)]):
+        keep(cells / f"{i}.json", cell)
+    report_kept(["--cells", str(cells), "--output", str(output)])
+    assert capsys.readouterr().out == f"4 cells of 2 pictures per block: {output}/summary.md\n"
+    assert len((output / "summary.csv").read_text().splitlines()) == 1 + 4
+    report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "3"])
+    assert "1 cells of 3 pictures" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no cell has 5 pictures per block; there are cells of 2, 3"):
+        report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
+    with pytest.raises(UserError, match="keeps no cells; run"):
+        report_kept(["--cells", str(tmp_path / "none")])
 
 
 def test_columns_of_the_markdown_tables_match_their_headers():

@@ -1,13 +1,14 @@
 """`python -m adaptive_diffusion.build --data FOLDER`: rebuild what ships with the project and is stale.
 
 The shipped files form a chain, each stamped with the hash of what it was made from:
-word vectors -> encoder -> reference statistics. The model comes from `train.py experiment=train_builtin` and stands
-before what is measured on it.
+word vectors -> encoder -> reference statistics, and model -> schedules. The model itself comes from
+`train.py experiment=train_builtin`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from pathlib import Path
 from ..errors import UserError
 from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
 from ..metrics.words import load_words
+from ..models.checkpoint import load_builtin_model
+from ..schedulers.calibrated import SHIPPED, load_schedules
 from .references import stale_reference, write_reference
 
 PROJECT = Path(__file__).parents[3]
@@ -63,6 +66,7 @@ def chain(data: Path) -> list[Asset]:
         Asset("word vectors", _stale_words, _rebuild_words),
         Asset("encoder", _stale_encoder, partial(_train, "train_encoder", data)),
         *references,
+        Asset("schedules", stale_schedules, _rebuild_schedules),
     ]
 
 
@@ -92,6 +96,23 @@ def _stale_reference(domain: str) -> str | None:
 
 def _rebuild_reference(domain: str, data: Path) -> None:
     write_reference(domain, data / f"{domain}_32.npz", load_encoder(BUILTIN_ENCODER))
+
+
+def stale_schedules(path: Path = SHIPPED) -> str | None:
+    """Why calibrated schedules do not fit the shipped model, or None if there is one for each of its domains."""
+    model = load_builtin_model()
+    try:
+        found = load_schedules(path, model.identity)
+    except UserError as error:
+        return str(error)
+    known = {s.domain for s in found if math.isclose(s.guidance_scale, model.metadata["guidance_scale"])}
+    missing = [domain for domain in model.domains if domain not in known]
+    return f"there is none for {', '.join(missing)}" if missing else None
+
+
+def _rebuild_schedules() -> None:
+    SHIPPED.unlink(missing_ok=True)  # those of another model would stay in it
+    subprocess.run([sys.executable, "train.py", "task=schedule", f"output={SHIPPED}"], cwd=PROJECT, check=True)
 
 
 def _train(experiment: str, data: Path) -> None:
