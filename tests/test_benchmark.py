@@ -311,8 +311,8 @@ def test_a_report_of_nothing_is_refused(tmp_path):
 
 def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     cells, output = tmp_path / "cells", tmp_path / "report"
-    for i, cell in enumerate([*RESULTS, replace(RESULTS[0], pictures=3)]):
-        keep(cells / f"{i}.json", cell)
+    for i, measured in enumerate([*RESULTS, replace(RESULTS[0], pictures=3)]):
+        keep(cells / f"{i}.json", measured)
     report_kept(["--cells", str(cells), "--output", str(output)])
     assert capsys.readouterr().out == f"4 cells of 2 pictures per block: {output}/summary.md\n"
     assert len((output / "summary.csv").read_text().splitlines()) == 1 + 4

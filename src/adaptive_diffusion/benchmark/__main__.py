@@ -1,4 +1,4 @@
-"""`python -m adaptive_diffusion.benchmark`: one report of all the cells that benchmarks have kept, whenever they ran."""
+"""`python -m adaptive_diffusion.benchmark`: one report of all cells that benchmarks have kept, whenever they ran."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def stale_schedules(path: Path = SHIPPED) -> str | None:
     except UserError as error:
         return str(error)
     known = {s.domain for s in found if math.isclose(s.guidance_scale, model.metadata["guidance_scale"])}
-    missing = [domain for domain in model.domains if domain not in known]
+    missing = [domain for domain in model.domains or () if domain not in known]
     return f"there is none for {', '.join(missing)}" if missing else None
 
 
