@@ -34,7 +34,7 @@ class PictureModel(Denoiser, Protocol):
     """A network that whole pictures can be drawn with; its states x_t are pictures, or the latents of pictures.
 
     What a picture is to show reaches it as class ids, (B, K) with 0 for "anything": ids of its own vocabulary, or of
-    texts that it was given before.
+    texts that `condition` was given; equal ids mean the same in all runs.
     """
 
     @property

@@ -174,7 +174,7 @@ def other_sizes(model: Any) -> None:
 
 
 def empty_null(model: Any) -> None:
-    model._null = (None, False)
+    model._null = ("", False)
 
 
 def unscaled(model: Any) -> None:
@@ -190,7 +190,7 @@ def linear_betas(model: Any) -> None:
 
 
 def no_negative(model: Any) -> None:
-    model._null = (None, model._null[1])
+    model._null = ("", model._null[1])
 
 
 MUTATIONS: list[tuple[str, str | None, Callable[[Any], None]]] = [

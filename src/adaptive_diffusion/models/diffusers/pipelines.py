@@ -5,6 +5,7 @@ Which steps are taken is not theirs to say: they are denoisers, for any schedule
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -79,7 +80,8 @@ class PixelPipeline:
 class LatentPipeline:
     """Stable Diffusion: a `UNet2DConditionModel` that reads texts and works on the latents of an `AutoencoderKL`.
 
-    Class id 0 is the negative prompt, 1, 2, ... are the texts that `condition` was given.
+    Class id 0 is the negative prompt; the others are hashes of the texts that `condition` was given, so that equal ids
+    mean equal texts in all runs.
 
     Args:
         unet: The network.
@@ -87,7 +89,7 @@ class LatentPipeline:
         encoders: One text encoder, or the two of SDXL.
         size: (height, width) of the pictures, pixels.
         metadata: See `PictureModel`.
-        identity: What decides its predictions besides the texts.
+        identity: What decides its predictions besides the negative prompt.
         negative_prompt: What guidance leads away from; None: nothing in particular.
         zero_null: Whether that is all zeros and not the empty text, as SDXL was trained.
 
@@ -119,27 +121,23 @@ class LatentPipeline:
                 f"latents of {channels}: it is made for something else, such as inpainting"
             )
         self._vae, self._encoders = vae, encoders
-        self._identity = identity
-        self._null = (negative_prompt, zero_null and negative_prompt is None)
-        self._texts: list[str] = []
+        self._null = (negative_prompt or "", zero_null and negative_prompt is None)
+        self.identity = f"{identity} {json.dumps(self._null)}"
+        self._texts: dict[int, str] = {}  # class id -> text
         self._encoded: EncodedTexts | None = None
         self._predict = _compiled(lambda x, t, states, more: unet(x, t, states, **more))
         self._sized = unet.config.addition_embed_type is not None
-
-    @property
-    def identity(self) -> str:
-        """What decides its predictions: the files, the precision and the texts."""
-        return f"{self._identity} {json.dumps([*self._null, *self._texts])}"
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """The class id of a text, which is encoded if it is new. See `PictureModel.condition`."""
         if not caption.strip():
             raise UserError("the prompt is empty; say what to draw, e.g. prompt='a mountain lake at dawn'")
-        if caption not in self._texts:
-            self._texts.append(caption)
+        class_id = _class_id(caption)
+        if class_id not in self._texts:
+            self._texts[class_id] = caption
             self._encoded = None
         self._encode()
-        return (self._texts.index(caption) + 1,)
+        return (class_id,)
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         """Predict for a batch.
@@ -153,7 +151,8 @@ class LatentPipeline:
             (B, h, w, C) prediction.
         """
         texts = self._encode()
-        rows = mx.zeros((len(x),), mx.int32) if condition is None else condition[:, 0]
+        known = mx.array([0, *self._texts])
+        rows = mx.zeros((len(x),), mx.int32) if condition is None else mx.argmax(condition[:, :1] == known, axis=1)
         more: dict[str, mx.array] = {}
         if self._sized and texts.pooled is not None:
             height, width = self.picture_size
@@ -196,12 +195,17 @@ class LatentPipeline:
         """The negative prompt and all texts."""
         if self._encoded is None:
             negative, zero = self._null
-            found = encode(self._encoders, [negative or "", *self._texts])
+            found = encode(self._encoders, [negative, *self._texts.values()])
             if zero:
                 found = _first_replaced(found, found.zeros())
             mx.eval([found.states] if found.pooled is None else [found.states, found.pooled])
             self._encoded = found
         return self._encoded
+
+
+def _class_id(text: str) -> int:
+    """A positive 31-bit hash."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % (2**31 - 1) + 1
 
 
 def _first_replaced(texts: EncodedTexts, others: EncodedTexts) -> EncodedTexts:
