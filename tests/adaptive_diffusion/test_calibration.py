@@ -258,8 +258,8 @@ def test_a_choice_needs_a_classical_candidate(classical):
 @pytest.mark.parametrize("bad", [[1.0], [[1.0, 2.0]], [1.0, float("nan")]])
 def test_scores_that_are_no_pairs_of_numbers_are_refused(bad):
     by_t = {999.0: [1.0, 2.0], 998.0: bad}
+    candidates = {name: Candidate(np.array([t])) for name, t in (("a", 999.0), ("b", 998.0))}
     with pytest.raises(ValueError, match="score must give the same number of finite errors"):
-        candidates = {name: Candidate(np.array([t])) for name, t in (("a", 999.0), ("b", 998.0))}
         choose(candidates, lambda candidate: np.array(by_t[candidate.timesteps[0]]), ["a"])
 
 
