@@ -52,6 +52,12 @@ def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path):
     plain = draw(model, tmp_path, "num_steps=3")
     assert plain == pytest.approx([999, 444, 111], abs=1e-3)  # nothing shipped fits this model
     assert draw(model, tmp_path, path, "scheduler.calibration=null", "num_steps=3") == plain
+    timesteps_alone = draw(
+        model, tmp_path, "scheduler=ddim", "grid=calibrated", f"grid.path={tmp_path}/s.json", "num_steps=3"
+    )
+    assert timesteps_alone == pytest.approx(first.steps[3].timesteps, abs=1e-3)
+    with pytest.raises(UserError, match=r"no calibrated grid ships for this model with domain=landscapes"):
+        draw(model, tmp_path, "scheduler=ddim", "grid=calibrated")
     with pytest.raises(UserError, match="has no schedule for domain=abstract; calibrate"):
         draw(model, tmp_path, path, "domain=abstract", "num_steps=3")
     with pytest.raises(UserError, match="guidance_scale=3, only for"):

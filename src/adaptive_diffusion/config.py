@@ -251,6 +251,16 @@ class BlendedGrid(Part):
 
 
 @dataclass
+class FoundGrid(Part):
+    """`grid=calibrated`"""
+
+    path: str | None = MISSING
+    model: str | None = MISSING
+    domain: str = MISSING
+    guidance_scale: float | None = MISSING
+
+
+@dataclass
 class NoiseSchedule:
     """Constructor arguments of `NoiseSchedule`."""
 
@@ -431,6 +441,7 @@ SCHEMAS: dict[str, type] = {
     "grid/log_snr": Part,
     "grid/karras": KarrasGrid,
     "grid/blended": BlendedGrid,
+    "grid/calibrated": FoundGrid,
     "sampler/standard": StandardSampler,
     "task/model": TaskModel,
     "task/encoder": TaskEncoder,

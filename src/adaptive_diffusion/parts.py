@@ -177,9 +177,9 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
             "the model file does not say what the model predicts; give scheduler.prediction_type=epsilon, "
             "v_prediction or sample"
         )
-    calibration = cfg.scheduler.get("calibration")
-    if OmegaConf.is_dict(calibration) and calibration.get("model", "") is None:
-        calibration.model = model.identity
+    for calibrated in (cfg.scheduler.get("calibration"), cfg.grid):
+        if OmegaConf.is_dict(calibrated) and calibrated.get("model", "") is None:
+            calibrated.model = model.identity
     for key, value in known.get("suits", {}).items():
         if cfg.scheduler.get(key, value) is None:
             cfg.scheduler[key] = value

@@ -241,6 +241,21 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
     raise UserError(f"{path} has no schedule for {what}; calibrate with python train.py task=schedule")
 
 
+def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedGrid:
+    """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
+
+    Raises:
+        UserError: if there is no schedule that fits, shipped or in the file.
+    """
+    found = find_schedule(path, model, domain, guidance_scale)
+    if found is None:
+        raise UserError(
+            f"no calibrated grid ships for this model with domain={domain} and guidance_scale={guidance_scale:g}; "
+            "calibrate with python train.py task=schedule, or choose another grid"
+        )
+    return CalibratedGrid(found)
+
+
 def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
     """A schedule from what `dataclasses.asdict` makes of it, whether or not it has been JSON since.
 
