@@ -38,7 +38,8 @@ def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.
         file = Path(folder) / TENSORS
         mx.save_safetensors(str(file), {name: mx.array(value) for name, value in tensors.items()})
         content = file.read_bytes()
-    text = json.dumps({"format": FORMAT, **header, "tensors": hashlib.sha256(content).hexdigest()})
+    header = {"format": FORMAT, **header}
+    text = json.dumps({**header, "hash": _hash(header, content)})
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(HEADER, text)
         archive.writestr(TENSORS, content)
@@ -63,9 +64,13 @@ def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         raise UserError(f"{path} cannot be read as an agent ({error}): it is damaged or another kind of file") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is no agent of this project of the kind wanted (format {FORMAT!r})")
-    if hashlib.sha256(content).hexdigest() != header.get("tensors"):
-        raise UserError(f"{path} was changed after it was written (its tensors do not match their hash); get it again")
+    if header.pop("hash", None) != _hash(header, content):
+        raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / TENSORS
         file.write_bytes(content)
         return header, {name: np.array(value) for name, value in read_tensors(file)[0].items()}
+
+
+def _hash(header: dict[str, Any], content: bytes) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode() + content).hexdigest()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from ..baseline.checks import check_count
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of
@@ -76,10 +77,11 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         pictures: int = 8,
         batches: int = 2,
         noise_seed: int = 1000,
-        cache: Path | None = None,
+        cache: str | Path | None = None,
     ):
         self.knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
         drawing, reward = drawing_of(model, domain, guidance_scale), reward or HybridReward()
+        check_count("max_steps", max_steps, 1, drawing.schedule.num_train_timesteps)
         noises = FixedNoises(
             drawing,
             pictures=pictures,

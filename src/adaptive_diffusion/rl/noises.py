@@ -43,7 +43,7 @@ class FixedNoises:
         seed: int,
         metric: str = "rmse",
         tolerance: float = TOLERANCE,
-        cache: Path | None = None,
+        cache: str | Path | None = None,
     ):
         check_choice("metric", metric, METRICS)
         self.drawing = drawing
@@ -51,7 +51,7 @@ class FixedNoises:
         self.batches = check_count("batches", batches, 1)
         self.seed = check_count("noise_seed", seed, 0)
         self.metric = metric
-        self._tolerance, self._cache = tolerance, cache
+        self._tolerance, self._cache = tolerance, None if cache is None else Path(cache)
 
     def others(self, batches: int) -> FixedNoises:
         """Batches of other noises for the same purpose: those of the next seed."""

@@ -161,8 +161,6 @@ class HyperparameterTuningAgent(TuningAgent):
                         agent._finished(float(info["episode"]["r"]), int(info["episode"]["l"]))
                 return not agent._ended
 
-        if self.model._last_obs is None:
-            self._normalize.seed(self.seed)
         self.model.learn(total, callback=Follow(), reset_num_timesteps=False)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -234,6 +232,7 @@ class HyperparameterTuningAgent(TuningAgent):
             return
         for env, episode in zip(self._lockstep.envs, state["episodes"], strict=True):
             env.restore(episode)
+        self._lockstep._reset_seeds()  # those of the constructor are still waiting for a first reset
         self._normalize.training = False
         self.model._last_obs = self._normalize.reset()
         self.model._last_episode_starts = np.ones(self.num_envs, bool)

@@ -76,7 +76,7 @@ class TimestepEnv(SamplingEnv):
         pictures: int = 16,
         batches: int = 4,
         noise_seed: int = 1000,
-        cache: Path | None = None,
+        cache: str | Path | None = None,
     ):
         drawing, reward = drawing_of(model, domain, guidance_scale), reward or QualityReward()
         noises = FixedNoises(
@@ -217,9 +217,9 @@ class TimestepEnv(SamplingEnv):
 
     def _observe(self) -> np.ndarray:
         used, trail = len(self._trail), self._trail
-        change, disagreement, spread = (
-            float(np.array(value)) for value in (_rms(self._change), _rms(self._disagreement), mx.std(self._x0))
-        )
+        # one array, so that the host waits once
+        seen_of_it = np.array(mx.stack([_rms(self._change), _rms(self._disagreement), mx.std(self._x0)]))
+        change, disagreement, spread = map(float, seen_of_it)
         seen = [
             used / self.budget,
             (trail[-1] - self._first) / (self._last - self._first),

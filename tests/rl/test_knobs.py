@@ -1,0 +1,49 @@
+"""Actions and configurations: 0 is the prior, the ends are the ends, and what lies between is rounded."""
+
+import numpy as np
+import pytest
+
+from adaptive_diffusion.rl.knobs import Configuration, Knobs
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.grids import PowerGrid
+from adaptive_diffusion.schedulers.solvers import IPNDMScheduler, UniPCScheduler
+
+
+def test_no_action_is_the_prior():
+    assert Knobs(5, Configuration(7), 30).configuration(np.zeros(4)) == Configuration(7, 0.5, 2.0, "dpm_solver")
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ([-1, -1, -1, 0], Configuration(4, 0.0, 1.0, "dpm_solver")),
+        ([1, 1, 1, 0], Configuration(20, 1.0, 4.0, "dpm_solver")),
+        ([9, 9, 9, 0], Configuration(20, 1.0, 4.0, "dpm_solver")),
+        ([0.5, 0.5, 0.5, 0.3], Configuration(15, 0.75, 3.0, "dpm_solver")),
+        ([-0.5, -0.5, -0.5, -0.3], Configuration(7, 0.25, 1.5, "dpm_solver")),
+        ([0.04, 0.04, 0.04, 0], Configuration(10, 0.5, 2.0, "dpm_solver")),
+        ([0, 0, 0, -1], Configuration(10, 0.5, 2.0, "unipc")),
+        ([0, 0, 0, 1], Configuration(10, 0.5, 2.0, "ipndm")),
+        ([0, -1, 0, 0.4], Configuration(10, 0.5, 2.0, "ipndm")),
+    ],
+)
+def test_an_action_is_a_residual(action, expected):
+    assert Knobs().configuration(np.array(action)) == expected
+
+
+@pytest.mark.parametrize(
+    ("solver", "kind"), [("dpm_solver", AdaptiveScheduler), ("unipc", UniPCScheduler), ("ipndm", IPNDMScheduler)]
+)
+def test_a_configuration_builds_its_scheduler_for_the_model(solver, kind):
+    settings = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear", "clip_sample": True}
+    scheduler = Configuration(6, 0.25, 1.5, solver).scheduler(settings)
+    assert type(scheduler) is kind
+    assert {name: scheduler.config[name] for name in settings} == settings
+    np.testing.assert_allclose(scheduler.timesteps, PowerGrid(1.5)(scheduler.schedule, 6))
+    if solver == "dpm_solver":
+        assert scheduler.config["adaptive_threshold"] == 0.25
+
+
+def test_an_unknown_solver_is_refused():
+    with pytest.raises(ValueError, match="solver must be one of unipc, dpm_solver, ipndm, got 'euler'"):
+        Configuration(solver="euler")
