@@ -142,6 +142,29 @@ class StandardSampler(Part):
 
 
 @dataclass
+class QualityGuidedSampler(Part):
+    """`sampler=quality_guided`"""
+
+    scheduler: Any = MISSING
+    quality_threshold: float = MISSING
+    early_stopping: bool = MISSING
+    patience: int = MISSING
+    min_steps: int = MISSING
+    max_steps: int = MISSING
+    calibration: str | None = MISSING
+
+
+@dataclass
+class StepReductionSampler(Part):
+    """`sampler=step_reduction`"""
+
+    scheduler: Any = MISSING
+    quality_target: float = MISSING
+    domain: str | None = MISSING
+    calibration: str | None = MISSING
+
+
+@dataclass
 class Scheduler(Part):
     """What all schedulers share; None, where it may be: as the model was trained."""
 
@@ -443,6 +466,8 @@ SCHEMAS: dict[str, type] = {
     "grid/blended": BlendedGrid,
     "grid/calibrated": FoundGrid,
     "sampler/standard": StandardSampler,
+    "sampler/quality_guided": QualityGuidedSampler,
+    "sampler/step_reduction": StepReductionSampler,
     "task/model": TaskModel,
     "task/encoder": TaskEncoder,
     "task/schedule": TaskSchedule,

@@ -78,7 +78,7 @@ def sample(cfg: DictConfig) -> float:
         cost = measure(batches)
         write(folder, parts, batches, git.diff if git else "")
         quality = judge(parts, batches)  # after the pictures are safe
-        metrics = {**cost, **as_metrics(quality), **chosen(parts)}
+        metrics = {**cost, **parts.sampler.report(), **as_metrics(quality), **chosen(parts)}
         figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         run.metrics(metrics)
         run.folder(folder)
@@ -126,7 +126,7 @@ def measure(batches: list[SampleResult]) -> dict[str, float]:
     steps = [seconds for b in batches for seconds in b.step_seconds]
     evaluations = sum(b.total_evaluations for b in batches)
     return {
-        "sampling/steps": len(batches[0].timesteps),
+        "sampling/steps": max(int(b.evaluations.max()) for b in batches),
         "sampling/evaluations": evaluations,
         "sampling/evaluations_per_picture": evaluations / pictures,
         "time/sampling_s": sum(steps),
@@ -205,7 +205,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], diff: str) ->
         table = csv.writer(file)
         table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
         for number, batch in enumerate(batches):
-            rows = zip(batch.timesteps, log_snr, batch.step_seconds, strict=True)
+            rows = zip(batch.timesteps, parts.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
             table.writerows([number, step, *row] for step, row in enumerate(rows))
 
 

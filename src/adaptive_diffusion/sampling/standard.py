@@ -96,3 +96,7 @@ class StandardSampler:
         """
         keys = image_keys(seed, range(batch_size))
         return self.run(model, normal(keys, (*image_size, channels)), condition=condition, keys=keys).images
+
+    def report(self) -> dict[str, float]:
+        """What the sampler itself has to say of the pictures it drew, as metrics of the run; here nothing."""
+        return {}

@@ -1,0 +1,103 @@
+"""What samplers share that estimate the quality of their pictures on the way."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from ..baseline.pipeline import DiffusionPipeline
+from ..baseline.scheduler_base import SchedulerBase
+from ..data import resize
+from ..rng import image_keys, normal
+from ..types import Denoiser, Scheduler
+from .quality import QualityEstimator
+from .standard import StandardSampler
+
+
+class EstimatingSampler(StandardSampler):
+    """A sampling loop with a `QualityEstimator` and a memory of what that said.
+
+    Args:
+        scheduler: Grid and solver, with its timesteps set.
+        calibration: See `QualityEstimator`.
+
+    Raises:
+        ValueError: for a scheduler that does not tell its noise schedule.
+        UserError: if the calibration cannot be read.
+    """
+
+    def __init__(self, scheduler: Scheduler, calibration: str | None = None):
+        super().__init__(scheduler)
+        if not isinstance(scheduler, SchedulerBase):
+            raise ValueError(f"quality needs a scheduler that tells its noise schedule, got {type(scheduler).__name__}")
+        self.estimator = QualityEstimator(calibration)
+        self.reset_history()
+
+    def sample(
+        self,
+        model: Denoiser,
+        batch_size: int = 1,
+        image_size: tuple[int, int] = (32, 32),
+        seed: int = 0,
+        *,
+        channels: int = 3,
+        condition: mx.array | None = None,
+    ) -> mx.array:
+        """Draw pictures from noise, with the model as it was trained.
+
+        A `SimpleUNet` tells its prediction type, its noise schedule and its size: the scheduler is set to them, as
+        `DiffusionPipeline` does, and pictures are drawn at that size and resized to `image_size`.
+
+        Args:
+            model: The denoiser.
+            batch_size: Pictures to draw.
+            image_size: (height, width) of the pictures, pixels.
+            seed: Picture i of a seed is the same whatever the batch it is drawn in.
+            channels: Picture channels.
+            condition: (B, ...) conditions, or None.
+
+        Returns:
+            (B, H, W, C) float32 clean predictions, about [-1, 1].
+        """
+        pipeline = DiffusionPipeline(model, self.scheduler, image_size, channels)
+        keys = image_keys(seed, range(batch_size))
+        images = self.run(model, normal(keys, (*pipeline.native_size, channels)), condition=condition, keys=keys).images
+        if pipeline.native_size == pipeline.image_size:
+            return images
+        return mx.clip(mx.array(resize(np.array(images), pipeline.image_size)), -1, 1)
+
+    def estimate_quality(self, sample: mx.array) -> float:
+        """Mean quality in [0, 1] of clean pictures, (B, H, W, C) or (H, W, C), from variance and gradients alone.
+
+        The run itself knows better: see `get_quality_history`.
+        """
+        return float(self.estimator.still_quality(sample[None] if sample.ndim == 3 else sample).mean())
+
+    def get_quality_history(self) -> list[float]:
+        """Mean estimated quality of the pictures after each step of the latest run, each in [0, 1].
+
+        A picture that is finished counts with what it ended with; the first step, which has nothing to compare with,
+        is 0.
+        """
+        return list(self._history)
+
+    def reset_history(self) -> None:
+        """Forget the qualities of earlier runs."""
+        self._history: list[float] = []
+        self._final: list[np.ndarray] = []
+
+    def report(self) -> dict[str, float]:
+        """`sampling/estimated_quality`: mean over all pictures drawn since `reset_history`."""
+        return {"sampling/estimated_quality": float(np.concatenate(self._final).mean())} if self._final else {}
+
+    def _levels(self) -> list[float]:
+        """sigma / alpha at each timestep."""
+        assert isinstance(self.scheduler, SchedulerBase)
+        return [float(level) for level in np.exp(-self.scheduler.schedule.log_snr(self.scheduler.timesteps))]
+
+
+def replaced(pictures: mx.array, rows: np.ndarray, some: mx.array) -> mx.array:
+    """(B, ...) pictures, those of `rows` replaced by `some`; the given array stays as it is."""
+    source = np.arange(len(pictures))
+    source[rows] = len(pictures) + np.arange(len(rows))
+    return mx.concatenate([pictures, some])[mx.array(source)]

@@ -1,0 +1,250 @@
+"""How good a picture already is, told from the run that draws it: no model evaluation, no reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..baseline.checks import check_number
+from ..errors import UserError
+from ..files import atomic_path
+
+SHIPPED = Path(__file__).parents[1] / "assets" / "quality.json"
+FORMAT = "adaptive-diffusion/quality/1"
+HALF = 0.12  # RMSE at which quality is one half: 15 of 255 grey levels
+_TINY = 1e-5
+
+# What the regression sees of a picture at a step. Of the step: z = log(sigma / alpha) where the model was evaluated,
+# and h, how far z came since the evaluation before. Of the picture: c = log RMS(D - D_prev), D the clean prediction.
+OF_THE_STEP = ("level", "level^2", "level^3", "step", "step level", "log step")  # z, z^2, z^3, h, h z, log h
+OF_THE_PICTURE = ("change", "change level")  # c, c z
+FEATURES = (*OF_THE_STEP, *OF_THE_PICTURE)
+STILL = ("contrast", "gradient")  # of a picture without a history: logs of its standard deviation and of its gradients
+
+
+@dataclass(frozen=True)
+class QualityCalibration:
+    """A regression of log RMSE to the converged solution, and what it was measured on.
+
+    Attributes:
+        model: Identity of the model.
+        weights: `constant`, and one for each of `FEATURES`.
+        still: `constant`, and one for each of `STILL`: for a picture whose history is not known.
+        curve: Number of steps -> mean RMSE of the plain power grid's pictures to the converged solution.
+        detail: Domain -> how complexity c of the first clean prediction shifts that, where it does: `complexity`, its
+            mean, and `exponent` of c / mean. See `StepReductionSampler`.
+        measured: Provenance, JSON types: domains, seeds, pictures, numbers of steps, held-out correlations.
+
+    Raises:
+        ValueError: if a weight is missing or too much.
+    """
+
+    model: str
+    weights: Mapping[str, float]
+    still: Mapping[str, float]
+    curve: Mapping[int, float]
+    detail: Mapping[str, Mapping[str, float]]
+    measured: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for weights, names in ((self.weights, FEATURES), (self.still, STILL)):
+            if set(weights) != {"constant", *names}:
+                raise ValueError(f"a calibration of quality has weights for {', '.join(('constant', *names))}")
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a step shows of a batch.
+
+    Attributes:
+        picture: (B, H, W, C) a better guess of the clean picture than the prediction, see `QualityEstimator`.
+        features: (B, F) in the order of `FEATURES`; None at the first step, which has nothing to compare with.
+    """
+
+    picture: mx.array
+    features: mx.array | None
+
+
+class QualityEstimator:
+    """Estimates how far the clean prediction of each picture of a run still is from where the model's ODE leads.
+
+    A linear regression gives the logarithm of its RMSE to the converged solution from three numbers: the noise level,
+    the size of the step to it, and how much the step changed the clean prediction; quality is 1 / (1 + RMSE / 0.12).
+    Contrast and gradients of the prediction, and how much the extrapolated picture changed, were tried as well and
+    ranked held-out pictures no better.
+
+    It also extrapolates. Along the ODE of Gaussian data with variance v, the clean prediction D moves as
+    1 / sqrt(v + s^2), s = sigma / alpha: an even function of the noise level. So the line through the two latest
+    predictions in s^2, read at s = 0, is a better picture than the latest prediction:
+
+        P = D + (D - D_prev) s^2 / (s_prev^2 - s^2)
+
+    The regression was measured on the model that ships with the project. For another model it says which of two
+    pictures is further on, but its scale is that of the shipped one until it is calibrated.
+
+    Args:
+        calibration: The regression, or a file that `python -m adaptive_diffusion.bench quality --write` made; None: the
+            shipped one.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+
+    def __init__(self, calibration: QualityCalibration | str | Path | None = None):
+        if not isinstance(calibration, QualityCalibration):
+            calibration = load_calibration(SHIPPED if calibration is None else Path(calibration))
+        self.calibration = calibration
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the previous run."""
+        self._previous: tuple[float, mx.array] | None = None  # level, D
+
+    def observe(self, level: float, x0: mx.array, last: bool = False) -> Observation:
+        """Take in a step of the run.
+
+        Args:
+            level: sigma / alpha where the model was evaluated, > 0, smaller than at the step before.
+            x0: (B, H, W, C) clean predictions; after the last step the pictures it led to.
+            last: Whether it was the last step, so that nothing is to be extrapolated.
+        """
+        previous, self._previous = self._previous, (level, x0)
+        if previous is None:
+            return Observation(x0, None)
+        level_prev, x0_prev = previous
+        change = x0 - x0_prev
+        picture = x0 if last else extrapolate(x0, change, level, level_prev)
+        z, h, c = np.log(level), np.log(level_prev / level), mx.log(_rms(change) + _TINY)
+        known = [mx.full(c.shape, float(value)) for value in (z, z**2, z**3, h, h * z, np.log(h))]
+        return Observation(picture, mx.stack([*known, c, c * float(z)], axis=-1))
+
+    def select(self, indices: np.ndarray) -> None:
+        """Go on with some pictures only, when others leave the batch: their positions in it."""
+        if self._previous is not None:
+            level, x0 = self._previous
+            self._previous = (level, x0[mx.array(indices)])
+
+    def quality(self, observation: Observation) -> np.ndarray:
+        """(B,) float64 quality of each picture of an observation, in [0, 1]; 0 at the first step."""
+        if observation.features is None:
+            return np.zeros(len(observation.picture))
+        return quality_of(predict_error(self.calibration.weights, FEATURES, np.array(observation.features)))
+
+    def still_quality(self, pictures: mx.array) -> np.ndarray:
+        """(B,) float64 quality of pictures without a history, in [0, 1]: from contrast and gradients alone.
+
+        A poor guide, since what makes one picture soft makes another one right.
+
+        Args:
+            pictures: (B, H, W, C) clean pictures, about [-1, 1], at least 2x2 pixels.
+        """
+        return quality_of(predict_error(self.calibration.still, STILL, np.array(still_features(pictures))))
+
+
+def extrapolate(x0: mx.array, change: mx.array, level: float, level_prev: float) -> mx.array:
+    """The line through two clean predictions in s^2, read at s = 0, and kept in [-1, 1] where `x0` is.
+
+    Args:
+        x0: (B, H, W, C) the latest prediction.
+        change: (B, H, W, C) its difference from the one before.
+        level: s = sigma / alpha of the latest.
+        level_prev: s of the one before, larger.
+    """
+    ahead = x0 + change * (level**2 / (level_prev**2 - level**2))
+    bound = mx.maximum(mx.max(mx.abs(x0), axis=tuple(range(1, x0.ndim)), keepdims=True), 1.0)
+    return mx.clip(ahead, -bound, bound)
+
+
+def quality_of(error: np.ndarray) -> np.ndarray:
+    """RMSE to the converged solution, >= 0, as quality in [0, 1]."""
+    return np.asarray(1 / (1 + np.asarray(error, np.float64) / HALF))
+
+
+def error_of(quality: float) -> float:
+    """The RMSE that a quality in (0, 1] stands for."""
+    return HALF * (1 / check_number("quality", quality, 0, 1, above=True) - 1)
+
+
+def predict_error(weights: Mapping[str, float], names: Sequence[str], features: np.ndarray) -> np.ndarray:
+    """(..., F) features -> (...) RMSE."""
+    slopes = np.array([weights[name] for name in names])
+    return np.asarray(np.exp(np.clip(features.astype(np.float64) @ slopes + weights["constant"], -30, 5)))
+
+
+def fit_weights(steps: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Regress log errors on the features of pictures at steps.
+
+    The weights of what the picture shows come from differences between the pictures of a step alone, lest the steps,
+    which differ far more, decide them too; then those of what the step shows from what is left.
+
+    Args:
+        steps: For each step (N, F) features and (N,) RMSE > 0 of its pictures, N >= 2.
+
+    Returns:
+        `constant` and the weights, by name.
+    """
+    own, error = len(OF_THE_PICTURE), [np.log(e.astype(np.float64)) for _, e in steps]
+    seen = [f.astype(np.float64) for f, _ in steps]
+    slopes = _least_squares(
+        np.concatenate([f[:, -own:] - f[:, -own:].mean(axis=0) for f in seen]),
+        np.concatenate([e - e.mean() for e in error]),
+    )
+    rest = [e - f[:, -own:] @ slopes for e, f in zip(error, seen, strict=True)]
+    base = np.concatenate([np.insert(f[:, :-own], 0, 1, axis=1) for f in seen])
+    constant, *others = _least_squares(base, np.concatenate(rest))
+    return {"constant": float(constant), **dict(zip(FEATURES, map(float, [*others, *slopes]), strict=True))}
+
+
+def fit_still(features: np.ndarray, errors: np.ndarray) -> dict[str, float]:
+    """Regress log errors, (M,), on the features of pictures without a history, (M, 2): `constant` and the weights."""
+    constant, *slopes = _least_squares(np.insert(features.astype(np.float64), 0, 1, axis=1), np.log(errors))
+    return {"constant": float(constant), **dict(zip(STILL, map(float, slopes), strict=True))}
+
+
+@cache
+def load_calibration(path: Path) -> QualityCalibration:
+    """Read what `save_calibration` wrote.
+
+    Raises:
+        UserError: if the file is missing, damaged or of another kind.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") == FORMAT:
+            curve = {int(n): float(error) for n, error in content.pop("curve").items()}
+            return QualityCalibration(curve=curve, **content)
+    except OSError as error:
+        raise UserError(f"there is no calibration of quality at {path}: leave it out, or make one") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); make it again") from error
+    raise UserError(f"{path} is no calibration of quality (format {FORMAT!r})")
+
+
+def save_calibration(path: str | Path, calibration: QualityCalibration) -> None:
+    """Write a calibration atomically, as JSON."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"format": FORMAT, **asdict(calibration)}, indent=1) + "\n", encoding="utf-8")
+
+
+def _rms(x: mx.array) -> mx.array:
+    """(B,) root mean square of each picture."""
+    return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim))))
+
+
+def _least_squares(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.lstsq(matrix, values, rcond=None)[0])
+
+
+def still_features(x: mx.array) -> mx.array:
+    """(B, 2) `STILL` of pictures (B, H, W, C); about a grey level is added to keep the logarithms finite."""
+    contrast = mx.mean(mx.std(x, axis=(1, 2)), axis=-1)
+    dy, dx = x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
+    gradient = mx.sqrt(mx.mean(dy * dy, axis=(1, 2, 3)) + mx.mean(dx * dx, axis=(1, 2, 3)))
+    return mx.stack([mx.log(contrast + 0.01), mx.log(gradient + 0.005)], axis=-1)

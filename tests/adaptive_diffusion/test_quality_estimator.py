@@ -1,0 +1,178 @@
+"""Quality told from the run itself: the extrapolated picture, the regression and its file."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.sampling.quality import (
+    FEATURES,
+    HALF,
+    STILL,
+    QualityCalibration,
+    QualityEstimator,
+    error_of,
+    extrapolate,
+    fit_still,
+    fit_weights,
+    load_calibration,
+    quality_of,
+    save_calibration,
+    still_features,
+)
+
+PICTURES = normal(image_keys(0, range(3)), (8, 8, 3)) * 0.3
+
+
+def calibration(**weights: float) -> QualityCalibration:
+    none = dict.fromkeys(("constant", *FEATURES), 0.0)
+    still = dict.fromkeys(("constant", *STILL), 0.0)
+    return QualityCalibration("model", {**none, **weights}, still, {5: 0.1}, {}, {})
+
+
+def test_a_prediction_linear_in_the_squared_noise_level_is_extrapolated_to_its_end():
+    end, slope = np.array(PICTURES), 0.02 * np.array(PICTURES[::-1])
+    level, before = 0.5, 0.9
+    x0, x0_before = (mx.array(end + slope * s**2) for s in (level, before))
+    np.testing.assert_allclose(np.array(extrapolate(x0, x0 - x0_before, level, before)), end, atol=1e-6)
+
+
+def test_the_extrapolated_picture_of_gaussian_data_is_far_nearer_to_the_end():
+    """D = end std / sqrt(std^2 + s^2) along the ODE (see `gaussian`), with std 0.5."""
+    end, levels = np.array(PICTURES), (0.15, 0.1)
+    estimator = QualityEstimator(calibration())
+    for s in levels:
+        x0 = end * 0.5 / np.sqrt(0.25 + s**2)
+        seen = estimator.observe(s, mx.array(x0))
+    assert np.abs(np.array(seen.picture) - end).max() < 0.15 * np.abs(x0 - end).max()
+    assert np.array_equal(np.array(QualityEstimator(calibration()).observe(0.2, PICTURES).picture), np.array(PICTURES))
+
+
+def test_extrapolation_does_not_leave_the_range_of_pictures():
+    full = mx.ones((1, 4, 4, 3)) * 0.9
+    assert float(extrapolate(full, mx.ones_like(full), 0.5, 0.6).max()) == 1.0
+
+
+def test_after_the_last_step_the_picture_is_what_the_scheduler_made():
+    estimator = QualityEstimator(calibration())
+    estimator.observe(0.5, PICTURES)
+    assert np.array_equal(np.array(estimator.observe(0.2, PICTURES * 0.9, last=True).picture), np.array(PICTURES * 0.9))
+
+
+def test_the_features_are_what_their_names_say():
+    estimator = QualityEstimator(calibration())
+    estimator.observe(0.8, PICTURES)
+    features = np.array(estimator.observe(0.4, PICTURES + mx.array([0.1, 0.2, 0.3]).reshape(3, 1, 1, 1)).features)
+    z, h, c = np.log(0.4), np.log(2), np.log([0.1, 0.2, 0.3])
+    for i in range(3):
+        expected = [z, z**2, z**3, h, h * z, np.log(h), c[i], c[i] * z]
+        np.testing.assert_allclose(features[i], expected, atol=1e-3)
+
+
+def test_quality_is_one_half_at_the_stated_error_and_inverts():
+    assert quality_of(np.array([0.0, HALF])).tolist() == [1.0, 0.5]
+    for quality in (0.1, 0.6, 0.9, 1.0):
+        assert quality_of(np.array(error_of(quality))) == pytest.approx(quality)
+    with pytest.raises(ValueError, match="quality must be"):
+        error_of(0.0)
+
+
+def test_the_weights_decide_the_estimate():
+    estimator = QualityEstimator(calibration(constant=np.log(2.0), change=1.0))
+    estimator.observe(0.8, PICTURES)
+    seen = estimator.observe(0.4, PICTURES + 0.03)
+    np.testing.assert_allclose(estimator.quality(seen), 1 / (1 + 0.06 / HALF), rtol=1e-3)
+
+
+def test_the_first_step_and_a_new_run_know_nothing():
+    estimator = QualityEstimator()
+    assert estimator.quality(estimator.observe(0.5, PICTURES)).tolist() == [0, 0, 0]
+    assert (estimator.quality(estimator.observe(0.4, PICTURES)) > 0).all()
+    estimator.begin()
+    assert estimator.quality(estimator.observe(0.3, PICTURES)).tolist() == [0, 0, 0]
+
+
+def test_selected_pictures_are_estimated_as_before():
+    moved = PICTURES + mx.array([0.3, 0.02, 0.1]).reshape(3, 1, 1, 1)
+    whole, some = QualityEstimator(), QualityEstimator()
+    for estimator in (whole, some):
+        estimator.observe(0.8, PICTURES)
+    some.select(np.array([2, 0]))
+    chosen = some.quality(some.observe(0.4, moved[mx.array([2, 0])]))
+    np.testing.assert_allclose(chosen, whole.quality(whole.observe(0.4, moved))[[2, 0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("level", [3.0, 0.5, 0.05])
+def test_by_the_shipped_regression_a_picture_that_changes_less_is_better(level):
+    estimator = QualityEstimator()
+    estimator.observe(1.3 * level, PICTURES)
+    changes = mx.array([0.2, 0.05, 0.01]).reshape(3, 1, 1, 1)
+    quality = estimator.quality(estimator.observe(level, PICTURES + changes))
+    assert 0 < quality[0] < quality[1] < quality[2] < 1
+
+
+def test_by_the_shipped_regression_quality_rises_along_a_run():
+    schedule, estimator, qualities = NoiseSchedule(), QualityEstimator(), []
+    for t in 999 * (1 - np.arange(20) / 20) ** 2:
+        s = float(np.exp(-schedule.log_snr(t)))
+        seen = estimator.observe(s, PICTURES / np.sqrt(1 + (s / 0.3) ** 2))
+        qualities.append(estimator.quality(seen).mean())
+    assert qualities[10] < 0.75
+    assert qualities[19] > 0.95
+    assert (np.diff(qualities[12:]) > 0).all()
+
+
+def test_regression_finds_the_weights_that_made_the_errors():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=1 + len(FEATURES)) * 0.3
+    steps = []
+    for _ in range(40):
+        z, h = rng.uniform(-3, 3), rng.uniform(0.1, 1.0)
+        c = rng.uniform(-5, -1, 16)
+        known = np.repeat([[z, z**2, z**3, h, h * z, np.log(h)]], 16, axis=0)
+        features = np.concatenate([known, c[:, None], c[:, None] * z], axis=1)
+        steps.append((features, np.exp(true[0] + features @ true[1:])))
+    found = fit_weights(steps)
+    np.testing.assert_allclose([found[name] for name in ("constant", *FEATURES)], true, atol=1e-6)
+
+
+def test_differences_between_steps_do_not_decide_what_a_change_means():
+    """At every step the picture that changed more is better; over the steps error and change fall together."""
+    rng, steps = np.random.default_rng(1), []
+    for z in np.linspace(-3, 3, 30):
+        c = z + 0.1 * rng.normal(size=16)
+        h = rng.uniform(0.1, 1.0)
+        known = np.repeat([[z, z**2, z**3, h, h * z, np.log(h)]], 16, axis=0)
+        features = np.concatenate([known, c[:, None], c[:, None] * z], axis=1)
+        steps.append((features, np.exp(z - (c - z))))
+    assert fit_weights(steps)["change"] == pytest.approx(-1)
+
+
+def test_pictures_without_a_history_are_judged_by_contrast_and_gradient():
+    ramp = np.zeros((1, 4, 4, 3), np.float32) + np.linspace(-0.3, 0.3, 4, dtype=np.float32)[None, None, :, None]
+    expected = [np.log(np.linspace(-0.3, 0.3, 4).std() + 0.01), np.log(0.2 + 0.005)]
+    np.testing.assert_allclose(np.array(still_features(mx.array(ramp)))[0], expected, rtol=1e-5)
+    features = np.random.default_rng(0).normal(size=(50, 2))
+    found = fit_still(features, np.exp(0.5 - features @ [1.0, 2.0]))
+    assert found == pytest.approx({"constant": 0.5, "contrast": -1.0, "gradient": -2.0})
+    blurred = QualityEstimator().still_quality(PICTURES * 0.2)
+    assert (blurred < QualityEstimator().still_quality(PICTURES)).all()
+
+
+def test_a_calibration_survives_its_file_and_a_wrong_file_is_refused(tmp_path):
+    path = tmp_path / "quality.json"
+    save_calibration(path, calibration(change=1.5))
+    assert load_calibration(path) == calibration(change=1.5)
+    (tmp_path / "other.json").write_text('{"format": "something"}')
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "short.json").write_text(path.read_text().replace('"change": 1.5,', ""))
+    for name, sentence in (
+        ("other", "no calibration"),
+        ("broken", "damaged"),
+        ("short", "damaged"),
+        ("none", "there is"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            QualityEstimator(tmp_path / f"{name}.json")

@@ -1,0 +1,206 @@
+"""Early stopping, picture by picture, on Gaussian pictures whose end is known; their spread is their condition."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
+from adaptive_diffusion.baseline.schedulers import DDPMScheduler
+from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.sampling.quality import extrapolate
+from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+
+SHAPE = (8, 8, 3)
+STDS = mx.array([0.02, 0.3, 0.05, 0.6, 0.1])
+KEYS = image_keys(0, range(5))
+X_T = normal(KEYS, SHAPE)
+
+
+class Gaussian:
+    """Clean predictions of N(0, std^2) pixels (see `gaussian`); remembers how many pictures it was asked about."""
+
+    def __init__(self, scheduler: AdaptiveScheduler):
+        self.scheduler, self.batches = scheduler, list[int]()
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        assert condition is not None
+        assert len(x) == len(t) == len(condition)
+        self.batches.append(len(x))
+        alpha = self.scheduler.schedule.alpha(float(t[0]))
+        level = self.scheduler.schedule.sigma(float(t[0])) / alpha
+        std = condition.reshape(-1, 1, 1, 1)
+        return std**2 / (std**2 + level**2) * x / alpha
+
+    def end(self, x_T: mx.array, std: mx.array) -> np.ndarray:
+        """Where the ODE leads."""
+        alpha, sigma = self.scheduler.schedule.alpha(999), self.scheduler.schedule.sigma(999)
+        std = np.array(std).reshape(-1, 1, 1, 1)
+        return np.array(x_T) / alpha * std / np.sqrt(std**2 + (sigma / alpha) ** 2)
+
+
+def scheduler(steps: int = 20) -> AdaptiveScheduler:
+    return AdaptiveScheduler(num_inference_steps=steps, prediction_type="sample", clip_sample=False)
+
+
+def sampler(steps: int = 20, **settings: object) -> QualityGuidedSampler:
+    return QualityGuidedSampler(scheduler(steps), **settings)
+
+
+class Scripted:
+    """An estimator whose qualities are given: one row per step, one column per picture."""
+
+    def __init__(self, real, script):
+        self.real, self.script, self.step, self.rows = real, np.array(script), 0, np.arange(np.shape(script)[1])
+
+    def begin(self):
+        self.real.begin()
+
+    def observe(self, level, x0, last=False):
+        self.step += 1
+        return self.real.observe(level, x0, last)
+
+    def quality(self, observation):
+        return self.script[self.step - 1][self.rows]
+
+    def select(self, indices):
+        self.rows = self.rows[indices]
+        self.real.select(indices)
+
+
+def scripted(script, **settings: object) -> QualityGuidedSampler:
+    guided = sampler(len(script), **settings)
+    guided.estimator = Scripted(guided.estimator, script)
+    return guided
+
+
+def draw(guided: StandardSampler, some: slice = slice(None), **more: object):
+    model = Gaussian(guided.scheduler)
+    return guided.run(model, X_T[some], condition=STDS[some], keys=KEYS[some], **more), model
+
+
+@pytest.mark.parametrize("settings", [{"quality_threshold": 1.0}, {"quality_threshold": 0.0, "early_stopping": False}])
+def test_without_stopping_it_is_the_standard_sampler(settings):
+    guided, _ = draw(sampler(12, **settings))
+    plain, _ = draw(StandardSampler(scheduler(12)))
+    assert guided.evaluations.tolist() == [12] * 5
+    assert guided.timesteps == plain.timesteps
+    np.testing.assert_array_equal(np.array(guided.images), np.array(plain.images))
+
+
+@pytest.mark.parametrize(("patience", "min_steps", "taken"), [(1, 1, 1), (5, 1, 5), (5, 10, 10), (2, 30, 20)])
+def test_a_picture_that_is_always_good_enough_stops_after_patience_and_min_steps(patience, min_steps, taken):
+    result, _ = draw(sampler(20, quality_threshold=0.0, patience=patience, min_steps=min_steps))
+    assert result.evaluations.tolist() == [taken] * 5
+    assert len(result.timesteps) == len(result.step_seconds) == taken
+
+
+def test_quality_must_hold_for_patience_steps_in_a_row():
+    held = [[0.9, 0.0], [0.9, 0.9], [0.0, 0.9], [0.9, 0.9], [0.9, 0.9], [0.9, 0.9], [0.9, 0.9], [0.9, 0.9]]
+    guided = scripted(held, quality_threshold=0.9, patience=3, min_steps=1)
+    result, model = draw(guided, slice(2))
+    assert result.evaluations.tolist() == [6, 4]
+    assert model.batches == [2, 2, 2, 2, 1, 1]
+    assert guided.get_quality_history() == pytest.approx([0.45, 0.9, 0.45, 0.9, 0.9, 0.9])
+
+
+def test_no_picture_gets_more_than_max_steps():
+    result, _ = draw(sampler(20, quality_threshold=1.0, min_steps=3, max_steps=7))
+    assert result.evaluations.tolist() == [7] * 5
+
+
+def test_pictures_stop_one_by_one_and_leave_the_batch():
+    seen = []
+    guided = sampler(30, quality_threshold=0.8, patience=2, min_steps=4)
+    result, model = draw(guided, progress=lambda trace: seen.append((trace.active, np.array(trace.x0), trace.quality)))
+    assert len(set(result.evaluations.tolist())) >= 3
+    assert result.evaluations.max() < 30
+    assert model.batches == [int(active.sum()) for active, *_ in seen]
+    assert sum(model.batches) == result.total_evaluations
+    for i, taken in enumerate(result.evaluations):
+        assert [bool(active[i]) for active, *_ in seen] == [step < taken for step in range(len(seen))]
+        assert all(np.array_equal(x0[i], np.array(result.images[i])) for _, x0, _ in seen[taken - 1 :])
+        assert all(quality[i] >= 0.8 for *_, quality in seen[taken - 2 :])
+
+
+def test_a_picture_does_not_depend_on_its_batch():
+    settings = {"quality_threshold": 0.8, "patience": 2, "min_steps": 4}
+    together, _ = draw(sampler(30, **settings))
+    for i in range(5):
+        alone, _ = draw(sampler(30, **settings), slice(i, i + 1))
+        assert alone.evaluations[0] == together.evaluations[i]
+        np.testing.assert_allclose(np.array(alone.images[0]), np.array(together.images[i]), atol=1e-6)
+
+
+def test_a_picture_that_stops_is_what_its_latest_predictions_point_to():
+    guided = sampler(20, quality_threshold=0.0, patience=1, min_steps=16)
+    result, model = draw(guided)
+    traces = list(StandardSampler(scheduler(20)).iterate(Gaussian(guided.scheduler), X_T, condition=STDS))[14:16]
+    before, at = (np.exp(-guided.scheduler.schedule.log_snr(trace.timestep)) for trace in traces)
+    expected = extrapolate(traces[1].x0, traces[1].x0 - traces[0].x0, float(at), float(before))
+    np.testing.assert_allclose(np.array(result.images), np.array(expected), atol=1e-6)
+    end = model.end(X_T, STDS)
+    error, predicted = (np.abs(np.array(x) - end).mean((1, 2, 3)) for x in (result.images, traces[1].x0))
+    assert (error < predicted).all()
+
+
+def test_noise_of_stochastic_solvers_follows_the_picture():
+    def run(some: slice):
+        ddpm = DDPMScheduler(prediction_type="sample", clip_sample=False)
+        ddpm.set_timesteps(30)
+        guided = QualityGuidedSampler(ddpm, quality_threshold=0.75, patience=1, min_steps=3)
+        return guided.run(Gaussian(ddpm), X_T[some], condition=STDS[some], keys=KEYS[some])
+
+    together, alone = run(slice(None)), run(slice(3, 4))
+    assert len(set(together.evaluations.tolist())) >= 2
+    np.testing.assert_allclose(np.array(together.images[3]), np.array(alone.images[0]), atol=1e-5)
+
+
+def test_the_report_is_the_mean_over_all_runs_until_the_history_is_reset():
+    guided = sampler(12)
+    assert guided.report() == {}
+    finals = []
+    for some in (slice(2), slice(2, 5)):
+        guided.scheduler.set_timesteps(12)
+        *_, last = guided.iterate(Gaussian(guided.scheduler), X_T[some], condition=STDS[some])
+        finals += last.quality.tolist()
+    assert guided.report() == {"sampling/estimated_quality": pytest.approx(np.mean(finals))}
+    assert len(guided.get_quality_history()) == last.index + 1
+    guided.reset_history()
+    assert guided.get_quality_history() == []
+    assert guided.report() == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"quality_threshold": 1.5}, "quality_threshold must be"),
+        ({"patience": 0}, "patience must be"),
+        ({"min_steps": 0}, "min_steps must be"),
+        ({"min_steps": 20, "max_steps": 10}, "max_steps must be"),
+    ],
+)
+def test_bad_settings_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        sampler(**settings)
+
+
+def test_the_interface_as_it_was_specified(capsys):
+    pipeline = DiffusionPipeline()
+
+    scheduler = AdaptiveScheduler(num_inference_steps=50)
+    sampler = QualityGuidedSampler(scheduler=scheduler, quality_threshold=0.6, early_stopping=True, patience=5)
+
+    images = sampler.sample(model=pipeline.model, batch_size=1, image_size=(256, 256))
+
+    quality_history = sampler.get_quality_history()
+    print(f"Final quality: {quality_history[-1]:.4f}")
+    print(f"Steps taken: {len(quality_history)}")
+
+    assert images.shape == (1, 256, 256, 3)
+    assert scheduler.config["prediction_type"] == pipeline.model.metadata["prediction_type"]
+    assert 10 <= len(quality_history) < 50
+    assert quality_history[-1] >= 0.6
+    assert 0 < sampler.estimate_quality(images) < 1
+    assert sampler.estimate_quality(images[0]) == pytest.approx(sampler.estimate_quality(images))
