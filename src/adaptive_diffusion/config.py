@@ -45,6 +45,9 @@ class Sample:
     label: str | None = MISSING
     guidance_scale: float | None = MISSING
     image_size: int | None = MISSING
+    init_image: str | None = MISSING
+    strength: float = MISSING
+    variation: float | None = MISSING
     name: str | None = MISSING
     tags: list[str] = MISSING
     skip_finished: bool = MISSING

@@ -15,13 +15,16 @@ from .baseline.checks import check_count, check_number
 from .baseline.noise_schedule import NoiseSchedule
 from .errors import MachineError, UserError
 from .hints import did_you_mean
+from .init_image import read_picture
 from .metrics.captions import plain_caption
 from .metrics.domain import Choice
 from .metrics.quality import PictureMetrics
 from .models.guidance import GuidedDenoiser
 from .prompts import follow_prompt
+from .rng import image_keys, normal
 from .sampling.batches import conditions
 from .sampling.standard import StandardSampler
+from .sampling.starts import FromPicture, NearNoise, Start, last_timesteps, started
 from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
 from .types import PictureModel, Scheduler
@@ -43,6 +46,7 @@ class Parts:
         caption: What the pictures are to show, in words: the prompt, or what domain and label say.
         condition: Class ids that every picture is drawn with; () for an unconditional model.
         choice: Domain and label chosen by a prompt, or None.
+        starts: What the noise becomes before the first step; () if it stays what it is.
         metrics: What the pictures are measured by.
         tracker: Where the run is recorded.
     """
@@ -56,6 +60,7 @@ class Parts:
     caption: str
     condition: tuple[int, ...]
     choice: Choice | None
+    starts: tuple[Start, ...]
     metrics: PictureMetrics
     tracker: Tracker
 
@@ -69,8 +74,10 @@ class Parts:
         return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
 
     def set_timesteps(self) -> None:
-        """Begin a run: `num_steps` timesteps on the grid."""
+        """Begin a run: `num_steps` timesteps on the grid, or the last of them after a picture."""
         set_timesteps(self.scheduler, self.grid, self.schedule, self.cfg.num_steps)
+        if self.cfg.init_image is not None:
+            last_timesteps(self.scheduler, self.cfg.strength)
 
 
 def prepare(cfg: DictConfig) -> Parts:
@@ -95,15 +102,32 @@ def prepare(cfg: DictConfig) -> Parts:
     _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
     scheduler: Scheduler = build(cfg, "scheduler")
     grid: Grid | None = build(cfg, "grid")
-    sampler = build(cfg, "sampler", scheduler=scheduler)
+    starts = _starts(cfg, model, scheduler)
+    sampler = started(build(cfg, "sampler", scheduler=scheduler), starts)
     denoiser = GuidedDenoiser(model, cfg.guidance_scale)
     metrics: PictureMetrics = build(cfg, "metrics")
-    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, metrics, tracker)
+    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
     try:
         parts.set_timesteps()
     except ValueError as error:
         raise UserError(f"scheduler: {error}") from error
     return parts
+
+
+def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple[Start, ...]:
+    """Where the pictures begin, if not at their own noise."""
+    starts: list[Start] = []
+    if cfg.benchmark is not None and (cfg.variation is not None or cfg.init_image is not None):
+        raise UserError("a benchmark begins with plain noise; leave variation and init_image out")
+    if cfg.variation is not None:
+        _check(check_number, cfg, "variation", 0, 1)
+        starts.append(NearNoise(normal(image_keys(cfg.seed, [0]), model.state_shape)[0], cfg.variation))
+    if cfg.init_image is not None:
+        if not 0 < cfg.strength <= 1:
+            raise UserError(f"strength must be greater than 0 and at most 1, got {cfg.strength}")
+        picture = mx.array(read_picture(cfg.init_image, model.picture_size))
+        starts.append(FromPicture(model.encode(picture[None])[0], scheduler))
+    return tuple(starts)
 
 
 def check_keys(cfg: DictConfig) -> None:

@@ -73,7 +73,7 @@ def sample(cfg: DictConfig) -> float:
     params = {**parameters(cfg), "domain": cfg.domain.name}
     with tracker.open(run_name(cfg), params=params, tags={**tags, **(git.tags if git else {})}) as run:
         mx.reset_peak_memory()
-        with progress_bar(cfg.num_steps * -(-cfg.num_samples // cfg.batch_size), "step") as bar:
+        with progress_bar(len(parts.scheduler) * -(-cfg.num_samples // cfg.batch_size), "step") as bar:
             batches = draw(parts, progress=lambda trace: bar.update())
         cost = measure(batches)
         write(folder, parts, batches, git.diff if git else "")
@@ -157,6 +157,9 @@ def converged_solution(parts: Parts) -> np.ndarray | None:
         log.warning(
             "no distance to the converged solution: this scheduler adds noise of its own, so it has another one"
         )
+        return None
+    if parts.starts:
+        log.warning("no distance to the converged solution: it is known for plain noise, without variation, init_image")
         return None
     if not parts.model.metadata.get("bounded", True):
         log.warning("no distance to the converged solution: it is known for models of pictures, not of latents")

@@ -85,6 +85,10 @@ class PictureModel(Denoiser, Protocol):
         """
         ...
 
+    def encode(self, pictures: mx.array) -> mx.array:
+        """(B, height, width, C) pictures in [-1, 1] -> (B, *state_shape) clean states."""
+        ...
+
     def decode(self, x0: mx.array) -> mx.array:
         """(B, *state_shape) clean predictions -> (B, height, width, C) float32 pictures, about [-1, 1]."""
         ...

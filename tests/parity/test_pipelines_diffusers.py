@@ -21,6 +21,7 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.diffusers import LatentPipeline, load_pipeline, pipelines, trained_noise
 from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.sampling.starts import last_timesteps, started
 
 PROMPT = "the lake in An"
 NEGATIVE = "lake, 3 an"
@@ -228,6 +229,52 @@ def test_standardised_latents_agree(tmp_path: Path) -> None:
     pipeline.save_pretrained(tmp_path)
     ours: Any = load_pipeline(str(tmp_path), negative_prompt=NEGATIVE)
     assert difference(our_pictures(ours, "dpm"), their_pictures(pipeline, "dpm")) < TOLERANCE
+
+
+def test_image_to_image_agrees(folders: dict[str, Path], theirs: dict[str, Any]) -> None:
+    ours: Any = load_pipeline(str(folders["sd1"]), negative_prompt=NEGATIVE)
+    clean, strength = normal(2, *ours.state_shape, seed=3), 0.6
+    pipeline = diffusers.StableDiffusionImg2ImgPipeline(**theirs["sd1"].components, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = their_scheduler(theirs["sd1"], "ddim")
+    with inference():
+        expected = pipeline(
+            [PROMPT] * 2,
+            image=nchw(clean),  # four channels: taken for latents
+            strength=strength,
+            negative_prompt=[NEGATIVE] * 2,
+            guidance_scale=GUIDANCE,
+            num_inference_steps=STEPS,
+            generator=torch.manual_seed(0),
+            output_type="pt",
+        ).images
+    drawn = torch.randn(2, 4, 8, 8, generator=torch.manual_seed(0))
+    scheduler = our_scheduler(ours, "ddim")
+    scheduler.set_timesteps(STEPS)
+    last_timesteps(scheduler, strength)
+    starts = [lambda noise: scheduler.add_noise(mx.array(clean), noise, float(scheduler.timesteps[0]))]
+    sampler = started(StandardSampler(scheduler), starts)
+    condition = mx.array([ours.condition("general", None, PROMPT)] * 2)
+    x0 = sampler.run(GuidedDenoiser(ours, GUIDANCE), mx.array(nhwc(drawn)), condition=condition).images
+    assert len(scheduler) == 3
+    assert difference(np.clip(np.array(ours.decode(x0)), -1, 1), nhwc(expected) * 2 - 1) < TOLERANCE
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+def test_pictures_are_encoded_as_diffusers_does(standardised: bool, tmp_path: Path) -> None:
+    pipeline = stable_diffusion_xl()
+    mean, std = np.array([0.1, -0.2, 0.3, 0.0]), np.array([0.5, 1.0, 0.8, 1.2])
+    if standardised:
+        pipeline.vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+    pipeline.save_pretrained(tmp_path)
+    ours: Any = load_pipeline(str(tmp_path))
+    x = np.clip(normal(2, 16, 16, 3), -1, 1)
+    with inference():
+        latents = nhwc(pipeline.vae.encode(nchw(x)).latent_dist.mode())
+    expected = ((latents - mean) / std if standardised else latents) * 0.13025
+    found = ours.encode(mx.array(x))
+    assert relative_error(found, expected) < 2e-5
+    assert relative_error(ours._unscaled(found), latents) < 2e-5
 
 
 def test_decoding_in_pieces_changes_nothing(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def main(argv: list[str]) -> None:
     import torch
 
     torch.manual_seed(0)
-    theirs = diffusers.UNet2DModel(**ARCHITECTURE).eval()
+    build: Any = diffusers.UNet2DModel
+    theirs = build(**ARCHITECTURE).eval()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours: Any = load_diffusers(folder)

@@ -225,6 +225,10 @@ class SimpleUNet(nn.Module):
             return ()
         return class_ids(self.domains, domain, label)[: len(self._config.num_classes)]
 
+    def encode(self, pictures: mx.array) -> mx.array:
+        """States are pictures."""
+        return pictures
+
     def decode(self, x0: mx.array) -> mx.array:
         """States are pictures."""
         return x0

@@ -72,6 +72,10 @@ class PixelPipeline:
             raise UserError(f"the model draws {next(iter(self.domains))}, not {domain}; leave domain out")
         return ()
 
+    def encode(self, pictures: mx.array) -> mx.array:
+        """States are pictures."""
+        return pictures
+
     def decode(self, x0: mx.array) -> mx.array:
         """States are pictures."""
         return x0
@@ -159,6 +163,13 @@ class LatentPipeline:
             sizes = mx.array([height, width, 0, 0, height, width], mx.float32)  # as trained on, corner, as wanted
             more = {"text_embeds": texts.pooled[rows], "time_ids": mx.broadcast_to(sizes, (len(x), 6))}
         return self._predict(x, t, texts.states[rows], more)
+
+    def encode(self, pictures: mx.array) -> mx.array:
+        """(B, H, W, 3) pictures in [-1, 1] -> (B, h, w, C) their likeliest latents."""
+        config, latents = self._vae.config, self._vae.encode(pictures.astype(mx.float32)).mode()
+        if config.latents_mean is not None and config.latents_std is not None:
+            return (latents - mx.array(config.latents_mean)) * config.scaling_factor / mx.array(config.latents_std)
+        return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
 
     def decode(self, x0: mx.array) -> mx.array:
         """(B, h, w, C) latents -> (B, H, W, 3) float32 pictures, about [-1, 1], some at a time.

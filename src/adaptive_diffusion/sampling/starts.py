@@ -1,0 +1,85 @@
+"""Where a run begins, if not at pure noise: near the noise of another picture, or at a picture with noise on it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import mlx.core as mx
+
+from ..types import Denoiser, Sampler, Scheduler, StepTrace
+
+S = TypeVar("S", bound=Sampler)
+
+
+class Start(Protocol):
+    """Makes the first states of a batch from its noise."""
+
+    def __call__(self, noise: mx.array, /) -> mx.array:
+        """(B, H, W, C) standard normal noise -> (B, H, W, C) what takes its place."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class NearNoise:
+    """Noise on the great circle from one noise to others: pictures that are variations of one.
+
+    Args:
+        base: (H, W, C) the noise of the picture that is varied.
+        amount: The part of the way to go, in [0, 1]; 0 repeats the picture, 1 draws others.
+    """
+
+    base: mx.array
+    amount: float
+
+    def __call__(self, noise: mx.array) -> mx.array:
+        """Spherical interpolation, which keeps noise standard normal (Shoemake, 1985); see `Start`."""
+        axes = tuple(range(1, noise.ndim))
+        lengths = mx.sqrt((noise**2).sum(axis=axes, keepdims=True)) * mx.sqrt((self.base**2).sum())
+        cosine = mx.clip((noise * self.base).sum(axis=axes, keepdims=True) / lengths, -1, 1)
+        angle = mx.arccos(cosine)
+        sine = mx.sin(angle)
+        mixed = (mx.sin((1 - self.amount) * angle) * self.base + mx.sin(self.amount * angle) * noise) / sine
+        return mx.where(sine > 1e-3, mixed, noise)  # the noise of the picture itself is left alone
+
+
+@dataclass(frozen=True, eq=False)
+class FromPicture:
+    """A picture with the noise of the run's first timestep (SDEdit; Meng et al., 2022).
+
+    Args:
+        clean: (H, W, C) the picture as a state of the model.
+        scheduler: With its timesteps set, see `last_timesteps`.
+    """
+
+    clean: mx.array
+    scheduler: Scheduler
+
+    def __call__(self, noise: mx.array) -> mx.array:
+        """See `Start`."""
+        clean = mx.broadcast_to(self.clean, noise.shape)
+        return self.scheduler.add_noise(clean, noise, float(self.scheduler.timesteps[0]))
+
+
+def last_timesteps(scheduler: Scheduler, strength: float) -> None:
+    """Keep the last of a scheduler's timesteps, as many as `strength` says: a share in (0, 1], but at least one."""
+    kept = max(1, int(len(scheduler) * strength))
+    if kept < len(scheduler):
+        scheduler.set_timesteps(timesteps=scheduler.timesteps[-kept:])
+
+
+def started(sampler: S, starts: Sequence[Start]) -> S:
+    """A copy of a sampler that differs in where it begins; the starts are applied one after another."""
+    if not starts:
+        return sampler
+    other: Any = copy.copy(sampler)
+
+    def iterate(model: Denoiser, x_T: mx.array, **options: Any) -> Iterator[StepTrace]:
+        for start in starts:
+            x_T = start(x_T)
+        return type(sampler).iterate(other, model, x_T, **options)
+
+    other.iterate = iterate
+    return other

@@ -1,0 +1,132 @@
+"""Runs that begin at a picture, or near the noise of another one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import configuration, tiny_checkpoint
+
+from adaptive_diffusion.baseline.schedulers import DDIMScheduler
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.parts import prepare
+from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.run import sample
+from adaptive_diffusion.sampling.previews import as_pictures
+from adaptive_diffusion.sampling.starts import FromPicture, NearNoise, last_timesteps
+
+NOISE = normal(image_keys(0, range(40)), (8, 8, 3))
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Any:
+    """Compose a job of three 8x8 pictures with the tiny class-conditional model."""
+    model = tiny_checkpoint(tmp_path)
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((80, 60)).save(tmp_path / "picture.png")
+
+    def compose(*overrides: str, folder: Path = tmp_path) -> Any:
+        small = ["num_samples=3", "num_steps=10", "tracking=none", "metrics=none", "scheduler=ddim"]
+        return configuration("sample", folder, "model=checkpoint", f"model.path={model}", *small, *overrides)
+
+    return compose
+
+
+def pictures(folder: Path) -> np.ndarray:
+    files = sorted((folder / "run" / "pictures").glob("*.png"))
+    return np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
+
+
+def evaluations(folder: Path) -> int:
+    return int(json.loads((folder / "run" / "metrics.json").read_text())["sampling/evaluations"])
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.3, 1.0])
+def test_noise_near_other_noise_is_standard_normal_and_as_far_as_told(amount: float) -> None:
+    others = np.array(NOISE).reshape(40, -1)
+    others *= np.sqrt(others.shape[1]) / np.linalg.norm(others, axis=1, keepdims=True)  # of one length
+    noise = mx.array(others.reshape(NOISE.shape))
+    varied = np.array(NearNoise(noise[0], amount)(noise)).reshape(40, -1)
+    np.testing.assert_allclose(varied[0], others[0], atol=1e-5)  # the picture itself stays
+    np.testing.assert_allclose((varied**2).mean(axis=1), 1, atol=1e-4)  # 0.58 for a linear mixture of 0.3
+    whole, part = (np.arccos(np.clip(z @ others[0] / others.shape[1], -1, 1)) for z in (others[1:], varied[1:]))
+    np.testing.assert_allclose(part, amount * whole, atol=2e-3)
+
+
+def test_a_variation_of_0_repeats_the_first_picture_and_one_of_1_draws_what_is_drawn_without(
+    configure: Any, tmp_path: Path
+) -> None:
+    found = {}
+    for name, overrides in {"plain": [], "0": ["variation=0"], "0.2": ["variation=0.2"], "1": ["variation=1"]}.items():
+        sample(configure(*overrides, folder=tmp_path / name))
+        found[name] = pictures(tmp_path / name)
+    first = found["plain"][:1]
+    assert np.abs(found["0"] - first).max() <= 1  # grey levels
+    assert np.abs(found["1"] - found["plain"]).max() <= 1
+    assert np.abs(found["0.2"][0] - first).max() <= 1
+    near, far = (np.abs(found[name][1:] - first).mean() for name in ("0.2", "1"))
+    assert 1 < near < 0.6 * far
+
+
+def test_a_picture_is_the_less_left_of_the_larger_the_strength(configure: Any, tmp_path: Path) -> None:
+    picture = f"init_image={tmp_path / 'picture.png'}"
+    original = np.asarray(Image.open(tmp_path / "picture.png").crop((10, 0, 70, 60)).resize((8, 8))).astype(int)
+    distances = []
+    for strength, steps in ((0.1, 1), (0.45, 4), (1.0, 10)):
+        folder = tmp_path / str(strength)
+        sample(configure(picture, f"strength={strength}", folder=folder))
+        assert evaluations(folder) == 3 * steps
+        distances.append(np.abs(pictures(folder) - original).mean())
+    assert distances[0] < distances[1] < distances[2]
+    assert distances[0] < 0.5 * distances[2]
+
+
+def test_the_noise_on_a_picture_is_that_of_the_first_timestep() -> None:
+    scheduler = DDIMScheduler(timestep_spacing="leading")
+    scheduler.set_timesteps(10)
+    last_timesteps(scheduler, 0.35)
+    assert scheduler.timesteps.tolist() == [200, 100, 0]
+    clean = mx.full((8, 8, 3), 0.5)
+    state = np.array(FromPicture(clean, scheduler)(NOISE))
+    alpha, sigma = (float(f(200)) for f in (scheduler.schedule.alpha, scheduler.schedule.sigma))
+    np.testing.assert_allclose(state, alpha * 0.5 + sigma * np.array(NOISE), atol=1e-5)
+
+
+def test_the_smallest_strength_takes_one_step() -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(10)
+    last_timesteps(scheduler, 0.01)
+    assert len(scheduler) == 1
+
+
+def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> None:
+    rng = np.random.default_rng(0)
+    x0 = rng.standard_normal((2, 4, 4, 4)).astype(np.float32)
+    mixing, offset = rng.standard_normal((4, 3)), np.array([0.1, -0.2, 0.3])
+    colours = x0 @ mixing + offset
+    decoded = mx.array(colours.repeat(2, axis=1).repeat(2, axis=2))
+    states = rng.standard_normal((5, 2, 4, 4, 4)).astype(np.float32)
+    found = as_pictures(states, mx.array(x0), decoded)
+    np.testing.assert_allclose(found, states @ mixing + offset, atol=1e-4)
+    assert as_pictures(states, mx.array(x0), mx.array(x0)) is states  # they are pictures
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["init_image=nowhere.png"], "init_image=nowhere.png does not exist"),
+        (["init_image={folder}/tiny.safetensors"], "cannot be read as a picture"),
+        (["init_image={folder}/picture.png", "strength=0"], "strength must be greater than 0 and at most 1, got 0"),
+        (["init_image={folder}/picture.png", "strength=1.5"], "strength must be greater than 0 and at most 1"),
+        (["variation=2"], "variation must be a number, at least 0 and at most 1"),
+        (["variation=0.5", "benchmark=default"], "a benchmark begins with plain noise"),
+    ],
+)
+def test_bad_input_gets_a_sentence(overrides: list[str], sentence: str, configure: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        prepare(configure(*(override.format(folder=tmp_path) for override in overrides)))
