@@ -79,11 +79,20 @@ def test_quality_is_one_half_at_the_stated_error_and_inverts():
         error_of(0.0)
 
 
-def test_the_weights_decide_the_estimate():
+def checkerboard(contrast: float) -> np.ndarray:
+    """(1, 8, 8, 3) pictures whose standard deviation is given, but for the hundredth that keeps it from 0."""
+    signs = np.indices((8, 8)).sum(axis=0) % 2 * 2 - 1
+    return np.repeat(signs[None, ..., None] * (contrast - 0.01), 3, axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("contrast", "error"), [(0.4, 0.06), (0.05, 0.12)])
+def test_the_weights_decide_the_estimate_and_an_error_shows_more_in_a_flat_picture(contrast, error):
+    """RMSE 2 x change, times (0.4 / contrast)^(1/3)."""
     estimator = QualityEstimator(calibration(constant=np.log(2.0), change=1.0))
-    estimator.observe(0.8, PICTURES)
-    seen = estimator.observe(0.4, PICTURES + 0.03)
-    np.testing.assert_allclose(estimator.quality(seen), 1 / (1 + 0.06 / HALF), rtol=1e-3)
+    picture = mx.array(checkerboard(contrast))
+    estimator.observe(0.8, picture)
+    seen = estimator.observe(0.4, picture + 0.03)
+    np.testing.assert_allclose(estimator.quality(seen), 1 / (1 + error / HALF), rtol=1e-3)
 
 
 def test_the_first_step_and_a_new_run_know_nothing():

@@ -23,8 +23,8 @@ class QualityGuidedSampler(EstimatingSampler):
 
     Args:
         scheduler: Grid and solver, with its timesteps set.
-        quality_threshold: Estimated quality that is good enough, in [0, 1]; 1 / (1 + RMSE / 0.12), the RMSE being that
-            to the converged solution.
+        quality_threshold: Estimated quality that is good enough, in [0, 1]; see `QualityEstimator`. The default
+            stands for an RMSE of 0.08 to the converged solution, at ordinary contrast.
         early_stopping: False: quality is estimated, but every picture takes every step.
         patience: Steps in a row that quality must hold, >= 1.
         min_steps: Evaluations that every picture gets, as far as the schedule has them, >= 1.

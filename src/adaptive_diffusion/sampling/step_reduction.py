@@ -29,7 +29,7 @@ class StepReductionSampler(EstimatingSampler):
 
     Args:
         scheduler: Its timesteps set; its own grid.
-        quality_target: Quality that a picture is to have, in (0, 1]; 1 / (1 + RMSE / 0.12).
+        quality_target: Quality that a picture is to have, in (0, 1]: 1 / (1 + RMSE / 0.12), at ordinary contrast.
         domain: What is drawn, for the part that complexity plays; None: it plays none.
         calibration: See `QualityEstimator`.
 

@@ -1,0 +1,186 @@
+"""`python -m adaptive_diffusion.bench quality`: how well quality is estimated, and what stopping by it saves."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from ..converged import converged_pictures, identity_of, paired_rmse
+from ..metrics.encoder import load_builtin_encoder
+from ..models.checkpoint import load_builtin_model
+from ..models.guidance import GuidedDenoiser
+from ..rng import image_keys, normal
+from ..sampling.batches import conditions, draw_batches
+from ..sampling.quality import (
+    FEATURES,
+    QualityEstimator,
+    fit_still,
+    fit_weights,
+    predict_error,
+    save_calibration,
+    still_features,
+)
+from ..sampling.quality_guided import QualityGuidedSampler
+from ..sampling.standard import StandardSampler
+from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.calibrated import find_schedule
+from ..types import Denoiser
+
+FIT_SEED, TEST_SEED = 5000, 6000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in which every picture took every step; its steps but the first, which has nothing to compare with.
+
+    Attributes:
+        features: (n - 1, N, F) what the estimator saw.
+        still: (n - 1, N, 2) what it sees of a picture without a history.
+        errors: (n - 1, N) RMSE of the clean predictions to the converged solution.
+    """
+
+    features: np.ndarray
+    still: np.ndarray
+    errors: np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """A domain, some noises and where they lead."""
+
+    domain: str
+    denoiser: Denoiser
+    scheduler: AdaptiveScheduler
+    x_T: mx.array
+    condition: tuple[int, ...]
+    converged: np.ndarray
+
+
+def main(argv: list[str]) -> None:
+    """Report for each domain and number of steps: rank correlations, evaluations, loss and time of early stopping."""
+    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench quality", description=__doc__)
+    parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
+    parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
+    parser.add_argument("--pictures", type=int, default=16, help="pictures per domain; as many more for --write")
+    parser.add_argument("--patience", type=int, default=5, help="of the early stopping")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures per evaluation")
+    parser.add_argument("--cache", type=Path, default=Path("outputs/converged"), help="folder of converged solutions")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="fit the estimator anew, on other noises, into FILE")
+    options = parser.parse_args(argv)
+
+    case = partial(_case, pictures=options.pictures, batch_size=options.batch_size, cache=options.cache)
+    estimator = QualityEstimator()
+    if options.write is not None:
+        runs = [_observe(case(d, FIT_SEED), n, options.batch_size) for d in options.domains for n in options.steps]
+        calibration = replace(
+            estimator.calibration,
+            model=load_builtin_model().identity,
+            weights=fit_weights([step for run in runs for step in zip(run.features, run.errors, strict=True)]),
+            still=fit_still(
+                np.concatenate([run.still.reshape(-1, 2) for run in runs]),
+                np.concatenate([run.errors.ravel() for run in runs]),
+            ),
+            measured={"domains": options.domains, "steps": options.steps, "pictures": options.pictures},
+        )
+        save_calibration(options.write, calibration)
+        estimator = QualityEstimator(calibration)
+    for domain in options.domains:
+        test = case(domain, TEST_SEED)
+        for n in options.steps:
+            _report_estimates(domain, n, _observe(test, n, options.batch_size), estimator)
+            _report_stopping(test, n, options.batch_size, options.patience, options.write)
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation of two (N,) arrays without ties."""
+    first, second = (np.argsort(np.argsort(x)) for x in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path) -> Case:
+    model = load_builtin_model()
+    guidance = float(model.metadata["guidance_scale"])
+    denoiser, condition = GuidedDenoiser(model, guidance), model.condition(domain, None, "")
+    scheduler = AdaptiveScheduler(
+        calibration=find_schedule(None, model.identity, domain, guidance),
+        prediction_type=model.metadata["prediction_type"],
+        **model.metadata["noise_schedule"],
+    )
+    x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
+    converged = converged_pictures(
+        denoiser,
+        scheduler,
+        x_T,
+        conditions(condition, pictures),
+        batch_size=batch_size,
+        cache=cache,
+        identity=identity_of(model, guidance),
+    )
+    return Case(domain, denoiser, scheduler, x_T, condition, converged.images)
+
+
+def _observe(case: Case, n: int, batch_size: int) -> Run:
+    """Let an estimator watch a run of n steps."""
+    schedule, parts = case.scheduler.schedule, []
+    for start in range(0, len(case.x_T), batch_size):
+        some = slice(start, start + batch_size)
+        case.scheduler.set_timesteps(n)
+        estimator, rows = QualityEstimator(), []
+        condition = conditions(case.condition, len(case.x_T[some]))
+        for trace in StandardSampler(case.scheduler).iterate(case.denoiser, case.x_T[some], condition=condition):
+            level = float(np.exp(-schedule.log_snr(trace.timestep)))
+            seen = estimator.observe(level, trace.x0, last=trace.index + 1 == n)
+            if seen.features is not None:
+                errors = paired_rmse(np.array(trace.x0), case.converged[some])
+                rows.append((np.array(seen.features), np.array(still_features(trace.x0)), errors))
+        parts.append([np.stack(column) for column in zip(*rows, strict=True)])
+    return Run(*(np.concatenate(column, axis=1) for column in zip(*parts, strict=True)))
+
+
+def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator) -> None:
+    estimates = predict_error(estimator.calibration.weights, FEATURES, run.features)
+    steps = [rank_correlation(estimate, error) for estimate, error in zip(estimates, run.errors, strict=True)]
+    late = steps[n // 2 - 1 :]
+    off = float(np.sqrt(np.mean(np.log(estimates / run.errors) ** 2)))
+    every = rank_correlation(estimates.ravel(), run.errors.ravel())
+    print(f"{domain}, {n} steps: estimates are off by {off:.0%}; rank correlation with the true error {every:.2f} over")
+    print(f"  all steps, {np.mean(late):.2f} among the pictures of a step of the second half: ", end="")
+    print(" ".join(f"{value:.2f}" for value in late), flush=True)
+
+
+def _report_stopping(case: Case, n: int, batch_size: int, patience: int, calibration: Path | None) -> None:
+    encoder = load_builtin_encoder()
+    samplers: list[StandardSampler] = [
+        StandardSampler(case.scheduler),
+        QualityGuidedSampler(
+            case.scheduler, patience=patience, calibration=None if calibration is None else str(calibration)
+        ),
+    ]
+    distances, evaluations, seconds = [], [], []
+    for sampler in samplers:
+        results = list(
+            draw_batches(
+                sampler,
+                case.denoiser,
+                lambda: case.scheduler.set_timesteps(n),
+                case.x_T.shape[1:],
+                seed=TEST_SEED,
+                count=len(case.x_T),
+                batch_size=batch_size,
+                condition=case.condition,
+            )
+        )
+        images = np.concatenate([np.array(result.images) for result in results])
+        distances.append(encoder.perceptual_distances(images, case.converged).mean())
+        evaluations.append(sum(result.total_evaluations for result in results))
+        seconds.append(sum(result.seconds for result in results))
+    unrelated = encoder.perceptual_distances(case.converged, np.roll(case.converged, 1, axis=0)).mean()
+    print(f"  stopping with patience {patience}: {evaluations[1] / evaluations[0]:.0%} of the evaluations", end="")
+    print(f" in {seconds[1] / seconds[0]:.0%} of the time; perceptual distance to the converged solution", end="")
+    print(f" {distances[0]:.4f} -> {distances[1]:.4f}, {unrelated:.2f} between unrelated pictures:", end="")
+    print(f" loss {(distances[1] - distances[0]) / unrelated:.2%} of that", flush=True)
