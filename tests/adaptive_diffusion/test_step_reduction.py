@@ -109,15 +109,31 @@ def test_a_calibration_of_the_scheduler_brings_its_own_curve():
     assert draw(made)[0].evaluations.tolist() == [8] * 4
 
 
-def test_the_report_holds_what_was_reached_against_the_target():
-    made = sampler(quality_at(0.1))
+def test_the_report_holds_the_quality_that_the_curve_expects_against_the_target():
+    made = sampler(quality_at(0.06), detail=3.0)
     assert made.report() == {}
-    *_, last = made.iterate(Model(), X_T, condition=SMOOTH)
-    report = made.report()
-    assert report["sampling/quality_target"] == quality_at(0.1)
-    assert report["sampling/estimated_quality"] == pytest.approx(last.quality.mean())
-    assert report["sampling/share_at_target"] == (last.quality >= quality_at(0.1)).mean()
-    assert len(made.get_quality_history()) == 6
+    traces = list(made.iterate(Model(), X_T, condition=SMOOTH))
+    steps = np.sum([trace.active for trace in traces], axis=0)
+    factors = (complexities(traces[0].x0) / 0.75) ** 3
+    expected = [1 / (1 + CURVE[n] * factor / 0.12) for n, factor in zip(steps, factors, strict=True)]
+    np.testing.assert_allclose(traces[-1].quality, expected)
+    assert made.report() == {
+        "sampling/quality_target": quality_at(0.06),
+        "sampling/estimated_quality": pytest.approx(np.mean(expected)),
+        "sampling/share_at_target": 1.0,
+    }
+    assert len(made.get_quality_history()) == len(traces) == 17
+
+
+def test_steps_between_those_of_the_curve_and_a_target_out_of_reach():
+    """From 8 to 12 steps the error falls as a power: at sqrt(96) steps it is the geometric mean."""
+    made = sampler(quality_at(0.001), steps=10)
+    assert made.expected_error(8) == pytest.approx(0.05)
+    between = np.log(10 / 8) / np.log(12 / 8)
+    assert made.expected_error(10) == pytest.approx(0.05 ** (1 - between) * 0.02**between)
+    draw(made)
+    assert made.report()["sampling/share_at_target"] == 0.0
+    assert made.report()["sampling/estimated_quality"] == pytest.approx(1 / (1 + made.expected_error(10) / 0.12))
 
 
 def test_what_has_no_curve_is_refused():

@@ -91,6 +91,9 @@ class QualityEstimator:
 
         P = D + (D - D_prev) s^2 / (s_prev^2 - s^2)
 
+    After the last step what is left is the solver's own error, which the regression does not see: it is pessimistic
+    where few steps were calibrated.
+
     The regression was measured on the model that ships with the project. For another model it says which of two
     pictures is further on, but its scale is that of the shipped one until it is calibrated.
 

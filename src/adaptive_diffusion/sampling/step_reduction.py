@@ -13,7 +13,7 @@ from ..rng import step_keys
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..types import Denoiser, Scheduler, SchedulerOutput, StepTrace
 from .estimating import EstimatingSampler, replaced
-from .quality import error_of
+from .quality import error_of, quality_of
 
 
 class StepReductionSampler(EstimatingSampler):
@@ -22,7 +22,8 @@ class StepReductionSampler(EstimatingSampler):
     The curve tells the RMSE to the converged solution that n steps leave on average: that of the scheduler's
     calibration, from the noises held out from it, or the shipped one of the plain power grid. For a domain where the
     complexity c of the first clean prediction was seen to matter, it is multiplied by (c / mean)^exponent. A picture
-    gets the fewest steps for which that is no more than the target allows.
+    gets the fewest steps for which that is no more than the target allows. What it ends with is reported beside the
+    target: on the way by the `QualityEstimator`, at the end by the curve, which knows the solver.
 
     All grids begin at the same timestep, so that the first evaluation is one for all; then pictures with the same
     number of steps go on together. Picture i does not depend on its batch.
@@ -68,7 +69,8 @@ class StepReductionSampler(EstimatingSampler):
         first, x_t = float(scheduler.timesteps[0]), x_T * scheduler.init_noise_sigma
         prediction = model(scheduler.scale_model_input(x_t, first), mx.full((count,), first), condition)
         pictures, quality, index = scheduler.predict_x0(prediction, first, x_t), np.zeros(count), 0
-        steps = self.choose_steps(pictures, most)
+        detail = self._detail(pictures)
+        steps = self._choose(detail, most)
         yield self._trace(index, first, pictures, np.arange(count), quality)
         for n in np.unique(steps):
             rows = np.flatnonzero(steps == n)
@@ -87,27 +89,18 @@ class StepReductionSampler(EstimatingSampler):
                 seen = self.estimator.observe(level, step.pred_original_sample, last=i + 1 == n)
                 if i > 0:
                     quality[rows] = self.estimator.quality(seen)
+                    if i + 1 == n:
+                        quality[rows] = quality_of(self.expected_error(int(n)) * detail[rows])
                     pictures, index = replaced(pictures, rows, step.pred_original_sample), index + 1
                     yield self._trace(index, float(t), pictures, rows, quality)
         scheduler.set_timesteps(most)
         self._final.append(quality)
 
-    def choose_steps(self, x0: mx.array, most: int) -> np.ndarray:
-        """The number of steps of each picture.
-
-        Args:
-            x0: (B, H, W, C) first clean predictions.
-            most: Steps that no picture gets more than, >= 2.
-
-        Returns:
-            (B,) int64.
-        """
-        assert isinstance(self.scheduler, AdaptiveScheduler)
-        curve = {n: error for n, error in self.curve().items() if 2 <= n <= most}
-        enough, detail = np.full(len(x0), most), self._detail(x0)
-        for n in sorted(curve, reverse=True):
-            enough = np.where(curve[n] * detail <= error_of(self.quality_target), n, enough)
-        return enough
+    def expected_error(self, steps: int) -> float:
+        """RMSE that a number of steps leaves on average: the curve, between its points by powers of the steps."""
+        points = sorted(self.curve().items())
+        known, errors = (np.log(column) for column in zip(*points, strict=True))
+        return float(np.exp(np.interp(np.log(steps), known, errors)))
 
     def curve(self) -> dict[int, float]:
         """Number of steps -> mean RMSE to the converged solution, of the steps that the scheduler takes."""
@@ -117,7 +110,7 @@ class StepReductionSampler(EstimatingSampler):
         return {n: steps.scores[steps.rule].mean for n, steps in calibration.steps.items()}
 
     def report(self) -> dict[str, float]:
-        """Of all pictures since `reset_history`: the target, the mean estimated quality, the share that reached it."""
+        """Of all pictures since `reset_history`: the target, the mean expected quality, the share that is to reach it."""
         if not self._final:
             return {}
         reached = float((np.concatenate(self._final) >= self.quality_target).mean())
@@ -126,6 +119,14 @@ class StepReductionSampler(EstimatingSampler):
             "sampling/quality_target": self.quality_target,
             "sampling/share_at_target": reached,
         }
+
+    def _choose(self, detail: np.ndarray, most: int) -> np.ndarray:
+        """(B,) factors of the curve -> (B,) numbers of steps, in [2, most]."""
+        known = [n for n in self.curve() if 2 <= n <= most]
+        enough = np.full(len(detail), most)
+        for n in sorted(known, reverse=True):
+            enough = np.where(self.expected_error(n) * detail <= error_of(self.quality_target), n, enough)
+        return enough
 
     def _detail(self, x0: mx.array) -> np.ndarray:
         """(B,) factors of the curve."""
