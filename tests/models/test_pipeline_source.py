@@ -150,6 +150,15 @@ def test_offline_without_a_cache_gets_a_sentence(hub: Hub) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_broken_network_gets_a_sentence(hub: Hub) -> None:
+    class ConnectError(Exception):
+        """Of an HTTP library: no OSError."""
+
+    hub.fails = ConnectError("Name or service not known")
+    with pytest.raises(UserError, match=r"could not be had from the Hugging Face hub \(Name or service not known\)"):
+        pipeline_folder(REPOSITORY)
+
+
 def test_a_full_disk_gets_a_sentence(hub: Hub) -> None:
     hub.fails = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(MachineError, match=r"the disk is full.*HF_HOME"):

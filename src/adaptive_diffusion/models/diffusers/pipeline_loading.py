@@ -37,7 +37,8 @@ def load_pipeline(
         path: Its folder, or a hub id "owner/name".
         revision: Branch, tag or commit on the hub; None: what is in the cache, else the newest.
         precision: `float32`, `float16`, `bfloat16`, `8bit`, `4bit` (of the linear layers, the rest float16) or
-            `low_memory` (8 bit, the text encoders 4). None: float16 for Stable Diffusion on a GPU, else float32.
+            `low_memory` (8 bit, the text encoders 4). None: float16 for Stable Diffusion on a GPU, else float32. All
+            but float32 are for GPUs; quantised layers are many times slower than float32 on a CPU.
         height: Of the pictures, pixels; None: as the model was trained.
         width: The same.
         negative_prompt: What guidance leads away from, for Stable Diffusion.

@@ -78,7 +78,7 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks:
         folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the hub hands on those of its HTTP library, whichever that is
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(
                 f"the disk is full: {repository} could not be fetched as a whole; free some space, or set HF_HOME to a "
