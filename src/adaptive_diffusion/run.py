@@ -233,6 +233,9 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
         "saved": str(folder / "pictures.png"),
     }
+    if (estimated := m.get("sampling/estimated_quality")) is not None:
+        target = m.get("sampling/quality_target")
+        rows["estimated"] = f"quality {estimated:.3f}" + ("" if target is None else f", target {target:g}")
     if quality:
         rows["quality"] = f"\n{'':<11}".join(map(str, quality))
     if not in_sweep() and (command := parts.tracker.how_to_look()):

@@ -110,7 +110,7 @@ class StepReductionSampler(EstimatingSampler):
         return {n: steps.scores[steps.rule].mean for n, steps in calibration.steps.items()}
 
     def report(self) -> dict[str, float]:
-        """Of all pictures since `reset_history`: the target, the mean expected quality, the share that is to reach it."""
+        """Target, mean expected quality, and the share to reach the target, of all pictures since `reset_history`."""
         if not self._final:
             return {}
         reached = float((np.concatenate(self._final) >= self.quality_target).mean())
