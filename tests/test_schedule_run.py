@@ -5,12 +5,24 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import configuration, tiny_checkpoint
 
+from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
+from adaptive_diffusion.build.__main__ import stale_schedules
+from adaptive_diffusion.converged import paired_rmse
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.models.guidance import GuidedDenoiser
+from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.run import sample, train
-from adaptive_diffusion.schedulers.calibrated import load_schedules
+from adaptive_diffusion.sampling.batches import conditions
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.calibrate import CLASSICAL
+from adaptive_diffusion.schedulers.calibrated import SHIPPED, find_schedule, load_schedules
+from adaptive_diffusion.schedulers.teacher import CleanPredictor, record
 
 SMALL = (
     *("task.steps=[2,3]", "task.learned_steps=[3]", "task.noises=4", "task.held_out=3", "task.learned_noises=2"),
@@ -84,3 +96,32 @@ def test_what_cannot_work_is_refused_before_anything_is_written(model, tmp_path,
     with pytest.raises(UserError, match=sentence):
         calibrate(model, tmp_path, *overrides)
     assert not (tmp_path / "s.json").exists()
+
+
+def test_what_ships_fits_the_shipped_model_in_all_its_domains():
+    assert stale_schedules() is None
+    for schedule in load_schedules(SHIPPED):
+        assert {5, 6, 8, 10, 12, 15, 20} <= set(schedule.steps)
+        for steps in schedule.steps.values():
+            best = min(steps.scores[name].mean for name in CLASSICAL)
+            assert steps.scores[steps.rule].mean <= best
+
+
+def test_five_calibrated_steps_of_the_shipped_model_err_half_as_much_as_the_best_classical_ones():
+    model = load_builtin_model()
+    count, solvers = 8, {}
+    settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
+    calibration = find_schedule(None, model.identity, "landscapes", 1.5)
+    solvers["adaptive"] = AdaptiveScheduler(num_inference_steps=5, calibration=calibration, **settings)
+    for name, grid in CLASSICAL.items():
+        solvers[name] = DPMSolverScheduler(clip_sample=True, **settings)
+        solvers[name].set_timesteps(timesteps=grid(solvers[name].schedule, 5))
+    denoiser = GuidedDenoiser(model, 1.5)
+    condition = conditions(model.condition("landscapes", None, ""), count)
+    noise = normal(image_keys(123, range(count)), model.state_shape)
+    teacher = record(CleanPredictor(denoiser, solvers["adaptive"], condition), solvers["adaptive"], noise)
+    errors = {}
+    for name, solver in solvers.items():
+        pictures = np.array(StandardSampler(solver).run(denoiser, noise, condition=condition).images)
+        errors[name] = paired_rmse(pictures, teacher.pictures).mean()
+    assert errors["adaptive"] < 0.5 * min(errors[name] for name in CLASSICAL)
