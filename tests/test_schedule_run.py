@@ -72,8 +72,10 @@ def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path):
         draw(model, tmp_path, "scheduler=ddim", "grid=calibrated")
     with pytest.raises(UserError, match="has no schedule for domain=abstract; calibrate"):
         draw(model, tmp_path, path, "domain=abstract", "num_steps=3")
-    with pytest.raises(UserError, match="guidance_scale=3, only for"):
-        draw(model, tmp_path, path, "guidance_scale=3", "num_steps=3")
+    nearest = load_schedules(tmp_path / "s.json")[2]
+    assert draw(model, tmp_path, path, "guidance_scale=3", "num_steps=3") == pytest.approx(
+        nearest.steps[3].timesteps, abs=1e-3
+    )
 
 
 def test_a_schedule_that_is_calibrated_again_takes_the_place_of_the_old_one(model, tmp_path):
