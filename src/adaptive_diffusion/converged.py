@@ -34,7 +34,7 @@ class Converged:
     """The deterministic solution from some noises, and how far it is from converged.
 
     Attributes:
-        images: (N, H, W, C) float32 in [-1, 1].
+        images: (N, H, W, C) float32 in [-1, 1], or latents.
         finer: (M, H, W, C) the first M <= N of them with twice the steps: any distance between the two tells what the
             number of steps still contributes to that distance.
         steps: Steps of `images`.
@@ -62,6 +62,7 @@ def converged_pictures(
     x_T: mx.array,
     condition: mx.array | None = None,
     *,
+    bounded: bool = True,
     tolerance: float = TOLERANCE,
     most_steps: int = 1024,
     batch_size: int = 16,
@@ -75,14 +76,14 @@ def converged_pictures(
     (2M, 3M) or UniPC on the quadratic, cubic, log-SNR or Karras grid (RMSE 0.0015; 2M on the quadratic grid 0.005). The
     first pictures are solved with twice the steps as well. Where that changes them too much, all get these steps.
 
-    The ODE is followed to timestep 0, the last that the model knows; the picture is the clean prediction there. Clean
-    predictions are clipped to [-1, 1], as those of pictures are.
+    The ODE is followed to timestep 0, the last that the model knows; the picture is the clean prediction there.
 
     Args:
         denoiser: The network with its guidance.
         scheduler: Any scheduler fitted to the model; its noise schedule and prediction type are used, nothing else.
         x_T: (N, H, W, C) standard normal noise, e.g. `normal(image_keys(seed, range(N)), shape)`.
         condition: (N, ...) what each picture is conditioned on, or None.
+        bounded: Clip clean predictions to [-1, 1], as suits pictures; False for latents.
         tolerance: Largest mean RMSE, in [-1, 1] units, between solutions with N and 2 N steps at which N are enough.
         most_steps: Where to stop doubling anyway, at most T; `Converged.change` then exceeds the tolerance.
         batch_size: Pictures per evaluation.
@@ -98,9 +99,10 @@ def converged_pictures(
     if cache is not None and not identity:
         raise ValueError("a cache of converged pictures needs an identity: the model's hash and the guidance")
     settings = {key: scheduler.config[key] for key in _OF_THE_MODEL if key in scheduler.config}
-    solver = IPNDMScheduler(clip_sample=True, **settings)
+    solver = IPNDMScheduler(clip_sample=bounded, **settings)
+    decided_by = settings if bounded else {**settings, "bounded": False}
     most = min(most_steps, solver.num_train_timesteps)
-    path = None if cache is None else cache / f"{_key(identity, settings, x_T, condition)}.npz"
+    path = None if cache is None else cache / f"{_key(identity, decided_by, x_T, condition)}.npz"
 
     def solve(steps: int, some: slice) -> np.ndarray:
         parts, noises = [], x_T[some]

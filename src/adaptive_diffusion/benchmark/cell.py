@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import mlx.core as mx
 import numpy as np
 
 from ..baseline.noise_schedule import NoiseSchedule
@@ -233,23 +234,30 @@ def _draw(
             progress=progress,
         )
     )
-    images = np.clip(np.concatenate([np.array(bench.model.decode(b.images)) for b in batches]), -1, 1)
+    images = np.concatenate([_pictures(bench, b.images) for b in batches])
     evaluations = sum(b.total_evaluations for b in batches) / bench.pictures
     return images, evaluations, sum(b.seconds for b in batches) / bench.pictures
 
 
 def _converged(cell: Cell, bench: Bench, denoiser: GuidedDenoiser, seed: int) -> Converged:
     x_T = normal(image_keys(seed, range(bench.pictures)), bench.shape)
-    return converged_pictures(
+    found = converged_pictures(
         denoiser,
         cell.sampler.scheduler,
         x_T,
         conditions(cell.condition, bench.pictures),
+        bounded=bench.model.metadata.get("bounded", True),
         tolerance=bench.tolerance,
         batch_size=bench.batch_size,
         cache=bench.cache,
         identity=bench.identity,
     )
+    return Converged(_pictures(bench, found.images), _pictures(bench, found.finer), found.steps)
+
+
+def _pictures(bench: Bench, states: mx.array | np.ndarray) -> np.ndarray:
+    """(N, H, W, C) in [-1, 1] of clean states."""
+    return np.clip(np.array(bench.model.decode(mx.array(states))), -1, 1)
 
 
 def _statistics(bench: Bench, features: np.ndarray) -> FeatureStatistics:
