@@ -161,21 +161,19 @@ def converged_solution(parts: Parts) -> np.ndarray | None:
     if parts.starts:
         log.warning("no distance to the converged solution: it is known for plain noise, without variation, init_image")
         return None
-    if not parts.model.metadata.get("bounded", True):
-        log.warning("no distance to the converged solution: it is known for models of pictures, not of latents")
-        return None
     solution = converged_pictures(
         parts.denoiser,
         parts.scheduler,
         normal(image_keys(cfg.seed, range(cfg.num_samples)), parts.model.state_shape),
         parts.conditions(cfg.num_samples),
+        bounded=parts.model.metadata.get("bounded", True),
         batch_size=cfg.batch_size,
         cache=Path(cfg.paths.outputs) / "converged",
         identity=identity_of(parts.model, cfg.guidance_scale),
     )
     if solution.change > TOLERANCE:
         log.warning("doubling the steps of the converged solution still changes it by %.4f RMSE", solution.change)
-    return solution.images
+    return np.clip(np.array(parts.model.decode(mx.array(solution.images))), -1, 1)
 
 
 def chosen(parts: Parts) -> dict[str, float]:
