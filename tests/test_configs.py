@@ -20,20 +20,19 @@ from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
 from adaptive_diffusion.parts import build, check_keys, fitted, prepare
 
-GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "metrics", "benchmark", "tracking", "task"]
-ADDED = ["reward", "agent"]  # groups that no root configuration names yet
-GROUPS += ADDED
+TRAINING = ["task", "reward", "agent"]
+GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "metrics", "benchmark", "tracking", *TRAINING]
 OPTIONS = [(g, file.stem) for g in GROUPS for file in sorted((CONF / g).glob("*.yaml"))]
 EXPLAINED = [p for p in sorted(CONF.rglob("*.yaml")) if p.parent.name not in ("hydra", "help", "experiment", "debug")]
-SCHEDULERS = [option for group, option in OPTIONS if group == "scheduler"]
+SCHEDULERS = [option for group, option in OPTIONS if group == "scheduler" and option != "tuned"]  # that one is tuned
 
 
 def root_of(group: str) -> str:
-    return "train" if group in ("task", *ADDED) else "sample"
+    return "train" if group in TRAINING else "sample"
 
 
 def node(group: str, option: str, folder: Path):
-    return configuration(root_of(group), folder, f"{'+' * (group in ADDED)}{group}={option}")[group]
+    return configuration(root_of(group), folder, f"{group}={option}")[group]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

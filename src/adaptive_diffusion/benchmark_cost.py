@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from .converged import CHECKED, FIRST_STEPS
-from .parts import build
+from .parts import STEPS, build
 
 
 def cost(config: DictConfig) -> str:
@@ -23,7 +23,7 @@ def cost(config: DictConfig) -> str:
         return (
             "No estimate of the cost: the sweep's values are not spelt out. Stop at any time: what is finished is kept."
         )
-    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps])]
+    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or STEPS])]
     others = math.prod(len(values) for values in axes.values())
     pictures = config.num_samples * config.benchmark.seed_blocks
     evaluations = others * sum(steps) * pictures

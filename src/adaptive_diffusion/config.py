@@ -38,7 +38,7 @@ class Sample:
     tracking: Any = MISSING
     paths: Paths = MISSING
     num_samples: int = MISSING
-    num_steps: int = MISSING
+    num_steps: int | None = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
     prompt: str | None = MISSING
@@ -60,6 +60,7 @@ class Train:
     task: Any = MISSING
     agent: Any = None
     reward: Any = None
+    domain: Any = None
     tracking: Any = MISSING
     paths: Paths = MISSING
     output: str | None = MISSING
@@ -186,11 +187,24 @@ class Scheduler(Part):
 class Adaptive(Scheduler):
     """`scheduler=adaptive`"""
 
-    num_inference_steps: int = MISSING
+    num_inference_steps: int | None = MISSING
     adaptive_threshold: float = MISSING
     progress_power: float = MISSING
     min_step_ratio: float = MISSING
     max_step_ratio: float = MISSING
+    calibration: Any = MISSING
+
+
+@dataclass
+class Tuned(Scheduler):
+    """`scheduler=tuned`"""
+
+    path: str | None = MISSING
+    trained: str = MISSING
+    model: str | None = MISSING
+    domain: str = MISSING
+    guidance_scale: float | None = MISSING
+    num_inference_steps: int | None = MISSING
     calibration: Any = MISSING
 
 
@@ -434,6 +448,24 @@ class TaskSchedule(Part):
     seed: int = MISSING
 
 
+@dataclass
+class TaskAgent(Part):
+    """`task=agent`"""
+
+    model: Any = MISSING
+    guidance_scale: float | None = MISSING
+    timesteps: int = MISSING
+    episodes: int = MISSING
+    min_steps: int = MISSING
+    num_steps: int = MISSING
+    max_steps: int = MISSING
+    pictures: int = MISSING
+    batches: int = MISSING
+    verification_batches: int = MISSING
+    noise_seed: int = MISSING
+    start_from: str | None = MISSING
+
+
 SCHEMAS: dict[str, type] = {
     "sample": Sample,
     "train": Train,
@@ -455,6 +487,7 @@ SCHEMAS: dict[str, type] = {
     "tracking/mlflow": Mlflow,
     "tracking/none": Part,
     "scheduler/adaptive": Adaptive,
+    "scheduler/tuned": Tuned,
     "scheduler/ddpm": DDPM,
     "scheduler/ddim": DDIM,
     "scheduler/dpm_solver": DPMSolver,
@@ -474,6 +507,7 @@ SCHEMAS: dict[str, type] = {
     "task/model": TaskModel,
     "task/encoder": TaskEncoder,
     "task/schedule": TaskSchedule,
+    "task/agent": TaskAgent,
     "reward/quality": QualityReward,
     "reward/speed": SpeedReward,
     "reward/hybrid": HybridReward,

@@ -30,6 +30,7 @@ from .tracking import Tracker
 from .types import PictureModel, Scheduler
 
 LARGEST_PICTURE = 4096
+STEPS = 10  # where neither the user nor a tuned scheduler says how many
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,11 @@ def prepare(cfg: DictConfig) -> Parts:
     condition = model.condition(cfg.domain.name, cfg.label, caption)
     cfg = fitted(cfg, model)
     _check(check_number, cfg, "guidance_scale", 0)
-    _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
+    if cfg.num_steps is not None:
+        _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
     scheduler: Scheduler = build(cfg, "scheduler")
+    if cfg.num_steps is None:
+        cfg.num_steps = len(scheduler)  # as it was tuned
     grid: Grid | None = build(cfg, "grid")
     starts = _starts(cfg, model, scheduler)
     sampler = started(build(cfg, "sampler", scheduler=scheduler), starts)
@@ -201,9 +205,11 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
             "the model file does not say what the model predicts; give scheduler.prediction_type=epsilon, "
             "v_prediction or sample"
         )
-    for calibrated in (cfg.scheduler.get("calibration"), cfg.grid):
-        if OmegaConf.is_dict(calibrated) and calibrated.get("model", "") is None:
-            calibrated.model = model.identity
+    for of_a_model in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid):
+        if OmegaConf.is_dict(of_a_model) and of_a_model.get("model", "") is None:
+            of_a_model.model = model.identity
+    if cfg.num_steps is None and "trained" not in cfg.scheduler:  # what was tuned has a number of its own
+        cfg.num_steps = STEPS
     for key, value in known.get("suits", {}).items():
         if cfg.scheduler.get(key, value) is None:
             cfg.scheduler[key] = value

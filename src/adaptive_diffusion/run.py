@@ -41,6 +41,7 @@ TRAINING_STORIES = {
     "TrainingConfig": ("training_run", "train_model"),
     "EncoderTraining": ("encoder_run", "train_encoder"),
     "ScheduleTask": ("schedule_run", "calibrate_schedules"),
+    "AgentTask": ("agent_run", "tune"),
 }
 
 
@@ -94,6 +95,9 @@ def train(cfg: DictConfig) -> float:
         raise UserError(
             f"task builds {kind or 'nothing'}, which train.py does not know; see conf/task for what it does"
         )
+    for group in ("agent", "reward", "domain"):
+        if kind != "AgentTask" and cfg[group] is not None:
+            raise UserError(f"{group} belongs to train.py agent=..., and this is another task; leave one of them out")
     module, story = TRAINING_STORIES[kind]
     return getattr(importlib.import_module(f".{module}", __package__), story)(cfg)
 

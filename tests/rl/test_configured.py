@@ -18,7 +18,7 @@ REWARDS = {"quality": QualityReward, "speed": SpeedReward, "hybrid": HybridRewar
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent(name, tmp_path):
-    cfg, env = configuration("train", tmp_path, f"+agent={name}"), DiffusionHyperparameterEnv(gaussian())
+    cfg, env = configuration("train", tmp_path, f"agent={name}"), DiffusionHyperparameterEnv(gaussian())
     agent = build(cfg, "agent", env=env)
     assert type(agent) is AGENTS[name]
     assert agent.env is env
@@ -29,4 +29,4 @@ def test_an_agent(name, tmp_path):
 
 @pytest.mark.parametrize("name", REWARDS)
 def test_a_reward(name, tmp_path):
-    assert build(configuration("train", tmp_path, f"+reward={name}"), "reward") == REWARDS[name]()
+    assert build(configuration("train", tmp_path, f"reward={name}"), "reward") == REWARDS[name]()

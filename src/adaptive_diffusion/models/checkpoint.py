@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..network_file import read_network, write_network
 from .unet import SimpleUNet, UNetConfig
 
 FORMAT = "adaptive-diffusion/simple-unet/1"
+VARIABLE = "ADAPTIVE_DIFFUSION_MODEL"
 BUILTIN_MODEL = Path(__file__).parent.parent / "assets" / "model.safetensors"
 
 
@@ -51,11 +53,18 @@ def load_model(path: str | Path) -> SimpleUNet:
     return model
 
 
-@cache
 def load_builtin_model() -> SimpleUNet:
-    """The trained model that ships with the project, loaded once per process.
+    """The trained model that ships with the project, or that of the file which `ADAPTIVE_DIFFUSION_MODEL` names.
+
+    The environment variable makes another model the one that is used wherever none is given. A file is loaded once per
+    process.
 
     Raises:
-        UserError: if the shipped file is missing or damaged.
+        UserError: if the file is missing or damaged.
     """
-    return load_model(BUILTIN_MODEL)
+    return _loaded(Path(os.environ.get(VARIABLE) or BUILTIN_MODEL))
+
+
+@cache
+def _loaded(path: Path) -> SimpleUNet:
+    return load_model(path)

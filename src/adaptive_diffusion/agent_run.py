@@ -1,0 +1,200 @@
+"""The story of `train.py agent=...`: tune how to sample in each domain, verify it, write what `scheduler=tuned` reads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from . import figures
+from .baseline.checks import check_count, check_number
+from .errors import UserError
+from .optimization.domain_adapter import DomainAdapter
+from .optimization.pipeline import OptimizationPipeline
+from .parts import build, check_keys
+from .provenance import choices, git_state, parameters
+from .rl.agent import TuningAgent
+from .run import labels
+from .tracking import Run
+from .types import PictureModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTask:
+    """What `task=agent` builds: what to tune, and how long.
+
+    Args:
+        model: The network.
+        guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
+        timesteps: Environment steps to train for, those of `start_from` included, >= 1.
+        episodes: Episodes in which the trained agent chooses, >= 1.
+        min_steps: Fewest steps of a configuration, >= 1.
+        num_steps: Steps of the default, between the two others.
+        max_steps: Most steps.
+        pictures: Pictures per batch, >= 2.
+        batches: Batches that are trained on, >= 1.
+        verification_batches: Fresh batches, >= 1.
+        noise_seed: Of the noises, >= 0.
+        start_from: File of an agent to go on from, or None.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    model: PictureModel
+    guidance_scale: float | None = None
+    timesteps: int = 100
+    episodes: int = 10
+    min_steps: int = 4
+    num_steps: int = 10
+    max_steps: int = 20
+    pictures: int = 8
+    batches: int = 2
+    verification_batches: int = 4
+    noise_seed: int = 1000
+    start_from: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count("timesteps", self.timesteps, 1)
+        check_count("episodes", self.episodes, 1)
+        if self.guidance_scale is not None:
+            check_number("guidance_scale", self.guidance_scale, 0)
+
+
+def tune(cfg: DictConfig) -> float:
+    """Tune one domain, or one after another all that the model knows; what is finished is in the file at once.
+
+    Args:
+        cfg: `conf/train.yaml`, composed, with an `AgentTask` as its task, an agent and a reward.
+
+    Returns:
+        -1 times the mean reward of the final configurations: what a sweeper may minimise.
+
+    Raises:
+        UserError: for a value that cannot be used; nothing was written then. Or for a reward that is not a finite
+            number, naming the configuration.
+        MachineError: if the disk or the database refuses.
+    """
+    cfg = cfg.copy()
+    check_keys(cfg)
+    if cfg.agent is None or cfg.reward is None:
+        raise UserError("task=agent needs an agent; give agent=ppo, cem, random or fixed, and leave task out")
+    given = cfg.output is not None
+    cfg.output = str(cfg.output or f"{cfg.paths.outputs}/agent/tuned.json")
+    if not cfg.output.endswith(".json"):
+        raise UserError(f"output must be a .json file, got {cfg.output!r}")
+    if not sys.stderr.isatty():
+        cfg.agent.verbose = 0
+    pipeline, domains = _pipeline(cfg)
+    tracker, git, kind = build(cfg, "tracking"), git_state(cfg.paths.root), choices().get("agent", "agent")
+    tags = {**labels(cfg), **(git.tags if git else {})}
+    folder, scores = Path(cfg.paths.run), []
+    with tracker.open(cfg.name or f"tune {kind} {' '.join(domains)}", params=parameters(cfg), tags=tags) as run:
+        for domain in domains:
+            results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
+            scores.append(_report(results, run))
+            figures.write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
+        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        run.folder(folder)
+    where = f" scheduler.path={cfg.output}" if given else ""
+    log.info("%-11s%s", "saved", cfg.output)
+    log.info("%-11spython sample.py scheduler=tuned%s domain=%s", "draw", where, domains[0])
+    return -sum(scores) / len(scores)
+
+
+def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
+    """The pipeline, and the domains that it is to tune; everything that can be refused is refused here."""
+    task: AgentTask = build(cfg, "task")
+    reward = build(cfg, "reward")
+    names = [cfg.domain.name] if cfg.domain is not None else list(task.model.domains or ())
+    if not names:
+        raise UserError("this model has no domains of its own; say what it draws, e.g. domain=landscapes")
+    if task.start_from is not None and len(names) > 1:
+        raise UserError("task.start_from is the agent of one domain; say which, e.g. domain=portraits")
+    for name in names:
+        task.model.condition(name, None, "")
+    adapter = DomainAdapter(cfg.output, model=task.model, guidance_scale=task.guidance_scale)
+    if cfg.domain is not None and cfg.domain.get("pictures") is not None:
+        adapter.register_pictures(cfg.domain.name, cfg.domain.pictures)
+    try:
+        pipeline = OptimizationPipeline(
+            adapter,
+            lambda env: build(cfg, "agent", env=env),
+            reward=reward,
+            min_steps=task.min_steps,
+            num_steps=task.num_steps,
+            max_steps=task.max_steps,
+            pictures=task.pictures,
+            batches=task.batches,
+            verification_batches=task.verification_batches,
+            noise_seed=task.noise_seed,
+            cache=Path(cfg.paths.outputs) / "converged",
+        )
+    except ValueError as error:
+        raise UserError(f"task: {error}") from None
+    return pipeline, names
+
+
+def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: Path, run: Run) -> dict[str, Any]:
+    """Tune a domain; its agent is saved after every evaluation."""
+
+    def told(metrics: dict[str, float], episode: int) -> None:
+        run.metrics({f"{domain}/{name}": value for name, value in metrics.items()}, episode)
+
+    load: Callable[[TuningAgent], None] | None = None
+    if (start := cfg.task.start_from) is not None:
+
+        def load(agent: TuningAgent) -> None:
+            agent.load(start)
+
+    try:
+        return pipeline.optimize(
+            domain,
+            num_training_steps=cfg.task.timesteps,
+            num_optimization_episodes=cfg.task.episodes,
+            callback=told,
+            checkpoint=file,
+            prepare=load,
+        )
+    except KeyboardInterrupt:
+        if file.exists():
+            log.info("the agent is saved; go on with domain=%s task.start_from=%s", domain, file)
+        raise
+    except UserError:
+        raise
+    except ValueError as error:  # of a model or a solver that diverges
+        raise UserError(f"{domain}: {error}") from error
+
+
+def _report(results: dict[str, Any], run: Run) -> float:
+    """Log what came of a domain; its final mean reward."""
+    domain, final = results["domain_type"], results["final_config"]
+    default = results["verification"][0]
+    chosen = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
+    names = ("score", "score_error", "quality", "quality_error", "evaluations", "seconds", "error")
+    run.metrics({f"{domain}/final/{name}": chosen[name] for name in names})
+    run.metrics({f"{domain}/default/{name}": default[name] for name in names})
+    converged = results["training"]["convergence_episode"]
+    training = "not converged" if converged is None else f"converged after {converged} episodes"
+    log.info(
+        "%-11s%s (%s), confidence %.0f %%\n%-11s%s\n%-11s%s",
+        *(domain, final, results["training"]["episodes"] and training, 100 * final.confidence),
+        *("", _row("default", default), "", _row("final", chosen)),
+    )
+    log.info("%-11s%s", "", results["reason"])
+    return float(chosen["score"])
+
+
+def _row(name: str, measured: dict[str, Any]) -> str:
+    return (
+        f"{name:<8} {measured['evaluations']} evaluations, RMSE {measured['error']:.4f} +- "
+        f"{1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per picture"
+    )

@@ -1,0 +1,1 @@
+"""Domain by domain: which configuration to sample with, found by agents, verified, and remembered."""

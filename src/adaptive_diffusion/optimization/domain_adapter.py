@@ -1,0 +1,304 @@
+"""DomainAdapter: which configuration a domain is sampled with, from measurement, and what it learns from results."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..baseline.checks import check_number
+from ..errors import UserError
+from ..metrics.domain import Detection, DomainDetector
+from ..models.checkpoint import load_builtin_model
+from ..types import PictureModel
+from .configuration import DomainConfig
+from .domains import DomainType, describe_domain, nearest_domain, place_domain
+from .knowledge import SHIPPED, Knowledge, Known, Result, changing, read_knowledge
+
+__all__ = ["DomainAdapter", "DomainConfig", "DomainType"]
+
+
+class DomainAdapter:
+    """Knows of a model which configuration suits which domain.
+
+    What it answers was measured: by `train.py agent=...` or `OptimizationPipeline`, which verify what an agent found,
+    or by results that it was told of. Of a domain of which nothing is known it answers with what is known of the
+    nearest one in encoder space, and if there is none with the default, ten steps of `AdaptiveScheduler`.
+
+    Args:
+        path: JSON file that it reads, and keeps what it learns in; any number of processes may share it. None: it
+            starts from what ships, and what it learns ends with it.
+        model: The model that is to draw; None: the one that ships with the project.
+        guidance_scale: Weight of classifier-free guidance; None: what the model recommends.
+        detector: Tells domains by samples and prompts; None: the one that ships.
+
+    Raises:
+        UserError: if the file cannot be used.
+        ValueError: for a guidance below 0.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        model: PictureModel | None = None,
+        guidance_scale: float | None = None,
+        detector: DomainDetector | None = None,
+    ):
+        self.path = None if path is None else Path(path)
+        self._model, self._detector = model, detector
+        self._guidance = None if guidance_scale is None else check_number("guidance_scale", guidance_scale, 0)
+        self._own = read_knowledge(self.path) if self.path is not None and self.path.exists() else Knowledge()
+
+    @cached_property
+    def model(self) -> PictureModel:
+        """The model that is to draw."""
+        return load_builtin_model() if self._model is None else self._model
+
+    @property
+    def guidance_scale(self) -> float:
+        """Weight of classifier-free guidance."""
+        recommended = float(self.model.metadata.get("guidance_scale", 1.0))
+        return recommended if self._guidance is None else self._guidance
+
+    @cached_property
+    def detector(self) -> DomainDetector:
+        """Tells domains by samples and prompts."""
+        return self._detector or DomainDetector()
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of all domains: those that ship, the model's, and one's own."""
+        return tuple(dict.fromkeys([*DomainType, *(self.model.domains or ()), *self._knowledge().domains]))
+
+    def register(self, path: str | Path) -> str:
+        """Add a domain of one's own.
+
+        Args:
+            path: YAML file, see `describe_domain`.
+
+        Returns:
+            Its name.
+
+        Raises:
+            UserError: if the file or the pictures cannot be used.
+        """
+        return self._add(*describe_domain(path, self.detector.encoder))
+
+    def register_pictures(self, name: str, pictures: str | Path) -> str:
+        """Add a domain of one's own by its name and a folder or array file of pictures; as `register`."""
+        return self._add(*place_domain(name, pictures, self.detector.encoder))
+
+    def detect(
+        self,
+        domain_type: DomainType | str | None = None,
+        prompt: str | None = None,
+        sample: mx.array | np.ndarray | None = None,
+    ) -> Detection:
+        """The domain: the one given, else that of the sample, else that of the prompt, else `general`.
+
+        Args:
+            domain_type: A domain, or None.
+            prompt: What is to be drawn, in words.
+            sample: (H, W, 3) or (B, H, W, 3) pictures, uint8 or float in [-1, 1]; the mean of their probabilities
+                decides.
+
+        Returns:
+            The domain, with confidence 1 for one that was given, and 0 if there was nothing to go by.
+
+        Raises:
+            UserError: for an unknown domain.
+            ValueError: for pictures or a prompt that the detector cannot use.
+        """
+        if domain_type is not None:
+            return Detection(self._check(domain_type), 1.0, {str(domain_type): 1.0})
+        if sample is not None:
+            pictures = np.asarray(sample)
+            found = self.detector.from_images(pictures[None] if pictures.ndim == 3 else pictures)
+            means = {name: float(np.mean([d.probabilities[name] for d in found])) for name in found[0].probabilities}
+            best = max(means, key=means.__getitem__)
+            return Detection(best if len(found) > 1 else found[0].domain, means[best], means)
+        if prompt is not None:
+            return self.detector.from_prompt(prompt)
+        return Detection(DomainType.GENERAL.value, 0.0, {})
+
+    def get_config(
+        self,
+        domain_type: DomainType | str | None = None,
+        prompt: str | None = None,
+        sample: mx.array | np.ndarray | None = None,
+    ) -> DomainConfig:
+        """The configuration to sample with; arguments and errors as for `detect`."""
+        domain = self.detect(domain_type, prompt, sample).domain
+        known = self.known(domain)
+        if known is not None:
+            return known.to_config()
+        others = {other: found for other in self.domains if other != domain and (found := self.known(other))}
+        if not others:
+            return DomainConfig()
+        near = nearest_domain(domain, self._knowledge().domains, self.detector.encoder, set(others))
+        if near is None:
+            return DomainConfig()
+        return replace(others[near].to_config(), confidence=0.0, source=f"of {near}, the nearest known domain")
+
+    def learn_from_results(
+        self,
+        domain_type: DomainType | str,
+        quality: float,
+        speed: float,
+        hyperparameters: Mapping[str, Any],
+        *,
+        quality_error: float | None = None,
+    ) -> DomainConfig:
+        """Learn from what a configuration achieved.
+
+        It takes over once its mean score less two standard errors exceeds the mean score of the current configuration
+        (the default's is 0). The score is weight quality + (1 - weight) (1 - 1 / speed); the weight is 1/3, or that of
+        the reward which the domain was tuned for. A result without `quality_error` counts with a standard error of
+        0.25 of the score, so that one claim alone seldom replaces what was verified. See `Known.score`.
+
+        Args:
+            domain_type: The domain.
+            quality: Mean log(error of the default / error) of the pictures: 0 is the default's quality, 0.69 half its
+                error.
+            speed: Cost of the default / cost, > 0; 1.8 is 1.8 times as fast.
+            hyperparameters: `num_steps`, and what of `adaptive_threshold`, `progress_power` and `solver` is not the
+                default's.
+            quality_error: Standard error of the quality.
+
+        Returns:
+            The configuration to sample with from now on.
+
+        Raises:
+            UserError: for an unknown domain or hyperparameter.
+            ValueError: for a value out of range.
+        """
+        domain, given = self._check(domain_type), dict(hyperparameters)
+        if unknown := sorted(set(given) - set(DomainConfig().to_dict())):
+            raise UserError(
+                f"there is no hyperparameter {unknown[0]!r}; there are {', '.join(DomainConfig().to_dict())}"
+            )
+        if "num_steps" not in given:
+            raise UserError("hyperparameters must say num_steps, the model evaluations per picture")
+        result = Result(DomainConfig(**given).to_dict(), float(quality), float(speed), quality_error)
+        begin = self.get_config(domain)
+        with self._changing() as knowledge:
+            known = self._entry(knowledge, domain, begin)
+            known.learn(result)
+            return known.to_config()
+
+    def adopt(
+        self,
+        domain: str,
+        config: DomainConfig,
+        *,
+        quality: float,
+        speed: float,
+        quality_error: float,
+        weight: float,
+        provenance: Mapping[str, Any],
+    ) -> DomainConfig:
+        """Take over a configuration that was verified on fresh noises, with everything that was measured.
+
+        Args:
+            domain: The domain.
+            config: The configuration.
+            quality: See `learn_from_results`.
+            speed: Likewise.
+            quality_error: Standard error of the quality.
+            weight: Of quality in the reward that it was tuned for; later results are scored with it.
+            provenance: What was measured, JSON types.
+
+        Returns:
+            What `get_config` answers from now on.
+        """
+        result = Result(config.to_dict(), quality, speed, quality_error)
+        with self._changing() as knowledge:
+            known = self._entry(knowledge, self._check(domain), config)
+            known.weight, known.config, known.source = weight, config.to_dict(), config.source
+            known.provenance = dict(provenance)
+            known.results = [r for r in known.results if r.hyperparameters != result.hyperparameters] + [result]
+            return known.to_config()
+
+    def known(self, domain: str) -> Known | None:
+        """What is known of the domain: of one's own file, else of what ships; None if nothing."""
+        for knowledge in (self._knowledge(), _shipped()):
+            found = knowledge.find(self.model.identity, self.guidance_scale, domain)
+            if found is not None:
+                return found
+        return None
+
+    def export(self) -> Knowledge:
+        """What is known of the model with this guidance, and one's own domains."""
+        known = [found for domain in self.domains if (found := self.known(domain)) is not None]
+        return Knowledge(known, self._knowledge().domains)
+
+    def take_over(self, knowledge: Knowledge, whose: str) -> None:
+        """Take the place of what is known with what another adapter knew.
+
+        Args:
+            knowledge: What it exported.
+            whose: Where it was found, for the error message.
+
+        Raises:
+            UserError: if it is about another model or guidance.
+        """
+        own = self.model.identity, self.guidance_scale
+        for known in knowledge.known:
+            if (known.model, known.guidance_scale) != own:
+                raise UserError(
+                    f"{whose} is about the model {known.model:.12} with guidance_scale={known.guidance_scale:g}, and "
+                    f"this adapter about {own[0]:.12} with {own[1]:g}"
+                )
+        with self._changing() as mine:
+            domains = {known.domain for known in knowledge.known}
+            rest = [k for k in mine.known if k.domain not in domains or (k.model, k.guidance_scale) != own]
+            mine.known = [*rest, *knowledge.known]
+            mine.domains |= knowledge.domains
+
+    def _entry(self, knowledge: Knowledge, domain: str, begin: DomainConfig) -> Known:
+        """What is to be changed; it begins as what ships, or with the configuration of another domain."""
+        place = self.model.identity, self.guidance_scale, domain
+        found = knowledge.find(*place)
+        if found is None:
+            found = _shipped().find(*place) or Known(*place, config=begin.to_dict(), source=begin.source)
+            knowledge.known.append(found)
+        return found
+
+    def _add(self, name: str, place: dict[str, Any]) -> str:
+        with self._changing() as knowledge:
+            knowledge.domains[name] = place
+        return name
+
+    def _check(self, domain: DomainType | str) -> str:
+        name = str(domain)
+        if name not in self.domains:
+            raise UserError(
+                f"there is no domain {name!r}; there are {', '.join(self.domains)}, and DomainAdapter.register adds one"
+            )
+        return name
+
+    def _knowledge(self) -> Knowledge:
+        """What the file says by now."""
+        if self.path is not None and self.path.exists():
+            self._own = read_knowledge(self.path)
+        return self._own
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Knowledge]:
+        if self.path is None:
+            yield self._own
+            return
+        with changing(self.path) as knowledge:
+            yield knowledge
+        self._own = knowledge
+
+
+def _shipped() -> Knowledge:
+    return read_knowledge(SHIPPED) if SHIPPED.exists() else Knowledge()

@@ -1,0 +1,109 @@
+"""Domains: the four that ship, those that users add, and how near they are to one another in encoder space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import load_pictures
+from ..errors import UserError
+from ..metrics.encoder import Encoder
+from ..metrics.features import picture_statistics
+from ..metrics.reference import load_reference
+
+
+class DomainType(StrEnum):
+    """The domains that ship; users' own ones go by their names, see `DomainAdapter.register`."""
+
+    PORTRAITS = "portraits"
+    LANDSCAPES = "landscapes"
+    ABSTRACT = "abstract"
+    GENERAL = "general"
+
+
+def describe_domain(path: str | Path, encoder: Encoder) -> tuple[str, dict[str, Any]]:
+    """Read a user's domain, and place it in encoder space.
+
+    Args:
+        path: A YAML file with `name`, `pictures` (a folder, or an array file; relative to the YAML file) and perhaps
+            `description`.
+        encoder: Whose features tell where it lies.
+
+    Returns:
+        Its name, and `description`, `features`, `encoder` and `pictures` as `Knowledge.domains` keeps them.
+
+    Raises:
+        UserError: if the file or the pictures cannot be used.
+    """
+    import yaml  # type: ignore[import-untyped]  # comes with OmegaConf
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no domain file {path}; give a YAML file with name and pictures")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("name", "pictures")):
+        raise UserError(f"{path} must say name: <the domain's name> and pictures: <a folder of pictures>")
+    folder = path.parent / content["pictures"]
+    return place_domain(content["name"], folder, encoder, content.get("description") or "")
+
+
+def place_domain(
+    name: str, pictures: str | Path, encoder: Encoder, description: str = ""
+) -> tuple[str, dict[str, Any]]:
+    """The same from a name and pictures.
+
+    Raises:
+        UserError: for the name of a domain that ships, or fewer than two pictures.
+    """
+    if not name or name in set(DomainType):
+        raise UserError(f"a domain of your own needs a name other than {', '.join(DomainType)}, got {name!r}")
+    images = load_pictures(pictures, encoder.config.image_size).images
+    if len(images) < 2:
+        raise UserError(f"a domain needs at least 2 pictures to be placed, {pictures} holds {len(images)}")
+    statistics = picture_statistics(encoder, images)
+    return name, {
+        "description": description,
+        "features": statistics.mean.tolist(),
+        "encoder": statistics.encoder_hash,
+        "pictures": len(images),
+    }
+
+
+def nearest_domain(domain: str, own: Mapping[str, Mapping[str, Any]], encoder: Encoder, among: set[str]) -> str | None:
+    """The nearest of some domains: the smallest Euclidean distance between the means of the encoder's features.
+
+    Args:
+        domain: Name of the domain.
+        own: Users' own domains, see `Knowledge.domains`.
+        encoder: Whose features the distances are of.
+        among: Names to choose among.
+
+    Returns:
+        Its name; None where nobody knows where the domain lies, or none of the others can be compared with it.
+    """
+    here = _place(domain, own, encoder)
+    if here is None:
+        return None
+    distances = {
+        name: float(np.linalg.norm(there - here))
+        for name in sorted(among - {domain})
+        if (there := _place(name, own, encoder)) is not None
+    }
+    return min(distances, key=distances.__getitem__, default=None)
+
+
+def _place(domain: str, own: Mapping[str, Mapping[str, Any]], encoder: Encoder) -> np.ndarray | None:
+    """Mean features of a domain's pictures, or None."""
+    if domain in own:
+        known = own[domain]
+        return np.array(known["features"]) if known["encoder"] == encoder.content_hash else None
+    if domain in set(DomainType):
+        return load_reference(domain, encoder).mean
+    return None

@@ -1,0 +1,111 @@
+"""DomainEnv: an agent begins at what is known of the domain, and is compared with the scheduler that ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..rl.drawing import Drawing
+from ..rl.environment import DiffusionHyperparameterEnv
+from ..rl.knobs import SOLVERS, Configuration, Knobs
+from ..rl.lockstep import Run
+from ..rl.reward import Measurement, Reward
+from .configuration import ADAPTIVE, DomainConfig
+
+
+@dataclass(frozen=True)
+class DomainKnobs(Knobs):
+    """Actions in [-1, 1]^4 around any configuration.
+
+    Args:
+        min_steps: Fewest steps, >= 1.
+        prior: What action 0 stands for, its solver included.
+        max_steps: Most steps.
+
+    Raises:
+        ValueError: unless min_steps <= the prior's steps <= max_steps.
+    """
+
+    def configuration(self, action: np.ndarray) -> DomainConfig:
+        """What an action stands for; with calibrated steps, their numbers only, and the power that they ignore."""
+        prior = self.prior
+        assert isinstance(prior, DomainConfig)
+        action = np.array(action, np.float64)
+        if action.shape == (4,):  # the prior's solver lies in the middle, the others follow it round
+            turn = 2 / len(SOLVERS) * (SOLVERS.index(prior.solver) - SOLVERS.index(ADAPTIVE))
+            action[3] = (np.clip(action[3], -1, 1) + turn + 1) % 2 - 1 if turn else action[3]
+        chosen = super().configuration(action)
+        assert isinstance(chosen, DomainConfig)
+        if chosen.solver == ADAPTIVE and prior.calibration is not None:
+            known = {n for n in prior.calibration.steps if self.min_steps <= n <= self.max_steps} | {prior.num_steps}
+            steps = min(sorted(known), key=lambda n: abs(n - chosen.num_steps))
+            chosen = replace(chosen, num_steps=steps, progress_power=prior.progress_power)
+        return replace(chosen, confidence=0.0, source="tried by an agent")
+
+
+class DomainEnv(DiffusionHyperparameterEnv):
+    """The environment whose prior is a configuration of the domain, and whose baseline is another one, the default.
+
+    Args:
+        drawing: What is drawn.
+        start: What action 0 stands for.
+        default: What quality and speed are relative to.
+        reward: See `reward.py`.
+        min_steps: Fewest steps.
+        max_steps: Most steps.
+        pictures: Pictures per batch, >= 2.
+        batches: Number of fixed batches, >= 1.
+        noise_seed: Of the noises; held-out ones have the next.
+        cache: Folder of converged solutions, or None.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        drawing: Drawing,
+        start: DomainConfig,
+        default: Configuration,
+        reward: Reward | None = None,
+        *,
+        min_steps: int = 4,
+        max_steps: int = 20,
+        pictures: int = 8,
+        batches: int = 2,
+        noise_seed: int = 1000,
+        cache: str | Path | None = None,
+    ):
+        super().__init__(
+            drawing,
+            reward=reward,
+            min_steps=min_steps,
+            num_steps=start.num_steps,
+            max_steps=max_steps,
+            pictures=pictures,
+            batches=batches,
+            noise_seed=noise_seed,
+            cache=cache,
+        )
+        self.knobs, self.default = DomainKnobs(min_steps, start, max_steps), default
+
+    def describe(self) -> dict[str, Any]:
+        """See `SamplingEnv`; actions mean the same only around the same configuration."""
+        return {**super().describe(), "environment": f"{type(self).__name__} around {self.knobs.prior}"}
+
+    def measure(self, configuration: Configuration) -> Run[Measurement]:
+        """Draw the current batch with a configuration and with the default, as far as they are not remembered."""
+        baseline = yield from self._draw(self.default)
+        sampled = yield from self._draw(configuration)
+        self.spent.asked += sampled.evaluations * self.noises.pictures
+        return Measurement(
+            sampled.errors,
+            sampled.evaluations,
+            sampled.seconds,
+            baseline.errors,
+            baseline.evaluations,
+            baseline.seconds,
+        )

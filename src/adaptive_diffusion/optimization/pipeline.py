@@ -1,0 +1,355 @@
+"""OptimizationPipeline: from a domain to a configuration that is verified, remembered, and never worse than before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..baseline.checks import check_count
+from ..baseline.scheduler_base import SchedulerBase
+from ..errors import UserError
+from ..files import atomic_path
+from ..metrics.domain import Detection
+from ..rl.agent import Metrics, TuningAgent
+from ..rl.convergence import standard_error
+from ..rl.drawing import Drawing, drawing_of
+from ..rl.environment import DiffusionHyperparameterEnv
+from ..rl.noises import FixedNoises
+from ..rl.reward import HybridReward, Reward
+from ..rl.sampling_env import SamplingEnv
+from ..sampling.standard import StandardSampler
+from ..schedulers.calibrated import find_schedule
+from ..types import PictureModel
+from .configuration import DomainConfig, confidence_of
+from .domain_adapter import DomainAdapter
+from .domains import DomainType
+from .environment import DomainEnv
+from .knowledge import Knowledge
+from .verification import Verdict, verify
+
+FORMAT = "adaptive-diffusion/optimization/1"
+FRESH = 500  # seeds between the noises of an environment and those that its result is verified on
+
+AgentMaker = Callable[[SamplingEnv], TuningAgent]
+
+
+class OptimizationPipeline:
+    """Detection of the domain, what is known of it, an agent that looks for better, and a check of what it found.
+
+    The default that everything has to beat is the scheduler that ships: `AdaptiveScheduler` with its calibration, or
+    on its power grid for a model that was not calibrated. Whatever an agent finds is measured again on noises that it
+    never saw; unless it is better than the default by more than two standard errors, the default is what is returned.
+
+    Args:
+        domain_adapter: What is known of the domains; None: what ships.
+        rl_agent: Makes an agent from an environment, e.g. a class of `rl.baselines`; or an agent, whose environment is
+            then the one that it is trained in; None: `HyperparameterTuningAgent`, which is PPO.
+        use_domain_adaptation: Begin with what is known of the domain, and remember what was found. False: begin with
+            the default, and leave the adapter alone.
+        use_rl_optimization: False: no agent; what is known of the domain is verified as it is.
+        model: What draws; None: the adapter's, which by default is the model that ships with the project.
+        guidance_scale: Weight of classifier-free guidance; None: the adapter's, by default what the model recommends.
+        reward: What counts, see `rl.reward`; None: `HybridReward()`.
+        min_steps: Fewest steps, >= 1.
+        num_steps: Steps of the default, between the two others.
+        max_steps: Most steps.
+        pictures: Pictures per batch, >= 2.
+        batches: Batches that an agent learns from, >= 1.
+        verification_batches: Fresh batches of the verification, >= 1.
+        noise_seed: Of the agent's noises; the verification's are `FRESH` seeds away.
+        cache: Folder of converged solutions, or None.
+
+    Attributes:
+        rl_agent: The agent as it was given, or the latest one that was trained.
+
+    Raises:
+        ValueError: for a value out of range, or a model beside an adapter of another one.
+    """
+
+    def __init__(
+        self,
+        domain_adapter: DomainAdapter | None = None,
+        rl_agent: TuningAgent | AgentMaker | None = None,
+        use_domain_adaptation: bool = True,
+        use_rl_optimization: bool = True,
+        *,
+        model: PictureModel | None = None,
+        guidance_scale: float | None = None,
+        reward: Reward | None = None,
+        min_steps: int = 4,
+        num_steps: int = 10,
+        max_steps: int = 20,
+        pictures: int = 8,
+        batches: int = 2,
+        verification_batches: int = 4,
+        noise_seed: int = 1000,
+        cache: str | Path | None = None,
+    ):
+        if domain_adapter is not None and (model is not None or guidance_scale is not None):
+            raise ValueError("a DomainAdapter already says model and guidance; give them to it, not beside it")
+        self.adapter = domain_adapter or DomainAdapter(model=model, guidance_scale=guidance_scale)
+        self.rl_agent = rl_agent
+        self._given = rl_agent
+        self.use_domain_adaptation, self.use_rl_optimization = use_domain_adaptation, use_rl_optimization
+        self.reward = reward or HybridReward()
+        self.max_steps = check_count("max_steps", max_steps, 1)
+        self.min_steps = check_count("min_steps", min_steps, 1)
+        if min_steps > max_steps:
+            raise ValueError(f"min_steps must be at most max_steps, got {min_steps} > {max_steps}")
+        self.num_steps = check_count("num_steps", num_steps, min_steps, max_steps)
+        self.pictures, self.batches = check_count("pictures", pictures, 2), check_count("batches", batches, 1)
+        self.verification_batches = check_count("verification_batches", verification_batches, 1)
+        self.noise_seed = check_count("noise_seed", noise_seed, 0)
+        self.cache = cache
+        self._history: list[dict[str, Any]] = []
+
+    def optimize(
+        self,
+        domain_type: DomainType | str | None = None,
+        prompt: str | None = None,
+        sample: mx.array | np.ndarray | None = None,
+        num_training_steps: int = 100,
+        num_optimization_episodes: int = 10,
+        *,
+        callback: Metrics | None = None,
+        checkpoint: str | Path | None = None,
+        prepare: Callable[[TuningAgent], Any] | None = None,
+    ) -> dict[str, Any]:
+        """Find a configuration for a domain.
+
+        Args:
+            domain_type: The domain; None: that of the sample, else of the prompt.
+            prompt: What is to be drawn, in words.
+            sample: (H, W, 3) or (B, H, W, 3) pictures of the domain, uint8 or float in [-1, 1].
+            num_training_steps: Steps of the environment, one an episode, that the agent is trained for, those that it
+                has had already included, >= 0.
+            num_optimization_episodes: Episodes in which it then chooses, >= 1.
+            callback: Told of every evaluation, see `TuningAgent.train`.
+            checkpoint: File of the agent, saved after every evaluation.
+            prepare: Called with the agent before it is trained, e.g. to load one.
+
+        Returns:
+            `domain_type` and `domain_confidence`; `final_config`, a `DomainConfig`, with `improved` and the `reason`;
+            `start_config` and, from the agent, `agent_config`, `training` and `optimization`; `verification`, what was
+            measured of each configuration, the default first.
+
+        Raises:
+            UserError: for a domain that is unknown or that the model does not draw.
+            ValueError: for a reward that is not a finite number, naming the configuration.
+        """
+        found = self.adapter.detect(domain_type, prompt, sample)
+        drawing, default = self._drawing(found.domain), self.default_config(found.domain)
+        start = self._start(found.domain, default)
+        candidates: list[DomainConfig] = [start]
+        told: dict[str, Any] = {}
+        agent = self._agent(drawing, start, default) if self.use_rl_optimization else None
+        if agent is not None:
+            if prepare is not None:
+                prepare(agent)
+            left = num_training_steps - agent.record.timesteps
+            if left > 0:
+                agent.train(left, callback, checkpoint=checkpoint)
+            chosen = agent.optimize_hyperparameters(num_optimization_episodes)
+            best = replace(
+                default, **chosen["best_hyperparameters"], source=f"tuned by {agent.kind} for {found.domain}"
+            )
+            candidates.append(best)
+            told = {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
+        verdict = verify(candidates, default, drawing, self.reward, self._fresh(drawing))
+        final = self._remember(found, verdict, agent.kind if agent else None)
+        results = {
+            "domain_type": found.domain,
+            "domain_confidence": found.confidence,
+            "start_config": start,
+            **told,
+            "final_config": final,
+            "improved": verdict.improved,
+            "reason": verdict.reason,
+            "verification": [v.to_dict() for v in verdict.all],
+        }
+        self._history.append(_plain(results))
+        return results
+
+    def default_config(self, domain: DomainType | str) -> DomainConfig:
+        """The scheduler that ships, as a configuration: what has to be beaten."""
+        calibration = find_schedule(None, self.adapter.model.identity, str(domain), self.adapter.guidance_scale)
+        return DomainConfig(self.num_steps, calibration=calibration)
+
+    def create_optimized_scheduler(
+        self,
+        config: DomainConfig | Mapping[str, Any] | None = None,
+        domain_type: DomainType | str | None = None,
+        prompt: str | None = None,
+    ) -> SchedulerBase:
+        """A scheduler for the model, its timesteps set.
+
+        Args:
+            config: A configuration, or hyperparameters by name; None: what the adapter knows of the domain.
+            domain_type: The domain; None: that of the prompt.
+            prompt: What is to be drawn, in words.
+
+        Raises:
+            UserError: for a domain that is unknown or that the model does not draw.
+            ValueError: for a hyperparameter out of range.
+        """
+        domain = self.adapter.detect(domain_type, prompt).domain
+        if config is None:
+            config = self.adapter.get_config(domain)
+        if not isinstance(config, DomainConfig):
+            config = replace(DomainConfig(), **config)
+        fitted = replace(config, calibration=self.default_config(domain).calibration)
+        return fitted.scheduler(self._drawing(domain).settings)
+
+    def create_optimized_sampler(
+        self,
+        scheduler: SchedulerBase | None = None,
+        config: DomainConfig | Mapping[str, Any] | None = None,
+        domain_type: DomainType | str | None = None,
+    ) -> StandardSampler:
+        """The sampling loop that configurations are tuned in: every picture takes every step.
+
+        Args:
+            scheduler: A scheduler; None: one made by `create_optimized_scheduler` from the rest.
+            config: See there.
+            domain_type: See there.
+        """
+        return StandardSampler(scheduler or self.create_optimized_scheduler(config, domain_type))
+
+    def get_history(self) -> list[dict[str, Any]]:
+        """What `optimize` returned so far, as JSON types, oldest first."""
+        return list(self._history)
+
+    def save(self, path: str | Path) -> None:
+        """Write the history, and what the adapter knows of the domains in it, as JSON; agents save themselves.
+
+        Raises:
+            UserError: if `path` does not end in `.json`.
+        """
+        path = Path(path)
+        if path.suffix != ".json":
+            raise UserError(f"a pipeline's file must end in .json, got {path.name!r}")
+        content = {"format": FORMAT, "history": self._history, "knowledge": self.adapter.export().to_dict()}
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def load(self, path: str | Path) -> None:
+        """Take over what `save` wrote: the history, and with it what was known of the model in each domain.
+
+        Raises:
+            UserError: if the file is missing, damaged, of another kind, or of another model or guidance.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"there is no pipeline at {path}; give the path of a .json file that one was saved to")
+        try:
+            content: Any = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read as JSON ({error}); optimise again") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UserError(f"{path} holds no pipeline of this project (format {FORMAT!r})")
+        try:
+            history, knowledge = list(content["history"]), Knowledge.from_dict(content["knowledge"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error}); optimise again") from error
+        self.adapter.take_over(knowledge, str(path))
+        self._history = history
+
+    def _drawing(self, domain: str) -> Drawing:
+        model = self.adapter.model
+        if model.conditional and domain not in (known := list(model.domains or ())):
+            raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(known) or 'no named domain'}")
+        return drawing_of(model, domain if model.conditional else None, self.adapter.guidance_scale)
+
+    def _start(self, domain: str, default: DomainConfig) -> DomainConfig:
+        """What is known of the domain, within the range of steps."""
+        if not self.use_domain_adaptation:
+            return default
+        known = self.adapter.get_config(domain)
+        steps = min(max(known.num_steps, self.min_steps), self.max_steps)
+        return replace(known, num_steps=steps, calibration=default.calibration)
+
+    def _agent(self, drawing: Drawing, start: DomainConfig, default: DomainConfig) -> TuningAgent:
+        """The agent, in an environment of the domain."""
+        if isinstance(self._given, TuningAgent):
+            env = self._given.env
+            if not isinstance(env, DiffusionHyperparameterEnv):
+                raise UserError(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
+            own, wanted = env.drawing, drawing
+            if (own.domain, own.identity) != (wanted.domain, wanted.identity):
+                raise UserError(
+                    f"the agent's environment draws {own.domain!r} with the model {own.identity:.12}, and "
+                    f"{wanted.domain!r} with {wanted.identity:.12} is to be tuned"
+                )
+            return self._given
+        env = DomainEnv(
+            drawing,
+            start,
+            default,
+            self.reward,
+            min_steps=self.min_steps,
+            max_steps=self.max_steps,
+            pictures=self.pictures,
+            batches=self.batches,
+            noise_seed=self.noise_seed,
+            cache=self.cache,
+        )
+        if self._given is None:
+            from ..rl.ppo_agent import HyperparameterTuningAgent
+
+            self.rl_agent = HyperparameterTuningAgent(env)
+        else:
+            self.rl_agent = self._given(env)
+        return self.rl_agent
+
+    def _fresh(self, drawing: Drawing) -> FixedNoises:
+        """Noises that no agent has seen."""
+        return FixedNoises(
+            drawing,
+            pictures=self.pictures,
+            batches=self.verification_batches,
+            seed=self.noise_seed + FRESH,
+            metric=self.reward.metric,
+            cache=self.cache,
+        )
+
+    def _remember(self, found: Detection, verdict: Verdict, agent: str | None) -> DomainConfig:
+        """The final configuration, with what is known of it."""
+        chosen, measured = verdict.chosen, verdict.chosen.to_dict()
+        source = chosen.config.source if verdict.improved else "the default, which tuning did not beat"
+        if not self.use_domain_adaptation:
+            error = standard_error(chosen.scores)
+            return replace(chosen.config, source=source, confidence=confidence_of(error))
+        kept = self.adapter.adopt(
+            found.domain,
+            replace(chosen.config, source=source),
+            quality=measured["quality"],
+            speed=chosen.speed,
+            quality_error=measured["quality_error"],
+            weight=self.reward.weight,
+            provenance={
+                "reward": f"{self.reward}",
+                "agent": agent,
+                "noise_seed": self.noise_seed + FRESH,
+                "pictures": len(chosen.scores),
+                "reason": verdict.reason,
+                "default": verdict.all[0].to_dict(),
+                "chosen": measured,
+            },
+        )
+        return replace(kept, calibration=chosen.config.calibration)
+
+
+def _plain(results: dict[str, Any]) -> dict[str, Any]:
+    """JSON types."""
+    return {
+        name: {**value.to_dict(), "confidence": value.confidence, "source": value.source}
+        if isinstance(value, DomainConfig)
+        else value
+        for name, value in results.items()
+    }

@@ -1,0 +1,97 @@
+"""`scheduler=tuned`: the scheduler that a model's tuned configuration describes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..baseline.scheduler_base import SchedulerBase
+from ..errors import UserError
+from ..schedulers.calibrated import CalibratedSchedule
+from .configuration import DomainConfig
+from .knowledge import SHIPPED, Knowledge, read_knowledge
+
+
+def find_tuned(
+    path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float
+) -> DomainConfig:
+    """The tuned configuration of a model in a domain.
+
+    Args:
+        path: File that train.py agent=... wrote; None: `trained` where it has one, else the shipped one.
+        trained: Where train.py agent=... writes by default.
+        model: Identity of the model.
+        domain: Name of the domain.
+        guidance_scale: Weight of classifier-free guidance.
+
+    Raises:
+        UserError: if nothing was tuned for that, or a file cannot be used.
+    """
+    files = [Path(trained), SHIPPED] if path is None else [Path(path)]
+    knowledge = [read_knowledge(file) for file in files if path is not None or file.exists()]
+    for one in knowledge:
+        known = one.find(model, guidance_scale, domain)
+        if known is not None:
+            return known.to_config()
+    command = f"python train.py agent=ppo domain={domain}"
+    raise UserError(
+        f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
+        f"{'' if path is None else f' in {path}'}, {_instead(knowledge, model)}; tune it: {command}"
+    )
+
+
+def tuned_scheduler(
+    path: str | None,
+    trained: str,
+    model: str,
+    domain: str,
+    guidance_scale: float,
+    num_inference_steps: int | None = None,
+    calibration: CalibratedSchedule | None = None,
+    *,
+    num_train_timesteps: int = 1000,
+    prediction_type: str = "epsilon",
+    beta_start: float = 0.0001,
+    beta_end: float = 0.02,
+    beta_schedule: str = "linear",
+    trained_betas: Any = None,
+    rescale_betas_zero_snr: bool = False,
+    clip_sample: bool = True,
+    clip_sample_range: float = 1.0,
+) -> SchedulerBase:
+    """The scheduler of a tuned configuration, its timesteps set.
+
+    Args:
+        path, trained, model, domain, guidance_scale: See `find_tuned`.
+        num_inference_steps: Steps in [1, T]; None: as tuned.
+        calibration: The calibrated steps of the model in the domain, or None.
+        num_train_timesteps, ...: See `AdaptiveScheduler`.
+
+    Raises:
+        UserError: see `find_tuned`.
+        ValueError: for a value out of range.
+    """
+    configuration = find_tuned(path, trained, model, domain, guidance_scale)
+    steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
+    return replace(configuration, num_steps=steps, calibration=calibration).scheduler(
+        {
+            "num_train_timesteps": num_train_timesteps,
+            "prediction_type": prediction_type,
+            "beta_start": beta_start,
+            "beta_end": beta_end,
+            "beta_schedule": beta_schedule,
+            "trained_betas": trained_betas,
+            "rescale_betas_zero_snr": rescale_betas_zero_snr,
+            "clip_sample": clip_sample,
+            "clip_sample_range": clip_sample_range,
+        }
+    )
+
+
+def _instead(knowledge: list[Knowledge], model: str) -> str:
+    """For what something was tuned."""
+    known = [k for one in knowledge for k in one.known if k.model == model]
+    if not known:
+        return "nor for any other of its domains"
+    return "only for " + ", ".join(f"{k.domain} with {k.guidance_scale:g}" for k in known)
