@@ -1,4 +1,4 @@
-"""The story of `train.py agent=...`: tune how to sample in each domain, verify it, write what `scheduler=tuned` reads."""
+"""The story of `train.py agent=...`: tune how to sample, verify it, and write what `scheduler=tuned` reads."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class AgentTask:
     Args:
         model: The network.
         guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
+        calibration: File of calibrated steps; None: the shipped one, where it fits.
         timesteps: Environment steps to train for, those of `start_from` included, >= 1.
         episodes: Episodes in which the trained agent chooses, >= 1.
         min_steps: Fewest steps of a configuration, >= 1.
@@ -51,6 +52,7 @@ class AgentTask:
 
     model: PictureModel
     guidance_scale: float | None = None
+    calibration: str | None = None
     timesteps: int = 100
     episodes: int = 10
     min_steps: int = 4
@@ -105,6 +107,8 @@ def tune(cfg: DictConfig) -> float:
         figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
     where = f" scheduler.path={cfg.output}" if given else ""
+    if cfg.task.calibration is not None:
+        where += f" scheduler.calibration.path={cfg.task.calibration}"
     log.info("%-11s%s", "saved", cfg.output)
     log.info("%-11spython sample.py scheduler=tuned%s domain=%s", "draw", where, domains[0])
     return -sum(scores) / len(scores)
@@ -119,8 +123,6 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
         raise UserError("this model has no domains of its own; say what it draws, e.g. domain=landscapes")
     if task.start_from is not None and len(names) > 1:
         raise UserError("task.start_from is the agent of one domain; say which, e.g. domain=portraits")
-    for name in names:
-        task.model.condition(name, None, "")
     adapter = DomainAdapter(cfg.output, model=task.model, guidance_scale=task.guidance_scale)
     if cfg.domain is not None and cfg.domain.get("pictures") is not None:
         adapter.register_pictures(cfg.domain.name, cfg.domain.pictures)
@@ -129,6 +131,7 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
             adapter,
             lambda env: build(cfg, "agent", env=env),
             reward=reward,
+            calibration=task.calibration,
             min_steps=task.min_steps,
             num_steps=task.num_steps,
             max_steps=task.max_steps,
@@ -140,6 +143,9 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
         )
     except ValueError as error:
         raise UserError(f"task: {error}") from None
+    for name in names:
+        pipeline.default_config(name)
+        pipeline.drawing(name)
     return pipeline, names
 
 

@@ -454,6 +454,7 @@ class TaskAgent(Part):
 
     model: Any = MISSING
     guidance_scale: float | None = MISSING
+    calibration: str | None = MISSING
     timesteps: int = MISSING
     episodes: int = MISSING
     min_steps: int = MISSING

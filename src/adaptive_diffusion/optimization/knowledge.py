@@ -22,6 +22,7 @@ SHIPPED = Path(__file__).parents[1] / "assets" / "tuned.json"
 FORMAT = "adaptive-diffusion/tuned/1"
 WEIGHT = 1 / 3  # of quality, where nobody chose a reward; that of `HybridReward`
 UNTOLD = 0.25  # standard error of a result whose own is not told
+CALIBRATED = "calibrated"  # key of the provenance: whether the model had calibrated steps
 REMEMBERED = 200  # latest results per domain
 
 

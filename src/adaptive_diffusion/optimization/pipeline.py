@@ -30,7 +30,7 @@ from .configuration import DomainConfig, confidence_of
 from .domain_adapter import DomainAdapter
 from .domains import DomainType
 from .environment import DomainEnv
-from .knowledge import Knowledge
+from .knowledge import CALIBRATED, Knowledge
 from .verification import Verdict, verify
 
 FORMAT = "adaptive-diffusion/optimization/1"
@@ -56,6 +56,7 @@ class OptimizationPipeline:
         model: What draws; None: the adapter's, which by default is the model that ships with the project.
         guidance_scale: Weight of classifier-free guidance; None: the adapter's, by default what the model recommends.
         reward: What counts, see `rl.reward`; None: `HybridReward()`.
+        calibration: File of calibrated steps that `train.py task=schedule` wrote; None: the shipped one, where it fits.
         min_steps: Fewest steps, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
@@ -82,6 +83,7 @@ class OptimizationPipeline:
         model: PictureModel | None = None,
         guidance_scale: float | None = None,
         reward: Reward | None = None,
+        calibration: str | Path | None = None,
         min_steps: int = 4,
         num_steps: int = 10,
         max_steps: int = 20,
@@ -106,7 +108,7 @@ class OptimizationPipeline:
         self.pictures, self.batches = check_count("pictures", pictures, 2), check_count("batches", batches, 1)
         self.verification_batches = check_count("verification_batches", verification_batches, 1)
         self.noise_seed = check_count("noise_seed", noise_seed, 0)
-        self.cache = cache
+        self.calibration, self.cache = calibration, cache
         self._history: list[dict[str, Any]] = []
 
     def optimize(
@@ -144,7 +146,7 @@ class OptimizationPipeline:
             ValueError: for a reward that is not a finite number, naming the configuration.
         """
         found = self.adapter.detect(domain_type, prompt, sample)
-        drawing, default = self._drawing(found.domain), self.default_config(found.domain)
+        drawing, default = self.drawing(found.domain), self.default_config(found.domain)
         start = self._start(found.domain, default)
         candidates: list[DomainConfig] = [start]
         told: dict[str, Any] = {}
@@ -178,8 +180,25 @@ class OptimizationPipeline:
 
     def default_config(self, domain: DomainType | str) -> DomainConfig:
         """The scheduler that ships, as a configuration: what has to be beaten."""
-        calibration = find_schedule(None, self.adapter.model.identity, str(domain), self.adapter.guidance_scale)
+        calibration = find_schedule(
+            self.calibration, self.adapter.model.identity, str(domain), self.adapter.guidance_scale
+        )
         return DomainConfig(self.num_steps, calibration=calibration)
+
+    def drawing(self, domain: DomainType | str) -> Drawing:
+        """The model with its guidance, in a domain.
+
+        Raises:
+            UserError: if it does not draw the domain, or nothing of it can be compared.
+        """
+        domain = str(domain)
+        model = self.adapter.model
+        if model.conditional and domain not in (known := list(model.domains or ())):
+            raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(known) or 'no named domain'}")
+        try:
+            return drawing_of(model, domain if model.conditional else None, self.adapter.guidance_scale)
+        except ValueError as error:  # a model of latents, or one that does not say what it predicts
+            raise UserError(str(error)) from error
 
     def create_optimized_scheduler(
         self,
@@ -204,7 +223,7 @@ class OptimizationPipeline:
         if not isinstance(config, DomainConfig):
             config = replace(DomainConfig(), **config)
         fitted = replace(config, calibration=self.default_config(domain).calibration)
-        return fitted.scheduler(self._drawing(domain).settings)
+        return fitted.scheduler(self.drawing(domain).settings)
 
     def create_optimized_sampler(
         self,
@@ -259,12 +278,6 @@ class OptimizationPipeline:
             raise UserError(f"{path} is damaged ({error}); optimise again") from error
         self.adapter.take_over(knowledge, str(path))
         self._history = history
-
-    def _drawing(self, domain: str) -> Drawing:
-        model = self.adapter.model
-        if model.conditional and domain not in (known := list(model.domains or ())):
-            raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(known) or 'no named domain'}")
-        return drawing_of(model, domain if model.conditional else None, self.adapter.guidance_scale)
 
     def _start(self, domain: str, default: DomainConfig) -> DomainConfig:
         """What is known of the domain, within the range of steps."""
@@ -333,6 +346,7 @@ class OptimizationPipeline:
             quality_error=measured["quality_error"],
             weight=self.reward.weight,
             provenance={
+                CALIBRATED: chosen.config.calibration is not None,
                 "reward": f"{self.reward}",
                 "agent": agent,
                 "noise_seed": self.noise_seed + FRESH,

@@ -9,14 +9,11 @@ from typing import Any
 from ..baseline.scheduler_base import SchedulerBase
 from ..errors import UserError
 from ..schedulers.calibrated import CalibratedSchedule
-from .configuration import DomainConfig
-from .knowledge import SHIPPED, Knowledge, read_knowledge
+from .knowledge import CALIBRATED, SHIPPED, Knowledge, Known, read_knowledge
 
 
-def find_tuned(
-    path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float
-) -> DomainConfig:
-    """The tuned configuration of a model in a domain.
+def find_tuned(path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float) -> Known:
+    """What was tuned for a model in a domain.
 
     Args:
         path: File that train.py agent=... wrote; None: `trained` where it has one, else the shipped one.
@@ -33,7 +30,7 @@ def find_tuned(
     for one in knowledge:
         known = one.find(model, guidance_scale, domain)
         if known is not None:
-            return known.to_config()
+            return known
     command = f"python train.py agent=ppo domain={domain}"
     raise UserError(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
@@ -69,10 +66,16 @@ def tuned_scheduler(
         num_train_timesteps, ...: See `AdaptiveScheduler`.
 
     Raises:
-        UserError: see `find_tuned`.
+        UserError: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
         ValueError: for a value out of range.
     """
-    configuration = find_tuned(path, trained, model, domain, guidance_scale)
+    known = find_tuned(path, trained, model, domain, guidance_scale)
+    if known.provenance.get(CALIBRATED) and calibration is None:
+        raise UserError(
+            f"domain={domain} was tuned with calibrated steps, and there are none; give scheduler.calibration.path, the "
+            "file that train.py task=schedule wrote"
+        )
+    configuration = known.to_config()
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
     return replace(configuration, num_steps=steps, calibration=calibration).scheduler(
         {

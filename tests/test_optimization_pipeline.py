@@ -1,0 +1,485 @@
+"""From a domain to a verified configuration: what is found, what is kept, what is refused, and train.py agent=..."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from tiny import LABELS, configuration, mlflow_database, tiny_checkpoint, tiny_model
+
+from adaptive_diffusion.converged import converged_pictures
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
+from adaptive_diffusion.optimization import knowledge, verification
+from adaptive_diffusion.optimization import pipeline as module
+from adaptive_diffusion.optimization.configuration import DomainConfig
+from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
+from adaptive_diffusion.optimization.environment import DomainEnv, DomainKnobs
+from adaptive_diffusion.optimization.pipeline import FRESH, OptimizationPipeline
+from adaptive_diffusion.optimization.verification import verify
+from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
+from adaptive_diffusion.rl.drawing import drawing_of
+from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
+from adaptive_diffusion.rl.lockstep import Drawn, drawing_run, run_together
+from adaptive_diffusion.rl.noises import FixedNoises
+from adaptive_diffusion.rl.reward import HybridReward, QualityReward, Reward
+from adaptive_diffusion.rl.timestep_environment import TimestepEnv
+from adaptive_diffusion.run import sample, train
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
+from adaptive_diffusion.tracking import MlflowTracker
+
+pytestmark = pytest.mark.usefixtures("coarse_solutions")
+
+SMALL = {"pictures": 2, "batches": 1, "verification_batches": 4}
+
+
+def calibration(*numbers: int, power: float = 1.5, model: str = "tiny") -> CalibratedSchedule:
+    """Steps on a power grid that pass for calibrated ones."""
+    steps = {
+        n: CalibratedSteps(tuple(999 * (1 - np.arange(n) / n) ** power), None, "made up", {"made up": Score(0.1, 0.01)})
+        for n in numbers
+    }
+    return CalibratedSchedule(model, 1.5, "portraits", 1000, "rmse", 2, 2, steps)
+
+
+@pytest.fixture
+def coarse_solutions(monkeypatch):
+    """A model that was never trained is never solved well; 32 steps are enough to compare with."""
+    monkeypatch.setattr("adaptive_diffusion.converged.FIRST_STEPS", 16)
+    monkeypatch.setattr("adaptive_diffusion.rl.noises.converged_pictures", partial(converged_pictures, most_steps=32))
+
+
+@pytest.fixture
+def adapter(tmp_path) -> DomainAdapter:
+    return DomainAdapter(tmp_path / "known.json", model=tiny_model(content_hash="tiny"))
+
+
+def tuned(adapter: DomainAdapter, agent: object = CEMAgent, steps: int = 40, **more: object) -> dict:
+    return OptimizationPipeline(adapter, agent, **{**SMALL, **more}).optimize("portraits", None, None, steps, 2)
+
+
+# what an agent may choose
+
+
+@pytest.mark.parametrize("solver", ["unipc", "dpm_solver", "ipndm"])
+def test_no_action_is_what_is_known_and_every_solver_can_be_chosen(solver):
+    knobs = DomainKnobs(4, DomainConfig(7, 0.3, 2.5, solver), 20)
+    assert knobs.configuration(np.zeros(4)) == knobs.prior
+    chosen = {knobs.configuration(np.array([0, 0, 0, a])).solver for a in np.linspace(-1, 1, 41)}
+    assert chosen == {"unipc", "dpm_solver", "ipndm"}
+
+
+def test_of_calibrated_steps_only_calibrated_numbers_are_tried_and_no_power():
+    knobs = DomainKnobs(4, DomainConfig(10, calibration=calibration(5, 12, 15, 30)), 20)
+    tried = [knobs.configuration(np.array([a, 0, b, 0])) for a in np.linspace(-1, 1, 21) for b in (-1, 1)]
+    assert {c.num_steps for c in tried} == {5, 10, 12, 15}
+    assert {c.progress_power for c in tried} == {2.0}
+    other = knobs.configuration(np.array([1, 0, 1, 1]))
+    assert (other.num_steps, other.progress_power, other.solver) == (20, 4.0, "ipndm")
+
+
+def test_an_agent_begins_at_what_is_known_and_is_compared_with_the_default(adapter):
+    start, default = DomainConfig(6, calibration=calibration(6, 10)), DomainConfig(10, calibration=calibration(6, 10))
+    env = DomainEnv(drawing_of(adapter.model, "portraits"), start, default, pictures=2, batches=1)
+    env.reset(seed=0)
+    _, _, _, _, info = env.step(np.zeros(4, np.float32))
+    assert info["hyperparameters"] == start.to_dict()
+    assert info["speed"] == pytest.approx(0.4)
+    errors = {}
+    for config in (start, default):
+        scheduler = config.scheduler(env.drawing.settings)
+        assert scheduler.get_schedule_info()["rule"] == "made up"
+        drawn = run_together(
+            env.drawing.denoiser, [drawing_run(scheduler, env.noises.x_T(0), env.drawing.conditions(2))]
+        )
+        errors[config] = env.noises.errors(0, drawn[0].images)
+    assert info["qualities"] == pytest.approx(np.log(errors[default] / errors[start]), rel=1e-4)
+
+
+# verification
+
+
+def judged(monkeypatch, errors: dict[DomainConfig, np.ndarray], reward: Reward | None = None):
+    """The verdict on all but the first, which is the default, where every configuration's errors are known."""
+
+    def draw(config, drawing, noises):
+        return errors[config], Drawn(np.empty(0), config.num_steps, 0.1 * config.num_steps)
+
+    monkeypatch.setattr(verification, "_draw", draw)
+    default, *candidates = errors
+    return verify(candidates, default, None, reward or QualityReward(), None)
+
+
+SPREAD = np.exp(np.linspace(-0.1, 0.1, 16))  # of the quality; its mean is 0
+SE = np.log(SPREAD).std(ddof=1) / 4
+
+
+@pytest.mark.parametrize(("gain", "improved"), [(2.1 * SE, True), (1.9 * SE, False), (-0.5, False)])
+def test_the_default_stays_unless_beaten_by_two_standard_errors(monkeypatch, gain, improved):
+    default, other = DomainConfig(10), DomainConfig(8)
+    verdict = judged(monkeypatch, {default: np.ones(16), other: np.exp(-gain) * SPREAD})
+    assert (verdict.improved, verdict.chosen.config) == (improved, other if improved else default)
+    assert [v.config for v in verdict.all] == [default, other]
+    assert ("default stays" in verdict.reason) == (not improved)
+
+
+def test_the_best_of_several_is_chosen_by_the_reward(monkeypatch):
+    errors = {DomainConfig(10): np.ones(8), DomainConfig(5): np.full(8, 1.5), DomainConfig(20): np.full(8, 0.5)}
+    assert judged(monkeypatch, errors).chosen.config.num_steps == 20
+    assert judged(monkeypatch, errors, HybridReward(0.1)).chosen.config.num_steps == 5
+    assert judged(monkeypatch, errors, HybridReward(0.1)).chosen.speed == 2
+
+
+@pytest.mark.parametrize("calibrated", [0.7, 0.9])
+def test_another_solver_must_be_as_good_as_the_adaptive_scheduler_at_the_same_evaluations(monkeypatch, calibrated):
+    default, other, rival = DomainConfig(10), DomainConfig(12, solver="unipc"), DomainConfig(12)
+    errors = {default: np.ones(8), other: np.full(8, 0.8)}
+
+    def draw(config, drawing, noises):
+        found = {**errors, rival: np.full(8, calibrated)}
+        return found[config], Drawn(np.empty(0), config.num_steps, 1.0)
+
+    monkeypatch.setattr(verification, "_draw", draw)
+    speedy = HybridReward(0.5)  # 12 evaluations cost 0.1, which both make up for
+    verdict = verify([other], default, None, speedy, None)
+    assert verdict.chosen.config == (rival if calibrated == 0.7 else other)
+
+
+def test_a_reward_that_is_no_number_names_the_configuration(monkeypatch):
+    errors = {DomainConfig(10): np.ones(4), DomainConfig(7): np.full(4, np.nan)}
+    with pytest.raises(
+        ValueError, match=r"the reward of num_steps=7, adaptive_threshold=0.5, .* is not a finite number"
+    ):
+        judged(monkeypatch, errors)
+
+
+# the pipeline
+
+
+def test_what_is_returned_was_measured_on_fresh_noises_and_is_remembered(adapter):
+    results = tuned(adapter, reward=QualityReward())
+    final, default = results["final_config"], results["verification"][0]
+    assert results["improved"]
+    assert (results["domain_type"], results["domain_confidence"]) == ("portraits", 1.0)
+    assert default["hyperparameters"] == results["start_config"].to_dict() == DomainConfig(10).to_dict()
+    assert results["agent_config"].to_dict() == results["optimization"]["best_hyperparameters"]
+
+    drawing, errors = drawing_of(adapter.model, "portraits"), {}
+    noises = FixedNoises(drawing, pictures=2, batches=4, seed=1000 + FRESH)
+    for config in (DomainConfig(10), final):
+        runs = [drawing_run(config.scheduler(drawing.settings), noises.x_T(b), drawing.conditions(2)) for b in range(4)]
+        drawn = run_together(drawing.denoiser, runs)
+        errors[config] = np.concatenate([noises.errors(b, batch.images) for b, batch in enumerate(drawn)])
+    (measured,) = [v for v in results["verification"] if v["hyperparameters"] == final.to_dict()]
+    assert measured["quality"] == pytest.approx(np.log(errors[DomainConfig(10)] / errors[final]).mean(), rel=1e-3)
+    assert measured["quality"] > 0
+
+    assert adapter.get_config("portraits") == final
+    assert adapter.get_config("portraits").source == "tuned by cem for portraits"
+    known = adapter.known("portraits")
+    assert known.weight == 1
+    assert known.provenance["chosen"] == measured
+    assert known.provenance["pictures"] == 8
+    assert known.score(final.to_dict())[0] == pytest.approx(measured["score"], abs=1e-6)
+
+
+def test_what_is_known_is_where_tuning_begins_the_next_time(adapter):
+    adapter.adopt("portraits", DomainConfig(30, 0.4), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
+    results = tuned(adapter, FixedAgent, 2)
+    assert results["start_config"].to_dict() == {**DomainConfig(20, 0.4).to_dict()}  # within the range of steps
+    assert results["agent_config"] == results["start_config"]
+
+
+def test_no_search_keeps_the_default_and_says_so(adapter):
+    results = tuned(adapter, FixedAgent, 2)
+    assert not results["improved"]
+    assert results["final_config"] == DomainConfig(10)
+    assert results["reason"] == "nothing found is better than the default on 8 fresh noises; the default stays"
+    assert adapter.get_config("portraits").source == "the default, which tuning did not beat"
+
+
+def test_without_adaptation_the_adapter_is_left_alone_and_without_agents_nothing_is_trained(adapter):
+    results = tuned(adapter, use_domain_adaptation=False)
+    assert not adapter.path.exists()
+    assert results["final_config"].confidence > 0
+    results = tuned(adapter, use_rl_optimization=False)
+    assert "training" not in results
+    assert [v["hyperparameters"]["num_steps"] for v in results["verification"]] == [10]
+
+
+def test_the_domain_is_detected_where_none_is_given(adapter):
+    pipeline = OptimizationPipeline(adapter, FixedAgent, **SMALL)
+    results = pipeline.optimize(prompt="a portrait of an old man", num_training_steps=1, num_optimization_episodes=1)
+    assert results["domain_type"] == "portraits"
+    assert 0.5 < results["domain_confidence"] <= 1
+    noise = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    results = pipeline.optimize(sample=noise, num_training_steps=1, num_optimization_episodes=1)
+    assert results["domain_type"] == adapter.detect(sample=noise).domain
+
+
+def test_an_agent_can_be_given_and_goes_on_in_its_own_environment(adapter):
+    env = DiffusionHyperparameterEnv(adapter.model, "portraits", pictures=2, batches=1)
+    agent = RandomAgent(env)
+    pipeline = OptimizationPipeline(adapter, agent, **SMALL)
+    assert pipeline.optimize("portraits", num_training_steps=10)["training"]["episodes"] == 10
+    assert pipeline.optimize("portraits", num_training_steps=15)["training"]["episodes"] == 15
+    assert pipeline.rl_agent is agent
+    with pytest.raises(UserError, match=r"the agent's environment draws 'portraits' .* and 'abstract'"):
+        pipeline.optimize("abstract")
+    steps = FixedAgent(TimestepEnv(adapter.model, "portraits", pictures=2, batches=1))
+    with pytest.raises(UserError, match="its environment is a TimestepEnv"):
+        OptimizationPipeline(adapter, steps, **SMALL).optimize("portraits")
+
+
+def test_schedulers_and_samplers_are_made_for_the_domain(adapter, monkeypatch):
+    pipeline = OptimizationPipeline(adapter)
+    monkeypatch.setattr(module, "find_schedule", lambda path, model, domain, guidance: calibration(7, model=model))
+    adapter.adopt("abstract", DomainConfig(7), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
+    scheduler = pipeline.create_optimized_scheduler(domain_type=DomainType.ABSTRACT)
+    assert isinstance(scheduler, AdaptiveScheduler)
+    assert (len(scheduler), scheduler.get_schedule_info()["rule"]) == (7, "made up")
+    assert scheduler.config["prediction_type"] == "v_prediction"
+    assert scheduler.config["beta_schedule"] == "squaredcos_cap_v2"
+    other = pipeline.create_optimized_scheduler({"num_steps": 5, "solver": "unipc"}, "portraits")
+    assert (type(other).__name__, len(other)) == ("PowerUniPC", 5)
+    assert len(pipeline.create_optimized_scheduler(prompt="an abstract painting of squares")) in (7, 10)
+    sampler = pipeline.create_optimized_sampler(domain_type="abstract")
+    assert len(sampler.scheduler) == 7
+    assert pipeline.create_optimized_sampler(other).scheduler is other
+    with pytest.raises(UserError, match="there is no domain 'faces'"):
+        pipeline.create_optimized_scheduler(domain_type="faces")
+
+
+def test_a_pipeline_survives_a_file(adapter, tmp_path):
+    pipeline = OptimizationPipeline(adapter, CEMAgent, **SMALL)
+    final = pipeline.optimize("portraits", num_training_steps=40, num_optimization_episodes=2)["final_config"]
+    pipeline.save(tmp_path / "p.json")
+    again = OptimizationPipeline(DomainAdapter(model=adapter.model))
+    again.load(tmp_path / "p.json")
+    assert again.get_history() == pipeline.get_history() == json.loads(json.dumps(pipeline.get_history()))
+    assert again.adapter.get_config("portraits") == final
+    assert again.adapter.get_config("portraits").confidence == final.confidence
+    other = OptimizationPipeline(DomainAdapter(model=tiny_model(content_hash="other")))
+    with pytest.raises(UserError, match=r"p\.json is about the model tiny with guidance_scale=1\.5, and this adapter"):
+        other.load(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "there is no pipeline at"),
+        ("{", "cannot be read as JSON"),
+        ("{}", "holds no pipeline of this project"),
+        (json.dumps({"format": module.FORMAT, "history": []}), "is damaged"),
+        (
+            json.dumps({"format": module.FORMAT, "history": [], "knowledge": {"known": [1], "domains": {}}}),
+            "is damaged",
+        ),
+    ],
+)
+def test_a_file_that_is_no_pipeline_is_refused(adapter, tmp_path, content, sentence):
+    if content is not None:
+        (tmp_path / "p.json").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        OptimizationPipeline(adapter).load(tmp_path / "p.json")
+    with pytest.raises(UserError, match=r"must end in \.json"):
+        OptimizationPipeline(adapter).save(tmp_path / "p.zip")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"min_steps": 12, "max_steps": 11}, "min_steps must be at most max_steps, got 12 > 11"),
+        ({"num_steps": 30}, "num_steps must be a whole number, between 4 and 20, got 30"),
+        ({"pictures": 1}, "pictures must be"),
+        ({"verification_batches": 0}, "verification_batches must be"),
+        ({"model": 1}, "a DomainAdapter already says model and guidance"),
+    ],
+)
+def test_a_pipeline_that_cannot_be_is_refused(adapter, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        OptimizationPipeline(adapter, **arguments)
+
+
+def test_a_domain_that_the_model_does_not_draw_is_refused(adapter):
+    model = tiny_model(content_hash="cats", domains=["cats"], labels={"cats": []})
+    with pytest.raises(UserError, match="the model does not draw 'portraits'; it draws cats"):
+        tuned(DomainAdapter(model=model))
+
+
+# train.py and sample.py
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def tune(checkpoint, folder, *overrides: str, agent: str = "agent=cem") -> float:
+    small = ["task.timesteps=20", "task.episodes=1", "task.pictures=2", "task.batches=1", "task.verification_batches=2"]
+    chosen = ["model@task.model=checkpoint", f"task.model.path={checkpoint}", *small]
+    return train(configuration("train", folder, agent, *chosen, "tracking=none", *overrides))
+
+
+def draw(checkpoint, folder, *overrides: str) -> int:
+    """The number of steps of a run."""
+    chosen = ("model=checkpoint", f"model.path={checkpoint}", "num_samples=2", "metrics=none", "tracking=none")
+    sample(configuration("sample", folder, "scheduler=tuned", *chosen, *overrides))
+    with open(folder / "run" / "steps.csv", newline="") as file:
+        return len(list(csv.DictReader(file)))
+
+
+def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path):
+    score = tune(checkpoint, tmp_path, "domain=portraits", "reward=speed")
+    (known,) = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json").known
+    assert (known.domain, known.weight) == ("portraits", 0)
+    assert score == pytest.approx(-known.score(known.config)[0])
+    steps = known.config["num_steps"]
+    assert steps < 10
+    assert draw(checkpoint, tmp_path, "domain=portraits") == steps
+    assert draw(checkpoint, tmp_path, "domain=portraits", "num_steps=13") == 13
+    assert (tmp_path / "run" / "portraits.zip").is_file()
+    (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert past["final_config"]["num_steps"] == steps
+    path = f"scheduler.path={tmp_path}/outputs/agent/tuned.json"
+    only = "only for portraits with 1.5; tune it: python train.py agent=ppo domain=abstract"
+    with pytest.raises(
+        UserError, match=rf"nothing was tuned for domain=abstract of this model .* in .*tuned\.json, {only}"
+    ):
+        draw(checkpoint, tmp_path, "domain=abstract", path)
+    with pytest.raises(UserError, match=f"with guidance_scale=3, {only[:30]}"):
+        draw(checkpoint, tmp_path, "domain=portraits", "guidance_scale=3")
+    with pytest.raises(UserError, match=r"there are no tuned configurations at nowhere\.json"):
+        draw(checkpoint, tmp_path, "domain=portraits", "scheduler.path=nowhere.json")
+    other = tmp_path / "other.safetensors"
+    model = tiny_model()
+    model.head.weight = 2 * model.head.weight
+    save_model(other, model)
+    with pytest.raises(UserError, match=r"nothing was tuned for domain=portraits of this model .* nor for any other"):
+        draw(other, tmp_path, "domain=portraits", path)
+
+
+def test_without_a_domain_all_are_tuned_into_the_file_that_is_named(checkpoint, tmp_path):
+    tune(checkpoint, tmp_path, f"output={tmp_path}/mine.json", "task.timesteps=2", agent="agent=fixed")
+    known = knowledge.read_knowledge(tmp_path / "mine.json").known
+    assert [k.domain for k in known] == list(LABELS)
+    assert draw(checkpoint, tmp_path, "domain=general", f"scheduler.path={tmp_path}/mine.json") == 10
+
+
+def test_what_was_tuned_with_calibrated_steps_is_not_drawn_without(checkpoint, tmp_path):
+    save_schedules(tmp_path / "s.json", [calibration(5, 10, model=load_model(checkpoint).identity)])
+    tune(checkpoint, tmp_path, "domain=portraits", f"task.calibration={tmp_path}/s.json", "reward=speed")
+    path = f"scheduler.calibration.path={tmp_path}/s.json"
+    steps = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json").known[0].config["num_steps"]
+    assert draw(checkpoint, tmp_path, "domain=portraits", path) == steps
+    with pytest.raises(
+        UserError, match=r"tuned with calibrated steps, and there are none; give scheduler\.calibration"
+    ):
+        draw(checkpoint, tmp_path, "domain=portraits")
+
+
+def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_path, monkeypatch):
+    finished = CEMAgent._finished
+
+    def interrupt(self, *arguments):
+        finished(self, *arguments)
+        if len(self.record.returns) == 15:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(CEMAgent, "_finished", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tune(checkpoint, tmp_path, "domain=portraits")
+    assert not (tmp_path / "outputs/agent/tuned.json").exists()
+    saved = tmp_path / "run" / "portraits.zip"
+    saved.rename(tmp_path / "agent.zip")
+    monkeypatch.setattr(CEMAgent, "_finished", finished)
+    tune(checkpoint, tmp_path, "domain=portraits", f"task.start_from={tmp_path}/agent.zip")
+    (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [e["episode"] for e in past["training"]["evaluations"]] == [0, 10, 20]
+    with pytest.raises(UserError, match="holds an agent of the kind 'cem', and this one is 'fixed'"):
+        tune(checkpoint, tmp_path, "domain=abstract", f"task.start_from={tmp_path}/agent.zip", agent="agent=fixed")
+
+
+def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path):
+    mlflow_database(tmp_path / "mlruns")
+    tune(checkpoint, tmp_path, "domain=portraits", "tracking=mlflow", "tracking.experiment=test")
+    tracker = MlflowTracker(str(tmp_path / "mlruns" / "mlflow.db"), str(tmp_path), "test", 1.0, 5001)
+    (run,) = tracker.client.search_runs([tracker.experiment_id])
+    history = tracker.client.get_metric_history(run.info.run_id, "portraits/held_out/score")
+    assert [m.step for m in history] == [0, 10, 20]
+    assert run.data.metrics["portraits/default/evaluations"] == 10
+    assert run.data.metrics["portraits/final/score"] >= 0
+    assert run.data.params["task.timesteps"] == "20"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["reward.weight=2"], "reward: weight must be a number, at least 0 and at most 1, got 2"),
+        (["task.min_steps=12", "task.max_steps=11"], "task: min_steps must be at most max_steps, got 12 > 11"),
+        (["task.timesteps=0"], "task: timesteps must be"),
+        (["task.guidance_scale=-1"], "task: guidance_scale must be"),
+        (["domain.name=faces"], "the model does not draw 'faces'; it draws portraits"),
+        (["output=tuned.zip"], r"output must be a \.json file, got 'tuned\.zip'"),
+        (["task.start_from=nowhere.zip"], "there is no agent at nowhere.zip"),
+        (["agent.population=1"], "agent: population must be"),
+        (["task.calibration=nowhere.json"], "there are no calibrated schedules at nowhere"),
+    ],
+)
+def test_what_cannot_work_is_refused(checkpoint, tmp_path, overrides, sentence):
+    with pytest.raises(UserError, match=sentence):
+        tune(checkpoint, tmp_path, "domain=portraits", *overrides)
+    assert not (tmp_path / "outputs/agent/tuned.json").exists()
+
+
+def test_an_agent_of_one_domain_is_not_for_all(checkpoint, tmp_path):
+    with pytest.raises(UserError, match=r"task\.start_from is the agent of one domain"):
+        tune(checkpoint, tmp_path, "task.start_from=a.zip")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["task=schedule", "domain=portraits"], "domain belongs to train.py agent=..., and this is another task"),
+        (["agent=ppo", "task=schedule"], "agent belongs to train.py agent="),
+        (["reward=speed"], "reward belongs to train.py agent="),
+        (["task=agent"], "task=agent needs an agent; give agent=ppo, cem, random or fixed"),
+    ],
+)
+def test_choices_of_another_task_are_refused(tmp_path, overrides, sentence):
+    with pytest.raises(UserError, match=sentence):
+        train(configuration("train", tmp_path, *overrides))
+
+
+def test_a_model_that_diverges_is_told_of_in_one_sentence(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(FixedNoises, "errors", lambda self, batch, images: np.full(self.pictures, np.nan))
+    with pytest.raises(UserError, match=r"portraits: the reward of num_steps=10, .* is not a finite number"):
+        tune(checkpoint, tmp_path, "domain=portraits")
+
+
+def test_the_environment_variable_names_the_model_that_is_used_where_none_is(checkpoint, monkeypatch):
+    shipped = load_builtin_model()
+    monkeypatch.setenv("ADAPTIVE_DIFFUSION_MODEL", str(checkpoint))
+    assert load_builtin_model().config.image_size == 8
+    assert load_builtin_model() is load_builtin_model()
+    monkeypatch.setenv("ADAPTIVE_DIFFUSION_MODEL", "nowhere.safetensors")
+    with pytest.raises(UserError, match=r"nowhere\.safetensors"):
+        load_builtin_model()
+    monkeypatch.delenv("ADAPTIVE_DIFFUSION_MODEL")
+    assert load_builtin_model() is shipped
+
+
+@pytest.mark.skipif(not knowledge.SHIPPED.exists(), reason="nothing tuned ships yet")
+def test_what_ships_is_of_the_shipped_model_in_all_its_domains_and_no_worse_than_the_default():
+    model = load_builtin_model()
+    known = knowledge.read_knowledge(knowledge.SHIPPED).known
+    assert {k.domain for k in known} == set(model.domains)
+    for one in known:
+        assert (one.model, one.guidance_scale) == (model.identity, model.metadata["guidance_scale"])
+        assert one.provenance["chosen"]["score"] >= one.provenance["default"]["score"]
+        assert replace(one.to_config(), confidence=0).num_steps == one.config["num_steps"]
