@@ -1,0 +1,172 @@
+"""Agents report what they cost, repeat themselves, choose what they were trained for, and play side by side."""
+
+import numpy as np
+import pytest
+from rl.closed_form import gaussian
+
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
+from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
+from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
+from adaptive_diffusion.rl.reward import QualityReward
+from adaptive_diffusion.rl.timestep_environment import TimestepEnv
+from adaptive_diffusion.rl.vector import LockstepVecEnv
+
+AGENTS = [HyperparameterTuningAgent, CEMAgent, RandomAgent, FixedAgent]
+
+
+@pytest.fixture(scope="module")
+def bandit() -> DiffusionHyperparameterEnv:
+    return DiffusionHyperparameterEnv(gaussian())
+
+
+@pytest.fixture(scope="module")
+def steps() -> TimestepEnv:
+    return TimestepEnv(gaussian(), num_steps=5, pictures=8, batches=2)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_budget_of_model_evaluations_ends_training(agent, bandit):
+    stats = agent(bandit, seed=0).train(10**6, max_evaluations=2000)
+    assert 2000 <= stats["model_evaluations"] < 2000 + 8 * 20
+    assert stats["model_evaluations_computed"] <= stats["model_evaluations"] + 2 * 80
+
+
+def test_agents_on_one_environment_share_its_memory_but_count_apart(bandit):
+    first, second = (FixedAgent(bandit).train(10) for _ in range(2))
+    assert first["model_evaluations"] == second["model_evaluations"] == 10 * 8 * 10
+    assert second["model_evaluations_computed"] == 0
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_training_repeats_itself(agent, steps):
+    runs = [agent(steps, seed=7).train(40) for _ in range(2)]
+    for run in runs:
+        run.pop("seconds"), run.pop("model_evaluations_computed")
+    assert runs[0] == runs[1]
+    if agent is not FixedAgent:
+        other = agent(steps, seed=8).train(40)
+        assert other["final_score"] != runs[0]["final_score"]
+
+
+@pytest.mark.parametrize("agent", [CEMAgent, RandomAgent, FixedAgent])
+def test_a_search_that_was_saved_goes_on_to_the_bit(agent, steps, tmp_path):
+    through = agent(steps, seed=2)
+    through.train(15 * 4)
+    through.save(tmp_path / "a.zip")
+    through.train(15 * 4)
+    again = agent(steps, seed=3)
+    again.load(tmp_path / "a.zip")
+    again.train(15 * 4)
+    assert np.array_equal(again.best, through.best)
+    assert again.record.returns == through.record.returns
+
+
+def test_the_chosen_hyperparameters_are_measured_on_other_noises(bandit):
+    agent = HyperparameterTuningAgent(bandit, seed=0)
+    agent.train(60)
+    results = agent.optimize_hyperparameters(num_episodes=5)
+    assert len(results["episodes"]) == 5
+    assert {str(e["hyperparameters"]) for e in results["episodes"]} == {str(results["best_hyperparameters"])}
+    assert results["evaluations"] == results["best_hyperparameters"]["num_steps"]
+
+    held_out, qualities = bandit.held_out(), []
+    for batch in range(4):
+        observation, _ = held_out.reset(options={"batch": batch})
+        qualities.append(held_out.step(agent.predict(observation)[0])[4]["quality"])
+    assert results["best_quality"] == pytest.approx(np.mean(qualities), abs=1e-5)
+    assert results["best_quality_error"] > 0
+
+
+def test_trying_around_the_policy_keeps_the_best(bandit):
+    agent = RandomAgent(bandit, seed=0)
+    results = agent.optimize_hyperparameters(num_episodes=12, deterministic=False)
+    rewards = {}
+    for episode in results["episodes"]:
+        rewards.setdefault(str(episode["hyperparameters"]), []).append(episode["reward"])
+    assert len(rewards) > 6
+    best = max(rewards, key=lambda name: np.mean(rewards[name]))
+    assert str(results["best_hyperparameters"]) == best
+
+
+def test_timesteps_are_chosen_too(steps):
+    agent = CEMAgent(steps, seed=0)
+    agent.train(50 * 4)
+    results = agent.optimize_hyperparameters(2)
+    timesteps = results["best_hyperparameters"]["timesteps"]
+    assert len(timesteps) == results["best_hyperparameters"]["num_steps"] == 5
+    assert np.all(np.diff(timesteps) < 0)
+    assert results["best_quality"] > 0.3
+
+
+def test_the_callback_is_told_and_can_end_training(steps):
+    told = []
+
+    def callback(metrics, episode):
+        told.append((episode, metrics))
+        return episode < 20
+
+    agent = HyperparameterTuningAgent(steps, seed=0)
+    stats = agent.train(400, callback=callback)
+    assert [episode for episode, _ in told][:3] == [0, 10, 20]
+    assert stats["episodes"] <= 21
+    _, metrics = told[2]
+    assert metrics["train/return"] == pytest.approx(np.mean(agent.record.returns[10:20]))
+    assert metrics["held_out/score"] == stats["evaluations"][2]["score"]
+    assert metrics["train/model_evaluations"] >= 20 * 5 * 8
+
+
+def test_evaluations_become_rarer_after_the_first_twenty(bandit):
+    stats = FixedAgent(bandit, eval_every=2).train(100)
+    assert [e["episode"] for e in stats["evaluations"]] == [*range(0, 41, 2), 60, 80, 100]
+
+
+def test_an_evaluation_environment_of_another_kind_is_refused(bandit, steps):
+    with pytest.raises(UserError, match="eval_env was made for TimestepEnv"):
+        CEMAgent(bandit).train(10, eval_env=steps)
+    with pytest.raises(ValueError, match="total_timesteps must be a whole number, at least 1"):
+        CEMAgent(bandit).train(0)
+
+
+def test_a_given_evaluation_environment_is_used(bandit):
+    held_out = DiffusionHyperparameterEnv(gaussian(), reward=QualityReward(), noise_seed=5, batches=3)
+    agent = CEMAgent(bandit)
+    stats = agent.train(10, eval_env=held_out)
+    assert len(agent.record.evaluations[0].scores) == 3 * 8
+    assert held_out.spent.asked > 0
+    assert stats["final_score"] == stats["final_quality"]
+
+
+@pytest.mark.parametrize("kind", ["bandit", "steps"])
+def test_the_vectorised_form_plays_the_episodes_of_each_seed(kind, request):
+    env = request.getfixturevalue(kind)
+    rng = np.random.default_rng(0)
+    count = 3 * env.episode_length
+    actions = rng.normal(0, 0.5, (count, 3, *env.action_space.shape)).astype(np.float32)
+    vector = LockstepVecEnv(env, 3)
+    vector.seed(10)
+    observations, rewards = [vector.reset()], []
+    for action in actions:
+        observation, reward, ended, infos = vector.step(action)
+        observations.append(observation)
+        rewards.append(reward)
+        assert all(("terminal_observation" in info) == over for info, over in zip(infos, ended, strict=True))
+    for i in range(3):
+        alone = env.sibling()
+        observation, _ = alone.reset(seed=10 + i)
+        for step in range(count):
+            np.testing.assert_allclose(observations[step][i], observation, atol=1e-4)
+            observation, reward, over, _, _ = alone.step(actions[step, i])
+            np.testing.assert_allclose(rewards[step][i], reward, atol=1e-3)
+            if over:
+                observation, _ = alone.reset()
+
+
+def test_the_vectorised_form_evaluates_the_model_once_for_all(steps):
+    vector = LockstepVecEnv(steps, 4)
+    vector.seed(0)
+    vector.reset()
+    denoiser = steps.drawing.denoiser
+    denoiser.calls = denoiser.pictures = 0
+    vector.step(np.zeros((4, 1), np.float32))
+    assert (denoiser.calls, denoiser.pictures) == (1, 4 * 8)
