@@ -320,6 +320,13 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     assert "1 cells of 3 pictures" in capsys.readouterr().out
     with pytest.raises(UserError, match="no cell has 5 pictures per block; there are cells of 2, 3"):
         report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
+    keep(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))
+    report_kept(["--cells", str(cells), "--output", str(output)])
+    assert "4 cells of 2 pictures" in capsys.readouterr().out  # those of the commonest model alone
+    report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
+    assert "1 cells of 2 pictures" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no cell is of the model 'none'; there are cells of"):
+        report_kept(["--cells", str(cells), "--output", str(output), "--model", "none"])
     with pytest.raises(UserError, match="keeps no cells; run"):
         report_kept(["--cells", str(tmp_path / "none")])
 

@@ -83,6 +83,10 @@ def test_a_schedule_that_is_calibrated_again_takes_the_place_of_the_old_one(mode
         calibrate(model, tmp_path, "task.domains=[landscapes]", f"task.seed={seed}")
     (only,) = load_schedules(tmp_path / "s.json")
     assert set(only.steps) == {2, 3}
+    calibrate(model, tmp_path, "task.domains=[landscapes]", "task.steps=[4]", "task.learned_steps=[]")
+    (more,) = load_schedules(tmp_path / "s.json")
+    assert set(more.steps) == {2, 3, 4}
+    assert more.steps[3] == only.steps[3]
 
 
 @pytest.mark.parametrize(

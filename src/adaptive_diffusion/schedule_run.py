@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -56,7 +56,8 @@ class ScheduleTask(ScheduleCalibration):
 def calibrate_schedules(cfg: DictConfig) -> float:
     """Calibrate, domain after domain; what is finished is in the file at once.
 
-    Schedules of other models, domains and guidance that the file holds already stay in it.
+    Schedules of other models, domains and guidance that the file holds already stay in it, and so do other numbers of
+    steps.
 
     Args:
         cfg: `conf/train.yaml`, composed, with a `ScheduleTask` as its task.
@@ -83,6 +84,7 @@ def calibrate_schedules(cfg: DictConfig) -> float:
     with tracker.open(name, params=parameters(cfg), tags=tags) as run:
         for problem in problems:
             kept = [s for s in known if not _same(s, problem)]
+            before = {n: steps for s in known if _same(s, problem) for n, steps in s.steps.items()}
             with progress_bar(0, "evaluation", unit_scale=True) as bar:
                 bar.set_description(problem.domain)
                 for schedule in calibrate(problem, task, bar.update):
@@ -90,7 +92,7 @@ def calibrate_schedules(cfg: DictConfig) -> float:
                     ratios.append(_report(schedule, n))
                     scores = {"rmse": _chosen(schedule, n), "ratio": ratios[-1]}
                     run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
-                    known = [*kept, schedule]
+                    known = [*kept, replace(schedule, steps={**before, **schedule.steps})]
                     save_schedules(cfg.output, known)
         figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         figures.write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))

@@ -285,7 +285,6 @@ def test_what_is_saved_is_what_is_loaded(natural, tmp_path):
     second = replace(first, domain="portraits", guidance_scale=1.0)
     save_schedules(tmp_path / "new" / "schedules.json", [first, second])
     assert load_schedules(tmp_path / "new" / "schedules.json") == (first, second)
-    assert load_schedules(tmp_path / "new" / "schedules.json", first.model) == (first, second)
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["schedules.json"]
 
 
@@ -329,13 +328,11 @@ def test_a_file_that_is_damaged_or_of_another_kind_is_refused_in_one_sentence(tm
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_missing_truncated_no_json_or_of_another_model_is_refused(tmp_path):
+def test_a_file_that_is_missing_truncated_or_no_json_is_refused(tmp_path):
     file = tmp_path / "schedules.json"
     with pytest.raises(UserError, match=r"there are no calibrated schedules at .*schedules\.json; calibrate the model"):
         load_schedules(file)
     save_schedules(file, [calibrated(gits=[999, 500, 100])])
-    with pytest.raises(UserError, match="calibrated for the model 0123456789ab and this one is fedcba987654"):
-        load_schedules(file, "fedcba9876543210")
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"\xff\xfe\x00"):
         file.write_bytes(content)

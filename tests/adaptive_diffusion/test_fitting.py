@@ -220,6 +220,16 @@ def test_complexity_leaves_calibrated_steps_where_they_are_and_one_s_own_timeste
     assert scheduler.get_schedule_info()["rule"] is None
 
 
+def test_a_number_of_steps_that_is_refused_changes_nothing(schedule):
+    scheduler = AdaptiveScheduler(num_inference_steps=5, calibration=schedule)
+    before = np.array(StandardSampler(scheduler).run(bent, noises(3, 2)).images)
+    for refused in ({"num_inference_steps": 5000}, {"timesteps": [5.0, 6.0]}):
+        with pytest.raises(ValueError, match="must"):
+            scheduler.set_timesteps(**refused)
+    np.testing.assert_array_equal(np.array(StandardSampler(scheduler).run(bent, noises(3, 2)).images), before)
+    assert scheduler.get_schedule_info()["rule"] == schedule.steps[5].rule
+
+
 def test_threshold_zero_is_ddim_on_the_calibrated_grid(schedule):
     scheduler = AdaptiveScheduler(1000, 5, 0.0, calibration=schedule, clip_sample=False)
     ddim = DDIMScheduler(clip_sample=False)
@@ -272,16 +282,19 @@ def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path):
     assert asdict(found)["steps"].keys() == asdict(schedule)["steps"].keys()
     for arguments, sentence in (
         ((schedule.model, "portraits", 1.5), "has no schedule for domain=portraits; calibrate"),
-        (("fedcba9876543210", "landscapes", 1.5), "calibrated for the model 0123456789ab and this one is fedcba987654"),
+        (("fedcba9876543210", "landscapes", 1.5), "has schedules of the model 0123456789ab, and this one is fedcba987"),
     ):
         with pytest.raises(UserError, match=sentence):
             find_schedule(file, *arguments)
     assert find_schedule(None, "fedcba9876543210", "landscapes", 1.5) is None
+    save_schedules(file, [schedule, replace(schedule, model="fedcba9876543210", guidance_scale=3.0)])
+    assert find_schedule(file, *given, 3.0).guidance_scale == 1.5
+    assert find_schedule(file, "fedcba9876543210", "landscapes", 1.5).guidance_scale == 3.0
 
 
 @pytest.mark.parametrize(
     ("row", "sentence"),
-    [([0.0, 0.0, float("nan")], "finite"), ([0.0], "5 rows of equally many"), ([0.0] * 9, "5 rows of equally many")],
+    [([0.0] * 4 + [float("nan")], "finite"), ([0.0], "5 rows of equally many"), ([0.0] * 9, "5 rows of equally many")],
 )
 def test_corrections_that_do_not_fit_are_refused(schedule, tmp_path, row, sentence):
     file = tmp_path / "schedules.json"

@@ -13,10 +13,13 @@ from .store import kept
 
 
 def main(argv: list[str]) -> None:
-    """Read the cells, choose those of one size, and write the report."""
+    """Read the cells, choose those of one model and one size, and write the report."""
     parser = argparse.ArgumentParser(prog="adaptive_diffusion.benchmark", description=__doc__)
     parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
+    parser.add_argument(
+        "--model", default="", help="beginning of the model's hash and guidance; default: the commonest"
+    )
     parser.add_argument("--pictures", type=int, help="pictures per block of the cells; default: the commonest size")
     parser.add_argument("--baseline", default="ddim uniform", help="cell that others are compared with")
     options = parser.parse_args(argv)
@@ -25,9 +28,14 @@ def main(argv: list[str]) -> None:
         raise UserError(
             f"{options.cells} keeps no cells; run python sample.py -m experiment=benchmark, or give --cells"
         )
-    sizes = Counter(cell.pictures for cell in cells)
+    models = Counter(cell.model for cell in cells if cell.model.startswith(options.model))
+    if not models:
+        known = "; ".join(sorted({cell.model for cell in cells}))
+        raise UserError(f"no cell is of the model {options.model!r}; there are cells of {known}")
+    of_model = [cell for cell in cells if cell.model == models.most_common(1)[0][0]]
+    sizes = Counter(cell.pictures for cell in of_model)
     pictures = options.pictures or sizes.most_common(1)[0][0]
-    chosen = [cell for cell in cells if cell.pictures == pictures]
+    chosen = [cell for cell in of_model if cell.pictures == pictures]
     if not chosen:
         known = ", ".join(str(size) for size in sorted(sizes))
         raise UserError(f"no cell has {pictures} pictures per block; there are cells of {known}")

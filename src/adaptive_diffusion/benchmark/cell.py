@@ -141,6 +141,7 @@ class CellResult:
         converged_steps: Steps of the least refined converged solution, or None.
         converged_rmse: What doubling the converged solutions' steps changes, mean RMSE, or None.
         converged_perceptual: The same as a perceptual distance, or None.
+        model: What decided the model's predictions.
     """
 
     domain: str
@@ -156,6 +157,7 @@ class CellResult:
     converged_steps: int | None
     converged_rmse: float | None
     converged_perceptual: float | None
+    model: str = ""
 
     @property
     def method(self) -> str:
@@ -213,6 +215,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         converged_steps=min(s.steps for s in solutions) if solutions else None,
         converged_rmse=float(np.mean([s.change for s in solutions])) if solutions else None,
         converged_perceptual=float(np.mean(doubling)) if solutions else None,
+        model=bench.identity,
     )
 
 

@@ -71,10 +71,16 @@ def fingerprint(cell: Cell, bench: Bench) -> str:
         "cell": [cell.domain, cell.condition, cell.num_steps],
         "scheduler": [type(cell.sampler.scheduler).__name__, cell.sampler.scheduler.config],
         "grid": repr(cell.grid),
-        "sampler": type(cell.sampler).__name__,
+        "sampler": _named(cell.sampler),
         "settings": cell.settings,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _named(sampler: object) -> Any:
+    """A sampler's class and, where it has any, the settings that decide its pictures besides its scheduler's."""
+    name, config = type(sampler).__name__, getattr(sampler, "config", None)
+    return name if config is None else [name, config]
 
 
 def keep(path: Path, result: CellResult) -> None:

@@ -8,7 +8,7 @@ word vectors -> encoder -> reference statistics, and model -> schedules. The mod
 from __future__ import annotations
 
 import argparse
-import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +19,8 @@ from pathlib import Path
 from ..errors import UserError
 from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
 from ..metrics.words import load_words
-from ..models.checkpoint import load_builtin_model
+from ..models.checkpoint import BUILTIN_MODEL, load_model
+from ..schedulers.calibrate import ScheduleCalibration
 from ..schedulers.calibrated import SHIPPED, load_schedules
 from .references import stale_reference, write_reference
 
@@ -100,19 +101,23 @@ def _rebuild_reference(domain: str, data: Path) -> None:
 
 def stale_schedules(path: Path = SHIPPED) -> str | None:
     """Why calibrated schedules do not fit the shipped model, or None if there is one for each of its domains."""
-    model = load_builtin_model()
+    model, wanted = load_model(BUILTIN_MODEL), set(ScheduleCalibration().steps)
     try:
-        found = load_schedules(path, model.identity)
+        found = load_schedules(path)
     except UserError as error:
         return str(error)
-    known = {s.domain for s in found if math.isclose(s.guidance_scale, model.metadata["guidance_scale"])}
-    missing = [domain for domain in model.domains or () if domain not in known]
-    return f"there is none for {', '.join(missing)}" if missing else None
+    guidance = model.metadata["guidance_scale"]
+    known = {s.domain: set(s.steps) for s in found if (s.model, s.guidance_scale) == (model.identity, guidance)}
+    missing = [domain for domain in model.domains or () if not wanted <= known.get(domain, set())]
+    return f"numbers of steps are missing for {', '.join(missing)}" if missing else None
 
 
 def _rebuild_schedules() -> None:
-    SHIPPED.unlink(missing_ok=True)  # those of another model would stay in it
-    subprocess.run([sys.executable, "train.py", "task=schedule", f"output={SHIPPED}"], cwd=PROJECT, check=True)
+    made = SHIPPED.with_name("schedules.new.json")  # a new file, else schedules of another model would stay in it
+    command = [sys.executable, "train.py", "task=schedule", f"output={made}"]
+    environment = {k: v for k, v in os.environ.items() if k != "ADAPTIVE_DIFFUSION_MODEL"}
+    subprocess.run(command, cwd=PROJECT, check=True, env=environment)
+    made.replace(SHIPPED)
 
 
 def _train(experiment: str, data: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +17,17 @@ from .fitting import levels_of, multistep_rows
 from .grids import PowerGrid, bounded_power
 
 DETAILED = 0.6  # complexity from which on the plain grid is kept
+
+
+class _Chosen(NamedTuple):
+    """How a run's timesteps came about: the power of their grid, or the calibrated rule and its weights."""
+
+    power: float | None = None
+    rule: str | None = None
+    rows: np.ndarray | None = None
+
+
+_OTHER = _Chosen()  # one's own timesteps
 
 
 class AdaptiveScheduler(DPMSolverScheduler):
@@ -110,6 +121,8 @@ class AdaptiveScheduler(DPMSolverScheduler):
                 f"the calibration is for {calibration.num_train_timesteps} training timesteps, not "
                 f"{num_train_timesteps}: calibrate this model, or leave calibration out"
             )
+        self._complexity: float | None = None
+        self._chosen = _OTHER
         self.reset_history()
         self.set_timesteps()
 
@@ -133,12 +146,14 @@ class AdaptiveScheduler(DPMSolverScheduler):
                 raise ValueError("set_timesteps takes either timesteps or a complexity to bend the grid with, not both")
         if num_inference_steps is None and timesteps is None:
             num_inference_steps = self.config["num_inference_steps"]
-        self._complexity = complexity
-        self._power: float | None = None
-        self._rule: str | None = None
-        self._rows: np.ndarray | None = None
-        super().set_timesteps(num_inference_steps, timesteps=timesteps)
-        self._memory_length = 1 if self._rows is None else self._rows.shape[1] - 2
+        before = self._complexity, self._chosen
+        self._complexity, self._chosen = complexity, _OTHER
+        try:
+            super().set_timesteps(num_inference_steps, timesteps=timesteps)
+        except ValueError:
+            self._complexity, self._chosen = before
+            raise
+        self._memory_length = 1 if self._chosen.rows is None else self._chosen.rows.shape[1] - 2
         self._errors: list[mx.array] = []
         self._last_x0: mx.array | None = None
 
@@ -227,8 +242,8 @@ class AdaptiveScheduler(DPMSolverScheduler):
         return {
             "num_inference_steps": len(self),
             "timesteps": self.timesteps.tolist(),
-            "power": self._power,
-            "rule": self._rule,
+            "power": self._chosen.power,
+            "rule": self._chosen.rule,
             "complexity": self._complexity,
             "avg_error": None if errors is None else float(errors.mean()),
             "first_order_fraction": None if errors is None else float((errors > self.adaptive_threshold).mean()),
@@ -252,25 +267,28 @@ class AdaptiveScheduler(DPMSolverScheduler):
     def _grid(self, n: int) -> np.ndarray:
         if self.calibration is not None:
             return self._calibrated_grid(self.calibration, n)
-        self._power = self.progress_power
+        power = self.progress_power
         if self._complexity is not None:
             target = 1 + (self.progress_power - 1) * min(1.0, self._complexity / DETAILED)
-            self._power = bounded_power(n, self.progress_power, target, self.min_step_ratio, self.max_step_ratio)
-        return PowerGrid(self._power)(self.schedule, n)
+            power = bounded_power(n, self.progress_power, target, self.min_step_ratio, self.max_step_ratio)
+        self._chosen = _Chosen(power=power)
+        return PowerGrid(power)(self.schedule, n)
 
     def _calibrated_grid(self, calibration: CalibratedSchedule, n: int) -> np.ndarray:
         known = calibration.steps.get(n)
-        self._rule = "resampled" if known is None else known.rule
         grid = CalibratedGrid(calibration)(self.schedule, n)
+        rows = None
         if known is not None and known.corrections is not None:
-            self._rows = multistep_rows(levels_of(self.schedule, grid), np.array(known.corrections))
+            rows = multistep_rows(levels_of(self.schedule, grid), np.array(known.corrections))
+        self._chosen = _Chosen(rule="resampled" if known is None else known.rule, rows=rows)
         return grid
 
     def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
         self._last_x0 = x0
         self._check_batch(x0)
-        if self._rows is not None and len(self._memory) == min(index, self._memory_length):
-            full, checked = self._fitted_step(self._rows[index], index, x_t, x0), index > 0
+        rows = self._chosen.rows
+        if rows is not None and len(self._memory) == min(index, self._memory_length):
+            full, checked = self._fitted_step(rows[index], index, x_t, x0), index > 0
         else:
             full, checked = self._update(index, self._order(index), x_t, x0)[0], self._order(index) > 1
         if not checked:

@@ -176,15 +176,14 @@ def save_schedules(path: str | Path, schedules: Iterable[CalibratedSchedule]) ->
         temporary.write_text(_compact(json.dumps(content, indent=1)) + "\n", encoding="utf-8")
 
 
-def load_schedules(path: str | Path, model: str | None = None) -> tuple[CalibratedSchedule, ...]:
+def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
     """Read what `save_schedules` wrote.
 
     Args:
         path: The file.
-        model: Content hash of the model that they are meant for; None: whichever it is.
 
     Raises:
-        UserError: if the file is missing, damaged, of another kind, or made for another model.
+        UserError: if the file is missing, damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -196,16 +195,9 @@ def load_schedules(path: str | Path, model: str | None = None) -> tuple[Calibrat
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} holds no calibrated schedules of this project (format {FORMAT!r})")
     try:
-        schedules = tuple(schedule_from(found) for found in content["schedules"])
+        return tuple(schedule_from(found) for found in content["schedules"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); calibrate the model again") from error
-    for schedule in schedules:
-        if model is not None and schedule.model != model:
-            raise UserError(
-                f"the schedules in {path} were calibrated for the model {schedule.model:.12} and this one is "
-                f"{model:.12}; calibrate it, or choose another grid"
-            )
-    return schedules
 
 
 def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
@@ -226,13 +218,19 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
     Raises:
         UserError: if a file that was given has none that fits, or cannot be used.
     """
-    known = load_schedules(SHIPPED if path is None else path, None if path is None else model)
+    known = load_schedules(SHIPPED if path is None else path)
     fitting = [schedule for schedule in known if (schedule.model, schedule.domain) == (model, domain)]
     if fitting:
         return min(fitting, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
     if path is None:
         return None
-    raise UserError(f"{path} has no schedule for domain={domain}; calibrate with python train.py task=schedule")
+    if any(schedule.model == model for schedule in known):
+        raise UserError(f"{path} has no schedule for domain={domain}; calibrate with python train.py task=schedule")
+    others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
+    raise UserError(
+        f"{path} has schedules of the model {others}, and this one is {model:.12}; calibrate it with "
+        "python train.py task=schedule, or leave scheduler.calibration.path out"
+    )
 
 
 def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedGrid:
@@ -275,8 +273,8 @@ def _check_corrections(rows: tuple[tuple[float, ...], ...] | None, n: int) -> No
     if rows is None:
         return
     widths = {len(row) for row in rows}
-    if len(rows) != n or len(widths) != 1 or min(widths) < 2 or not np.isfinite(rows).all():
-        raise ValueError(f"the corrections of {n} steps must be {n} rows of equally many finite numbers, at least 2")
+    if len(rows) != n or len(widths) != 1 or min(widths) < 3 or not np.isfinite(rows).all():
+        raise ValueError(f"the corrections of {n} steps must be {n} rows of equally many finite numbers, at least 3")
 
 
 def _digits(value: float) -> float:

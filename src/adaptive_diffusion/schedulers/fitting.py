@@ -91,12 +91,12 @@ def fit_corrections(
         predict: The model, with the teacher's conditions.
         teacher: Where the steps should lead.
         timesteps: (n,) timesteps, strictly decreasing from T - 1.
-        history: K >= 1, predictions that a step combines.
+        history: K >= 2, predictions that a step combines.
 
     Returns:
         (n, K + 1) corrections; those of predictions that do not exist yet are 0.
     """
-    check_count("history", history, 1)
+    check_count("history", history, 2)
     levels = levels_of(predict.schedule, timesteps)
     corrections = np.zeros((len(timesteps), history + 1))
     state, predictions = teacher.noise, list[np.ndarray]()

@@ -70,7 +70,7 @@ def load_pipeline(
         if negative_prompt is not None:
             raise UserError(f"model.negative_prompt was given, but a {folder.kind} reads no text; leave it out")
         size = _size(folder, unet.config, 1, height, width)
-        identity = f"{content_hash} {name}"
+        identity = f"{content_hash} {name} {size[0]}x{size[1]}"
         return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
     if draws is not None:
         raise UserError(f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out")
