@@ -72,8 +72,8 @@ def tuned_scheduler(
     known = find_tuned(path, trained, model, domain, guidance_scale)
     if known.provenance.get(CALIBRATED) and calibration is None:
         raise UserError(
-            f"domain={domain} was tuned with calibrated steps, and there are none; give scheduler.calibration.path, the "
-            "file that train.py task=schedule wrote"
+            f"domain={domain} was tuned with calibrated steps, and there are none; give scheduler.calibration.path, "
+            "the file that train.py task=schedule wrote"
         )
     configuration = known.to_config()
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
