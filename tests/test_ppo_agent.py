@@ -54,12 +54,21 @@ def test_numbers_that_are_given_are_taken(bandit):
     assert agent.get_config()["n_steps"] == 2048
 
 
+def test_the_configuration_says_what_is_used(bandit):
+    agent = HyperparameterTuningAgent(bandit, n_steps=10, batch_size=64, num_envs=4)
+    config = agent.get_config()
+    assert (config["n_steps"], config["batch_size"]) == (12, 12)
+    assert (agent.model.n_steps, agent.model.batch_size) == (3, 12)
+    assert HyperparameterTuningAgent(bandit, n_steps=2).model.n_steps == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ({"learning_rate": 0}, "learning_rate must be a number, greater than 0"),
         ({"n_steps": 1}, "n_steps must be a whole number, at least 2"),
         ({"batch_size": 1}, "batch_size must be"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 2, got 0"),
         ({"initial_std": -1}, "initial_std must be"),
         ({"num_envs": 0}, "num_envs must be"),
         ({"seed": -1}, "seed must be"),

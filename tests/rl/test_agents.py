@@ -1,14 +1,19 @@
 """Agents report what they cost, repeat themselves, choose what they were trained for, and play side by side."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from gymnasium import spaces
 from rl.closed_form import gaussian
 
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.rl import lockstep
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
-from adaptive_diffusion.rl.reward import QualityReward
+from adaptive_diffusion.rl.reward import QualityReward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.rl.vector import LockstepVecEnv
 
@@ -28,7 +33,7 @@ def steps() -> TimestepEnv:
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_budget_of_model_evaluations_ends_training(agent, bandit):
     stats = agent(bandit, seed=0).train(10**6, max_evaluations=2000)
-    assert 2000 <= stats["model_evaluations"] < 2000 + 8 * 20
+    assert 2000 <= stats["model_evaluations"] < 2000 + 2 * 8 * 20  # random search finishes both batches
     assert stats["model_evaluations_computed"] <= stats["model_evaluations"] + 2 * 80
 
 
@@ -78,15 +83,47 @@ def test_the_chosen_hyperparameters_are_measured_on_other_noises(bandit):
     assert results["best_quality_error"] > 0
 
 
-def test_trying_around_the_policy_keeps_the_best(bandit):
-    agent = RandomAgent(bandit, seed=0)
+class Unequal(DiffusionHyperparameterEnv):
+    """The reward is the number of steps, and 50 more on batch 0."""
+
+    played: list[int]
+
+    def step(self, action):
+        observation, _, over, cut, info = super().step(action)
+        self.played.append(self.batch)
+        steps = info["hyperparameters"]["num_steps"]
+        info["scores"] = np.full(self.noises.pictures, steps + 50.0 * (self.batch == 0))
+        return observation, float(info["scores"].mean()), over, cut, info
+
+
+@pytest.fixture
+def unequal() -> Unequal:
+    env = Unequal(gaussian(), pictures=2)
+    env.played = []
+    return env
+
+
+def test_a_choice_that_met_the_easier_batch_does_not_win(unequal):
+    agent = RandomAgent(unequal, seed=1)
     results = agent.optimize_hyperparameters(num_episodes=12, deterministic=False)
-    rewards = {}
-    for episode in results["episodes"]:
-        rewards.setdefault(str(episode["hyperparameters"]), []).append(episode["reward"])
-    assert len(rewards) > 6
-    best = max(rewards, key=lambda name: np.mean(rewards[name]))
-    assert str(results["best_hyperparameters"]) == best
+    tried = {(e["hyperparameters"]["num_steps"], e["batch"]) for e in results["episodes"]}
+    most = max(steps for steps, _ in tried)
+    assert (most, 0) not in tried  # what won by its episode's own reward would be another one
+    assert results["best_hyperparameters"]["num_steps"] == most
+
+
+def test_random_search_tries_every_sequence_on_all_batches(unequal):
+    agent = RandomAgent(unequal, seed=1, eval_every=100)
+    agent.train(20)
+    assert unequal.played[4:24] == [0, 1] * 10  # after the untrained agent on four held-out batches
+    first, second = np.array(agent.record.returns).reshape(-1, 2).T
+    np.testing.assert_allclose(first - second, 50)
+    assert unequal.knobs.configuration(agent.best[0]).num_steps == max(second)
+
+
+def test_a_generation_is_compared_on_one_batch(unequal):
+    CEMAgent(unequal, population=4, elites=2, eval_every=100).train(16)
+    assert unequal.played[4:20] == [0] * 4 + [1] * 4 + [0] * 4 + [1] * 4
 
 
 def test_timesteps_are_chosen_too(steps):
@@ -124,6 +161,12 @@ def test_evaluations_become_rarer_after_the_first_twenty(bandit):
 def test_an_evaluation_environment_of_another_kind_is_refused(bandit, steps):
     with pytest.raises(UserError, match="eval_env was made for TimestepEnv"):
         CEMAgent(bandit).train(10, eval_env=steps)
+    wider = DiffusionHyperparameterEnv(gaussian())
+    wider.observation_space = spaces.Box(0.0, 1.0, (3,), np.float32)
+    with pytest.raises(
+        UserError, match=r"eval_env was made for Diff.* observations of 3 and actions of 4 numbers; .* 2 a"
+    ):
+        CEMAgent(bandit).train(10, eval_env=wider)
     with pytest.raises(ValueError, match="total_timesteps must be a whole number, at least 1"):
         CEMAgent(bandit).train(0)
 
@@ -170,3 +213,27 @@ def test_the_vectorised_form_evaluates_the_model_once_for_all(steps):
     denoiser.calls = denoiser.pictures = 0
     vector.step(np.zeros((4, 1), np.float32))
     assert (denoiser.calls, denoiser.pictures) == (1, 4 * 8)
+
+
+@pytest.mark.parametrize("kind", [DiffusionHyperparameterEnv, TimestepEnv])
+def test_where_seconds_count_everything_is_timed_in_batches_of_one_size_after_a_warm_up(kind, monkeypatch):
+    sizes, clock = [], SimpleNamespace(now=0.0)
+    monkeypatch.setattr(lockstep, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    drawing = gaussian()
+
+    def network(x, t, condition=None):
+        sizes.append(len(x))
+        clock.now += 100.0 if len(sizes) == 1 else 1.0
+        return drawing.denoiser(x, t, condition)
+
+    env = kind(replace(drawing, denoiser=network), reward=SpeedReward("seconds"), pictures=4, batches=1)
+    env.noises.errors(0, np.zeros((4, 4, 4, 3)))  # solves for the converged pictures
+    sizes.clear()
+    vector = LockstepVecEnv(env, 3)
+    vector.reset()
+    for _ in range(env.episode_length):
+        _, rewards, _, infos = vector.step(np.zeros((3, *env.action_space.shape), np.float32))
+    assert set(sizes) == {4}
+    assert sum(sizes) == env.spent.computed
+    assert [info["seconds"] for info in infos] == [info["evaluations"] / 4 for info in infos]  # none took 100
+    assert rewards.tolist() == [0, 0, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from ..baseline.checks import check_count
 from ..errors import UserError
 from .agent_file import read_agent, write_agent
 from .convergence import Evaluation, Record, standard_error
+from .episodes import check_fits, fitting, measure, replay, run_episode
 from .sampling_env import SamplingEnv, Spent
 
 Metrics = Callable[[dict[str, float], int], Any]
-Act = Callable[[np.ndarray], np.ndarray]
 FREQUENT = 20  # evaluations, after which they become rarer
 RARER = 10  # times
 
@@ -92,7 +92,7 @@ class TuningAgent(ABC):
         """
         total = check_count("total_timesteps", total_timesteps, 1)
         if eval_env is not None:
-            check_fits(self.env, eval_env.describe(), "eval_env")
+            check_fits(self.env, "eval_env", fitting(eval_env))
         self.eval_env = eval_env or self.eval_env or self.env.held_out()
         self._callback, self._stopped = callback, False
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -112,25 +112,26 @@ class TuningAgent(ABC):
             deterministic: Its best guess every time, not a sample of its policy.
 
         Returns:
-            `best_hyperparameters`, those with the highest mean reward of the episodes; `best_quality`, their mean
+            `best_hyperparameters`: of those that it chose in the episodes, the ones with the highest mean reward on
+            all batches of the environment's own noises; `best_quality`, their mean
             log(baseline error / error) on held-out noises, where 0 is the baseline's quality and 0.69 half its error,
             with `best_quality_error`, its standard error over batches and pictures; `best_reward` and
             `best_reward_error` there; `evaluations` per picture, and `episodes`: hyperparameters, reward and quality of
             each.
         """
         check_count("num_episodes", num_episodes, 1)
-        found: dict[str, list[tuple[float, list[np.ndarray], dict[str, Any]]]] = {}
+        found: dict[str, tuple[list[np.ndarray], dict[str, Any]]] = {}
         episodes = []
         trial = self.env.sibling()
         trial.restore({"seed": self.seed, "episode": 0})
         for _ in range(num_episodes):
             reward, actions, info = run_episode(trial, lambda seen: self.predict(seen, deterministic)[0])
             key = json.dumps(info["hyperparameters"], sort_keys=True)
-            found.setdefault(key, []).append((reward, actions, info))
+            found.setdefault(key, (actions, info))
             kept = {name: info[name] for name in ("hyperparameters", "quality", "evaluations", "batch")}
             episodes.append({"reward": reward, **kept})
-        best = max(found.values(), key=lambda tries: float(np.mean([reward for reward, _, _ in tries])))
-        _, actions, info = best[0]
+        # on all batches, since a single one may just have been easier
+        actions, info = max(found.values(), key=lambda choice: measure(trial, lambda: replay(choice[0]))[0].mean())
         self.eval_env = self.eval_env or self.env.held_out()
         scores, qualities = measure(self.eval_env, lambda: replay(actions))
         return {
@@ -152,9 +153,7 @@ class TuningAgent(ABC):
         state, tensors = self._state()
         header = {
             "kind": self.kind,
-            "environment": self.env.describe(),
-            "observation": _shape(self.env.observation_space),
-            "action": _shape(self.env.action_space),
+            **fitting(self.env),
             "config": self.get_config(),
             "record": self.record.to_dict(),
             "state": state,
@@ -171,7 +170,7 @@ class TuningAgent(ABC):
         header, tensors = read_agent(path)
         if header["kind"] != self.kind:
             raise UserError(f"{path} holds an agent of the kind {header['kind']!r}, and this one is {self.kind!r}")
-        check_fits(self.env, header["environment"], str(path), header)
+        check_fits(self.env, str(path), header)
         try:
             self._restore(header["state"], tensors)
             self.record = Record.from_dict(header["record"])
@@ -236,54 +235,3 @@ class TuningAgent(ABC):
                 **({"train/return": float(np.mean(recent))} if recent else {}),
             }
             self._stopped = self._callback(metrics, episodes) is False
-
-
-def run_episode(env: SamplingEnv, act: Act, **reset: Any) -> tuple[float, list[np.ndarray], dict[str, Any]]:
-    """One episode: its return, its actions, and what the last step told."""
-    observation, _ = env.reset(**reset)
-    total, over = 0.0, False
-    actions: list[np.ndarray] = []
-    info: dict[str, Any] = {}
-    while not over:
-        actions.append(act(observation))
-        observation, reward, over, _, info = env.step(actions[-1])
-        total += reward
-    return total, actions, info
-
-
-def measure(env: SamplingEnv, actor: Callable[[], Act]) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards of the pictures of all batches, and the qualities of all batches.
-
-    Args:
-        env: The environment.
-        actor: Makes what acts in an episode.
-    """
-    infos = [run_episode(env, actor(), options={"batch": batch})[2] for batch in range(env.noises.batches)]
-    return np.concatenate([info["scores"] for info in infos]), np.concatenate([info["qualities"] for info in infos])
-
-
-def check_fits(env: SamplingEnv, other: dict[str, Any], what: str, header: dict[str, Any] | None = None) -> None:
-    """Refuse what was made for an environment of another kind or with other spaces.
-
-    Raises:
-        UserError: naming both.
-    """
-    own = env.describe()
-    spaces = {"observation": _shape(env.observation_space), "action": _shape(env.action_space)}
-    kept = {name: (header or spaces)[name] for name in spaces}
-    if kept != spaces or own["environment"] != other["environment"] or own["domains"] != other["domains"]:
-        raise UserError(
-            f"{what} was made for {other['environment']} with domains {other['domains']}, observations of "
-            f"{kept['observation']} and actions of {kept['action']} numbers; this environment is a "
-            f"{own['environment']} with domains {own['domains']}, {spaces['observation']} and {spaces['action']}"
-        )
-
-
-def replay(actions: Iterable[np.ndarray]) -> Act:
-    """The same actions again, whatever is seen."""
-    left = iter(actions)
-    return lambda seen: next(left)
-
-
-def _shape(space: Any) -> int:
-    return int(np.prod(space.shape))

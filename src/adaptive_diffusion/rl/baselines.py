@@ -12,21 +12,24 @@ from typing import Any
 import numpy as np
 
 from ..baseline.checks import check_count, check_number
-from .agent import TuningAgent, replay, run_episode
+from .agent import TuningAgent
+from .episodes import replay, run_episode
 from .sampling_env import SamplingEnv
 
 INITIAL_STD = 0.6  # of the actions, as PPO begins
 
 
 class SearchAgent(TuningAgent):
-    """A search over sequences of actions, (episode_length, A)."""
+    """A search over sequences of actions, (episode_length, A).
+
+    Sequences that are compared were tried on the same batches, so that none wins by an easier one.
+    """
 
     def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
         self.shape = (env.episode_length, *env.action_space.shape)  # type: ignore[misc]
         self.best = np.zeros(self.shape)
         self._rng = np.random.default_rng(seed)
-        self.work.restore({"seed": seed, "episode": 0})
 
     def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
         """The action of the step that the observation is of: the best sequence's, or one that would be tried next."""
@@ -43,8 +46,12 @@ class SearchAgent(TuningAgent):
         """A sequence to try."""
 
     @abstractmethod
-    def _learn_from(self, actions: np.ndarray, episode_return: float) -> None:
-        """Take its return into account, and perhaps change `best`."""
+    def _batches(self) -> list[int]:
+        """The batches that the next sequence is tried on, an episode each."""
+
+    @abstractmethod
+    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
+        """Take its mean return of those batches into account, and perhaps change `best`."""
 
     def _learn(self, total: int) -> None:
         taken = 0
@@ -53,31 +60,33 @@ class SearchAgent(TuningAgent):
             if self._stopped:
                 return
             actions = self._clipped(self._propose())
-            episode_return, done, _ = run_episode(self.work, replay(actions))
-            self._learn_from(actions, episode_return)
-            taken += len(done)
-            self.record.timesteps += len(done)
-            self._finished(episode_return, len(done))
+            played = [run_episode(self.work, replay(actions), options={"batch": batch}) for batch in self._batches()]
+            self._learn_from(actions, float(np.mean([episode_return for episode_return, _, _ in played])))
+            for episode_return, done, _ in played:
+                taken += len(done)
+                self.record.timesteps += len(done)
+                self._finished(episode_return, len(done))
 
     def _clipped(self, actions: np.ndarray) -> np.ndarray:
         space: Any = self.env.action_space
         return np.clip(actions, space.low, space.high).astype(np.float32)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        state = {"rng": self._rng.bit_generator.state, "episodes": self.work.state, "best": self.best.tolist()}
-        return state | {"worker_begun": bool(self.record.returns)}, {"best": self.best.astype(np.float32)}
+        state = {"rng": self._rng.bit_generator.state, "best": self.best.tolist()}
+        return state, {"best": self.best.astype(np.float32)}
 
     def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         best = np.array(state["best"])
         if best.shape != self.shape:
             raise ValueError(f"it holds {best.shape} actions, an episode here takes {self.shape}")
         self.best, self._rng.bit_generator.state = best, state["rng"]
-        episode = state["episodes"]["episode"] + state["worker_begun"]  # the latest episode is over
-        self.work.restore({**state["episodes"], "episode": episode})
 
 
 class RandomAgent(SearchAgent):
-    """Random search: normal actions around the prior, of which the one with the highest return is kept."""
+    """Random search: normal actions around the prior, of which the sequence with the highest mean return is kept.
+
+    Each sequence is tried on all batches.
+    """
 
     kind = "random"
 
@@ -88,9 +97,12 @@ class RandomAgent(SearchAgent):
     def _propose(self) -> np.ndarray:
         return self._rng.normal(0, INITIAL_STD, self.shape)
 
-    def _learn_from(self, actions: np.ndarray, episode_return: float) -> None:
-        if episode_return > self._highest:
-            self._highest, self.best = episode_return, np.asarray(actions, np.float64)
+    def _batches(self) -> list[int]:
+        return list(range(self.env.noises.batches))
+
+    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
+        if mean_return > self._highest:
+            self._highest, self.best = mean_return, np.asarray(actions, np.float64)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         state, tensors = super()._state()
@@ -109,12 +121,17 @@ class FixedAgent(SearchAgent):
     def _propose(self) -> np.ndarray:
         return self.best
 
-    def _learn_from(self, actions: np.ndarray, episode_return: float) -> None:
+    def _batches(self) -> list[int]:
+        return [len(self.record.returns) % self.env.noises.batches]
+
+    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
         pass
 
 
 class CEMAgent(SearchAgent):
     """The cross-entropy method (Rubinstein, 1999): a normal distribution is fitted to the best of each generation.
+
+    A generation is tried on one batch, the next one on the next.
 
     Args:
         env: The environment.
@@ -158,8 +175,11 @@ class CEMAgent(SearchAgent):
     def _propose(self) -> np.ndarray:
         return self._rng.normal(self.best, self.std)
 
-    def _learn_from(self, actions: np.ndarray, episode_return: float) -> None:
-        self._tried.append((episode_return, actions))
+    def _batches(self) -> list[int]:
+        return [len(self.record.returns) // self.population % self.env.noises.batches]
+
+    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
+        self._tried.append((mean_return, actions))
         if len(self._tried) < self.population:
             return
         self._tried.sort(key=lambda tried: -tried[0])

@@ -72,9 +72,9 @@ def load_policy(path: str | Path, env: Any = None) -> Policy:
     if header.get("kind") != "ppo":
         raise UserError(f"{path} holds an agent of the kind {header.get('kind')!r}, which has no policy network")
     if env is not None:
-        from .agent import check_fits
+        from .episodes import check_fits
 
-        check_fits(env, header["environment"], str(path), header)
+        check_fits(env, str(path), header)
     try:
         return policy_from(header["state"]["policy"], tensors)
     except (KeyError, TypeError, ValueError) as error:

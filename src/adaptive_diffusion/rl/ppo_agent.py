@@ -35,7 +35,8 @@ class HyperparameterTuningAgent(TuningAgent):
         env: A `DiffusionHyperparameterEnv` or a `TimestepEnv`.
         learning_rate: Of Adam, > 0; None: 0.005 for one-step episodes, 0.003 for longer ones.
         n_steps: Environment steps per update, of all `num_envs` together, >= 2; None: ten episodes.
-        batch_size: Steps per minibatch, >= 2; None: all for one-step episodes, half of them for longer ones.
+        batch_size: Steps per minibatch, >= 2, at most `n_steps`; None: all for one-step episodes, half of them for
+            longer ones.
         normalize_env: Normalise observations by their running mean and variance. Rewards are never normalised: they
             are about 1 by construction.
         verbose: 0 is silent; 1 shows a progress bar.
@@ -69,11 +70,12 @@ class HyperparameterTuningAgent(TuningAgent):
         single = env.episode_length == 1
         self.num_envs = check_count("num_envs", num_envs, 1)
         steps = EPISODES_PER_UPDATE * env.episode_length if n_steps is None else check_count("n_steps", n_steps, 2)
-        self._steps = max(-(-steps // self.num_envs), 1 + (self.num_envs == 1))  # per sibling
+        self._steps = -(-steps // self.num_envs)  # per sibling
         self.n_steps = self._steps * self.num_envs
-        self.batch_size = check_count(
-            "batch_size", batch_size or (self.n_steps if single else max(self.n_steps // 2, 2)), 2
-        )
+        minibatch = self.n_steps if single else max(self.n_steps // 2, 2)
+        if batch_size is not None:
+            minibatch = min(check_count("batch_size", batch_size, 2), self.n_steps)
+        self.batch_size = minibatch
         chosen = (0.005 if single else 0.003) if learning_rate is None else learning_rate
         self.learning_rate = check_number("learning_rate", chosen, 0, above=True)
         chosen = (0.6 if single else 0.3) if initial_std is None else initial_std
@@ -101,7 +103,7 @@ class HyperparameterTuningAgent(TuningAgent):
             self._normalize,
             learning_rate=self.learning_rate,
             n_steps=self._steps,
-            batch_size=min(self.batch_size, self.n_steps),
+            batch_size=self.batch_size,
             gamma=1.0,
             gae_lambda=0.95,
             policy_kwargs={

@@ -53,6 +53,8 @@ class Reward(Protocol):
     Attributes:
         weight: Of the quality, in [0, 1]; policies are told.
         metric: The distance that errors are measured by, `rmse` or `perceptual`.
+        unit: What costs, `evaluations` or `seconds`. For the sake of seconds, environments that play side by side draw
+            one after another.
     """
 
     @property
@@ -60,6 +62,9 @@ class Reward(Protocol):
 
     @property
     def metric(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
 
     def __call__(self, measured: Measurement, /) -> np.ndarray:
         """(B,) rewards."""
@@ -83,6 +88,11 @@ class QualityReward:
     def weight(self) -> float:
         """1: nothing but quality."""
         return 1.0
+
+    @property
+    def unit(self) -> str:
+        """`evaluations`: time does not matter."""
+        return UNITS[0]
 
     def __call__(self, measured: Measurement, /) -> np.ndarray:
         """See `Reward`."""

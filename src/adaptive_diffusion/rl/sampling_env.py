@@ -12,7 +12,7 @@ import numpy as np
 
 from ..baseline.checks import check_count
 from .drawing import Drawing
-from .lockstep import Run, run_together
+from .lockstep import Request, Run, run_together
 from .noises import FixedNoises
 from .reward import Measurement, Reward
 
@@ -59,6 +59,7 @@ class SamplingEnv(gym.Env, ABC):
         self.batch = 0
         self._seed: int | None = None
         self._episode = 0
+        self._warm: set[int] = set()
 
     @abstractmethod
     def begin(self) -> Run[Start]:
@@ -92,6 +93,8 @@ class SamplingEnv(gym.Env, ABC):
             rng = np.random.default_rng([self._seeded(), self._episode])
             self.batch = int(rng.integers(self.noises.batches))
             self._episode += 1
+        if self.timed and self.batch not in self._warm:
+            yield from self._warm_up()
         return (yield from self.begin())
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Start:
@@ -117,12 +120,25 @@ class SamplingEnv(gym.Env, ABC):
         """The same environment on other noises, with counters of its own."""
         other = self.sibling()
         other.noises, other.spent, other.batch = self.noises.others(batches), Spent(), 0
+        other._warm = set()
         other.forget()
         return other
 
     @abstractmethod
     def forget(self) -> None:
         """Drop what is remembered of the noises."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether seconds count: a baseline and what it is compared with are then drawn in batches of the same size."""
+        return self.reward.unit == "seconds"
+
+    def _warm_up(self) -> Run[None]:
+        """One evaluation that nobody times, before the first that somebody does."""
+        conditions = self.drawing.conditions(self.noises.pictures)
+        yield Request(self.noises.x_T(self.batch), float(self.drawing.schedule.num_train_timesteps - 1), conditions)
+        self.spent.computed += self.noises.pictures
+        self._warm.add(self.batch)
 
     def _seeded(self) -> int:
         if self._seed is None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..baseline.checks import check_count
-from .lockstep import run_together
+from .lockstep import Run, run_together
 from .sampling_env import SamplingEnv
 
 Indices = None | int | Iterable[int]
+R = TypeVar("R")
 
 
 class LockstepVecEnv(VecEnv):
     """Siblings of an environment that take their steps together; no processes, no threads.
+
+    Where the reward counts seconds they take them one after another, as the baseline was drawn: pictures of larger
+    batches cost less time each.
 
     Where Stable-Baselines3 seeds the environments with s, environment i plays the episodes of seed s + i.
 
@@ -27,14 +31,14 @@ class LockstepVecEnv(VecEnv):
 
     def __init__(self, env: SamplingEnv, num_envs: int = 1):
         self.envs: list[SamplingEnv] = [env.sibling() for _ in range(check_count("num_envs", num_envs, 1))]
-        self._denoiser = env.drawing.denoiser
+        self._denoiser, self._timed = env.drawing.denoiser, env.timed
         self._actions = np.empty((num_envs, 0))
         super().__init__(num_envs, env.observation_space, env.action_space)
 
     def reset(self) -> np.ndarray:
         """(num_envs, O) first observations."""
         runs = [env.resetting(seed=seed) for env, seed in zip(self.envs, self._seeds, strict=True)]
-        begun = run_together(self._denoiser, runs)
+        begun = self._run(runs)
         self._reset_seeds()
         self.reset_infos = [info for _, info in begun]
         return np.stack([observation for observation, _ in begun])
@@ -46,17 +50,22 @@ class LockstepVecEnv(VecEnv):
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """(num_envs, O) observations, (num_envs,) rewards and ends, and infos; episodes that ended begin anew."""
         pairs = zip(self.envs, self._actions, strict=True)
-        steps = run_together(self._denoiser, [env.advance(action) for env, action in pairs])
+        steps = self._run([env.advance(action) for env, action in pairs])
         ended = np.array([over for _, _, over, _, _ in steps])
         observations = [observation for observation, *_ in steps]
         infos: list[dict[str, Any]] = [{**info, "TimeLimit.truncated": False} for *_, info in steps]
         over = np.flatnonzero(ended)
-        begun = run_together(self._denoiser, [self.envs[i].resetting() for i in over])
+        begun = self._run([self.envs[i].resetting() for i in over])
         for i, (observation, info) in zip(over, begun, strict=True):
             infos[i]["terminal_observation"] = observations[i]
             observations[i], self.reset_infos[i] = observation, info
         rewards = np.array([reward for _, reward, *_ in steps], np.float32)
         return np.stack(observations), rewards, ended, infos
+
+    def _run(self, runs: Sequence[Run[R]]) -> list[R]:
+        if self._timed:
+            return [run_together(self._denoiser, [run])[0] for run in runs]
+        return run_together(self._denoiser, runs)
 
     def close(self) -> None:
         """Nothing to close."""
