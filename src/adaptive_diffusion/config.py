@@ -156,6 +156,7 @@ class QualityGuidedSampler(Part):
     min_steps: int = MISSING
     max_steps: int = MISSING
     calibration: str | None = MISSING
+    model: str | None = MISSING
 
 
 @dataclass
@@ -164,8 +165,8 @@ class StepReductionSampler(Part):
 
     scheduler: Any = MISSING
     quality_target: float = MISSING
-    domain: str | None = MISSING
     calibration: str | None = MISSING
+    model: str | None = MISSING
 
 
 @dataclass

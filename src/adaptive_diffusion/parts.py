@@ -115,6 +115,7 @@ def prepare(cfg: DictConfig) -> Parts:
         parts.set_timesteps()
     except ValueError as error:
         raise UserError(f"scheduler: {error}") from error
+    sampler.check()
     return parts
 
 
@@ -205,7 +206,7 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
             "the model file does not say what the model predicts; give scheduler.prediction_type=epsilon, "
             "v_prediction or sample"
         )
-    for of_a_model in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid):
+    for of_a_model in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler")):
         if OmegaConf.is_dict(of_a_model) and of_a_model.get("model", "") is None:
             of_a_model.model = model.identity
     if cfg.num_steps is None and "trained" not in cfg.scheduler:  # what was tuned has a number of its own

@@ -29,7 +29,7 @@ PICTURES = normal(image_keys(0, range(3)), (8, 8, 3)) * 0.3
 def calibration(**weights: float) -> QualityCalibration:
     none = dict.fromkeys(("constant", *FEATURES), 0.0)
     still = dict.fromkeys(("constant", *STILL), 0.0)
-    return QualityCalibration("model", {**none, **weights}, still, {5: 0.1}, {}, {})
+    return QualityCalibration("model", {**none, **weights}, still, {5: 0.1}, {})
 
 
 def test_a_prediction_linear_in_the_squared_noise_level_is_extrapolated_to_its_end():

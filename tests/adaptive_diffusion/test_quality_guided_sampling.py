@@ -1,5 +1,7 @@
 """Early stopping, picture by picture, on Gaussian pictures whose end is known; their spread is their condition."""
 
+import json
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -184,6 +186,42 @@ def test_the_report_is_the_mean_over_all_runs_until_the_history_is_reset():
 def test_bad_settings_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         sampler(**settings)
+
+
+@pytest.mark.parametrize(
+    ("steps", "settings", "warned"),
+    [
+        (10, {}, True),
+        (11, {}, False),
+        (10, {"early_stopping": False}, False),
+        (10, {"min_steps": 1, "max_steps": 9}, False),
+        (6, {"min_steps": 1}, True),  # quality is first known after the second step
+        (6, {"min_steps": 1, "quality_threshold": 0.0}, False),
+        (7, {"min_steps": 1}, False),
+    ],
+)
+def test_a_schedule_in_which_no_picture_can_stop_early_is_warned_of(steps, settings, warned, caplog):
+    sampler(steps, **settings).check()
+    assert ("no picture can stop early" in caplog.text) == warned
+
+
+def test_by_a_calibration_of_another_model_it_warns_and_reports_no_quality(caplog):
+    draw(own := sampler(12))
+    assert "sampling/estimated_quality" in own.report()
+    draw(same := sampler(12, model=own.estimator.calibration.model))
+    assert same.report() == own.report()
+    assert caplog.text == ""
+    draw(other := sampler(12, model="another"))
+    assert other.report() == {}
+    assert "a calibration of the model 7c6177aa42f0, and this one is another" in caplog.text
+
+
+def test_its_settings_and_its_calibration_are_told_as_json():
+    made = sampler(12, patience=3, model="another")
+    config = json.loads(json.dumps(made.config))
+    assert config == made.config
+    assert (config["patience"], config["min_steps"], config["model"]) == (3, 10, "another")
+    assert config["calibration"]["weights"] == made.estimator.calibration.weights
 
 
 def test_the_interface_as_it_was_specified(capsys):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,6 +20,7 @@ from ..rng import image_keys, normal
 from ..sampling.batches import conditions, draw_batches
 from ..sampling.quality import (
     FEATURES,
+    QualityCalibration,
     QualityEstimator,
     fit_still,
     fit_weights,
@@ -29,7 +32,7 @@ from ..sampling.quality_guided import QualityGuidedSampler
 from ..sampling.standard import StandardSampler
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.calibrated import find_schedule
-from ..types import Denoiser
+from ..types import Denoiser, PictureModel
 
 FIT_SEED, TEST_SEED = 5000, 6000
 
@@ -66,34 +69,72 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench quality", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
     parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
-    parser.add_argument("--pictures", type=int, default=16, help="pictures per domain; as many more for --write")
+    parser.add_argument("--pictures", type=int, default=16, help="pictures per domain; as many others for --write")
     parser.add_argument("--patience", type=int, default=5, help="of the early stopping")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures per evaluation")
     parser.add_argument("--cache", type=Path, default=Path("outputs/converged"), help="folder of converged solutions")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="fit the estimator anew, on other noises, into FILE")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="measure it anew, on other noises, into FILE")
     options = parser.parse_args(argv)
 
     case = partial(_case, pictures=options.pictures, batch_size=options.batch_size, cache=options.cache)
-    estimator = QualityEstimator()
     if options.write is not None:
-        runs = [_observe(case(d, FIT_SEED), n, options.batch_size) for d in options.domains for n in options.steps]
-        calibration = replace(
-            estimator.calibration,
-            model=load_builtin_model().identity,
-            weights=fit_weights([step for run in runs for step in zip(run.features, run.errors, strict=True)]),
-            still=fit_still(
-                np.concatenate([run.still.reshape(-1, 2) for run in runs]),
-                np.concatenate([run.errors.ravel() for run in runs]),
-            ),
-            measured={"domains": options.domains, "steps": options.steps, "pictures": options.pictures},
-        )
-        save_calibration(options.write, calibration)
-        estimator = QualityEstimator(calibration)
+        cases = [case(domain, FIT_SEED) for domain in options.domains]
+        save_calibration(options.write, calibrated(cases, options.steps, options.batch_size))
+    estimator = QualityEstimator(options.write)
     for domain in options.domains:
         test = case(domain, TEST_SEED)
         for n in options.steps:
             _report_estimates(domain, n, _observe(test, n, options.batch_size), estimator)
             _report_stopping(test, n, options.batch_size, options.patience, options.write)
+
+
+def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> QualityCalibration:
+    """Fit the estimator on runs with the calibrated steps and with those of the quadratic grid.
+
+    Args:
+        cases: Domains of the shipped model, each with as many noises of `FIT_SEED`.
+        steps: Numbers of steps, each at least 3.
+        batch_size: Pictures per evaluation.
+    """
+    model = load_builtin_model()
+    plain = [replace(case, scheduler=AdaptiveScheduler(**_fitted_to(model))) for case in cases]
+    runs = [_observe(case, n, batch_size) for case in [*cases, *plain] for n in steps]
+    domains, pictures = [case.domain for case in cases], len(cases[0].x_T)
+    return QualityCalibration(
+        model=model.identity,
+        weights=fit_weights([step for run in runs for step in zip(run.features, run.errors, strict=True)]),
+        still=fit_still(
+            np.concatenate([run.still.reshape(-1, 2) for run in runs]),
+            np.concatenate([run.errors.ravel() for run in runs]),
+        ),
+        curve=plain_curve(model),
+        measured={
+            "command": f"python -m adaptive_diffusion.bench quality --domains {' '.join(domains)} --steps "
+            f"{' '.join(map(str, steps))} --pictures {pictures} --write FILE",
+            "weights": {
+                "guidance_scale": model.metadata["guidance_scale"],
+                "domains": domains,
+                "steps": list(steps),
+                "schedules": ["calibrated", "quadratic"],
+                "seed": FIT_SEED,
+                "pictures": pictures,
+            },
+            "curve": {"scores in assets/schedules.json": "quadratic", "domains": list(model.domains or ())},
+        },
+    )
+
+
+def plain_curve(model: PictureModel) -> dict[int, float]:
+    """Number of steps -> RMSE of DPM-Solver++(2M) on the quadratic grid, as held-out noises scored it.
+
+    Args:
+        model: The shipped one; the mean over its domains is taken, at its own guidance.
+    """
+    known = (find_schedule(None, model.identity, d, model.metadata["guidance_scale"]) for d in model.domains or ())
+    schedules = [schedule for schedule in known if schedule is not None]
+    common = set.intersection(*(set(schedule.steps) for schedule in schedules))
+    errors = {n: [schedule.steps[n].scores["quadratic"].mean for schedule in schedules] for n in sorted(common)}
+    return {n: float(f"{np.mean(error):.4g}") for n, error in errors.items()}
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -106,11 +147,8 @@ def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path
     model = load_builtin_model()
     guidance = float(model.metadata["guidance_scale"])
     denoiser, condition = GuidedDenoiser(model, guidance), model.condition(domain, None, "")
-    scheduler = AdaptiveScheduler(
-        calibration=find_schedule(None, model.identity, domain, guidance),
-        prediction_type=model.metadata["prediction_type"],
-        **model.metadata["noise_schedule"],
-    )
+    calibration = find_schedule(None, model.identity, domain, guidance)
+    scheduler = AdaptiveScheduler(calibration=calibration, **_fitted_to(model))
     x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
     converged = converged_pictures(
         denoiser,
@@ -122,6 +160,10 @@ def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path
         identity=identity_of(model, guidance),
     )
     return Case(domain, denoiser, scheduler, x_T, condition, converged.images)
+
+
+def _fitted_to(model: PictureModel) -> dict[str, Any]:
+    return {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
 
 
 def _observe(case: Case, n: int, batch_size: int) -> Run:

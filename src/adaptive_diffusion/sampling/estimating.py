@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 
@@ -10,8 +13,10 @@ from ..baseline.scheduler_base import SchedulerBase
 from ..data import resize
 from ..rng import image_keys, normal
 from ..types import Denoiser, Scheduler
-from .quality import QualityEstimator
+from .quality import QualityEstimator, content_of
 from .standard import StandardSampler
+
+log = logging.getLogger(__name__)
 
 
 class EstimatingSampler(StandardSampler):
@@ -20,18 +25,35 @@ class EstimatingSampler(StandardSampler):
     Args:
         scheduler: Grid and solver, with its timesteps set.
         calibration: See `QualityEstimator`.
+        model: Content hash of the model that draws. If the calibration is of another one, a warning says so and
+            `report` leaves out what it estimates; None: it is not compared.
 
     Raises:
         ValueError: for a scheduler that does not tell its noise schedule.
         UserError: if the calibration cannot be read.
     """
 
-    def __init__(self, scheduler: Scheduler, calibration: str | None = None):
+    def __init__(self, scheduler: Scheduler, calibration: str | None = None, model: str | None = None):
         super().__init__(scheduler)
         if not isinstance(scheduler, SchedulerBase):
             raise ValueError(f"quality needs a scheduler that tells its noise schedule, got {type(scheduler).__name__}")
         self.estimator = QualityEstimator(calibration)
+        self.model = model
+        measured = self.estimator.calibration.model
+        self._foreign = model is not None and model != measured
+        if self._foreign:
+            log.warning(
+                "quality is estimated by a calibration of the model %.12s, and this one is %.12s: it ranks pictures, "
+                "but its scale is not this model's, and its mean is not reported",
+                measured,
+                model,
+            )
         self.reset_history()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What decides the pictures besides the scheduler, JSON types."""
+        return {"calibration": content_of(self.estimator.calibration), "model": self.model}
 
     def sample(
         self,
@@ -87,8 +109,10 @@ class EstimatingSampler(StandardSampler):
         self._final: list[np.ndarray] = []
 
     def report(self) -> dict[str, float]:
-        """`sampling/estimated_quality`: mean over all pictures drawn since `reset_history`."""
-        return {"sampling/estimated_quality": float(np.concatenate(self._final).mean())} if self._final else {}
+        """`sampling/estimated_quality`: mean over all pictures drawn since `reset_history`; {} if it is not known."""
+        if self._foreign or not self._final:
+            return {}
+        return {"sampling/estimated_quality": float(np.concatenate(self._final).mean())}
 
     def _levels(self) -> list[float]:
         """sigma / alpha at each timestep."""

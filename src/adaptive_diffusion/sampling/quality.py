@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import atomic_path
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "quality.json"
-FORMAT = "adaptive-diffusion/quality/1"
+FORMAT = "adaptive-diffusion/quality/2"
 HALF = 0.12  # visible error at which quality is one half: 15 of 255 grey levels
 CONTRAST = 0.4  # of ordinary pictures: the standard deviation over their pixels, each channel about its mean
 _TINY = 1e-5
@@ -38,10 +38,8 @@ class QualityCalibration:
         model: Identity of the model.
         weights: `constant`, and one for each of `FEATURES`.
         still: `constant`, and one for each of `STILL`: for a picture whose history is not known.
-        curve: Number of steps -> mean RMSE of the plain power grid's pictures to the converged solution.
-        detail: Domain -> how complexity c of the first clean prediction shifts that, where it does: `complexity`, its
-            mean, and `exponent` of c / mean. See `StepReductionSampler`.
-        measured: Provenance, JSON types: domains, seeds, pictures, numbers of steps, held-out correlations.
+        curve: Number of steps -> mean RMSE of the quadratic grid's pictures to the converged solution.
+        measured: Provenance, JSON types: the command, domains, seeds, pictures, numbers of steps.
 
     Raises:
         ValueError: if a weight is missing or too much.
@@ -51,7 +49,6 @@ class QualityCalibration:
     weights: Mapping[str, float]
     still: Mapping[str, float]
     curve: Mapping[int, float]
-    detail: Mapping[str, Mapping[str, float]]
     measured: Mapping[str, Any]
 
     def __post_init__(self) -> None:
@@ -247,7 +244,13 @@ def load_calibration(path: Path) -> QualityCalibration:
 def save_calibration(path: str | Path, calibration: QualityCalibration) -> None:
     """Write a calibration atomically, as JSON."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"format": FORMAT, **asdict(calibration)}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content_of(calibration), indent=1) + "\n", encoding="utf-8")
+
+
+def content_of(calibration: QualityCalibration) -> dict[str, Any]:
+    """A calibration in JSON types."""
+    content = {"format": FORMAT, **asdict(calibration)}
+    return {**content, "curve": {str(n): error for n, error in calibration.curve.items()}}
 
 
 def _rms(x: mx.array) -> mx.array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -11,6 +13,8 @@ from ..baseline.checks import check_count, check_number
 from ..rng import step_keys
 from ..types import Denoiser, Scheduler, SchedulerOutput, StepTrace
 from .estimating import EstimatingSampler, replaced
+
+log = logging.getLogger(__name__)
 
 
 class QualityGuidedSampler(EstimatingSampler):
@@ -30,6 +34,7 @@ class QualityGuidedSampler(EstimatingSampler):
         min_steps: Evaluations that every picture gets, as far as the schedule has them, >= 1.
         max_steps: Evaluations after which a picture stops whatever its quality, >= `min_steps`.
         calibration: See `QualityEstimator`.
+        model: Content hash of the model that draws; see `EstimatingSampler`.
 
     Raises:
         ValueError: for a value out of range, or a scheduler that does not tell its noise schedule.
@@ -45,13 +50,41 @@ class QualityGuidedSampler(EstimatingSampler):
         min_steps: int = 10,
         max_steps: int = 100,
         calibration: str | None = None,
+        model: str | None = None,
     ):
-        super().__init__(scheduler, calibration)
+        super().__init__(scheduler, calibration, model)
         self.quality_threshold = check_number("quality_threshold", quality_threshold, 0, 1)
         self.early_stopping = early_stopping
         self.patience = check_count("patience", patience, 1)
         self.min_steps = check_count("min_steps", min_steps, 1)
         self.max_steps = check_count("max_steps", max_steps, self.min_steps)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What decides the pictures besides the scheduler, JSON types."""
+        return {
+            "quality_threshold": self.quality_threshold,
+            "early_stopping": self.early_stopping,
+            "patience": self.patience,
+            "min_steps": self.min_steps,
+            "max_steps": self.max_steps,
+            **super().config,
+        }
+
+    def check(self) -> None:
+        """Warn if no picture can stop before the scheduler's last step."""
+        steps = len(self.scheduler)
+        known_from = 1 if self.quality_threshold == 0 else 2  # quality after the first step is 0
+        earliest = min(max(self.min_steps, self.patience + known_from - 1), self.max_steps)
+        if self.early_stopping and earliest >= steps:
+            log.warning(
+                "no picture can stop early: with min_steps=%d and patience=%d the first to stop has taken %d steps, "
+                "and the run has %d; raise num_steps or lower sampler.min_steps and sampler.patience",
+                self.min_steps,
+                self.patience,
+                earliest,
+                steps,
+            )
 
     def iterate(
         self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None

@@ -97,6 +97,13 @@ class StandardSampler:
         keys = image_keys(seed, range(batch_size))
         return self.run(model, normal(keys, (*image_size, channels)), condition=condition, keys=keys).images
 
+    def check(self) -> None:
+        """Before a run, once the scheduler has its timesteps: refuse those that the sampler cannot go along.
+
+        Raises:
+            UserError: saying why; here for none.
+        """
+
     def report(self) -> dict[str, float]:
         """What the sampler itself has to say of the pictures it drew, as metrics of the run; here nothing."""
         return {}

@@ -1,41 +1,44 @@
-"""StepReductionSampler: only as many steps as a picture needs, decided after its first model evaluation."""
+"""StepReductionSampler: only as many steps as a quality takes, by a measured curve."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_number
 from ..errors import UserError
-from ..rng import step_keys
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..types import Denoiser, Scheduler, SchedulerOutput, StepTrace
-from .estimating import EstimatingSampler, replaced
+from ..types import Denoiser, Scheduler, StepTrace
+from .estimating import EstimatingSampler
 from .quality import error_of, quality_of
+
+POWER, THRESHOLD = 2.0, 0.5  # of the scheduler that the curves were measured with
 
 
 class StepReductionSampler(EstimatingSampler):
-    """Chooses the number of steps of each picture by a measured curve, at most as many as the scheduler has.
+    """Takes the fewest steps that reach a target, at most as many as the scheduler has.
 
-    The curve tells the RMSE to the converged solution that n steps leave on average: that of the scheduler's
-    calibration, from the noises held out from it, or the shipped one of the plain power grid. For a domain where the
-    complexity c of the first clean prediction was seen to matter, it is multiplied by (c / mean)^exponent. A picture
-    gets the fewest steps for which that is no more than the target allows. What it ends with is reported beside the
-    target: on the way by the `QualityEstimator`, at the end by the curve, which knows the solver.
+    A curve tells the RMSE to the converged solution that n steps leave on average, for the numbers of steps that were
+    measured: that of the scheduler's calibration, on noises held out from it, or the shipped one of the plain power
+    grid. Only these numbers are taken: the fewest that the target allows, or, where none does, the largest. What is
+    reported beside the target are the quality that the curve expects and, of the pictures themselves, what the
+    `QualityEstimator` says.
 
-    All grids begin at the same timestep, so that the first evaluation is one for all; then pictures with the same
-    number of steps go on together. Picture i does not depend on its batch.
+    (Complexity of the first clean prediction, which might tell how many steps a picture needs, was seen to matter on
+    the power grid, in one domain of four, and is left out.)
 
     Args:
         scheduler: Its timesteps set; its own grid.
-        quality_target: Quality that a picture is to have, in (0, 1]: 1 / (1 + RMSE / 0.12), at ordinary contrast.
-        domain: What is drawn, for the part that complexity plays; None: it plays none.
+        quality_target: Quality that pictures are to have, in (0, 1]: 1 / (1 + RMSE / 0.12), at ordinary contrast.
         calibration: See `QualityEstimator`.
+        model: Content hash of the model that draws; None: any, at the caller's risk.
 
     Raises:
-        ValueError: for a target out of range, or a scheduler whose steps no curve was measured for.
+        ValueError: for a target out of range, or a scheduler or a model that no curve was measured for.
         UserError: if the calibration cannot be read.
     """
 
@@ -43,64 +46,60 @@ class StepReductionSampler(EstimatingSampler):
         self,
         scheduler: Scheduler,
         quality_target: float = 0.9,
-        domain: str | None = None,
         calibration: str | None = None,
+        model: str | None = None,
     ):
-        super().__init__(scheduler, calibration)
+        super().__init__(scheduler, calibration, model)
         if not isinstance(scheduler, AdaptiveScheduler):
             raise ValueError(
                 f"steps are reduced by a measured curve, and there is none for {type(scheduler).__name__}: take "
                 "scheduler=adaptive"
             )
+        measured = (scheduler.calibration or self.estimator.calibration).model
+        if model is not None and model != measured:
+            raise ValueError(
+                f"the curve that steps are reduced by was measured on the model {measured:.12}, and this one is "
+                f"{model:.12}: calibrate it with train.py task=schedule, or take sampler=standard"
+            )
         self.quality_target = check_number("quality_target", quality_target, 0, 1, above=True)
-        self.domain = domain
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What decides the pictures besides the scheduler, JSON types."""
+        return {"quality_target": self.quality_target, **super().config}
+
+    def check(self) -> None:
+        """Refuse a scheduler whose steps no curve was measured for.
+
+        Raises:
+            UserError: for timesteps that are not its own, fewer than were measured, or settings that change them.
+        """
+        self.steps()
 
     def iterate(
         self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None
     ) -> Iterator[StepTrace]:
-        """Yield one trace per step: the first of all pictures, then those of each number of steps, the fewest first.
+        """Yield one trace per step; see `StandardSampler.iterate`. Afterwards the scheduler is as it was.
 
         Raises:
-            UserError: for a schedule of one step, or timesteps that are not the scheduler's own.
+            UserError: see `check`.
         """
-        scheduler, count, most = self.scheduler, len(x_T), len(self.scheduler)
-        self._check_grid(most)
+        most, n = len(self.scheduler), self.steps()
         self._history.clear()
-        first, x_t = float(scheduler.timesteps[0]), x_T * scheduler.init_noise_sigma
-        prediction = model(scheduler.scale_model_input(x_t, first), mx.full((count,), first), condition)
-        pictures, quality, index = scheduler.predict_x0(prediction, first, x_t), np.zeros(count), 0
-        detail = self._detail(pictures)
-        steps = self._choose(detail, most)
-        yield self._trace(index, first, pictures, np.arange(count), quality)
-        for n in np.unique(steps):
-            rows = np.flatnonzero(steps == n)
-            some = mx.array(rows)
-            given, own_keys = (None if every is None else every[some] for every in (condition, keys))
-            x, output = x_t[some], prediction[some]
-            scheduler.set_timesteps(int(n))
+        try:
+            self.scheduler.set_timesteps(n)
+            levels = self._levels()
             self.estimator.begin()
-            for i, (t, level) in enumerate(zip(scheduler.timesteps, self._levels(), strict=True)):
-                if i > 0:
-                    output = model(scheduler.scale_model_input(x, t), mx.full((len(rows),), float(t)), given)
-                key = None if own_keys is None else step_keys(own_keys, i)
-                step = scheduler.step(output, t, x, key=key, return_dict=True)
-                assert isinstance(step, SchedulerOutput)
-                x = step.prev_sample
-                seen = self.estimator.observe(level, step.pred_original_sample, last=i + 1 == n)
-                if i > 0:
-                    quality[rows] = self.estimator.quality(seen)
-                    if i + 1 == n:
-                        quality[rows] = quality_of(self.expected_error(int(n)) * detail[rows])
-                    pictures, index = replaced(pictures, rows, step.pred_original_sample), index + 1
-                    yield self._trace(index, float(t), pictures, rows, quality)
-        scheduler.set_timesteps(most)
-        self._final.append(quality)
-
-    def expected_error(self, steps: int) -> float:
-        """RMSE that a number of steps leaves on average: the curve, between its points by powers of the steps."""
-        points = sorted(self.curve().items())
-        known, errors = (np.log(column) for column in zip(*points, strict=True))
-        return float(np.exp(np.interp(np.log(steps), known, errors)))
+            for trace in super().iterate(model, x_T, condition=condition, keys=keys):
+                seen = self.estimator.observe(levels[trace.index], trace.x0, last=trace.index + 1 == n)
+                quality = self.estimator.quality(seen)
+                self._history.append(float(quality.mean()))
+                if trace.index + 1 == n:
+                    self._final.append(quality)
+                    self._expected.append(np.full(len(x_T), quality_of(np.array(self.curve()[n]))))
+                yield replace(trace, quality=quality)
+        finally:  # also if the caller stops in between
+            self.scheduler.set_timesteps(most)
 
     def curve(self) -> dict[int, float]:
         """Number of steps -> mean RMSE to the converged solution, of the steps that the scheduler takes."""
@@ -109,54 +108,50 @@ class StepReductionSampler(EstimatingSampler):
             return dict(self.estimator.calibration.curve)
         return {n: steps.scores[steps.rule].mean for n, steps in calibration.steps.items()}
 
+    def steps(self) -> int:
+        """How many steps are taken: the fewest of the curve that the target allows, else the most of it.
+
+        Raises:
+            UserError: see `check`.
+        """
+        self._check_scheduler()
+        curve, most = self.curve(), len(self.scheduler)
+        known = sorted(n for n in curve if n <= most)
+        if not known:
+            raise UserError(
+                f"sampler=step_reduction knows no error of {most} steps or fewer: take num_steps of at least "
+                f"{min(curve)}, or sampler=standard"
+            )
+        return next((n for n in known if curve[n] <= error_of(self.quality_target)), known[-1])
+
+    def reset_history(self) -> None:
+        """Forget the qualities of earlier runs."""
+        super().reset_history()
+        self._expected: list[np.ndarray] = []
+
     def report(self) -> dict[str, float]:
-        """Target, mean expected quality, and the share to reach the target, of all pictures since `reset_history`."""
-        if not self._final:
+        """Also the target, and the mean quality that the curve expects of all pictures since `reset_history`."""
+        if not self._expected:
             return {}
-        reached = float((np.concatenate(self._final) >= self.quality_target).mean())
         return {
             **super().report(),
             "sampling/quality_target": self.quality_target,
-            "sampling/share_at_target": reached,
+            "sampling/expected_quality": float(np.concatenate(self._expected).mean()),
         }
 
-    def _choose(self, detail: np.ndarray, most: int) -> np.ndarray:
-        """(B,) factors of the curve -> (B,) numbers of steps, in [2, most]."""
-        known = [n for n in self.curve() if 2 <= n <= most]
-        enough = np.full(len(detail), most)
-        for n in sorted(known, reverse=True):
-            enough = np.where(self.expected_error(n) * detail <= error_of(self.quality_target), n, enough)
-        return enough
-
-    def _detail(self, x0: mx.array) -> np.ndarray:
-        """(B,) factors of the curve."""
-        known = self.estimator.calibration.detail.get(self.domain or "")
-        if known is None:
-            return np.ones(len(x0))
-        c = complexities(x0)
-        return np.asarray((np.maximum(c, 1e-3) / known["complexity"]) ** known["exponent"])
-
-    def _trace(self, index: int, t: float, x0: mx.array, rows: np.ndarray, quality: np.ndarray) -> StepTrace:
-        active = np.zeros(len(x0), bool)
-        active[rows] = True
-        self._history.append(float(quality.mean()))
-        return StepTrace(index, t, x0, active, quality.copy())
-
-    def _check_grid(self, most: int) -> None:
-        assert isinstance(self.scheduler, AdaptiveScheduler)
-        if most < 2:
-            raise UserError("there are no steps to reduce: take num_steps of at least 2, or sampler=standard")
-        info = self.scheduler.get_schedule_info()
+    def _check_scheduler(self) -> None:
+        scheduler = self.scheduler
+        assert isinstance(scheduler, AdaptiveScheduler)
+        info = scheduler.get_schedule_info()
         if info["rule"] is None and info["power"] is None:
-            raise UserError("steps are reduced on the scheduler's own grid: take grid=own, or sampler=standard")
-
-
-def complexities(x0: mx.array) -> np.ndarray:
-    """(B, H, W, C) -> (B,) share of each picture's contrast between neighbouring pixels, in [0, 1].
-
-    As `AdaptiveScheduler.estimate_complexity`, for every picture.
-    """
-    contrast = mx.mean(mx.var(x0, axis=(1, 2)), axis=-1)
-    dy, dx = x0[:, 1:] - x0[:, :-1], x0[:, :, 1:] - x0[:, :, :-1]
-    edges = mx.mean(dy * dy, axis=(1, 2, 3)) + mx.mean(dx * dx, axis=(1, 2, 3))
-    return np.array(mx.minimum(mx.sqrt(edges / (4 * contrast + 1e-8)), 1), np.float64)
+            at_noise = scheduler.timesteps[0] == scheduler.num_train_timesteps - 1
+            cause = "other timesteps were chosen (grid)" if at_noise else "the run begins at a picture (init_image)"
+            raise UserError(
+                f"sampler=step_reduction takes steps of scheduler=adaptive's own grid, from pure noise, and here "
+                f"{cause}: leave that out, or take sampler=standard"
+            )
+        if scheduler.adaptive_threshold < THRESHOLD or info["power"] not in (None, POWER):
+            raise UserError(
+                f"the curve of sampler=step_reduction was measured with scheduler.progress_power={POWER:g}, no "
+                f"complexity and scheduler.adaptive_threshold={THRESHOLD:g}: leave them so, or take sampler=standard"
+            )
