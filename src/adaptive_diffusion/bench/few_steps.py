@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
     """Draw each domain in rows - DDIM, DPM-Solver++(2M), adaptive, adaptive with twice the steps, converged."""
     parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench few_steps", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
+    parser.add_argument("--label", help="a label of the domains; default: any")
+    parser.add_argument("--guidance", type=float, help="weight of classifier-free guidance; default: the model's own")
     parser.add_argument("--steps", type=int, default=5, help="steps of the first three rows of a domain")
     parser.add_argument("--pictures", type=int, default=10, help="noises per domain")
     parser.add_argument("--seed", type=int, default=77, help="of the noises")
@@ -34,13 +36,13 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     model, n = load_builtin_model(), options.steps
-    guidance = model.metadata["guidance_scale"]
+    guidance = model.metadata["guidance_scale"] if options.guidance is None else options.guidance
     denoiser = GuidedDenoiser(model, guidance)
     settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
     x_T = normal(image_keys(options.seed, range(options.pictures)), model.state_shape)
     pictures: list[np.ndarray] = []
     for domain in options.domains:
-        condition = conditions(model.condition(domain, None, domain), options.pictures)
+        condition = conditions(model.condition(domain, options.label, domain), options.pictures)
         calibration = find_schedule(None, model.identity, domain, guidance)
         ddim, dpm = DDIMScheduler(**settings), DPMSolverScheduler(clip_sample=True, **settings)
         ddim.set_timesteps(timesteps=PowerGrid(1)(ddim.schedule, n))
