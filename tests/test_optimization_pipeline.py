@@ -272,9 +272,9 @@ def test_a_pipeline_survives_a_file(adapter, tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "there is no pipeline at"),
+        (None, "there are no optimisation results at"),
         ("{", "cannot be read as JSON"),
-        ("{}", "holds no pipeline of this project"),
+        ("{}", "holds no optimisation results of this project"),
         (json.dumps({"format": module.FORMAT, "history": []}), "is damaged"),
         (
             json.dumps({"format": module.FORMAT, "history": [], "knowledge": {"known": [1], "domains": {}}}),

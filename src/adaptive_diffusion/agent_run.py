@@ -188,19 +188,21 @@ def _report(results: dict[str, Any], run: Run) -> float:
     names = ("score", "score_error", "quality", "quality_error", "evaluations", "seconds", "error")
     run.metrics({f"{domain}/final/{name}": chosen[name] for name in names})
     run.metrics({f"{domain}/default/{name}": default[name] for name in names})
-    converged = results["training"]["convergence_episode"]
-    training = "not converged" if converged is None else f"converged after {converged} episodes"
-    log.info(
-        "%-11s%s (%s), confidence %.0f %%\n%-11s%s\n%-11s%s",
-        *(domain, final, results["training"]["episodes"] and training, 100 * final.confidence),
-        *("", _row("default", default), "", _row("final", chosen)),
-    )
-    log.info("%-11s%s", "", results["reason"])
+    training = results["training"]
+    converged = "not converged" if (at := training["convergence_episode"]) is None else f"converged after {at}"
+    rows = {
+        domain: f"{final}, confidence {final.confidence:.0%}",
+        "training": f"{training['episodes']} episodes, {converged}",
+        "default": _row(default),
+        "final": _row(chosen),
+        "verdict": results["reason"],
+    }
+    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
     return float(chosen["score"])
 
 
-def _row(name: str, measured: dict[str, Any]) -> str:
+def _row(measured: dict[str, Any]) -> str:
     return (
-        f"{name:<8} {measured['evaluations']} evaluations, RMSE {measured['error']:.4f} +- "
+        f"{measured['evaluations']} evaluations, RMSE {measured['error']:.4f} +- "
         f"{1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per picture"
     )

@@ -153,19 +153,34 @@ def read_knowledge(path: str | Path) -> Knowledge:
     Raises:
         UserError: if it is missing, damaged or of another kind.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there are no tuned configurations at {path}; make them: python train.py agent=ppo")
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); tune again: python train.py agent=ppo") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} holds no tuned configurations of this project (format {FORMAT!r})")
+    content = read_content(path, FORMAT, "tuned configurations")
     try:
         return Knowledge.from_dict(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); tune again: python train.py agent=ppo") from error
+
+
+def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
+    """The content of a JSON file that says its format.
+
+    Args:
+        path: The file.
+        form: Value of its key `format`.
+        what: What it is to hold, in the plural, for the error message.
+
+    Raises:
+        UserError: if it is missing, no JSON or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there are no {what} at {path}; make them: python train.py agent=ppo")
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); tune again: python train.py agent=ppo") from error
+    if not isinstance(content, dict) or content.get("format") != form:
+        raise UserError(f"{path} holds no {what} of this project (format {form!r})")
+    return content
 
 
 def write_knowledge(path: str | Path, knowledge: Knowledge) -> None:

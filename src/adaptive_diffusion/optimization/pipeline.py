@@ -30,7 +30,7 @@ from .configuration import DomainConfig, confidence_of
 from .domain_adapter import DomainAdapter
 from .domains import DomainType
 from .environment import DomainEnv
-from .knowledge import CALIBRATED, Knowledge
+from .knowledge import CALIBRATED, Knowledge, read_content
 from .verification import Verdict, verify
 
 FORMAT = "adaptive-diffusion/optimization/1"
@@ -180,10 +180,8 @@ class OptimizationPipeline:
 
     def default_config(self, domain: DomainType | str) -> DomainConfig:
         """The scheduler that ships, as a configuration: what has to be beaten."""
-        calibration = find_schedule(
-            self.calibration, self.adapter.model.identity, str(domain), self.adapter.guidance_scale
-        )
-        return DomainConfig(self.num_steps, calibration=calibration)
+        model, guidance = self.adapter.model.identity, self.adapter.guidance_scale
+        return DomainConfig(self.num_steps, calibration=find_schedule(self.calibration, model, str(domain), guidance))
 
     def drawing(self, domain: DomainType | str) -> Drawing:
         """The model with its guidance, in a domain.
@@ -263,15 +261,7 @@ class OptimizationPipeline:
         Raises:
             UserError: if the file is missing, damaged, of another kind, or of another model or guidance.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise UserError(f"there is no pipeline at {path}; give the path of a .json file that one was saved to")
-        try:
-            content: Any = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} cannot be read as JSON ({error}); optimise again") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise UserError(f"{path} holds no pipeline of this project (format {FORMAT!r})")
+        content = read_content(path, FORMAT, "optimisation results")
         try:
             history, knowledge = list(content["history"]), Knowledge.from_dict(content["knowledge"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
