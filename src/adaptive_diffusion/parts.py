@@ -24,7 +24,7 @@ from .prompts import follow_prompt
 from .rng import image_keys, normal
 from .sampling.batches import conditions
 from .sampling.standard import StandardSampler
-from .sampling.starts import FromPicture, NearNoise, Start, last_timesteps, started
+from .sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
 from .types import PictureModel, Scheduler
@@ -74,6 +74,12 @@ class Parts:
         """The noise schedule that the model was trained with."""
         return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
 
+    def start(self, noise: mx.array) -> mx.array:
+        """(B, H, W, C) standard normal noise -> the states that a batch begins with."""
+        for start in self.starts:
+            noise = start(noise)
+        return noise
+
     def set_timesteps(self) -> None:
         """Begin a run: `num_steps` timesteps on the grid, or the last of them after a picture."""
         set_timesteps(self.scheduler, self.grid, self.schedule, self.cfg.num_steps)
@@ -107,7 +113,7 @@ def prepare(cfg: DictConfig) -> Parts:
         cfg.num_steps = len(scheduler)  # as it was tuned
     grid: Grid | None = build(cfg, "grid")
     starts = _starts(cfg, model, scheduler)
-    sampler = started(build(cfg, "sampler", scheduler=scheduler), starts)
+    sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = GuidedDenoiser(model, cfg.guidance_scale)
     metrics: PictureMetrics = build(cfg, "metrics")
     parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)

@@ -114,6 +114,7 @@ def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> l
         count=cfg.num_samples,
         batch_size=cfg.batch_size,
         condition=parts.condition,
+        start=parts.start,
         progress=progress,
     )
     results: list[SampleResult] = []
@@ -236,8 +237,9 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
         "saved": str(folder / "pictures.png"),
     }
     if (estimated := m.get("sampling/estimated_quality")) is not None:
-        target = m.get("sampling/quality_target")
-        rows["estimated"] = f"quality {estimated:.3f}" + ("" if target is None else f", target {target:g}")
+        rows["estimated"] = f"quality {estimated:.3f}"
+    if (expected := m.get("sampling/expected_quality")) is not None:
+        rows["expected"] = f"quality {expected:.3f} of that many steps, target {m['sampling/quality_target']:g}"
     if quality:
         rows["quality"] = f"\n{'':<11}".join(map(str, quality))
     if not in_sweep() and (command := parts.tracker.how_to_look()):

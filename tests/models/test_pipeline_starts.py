@@ -20,6 +20,7 @@ from adaptive_diffusion.run import sample
 from adaptive_diffusion.sampling.previews import as_pictures
 from adaptive_diffusion.sampling.starts import FromPicture, NearNoise, last_timesteps
 
+REDUCED = ["sampler=step_reduction", "sampler.model=7c6177aa42f0f84a4703abe7f69448415fe1358ccd493078f79c7c5d6817e511"]
 NOISE = normal(image_keys(0, range(40)), (8, 8, 3))
 
 
@@ -125,6 +126,9 @@ def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> 
         (["init_image={folder}/picture.png", "strength=1.5"], "strength must be greater than 0 and at most 1"),
         (["variation=2"], "variation must be a number, at least 0 and at most 1"),
         (["variation=0.5", "benchmark=default"], "a benchmark begins with plain noise"),
+        (["init_image={folder}/picture.png", "scheduler=adaptive", *REDUCED], r"begins at a picture \(init_image\)"),
+        (["grid=karras", "scheduler=adaptive", *REDUCED], r"other timesteps were chosen \(grid\)"),
+        (["scheduler=adaptive", "sampler=step_reduction"], "was measured on the model 7c6177aa42f0, and"),
     ],
 )
 def test_bad_input_gets_a_sentence(overrides: list[str], sentence: str, configure: Any, tmp_path: Path) -> None:

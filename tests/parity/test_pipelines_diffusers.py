@@ -21,7 +21,7 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.diffusers import LatentPipeline, load_pipeline, pipelines, trained_noise
 from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.sampling.standard import StandardSampler
-from adaptive_diffusion.sampling.starts import last_timesteps, started
+from adaptive_diffusion.sampling.starts import FromPicture, last_timesteps
 
 PROMPT = "the lake in An"
 NEGATIVE = "lake, 3 an"
@@ -252,10 +252,9 @@ def test_image_to_image_agrees(folders: dict[str, Path], theirs: dict[str, Any])
     scheduler = our_scheduler(ours, "ddim")
     scheduler.set_timesteps(STEPS)
     last_timesteps(scheduler, strength)
-    starts = [lambda noise: scheduler.add_noise(mx.array(clean), noise, float(scheduler.timesteps[0]))]
-    sampler = started(StandardSampler(scheduler), starts)
+    sampler, x_T = StandardSampler(scheduler), FromPicture(mx.array(clean), scheduler)(mx.array(nhwc(drawn)))
     condition = mx.array([ours.condition("general", None, PROMPT)] * 2)
-    x0 = sampler.run(GuidedDenoiser(ours, GUIDANCE), mx.array(nhwc(drawn)), condition=condition).images
+    x0 = sampler.run(GuidedDenoiser(ours, GUIDANCE), x_T, condition=condition).images
     assert len(scheduler) == 3
     assert difference(np.clip(np.array(ours.decode(x0)), -1, 1), nhwc(expected) * 2 - 1) < TOLERANCE
 

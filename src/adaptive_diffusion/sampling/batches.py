@@ -21,6 +21,7 @@ def draw_batches(
     count: int,
     batch_size: int,
     condition: tuple[int, ...] = (),
+    start: Callable[[mx.array], mx.array] | None = None,
     progress: Callable[[StepTrace], None] | None = None,
 ) -> Iterator[SampleResult]:
     """Draw the pictures 0 to `count` - 1 of a seed.
@@ -34,16 +35,19 @@ def draw_batches(
         count: Number of pictures.
         batch_size: Pictures per batch.
         condition: Class ids that every picture is drawn with; () for an unconditional model.
+        start: Makes the first states of a batch from its noise, once its timesteps are set (see `starts`); None: they
+            are the noise.
         progress: Called after every step.
 
     Yields:
         The result of each batch.
     """
-    for start in range(0, count, batch_size):
-        keys = image_keys(seed, range(start, min(start + batch_size, count)))
+    for first in range(0, count, batch_size):
+        keys = image_keys(seed, range(first, min(first + batch_size, count)))
         begin()
-        given = conditions(condition, len(keys))
-        yield sampler.run(denoiser, normal(keys, shape), condition=given, keys=keys, progress=progress)
+        noise, given = normal(keys, shape), conditions(condition, len(keys))
+        x_T = noise if start is None else start(noise)
+        yield sampler.run(denoiser, x_T, condition=given, keys=keys, progress=progress)
 
 
 def conditions(class_ids: tuple[int, ...], batch_size: int) -> mx.array | None:

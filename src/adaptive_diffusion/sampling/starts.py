@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import mlx.core as mx
 
-from ..types import Denoiser, Sampler, Scheduler, StepTrace
-
-S = TypeVar("S", bound=Sampler)
+from ..types import Scheduler
 
 
 class Start(Protocol):
@@ -68,18 +64,3 @@ def last_timesteps(scheduler: Scheduler, strength: float) -> None:
     kept = max(1, int(len(scheduler) * strength))
     if kept < len(scheduler):
         scheduler.set_timesteps(timesteps=scheduler.timesteps[-kept:])
-
-
-def started(sampler: S, starts: Sequence[Start]) -> S:
-    """A copy of a sampler that differs in where it begins; the starts are applied one after another."""
-    if not starts:
-        return sampler
-    other: Any = copy.copy(sampler)
-
-    def iterate(model: Denoiser, x_T: mx.array, **options: Any) -> Iterator[StepTrace]:
-        for start in starts:
-            x_T = start(x_T)
-        return type(sampler).iterate(other, model, x_T, **options)
-
-    other.iterate = iterate
-    return other
