@@ -10,7 +10,7 @@ import pytest
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
-from adaptive_diffusion.build.__main__ import stale_schedules
+from adaptive_diffusion.build.__main__ import stale_quality, stale_schedules
 from adaptive_diffusion.converged import paired_rmse
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_builtin_model
@@ -106,6 +106,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(model, tmp_path,
 
 def test_what_ships_fits_the_shipped_model_in_all_its_domains():
     assert stale_schedules() is None
+    assert stale_quality() is None
     for schedule in load_schedules(SHIPPED):
         assert {5, 6, 8, 10, 12, 15, 20} <= set(schedule.steps)
         for steps in schedule.steps.values():

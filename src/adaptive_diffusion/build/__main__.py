@@ -1,8 +1,8 @@
 """`python -m adaptive_diffusion.build --data FOLDER`: rebuild what ships with the project and is stale.
 
 The shipped files form a chain, each stamped with the hash of what it was made from:
-word vectors -> encoder -> reference statistics, and model -> schedules. The model itself comes from
-`train.py experiment=train_builtin`.
+word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality. The model itself
+comes from `train.py experiment=train_builtin`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..bench.quality import plain_curve
 from ..errors import UserError
 from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
 from ..metrics.words import load_words
 from ..models.checkpoint import BUILTIN_MODEL, load_model
+from ..sampling.quality import SHIPPED as QUALITY
+from ..sampling.quality import load_calibration
 from ..schedulers.calibrate import ScheduleCalibration
 from ..schedulers.calibrated import SHIPPED, load_schedules
 from .references import stale_reference, write_reference
@@ -68,6 +71,7 @@ def chain(data: Path) -> list[Asset]:
         Asset("encoder", _stale_encoder, partial(_train, "train_encoder", data)),
         *references,
         Asset("schedules", stale_schedules, _rebuild_schedules),
+        Asset("quality", stale_quality, _rebuild_quality),
     ]
 
 
@@ -118,6 +122,23 @@ def _rebuild_schedules() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "ADAPTIVE_DIFFUSION_MODEL"}
     subprocess.run(command, cwd=PROJECT, check=True, env=environment)
     made.replace(SHIPPED)
+
+
+def stale_quality() -> str | None:
+    """Why the calibration of quality does not fit the shipped model and its schedules, or None."""
+    model = load_model(BUILTIN_MODEL)
+    try:
+        found = load_calibration(QUALITY)
+    except UserError as error:
+        return str(error)
+    if found.model != model.identity:
+        return "it was measured on another model"
+    return None if found.curve == plain_curve(model) else "the schedules were scored anew"
+
+
+def _rebuild_quality() -> None:
+    options = ["--steps", "10", "20", "50", "--pictures", "32", "--write", str(QUALITY)]
+    subprocess.run([sys.executable, "-m", "adaptive_diffusion.bench", "quality", *options], cwd=PROJECT, check=True)
 
 
 def _train(experiment: str, data: Path) -> None:
