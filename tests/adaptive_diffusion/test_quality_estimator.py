@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
+from adaptive_diffusion.bench.quality import FIT_SEED, Case, calibrated, plain_curve
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.sampling.quality import (
     FEATURES,
     HALF,
+    SHIPPED,
     STILL,
     QualityCalibration,
     QualityEstimator,
@@ -22,6 +26,8 @@ from adaptive_diffusion.sampling.quality import (
     save_calibration,
     still_features,
 )
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.calibrated import find_schedule
 
 PICTURES = normal(image_keys(0, range(3)), (8, 8, 3)) * 0.3
 
@@ -185,3 +191,27 @@ def test_a_calibration_survives_its_file_and_a_wrong_file_is_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=sentence):
             QualityEstimator(tmp_path / f"{name}.json")
+
+
+def test_all_of_a_calibration_is_measured_on_the_model_and_says_how(tmp_path):
+    model = load_builtin_model()
+    scheduler = AdaptiveScheduler(
+        calibration=find_schedule(None, model.identity, "abstract", 1.5),
+        prediction_type=model.metadata["prediction_type"],
+        **model.metadata["noise_schedule"],
+    )
+    x_T = normal(image_keys(FIT_SEED, range(2)), model.state_shape)
+    condition = model.condition("abstract", None, "")
+    case = Case("abstract", GuidedDenoiser(model, 1.5), scheduler, x_T, condition, np.zeros(x_T.shape, np.float32))
+    found = calibrated([case], [4, 5], 2)
+    assert found.model == model.identity
+    assert found.curve == plain_curve(model) == load_calibration(SHIPPED).curve
+    schedules = [find_schedule(None, model.identity, domain, 1.5) for domain in model.domains]
+    expected = np.mean([schedule.steps[8].scores["quadratic"].mean for schedule in schedules])
+    assert found.curve[8] == pytest.approx(expected, rel=1e-3)
+    command = "bench quality --domains abstract --steps 4 5 --pictures 2 --write"
+    assert command in found.measured["command"]
+    assert found.measured["weights"]["seed"] == FIT_SEED
+    assert all(np.isfinite(list(weights.values())).all() for weights in (found.weights, found.still))
+    save_calibration(tmp_path / "q.json", found)
+    assert load_calibration(tmp_path / "q.json") == found
