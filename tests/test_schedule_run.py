@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
 from adaptive_diffusion.build.__main__ import stale_quality, stale_schedules
 from adaptive_diffusion.converged import paired_rmse
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.run import sample, train
 from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrate import CLASSICAL
+from adaptive_diffusion.schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration
+from adaptive_diffusion.schedulers.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.schedulers.calibrated import SHIPPED, find_schedule, load_schedules
 from adaptive_diffusion.schedulers.teacher import CleanPredictor, record
 
@@ -70,12 +72,50 @@ def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path):
     assert timesteps_alone == pytest.approx(first.steps[3].timesteps, abs=1e-3)
     with pytest.raises(UserError, match=r"no calibrated grid ships for this model with domain=landscapes"):
         draw(model, tmp_path, "scheduler=ddim", "grid=calibrated")
-    with pytest.raises(UserError, match="has no schedule for domain=abstract; calibrate"):
+    with pytest.raises(
+        UserError, match=r"has no schedule for domain=abstract; calibrate it with .*task.domains=\[abstract\]"
+    ):
         draw(model, tmp_path, path, "domain=abstract", "num_steps=3")
     nearest = load_schedules(tmp_path / "s.json")[2]
     assert draw(model, tmp_path, path, "guidance_scale=3", "num_steps=3") == pytest.approx(
         nearest.steps[3].timesteps, abs=1e-3
     )
+
+
+def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    calibrate(model, tmp_path, "task.domains=[landscapes]")
+    (schedule,) = load_schedules(tmp_path / "s.json")
+    assert "1 domains, 2 numbers of steps: some " in caplog.text
+    assert f"path={tmp_path}/s.json domain=landscapes num_steps=2" in caplog.text
+    path = f"scheduler.calibration.path={tmp_path}/s.json"
+    for overrides, sentence in (
+        ((path, "num_steps=3"), f"adaptive (calibrated: {schedule.steps[3].rule}), 3 steps"),
+        ((path, "num_steps=7"), "adaptive (between calibrated steps), 7 steps"),
+        (("scheduler.calibration=null", "num_steps=3"), "adaptive (power grid 2), 3 steps"),
+        ((path, "num_steps=3", "grid=karras"), "adaptive karras, 3 steps"),
+    ):
+        caplog.clear()
+        draw(model, tmp_path, *overrides)
+        assert sentence.replace("adaptive", "AdaptiveScheduler").replace("karras", "KarrasGrid") in caplog.text
+
+
+def test_the_number_of_evaluations_is_told_before(model):
+    counted: list[int] = []
+    network = load_model(model)
+    settings = {"prediction_type": network.metadata["prediction_type"], **network.metadata["noise_schedule"]}
+    problem = Problem(
+        denoiser=network,
+        scheduler=DPMSolverScheduler(clip_sample=True, **settings),
+        noise=lambda seed, count: normal(image_keys(seed, range(count)), network.state_shape),
+        condition=lambda count: None,
+        model="model",
+        domain="landscapes",
+        guidance_scale=1.0,
+    )
+    task = ScheduleCalibration((4, 6), (6,), noises=5, held_out=4, learned_noises=3, iterations=2, batch_size=5)
+    list(calibrate_domain(problem, task, counted.append))
+    assert 0.9 * task.evaluations() <= sum(counted) <= task.evaluations()
 
 
 def test_a_schedule_that_is_calibrated_again_takes_the_place_of_the_old_one(model, tmp_path):

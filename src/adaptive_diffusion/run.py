@@ -71,6 +71,8 @@ def sample(cfg: DictConfig) -> float:
         return metrics.get(OBJECTIVE, float("nan"))
     git = git_state(cfg.paths.root)
     tags = {"fingerprint": identity, "mlflow.note.content": cfg.domain.description, **labels(cfg)}
+    if steps := origin(parts):
+        tags["steps"] = steps.strip(" ()")
     params = {**parameters(cfg), "domain": cfg.domain.name}
     with tracker.open(run_name(cfg), params=params, tags={**tags, **(git.tags if git else {})}) as run:
         mx.reset_peak_memory()
@@ -231,8 +233,10 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
         rows["prompt"] = f"{parts.caption[:60]!r}, since none was given"
     rows |= {
         "pictures": f"{what}, {width}x{height}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}",
-        "scheduler": f"{scheduler}, {m['sampling/steps']} steps, {m['sampling/evaluations']} model evaluations",
-        "time": f"{m['time/sampling_s']:.2f} s, {m[OBJECTIVE]:.3g} s per picture, {m['time/step_s']:.3g} s per step",
+        "scheduler": f"{scheduler}{origin(parts)}, {m['sampling/steps']} steps, "
+        f"{m['sampling/evaluations']} model evaluations",
+        "time": f"{m['time/sampling_s']:.2f} s, {m[OBJECTIVE]:.3g} s per picture, "
+        f"a step {m['time/step_s']:.3g} s (median)",
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
         "saved": str(folder / "pictures.png"),
     }
@@ -277,6 +281,12 @@ def method(cfg: DictConfig) -> tuple[str, ...]:
     scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
     grid = choices().get("grid", cfg.grid._target_.rpartition(".")[2])
     return (scheduler,) if grid in ("own", "own_spacing") else (scheduler, grid)
+
+
+def origin(parts: Parts) -> str:
+    """Where the scheduler's timesteps come from, in brackets, if it says so."""
+    known = getattr(parts.scheduler, "origin", None)
+    return "" if known is None or parts.grid is not None else f" ({known})"
 
 
 def progress_bar(total: int, unit: str, initial: int = 0, **options: Any) -> Any:

@@ -81,6 +81,11 @@ def calibrate_schedules(cfg: DictConfig) -> float:
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
     ratios: list[float] = []
+    log.info(
+        "%d domains, %d numbers of steps: some %s model evaluations of a picture. Stop at any time: the numbers of "
+        "steps that are finished are kept, and task.steps can name the others",
+        *(len(problems), len(task.steps), f"{len(problems) * task.evaluations():,}"),
+    )
     with tracker.open(name, params=parameters(cfg), tags=tags) as run:
         for problem in problems:
             kept = [s for s in known if not _same(s, problem)]
@@ -98,10 +103,8 @@ def calibrate_schedules(cfg: DictConfig) -> float:
         figures.write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
         run.folder(cfg.paths.run)
     log.info("%-11s%s", "saved", cfg.output)
-    first = problems[0].domain
-    log.info(
-        "%-11spython sample.py scheduler=adaptive scheduler.calibration.path=%s domain=%s", "draw", cfg.output, first
-    )
+    path, first, steps = f"scheduler.calibration.path={cfg.output}", problems[0].domain, min(task.steps)
+    log.info("%-11spython sample.py scheduler=adaptive %s domain=%s num_steps=%d", "draw", path, first, steps)
     return sum(ratios) / len(ratios)
 
 

@@ -252,6 +252,14 @@ class AdaptiveScheduler(DPMSolverScheduler):
             "avg_complexity": complexity,
         }
 
+    @property
+    def origin(self) -> str:
+        """Where the timesteps of this run come from, in a word or two."""
+        rule, power = self._chosen.rule, self._chosen.power
+        if rule is None:
+            return "timesteps of one's own" if power is None else f"power grid {power:g}"
+        return "between calibrated steps" if rule == "resampled" else f"calibrated: {rule}"
+
     def reset_history(self) -> None:
         """Forget the recorded qualities, complexities and errors; the grid and the solver's memory stay."""
         self._qualities: list[Any] = []

@@ -9,17 +9,23 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count
+from ..baseline.noise_schedule import NoiseSchedule
 from ..baseline.scheduler_base import SchedulerBase
 from ..baseline.schedulers import DPMSolverScheduler
 from ..types import Denoiser
 from .calibrated import CalibratedSchedule, CalibratedSteps, Candidate, choose
-from .calibration import dynamic_programme, equidistributed, measure_trajectory
-from .fitting import Solution, fit_corrections, run
+from .calibration import Trajectory, dynamic_programme, equidistributed, measure_trajectory
+from .fitting import HISTORY, Solution, fit_corrections, run
 from .grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
 from .learning import learn
 from .teacher import NODES, CleanPredictor, Teacher, of_clean_predictions, record
 
 CLASSICAL: dict[str, Grid] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}
+FITTED: dict[str, Callable[[Trajectory, NoiseSchedule, int], np.ndarray]] = {
+    "fitted blended": lambda profile, schedule, n: BlendedGrid()(schedule, n),
+    "fitted equidistributed": equidistributed,
+    "fitted dynamic programme": dynamic_programme,
+}
 PROFILE_NODES = 60  # on which the rules for grids are measured
 
 
@@ -59,10 +65,24 @@ class ScheduleCalibration:
             raise ValueError(f"learned_steps must be some of steps, got {', '.join(map(str, stray))} besides")
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
-        check_count("learned_noises", self.learned_noises, 2, self.noises)
+        if self.learned_steps:
+            check_count("learned_noises", self.learned_noises, 2, self.noises)
         check_count("iterations", self.iterations, 0)
         check_count("batch_size", self.batch_size, 1)
         check_count("seed", self.seed, 0)
+
+    def evaluations(self) -> int:
+        """Model evaluations of a picture that the calibration of a domain takes at most, about."""
+        pictures = self.noises + self.held_out
+        measuring = PROFILE_NODES * self.noises + NODES * pictures
+        judging = sum(self.steps) * (len(CLASSICAL) * self.held_out + len(FITTED) * pictures)
+        columns = (n - 1 + n * (HISTORY - 1) for n in self.learned_steps)
+        learning = sum(
+            n
+            * (len(FITTED) * self.learned_noises + self.held_out + self.iterations * self.learned_noises * (c / 2 + 1))
+            for n, c in zip(self.learned_steps, columns, strict=True)
+        )
+        return int(measuring + judging + learning)
 
 
 @dataclass(frozen=True)
@@ -130,16 +150,12 @@ def calibrate(
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
         candidates = {name: Candidate(grid(schedule, n)) for name, grid in CLASSICAL.items()}
-        grids = {
-            "fitted blended": BlendedGrid()(schedule, n),
-            "fitted equidistributed": equidistributed(profile, schedule, n),
-            "fitted dynamic programme": dynamic_programme(profile, schedule, n),
-        }
-        for name, timesteps in grids.items():
+        for name, lay in FITTED.items():
+            timesteps = lay(profile, schedule, n)
             candidates[name] = Candidate(timesteps, fit_corrections(fit, teacher, timesteps))
         if n in c.learned_steps and c.iterations:
             start = min(
-                (candidates[name] for name in grids),
+                (candidates[name] for name in FITTED),
                 key=lambda candidate: float(errors(few, teacher[: c.learned_noises], solver, candidate).mean()),
             )
             assert start.corrections is not None

@@ -187,7 +187,10 @@ def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there are no calibrated schedules at {path}; calibrate the model, or choose another grid")
+        raise UserError(
+            f"there are no calibrated schedules at {path}; make them with python train.py task=schedule, or leave "
+            "the path out"
+        )
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -226,7 +229,10 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
     if path is None:
         return None
     if any(schedule.model == model for schedule in known):
-        raise UserError(f"{path} has no schedule for domain={domain}; calibrate with python train.py task=schedule")
+        raise UserError(
+            f"{path} has no schedule for domain={domain}; calibrate it with python train.py task=schedule "
+            f"task.domains=[{domain}], or leave scheduler.calibration.path out"
+        )
     others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
     raise UserError(
         f"{path} has schedules of the model {others}, and this one is {model:.12}; calibrate it with "
