@@ -16,7 +16,7 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
 from adaptive_diffusion.optimization import knowledge, verification
 from adaptive_diffusion.optimization import pipeline as module
-from adaptive_diffusion.optimization.configuration import DomainConfig
+from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
 from adaptive_diffusion.optimization.environment import DomainEnv, DomainKnobs
 from adaptive_diffusion.optimization.pipeline import FRESH, OptimizationPipeline
@@ -201,6 +201,20 @@ def test_no_search_keeps_the_default_and_says_so(adapter):
     assert results["final_config"] == DomainConfig(10)
     assert results["reason"] == "nothing found is better than the default on 8 fresh noises; the default stays"
     assert adapter.get_config("portraits").source == "the default, which tuning did not beat"
+    assert adapter.get_config("portraits").confidence == confidence_of(0.25)  # it had no rival
+
+
+def test_a_default_that_stays_is_as_sure_as_its_best_rival_was_measured(adapter, monkeypatch):
+    errors = {10: np.ones(8), 9: 1.5 * np.exp(np.linspace(-0.4, 0.4, 8)), 5: np.full(8, 3.0)}
+
+    def draw(config, drawing, noises):
+        return errors[config.num_steps], Drawn(np.empty(0), config.num_steps, 1.0)
+
+    monkeypatch.setattr(verification, "_draw", draw)
+    adapter.adopt("portraits", DomainConfig(9), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
+    final = tuned(adapter, use_rl_optimization=False, reward=HybridReward(0.5))["final_config"]
+    assert final.num_steps == 10
+    assert final.confidence == pytest.approx(confidence_of(0.5 * np.linspace(-0.4, 0.4, 8).std(ddof=1) / np.sqrt(8)))
 
 
 def test_without_adaptation_the_adapter_is_left_alone_and_without_agents_nothing_is_trained(adapter):

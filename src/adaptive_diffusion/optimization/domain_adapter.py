@@ -200,7 +200,7 @@ class DomainAdapter:
         *,
         quality: float,
         speed: float,
-        quality_error: float,
+        quality_error: float | None,
         weight: float,
         provenance: Mapping[str, Any],
     ) -> DomainConfig:
@@ -211,7 +211,7 @@ class DomainAdapter:
             config: The configuration.
             quality: See `learn_from_results`.
             speed: Likewise.
-            quality_error: Standard error of the quality.
+            quality_error: Standard error of the quality, or None if it cannot be told.
             weight: Of quality in the reward that it was tuned for; later results are scored with it.
             provenance: What was measured, JSON types.
 

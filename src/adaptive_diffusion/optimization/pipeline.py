@@ -30,7 +30,7 @@ from .configuration import DomainConfig, confidence_of
 from .domain_adapter import DomainAdapter
 from .domains import DomainType
 from .environment import DomainEnv
-from .knowledge import CALIBRATED, Knowledge, read_content
+from .knowledge import CALIBRATED, UNTOLD, Knowledge, read_content
 from .verification import Verdict, verify
 
 FORMAT = "adaptive-diffusion/optimization/1"
@@ -325,15 +325,16 @@ class OptimizationPipeline:
         """The final configuration, with what is known of it."""
         chosen, measured = verdict.chosen, verdict.chosen.to_dict()
         source = chosen.config.source if verdict.improved else "the default, which tuning did not beat"
+        error = _uncertainty(verdict)
         if not self.use_domain_adaptation:
-            error = standard_error(chosen.scores)
-            return replace(chosen.config, source=source, confidence=confidence_of(error))
+            confidence = confidence_of(UNTOLD if error is None else self.reward.weight * error)
+            return replace(chosen.config, source=source, confidence=confidence)
         kept = self.adapter.adopt(
             found.domain,
             replace(chosen.config, source=source),
             quality=measured["quality"],
             speed=chosen.speed,
-            quality_error=measured["quality_error"],
+            quality_error=error,
             weight=self.reward.weight,
             provenance={
                 CALIBRATED: chosen.config.calibration is not None,
@@ -347,6 +348,16 @@ class OptimizationPipeline:
             },
         )
         return replace(kept, calibration=chosen.config.calibration)
+
+
+def _uncertainty(verdict: Verdict) -> float | None:
+    """Standard error of the quality of what was chosen; of the default, its own measure, that of its best rival.
+
+    None where the default had no rival.
+    """
+    others = [verified for verified in verdict.all if verified is not verdict.chosen]
+    best = verdict.chosen if verdict.improved else max(others, key=lambda v: float(v.scores.mean()), default=None)
+    return None if best is None else standard_error(best.measurement.quality)
 
 
 def _plain(results: dict[str, Any]) -> dict[str, Any]:
