@@ -42,7 +42,7 @@ def weights(agent: HyperparameterTuningAgent) -> dict[str, np.ndarray]:
 def test_none_stands_for_what_suits_the_length_of_an_episode(bandit, steps):
     one, many = (HyperparameterTuningAgent(env).get_config() for env in (bandit, steps))
     names = ("learning_rate", "n_steps", "batch_size", "initial_std")
-    assert [one[name] for name in names] == [0.005, 10, 10, 0.6]
+    assert [one[name] for name in names] == [0.01, 10, 10, 0.5]
     assert [many[name] for name in names] == [0.003, 30, 15, 0.3]
 
 
@@ -113,6 +113,35 @@ def test_a_file_brings_back_the_policy_and_its_record(trained, steps, tmp_path):
     assert np.array_equal(other.predict(observation)[0], trained.predict(observation)[0])
     assert other.record.summary() == trained.record.summary()
     assert [p.name for p in (tmp_path / "models").iterdir()] == ["agent.zip"]
+
+
+def test_the_best_choice_is_kept_by_the_environments_own_batches(bandit, tmp_path):
+    agent, latest, chosen = HyperparameterTuningAgent(bandit, seed=1, learning_rate=0.03), [], []
+
+    def score(policy):
+        scores = []
+        for batch in range(bandit.noises.batches):
+            observation, _ = bandit.reset(options={"batch": batch})
+            scores.append(bandit.step(np.array(policy(observation)))[1])
+        return float(np.mean(scores))
+
+    def callback(metrics, episode):
+        latest.append(score(agent._latest().policy))
+        chosen.append(score(lambda seen: agent.predict(seen)[0]))
+
+    agent.train(100, callback=callback)
+    assert len(latest) == 11
+    assert max(latest) - latest[-1] > 0.02  # so that it matters
+    np.testing.assert_allclose(chosen, np.maximum.accumulate(latest))
+
+    agent.save(tmp_path / "agent.zip")
+    again = HyperparameterTuningAgent(bandit)
+    again.load(tmp_path / "agent.zip")
+    assert score(load_policy(tmp_path / "agent.zip")) == max(latest)
+    assert score(lambda seen: again.predict(seen)[0]) == max(latest)
+    assert score(again._latest().policy) == latest[-1]
+    again.train(10)
+    assert score(lambda seen: again.predict(seen)[0]) >= max(latest)
 
 
 @pytest.mark.parametrize("kind", ["bandit", "steps"])

@@ -19,6 +19,13 @@ def test_within_a_hundred_episodes_they_beat_the_prior_on_noises_they_never_saw(
     assert [e["episode"] for e in stats["evaluations"]] == list(range(0, 101, 10))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_ppo_converges_within_a_hundred_episodes(seed):
+    stats = HyperparameterTuningAgent(DiffusionHyperparameterEnv(gaussian()), seed=seed).train(100)
+    assert stats["convergence_achieved"]
+    assert stats["convergence_episode"] <= 80
+
+
 def test_no_search_stays_at_the_prior_and_never_counts_as_converged():
     stats = FixedAgent(DiffusionHyperparameterEnv(gaussian())).train(50)
     assert (stats["untrained_score"], stats["final_score"], stats["convergence_achieved"]) == (0, 0, False)

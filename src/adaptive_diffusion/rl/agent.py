@@ -191,6 +191,10 @@ class TuningAgent(ABC):
         """Take that many steps; call `_look` between updates and `_finished` after every episode."""
 
     @abstractmethod
+    def _choose(self) -> None:
+        """Settle, before an evaluation, what `predict` will choose; without the noises that it will be evaluated on."""
+
+    @abstractmethod
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """JSON types and arrays."""
 
@@ -219,6 +223,8 @@ class TuningAgent(ABC):
         if done and (episodes == done[-1].episode or not (last or episodes >= done[-1].episode + wait)):
             return
         assert self.eval_env is not None
+        self._choose()
+        record.asked, record.computed = self.work.spent.asked, self.work.spent.computed
         scores, qualities = measure(self.eval_env, lambda: lambda seen: self.predict(seen)[0])
         done.append(Evaluation(episodes, record.asked, scores, float(qualities.mean())))
         recent = record.returns[done[-2].episode if len(done) > 1 else 0 :]

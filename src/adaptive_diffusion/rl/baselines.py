@@ -16,7 +16,7 @@ from .agent import TuningAgent
 from .episodes import replay, run_episode
 from .sampling_env import SamplingEnv
 
-INITIAL_STD = 0.6  # of the actions, as PPO begins
+INITIAL_STD = 0.6  # of the actions, to begin with
 
 
 class SearchAgent(TuningAgent):
@@ -66,6 +66,9 @@ class SearchAgent(TuningAgent):
                 taken += len(done)
                 self.record.timesteps += len(done)
                 self._finished(episode_return, len(done))
+
+    def _choose(self) -> None:
+        """`best` is settled already."""
 
     def _clipped(self, actions: np.ndarray) -> np.ndarray:
         space: Any = self.env.action_space
