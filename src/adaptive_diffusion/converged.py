@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .baseline.noise_schedule import SCHEDULE_ARGUMENTS
 from .files import atomic_path
 from .sampling.standard import StandardSampler
 from .schedulers.grids import BlendedGrid
@@ -23,10 +24,7 @@ FIRST_STEPS = 64
 CHECKED = 16  # pictures that are solved with twice the steps as well
 TOLERANCE = 0.002  # RMSE in [-1, 1]; 0.25 of 255 grey levels
 NUMBERS = 2  # raised when a change of the code changes the solutions, so that kept ones are not taken for them
-_OF_THE_MODEL = (
-    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
-    *("rescale_betas_zero_snr", "prediction_type"),
-)
+_OF_THE_MODEL = (*SCHEDULE_ARGUMENTS, "prediction_type")
 
 
 @dataclass(frozen=True, eq=False)

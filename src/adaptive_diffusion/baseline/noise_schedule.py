@@ -14,6 +14,10 @@ import numpy as np
 from .checks import check_choice, check_count, check_number
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+SCHEDULE_ARGUMENTS = (  # of `NoiseSchedule`, by which schedulers and models say what they were trained with
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    "rescale_betas_zero_snr",
+)
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from ..rl.drawing import Drawing
 from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.knobs import SOLVERS, Configuration, Knobs
-from ..rl.lockstep import Run
-from ..rl.reward import Measurement, Reward
+from ..rl.reward import Reward
 from .configuration import ADAPTIVE, DomainConfig
 
 
@@ -96,16 +95,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         """See `SamplingEnv`; actions mean the same only around the same configuration."""
         return {**super().describe(), "environment": f"{type(self).__name__} around {self.knobs.prior}"}
 
-    def measure(self, configuration: Configuration) -> Run[Measurement]:
-        """Draw the current batch with a configuration and with the default, as far as they are not remembered."""
-        baseline = yield from self._draw(self.default)
-        sampled = yield from self._draw(configuration)
-        self.spent.asked += sampled.evaluations * self.noises.pictures
-        return Measurement(
-            sampled.errors,
-            sampled.evaluations,
-            sampled.seconds,
-            baseline.errors,
-            baseline.evaluations,
-            baseline.seconds,
-        )
+    @property
+    def baseline(self) -> Configuration:
+        """What a configuration is compared with: the default, wherever the knobs are centred."""
+        return self.default

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.noise_schedule import NoiseSchedule
+from ..baseline.noise_schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..converged import identity_of
 from ..metrics.captions import plain_caption
 from ..models.checkpoint import load_builtin_model
@@ -18,10 +18,6 @@ from ..sampling.batches import conditions
 from ..types import Denoiser, PictureModel
 
 DEFAULT_DOMAIN = "landscapes"
-_OF_THE_SCHEDULE = (
-    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
-    "rescale_betas_zero_snr",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +53,7 @@ class Drawing:
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise schedule that the model was trained with."""
-        return NoiseSchedule(**{key: self.settings[key] for key in _OF_THE_SCHEDULE if key in self.settings})
+        return NoiseSchedule(**{key: self.settings[key] for key in SCHEDULE_ARGUMENTS if key in self.settings})
 
     @property
     def one_hot(self) -> np.ndarray:

@@ -124,9 +124,14 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         reward, info = self._score(measured, configuration.to_dict())
         return self._observation.copy(), reward, True, False, info
 
+    @property
+    def baseline(self) -> Configuration:
+        """What a configuration is compared with: the prior."""
+        return self.knobs.prior
+
     def measure(self, configuration: Configuration) -> Run[Measurement]:
-        """Draw the current batch with a configuration and with the prior, as far as they are not remembered."""
-        baseline = yield from self._draw(self.knobs.prior)
+        """Draw the current batch with a configuration and with the baseline, as far as they are not remembered."""
+        baseline = yield from self._draw(self.baseline)
         sampled = yield from self._draw(configuration)
         self.spent.asked += sampled.evaluations * self.noises.pictures
         return Measurement(

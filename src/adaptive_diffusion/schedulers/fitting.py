@@ -13,6 +13,7 @@ first-order step (DDIM).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,11 +76,28 @@ def advance(row: np.ndarray, state: np.ndarray, predictions: list[np.ndarray]) -
 def run(predict: CleanPredictor, noise: np.ndarray, solution: Solution) -> np.ndarray:
     """(N, H, W, C) states xh at T - 1 -> (N, H, W, C) pictures that a solution draws from them."""
     rows = multistep_rows(levels_of(predict.schedule, solution.timesteps), solution.corrections)
-    state, predictions = noise, list[np.ndarray]()
-    for t, row in zip(solution.timesteps, rows, strict=True):
+    return follow(predict, noise, [], solution.timesteps, rows).pictures
+
+
+class Followed(NamedTuple):
+    """Steps that were taken: the state where each began, the predictions it combined, and where the last one led."""
+
+    states: list[np.ndarray]
+    histories: list[list[np.ndarray]]
+    pictures: np.ndarray
+
+
+def follow(
+    predict: CleanPredictor, state: np.ndarray, predictions: list[np.ndarray], timesteps: np.ndarray, rows: np.ndarray
+) -> Followed:
+    """Take steps from a state, with the predictions so far, newest first; see `multistep_rows`."""
+    states, histories = list[np.ndarray](), list[list[np.ndarray]]()
+    for t, row in zip(timesteps, rows, strict=True):
         predictions = [predict(state, float(t)), *predictions][: rows.shape[1] - 1]
+        states.append(state)
+        histories.append(predictions)
         state = advance(row, state, predictions)
-    return state
+    return Followed(states, histories, state)
 
 
 def fit_corrections(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..baseline.noise_schedule import NoiseSchedule
-from .fitting import Solution, advance, levels_of, multistep_rows
+from .fitting import Solution, advance, follow, levels_of, multistep_rows
 from .teacher import CleanPredictor, Teacher
 
 POSITION_STEP = 0.03  # finite difference of a node's log-SNR, in distances to its nearer neighbour
@@ -54,28 +54,17 @@ class _Run:
 
     def __init__(self, predict: CleanPredictor, teacher: Teacher, solution: Solution):
         self.solution = solution
-        self.states: list[np.ndarray] = []
-        self.histories: list[list[np.ndarray]] = []
         levels = levels_of(predict.schedule, solution.timesteps)
         rows = multistep_rows(levels, solution.corrections)
-        state, predictions = teacher.noise, list[np.ndarray]()
-        for t, row in zip(solution.timesteps, rows, strict=True):
-            predictions = [predict(state, float(t)), *predictions][: rows.shape[1] - 1]
-            self.states.append(state)
-            self.histories.append(predictions)
-            state = advance(row, state, predictions)
-        self.pictures = state
-        self.error = float(np.sqrt(np.mean((state - teacher.pictures) ** 2)))
+        self.states, self.histories, self.pictures = follow(predict, teacher.noise, [], solution.timesteps, rows)
+        self.error = float(np.sqrt(np.mean((self.pictures - teacher.pictures) ** 2)))
 
     def changed(self, predict: CleanPredictor, solution: Solution, step: int) -> np.ndarray:
         """The pictures of a solution that agrees with this one up to the evaluation of `step`."""
         rows = multistep_rows(levels_of(predict.schedule, solution.timesteps), solution.corrections)
-        predictions = self.histories[step]
-        state = advance(rows[step], self.states[step], predictions)
-        for t, row in zip(solution.timesteps[step + 1 :], rows[step + 1 :], strict=True):
-            predictions = [predict(state, float(t)), *predictions][: rows.shape[1] - 1]
-            state = advance(row, state, predictions)
-        return state
+        known, after = self.histories[step], slice(step + 1, None)
+        reached = advance(rows[step], self.states[step], known)
+        return follow(predict, reached, known, solution.timesteps[after], rows[after]).pictures
 
 
 def _better(predict: CleanPredictor, teacher: Teacher, run: _Run, schedule: NoiseSchedule) -> _Run | None:
@@ -107,7 +96,7 @@ def _better(predict: CleanPredictor, teacher: Teacher, run: _Run, schedule: Nois
         for (k, j), value in zip(places, change[n - 1 :], strict=True):
             other[k, j] += value
         moved = np.minimum(moved, end)
-        if n > 1 and np.diff(moved).min() < CLOSEST * (end - log_snr[0]) / n:
+        if np.diff(moved).min() < CLOSEST * (end - log_snr[0]) / n:
             continue
         found = _Run(predict, teacher, Solution(_timesteps(schedule, timesteps, moved), other))
         if found.error < run.error:

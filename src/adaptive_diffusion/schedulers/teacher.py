@@ -6,7 +6,6 @@ prediction.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count
-from ..baseline.noise_schedule import NoiseSchedule
+from ..baseline.noise_schedule import SCHEDULE_ARGUMENTS
 from ..baseline.scheduler_base import SchedulerBase
 from ..types import Denoiser, Scheduler
 from .grids import BlendedGrid
@@ -139,6 +138,5 @@ def record(predict: CleanPredictor, scheduler: SchedulerBase, x_T: mx.array, nod
 
 def of_clean_predictions(scheduler: SchedulerBase) -> dict[str, Any]:
     """Arguments of a solver with the noise schedule of another one, to be fed clean predictions as they are."""
-    names = inspect.signature(NoiseSchedule).parameters
-    shared = {name: value for name, value in scheduler.config.items() if name in names}
+    shared = {name: scheduler.config[name] for name in SCHEDULE_ARGUMENTS if name in scheduler.config}
     return {**shared, "prediction_type": "sample", "clip_sample": False}

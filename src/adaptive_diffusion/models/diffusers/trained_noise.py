@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...baseline.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
+from ...baseline.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
 from ...errors import UserError
 from .weight_files import read_json
 
@@ -45,10 +45,6 @@ CLASSES: dict[str, dict[str, Any]] = {
     "DEISMultistepScheduler": _COMMON,
     "UniPCMultistepScheduler": _COMMON,
 }
-SCHEDULE = (
-    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
-    "rescale_betas_zero_snr",
-)
 SUITS = ("timestep_spacing", "steps_offset", "clip_sample")
 
 
@@ -78,7 +74,7 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
     for key, accepted in (("beta_schedule", BETA_SCHEDULES), ("prediction_type", PREDICTION_TYPES)):
         if values[key] not in accepted:
             raise UserError(f"{path}: {key} = {values[key]!r} is not supported, only {', '.join(accepted)}")
-    schedule = {key: values[key] for key in SCHEDULE}
+    schedule = {key: values[key] for key in SCHEDULE_ARGUMENTS}
     try:
         NoiseSchedule(**schedule)
     except (ValueError, TypeError) as error:
