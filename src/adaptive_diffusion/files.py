@@ -1,8 +1,9 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and reading them."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,3 +46,18 @@ def read_tensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]
             f"{path} cannot be read as safetensors: it is truncated or another kind of file; get or make it again"
         ) from error
     return cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: if the file is missing or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); get the file again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}; get the file again")
+    return content

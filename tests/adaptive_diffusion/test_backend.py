@@ -269,6 +269,15 @@ def test_the_public_names_load_nothing_heavy():
     assert python(code).stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("used", "other"),
+    [("models.diffusers", "metrics"), ("models.training", "metrics"), ("metrics.quality", "models")],
+)
+def test_models_and_metrics_do_not_know_each_other(used, other):
+    code = f"import sys, adaptive_diffusion.{used}; print([m for m in sys.modules if '_diffusion.{other}' in m])"
+    assert python(code).stdout.strip() == "[]"
+
+
 def test_importing_costs_little_more_than_mlx_and_numpy():
     timed = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
     ours, theirs = [], []

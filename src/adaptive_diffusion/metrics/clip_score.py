@@ -13,15 +13,16 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
+from ..clip_tokenizer import CLIPTokenizer
 from ..errors import UserError
+from ..files import read_json
+from ..hub import is_hub_id, model_folder
 from .clip import CLIPConfig, CLIPModel
 from .clip_pictures import Preparation, read_preparation
-from .clip_tokenizer import CLIPTokenizer
 from .features import in_batches
-from .hub import is_hub_id, model_folder
 from .pictures import as_uint8
 from .published import CLIP_HASHES, CLIP_OWNERS
-from .weights import Weights, conv_weight, pick, read_json, read_weights_folder
+from .weights import Weights, conv_weight, pick, read_weights_folder
 
 
 class CLIP:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from ..errors import UserError
-from ..files import atomic_path, read_tensors
-from .torch_files import read_torch_file
+from ..files import atomic_path, read_json, read_tensors
+from ..torch_files import read_torch_file
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
@@ -114,21 +112,6 @@ def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dic
 def conv_weight(weight: mx.array) -> mx.array:
     """PyTorch's (out, in, height, width) -> MLX's (out, height, width, in), contiguous, else each call copies it."""
     return mx.contiguous(weight.transpose(0, 2, 3, 1))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        UserError: if the file is missing or holds something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); get it again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} must hold a JSON object, got {type(found).__name__}")
-    return found
 
 
 def _file_hash(path: Path) -> str:

@@ -15,13 +15,14 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ...errors import UserError
+from ...files import read_json
 from .attention import AttentionBlock
 from .autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from .clip_text import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 from .config import ModelConfig
 from .unet_2d import UNet2DConfig, UNet2DModel
 from .unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
-from .weight_files import find_weights, read_json, read_weights
+from .weight_files import find_weights, read_weights
 
 DiffusersModel = UNet2DModel | UNet2DConditionModel | AutoencoderKL | CLIPTextModel | CLIPTextModelWithProjection
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
+from ...files import read_json
 from .trained_noise import read_trained_noise
-from .weight_files import find_weights, read_json, shards_of
+from .weight_files import find_weights, shards_of
 
 INDEX = "model_index.json"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...clip_tokenizer import END, CLIPTokenizer
 from ...errors import UserError
-from ...metrics.clip_tokenizer import END, CLIPTokenizer
-from .weight_files import read_json
+from ...files import read_json
 
 
 class PromptTokenizer(CLIPTokenizer):

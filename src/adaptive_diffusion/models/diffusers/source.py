@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MachineError, UserError
-from ...metrics.hub import is_hub_id
+from ...hub import is_hub_id
 from .pipeline_folder import INDEX, PipelineFolder
 from .weight_files import NAMES, weight_names
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...baseline.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
 from ...errors import UserError
-from .weight_files import read_json
+from ...files import read_json
 
 NAME = "scheduler_config.json"
 

@@ -5,34 +5,17 @@ Safetensors come first; PyTorch's own files, pickles, are read without running c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from ...errors import UserError
-from ...files import read_tensors
-from ...metrics.torch_files import read_torch_file
+from ...files import read_json, read_tensors
+from ...torch_files import read_torch_file
 
 # As diffusers and as transformers name their files, the best format first.
 NAMES = {"safetensors": ("diffusion_pytorch_model", "model"), "bin": ("diffusion_pytorch_model", "pytorch_model")}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: if the file holds no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); get the file again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}; get the file again")
-    return content
 
 
 def weight_names(variant: str | None) -> Iterator[str]:

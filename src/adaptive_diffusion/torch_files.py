@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
+from .errors import UserError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the old format
 _PROTOCOL = 1001
