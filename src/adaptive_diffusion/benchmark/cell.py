@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from ..models.guidance import GuidedDenoiser
 from ..rng import image_keys, normal
 from ..sampling.batches import conditions, draw_batches
 from ..sampling.standard import StandardSampler
+from ..schedulers.calibrated import CalibratedSchedule
 from ..schedulers.grids import Grid, set_timesteps
 from ..types import PictureModel, StepTrace
 
@@ -142,6 +145,8 @@ class CellResult:
         converged_rmse: What doubling the converged solutions' steps changes, mean RMSE, or None.
         converged_perceptual: The same as a perceptual distance, or None.
         model: What decided the model's predictions.
+        encoder: Name and hash of the encoder.
+        calibration: Digest of the calibrated steps that were taken, see `steps_digest`; "" for a scheduler without.
     """
 
     domain: str
@@ -158,6 +163,8 @@ class CellResult:
     converged_rmse: float | None
     converged_perceptual: float | None
     model: str = ""
+    encoder: str = ""
+    calibration: str = ""
 
     @property
     def method(self) -> str:
@@ -216,7 +223,17 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         converged_rmse=float(np.mean([s.change for s in solutions])) if solutions else None,
         converged_perceptual=float(np.mean(doubling)) if solutions else None,
         model=bench.identity,
+        encoder=f"{bench.encoder.name} {bench.encoder.content_hash}",
+        calibration=steps_digest(getattr(cell.sampler.scheduler, "calibration", None), cell.num_steps),
     )
+
+
+def steps_digest(calibration: CalibratedSchedule | None, num_steps: int) -> str:
+    """12 hex digits of the timesteps and weights calibrated for a number of steps; "" if there are none for it."""
+    steps = None if calibration is None else calibration.steps.get(num_steps)
+    if steps is None:
+        return ""
+    return hashlib.sha256(json.dumps([steps.timesteps, steps.corrections]).encode()).hexdigest()[:12]
 
 
 def _draw(
