@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -52,6 +52,16 @@ class TrainingEvent:
     validation_loss: float | None = None
 
 
+class Examples(NamedTuple):
+    """A batch: (B, H, W, C) noisy pictures and targets, (B,) timesteps and weights of the loss, (B, K) class ids."""
+
+    noisy: mx.array
+    t: mx.array
+    classes: mx.array
+    target: mx.array
+    weight: mx.array
+
+
 class Trainer:
     """The state of a run and the step that advances it.
 
@@ -80,13 +90,18 @@ class Trainer:
         resumed = Path(config.state).exists()
         if config.start_from is not None and not resumed:
             self._start_from(load_model(config.start_from))
-        self.ema: dict[str, Any] = tree_map(mx.array, self.model.trainable_parameters())
+        self.averaged = SimpleUNet(self.model.config)
+        self.averaged.update(tree_map(mx.array, self.model.parameters()))
         self.optimizer = optim.Adam(learning_rate=0.0, betas=[0.9, 0.99])
         self.optimizer.init(self.model.trainable_parameters())
         self.step = 0
         self._loss_and_grad = nn.value_and_grad(self.model, self._loss)
+        self._next: tuple[int, Examples] | None = None
         if resumed:
             self.load_state()
+        state = [self.model.state, self.averaged.state, self.optimizer.state]
+        on_gpu = mx.default_device() == mx.gpu  # on the CPU it saves nothing, and wants a compiler
+        self._update = mx.compile(self._update_all, inputs=state, outputs=state) if on_gpu else self._update_all
 
     @property
     def images(self) -> int:
@@ -117,7 +132,7 @@ class Trainer:
     def ema_model(self) -> SimpleUNet:
         """A copy of the network that carries the averaged weights."""
         model = SimpleUNet(self.model.config)
-        model.update(self.ema)
+        model.update(self.averaged.parameters())
         model._metadata = self.metadata()
         return model
 
@@ -151,15 +166,15 @@ class Trainer:
         noise = mx.random.normal(x0.shape, key=mx.random.key(0))
         model, total = self.ema_model(), 0.0
         for part in np.array_split(np.arange(len(x0)), math.ceil(len(x0) / 64)):
-            losses = self._losses(model, mx.array(x0[part]), noise[mx.array(part)], t[part], mx.array(classes[part]))
-            total += float(losses.sum())
+            of_part = self._examples(mx.array(x0[part]), noise[mx.array(part)], t[part], mx.array(classes[part]))
+            total += float(_losses(model, of_part).sum())
         return total / len(x0)
 
     def save_state(self) -> None:
         """Write the state file atomically (first process only)."""
         if self.group.rank():
             return
-        trees = {"model": self.model.parameters(), "ema": self.ema, "optimizer": self.optimizer.state}
+        trees = {"model": self.model.parameters(), "ema": self.averaged.parameters(), "optimizer": self.optimizer.state}
         arrays = dict(cast("list[tuple[str, mx.array]]", tree_flatten(trees)))
         header = {"step": str(self.step), "images_before": str(self._images_before), "run": self._fingerprint()}
         with atomic_path(self.config.state) as temporary:
@@ -176,8 +191,9 @@ class Trainer:
             )
         trees = cast("dict[str, Any]", tree_unflatten(list(arrays.items())))
         self.model.update(trees["model"])
-        self.ema = trees["ema"]
+        self.averaged.update(trees["ema"])
         self.optimizer.state = trees["optimizer"]
+        self.optimizer.init(self.model.trainable_parameters())
         self.step, self._images_before = int(header["step"]), int(header.get("images_before", 0))
 
     def _start_from(self, model: SimpleUNet) -> None:
@@ -210,17 +226,14 @@ class Trainer:
     def _advance(self, learning_rate: float) -> float:
         """One optimiser step; returns the loss over the global batch."""
         c = self.config
-        loss, grads = self._loss_and_grad(*self._batch())
-        if self.group.size() > 1:
-            grads = nn.average_gradients(grads, self.group)
-            loss = mx.distributed.all_sum(loss, group=self.group) / self.group.size()
-        grads, _ = optim.clip_grad_norm(grads, c.max_grad_norm)
         self.optimizer.learning_rate = learning_rate
-        self.optimizer.update(self.model, grads)
         decay = min(c.ema_decay, (1 + self.step) / (10 + self.step))
-        self.ema = tree_map(lambda e, p: e + (1 - decay) * (p - e), self.ema, self.model.trainable_parameters())
-        mx.eval(self.model.parameters(), self.optimizer.state, self.ema, loss)
+        loss = self._update(self._batch(), mx.array(1 - decay))
+        state = self.model.parameters(), self.optimizer.state, self.averaged.parameters()
+        mx.async_eval(*state, loss)
         self.step += 1
+        self._prepare()  # while this step is computed
+        mx.eval(*state)
         if not math.isfinite(value := float(loss)):
             raise UserError(
                 f"the loss became {value} at step {self.step}; the last good state is in {c.state}: "
@@ -228,8 +241,32 @@ class Trainer:
             )
         return value
 
-    def _batch(self) -> tuple[mx.array, mx.array, np.ndarray, mx.array]:
-        """This process's share of the next batch: x0, noise, timesteps, classes."""
+    def _update_all(self, examples: Examples, share: mx.array) -> mx.array:
+        """Update weights, optimiser and moving average (the new weights' share of it is `share`); returns the loss."""
+        loss, grads = self._loss_and_grad(examples)
+        if self.group.size() > 1:
+            grads = nn.average_gradients(grads, self.group)
+            loss = mx.distributed.all_sum(loss, group=self.group) / self.group.size()
+        grads, _ = optim.clip_grad_norm(grads, self.config.max_grad_norm)
+        self.optimizer.update(self.model, grads)
+        averaged, weights = self.averaged.parameters(), self.model.parameters()
+        self.averaged.update(tree_map(lambda e, p: e + share * (p - e), averaged, weights))
+        return loss
+
+    def _batch(self) -> Examples:
+        """This process's share of the next batch."""
+        if self._next is None or self._next[0] != self.step:
+            self._prepare()
+        assert self._next is not None
+        return self._next[1]
+
+    def _prepare(self) -> None:
+        examples = self._examples(*self._drawn())
+        mx.async_eval(*examples)
+        self._next = self.step, examples
+
+    def _drawn(self) -> tuple[mx.array, mx.array, np.ndarray, mx.array]:
+        """What that share is made from: x0, noise, timesteps, classes."""
         c, B = self.config, self.config.batch_size
         groups, rows, mirror = self._order(self.step)
         mine = slice(self.group.rank(), B, self.group.size())
@@ -254,17 +291,23 @@ class Trainer:
         a = self.model.config
         return a.image_size, a.image_size, a.in_channels
 
-    def _loss(self, x0: mx.array, noise: mx.array, t: np.ndarray, classes: mx.array) -> mx.array:
-        return self._losses(self.model, x0, noise, t, classes).mean()
-
-    def _losses(self, model: SimpleUNet, x0: mx.array, noise: mx.array, t: np.ndarray, classes: mx.array) -> mx.array:
-        """(B,) weighted mean squared errors of the prediction."""
+    def _examples(self, x0: mx.array, noise: mx.array, t: np.ndarray, classes: mx.array) -> Examples:
+        """What the network is shown, and what it is to say."""
         schedule, v = self.schedule, self.config.prediction_type == "v_prediction"
-        prediction = model(schedule.add_noise(x0, noise, t), mx.array(t.astype(np.float32)), classes)
         target = schedule.velocity(x0, noise, t) if v else noise
-        errors = (prediction - target).square().mean(axis=(1, 2, 3))
         if (gamma := self.config.min_snr_gamma) is None:
-            return errors
-        snr = np.exp(2 * schedule.log_snr(t))
-        weight = np.minimum(snr, gamma) / (snr + 1 if v else snr)  # Hang et al., 2023
-        return errors * mx.array(weight.astype(np.float32))
+            weight = np.ones(len(t))
+        else:
+            snr = np.exp(2 * schedule.log_snr(t))
+            weight = np.minimum(snr, gamma) / (snr + 1 if v else snr)  # Hang et al., 2023
+        noisy = schedule.add_noise(x0, noise, t)
+        return Examples(noisy, mx.array(t.astype(np.float32)), classes, target, mx.array(weight.astype(np.float32)))
+
+    def _loss(self, examples: Examples) -> mx.array:
+        return _losses(self.model, examples).mean()
+
+
+def _losses(model: SimpleUNet, examples: Examples) -> mx.array:
+    """(B,) weighted mean squared errors of the prediction."""
+    prediction = model(examples.noisy, examples.t, examples.classes)
+    return examples.weight * (prediction - examples.target).square().mean(axis=(1, 2, 3))
