@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from ..types import Denoiser
+from .compiled import compiled
 
 
 class GuidedDenoiser:
@@ -27,11 +29,12 @@ class GuidedDenoiser:
             raise ValueError(f"guidance_scale must be a finite number >= 0 (1 is no guidance), got {guidance_scale}")
         self.model = model
         self.guidance_scale = guidance_scale
+        self._predict = compiled(model) if isinstance(model, nn.Module) else model
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         """(B, H, W, C) noisy pictures, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
         if condition is None or self.guidance_scale == 1:
-            return self.model(x, t, condition)
+            return self._predict(x, t, condition)
         both = mx.concatenate([condition, mx.zeros_like(condition)])
-        conditional, null = mx.split(self.model(mx.concatenate([x, x]), mx.concatenate([t, t]), both), 2)
+        conditional, null = mx.split(self._predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both), 2)
         return null + self.guidance_scale * (conditional - null)
