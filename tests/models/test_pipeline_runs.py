@@ -236,6 +236,17 @@ def test_a_missing_condition_is_the_negative_prompt(kind: str, folders: dict[str
 # Bad input.
 
 
+def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -> None:
+    model, other = (load_pipeline(str(folders["sd1"])) for _ in range(2))
+    (lake,), (inn,) = model.condition("general", None, "the lake"), other.condition("general", None, "an inn")
+    x, t = mx.zeros((2, *model.state_shape)), mx.array([1.0, 1.0])
+    with pytest.raises(UserError, match=f"was given no text with the id {inn}: .*; give the text to it first"):
+        model(x, t, mx.array([[lake], [inn]]))
+    model.condition("general", None, "an inn")
+    drawn = np.array(model(x, t, mx.array([[lake], [inn]])))
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("kind", "overrides", "sentence"),
     [

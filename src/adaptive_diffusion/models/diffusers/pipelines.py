@@ -85,7 +85,7 @@ class LatentPipeline:
     """Stable Diffusion: a `UNet2DConditionModel` that reads texts and works on the latents of an `AutoencoderKL`.
 
     Class id 0 is the negative prompt; the others are hashes of the texts that `condition` was given, so that equal ids
-    mean equal texts in all runs.
+    mean equal texts in all runs. A hash does not lead back to a text: other ids are refused.
 
     Args:
         unet: The network.
@@ -153,10 +153,12 @@ class LatentPipeline:
 
         Returns:
             (B, h, w, C) prediction.
+
+        Raises:
+            UserError: for an id that `condition` has not given.
         """
         texts = self._encode()
-        known = mx.array([0, *self._texts])
-        rows = mx.zeros((len(x),), mx.int32) if condition is None else mx.argmax(condition[:, :1] == known, axis=1)
+        rows = mx.array([0] * len(x) if condition is None else self._rows(condition[:, 0].tolist()))
         more: dict[str, mx.array] = {}
         if self._sized and texts.pooled is not None:
             height, width = self.picture_size
@@ -194,6 +196,16 @@ class LatentPipeline:
                 )
             pictures.append(some)
         return mx.concatenate(pictures)
+
+    def _rows(self, class_ids: Sequence[int]) -> list[int]:
+        """Where the texts stand among the encoded ones."""
+        places = {class_id: row for row, class_id in enumerate([0, *self._texts])}
+        if unknown := [class_id for class_id in class_ids if class_id not in places]:
+            raise UserError(
+                f"this model was given no text with the id {unknown[0]}: ids are what its condition() returns; give "
+                "the text to it first"
+            )
+        return [places[class_id] for class_id in class_ids]
 
     def _unscaled(self, latents: mx.array) -> mx.array:
         """Latents as the decoder takes them."""
