@@ -49,8 +49,7 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                 )
         _finish(axes, "model evaluations per picture", name)
     _legend(figure, panels[0], title)
-    with writing(path) as temporary:
-        figure.savefig(temporary)
+    _save(figure, path)
 
 
 def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
@@ -75,8 +74,7 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
         axes.plot(cost[front], quality[front], color="0.4", linewidth=1, zorder=0, label="Pareto front")
         _finish(axes, "seconds per picture", TITLES[metric])
     _legend(figure, panels[0], title)
-    with writing(path) as temporary:
-        figure.savefig(temporary)
+    _save(figure, path)
 
 
 def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
@@ -139,3 +137,13 @@ def _finish(axes: Any, x: str, y: str) -> None:
 def _legend(figure: Any, axes: Any, title: str) -> None:
     figure.suptitle(title)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+
+
+def _save(figure: Any, path: Path) -> None:
+    """A PNG file with a palette, a third as large as with all colours."""
+    from PIL import Image
+
+    figure.canvas.draw()
+    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    with writing(path) as temporary:
+        picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(temporary, optimize=True)

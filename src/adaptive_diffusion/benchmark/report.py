@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,16 +45,21 @@ class Row:
 
 
 METRICS = ("fd_encoder", "fd_converged", "rmse", "perceptual", "evaluations", "seconds")
+PLOTS = {"quality": save_quality_plot, "pareto": save_pareto_plot}
 
 
-def write_report(folder: Path, results: Sequence[CellResult], baseline: str | None = None) -> list[Row]:
-    """Write results.csv, summary.csv, summary.md and, for each domain, two plots.
+def write_report(
+    folder: Path, results: Sequence[CellResult], baseline: str | None = None, plots: Collection[str] = tuple(PLOTS)
+) -> list[Row]:
+    """Write results.csv, summary.csv, summary.md and, for each domain, the plots.
 
     Args:
         folder: Where to; created.
         results: At least one cell.
         baseline: Cell that the others are compared with: `<scheduler> <grid>` for that with as many steps,
             `<scheduler> <grid> <steps>` for a certain one; None: no comparison.
+        plots: Some of `quality` (against evaluations) and `pareto` (against seconds, which mean something only where
+            the machine did nothing else).
 
     Returns:
         The rows of the summary, by domain, steps and method.
@@ -69,9 +75,14 @@ def write_report(folder: Path, results: Sequence[CellResult], baseline: str | No
     write_text(folder / "summary.md", markdown(rows))
     for domain in dict.fromkeys(row.cell.domain for row in rows):
         some = [row for row in rows if row.cell.domain == domain]
-        save_quality_plot(folder / f"quality_{domain}.png", some, domain)
-        save_pareto_plot(folder / f"pareto_{domain}.png", some, domain)
+        for kind in plots:
+            PLOTS[kind](folder / f"{kind}_{domain}.png", some, domain)
     return rows
+
+
+def short_hashes(text: str) -> str:
+    """A text, of each sha256 in it the first 12 digits."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", text)
 
 
 def summarise(results: Sequence[CellResult], baseline: str | None = None) -> list[Row]:
@@ -200,7 +211,7 @@ def _write_results(path: Path, cells: Sequence[CellResult]) -> None:
         for c in cells:
             columns = [_over_blocks(c, metric) for metric in METRICS]
             for i, block in enumerate(c.blocks):
-                numbers = [None if column is None else float(column[i]) for column in columns]
+                numbers = [_digits(None if column is None else float(column[i])) for column in columns]
                 table.writerow(
                     [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, block.seed, c.pictures, *numbers]
                 )
@@ -212,16 +223,23 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
     header += [f"{metric}_{what}" for metric in METRICS for what in ("mean", "sd")]
     header += ["fd_encoder_all", "fd_converged_all", "converged_steps", "converged_rmse", "converged_perceptual"]
     header += ["baseline", *(f"{metric}_difference_{end}" for metric in ("rmse", "perceptual") for end in ends)]
+    header += ["model", "encoder", "calibration"]
     with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(header)
         for row in rows:
             c = row.cell
             line = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, len(c.blocks), c.pictures]
-            line += [number for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
-            line += [c.fd_encoder, c.fd_converged, c.converged_steps, c.converged_rmse, c.converged_perceptual]
-            line += [row.baseline]
+            line += [_digits(number) for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
+            line += [_digits(c.fd_encoder), _digits(c.fd_converged), c.converged_steps]
+            line += [_digits(c.converged_rmse), _digits(c.converged_perceptual), row.baseline]
             for metric in ("rmse", "perceptual"):
                 found = row.difference.get(metric)
-                line += [None] * 3 if found is None else [getattr(found, end) for end in ends]
+                line += [None] * 3 if found is None else [_digits(getattr(found, end)) for end in ends]
+            line += [short_hashes(c.model), short_hashes(c.encoder), c.calibration]
             table.writerow(line)
+
+
+def _digits(number: float | None) -> float | None:
+    """Six digits, so that the files are small."""
+    return None if number is None else float(f"{number:.6g}")
