@@ -1,8 +1,9 @@
 """`python -m adaptive_diffusion.build --data FOLDER`: rebuild what ships with the project and is stale.
 
 The shipped files form a chain, each stamped with the hash of what it was made from:
-word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality. The model itself
-comes from `train.py experiment=train_builtin`.
+word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality; the benchmark is
+measured with all of them, and the README's tables are made from it. The model itself comes from
+`train.py experiment=train_builtin`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from ..sampling.quality import SHIPPED as QUALITY
 from ..sampling.quality import load_calibration
 from ..schedulers.calibrate import ScheduleCalibration
 from ..schedulers.calibrated import SHIPPED, load_schedules
+from .benchmark import REPORT, commands, stale_benchmark
+from .benchmark_tables import DOMAINS, read_summary
 from .references import stale_reference, write_reference
-
-PROJECT = Path(__file__).parents[3]
-DOMAINS = ("portraits", "landscapes", "abstract", "general")
+from .tables import PROJECT, SUMMARY, stale_tables, write_tables
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,20 @@ class Asset:
 def main(argv: list[str]) -> int:
     """Look at every asset in the order of the chain, and rebuild what is stale."""
     parser = argparse.ArgumentParser(prog="adaptive_diffusion.build", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with <domain>_32.npz for the four domains")
+    parser.add_argument("--data", type=Path, help="folder with <domain>_32.npz for the four domains; not for --check")
     parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
     options = parser.parse_args(argv)
-    if missing := [d for d in DOMAINS if not (options.data / f"{d}_32.npz").is_file()]:
+    if options.data is None and not options.check:
+        raise UserError(
+            "to rebuild takes --data; --check alone says what is stale, and python -m adaptive_diffusion.build.tables "
+            "makes the README's tables"
+        )
+    if options.data and (missing := [d for d in DOMAINS if not (options.data / f"{d}_32.npz").is_file()]):
         raise UserError(
             f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the pictures"
         )
     stale = 0
-    for asset in chain(options.data):
+    for asset in chain(options.data or Path()):
         reason = asset.stale()
         print(f"{asset.name:<24}{'up to date' if reason is None else 'stale: ' + reason}", flush=True)
         if reason is not None:
@@ -72,6 +78,8 @@ def chain(data: Path) -> list[Asset]:
         *references,
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
+        Asset("benchmark", partial(stale_benchmark, PROJECT / SUMMARY), _rebuild_benchmark),
+        Asset("README tables", stale_tables, write_tables),
     ]
 
 
@@ -139,6 +147,16 @@ def stale_quality() -> str | None:
 def _rebuild_quality() -> None:
     options = ["--steps", "10", "20", "50", "--pictures", "32", "--write", str(QUALITY)]
     subprocess.run([sys.executable, "-m", "adaptive_diffusion.bench", "quality", *options], cwd=PROJECT, check=True)
+
+
+def _rebuild_benchmark() -> None:
+    try:
+        needed = commands(read_summary(PROJECT / SUMMARY))
+    except UserError:  # there is none yet
+        needed = ["python sample.py -m experiment=benchmark", REPORT]
+    raise UserError(
+        "\n".join(["measure the benchmark again, which takes hours and may be stopped at any time:", *needed])
+    )
 
 
 def _train(experiment: str, data: Path) -> None:

@@ -1,0 +1,31 @@
+"""Tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+MINUS, MISSING = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> list[str]:
+    """The lines of a table.
+
+    Args:
+        header: Names of the columns.
+        rows: As many cells each.
+        align: `l` or `r` for each column; default: the first left, all others right.
+
+    Raises:
+        ValueError: for a row of another length.
+    """
+    align = align or "l" + "r" * (len(header) - 1)
+    lines = [_line(header), "|" + "|".join("---" if a == "l" else "---:" for a in align) + "|"]
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"a row needs {len(header)} cells, got {len(row)}: {row}")
+        lines.append(_line(row))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

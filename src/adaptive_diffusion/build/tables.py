@@ -1,0 +1,131 @@
+"""`python -m adaptive_diffusion.build.tables`: make the README's tables from the files that hold their numbers.
+
+A table stands between two comments, `<!-- table: NAME; made from FILE sha256 ... -->` and `<!-- end of table -->`; what
+is between them is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from ..figures import write_text
+from ..models.checkpoint import BUILTIN_MODEL, load_model
+from ..optimization.knowledge import read_knowledge
+from ..schedulers.calibrated import load_schedules
+from .asset_tables import calibrated_steps, tuned_configurations
+from .benchmark import commands
+from .benchmark_tables import comparison, fewest_steps, read_summary, results
+
+PROJECT = Path(__file__).parents[3]
+SUMMARY = "docs/benchmark/summary.csv"
+SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
+TUNED = "src/adaptive_diffusion/assets/tuned.json"
+
+BLOCK = re.compile(r"<!-- table: (?P<name>[^;>]+)(?:;[^>]*)?-->\n(?P<lines>.*?)<!-- end of table -->", re.DOTALL)
+BEGIN, END = "<!-- table:", "<!-- end of table -->"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What makes a block of the README.
+
+    Attributes:
+        source: The file that holds the numbers, from the project's folder.
+        make: Gives the lines for the file's path.
+    """
+
+    source: str
+    make: Callable[[Path], list[str]]
+
+
+def main(argv: list[str]) -> int:
+    """Write the tables, or say which are stale."""
+    parser = argparse.ArgumentParser(prog="adaptive_diffusion.build.tables", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
+    options = parser.parse_args(argv)
+    reason = stale_tables()
+    print(f"{'README tables':<24}{'up to date' if reason is None else 'stale: ' + reason}")
+    if reason is not None and not options.check:
+        write_tables()
+    return 1 if reason is not None and options.check else 0
+
+
+def stale_tables(project: Path = PROJECT) -> str | None:
+    """Which tables of the README are not what their sources say, or None."""
+    text = _read(project)
+    found = {block["name"].strip(): block[0] for block in BLOCK.finditer(text)}
+    stale = [name for name, block in found.items() if block != _block(name, project)]
+    return ", ".join(stale) or None
+
+
+def write_tables(project: Path = PROJECT) -> None:
+    """Make every table of the README again.
+
+    Raises:
+        UserError: for a table that nothing makes, or whose source cannot be used.
+    """
+    text = _read(project)
+    write_text(project / "README.md", BLOCK.sub(lambda block: _block(block["name"].strip(), project), text))
+
+
+def _read(project: Path) -> str:
+    text = (project / "README.md").read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    if not len(blocks) == text.count(BEGIN) == text.count(END):
+        raise UserError(f"{project / 'README.md'} has a table without end; begin it {BEGIN} NAME --> and end it {END}")
+    return text
+
+
+def _block(name: str, project: Path) -> str:
+    if name not in TABLES:
+        raise UserError(f"nothing makes the table {name!r} of the README; there are {', '.join(TABLES)}")
+    table = TABLES[name]
+    source = project / table.source
+    stamp = f"sha256 {hashlib.sha256(source.read_bytes()).hexdigest()[:12]}" if source.is_file() else "once it is there"
+    lines = table.make(source)
+    body = ["", *lines, ""] if lines else []
+    return "\n".join([f"{BEGIN} {name}; made from {table.source} {stamp} -->", *body, END])
+
+
+def _calibrated(path: Path) -> list[str]:
+    identity, guidance = _shipped()
+    return calibrated_steps([s for s in load_schedules(path) if (s.model, s.guidance_scale) == (identity, guidance)])
+
+
+def _tuned(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    identity, guidance = _shipped()
+    known = read_knowledge(path).known
+    return tuned_configurations([k for k in known if (k.model, k.guidance_scale) == (identity, guidance)])
+
+
+def _shipped() -> tuple[str, float]:
+    """The shipped model's identity and its guidance."""
+    model = load_model(BUILTIN_MODEL)
+    return model.identity, float(model.metadata["guidance_scale"])
+
+
+TABLES = {
+    "benchmark": Table(SUMMARY, lambda path: results(read_summary(path))),
+    "benchmark commands": Table(SUMMARY, lambda path: ["```bash", *commands(read_summary(path)), "```"]),
+    "adaptive against the others": Table(SUMMARY, lambda path: comparison(read_summary(path))),
+    "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),
+    "calibrated steps": Table(SCHEDULES, _calibrated),
+    "tuned configurations": Table(TUNED, _tuned),
+}
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,358 @@
+"""The README's tables say what their files say, and the build notices when they do not."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny import ROOT
+
+from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
+from adaptive_diffusion.benchmark.__main__ import main as report_kept
+from adaptive_diffusion.benchmark.cell import steps_digest
+from adaptive_diffusion.benchmark.store import keep
+from adaptive_diffusion.build import __main__ as build
+from adaptive_diffusion.build import tables
+from adaptive_diffusion.build.asset_tables import calibrated_steps, tuned_configurations
+from adaptive_diffusion.build.benchmark import commands, stale_benchmark
+from adaptive_diffusion.build.benchmark_tables import comparison, distance, fewest_steps, read_summary, results
+from adaptive_diffusion.build.markdown import MINUS, MISSING, table
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.optimization.knowledge import Known, Result
+from adaptive_diffusion.schedulers.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
+
+MODEL = "0" * 64 + " guidance 1.5"
+
+
+def a_cell(method, steps, perceptual, fd_converged, fd_encoder, domain="portraits", **more):
+    """A cell of two blocks of two pictures; perceptual distances 0.9 and 1.1 times the given one, None: stochastic."""
+    blocks = tuple(
+        BlockResult(
+            seed,
+            fd_encoder,
+            fd_converged,
+            None if perceptual is None else (perceptual,) * 2,
+            None if perceptual is None else (factor * perceptual,) * 2,
+            steps,
+            0.1,
+        )
+        for seed, factor in ((0, 0.9), (1, 1.1))
+    )
+    scheduler, grid = method.split()
+    cell = CellResult(domain, scheduler, grid, (), steps, 2, 4, blocks, fd_encoder, fd_converged, 64, 1e-9, 1e-9)
+    return replace(cell, model=MODEL, **more)
+
+
+CELLS = [
+    a_cell("unipc karras", 5, 0.2, 40.0, 130.0),
+    a_cell("adaptive own", 5, 0.04, 1.0, 80.0),
+    a_cell("adaptive own", 8, 0.01, 0.004, 66.0),
+    a_cell("dpm_solver quadratic", 5, 0.4, 50.0, 150.0),
+    a_cell("ddim uniform", 5, 0.8, 200.0, 160.0),
+    a_cell("ddim uniform", 50, 0.02, 6.0, 79.0),
+    a_cell("ddpm uniform", 5, None, None, 75.0),
+    a_cell("mine own", 8, 0.02, 2.0, 60.0),
+    a_cell("adaptive own", 5, 0.03, 2.0, 99.0, "towns"),
+]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    write_report(tmp_path, CELLS, "ddim uniform", [])
+    return read_summary(tmp_path / "summary.csv")
+
+
+def cells_of(lines):
+    """The cells of the tables, their minus signs and dashes as they are typed."""
+    lines = [line.replace(MINUS, "-").replace(MISSING, "-") for line in lines]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+# --- the benchmark's tables -------------------------------------------------------------------------------------------
+
+
+def test_a_table_per_domain_has_adaptive_first_and_leaves_out_what_was_not_measured(rows):
+    lines = results(rows)
+    assert lines[0] == "n = 4 pictures a cell (2 x 2); model 000000000000 guidance 1.5."
+    head, _, *body = cells_of(lines[2 : lines.index("", 2)])
+    assert head == ["portraits", "5", "8", "50"]
+    assert [row[0] for row in body] == [
+        *("**adaptive**", "DDPM uniform", "DDIM uniform", "DPM-Solver++ quadratic", "UniPC Karras", "mine own")
+    ]
+    # 0.9 and 1.1 times 0.04: their standard deviation is 0.04 * 0.2 / sqrt(2)
+    assert body[0][1:] == ["0.0400 ± 0.0057 / 1.0 / 80", "0.0100 ± 0.0014 / < 0.01 / 66", ""]
+    assert body[1][1:] == ["- / - / 75", "", ""]
+    assert cells_of(lines)[-3] == ["towns", "5"]  # a domain that has no place of its own comes last
+    assert results([]) == ["Nothing is measured yet."]
+
+
+def test_adaptive_is_compared_with_the_best_other_by_each_metric_and_with_the_quadratic_grid(rows):
+    _, _, five, eight, five_all, eight_all = cells_of(comparison(rows))
+    assert five == [
+        *("portraits", "5", "1.0 / 40 UniPC Karras, -98 % / -98 %"),
+        *("0.0400 / 0.2000 UniPC Karras, -80 % / -90 %", "80 / 75 DDPM uniform, +7 % / -47 %"),
+    ]
+    assert eight == [
+        *("portraits", "8", "< 0.01 / 2.0 mine own, -99.8 %"),
+        *("0.0100 / 0.0200 mine own, -50 %", "66 / 60 mine own, +10 %"),
+    ]
+    assert five_all == ["1 domain", "5", "-98 % / -98 %", "-80 % / -90 %", "+7 % / -47 %"]
+    assert eight_all == ["1 domain", "8", "-99.8 %", "-50 %", "+10 %"]
+
+
+def test_ranges_are_over_the_domains(tmp_path):
+    more = [a_cell("ddim uniform", 5, 0.06, 4.0, 90.0, "towns"), *CELLS]
+    write_report(tmp_path, more, None, [])
+    ranges = [row for row in cells_of(comparison(read_summary(tmp_path / "summary.csv"))) if row[0] == "2 domains"]
+    assert ranges == [["2 domains", "5", "-98 to -50 % / -98 %", "-80 to -50 % / -90 %", "+7 to +10 % / -47 %"]]
+
+
+def test_the_fewest_steps_that_reach_many_of_ddim(rows):
+    _, _, portraits, towns = cells_of(fewest_steps(rows))
+    assert portraits == ["portraits", "5 (1.0; 6.0)", "8 (0.0100; 0.0200)", "8 (66; 79)"]
+    assert towns == ["towns", "-", "-", "-"]  # no DDIM was measured there
+    few = [row for row in rows if (row.method[0], row.num_steps) != ("adaptive", 8)]
+    assert cells_of(fewest_steps(few))[2][2] == "none up to 5 (0.0400; 0.0200)"
+
+
+def test_distances_keep_two_digits():
+    given = (153.4, 9.96, 9.94, 1.0, 0.184, 0.05, 0.0099)
+    assert list(map(distance, given)) == ["153", "10", "9.9", "1.0", "0.18", "0.050", "< 0.01"]
+
+
+def test_a_summary_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"there is no .*summary\.csv; python -m adaptive_diffusion\.benchmark"):
+        read_summary(tmp_path / "summary.csv")
+    (tmp_path / "summary.csv").write_text("domain,scheduler\nportraits,ddim\n")
+    with pytest.raises(UserError, match="is no summary of the benchmark"):
+        read_summary(tmp_path / "summary.csv")
+
+
+def test_the_commands_measure_the_cells_of_the_summary_and_no_others(rows):
+    *lines, report = commands(rows)
+    assert report.startswith("python -m adaptive_diffusion.benchmark ")
+    named = []
+    for line in lines:
+        assert "num_samples=2 benchmark.seed_blocks=2" in line
+        axes = [
+            re.search(rf" {axis}=(\S+)", line)[1].split(",") for axis in ("domain", "scheduler", "grid", "num_steps")
+        ]
+        named += [(d, s, g, int(n)) for d in axes[0] for s in axes[1] for g in axes[2] for n in axes[3]]
+    assert sorted(named) == sorted((c.domain, c.scheduler, c.grid, c.num_steps) for c in CELLS)
+    everywhere = [replace(rows[0], domain=d) for d in ("portraits", "landscapes", "abstract", "general")]
+    assert "domain=" not in commands(everywhere)[0]  # these are what the experiment has
+    assert len(commands(everywhere)) == 2
+
+
+# --- what ships -------------------------------------------------------------------------------------------------------
+
+
+def a_schedule(domain="portraits", model="m", last=1.0, rule="learned"):
+    scores = {"quadratic": Score(0.2, 0.0), "blended": Score(0.1, 0.0), "learned": Score(0.05, 0.0)}
+    steps = {8: CalibratedSteps(tuple(np.linspace(999, last, 8).tolist()), None, rule, scores)}
+    return CalibratedSchedule(model, 1.5, domain, 1000, "rmse", 4, 4, steps)
+
+
+def test_calibrated_steps_stand_beside_the_best_classical_grid():
+    lines = cells_of(calibrated_steps([a_schedule(), a_schedule("towns", rule="blended")]))
+    assert lines[0][1:] == ["8"]
+    assert lines[2:] == [["portraits", "0.1000 → 0.0500"], ["towns", "0.1000 → 0.1000"]]
+    assert calibrated_steps([]) == []
+
+
+def a_tuned(config, **more):
+    plain = Known("m", 1.5, "towns").config
+    result = {"quality": -0.2, "quality_error": 0.03, "error": 0.014, "error_error": 0.001, "evaluations": 9.0}
+    default = {**result, "hyperparameters": plain, "quality": 0.0, "error": 0.011, "evaluations": 10.0}
+    provenance = {"calibrated": True, "pictures": 128, "default": default, "chosen": result}
+    results = [Result(config, -0.2, 10 / 9, 0.03)]
+    return Known("m", 1.5, "towns", 0.5, config, "tuned", **{"provenance": provenance, "results": results, **more})
+
+
+def test_tuned_configurations_stand_beside_the_default():
+    config = {"num_steps": 9, "adaptive_threshold": 0.5, "progress_power": 2.5, "solver": "unipc"}
+    known = a_tuned(config)
+    head, _, row = cells_of(tuned_configurations([known]))
+    assert dict(zip(head, row, strict=True)) == {
+        "domain": "towns",
+        "weight of quality": "0.5",
+        "default → chosen": "10 steps adaptive → 9 steps UniPC, power 2.5",
+        "evaluations": "10 → 9",
+        "error": "0.0110 ± 0.0010 → 0.0140 ± 0.0010",
+        "quality": "-0.20 ± 0.03",
+        "n": "128",
+        "confidence": f"{known.to_config().confidence:.2f}",
+    }
+    assert "10 steps adaptive → the default stays" in tuned_configurations([a_tuned(Known("m", 1.5, "d").config)])[2]
+    unverified = cells_of(tuned_configurations([a_tuned(config, provenance={})]))[2]
+    assert unverified[3:7] == ["-"] * 4
+    assert tuned_configurations([]) == []
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="a row needs 2 cells, got 1"):
+        table(["a", "b"], [["1"]])
+
+
+# --- blocks of the README ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project with a benchmark, and a README with a table of it that was never made."""
+    write_report(tmp_path / "docs" / "benchmark", CELLS, None, [])
+    text = "before\n\n<!-- table: benchmark -->\n<!-- end of table -->\n\nafter\n"
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_block_is_made_once_and_again_when_its_source_changes(project):
+    readme = project / "README.md"
+    assert tables.stale_tables(project) == "benchmark"
+    tables.write_tables(project)
+    assert tables.stale_tables(project) is None
+    first = readme.read_text(encoding="utf-8")
+    assert re.match(
+        r"before\n\n<!-- table: benchmark; made from docs/benchmark/summary.csv sha256 [0-9a-f]{12} -->\n\nn = 4", first
+    )
+    assert first.endswith("|\n\n<!-- end of table -->\n\nafter\n")
+    tables.write_tables(project)
+    assert readme.read_text(encoding="utf-8") == first
+    write_report(project / "docs" / "benchmark", CELLS[:3], None, [])
+    assert tables.stale_tables(project) == "benchmark"
+    tables.write_tables(project)
+    assert tables.stale_tables(project) is None
+    assert "DDPM" not in readme.read_text(encoding="utf-8")
+
+
+def test_a_number_changed_by_hand_is_noticed(project):
+    tables.write_tables(project)
+    readme = project / "README.md"
+    readme.write_text(readme.read_text(encoding="utf-8").replace("/ 80", "/ 70"), encoding="utf-8")
+    assert tables.stale_tables(project) == "benchmark"
+
+
+def test_a_table_without_a_source_yet_is_empty_and_up_to_date(project):
+    (project / "README.md").write_text("<!-- table: tuned configurations -->\n<!-- end of table -->\n")
+    tables.write_tables(project)
+    assert tables.stale_tables(project) is None
+    assert "|" not in (project / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("<!-- table: benchmark -->\n", "has a table without end"),
+        (
+            "<!-- table: of none -->\n<!-- end of table -->\n",
+            "nothing makes the table 'of none' of the README; there are",
+        ),
+    ],
+)
+def test_a_block_that_cannot_be_made_is_refused(project, text, sentence):
+    (project / "README.md").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        tables.stale_tables(project)
+
+
+def test_the_command_checks_and_writes(project, monkeypatch, capsys):
+    monkeypatch.setattr(tables.stale_tables, "__defaults__", (project,))
+    monkeypatch.setattr(tables.write_tables, "__defaults__", (project,))
+    assert tables.main(["--check"]) == 1
+    assert tables.main([]) == 0
+    assert tables.main(["--check"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(None, 2)[2] for line in said] == ["stale: benchmark", "stale: benchmark", "up to date"]
+
+
+def test_every_table_has_its_place_in_the_readme_and_says_what_its_file_says():
+    named = [block["name"] for block in tables.BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))]
+    assert sorted(named) == sorted(tables.TABLES)
+    assert tables.stale_tables(ROOT) is None
+
+
+# --- the chain --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """Schedules of the shipped model, and cells that were measured with all that ships."""
+    model, encoder = build.load_model(build.BUILTIN_MODEL), build.load_encoder(build.BUILTIN_ENCODER)
+    schedule = replace(a_schedule(model=model.identity), guidance_scale=model.metadata["guidance_scale"])
+    save_schedules(tmp_path / "schedules.json", [schedule])
+    same = {
+        "model": f"{model.identity} guidance {schedule.guidance_scale:g}",
+        "encoder": f"{encoder.name} {encoder.content_hash}",
+    }
+    adaptive = replace(CELLS[2], calibration=steps_digest(schedule, 8), **same)
+    return tmp_path, adaptive, replace(CELLS[7], **same)
+
+
+def reason(folder, *cells):
+    write_report(folder, cells, None, [])
+    return stale_benchmark(folder / "summary.csv", folder / "schedules.json")
+
+
+def test_a_benchmark_of_what_ships_is_up_to_date_and_any_other_says_why_not(shipped):
+    folder, adaptive, other = shipped
+    assert reason(folder, adaptive, other) is None
+    assert re.match("it was measured with the model 000000000000 guidance 1.5, not ", reason(folder, CELLS[0], other))
+    assert re.match("it was measured with the encoder unknown, not ", reason(folder, replace(other, encoder="")))
+    elsewhere = a_schedule(last=2.0)
+    stale = replace(adaptive, calibration=steps_digest(elsewhere, 8))
+    assert reason(folder, stale, other) == "adaptive has other calibrated steps now: portraits 8"
+    assert reason(folder, replace(adaptive, calibration=""), other).endswith("portraits 8")
+    (folder / "schedules.json").unlink()
+    assert "there are no calibrated schedules at" in reason(folder, adaptive)
+
+
+def test_the_chain_ends_with_the_benchmark_and_the_tables_made_from_it(tmp_path):
+    *_, benchmark, readme = build.chain(tmp_path)
+    assert (benchmark.name, readme.name) == ("benchmark", "README tables")
+    assert readme.stale() is None
+    with pytest.raises(UserError, match="takes hours") as told:
+        benchmark.rebuild()
+    assert "python -m adaptive_diffusion.benchmark --plots quality --output docs/benchmark" in str(told.value)
+
+
+def test_without_data_nothing_is_rebuilt():
+    with pytest.raises(UserError, match=r"to rebuild takes --data; .* python -m adaptive_diffusion\.build\.tables"):
+        build.main([])
+
+
+# --- what docs/benchmark keeps ----------------------------------------------------------------------------------------
+
+
+def test_the_report_writes_what_docs_keep_and_its_plots_are_small(tmp_path):
+    rng = np.random.default_rng(0)
+    for scheduler in ("ddim", "dpm_solver", "unipc", "ipndm"):
+        for grid in ("uniform", "quadratic", "karras", "log_snr"):
+            for n in (5, 8, 10, 15, 20, 50):
+                fd, perceptual = rng.uniform(1, 500, 2) / n
+                keep(
+                    tmp_path / "cells" / f"{scheduler}{grid}{n}.json",
+                    a_cell(f"{scheduler} {grid}", n, perceptual, fd, fd),
+                )
+    output = tmp_path / "docs"
+    report_kept(["--cells", str(tmp_path / "cells"), "--output", str(output), "--plots", "quality"])
+    assert {p.name for p in output.iterdir()} == {"results.csv", "summary.csv", "summary.md", "quality_portraits.png"}
+    assert (output / "quality_portraits.png").stat().st_size < 250_000
+    assert {p.name for p in (ROOT / "docs" / "benchmark").iterdir()} == {
+        *("results.csv", "summary.csv", "summary.md"),
+        *(f"quality_{row}.png" for row in {r.domain for r in read_summary(ROOT / tables.SUMMARY)}),
+    }
+
+
+def test_of_cells_that_differ_in_sizes_by_name_only_the_newest_is_reported(tmp_path, capsys):
+    old, new = a_cell("ddim uniform", 5, 0.2, 1.0, 10.0), a_cell("ddim uniform", 5, 0.4, 1.0, 10.0)
+    keep(tmp_path / "b.json", old)
+    keep(tmp_path / "a.json", replace(new, variant=("batch_size=64", "num_samples=2")))
+    os.utime(tmp_path / "b.json", (1, 1))
+    report_kept(["--cells", str(tmp_path), "--output", str(tmp_path / "report"), "--plots"])
+    assert capsys.readouterr().out.startswith("1 cells of 2 pictures")
+    (row,) = csv.DictReader((tmp_path / "report" / "summary.csv").open())
+    assert (row["variant"], float(row["perceptual_mean"])) == ("", pytest.approx(0.4))
