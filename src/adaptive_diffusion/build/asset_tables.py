@@ -16,7 +16,7 @@ SOLVERS = {ADAPTIVE: "adaptive", "unipc": "UniPC", "ipndm": "iPNDM"}
 
 
 def calibrated_steps(schedules: Sequence[CalibratedSchedule]) -> list[str]:
-    """A row per schedule: held-out scores of the best classical grid and of the steps taken; no lines if there is none."""
+    """A row per schedule: held-out scores of the best classical grid and of the steps taken; no lines of none."""
     if not schedules:
         return []
     columns = [n for n in SHOWN if any(n in schedule.steps for schedule in schedules)]
