@@ -124,6 +124,19 @@ def test_distances_keep_two_digits():
     assert list(map(distance, given)) == ["153", "10", "9.9", "1.0", "0.18", "0.050", "< 0.01"]
 
 
+@pytest.mark.parametrize(
+    ("perceptual", "shown"),
+    [
+        (0.3, "0.3000 ± 0.0424"),
+        (0.0003, "0.00030 ± 0.00004"),  # two digits of the mean, one of the spread
+        (1e-9, "0.000000 ± 0.000000"),
+    ],
+)
+def test_small_perceptual_distances_have_more_decimals(tmp_path, perceptual, shown):
+    write_report(tmp_path, [a_cell("ddim uniform", 50, perceptual, 1.0, 2.0)], None, [])
+    assert cells_of(results(read_summary(tmp_path / "summary.csv")))[2][1] == f"{shown} / 1.0 / 2.0"
+
+
 def test_a_summary_of_another_kind_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"there is no .*summary\.csv; python -m adaptive_diffusion\.benchmark"):
         read_summary(tmp_path / "summary.csv")

@@ -203,11 +203,16 @@ def _cell(row: Measured | None) -> str:
 
 
 def _perceptual(mean: float | None, sd: float | None = None) -> str:
-    """Four decimals, more where the mean would have fewer than two digits."""
+    """Four decimals, up to six where the mean would have fewer than two digits, or its spread none."""
     if mean is None:
         return MISSING
-    decimals = max(4, len(f"{mean:#.2g}".partition(".")[2])) if mean >= 1e-4 else 5
+    decimals = min(6, max(4, _decimals(mean, 2), _decimals(sd or 0.0, 1)))
     return f"{mean:.{decimals}f}" + ("" if sd is None else f" ± {sd:.{decimals}f}")
+
+
+def _decimals(value: float, digits: int) -> int:
+    """How many decimals show that many digits of a value."""
+    return digits - 1 - math.floor(math.log10(value)) if value > 0 else 0
 
 
 def _value(row: Measured, metric: str) -> str:
