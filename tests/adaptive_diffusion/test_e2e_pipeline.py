@@ -80,6 +80,7 @@ def test_a_larger_size_is_drawn_natively_and_resized(caplog: pytest.LogCaptureFi
     info = pipeline.get_scheduler_info()
     assert info["native_size"] == (8, 8)
     assert info["resized"]
+    assert DiffusionPipeline(model, image_size=None).generate(1, 2, seed=0).shape == (1, 8, 8, 3)
 
 
 def test_other_channels_get_an_untrained_model_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -133,6 +134,7 @@ def test_scheduler_info_names_type_and_device() -> None:
         ({"scheduler": "ddmi"}, "scheduler must be one of ddpm, ddim, dpm-solver"),
         ({"image_size": (0, 8)}, "height must be a whole number, at least 1"),
         ({"image_size": 5.5}, r"must be \(height, width\) in pixels"),
+        ({"image_size": None}, r"must be \(height, width\) in pixels"),
         ({"in_channels": 0}, "in_channels must be a whole number"),
     ],
 )
@@ -149,6 +151,8 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
         ({"seed": -1}, "seed"),
         ({"num_inference_steps": -3}, "steps"),
         ({"num_inference_steps": 0}, "steps"),
+        ({"prompt": "a lake"}, "reads no text"),
+        ({"guidance_scale": -1}, "guidance_scale"),
     ],
 )
 def test_bad_requests_are_refused(pipeline: DiffusionPipeline, arguments: dict, message: str) -> None:

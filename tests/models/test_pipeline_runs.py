@@ -19,13 +19,17 @@ from PIL import Image
 from tiny import ROOT, configuration
 from tiny_pipelines import PIPELINES, saved
 
+from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.converged import converged_pictures, paired_rmse
+from adaptive_diffusion.data import to_uint8
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.parts import prepare
 from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.run import sample
+from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.calibration import measure_trajectory
 
 PROMPT = "prompt=a mountain lake at dawn"
@@ -231,6 +235,81 @@ def test_a_missing_condition_is_the_negative_prompt(kind: str, folders: dict[str
     assert again.condition("general", None, "an inn") == (other,)  # the same text, the same id, in any run
     np.testing.assert_allclose(different, np.array(again(x, t, mx.array([[other]]))), atol=1e-5)
     assert model.identity == again.identity != load_pipeline(str(folders[kind])).identity
+
+
+# From Python.
+
+
+@pytest.mark.parametrize(("kind", "prompt"), [("ddpm", None), ("sd1", "the lake"), ("sd2", "the lake")])
+def test_python_draws_the_pictures_of_the_command_line(
+    kind: str, prompt: str | None, folders: dict[str, Path], configure: Any, tmp_path: Path
+) -> None:
+    pipeline = DiffusionPipeline(load_pipeline(str(folders[kind])), "ddim", image_size=None)
+    drawn: Any = pipeline.generate(2, 5, seed=3, prompt=prompt)
+    assert (drawn.shape, pipeline.native_size) == ((2, 16, 16, 3), (16, 16))
+    sample(configure(kind, "scheduler=ddim", "seed=3", "metrics=none", *([f"prompt={prompt}"] if prompt else [])))
+    assert np.abs(to_uint8(np.array(drawn)).astype(int) - pictures(tmp_path)).max() <= 1  # grey levels
+    assert np.array(drawn).std() > 0.05
+
+
+def test_the_snippet_of_the_readme_draws(folders: dict[str, Path]) -> None:
+    snippet = re.search(r"```python\n([^`]*load_pipeline[^`]*)```", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert snippet is not None
+    names: dict[str, Any] = {"DiffusionPipeline": DiffusionPipeline}
+    exec(snippet[1].replace("FOLDER", str(folders["sd1"])), names)
+    assert names["images"].shape == (2, 16, 16, 3)
+
+
+def test_every_picture_may_have_a_prompt_of_its_own_and_the_size_that_is_wanted(folders: dict[str, Path]) -> None:
+    pipeline = DiffusionPipeline(load_pipeline(str(folders["sdxl"])), "dpm-solver", image_size=(24, 32))
+    assert pipeline.scheduler.config["clip_sample"] is False  # latents have no bounds
+    both, states = pipeline.generate(2, 3, seed=0, return_intermediates=True, prompt=["the lake", "an inn"])
+    assert (both.shape, [s.shape for s in states]) == ((2, 24, 32, 3), [(2, 8, 8, 4)] * 3)
+    for prompt, same in (("the lake", [True, False]), ("an inn", [False, True])):
+        difference = np.abs(np.array(pipeline.generate(2, 3, seed=0, prompt=prompt)) - np.array(both)).max((1, 2, 3))
+        assert (difference < 1e-4).tolist() == same
+    plain = pipeline.generate(2, 3, seed=0, prompt=["the lake", "an inn"], guidance_scale=1)
+    assert np.abs(np.array(plain) - np.array(both)).max() > 0.01  # what the model recommends is 5
+
+
+def test_a_sampler_that_estimates_quality_gives_pictures_of_latents_too(folders: dict[str, Path]) -> None:
+    sampler = QualityGuidedSampler(AdaptiveScheduler(num_inference_steps=12), min_steps=4)
+    images = sampler.sample(load_pipeline(str(folders["sd1"])), 2, image_size=(24, 24))
+    assert images.shape == (2, 24, 24, 3)
+    assert sampler.scheduler.config["beta_schedule"] == "scaled_linear"
+    assert 4 <= len(sampler.get_quality_history()) <= 12
+
+
+def test_latents_of_pictures_are_made_noisy_and_become_pictures_again(folders: dict[str, Path]) -> None:
+    model: Any = load_pipeline(str(folders["sd1"]))
+    pipeline, images = DiffusionPipeline(model, image_size=None), 0.5 * normal(image_keys(0, range(2)), (16, 16, 3))
+    t, noise = mx.array([300.0, 300.0]), normal(image_keys(1, range(2)), (8, 8, 4))
+    alpha, sigma = (float(f(300)) for f in (pipeline.scheduler.schedule.alpha, pipeline.scheduler.schedule.sigma))
+    noisy = pipeline.add_noise(images, 300, noise)
+    np.testing.assert_allclose(noisy, alpha * model.encode(images) + sigma * noise, atol=1e-4)
+    found = pipeline.denoise_image(noisy, 300, prompt="the lake")
+    eps = GuidedDenoiser(model, 7.5)(noisy, t, mx.array([model.condition("general", None, "the lake")] * 2))
+    np.testing.assert_allclose(found, mx.clip(model.decode((noisy - sigma * eps) / alpha), -1, 1), atol=1e-4)
+    one = pipeline.denoise_image(pipeline.add_noise(images[0], 300, noise[0]), 300, prompt="the lake")
+    np.testing.assert_allclose(one, found[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "sentence"),
+    [
+        ("ddpm", {"prompt": "the lake"}, "the model reads no text; leave it out, or give a condition"),
+        ("sd1", {"prompt": ["the lake"]}, "give one prompt, or as many as pictures: got 1 for 2"),
+        ("sd1", {"prompt": ["the lake", " "]}, "the prompt is empty; say what to draw"),
+        ("sd1", {"prompt": "the lake", "condition": mx.array([[0], [0]])}, "both given"),
+        ("sd1", {"condition": mx.array([[0], [7]])}, "was given no text with the id 7"),
+    ],
+)
+def test_python_is_told_what_it_may_ask_for(
+    kind: str, options: dict[str, Any], sentence: str, folders: dict[str, Path]
+) -> None:
+    pipeline = DiffusionPipeline(load_pipeline(str(folders[kind])), image_size=None)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        pipeline.generate(2, 1, seed=0, **options)
 
 
 # Bad input.

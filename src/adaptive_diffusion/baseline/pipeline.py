@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.guidance import GuidedDenoiser
 from ..models.unet import SimpleUNet, UNetConfig
 from ..rng import image_keys, normal
-from ..types import Denoiser, Scheduler
+from ..types import Denoiser, PictureModel, Scheduler
 from .checks import check_count
+from .picture_models import PlainModel, read_prompts, tells
 from .scheduler_config import ConfigMixin
 from .schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
@@ -25,34 +27,41 @@ SCHEDULERS: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm
 
 
 class DiffusionPipeline:
-    """Draws pictures with a denoiser and a scheduler.
+    """Draws pictures with a model and a scheduler.
 
-    Without a model it uses the trained one that ships with the project, which draws at 32x32; a larger `image_size`
+    A `PictureModel` (a `SimpleUNet`, or what `models.diffusers.load_pipeline` gives) tells its size and how it was
+    trained; any other denoiser is taken to work on pictures of `image_size`, and to be what the scheduler says.
+
+    Without a model it uses the trained one that ships with the project, which draws at 32x32; another `image_size`
     is reached by antialiased resizing. With channels other than 3 it builds an untrained `SimpleUNet` and warns.
 
     Args:
-        model: A denoiser; a `SimpleUNet` file tells its prediction type and noise schedule. None: see above.
+        model: A `PictureModel`, or any denoiser. None: see above.
         scheduler: `ddpm`, `ddim`, `dpm-solver`, or a scheduler object. A name is built with trailing timesteps and
-            clipping to [-1, 1]. A prediction type or noise schedule that is not the model's is set to the model's.
-        image_size: (height, width) of the returned pictures, pixels.
-        in_channels: Channels of the pictures.
+            clipping to [-1, 1]. A prediction type or noise schedule that is not the model's is set to the model's, and
+            latents are not clipped.
+        image_size: (height, width) of the returned pictures, pixels; None: what the model draws.
+        in_channels: Channels of the pictures, of a model that does not tell.
 
     Raises:
-        ValueError: for an unknown scheduler name, or sizes that are not positive.
+        ValueError: for an unknown scheduler name, sizes that are not positive, or none of a model that does not tell.
     """
 
     def __init__(
         self,
         model: Denoiser | None = None,
         scheduler: str | Scheduler = "ddim",
-        image_size: tuple[int, int] = (256, 256),
+        image_size: tuple[int, int] | None = (256, 256),
         in_channels: int = 3,
     ):
+        self.in_channels = check_count("in_channels", in_channels, 1)
+        model = self._default_model(in_channels) if model is None else model
+        self.model: Any = model
+        if image_size is None and tells(model):
+            image_size = model.picture_size
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
         self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
-        self.in_channels = check_count("in_channels", in_channels, 1)
-        self.model: Any = model if model is not None else self._default_model(in_channels)
         self.scheduler: Scheduler = _build_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
         self._fit_scheduler()
         if self.native_size != self.image_size:
@@ -71,10 +80,13 @@ class DiffusionPipeline:
 
     @property
     def native_size(self) -> tuple[int, int]:
-        """(height, width) the model works at; `image_size` for a model that does not tell."""
-        if isinstance(self.model, SimpleUNet):
-            return self.model.config.image_size, self.model.config.image_size
-        return self.image_size
+        """(height, width) of the pictures that the model draws; `image_size` for one that does not tell."""
+        return self._drawing.picture_size
+
+    @property
+    def state_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of what the model is called with: a picture, or its latents."""
+        return self._drawing.state_shape
 
     def generate(
         self,
@@ -83,8 +95,9 @@ class DiffusionPipeline:
         seed: int | None = None,
         return_intermediates: bool = False,
         *,
+        prompt: str | Sequence[str] | None = None,
         condition: mx.array | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
     ) -> mx.array | tuple[mx.array, list[mx.array]]:
         """Draw pictures.
 
@@ -93,15 +106,18 @@ class DiffusionPipeline:
             num_inference_steps: Steps; None: as the scheduler is set, or 50.
             seed: Picture i of a seed is always the same; None draws a new seed, which is logged.
             return_intermediates: Also return the clean predictions of every step.
-            condition: (B, ...) conditions for the model, e.g. class ids.
-            guidance_scale: Weight of classifier-free guidance; 1 is none.
+            prompt: What to draw, for a model that reads: one text for all pictures, or B.
+            condition: (B, ...) conditions for the model instead, e.g. class ids.
+            guidance_scale: Weight of classifier-free guidance; 1 is none. None: what the model recommends, else 1.
 
         Returns:
-            (B, H, W, C) float32 in [-1, 1]; with `return_intermediates` also a list of such arrays, one per step, at
-            the model's native size.
+            (B, H, W, C) float32 in [-1, 1]; with `return_intermediates` also a list with the clean predictions of
+            every step, (B, *state_shape).
 
         Raises:
-            ValueError: for a batch size or a number of steps out of range.
+            ValueError: for a batch size, a number of steps or a guidance out of range; for a prompt beside a condition,
+                for another number of pictures, or for a model that does not read.
+            MachineError: if latents cannot be decoded.
         """
         from ..sampling.standard import StandardSampler  # the sampling package sits above this one
 
@@ -110,29 +126,41 @@ class DiffusionPipeline:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
             log.info("seed %d", seed)
         seed = check_count("seed", seed, 0)
+        denoiser, condition = self._guided(batch_size, prompt, condition, guidance_scale)
         if num_inference_steps is None:
             num_inference_steps = len(self.scheduler) or 50
         self.scheduler.set_timesteps(num_inference_steps)
         keys = image_keys(seed, range(batch_size))
-        x_T = normal(keys, (*self.native_size, self.in_channels))
-        denoiser = GuidedDenoiser(self.model, guidance_scale)
+        x_T = normal(keys, self.state_shape)
         intermediates = []
         for trace in StandardSampler(self.scheduler).iterate(denoiser, x_T, condition=condition, keys=keys):
             mx.eval(trace.x0)
             intermediates.append(trace.x0)
-        images = mx.clip(self._resize(intermediates[-1]), -1, 1)
+        images = mx.clip(self.pictures(intermediates[-1]), -1, 1)
         return (images, intermediates) if return_intermediates else images
 
-    def denoise_image(self, noisy_image: mx.array, timestep: float, num_inference_steps: int | None = None) -> mx.array:
+    def denoise_image(
+        self,
+        noisy_image: mx.array,
+        timestep: float,
+        num_inference_steps: int | None = None,
+        *,
+        prompt: str | Sequence[str] | None = None,
+        condition: mx.array | None = None,
+        guidance_scale: float | None = None,
+    ) -> mx.array:
         """Denoise pictures that carry the noise of a known timestep.
 
         Args:
-            noisy_image: (B, H, W, C), or (H, W, C) for one picture, at the model's native size.
+            noisy_image: (B, *state_shape), or `state_shape` for one picture: what `add_noise` returns.
             timestep: The timestep of the noise, in [0, T - 1].
             num_inference_steps: Steps from `timestep` down to the clean picture; None: 1, the direct prediction.
+            prompt: See `generate`, as for the rest.
+            condition: See there.
+            guidance_scale: See there.
 
         Returns:
-            Clean predictions in [-1, 1], shaped as the input.
+            Clean pictures in [-1, 1] at the model's native size, as many as were given.
         """
         from ..sampling.standard import StandardSampler
 
@@ -147,13 +175,29 @@ class DiffusionPipeline:
         batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
         self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
         keys = image_keys(0, range(len(batch)))
-        x0 = StandardSampler(self.scheduler).run(self.model, batch, keys=keys).images
-        return mx.clip(x0 if noisy_image.ndim == 4 else x0[0], -1, 1)
+        denoiser, condition = self._guided(len(batch), prompt, condition, guidance_scale)
+        x0 = StandardSampler(self.scheduler).run(denoiser, batch, condition=condition, keys=keys).images
+        images = mx.clip(self._drawing.decode(x0), -1, 1)
+        return images if noisy_image.ndim == 4 else images[0]
 
     def add_noise(self, images: mx.array, timesteps: Any, noise: mx.array | None = None) -> mx.array:
-        """Noisy pictures x_t; `timesteps` is a scalar or (B,), `noise` standard normal (drawn when None)."""
-        noise = mx.random.normal(images.shape) if noise is None else noise
-        return self.scheduler.add_noise(images, noise, timesteps)
+        """Noisy states x_t: pictures, or latents for a model of latents.
+
+        Args:
+            images: (B, H, W, C) pictures in [-1, 1] at the model's native size, or (H, W, C) for one.
+            timesteps: A scalar or (B,), in [0, T - 1].
+            noise: Standard normal, shaped as the states; None: drawn.
+        """
+        states = self._drawing.encode(images) if images.ndim == 4 else self._drawing.encode(images[None])[0]
+        noise = mx.random.normal(states.shape) if noise is None else noise
+        return self.scheduler.add_noise(states, noise, timesteps)
+
+    def pictures(self, states: mx.array) -> mx.array:
+        """(B, *state_shape) clean states -> (B, height, width, C) pictures of `image_size`, about [-1, 1]."""
+        images = self._drawing.decode(states)
+        if self.native_size == self.image_size:
+            return images
+        return mx.array(resize(np.array(images), self.image_size))
 
     def save_model(self, path: str | Path) -> None:
         """Write the model to a safetensors file.
@@ -183,21 +227,39 @@ class DiffusionPipeline:
             "resized": self.native_size != self.image_size,
         }
 
+    @property
+    def _drawing(self) -> PictureModel:
+        """The model, as one that draws pictures."""
+        return self.model if tells(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
+
+    def _guided(
+        self,
+        batch_size: int,
+        prompt: str | Sequence[str] | None,
+        condition: mx.array | None,
+        guidance_scale: float | None,
+    ) -> tuple[GuidedDenoiser, mx.array | None]:
+        """The model with its guidance, and the condition of a batch; see `generate`."""
+        if prompt is not None:
+            if condition is not None:
+                raise ValueError("prompt and condition were both given, and a prompt is the condition; leave one out")
+            condition = read_prompts(self._drawing, prompt, batch_size)
+        if guidance_scale is None:
+            guidance_scale = float(self._drawing.metadata.get("guidance_scale", 1.0))
+        return GuidedDenoiser(self.model, guidance_scale), condition
+
     def _fit_scheduler(self) -> None:
         """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
-        if not isinstance(self.model, SimpleUNet) or not isinstance(self.scheduler, ConfigMixin):
+        if not isinstance(self.scheduler, ConfigMixin):
             return
-        known = self.model.metadata
+        known = self._drawing.metadata
         trained = {k: known[k] for k in ("prediction_type",) if k in known} | known.get("noise_schedule", {})
+        if not known.get("bounded", True):
+            trained["clip_sample"] = False
         wrong = {k: v for k, v in trained.items() if k in self.scheduler.config and self.scheduler.config[k] != v}
         if wrong:
             log.info("the scheduler was set to what the model was trained with: %s", wrong)
             self.scheduler.reconfigure(**wrong)
-
-    def _resize(self, images: mx.array) -> mx.array:
-        if self.native_size == self.image_size:
-            return images
-        return mx.array(resize(np.array(images), self.image_size))
 
 
 def _build_scheduler(name: str) -> Scheduler:

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..baseline.pipeline import DiffusionPipeline
 from ..baseline.scheduler_base import SchedulerBase
-from ..data import resize
 from ..rng import image_keys, normal
 from ..types import Denoiser, Scheduler
 from .quality import QualityEstimator, content_of
@@ -67,7 +66,7 @@ class EstimatingSampler(StandardSampler):
     ) -> mx.array:
         """Draw pictures from noise, with the model as it was trained.
 
-        A `SimpleUNet` tells its prediction type, its noise schedule and its size: the scheduler is set to them, as
+        A `PictureModel` tells its prediction type, its noise schedule and its size: the scheduler is set to them, as
         `DiffusionPipeline` does, and pictures are drawn at that size and resized to `image_size`.
 
         Args:
@@ -79,14 +78,12 @@ class EstimatingSampler(StandardSampler):
             condition: (B, ...) conditions, or None.
 
         Returns:
-            (B, H, W, C) float32 clean predictions, about [-1, 1].
+            (B, H, W, C) float32 clean predictions in [-1, 1].
         """
         pipeline = DiffusionPipeline(model, self.scheduler, image_size, channels)
         keys = image_keys(seed, range(batch_size))
-        images = self.run(model, normal(keys, (*pipeline.native_size, channels)), condition=condition, keys=keys).images
-        if pipeline.native_size == pipeline.image_size:
-            return images
-        return mx.clip(mx.array(resize(np.array(images), pipeline.image_size)), -1, 1)
+        x0 = self.run(model, normal(keys, pipeline.state_shape), condition=condition, keys=keys).images
+        return mx.clip(pipeline.pictures(x0), -1, 1)
 
     def estimate_quality(self, sample: mx.array) -> float:
         """Mean quality in [0, 1] of clean pictures, (B, H, W, C) or (H, W, C), from variance and gradients alone.

@@ -158,7 +158,7 @@ class LatentPipeline:
             UserError: for an id that `condition` has not given.
         """
         texts = self._encode()
-        rows = mx.array([0] * len(x) if condition is None else self._rows(condition[:, 0].tolist()))
+        rows = mx.array([0] * len(x) if condition is None else self._rows(condition))
         more: dict[str, mx.array] = {}
         if self._sized and texts.pooled is not None:
             height, width = self.picture_size
@@ -197,8 +197,9 @@ class LatentPipeline:
             pictures.append(some)
         return mx.concatenate(pictures)
 
-    def _rows(self, class_ids: Sequence[int]) -> list[int]:
-        """Where the texts stand among the encoded ones."""
+    def _rows(self, condition: mx.array) -> list[int]:
+        """Where the texts of a batch stand among the encoded ones."""
+        class_ids: Any = condition[:, 0].tolist()
         places = {class_id: row for row, class_id in enumerate([0, *self._texts])}
         if unknown := [class_id for class_id in class_ids if class_id not in places]:
             raise UserError(
