@@ -123,11 +123,10 @@ def _agents(results: Sequence[Result]) -> str:
                     _scores([r.final for r in runs]),
                     _spread([r.final.quality for r in runs]),
                     f"{np.mean([r.final.evaluations for r in runs]):.0f}",
-                    f"{np.mean([r.record.seconds for r in runs]):.0f}",
                 ]
             )
     names = ["domain", "agent", "episodes (median)", "converged", "score at evaluations", "score at evaluations"]
-    return _table([*names, "final score", "final quality", "evaluations", "seconds"], rows)
+    return _table([*names, "final score", "final quality", "evaluations"], rows)
 
 
 def _transfers(pairs: Sequence[tuple[Result, Result]]) -> str:
