@@ -108,9 +108,8 @@ def test_words_of_prompts_are_wanted_beside_those_of_labels_and_captions() -> No
 def test_reduction_keeps_what_lies_in_the_components_after_the_first() -> None:
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(6, 3)))[0].T
-    parts = np.linalg.qr(rng.normal(size=(50, 3)) - rng.normal(size=3))[0]
-    parts -= parts.mean(axis=0)
-    parts = np.linalg.qr(parts)[0] * [9.0, 5.0, 3.0]  # uncorrelated, the first one the largest
+    samples = rng.normal(size=(50, 3))
+    parts = np.linalg.qr(samples - samples.mean(axis=0))[0] * [9.0, 5.0, 3.0]  # uncorrelated, the first one the largest
     reduced = reduce(5.0 + parts @ axes, 2)
     kept = parts[:, 1:] * np.sqrt(50 / (25 + 9))  # mean square length 1
     np.testing.assert_allclose(reduced @ reduced.T, kept @ kept.T, atol=1e-8)
