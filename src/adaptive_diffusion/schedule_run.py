@@ -23,7 +23,8 @@ from .rng import image_keys, normal
 from .run import labels, progress_bar
 from .sampling.batches import conditions
 from .schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration, calibrate
-from .schedulers.calibrated import CalibratedSchedule, load_schedules, save_schedules
+from .schedulers.calibrated_schedule import CalibratedSchedule
+from .schedulers.schedule_file import load_schedules, save_schedules
 from .types import PictureModel
 
 log = logging.getLogger(__name__)

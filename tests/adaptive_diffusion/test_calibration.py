@@ -17,18 +17,12 @@ from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverSched
 from adaptive_diffusion.converged import paired_rmse
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.schedulers.calibrated import (
-    CalibratedGrid,
-    CalibratedSchedule,
-    CalibratedSteps,
-    Candidate,
-    Score,
-    choose,
-    load_schedules,
-    save_schedules,
-)
+from adaptive_diffusion.schedulers.calibrated import CalibratedGrid
+from adaptive_diffusion.schedulers.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.schedulers.calibration import dynamic_programme, equidistributed, measure_trajectory
+from adaptive_diffusion.schedulers.choosing import Candidate, choose
 from adaptive_diffusion.schedulers.grids import KarrasGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.schedulers.schedule_file import load_schedules, save_schedules
 
 SCHEDULE = NoiseSchedule()
 SHAPE = (8, 8, 3)

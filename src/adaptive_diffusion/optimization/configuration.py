@@ -13,7 +13,7 @@ from ..baseline.checks import check_count, check_number
 from ..baseline.scheduler_base import SchedulerBase
 from ..rl.knobs import Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.calibrated import CalibratedSchedule
+from ..schedulers.calibrated_schedule import CalibratedSchedule
 from ..schedulers.grids import PowerGrid
 from ..schedulers.solvers import IPNDMScheduler, UniPCScheduler
 

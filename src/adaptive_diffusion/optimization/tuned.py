@@ -8,7 +8,7 @@ from typing import Any
 
 from ..baseline.scheduler_base import SchedulerBase
 from ..errors import UserError
-from ..schedulers.calibrated import CalibratedSchedule
+from ..schedulers.calibrated_schedule import CalibratedSchedule
 from .knowledge import CALIBRATED, SHIPPED, Knowledge, Known, read_knowledge
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from ..baseline.checks import check_number
 from ..baseline.schedulers import DPMSolverScheduler
 from ..types import SchedulerOutput
-from .calibrated import CalibratedGrid, CalibratedSchedule, schedule_from
+from .calibrated import CalibratedGrid
+from .calibrated_schedule import CalibratedSchedule, schedule_from
 from .fitting import levels_of, multistep_rows
 from .grids import PowerGrid, bounded_power
 

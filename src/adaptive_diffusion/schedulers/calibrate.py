@@ -13,8 +13,9 @@ from ..baseline.noise_schedule import NoiseSchedule
 from ..baseline.scheduler_base import SchedulerBase
 from ..baseline.schedulers import DPMSolverScheduler
 from ..types import Denoiser
-from .calibrated import CalibratedSchedule, CalibratedSteps, Candidate, choose
+from .calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from .calibration import Trajectory, dynamic_programme, equidistributed, measure_trajectory
+from .choosing import Candidate, choose
 from .fitting import HISTORY, Solution, fit_corrections, run
 from .grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
 from .learning import learn
