@@ -19,6 +19,7 @@ from adaptive_diffusion.optimization import pipeline as module
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
 from adaptive_diffusion.optimization.environment import DomainEnv, DomainKnobs
+from adaptive_diffusion.optimization.history import FORMAT
 from adaptive_diffusion.optimization.pipeline import FRESH, OptimizationPipeline
 from adaptive_diffusion.optimization.verification import verify
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
@@ -289,9 +290,9 @@ def test_a_pipeline_survives_a_file(adapter, tmp_path):
         (None, "there are no optimisation results at"),
         ("{", "cannot be read as JSON"),
         ("{}", "holds no optimisation results of this project"),
-        (json.dumps({"format": module.FORMAT, "history": []}), "is damaged"),
+        (json.dumps({"format": FORMAT, "history": []}), "is damaged"),
         (
-            json.dumps({"format": module.FORMAT, "history": [], "knowledge": {"known": [1], "domains": {}}}),
+            json.dumps({"format": FORMAT, "history": [], "knowledge": {"known": [1], "domains": {}}}),
             "is damaged",
         ),
     ],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,8 @@ from ..models.checkpoint import load_builtin_model
 from ..types import PictureModel
 from .configuration import DomainConfig
 from .domains import DomainType, describe_domain, nearest_domain, place_domain
-from .knowledge import SHIPPED, Knowledge, Known, Result, changing, read_knowledge
+from .knowledge import Knowledge, Known, Result
+from .memory import Memory, entry
 
 __all__ = ["DomainAdapter", "DomainConfig", "DomainType"]
 
@@ -51,10 +51,14 @@ class DomainAdapter:
         guidance_scale: float | None = None,
         detector: DomainDetector | None = None,
     ):
-        self.path = None if path is None else Path(path)
+        self._memory = Memory(path)
         self._model, self._detector = model, detector
         self._guidance = None if guidance_scale is None else check_number("guidance_scale", guidance_scale, 0)
-        self._own = read_knowledge(self.path) if self.path is not None and self.path.exists() else Knowledge()
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if there is one."""
+        return self._memory.path
 
     @cached_property
     def model(self) -> PictureModel:
@@ -75,7 +79,7 @@ class DomainAdapter:
     @property
     def domains(self) -> tuple[str, ...]:
         """Names of all domains: those that ship, the model's, and one's own."""
-        return tuple(dict.fromkeys([*DomainType, *(self.model.domains or ()), *self._knowledge().domains]))
+        return tuple(dict.fromkeys([*DomainType, *(self.model.domains or ()), *self._memory.own().domains]))
 
     def register(self, path: str | Path) -> str:
         """Add a domain of one's own.
@@ -142,7 +146,7 @@ class DomainAdapter:
         others = {other: found for other in self.domains if other != domain and (found := self.known(other))}
         if not others:
             return DomainConfig()
-        near = nearest_domain(domain, self._knowledge().domains, self.detector.encoder, set(others))
+        near = nearest_domain(domain, self._memory.own().domains, self.detector.encoder, set(others))
         if near is None:
             return DomainConfig()
         return replace(others[near].to_config(), confidence=0.0, source=f"of {near}, the nearest known domain")
@@ -188,8 +192,8 @@ class DomainAdapter:
             raise UserError("hyperparameters must say num_steps, the model evaluations per picture")
         result = Result(DomainConfig(**given).to_dict(), float(quality), float(speed), quality_error)
         begin = self.get_config(domain)
-        with self._changing() as knowledge:
-            known = self._entry(knowledge, domain, begin)
+        with self._memory.changing() as knowledge:
+            known = entry(knowledge, self._place(domain), begin)
             known.learn(result)
             return known.to_config()
 
@@ -219,8 +223,8 @@ class DomainAdapter:
             What `get_config` answers from now on.
         """
         result = Result(config.to_dict(), quality, speed, quality_error)
-        with self._changing() as knowledge:
-            known = self._entry(knowledge, self._check(domain), config)
+        with self._memory.changing() as knowledge:
+            known = entry(knowledge, self._place(self._check(domain)), config)
             known.weight, known.config, known.source = weight, config.to_dict(), config.source
             known.provenance = dict(provenance)
             known.results = [r for r in known.results if r.hyperparameters != result.hyperparameters] + [result]
@@ -228,16 +232,12 @@ class DomainAdapter:
 
     def known(self, domain: str) -> Known | None:
         """What is known of the domain: of one's own file, else of what ships; None if nothing."""
-        for knowledge in (self._knowledge(), _shipped()):
-            found = knowledge.find(self.model.identity, self.guidance_scale, domain)
-            if found is not None:
-                return found
-        return None
+        return self._memory.find(*self._place(domain))
 
     def export(self) -> Knowledge:
         """What is known of the model with this guidance, and one's own domains."""
         known = [found for domain in self.domains if (found := self.known(domain)) is not None]
-        return Knowledge(known, self._knowledge().domains)
+        return Knowledge(known, self._memory.own().domains)
 
     def take_over(self, knowledge: Knowledge, whose: str) -> None:
         """Take the place of what is known with what another adapter knew.
@@ -256,23 +256,17 @@ class DomainAdapter:
                     f"{whose} is about the model {known.model:.12} with guidance_scale={known.guidance_scale:g}, and "
                     f"this adapter about {own[0]:.12} with {own[1]:g}"
                 )
-        with self._changing() as mine:
+        with self._memory.changing() as mine:
             domains = {known.domain for known in knowledge.known}
             rest = [k for k in mine.known if k.domain not in domains or (k.model, k.guidance_scale) != own]
             mine.known = [*rest, *knowledge.known]
             mine.domains |= knowledge.domains
 
-    def _entry(self, knowledge: Knowledge, domain: str, begin: DomainConfig) -> Known:
-        """What is to be changed; it begins as what ships, or with the configuration of another domain."""
-        place = self.model.identity, self.guidance_scale, domain
-        found = knowledge.find(*place)
-        if found is None:
-            found = _shipped().find(*place) or Known(*place, config=begin.to_dict(), source=begin.source)
-            knowledge.known.append(found)
-        return found
+    def _place(self, domain: str) -> tuple[str, float, str]:
+        return self.model.identity, self.guidance_scale, domain
 
     def _add(self, name: str, place: dict[str, Any]) -> str:
-        with self._changing() as knowledge:
+        with self._memory.changing() as knowledge:
             knowledge.domains[name] = place
         return name
 
@@ -283,22 +277,3 @@ class DomainAdapter:
                 f"there is no domain {name!r}; there are {', '.join(self.domains)}, and DomainAdapter.register adds one"
             )
         return name
-
-    def _knowledge(self) -> Knowledge:
-        """What the file says by now."""
-        if self.path is not None and self.path.exists():
-            self._own = read_knowledge(self.path)
-        return self._own
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[Knowledge]:
-        if self.path is None:
-            yield self._own
-            return
-        with changing(self.path) as knowledge:
-            yield knowledge
-        self._own = knowledge
-
-
-def _shipped() -> Knowledge:
-    return read_knowledge(SHIPPED) if SHIPPED.exists() else Knowledge()

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UserError
 from ..rl.drawing import Drawing
 from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.knobs import SOLVERS, Configuration, Knobs
 from ..rl.reward import Reward
+from ..rl.sampling_env import SamplingEnv
 from .configuration import ADAPTIVE, DomainConfig
 
 
@@ -99,3 +101,19 @@ class DomainEnv(DiffusionHyperparameterEnv):
     def baseline(self) -> Configuration:
         """What a configuration is compared with: the default, wherever the knobs are centred."""
         return self.default
+
+
+def check_environment(env: SamplingEnv, drawing: Drawing) -> None:
+    """Refuse an agent's own environment if nothing can be tuned in it, or something else than is wanted.
+
+    Raises:
+        UserError: saying what it is instead.
+    """
+    if not isinstance(env, DiffusionHyperparameterEnv):
+        raise UserError(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
+    own = env.drawing
+    if (own.domain, own.identity) != (drawing.domain, drawing.identity):
+        raise UserError(
+            f"the agent's environment draws {own.domain!r} with the model {own.identity:.12}, and "
+            f"{drawing.domain!r} with {drawing.identity:.12} is to be tuned"
+        )

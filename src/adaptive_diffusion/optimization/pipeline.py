@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,9 @@ import numpy as np
 from ..baseline.checks import check_count
 from ..baseline.scheduler_base import SchedulerBase
 from ..errors import UserError
-from ..files import atomic_path
 from ..metrics.domain import Detection
 from ..rl.agent import Metrics, TuningAgent
-from ..rl.convergence import standard_error
 from ..rl.drawing import Drawing, drawing_of
-from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.noises import FixedNoises
 from ..rl.reward import HybridReward, Reward
 from ..rl.sampling_env import SamplingEnv
@@ -29,11 +25,11 @@ from ..types import PictureModel
 from .configuration import DomainConfig, confidence_of
 from .domain_adapter import DomainAdapter
 from .domains import DomainType
-from .environment import DomainEnv
-from .knowledge import CALIBRATED, UNTOLD, Knowledge, read_content
+from .environment import DomainEnv, check_environment
+from .history import plain, read_history, write_history
+from .knowledge import CALIBRATED, UNTOLD
 from .verification import Verdict, verify
 
-FORMAT = "adaptive-diffusion/optimization/1"
 FRESH = 500  # seeds between the noises of an environment and those that its result is verified on
 
 AgentMaker = Callable[[SamplingEnv], TuningAgent]
@@ -175,7 +171,7 @@ class OptimizationPipeline:
             "reason": verdict.reason,
             "verification": [v.to_dict() for v in verdict.all],
         }
-        self._history.append(_plain(results))
+        self._history.append(plain(results))
         return results
 
     def default_config(self, domain: DomainType | str) -> DomainConfig:
@@ -248,12 +244,7 @@ class OptimizationPipeline:
         Raises:
             UserError: if `path` does not end in `.json`.
         """
-        path = Path(path)
-        if path.suffix != ".json":
-            raise UserError(f"a pipeline's file must end in .json, got {path.name!r}")
-        content = {"format": FORMAT, "history": self._history, "knowledge": self.adapter.export().to_dict()}
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_history(path, self._history, self.adapter.export())
 
     def load(self, path: str | Path) -> None:
         """Take over what `save` wrote: the history, and with it what was known of the model in each domain.
@@ -261,11 +252,7 @@ class OptimizationPipeline:
         Raises:
             UserError: if the file is missing, damaged, of another kind, or of another model or guidance.
         """
-        content = read_content(path, FORMAT, "optimisation results")
-        try:
-            history, knowledge = list(content["history"]), Knowledge.from_dict(content["knowledge"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path} is damaged ({error}); optimise again") from error
+        history, knowledge = read_history(path)
         self.adapter.take_over(knowledge, str(path))
         self._history = history
 
@@ -280,15 +267,7 @@ class OptimizationPipeline:
     def _agent(self, drawing: Drawing, start: DomainConfig, default: DomainConfig) -> TuningAgent:
         """The agent, in an environment of the domain."""
         if isinstance(self._given, TuningAgent):
-            env = self._given.env
-            if not isinstance(env, DiffusionHyperparameterEnv):
-                raise UserError(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
-            own, wanted = env.drawing, drawing
-            if (own.domain, own.identity) != (wanted.domain, wanted.identity):
-                raise UserError(
-                    f"the agent's environment draws {own.domain!r} with the model {own.identity:.12}, and "
-                    f"{wanted.domain!r} with {wanted.identity:.12} is to be tuned"
-                )
+            check_environment(self._given.env, drawing)
             return self._given
         env = DomainEnv(
             drawing,
@@ -325,7 +304,7 @@ class OptimizationPipeline:
         """The final configuration, with what is known of it."""
         chosen, measured = verdict.chosen, verdict.chosen.to_dict()
         source = chosen.config.source if verdict.improved else "the default, which tuning did not beat"
-        error = _uncertainty(verdict)
+        error = verdict.quality_error
         if not self.use_domain_adaptation:
             confidence = confidence_of(UNTOLD if error is None else self.reward.weight * error)
             return replace(chosen.config, source=source, confidence=confidence)
@@ -348,23 +327,3 @@ class OptimizationPipeline:
             },
         )
         return replace(kept, calibration=chosen.config.calibration)
-
-
-def _uncertainty(verdict: Verdict) -> float | None:
-    """Standard error of the quality of what was chosen; of the default, its own measure, that of its best rival.
-
-    None where the default had no rival.
-    """
-    others = [verified for verified in verdict.all if verified is not verdict.chosen]
-    best = verdict.chosen if verdict.improved else max(others, key=lambda v: float(v.scores.mean()), default=None)
-    return None if best is None else standard_error(best.measurement.quality)
-
-
-def _plain(results: dict[str, Any]) -> dict[str, Any]:
-    """JSON types."""
-    return {
-        name: {**value.to_dict(), "confidence": value.confidence, "source": value.source}
-        if isinstance(value, DomainConfig)
-        else value
-        for name, value in results.items()
-    }

@@ -67,6 +67,16 @@ class Verdict:
     reason: str
     all: tuple[Verified, ...]
 
+    @property
+    def quality_error(self) -> float | None:
+        """Standard error of the quality of what was chosen; of the default, its own measure, that of its best rival.
+
+        None where the default had no rival.
+        """
+        others = [verified for verified in self.all if verified is not self.chosen]
+        best = self.chosen if self.improved else max(others, key=lambda v: float(v.scores.mean()), default=None)
+        return None if best is None else standard_error(best.measurement.quality)
+
 
 def verify(
     candidates: Iterable[DomainConfig], default: DomainConfig, drawing: Drawing, reward: Reward, noises: FixedNoises
