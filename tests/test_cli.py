@@ -6,13 +6,16 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import time
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from program import Program
 from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, tiny_pictures
@@ -269,7 +272,6 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("domain=forest", "domain has no option 'forest'; options: abstract, general, landscapes, portraits"),
         ("num_step=3", "there is no setting 'num_step'; did you mean 'num_steps'?"),
         ("progress_power=3", "there is no setting 'progress_power'; did you mean 'scheduler.progress_power'?"),
-        ("num_steps=ten", "Value 'ten' of type 'str' could not be converted to Integer"),
         ("adaptive", "settings are given as key=value"),
         ("experiment=train_builtin", "which sample.py does not have; did you mean train.py?"),
     ],
@@ -280,6 +282,60 @@ def test_a_typo_gets_a_hint(override, sentence, tmp_path):
     told = config_mistake(error.value, CONF, "sample", [override])
     assert sentence in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("root", "override", "told"),
+    [
+        ("sample", "num_steps=ten", "num_steps must be a whole number or null, got ten"),
+        ("sample", "num_steps=1.5", "num_steps must be a whole number or null, got 1.5"),
+        ("sample", "++num_steps=[1]", "num_steps must be a whole number or null, got [1]"),
+        ("sample", "num_samples=null", "num_samples must be a whole number, got null"),
+        ("sample", "num_samples=", "num_samples must be a whole number, got nothing"),
+        ("sample", "guidance_scale=true", "guidance_scale must be a number or null, got true"),
+        ("sample", "skip_finished=maybe", "skip_finished must be true or false, got maybe"),
+        ("sample", "domain.name=[a]", "domain.name must be a text, got [a]"),
+        ("sample", "tags=abc", "tags must be a list of texts in [ ], got abc"),
+        ("sample", "tags={a: 1}", "tags must be a list of texts in [ ], got {a: 1}"),
+        ("sample", "scheduler.trained_betas=[a]", "scheduler.trained_betas must be a list of numbers in [ ] or null, "),
+        ("train", "task.architecture=5", "task.architecture must be a group of settings in { }, got 5"),
+        ("train", "task.architecture={image_size: a}", "task.architecture.image_size must be a whole number, got 'a'"),
+        ("train", "+task.data.cats=[1]", "task.data.cats must be a text or null, got [1]"),
+        ("sample", "domain={a: 1}", "there is no setting 'domain.a'"),
+        ("sample", "scheduler=null", "scheduler has no option 'null'; options: adaptive, ddim"),
+        ("sample", "domain=5", "domain has no option '5'; options: abstract, general"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_what_the_setting_takes(root, override, told, tmp_path):
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration(root, tmp_path, override)
+    sentence = config_mistake(error.value, CONF, root, [override])
+    assert sentence.startswith(told)
+    assert "\n" not in sentence
+
+
+def test_a_file_whose_value_has_the_wrong_type_is_named(tmp_path):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / "debug" / "wrong.yaml").write_text("# @package _global_\nnum_steps: many\n")
+    with pytest.raises(ConfigCompositionException) as error, initialize_config_dir(str(conf), version_base="1.3"):
+        compose("sample", overrides=["debug=wrong"])
+    told = config_mistake(error.value, conf, "sample", ["debug=wrong"])
+    assert told.startswith("conf/debug/wrong.yaml: num_steps must be a whole number or null, got 'many'")
+
+
+def test_a_reference_to_nothing_names_both_ends(tmp_path):
+    cfg = configuration("sample", tmp_path, "num_steps=${steps}")
+    with pytest.raises(OmegaConfBaseException) as error:
+        _ = cfg.num_steps
+    told = config_mistake(error.value, CONF, "sample", [])
+    assert told == "num_steps refers to 'steps', and there is no such setting; --help lists them"
+
+
+def test_a_job_that_sets_a_wrong_value_is_told_the_same(configure):
+    with pytest.raises(OmegaConfBaseException) as error:
+        configure().num_steps = "ten"
+    assert explain(error.value) == ("num_steps must be a whole number or null, got 'ten'; --help lists the settings", 2)
 
 
 def test_a_new_domain_for_training_is_added_with_a_plus(tmp_path):
@@ -333,11 +389,20 @@ def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_co
     assert "Traceback" in log.read_text()
 
 
-def test_a_mistake_is_one_line_on_stderr_and_leaves_nothing(program):
-    code, out, err = program.run("model.path=/nowhere.safetensors")
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("model.path=/nowhere.safetensors", "there is no model file at /nowhere.safetensors"),
+        ("seed=half", "seed must be a whole number, got half"),
+        ("scheduler=null", "scheduler has no option 'null'"),
+        ("scheduler.calibration=5", "scheduler: calibration must be a calibrated schedule"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_leaves_nothing(argument, told, program):
+    code, out, err = program.run(argument)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert err.startswith("there is no model file at /nowhere.safetensors")
+    assert err.startswith(told)
     assert not list(program.folder.rglob("*.png"))
 
 

@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .config import register
 from .errors import MachineError, UserError
-from .hints import config_mistake
+from .hints import NO_CHOICE, config_mistake
+from .wrong_values import wrong_value
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def entry(main: Callable[[], Any], script: str) -> None:
         error = stop.__cause__ if isinstance(stop, _Stop) else stop
         if traceback_wanted or error is None:
             raise
-        if isinstance(error, (HydraException, OmegaConfBaseException)) and not _known(error):
+        if _of_configuration(error):
             _exit(config_mistake(error, root / "conf", Path(script).stem, sys.argv[1:]), 2)
         sentence, code = explain(error)
         _exit(None if getattr(error, "told", False) else sentence, code)
@@ -120,7 +121,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         if isinstance(link, MemoryError) or (isinstance(link, RuntimeError) and "allocate" in str(link)):
             return f"not enough memory ({str(link).strip() or 'MemoryError'}); use a smaller batch_size", 1
     if isinstance(error, OmegaConfBaseException):
-        return str(error).splitlines()[0], 2
+        return wrong_value(error) or str(error).splitlines()[0], 2
     return f"unexpected {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", 1
 
 
@@ -137,6 +138,13 @@ def _about_files(error: OSError) -> str:
         why = (error.strerror or "").lower()
         return f"cannot make or write{what} ({why}); set paths.outputs and paths.mlruns to folders that can be made"
     return f"the system refused{what}: {error.strerror}"
+
+
+def _of_configuration(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf refuse what the configuration says."""
+    if _known(error):
+        return False
+    return isinstance(error, (HydraException, OmegaConfBaseException)) or str(error).startswith(NO_CHOICE)
 
 
 def _known(error: BaseException) -> UserError | MachineError | None:

@@ -11,8 +11,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from .wrong_values import wrong_value
 
-def config_mistake(error: Exception, conf: Path, config_name: str, arguments: list[str]) -> str:
+NO_CHOICE = "Config group override must be a string"  # how Hydra begins what it says of scheduler=null
+
+
+def config_mistake(error: BaseException, conf: Path, config_name: str, arguments: list[str]) -> str:
     """Explain an error of Hydra's.
 
     Args:
@@ -24,8 +28,13 @@ def config_mistake(error: Exception, conf: Path, config_name: str, arguments: li
     text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     if found := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
         group, option = found.groups()
-        options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
-        return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}"
+        return _no_option(conf, group, option)
+    if NO_CHOICE in text:
+        return _no_choice(conf, arguments)
+    if told := wrong_value(error):
+        return told
+    if found := re.search(r"Interpolation key '([^']+)' not found\s+full_key: (\S+)", text):
+        return f"{found[2]} refers to {found[1]!r}, and there is no such setting; --help lists them"
     if found := re.search(r"In '(\w+)/(\w+)': Could not override '([^'@]+)", text):
         group, option, key = found.groups()
         other = "train" if config_name == "sample" else "sample"
@@ -44,6 +53,21 @@ def config_mistake(error: Exception, conf: Path, config_name: str, arguments: li
     return "; ".join(dict.fromkeys(kept))
 
 
+def _no_option(conf: Path, group: str, option: str) -> str:
+    options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
+    return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}"
+
+
+def _no_choice(conf: Path, arguments: list[str]) -> str:
+    """For a group that was given a number or null where the name of an option is wanted."""
+    for argument in arguments:
+        group, _, options = argument.partition("=")
+        for option in options.split(","):  # of a sweep
+            if (conf / group).is_dir() and not (conf / group / f"{option}.yaml").exists():
+                return _no_option(conf, group, option)
+    return "a group takes the name of one of its options; --help lists them"
+
+
 def did_you_mean(given: str, known: list[str]) -> str | None:
     """The known name closest to a misspelt one, if any is close."""
     ends = [name for name in known if name.split(".")[-1] == given.split(".")[-1]]
@@ -59,7 +83,8 @@ def _meant(given: str, known: list[str]) -> str:
 def _unknown_key(text: str) -> str | None:
     """The full name of the setting that Hydra did not find."""
     if found := re.search(r"Could not (?:override|delete from config\. Could not delete) '([^'@]+)", text):
-        return found[1]
+        within = re.search(rf"full_key: ({re.escape(found[1])}\.\S+)", text)  # of several that were given in { }
+        return within[1] if within else found[1]
     if re.search(r"Key '[^']+' (?:is )?not in ", text):
         found = re.search(r"full_key: (\S+)", text) or re.search(r"Key '([^']+)'", text)
         return found[1] if found else None

@@ -105,6 +105,10 @@ class AdaptiveScheduler(DPMSolverScheduler):
                 calibration = schedule_from(calibration)
             except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"calibration is no calibrated schedule: {error!r}") from None
+        if calibration is not None and not isinstance(calibration, CalibratedSchedule):
+            raise ValueError(
+                f"calibration must be a calibrated schedule, or None for a power grid, got {calibration!r}"
+            )
         self.calibration = calibration
         super().__init__(
             num_train_timesteps,
