@@ -18,7 +18,7 @@ from adaptive_diffusion.benchmark.store import keep
 from adaptive_diffusion.build import __main__ as build
 from adaptive_diffusion.build import tables
 from adaptive_diffusion.build.asset_tables import calibrated_steps, tuned_configurations
-from adaptive_diffusion.build.benchmark import commands, stale_benchmark
+from adaptive_diffusion.build.benchmark import REPORTS, SUMMARY, commands, stale_benchmark
 from adaptive_diffusion.build.benchmark_tables import comparison, distance, fewest_steps, read_summary, results
 from adaptive_diffusion.build.markdown import MINUS, MISSING, table
 from adaptive_diffusion.errors import UserError
@@ -146,7 +146,7 @@ def test_a_summary_of_another_kind_is_refused(tmp_path):
 
 
 def test_the_commands_measure_the_cells_of_the_summary_and_no_others(rows):
-    *lines, report = commands(rows)
+    *lines, report = commands(rows, REPORTS[SUMMARY])
     assert report.startswith("python -m adaptive_diffusion.benchmark ")
     named = []
     for line in lines:
@@ -157,8 +157,8 @@ def test_the_commands_measure_the_cells_of_the_summary_and_no_others(rows):
         named += [(d, s, g, int(n)) for d in axes[0] for s in axes[1] for g in axes[2] for n in axes[3]]
     assert sorted(named) == sorted((c.domain, c.scheduler, c.grid, c.num_steps) for c in CELLS)
     everywhere = [replace(rows[0], domain=d) for d in ("portraits", "landscapes", "abstract", "general")]
-    assert "domain=" not in commands(everywhere)[0]  # these are what the experiment has
-    assert len(commands(everywhere)) == 2
+    assert "domain=" not in commands(everywhere, REPORTS[SUMMARY])[0]  # these are what the experiment has
+    assert len(commands(everywhere, REPORTS[SUMMARY])) == 2
 
 
 # --- what ships -------------------------------------------------------------------------------------------------------
@@ -324,12 +324,14 @@ def test_a_benchmark_of_what_ships_is_up_to_date_and_any_other_says_why_not(ship
 
 
 def test_the_chain_ends_with_the_benchmark_and_the_tables_made_from_it(tmp_path):
-    *_, benchmark, readme = build.chain(tmp_path)
-    assert (benchmark.name, readme.name) == ("benchmark", "README tables")
+    *_, benchmark, screening, readme = build.chain(tmp_path)
+    assert (benchmark.name, screening.name, readme.name) == ("benchmark", "screening", "README tables")
     assert readme.stale() is None
     with pytest.raises(UserError, match="takes hours") as told:
         benchmark.rebuild()
-    assert "python -m adaptive_diffusion.benchmark --plots quality --output docs/benchmark" in str(told.value)
+    assert "--plots quality --output docs/benchmark" in str(told.value)
+    with pytest.raises(UserError, match=r"--output docs/screening"):
+        screening.rebuild()
 
 
 def test_without_data_nothing_is_rebuilt():
@@ -356,7 +358,7 @@ def test_the_report_writes_what_docs_keep_and_its_plots_are_small(tmp_path):
     assert (output / "quality_portraits.png").stat().st_size < 250_000
     assert {p.name for p in (ROOT / "docs" / "benchmark").iterdir()} == {
         *("results.csv", "summary.csv", "summary.md"),
-        *(f"quality_{row}.png" for row in {r.domain for r in read_summary(ROOT / tables.SUMMARY)}),
+        *(f"quality_{row}.png" for row in {r.domain for r in read_summary(ROOT / SUMMARY)}),
     }
 
 

@@ -26,10 +26,10 @@ from ..sampling.quality import SHIPPED as QUALITY
 from ..sampling.quality import load_calibration
 from ..schedulers.calibrate import ScheduleCalibration
 from ..schedulers.calibrated import SHIPPED, load_schedules
-from .benchmark import REPORT, commands, stale_benchmark
+from .benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
 from .benchmark_tables import DOMAINS, read_summary
 from .references import stale_reference, write_reference
-from .tables import PROJECT, SUMMARY, stale_tables, write_tables
+from .tables import PROJECT, stale_tables, write_tables
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ def chain(data: Path) -> list[Asset]:
         *references,
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
-        Asset("benchmark", partial(stale_benchmark, PROJECT / SUMMARY), _rebuild_benchmark),
+        *(
+            Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
+            for name, summary in (("benchmark", SUMMARY), ("screening", SCREENING))
+        ),
         Asset("README tables", stale_tables, write_tables),
     ]
 
@@ -149,11 +152,12 @@ def _rebuild_quality() -> None:
     subprocess.run([sys.executable, "-m", "adaptive_diffusion.bench", "quality", *options], cwd=PROJECT, check=True)
 
 
-def _rebuild_benchmark() -> None:
+def _rebuild_benchmark(summary: str) -> None:
+    report = REPORTS[summary]
     try:
-        needed = commands(read_summary(PROJECT / SUMMARY))
+        needed = commands(read_summary(PROJECT / summary), report)
     except UserError:  # there is none yet
-        needed = ["python sample.py -m experiment=benchmark", REPORT]
+        needed = ["python sample.py -m experiment=benchmark", report.replace("--pictures {} ", "")]
     raise UserError(
         "\n".join(["measure the benchmark again, which takes hours and may be stopped at any time:", *needed])
     )

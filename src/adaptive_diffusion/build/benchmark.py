@@ -1,4 +1,4 @@
-"""Whether `docs/benchmark` was measured with what ships, and the commands that measure it again."""
+"""Whether the benchmark's summaries were measured with what ships, and the commands that measure them again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from ..models.checkpoint import BUILTIN_MODEL, load_model
 from ..schedulers.calibrated import SHIPPED, load_schedules
 from .benchmark_tables import ADAPTIVE, DOMAINS, GRIDS, SCHEDULERS, Measured, rank, read_summary
 
-REPORT = "python -m adaptive_diffusion.benchmark --plots quality --output docs/benchmark"
+SUMMARY = "docs/benchmark/summary.csv"  # what decides: few steps, many pictures
+SCREENING = "docs/screening/summary.csv"  # more steps and methods, fewer pictures
+REPORTS = {
+    SUMMARY: "python -m adaptive_diffusion.benchmark --pictures {} --plots quality --output docs/benchmark",
+    SCREENING: "python -m adaptive_diffusion.benchmark --pictures {} --plots --output docs/screening",
+}
 
 
 def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
@@ -41,8 +46,8 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
     return f"adaptive has other calibrated steps now: {', '.join(anew)}" if anew else None
 
 
-def commands(rows: Sequence[Measured]) -> list[str]:
-    """Commands that measure the cells of a summary, no others, and make its files."""
+def commands(rows: Sequence[Measured], report: str) -> list[str]:
+    """Commands that measure the cells of a summary, no others, and make its files; `report` is one of `REPORTS`."""
     settings = sorted({(row.pictures, row.blocks, row.method[2]) for row in rows})
     lines = []
     for pictures, blocks, variant in settings:
@@ -54,7 +59,7 @@ def commands(rows: Sequence[Measured]) -> list[str]:
                 f"num_steps={','.join(steps)} {where}num_samples={pictures} benchmark.seed_blocks={blocks} "
                 f"{variant}".rstrip()
             )
-    return [*lines, REPORT]
+    return [*lines, *(report.format(pictures) for pictures in sorted({pictures for pictures, _, _ in settings}))]
 
 
 def _products(rows: Sequence[Measured]) -> list[tuple[tuple[str, ...], ...]]:

@@ -20,11 +20,10 @@ from ..models.checkpoint import BUILTIN_MODEL, load_model
 from ..optimization.knowledge import read_knowledge
 from ..schedulers.calibrated import load_schedules
 from .asset_tables import calibrated_steps, tuned_configurations
-from .benchmark import commands
+from .benchmark import REPORTS, SCREENING, SUMMARY, commands
 from .benchmark_tables import comparison, fewest_steps, read_summary, results
 
 PROJECT = Path(__file__).parents[3]
-SUMMARY = "docs/benchmark/summary.csv"
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
 
@@ -94,6 +93,10 @@ def _block(name: str, project: Path) -> str:
     return "\n".join([f"{BEGIN} {name}; made from {table.source} {stamp} -->", *body, END])
 
 
+def _commands(path: Path, summary: str) -> list[str]:
+    return ["```bash", *commands(read_summary(path), REPORTS[summary]), "```"]
+
+
 def _calibrated(path: Path) -> list[str]:
     identity, guidance = _shipped()
     return calibrated_steps([s for s in load_schedules(path) if (s.model, s.guidance_scale) == (identity, guidance)])
@@ -115,9 +118,11 @@ def _shipped() -> tuple[str, float]:
 
 TABLES = {
     "benchmark": Table(SUMMARY, lambda path: results(read_summary(path))),
-    "benchmark commands": Table(SUMMARY, lambda path: ["```bash", *commands(read_summary(path)), "```"]),
+    "benchmark commands": Table(SUMMARY, lambda path: _commands(path, SUMMARY)),
     "adaptive against the others": Table(SUMMARY, lambda path: comparison(read_summary(path))),
     "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),
+    "screening": Table(SCREENING, lambda path: results(read_summary(path))),
+    "screening commands": Table(SCREENING, lambda path: _commands(path, SCREENING)),
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "tuned configurations": Table(TUNED, _tuned),
 }
