@@ -76,6 +76,18 @@ def test_an_unfinished_run_can_be_gone_on_with_and_a_finished_one_not(tracker):
     assert [r.info.status for r in runs(tracker)] == ["FINISHED", "FINISHED"]
 
 
+def test_a_run_goes_on_with_the_same_settings_only(tracker):
+    long = "x" * 7000  # longer than MLflow keeps
+    with pytest.raises(KeyboardInterrupt), tracker.open("a", params={"seed": "0", "data": long}, tags={"state": "s"}):
+        raise KeyboardInterrupt
+    with tracker.open("b", params={"seed": "1", "data": long}, tags={}, resume={"state": "s"}):
+        pass
+    with tracker.open("c", params={"seed": "0", "data": long}, tags={}, resume={"state": "s"}):
+        pass
+    ended = {r.info.run_name: (r.info.status, r.data.params["seed"]) for r in runs(tracker)}
+    assert ended == {"a": ("FINISHED", "0"), "b": ("FINISHED", "1")}
+
+
 def test_a_locked_database_is_reported_within_the_timeout(tracker):
     with closing(sqlite3.connect(tracker.database)) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -27,6 +27,7 @@ from .errors import MachineError, UserError
 log = logging.getLogger(__name__)
 
 PARENT = "ADAPTIVE_DIFFUSION_PARENT_RUN"  # environment variable: reaches the workers of every launcher
+PARAM_LENGTH = 6000  # characters of a setting that MLflow keeps
 
 
 class Run:
@@ -60,7 +61,7 @@ class Tracker(Protocol):
             name: Shown in the UI.
             params: Settings.
             tags: Labels that can be searched for.
-            resume: Tags of an unfinished run to go on with, if there is one.
+            resume: Tags of an unfinished run to go on with, if there is one with these settings.
         """
         ...
 
@@ -140,7 +141,7 @@ class MlflowTracker:
     ) -> Iterator[Run]:
         """See `Tracker.open`. Within a sweep the run becomes a child of the sweep's run."""
         with self.translated():
-            run_id = self._reopen(resume) if resume else None
+            run_id = self._reopen(resume, params) if resume else None
             run_id = run_id or self.create(name, {**tags, **_parent_tag()})
         run, status = MlflowRun(self, run_id), "FAILED"
         try:
@@ -185,12 +186,12 @@ class MlflowTracker:
             )
         )
 
-    def _reopen(self, tags: Mapping[str, str]) -> str | None:
-        """The latest unfinished run with these tags, set to RUNNING again."""
+    def _reopen(self, tags: Mapping[str, str], params: Mapping[str, str]) -> str | None:
+        """The latest unfinished run with these tags, set to RUNNING again; None if a setting has changed since."""
         condition = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
         condition += " and attributes.status != 'FINISHED'"
         found = self.client.search_runs([self.experiment_id], condition, max_results=1)
-        if not found:
+        if not found or any(params.get(key, old)[:PARAM_LENGTH] != old for key, old in found[0].data.params.items()):
             return None
         self.client.update_run(found[0].info.run_id, status="RUNNING")
         return found[0].info.run_id
@@ -299,7 +300,7 @@ class MlflowRun(Run):
         """Log settings."""
         from mlflow.entities import Param
 
-        items = [Param(key, value[:6000]) for key, value in values.items()]
+        items = [Param(key, value[:PARAM_LENGTH]) for key, value in values.items()]
         with self._tracker.translated():
             for start in range(0, len(items), 100):  # MLflow's limit per call
                 self._client.log_batch(self.run_id, params=items[start : start + 100])
