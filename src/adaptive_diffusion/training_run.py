@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from .rng import image_keys, normal
 from .run import labels, progress_bar, training_configuration
 from .sampling.standard import StandardSampler
 from .tracking import NoTracker, Run
+from .training_state import state_tag
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def train_model(cfg: DictConfig) -> float:
     c, first = trainer.config, trainer.group.rank() == 0
     tracker = build(cfg, "tracking") if first else NoTracker()
     git = git_state(cfg.paths.root)
-    identity = {"training.state": hashlib.sha256(str(Path(c.state).absolute()).encode()).hexdigest()}
+    identity = state_tag(c.state)
     tags = {**identity, **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train {' '.join(trainer.corpus.domains)}"
     if trainer.step and first:

@@ -7,24 +7,23 @@ run that was killed continues bit for bit, and several processes share one globa
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_map
 
 from ..baseline.noise_schedule import NoiseSchedule
 from ..data import BatchOrder, to_float
 from ..errors import UserError
-from ..files import atomic_path, read_tensors
+from ..training_state import read_state, write_state
 from .checkpoint import load_model
 from .corpus import Corpus, TimestepDistribution
 from .training_config import TrainingConfig
@@ -175,26 +174,16 @@ class Trainer:
         if self.group.rank():
             return
         trees = {"model": self.model.parameters(), "ema": self.averaged.parameters(), "optimizer": self.optimizer.state}
-        arrays = dict(cast("list[tuple[str, mx.array]]", tree_flatten(trees)))
-        header = {"step": str(self.step), "images_before": str(self._images_before), "run": self._fingerprint()}
-        with atomic_path(self.config.state) as temporary:
-            mx.save_safetensors(str(temporary), arrays, header)
+        write_state(self.config.state, self._recipe(), trees, step=self.step, images_before=self._images_before)
 
     def load_state(self) -> None:
         """Continue from the state file, which must come from a run of the same recipe."""
-        path = self.config.state
-        arrays, header = read_tensors(path)
-        if header.get("run") != self._fingerprint():
-            raise UserError(
-                f"the training state {path} belongs to another recipe (architecture, data, seed, ...); "
-                "restore that recipe, or give another task.state to start anew"
-            )
-        trees = cast("dict[str, Any]", tree_unflatten(list(arrays.items())))
+        trees, counts = read_state(self.config.state, self._recipe())
         self.model.update(trees["model"])
         self.averaged.update(trees["ema"])
         self.optimizer.state = trees["optimizer"]
         self.optimizer.init(self.model.trainable_parameters())
-        self.step, self._images_before = int(header["step"]), int(header.get("images_before", 0))
+        self.step, self._images_before = counts["step"], counts.get("images_before", 0)
 
     def _start_from(self, model: SimpleUNet) -> None:
         """Take over the weights of a trained network of the same architecture."""
@@ -206,8 +195,8 @@ class Trainer:
         self.model.update(model.parameters())
         self._images_before = model.metadata.get("images_seen", 0)
 
-    def _fingerprint(self) -> str:
-        """The recipe as JSON, without what may change when a run is resumed (length, learning rate, intervals)."""
+    def _recipe(self) -> dict[str, Any]:
+        """The recipe, without what may change when a run is resumed (length, learning rate, intervals)."""
         free = {
             "data",
             "state",
@@ -221,7 +210,7 @@ class Trainer:
         free |= {"ema_decay", "guidance_scale", "validation_images", "validate_every", "save_every"}
         recipe = {k: v for k, v in asdict(self.config).items() if k not in free}
         pictures = [len(images) for images, _ in self.corpus.train]
-        return json.dumps({**recipe, "pictures": pictures, "labels": self.corpus.labels}, sort_keys=True)
+        return {**recipe, "pictures": pictures, "labels": self.corpus.labels}
 
     def _advance(self, learning_rate: float) -> float:
         """One optimiser step; returns the loss over the global batch."""
