@@ -210,6 +210,18 @@ class Tuned(Scheduler):
 
 
 @dataclass
+class Learned(Scheduler):
+    """`scheduler=learned`"""
+
+    path: str | None = MISSING
+    trained: str | None = MISSING
+    model: str | None = MISSING
+    domain: str = MISSING
+    guidance_scale: float | None = MISSING
+    num_inference_steps: int | None = MISSING
+
+
+@dataclass
 class SpacedScheduler(Scheduler):
     """What the schedulers of diffusers share besides."""
 
@@ -363,6 +375,7 @@ class TaskEncoder(Part):
     """`task=encoder`"""
 
     data: dict[str, str | None] = MISSING
+    state: str = MISSING
     images: int = MISSING
     batch_size: int = MISSING
     learning_rate: float = MISSING
@@ -373,6 +386,7 @@ class TaskEncoder(Part):
     image_size: int = MISSING
     validation_fraction: float = MISSING
     validate_every: int = MISSING
+    save_every: int = MISSING
     seed: int = MISSING
 
 
@@ -468,6 +482,22 @@ class TaskAgent(Part):
     start_from: str | None = MISSING
 
 
+@dataclass
+class TaskPolicy(Part):
+    """`task=policy`"""
+
+    model: Any = MISSING
+    guidance_scale: float | None = MISSING
+    num_steps: int = MISSING
+    stopping: bool = MISSING
+    grid: Any = MISSING
+    episodes: int = MISSING
+    pictures: int = MISSING
+    batches: int = MISSING
+    noise_seed: int = MISSING
+    start_from: str | None = MISSING
+
+
 SCHEMAS: dict[str, type] = {
     "sample": Sample,
     "train": Train,
@@ -490,6 +520,7 @@ SCHEMAS: dict[str, type] = {
     "tracking/none": Part,
     "scheduler/adaptive": Adaptive,
     "scheduler/tuned": Tuned,
+    "scheduler/learned": Learned,
     "scheduler/ddpm": DDPM,
     "scheduler/ddim": DDIM,
     "scheduler/dpm_solver": DPMSolver,
@@ -510,6 +541,7 @@ SCHEMAS: dict[str, type] = {
     "task/encoder": TaskEncoder,
     "task/schedule": TaskSchedule,
     "task/agent": TaskAgent,
+    "task/policy": TaskPolicy,
     "reward/quality": QualityReward,
     "reward/speed": SpeedReward,
     "reward/hybrid": HybridReward,

@@ -1,4 +1,4 @@
-"""The story of `train.py task=encoder`: read the pictures, train both towers, measure them, write the encoder."""
+"""The story of `train.py task=encoder`: read the pictures, go on from the state, train, measure, write the encoder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from .metrics.encoder_training import EncoderScores, EncoderTrainer
 from .parts import build
 from .provenance import git_state, parameters
 from .run import labels, progress_bar, training_configuration
+from .tracking import Run
+from .training_state import state_tag
 
 log = logging.getLogger(__name__)
 
 
 def train_encoder(cfg: DictConfig) -> float:
-    """Train the encoder.
+    """Train the encoder, or go on training it.
 
     Args:
         cfg: `conf/train.yaml`, composed, with an `EncoderTraining` as its task.
@@ -35,13 +37,30 @@ def train_encoder(cfg: DictConfig) -> float:
     cfg = training_configuration(cfg, "encoder")
     trainer = EncoderTrainer(build(cfg, "task"))
     tracker, git, c = build(cfg, "tracking"), git_state(cfg.paths.root), trainer.config
-    name, tags = cfg.name or f"train encoder {' '.join(c.data)}", {**labels(cfg), **(git.tags if git else {})}
+    identity = state_tag(c.state)
+    tags = {**identity, **labels(cfg), **(git.tags if git else {})}
+    name = cfg.name or f"train encoder {' '.join(c.data)}"
+    if trainer.step:
+        log.info("going on from %s at %d of %d pictures", c.state, trainer.images, c.images)
+    with tracker.open(name, params=parameters(cfg), tags=tags, resume=identity if trainer.step else None) as run:
+        scores = _train(trainer, run)
+        known = {"words_hash": trainer.words.content_hash, "images_seen": trainer.images, **asdict(scores)}
+        known["training"] = {k: v for k, v in asdict(c).items() if k not in ("data", "state")}
+        save_encoder(cfg.output, trainer.finish().network, known)
+        figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        run.folder(cfg.paths.run)
+    log.info("%-11s%s", "saved", cfg.output)
+    return scores.label_top1
+
+
+def _train(trainer: EncoderTrainer, run: Run) -> EncoderScores:
+    """Train to the end and record how; the scores at the end, which are measured again if there is nothing to do."""
     scores: EncoderScores | None = None
-    with tracker.open(name, params=parameters(cfg), tags=tags) as run, progress_bar(c.images, "picture") as bar:
-        recent: list[dict[str, float]] = []
+    recent: list[dict[str, float]] = []
+    with progress_bar(trainer.config.images, "picture", trainer.images) as bar:
         for event in trainer.run():
             recent.append(event.losses)
-            bar.update(c.batch_size)
+            bar.update(trainer.config.batch_size)
             if event.scores is None:
                 continue
             scores = event.scores
@@ -49,14 +68,7 @@ def train_encoder(cfg: DictConfig) -> float:
             run.metrics({**means, **flat(scores)}, event.images)
             log.info("%9d pictures  %s", event.images, summary(scores))
             recent = []
-        assert scores is not None
-        known = {"words_hash": trainer.words.content_hash, "images_seen": event.images, **asdict(scores)}
-        known["training"] = {k: v for k, v in asdict(c).items() if k != "data"}
-        save_encoder(cfg.output, trainer.finish().network, known)
-        figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        run.folder(cfg.paths.run)
-    log.info("%-11s%s", "saved", cfg.output)
-    return scores.label_top1
+    return scores or trainer.scores()
 
 
 def flat(scores: EncoderScores) -> dict[str, float]:

@@ -1,20 +1,21 @@
-"""The encoder learns what it is shown; its augmentation and calibration do what they say."""
+"""The encoder learns what it is shown, resumable bit for bit; its augmentation and calibration do what they say."""
 
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import configuration
+from omegaconf import DictConfig
+from tiny import configuration, mlflow_database
 
 from adaptive_diffusion.encoder_run import train_encoder
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.files import read_tensors
 from adaptive_diffusion.metrics.encoder import load_encoder
-from adaptive_diffusion.metrics.encoder_training import (
-    EncoderTrainer,
-    EncoderTraining,
-    best_temperature,
-    degrade,
-)
+from adaptive_diffusion.metrics.encoder_training import EncoderEvent, EncoderTrainer, best_temperature, degrade
+from adaptive_diffusion.metrics.encoder_training_config import EncoderTraining
+from adaptive_diffusion.parts import build
 from adaptive_diffusion.run import training_configuration
 
 RNG = np.random.default_rng(0)
@@ -38,31 +39,110 @@ def data(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_it_tells_domains_and_labels_apart_that_are_easy_to_tell(data: dict[str, str]) -> None:
-    config = EncoderTraining(
-        data, images=6000, batch_size=32, learning_rate=5e-3, widths=(8, 12), dimension=8, image_size=8
-    )
-    last = list(EncoderTrainer(config).run())[-1]
+@pytest.fixture
+def recipe(data: dict[str, str], tmp_path: Path) -> dict[str, Any]:
+    """Ten steps of a tiny encoder, whose state is written after every second one."""
+    small = {"widths": (8,), "dimension": 4, "image_size": 8, "batch_size": 16}
+    times = {"images": 160, "validate_every": 80, "save_every": 32}
+    return {"data": data, "state": str(tmp_path / "state.safetensors"), **small, **times}
+
+
+def trained(recipe: dict[str, Any]) -> list[EncoderEvent]:
+    return list(EncoderTrainer(EncoderTraining(**recipe)).run())
+
+
+def test_it_tells_domains_and_labels_apart_that_are_easy_to_tell(recipe: dict[str, Any]) -> None:
+    more = {"images": 6000, "batch_size": 32, "learning_rate": 5e-3, "widths": (8, 12), "dimension": 8}
+    last = trained({**recipe, **more, "save_every": 6000, "validate_every": 6000})[-1]
     assert last.scores is not None
     assert min(last.scores.domain.values()) == 1.0
     assert last.scores.label_top1 > 0.9  # chance is 0.25
 
 
-def test_the_same_seed_trains_the_same_encoder(data: dict[str, str]) -> None:
-    config = EncoderTraining(data, images=128, widths=(8,), dimension=4, image_size=8)
-    first, second = (EncoderTrainer(config) for _ in range(2))
-    losses = [[event.losses for event in trainer.run()] for trainer in (first, second)]
-    assert losses[0] == losses[1]
+def test_a_killed_run_continues_bit_for_bit(recipe: dict[str, Any], tmp_path: Path) -> None:
+    whole = {**recipe, "state": str(tmp_path / "whole.safetensors")}
+    expected = trained(whole)
+    assert [event.images for event in expected if event.scores] == [80, 160]
+    killed = EncoderTrainer(EncoderTraining(**recipe)).run()
+    assert [next(killed) for _ in range(7)] == expected[:7]
+    assert trained(recipe) == expected[6:], "the second run starts from the last state that was written"
+    ours, uninterrupted = (read_tensors(r["state"])[0] for r in (recipe, whole))
+    assert ours.keys() == uninterrupted.keys()
+    assert all(mx.array_equal(ours[name], uninterrupted[name]) for name in ours)
 
 
-def test_train_py_writes_an_encoder_that_loads(data: dict[str, str], tmp_path: Path) -> None:
-    overrides = [f"task.data.{domain}={path}" for domain, path in data.items()]
-    settings = ["task.images=128", "task.widths=[8]", "task.dimension=4", "task.image_size=8", "tracking=none"]
-    output = f"output={tmp_path}/encoder.safetensors"
-    share = train_encoder(configuration("train", tmp_path, "task=encoder", output, *overrides, *settings))
-    encoder = load_encoder(tmp_path / "encoder.safetensors")
+def test_a_longer_run_continues_a_finished_one(recipe: dict[str, Any]) -> None:
+    trained(recipe)
+    assert [event.images for event in trained({**recipe, "images": 192})] == [176, 192]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"dimension": 6}, {"batch_size": 8}, {"validation_fraction": 0.2}])
+def test_the_state_of_another_recipe_is_refused(recipe: dict[str, Any], change: dict[str, Any]) -> None:
+    trained({**recipe, "images": 16})
+    with pytest.raises(UserError, match=r"belongs to another recipe .* another task\.state to start anew"):
+        EncoderTrainer(EncoderTraining(**{**recipe, **change}))
+
+
+def test_a_diverged_run_stops_and_keeps_its_last_good_state(recipe: dict[str, Any]) -> None:
+    trainer = EncoderTrainer(EncoderTraining(**recipe))
+    events = trainer.run()
+    while trainer.step < 4:
+        next(events)
+    good = Path(recipe["state"]).read_bytes()
+    trainer.network.domain.bias = trainer.network.domain.bias * float("nan")
+    with pytest.raises(
+        UserError, match=r"loss became .*nan.* at step 5; the last good state is in .*smaller task.learn"
+    ):
+        next(events)
+    assert Path(recipe["state"]).read_bytes() == good
+
+
+def settings(data: dict[str, str], folder: Path, *overrides: str) -> DictConfig:
+    """Two steps of a tiny encoder, as `train.py` configures them."""
+    small = ["task.images=128", "task.save_every=64", "task.widths=[8]", "task.dimension=4", "task.image_size=8"]
+    given = [f"task.data.{domain}={path}" for domain, path in data.items()]
+    return configuration("train", folder, "task=encoder", *small, *given, *overrides)
+
+
+def test_train_py_writes_an_encoder_that_loads_and_once_trained_only_writes_it(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "encoder.safetensors", tmp_path / "copy.safetensors"
+    share = train_encoder(settings(data, tmp_path, f"output={first}", "tracking=none"))
+    encoder = load_encoder(first)
     assert encoder.metadata["label_top1"] == share
+    assert encoder.metadata["images_seen"] == 128
     assert encoder.config.domains == ("landscapes", "general")
+    assert str(tmp_path) not in str(encoder.metadata), "the file does not tell where the pictures are"
+    monkeypatch.setattr(EncoderTrainer, "_advance", None)
+    assert train_encoder(settings(data, tmp_path, f"output={second}", "tracking=none")) == share
+    assert load_encoder(second).metadata == encoder.metadata
+
+
+def test_an_interrupted_training_goes_on_in_its_run(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow_database(tmp_path / "mlruns")
+    advance = EncoderTrainer._advance
+
+    def interrupted(self: EncoderTrainer) -> dict[str, float]:
+        if self.step == 1:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    monkeypatch.setattr(EncoderTrainer, "_advance", interrupted)
+    cfg = settings(data, tmp_path, "tracking=mlflow")
+    with pytest.raises(KeyboardInterrupt):
+        train_encoder(cfg)
+    monkeypatch.setattr(EncoderTrainer, "_advance", advance)
+    train_encoder(cfg)
+    tracker = build(cfg, "tracking")
+    (run,) = tracker.client.search_runs([tracker.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert (
+        run.data.metrics["validation/label_top1"]
+        == load_encoder(tmp_path / "outputs" / "encoder" / "encoder.safetensors").metadata["label_top1"]
+    )
 
 
 def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_models(tmp_path: Path) -> None:
@@ -74,10 +154,20 @@ def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_m
     assert written == {kind: f"{tmp_path}/outputs/{kind}/{kind}.safetensors" for kind in written}
 
 
-@pytest.mark.parametrize("names", [["landscapes"], ["landscapes", "cats"]])
-def test_domains_without_captions_are_refused(data: dict[str, str], names: list[str]) -> None:
-    with pytest.raises(UserError, match="at least two of the domains"):
-        EncoderTraining(dict.fromkeys(names, data["landscapes"]))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"landscapes": "x"}}, "at least two of the domains"),
+        ({"data": {"landscapes": "x", "cats": "x"}}, "at least two of the domains"),
+        ({"save_every": 0}, "save_every must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
+        ({"state": "state.npz"}, "state must be a .safetensors file"),
+    ],
+)
+def test_a_bad_recipe_is_refused(recipe: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        EncoderTraining(**{**recipe, **change})
 
 
 def test_half_of_the_pictures_are_blurred_and_half_made_noisy() -> None:

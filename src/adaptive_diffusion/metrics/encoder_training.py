@@ -2,13 +2,17 @@
 
 Two things are learned at once. A picture chooses the caption of its label among those of all labels, which is CLIP's
 contrastive loss without its false negatives; and a picture and a caption tell their domain.
+
+The state of a run is one file, as of the denoiser's training: everything random is a pure function of the seed and the
+step, so a run that was killed continues bit for bit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -19,56 +23,15 @@ from mlx.utils import tree_map
 
 from ..data import BatchOrder, PictureSet, load_pictures, to_float
 from ..errors import UserError
-from .captions import SUBJECTS, domain_caption, label_caption
+from ..training_state import read_state, write_state
+from .captions import domain_caption, label_caption
 from .encoder import Encoder, EncoderConfig, EncoderNetwork
+from .encoder_training_config import EncoderTraining
 from .prompt_head import fit_prompt_head
 from .words import WordVectors, load_words
 
 SUBJECTS_PER_STEP = 16  # captions of each domain in a training step
 WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5}  # of the losses
-
-
-@dataclass(frozen=True)
-class EncoderTraining:
-    """One training run; every field is a key of `conf/task/encoder.yaml`.
-
-    Attributes:
-        data: Domain name -> folder or array file of its pictures.
-        images: Pictures to see in all.
-        batch_size: Pictures per optimiser step.
-        learning_rate: Peak learning rate of AdamW, after a warm-up over the first twentieth; falls as a cosine to 0.
-        weight_decay: Of AdamW.
-        ema_decay: Decay of the moving average of the weights, per step.
-        widths: Channels at 1/2, 1/4, ... of the resolution.
-        dimension: Width of the features and of the shared space.
-        image_size: Side of the pictures, pixels.
-        validation_fraction: Share of the pictures of each domain that is kept back, in (0, 1).
-        validate_every: Pictures between two validations.
-        seed: Seed of everything random.
-    """
-
-    data: dict[str, str]
-    images: int = 400_000
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    ema_decay: float = 0.998
-    widths: tuple[int, ...] = (48, 96, 192)
-    dimension: int = 64
-    image_size: int = 32
-    validation_fraction: float = 0.1
-    validate_every: int = 50_000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.data) - set(SUBJECTS))
-        if unknown or len(self.data) < 2:
-            given = ", ".join(self.data) or "none"
-            raise UserError(f"task.data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
-        if min(self.images, self.batch_size, self.validate_every, self.dimension) < 1 or self.learning_rate <= 0:
-            raise UserError("images, batch_size, validate_every, dimension and learning_rate must be positive")
-        if not 0 < self.validation_fraction < 1:
-            raise UserError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +53,7 @@ class EncoderScores:
 
 @dataclass(frozen=True)
 class EncoderEvent:
-    """What happened in one step: pictures seen, loss of each part, and the scores if measured."""
+    """What happened in one step: pictures seen so far, loss of each part, and the scores if measured."""
 
     images: int
     losses: dict[str, float]
@@ -108,13 +71,13 @@ class _Data:
 
 
 class EncoderTrainer:
-    """The state of a run.
+    """The state of a run and the step that advances it.
 
     Args:
         config: The run.
 
     Raises:
-        UserError: if the data cannot be used.
+        UserError: if the data or the state file cannot be used.
     """
 
     def __init__(self, config: EncoderTraining):
@@ -139,16 +102,37 @@ class EncoderTrainer:
         )
         self.ema: dict[str, Any] = tree_map(mx.array, self.network.trainable_parameters())
         self.optimizer = optim.AdamW(learning_rate=0.0, betas=[0.9, 0.99], weight_decay=config.weight_decay)
+        self.step = 0  # optimiser steps done
+        if Path(config.state).exists():
+            self.load_state()
         self._order = BatchOrder([len(s) for s in self.data.train], config.batch_size, config.seed)
         self._loss_and_grad = nn.value_and_grad(self.network, self._loss)
 
+    @property
+    def images(self) -> int:
+        """Pictures seen so far."""
+        return self.step * self.config.batch_size
+
     def run(self) -> Iterator[EncoderEvent]:
-        """Train to the end, yielding an event per step."""
-        c, steps = self.config, math.ceil(self.config.images / self.config.batch_size)
-        for step in range(steps):
-            losses, images = self._advance(step, steps), (step + 1) * c.batch_size
-            due = step == steps - 1 or images // c.validate_every != (images - c.batch_size) // c.validate_every
-            yield EncoderEvent(images, losses, self.scores() if due else None)
+        """Train to the end, yielding an event per step; the state file is written along the way and at the end."""
+        c, steps = self.config, self.config.steps()
+        while self.step < steps:
+            losses, last = self._advance(), self.step == steps
+            scores = self.scores() if last or self._passes(c.validate_every) else None
+            if last or self._passes(c.save_every):
+                self.save_state()
+            yield EncoderEvent(self.images, losses, scores)
+
+    def save_state(self) -> None:
+        """Write the state file atomically."""
+        trees = {"network": self.network.parameters(), "ema": self.ema, "optimizer": self.optimizer.state}
+        write_state(self.config.state, self._recipe(), trees, step=self.step)
+
+    def load_state(self) -> None:
+        """Continue from the state file, which must come from a run of the same recipe."""
+        trees, counts = read_state(self.config.state, self._recipe())
+        self.network.update(trees["network"])
+        self.ema, self.optimizer.state, self.step = trees["ema"], trees["optimizer"], counts["step"]
 
     def encoder(self) -> Encoder:
         """The encoder with the averaged weights; `finish` gives it its head for prompts."""
@@ -185,8 +169,20 @@ class EncoderTrainer:
             image_temperature=best_temperature(logits, truth),
         )
 
-    def _advance(self, step: int, steps: int) -> dict[str, float]:
-        c = self.config
+    def _recipe(self) -> dict[str, Any]:
+        """The recipe, without what may change when a run is resumed (length, learning rate, intervals)."""
+        free = {"data", "state", "images", "learning_rate", "ema_decay", "validate_every", "save_every"}
+        recipe = {k: v for k, v in asdict(self.config).items() if k not in free}
+        pictures = [(domain, len(s)) for domain, s in zip(self.config.data, self.data.train, strict=True)]
+        return {**recipe, "pictures": pictures, "labels": self.data.labels, "words": self.words.content_hash}
+
+    def _passes(self, every: int) -> bool:
+        """Whether the last step crossed a multiple of `every` pictures."""
+        return self.images // every != (self.images - self.config.batch_size) // every
+
+    def _advance(self) -> dict[str, float]:
+        """One optimiser step; returns the loss of each part."""
+        c, step, steps = self.config, self.step, self.config.steps()
         (_, parts), grads = self._loss_and_grad(*self._batch(step))
         grads, _ = optim.clip_grad_norm(grads, 1.0)
         warm_up = min(1.0, (step + 1) / max(1, steps // 20))
@@ -197,7 +193,11 @@ class EncoderTrainer:
         mx.eval(self.network.parameters(), self.optimizer.state, self.ema, parts)
         losses = {name: float(value) for name, value in parts.items()}
         if not math.isfinite(sum(losses.values())):
-            raise UserError(f"the loss became {losses} at step {step}; start again with a smaller task.learning_rate")
+            raise UserError(
+                f"the loss became {losses} at step {step + 1}; the last good state is in {c.state}: "
+                "resume with a smaller task.learning_rate"
+            )
+        self.step += 1
         return losses
 
     def _batch(self, step: int) -> tuple[mx.array, ...]:

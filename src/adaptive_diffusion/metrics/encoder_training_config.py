@@ -1,0 +1,68 @@
+"""EncoderTraining: everything that decides a training run of the encoder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from .captions import SUBJECTS
+
+
+@dataclass(frozen=True)
+class EncoderTraining:
+    """One training run; every field is a key of `conf/task/encoder.yaml`.
+
+    Attributes:
+        data: Domain name -> folder or array file of its pictures.
+        state: Resumable state file of the run (`.safetensors`).
+        images: Pictures to see in all.
+        batch_size: Pictures per optimiser step.
+        learning_rate: Peak learning rate of AdamW, after a warm-up over the first twentieth; falls as a cosine to 0.
+        weight_decay: Of AdamW.
+        ema_decay: Decay of the moving average of the weights, per step.
+        widths: Channels at 1/2, 1/4, ... of the resolution.
+        dimension: Width of the features and of the shared space.
+        image_size: Side of the pictures, pixels.
+        validation_fraction: Share of the pictures of each domain that is kept back, in (0, 1).
+        validate_every: Pictures between two validations.
+        save_every: Pictures between two writes of the state file.
+        seed: Seed of everything random.
+    """
+
+    data: dict[str, str]
+    state: str
+    images: int = 400_000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    ema_decay: float = 0.998
+    widths: tuple[int, ...] = (48, 96, 192)
+    dimension: int = 64
+    image_size: int = 32
+    validation_fraction: float = 0.1
+    validate_every: int = 50_000
+    save_every: int = 10_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.data) - set(SUBJECTS))
+        if unknown or len(self.data) < 2:
+            given = ", ".join(self.data) or "none"
+            raise UserError(f"task.data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
+        for name in ("images", "batch_size", "dimension", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise UserError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
+        if Path(self.state).suffix != ".safetensors":
+            raise UserError(f"state must be a .safetensors file, got {self.state!r}")
+
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return math.ceil(self.images / self.batch_size)
