@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 
 from ...errors import MachineError, UserError
+from ..compiled import compiled
 from .autoencoder_kl import AutoencoderKL
 from .text_encoders import EncodedTexts, TextEncoder, encode
 from .unet_2d import UNet2DModel
@@ -58,7 +59,7 @@ class PixelPipeline:
                 + (" with classes" if config.num_class_embeds else "")
                 + f" is not supported in a pipeline of pixels; expected {channels} -> {predicted} without classes"
             )
-        self._predict = _compiled(unet)
+        self._predict = compiled(unet)
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         """(B, H, W, C) noisy pictures and (B,) timesteps -> (B, H, W, C) prediction; see `Denoiser`."""
@@ -129,7 +130,7 @@ class LatentPipeline:
         self.identity = f"{identity} {json.dumps(self._null)}"
         self._texts: dict[int, str] = {}  # class id -> text
         self._encoded: EncodedTexts | None = None
-        self._predict = _compiled(lambda x, t, states, more: unet(x, t, states, **more))
+        self._predict = compiled(lambda x, t, states, more: unet(x, t, states, **more))
         self._sized = unet.config.addition_embed_type is not None
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
@@ -240,8 +241,3 @@ def _first_replaced(texts: EncodedTexts, others: EncodedTexts) -> EncodedTexts:
 
     pooled = None if texts.pooled is None or others.pooled is None else mixed(texts.pooled, others.pooled)
     return EncodedTexts(mixed(texts.states, others.states), pooled)
-
-
-def _compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-    """The function with fused kernels on Metal and CUDA; on a CPU compiling takes longer than it saves."""
-    return mx.compile(function) if mx.default_device() == mx.gpu else function
