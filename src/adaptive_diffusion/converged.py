@@ -130,9 +130,9 @@ def converged_pictures(
     return found
 
 
-def identity_of(model: PictureModel, guidance_scale: float) -> str:
-    """What decides a guided model's predictions: the model's identity and the guidance."""
-    return f"{model.identity} guidance {guidance_scale:g}"
+def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
+    """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
+    return f"{model if isinstance(model, str) else model.identity} guidance {guidance_scale:g}"
 
 
 def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.array | None) -> str:

@@ -42,7 +42,9 @@ TRAINING_STORIES = {
     "EncoderTraining": ("encoder_run", "train_encoder"),
     "ScheduleTask": ("schedule_run", "calibrate_schedules"),
     "AgentTask": ("agent_run", "tune"),
+    "PolicyTask": ("policy_run", "train_policy"),
 }
+OF_AGENTS = ("AgentTask", "PolicyTask")
 
 
 @job
@@ -98,7 +100,7 @@ def train(cfg: DictConfig) -> float:
             f"task builds {kind or 'nothing'}, which train.py does not know; see conf/task for what it does"
         )
     for group in ("agent", "reward", "domain"):
-        if kind != "AgentTask" and cfg[group] is not None:
+        if kind not in OF_AGENTS and cfg[group] is not None:
             raise UserError(f"{group} belongs to train.py agent=..., and this is another task; leave one of them out")
     module, story = TRAINING_STORIES[kind]
     return getattr(importlib.import_module(f".{module}", __package__), story)(cfg)

@@ -57,7 +57,7 @@ class TransferredTimestepEnv(TimestepEnv):
 
     def __init__(self, *args: Any, timesteps: list[float], **more: Any):
         super().__init__(*args, **more)
-        self._around, self._prior_logits = timesteps, self._logits_of(np.array(timesteps))
+        self._around, self.route = timesteps, replace(self.route, prior=np.array(timesteps))
 
     def describe(self) -> dict[str, Any]:
         """See `SamplingEnv`."""

@@ -38,13 +38,15 @@ def measure(env: SamplingEnv, actor: Callable[[], Act]) -> tuple[np.ndarray, np.
 
 
 def fitting(env: SamplingEnv) -> dict[str, Any]:
-    """What decides whether something made for an environment fits another: its description and its spaces' sizes."""
+    """What something was made for: the environment's description, its spaces' sizes, the domain and the model."""
     observation: Any = env.observation_space
     action: Any = env.action_space
     return {
         "environment": env.describe(),
         "observation": int(np.prod(observation.shape)),
         "action": int(np.prod(action.shape)),
+        "domain": env.drawing.domain,
+        "model": env.drawing.identity,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 from gymnasium import spaces
 
 from ..baseline.checks import check_count
-from ..baseline.multistep import multistep_weights
 from ..baseline.noise_schedule import x0_from
 from ..baseline.schedulers import DPMSolverScheduler
 from ..schedulers.grids import Grid, PowerGrid
@@ -22,10 +20,7 @@ from .lockstep import Drawn, Request, Run, drawing_run
 from .noises import FixedNoises
 from .reward import Measurement, QualityReward, Reward
 from .sampling_env import SamplingEnv, Start, Step
-
-RESIDUAL = 2.0  # largest change of a logit
-STOP = 0.5  # of the second action, from which on the episode ends
-_LEAST = 1e-6  # of the fraction of the way, and one minus it: prior grids may end at t = 0
+from .timestep_walk import RESIDUAL, Route, TimestepWalk
 
 
 class TimestepEnv(SamplingEnv):
@@ -94,12 +89,10 @@ class TimestepEnv(SamplingEnv):
         self.episode_length = self.budget - 1
         self.stopping = bool(stopping)
         self._prior = (grid or PowerGrid(2))(self.schedule, self.budget)
-        ends = self.schedule.log_snr([self.schedule.num_train_timesteps - 1, 0])
-        self._first, self._last = float(ends[0]), float(ends[1])
-        self._prior_logits = self._logits_of(self._prior)
+        self.route = Route(self.schedule, self._prior, drawing.one_hot, self.stopping)
         high = np.array([RESIDUAL, 1.0][: 1 + self.stopping], np.float32)
         self.action_space = spaces.Box(-high, high, dtype=np.float32)
-        self.observation_space = spaces.Box(-10.0, 10.0, (7 + len(drawing.domains),), np.float32)
+        self.observation_space = spaces.Box(-10.0, 10.0, (self.route.width,), np.float32)
         self.forget()
 
     def describe(self) -> dict[str, Any]:
@@ -116,74 +109,47 @@ class TimestepEnv(SamplingEnv):
         """See `SamplingEnv`."""
         self._beginnings: dict[int, tuple[mx.array, float]] = {}
         self._baselines: dict[int, Drawn] = {}
-        self._trail: list[float] = []
+        self._walk: TimestepWalk | None = None
 
     def begin(self) -> Run[Start]:
         """See `SamplingEnv`."""
-        self._trail, self._seconds = [self._first], 0.0
-        self._x_t = self.noises.x_T(self.batch)
+        self._walk = walk = TimestepWalk(self.route)
+        self._x_t, self._seconds = self.noises.x_T(self.batch), 0.0
         if self.batch not in self._beginnings:
-            x0 = yield from self._evaluate()
+            x0 = yield from self._evaluate(walk)
             self.spent.computed += self.noises.pictures
             self._beginnings[self.batch] = (x0, self._seconds)
-        self._x0, self._seconds = self._beginnings[self.batch]
-        self._before: mx.array | None = None
-        self._change, self._disagreement = self._x0, mx.zeros_like(self._x0)
+        x0, self._seconds = self._beginnings[self.batch]
+        walk.see(x0)
         self.spent.asked += self.noises.pictures
-        return self._observe(), {"batch": self.batch}
+        return walk.observe(), {"batch": self.batch}
 
     def advance(self, action: np.ndarray) -> Run[Step]:
         """See `SamplingEnv`."""
-        action = np.asarray(action, np.float64)
+        action, walk = np.asarray(action, np.float64), self._walk
         if action.shape != self.action_space.shape or np.isnan(action).any():
             raise ValueError(f"an action must be numbers of shape {self.action_space.shape}, got {action}")
-        if not self._trail or len(self._trail) >= self.budget:
+        if walk is None:
             raise ValueError("the episode is over, or has not begun: call reset first")
-        if self.stopping and action[1] > STOP:
-            return (yield from self._end())
-        self._go_to(self._next(float(np.clip(action[0], -RESIDUAL, RESIDUAL))))
-        x0 = yield from self._evaluate()
-        self._before, self._change, self._x0 = self._x0, x0 - self._x0, x0
+        if walk.stops(action):
+            return (yield from self._end(walk))
+        self._x_t = walk.go(self._x_t, action)
+        walk.see((yield from self._evaluate(walk)))
         self.spent.asked += self.noises.pictures
         self.spent.computed += self.noises.pictures
-        if len(self._trail) == self.budget:
-            return (yield from self._end())
-        return self._observe(), 0.0, False, False, {"batch": self.batch}
+        if len(walk.trail) == self.budget:
+            return (yield from self._end(walk))
+        return walk.observe(), 0.0, False, False, {"batch": self.batch}
 
     def timesteps(self) -> list[float]:
         """Timesteps of the current episode so far."""
-        return [float(t) for t in self.schedule.timestep(self._trail)]
+        return [] if self._walk is None else [float(t) for t in self.schedule.timestep(self._walk.trail)]
 
-    def _next(self, residual: float) -> float:
-        """The log-SNR that an action leads to."""
-        logit = self._prior_logits[len(self._trail) - 1] + residual
-        return self._trail[-1] + (self._last - self._trail[-1]) / (1 + math.exp(-logit))
-
-    def _logits_of(self, timesteps: np.ndarray) -> np.ndarray:
-        """(N - 1,) logits of the fraction of the remaining way that each step of a grid goes."""
-        log_snr = self.schedule.log_snr(timesteps)
-        fraction = np.clip(np.diff(log_snr) / (self._last - log_snr[:-1]), _LEAST, 1 - _LEAST)
-        return np.asarray(np.log(fraction / (1 - fraction)))
-
-    def _go_to(self, log_snr: float) -> None:
-        """One step of DPM-Solver++(2M), of first order at the beginning."""
-        now, then = self._trail[-1], log_snr
-        known = [*self._trail[-2:], then]
-        _, weights = multistep_weights(known)
-        (alpha, sigma), (_, sigma_now) = self._level(then), self._level(now)
-        clean = weights[0] * self._x0
-        if self._before is not None and len(weights) > 1:
-            clean = clean + weights[1] * self._before
-            self._disagreement = weights[1] * (self._before - self._x0)
-        self._x_t = (sigma / sigma_now) * self._x_t + alpha * clean
-        self._trail.append(then)
-
-    def _evaluate(self) -> Run[mx.array]:
+    def _evaluate(self, walk: TimestepWalk) -> Run[mx.array]:
         """The clean prediction where the batch stands."""
-        t = float(self.schedule.timestep(self._trail[-1]))
-        answer = yield Request(self._x_t, t, self.drawing.conditions(self.noises.pictures))
+        answer = yield Request(self._x_t, walk.timestep, self.drawing.conditions(self.noises.pictures))
         self._seconds += answer.seconds
-        alpha, sigma = self._level(self._trail[-1])
+        alpha, sigma = walk.level()
         settings = self.drawing.settings
         x0 = x0_from(answer.prediction, self._x_t, alpha, sigma, settings.get("prediction_type", "epsilon"))
         if settings.get("clip_sample", False):
@@ -191,7 +157,7 @@ class TimestepEnv(SamplingEnv):
             x0 = mx.clip(x0, -limit, limit)
         return x0
 
-    def _end(self) -> Run[Step]:
+    def _end(self, walk: TimestepWalk) -> Run[Step]:
         """Score the clean prediction."""
         noises, batch = self.noises, self.batch
         if batch not in self._baselines:
@@ -202,39 +168,14 @@ class TimestepEnv(SamplingEnv):
             self.spent.computed += self.budget * noises.pictures
         baseline = self._baselines[batch]
         measured = Measurement(
-            noises.errors(batch, np.clip(np.array(self._x0), -1, 1)),
-            len(self._trail),
+            noises.errors(batch, np.clip(np.array(walk.x0), -1, 1)),
+            len(walk.trail),
             self._seconds / noises.pictures,
             noises.errors(batch, baseline.images),
             baseline.evaluations,
             baseline.seconds,
         )
-        hyperparameters = {"num_steps": len(self._trail), "timesteps": self.timesteps()}
+        hyperparameters = {"num_steps": len(walk.trail), "timesteps": self.timesteps()}
         reward, info = self._score(measured, hyperparameters)
-        observation = self._observe()
-        self._trail = []
-        return observation, reward, True, False, info
-
-    def _observe(self) -> np.ndarray:
-        used, trail = len(self._trail), self._trail
-        # one array, so that the host waits once
-        seen_of_it = np.array(mx.stack([_rms(self._change), _rms(self._disagreement), mx.std(self._x0)]))
-        change, disagreement, spread = map(float, seen_of_it)
-        seen = [
-            used / self.budget,
-            (trail[-1] - self._first) / (self._last - self._first),
-            math.log10(change + 1e-4) / 4 + 1,
-            math.log10(disagreement + 1e-4) / 4 + 1,
-            (trail[-1] - trail[-2]) / 10 if used > 1 else 0.0,
-            spread,
-            (self.budget - used) / 20,
-        ]
-        return np.clip(np.append(seen, self.drawing.one_hot), -10, 10).astype(np.float32)
-
-    def _level(self, log_snr: float) -> tuple[float, float]:
-        t = self.schedule.timestep(log_snr)
-        return float(self.schedule.alpha(t)), float(self.schedule.sigma(t))
-
-
-def _rms(x: mx.array) -> mx.array:
-    return mx.sqrt(mx.mean(x * x))
+        self._walk = None
+        return walk.observe(), reward, True, False, info

@@ -1,0 +1,191 @@
+"""The story of `train.py task=policy`: train a policy that chooses timesteps, for `scheduler=learned`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from . import figures
+from .baseline.checks import check_count, check_number
+from .errors import UserError
+from .parts import build, check_keys
+from .provenance import git_state, parameters
+from .rl.agent import TuningAgent
+from .rl.agent_file import read_agent
+from .rl.drawing import Drawing, drawing_of
+from .rl.learned_scheduler import Wanted
+from .rl.reward import QualityReward, Reward
+from .rl.timestep_environment import TimestepEnv
+from .run import labels
+from .schedulers.grids import Grid
+from .tracking import Run
+from .types import PictureModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyTask:
+    """What `task=policy` builds: what the policy is to draw, and how long it is trained.
+
+    Args:
+        model: The network.
+        grid: The prior.
+        guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
+        num_steps: Model evaluations of a picture, >= 2.
+        stopping: Whether the policy may stop earlier.
+        episodes: Episodes to train for, those of `start_from` included, >= 1.
+        pictures: Pictures per batch, >= 2.
+        batches: Batches that are trained on, >= 1.
+        noise_seed: Of the noises, >= 0.
+        start_from: File of an agent to go on from, or None.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    model: PictureModel
+    grid: Grid
+    guidance_scale: float | None = None
+    num_steps: int = 8
+    stopping: bool = False
+    episodes: int = 300
+    pictures: int = 16
+    batches: int = 4
+    noise_seed: int = 1000
+    start_from: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count("episodes", self.episodes, 1)
+        if self.guidance_scale is not None:
+            check_number("guidance_scale", self.guidance_scale, 0)
+
+
+def train_policy(cfg: DictConfig) -> float:
+    """Train a policy in one domain; its agent is saved after every evaluation.
+
+    Args:
+        cfg: `conf/train.yaml`, composed, with a `PolicyTask` as its task, agent=ppo, a reward and a domain.
+
+    Returns:
+        -1 times the score on held-out noises: what a sweeper may minimise.
+
+    Raises:
+        UserError: for a value that cannot be used; nothing was written then. Or for a reward that is not a finite
+            number.
+        MachineError: if the disk or the database refuses.
+    """
+    cfg = cfg.copy()
+    check_keys(cfg)
+    if cfg.agent is None or cfg.domain is None:
+        raise UserError("task=policy needs an agent and a domain, e.g. agent=ppo domain=landscapes")
+    domain, given = cfg.domain.name, cfg.output is not None
+    cfg.output = str(cfg.output or f"{cfg.paths.outputs}/policy/{domain}_{cfg.task.num_steps}.zip")
+    if not cfg.output.endswith(".zip"):
+        raise UserError(f"output must be a .zip file, got {cfg.output!r}")
+    if not sys.stderr.isatty():
+        cfg.agent.verbose = 0
+    task, agent = _parts(cfg)
+    tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)
+    tags = {**labels(cfg), **(git.tags if git else {})}
+    name = cfg.name or f"train policy {domain} {task.num_steps} steps"
+    with tracker.open(name, params=parameters(cfg), tags=tags) as run:
+        summary = _trained(agent, task.episodes, folder / Path(cfg.output).name, domain, run)
+        agent.save(cfg.output)
+        run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "standard_error", "quality")})
+        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        run.folder(folder)
+    _tell(summary, task, domain)
+    where = f" scheduler.path={cfg.output}" if given else ""
+    guidance = "" if task.guidance_scale is None else f" guidance_scale={task.guidance_scale:g}"
+    log.info("%-11s%s", "saved", cfg.output)
+    draw = f"python sample.py scheduler=learned{where} domain={domain} num_steps={task.num_steps}{guidance}"
+    log.info("%-11s%s", "draw", draw)
+    return -float(summary["final_score"])
+
+
+def _parts(cfg: DictConfig) -> tuple[PolicyTask, TuningAgent]:
+    """The task, and the agent in its environment; everything that can be refused is refused here."""
+    task: PolicyTask = build(cfg, "task")
+    drawing = _drawing(task, cfg.domain.name)
+    try:
+        env = TimestepEnv(
+            drawing,
+            reward=_reward(build(cfg, "reward"), task.stopping),
+            grid=task.grid,
+            num_steps=task.num_steps,
+            stopping=task.stopping,
+            pictures=task.pictures,
+            batches=task.batches,
+            noise_seed=task.noise_seed,
+            cache=Path(cfg.paths.outputs) / "converged",
+        )
+    except ValueError as error:
+        raise UserError(f"task: {error}") from None
+    agent: TuningAgent = build(cfg, "agent", env=env)
+    if agent.kind != "ppo":
+        raise UserError(f"task=policy needs agent=ppo: agent={agent.kind} learns no policy")
+    if task.start_from is not None:
+        wanted = Wanted(drawing.identity, drawing.domain, task.num_steps)
+        if differs := wanted.differs(read_agent(task.start_from)[0]):
+            raise UserError(f"the agent in {task.start_from} was trained {differs}; leave task.start_from out")
+        agent.load(task.start_from)
+    return task, agent
+
+
+def _drawing(task: PolicyTask, domain: str) -> Drawing:
+    """The model with its guidance, in the domain."""
+    model = task.model
+    if model.conditional and domain not in (known := list(model.domains or ())):
+        raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(known) or 'no named domain'}")
+    try:
+        drawing = drawing_of(model, domain if model.conditional else None, task.guidance_scale)
+    except ValueError as error:  # a model of latents, or one that does not say what it predicts
+        raise UserError(str(error)) from error
+    return replace(drawing, domain=domain)
+
+
+def _reward(reward: Reward, stopping: bool) -> Reward:
+    """What a policy that cannot stop is trained for is quality alone: its speed is always the same."""
+    if stopping:
+        return reward
+    if reward.weight == 0:
+        raise UserError("a policy that cannot stop is as fast as any other; take reward=quality or task.stopping=true")
+    return QualityReward(reward.metric)
+
+
+def _trained(agent: TuningAgent, episodes: int, file: Path, domain: str, run: Run) -> dict[str, Any]:
+    """Train as far as the episodes go; what `TuningAgent.train` returns."""
+    left = episodes * agent.env.episode_length - agent.record.timesteps
+    if left <= 0:
+        raise UserError(f"task.episodes={episodes} are done already; give more, or leave task.start_from out")
+    try:
+        return agent.train(left, lambda metrics, episode: run.metrics(metrics, episode), checkpoint=file)
+    except KeyboardInterrupt:
+        if file.exists():
+            log.info("the agent is saved; go on with domain=%s task.start_from=%s", domain, file)
+        raise
+    except UserError:
+        raise
+    except ValueError as error:  # of a model or a solver that diverges
+        raise UserError(f"{domain}: {error}") from error
+
+
+def _tell(summary: dict[str, Any], task: PolicyTask, domain: str) -> None:
+    """Log what came of it."""
+    score, spread, quality = (summary[f"final_{key}"] for key in ("score", "standard_error", "quality"))
+    converged = "not converged" if (at := summary["convergence_episode"]) is None else f"converged after {at}"
+    training = f"{summary['episodes']} episodes, {converged}, {summary['model_evaluations']} model evaluations"
+    what = "reward" if task.stopping else "log(prior's error / policy's)"
+    rows = {
+        domain: f"{task.num_steps} steps, {what} {score:+.3f} +- {spread:.3f} (standard error) on held-out noises",
+        "error": f"{math.exp(-quality):.2f} of the prior grid's",
+        "training": f"{training}, {summary['seconds']:.0f} s",
+    }
+    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))

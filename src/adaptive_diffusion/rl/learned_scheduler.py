@@ -1,0 +1,229 @@
+"""LearnedScheduler: a trained policy chooses every timestep from what the batch shows. Needs no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from ..baseline.scheduler_base import CLEAN, Node, SchedulerBase
+from ..converged import identity_of
+from ..errors import UserError
+from .agent_file import read_agent
+from .policy import load_policy
+from .timestep_walk import Route, TimestepWalk
+
+SHIPPED = Path(__file__).parents[1] / "assets" / "policies"
+ENVIRONMENT = "TimestepEnv"
+
+
+class LearnedScheduler(SchedulerBase):
+    """DPM-Solver++(2M) whose next timestep a policy of `train.py task=policy` chooses, as in `TimestepEnv`.
+
+    Before every step but the last the policy sees what `TimestepEnv` observes, statistics over the whole batch, and
+    its mean action says how far to go. So a picture depends on those it is drawn with. A policy that may stop ends the
+    run where its second action says so.
+
+    `timesteps` is the prior grid to begin with, and changes in place while the steps are taken: a loop over it comes to
+    the timesteps that were chosen, and ends where the policy stopped.
+
+    Args:
+        path: Agent file of a policy; None: see `find_policy`.
+        trained: Folder where train.py task=policy writes by default.
+        model: Identity of the model that draws; None: it is not compared, at the caller's risk.
+        domain: Name of the domain.
+        guidance_scale: Weight of classifier-free guidance.
+        num_inference_steps: Steps that the policy is to be for; None: as the one there is.
+        num_train_timesteps, ...: See `SchedulerBase`.
+
+    Raises:
+        UserError: if there is no such policy, or it was trained for something else.
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        trained: str | None = None,
+        model: str | None = None,
+        domain: str = "landscapes",
+        guidance_scale: float = 1.0,
+        num_inference_steps: int | None = None,
+        *,
+        num_train_timesteps: int = 1000,
+        prediction_type: str = "epsilon",
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: Any = None,
+        rescale_betas_zero_snr: bool = False,
+        clip_sample: bool = True,
+        clip_sample_range: float = 1.0,
+    ):
+        self.path, self.trained, self.model = path, trained, model
+        self.domain, self.guidance_scale = domain, guidance_scale
+        self.num_inference_steps = num_inference_steps
+        super().__init__(
+            num_train_timesteps,
+            prediction_type=prediction_type,
+            beta_start=beta_start,
+            beta_end=beta_end,
+            beta_schedule=beta_schedule,
+            trained_betas=trained_betas,
+            rescale_betas_zero_snr=rescale_betas_zero_snr,
+            clip_sample=clip_sample,
+            clip_sample_range=clip_sample_range,
+        )
+        wanted = Wanted(None if model is None else identity_of(model, guidance_scale), domain, num_inference_steps)
+        self.file = find_policy(path, trained, wanted)
+        self.policy = load_policy(self.file)
+        known = read_agent(self.file)[0]["environment"]
+        one_hot = np.array([float(name == domain) for name in known["domains"]])
+        self.route = Route(self.schedule, np.array(known["prior"], np.float64), one_hot, known["stopping"])
+        self.set_timesteps()
+
+    def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
+        """Begin a run, at pure noise.
+
+        Args:
+            num_inference_steps: As many as the policy was trained for; None: the same.
+            timesteps: Not taken: the policy chooses them.
+
+        Raises:
+            ValueError: for another number of steps, or timesteps.
+        """
+        if timesteps is not None:
+            raise ValueError(
+                "a policy chooses its timesteps itself, from pure noise on: leave grid and init_image out, or take "
+                "another scheduler"
+            )
+        if num_inference_steps not in (None, self.route.budget):
+            raise ValueError(
+                f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}: "
+                f"{_command(self.domain, num_inference_steps)}"
+            )
+        super().set_timesteps(timesteps=self.route.prior)
+        self.timesteps = self.timesteps.copy()  # an array of its own, which can be resized
+        self._prior_nodes = tuple(self._nodes)
+        self._walk = TimestepWalk(self.route)
+
+    @property
+    def origin(self) -> str:
+        """Where the timesteps come from, in a word or two."""
+        return f"policy {self.file.name}"
+
+    def select(self, indices: np.ndarray) -> None:
+        """See `SchedulerBase.select`."""
+        indices = np.asarray(indices)
+        self._walk.select(mx.array(np.flatnonzero(indices) if indices.dtype == bool else indices))
+
+    def _locate(self, timestep: Any) -> int:
+        index = super()._locate(timestep)
+        if index not in (0, self._next):
+            raise ValueError(f"timestep {timestep:g} is not due: the steps of a policy are taken in their order")
+        if index != self._next:  # the same again
+            self.timesteps.resize(self.route.budget, refcheck=False)
+            self.timesteps[:] = self.route.prior
+            self._nodes = list(self._prior_nodes)
+            self._walk = TimestepWalk(self.route)
+        return index
+
+    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+        walk = self._walk
+        walk.see(x0)
+        if index + 1 == len(self):
+            return x0, 0.0
+        action = np.array(self.policy(walk.observe()))
+        if walk.stops(action):
+            self._stop_after(index)
+            return x0, 0.0
+        x_t = walk.go(x_t, action)
+        t = walk.timestep
+        self.timesteps[index + 1] = t
+        self._nodes[index + 1] = Node(*walk.level(), float(self.schedule.log_snr(t)))
+        return x_t, 0.0
+
+    def _stop_after(self, index: int) -> None:
+        """Make a step the last one, for loops over the timesteps too."""
+        self.timesteps.resize(index + 1, refcheck=False)
+        self._nodes[index + 1 :] = [CLEAN]
+
+
+class Wanted(NamedTuple):
+    """What a policy is looked for.
+
+    Attributes:
+        model: What decides the predictions, see `identity_of`; None: anything.
+        domain: Name of the domain.
+        num_steps: Number of steps; None: any.
+    """
+
+    model: str | None
+    domain: str
+    num_steps: int | None
+
+    def differs(self, header: Mapping[str, Any]) -> str:
+        """What a policy was trained for instead, "" if it fits; the header is that of its file."""
+        known = header["environment"]
+        if known["environment"] != ENVIRONMENT:
+            return f"in {known['environment']}, not in {ENVIRONMENT}"
+        if self.model is not None and header.get("model") != self.model:
+            return f"for the model {_short(header.get('model'))}, and this one is {_short(self.model)}"
+        if (header.get("domain") or self.domain) != self.domain:
+            return f"for domain={header['domain']}, not {self.domain}"
+        if self.num_steps not in (None, known["num_steps"]):
+            return f"for {known['num_steps']} steps, not {self.num_steps}"
+        return ""
+
+
+def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wanted) -> Path:
+    """The file of a policy.
+
+    Args:
+        path: The file; None: one that fits, of those in `trained`, or else of those that ship.
+        trained: Folder where train.py task=policy writes by default, or None.
+        wanted: What it must have been trained for.
+
+    Raises:
+        UserError: if there is none, or it was trained for something else, or several numbers of steps are offered and
+            none is wanted.
+    """
+    if path is not None:
+        if differs := wanted.differs(read_agent(path)[0]):
+            raise UserError(f"the policy in {path} was trained {differs}; {_command(wanted.domain, wanted.num_steps)}")
+        return Path(path)
+    for folder in (trained, SHIPPED):
+        found = {steps: file for file, steps in _fitting(folder, wanted)}
+        if len(found) > 1:
+            offered = ", ".join(map(str, sorted(found)))
+            raise UserError(f"{folder} has policies for {offered} steps; say which, e.g. num_steps={max(found)}")
+        if found:
+            return next(iter(found.values()))
+    steps = "" if wanted.num_steps is None else f" with {wanted.num_steps} steps"
+    model = "this model" if wanted.model is None else f"the model {_short(wanted.model)}"
+    raise UserError(
+        f"no policy was trained for domain={wanted.domain} of {model}{steps}; "
+        f"{_command(wanted.domain, wanted.num_steps)}"
+    )
+
+
+def _fitting(folder: str | Path | None, wanted: Wanted) -> Iterator[tuple[Path, int]]:
+    """Files of a folder that fit, with their numbers of steps."""
+    for file in sorted(Path(folder).glob(f"{wanted.domain}_*.zip")) if folder is not None else ():
+        header = read_agent(file)[0]
+        if not wanted.differs(header):
+            yield file, header["environment"]["num_steps"]
+
+
+def _short(model: str | None) -> str:
+    """An identity, with the beginning of its hash."""
+    name, _, rest = (model or "unknown").partition(" ")
+    return f"{name:.12} {rest}".strip()
+
+
+def _command(domain: str, num_steps: int | None) -> str:
+    steps = "" if num_steps is None else f" task.num_steps={num_steps}"
+    return f"train one: python train.py task=policy agent=ppo domain={domain}{steps}"
