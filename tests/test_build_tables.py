@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import ROOT
+from tiny import ROOT, configuration
 
 from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
 from adaptive_diffusion.benchmark.__main__ import main as report_kept
@@ -23,7 +25,14 @@ from adaptive_diffusion.build.benchmark_tables import comparison, distance, fewe
 from adaptive_diffusion.build.markdown import MINUS, MISSING, table
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.optimization.knowledge import Known, Result
-from adaptive_diffusion.schedulers.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
+from adaptive_diffusion.schedulers.calibrated import (
+    SHIPPED,
+    CalibratedSchedule,
+    CalibratedSteps,
+    Score,
+    load_schedules,
+    save_schedules,
+)
 
 MODEL = "0" * 64 + " guidance 1.5"
 
@@ -332,6 +341,30 @@ def test_the_chain_ends_with_the_benchmark_and_the_tables_made_from_it(tmp_path)
     assert "--plots quality --output docs/benchmark" in str(told.value)
     with pytest.raises(UserError, match=r"--output docs/screening"):
         screening.rebuild()
+
+
+def test_what_ships_was_made_by_the_commands_that_the_chain_runs(tmp_path, monkeypatch):
+    ran, made = [], tmp_path / "schedules.new.json"
+    monkeypatch.setattr(build, "_run", lambda *command, **environment: ran.append(command))
+    monkeypatch.setattr(build, "SHIPPED", tmp_path / "schedules.json")
+    made.write_text("new")
+    assets = {asset.name: asset for asset in build.chain(tmp_path)}
+    for name in ("encoder", "schedules", "quality"):
+        assets[name].rebuild()
+    assert (tmp_path / "schedules.json").read_text() == "new"
+    encoder, schedules, quality = ran
+
+    training, calibration = (configuration("train", tmp_path, *command[1:]) for command in (encoder, schedules))
+    assert Path(training.output) == build.BUILTIN_ENCODER
+    assert Path(training.task.state).parent == tmp_path / "outputs" / "encoder"
+    assert Path(calibration.output) == made
+    task = calibration.task
+    for schedule in load_schedules(SHIPPED):
+        assert (schedule.noises, schedule.held_out) == (task.noises, task.held_out)
+        assert set(schedule.steps) == set(task.steps)
+        assert {n for n, steps in schedule.steps.items() if "learned" in steps.scores} == set(task.learned_steps)
+    measured = json.loads(build.QUALITY.read_text(encoding="utf-8"))["measured"]["command"]
+    assert f"python {' '.join(quality)}".replace(str(build.QUALITY), "FILE") == measured
 
 
 def test_without_data_nothing_is_rebuilt():

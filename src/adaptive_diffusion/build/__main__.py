@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
 from ..metrics.words import load_words
 from ..models.checkpoint import BUILTIN_MODEL, load_model
+from ..models.checkpoint import VARIABLE as MODEL_VARIABLE
 from ..sampling.quality import SHIPPED as QUALITY
 from ..sampling.quality import load_calibration
 from ..schedulers.calibrate import ScheduleCalibration
@@ -74,7 +75,7 @@ def chain(data: Path) -> list[Asset]:
     ]
     return [
         Asset("word vectors", _stale_words, _rebuild_words),
-        Asset("encoder", _stale_encoder, partial(_train, "train_encoder", data)),
+        Asset("encoder", _stale_encoder, partial(_rebuild_encoder, data)),
         *references,
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
@@ -106,6 +107,12 @@ def _stale_encoder() -> str | None:
     return None
 
 
+def _rebuild_encoder(data: Path) -> None:
+    state = f"{load_words().content_hash[:12]}.safetensors"  # a training goes on with the same words only
+    options = [f"paths.data={data.absolute()}", f"task.state=${{paths.outputs}}/encoder/{state}"]
+    _run("train.py", "experiment=train_encoder", *options)
+
+
 def _stale_reference(domain: str) -> str | None:
     return stale_reference(domain, load_encoder(BUILTIN_ENCODER))
 
@@ -129,9 +136,7 @@ def stale_schedules(path: Path = SHIPPED) -> str | None:
 
 def _rebuild_schedules() -> None:
     made = SHIPPED.with_name("schedules.new.json")  # a new file, else schedules of another model would stay in it
-    command = [sys.executable, "train.py", "task=schedule", f"output={made}"]
-    environment = {k: v for k, v in os.environ.items() if k != "ADAPTIVE_DIFFUSION_MODEL"}
-    subprocess.run(command, cwd=PROJECT, check=True, env=environment)
+    _run("train.py", "experiment=calibrate_builtin", f"output={made}", MLX_ENABLE_TF32="0")
     made.replace(SHIPPED)
 
 
@@ -148,8 +153,8 @@ def stale_quality() -> str | None:
 
 
 def _rebuild_quality() -> None:
-    options = ["--steps", "10", "20", "50", "--pictures", "32", "--write", str(QUALITY)]
-    subprocess.run([sys.executable, "-m", "adaptive_diffusion.bench", "quality", *options], cwd=PROJECT, check=True)
+    options = ["--domains", *DOMAINS, "--steps", "10", "20", "50", "--pictures", "64", "--write", str(QUALITY)]
+    _run("-m", "adaptive_diffusion.bench", "quality", *options)
 
 
 def _rebuild_benchmark(summary: str) -> None:
@@ -163,9 +168,10 @@ def _rebuild_benchmark(summary: str) -> None:
     )
 
 
-def _train(experiment: str, data: Path) -> None:
-    command = [sys.executable, "train.py", f"experiment={experiment}", f"paths.data={data.absolute()}"]
-    subprocess.run(command, cwd=PROJECT, check=True)
+def _run(*command: str, **environment: str) -> None:
+    """Run a Python program in the project's folder, on the shipped model."""
+    shipped = {k: v for k, v in os.environ.items() if k != MODEL_VARIABLE}
+    subprocess.run([sys.executable, *command], cwd=PROJECT, check=True, env={**shipped, **environment})
 
 
 if __name__ == "__main__":
