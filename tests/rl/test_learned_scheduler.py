@@ -1,0 +1,221 @@
+"""A policy draws what it drew in the environment; without PyTorch; and only what it was trained for."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rl.closed_form import gaussian
+from rl.policy_files import random_policy
+from tiny import tiny_model
+
+from adaptive_diffusion.converged import identity_of
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.rl import learned_scheduler
+from adaptive_diffusion.rl.agent_file import read_agent
+from adaptive_diffusion.rl.drawing import drawing_of
+from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
+from adaptive_diffusion.rl.learned_scheduler import SHIPPED, LearnedScheduler
+from adaptive_diffusion.rl.policy import load_policy
+from adaptive_diffusion.rl.timestep_environment import TimestepEnv
+from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.grids import KarrasGrid
+
+STEPS = 6
+
+
+def environment(drawing=None, **more) -> TimestepEnv:
+    drawing = drawing or gaussian(domain="a", domains=("b", "a"), identity=identity_of("gauss", 1))
+    return TimestepEnv(drawing, **{"num_steps": STEPS, "pictures": 3, "batches": 2, **more})
+
+
+def scheduler_of(path, env: TimestepEnv, **more) -> LearnedScheduler:
+    return LearnedScheduler(str(path), domain=env.drawing.domain, **env.drawing.settings, **more)
+
+
+def played(path, env: TimestepEnv, batch: int):
+    """The clean prediction that an episode ends with, and what its last step told."""
+    policy, over = load_policy(path, env), False
+    seen, _ = env.reset(options={"batch": batch})
+    walk = env._walk
+    while not over:
+        seen, _, over, _, info = env.step(np.array(policy(seen)))
+    return np.array(walk.x0), info
+
+
+def drawn(scheduler: LearnedScheduler, env: TimestepEnv, batch: int):
+    condition = env.drawing.conditions(env.noises.pictures)
+    return StandardSampler(scheduler).run(env.drawing.denoiser, env.noises.x_T(batch), condition=condition)
+
+
+@pytest.mark.parametrize("model", ["closed form", "network"])
+def test_it_draws_the_pictures_that_the_environment_draws_with_the_policy(model, tmp_path):
+    drawing = drawing_of(tiny_model(), "abstract") if model == "network" else None
+    env = environment(drawing, grid=KarrasGrid())
+    path = random_policy(tmp_path / "p.zip", env)
+    scheduler = scheduler_of(path, env)
+    for batch in (0, 1):
+        images, info = played(path, env, batch)
+        scheduler.set_timesteps(STEPS)
+        np.testing.assert_allclose(scheduler.timesteps, KarrasGrid()(env.schedule, STEPS))
+        result = drawn(scheduler, env, batch)
+        np.testing.assert_allclose(np.array(result.images), images, atol=1e-5)
+        np.testing.assert_allclose(result.timesteps, info["hyperparameters"]["timesteps"], rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(scheduler.timesteps, result.timesteps)
+        assert np.abs(result.timesteps[1:] - KarrasGrid()(env.schedule, STEPS)[1:]).max() > 20
+        assert result.evaluations.tolist() == [STEPS] * 3
+
+
+def test_what_the_batch_shows_decides_the_timesteps(tmp_path):
+    env = environment(drawing_of(tiny_model(), "abstract"))
+    path = random_policy(tmp_path / "p.zip", env)
+    one, other = (drawn(scheduler_of(path, env), env, batch).timesteps for batch in (0, 1))
+    assert one != other
+
+
+def test_a_policy_that_stops_ends_the_run_as_it_ends_the_episode(tmp_path):
+    env = environment(stopping=True)
+    path = random_policy(tmp_path / "p.zip", env, stop_at=0.6)
+    images, info = played(path, env, 0)
+    scheduler = scheduler_of(path, env)
+    assert info["evaluations"] == 4
+    for _ in range(2):  # the second time after the same policy stopped, without set_timesteps
+        result = drawn(scheduler, env, 0)
+        assert result.evaluations.tolist() == [info["evaluations"]] * 3
+        assert len(scheduler) == info["evaluations"]
+        np.testing.assert_allclose(np.array(result.images), images, atol=1e-5)
+    scheduler.set_timesteps()
+    assert len(scheduler) == STEPS
+
+
+def test_the_quality_guided_sampler_draws_the_same_and_pictures_may_leave(tmp_path):
+    env = environment()
+    path = random_policy(tmp_path / "p.zip", env)
+    scheduler = scheduler_of(path, env)
+    expected = np.array(drawn(scheduler, env, 0).images)
+    whole = QualityGuidedSampler(scheduler, early_stopping=False).run(env.drawing.denoiser, env.noises.x_T(0))
+    np.testing.assert_allclose(np.array(whole.images), expected, atol=1e-5)
+    early = QualityGuidedSampler(scheduler, quality_threshold=0.9, patience=1, min_steps=2)
+    assert early.run(env.drawing.denoiser, env.noises.x_T(0)).evaluations.max() <= STEPS
+
+
+def test_pictures_that_stay_go_on_alone(tmp_path):
+    env = environment()
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env)
+    x_t, count = env.noises.x_T(0), 3
+    for index, t in enumerate(scheduler.timesteps):
+        prediction = env.drawing.denoiser(x_t, np.full(len(x_t), t))
+        x_t = scheduler.step(prediction, t, x_t)
+        if index == 2:
+            scheduler.select(np.array([True, False, True]))
+            x_t, count = x_t[np.array([0, 2]).tolist()], 2
+    assert x_t.shape[0] == count == 2
+    assert np.isfinite(np.array(x_t)).all()
+
+
+def test_steps_are_taken_in_their_order(tmp_path):
+    env = environment()
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env)
+    x = env.noises.x_T(0)
+    scheduler.step(x, scheduler.timesteps[0], x)
+    scheduler.step(x, scheduler.timesteps[1], x)
+    with pytest.raises(ValueError, match=r"timestep [\d.]+ is not due"):
+        scheduler.step(x, scheduler.timesteps[1], x)
+
+
+def test_its_configuration_builds_it_again(tmp_path):
+    env = environment()
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env, num_inference_steps=STEPS)
+    again = LearnedScheduler.from_config(scheduler.config)
+    assert again.config == scheduler.config
+    assert drawn(again, env, 0).timesteps == drawn(scheduler, env, 0).timesteps
+    assert scheduler.origin == "policy p.zip"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"domain": "b"}, "was trained for domain=a, not b; train one: python train.py task=policy agent=ppo domain=b"),
+        ({"num_inference_steps": 9}, "was trained for 6 steps, not 9; .* domain=a task.num_steps=9"),
+        ({"model": "other"}, "was trained for the model gauss guidance 1, and this one is other guidance 1"),
+        ({"model": "gauss", "guidance_scale": 2.0}, "model gauss guidance 1, and this one is gauss guidance 2"),
+        ({"path": "nowhere.zip"}, "there is no agent at nowhere.zip"),
+        ({"trained_betas": [0.1, 2]}, "betas"),
+    ],
+)
+def test_a_policy_for_something_else_is_refused(changes, sentence, tmp_path):
+    path = random_policy(tmp_path / "p.zip", environment())
+    with pytest.raises((UserError, ValueError), match=sentence):
+        LearnedScheduler(**{"path": str(path), "domain": "a", **changes})
+
+
+def test_what_is_no_policy_of_timesteps_is_refused(tmp_path):
+    path = random_policy(tmp_path / "p.zip", DiffusionHyperparameterEnv(gaussian()))
+    with pytest.raises(UserError, match="was trained in DiffusionHyperparameterEnv, not in TimestepEnv"):
+        LearnedScheduler(str(path), domain="a")
+    path = random_policy(tmp_path / "cem.zip", environment(), kind="cem")
+    with pytest.raises(UserError, match="'cem', which has no policy network"):
+        LearnedScheduler(str(path), domain="a")
+
+
+def test_timesteps_of_ones_own_and_other_numbers_of_steps_are_refused(tmp_path):
+    env = environment()
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env)
+    with pytest.raises(ValueError, match="leave grid and init_image out"):
+        scheduler.set_timesteps(timesteps=[999, 0])
+    with pytest.raises(ValueError, match="was trained for 6 steps, got 7"):
+        scheduler.set_timesteps(7)
+
+
+def test_without_a_path_one_that_fits_is_found_the_users_own_before_the_shipped(tmp_path, monkeypatch):
+    own, shipped = tmp_path / "own", tmp_path / "shipped"
+    monkeypatch.setattr(learned_scheduler, "SHIPPED", shipped)
+
+    def found(**more) -> str:
+        given = {"trained": str(own), "model": "gauss", "domain": "a", **more}
+        return str(LearnedScheduler(**given).file.relative_to(tmp_path))
+
+    nothing = "no policy was trained for domain=a of the model gauss guidance 1; .* agent=ppo domain=a"
+    with pytest.raises(UserError, match=nothing):
+        found()
+    random_policy(shipped / "a_6.zip", environment())
+    random_policy(own / "a_8.zip", environment(num_steps=8, drawing=gaussian(domain="a", identity="another")))
+    assert found() == "shipped/a_6.zip"
+    with pytest.raises(UserError, match=r"gauss guidance 1 with 5 steps; .* task\.num_steps=5"):
+        found(num_inference_steps=5)
+    random_policy(own / "a_5.zip", environment(num_steps=5))
+    assert found() == "own/a_5.zip"
+    assert found(num_inference_steps=6) == "shipped/a_6.zip"
+    random_policy(own / "a_7.zip", environment(num_steps=7))
+    with pytest.raises(UserError, match=r"own has policies for 5, 7 steps; say which, e\.g\. num_steps=7"):
+        found()
+    assert found(num_inference_steps=5) == "own/a_5.zip"
+
+
+def test_it_needs_neither_pytorch_nor_stable_baselines3(tmp_path):
+    env = environment()
+    path = random_policy(tmp_path / "p.zip", env)
+    code = (
+        "import sys; from adaptive_diffusion.rl.learned_scheduler import LearnedScheduler;"
+        f"s = LearnedScheduler({str(path)!r}, domain='a', prediction_type='sample');"
+        "import mlx.core as mx; x = mx.ones((2, 4, 4, 3));"
+        "[s.step(x, t, x) for t in s.timesteps];"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'stable_baselines3')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(not list(SHIPPED.glob("*.zip")), reason="no policy ships yet")
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.zip")), ids=lambda p: p.stem)
+def test_a_policy_that_ships_is_one_of_the_shipped_model(file):
+    model = load_builtin_model()
+    domain, steps = re.fullmatch(r"(\w+)_(\d+)", file.stem).groups()
+    guidance = model.metadata["guidance_scale"]
+    assert read_agent(file)[0]["model"] == identity_of(model, guidance)
+    scheduler = LearnedScheduler(
+        model=model.identity, domain=domain, guidance_scale=guidance, **model.metadata["noise_schedule"]
+    )
+    assert (scheduler.file, len(scheduler)) == (file, int(steps))
