@@ -24,7 +24,7 @@ TRAINING = ["task", "reward", "agent"]
 GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "metrics", "benchmark", "tracking", *TRAINING]
 OPTIONS = [(g, file.stem) for g in GROUPS for file in sorted((CONF / g).glob("*.yaml"))]
 EXPLAINED = [p for p in sorted(CONF.rglob("*.yaml")) if p.parent.name not in ("hydra", "help", "experiment", "debug")]
-SCHEDULERS = [option for group, option in OPTIONS if group == "scheduler" and option != "tuned"]  # that one is tuned
+SCHEDULERS = [option for group, option in OPTIONS if group == "scheduler" and option not in ("tuned", "learned")]
 
 
 def root_of(group: str) -> str:

@@ -169,7 +169,7 @@ def _trained(agent: TuningAgent, episodes: int, file: Path, domain: str, run: Ru
         return agent.train(left, lambda metrics, episode: run.metrics(metrics, episode), checkpoint=file)
     except KeyboardInterrupt:
         if file.exists():
-            log.info("the agent is saved; go on with domain=%s task.start_from=%s", domain, file)
+            log.info("the agent is saved; go on with the same command and task.start_from=%s", file)
         raise
     except UserError:
         raise
