@@ -133,6 +133,8 @@ def test_its_configuration_builds_it_again(tmp_path):
     assert again.config == scheduler.config
     assert drawn(again, env, 0).timesteps == drawn(scheduler, env, 0).timesteps
     assert scheduler.origin == "policy p.zip"
+    random_policy(tmp_path / "p.zip", env, trained="longer")
+    assert LearnedScheduler.from_config(scheduler.config).config != scheduler.config  # the file is another one now
 
 
 @pytest.mark.parametrize(

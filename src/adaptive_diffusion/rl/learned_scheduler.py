@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +80,7 @@ class LearnedScheduler(SchedulerBase):
         )
         wanted = Wanted(None if model is None else identity_of(model, guidance_scale), domain, num_inference_steps)
         self.file = find_policy(path, trained, wanted)
+        self._config["_policy"] = hashlib.sha256(self.file.read_bytes()).hexdigest()  # what `path` does not tell
         self.policy = load_policy(self.file)
         known = read_agent(self.file)[0]["environment"]
         one_hot = np.array([float(name == domain) for name in known["domains"]])
@@ -123,7 +125,9 @@ class LearnedScheduler(SchedulerBase):
     def _locate(self, timestep: Any) -> int:
         index = super()._locate(timestep)
         if index not in (0, self._next):
-            raise ValueError(f"timestep {timestep:g} is not due: the steps of a policy are taken in their order")
+            raise ValueError(
+                f"timestep {self.timesteps[index]:g} is not due: the steps of a policy are taken in their order"
+            )
         if index != self._next:  # the same again
             self.timesteps.resize(self.route.budget, refcheck=False)
             self.timesteps[:] = self.route.prior
