@@ -155,6 +155,7 @@ class QualityGuidedSampler(Part):
     patience: int = MISSING
     min_steps: int = MISSING
     max_steps: int = MISSING
+    finish: int = MISSING
     calibration: str | None = MISSING
     model: str | None = MISSING
 

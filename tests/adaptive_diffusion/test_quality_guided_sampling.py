@@ -21,18 +21,21 @@ X_T = normal(KEYS, SHAPE)
 
 
 class Gaussian:
-    """Clean predictions of N(0, std^2) pixels (see `gaussian`); remembers how many pictures it was asked about."""
+    """Clean predictions of N(0, std^2) pixels (see `gaussian`); remembers what it was asked."""
 
     def __init__(self, scheduler: AdaptiveScheduler):
-        self.scheduler, self.batches = scheduler, list[int]()
+        self.scheduler, self.batches, self.times = scheduler, list[int](), list[np.ndarray]()
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         assert condition is not None
         assert len(x) == len(t) == len(condition)
         self.batches.append(len(x))
-        alpha = self.scheduler.schedule.alpha(float(t[0]))
-        level = self.scheduler.schedule.sigma(float(t[0])) / alpha
-        std = condition.reshape(-1, 1, 1, 1)
+        self.times.append(np.array(t))
+        alpha, sigma = (
+            mx.array(scale(np.array(t)), dtype=mx.float32).reshape(-1, 1, 1, 1)
+            for scale in (self.scheduler.schedule.alpha, self.scheduler.schedule.sigma)
+        )
+        level, std = sigma / alpha, condition.reshape(-1, 1, 1, 1)
         return std**2 / (std**2 + level**2) * x / alpha
 
     def end(self, x_T: mx.array, std: mx.array) -> np.ndarray:
@@ -72,7 +75,8 @@ class Scripted:
 
 
 def scripted(script, **settings: object) -> QualityGuidedSampler:
-    guided = sampler(len(script), **settings)
+    """Pictures stop when the script says, and end there."""
+    guided = sampler(len(script), finish=0, **settings)
     guided.estimator = Scripted(guided.estimator, script)
     return guided
 
@@ -93,9 +97,19 @@ def test_without_stopping_it_is_the_standard_sampler(settings):
 
 @pytest.mark.parametrize(("patience", "min_steps", "taken"), [(1, 1, 1), (5, 1, 5), (5, 10, 10), (2, 30, 20)])
 def test_a_picture_that_is_always_good_enough_stops_after_patience_and_min_steps(patience, min_steps, taken):
-    result, _ = draw(sampler(20, quality_threshold=0.0, patience=patience, min_steps=min_steps))
+    result, _ = draw(sampler(20, quality_threshold=0.0, patience=patience, min_steps=min_steps, finish=0))
     assert result.evaluations.tolist() == [taken] * 5
     assert len(result.timesteps) == len(result.step_seconds) == taken
+
+
+@pytest.mark.parametrize(
+    ("finish", "patience", "min_steps", "taken"),
+    [(3, 1, 1, 4), (3, 5, 1, 8), (3, 5, 10, 10), (3, 16, 1, 19), (3, 17, 1, 20), (3, 2, 30, 20), (30, 1, 1, 20)],
+)
+def test_finishing_counts_as_evaluations_and_never_takes_more_than_the_schedule(finish, patience, min_steps, taken):
+    result, model = draw(sampler(20, quality_threshold=0.0, patience=patience, min_steps=min_steps, finish=finish))
+    assert result.evaluations.tolist() == [taken] * 5
+    assert model.batches == [5] * taken
 
 
 def test_quality_must_hold_for_patience_steps_in_a_row():
@@ -107,36 +121,52 @@ def test_quality_must_hold_for_patience_steps_in_a_row():
     assert guided.get_quality_history() == pytest.approx([0.45, 0.9, 0.45, 0.9, 0.9, 0.9])
 
 
-def test_no_picture_gets_more_than_max_steps():
-    result, _ = draw(sampler(20, quality_threshold=1.0, min_steps=3, max_steps=7))
-    assert result.evaluations.tolist() == [7] * 5
+@pytest.mark.parametrize(("max_steps", "finish"), [(7, 0), (7, 3), (3, 4), (1, 3)])
+def test_no_picture_gets_more_than_max_steps(max_steps, finish):
+    result, _ = draw(sampler(20, quality_threshold=1.0, min_steps=1, max_steps=max_steps, finish=finish))
+    assert result.evaluations.tolist() == [max_steps] * 5
 
 
-def test_pictures_stop_one_by_one_and_leave_the_batch():
+@pytest.mark.parametrize("finish", [0, 3])
+def test_pictures_stop_one_by_one_and_leave_the_batch(finish):
     seen = []
-    guided = sampler(30, quality_threshold=0.8, patience=2, min_steps=4)
+    guided = sampler(30, quality_threshold=0.7, patience=2, min_steps=4, finish=finish)
     result, model = draw(guided, progress=lambda trace: seen.append((trace.active, np.array(trace.x0), trace.quality)))
     assert len(set(result.evaluations.tolist())) >= 3
-    assert result.evaluations.max() < 30
+    assert (result.evaluations < 30).sum() >= 4
     assert model.batches == [int(active.sum()) for active, *_ in seen]
     assert sum(model.batches) == result.total_evaluations
     for i, taken in enumerate(result.evaluations):
         assert [bool(active[i]) for active, *_ in seen] == [step < taken for step in range(len(seen))]
         assert all(np.array_equal(x0[i], np.array(result.images[i])) for _, x0, _ in seen[taken - 1 :])
-        assert all(quality[i] >= 0.8 for *_, quality in seen[taken - 2 :])
+        assert taken == 30 or all(quality[i] >= 0.7 for *_, quality in seen[taken - finish - 2 : taken - finish])
 
 
-def test_a_picture_does_not_depend_on_its_batch():
-    settings = {"quality_threshold": 0.8, "patience": 2, "min_steps": 4}
-    together, _ = draw(sampler(30, **settings))
+@pytest.mark.parametrize("finish", [0, 1, 3])
+def test_a_picture_does_not_depend_on_its_batch(finish):
+    settings = {"quality_threshold": 0.8, "patience": 2, "min_steps": 4, "finish": finish}
+    together, model = draw(sampler(30, **settings))
+    assert any(len(set(times)) > 1 for times in model.times) == (finish > 0)
     for i in range(5):
         alone, _ = draw(sampler(30, **settings), slice(i, i + 1))
         assert alone.evaluations[0] == together.evaluations[i]
         np.testing.assert_allclose(np.array(alone.images[0]), np.array(together.images[i]), atol=1e-6)
 
 
-def test_a_picture_that_stops_is_what_its_latest_predictions_point_to():
-    guided = sampler(20, quality_threshold=0.0, patience=1, min_steps=16)
+def test_finishing_is_far_nearer_to_the_end_than_what_the_latest_predictions_point_to():
+    errors = []
+    for finish in (0, 1, 2, 4):
+        result, model = draw(sampler(40, quality_threshold=0.0, patience=24, finish=finish))
+        assert result.evaluations.tolist() == [24 + finish] * 5
+        errors.append(np.abs(np.array(result.images) - model.end(X_T, STDS)).mean((1, 2, 3)))
+    assert (errors[1] < errors[0]).all()
+    assert (errors[2] < errors[1]).all()
+    assert (errors[3] < 0.6 * errors[0]).all()
+    assert errors[3].mean() < 0.15 * errors[0].mean()
+
+
+def test_a_picture_that_is_not_finished_is_what_its_latest_predictions_point_to():
+    guided = sampler(20, quality_threshold=0.0, patience=1, min_steps=16, finish=0)
     result, model = draw(guided)
     traces = list(StandardSampler(scheduler(20)).iterate(Gaussian(guided.scheduler), X_T, condition=STDS))[14:16]
     before, at = (np.exp(-guided.scheduler.schedule.log_snr(trace.timestep)) for trace in traces)
@@ -151,7 +181,7 @@ def test_noise_of_stochastic_solvers_follows_the_picture():
     def run(some: slice):
         ddpm = DDPMScheduler(prediction_type="sample", clip_sample=False)
         ddpm.set_timesteps(30)
-        guided = QualityGuidedSampler(ddpm, quality_threshold=0.75, patience=1, min_steps=3)
+        guided = QualityGuidedSampler(ddpm, quality_threshold=0.75, patience=1, min_steps=3, finish=2)
         return guided.run(Gaussian(ddpm), X_T[some], condition=STDS[some], keys=KEYS[some])
 
     together, alone = run(slice(None)), run(slice(3, 4))
@@ -181,6 +211,7 @@ def test_the_report_is_the_mean_over_all_runs_until_the_history_is_reset():
         ({"patience": 0}, "patience must be"),
         ({"min_steps": 0}, "min_steps must be"),
         ({"min_steps": 20, "max_steps": 10}, "max_steps must be"),
+        ({"finish": -1}, "finish must be"),
     ],
 )
 def test_bad_settings_are_refused(settings, sentence):
@@ -195,9 +226,10 @@ def test_bad_settings_are_refused(settings, sentence):
         (11, {}, False),
         (10, {"early_stopping": False}, False),
         (10, {"min_steps": 1, "max_steps": 9}, False),
-        (6, {"min_steps": 1}, True),  # quality is first known after the second step
-        (6, {"min_steps": 1, "quality_threshold": 0.0}, False),
-        (7, {"min_steps": 1}, False),
+        (8, {"min_steps": 1}, True),  # quality is first known after the second step: it takes 2 + 2 + 4
+        (8, {"min_steps": 1, "quality_threshold": 0.0}, False),
+        (9, {"min_steps": 1}, False),
+        (5, {"min_steps": 1, "finish": 0}, False),
     ],
 )
 def test_a_schedule_in_which_no_picture_can_stop_early_is_warned_of(steps, settings, warned, caplog):
@@ -213,14 +245,14 @@ def test_by_a_calibration_of_another_model_it_warns_and_reports_no_quality(caplo
     assert caplog.text == ""
     draw(other := sampler(12, model="another"))
     assert other.report() == {}
-    assert "a calibration of the model 7c6177aa42f0, and this one is another" in caplog.text
+    assert f"a calibration of the model {own.estimator.calibration.model:.12}, and this one is another" in caplog.text
 
 
 def test_its_settings_and_its_calibration_are_told_as_json():
-    made = sampler(12, patience=3, model="another")
+    made = sampler(12, model="another")
     config = json.loads(json.dumps(made.config))
     assert config == made.config
-    assert (config["patience"], config["min_steps"], config["model"]) == (3, 10, "another")
+    assert (config["patience"], config["min_steps"], config["finish"], config["model"]) == (3, 10, 4, "another")
     assert config["calibration"]["weights"] == made.estimator.calibration.weights
 
 

@@ -70,7 +70,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
     parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
     parser.add_argument("--pictures", type=int, default=16, help="pictures per domain; as many others for --write")
-    parser.add_argument("--patience", type=int, default=5, help="of the early stopping")
+    parser.add_argument("--threshold", type=float, default=0.45, help="quality at which pictures stop")
+    parser.add_argument("--patience", type=int, default=3, help="steps that it must hold")
+    parser.add_argument("--finish", type=int, default=4, help="evaluations that finish a picture that stopped")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures per evaluation")
     parser.add_argument("--cache", type=Path, default=Path("outputs/converged"), help="folder of converged solutions")
     parser.add_argument("--write", type=Path, metavar="FILE", help="measure it anew, on other noises, into FILE")
@@ -81,11 +83,17 @@ def main(argv: list[str]) -> None:
         cases = [case(domain, FIT_SEED) for domain in options.domains]
         save_calibration(options.write, calibrated(cases, options.steps, options.batch_size))
     estimator = QualityEstimator(options.write)
+    stopping = {
+        "quality_threshold": options.threshold,
+        "patience": options.patience,
+        "finish": options.finish,
+        "calibration": None if options.write is None else str(options.write),
+    }
     for domain in options.domains:
         test = case(domain, TEST_SEED)
         for n in options.steps:
             _report_estimates(domain, n, _observe(test, n, options.batch_size), estimator)
-            _report_stopping(test, n, options.batch_size, options.patience, options.write)
+            _report_stopping(test, n, options.batch_size, stopping)
 
 
 def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> QualityCalibration:
@@ -195,14 +203,9 @@ def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator
     print(" ".join(f"{value:.2f}" for value in late), flush=True)
 
 
-def _report_stopping(case: Case, n: int, batch_size: int, patience: int, calibration: Path | None) -> None:
+def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, Any]) -> None:
     encoder = load_builtin_encoder()
-    samplers: list[StandardSampler] = [
-        StandardSampler(case.scheduler),
-        QualityGuidedSampler(
-            case.scheduler, patience=patience, calibration=None if calibration is None else str(calibration)
-        ),
-    ]
+    samplers = [StandardSampler(case.scheduler), QualityGuidedSampler(case.scheduler, **stopping)]
     distances, evaluations, seconds = [], [], []
     for sampler in samplers:
         results = list(
@@ -222,7 +225,8 @@ def _report_stopping(case: Case, n: int, batch_size: int, patience: int, calibra
         evaluations.append(sum(result.total_evaluations for result in results))
         seconds.append(sum(result.seconds for result in results))
     unrelated = encoder.perceptual_distances(case.converged, np.roll(case.converged, 1, axis=0)).mean()
-    print(f"  stopping with patience {patience}: {evaluations[1] / evaluations[0]:.0%} of the evaluations", end="")
-    print(f" in {seconds[1] / seconds[0]:.0%} of the time; perceptual distance to the converged solution", end="")
+    settings = "threshold {quality_threshold:g}, patience {patience}, finish {finish}".format_map(stopping)
+    print(f"  stopping with {settings}: saves {1 - evaluations[1] / evaluations[0]:.1%} of the evaluations,", end="")
+    print(f" time x {seconds[1] / seconds[0]:.2f}; perceptual distance to the converged solution", end="")
     print(f" {distances[0]:.4f} -> {distances[1]:.4f}, {unrelated:.2f} between unrelated pictures:", end="")
     print(f" loss {(distances[1] - distances[0]) / unrelated:.2%} of that", flush=True)
