@@ -102,7 +102,11 @@ class QualityGuidedSampler(EstimatingSampler):
     def iterate(
         self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None
     ) -> Iterator[StepTrace]:
-        """Yield one trace per step, until no picture is left; see `StandardSampler.iterate`."""
+        """Yield one trace per step, until no picture is left; see `StandardSampler.iterate`.
+
+        A trace's timestep is that of the pictures on the schedule, or, when none is left there, of those that left it
+        last.
+        """
         scheduler, estimator, count = self.scheduler, self.estimator, len(x_T)
         levels, steps = self._levels(), len(scheduler)
         estimator.begin()
