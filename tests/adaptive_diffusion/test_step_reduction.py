@@ -10,7 +10,7 @@ import pytest
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.sampling.quality import error_of
+from adaptive_diffusion.sampling.quality import SHIPPED, error_of, load_calibration
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.sampling.step_reduction import StepReductionSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -137,7 +137,8 @@ def test_the_report_holds_what_the_curve_expects_and_what_is_estimated_beside_th
 
 
 def test_a_curve_of_another_model_is_refused():
-    with pytest.raises(ValueError, match="measured on the model 7c6177aa42f0, and this one is mine: calibrate it"):
+    shipped = load_calibration(SHIPPED).model[:12]
+    with pytest.raises(ValueError, match=f"measured on the model {shipped}, and this one is mine: calibrate it"):
         StepReductionSampler(scheduler(), model="mine")
     with pytest.raises(ValueError, match="measured on the model m, and this one is mine"):
         StepReductionSampler(scheduler(8, calibrated("m")), model="mine")

@@ -18,9 +18,11 @@ from adaptive_diffusion.parts import prepare
 from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.run import sample
 from adaptive_diffusion.sampling.previews import as_pictures
+from adaptive_diffusion.sampling.quality import SHIPPED, load_calibration
 from adaptive_diffusion.sampling.starts import FromPicture, NearNoise, last_timesteps
 
-REDUCED = ["sampler=step_reduction", "sampler.model=7c6177aa42f0f84a4703abe7f69448415fe1358ccd493078f79c7c5d6817e511"]
+CURVE_OF = load_calibration(SHIPPED).model
+REDUCED = ["sampler=step_reduction", f"sampler.model={CURVE_OF}"]
 NOISE = normal(image_keys(0, range(40)), (8, 8, 3))
 
 
@@ -128,7 +130,7 @@ def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> 
         (["variation=0.5", "benchmark=default"], "a benchmark begins with plain noise"),
         (["init_image={folder}/picture.png", "scheduler=adaptive", *REDUCED], r"begins at a picture \(init_image\)"),
         (["grid=karras", "scheduler=adaptive", *REDUCED], r"other timesteps were chosen \(grid\)"),
-        (["scheduler=adaptive", "sampler=step_reduction"], "was measured on the model 7c6177aa42f0, and"),
+        (["scheduler=adaptive", "sampler=step_reduction"], f"was measured on the model {CURVE_OF[:12]}, and"),
     ],
 )
 def test_bad_input_gets_a_sentence(overrides: list[str], sentence: str, configure: Any, tmp_path: Path) -> None:

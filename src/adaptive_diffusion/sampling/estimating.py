@@ -111,10 +111,10 @@ class EstimatingSampler(StandardSampler):
             return {}
         return {"sampling/estimated_quality": float(np.concatenate(self._final).mean())}
 
-    def _levels(self) -> list[float]:
-        """sigma / alpha at each timestep."""
+    def _level(self, t: float) -> float:
+        """sigma / alpha at a timestep."""
         assert isinstance(self.scheduler, SchedulerBase)
-        return [float(level) for level in np.exp(-self.scheduler.schedule.log_snr(self.scheduler.timesteps))]
+        return float(np.exp(-self.scheduler.schedule.log_snr(t)))
 
 
 def replaced(pictures: mx.array, rows: np.ndarray, some: mx.array) -> mx.array:

@@ -108,7 +108,6 @@ class QualityGuidedSampler(EstimatingSampler):
         last.
         """
         scheduler, estimator, count = self.scheduler, self.estimator, len(x_T)
-        levels, steps = self._levels(), len(scheduler)
         estimator.begin()
         self._history.clear()
         pictures, quality = x_T, np.zeros(count)
@@ -128,7 +127,8 @@ class QualityGuidedSampler(EstimatingSampler):
                 key = None if keys is None else step_keys(keys[mx.array(rows)], index)
                 output = scheduler.step(predictions[-1], t, x_t, key=key, return_dict=True)
                 assert isinstance(output, SchedulerOutput)
-                now, last = Seen(levels[index], output.pred_original_sample), index + 1 == steps
+                now, steps = Seen(self._level(t), output.pred_original_sample), len(scheduler)
+                last = index + 1 == steps  # a scheduler may choose its timesteps, and how many, on the way
                 seen = estimator.observe(*now, last)
                 quality[rows] = estimator.quality(seen)
                 held = np.where(quality[rows] >= self.quality_threshold, held + 1, 0)

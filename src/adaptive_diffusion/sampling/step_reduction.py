@@ -88,10 +88,9 @@ class StepReductionSampler(EstimatingSampler):
         self._history.clear()
         try:
             self.scheduler.set_timesteps(n)
-            levels = self._levels()
             self.estimator.begin()
             for trace in super().iterate(model, x_T, condition=condition, keys=keys):
-                seen = self.estimator.observe(levels[trace.index], trace.x0, last=trace.index + 1 == n)
+                seen = self.estimator.observe(self._level(trace.timestep), trace.x0, last=trace.index + 1 == n)
                 quality = self.estimator.quality(seen)
                 self._history.append(float(quality.mean()))
                 if trace.index + 1 == n:
