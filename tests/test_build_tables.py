@@ -367,6 +367,18 @@ def test_what_ships_was_made_by_the_commands_that_the_chain_runs(tmp_path, monke
     assert f"python {' '.join(quality)}".replace(str(build.QUALITY), "FILE") == measured
 
 
+def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp_path):
+    assert build.stale_tuned() is None
+    assert build.stale_policy("portraits") is None
+    other = json.loads(build.TUNED.read_text(encoding="utf-8"))
+    other["known"] = [known for known in other["known"] if known["domain"] != "abstract"]
+    (tmp_path / "tuned.json").write_text(json.dumps(other), encoding="utf-8")
+    assert build.stale_tuned(tmp_path / "tuned.json") == "nothing is tuned for abstract"
+    shutil.copy(build.POLICIES / "general_8.zip", tmp_path / "portraits_8.zip")
+    assert "domain=general, not portraits" in build.stale_policy("portraits", tmp_path)
+    assert build.stale_policy("abstract", tmp_path) is not None
+
+
 def test_without_data_nothing_is_rebuilt():
     with pytest.raises(UserError, match=r"to rebuild takes --data; .* python -m adaptive_diffusion\.build\.tables"):
         build.main([])

@@ -1,8 +1,8 @@
 """`python -m adaptive_diffusion.build --data FOLDER`: rebuild what ships with the project and is stale.
 
 The shipped files form a chain, each stamped with the hash of what it was made from:
-word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality; the benchmark is
-measured with all of them, and the README's tables are made from it. The model itself comes from
+word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality, tuned configurations
+and policies; the benchmark is measured with them, and the README's tables are made from it. The model itself comes from
 `train.py experiment=train_builtin`.
 """
 
@@ -18,11 +18,16 @@ from functools import partial
 from pathlib import Path
 
 from ..bench.quality import plain_curve
+from ..converged import identity_of
 from ..errors import UserError
 from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
 from ..metrics.words import load_words
 from ..models.checkpoint import BUILTIN_MODEL, load_model
 from ..models.checkpoint import VARIABLE as MODEL_VARIABLE
+from ..optimization.knowledge import SHIPPED as TUNED
+from ..optimization.knowledge import read_knowledge
+from ..rl.learned_scheduler import SHIPPED as POLICIES
+from ..rl.learned_scheduler import Wanted, find_policy
 from ..sampling.quality import SHIPPED as QUALITY
 from ..sampling.quality import load_calibration
 from ..schedulers.calibrate import ScheduleCalibration
@@ -31,6 +36,8 @@ from .benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
 from .benchmark_tables import DOMAINS, read_summary
 from .references import stale_reference, write_reference
 from .tables import PROJECT, stale_tables, write_tables
+
+POLICY_STEPS = 8  # of the policies that ship
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ def chain(data: Path) -> list[Asset]:
         *references,
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
+        Asset("tuned configurations", stale_tuned, _rebuild_tuned),
+        *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
         *(
             Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
             for name, summary in (("benchmark", SUMMARY), ("screening", SCREENING))
@@ -155,6 +164,41 @@ def stale_quality() -> str | None:
 def _rebuild_quality() -> None:
     options = ["--domains", *DOMAINS, "--steps", "10", "20", "50", "--pictures", "64", "--write", str(QUALITY)]
     _run("-m", "adaptive_diffusion.bench", "quality", *options)
+
+
+def stale_tuned(path: Path = TUNED) -> str | None:
+    """Why tuned configurations do not fit the shipped model, or None if there is one for each of its domains."""
+    model = load_model(BUILTIN_MODEL)
+    try:
+        known = read_knowledge(path)
+    except UserError as error:
+        return str(error)
+    guidance = float(model.metadata["guidance_scale"])
+    missing = [domain for domain in model.domains or () if known.find(model.identity, guidance, domain) is None]
+    return f"nothing is tuned for {', '.join(missing)}" if missing else None
+
+
+def _rebuild_tuned() -> None:
+    made = TUNED.with_name("tuned.new.json")
+    _run("train.py", "agent=ppo", f"output={made}")
+    made.replace(TUNED)
+
+
+def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:
+    """Why a domain's policy does not fit the shipped model, or None."""
+    model = load_model(BUILTIN_MODEL)
+    wanted = Wanted(identity_of(model, float(model.metadata["guidance_scale"])), domain, POLICY_STEPS)
+    try:
+        find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _rebuild_policy(domain: str) -> None:
+    options = [f"domain={domain}", f"task.num_steps={POLICY_STEPS}", "task.episodes=100"]
+    file = POLICIES / f"{domain}_{POLICY_STEPS}.zip"
+    _run("train.py", "task=policy", "agent=ppo", *options, f"output={file}")
 
 
 def _rebuild_benchmark(summary: str) -> None:
