@@ -287,8 +287,8 @@ def method(cfg: DictConfig) -> tuple[str, ...]:
 
 def origin(parts: Parts) -> str:
     """Where the scheduler's timesteps come from, in brackets, if it says so."""
-    known = getattr(parts.scheduler, "origin", None)
-    return "" if known is None or parts.grid is not None else f" ({known})"
+    known = parts.sampler.origin
+    return "" if not known or parts.grid is not None else f" ({known})"
 
 
 def progress_bar(total: int, unit: str, initial: int = 0, **options: Any) -> Any:

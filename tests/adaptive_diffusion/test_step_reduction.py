@@ -150,6 +150,18 @@ def test_a_curve_of_another_model_is_refused():
     }
 
 
+def test_its_timesteps_are_said_to_come_from_where_those_that_are_taken_do():
+    known = calibrated("mine")
+    other = {
+        n: replace(steps, rule=f"rule of {n}", scores={**steps.scores, f"rule of {n}": steps.scores["rule"]})
+        for n, steps in known.steps.items()
+    }
+    made = StepReductionSampler(scheduler(8, replace(known, steps=other)), quality_at(0.05), model="mine")
+    assert made.steps() == 4
+    assert "rule of 4" in made.origin
+    assert len(made.scheduler) == 8
+
+
 def test_what_has_no_curve_is_refused():
     with pytest.raises(ValueError, match="take scheduler=adaptive"):
         StepReductionSampler(DDIMScheduler())

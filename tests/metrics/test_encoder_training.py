@@ -83,6 +83,12 @@ def test_the_state_of_another_recipe_is_refused(recipe: dict[str, Any], change: 
         EncoderTrainer(EncoderTraining(**{**recipe, **change}))
 
 
+def test_a_shorter_run_than_the_state_has_seen_is_refused(recipe: dict[str, Any]) -> None:
+    trained({**recipe, "images": 32})
+    with pytest.raises(UserError, match=r"has seen 32 pictures already, and task\.images is 16"):
+        EncoderTrainer(EncoderTraining(**{**recipe, "images": 16}))
+
+
 def test_a_diverged_run_stops_and_keeps_its_last_good_state(recipe: dict[str, Any]) -> None:
     trainer = EncoderTrainer(EncoderTraining(**recipe))
     events = trainer.run()

@@ -105,6 +105,11 @@ class EncoderTrainer:
         self.step = 0  # optimiser steps done
         if Path(config.state).exists():
             self.load_state()
+        if self.step > config.steps():
+            raise UserError(
+                f"the state {config.state} has seen {self.images} pictures already, and task.images is "
+                f"{config.images}: give as many or more, or another task.state to start anew"
+            )
         self._order = BatchOrder([len(s) for s in self.data.train], config.batch_size, config.seed)
         self._loss_and_grad = nn.value_and_grad(self.network, self._loss)
 

@@ -105,7 +105,7 @@ class LearnedScheduler(SchedulerBase):
         if num_inference_steps not in (None, self.route.budget):
             raise ValueError(
                 f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}: "
-                f"{_command(self.domain, num_inference_steps)}"
+                f"{_command(self.domain, num_inference_steps, self.guidance_scale)}"
             )
         super().set_timesteps(timesteps=self.route.prior)
         self.timesteps = self.timesteps.copy()  # an array of its own, which can be resized
@@ -169,6 +169,11 @@ class Wanted(NamedTuple):
     domain: str
     num_steps: int | None
 
+    def command(self) -> str:
+        """What trains it."""
+        guidance = None if self.model is None else float(self.model.rpartition(" guidance ")[2])
+        return _command(self.domain, self.num_steps, guidance)
+
     def differs(self, header: Mapping[str, Any]) -> str:
         """What a policy was trained for instead, "" if it fits; the header is that of its file."""
         known = header["environment"]
@@ -197,7 +202,7 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
     """
     if path is not None:
         if differs := wanted.differs(read_agent(path)[0]):
-            raise UserError(f"the policy in {path} was trained {differs}; {_command(wanted.domain, wanted.num_steps)}")
+            raise UserError(f"the policy in {path} was trained {differs}; {wanted.command()}")
         return Path(path)
     for folder in (trained, SHIPPED):
         found = {steps: file for file, steps in _fitting(folder, wanted)}
@@ -210,7 +215,7 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
     model = "this model" if wanted.model is None else f"the model {_short(wanted.model)}"
     raise UserError(
         f"no policy was trained for domain={wanted.domain} of {model}{steps}; "
-        f"{_command(wanted.domain, wanted.num_steps)}"
+        f"{wanted.command()}"
     )
 
 
@@ -228,6 +233,7 @@ def _short(model: str | None) -> str:
     return f"{name:.12} {rest}".strip()
 
 
-def _command(domain: str, num_steps: int | None) -> str:
+def _command(domain: str, num_steps: int | None, guidance_scale: float | None) -> str:
     steps = "" if num_steps is None else f" task.num_steps={num_steps}"
-    return f"train one: python train.py task=policy agent=ppo domain={domain}{steps}"
+    guidance = "" if guidance_scale is None else f" task.guidance_scale={guidance_scale:g}"
+    return f"train one: python train.py task=policy agent=ppo domain={domain}{steps}{guidance}"

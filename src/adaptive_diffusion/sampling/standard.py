@@ -97,6 +97,11 @@ class StandardSampler:
         keys = image_keys(seed, range(batch_size))
         return self.run(model, normal(keys, (*image_size, channels)), condition=condition, keys=keys).images
 
+    @property
+    def origin(self) -> str:
+        """Where the timesteps come from, in a word or two; "" where the scheduler does not say."""
+        return str(getattr(self.scheduler, "origin", ""))
+
     def check(self) -> None:
         """Before a run, once the scheduler has its timesteps: refuse those that the sampler cannot go along.
 

@@ -100,6 +100,16 @@ class StepReductionSampler(EstimatingSampler):
         finally:  # also if the caller stops in between
             self.scheduler.set_timesteps(most)
 
+    @property
+    def origin(self) -> str:
+        """See `StandardSampler.origin`: of the timesteps that are taken."""
+        most = len(self.scheduler)
+        try:
+            self.scheduler.set_timesteps(self.steps())
+            return super().origin
+        finally:
+            self.scheduler.set_timesteps(most)
+
     def curve(self) -> dict[int, float]:
         """Number of steps -> mean RMSE to the converged solution, of the steps that the scheduler takes."""
         assert isinstance(self.scheduler, AdaptiveScheduler)
