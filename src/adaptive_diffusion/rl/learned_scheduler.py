@@ -213,10 +213,7 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
             return next(iter(found.values()))
     steps = "" if wanted.num_steps is None else f" with {wanted.num_steps} steps"
     model = "this model" if wanted.model is None else f"the model {_short(wanted.model)}"
-    raise UserError(
-        f"no policy was trained for domain={wanted.domain} of {model}{steps}; "
-        f"{wanted.command()}"
-    )
+    raise UserError(f"no policy was trained for domain={wanted.domain} of {model}{steps}; {wanted.command()}")
 
 
 def _fitting(folder: str | Path | None, wanted: Wanted) -> Iterator[tuple[Path, int]]:
