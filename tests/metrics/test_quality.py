@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny import tiny_encoder
 
+from adaptive_diffusion.build.references import main as make_references
 from adaptive_diffusion.build.references import stale_reference, write_reference
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.metrics.encoder import save_encoder
+from adaptive_diffusion.metrics.encoder import load_builtin_encoder, save_encoder
 from adaptive_diffusion.metrics.encoder_metrics import EncoderMetrics
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, set_distances
@@ -187,3 +188,19 @@ def test_metrics_of_a_run_have_the_sample_size_beside_them() -> None:
         "quality/clip_encoder_n": 20,
         "quality/clip_encoder_std": 2.0,
     }
+
+
+def test_references_of_ones_own_are_made_from_folders_of_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    (tmp_path / "hills").mkdir()
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "hills" / f"{i}.png")
+    make_references(["--output", str(tmp_path / "made"), f"landscapes={tmp_path / 'hills'}"])
+    assert str(tmp_path / "made" / "landscapes.npz") in capsys.readouterr().out
+    assert stale_reference("landscapes", load_builtin_encoder(), tmp_path / "made") is None
+    with pytest.raises(UserError, match="DOMAIN=PATH, got 'landscapes' without a path"):
+        make_references(["--output", str(tmp_path), "landscapes"])

@@ -1,15 +1,37 @@
-"""Reference statistics of real pictures, as the metrics need them."""
+"""`python -m adaptive_diffusion.build.references`: statistics of real pictures, by an encoder of one's own.
+
+For example `--encoder mine.safetensors --output references portraits=/pictures/faces landscapes=/pictures/hills`; then
+`sample.py metrics.encoder=mine.safetensors metrics.references=references` compares with them.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from pathlib import Path
 
 from ..data import load_pictures
 from ..errors import UserError
-from ..metrics.encoder import Encoder
+from ..metrics.encoder import BUILTIN_ENCODER, Encoder, load_encoder
 from ..metrics.kernel_reference import KernelReference, save_kernel_reference
 from ..metrics.reference import FOLDER, kernel_reference_path, load_kernel, load_reference, reference_path
 from ..metrics.statistics import FeatureStatistics, save_statistics
+
+
+def main(argv: list[str]) -> None:
+    """Write the statistics of every domain that is given."""
+    parser = argparse.ArgumentParser(prog="adaptive_diffusion.build.references", description=__doc__)
+    parser.add_argument("--encoder", type=Path, default=BUILTIN_ENCODER, help="default: the one that ships")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to, for metrics.references")
+    parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of pictures or an array file")
+    options = parser.parse_args(argv)
+    given = dict(text.partition("=")[::2] for text in options.pictures)
+    if wrong := [name for name, path in given.items() if not name or not path]:
+        raise UserError(f"give each domain as DOMAIN=PATH, got {wrong[0]!r} without a path")
+    encoder = load_encoder(options.encoder)
+    for domain, path in given.items():
+        write_reference(domain, path, encoder, options.output)
+        print(f"{domain:<12}{reference_path(domain, options.output)}", flush=True)
 
 
 def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder: Path = FOLDER) -> None:
@@ -40,3 +62,11 @@ def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str
     except UserError as error:
         return str(error)
     return None
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

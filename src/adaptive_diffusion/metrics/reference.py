@@ -54,5 +54,6 @@ def _check_encoder(path: Path, name: str, content_hash: str, encoder: FeatureEnc
     if (name, content_hash) != (encoder.name, encoder.content_hash):
         raise UserError(
             f"the reference statistics {path} were made with {name} ({content_hash[:12]}), not with "
-            f"{encoder.name} ({encoder.content_hash[:12]}); make them again: python -m adaptive_diffusion.build"
+            f"{encoder.name} ({encoder.content_hash[:12]}); make them again: "
+            "python -m adaptive_diffusion.build.references, and give metrics.references"
         )
