@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, run_program
 from .cell import CellResult
 from .report import PLOTS, write_report
 from .store import kept
@@ -60,8 +59,4 @@ def _named(cell: CellResult) -> CellResult:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..bench.quality import plain_curve
 from ..converged import identity_of
-from ..errors import UserError
+from ..errors import UserError, run_program
 from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
 from ..metrics.words import load_words
 from ..models.checkpoint import BUILTIN_MODEL, load_model
@@ -219,8 +219,4 @@ def _run(*command: str, **environment: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

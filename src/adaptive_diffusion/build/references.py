@@ -7,11 +7,10 @@ For example `--encoder mine.safetensors --output references portraits=/pictures/
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..data import load_pictures
-from ..errors import UserError
+from ..errors import UserError, run_program
 from ..metrics.encoder import BUILTIN_ENCODER, Encoder, load_encoder
 from ..metrics.kernel_reference import KernelReference, save_kernel_reference
 from ..metrics.reference import FOLDER, kernel_reference_path, load_kernel, load_reference, reference_path
@@ -65,8 +64,4 @@ def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_program(main)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, run_program
 from ..figures import write_text
 from ..models.checkpoint import BUILTIN_MODEL, load_model
 from ..optimization.knowledge import read_knowledge
@@ -129,8 +128,4 @@ TABLES = {
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_program(main)
