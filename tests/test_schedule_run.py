@@ -91,9 +91,14 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
     path = f"scheduler.calibration.path={tmp_path}/s.json"
     for overrides, sentence in (
         ((path, "num_steps=3"), f"adaptive (calibrated: {schedule.steps[3].rule}), 3 steps"),
-        ((path, "num_steps=7"), "adaptive (between calibrated steps), 7 steps"),
+        ((path, "num_steps=7"), "adaptive (resampled from 3 calibrated steps), 7 steps"),
         (("scheduler.calibration=null", "num_steps=3"), "adaptive (power grid 2), 3 steps"),
-        ((path, "num_steps=3", "grid=karras"), "adaptive karras, 3 steps"),
+        (
+            (path, "num_steps=3", "grid=karras"),
+            "adaptive karras (given timesteps, without calibrated weights), 3 steps",
+        ),
+        (("scheduler.calibration=null", "num_steps=3", "grid=karras"), "adaptive karras (given timesteps), 3 steps"),
+        (("scheduler=ddim", "num_steps=3", "grid=karras"), "DDIMScheduler karras, 3 steps"),
     ):
         caplog.clear()
         draw(model, tmp_path, *overrides)

@@ -288,7 +288,7 @@ def method(cfg: DictConfig) -> tuple[str, ...]:
 def origin(parts: Parts) -> str:
     """Where the scheduler's timesteps come from, in brackets, if it says so."""
     known = parts.sampler.origin
-    return "" if not known or parts.grid is not None else f" ({known})"
+    return f" ({known})" if known else ""
 
 
 def progress_bar(total: int, unit: str, initial: int = 0, **options: Any) -> Any:

@@ -21,11 +21,12 @@ DETAILED = 0.6  # complexity from which on the plain grid is kept
 
 
 class _Chosen(NamedTuple):
-    """How a run's timesteps came about: the power of their grid, or the calibrated rule and its weights."""
+    """How a run's timesteps came about: the power of their grid, or the calibrated steps, their rule and weights."""
 
     power: float | None = None
     rule: str | None = None
     rows: np.ndarray | None = None
+    nearest: int | None = None  # calibrated number of steps that they were resampled from
 
 
 _OTHER = _Chosen()  # one's own timesteps
@@ -223,7 +224,7 @@ class AdaptiveScheduler(DPMSolverScheduler):
 
         Returns:
             num_inference_steps, timesteps (list) and power (None for a calibrated grid or custom timesteps): the grid.
-            rule: What made calibrated steps, `resampled` for a number of steps between those, else None.
+            rule: What made calibrated steps, `resampled` for a number of steps that was not calibrated, else None.
             complexity: What bent the grid, or None.
             avg_error: Mean E of the run so far (see the class), None before the first second-order step.
             first_order_fraction: Share of these steps that fell back, or None.
@@ -260,10 +261,14 @@ class AdaptiveScheduler(DPMSolverScheduler):
     @property
     def origin(self) -> str:
         """Where the timesteps of this run come from, in a word or two."""
-        rule, power = self._chosen.rule, self._chosen.power
-        if rule is None:
-            return "timesteps of one's own" if power is None else f"power grid {power:g}"
-        return "between calibrated steps" if rule == "resampled" else f"calibrated: {rule}"
+        power, rule, _, nearest = self._chosen
+        if nearest is not None:
+            return f"resampled from {nearest} calibrated steps"
+        if rule is not None:
+            return f"calibrated: {rule}"
+        if power is not None:
+            return f"power grid {power:g}"
+        return "given timesteps" if self.calibration is None else "given timesteps, without calibrated weights"
 
     def reset_history(self) -> None:
         """Forget the recorded qualities, complexities and errors; the grid and the solver's memory stay."""
@@ -288,12 +293,15 @@ class AdaptiveScheduler(DPMSolverScheduler):
         return PowerGrid(power)(self.schedule, n)
 
     def _calibrated_grid(self, calibration: CalibratedSchedule, n: int) -> np.ndarray:
-        known = calibration.steps.get(n)
-        grid = CalibratedGrid(calibration)(self.schedule, n)
+        grids, known = CalibratedGrid(calibration), calibration.steps.get(n)
+        grid = grids(self.schedule, n)
+        if known is None:
+            self._chosen = _Chosen(rule="resampled", nearest=grids.nearest(n))
+            return grid
         rows = None
-        if known is not None and known.corrections is not None:
+        if known.corrections is not None:
             rows = multistep_rows(levels_of(self.schedule, grid), np.array(known.corrections))
-        self._chosen = _Chosen(rule="resampled" if known is None else known.rule, rows=rows)
+        self._chosen = _Chosen(rule=known.rule, rows=rows)
         return grid
 
     def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:

@@ -49,9 +49,13 @@ class CalibratedGrid:
                 f"the grids were calibrated for {self.calibrated.num_train_timesteps} training timesteps and the noise "
                 f"schedule has {schedule.num_train_timesteps}: calibrate this model, or choose another grid"
             )
-        nearest = min(self.calibrated.steps, key=lambda known: (max(known, n) / min(known, n), -known))
+        nearest = self.nearest(n)
         grid = np.array(self.calibrated.steps[nearest].timesteps)
         return grid if nearest == n else _resampled(grid, n)
+
+    def nearest(self, n: int) -> int:
+        """The calibrated number of steps whose grid is taken for n steps."""
+        return min(self.calibrated.steps, key=lambda known: (max(known, n) / min(known, n), -known))
 
 
 def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
