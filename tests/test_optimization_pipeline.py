@@ -21,6 +21,7 @@ from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, Domain
 from adaptive_diffusion.optimization.environment import DomainEnv, DomainKnobs
 from adaptive_diffusion.optimization.history import FORMAT
 from adaptive_diffusion.optimization.pipeline import FRESH, OptimizationPipeline
+from adaptive_diffusion.optimization.tuned import tuned_scheduler
 from adaptive_diffusion.optimization.verification import verify
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.drawing import drawing_of
@@ -31,7 +32,13 @@ from adaptive_diffusion.rl.reward import HybridReward, QualityReward, Reward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.run import sample, train
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
+from adaptive_diffusion.schedulers.calibrated import (
+    CalibratedSchedule,
+    CalibratedSteps,
+    Score,
+    find_schedule,
+    save_schedules,
+)
 from adaptive_diffusion.tracking import MlflowTracker
 
 pytestmark = pytest.mark.usefixtures("coarse_solutions")
@@ -349,15 +356,19 @@ def draw(checkpoint, folder, *overrides: str) -> int:
         return len(list(csv.DictReader(file)))
 
 
-def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path):
+def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
     score = tune(checkpoint, tmp_path, "domain=portraits", "reward=speed")
     (known,) = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json").known
     assert (known.domain, known.weight) == ("portraits", 0)
     assert score == pytest.approx(-known.score(known.config)[0])
     steps = known.config["num_steps"]
     assert steps < 10
+    caplog.set_level("INFO")
     assert draw(checkpoint, tmp_path, "domain=portraits") == steps
+    assert f"({tmp_path}/outputs/agent/tuned.json" in caplog.text
+    monkeypatch.chdir(tmp_path)
     assert draw(checkpoint, tmp_path, "domain=portraits", "num_steps=13") == 13
+    assert "(outputs/agent/tuned.json" in caplog.text
     assert (tmp_path / "run" / "portraits.zip").is_file()
     (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert past["final_config"]["num_steps"] == steps
@@ -498,3 +509,6 @@ def test_what_ships_is_of_the_shipped_model_in_all_its_domains_and_no_worse_than
         assert (one.model, one.guidance_scale) == (model.identity, model.metadata["guidance_scale"])
         assert one.provenance["chosen"]["score"] >= one.provenance["default"]["score"]
         assert replace(one.to_config(), confidence=0).num_steps == one.config["num_steps"]
+        calibrated = find_schedule(None, one.model, one.domain, one.guidance_scale)
+        made = tuned_scheduler(None, "nowhere.json", one.model, one.domain, one.guidance_scale, None, calibrated)
+        assert made.source == "shipped tuned.json"

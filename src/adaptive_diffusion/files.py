@@ -13,6 +13,8 @@ import mlx.core as mx
 
 from .errors import UserError
 
+ASSETS = Path(__file__).parent / "assets"
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -30,6 +32,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def whence(path: str | Path) -> str:
+    """What a user is told of the file that something was read from: `shipped <name>`, or its path, cut short."""
+    path = Path(path).absolute()
+    if path.is_relative_to(ASSETS):
+        return f"shipped {path.name}"
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]:

@@ -60,6 +60,8 @@ class SchedulerBase(ConfigMixin, ABC):
         num_inference_steps: N, or None until `set_timesteps`.
         order: Model evaluations per step, 1.
         init_noise_sigma: Standard deviation of x_T, 1.
+        source: Where its settings were read, in a word or two; "" for settings that were given.
+        may_stop: Whether a step may turn out to be the last one, before all timesteps have come.
 
     Raises:
         ValueError: for a value out of range.
@@ -99,6 +101,7 @@ class SchedulerBase(ConfigMixin, ABC):
         )
         self.order = 1
         self.init_noise_sigma = 1.0
+        self.source, self.may_stop = "", False
         self.num_inference_steps: int | None = None
         self.timesteps = np.empty(0)
         self._nodes: list[Node] = []

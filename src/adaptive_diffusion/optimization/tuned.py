@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..baseline.scheduler_base import SchedulerBase
 from ..errors import UserError
+from ..files import whence
 from ..schedulers.calibrated_schedule import CalibratedSchedule
 from .knowledge import CALIBRATED, SHIPPED, Knowledge, Known, read_knowledge
 
 
-def find_tuned(path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float) -> Known:
-    """What was tuned for a model in a domain.
+def find_tuned(
+    path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float
+) -> tuple[Known, Path]:
+    """What was tuned for a model in a domain, and the file that says so.
 
     Args:
         path: File that train.py agent=... wrote; None: `trained` where it has one, else the shipped one.
@@ -26,15 +30,15 @@ def find_tuned(path: str | Path | None, trained: str | Path, model: str, domain:
         UserError: if nothing was tuned for that, or a file cannot be used.
     """
     files = [Path(trained), SHIPPED] if path is None else [Path(path)]
-    knowledge = [read_knowledge(file) for file in files if path is not None or file.exists()]
-    for one in knowledge:
+    knowledge = {file: read_knowledge(file) for file in files if path is not None or file.exists()}
+    for file, one in knowledge.items():
         known = one.find(model, guidance_scale, domain)
         if known is not None:
-            return known
+            return known, file
     command = f"python train.py agent=ppo domain={domain}"
     raise UserError(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
-        f"{'' if path is None else f' in {path}'}, {_instead(knowledge, model)}; tune it: {command}"
+        f"{'' if path is None else f' in {path}'}, {_instead(knowledge.values(), model)}; tune it: {command}"
     )
 
 
@@ -57,7 +61,7 @@ def tuned_scheduler(
     clip_sample: bool = True,
     clip_sample_range: float = 1.0,
 ) -> SchedulerBase:
-    """The scheduler of a tuned configuration, its timesteps set.
+    """The scheduler of a tuned configuration, its timesteps set; its `source` names the file.
 
     Args:
         path, trained, model, domain, guidance_scale: See `find_tuned`.
@@ -69,7 +73,7 @@ def tuned_scheduler(
         UserError: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
         ValueError: for a value out of range.
     """
-    known = find_tuned(path, trained, model, domain, guidance_scale)
+    known, file = find_tuned(path, trained, model, domain, guidance_scale)
     if known.provenance.get(CALIBRATED) and calibration is None:
         raise UserError(
             f"domain={domain} was tuned with calibrated steps, and there are none; give scheduler.calibration.path, "
@@ -77,7 +81,7 @@ def tuned_scheduler(
         )
     configuration = known.to_config()
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
-    return replace(configuration, num_steps=steps, calibration=calibration).scheduler(
+    scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(
         {
             "num_train_timesteps": num_train_timesteps,
             "prediction_type": prediction_type,
@@ -90,9 +94,11 @@ def tuned_scheduler(
             "clip_sample_range": clip_sample_range,
         }
     )
+    scheduler.source = whence(file)
+    return scheduler
 
 
-def _instead(knowledge: list[Knowledge], model: str) -> str:
+def _instead(knowledge: Iterable[Knowledge], model: str) -> str:
     """For what something was tuned."""
     known = [k for one in knowledge for k in one.known if k.model == model]
     if not known:

@@ -46,7 +46,7 @@ def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.
 
 
 def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read what `write_agent` wrote.
+    """Read what `write_agent` wrote: the header, to which `hash` was added, that of all the content, and the tensors.
 
     Raises:
         UserError: if the file is missing, damaged or of another kind.
@@ -64,7 +64,7 @@ def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         raise UserError(f"{path} cannot be read as an agent ({error}): it is damaged or another kind of file") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is no agent of this project of the kind wanted (format {FORMAT!r})")
-    if header.pop("hash", None) != _hash(header, content):
+    if header.get("hash") != _hash({key: value for key, value in header.items() if key != "hash"}, content):
         raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / TENSORS

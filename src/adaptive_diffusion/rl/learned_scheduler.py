@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +12,12 @@ import numpy as np
 from ..baseline.scheduler_base import CLEAN, Node, SchedulerBase
 from ..converged import identity_of
 from ..errors import UserError
+from ..files import ASSETS, whence
 from .agent_file import read_agent
-from .policy import load_policy
+from .policy import policy_in
 from .timestep_walk import Route, TimestepWalk
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "policies"
+SHIPPED = ASSETS / "policies"
 ENVIRONMENT = "TimestepEnv"
 
 
@@ -79,12 +79,13 @@ class LearnedScheduler(SchedulerBase):
             clip_sample_range=clip_sample_range,
         )
         wanted = Wanted(None if model is None else identity_of(model, guidance_scale), domain, num_inference_steps)
-        self.file = find_policy(path, trained, wanted)
-        self._config["_policy"] = hashlib.sha256(self.file.read_bytes()).hexdigest()  # what `path` does not tell
-        self.policy = load_policy(self.file)
-        known = read_agent(self.file)[0]["environment"]
+        self.file, header, tensors = find_policy(path, trained, wanted)
+        self._config["_policy"] = header["hash"]  # what `path` does not tell
+        self.policy = policy_in(self.file, header, tensors)
+        known = header["environment"]
         one_hot = np.array([float(name == domain) for name in known["domains"]])
         self.route = Route(self.schedule, np.array(known["prior"], np.float64), one_hot, known["stopping"])
+        self.source, self.may_stop = whence(self.file), self.route.stopping
         self.set_timesteps()
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
@@ -111,11 +112,6 @@ class LearnedScheduler(SchedulerBase):
         self.timesteps = self.timesteps.copy()  # an array of its own, which can be resized
         self._prior_nodes = tuple(self._nodes)
         self._walk = TimestepWalk(self.route)
-
-    @property
-    def origin(self) -> str:
-        """Where the timesteps come from, in a word or two."""
-        return f"policy {self.file.name}"
 
     def select(self, indices: np.ndarray) -> None:
         """See `SchedulerBase.select`."""
@@ -188,8 +184,16 @@ class Wanted(NamedTuple):
         return ""
 
 
-def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wanted) -> Path:
-    """The file of a policy.
+class Found(NamedTuple):
+    """The file of a policy, and what was read from it, see `read_agent`."""
+
+    file: Path
+    header: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+
+
+def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wanted) -> Found:
+    """The file of a policy, read.
 
     Args:
         path: The file; None: one that fits, of those in `trained`, or else of those that ship.
@@ -201,11 +205,12 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
             none is wanted.
     """
     if path is not None:
-        if differs := wanted.differs(read_agent(path)[0]):
+        given = Found(Path(path), *read_agent(path))
+        if differs := wanted.differs(given.header):
             raise UserError(f"the policy in {path} was trained {differs}; {wanted.command()}")
-        return Path(path)
+        return given
     for folder in (trained, SHIPPED):
-        found = {steps: file for file, steps in _fitting(folder, wanted)}
+        found = {policy.header["environment"]["num_steps"]: policy for policy in _fitting(folder, wanted)}
         if len(found) > 1:
             offered = ", ".join(map(str, sorted(found)))
             raise UserError(f"{folder} has policies for {offered} steps; say which, e.g. num_steps={max(found)}")
@@ -216,12 +221,12 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
     raise UserError(f"no policy was trained for domain={wanted.domain} of {model}{steps}; {wanted.command()}")
 
 
-def _fitting(folder: str | Path | None, wanted: Wanted) -> Iterator[tuple[Path, int]]:
-    """Files of a folder that fit, with their numbers of steps."""
+def _fitting(folder: str | Path | None, wanted: Wanted) -> Iterator[Found]:
+    """Policies of a folder that fit."""
     for file in sorted(Path(folder).glob(f"{wanted.domain}_*.zip")) if folder is not None else ():
-        header = read_agent(file)[0]
-        if not wanted.differs(header):
-            yield file, header["environment"]["num_steps"]
+        found = Found(file, *read_agent(file))
+        if not wanted.differs(found.header):
+            yield found
 
 
 def _short(model: str | None) -> str:

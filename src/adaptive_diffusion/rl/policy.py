@@ -69,12 +69,26 @@ def load_policy(path: str | Path, env: Any = None) -> Policy:
         UserError: if the file is missing, damaged, holds an agent without a policy, or one for other spaces.
     """
     header, tensors = read_agent(path)
-    if header.get("kind") != "ppo":
-        raise UserError(f"{path} holds an agent of the kind {header.get('kind')!r}, which has no policy network")
+    policy = policy_in(path, header, tensors)
     if env is not None:
         from .episodes import check_fits
 
         check_fits(env, str(path), header)
+    return policy
+
+
+def policy_in(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Policy:
+    """The policy of a file that has been read already, see `load_policy`.
+
+    Args:
+        path: The file, for what is said of it.
+        header, tensors: What `read_agent` read.
+
+    Raises:
+        UserError: if it holds an agent without a policy, or does not describe one.
+    """
+    if header.get("kind") != "ppo":
+        raise UserError(f"{path} holds an agent of the kind {header.get('kind')!r}, which has no policy network")
     try:
         return policy_from(header["state"]["policy"], tensors)
     except (KeyError, TypeError, ValueError) as error:

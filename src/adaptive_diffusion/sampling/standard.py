@@ -99,8 +99,8 @@ class StandardSampler:
 
     @property
     def origin(self) -> str:
-        """Where the timesteps come from, in a word or two; "" where the scheduler does not say."""
-        return str(getattr(self.scheduler, "origin", ""))
+        """Where settings and timesteps come from, in a few words; "" where the scheduler does not say."""
+        return ", ".join(filter(None, (getattr(self.scheduler, name, "") for name in ("source", "origin"))))
 
     def check(self) -> None:
         """Before a run, once the scheduler has its timesteps: refuse those that the sampler cannot go along.
