@@ -13,7 +13,7 @@ from tiny import tiny_model
 from adaptive_diffusion.converged import identity_of
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.rl import learned_scheduler
+from adaptive_diffusion.rl import learned_scheduler, policy
 from adaptive_diffusion.rl.agent_file import read_agent
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
@@ -102,6 +102,18 @@ def test_the_quality_guided_sampler_draws_the_same_and_pictures_may_leave(tmp_pa
     assert early.run(env.drawing.denoiser, env.noises.x_T(0)).evaluations.max() <= STEPS
 
 
+def test_a_policy_that_may_stop_leaves_no_picture_unfinished(tmp_path):
+    env = environment(stopping=True)
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env, stop_at=0.6), env)
+    with pytest.raises(
+        ValueError, match=r"may end the run before .* finished; take sampler=standard, sampler\.finish=0"
+    ):
+        QualityGuidedSampler(scheduler, quality_threshold=0.48, patience=1, min_steps=1, finish=2)
+    for settings in ({"finish": 0}, {"early_stopping": False}):
+        early = QualityGuidedSampler(scheduler, quality_threshold=0.48, patience=1, min_steps=1, **settings)
+        assert early.run(env.drawing.denoiser, env.noises.x_T(0)).evaluations.max() == 4
+
+
 def test_pictures_that_stay_go_on_alone(tmp_path):
     env = environment()
     scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env)
@@ -132,7 +144,7 @@ def test_its_configuration_builds_it_again(tmp_path):
     again = LearnedScheduler.from_config(scheduler.config)
     assert again.config == scheduler.config
     assert drawn(again, env, 0).timesteps == drawn(scheduler, env, 0).timesteps
-    assert scheduler.origin == "policy p.zip"
+    assert StandardSampler(scheduler).origin == f"{tmp_path}/p.zip"
     random_policy(tmp_path / "p.zip", env, trained="longer")
     assert LearnedScheduler.from_config(scheduler.config).config != scheduler.config  # the file is another one now
 
@@ -221,3 +233,12 @@ def test_a_policy_that_ships_is_one_of_the_shipped_model(file):
         model=model.identity, domain=domain, guidance_scale=guidance, **model.metadata["noise_schedule"]
     )
     assert (scheduler.file, len(scheduler)) == (file, int(steps))
+    assert scheduler.source == f"shipped {file.name}"
+
+
+def test_its_file_is_read_once(tmp_path, monkeypatch):
+    path, read = random_policy(tmp_path / "p.zip", environment()), []
+    monkeypatch.setattr(learned_scheduler, "read_agent", lambda file: read.append(file) or read_agent(file))
+    monkeypatch.setattr(policy, "read_agent", None)
+    LearnedScheduler(str(path), domain="a")
+    assert read == [str(path)]

@@ -43,7 +43,8 @@ class QualityGuidedSampler(EstimatingSampler):
             latest predictions point to. No picture stops that has no more than these left.
 
     Raises:
-        ValueError: for a value out of range, or a scheduler that does not tell its noise schedule.
+        ValueError: for a value out of range, a scheduler that does not tell its noise schedule, or one that may end the
+            run before pictures that stopped are finished.
         UserError: if the calibration cannot be read.
     """
 
@@ -68,6 +69,11 @@ class QualityGuidedSampler(EstimatingSampler):
         self.max_steps = check_count("max_steps", max_steps, self.min_steps)
         self.finish = check_count("finish", finish, 0)
         self._strides = min(self.finish, self.max_steps - 1)
+        if early_stopping and self._strides and getattr(scheduler, "may_stop", False):
+            raise ValueError(
+                "the policy of the scheduler may end the run before pictures that stopped early are finished; take "
+                "sampler=standard, sampler.finish=0, or a policy that was trained with task.stopping=false"
+            )
 
     @property
     def config(self) -> dict[str, Any]:
