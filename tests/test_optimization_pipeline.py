@@ -343,7 +343,7 @@ def checkpoint(tmp_path_factory):
 
 
 def tune(checkpoint, folder, *overrides: str, agent: str = "agent=cem") -> float:
-    small = ["task.timesteps=20", "task.episodes=1", "task.pictures=2", "task.batches=1", "task.verification_batches=2"]
+    small = ["task.episodes=20", "task.choices=1", "task.pictures=2", "task.batches=1", "task.verification_batches=2"]
     chosen = ["model@task.model=checkpoint", f"task.model.path={checkpoint}", *small]
     return train(configuration("train", folder, agent, *chosen, "tracking=none", *overrides))
 
@@ -391,7 +391,7 @@ def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
 
 
 def test_without_a_domain_all_are_tuned_into_the_file_that_is_named(checkpoint, tmp_path):
-    tune(checkpoint, tmp_path, f"output={tmp_path}/mine.json", "task.timesteps=2", agent="agent=fixed")
+    tune(checkpoint, tmp_path, f"output={tmp_path}/mine.json", "task.episodes=2", agent="agent=fixed")
     known = knowledge.read_knowledge(tmp_path / "mine.json").known
     assert [k.domain for k in known] == list(LABELS)
     assert draw(checkpoint, tmp_path, "domain=general", f"scheduler.path={tmp_path}/mine.json") == 10
@@ -440,7 +440,7 @@ def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path
     assert [m.step for m in history] == [0, 10, 20]
     assert run.data.metrics["portraits/default/evaluations"] == 10
     assert run.data.metrics["portraits/final/score"] >= 0
-    assert run.data.params["task.timesteps"] == "20"
+    assert run.data.params["task.episodes"] == "20"
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,8 @@ def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path
     [
         (["reward.weight=2"], "reward: weight must be a number, at least 0 and at most 1, got 2"),
         (["task.min_steps=12", "task.max_steps=11"], "task: min_steps must be at most max_steps, got 12 > 11"),
-        (["task.timesteps=0"], "task: timesteps must be"),
+        (["task.episodes=0"], "task: episodes must be"),
+        (["task.choices=0"], "task: choices must be"),
         (["task.guidance_scale=-1"], "task: guidance_scale must be"),
         (["domain.name=faces"], "the model does not draw 'faces'; it draws portraits"),
         (["output=tuned.zip"], r"output must be a \.json file, got 'tuned\.zip'"),

@@ -35,8 +35,8 @@ class AgentTask:
         model: The network.
         guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
         calibration: File of calibrated steps; None: the shipped one, where it fits.
-        timesteps: Environment steps to train for, those of `start_from` included, >= 1.
-        episodes: Episodes in which the trained agent chooses, >= 1.
+        episodes: Episodes to train for, those of `start_from` included, >= 1. One is one step of the environment.
+        choices: Episodes in which the trained agent then chooses, >= 1.
         min_steps: Fewest steps of a configuration, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
@@ -53,8 +53,8 @@ class AgentTask:
     model: PictureModel
     guidance_scale: float | None = None
     calibration: str | None = None
-    timesteps: int = 100
-    episodes: int = 10
+    episodes: int = 100
+    choices: int = 10
     min_steps: int = 4
     num_steps: int = 10
     max_steps: int = 20
@@ -65,8 +65,8 @@ class AgentTask:
     start_from: str | None = None
 
     def __post_init__(self) -> None:
-        check_count("timesteps", self.timesteps, 1)
         check_count("episodes", self.episodes, 1)
+        check_count("choices", self.choices, 1)
         if self.guidance_scale is not None:
             check_number("guidance_scale", self.guidance_scale, 0)
 
@@ -164,8 +164,8 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
     try:
         return pipeline.optimize(
             domain,
-            num_training_steps=cfg.task.timesteps,
-            num_optimization_episodes=cfg.task.episodes,
+            num_training_steps=cfg.task.episodes,
+            num_optimization_episodes=cfg.task.choices,
             callback=told,
             checkpoint=file,
             prepare=load,

@@ -471,8 +471,8 @@ class TaskAgent(Part):
     model: Any = MISSING
     guidance_scale: float | None = MISSING
     calibration: str | None = MISSING
-    timesteps: int = MISSING
     episodes: int = MISSING
+    choices: int = MISSING
     min_steps: int = MISSING
     num_steps: int = MISSING
     max_steps: int = MISSING
