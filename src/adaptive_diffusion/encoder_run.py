@@ -10,6 +10,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
+from .interruption import saved_when_interrupted
 from .metrics.encoder import save_encoder
 from .metrics.encoder_training import EncoderScores, EncoderTrainer
 from .parts import build
@@ -57,17 +58,18 @@ def _train(trainer: EncoderTrainer, run: Run) -> EncoderScores:
     """Train to the end and record how; the scores at the end, which are measured again if there is nothing to do."""
     scores: EncoderScores | None = None
     recent: list[dict[str, float]] = []
-    with progress_bar(trainer.config.images, "picture", trainer.images) as bar:
+    bar = progress_bar(trainer.config.images, "picture", trainer.images)
+    with bar, saved_when_interrupted(trainer) as step_done:
         for event in trainer.run():
             recent.append(event.losses)
             bar.update(trainer.config.batch_size)
-            if event.scores is None:
-                continue
-            scores = event.scores
-            means = {f"train/{part}": float(np.mean([losses[part] for losses in recent])) for part in recent[0]}
-            run.metrics({**means, **flat(scores)}, event.images)
-            log.info("%9d pictures  %s", event.images, summary(scores))
-            recent = []
+            if event.scores is not None:
+                scores = event.scores
+                means = {f"train/{part}": float(np.mean([losses[part] for losses in recent])) for part in recent[0]}
+                run.metrics({**means, **flat(scores)}, event.images)
+                log.info("%9d pictures  %s", event.images, summary(scores))
+                recent = []
+            step_done()
     return scores or trainer.scores()
 
 

@@ -14,6 +14,7 @@ from .baseline.checks import check_count
 from .baseline.schedulers import DPMSolverScheduler
 from .data import to_uint8
 from .errors import UserError
+from .interruption import saved_when_interrupted
 from .models.checkpoint import save_model
 from .models.guidance import GuidedDenoiser
 from .models.training import Trainer, TrainingEvent
@@ -60,11 +61,13 @@ def train_model(cfg: DictConfig) -> float:
             validation = trainer.validation_loss()
             if first:
                 write_model(cfg, trainer, validation)
-        for event in trainer.run():
-            if event.validation_loss is not None:
-                validation = event.validation_loss
-            if report is not None:
-                report(event)
+        with saved_when_interrupted(trainer) as step_done:
+            for event in trainer.run():
+                if event.validation_loss is not None:
+                    validation = event.validation_loss
+                if report is not None:
+                    report(event)
+                step_done()
         if report is not None:
             report.end()
     if first:

@@ -1,7 +1,9 @@
 """The encoder learns what it is shown, resumable bit for bit; its augmentation and calibration do what they say."""
 
+import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +14,7 @@ from tiny import configuration, mlflow_database
 from adaptive_diffusion.encoder_run import train_encoder
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.files import read_tensors
+from adaptive_diffusion.interruption import saved_when_interrupted
 from adaptive_diffusion.metrics.encoder import load_encoder
 from adaptive_diffusion.metrics.encoder_training import EncoderEvent, EncoderTrainer, best_temperature, degrade
 from adaptive_diffusion.metrics.encoder_training_config import EncoderTraining
@@ -149,6 +152,50 @@ def test_an_interrupted_training_goes_on_in_its_run(
         run.data.metrics["validation/label_top1"]
         == load_encoder(tmp_path / "outputs" / "encoder" / "encoder.safetensors").metadata["label_top1"]
     )
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    before, ended, advance = signal.signal(signal.SIGINT, signal.default_int_handler), [], EncoderTrainer._advance
+
+    def interrupted(self: EncoderTrainer) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        losses = advance(self)
+        ended.append(self.step)
+        return losses
+
+    monkeypatch.setattr(EncoderTrainer, "_advance", interrupted)
+    cfg = settings(data, tmp_path, "task.images=256", "task.save_every=1000", "tracking=none")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_encoder(cfg)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == [1]
+    assert "the state is saved after 64 pictures; the same command goes on from there" in caplog.text
+    monkeypatch.setattr(EncoderTrainer, "_advance", advance)
+    train_encoder(cfg)
+    assert "at 64 of 256 pictures" in caplog.text
+
+
+@pytest.mark.parametrize(("signals", "saved"), [(1, 1), (2, 0)])
+def test_a_second_ctrl_c_does_not_wait_and_one_after_the_last_step_is_not_lost(signals: int, saved: int) -> None:
+    trainer, before = Mock(images=0), signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupted() -> None:
+        with saved_when_interrupted(trainer):
+            for _ in range(signals):
+                signal.raise_signal(signal.SIGINT)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert trainer.save_state.call_count == saved
 
 
 def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_models(tmp_path: Path) -> None:

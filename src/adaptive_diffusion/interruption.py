@@ -1,0 +1,57 @@
+"""Ctrl-C in a training that can go on: it waits for the end of a step, where the state is whole, and saves it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+
+class Resumable(Protocol):
+    """A training with a state file."""
+
+    @property
+    def images(self) -> int:
+        """Pictures seen so far."""
+        ...
+
+    def save_state(self) -> None:
+        """Write all that is needed to go on; only between two steps."""
+        ...
+
+
+@contextlib.contextmanager
+def saved_when_interrupted(trainer: Resumable) -> Iterator[Callable[[], None]]:
+    """Let SIGINT and SIGTERM wait, as far as they would raise KeyboardInterrupt; the second one does not.
+
+    Yields:
+        What is to be called after every step: if a signal came, it saves the state and raises KeyboardInterrupt.
+    """
+    received: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    def step_done() -> None:
+        if received:
+            trainer.save_state()
+            log.info("the state is saved after %d pictures; the same command goes on from there", trainer.images)
+            raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()  # elsewhere Python refuses to handle signals
+    ours = [s for s in (signal.SIGINT, signal.SIGTERM) if in_main and signal.getsignal(s) is signal.default_int_handler]
+    for number in ours:
+        signal.signal(number, note)
+    try:
+        yield step_done
+        step_done()  # if a signal came since the last step
+    finally:
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
