@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,45 +12,37 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
-from .baseline.checks import check_count, check_number
+from .agent_training import AgentTraining, agent_configuration, training_in
+from .baseline.checks import check_count
 from .errors import UserError
 from .optimization.domain_adapter import DomainAdapter
 from .optimization.pipeline import OptimizationPipeline
-from .parts import build, check_keys
+from .parts import build
 from .provenance import choices, git_state, parameters
 from .rl.agent import TuningAgent
 from .run import labels
 from .tracking import Run
-from .types import PictureModel
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentTask:
-    """What `task=agent` builds: what to tune, and how long.
+class AgentTask(AgentTraining):
+    """What `task=agent` builds: what to tune, and how long. An episode is one step of the environment.
 
     Args:
-        model: The network.
-        guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
         calibration: File of calibrated steps; None: the shipped one, where it fits.
-        episodes: Episodes to train for, those of `start_from` included, >= 1. One is one step of the environment.
         choices: Episodes in which the trained agent then chooses, >= 1.
         min_steps: Fewest steps of a configuration, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
-        pictures: Pictures per batch, >= 2.
-        batches: Batches that are trained on, >= 1.
         verification_batches: Fresh batches, >= 1.
-        noise_seed: Of the noises, >= 0.
-        start_from: File of an agent to go on from, or None.
+        model, ...: See `AgentTraining`.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    model: PictureModel
-    guidance_scale: float | None = None
     calibration: str | None = None
     episodes: int = 100
     choices: int = 10
@@ -61,14 +52,10 @@ class AgentTask:
     pictures: int = 8
     batches: int = 2
     verification_batches: int = 4
-    noise_seed: int = 1000
-    start_from: str | None = None
 
     def __post_init__(self) -> None:
-        check_count("episodes", self.episodes, 1)
+        super().__post_init__()
         check_count("choices", self.choices, 1)
-        if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
 
 
 def tune(cfg: DictConfig) -> float:
@@ -85,16 +72,10 @@ def tune(cfg: DictConfig) -> float:
             number, naming the configuration.
         MachineError: if the disk or the database refuses.
     """
-    cfg = cfg.copy()
-    check_keys(cfg)
     if cfg.agent is None or cfg.reward is None:
         raise UserError("task=agent needs an agent; give agent=ppo, cem, random or fixed, and leave task out")
     given = cfg.output is not None
-    cfg.output = str(cfg.output or f"{cfg.paths.outputs}/agent/tuned.json")
-    if not cfg.output.endswith(".json"):
-        raise UserError(f"output must be a .json file, got {cfg.output!r}")
-    if not sys.stderr.isatty():
-        cfg.agent.verbose = 0
+    cfg = agent_configuration(cfg, "agent/tuned.json")
     pipeline, domains = _pipeline(cfg)
     tracker, git, kind = build(cfg, "tracking"), git_state(cfg.paths.root), choices().get("agent", "agent")
     tags = {**labels(cfg), **(git.tags if git else {})}
@@ -161,7 +142,7 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
         def load(agent: TuningAgent) -> None:
             agent.load(start)
 
-    try:
+    with training_in(domain, file):
         return pipeline.optimize(
             domain,
             num_training_steps=cfg.task.episodes,
@@ -170,14 +151,6 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
             checkpoint=file,
             prepare=load,
         )
-    except KeyboardInterrupt:
-        if file.exists():
-            log.info("the agent is saved; go on with domain=%s task.start_from=%s", domain, file)
-        raise
-    except UserError:
-        raise
-    except ValueError as error:  # of a model or a solver that diverges
-        raise UserError(f"{domain}: {error}") from error
 
 
 def _report(results: dict[str, Any], run: Run) -> float:

@@ -35,7 +35,7 @@ def train_encoder(cfg: DictConfig) -> float:
         UserError: for a value or data that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
-    cfg = training_configuration(cfg, "encoder")
+    cfg = training_configuration(cfg, "encoder/encoder.safetensors")
     trainer = EncoderTrainer(build(cfg, "task"))
     tracker, git, c = build(cfg, "tracking"), git_state(cfg.paths.root), trainer.config
     identity = state_tag(c.state)

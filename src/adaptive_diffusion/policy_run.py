@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
-from .baseline.checks import check_count, check_number
+from .agent_training import AgentTraining, agent_configuration, training_in
 from .errors import UserError
-from .parts import build, check_keys
+from .parts import build
 from .provenance import git_state, parameters
 from .rl.agent import TuningAgent
 from .rl.agent_file import read_agent
@@ -25,46 +24,30 @@ from .rl.timestep_environment import TimestepEnv
 from .run import labels
 from .schedulers.grids import Grid
 from .tracking import Run
-from .types import PictureModel
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyTask:
+class PolicyTask(AgentTraining):
     """What `task=policy` builds: what the policy is to draw, and how long it is trained.
 
     Args:
-        model: The network.
         grid: The prior.
-        guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
         num_steps: Model evaluations of a picture, >= 2.
         stopping: Whether the policy may stop earlier.
-        episodes: Episodes to train for, those of `start_from` included, >= 1.
-        pictures: Pictures per batch, >= 2.
-        batches: Batches that are trained on, >= 1.
-        noise_seed: Of the noises, >= 0.
-        start_from: File of an agent to go on from, or None.
+        model, ...: See `AgentTraining`.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    model: PictureModel
     grid: Grid
-    guidance_scale: float | None = None
     num_steps: int = 8
     stopping: bool = False
     episodes: int = 300
     pictures: int = 16
     batches: int = 4
-    noise_seed: int = 1000
-    start_from: str | None = None
-
-    def __post_init__(self) -> None:
-        check_count("episodes", self.episodes, 1)
-        if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
 
 
 def train_policy(cfg: DictConfig) -> float:
@@ -81,17 +64,11 @@ def train_policy(cfg: DictConfig) -> float:
             number.
         MachineError: if the disk or the database refuses.
     """
-    cfg = cfg.copy()
-    check_keys(cfg)
     if cfg.agent is None or cfg.domain is None:
         raise UserError("task=policy needs an agent and a domain, e.g. agent=ppo domain=landscapes")
-    domain, given = cfg.domain.name, cfg.output is not None
-    cfg.output = str(cfg.output or f"{cfg.paths.outputs}/policy/{domain}_{cfg.task.num_steps}.zip")
-    if not cfg.output.endswith(".zip"):
-        raise UserError(f"output must be a .zip file, got {cfg.output!r}")
-    if not sys.stderr.isatty():
-        cfg.agent.verbose = 0
-    task, agent = _parts(cfg)
+    given = cfg.output is not None
+    cfg = agent_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
+    domain, (task, agent) = cfg.domain.name, _parts(cfg)
     tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train policy {domain} {task.num_steps} steps"
@@ -165,16 +142,8 @@ def _trained(agent: TuningAgent, episodes: int, file: Path, domain: str, run: Ru
     left = episodes * agent.env.episode_length - agent.record.timesteps
     if left <= 0:
         raise UserError(f"task.episodes={episodes} are done already; give more, or leave task.start_from out")
-    try:
+    with training_in(domain, file):
         return agent.train(left, lambda metrics, episode: run.metrics(metrics, episode), checkpoint=file)
-    except KeyboardInterrupt:
-        if file.exists():
-            log.info("the agent is saved; go on with the same command and task.start_from=%s", file)
-        raise
-    except UserError:
-        raise
-    except ValueError as error:  # of a model or a solver that diverges
-        raise UserError(f"{domain}: {error}") from error
 
 
 def _tell(summary: dict[str, Any], task: PolicyTask, domain: str) -> None:

@@ -253,18 +253,24 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
 
 
-def training_configuration(cfg: DictConfig, kind: str) -> DictConfig:
-    """What both trainings begin with: a checked copy, with the file of the result, without domains that are null.
+def training_configuration(cfg: DictConfig, file: str) -> DictConfig:
+    """What every training begins with: a checked copy, with the file of the result, without data that is null.
+
+    Args:
+        cfg: `conf/train.yaml`, composed.
+        file: Of the result, below paths.outputs, where none is given; settings in it are written as ${...}.
 
     Raises:
-        UserError: for a missing or unknown key, or an `output` with another suffix than .safetensors.
+        UserError: for a missing or unknown key, or an `output` with another suffix than `file` has.
     """
     cfg = cfg.copy()
     check_keys(cfg)
-    cfg.output = str(cfg.output or f"{cfg.paths.outputs}/{kind}/{kind}.safetensors")
-    if not cfg.output.endswith(".safetensors"):
-        raise UserError(f"output must be a .safetensors file, got {cfg.output!r}")
-    cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
+    cfg.output = cfg.output or f"${{paths.outputs}}/{file}"
+    cfg.output = str(cfg.output)  # settled, whatever becomes of the settings in it
+    if not cfg.output.endswith(suffix := Path(file).suffix):
+        raise UserError(f"output must be a {suffix} file, got {cfg.output!r}")
+    if "data" in cfg.task:
+        cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     return cfg
 
 

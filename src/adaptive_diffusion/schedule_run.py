@@ -17,10 +17,10 @@ from .baseline.schedulers import DPMSolverScheduler
 from .errors import UserError
 from .metrics.captions import plain_caption
 from .models.guidance import GuidedDenoiser
-from .parts import build, check_keys
+from .parts import build
 from .provenance import git_state, parameters
 from .rng import image_keys, normal
-from .run import labels, progress_bar
+from .run import labels, progress_bar, training_configuration
 from .sampling.batches import conditions
 from .schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration, calibrate
 from .schedulers.calibrated_schedule import CalibratedSchedule
@@ -70,11 +70,7 @@ def calibrate_schedules(cfg: DictConfig) -> float:
         UserError: for a value that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
-    cfg = cfg.copy()
-    check_keys(cfg)
-    cfg.output = cfg.output or f"{cfg.paths.outputs}/schedule/schedules.json"
-    if not cfg.output.endswith(".json"):
-        raise UserError(f"output must be a .json file, got {cfg.output!r}")
+    cfg = training_configuration(cfg, "schedule/schedules.json")
     known = list(load_schedules(cfg.output)) if Path(cfg.output).exists() else []
     task: ScheduleTask = build(cfg, "task")
     problems = _problems(task)

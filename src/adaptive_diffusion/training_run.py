@@ -42,7 +42,7 @@ def train_model(cfg: DictConfig) -> float:
         UserError: for a value or data that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
-    cfg = training_configuration(cfg, "model")
+    cfg = training_configuration(cfg, "model/model.safetensors")
     _check(cfg)
     trainer = Trainer(build(cfg, "task"))
     c, first = trainer.config, trainer.group.rank() == 0
