@@ -55,6 +55,22 @@ def test_too_few_pictures_are_flagged_and_not_hidden(references: Path) -> None:
     assert "n = 10" in str(few["fd_encoder"])
 
 
+@pytest.mark.parametrize(
+    ("shift", "n", "caveat"),
+    [
+        (0.0, 16, "subsets of 8 pictures noise dominates; draw more"),
+        (0.0, 2, "subsets of 2 pictures noise"),
+        (3.0, 2, "subsets of 2 pictures noise"),  # which have no spread
+        (3.0, 16, None),
+    ],
+)
+def test_a_kernel_distance_within_its_spread_is_flagged(shift: float, n: int, caveat: str | None) -> None:
+    rng = np.random.default_rng(1)
+    found = set_distances("encoder", rng.normal(shift, 1, (n, 6)), tiny_encoder(), rng.normal(0, 1, (200, 6)), None)
+    (distance,) = [m for m in found if m.name == "kid_encoder"]
+    assert distance.caveat is None if caveat is None else caveat in str(distance)
+
+
 def test_one_picture_has_no_distance_between_sets_but_a_score(references: Path) -> None:
     metrics = EncoderMetrics(encoder=tiny_encoder(), references=str(references))
     names = [m.name for m in metrics.measure(DRAWN[:1], domain="landscapes", caption="the sea")]

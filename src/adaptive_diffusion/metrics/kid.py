@@ -60,6 +60,22 @@ def kernel_distance(
     return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
 
 
+def kernel_caveat(value: float, spread: float | None, subset_size: int) -> str | None:
+    """What has to stand beside a kernel distance that does not stand out from the spread of its subsets, or None.
+
+    Args:
+        value: The distance.
+        spread: Standard deviation of the subsets; None: all of them were the whole set.
+        subset_size: Pictures in each.
+    """
+    if spread is not None and abs(value) > spread:
+        return None
+    return (
+        f"not meaningful in itself: unbiased, but in subsets of {subset_size} pictures noise dominates; "
+        "draw more pictures"
+    )
+
+
 def subset_size_for(smaller: int, subsets: int, given: int | None) -> int:
     """The size of a subset: the given one, or the default for a smaller set of that size.
 

@@ -15,7 +15,7 @@ import numpy as np
 from .features import FeatureEncoder
 from .frechet import frechet_caveat, frechet_distance
 from .kernel_reference import KernelReference
-from .kid import kernel_distance
+from .kid import kernel_caveat, kernel_distance
 from .statistics import FeatureStatistics, check_same_encoder
 
 SUBSETS = 100  # random halves that a kernel distance is averaged over
@@ -111,7 +111,9 @@ def set_distances(
         spread = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
     found = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
     if spread is not None:
-        found.append(Measurement(kernel_name, spread.mean, n, spread.std if spread.subset_size < n else None))
+        std = spread.std if spread.subset_size < n else None
+        caveat = kernel_caveat(spread.mean, std, spread.subset_size)
+        found.append(Measurement(kernel_name, spread.mean, n, std, caveat))
     return found
 
 
