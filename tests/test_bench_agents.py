@@ -100,6 +100,14 @@ def test_agents_are_compared_at_the_evaluations_that_all_of_them_asked_for():
     assert by_agent["ppo"][7:] == ["2.000", "800"]
 
 
+def test_no_two_columns_have_the_same_name():
+    scratch = result([0, 0.5, 0.9, 1, 1])
+    text = report([scratch, result([0.5, 0.985, 0.99, 0.99, 1.5], source="general")])
+    headers = [line.split(" | ") for line in text.splitlines() if line.startswith("| domain")]
+    assert len(headers) == 2
+    assert all(len(set(names)) == len(names) for names in headers)
+
+
 def test_seeds_are_averaged_and_their_spread_is_told():
     (row,) = rows(report([result([0, 1], seed=0), result([0, 2], seed=1)]))
     assert row[6:8] == ["1.500 ± 0.707 (0.002)", "0.750 ± 0.354"]

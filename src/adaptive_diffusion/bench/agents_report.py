@@ -92,7 +92,8 @@ def report(results: Sequence[Result]) -> str:
     """
     parts = [
         "Scores are means over seeds ± their standard deviation (and the standard error over the held-out pictures, of "
-        "the mean over seeds). A run that did not converge counts as one that would take longer than it had."
+        "the mean over seeds). Equal evaluations are the most that all runs of a domain asked for; before the colon "
+        "stands how many. A run that did not converge counts as one that would take longer than it had."
     ]
     for (model, episodes, environment), some in _groups(results, lambda r: (r.model, r.episodes, r.environment)):
         parts.append(f"### {environment}, {episodes} episodes, model {model[:12]}")
@@ -125,8 +126,8 @@ def _agents(results: Sequence[Result]) -> str:
                     f"{np.mean([r.final.evaluations for r in runs]):.0f}",
                 ]
             )
-    names = ["domain", "agent", "episodes (median)", "converged", "score at evaluations", "score at evaluations"]
-    return _table([*names, "final score", "final quality", "evaluations"], rows)
+    names = ["domain", "agent", "episodes (median)", "converged", "score at half the evaluations"]
+    return _table([*names, "score at equal evaluations", "final score", "final quality", "evaluations"], rows)
 
 
 def _transfers(pairs: Sequence[tuple[Result, Result]]) -> str:
