@@ -70,9 +70,10 @@ def converged_pictures(
 ) -> Converged:
     """Solve the probability-flow ODE with ever more steps, until doubling them changes nothing.
 
-    The solver is iPNDM on the blended grid; on the shipped model its 64 steps are nearer to 384 than 64 of DPM-Solver++
-    (2M, 3M) or UniPC on the quadratic, cubic, log-SNR or Karras grid (RMSE 0.0015; 2M on the quadratic grid 0.005). The
-    first pictures are solved with twice the steps as well. Where that changes them too much, all get these steps.
+    The solver is iPNDM on the blended grid; on an earlier model of the project its 64 steps were nearer to 384 than 64
+    of DPM-Solver++ (2M, 3M) or UniPC on the quadratic, cubic, log-SNR or Karras grid (RMSE 0.0015; 2M on the quadratic
+    grid 0.005). The first pictures are solved with twice the steps as well. Where that changes them too much, all get
+    these steps.
 
     The ODE is followed to timestep 0, the last that the model knows; the picture is the clean prediction there.
 

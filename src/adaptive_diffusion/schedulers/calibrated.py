@@ -61,9 +61,8 @@ class CalibratedGrid:
 def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
     """The schedule of a model in a domain, of several that with the nearest guidance.
 
-    (Those of the shipped model were calibrated at guidance 1.5. `bench few_steps --guidance` measures them at others:
-    with 5 steps, 70 % less error than DPM-Solver++(2M) on the quadratic grid at guidance 1, 44 to 47 % at 3, 4 to 30 %
-    at 5.)
+    (Those of the shipped model were calibrated at guidance 1.5. The farther from it, the less they gain:
+    `bench few_steps --guidance` measures that.)
 
     Args:
         path: File of schedules; None: the shipped one, which may have none for this model and domain.

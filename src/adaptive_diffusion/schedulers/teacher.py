@@ -20,7 +20,7 @@ from ..types import Denoiser, Scheduler
 from .grids import BlendedGrid
 from .solvers import IPNDMScheduler
 
-NODES = 64  # iPNDM on the blended grid; on the shipped model its error is some 0.0015 RMSE
+NODES = 64  # of iPNDM on the blended grid; twice as many change the shipped model's portraits by 0.0012 (RMSE)
 
 
 class CleanPredictor:
