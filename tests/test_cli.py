@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ from PIL import Image
 from program import Program
 from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, tiny_pictures
 
-from adaptive_diffusion import files
+from adaptive_diffusion import figures, files
 from adaptive_diffusion.cli import explain, job
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.figures import denoising_strip, grid
 from adaptive_diffusion.hints import config_mistake
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.run import sample, train
+from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.tracking import MlflowTracker
 
 
@@ -71,6 +73,26 @@ def test_a_job_leaves_pictures_plots_tables_and_its_configuration(configure, tmp
     resolved = OmegaConf.load(run / "config.yaml")
     assert resolved.scheduler.prediction_type == "v_prediction"  # filled in from the model
     assert (resolved.guidance_scale, resolved.image_size) == (1.5, 8)
+
+
+def test_the_plot_of_the_schedule_says_what_was_taken_and_how_many_pictures_were_left(configure, monkeypatch):
+    plotted, plot = [], figures.save_schedule_plot
+    monkeypatch.setattr(figures, "save_schedule_plot", lambda *given: plotted.append(given[1:]) or plot(*given))
+    result = QualityGuidedSampler.run
+
+    def one_stopped_early(self, *arguments, **more):
+        found = result(self, *arguments, **more)
+        return replace(found, evaluations=np.minimum(found.evaluations, [7, 12]))
+
+    sample(configure("batch_size=2"))
+    monkeypatch.setattr(QualityGuidedSampler, "run", one_stopped_early)
+    sample(configure("sampler=quality_guided", "sampler.quality_threshold=1", "num_steps=12", "batch_size=2"))
+    (_, _, plain, all_running), (timesteps, log_snr, title, running) = plotted
+    assert plain.endswith("landscapes 3 steps seed 0")
+    assert all_running.tolist() == [4, 4, 4]
+    assert title.endswith("landscapes 7 to 12 steps seed 0")
+    assert len(timesteps) == len(log_snr) == 12
+    assert running.tolist() == [4] * 7 + [2] * 5
 
 
 def test_a_job_measures_its_pictures_with_the_sample_size_beside_every_number(configure, tmp_path):

@@ -82,28 +82,36 @@ def denoising_strip(strip: np.ndarray) -> np.ndarray:
     return grid(by_picture.reshape(K * len(shown), *strip.shape[2:]), columns=len(shown), cell=64)
 
 
-def save_schedule_plot(path: str | Path, timesteps: np.ndarray, log_snr: np.ndarray, title: str) -> None:
-    """Plot where a run evaluated the model.
+def save_schedule_plot(
+    path: str | Path, timesteps: np.ndarray, log_snr: np.ndarray, title: str, running: np.ndarray
+) -> None:
+    """Plot where a run evaluated the model; where pictures stopped early, also how many were left.
 
     Args:
         path: PNG file.
         timesteps: (N,) timesteps in the order visited.
         log_snr: (N,) log(alpha / sigma) at them.
         title: Heading.
+        running: (N,) pictures that were evaluated at each step.
     """
     # without pyplot: no window system, no global state, half the import time
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.2), dpi=120, layout="constrained")
+    panels = {"timestep t": timesteps, r"log-SNR  $\log(\alpha/\sigma)$": log_snr}
+    if running.min() < running.max():
+        panels["pictures evaluated"] = running
+        title += "\ntimestep and log-SNR of the pictures that were longest on the schedule"
+    figure = Figure(figsize=(4 * len(panels), 3.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
     step = np.arange(1, len(timesteps) + 1)
-    for axes, values, name in ((left, timesteps, "timestep t"), (right, log_snr, r"log-SNR  $\log(\alpha/\sigma)$")):
+    for axes, (name, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         axes.plot(step, values, marker="o" if len(step) <= 60 else None, markersize=4)
         axes.set_xlabel("step")
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
+        if values is running:
+            axes.set_ylim(0)
     figure.suptitle(title)
     with writing(path) as temporary:
         figure.savefig(temporary)

@@ -205,9 +205,7 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], diff: str) ->
     figures.save_picture_grid(folder / "pictures.png", pixels)
     strip = to_uint8(batches[0].strip)
     figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
-    timesteps = np.array(batches[0].timesteps)
-    log_snr = parts.schedule.log_snr(timesteps)
-    figures.save_schedule_plot(folder / "schedule.png", timesteps, log_snr, run_name(cfg))
+    _plot_schedule(folder / "schedule.png", parts, batches)
     figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if diff:
         figures.write_text(folder / "git.diff", diff + "\n")
@@ -217,6 +215,16 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], diff: str) ->
         for number, batch in enumerate(batches):
             rows = zip(batch.timesteps, parts.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
             table.writerows([number, step, *row] for step, row in enumerate(rows))
+
+
+def _plot_schedule(path: Path, parts: Parts, batches: list[SampleResult]) -> None:
+    """Plot the way of the batch that took most steps, and how many of all pictures were evaluated at each."""
+    timesteps = np.array(max((b.timesteps for b in batches), key=len))
+    taken = np.concatenate([b.evaluations for b in batches])  # of each picture, at successive steps from the first on
+    running = (taken[:, None] > np.arange(len(timesteps))).sum(axis=0)
+    fewest, most = taken.min(), taken.max()
+    title = run_name(parts.cfg, f"{most}" if fewest == most else f"{fewest} to {most}")
+    figures.save_schedule_plot(path, timesteps, parts.schedule.log_snr(timesteps), title, running)
 
 
 def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], folder: Path, page: str | None) -> None:
@@ -279,9 +287,9 @@ def labels(cfg: DictConfig) -> dict[str, str]:
     return {"tags": ",".join(cfg.tags)} if cfg.tags else {}
 
 
-def run_name(cfg: DictConfig) -> str:
-    """The name given, or one made from the choices."""
-    return cfg.name or " ".join([*method(cfg), cfg.domain.name, f"{cfg.num_steps} steps seed {cfg.seed}"])
+def run_name(cfg: DictConfig, steps: str | None = None) -> str:
+    """The name given, or one made from the choices and the steps: those asked for, unless it is said what was taken."""
+    return cfg.name or " ".join([*method(cfg), cfg.domain.name, f"{steps or cfg.num_steps} steps seed {cfg.seed}"])
 
 
 def method(cfg: DictConfig) -> tuple[str, ...]:
