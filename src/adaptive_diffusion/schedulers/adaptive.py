@@ -53,8 +53,8 @@ class AdaptiveScheduler(DPMSolverScheduler):
     order. For DPM-Solver++(2M) E is at most h / (2 h_prev) in log-SNR steps, and reaches that only if successive
     predictions contradict each other (D = -D_prev) at low noise. With 3 to 200 steps of the Gaussian models it stayed
     below 0.22, and with 5 and more calibrated steps of the shipped model below 0.35 (8 noises a domain), so that the
-    default 0.5 leaves the solver as it is; with 4, steps of some abstract pictures fall back. It guards against predictions that
-    contradict each other, and is no control of accuracy.
+    default 0.5 leaves the solver as it is; with 4, steps of some abstract pictures fall back. It guards against
+    predictions that contradict each other, and is no control of accuracy.
 
     Args:
         num_train_timesteps: T, timesteps the model was trained with, >= 2.
