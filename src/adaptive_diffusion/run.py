@@ -107,7 +107,7 @@ def train(cfg: DictConfig) -> float:
 
 
 def draw(parts: Parts, progress: Callable[[StepTrace], None] | None = None) -> list[SampleResult]:
-    """Draw the pictures in batches; picture i is the same whatever the batch size."""
+    """Draw the pictures in batches; picture i is the same whatever the batch size, up to rounding."""
     cfg = parts.cfg
     batches = draw_batches(
         parts.sampler,

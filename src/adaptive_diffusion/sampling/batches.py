@@ -1,4 +1,4 @@
-"""Drawing many pictures in batches; picture i of a seed is the same whatever the batch size."""
+"""Drawing many pictures in batches; picture i of a seed is the same whatever the batch size, up to rounding."""
 
 from __future__ import annotations
 

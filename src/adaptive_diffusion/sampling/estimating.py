@@ -73,7 +73,7 @@ class EstimatingSampler(StandardSampler):
             model: The denoiser.
             batch_size: Pictures to draw.
             image_size: (height, width) of the pictures, pixels.
-            seed: Picture i of a seed is the same whatever the batch it is drawn in.
+            seed: Picture i of a seed is the same whatever the batch it is drawn in, up to rounding.
             channels: Picture channels.
             condition: (B, ...) conditions, or None.
 

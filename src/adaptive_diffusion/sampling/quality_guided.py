@@ -26,7 +26,7 @@ class QualityGuidedSampler(EstimatingSampler):
     A picture leaves the schedule once its estimated quality has been at least the threshold for `patience` steps in a
     row. From there it is finished with `finish` more evaluations, in long strides to the clean picture (see
     `finishing`); they share their batch with those of the pictures that are still on the schedule. What is left of the
-    batch is all that the model is evaluated on. Picture i does not depend on its batch.
+    batch is all that the model is evaluated on. Picture i does not depend on its batch, but for rounding.
 
     Args:
         scheduler: Grid and solver, with its timesteps set.

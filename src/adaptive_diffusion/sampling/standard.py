@@ -87,7 +87,7 @@ class StandardSampler:
             model: The denoiser.
             batch_size: Pictures to draw.
             image_size: (height, width) in pixels that the model works at.
-            seed: Picture i of a seed is the same whatever the batch it is drawn in.
+            seed: Picture i of a seed is the same whatever the batch it is drawn in, up to rounding.
             channels: Picture channels.
             condition: (B, ...) conditions, or None.
 
