@@ -41,9 +41,9 @@ def weights(agent: HyperparameterTuningAgent) -> dict[str, np.ndarray]:
 
 def test_none_stands_for_what_suits_the_length_of_an_episode(bandit, steps):
     one, many = (HyperparameterTuningAgent(env).get_config() for env in (bandit, steps))
-    names = ("learning_rate", "n_steps", "batch_size", "initial_std")
-    assert [one[name] for name in names] == [0.01, 10, 10, 0.5]
-    assert [many[name] for name in names] == [0.003, 30, 15, 0.3]
+    names = ("learning_rate", "n_steps", "batch_size", "initial_std", "parts")
+    assert [one[name] for name in names] == [0.01, 10, 10, 0.5, 1]
+    assert [many[name] for name in names] == [0.005, 30, 30, 0.3, 2]
 
 
 def test_numbers_that_are_given_are_taken(bandit):
@@ -228,7 +228,7 @@ def test_a_policy_of_another_make_is_refused(trained, steps, tmp_path):
     trained.save(tmp_path / "agent.zip")
     with pytest.raises(UserError, match=r"does not fit this agent \(it was trained with normalize_env=True"):
         HyperparameterTuningAgent(steps, normalize_env=False).load(tmp_path / "agent.zip")
-    with pytest.raises(UserError, match="num_envs=1, this one has 2"):
+    with pytest.raises(UserError, match="parts x num_envs were 2 in its training, this one has 2 x 2"):
         HyperparameterTuningAgent(steps, num_envs=2).load(tmp_path / "agent.zip")
     with pytest.raises(UserError, match="holds an agent of the kind 'ppo', and this one is 'cem'"):
         CEMAgent(steps).load(tmp_path / "agent.zip")

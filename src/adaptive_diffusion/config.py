@@ -434,6 +434,7 @@ class PPOAgent(Agent):
     batch_size: int | None = MISSING
     normalize_env: bool = MISSING
     initial_std: float | None = MISSING
+    parts: int | None = MISSING
     num_envs: int = MISSING
 
 
@@ -445,6 +446,7 @@ class CEMAgent(Agent):
     elites: int = MISSING
     smoothing: float = MISSING
     least_std: float = MISSING
+    parts: int | None = MISSING
 
 
 @dataclass

@@ -32,6 +32,8 @@ class TuningAgent(ABC):
         seed: Of the agent and of its sequence of episodes, >= 0.
         eval_every: Episodes between two evaluations on held-out noises, >= 1; ten times as many after the first twenty.
         verbose: 0 is silent; 1 shows a progress bar.
+        parts: Equal parts of an episode's batch, of 2 pictures or more, on each of which the agent tries something else
+            at no more evaluations; None: 1 for one-step episodes, as many as possible for longer ones.
 
     Raises:
         ValueError: for another kind of environment, or a value out of range.
@@ -39,7 +41,9 @@ class TuningAgent(ABC):
 
     kind: str
 
-    def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+    def __init__(
+        self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0, parts: int | None = 1
+    ):
         if not isinstance(env, SamplingEnv):
             raise ValueError(
                 f"env must be a DiffusionHyperparameterEnv or a TimestepEnv without a wrapper, got {type(env).__name__}"
@@ -47,11 +51,14 @@ class TuningAgent(ABC):
         self.env = env
         self.work = env.sibling()  # remembers what the environment does, but counts this agent's evaluations alone
         self.work.spent = Spent()
+        self.parts = _most_parts(env) if parts is None else parts
+        self.part = self.work.split(self.parts)  # where paths are tried
         self.seed = check_count("seed", seed, 0)
         self.eval_every = check_count("eval_every", eval_every, 1)
         self.verbose = check_count("verbose", verbose, 0)
         self.record = Record()
         self.eval_env: SamplingEnv | None = None
+        self._paths: list[tuple[float, int]] = []  # return and length of those whose episode has not ended
         self._callback: Metrics | None = None
         self._checkpoint: Path | None = None
         self._most: int | None = None
@@ -156,6 +163,7 @@ class TuningAgent(ABC):
             **fitting(self.env),
             "config": self.get_config(),
             "record": self.record.to_dict(),
+            "paths": self._paths,
             "state": state,
         }
         write_agent(path, header, tensors)
@@ -172,7 +180,9 @@ class TuningAgent(ABC):
             raise UserError(f"{path} holds an agent of the kind {header['kind']!r}, and this one is {self.kind!r}")
         check_fits(self.env, str(path), header)
         try:
+            paths = [(float(value), int(steps)) for value, steps in header["paths"]]
             self._restore(header["state"], tensors)
+            self._paths = paths
             self.record = Record.from_dict(header["record"])
             self.work.spent.asked, self.work.spent.computed = self.record.asked, self.record.computed
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -202,10 +212,14 @@ class TuningAgent(ABC):
     def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         """Take over what `_state` gave."""
 
-    def _finished(self, episode_return: float, steps: int) -> None:
-        """Note an episode."""
-        self.record.returns.append(episode_return)
-        self._bar.update(steps)
+    def _finished(self, path_return: float, steps: int) -> None:
+        """Note a path of a part; as many of them as there are parts are an episode."""
+        self._paths.append((path_return, steps))
+        if len(self._paths) == self.parts:
+            returns, lengths = zip(*self._paths, strict=True)
+            self.record.returns.append(float(np.mean(returns)))
+            self._bar.update(round(float(np.mean(lengths))))
+            self._paths = []
 
     @property
     def _ended(self) -> bool:
@@ -241,3 +255,10 @@ class TuningAgent(ABC):
                 **({"train/return": float(np.mean(recent))} if recent else {}),
             }
             self._stopped = self._callback(metrics, episodes) is False
+
+
+def _most_parts(env: SamplingEnv) -> int:
+    """The most equal parts of a batch that have 2 pictures or more; 1 for one-step episodes."""
+    pictures = env.noises.pictures
+    most = 1 if env.episode_length == 1 else pictures // 2
+    return max(parts for parts in range(1, most + 1) if pictures % parts == 0)

@@ -25,10 +25,13 @@ class SearchAgent(TuningAgent):
     Sequences that are compared were tried on the same batches, so that none wins by an easier one.
     """
 
-    def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
-        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
+    def __init__(
+        self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0, parts: int | None = 1
+    ):
+        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose, parts=parts)
         self.shape = (env.episode_length, *env.action_space.shape)  # type: ignore[misc]
         self.best = np.zeros(self.shape)
+        self._taken = 0  # steps on all paths
         self._rng = np.random.default_rng(seed)
 
     def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
@@ -47,25 +50,25 @@ class SearchAgent(TuningAgent):
 
     @abstractmethod
     def _batches(self) -> list[int]:
-        """The batches that the next sequence is tried on, an episode each."""
+        """The batches that the next sequence is tried on, a path each."""
 
     @abstractmethod
     def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
         """Take its mean return of those batches into account, and perhaps change `best`."""
 
     def _learn(self, total: int) -> None:
-        taken = 0
-        while taken < total and not self._ended:
+        end = self._taken + total * self.parts
+        while self._taken < end and not self._ended:
             self._look()
             if self._stopped:
                 return
             actions = self._clipped(self._propose())
-            played = [run_episode(self.work, replay(actions), options={"batch": batch}) for batch in self._batches()]
+            played = [run_episode(self.part, replay(actions), options={"batch": batch}) for batch in self._batches()]
             self._learn_from(actions, float(np.mean([episode_return for episode_return, _, _ in played])))
-            for episode_return, done, _ in played:
-                taken += len(done)
-                self.record.timesteps += len(done)
-                self._finished(episode_return, len(done))
+            for path_return, done, _ in played:
+                self._taken += len(done)
+                self._finished(path_return, len(done))
+            self.record.timesteps = self._taken // self.parts
 
     def _choose(self) -> None:
         """`best` is settled already."""
@@ -75,14 +78,14 @@ class SearchAgent(TuningAgent):
         return np.clip(actions, space.low, space.high).astype(np.float32)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        state = {"rng": self._rng.bit_generator.state, "best": self.best.tolist()}
+        state = {"rng": self._rng.bit_generator.state, "best": self.best.tolist(), "taken": self._taken}
         return state, {"best": self.best.astype(np.float32)}
 
     def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         best = np.array(state["best"])
         if best.shape != self.shape:
             raise ValueError(f"it holds {best.shape} actions, an episode here takes {self.shape}")
-        self.best, self._rng.bit_generator.state = best, state["rng"]
+        self.best, self._rng.bit_generator.state, self._taken = best, state["rng"], state["taken"]
 
 
 class RandomAgent(SearchAgent):
@@ -121,6 +124,9 @@ class FixedAgent(SearchAgent):
 
     kind = "fixed"
 
+    def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
+
     def _propose(self) -> np.ndarray:
         return self.best
 
@@ -134,15 +140,15 @@ class FixedAgent(SearchAgent):
 class CEMAgent(SearchAgent):
     """The cross-entropy method (Rubinstein, 1999): a normal distribution is fitted to the best of each generation.
 
-    A generation is tried on one batch, the next one on the next.
+    A generation is tried on one batch, or one part of it, the next one on the next.
 
     Args:
         env: The environment.
-        population: Episodes of a generation, >= 2.
+        population: Sequences of a generation, >= 2.
         elites: The best of them, in [1, population).
         smoothing: Share of the fitted mean and deviation that is taken over, in (0, 1].
         least_std: Standard deviation below which no action's falls, >= 0.
-        seed, eval_every, verbose: See `TuningAgent`.
+        seed, eval_every, verbose, parts: See `TuningAgent`.
 
     Raises:
         ValueError: for a value out of range.
@@ -161,8 +167,9 @@ class CEMAgent(SearchAgent):
         seed: int = 0,
         eval_every: int = 10,
         verbose: int = 0,
+        parts: int | None = None,
     ):
-        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
+        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose, parts=parts)
         self.population = check_count("population", population, 2)
         self.elites = check_count("elites", elites, 1, self.population - 1)
         self.smoothing = check_number("smoothing", smoothing, 0, 1, above=True)
@@ -172,14 +179,15 @@ class CEMAgent(SearchAgent):
 
     def get_config(self) -> dict[str, Any]:
         """How the agent was made."""
-        own = {name: getattr(self, name) for name in ("population", "elites", "smoothing", "least_std")}
+        own = {name: getattr(self, name) for name in ("population", "elites", "smoothing", "least_std", "parts")}
         return {**super().get_config(), **own}
 
     def _propose(self) -> np.ndarray:
         return self._rng.normal(self.best, self.std)
 
     def _batches(self) -> list[int]:
-        return [len(self.record.returns) // self.population % self.env.noises.batches]
+        tried = len(self.record.returns) * self.parts + len(self._paths)
+        return [tried // self.population % self.part.noises.batches]
 
     def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
         self._tried.append((mean_return, actions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,7 @@ class FixedNoises:
         self.seed = check_count("noise_seed", seed, 0)
         self.metric = metric
         self._tolerance, self._cache = tolerance, None if cache is None else Path(cache)
+        self._whole = self  # what is solved for is kept there
 
     def others(self, batches: int) -> FixedNoises:
         """Batches of other noises for the same purpose: those of the next seed."""
@@ -65,9 +67,21 @@ class FixedNoises:
             cache=self._cache,
         )
 
+    def split(self, parts: int) -> FixedNoises:
+        """The same noises in batches of a `parts`-th of the size; solved for once for both.
+
+        Raises:
+            ValueError: unless the parts are equal and have 2 pictures or more.
+        """
+        if self.pictures % check_count("parts", parts, 1) or self.pictures // parts < 2:
+            raise ValueError(f"parts must divide a batch of {self.pictures} pictures into 2 or more each, got {parts}")
+        part = copy.copy(self)
+        part.pictures, part.batches = self.pictures // parts, self.batches * parts
+        return part
+
     def x_T(self, batch: int) -> mx.array:
         """(pictures, H, W, C) standard normal noise of a batch."""
-        return self._noise[batch * self.pictures : (batch + 1) * self.pictures]
+        return self._whole._noise[batch * self.pictures : (batch + 1) * self.pictures]
 
     def errors(self, batch: int, images: np.ndarray) -> np.ndarray:
         """Distance of pictures to the converged solutions from the same noises.
@@ -82,8 +96,9 @@ class FixedNoises:
         Returns:
             (pictures,) float64 > 0.
         """
-        solution = self._converged.images[batch * self.pictures : (batch + 1) * self.pictures]
-        return np.maximum(self._distance(images, solution).astype(np.float64), self._floor)
+        whole = self._whole
+        solution = whole._converged.images[batch * self.pictures : (batch + 1) * self.pictures]
+        return np.maximum(whole._distance(images, solution).astype(np.float64), whole._floor)
 
     @cached_property
     def _noise(self) -> mx.array:

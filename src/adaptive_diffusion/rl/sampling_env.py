@@ -60,6 +60,7 @@ class SamplingEnv(gym.Env, ABC):
         self._seed: int | None = None
         self._episode = 0
         self._warm: set[int] = set()
+        self._splits: dict[int, SamplingEnv] = {}  # by parts: what remembers their baselines
 
     @abstractmethod
     def begin(self) -> Run[Start]:
@@ -120,8 +121,24 @@ class SamplingEnv(gym.Env, ABC):
         """The same environment on other noises, with counters of its own."""
         other = self.sibling()
         other.noises, other.spent, other.batch = self.noises.others(batches), Spent(), 0
-        other._warm = set()
+        other._warm, other._splits = set(), {}
         other.forget()
+        return other
+
+    def split(self, parts: int) -> SamplingEnv:
+        """The same environment, of which an episode draws a `parts`-th of a batch; it shares noises and counters.
+
+        Raises:
+            ValueError: unless the parts are equal and have 2 pictures or more.
+        """
+        if parts == 1:
+            return self.sibling()
+        if parts not in self._splits:
+            self._splits[parts] = part = self.sibling()
+            part.noises, part.batch, part._warm = self.noises.split(parts), 0, set()
+            part.forget()
+        other = self._splits[parts].sibling()
+        other.spent = self.spent
         return other
 
     @abstractmethod
