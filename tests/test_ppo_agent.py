@@ -5,6 +5,8 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -131,17 +133,31 @@ def test_the_best_choice_is_kept_by_the_environments_own_batches(bandit, tmp_pat
 
     agent.train(100, callback=callback)
     assert len(latest) == 11
-    assert max(latest) - latest[-1] > 0.02  # so that it matters
-    np.testing.assert_allclose(chosen, np.maximum.accumulate(latest))
+    assert chosen[-1] - latest[-1] > 0.02  # so that it matters
+    assert chosen[0] == latest[0]
+    for (before, now), new in zip(pairwise(chosen), latest[1:], strict=True):
+        assert now in (before, new)
+        assert now >= before
 
     agent.save(tmp_path / "agent.zip")
     again = HyperparameterTuningAgent(bandit)
     again.load(tmp_path / "agent.zip")
-    assert score(load_policy(tmp_path / "agent.zip")) == max(latest)
-    assert score(lambda seen: again.predict(seen)[0]) == max(latest)
+    assert score(load_policy(tmp_path / "agent.zip")) == chosen[-1]
+    assert score(lambda seen: again.predict(seen)[0]) == chosen[-1]
     assert score(again._latest().policy) == latest[-1]
     again.train(10)
-    assert score(lambda seen: again.predict(seen)[0]) >= max(latest)
+    assert score(lambda seen: again.predict(seen)[0]) >= chosen[-1]
+
+
+def test_a_choice_is_replaced_if_the_latest_is_better_by_more_than_its_error(steps):
+    agent = HyperparameterTuningAgent(steps, seed=1)
+    agent._choose()
+    scores = agent._kept.scores
+    rough = np.where(np.arange(len(scores)) % 2, 0.5, -0.4)  # 0.05 on average, with a standard error of 0.17
+    for worse_by, replaced in ((rough, False), (-0.05, False), (0.05, True)):
+        agent._kept = kept = replace(agent._kept, scores=scores - worse_by)
+        agent._choose()
+        assert (agent._kept is not kept) == replaced
 
 
 @pytest.mark.parametrize("kind", ["bandit", "steps"])

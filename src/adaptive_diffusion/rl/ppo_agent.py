@@ -14,6 +14,7 @@ import numpy as np
 
 from ..baseline.checks import check_count, check_number
 from .agent import TuningAgent
+from .convergence import standard_error
 from .episodes import measure
 from .policy import Policy, policy_from
 from .sampling_env import SamplingEnv
@@ -32,12 +33,12 @@ class Choice:
 
     Attributes:
         description, tensors: See `policy_from`.
-        score: Mean return of its mean actions on the environment's own batches, if that was measured.
+        scores: (n,) rewards of its mean actions on the pictures of the environment's own batches, if measured.
     """
 
     description: dict[str, Any]
     tensors: dict[str, np.ndarray]
-    score: float | None = None
+    scores: np.ndarray | None = None
 
     @cached_property
     def policy(self) -> Policy:
@@ -57,9 +58,10 @@ class HyperparameterTuningAgent(TuningAgent):
     evaluations. What differs between rewards is mostly what was explored, not the pictures that it was explored on: at
     one eighth of a batch an agent learned from a fifth of the episodes what it learned from whole batches.
 
-    The best choice so far is kept: before every evaluation on held-out noises the latest mean action is played on each
-    of the environment's own batches, and replaces the one kept before if its mean return is higher. Learning goes on
-    from the latest policy all the same. The model evaluations that this takes are counted with the others.
+    The best choice so far is kept: before every evaluation on held-out noises the latest mean actions are played on
+    each of the environment's own batches, and replace those kept before if they are better by more than the standard
+    error of the paired difference. Learning goes on from the latest policy all the same. The model evaluations that
+    this takes are counted with the others.
 
     Args:
         env: A `DiffusionHyperparameterEnv` or a `TimestepEnv`.
@@ -199,9 +201,12 @@ class HyperparameterTuningAgent(TuningAgent):
 
     def _choose(self) -> None:
         latest = self._latest()
-        returns, _ = measure(self.work, lambda: lambda seen: np.array(latest.policy(seen)))
-        if self._kept is None or returns.mean() > self._kept.score:
-            self._kept = replace(latest, score=float(returns.mean()))
+        scores, _ = measure(self.work, lambda: lambda seen: np.array(latest.policy(seen)))
+        if self._kept is not None and self._kept.scores is not None:
+            gain = scores - self._kept.scores
+            if gain.mean() <= standard_error(gain):
+                return
+        self._kept = replace(latest, scores=scores)
 
     def _latest(self) -> Choice:
         """The policy as training has it now, with no score."""
@@ -232,7 +237,7 @@ class HyperparameterTuningAgent(TuningAgent):
         rms: Any = self._normalize.obs_rms if self.normalize_env else None
         state = {
             "policy": kept.description,
-            "score": kept.score,
+            "scores": None if kept.scores is None else kept.scores.tolist(),
             "observations": None if rms is None else [rms.mean.tolist(), rms.var.tolist(), float(rms.count)],
             "timesteps": self.model.num_timesteps,
             "begun": self.model._last_obs is not None,
@@ -256,10 +261,9 @@ class HyperparameterTuningAgent(TuningAgent):
         expected = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
         if {name: tuple(value.shape) for name, value in weights.items()} != expected:
             raise ValueError("its policy network has another architecture")
-        kept = Choice(
-            state["policy"], {n: v for n, v in tensors.items() if n.startswith("policy.")}, score=state["score"]
-        )
-        self._kept = None if kept.score is None else kept
+        scores = state["scores"]
+        own = {n: v for n, v in tensors.items() if n.startswith("policy.")}
+        self._kept = None if scores is None else Choice(state["policy"], own, np.array(scores))
         policy.load_state_dict(weights)
         optimizer = policy.optimizer.state_dict()
         slots: dict[int, dict[str, Any]] = {}
