@@ -1,4 +1,4 @@
-"""The README's tables say what their files say, and the build notices when they do not."""
+"""The tables of README and docs say what their files say, and the build notices when they do not."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def test_a_table_without_a_source_yet_is_empty_and_up_to_date(project):
         ("<!-- table: benchmark -->\n", "has a table without end"),
         (
             "<!-- table: of none -->\n<!-- end of table -->\n",
-            "nothing makes the table 'of none' of the README; there are",
+            "nothing makes the table 'of none'; there are",
         ),
     ],
 )
@@ -289,11 +289,12 @@ def test_the_command_checks_and_writes(project, monkeypatch, capsys):
     assert tables.main([]) == 0
     assert tables.main(["--check"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [line.split(None, 2)[2] for line in said] == ["stale: benchmark", "stale: benchmark", "up to date"]
+    assert [line.split(None, 1)[1] for line in said] == ["stale: benchmark", "stale: benchmark", "up to date"]
 
 
-def test_every_table_has_its_place_in_the_readme_and_says_what_its_file_says():
-    named = [block["name"] for block in tables.BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))]
+def test_every_table_has_its_place_and_says_what_its_file_says():
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in tables.PAGES]
+    named = [block["name"] for page in pages for block in tables.BLOCK.finditer(page)]
     assert sorted(named) == sorted(tables.TABLES)
     assert tables.stale_tables(ROOT) is None
 
@@ -335,7 +336,7 @@ def test_a_benchmark_of_what_ships_is_up_to_date_and_any_other_says_why_not(ship
 
 def test_the_chain_ends_with_the_benchmark_and_the_tables_made_from_it(tmp_path):
     *_, benchmark, screening, readme = build.chain(tmp_path)
-    assert (benchmark.name, screening.name, readme.name) == ("benchmark", "screening", "README tables")
+    assert (benchmark.name, screening.name, readme.name) == ("benchmark", "screening", "tables")
     assert readme.stale() is None
     with pytest.raises(UserError, match="takes hours") as told:
         benchmark.rebuild()

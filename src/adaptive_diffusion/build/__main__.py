@@ -2,8 +2,8 @@
 
 The shipped files form a chain, each stamped with the hash of what it was made from:
 word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality, tuned configurations
-and policies; the benchmark is measured with them, and the README's tables are made from it. The model itself comes from
-`train.py experiment=train_builtin`.
+and policies; the benchmark is measured with them, and the tables of README and docs are made from it. The model itself
+comes from `train.py experiment=train_builtin`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     if options.data is None and not options.check:
         raise UserError(
             "to rebuild takes --data; --check alone says what is stale, and python -m adaptive_diffusion.build.tables "
-            "makes the README's tables"
+            "makes the tables of README and docs"
         )
     if options.data and (missing := [d for d in DOMAINS if not (options.data / f"{d}_32.npz").is_file()]):
         raise UserError(
@@ -92,7 +92,7 @@ def chain(data: Path) -> list[Asset]:
             Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
             for name, summary in (("benchmark", SUMMARY), ("screening", SCREENING))
         ),
-        Asset("README tables", stale_tables, write_tables),
+        Asset("tables", stale_tables, write_tables),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The README's tables of what ships: held-out errors of the calibrated steps, and tuned configurations."""
+"""The tables of what ships: held-out errors of the calibrated steps, and tuned configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's tables of the benchmark, made from `docs/benchmark/summary.csv`."""
+"""The tables of the benchmark, made from `docs/benchmark/summary.csv`."""
 
 from __future__ import annotations
 

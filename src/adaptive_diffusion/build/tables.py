@@ -1,4 +1,4 @@
-"""`python -m adaptive_diffusion.build.tables`: make the README's tables from the files that hold their numbers.
+"""`python -m adaptive_diffusion.build.tables`: make the tables of README and docs from the files with their numbers.
 
 A table stands between two comments, `<!-- table: NAME; made from FILE sha256 ... -->` and `<!-- end of table -->`; what
 is between them is written anew.
@@ -23,6 +23,7 @@ from .benchmark import REPORTS, SCREENING, SUMMARY, commands
 from .benchmark_tables import comparison, fewest_steps, read_summary, results
 
 PROJECT = Path(__file__).parents[3]
+PAGES = ("README.md", "docs/results.md")
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
 
@@ -32,7 +33,7 @@ BEGIN, END = "<!-- table:", "<!-- end of table -->"
 
 @dataclass(frozen=True)
 class Table:
-    """What makes a block of the README.
+    """What makes a block of a page.
 
     Attributes:
         source: The file that holds the numbers, from the project's folder.
@@ -49,41 +50,41 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
     options = parser.parse_args(argv)
     reason = stale_tables()
-    print(f"{'README tables':<24}{'up to date' if reason is None else 'stale: ' + reason}")
+    print(f"{'tables':<24}{'up to date' if reason is None else 'stale: ' + reason}")
     if reason is not None and not options.check:
         write_tables()
     return 1 if reason is not None and options.check else 0
 
 
 def stale_tables(project: Path = PROJECT) -> str | None:
-    """Which tables of the README are not what their sources say, or None."""
-    text = _read(project)
-    found = {block["name"].strip(): block[0] for block in BLOCK.finditer(text)}
+    """Which tables are not what their sources say, or None."""
+    found = {block["name"].strip(): block[0] for text in _read(project).values() for block in BLOCK.finditer(text)}
     stale = [name for name, block in found.items() if block != _block(name, project)]
     return ", ".join(stale) or None
 
 
 def write_tables(project: Path = PROJECT) -> None:
-    """Make every table of the README again.
+    """Make every table again.
 
     Raises:
         UserError: for a table that nothing makes, or whose source cannot be used.
     """
-    text = _read(project)
-    write_text(project / "README.md", BLOCK.sub(lambda block: _block(block["name"].strip(), project), text))
+    for page, text in _read(project).items():
+        write_text(page, BLOCK.sub(lambda block: _block(block["name"].strip(), project), text))
 
 
-def _read(project: Path) -> str:
-    text = (project / "README.md").read_text(encoding="utf-8")
-    blocks = list(BLOCK.finditer(text))
-    if not len(blocks) == text.count(BEGIN) == text.count(END):
-        raise UserError(f"{project / 'README.md'} has a table without end; begin it {BEGIN} NAME --> and end it {END}")
-    return text
+def _read(project: Path) -> dict[Path, str]:
+    """The pages that are there."""
+    pages = {page: page.read_text(encoding="utf-8") for name in PAGES if (page := project / name).is_file()}
+    for page, text in pages.items():
+        if not len(list(BLOCK.finditer(text))) == text.count(BEGIN) == text.count(END):
+            raise UserError(f"{page} has a table without end; begin it {BEGIN} NAME --> and end it {END}")
+    return pages
 
 
 def _block(name: str, project: Path) -> str:
     if name not in TABLES:
-        raise UserError(f"nothing makes the table {name!r} of the README; there are {', '.join(TABLES)}")
+        raise UserError(f"nothing makes the table {name!r}; there are {', '.join(TABLES)}")
     table = TABLES[name]
     source = project / table.source
     stamp = f"sha256 {hashlib.sha256(source.read_bytes()).hexdigest()[:12]}" if source.is_file() else "once it is there"
