@@ -44,7 +44,7 @@ def weights(agent: HyperparameterTuningAgent) -> dict[str, np.ndarray]:
 def test_none_stands_for_what_suits_the_length_of_an_episode(bandit, steps):
     one, many = (HyperparameterTuningAgent(env).get_config() for env in (bandit, steps))
     names = ("learning_rate", "n_steps", "batch_size", "initial_std", "parts")
-    assert [one[name] for name in names] == [0.01, 10, 10, 0.5, 1]
+    assert [one[name] for name in names] == [0.01, 10, 10, 0.5, 2]
     assert [many[name] for name in names] == [0.005, 30, 30, 0.3, 2]
 
 
@@ -52,16 +52,16 @@ def test_numbers_that_are_given_are_taken(bandit):
     agent = HyperparameterTuningAgent(
         env=bandit, learning_rate=3e-4, n_steps=2048, batch_size=64, normalize_env=True, num_envs=4
     )
-    assert (agent.model.n_steps, agent.model.batch_size, agent.model.learning_rate) == (512, 64, 3e-4)
+    assert (agent.model.n_steps, agent.model.batch_size, agent.model.learning_rate) == (256, 64, 3e-4)
     assert agent.get_config()["n_steps"] == 2048
 
 
 def test_the_configuration_says_what_is_used(bandit):
     agent = HyperparameterTuningAgent(bandit, n_steps=10, batch_size=64, num_envs=4)
     config = agent.get_config()
-    assert (config["n_steps"], config["batch_size"]) == (12, 12)
-    assert (agent.model.n_steps, agent.model.batch_size) == (3, 12)
-    assert HyperparameterTuningAgent(bandit, n_steps=2).model.n_steps == 2
+    assert (config["n_steps"], config["batch_size"]) == (16, 16)  # 4 environments of 2 parts
+    assert (agent.model.n_steps, agent.model.batch_size) == (2, 16)
+    assert HyperparameterTuningAgent(bandit, n_steps=2).model.n_steps == 1
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_file_brings_back_the_policy_and_its_record(trained, steps, tmp_path):
 
 
 def test_the_best_choice_is_kept_by_the_environments_own_batches(bandit, tmp_path):
-    agent, latest, chosen = HyperparameterTuningAgent(bandit, seed=1, learning_rate=0.03), [], []
+    agent, latest, chosen = HyperparameterTuningAgent(bandit, seed=1, learning_rate=0.03, parts=1), [], []
 
     def score(policy):
         scores = []
@@ -140,7 +140,7 @@ def test_the_best_choice_is_kept_by_the_environments_own_batches(bandit, tmp_pat
         assert now >= before
 
     agent.save(tmp_path / "agent.zip")
-    again = HyperparameterTuningAgent(bandit)
+    again = HyperparameterTuningAgent(bandit, parts=1)
     again.load(tmp_path / "agent.zip")
     assert score(load_policy(tmp_path / "agent.zip")) == chosen[-1]
     assert score(lambda seen: again.predict(seen)[0]) == chosen[-1]

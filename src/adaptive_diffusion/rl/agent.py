@@ -33,7 +33,7 @@ class TuningAgent(ABC):
         eval_every: Episodes between two evaluations on held-out noises, >= 1; ten times as many after the first twenty.
         verbose: 0 is silent; 1 shows a progress bar.
         parts: Equal parts of an episode's batch, of 2 pictures or more, on each of which the agent tries something else
-            at no more evaluations; None: 1 for one-step episodes, as many as possible for longer ones.
+            at no more evaluations; None: as many as possible.
 
     Raises:
         ValueError: for another kind of environment, or a value out of range.
@@ -51,7 +51,7 @@ class TuningAgent(ABC):
         self.env = env
         self.work = env.sibling()  # remembers what the environment does, but counts this agent's evaluations alone
         self.work.spent = Spent()
-        self.parts = _most_parts(env) if parts is None else parts
+        self.parts = _most_parts(env.noises.pictures) if parts is None else parts
         self.part = self.work.split(self.parts)  # where paths are tried
         self.seed = check_count("seed", seed, 0)
         self.eval_every = check_count("eval_every", eval_every, 1)
@@ -257,8 +257,6 @@ class TuningAgent(ABC):
             self._stopped = self._callback(metrics, episodes) is False
 
 
-def _most_parts(env: SamplingEnv) -> int:
-    """The most equal parts of a batch that have 2 pictures or more; 1 for one-step episodes."""
-    pictures = env.noises.pictures
-    most = 1 if env.episode_length == 1 else pictures // 2
-    return max(parts for parts in range(1, most + 1) if pictures % parts == 0)
+def _most_parts(pictures: int) -> int:
+    """The most equal parts of a batch that have 2 pictures or more."""
+    return max(parts for parts in range(1, pictures // 2 + 1) if pictures % parts == 0)

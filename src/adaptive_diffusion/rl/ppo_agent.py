@@ -54,9 +54,9 @@ class HyperparameterTuningAgent(TuningAgent):
     policy has one hidden layer, 16 wide for one-step episodes and 32 for longer ones, and begins at the environment's
     prior: its actions are residuals with mean about 0.
 
-    In longer episodes the batch is split, and every part of it explores on a path of its own, which costs no more
-    evaluations. What differs between rewards is mostly what was explored, not the pictures that it was explored on: at
-    one eighth of a batch an agent learned from a fifth of the episodes what it learned from whole batches.
+    The batch of an episode is split, and every part of it explores on a path of its own, which costs no more model
+    evaluations. Rewards differ far more by what was explored than by the pictures that it was explored on, so that two
+    pictures a part teach several times as fast as whole batches do.
 
     The best choice so far is kept: before every evaluation on held-out noises the latest mean actions are played on
     each of the environment's own batches, and replace those kept before if they are better by more than the standard
