@@ -89,8 +89,8 @@ class QualityEstimator:
     it saved 35 % at a loss of 1.0 % instead of 32 % at 0.6 %, and the true error itself, were it known, 34 % at 1.2 %.
 
     The same error shows more in a flat picture: in four domains the perceptual distance to the converged solution went
-    with RMSE / contrast^(1/3). So quality is 1 / (1 + e / 0.12), with the visible error e = RMSE (0.4 / contrast)^(1/3),
-    which is the RMSE where the contrast is ordinary.
+    with RMSE / contrast^(1/3). So quality is 1 / (1 + e / 0.12), with the visible error
+    e = RMSE (0.4 / contrast)^(1/3), which is the RMSE where the contrast is ordinary.
 
     It also extrapolates. Along the ODE of Gaussian data with variance v, the clean prediction D moves as
     1 / sqrt(v + s^2), s = sigma / alpha: an even function of the noise level. So the line through the two latest
