@@ -43,6 +43,26 @@ def test_agents_on_one_environment_share_its_memory_but_count_apart(bandit):
     assert second["model_evaluations_computed"] == 0
 
 
+def test_parts_of_batches_are_the_same_pictures_in_smaller_batches(steps):
+    whole, part = steps.noises, steps.split(4).noises
+    assert (part.pictures, part.batches) == (2, 8)
+    noise = np.array(whole.x_T(1))
+    np.testing.assert_array_equal(np.concatenate([np.array(part.x_T(batch)) for batch in range(4, 8)]), noise)
+    errors = [part.errors(4 + i, noise[2 * i : 2 * i + 2]) for i in range(4)]
+    np.testing.assert_array_equal(np.concatenate(errors), whole.errors(1, noise))
+    assert steps.held_out().split(4).noises.seed == whole.seed + 1
+
+
+@pytest.mark.parametrize("agent", [HyperparameterTuningAgent, CEMAgent])
+def test_an_episode_costs_the_same_in_whatever_parts_it_is_played(agent, steps):
+    runs = [agent(steps, parts=parts).train(20 * 4) for parts in (1, 2, 4)]
+    assert [(run["episodes"], run["total_timesteps"]) for run in runs] == [(20, 80)] * 3
+    if agent is CEMAgent:
+        assert [run["model_evaluations"] for run in runs] == [20 * 5 * 8] * 3
+    else:  # and before each of three evaluations it plays both batches; another episode has begun
+        assert [run["model_evaluations"] for run in runs] == [(20 + 3 * 2) * 5 * 8 + 8] * 3
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 def test_training_repeats_itself(agent, steps):
     runs = [agent(steps, seed=7).train(40) for _ in range(2)]
