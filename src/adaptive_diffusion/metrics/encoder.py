@@ -20,13 +20,14 @@ import numpy as np
 
 from ..data import resize
 from ..errors import UserError
+from ..files import ASSETS
 from ..network_file import read_network, write_network
 from .features import in_batches
 from .pictures import as_float
 from .words import WordVectors, load_words
 
 FORMAT = "adaptive-diffusion/encoder/1"
-BUILTIN_ENCODER = Path(__file__).parent.parent / "assets" / "encoder.safetensors"
+BUILTIN_ENCODER = ASSETS / "encoder.safetensors"
 SHARPNESS_LEVELS = 2
 SHARPNESS_FLOOR = 0.02  # 2.5 of 255 grey levels: below it, a picture counts as flat
 SHARPNESS_SCALE = 8.0  # makes the features that measure sharpness vary about as much as the learned ones

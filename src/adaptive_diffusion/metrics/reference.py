@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import ASSETS
 from .features import FeatureEncoder
 from .kernel_reference import KernelReference, load_kernel_reference
 from .statistics import FeatureStatistics, load_statistics
 
-FOLDER = Path(__file__).parent.parent / "assets" / "reference"
+FOLDER = ASSETS / "reference"
 
 
 def reference_path(domain: str, folder: Path = FOLDER) -> Path:

@@ -15,10 +15,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_path, read_tensors
+from ..files import ASSETS, atomic_path, read_tensors
 
 FORMAT = "adaptive-diffusion/words/1"
-BUILTIN_WORDS = Path(__file__).parent.parent / "assets" / "words.safetensors"
+BUILTIN_WORDS = ASSETS / "words.safetensors"
 SHORTEST = 0.1  # length of a text's vector below which it holds none but words such as "and"; "man" is 0.3 long
 # endings that are taken off an unknown word, and what takes their place
 _INFLECTIONS = (

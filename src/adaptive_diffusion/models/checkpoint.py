@@ -9,12 +9,13 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..files import ASSETS
 from ..network_file import read_network, write_network
 from .unet import SimpleUNet, UNetConfig
 
 FORMAT = "adaptive-diffusion/simple-unet/1"
 VARIABLE = "ADAPTIVE_DIFFUSION_MODEL"
-BUILTIN_MODEL = Path(__file__).parent.parent / "assets" / "model.safetensors"
+BUILTIN_MODEL = ASSETS / "model.safetensors"
 
 
 def save_model(

@@ -14,11 +14,11 @@ import numpy as np
 
 from ..baseline.checks import check_number
 from ..errors import UserError
-from ..files import atomic_path
+from ..files import ASSETS, atomic_path
 from ..rl.knobs import Configuration
 from .configuration import DomainConfig, confidence_of
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "tuned.json"
+SHIPPED = ASSETS / "tuned.json"
 FORMAT = "adaptive-diffusion/tuned/1"
 WEIGHT = 1 / 3  # of quality, where nobody chose a reward; that of `HybridReward`
 UNTOLD = 0.25  # standard error of a result whose own is not told

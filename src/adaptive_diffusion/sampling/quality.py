@@ -14,9 +14,9 @@ import numpy as np
 
 from ..baseline.checks import check_number
 from ..errors import UserError
-from ..files import atomic_path
+from ..files import ASSETS, atomic_path
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "quality.json"
+SHIPPED = ASSETS / "quality.json"
 FORMAT = "adaptive-diffusion/quality/2"
 HALF = 0.12  # visible error at which quality is one half: 15 of 255 grey levels
 CONTRAST = 0.4  # of ordinary pictures: the standard deviation over their pixels, each channel about its mean

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import atomic_path
+from ..files import ASSETS, atomic_path
 from .calibrated_schedule import CalibratedSchedule, schedule_from
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "schedules.json"
+SHIPPED = ASSETS / "schedules.json"
 FORMAT = "adaptive-diffusion/calibrated-schedules/2"
 
 
