@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..build.markdown import table
 from ..files import atomic_path
 from ..rl.convergence import TOLERANCE, Evaluation, Record, converged_at, standard_error
 
@@ -127,7 +128,8 @@ def _agents(results: Sequence[Result]) -> str:
                 ]
             )
     names = ["domain", "agent", "episodes (median)", "converged", "score at half the evaluations"]
-    return _table([*names, "score at equal evaluations", "final score", "final quality", "evaluations"], rows)
+    header = [*names, "score at equal evaluations", "final score", "final quality", "evaluations"]
+    return "\n".join(table(header, rows, "llrrrrrrr"))
 
 
 def _transfers(pairs: Sequence[tuple[Result, Result]]) -> str:
@@ -152,7 +154,8 @@ def _transfers(pairs: Sequence[tuple[Result, Result]]) -> str:
             ]
         )
     names = ["domain", "begun with", "agent", "episodes from scratch", "begun with it", "saved (median)", "reached"]
-    return _table([*names, "untrained: scratch → begun with it", "final: scratch → begun with it"], rows)
+    header = [*names, "untrained: scratch → begun with it", "final: scratch → begun with it"]
+    return "\n".join(table(header, rows, "lllrrrrrr"))
 
 
 def _counterpart(moved: Result, scratch: Iterable[Result]) -> Result | None:
@@ -178,8 +181,3 @@ def _groups(items: Iterable[Any], key: Callable[[Any], tuple[Any, ...]]) -> list
     for item in items:
         found.setdefault(key(item), []).append(item)
     return list(found.items())
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,9 +1,9 @@
 """`python -m adaptive_diffusion.build --data FOLDER`: rebuild what ships with the project and is stale.
 
 The shipped files form a chain, each stamped with the hash of what it was made from:
-word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality, tuned configurations
-and policies; the benchmark is measured with them, and the tables of README and docs are made from it. The model itself
-comes from `train.py experiment=train_builtin`.
+word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality, tuned configurations,
+their comparison with the default, and policies; the benchmark is measured with them, and the tables of README and docs
+are made from it. The model itself comes from `train.py experiment=train_builtin`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from ..bench.quality import plain_curve
+from ..bench.tuned import stale as stale_comparison
 from ..converged import identity_of
 from ..errors import UserError, run_program
 from ..metrics.encoder import BUILTIN_ENCODER, load_encoder
@@ -26,6 +27,7 @@ from ..models.checkpoint import BUILTIN_MODEL, load_model
 from ..models.checkpoint import VARIABLE as MODEL_VARIABLE
 from ..optimization.knowledge import SHIPPED as TUNED
 from ..optimization.knowledge import read_knowledge
+from ..optimization.pipeline import OptimizationPipeline
 from ..rl.learned_scheduler import SHIPPED as POLICIES
 from ..rl.learned_scheduler import Wanted, find_policy
 from ..sampling.quality import SHIPPED as QUALITY
@@ -35,7 +37,7 @@ from ..schedulers.calibrated import SHIPPED, load_schedules
 from .benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
 from .benchmark_tables import DOMAINS, read_summary
 from .references import stale_reference, write_reference
-from .tables import PROJECT, stale_tables, write_tables
+from .tables import AGAINST_DEFAULT, PROJECT, stale_tables, write_tables
 
 POLICY_STEPS = 8  # of the policies that ship
 
@@ -87,6 +89,7 @@ def chain(data: Path) -> list[Asset]:
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
+        Asset("tuned against default", _stale_against_default, _rebuild_against_default),
         *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
         *(
             Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
@@ -210,6 +213,14 @@ def _rebuild_benchmark(summary: str) -> None:
     raise UserError(
         "\n".join(["measure the benchmark again, which takes hours and may be stopped at any time:", *needed])
     )
+
+
+def _stale_against_default() -> str | None:
+    return stale_comparison(OptimizationPipeline(), DOMAINS, PROJECT / AGAINST_DEFAULT)
+
+
+def _rebuild_against_default() -> None:
+    _run("-m", "adaptive_diffusion.bench", "tuned", "--output", AGAINST_DEFAULT)
 
 
 def _run(*command: str, **environment: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bench import tuned
 from ..errors import UserError, run_program
 from ..figures import write_text
 from ..models.checkpoint import BUILTIN_MODEL, load_model
@@ -26,6 +27,7 @@ PROJECT = Path(__file__).parents[3]
 PAGES = ("README.md", "docs/results.md")
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
+AGAINST_DEFAULT = "docs/benchmark/tuned.csv"
 
 BLOCK = re.compile(r"<!-- table: (?P<name>[^;>]+)(?:;[^>]*)?-->\n(?P<lines>.*?)<!-- end of table -->", re.DOTALL)
 BEGIN, END = "<!-- table:", "<!-- end of table -->"
@@ -125,6 +127,7 @@ TABLES = {
     "screening commands": Table(SCREENING, lambda path: _commands(path, SCREENING)),
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "tuned configurations": Table(TUNED, _tuned),
+    "tuned against default": Table(AGAINST_DEFAULT, lambda path: tuned.comparison(tuned.read_blocks(path))),
 }
 
 
