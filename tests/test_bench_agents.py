@@ -67,7 +67,9 @@ def rows(text: str) -> list[list[str]]:
     """Cells of the lines of all tables, headers left out."""
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     return [
-        line for i, line in enumerate(lines) if line[0] != "---" and (i + 1 == len(lines) or lines[i + 1][0] != "---")
+        line
+        for i, line in enumerate(lines)
+        if not line[0].startswith("---") and (i + 1 == len(lines) or not lines[i + 1][0].startswith("---"))
     ]
 
 
