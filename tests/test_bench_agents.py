@@ -13,6 +13,7 @@ from tiny import LABELS, tiny_model
 from adaptive_diffusion.bench import agents
 from adaptive_diffusion.bench.agents import AgentBench, TransferredTimestepEnv
 from adaptive_diffusion.bench.agents_report import Result, keep, kept, report
+from adaptive_diffusion.build.markdown import MISSING
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
@@ -100,6 +101,15 @@ def test_agents_are_compared_at_the_evaluations_that_all_of_them_asked_for():
     assert by_agent["cem"][4:7] == ["200: 2.000 (0.002)", "400: 4.000 (0.002)", "4.000 (0.002)"]
     assert by_agent["ppo"][4:7] == ["200: 1.000 (0.002)", "400: 2.000 (0.002)", "4.000 (0.002)"]
     assert by_agent["ppo"][7:] == ["2.000", "800"]
+
+
+def test_a_training_too_short_to_be_compared_leaves_a_dash():
+    searched = result([0, 1], agent="random")
+    evaluations = [Evaluation(e.episode, e.evaluations + 60, e.scores, e.quality) for e in searched.evaluations]
+    ppo = result([0, 1], agent="ppo", record=Record(evaluations=evaluations))
+    by_agent = {row[1]: row for row in rows(report([searched, ppo]))}
+    assert by_agent["ppo"][4:7] == [f"50: {MISSING}", "100: 0.000 (0.000)", "1.000 (0.002)"]
+    assert by_agent["random"][4:6] == ["50: 0.000 (0.000)", "100: 1.000 (0.002)"]
 
 
 def test_no_two_columns_have_the_same_name():

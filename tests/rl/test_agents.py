@@ -1,5 +1,6 @@
 """Agents report what they cost, repeat themselves, choose what they were trained for, and play side by side."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,12 +11,14 @@ from rl.closed_form import gaussian
 
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.rl import lockstep
+from adaptive_diffusion.rl.agent_file import read_agent, write_agent
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.reward import QualityReward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.rl.vector import LockstepVecEnv
+from adaptive_diffusion.schedulers.grids import PowerGrid
 
 AGENTS = [HyperparameterTuningAgent, CEMAgent, RandomAgent, FixedAgent]
 
@@ -33,6 +36,8 @@ def steps() -> TimestepEnv:
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_budget_of_model_evaluations_ends_training(agent, bandit):
     stats = agent(bandit, seed=0).train(10**6, max_evaluations=2000)
+    with pytest.raises(ValueError, match="max_evaluations must be a whole number, at least 1, got 0"):
+        agent(bandit).train(1, max_evaluations=0)
     assert 2000 <= stats["model_evaluations"] < 2000 + 2 * 8 * 20  # random search finishes both batches
     assert stats["model_evaluations_computed"] <= stats["model_evaluations"] + 2 * 80
 
@@ -51,6 +56,12 @@ def test_parts_of_batches_are_the_same_pictures_in_smaller_batches(steps):
     errors = [part.errors(4 + i, noise[2 * i : 2 * i + 2]) for i in range(4)]
     np.testing.assert_array_equal(np.concatenate(errors), whole.errors(1, noise))
     assert steps.held_out().split(4).noises.seed == whole.seed + 1
+
+
+def test_a_part_can_be_split_again(steps):
+    quarters = steps.split(2).split(2)
+    assert (quarters.noises.pictures, quarters.noises.batches) == (2, 8)
+    assert steps.split(2).noises.pictures == 4
 
 
 @pytest.mark.parametrize("agent", [HyperparameterTuningAgent, CEMAgent])
@@ -85,6 +96,55 @@ def test_a_search_that_was_saved_goes_on_to_the_bit(agent, steps, tmp_path):
     again.train(15 * 4)
     assert np.array_equal(again.best, through.best)
     assert again.record.returns == through.record.returns
+
+
+KNOWN = gaussian(domain="a", domains=("a", "b"))
+OTHERWISE = {
+    "domain": lambda: TimestepEnv(gaussian(domain="b", domains=("a", "b")), num_steps=5, pictures=8, batches=2),
+    "model": lambda: TimestepEnv(replace(KNOWN, identity="m2"), num_steps=5, pictures=8, batches=2),
+    "reward": lambda: TimestepEnv(KNOWN, reward=SpeedReward(), num_steps=5, pictures=8, batches=2),
+    "noises": lambda: TimestepEnv(KNOWN, num_steps=5, pictures=8, batches=3),
+    "prior": lambda: TimestepEnv(KNOWN, grid=PowerGrid(1), num_steps=5, pictures=8, batches=2),
+    "num_steps": lambda: TimestepEnv(KNOWN, num_steps=6, pictures=8, batches=2),
+}
+
+
+@pytest.mark.parametrize("difference", OTHERWISE)
+@pytest.mark.parametrize("agent", [HyperparameterTuningAgent, CEMAgent])
+def test_training_does_not_go_on_where_its_scores_mean_something_else(agent, difference, tmp_path):
+    agent(TimestepEnv(KNOWN, num_steps=5, pictures=8, batches=2)).save(tmp_path / "agent.zip")
+    with pytest.raises(UserError, match=f"was trained with {difference}=.*, and this environment has {difference}="):
+        agent(OTHERWISE[difference]()).load(tmp_path / "agent.zip")
+
+
+@pytest.mark.parametrize("agent", [HyperparameterTuningAgent, CEMAgent])
+def test_training_does_not_go_on_with_other_parts(agent, steps, tmp_path):
+    agent(steps, parts=4).save(tmp_path / "agent.zip")
+    for parts in (1, 2):
+        with pytest.raises(UserError, match=f"trained with parts=4, and this agent has {parts}"):
+            agent(steps, parts=parts).load(tmp_path / "agent.zip")
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("lacking", ["record", "paths", "rng"])
+def test_an_agent_stays_as_it_was_if_its_file_is_not_whole(agent, lacking, steps, tmp_path):
+    trained, fresh = agent(steps, seed=3), agent(steps, seed=4)
+    trained.train(12 * 4)
+    trained.save(tmp_path / "agent.zip")
+    header, tensors = read_agent(tmp_path / "agent.zip")
+    if lacking == "rng":
+        del header["state"]["numpy_rng" if agent.kind == "ppo" else "rng"]
+    else:
+        del header[lacking]
+    write_agent(tmp_path / "torn.zip", {k: v for k, v in header.items() if k not in ("format", "hash")}, tensors)
+    before = fresh._state()
+    with pytest.raises(UserError, match="does not fit this agent"):
+        fresh.load(tmp_path / "torn.zip")
+    after = fresh._state()
+    assert json.dumps(after[0]) == json.dumps(before[0])
+    assert after[1].keys() == before[1].keys()
+    assert all(np.array_equal(value, before[1][name]) for name, value in after[1].items())
+    assert (fresh.record.timesteps, fresh.record.returns) == (0, [])
 
 
 def test_the_chosen_hyperparameters_are_measured_on_other_noises(bandit):

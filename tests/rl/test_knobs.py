@@ -31,15 +31,27 @@ def test_an_action_is_a_residual(action, expected):
     assert Knobs().configuration(np.array(action)) == expected
 
 
+@pytest.mark.parametrize("prior", ["unipc", "dpm_solver", "ipndm"])
+def test_the_priors_solver_lies_in_the_middle_and_the_others_at_the_ends(prior):
+    knobs = Knobs(prior=Configuration(solver=prior))
+    ring = ["unipc", "dpm_solver", "ipndm"]
+    thirds = {-1: (-9, -1, -0.4), 0: (-0.3, 0, 0.3), 1: (0.4, 1, 9)}
+    for place, actions in thirds.items():
+        solver = ring[(ring.index(prior) + place) % 3]
+        assert {knobs.configuration(np.array([0, 0, 0, action])).solver for action in actions} == {solver}
+
+
 @pytest.mark.parametrize(
     ("solver", "kind"), [("dpm_solver", AdaptiveScheduler), ("unipc", UniPCScheduler), ("ipndm", IPNDMScheduler)]
 )
 def test_a_configuration_builds_its_scheduler_for_the_model(solver, kind):
     settings = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear", "clip_sample": True}
     scheduler = Configuration(6, 0.25, 1.5, solver).scheduler(settings)
-    assert type(scheduler) is kind
+    assert isinstance(scheduler, kind)
     assert {name: scheduler.config[name] for name in settings} == settings
     np.testing.assert_allclose(scheduler.timesteps, PowerGrid(1.5)(scheduler.schedule, 6))
+    scheduler.set_timesteps(9)
+    np.testing.assert_allclose(scheduler.timesteps, PowerGrid(1.5)(scheduler.schedule, 9))
     if solver == "dpm_solver":
         assert scheduler.config["adaptive_threshold"] == 0.25
 

@@ -58,6 +58,19 @@ def test_other_timesteps_give_the_pictures_of_dpm_solver_on_them():
     np.testing.assert_allclose(reward, info["qualities"].mean())
 
 
+def test_a_sibling_begins_an_episode_of_its_own():
+    env = TimestepEnv(gaussian(), num_steps=5)
+    env.reset(seed=0)
+    env.step(np.array([0.3]))
+    seen = env.timesteps()
+    sibling = env.sibling()
+    with pytest.raises(ValueError, match="call reset first"):
+        sibling.step(np.array([0.3]))
+    sibling.reset(seed=0)
+    sibling.step(np.array([-0.3]))
+    assert env.timesteps() == seen != sibling.timesteps()
+
+
 def test_an_action_is_added_to_the_logit_of_the_priors_fraction_of_the_way():
     env = TimestepEnv(gaussian(), num_steps=5)
     env.reset(seed=0)

@@ -26,7 +26,7 @@ from ..optimization.environment import DomainEnv
 from ..optimization.pipeline import OptimizationPipeline
 from ..rl.agent import TuningAgent
 from ..rl.baselines import CEMAgent, FixedAgent, RandomAgent
-from ..rl.episodes import run_episode
+from ..rl.episodes import fitting, run_episode
 from ..rl.ppo_agent import HyperparameterTuningAgent
 from ..rl.sampling_env import SamplingEnv
 from ..rl.timestep_environment import TimestepEnv
@@ -160,12 +160,8 @@ class AgentBench:
         calibration = default.calibration if isinstance(default, DomainConfig) else None
         decided_by = {
             "numbers": NUMBERS,
-            "model": env.drawing.identity,
-            "environment": env.describe(),
-            "default": f"{default}",
+            **fitting(env),
             "calibration": None if calibration is None else asdict(calibration),
-            "reward": f"{env.reward}",
-            "noises": [env.noises.seed, env.noises.batches, env.noises.pictures],
             "agent": agent.get_config(),
             "episodes": self.episodes,
             "source": source,

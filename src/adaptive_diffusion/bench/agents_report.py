@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..build.markdown import table
+from ..build.markdown import MISSING, table
 from ..files import atomic_path
-from ..rl.convergence import TOLERANCE, Evaluation, Record, converged_at, standard_error
+from ..rl.convergence import NEAR_BEST, Evaluation, Record, converged_at, standard_error
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ class Result:
         """The last one."""
         return self.evaluations[-1]
 
-    def at(self, count: int) -> Evaluation:
-        """What the agent had when its episodes had asked for no more than `count` model evaluations."""
-        return [e for e in self.evaluations if e.evaluations <= count][-1]
+    def at(self, count: int) -> Evaluation | None:
+        """What the agent had when its episodes had asked for no more than `count` model evaluations; None: nothing."""
+        return next((e for e in reversed(self.evaluations) if e.evaluations <= count), None)
 
     def first_with(self, score: float) -> float:
         """First episode with a held-out score within 0.02 of `score`, or infinity."""
-        return next((e.episode for e in self.evaluations if e.score >= score - TOLERANCE), math.inf)
+        return next((e.episode for e in self.evaluations if e.score >= score - NEAR_BEST), math.inf)
 
 
 def keep(path: Path, result: Result) -> None:
@@ -97,7 +97,8 @@ def report(results: Sequence[Result]) -> str:
         "stands how many. A run that did not converge counts as one that would take longer than it had."
     ]
     for (model, episodes, environment), some in _groups(results, lambda r: (r.model, r.episodes, r.environment)):
-        parts.append(f"### {environment}, {episodes} episodes, model {model[:12]}")
+        devices = ", ".join(sorted({r.device for r in some}))
+        parts.append(f"### {environment}, {episodes} episodes, model {model[:12]}, on {devices}")
         scratch = [r for r in some if r.source is None]
         moved = [(r, own) for r in some if r.source is not None and (own := _counterpart(r, scratch))]
         parts += [_agents(scratch)] if scratch else []
@@ -164,10 +165,13 @@ def _counterpart(moved: Result, scratch: Iterable[Result]) -> Result | None:
     return next((r for r in scratch if (r.domain, r.agent, r.seed) == own), None)
 
 
-def _scores(evaluations: Sequence[Evaluation]) -> str:
-    """Of several seeds, on the same held-out pictures."""
-    error = standard_error(np.mean([e.scores for e in evaluations], axis=0))
-    return f"{_spread([e.score for e in evaluations])} ({error:.3f})"
+def _scores(evaluations: Sequence[Evaluation | None]) -> str:
+    """Of several seeds, on the same held-out pictures; a dash where one of them has none yet."""
+    found = [e for e in evaluations if e is not None]
+    if len(found) < len(evaluations):
+        return MISSING
+    error = standard_error(np.mean([e.scores for e in found], axis=0))
+    return f"{_spread([e.score for e in found])} ({error:.3f})"
 
 
 def _spread(values: Sequence[float]) -> str:

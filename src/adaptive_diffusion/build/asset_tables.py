@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..optimization.configuration import ADAPTIVE, DomainConfig
+from ..optimization.configuration import DomainConfig
 from ..optimization.knowledge import CALIBRATED, Known
+from ..rl.knobs import ADAPTIVE
 from ..schedulers.calibrate import CLASSICAL
 from ..schedulers.calibrated import CalibratedSchedule, CalibratedSteps
 from .markdown import MINUS, MISSING, table

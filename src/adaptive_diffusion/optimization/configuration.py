@@ -7,17 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
 from ..baseline.checks import check_count, check_number
-from ..baseline.scheduler_base import SchedulerBase
 from ..rl.knobs import Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.calibrated_schedule import CalibratedSchedule
-from ..schedulers.grids import PowerGrid
-from ..schedulers.solvers import IPNDMScheduler, UniPCScheduler
 
-ADAPTIVE = "dpm_solver"  # the solver of `AdaptiveScheduler`
 NEAR = 0.1  # a score within this of the measured one counts as the same
 
 
@@ -52,55 +46,8 @@ class DomainConfig(Configuration):
         """The hyperparameters by name."""
         return {f.name: getattr(self, f.name) for f in fields(Configuration)}
 
-    def scheduler(self, settings: Mapping[str, Any]) -> SchedulerBase:
-        """Grid and solver, its timesteps set; `set_timesteps` keeps to the same kind of grid.
-
-        Args:
-            settings: What the model decides, see `Drawing.settings`.
-        """
-        if self.solver == ADAPTIVE:
-            return AdaptiveScheduler(
-                num_inference_steps=self.num_steps,
-                adaptive_threshold=self.adaptive_threshold,
-                progress_power=self.progress_power,
-                calibration=self.calibration,
-                **settings,
-            )
-        scheduler = {"unipc": PowerUniPC, "ipndm": PowerIPNDM}[self.solver](
-            progress_power=self.progress_power, **settings
-        )
-        scheduler.set_timesteps(self.num_steps)
-        return scheduler
-
-
-@dataclass(eq=False, repr=False)
-class PowerUniPC(UniPCScheduler):
-    """UniPC on the power grid.
-
-    Args:
-        progress_power: Power of the grid.
-        ...: As for `UniPCScheduler`.
-    """
-
-    progress_power: float = 2.0
-
-    def _grid(self, n: int) -> np.ndarray:
-        return PowerGrid(self.progress_power)(self.schedule, n)
-
-
-@dataclass(eq=False, repr=False)
-class PowerIPNDM(IPNDMScheduler):
-    """iPNDM on the power grid.
-
-    Args:
-        progress_power: Power of the grid.
-        ...: As for `IPNDMScheduler`.
-    """
-
-    progress_power: float = 2.0
-
-    def _grid(self, n: int) -> np.ndarray:
-        return PowerGrid(self.progress_power)(self.schedule, n)
+    def _adaptive(self, settings: Mapping[str, Any]) -> AdaptiveScheduler:
+        return super()._adaptive({**settings, "calibration": self.calibration})
 
 
 def confidence_of(standard_error: float) -> float:

@@ -11,10 +11,10 @@ import numpy as np
 from ..errors import UserError
 from ..rl.drawing import Drawing
 from ..rl.environment import DiffusionHyperparameterEnv
-from ..rl.knobs import SOLVERS, Configuration, Knobs
+from ..rl.knobs import ADAPTIVE, Configuration, Knobs
 from ..rl.reward import Reward
 from ..rl.sampling_env import SamplingEnv
-from .configuration import ADAPTIVE, DomainConfig
+from .configuration import DomainConfig
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,6 @@ class DomainKnobs(Knobs):
         """What an action stands for; with calibrated steps, their numbers only, and the power that they ignore."""
         prior = self.prior
         assert isinstance(prior, DomainConfig)
-        action = np.array(action, np.float64)
-        if action.shape == (4,):  # the prior's solver lies in the middle, the others follow it round
-            turn = 2 / len(SOLVERS) * (SOLVERS.index(prior.solver) - SOLVERS.index(ADAPTIVE))
-            action[3] = (np.clip(action[3], -1, 1) + turn + 1) % 2 - 1 if turn else action[3]
         chosen = super().configuration(action)
         assert isinstance(chosen, DomainConfig)
         if chosen.solver == ADAPTIVE and prior.calibration is not None:
@@ -95,7 +91,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
 
     def describe(self) -> dict[str, Any]:
         """See `SamplingEnv`; actions mean the same only around the same configuration."""
-        return {**super().describe(), "environment": f"{type(self).__name__} around {self.knobs.prior}"}
+        return {**super().describe(), "around": f"{self.knobs.prior}", "default": f"{self.default}"}
 
     @property
     def baseline(self) -> Configuration:

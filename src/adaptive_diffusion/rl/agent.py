@@ -16,7 +16,7 @@ from ..baseline.checks import check_count
 from ..errors import UserError
 from .agent_file import read_agent, write_agent
 from .convergence import Evaluation, Record, standard_error
-from .episodes import check_fits, fitting, measure, replay, run_episode
+from .episodes import check_fits, check_same, fitting, measure, replay, run_episode
 from .sampling_env import SamplingEnv, Spent
 
 Metrics = Callable[[dict[str, float], int], Any]
@@ -103,7 +103,7 @@ class TuningAgent(ABC):
         self.eval_env = eval_env or self.eval_env or self.env.held_out()
         self._callback, self._stopped = callback, False
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._most = max_evaluations
+        self._most = None if max_evaluations is None else check_count("max_evaluations", max_evaluations, 1)
         self._since = time.perf_counter()
         # the bar closes however training ends
         with tqdm(total=total, unit="step", desc=self.kind, disable=not self.verbose, mininterval=1.0) as self._bar:
@@ -162,6 +162,7 @@ class TuningAgent(ABC):
             "kind": self.kind,
             **fitting(self.env),
             "config": self.get_config(),
+            "parts": self.parts,
             "record": self.record.to_dict(),
             "paths": self._paths,
             "state": state,
@@ -172,21 +173,25 @@ class TuningAgent(ABC):
         """Take over what `save` wrote; training goes on from there.
 
         Raises:
-            UserError: if the file is missing, damaged, foreign, of another kind of agent, or made for an environment
-                with other spaces. The agent is then as it was.
+            UserError: if the file is missing, damaged, foreign, of another kind of agent, or trained in another
+                environment, with other noises or parts, or for another reward. The agent is then as it was.
         """
         header, tensors = read_agent(path)
         if header["kind"] != self.kind:
             raise UserError(f"{path} holds an agent of the kind {header['kind']!r}, and this one is {self.kind!r}")
-        check_fits(self.env, str(path), header)
+        check_same(self.env, str(path), header)
+        if header.get("parts") != self.parts:
+            raise UserError(f"{path} was trained with parts={header.get('parts')}, and this agent has {self.parts}")
+        before = self._state()
         try:
+            record = Record.from_dict(header["record"])
             paths = [(float(value), int(steps)) for value, steps in header["paths"]]
             self._restore(header["state"], tensors)
-            self._paths = paths
-            self.record = Record.from_dict(header["record"])
-            self.work.spent.asked, self.work.spent.computed = self.record.asked, self.record.computed
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self._restore(*before)
             raise UserError(f"{path} does not fit this agent ({str(error).splitlines()[0]}); train it again") from error
+        self.record, self._paths = record, paths
+        self.work.spent.asked, self.work.spent.computed = record.asked, record.computed
 
     @abstractmethod
     def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:

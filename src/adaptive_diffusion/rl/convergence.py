@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-TOLERANCE = 0.02  # of the score: in quality alone, two per cent of the error
+NEAR_BEST = 0.02  # of the score: in quality alone, two per cent of the error
 PATIENCE = 3
 
 
@@ -67,7 +67,7 @@ def converged_at(evaluations: Sequence[Evaluation]) -> int | None:
         return None
     best = max(e.score for e in evaluations)
     for i in range(1, len(evaluations) - PATIENCE + 1):
-        stays = all(e.score >= best - TOLERANCE for e in evaluations[i : i + PATIENCE])
+        stays = all(e.score >= best - NEAR_BEST for e in evaluations[i : i + PATIENCE])
         gain = evaluations[i].scores - evaluations[0].scores
         if stays and gain.mean() > 2 * standard_error(gain):
             return evaluations[i].episode

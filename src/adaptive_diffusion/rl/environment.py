@@ -13,13 +13,11 @@ from ..baseline.checks import check_count
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of
-from .knobs import Configuration, Knobs
+from .knobs import ADAPTIVE, Configuration, Knobs
 from .lockstep import Run, drawing_run
-from .noises import FixedNoises
+from .noises import SOLVED_WITHIN, FixedNoises
 from .reward import HybridReward, Measurement, Reward
 from .sampling_env import SamplingEnv, Start, Step
-
-TOLERANCE = 0.005  # of the converged solutions: a fraction of the error of the finest configuration
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +86,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
             batches=batches,
             seed=noise_seed,
             metric=reward.metric,
-            tolerance=TOLERANCE,
+            tolerance=SOLVED_WITHIN,
             cache=cache,
         )
         super().__init__(drawing, reward, noises)
@@ -144,7 +142,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         )
 
     def _draw(self, configuration: Configuration) -> Run[_Sampled]:
-        batch, adaptive = self.batch, configuration.solver == "dpm_solver"
+        batch, adaptive = self.batch, configuration.solver == ADAPTIVE
         found = self._sampled.get((configuration, batch))
         if found is not None:
             return found

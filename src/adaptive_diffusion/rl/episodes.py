@@ -38,7 +38,7 @@ def measure(env: SamplingEnv, actor: Callable[[], Act]) -> tuple[np.ndarray, np.
 
 
 def fitting(env: SamplingEnv) -> dict[str, Any]:
-    """What something was made for: the environment's description, its spaces' sizes, the domain and the model."""
+    """What something was made for: what is drawn and from which noises, how it is scored, and what is chosen."""
     observation: Any = env.observation_space
     action: Any = env.action_space
     return {
@@ -47,6 +47,8 @@ def fitting(env: SamplingEnv) -> dict[str, Any]:
         "action": int(np.prod(action.shape)),
         "domain": env.drawing.domain,
         "model": env.drawing.identity,
+        "reward": f"{env.reward}",
+        "noises": {name: getattr(env.noises, name) for name in ("seed", "batches", "pictures")},
     }
 
 
@@ -64,12 +66,35 @@ def check_fits(env: SamplingEnv, what: str, made_for: Mapping[str, Any]) -> None
     ours = fitting(env)
     own, other = ours["environment"], made_for["environment"]
     sizes = [(described["observation"], described["action"]) for described in (ours, made_for)]
-    if sizes[0] != sizes[1] or any(own[name] != other[name] for name in ("environment", "domains")):
+    if sizes[0] != sizes[1] or any(own.get(name) != other.get(name) for name in ("environment", "around", "domains")):
         raise UserError(
             f"{what} was made for {other['environment']} with domains {other['domains']}, observations of "
             f"{sizes[1][0]} and actions of {sizes[1][1]} numbers; this environment is a "
             f"{own['environment']} with domains {own['domains']}, {sizes[0][0]} and {sizes[0][1]}"
         )
+
+
+def check_same(env: SamplingEnv, what: str, made_for: Mapping[str, Any]) -> None:
+    """Refuse what was trained in another environment, even of the same kind: what it remembers does not hold here.
+
+    Args:
+        env: The environment that it is wanted for.
+        what: Its name in the message.
+        made_for: What `fitting` says of the environment that it was trained in.
+
+    Raises:
+        UserError: naming the first difference.
+    """
+    check_fits(env, what, made_for)
+    ours = fitting(env)
+    pairs = {name: (ours[name], made_for.get(name)) for name in ours if name != "environment"}
+    pairs |= {name: (value, made_for["environment"].get(name)) for name, value in ours["environment"].items()}
+    for name, (own, other) in pairs.items():
+        if own != other:
+            raise UserError(
+                f"{what} was trained with {name}={other}, and this environment has {name}={own}; go on with the same "
+                "settings, or train from the beginning"
+            )
 
 
 def replay(actions: Iterable[np.ndarray]) -> Act:

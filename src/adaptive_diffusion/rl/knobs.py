@@ -11,10 +11,11 @@ import numpy as np
 from ..baseline.checks import check_choice, check_count
 from ..baseline.scheduler_base import SchedulerBase
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.grids import PowerGrid
-from ..schedulers.solvers import IPNDMScheduler, UniPCScheduler
+from .power_solvers import PowerIPNDM, PowerUniPC
 
-SOLVERS = ("unipc", "dpm_solver", "ipndm")  # an action from -1 to 1 runs through them; 0 is the prior's
+ADAPTIVE = "dpm_solver"  # the solver of `AdaptiveScheduler`
+OTHERS = {"unipc": PowerUniPC, "ipndm": PowerIPNDM}
+SOLVERS = ("unipc", ADAPTIVE, "ipndm")  # a ring: an action's thirds are the one before the prior's, that, the one after
 LOWEST_POWER, HIGHEST_POWER, POWER_STEP = 1.0, 4.0, 0.25
 THRESHOLD_STEP = 0.05
 
@@ -33,26 +34,30 @@ class Configuration:
     num_steps: int = 10
     adaptive_threshold: float = 0.5
     progress_power: float = 2.0
-    solver: str = "dpm_solver"
+    solver: str = ADAPTIVE
 
     def __post_init__(self) -> None:
         check_choice("solver", self.solver, SOLVERS)
 
     def scheduler(self, settings: Mapping[str, Any]) -> SchedulerBase:
-        """Grid and solver, its timesteps set.
+        """Grid and solver, its timesteps set; `set_timesteps` keeps to the same kind of grid.
 
         Args:
             settings: What the model decides, see `Drawing.settings`.
         """
-        scheduler: SchedulerBase
-        if self.solver == "dpm_solver":
-            scheduler = AdaptiveScheduler(
-                adaptive_threshold=self.adaptive_threshold, progress_power=self.progress_power, **settings
-            )
-        else:
-            scheduler = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler}[self.solver](**settings)
-        scheduler.set_timesteps(timesteps=PowerGrid(self.progress_power)(scheduler.schedule, self.num_steps))
+        if self.solver == ADAPTIVE:
+            return self._adaptive(settings)
+        scheduler = OTHERS[self.solver](progress_power=self.progress_power, **settings)
+        scheduler.set_timesteps(self.num_steps)
         return scheduler
+
+    def _adaptive(self, settings: Mapping[str, Any]) -> AdaptiveScheduler:
+        return AdaptiveScheduler(
+            num_inference_steps=self.num_steps,
+            adaptive_threshold=self.adaptive_threshold,
+            progress_power=self.progress_power,
+            **settings,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The hyperparameters by name."""
@@ -102,14 +107,14 @@ class Knobs:
             raise ValueError(f"an action must be 4 numbers in [-1, 1], got {action}")
         steps, threshold, power, solver = np.clip(action, -1, 1)
         prior = self.prior
-        chosen = SOLVERS[min(int((solver + 1) / 2 * len(SOLVERS)), len(SOLVERS) - 1)]
+        place = SOLVERS.index(prior.solver) + min(int((solver + 1) / 2 * 3), 2) - 1
         configuration = replace(
             prior,
             num_steps=round(_between(steps, self.min_steps, prior.num_steps, self.max_steps)),
             progress_power=_rounded(_between(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER), POWER_STEP),
-            solver=chosen,
+            solver=SOLVERS[place % len(SOLVERS)],
         )
-        if chosen != "dpm_solver":
+        if configuration.solver != ADAPTIVE:
             return configuration
         limit = _rounded(_between(threshold, 0.0, prior.adaptive_threshold, 1.0), THRESHOLD_STEP)
         return replace(configuration, adaptive_threshold=limit)

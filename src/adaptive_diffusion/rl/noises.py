@@ -17,6 +17,9 @@ from ..rng import image_keys, normal
 from .drawing import Drawing
 
 METRICS = ("rmse", "perceptual")
+# of the converged solutions that environments compare with: a fraction of the error of the finest configuration, where
+# the tolerance of `converged` would take several times as many evaluations before the first episode
+SOLVED_WITHIN = 0.005
 
 
 class FixedNoises:

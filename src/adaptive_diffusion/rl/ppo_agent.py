@@ -50,9 +50,9 @@ class HyperparameterTuningAgent(TuningAgent):
     """A PPO agent with a tiny policy that is updated after every ten paths or so from noise to pictures.
 
     Few episodes are all there is, since each of them draws a batch. So an update comes early, where Stable-Baselines3's
-    2048 steps would make it one in 2048 episodes of a one-step environment; a number given is taken as it is. The
-    policy has one hidden layer, 16 wide for one-step episodes and 32 for longer ones, and begins at the environment's
-    prior: its actions are residuals with mean about 0.
+    2048 steps would make it one in 2048 episodes of a one-step environment. The policy has one hidden layer, 16 wide
+    for one-step episodes and 32 for longer ones, and begins at the environment's prior: its actions are residuals with
+    mean about 0.
 
     The batch of an episode is split, and every part of it explores on a path of its own, which costs no more model
     evaluations. Rewards differ far more by what was explored than by the pictures that it was explored on, so that two
@@ -66,9 +66,9 @@ class HyperparameterTuningAgent(TuningAgent):
     Args:
         env: A `DiffusionHyperparameterEnv` or a `TimestepEnv`.
         learning_rate: Of Adam, > 0; None: 0.01 for one-step episodes, 0.005 for longer ones.
-        n_steps: Steps per update, of all parts and `num_envs` together, >= 2; None: whole episodes with
-            ten paths or so.
-        batch_size: Steps per minibatch, >= 2, at most `n_steps`; None: all.
+        n_steps: Steps per update, of all parts and `num_envs` together, >= 2, rounded up to as many for each of them;
+            None: whole episodes with ten paths or so.
+        batch_size: Steps per minibatch, >= 2; None, or more than there are: all of an update.
         normalize_env: Normalise observations by their running mean and variance. Rewards are never normalised: they
             are about 1 by construction.
         verbose: 0 is silent; 1 shows a progress bar.
@@ -255,6 +255,9 @@ class HyperparameterTuningAgent(TuningAgent):
             raise ValueError(f"parts x num_envs were {len(state['episodes'])} in its training, this one has {lanes}")
         if (state["observations"] is None) == self.normalize_env:
             raise ValueError(f"it was trained with normalize_env={not self.normalize_env}")
+        kind, *position = state["numpy_rng"]
+        version, internal, gauss = state["python_rng"]
+        torch_rng, numpy_rng = _tensor(tensors["rng.torch"]), tensors["rng.numpy"]
         policy = self.model.policy
         prefix = "training.policy."
         weights = {n.removeprefix(prefix): _tensor(v) for n, v in tensors.items() if n.startswith(prefix)}
@@ -278,10 +281,8 @@ class HyperparameterTuningAgent(TuningAgent):
             rms.mean, rms.var, rms.count = np.array(mean), np.array(variance), count
         self.model.num_timesteps = state["timesteps"]
         self._begin_again(state)
-        torch.set_rng_state(_tensor(tensors["rng.torch"]))
-        kind, *position = state["numpy_rng"]
-        np.random.set_state((kind, tensors["rng.numpy"], *position))  # noqa: NPY002
-        version, internal, gauss = state["python_rng"]
+        torch.set_rng_state(torch_rng)
+        np.random.set_state((kind, numpy_rng, *position))  # noqa: NPY002
         random.setstate((version, tuple(internal), gauss))
 
     def _begin_again(self, state: dict[str, Any]) -> None:

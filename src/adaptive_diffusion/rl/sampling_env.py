@@ -135,7 +135,7 @@ class SamplingEnv(gym.Env, ABC):
             return self.sibling()
         if parts not in self._splits:
             self._splits[parts] = part = self.sibling()
-            part.noises, part.batch, part._warm = self.noises.split(parts), 0, set()
+            part.noises, part.batch, part._warm, part._splits = self.noises.split(parts), 0, set(), {}
             part.forget()
         other = self._splits[parts].sibling()
         other.spent = self.spent

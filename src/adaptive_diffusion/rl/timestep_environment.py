@@ -15,9 +15,8 @@ from ..baseline.schedulers import DPMSolverScheduler
 from ..schedulers.grids import Grid, PowerGrid
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of
-from .environment import TOLERANCE
 from .lockstep import Drawn, Request, Run, drawing_run
-from .noises import FixedNoises
+from .noises import SOLVED_WITHIN, FixedNoises
 from .reward import Measurement, QualityReward, Reward
 from .sampling_env import SamplingEnv, Start, Step
 from .timestep_walk import RESIDUAL, Route, TimestepWalk
@@ -80,7 +79,7 @@ class TimestepEnv(SamplingEnv):
             batches=batches,
             seed=noise_seed,
             metric=reward.metric,
-            tolerance=TOLERANCE,
+            tolerance=SOLVED_WITHIN,
             cache=cache,
         )
         super().__init__(drawing, reward, noises)
@@ -110,6 +109,13 @@ class TimestepEnv(SamplingEnv):
         self._beginnings: dict[int, tuple[mx.array, float]] = {}
         self._baselines: dict[int, Drawn] = {}
         self._walk: TimestepWalk | None = None
+
+    def sibling(self) -> TimestepEnv:
+        """See `SamplingEnv`; an episode that this one is in the middle of stays its own."""
+        other = super().sibling()
+        assert isinstance(other, TimestepEnv)
+        other._walk = None
+        return other
 
     def begin(self) -> Run[Start]:
         """See `SamplingEnv`."""
