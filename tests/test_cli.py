@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,11 +23,12 @@ from program import Program
 from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, tiny_pictures
 
 from adaptive_diffusion import figures, files
-from adaptive_diffusion.cli import explain, job
+from adaptive_diffusion.cli import explain, for_hydra, job
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.figures import denoising_strip, grid
 from adaptive_diffusion.hints import config_mistake
 from adaptive_diffusion.models.checkpoint import load_model
+from adaptive_diffusion.parts import build
 from adaptive_diffusion.run import sample, train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.tracking import MlflowTracker
@@ -296,6 +298,12 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("progress_power=3", "there is no setting 'progress_power'; did you mean 'scheduler.progress_power'?"),
         ("adaptive", "settings are given as key=value"),
         ("experiment=train_builtin", "which sample.py does not have; did you mean train.py?"),
+        ("model.path=x", "'model.path' is a setting of model=checkpoint or ddpm_bedroom or "),
+        ("scheduler.calibratoin.path=x", "did you mean 'scheduler.calibration.path'?"),
+        (
+            "label=a, b",
+            "label=a, b may be a text (label='\"a, b\"'), a list (label=[a, b]) or a sweep (with -m); say which",
+        ),
     ],
 )
 def test_a_typo_gets_a_hint(override, sentence, tmp_path):
@@ -304,6 +312,49 @@ def test_a_typo_gets_a_hint(override, sentence, tmp_path):
     told = config_mistake(error.value, CONF, "sample", [override])
     assert sentence in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model=diffusers", "there is no model to choose there; did you mean model@task.model=diffusers?"),
+        ("task.model.path=x", "'task.model.path' is a setting of model@task.model=checkpoint or "),
+    ],
+)
+def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration("train", tmp_path, "task=schedule", override)
+    assert sentence in config_mistake(error.value, CONF, "train", ["task=schedule", override])
+    with pytest.raises(UserError, match=r"task.model=diffusers is no model; a choice is model@task.model=diffusers"):
+        build(configuration("train", tmp_path, "task=schedule", "task.model=diffusers"), "task")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a lake, at dawn",
+        "a dog's portrait",
+        "(mountain:1.2)",
+        "{a: b}",
+        "back\\slash",
+        "end\\",
+        "a\\'b",
+        "'",
+        "42",
+        "a=b",
+        "x \N{EN DASH} \N{GRINNING FACE}",
+    ],
+)
+def test_texts_are_taken_as_they_are_written(text):
+    prompt, seed = for_hydra([f"prompt={text}", "seed=1"])
+    assert OverridesParser.create().parse_override(prompt).value() == text
+    assert seed == "seed=1"
+
+
+@pytest.mark.parametrize("arguments", [["prompt='a, b'"], ['prompt="a"'], ["prompt=null"], ["prompt="], ["label=a, b"]])
+def test_what_is_quoted_or_no_text_stays_as_it_is(arguments):
+    assert for_hydra(arguments) == arguments
+    assert for_hydra(["prompt=a,b", *arguments, "-m"]) == ["-m", "prompt=a,b", *arguments]
 
 
 @pytest.mark.parametrize(

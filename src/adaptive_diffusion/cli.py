@@ -9,6 +9,7 @@ import errno
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,9 @@ T = TypeVar("T")
 # conf/hydra/default.yaml sends this logger to the job's log file only
 traceback_log = logging.getLogger("adaptive_diffusion.traceback")
 
+SWEEP = ("-m", "--multirun")
+TEXTS = ("prompt", "model.negative_prompt", "name")  # settings that are taken as they are written, commas included
+
 _is_program = False  # whether `entry` runs this process
 
 
@@ -52,7 +56,7 @@ def entry(main: Callable[[], Any], script: str) -> None:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them and exiting
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a run that is told to stop can say so
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a not in ("-m", "--multirun"))  # argparse wants them first
+    sys.argv[1:] = for_hydra(sys.argv[1:])
     if int(rank := os.environ.get("MLX_RANK", "0")) > 0:  # mlx.launch: the first process reports for all
         folder = "hydra.run.dir=${paths.outputs}/processes/" + rank
         sys.argv += [folder, "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
@@ -96,6 +100,20 @@ def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
             raise
 
     return run
+
+
+def for_hydra(arguments: list[str]) -> list[str]:
+    """The command line as Hydra wants it: -m first, and texts quoted, unless they are or a sweep may be meant."""
+    ordered = sorted(arguments, key=lambda a: a not in SWEEP)  # argparse wants them first
+    return ordered if ordered and ordered[0] in SWEEP else [_quoted(argument) for argument in ordered]
+
+
+def _quoted(argument: str) -> str:
+    key, given, text = argument.partition("=")
+    if key not in TEXTS or text in ("", "null") or (len(text) > 1 and text[0] == text[-1] and text[0] in "'\""):
+        return argument
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"{key}{given}'{escaped}'"  # backslashes count only before a quote
 
 
 def say(text: str) -> None:

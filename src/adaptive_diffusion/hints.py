@@ -39,9 +39,18 @@ def config_mistake(error: BaseException, conf: Path, config_name: str, arguments
         group, option, key = found.groups()
         other = "train" if config_name == "sample" else "sample"
         return f"{group}={option} sets {key!r}, which {config_name}.py does not have; did you mean {other}.py?"
+    if found := re.search(r"Could not override '(\w+)'\.\s+Did you mean to override (\S+)\?", text):
+        chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{found[1]}=")), f"<{found[1]}>")
+        return f"there is no {found[1]} to choose there; did you mean {found[2]}={chosen}?"
+    if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
+        key, value = found.groups()
+        quoted, sequence = f"{key}='\"{value}\"'", f"{key}=[{value}]"
+        return f"{key}={value} may be a text ({quoted}), a list ({sequence}) or a sweep (with -m); say which"
     if key := _unknown_key(text):
         if key.startswith("task.data."):
             return f"there is no domain {key.split('.')[-1]!r} yet; to add one of your own: +{key}=<pictures>"
+        if told := _of_other_options(conf, key):
+            return told
         return f"there is no setting {key!r}{_meant(key, _all_keys(conf, config_name, arguments))}; --help lists them"
     lines = [line.strip().rstrip(".") for line in text.splitlines()]
     noise = ("full_key:", "reference_type=", "object_type=", "See https", "Available options", "Set the environment")
@@ -56,6 +65,26 @@ def config_mistake(error: BaseException, conf: Path, config_name: str, arguments
 def _no_option(conf: Path, group: str, option: str) -> str:
     options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
     return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}"
+
+
+def _of_other_options(conf: Path, key: str) -> str | None:
+    """For a setting that belongs to other options of its group than the one that was chosen."""
+    parts = key.split(".")
+    for place, group in enumerate(parts[:-1], 1):
+        files = sorted((conf / group).glob("*.yaml"))
+        if options := [f.stem for f in files if _has(OmegaConf.to_container(OmegaConf.load(f)), parts[place:])]:
+            at = "" if place == 1 else f"@{'.'.join(parts[:place])}"
+            return f"{key!r} is a setting of {group}{at}={' or '.join(options)}"
+    return None
+
+
+def _has(content: Any, keys: list[str]) -> bool:
+    """Whether nested dictionaries hold a key in a key."""
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            return False
+        content = content[key]
+    return True
 
 
 def _no_choice(conf: Path, arguments: list[str]) -> str:

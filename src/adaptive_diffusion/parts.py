@@ -174,6 +174,9 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     Raises:
         UserError: if the constructor refuses a value.
     """
+    for name in ("model", "grid"):
+        if group == "task" and isinstance(chosen := cfg.task.get(name), str):
+            raise UserError(f"task.{name}={chosen} is no {name}; a choice is {name}@task.{name}={chosen}")
     try:
         # in two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it
         return instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime)
