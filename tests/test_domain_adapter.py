@@ -19,7 +19,7 @@ from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.reference import load_reference
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
-from adaptive_diffusion.optimization.knowledge import FORMAT, Known, Result, read_knowledge
+from adaptive_diffusion.optimization.knowledge import FORMAT, REMEMBERED, Known, Result, read_knowledge
 
 BETTER = {"num_steps": 8, "adaptive_threshold": 0.6, "progress_power": 2.25, "solver": "dpm_solver"}
 
@@ -130,11 +130,30 @@ def test_a_configuration_takes_over_when_two_standard_errors_below_its_mean_are_
         assert config.source == "learned from 1 result"
 
 
+def test_what_is_learned_was_not_verified_but_the_noises_of_the_verification_stay_used(adapter):
+    measured = {"quality": 0.2, "speed": 1.0, "quality_error": 0.1, "weight": 0.5}
+    adapter.adopt("portraits", DomainConfig(6), provenance={"noise_seed": 7, "pictures": 32}, **measured)
+    assert adapter.learn_from_results("portraits", 5.0, 1.0, BETTER).num_steps == 8
+    assert adapter.known("portraits").provenance == {"noise_seed": 7}
+
+
 def test_claims_add_up_until_they_are_believed(adapter):
     adopt(adapter, "portraits", quality=0.0, speed=1.0, weight=1.0)
     believed = [adapter.learn_from_results("portraits", 0.3, 1.0, BETTER).num_steps for _ in range(4)]
     assert believed == [6, 6, 8, 8]  # 0.3 > 2 * 0.25 / sqrt(n) from n = 3 on
     assert adapter.get_config("portraits").source == "learned from 3 results"
+
+
+def test_other_results_are_forgotten_in_time_but_never_those_of_the_current_configuration(adapter):
+    config = adopt(adapter, "portraits", quality=0.2, speed=1.0)
+    known = adapter.known("portraits")
+    verified = known.score(known.config)
+    for i in range(REMEMBERED + 50):
+        known.learn(Result({**BETTER, "num_steps": i}, 0.02, 1.0, 0.001))
+    assert known.to_config() == config
+    assert known.score(known.config) == verified
+    others = [r.hyperparameters["num_steps"] for r in known.results if r.hyperparameters != known.config]
+    assert others == list(range(50, REMEMBERED + 50))
 
 
 def test_what_is_not_said_of_a_configuration_is_the_default(adapter):

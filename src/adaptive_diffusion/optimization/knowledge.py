@@ -23,7 +23,8 @@ FORMAT = "adaptive-diffusion/tuned/1"
 WEIGHT = 1 / 3  # of quality, where nobody chose a reward; that of `HybridReward`
 UNTOLD = 0.25  # standard error of a result whose own is not told
 CALIBRATED = "calibrated"  # key of the provenance: whether the model had calibrated steps
-REMEMBERED = 200  # latest results per domain
+NOISE_SEED = "noise_seed"  # another one: of the noises of the latest verification
+REMEMBERED = 200  # latest results per domain of configurations other than the current one
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Known:
         weight: Of quality in a score, in [0, 1].
         config: Hyperparameters to sample with.
         source: Where they come from, in words.
-        provenance: Everything that was measured when they were verified, JSON types; {} if they were not.
-        results: What configurations achieved, oldest first.
+        provenance: Everything that was measured when they were verified, JSON types; if they were not, {} or just the
+            seed of the noises that what was before them was verified on.
+        results: What configurations achieved; of each, oldest first.
     """
 
     model: str
@@ -94,13 +96,18 @@ class Known:
     def learn(self, result: Result) -> None:
         """Note a result; its configuration takes over if it is surely better.
 
-        That is, if its mean score less two standard errors exceeds the mean score of the current configuration.
+        That is, if its mean score less two standard errors exceeds the mean score of the current configuration, whose
+        own results are never forgotten.
         """
-        self.results = [*self.results, result][-REMEMBERED:]
+        own = [r for r in self.results if r.hyperparameters == self.config]
+        others = [r for r in self.results if r.hyperparameters != self.config]
+        (own if result.hyperparameters == self.config else others).append(result)
+        self.results = own + others[-REMEMBERED:]
         mean, error = self.score(result.hyperparameters)
         if result.hyperparameters != self.config and mean - 2 * error > self.score(self.config)[0]:
             count = sum(r.hyperparameters == result.hyperparameters for r in self.results)
-            self.config, self.provenance = result.hyperparameters, {}
+            self.config = result.hyperparameters
+            self.provenance = {k: v for k, v in self.provenance.items() if k == NOISE_SEED}  # it stays used
             self.source = f"learned from {count} result{'s' if count > 1 else ''}"
 
     def to_config(self) -> DomainConfig:
