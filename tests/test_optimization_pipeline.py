@@ -6,9 +6,11 @@ import csv
 import json
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from omegaconf import DictConfig
 from tiny import LABELS, configuration, mlflow_database, tiny_checkpoint, tiny_model
 
 from adaptive_diffusion.converged import converged_pictures
@@ -26,9 +28,9 @@ from adaptive_diffusion.optimization.verification import verify
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
-from adaptive_diffusion.rl.lockstep import Drawn, drawing_run, run_together
+from adaptive_diffusion.rl.lockstep import drawing_run, run_together
 from adaptive_diffusion.rl.noises import FixedNoises
-from adaptive_diffusion.rl.reward import HybridReward, QualityReward, Reward
+from adaptive_diffusion.rl.reward import HybridReward, QualityReward, Reward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.run import sample, train
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -115,12 +117,26 @@ def test_an_agent_begins_at_what_is_known_and_is_compared_with_the_default(adapt
 def judged(monkeypatch, errors: dict[DomainConfig, np.ndarray], reward: Reward | None = None):
     """The verdict on all but the first, which is the default, where every configuration's errors are known."""
 
-    def draw(config, drawing, noises):
-        return errors[config], Drawn(np.empty(0), config.num_steps, 0.1 * config.num_steps)
+    def draw(config, drawing, noises, batch):
+        return errors[config], config.num_steps, 0.1 * config.num_steps
 
     monkeypatch.setattr(verification, "_draw", draw)
     default, *candidates = errors
-    return verify(candidates, default, None, reward or QualityReward(), None)
+    return verify(candidates, default, None, reward or QualityReward(), SimpleNamespace(batches=1))
+
+
+def timed(monkeypatch, seconds: dict[DomainConfig, list[float]], reward: Reward | None = None):
+    """The same of equal errors, where the seconds of every batch are known; and what was drawn, one after another."""
+    drawn = []
+
+    def draw(config, drawing, noises, batch):
+        drawn.append((config.num_steps, batch))
+        return np.ones(8), config.num_steps, seconds[config][batch]
+
+    monkeypatch.setattr(verification, "_draw", draw)
+    default, *candidates = seconds
+    noises = SimpleNamespace(batches=len(seconds[default]))
+    return verify(candidates, default, None, reward or SpeedReward("seconds"), noises), drawn
 
 
 SPREAD = np.exp(np.linspace(-0.1, 0.1, 16))  # of the quality; its mean is 0
@@ -148,14 +164,43 @@ def test_another_solver_must_be_as_good_as_the_adaptive_scheduler_at_the_same_ev
     default, other, rival = DomainConfig(10), DomainConfig(12, solver="unipc"), DomainConfig(12)
     errors = {default: np.ones(8), other: np.full(8, 0.8)}
 
-    def draw(config, drawing, noises):
+    def draw(config, drawing, noises, batch):
         found = {**errors, rival: np.full(8, calibrated)}
-        return found[config], Drawn(np.empty(0), config.num_steps, 1.0)
+        return found[config], config.num_steps, 1.0
 
     monkeypatch.setattr(verification, "_draw", draw)
     speedy = HybridReward(0.5)  # 12 evaluations cost 0.1, which both make up for
-    verdict = verify([other], default, None, speedy, None)
+    verdict = verify([other], default, None, speedy, SimpleNamespace(batches=1))
     assert verdict.chosen.config == (rival if calibrated == 0.7 else other)
+    if calibrated == 0.7:
+        assert verdict.chosen.config.source == "the default with 12 steps, tried beside unipc"
+
+
+@pytest.mark.parametrize("jitter", [0.1, 0.5])
+def test_a_gain_in_seconds_is_as_sure_as_batches_agree_on_it(monkeypatch, jitter):
+    default, other = DomainConfig(10), DomainConfig(9)
+    saved = 0.2 + jitter * np.array([-1, 1, -1, 1])
+    verdict, _ = timed(monkeypatch, {default: [2.0] * 4, other: list(2 * (1 - saved))})
+    error = jitter / np.sqrt(3)  # standard deviation of two and two at +-jitter: jitter sqrt(4 / 3), over 4 batches
+    assert verdict.improved == (jitter == 0.1)
+    assert f"0.200 +- {error:.3f} on 4 batches of fresh noises" in verdict.reason
+    measured = verdict.all[1].to_dict()
+    assert (measured["score"], measured["score_error"]) == pytest.approx((0.2, error))
+    assert (measured["seconds"], measured["seconds_error"]) == pytest.approx((1.6, 2 * error))
+    assert verdict.all[1].speed == pytest.approx(1.25)
+
+
+def test_seconds_are_taken_in_turn_after_everything_was_drawn_once(monkeypatch):
+    seconds = {DomainConfig(10): [1.0] * 2, DomainConfig(9): [1.0] * 2}
+    turns = [(10, 0), (9, 0), (10, 1), (9, 1)]
+    assert timed(monkeypatch, seconds)[1] == [(10, 0), (9, 0), *turns]
+    assert timed(monkeypatch, seconds, SpeedReward())[1] == turns
+
+
+def test_of_a_single_batch_nobody_knows_how_sure_its_seconds_are(monkeypatch):
+    verdict, _ = timed(monkeypatch, {DomainConfig(10): [1.0], DomainConfig(9): [0.1]})
+    assert not verdict.improved
+    assert verdict.chosen.to_dict()["seconds_error"] is None
 
 
 def test_a_reward_that_is_no_number_names_the_configuration(monkeypatch):
@@ -213,16 +258,59 @@ def test_no_search_keeps_the_default_and_says_so(adapter):
 
 
 def test_a_default_that_stays_is_as_sure_as_its_best_rival_was_measured(adapter, monkeypatch):
-    errors = {10: np.ones(8), 9: 1.5 * np.exp(np.linspace(-0.4, 0.4, 8)), 5: np.full(8, 3.0)}
+    errors = {10: np.ones(2), 9: 1.5 * np.exp(np.array([-0.4, 0.4])), 5: np.full(2, 3.0)}
 
-    def draw(config, drawing, noises):
-        return errors[config.num_steps], Drawn(np.empty(0), config.num_steps, 1.0)
+    def draw(config, drawing, noises, batch):
+        return errors[config.num_steps], config.num_steps, 1.0
 
     monkeypatch.setattr(verification, "_draw", draw)
     adapter.adopt("portraits", DomainConfig(9), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
     final = tuned(adapter, use_rl_optimization=False, reward=HybridReward(0.5))["final_config"]
     assert final.num_steps == 10
-    assert final.confidence == pytest.approx(confidence_of(0.5 * np.linspace(-0.4, 0.4, 8).std(ddof=1) / np.sqrt(8)))
+    assert final.confidence == pytest.approx(confidence_of(0.5 * 0.4 / np.sqrt(7)))  # 8 pictures in 4 batches
+
+
+def test_a_rival_that_draws_the_same_pictures_says_nothing_of_the_default(adapter):
+    alike = DomainConfig(10, 0.9)  # no step reaches either threshold
+    adapter.adopt("portraits", alike, quality=0, speed=1, quality_error=0.1, weight=0.5, provenance={})
+    results = tuned(adapter, use_rl_optimization=False)
+    default, rival = results["verification"]
+    assert rival["hyperparameters"] == alike.to_dict()
+    assert rival["error"] == default["error"]
+    assert results["final_config"] == DomainConfig(10)
+    assert results["final_config"].confidence == confidence_of(0.25)
+
+
+def test_what_is_remembered_of_seconds_is_what_was_measured_of_them(adapter, monkeypatch):
+    def draw(config, drawing, noises, batch):
+        return np.ones(2), 10, (0.5 + 0.01 * batch) * (2 if config == DomainConfig(10) else 1)
+
+    monkeypatch.setattr(verification, "_draw", draw)
+    adapter.adopt("portraits", DomainConfig(9), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
+    final = tuned(adapter, use_rl_optimization=False, reward=HybridReward(0.25, unit="seconds"))["final_config"]
+    assert final == DomainConfig(9)
+    assert adapter.known("portraits").results[-1].speed == pytest.approx(2)
+    assert adapter.known("portraits").score(final.to_dict())[0] == pytest.approx(0.75 * 0.5)
+    with pytest.raises(ValueError, match="verification_batches must be a whole number, at least 2, got 1"):
+        OptimizationPipeline(adapter, reward=SpeedReward("seconds"), verification_batches=1)
+
+
+def test_noises_of_a_verification_are_those_that_no_agent_and_no_verification_has_seen(adapter, monkeypatch):
+    seeds = []
+
+    def noted(candidates, default, drawing, reward, noises):
+        seeds.append(noises.seed)
+        return verify(candidates, default, drawing, reward, noises)
+
+    monkeypatch.setattr(module, "verify", noted)
+    for more in ({}, {}, {"noise_seed": 600}, {"use_rl_optimization": False}):
+        tuned(adapter, FixedAgent, 1, **more)
+        assert adapter.known("portraits").provenance["noise_seed"] == seeds[-1]
+    assert seeds == [1000 + FRESH, 1001 + FRESH, 1002 + FRESH, 1003 + FRESH]
+    for seed in (2000, 1998):  # an agent's own, and its held-out ones
+        env = DiffusionHyperparameterEnv(adapter.model, "portraits", pictures=2, batches=1, noise_seed=seed)
+        tuned(adapter, FixedAgent(env), 1)
+    assert seeds[4:] == [2002, 2003]
 
 
 def test_without_adaptation_the_adapter_is_left_alone_and_without_agents_nothing_is_trained(adapter):
@@ -342,10 +430,20 @@ def checkpoint(tmp_path_factory):
     return tiny_checkpoint(tmp_path_factory.mktemp("model"))
 
 
-def tune(checkpoint, folder, *overrides: str, agent: str = "agent=cem") -> float:
-    small = ["task.episodes=20", "task.choices=1", "task.pictures=2", "task.batches=1", "task.verification_batches=2"]
+def tuning(checkpoint, folder, *overrides: str, agent: str = "agent=cem") -> DictConfig:
+    small = ["task.episodes=20", "task.pictures=2", "task.batches=1", "task.verification_batches=2"]
     chosen = ["model@task.model=checkpoint", f"task.model.path={checkpoint}", *small]
-    return train(configuration("train", folder, agent, *chosen, "tracking=none", *overrides))
+    return configuration("train", folder, agent, *chosen, "tracking=none", *overrides)
+
+
+def tune(*arguments, **more: str) -> float:
+    return train(tuning(*arguments, **more))
+
+
+def runs(folder) -> list:
+    """What MLflow was told of in `folder`."""
+    tracker = MlflowTracker(str(folder / "mlruns" / "mlflow.db"), str(folder), "test", 1.0, 5001)
+    return list(tracker.client.search_runs([tracker.experiment_id]))
 
 
 def draw(checkpoint, folder, *overrides: str) -> int:
@@ -434,8 +532,8 @@ def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_pa
 def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path):
     mlflow_database(tmp_path / "mlruns")
     tune(checkpoint, tmp_path, "domain=portraits", "tracking=mlflow", "tracking.experiment=test")
+    (run,) = runs(tmp_path)
     tracker = MlflowTracker(str(tmp_path / "mlruns" / "mlflow.db"), str(tmp_path), "test", 1.0, 5001)
-    (run,) = tracker.client.search_runs([tracker.experiment_id])
     history = tracker.client.get_metric_history(run.info.run_id, "portraits/held_out/score")
     assert [m.step for m in history] == [0, 10, 20]
     assert run.data.metrics["portraits/default/evaluations"] == 10
@@ -449,7 +547,8 @@ def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path
         (["reward.weight=2"], "reward: weight must be a number, at least 0 and at most 1, got 2"),
         (["task.min_steps=12", "task.max_steps=11"], "task: min_steps must be at most max_steps, got 12 > 11"),
         (["task.episodes=0"], "task: episodes must be"),
-        (["task.choices=0"], "task: choices must be"),
+        (["task.max_steps=1001"], "task: max_steps must be a whole number, between 1 and 1000, got 1001"),
+        (["reward=speed", "reward.unit=seconds", "task.verification_batches=1"], "task: verification_batches must be"),
         (["task.guidance_scale=-1"], "task: guidance_scale must be"),
         (["domain.name=faces"], "the model does not draw 'faces'; it draws portraits"),
         (["output=tuned.zip"], r"output must be a \.json file, got 'tuned\.zip'"),
@@ -458,10 +557,32 @@ def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path
         (["task.calibration=nowhere.json"], "there are no calibrated schedules at nowhere"),
     ],
 )
-def test_what_cannot_work_is_refused(checkpoint, tmp_path, overrides, sentence):
+def test_what_cannot_work_is_refused_before_anything_is_written(checkpoint, tmp_path, overrides, sentence):
+    mlflow_database(tmp_path / "mlruns")
     with pytest.raises(UserError, match=sentence):
-        tune(checkpoint, tmp_path, "domain=portraits", *overrides)
+        tune(checkpoint, tmp_path, "domain=portraits", "tracking=mlflow", *overrides)
     assert not (tmp_path / "outputs/agent/tuned.json").exists()
+    assert not runs(tmp_path)
+
+
+def test_a_domain_of_ones_own_is_placed_once_the_model_was_found_to_draw_it(checkpoint, tmp_path):
+    walls = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "walls.npz", images=walls)
+    own = {"name": "walls", "pictures": f"{tmp_path}/walls.npz"}
+
+    def tune_it(model):
+        cfg = tuning(model, tmp_path, "task.episodes=2", agent="agent=fixed")
+        cfg.domain = own
+        train(cfg)
+
+    with pytest.raises(UserError, match="the model does not draw 'walls'"):
+        tune_it(checkpoint)
+    assert not (tmp_path / "outputs/agent/tuned.json").exists()
+    save_model(tmp_path / "walls.safetensors", tiny_model(domains=["walls", *LABELS][:4]))
+    tune_it(tmp_path / "walls.safetensors")
+    kept = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json")
+    assert kept.domains["walls"]["pictures"] == 3
+    assert [known.domain for known in kept.known] == ["walls"]
 
 
 def test_an_agent_of_one_domain_is_not_for_all(checkpoint, tmp_path):

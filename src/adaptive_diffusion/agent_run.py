@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from . import figures
 from .agent_training import AgentTraining, agent_configuration, training_in
-from .baseline.checks import check_count
 from .errors import UserError
 from .optimization.domain_adapter import DomainAdapter
 from .optimization.pipeline import OptimizationPipeline
@@ -32,11 +31,10 @@ class AgentTask(AgentTraining):
 
     Args:
         calibration: File of calibrated steps; None: the shipped one, where it fits.
-        choices: Episodes in which the trained agent then chooses, >= 1.
         min_steps: Fewest steps of a configuration, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
-        verification_batches: Fresh batches, >= 1.
+        verification_batches: Fresh batches, >= 1; >= 2 where the reward counts seconds.
         model, ...: See `AgentTraining`.
 
     Raises:
@@ -45,17 +43,12 @@ class AgentTask(AgentTraining):
 
     calibration: str | None = None
     episodes: int = 100
-    choices: int = 10
     min_steps: int = 4
     num_steps: int = 10
     max_steps: int = 20
     pictures: int = 8
     batches: int = 2
     verification_batches: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("choices", self.choices, 1)
 
 
 def tune(cfg: DictConfig) -> float:
@@ -68,8 +61,8 @@ def tune(cfg: DictConfig) -> float:
         -1 times the mean reward of the final configurations: what a sweeper may minimise.
 
     Raises:
-        UserError: for a value that cannot be used; nothing was written then. Or for a reward that is not a finite
-            number, naming the configuration.
+        UserError: for a value that cannot be used; nothing was written then, except perhaps the place of a domain of
+            one's own. Or for a reward that is not a finite number, naming the configuration.
         MachineError: if the disk or the database refuses.
     """
     if cfg.agent is None or cfg.reward is None:
@@ -105,8 +98,6 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
     if task.start_from is not None and len(names) > 1:
         raise UserError("task.start_from is the agent of one domain; say which, e.g. domain=portraits")
     adapter = DomainAdapter(cfg.output, model=task.model, guidance_scale=task.guidance_scale)
-    if cfg.domain is not None and cfg.domain.get("pictures") is not None:
-        adapter.register_pictures(cfg.domain.name, cfg.domain.pictures)
     try:
         pipeline = OptimizationPipeline(
             adapter,
@@ -122,11 +113,18 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
             noise_seed=task.noise_seed,
             cache=Path(cfg.paths.outputs) / "converged",
         )
+        for name in names:
+            pipeline.default_config(name)
+            pipeline.drawing(name)
+        if cfg.domain is not None and cfg.domain.get("pictures") is not None:
+            adapter.register_pictures(cfg.domain.name, cfg.domain.pictures)  # its agent starts from the nearest one
+        agent = pipeline.agent(names[0])
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"task: {error}") from None
-    for name in names:
-        pipeline.default_config(name)
-        pipeline.drawing(name)
+    if task.start_from is not None:
+        agent.load(task.start_from)
     return pipeline, names
 
 
@@ -146,7 +144,6 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
         return pipeline.optimize(
             domain,
             num_training_steps=cfg.task.episodes,
-            num_optimization_episodes=cfg.task.choices,
             callback=told,
             checkpoint=file,
             prepare=load,

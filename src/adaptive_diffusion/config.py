@@ -474,7 +474,6 @@ class TaskAgent(Part):
     guidance_scale: float | None = MISSING
     calibration: str | None = MISSING
     episodes: int = MISSING
-    choices: int = MISSING
     min_steps: int = MISSING
     num_steps: int = MISSING
     max_steps: int = MISSING

@@ -12,10 +12,9 @@ import numpy as np
 
 from ..baseline.checks import check_count
 from ..baseline.scheduler_base import SchedulerBase
-from ..errors import UserError
 from ..metrics.domain import Detection
 from ..rl.agent import Metrics, TuningAgent
-from ..rl.drawing import Drawing, drawing_of
+from ..rl.drawing import Drawing, drawing_in
 from ..rl.noises import FixedNoises
 from ..rl.reward import HybridReward, Reward
 from ..rl.sampling_env import SamplingEnv
@@ -27,10 +26,10 @@ from .domain_adapter import DomainAdapter
 from .domains import DomainType
 from .environment import DomainEnv, check_environment
 from .history import plain, read_history, write_history
-from .knowledge import CALIBRATED, UNTOLD
+from .knowledge import CALIBRATED, NOISE_SEED, UNTOLD
 from .verification import Verdict, verify
 
-FRESH = 500  # seeds between the noises of an environment and those that its result is verified on
+FRESH = 500  # seeds from the noises of an environment to those that its result is verified on, at least
 
 AgentMaker = Callable[[SamplingEnv], TuningAgent]
 
@@ -39,8 +38,9 @@ class OptimizationPipeline:
     """Detection of the domain, what is known of it, an agent that looks for better, and a check of what it found.
 
     The default that everything has to beat is the scheduler that ships: `AdaptiveScheduler` with its calibration, or
-    on its power grid for a model that was not calibrated. Whatever an agent finds is measured again on noises that it
-    never saw; unless it is better than the default by more than two standard errors, the default is what is returned.
+    on its power grid for a model that was not calibrated. Whatever an agent finds is measured again on noises that
+    neither it nor an earlier verification saw; unless it is better than the default by more than two standard errors,
+    the default is what is returned.
 
     Args:
         domain_adapter: What is known of the domains; None: what ships.
@@ -58,8 +58,8 @@ class OptimizationPipeline:
         max_steps: Most steps.
         pictures: Pictures per batch, >= 2.
         batches: Batches that an agent learns from, >= 1.
-        verification_batches: Fresh batches of the verification, >= 1.
-        noise_seed: Of the agent's noises; the verification's are `FRESH` seeds away.
+        verification_batches: Fresh batches of the verification, >= 1; >= 2 where the reward counts seconds.
+        noise_seed: Of the agent's noises; the verification's are `FRESH` seeds away, or beyond all used before.
         cache: Folder of converged solutions, or None.
 
     Attributes:
@@ -102,7 +102,8 @@ class OptimizationPipeline:
             raise ValueError(f"min_steps must be at most max_steps, got {min_steps} > {max_steps}")
         self.num_steps = check_count("num_steps", num_steps, min_steps, max_steps)
         self.pictures, self.batches = check_count("pictures", pictures, 2), check_count("batches", batches, 1)
-        self.verification_batches = check_count("verification_batches", verification_batches, 1)
+        fewest = 2 if self.reward.unit == "seconds" else 1
+        self.verification_batches = check_count("verification_batches", verification_batches, fewest)
         self.noise_seed = check_count("noise_seed", noise_seed, 0)
         self.calibration, self.cache = calibration, cache
         self._history: list[dict[str, Any]] = []
@@ -159,8 +160,9 @@ class OptimizationPipeline:
             )
             candidates.append(best)
             told = {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
-        verdict = verify(candidates, default, drawing, self.reward, self._fresh(drawing))
-        final = self._remember(found, verdict, agent.kind if agent else None)
+        noises = self._fresh(drawing, found.domain, agent)
+        verdict = verify(candidates, default, drawing, self.reward, noises)
+        final = self._remember(found, verdict, agent.kind if agent else None, noises.seed)
         results = {
             "domain_type": found.domain,
             "domain_confidence": found.confidence,
@@ -185,14 +187,18 @@ class OptimizationPipeline:
         Raises:
             UserError: if it does not draw the domain, or nothing of it can be compared.
         """
-        domain = str(domain)
-        model = self.adapter.model
-        if model.conditional and domain not in (known := list(model.domains or ())):
-            raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(known) or 'no named domain'}")
-        try:
-            return drawing_of(model, domain if model.conditional else None, self.adapter.guidance_scale)
-        except ValueError as error:  # a model of latents, or one that does not say what it predicts
-            raise UserError(str(error)) from error
+        return drawing_in(self.adapter.model, str(domain), self.adapter.guidance_scale)
+
+    def agent(self, domain: DomainType | str) -> TuningAgent:
+        """The agent that `optimize` would train in a domain, as it begins: the one given, or a new one.
+
+        Raises:
+            UserError: for a domain that is unknown or that the model does not draw, or an agent given that does not
+                tune it.
+            ValueError: for a value out of range.
+        """
+        default = self.default_config(domain)
+        return self._agent(self.drawing(domain), self._start(str(domain), default), default)
 
     def create_optimized_scheduler(
         self,
@@ -289,18 +295,22 @@ class OptimizationPipeline:
             self.rl_agent = self._given(env)
         return self.rl_agent
 
-    def _fresh(self, drawing: Drawing) -> FixedNoises:
-        """Noises that no agent has seen."""
+    def _fresh(self, drawing: Drawing, domain: str, agent: TuningAgent | None) -> FixedNoises:
+        """Noises that neither the agent nor an earlier verification of the domain has seen: those of a later seed."""
+        known = self.adapter.known(domain)
+        seen = [env.noises.seed for env in (agent.env, agent.eval_env) if env] if agent else []
+        if known is not None and NOISE_SEED in known.provenance:
+            seen.append(known.provenance[NOISE_SEED])
         return FixedNoises(
             drawing,
             pictures=self.pictures,
             batches=self.verification_batches,
-            seed=self.noise_seed + FRESH,
+            seed=max([self.noise_seed + FRESH, *(seed + 1 for seed in seen)]),
             metric=self.reward.metric,
             cache=self.cache,
         )
 
-    def _remember(self, found: Detection, verdict: Verdict, agent: str | None) -> DomainConfig:
+    def _remember(self, found: Detection, verdict: Verdict, agent: str | None, noise_seed: int) -> DomainConfig:
         """The final configuration, with what is known of it."""
         chosen, measured = verdict.chosen, verdict.chosen.to_dict()
         source = chosen.config.source if verdict.improved else "the default, which tuning did not beat"
@@ -319,8 +329,8 @@ class OptimizationPipeline:
                 CALIBRATED: chosen.config.calibration is not None,
                 "reward": f"{self.reward}",
                 "agent": agent,
-                "noise_seed": self.noise_seed + FRESH,
-                "pictures": len(chosen.scores),
+                NOISE_SEED: noise_seed,
+                "pictures": len(chosen.quality),
                 "reason": verdict.reason,
                 "default": verdict.all[0].to_dict(),
                 "chosen": measured,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..baseline.noise_schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..converged import identity_of
+from ..errors import UserError
 from ..metrics.captions import plain_caption
 from ..models.checkpoint import load_builtin_model
 from ..models.guidance import GuidedDenoiser
@@ -111,3 +112,22 @@ def drawing_of(
         domains=domains,
         identity=identity_of(model, scale),
     )
+
+
+def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = None) -> Drawing:
+    """What to draw with a model in a domain that a user asks for; without classes, the same in every domain.
+
+    Args:
+        model: A model that says how it was trained.
+        domain: Name of the domain.
+        guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
+
+    Raises:
+        UserError: if the model does not draw the domain, or nothing of it can be compared.
+    """
+    if model.conditional and domain not in (known := list(model.domains or ())):
+        raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(known) or 'no named domain'}")
+    try:
+        return drawing_of(model, domain if model.conditional else None, guidance_scale)
+    except ValueError as error:  # a model of latents, or one that does not say what it predicts
+        raise UserError(str(error)) from error
