@@ -13,6 +13,7 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.rl.agent_file import read_agent
 from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
+from adaptive_diffusion.rl.timestep_walk import TimestepWalk
 from adaptive_diffusion.run import sample, train
 from adaptive_diffusion.tracking import MlflowTracker
 
@@ -37,6 +38,12 @@ def draw(checkpoint, folder, *overrides: str) -> list[float]:
         return [float(row["timestep"]) for row in csv.DictReader(file)]
 
 
+def runs(folder) -> list:
+    """What MLflow was told of in `folder`."""
+    tracker = MlflowTracker(str(folder / "mlruns" / "mlflow.db"), str(folder), "test", 1.0, 5001)
+    return list(tracker.client.search_runs([tracker.experiment_id]))
+
+
 def episodes(path) -> list[int]:
     return [e["episode"] for e in read_agent(path)[0]["record"]["evaluations"]]
 
@@ -55,8 +62,8 @@ def test_a_policy_is_trained_and_drawn_with(checkpoint, tmp_path, caplog):
     assert f"policy's) {-score:+.3f} +- " in caplog.text
     assert "python sample.py scheduler=learned domain=portraits num_steps=4" in caplog.text
 
+    (run,) = runs(tmp_path)
     tracker = MlflowTracker(str(tmp_path / "mlruns" / "mlflow.db"), str(tmp_path), "test", 1.0, 5001)
-    (run,) = tracker.client.search_runs([tracker.experiment_id])
     history = tracker.client.get_metric_history(run.info.run_id, "held_out/score")
     assert [m.step for m in history] == [0, 10, 20]
     assert run.data.metrics["final/quality"] == pytest.approx(-score)
@@ -101,14 +108,24 @@ def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_pa
     for override, told in (("domain=abstract", "domain=portraits, not abstract"), ("task.num_steps=5", "4 steps")):
         with pytest.raises(UserError, match=f"half.zip was trained for {told}"):
             learn(checkpoint, tmp_path, start, override)
+    mlflow_database(tmp_path / "mlruns")
     with pytest.raises(UserError, match=r"task\.episodes=10 are done already"):
-        learn(checkpoint, tmp_path, start, "task.episodes=10")
+        learn(checkpoint, tmp_path, start, "task.episodes=10", "tracking=mlflow")
+    assert not runs(tmp_path)
 
 
 def test_a_policy_that_may_stop_is_trained_for_speed_too(checkpoint, tmp_path):
     score = learn(checkpoint, tmp_path, "task.stopping=true", "reward=speed", "task.episodes=10")
     assert 0 <= -score < 1
     assert len(draw(checkpoint, tmp_path)) <= 4
+
+
+def test_a_policy_that_stops_early_takes_no_more_episodes_for_it(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(TimestepWalk, "stops", lambda self, action: True)  # every episode at its first step
+    learn(checkpoint, tmp_path, "task.stopping=true", "reward=speed", "task.num_steps=8", "agent.n_steps=5")
+    record = read_agent(tmp_path / "outputs" / "policy" / "portraits_8.zip")[0]["record"]
+    assert 20 <= len(record["returns"]) <= 21  # the one that begins while the last evaluation is made is finished
+    assert episodes(tmp_path / "outputs" / "policy" / "portraits_8.zip")[:3] == [0, 10, 20]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from .parts import build
 from .provenance import git_state, parameters
 from .rl.agent import TuningAgent
 from .rl.agent_file import read_agent
-from .rl.drawing import Drawing, drawing_of
+from .rl.drawing import drawing_in
 from .rl.learned_scheduler import Wanted
 from .rl.reward import QualityReward, Reward
 from .rl.timestep_environment import TimestepEnv
@@ -90,7 +90,8 @@ def train_policy(cfg: DictConfig) -> float:
 def _parts(cfg: DictConfig) -> tuple[PolicyTask, TuningAgent]:
     """The task, and the agent in its environment; everything that can be refused is refused here."""
     task: PolicyTask = build(cfg, "task")
-    drawing = _drawing(task, cfg.domain.name)
+    domain = cfg.domain.name
+    drawing = replace(drawing_in(task.model, domain, task.guidance_scale), domain=domain)
     try:
         env = TimestepEnv(
             drawing,
@@ -113,19 +114,9 @@ def _parts(cfg: DictConfig) -> tuple[PolicyTask, TuningAgent]:
         if differs := wanted.differs(read_agent(task.start_from)[0]):
             raise UserError(f"the agent in {task.start_from} was trained {differs}; leave task.start_from out")
         agent.load(task.start_from)
+        if len(agent.record.returns) >= task.episodes:
+            raise UserError(f"task.episodes={task.episodes} are done already; give more, or leave task.start_from out")
     return task, agent
-
-
-def _drawing(task: PolicyTask, domain: str) -> Drawing:
-    """The model with its guidance, in the domain."""
-    model = task.model
-    if model.conditional and domain not in (known := list(model.domains or ())):
-        raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(known) or 'no named domain'}")
-    try:
-        drawing = drawing_of(model, domain if model.conditional else None, task.guidance_scale)
-    except ValueError as error:  # a model of latents, or one that does not say what it predicts
-        raise UserError(str(error)) from error
-    return replace(drawing, domain=domain)
 
 
 def _reward(reward: Reward, stopping: bool) -> Reward:
@@ -138,12 +129,15 @@ def _reward(reward: Reward, stopping: bool) -> Reward:
 
 
 def _trained(agent: TuningAgent, episodes: int, file: Path, domain: str, run: Run) -> dict[str, Any]:
-    """Train as far as the episodes go; what `TuningAgent.train` returns."""
-    left = episodes * agent.env.episode_length - agent.record.timesteps
-    if left <= 0:
-        raise UserError(f"task.episodes={episodes} are done already; give more, or leave task.start_from out")
+    """Train as far as the episodes go, or to the first evaluation after them; what `TuningAgent.train` returns."""
+
+    def told(metrics: dict[str, float], episode: int) -> bool:
+        run.metrics(metrics, episode)
+        return episode < episodes
+
+    steps = (episodes - len(agent.record.returns)) * agent.env.episode_length  # fewer where the policy stops earlier
     with training_in(domain, file):
-        return agent.train(left, lambda metrics, episode: run.metrics(metrics, episode), checkpoint=file)
+        return agent.train(steps, told, checkpoint=file)
 
 
 def _tell(summary: dict[str, Any], task: PolicyTask, domain: str) -> None:
