@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,18 @@ def choices() -> dict[str, str]:
         return {}
     chosen = HydraConfig.get().runtime.choices
     return {k: v for k, v in chosen.items() if v and "/" not in k and "@" not in k and k != "hydra"}
+
+
+def draw_command(*arguments: str) -> str:
+    """What draws with the model of this job of train.py, quoted for a shell.
+
+    Args:
+        *arguments: Further settings of sample.py.
+    """
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    own = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
+    model = [own[key] + argument.removeprefix(key) for argument in given for key in own if argument.startswith(key)]
+    return shlex.join(["python", "sample.py", *arguments, *(m for m in model if m != "guidance_scale=null")])
 
 
 def parameters(cfg: DictConfig) -> dict[str, str]:

@@ -18,7 +18,7 @@ from .errors import UserError
 from .metrics.captions import plain_caption
 from .models.guidance import GuidedDenoiser
 from .parts import build
-from .provenance import git_state, parameters
+from .provenance import draw_command, git_state, parameters
 from .rng import image_keys, normal
 from .run import labels, progress_bar, training_configuration
 from .sampling.batches import conditions
@@ -100,8 +100,8 @@ def calibrate_schedules(cfg: DictConfig) -> float:
         figures.write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
         run.folder(cfg.paths.run)
     log.info("%-11s%s", "saved", cfg.output)
-    path, first, steps = f"scheduler.calibration.path={cfg.output}", problems[0].domain, min(task.steps)
-    log.info("%-11spython sample.py scheduler=adaptive %s domain=%s num_steps=%d", "draw", path, first, steps)
+    where, domain = f"scheduler.calibration.path={cfg.output}", f"domain={problems[0].domain}"
+    log.info("%-11s%s", "draw", draw_command("scheduler=adaptive", where, domain, f"num_steps={min(task.steps)}"))
     return sum(ratios) / len(ratios)
 
 

@@ -1,0 +1,46 @@
+"""The command that a training prints draws with the model that was trained for."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from tiny import CONF, ROOT
+
+from adaptive_diffusion.config import register
+from adaptive_diffusion.provenance import draw_command
+
+
+@pytest.fixture
+def hydra_job(monkeypatch):
+    """Lets this process be a job of train.py."""
+    monkeypatch.setenv("ADAPTIVE_DIFFUSION_ROOT", str(ROOT))
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    register()
+
+    def begin(*overrides: str) -> None:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            HydraConfig.instance().set_config(compose("train", overrides=list(overrides), return_hydra_config=True))
+
+    return begin
+
+
+def test_outside_a_job_only_what_is_given_is_said():
+    assert draw_command("scheduler=tuned", "domain=general") == "python sample.py scheduler=tuned domain=general"
+
+
+def test_another_model_and_guidance_are_said_as_sample_takes_them(hydra_job, tmp_path):
+    folder = tmp_path / "a model"
+    hydra_job("task=schedule", "model@task.model=diffusers", f"task.model.path={folder}", "task.guidance_scale=3")
+    said = shlex.split(draw_command("scheduler=adaptive", "num_steps=5"))
+    assert said[:4] == ["python", "sample.py", "scheduler=adaptive", "num_steps=5"]
+    assert said[4:] == ["model=diffusers", f"model.path={folder}", "guidance_scale=3"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("sample", overrides=said[2:]).model.path == str(folder)
+
+
+def test_settings_of_the_task_alone_are_left_out(hydra_job):
+    hydra_job("task=schedule", "task.steps=[5]", "task.guidance_scale=null", "tracking=none")
+    assert draw_command() == "python sample.py"
