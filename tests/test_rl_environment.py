@@ -15,6 +15,7 @@ from adaptive_diffusion.rl.drawing import Drawing, drawing_of
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.lockstep import run_together
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward, SpeedReward
+from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.grids import PowerGrid
@@ -191,8 +192,39 @@ def test_an_unfit_model_is_refused():
         drawing_of(lambda x, t, c: x)
     with pytest.raises(ValueError, match="does not say what it predicts"):
         drawing_of(tiny_model(prediction_type=None))
-    with pytest.raises(ValueError, match="draws latents"):
-        drawing_of(tiny_model(bounded=False))
+
+
+class Latents:
+    """The tiny model as one of latents: pictures are twice as large, and twice as bright."""
+
+    def __init__(self):
+        self._model = tiny_model(bounded=False)
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def __call__(self, *arguments):
+        return self._model(*arguments)
+
+    def decode(self, x0):
+        return 2 * mx.repeat(mx.repeat(x0, 2, axis=1), 2, axis=2)
+
+
+@pytest.mark.parametrize("environment", [DiffusionHyperparameterEnv, TimestepEnv])
+def test_latents_are_compared_as_pictures_and_never_clipped(environment):
+    env = environment(Latents(), "portraits", num_steps=5, pictures=2, batches=1)
+    assert env.drawing.settings["clip_sample"] is False
+    solution = env.noises._converged.images
+    assert np.abs(solution).max() > 0.5
+    pictures = np.clip(2 * solution.repeat(2, 1).repeat(2, 2), -1, 1)
+    states = solution + 0.1
+    expected = paired_rmse(np.clip(2 * states.repeat(2, 1).repeat(2, 2), -1, 1), pictures)
+    np.testing.assert_allclose(env.noises.errors(0, states), expected, rtol=1e-5)
+    env.reset(seed=0)
+    for _ in range(env.episode_length):
+        info = env.step(env.action_space.low)[-1]
+    assert np.isfinite(info["quality"])
+    assert info["quality"] != 0
 
 
 def test_an_action_that_is_none_is_refused():

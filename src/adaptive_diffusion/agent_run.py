@@ -17,7 +17,7 @@ from .errors import UserError
 from .optimization.domain_adapter import DomainAdapter
 from .optimization.pipeline import OptimizationPipeline
 from .parts import build
-from .provenance import choices, git_state, parameters
+from .provenance import choices, draw_command, git_state, parameters
 from .rl.agent import TuningAgent
 from .run import labels
 from .tracking import Run
@@ -80,11 +80,11 @@ def tune(cfg: DictConfig) -> float:
             figures.write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
         figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
-    where = f" scheduler.path={cfg.output}" if given else ""
+    where = [f"scheduler.path={cfg.output}"] if given else []
     if cfg.task.calibration is not None:
-        where += f" scheduler.calibration.path={cfg.task.calibration}"
+        where.append(f"scheduler.calibration.path={cfg.task.calibration}")
     log.info("%-11s%s", "saved", cfg.output)
-    log.info("%-11spython sample.py scheduler=tuned%s domain=%s", "draw", where, domains[0])
+    log.info("%-11s%s", "draw", draw_command("scheduler=tuned", *where, f"domain={domains[0]}"))
     return -sum(scores) / len(scores)
 
 

@@ -14,7 +14,7 @@ from . import figures
 from .agent_training import AgentTraining, agent_configuration, training_in
 from .errors import UserError
 from .parts import build
-from .provenance import git_state, parameters
+from .provenance import draw_command, git_state, parameters
 from .rl.agent import TuningAgent
 from .rl.agent_file import read_agent
 from .rl.drawing import drawing_in
@@ -79,11 +79,10 @@ def train_policy(cfg: DictConfig) -> float:
         figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
     _tell(summary, task, domain)
-    where = f" scheduler.path={cfg.output}" if given else ""
-    guidance = "" if task.guidance_scale is None else f" guidance_scale={task.guidance_scale:g}"
+    where = [f"scheduler.path={cfg.output}"] if given else []
     log.info("%-11s%s", "saved", cfg.output)
-    draw = f"python sample.py scheduler=learned{where} domain={domain} num_steps={task.num_steps}{guidance}"
-    log.info("%-11s%s", "draw", draw)
+    settings = ("scheduler=learned", *where, f"domain={domain}", f"num_steps={task.num_steps}")
+    log.info("%-11s%s", "draw", draw_command(*settings))
     return -float(summary["final_score"])
 
 

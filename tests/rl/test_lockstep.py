@@ -35,7 +35,7 @@ def test_runs_of_other_lengths_sizes_and_conditions_draw_as_alone():
 
     drawn = run_together(model, runs)
     for got, images in zip(drawn, expected, strict=True):
-        np.testing.assert_allclose(got.images, images, atol=1e-5)
+        np.testing.assert_allclose(got.states, images, atol=1e-5)
     assert [d.evaluations for d in drawn] == [3, 5, 1]
     assert [count for count, _ in calls] == [6, 3, 3, 1, 1]
     assert calls[0][1] == [999.0] * 6

@@ -165,4 +165,4 @@ def _draw(config: DomainConfig, drawing: Drawing, noises: FixedNoises, batch: in
     scheduler = config.scheduler(drawing.settings)
     run = drawing_run(scheduler, noises.x_T(batch), drawing.conditions(noises.pictures))
     drawn = run_together(drawing.denoiser, [run])[0]
-    return noises.errors(batch, drawn.images), drawn.evaluations, drawn.seconds
+    return noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds

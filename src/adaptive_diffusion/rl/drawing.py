@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,13 +27,14 @@ class Drawing:
 
     Attributes:
         denoiser: The network with its guidance.
-        shape: (H, W, C) of a picture.
+        shape: (H, W, C) of a state: a picture, or latents.
         settings: What the model decides of a scheduler: `prediction_type`, the arguments of its noise schedule, and
-            `clip_sample` for pictures in pixel space.
+            `clip_sample` for pictures in pixel space, False for latents.
         condition: Class ids that every picture is drawn with; () for an unconditional model.
         domain: Name of what is drawn.
         domains: Names that a policy is to tell apart, among them `domain`; () if there is nothing to tell.
         identity: What decides the predictions, for the cache of converged solutions; "" for no cache.
+        decode: Makes pictures of clean states, (N, H, W, C) -> (N, H', W', 3); None: they are pictures.
 
     Raises:
         ValueError: for a domain that is not among the domains.
@@ -46,6 +47,7 @@ class Drawing:
     domain: str = ""
     domains: tuple[str, ...] = ()
     identity: str = ""
+    decode: Callable[[mx.array], mx.array] | None = None
 
     def __post_init__(self) -> None:
         if self.domains and self.domain not in self.domains:
@@ -60,6 +62,10 @@ class Drawing:
     def one_hot(self) -> np.ndarray:
         """(len(domains),) float32, 1 at the domain."""
         return np.array([float(name == self.domain) for name in self.domains], np.float32)
+
+    def pictures(self, states: np.ndarray) -> np.ndarray:
+        """(N, H', W', C) in [-1, 1] of (N, H, W, C) clean states."""
+        return np.clip(states if self.decode is None else np.array(self.decode(mx.array(states))), -1, 1)
 
     def conditions(self, batch_size: int) -> mx.array | None:
         """(batch_size, K) class ids, or None."""
@@ -78,8 +84,8 @@ def drawing_of(
         guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
 
     Raises:
-        ValueError: for a domain that the model does not know, a model of latents or one that does not say what it
-            predicts, or another kind of object.
+        ValueError: for a domain that the model does not know, a model that does not say what it predicts, or another
+            kind of object.
     """
     if isinstance(model, Drawing):
         if domain is not None or guidance_scale is not None:
@@ -95,22 +101,26 @@ def drawing_of(
     known = model.metadata
     if known.get("prediction_type") is None:
         raise ValueError("the model does not say what it predicts; describe it by a Drawing with a prediction_type")
-    if not known.get("bounded", True):
-        raise ValueError("the model draws latents, whose distances mean nothing in pictures: give a model of pictures")
     domains = tuple(model.domains or ())
     if domain is not None and not model.conditional:
         raise ValueError(f"domain {domain!r} was given, but the model was trained without classes; leave it out")
     if domain is None:
         domain = DEFAULT_DOMAIN if not domains or DEFAULT_DOMAIN in domains else domains[0]
+    bounded = bool(known.get("bounded", True))
     scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
     return Drawing(
         denoiser=GuidedDenoiser(model, scale),
         shape=model.state_shape,
-        settings={"prediction_type": known["prediction_type"], "clip_sample": True, **known.get("noise_schedule", {})},
+        settings={
+            "prediction_type": known["prediction_type"],
+            "clip_sample": bounded,
+            **known.get("noise_schedule", {}),
+        },
         condition=model.condition(domain, None, plain_caption(domain, None)),
         domain=domain,
         domains=domains,
         identity=identity_of(model, scale),
+        decode=None if bounded else model.decode,
     )
 
 
@@ -123,11 +133,11 @@ def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = 
         guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
 
     Raises:
-        UserError: if the model does not draw the domain, or nothing of it can be compared.
+        UserError: if the model does not draw the domain, or does not say what it predicts.
     """
-    if model.conditional and domain not in (known := list(model.domains or ())):
-        raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(known) or 'no named domain'}")
+    if model.conditional and model.domains is not None and domain not in model.domains:
+        raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(model.domains)}")
     try:
         return drawing_of(model, domain if model.conditional else None, guidance_scale)
-    except ValueError as error:  # a model of latents, or one that does not say what it predicts
+    except ValueError as error:
         raise UserError(str(error)) from error

@@ -155,7 +155,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         conditions = self.drawing.conditions(self.noises.pictures)
         drawn = yield from drawing_run(scheduler, self.noises.x_T(batch), conditions)
         self.spent.computed += drawn.evaluations * self.noises.pictures
-        sampled = _Sampled(self.noises.errors(batch, drawn.images), drawn.evaluations, drawn.seconds)
+        sampled = _Sampled(self.noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds)
         self._sampled[configuration, batch] = sampled
         if isinstance(scheduler, AdaptiveScheduler) and not scheduler.get_schedule_info()["first_order_fraction"]:
             self._plain[alike] = (configuration.adaptive_threshold, sampled)

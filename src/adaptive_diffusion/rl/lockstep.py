@@ -49,15 +49,15 @@ Run = Generator[Request, Answer, R]
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Pictures and what they cost.
+    """What was drawn and what it cost.
 
     Attributes:
-        images: (B, H, W, C) float32 in [-1, 1].
+        states: (B, H, W, C) float32, clean predictions: pictures about in [-1, 1], or latents.
         evaluations: Model evaluations per picture.
         seconds: Seconds per picture.
     """
 
-    images: np.ndarray
+    states: np.ndarray
     evaluations: int
     seconds: float
 
@@ -102,7 +102,7 @@ def drawing_run(scheduler: Scheduler, x_T: mx.array, condition: mx.array | None 
         output = scheduler.step(answer.prediction, t, x_t, return_dict=True)
         assert isinstance(output, SchedulerOutput)
         x_t, x0, seconds = output.prev_sample, output.pred_original_sample, seconds + answer.seconds
-    return Drawn(np.clip(np.array(x0), -1, 1), len(scheduler.timesteps), seconds / len(x_T))
+    return Drawn(np.array(x0), len(scheduler.timesteps), seconds / len(x_T))
 
 
 def _answers(denoiser: Denoiser, requests: Sequence[Request]) -> list[Answer]:

@@ -86,7 +86,7 @@ class FixedNoises:
         """(pictures, H, W, C) standard normal noise of a batch."""
         return self._whole._noise[batch * self.pictures : (batch + 1) * self.pictures]
 
-    def errors(self, batch: int, images: np.ndarray) -> np.ndarray:
+    def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
         """Distance of pictures to the converged solutions from the same noises.
 
         Distances smaller than a doubling of the converged solution's steps changed it, on average over pictures, count
@@ -94,14 +94,15 @@ class FixedNoises:
 
         Args:
             batch: Number of the batch.
-            images: (pictures, H, W, C) drawn from its noises.
+            states: (pictures, H, W, C) clean states drawn from its noises.
 
         Returns:
             (pictures,) float64 > 0.
         """
         whole = self._whole
-        solution = whole._converged.images[batch * self.pictures : (batch + 1) * self.pictures]
-        return np.maximum(whole._distance(images, solution).astype(np.float64), whole._floor)
+        solution = whole._solution[batch * self.pictures : (batch + 1) * self.pictures]
+        distances = whole._distance(self.drawing.pictures(states), solution)
+        return np.maximum(distances.astype(np.float64), whole._floor)
 
     @cached_property
     def _noise(self) -> mx.array:
@@ -114,15 +115,21 @@ class FixedNoises:
             DPMSolverScheduler(**self.drawing.settings),
             self._noise,
             self.drawing.conditions(len(self._noise)),
+            bounded=self.drawing.settings.get("clip_sample", True),
             tolerance=self._tolerance,
             cache=self._cache if self.drawing.identity else None,
             identity=self.drawing.identity,
         )
 
     @cached_property
+    def _solution(self) -> np.ndarray:
+        """Pictures of the converged solution."""
+        return self.drawing.pictures(self._converged.images)
+
+    @cached_property
     def _floor(self) -> float:
-        solution = self._converged
-        return max(float(self._distance(solution.images[: len(solution.finer)], solution.finer).mean()), 1e-12)
+        finer = self.drawing.pictures(self._converged.finer)
+        return max(float(self._distance(self._solution[: len(finer)], finer).mean()), 1e-12)
 
     @cached_property
     def _distance(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

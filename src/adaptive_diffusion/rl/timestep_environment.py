@@ -174,10 +174,10 @@ class TimestepEnv(SamplingEnv):
             self.spent.computed += self.budget * noises.pictures
         baseline = self._baselines[batch]
         measured = Measurement(
-            noises.errors(batch, np.clip(np.array(walk.x0), -1, 1)),
+            noises.errors(batch, np.array(walk.x0)),
             len(walk.trail),
             self._seconds / noises.pictures,
-            noises.errors(batch, baseline.images),
+            noises.errors(batch, baseline.states),
             baseline.evaluations,
             baseline.seconds,
         )
