@@ -13,12 +13,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
+import transformers
 from diffusers_reference import inference, nchw, nhwc, normal, relative_error
-from tiny_pipelines import PIPELINES, stable_diffusion, stable_diffusion_xl
+from tiny_pipelines import PIPELINES, stable_diffusion, stable_diffusion_xl, tokenizer, vocabulary
 
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverScheduler
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.diffusers import LatentPipeline, load_pipeline, pipelines, trained_noise
+from adaptive_diffusion.models.diffusers.prompt_tokenizer import PromptTokenizer
 from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.sampling.starts import FromPicture, last_timesteps
@@ -29,6 +31,16 @@ STEPS = 5
 GUIDANCE = 4.0
 TOLERANCE = 1e-3  # of pictures in [-1, 1]; float32 leaves a hundredth of it
 TEXT = ["sd1", "sd2", "sdxl"]
+PROMPTS = [
+    "a lake",
+    "",
+    "the lake, " * 40,
+    "Über 3 lakes",
+    "a lake!",
+    "wow!!",
+    "! !! lake!!!an",
+    "a <|endoftext|> lake",
+]
 SOLVERS = ["ddim", "dpm"]
 
 
@@ -287,13 +299,72 @@ def test_decoding_in_pieces_changes_nothing(folders: dict[str, Path], monkeypatc
 def test_prompts_become_the_ids_that_diffusers_gives_its_encoders(
     folders: dict[str, Path], theirs: dict[str, Any]
 ) -> None:
-    prompts = ["a lake", "", "the lake, " * 40, "Über 3 lakes"]
     for kind in TEXT:
         ours: Any = load_pipeline(str(folders[kind]))
         names = ["tokenizer", "tokenizer_2"][: len(ours._encoders)]
         for encoder, name in zip(ours._encoders, names, strict=True):
-            expected = getattr(theirs[kind], name)(prompts, padding="max_length", max_length=77, truncation=True)
-            assert encoder.tokenizer(prompts).tolist() == expected.input_ids
+            assert encoder.tokenizer(PROMPTS).tolist() == their_ids(getattr(theirs[kind], name))
+
+
+def their_ids(tokenizer: Any) -> list[list[int]]:
+    return tokenizer(PROMPTS, padding="max_length", max_length=77, truncation=True).input_ids
+
+
+def old_tokenizer(folder: Path, pad: str | None, pad_in_map: str | None, listed: bool) -> None:
+    """Write a tokenizer as transformers before 5 did; `listed`: with the added tokens in the configuration."""
+    tokens, merges = vocabulary()
+    start, end = (
+        {"content": f"<|{word}|>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+        for word in ("startoftext", "endoftext")
+    )
+    known = {"bos_token": start, "eos_token": end, "unk_token": end}
+    settings = {key: {"__type": "AddedToken", **token} for key, token in known.items()}
+    settings |= {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer"} | ({"pad_token": pad} if pad else {})
+    if listed:
+        special = [{**token, "normalized": False, "special": True} for token in (start, end)]
+        settings["added_tokens_decoder"] = {str(tokens[token["content"]]): token for token in special}
+    (folder / "vocab.json").write_text(json.dumps(tokens))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    if pad_in_map:
+        (folder / "special_tokens_map.json").write_text(json.dumps(known | {"pad_token": pad_in_map}))
+
+
+END = "<|endoftext|>"
+OLD = [
+    (END, "!", False, "!"),  # as in Stable Diffusion 2: the map wins
+    ("!", END, False, END),
+    (END, "!", True, END),  # the configuration wins where it lists the added tokens
+    ("!", "!", True, "!"),
+    (None, "!", False, "!"),
+    ("!", None, False, "!"),
+    (END, END, False, END),  # as in Stable Diffusion 1
+]
+
+
+@pytest.mark.parametrize(("pad", "pad_in_map", "listed", "expected"), OLD)
+def test_old_files_of_a_tokenizer_give_the_ids_that_transformers_gives(
+    pad: str | None, pad_in_map: str | None, listed: bool, expected: str, tmp_path: Path
+) -> None:
+    old_tokenizer(tmp_path, pad, pad_in_map, listed)
+    reference = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+    assert reference.pad_token == expected
+    assert PromptTokenizer(tmp_path, 77)(PROMPTS).tolist() == their_ids(reference)
+
+
+@pytest.mark.parametrize("pad_in_map", [None, "!"])
+def test_a_padding_token_that_the_tokenizer_did_not_list_is_one_token_too(
+    pad_in_map: str | None, tmp_path: Path
+) -> None:
+    tokenizer().save_pretrained(tmp_path)
+    if pad_in_map:
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": pad_in_map}))
+    else:
+        settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": "!"}))
+    reference = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+    assert reference.pad_token == "!"
+    assert PromptTokenizer(tmp_path, 77)(PROMPTS).tolist() == their_ids(reference)
 
 
 @pytest.mark.parametrize("name", sorted(trained_noise.CLASSES))
@@ -343,7 +414,7 @@ def test_the_published_cifar10_model_draws_what_diffusers_says_it_draws() -> Non
     try:
         model: Any = load_pipeline("google/ddpm-cifar10-32", "267b167dc01f0e4e61923ea244e8b988f84deb80")
     except UserError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"{error}; to fetch it: HF_HUB_OFFLINE=0 pytest -m weights")
     scheduler = DDIMScheduler(timestep_spacing="leading")
     scheduler.set_timesteps(50)
     x_T = torch.randn(1, 3, 32, 32, generator=torch.manual_seed(0))

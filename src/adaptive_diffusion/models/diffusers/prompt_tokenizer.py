@@ -32,6 +32,8 @@ class PromptTokenizer(CLIPTokenizer):
         if found is None:
             raise UserError(f"the tokenizer in {folder} fills up with {pad!r}, which is not in its vocabulary")
         self.pad_id: int = found
+        if pad not in {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}:
+            self._tokenizer.add_special_tokens([pad])  # one token wherever it stands in a prompt, as in transformers
 
     def __call__(self, prompts: list[str]) -> np.ndarray:
         """(N, max_length) int32 ids."""
@@ -43,12 +45,12 @@ class PromptTokenizer(CLIPTokenizer):
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Settings of the tokenizer, from the two files that may hold them."""
-    found: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            found |= read_json(folder / name)
-    return found
+    """Settings of the tokenizer; in old folders, whose configuration lists no added tokens, the map of them wins.
+
+    (As `PreTrainedTokenizerBase._from_pretrained` of transformers 5 has it.)
+    """
+    found, old = read_json(folder / "tokenizer_config.json"), folder / "special_tokens_map.json"
+    return found | read_json(old) if "added_tokens_decoder" not in found and old.is_file() else found
 
 
 def _text(token: Any) -> str | None:
