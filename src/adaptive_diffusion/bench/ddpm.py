@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench ddpm", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=4, help="pictures per forward pass")
     parser.add_argument("--repeats", type=int, default=7, help="timed passes of each")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of weights and input")
     options = parser.parse_args(argv)
 
     import diffusers
@@ -41,18 +42,22 @@ def main(argv: list[str]) -> None:
     theirs = build(**ARCHITECTURE).eval()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
-        ours: Any = load_diffusers(folder)
+        ours: Any = load_diffusers(folder, dtype=getattr(mx, options.precision))
+    cuda = torch.cuda.is_available() and mx.default_device() == mx.gpu
+    device, dtype = "cuda" if cuda else "cpu", getattr(torch, options.precision)
+    theirs.to(device, dtype)
     B, size = options.batch_size, ARCHITECTURE["sample_size"]
     x = np.random.default_rng(0).standard_normal((B, size, size, 3), dtype=np.float32)
-    mlx_inputs = mx.array(x), mx.full((B,), 500.0)
-    torch_inputs = torch.tensor(x.transpose(0, 3, 1, 2)), torch.full((B,), 500)
+    mlx_inputs = mx.array(x).astype(getattr(mx, options.precision)), mx.full((B,), 500.0)
+    mx.eval(mlx_inputs)
+    torch_inputs = torch.tensor(x.transpose(0, 3, 1, 2)).to(device, dtype), torch.full((B,), 500, device=device)
 
     def in_mlx() -> np.ndarray:
-        return np.array(ours(*mlx_inputs))
+        return np.array(ours(*mlx_inputs).astype(mx.float32))
 
     def in_torch() -> np.ndarray:
         with torch.inference_mode():
-            return theirs(*torch_inputs).sample.numpy().transpose(0, 2, 3, 1)
+            return theirs(*torch_inputs).sample.float().cpu().numpy().transpose(0, 2, 3, 1)
 
     a, b = in_mlx(), in_torch()
     print(f"largest difference between the two: {np.abs(a - b).max():.1e} (values up to {np.abs(b).max():.1f})")
@@ -60,7 +65,7 @@ def main(argv: list[str]) -> None:
     ratios = times[:, 0] / times[:, 1]
     for name, column, where in (
         ("MLX", times[:, 0], str(mx.default_device())),
-        ("PyTorch", times[:, 1], f"cpu, {torch.get_num_threads()} threads"),
+        ("PyTorch", times[:, 1], torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"),
     ):
         print(f"{name:<8} {np.median(column):6.3f} s a forward pass, at best {column.min():6.3f}  ({where})")
     print(
