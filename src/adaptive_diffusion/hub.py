@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError
@@ -36,11 +39,12 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
         ) from None
     try:
         weights = ["model*.safetensors"]
-        found = Path(
-            huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=_SETTINGS + weights)
-        )
-        if not any(found.glob("model*.safetensors")):
-            huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=["pytorch_model*.bin"])
+        with quiet_hub():
+            found = Path(
+                huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=_SETTINGS + weights)
+            )
+            if not any(found.glob("model*.safetensors")):
+                huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=["pytorch_model*.bin"])
     except (OSError, ValueError) as error:  # what the hub's own errors derive from
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(
@@ -48,6 +52,18 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
             "elsewhere and give its folder, or check the id, the network and HF_HUB_OFFLINE"
         ) from error
     return found
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Within it the hub's library says nothing of retries, which end in one sentence of ours; its bars stay."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def is_hub_id(source: str | Path) -> bool:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 from tiny import ROOT, configuration
-from tiny_pipelines import PIPELINES, saved
+from tiny_pipelines import PIPELINES, ddpm, saved, text_encoder, unet, vae
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.converged import converged_pictures, paired_rmse
@@ -30,6 +31,7 @@ from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.run import sample
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
 from adaptive_diffusion.schedulers.calibration import measure_trajectory
 
 PROMPT = "prompt=a mountain lake at dawn"
@@ -197,6 +199,60 @@ def test_latents_are_calibrated_as_pictures_are(configure: Any) -> None:
     assert len(parts.model.metadata["content_hash"]) == 64
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        ("ddpm", {"height": 32}, "but with size 16x16 (here 32x16); draw as it was calibrated"),
+        (
+            "ddpm",
+            {"precision": "bfloat16", "width": 8},
+            "precision float32 (here bfloat16) and size 16x16 (here 16x8); draw",
+        ),
+        ("sd1", {"negative_prompt": "blurry"}, "but with another negative prompt; draw as it was calibrated"),
+    ],
+)
+def test_schedules_of_the_model_with_other_settings_are_told_by_these(
+    kind: str, settings: dict[str, Any], sentence: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    model: Any = load_pipeline(str(folders[kind]), precision="float32")
+    other: Any = load_pipeline(str(folders[kind]), **{"precision": "float32", **settings})
+    (one, *_) = load_schedules(SHIPPED)
+    save_schedules(tmp_path / "schedules.json", [replace(one, model=model.identity), one])
+    assert find_schedule(tmp_path / "schedules.json", model.identity, one.domain, 1.0) is not None
+    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+        find_schedule(tmp_path / "schedules.json", other.identity, one.domain, 1.0)
+    assert "has schedules of this model" in str(error.value)
+
+
+def test_thresholding_of_the_models_own_scheduler_is_for_the_run_to_say(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(folders["ddpm"], tmp_path / "copy")
+    edit("scheduler/scheduler_config.json", thresholding=False)(folder)
+    load_pipeline(str(folder))
+    assert "thresholds" not in caplog.text
+    edit("scheduler/scheduler_config.json", thresholding=True, dynamic_thresholding_ratio=0.9)(folder)
+    load_pipeline(str(folder))
+    assert "scheduler.thresholding=true scheduler.dynamic_thresholding_ratio=0.9" in caplog.text
+
+
+def test_a_model_of_one_channel_begins_at_the_grey_picture(configure: Any, tmp_path: Path) -> None:
+    pipeline = ddpm()
+    pipeline.register_modules(unet=type(pipeline.unet)(**{**pipeline.unet.config, "in_channels": 1, "out_channels": 1}))
+    pipeline.save_pretrained(tmp_path / "grey")
+    colours = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "start.png")
+    model: Any = load_pipeline(str(tmp_path / "grey"))
+    grey = np.array(model.encode(mx.array(colours[None].astype(np.float32) / 127.5 - 1)))
+    expected = np.asarray(Image.fromarray(colours).convert("L"))[None, ..., None] / 127.5 - 1
+    np.testing.assert_allclose(grey, expected, atol=1 / 127)  # Pillow rounds to a grey level
+    start = [f"init_image={tmp_path / 'start.png'}", "strength=0.2", "metrics=none"]
+    sample(configure("ddpm", f"model.path={tmp_path / 'grey'}", *start))
+    assert len(list(tmp_path.glob("run/pictures/*.png"))) == 2
+    with pytest.raises(UserError, match="draws 3 channels, so no picture can be its beginning"):
+        load_pipeline(str(saved("ddpm", tmp_path / "rgb"))).encode(mx.zeros((1, 16, 16, 4)))
+
+
 def test_the_hash_is_of_the_files_and_not_of_their_place(folders: dict[str, Path], tmp_path: Path) -> None:
     copy = shutil.copytree(folders["sd1"], tmp_path / "copy")
     before = load_pipeline(str(folders["sd1"])).metadata["content_hash"]
@@ -336,7 +392,9 @@ def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -
         ("ddpm", ["label=sunrise"], "trained without classes"),
         ("ddpm", ["model.negative_prompt=blurry"], "reads no text; leave it out"),
         ("sd1", ["model.draws=portraits"], "draws what the prompt says; leave it out"),
-        ("sd1", ["model.height=18"], "model.height must be a multiple of 4, at most 4096"),
+        ("sd1", ["model.height=18"], "model.height must be a multiple of 4, since this model halves its pictures"),
+        ("sd1", ["model.height=8192"], "model.height must be at most 4096 pixels, got 8192"),
+        ("sd1", ["model.path=''"], "model.path is empty"),
         ("ddpm", ["model.width=17"], "model.width must be a multiple of 2"),
         ("sd1", ["model.width=0"], "model.width must be a multiple of 4"),
         ("sd1", ["model.precision=int3"], "precision must be one of float32, float16, bfloat16, 8bit"),
@@ -375,6 +433,25 @@ def truncate(path: str) -> Any:
     return change
 
 
+def swap(part: str, build: Any) -> Any:
+    def change(folder: Path) -> None:
+        shutil.rmtree(folder / part)
+        build().save_pretrained(folder / part)
+
+    return change
+
+
+def spoil(path: str) -> Any:
+    """NaN in one tensor."""
+
+    def change(folder: Path) -> None:
+        tensors: Any = dict(mx.load(str(folder / path)))
+        mx.eval(tensors)
+        mx.save_safetensors(str(folder / path), {**tensors, "conv_in.bias": tensors["conv_in.bias"] + float("nan")})
+
+    return change
+
+
 DAMAGED = [
     (remove("model_index.json"), "is no diffusers pipeline: it has no model_index.json"),
     (edit("model_index.json", _class_name="FluxPipeline"), "is a FluxPipeline, which is not supported; supported are"),
@@ -382,7 +459,8 @@ DAMAGED = [
     (remove("vae/diffusion_pytorch_model.safetensors"), "holds no weights"),
     (remove("text_encoder/model.safetensors"), "holds no weights"),
     (remove("tokenizer"), "tokenizer is missing"),
-    (remove("tokenizer/tokenizer.json"), "holds no tokenizer"),
+    (remove("tokenizer/tokenizer.json"), "tokenizer has neither tokenizer.json nor vocab.json with merges.txt"),
+    (remove("tokenizer/tokenizer_config.json"), "tokenizer_config.json, which says how prompts are filled up, is miss"),
     (remove("scheduler"), "has no scheduler/scheduler_config.json"),
     (truncate("unet/diffusion_pytorch_model.safetensors"), "truncated or another kind of file"),
     (edit("scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"), "FlowMatchEulerDiscrete"),
@@ -392,6 +470,13 @@ DAMAGED = [
     (edit("unet/config.json", attention_type="gated"), "attention_type = 'gated' is not supported"),
     (edit("unet/config.json", _class_name="UNet2DModel"), "cannot be built"),
     (edit("unet/config.json", sample_size=None), "give model.height and model.width"),
+    (edit("unet/config.json", sample_size=[8]), "sample_size must be a whole number, at least 1, got (8,)"),
+    (edit("unet/config.json", sample_size=[8, None]), "sample_size must be a whole number, at least 1, got None"),
+    (edit("unet/config.json", sample_size="8"), "sample_size must be a whole number, at least 1, got '8'"),
+    (swap("text_encoder", lambda: text_encoder(24)), "its texts have 24 channels and its U-Net attends to 32"),
+    (swap("text_encoder", vae), "text_encoder must hold a CLIP text encoder"),
+    (swap("vae", unet), "the vae of a StableDiffusionPipeline must be a AutoencoderKL, got UNet2DConditionModel"),
+    (spoil("unet/diffusion_pytorch_model.safetensors"), "holds NaN or infinity; the file is damaged"),
     (edit("vae/config.json", _class_name="AutoencoderTiny"), "AutoencoderTiny, which is not supported"),
     (edit("tokenizer/tokenizer_config.json", pad_token="<nothing>"), "fills up with '<nothing>'"),
 ]
@@ -411,8 +496,11 @@ def test_a_damaged_or_foreign_folder_gets_a_sentence(
 def test_a_picture_without_contents_is_no_picture(folders: dict[str, Path]) -> None:
     model: Any = load_pipeline(str(folders["sd1"]))
     latents = normal(image_keys(0, range(2)), model.state_shape)
-    with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*model\.precision=float32"):
+    with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*a smaller guidance_scale"):
         model.decode(latents * float("inf"))
+    half: Any = load_pipeline(str(folders["sd1"]), precision="float16")
+    with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*model\.precision=float32"):
+        half.decode(latents * float("inf"))
     decode = model._vae.decode
     for broken in (lambda z: mx.zeros_like(decode(z)), lambda z: decode(z) * mx.array([[[[float("nan")]]], [[[1.0]]]])):
         model._vae.decode = broken

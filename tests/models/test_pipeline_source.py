@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import hashlib
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from tiny_pipelines import saved
 
 from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.hub import model_folder
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.models.diffusers.source import files_to_fetch, pipeline_folder
 
@@ -86,6 +88,7 @@ class Hub:
         self.repository = cache / "models--someone--tiny-pipeline"
         self.snapshot = self.repository / "snapshots" / COMMIT
         self.fails: Exception | None = None
+        self.chatty: list[bool] = []
 
     def list_repo_files(self, repository: str, revision: str | None = None) -> list[str]:
         self._ask(repository, revision)
@@ -105,6 +108,7 @@ class Hub:
 
     def _ask(self, repository: str, revision: str | None) -> None:
         self.calls += 1
+        self.chatty.append(logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING))
         assert repository == REPOSITORY
         assert revision in (None, COMMIT)
         if not self.online:
@@ -118,6 +122,12 @@ def hub(remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setattr("huggingface_hub.snapshot_download", fake.snapshot_download)
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: fake)
     return fake
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline that reads prompts."""
+    return saved("sd2", tmp_path_factory.mktemp("text") / "pipeline")
 
 
 @pytest.mark.parametrize("revision", [None, COMMIT])
@@ -141,6 +151,46 @@ def test_a_partial_download_is_not_taken_for_the_whole(hub: Hub) -> None:
         pipeline_folder(REPOSITORY)
     hub.online, hub.fails = True, None
     assert pipeline_folder(REPOSITORY) == hub.snapshot  # goes on where it broke
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_cache_without_a_file_of_the_tokenizer_is_completed(name: str, hub: Hub, text: Path) -> None:
+    hub.remote = text
+    pipeline_folder(REPOSITORY)
+    (hub.snapshot / "tokenizer" / name).unlink()
+    hub.online = False
+    with pytest.raises(UserError, match=rf"what the cache has of it cannot be used \(.*is not whole: .*{name}"):
+        pipeline_folder(REPOSITORY)
+    hub.online = True
+    pipeline_folder(REPOSITORY)
+    assert (hub.snapshot / "tokenizer" / name).is_file()
+
+
+def test_weights_are_fetched_last(hub: Hub, text: Path) -> None:
+    hub.remote, hub.fails = text, ConnectionResetError("the connection broke")
+    with pytest.raises(UserError, match="the connection broke"):
+        pipeline_folder(REPOSITORY)
+    small = {path.relative_to(text) for path in text.rglob("*.json")}
+    assert {path.relative_to(hub.snapshot) for path in hub.snapshot.rglob("*") if path.is_file()} == small
+
+
+def test_the_hub_does_not_tell_of_every_retry(hub: Hub, tmp_path: Path) -> None:
+    pipeline_folder(REPOSITORY)
+    with pytest.raises(AssertionError):  # another repository
+        model_folder("someone/else")
+    assert not any(hub.chatty)
+    assert len(hub.chatty) > 2
+    assert logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)
+
+
+def test_a_revision_says_nothing_about_a_folder_here(
+    remote: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached = shutil.copytree(remote, tmp_path / COMMIT)
+    assert pipeline_folder(str(cached), COMMIT) == cached
+    assert not caplog.records
+    assert pipeline_folder(str(remote), "fp16") == remote
+    assert "model.revision=fp16 is for models of the hub; the folder" in caplog.text
 
 
 def test_offline_without_a_cache_gets_a_sentence(hub: Hub) -> None:
@@ -171,6 +221,12 @@ def test_a_repository_that_is_no_pipeline_gets_a_sentence(hub: Hub, tmp_path: Pa
     (hub.remote / "config.json").write_text("{}")
     with pytest.raises(UserError, match=re.escape("is no diffusers pipeline: it has no model_index.json")):
         pipeline_folder(REPOSITORY)
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_no_path_is_not_the_working_directory(path: str) -> None:
+    with pytest.raises(UserError, match=r"model\.path is empty; give a folder or a hub id"):
+        pipeline_folder(path)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "a/b/c", "/no/such/folder"])

@@ -87,11 +87,26 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
             f"{path} has no schedule for domain={domain}; calibrate it with python train.py task=schedule "
             f"task.domains=[{domain}], or leave scheduler.calibration.path out"
         )
+    if differences := [found for schedule in known if (found := _differences(schedule.model, model))]:
+        raise UserError(
+            f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
+            "calibrate it again with python train.py task=schedule, or leave scheduler.calibration.path out"
+        )
     others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
     raise UserError(
         f"{path} has schedules of the model {others}, and this one is {model:.12}; calibrate it with "
         "python train.py task=schedule, or leave scheduler.calibration.path out"
     )
+
+
+def _differences(calibrated: str, model: str) -> str:
+    """In which settings two identities of one pipeline differ; "" if they are of different models."""
+    (content, *then), (own, *now) = calibrated.split(" ", 3), model.split(" ", 3)
+    if content != own:
+        return ""
+    pairs = zip(("precision", "size"), then, now, strict=False)
+    found = [f"{name} {a} (here {b})" for name, a, b in pairs if a != b]
+    return " and ".join([*found, "another negative prompt"] if then[2:] != now[2:] else found)
 
 
 def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedGrid:

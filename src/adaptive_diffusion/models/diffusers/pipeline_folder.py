@@ -21,6 +21,7 @@ TEXT_PIPELINES = {
     "StableDiffusionImg2ImgPipeline": (("text_encoder", "tokenizer"),),
     "StableDiffusionXLPipeline": (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")),
 }
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,20 @@ class PipelineFolder:
         folders = [self.model(name) for name in self.models]
         for folder in folders:
             if not (folder / "config.json").is_file():
-                raise UserError(
-                    f"{self.path} is not whole: {folder.relative_to(self.path) / 'config.json'} is missing; get the "
-                    "pipeline again"
-                )
+                raise self._not_whole(f"{folder.relative_to(self.path) / 'config.json'} is missing")
             shards_of(find_weights(folder, self.variant))
-        if self.kind in TEXT_PIPELINES:
-            for _, folder in self.readers:
-                if not folder.is_dir():
-                    raise UserError(f"{self.path} is not whole: its {folder.name} is missing; get the pipeline again")
+        for _, folder in self.readers if self.kind in TEXT_PIPELINES else ():
+            if not folder.is_dir():
+                raise self._not_whole(f"its {folder.name} is missing")
+            if not any(all((folder / name).is_file() for name in names) for names in VOCABULARIES):
+                raise self._not_whole(f"{folder.name} has neither tokenizer.json nor vocab.json with merges.txt")
+            if not (folder / "tokenizer_config.json").is_file():  # diffusers draws nothing without it, either
+                raise self._not_whole(
+                    f"{folder.name}/tokenizer_config.json, which says how prompts are filled up, is missing"
+                )
+
+    def _not_whole(self, lack: str) -> UserError:
+        return UserError(f"{self.path} is not whole: {lack}; get the pipeline again")
 
     def content_hash(self) -> str:
         """sha256 (hex) of the configurations and weight files that are read."""

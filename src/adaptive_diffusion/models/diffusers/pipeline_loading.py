@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import mlx.core as mx
 
 from ...errors import UserError
 from ...types import PictureModel
+from .autoencoder_kl import AutoencoderKL
 from .loading import load_diffusers
 from .pipeline_folder import PIXEL_PIPELINES, PipelineFolder
 from .pipelines import LatentPipeline, PixelPipeline
@@ -16,6 +18,10 @@ from .precision import Precision, precision_of, quantise
 from .source import pipeline_folder
 from .text_encoders import TextEncoder
 from .trained_noise import read_trained_noise
+from .unet_2d import UNet2DModel
+from .unet_2d_condition import UNet2DConditionModel
+
+log = logging.getLogger(__name__)
 
 GUIDANCE = {"StableDiffusionXLPipeline": 5.0}  # what diffusers takes when nothing is said
 OTHER_GUIDANCE = 7.5
@@ -59,12 +65,15 @@ def load_pipeline(
         name, folder = "float32", replace(folder, variant=None)
     chosen = precision_of(name)
     noise = read_trained_noise(folder.path)
+    if (ratio := noise.pop("thresholding_ratio")) is not None:
+        log.warning(
+            "the model's own scheduler thresholds (scheduler_config.json), which is for the run to say here: "
+            "scheduler.thresholding=true scheduler.dynamic_thresholding_ratio=%s",
+            ratio,
+        )
     content_hash = folder.content_hash()
     metadata = {**noise, "content_hash": content_hash, "kind": folder.kind}
-    unet: Any = load_diffusers(folder.model("unet"), dtype=chosen.dtype, variant=folder.variant)
-    expected = "UNet2DConditionModel" if latent else "UNet2DModel"
-    if type(unet).__name__ != expected:
-        raise UserError(f"{folder.path}: the unet of a {folder.kind} must be a {expected}, got {type(unet).__name__}")
+    unet = _network(folder, "unet", UNet2DConditionModel if latent else UNet2DModel, chosen.dtype)
     quantise(unet, chosen.unet_bits)
     if not latent:
         if negative_prompt is not None:
@@ -74,7 +83,7 @@ def load_pipeline(
         return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
     if draws is not None:
         raise UserError(f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out")
-    vae: Any = load_diffusers(folder.model("vae"), dtype=mx.float32, variant=folder.variant)
+    vae = _network(folder, "vae", AutoencoderKL, mx.float32)
     size = _size(folder, unet.config, vae.config.downsampling, height, width)
     metadata["guidance_scale"] = GUIDANCE.get(folder.kind, OTHER_GUIDANCE)
     return _built(
@@ -82,13 +91,23 @@ def load_pipeline(
         LatentPipeline,
         unet,
         vae,
-        _encoders(folder, chosen),
+        _encoders(folder, chosen, unet.config),
         size,
         metadata=metadata,
         identity=f"{content_hash} {name} {size[0]}x{size[1]}",
         negative_prompt=negative_prompt,
         zero_null=bool(folder.options.get("force_zeros_for_empty_prompt", len(folder.readers) > 1)),
     )
+
+
+def _network(folder: PipelineFolder, name: str, kind: type, dtype: mx.Dtype) -> Any:
+    """A network of a pipeline; refused if it is none of that class."""
+    found = load_diffusers(folder.model(name), dtype=dtype, variant=folder.variant)
+    if type(found) is not kind:
+        raise UserError(
+            f"{folder.path}: the {name} of a {folder.kind} must be a {kind.__name__}, got {type(found).__name__}"
+        )
+    return found
 
 
 def _built(folder: PipelineFolder, kind: Any, *arguments: Any, **options: Any) -> Any:
@@ -98,8 +117,16 @@ def _built(folder: PipelineFolder, kind: Any, *arguments: Any, **options: Any) -
         raise UserError(f"{folder.path}: {error}") from error
 
 
-def _encoders(folder: PipelineFolder, precision: Precision) -> list[TextEncoder]:
-    return [TextEncoder.open(words, encoder, precision, folder.variant) for encoder, words in folder.readers]
+def _encoders(folder: PipelineFolder, precision: Precision, config: Any) -> list[TextEncoder]:
+    """The text encoders of a pipeline; refused if their channels are not those that its U-Net attends to."""
+    found = [TextEncoder.open(words, encoder, precision, folder.variant) for encoder, words in folder.readers]
+    given, wanted = sum(encoder.width for encoder in found), {config.context_dims[i] for i in config.attention_levels}
+    if wanted - {given}:
+        raise UserError(
+            f"{folder.path}: its texts have {given} channels and its U-Net attends to {max(wanted - {given})}; the "
+            "text encoder is that of another model"
+        )
+    return found
 
 
 def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
@@ -113,20 +140,21 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
         width: Wished for, or None.
 
     Raises:
-        UserError: for a size that the networks cannot halve often enough, or an unknown one.
+        UserError: for a size that the networks cannot halve often enough, one that is too large, or an unknown one.
     """
-    trained = config.sample_size
-    sides = (trained, trained) if not isinstance(trained, tuple) else trained
+    sides = config.sides
     multiple = factor * 2 ** (config.levels - 1)
     found = []
     for name, given, side in (("height", height, sides[0]), ("width", width, sides[1])):
         if given is None and side is None:
             raise UserError(f"{folder.path} does not say how large its pictures are; give model.height and model.width")
         value = side * factor if given is None else given
-        if value < multiple or value > LARGEST or value % multiple:
+        if value < multiple or value % multiple:
             raise UserError(
-                f"model.{name} must be a multiple of {multiple}, at most {LARGEST}, since this model halves its "
-                f"pictures that often, got {value}"
+                f"model.{name} must be a multiple of {multiple}, since this model halves its pictures that often, got "
+                f"{value}"
             )
+        if value > LARGEST:
+            raise UserError(f"model.{name} must be at most {LARGEST} pixels, got {value}")
         found.append(value)
     return found[0], found[1]

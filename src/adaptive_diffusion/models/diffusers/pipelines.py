@@ -19,6 +19,7 @@ from .text_encoders import EncodedTexts, TextEncoder, encode
 from .unet_2d import UNet2DModel
 from .unet_2d_condition import UNet2DConditionModel
 
+LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601), as Pillow weighs them
 DECODED_AT_ONCE = 1024 * 1024  # pixels that are decoded together; larger batches have made Metal return zeros
 
 
@@ -74,8 +75,17 @@ class PixelPipeline:
         return ()
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """States are pictures."""
-        return pictures
+        """(B, H, W, 3) pictures -> (B, H, W, C) states, which are the pictures, grey for a model of one channel.
+
+        Raises:
+            UserError: for a model of other channels than pictures have.
+        """
+        channels = self.state_shape[-1]
+        if pictures.shape[-1] == channels:
+            return pictures
+        if channels != 1:
+            raise UserError(f"the model draws {channels} channels, so no picture can be its beginning; leave it out")
+        return (pictures * mx.array(LUMA)).sum(axis=-1, keepdims=True)
 
     def decode(self, x0: mx.array) -> mx.array:
         """States are pictures."""
@@ -132,6 +142,7 @@ class LatentPipeline:
         self._encoded: EncodedTexts | None = None
         self._predict = compiled(lambda x, t, states, more: unet(x, t, states, **more))
         self._sized = unet.config.addition_embed_type is not None
+        self._half = unet.dtype == mx.float16
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """The class id of a text, which is encoded if it is new. See `PictureModel.condition`."""
@@ -181,9 +192,8 @@ class LatentPipeline:
             MachineError: if the latents or the pictures hold NaN, or a picture has only one colour.
         """
         if not mx.isfinite(x0).all().item():
-            raise MachineError(
-                "the latents hold NaN or infinity: the U-Net overflowed; use model.precision=float32 or bfloat16"
-            )
+            advice = "model.precision=float32 or bfloat16" if self._half else "a smaller guidance_scale, or more steps"
+            raise MachineError(f"the latents hold NaN or infinity: the U-Net overflowed; use {advice}")
         height, width = self.picture_size
         at_once = max(1, DECODED_AT_ONCE // (height * width))
         pictures = []

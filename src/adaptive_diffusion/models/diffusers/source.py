@@ -7,15 +7,18 @@ fetched; the hub's own progress bars show it.
 from __future__ import annotations
 
 import errno
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ...errors import MachineError, UserError
-from ...hub import is_hub_id
+from ...hub import is_hub_id, quiet_hub
 from .pipeline_folder import INDEX, PipelineFolder
 from .weight_files import NAMES, weight_names
+
+log = logging.getLogger(__name__)
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -33,8 +36,12 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
         UserError: if there is no such folder, `huggingface_hub` is not installed, or the hub does not give it.
         MachineError: if the disk is full.
     """
+    if not str(path).strip():
+        raise UserError("model.path is empty; give a folder or a hub id such as google/ddpm-cifar10-32")
     folder = Path(path).expanduser()
     if folder.is_dir():
+        if revision not in (None, folder.name):  # in the hub's cache, folders are named by their commit
+            log.warning("model.revision=%s is for models of the hub; the folder %s is taken as it is", revision, path)
         return folder
     if not is_hub_id(path):
         raise UserError(f"there is no model folder {path}; give a folder or a hub id such as google/ddpm-cifar10-32")
@@ -71,11 +78,17 @@ def _unfit(folder: Path, half: bool) -> str:
 def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks: str) -> Path:
     """The folder after fetching what it lacks."""
     try:
-        names = hub.HfApi().list_repo_files(repository, revision=revision)
-        if INDEX not in names:
-            raise UserError(f"{repository} is no diffusers pipeline: it has no {INDEX}; give the id of one that has")
-        patterns = files_to_fetch(names, half)
-        folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        log.info("asking the Hugging Face hub for %s", repository)
+        with quiet_hub():
+            names = hub.HfApi().list_repo_files(repository, revision=revision)
+            if INDEX not in names:
+                raise UserError(
+                    f"{repository} is no diffusers pipeline: it has no {INDEX}; give the id of one that has"
+                )
+            files = files_to_fetch(names, half)
+            # weights come last: a cache that has them lacks nothing small
+            for some in ([name for name in files if name.endswith((".json", ".txt"))], files):
+                folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=some))
     except UserError:
         raise
     except Exception as error:  # the hub hands on those of its HTTP library, whichever that is

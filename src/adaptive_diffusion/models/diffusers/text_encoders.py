@@ -9,6 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from ...errors import UserError
+from .clip_text import CLIPTextConfig
 from .loading import build_model, load_diffusers
 from .precision import Precision, quantise
 from .prompt_tokenizer import PromptTokenizer
@@ -37,12 +39,14 @@ class TextEncoder:
 
     Attributes:
         tokenizer: The tokenizer.
+        width: Channels of its states.
         folder: Of the encoder.
         precision: Of its weights.
         variant: Of its files.
     """
 
     tokenizer: PromptTokenizer
+    width: int
     folder: Path
     precision: Precision
     variant: str | None
@@ -54,8 +58,11 @@ class TextEncoder:
         Raises:
             UserError: if either cannot be used.
         """
-        longest = build_model(folder).config.max_position_embeddings  # type: ignore[union-attr]
-        return cls(PromptTokenizer(tokenizer, longest), folder, precision, variant)
+        config = build_model(folder).config
+        if not isinstance(config, CLIPTextConfig):
+            raise UserError(f"{folder} must hold a CLIP text encoder, and its config.json describes another model")
+        words = PromptTokenizer(tokenizer, config.max_position_embeddings)
+        return cls(words, config.hidden_size, folder, precision, variant)
 
     def __call__(self, texts: list[str]) -> Any:
         """The encoder's output, see `CLIPTextOutput`."""

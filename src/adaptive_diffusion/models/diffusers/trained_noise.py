@@ -56,7 +56,8 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
 
     Returns:
         `noise_schedule`, arguments of `NoiseSchedule`; `prediction_type`; `suits`, the spacing and clipping of the
-        model's own scheduler; `learned_variance`, whether the model predicts a variance besides.
+        model's own scheduler; `learned_variance`, whether the model predicts a variance besides; `thresholding_ratio`,
+        the quantile at which its own scheduler thresholds, None if it does not.
 
     Raises:
         UserError: if there is no such file, or it asks for something else than a variance-preserving process with the
@@ -84,4 +85,5 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
         "prediction_type": values["prediction_type"],
         "suits": {key: values[key] for key in SUITS},
         "learned_variance": str(given.get("variance_type", "")).startswith("learned"),
+        "thresholding_ratio": given.get("dynamic_thresholding_ratio", 0.995) if given.get("thresholding") else None,
     }

@@ -68,6 +68,7 @@ class UNetConfig(ModelConfig):
     IGNORED: ClassVar[frozenset[str]] = frozenset({"dropout", "num_train_timesteps"})
 
     def __post_init__(self) -> None:
+        _ = self.sides  # refuses what is no size
         self._count("in_channels", "out_channels")
         self._widths("block_out_channels", "norm_num_groups")
         self._names("resnet_time_scale_shift", ("default", "scale_shift"))
@@ -83,6 +84,15 @@ class UNetConfig(ModelConfig):
         for name in ("time_embedding_dim", "num_class_embeds"):
             if getattr(self, name) is not None:
                 self._count(name)
+
+    @property
+    def sides(self) -> tuple[int | None, int | None]:
+        """(height, width) of the pictures (or latents) the model was trained on; Nones if unknown."""
+        size = self.sample_size
+        if size is None:
+            return None, None
+        height, width = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+        return check_count("sample_size", height, 1), check_count("sample_size", width, 1)
 
     @property
     def levels(self) -> int:
