@@ -129,6 +129,13 @@ def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configu
     assert (resolved.domain.name, resolved.label) == ("general", "butterfly")
 
 
+def test_a_domain_needs_no_description(configure, tmp_path):
+    cfg = configure()
+    cfg.domain = OmegaConf.create({"name": "portraits", "pictures": "/elsewhere"})
+    sample(cfg)
+    assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 4
+
+
 def test_pictures_do_not_depend_on_the_batch_size(configure, tmp_path):
     for size in (4, 3):
         sample(configure(f"batch_size={size}", folder=tmp_path / str(size)))
@@ -342,12 +349,14 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
         "'",
         "42",
         "a=b",
+        "${paths.root} costs $5",
         "x \N{EN DASH} \N{GRINNING FACE}",
     ],
 )
 def test_texts_are_taken_as_they_are_written(text):
     prompt, seed = for_hydra([f"prompt={text}", "seed=1"])
-    assert OverridesParser.create().parse_override(prompt).value() == text
+    read = OverridesParser.create().parse_override(prompt).value()
+    assert OmegaConf.create({"prompt": read}).prompt == text
     assert seed == "seed=1"
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tiny import LABELS, configuration, mlflow_database, tiny_checkpoint, tiny_model
 
 from adaptive_diffusion.converged import converged_pictures
-from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
 from adaptive_diffusion.optimization import knowledge, verification
 from adaptive_diffusion.optimization import pipeline as module
@@ -583,6 +583,27 @@ def test_a_domain_of_ones_own_is_placed_once_the_model_was_found_to_draw_it(chec
     kept = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json")
     assert kept.domains["walls"]["pictures"] == 3
     assert [known.domain for known in kept.known] == ["walls"]
+    own["picture"] = own.pop("pictures")
+    with pytest.raises(UserError, match="a domain has no 'picture'; it has name, pictures and description"):
+        tune_it(tmp_path / "walls.safetensors")
+
+
+def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path, caplog):
+    caplog.set_level("INFO")
+    for weight in (0.25, 0.75):
+        tune(
+            checkpoint, tmp_path, "domain=portraits", "task.episodes=3", f"reward.weight={weight}", agent="agent=fixed"
+        )
+    assert "3 episodes of 2 pictures try things in up to " in caplog.text
+    assert caplog.text.count("replaces ") == 1
+    assert "tuned with weight=0.25 of quality" in caplog.text
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_training(checkpoint, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineError, match=r"output=.*/file/tuned\.json cannot be written"):
+        tune(checkpoint, tmp_path, "domain=portraits", f"output={tmp_path}/file/tuned.json")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_agent_of_one_domain_is_not_for_all(checkpoint, tmp_path):

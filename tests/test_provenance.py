@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from tiny import CONF, ROOT
 
 from adaptive_diffusion.config import register
-from adaptive_diffusion.provenance import draw_command
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.provenance import draw_command, with_model
 
 
 @pytest.fixture
@@ -20,9 +21,9 @@ def hydra_job(monkeypatch):
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     register()
 
-    def begin(*overrides: str) -> None:
+    def begin(*overrides: str, root: str = "train") -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            HydraConfig.instance().set_config(compose("train", overrides=list(overrides), return_hydra_config=True))
+            HydraConfig.instance().set_config(compose(root, overrides=list(overrides), return_hydra_config=True))
 
     return begin
 
@@ -39,6 +40,21 @@ def test_another_model_and_guidance_are_said_as_sample_takes_them(hydra_job, tmp
     assert said[4:] == ["model=diffusers", f"model.path={folder}", "guidance_scale=3"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert compose("sample", overrides=said[2:]).model.path == str(folder)
+
+
+def test_advice_to_train_names_the_model_that_draws(hydra_job):
+    advice = UserError("nothing was tuned; tune it: python train.py agent=ppo domain=general")
+    assert with_model(advice) is advice
+    hydra_job("seed=1", root="sample")
+    assert with_model(advice) is advice
+    hydra_job("model=diffusers", "model.path=/a b", "seed=1", root="sample")
+    said = str(with_model(advice)).partition("tune it: ")[2]
+    assert shlex.split(said)[2:] == [
+        "model@task.model=diffusers",
+        "task.model.path=/a b",
+        "agent=ppo",
+        "domain=general",
+    ]
 
 
 def test_settings_of_the_task_alone_are_left_out(hydra_job):

@@ -6,12 +6,12 @@ little more than importing MLX itself.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import backend
 from ._version import __version__
+from .lazy import lazy
 
 # The doctor reports a missing backend instead of dying of it, and Python imports this package before it gets to run.
 if "adaptive_diffusion.doctor" not in sys.orig_argv:
@@ -67,14 +67,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
-from .agent_training import AgentTraining, agent_configuration, training_in
+from .agent_training import AgentTraining, agent_configuration, tell_cost, training_in
 from .errors import UserError
 from .optimization.domain_adapter import DomainAdapter
 from .optimization.pipeline import OptimizationPipeline
@@ -75,8 +75,11 @@ def tune(cfg: DictConfig) -> float:
     folder, scores = Path(cfg.paths.run), []
     with tracker.open(cfg.name or f"tune {kind} {' '.join(domains)}", params=parameters(cfg), tags=tags) as run:
         for domain in domains:
+            known = pipeline.adapter.known(domain)
             results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
             scores.append(_report(results, run))
+            if known is not None:
+                log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", known.to_config(), known.weight)
             figures.write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
         figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
@@ -92,6 +95,8 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
     """The pipeline, and the domains that it is to tune; everything that can be refused is refused here."""
     task: AgentTask = build(cfg, "task")
     reward = build(cfg, "reward")
+    if cfg.domain is not None and (unknown := sorted(set(map(str, cfg.domain)) - {"name", "pictures", "description"})):
+        raise UserError(f"a domain has no {unknown[0]!r}; it has name, pictures and description")
     names = [cfg.domain.name] if cfg.domain is not None else list(task.model.domains or ())
     if not names:
         raise UserError("this model has no domains of its own; say what it draws, e.g. domain=landscapes")
@@ -125,6 +130,9 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
         raise UserError(f"task: {error}") from None
     if task.start_from is not None:
         agent.load(task.start_from)
+        if len(agent.record.returns) >= task.episodes:
+            log.info("task.episodes=%d are done already; what the agent found is only verified", task.episodes)
+    tell_cost(agent.env, task.episodes, len(names), task.verification_batches)
     return pipeline, names
 
 

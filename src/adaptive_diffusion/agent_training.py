@@ -12,7 +12,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from .baseline.checks import check_count, check_number
+from .converged import FIRST_STEPS
 from .errors import UserError
+from .rl.sampling_env import HELD_OUT_BATCHES, SamplingEnv
 from .run import training_configuration
 from .types import PictureModel
 
@@ -56,6 +58,31 @@ def agent_configuration(cfg: DictConfig, file: str) -> DictConfig:
     if not sys.stderr.isatty():
         cfg.agent.verbose = 0
     return cfg
+
+
+def tell_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
+    """Log what a training will take, before anything is drawn.
+
+    Args:
+        env: Where it takes place.
+        episodes: Of each domain.
+        domains: How many are trained in.
+        verification_batches: Further batches that are compared with converged solutions.
+    """
+    noises, described = env.noises, env.describe()
+    tried = episodes * noises.pictures * described.get("max_steps", described["num_steps"])
+    compared = (noises.batches + HELD_OUT_BATCHES + verification_batches) * noises.pictures
+    log.info(
+        "%-11s%d episodes of %d pictures try things in up to %s model evaluations%s; the converged solutions of %d "
+        "pictures take %s or more, unless they are kept from before",
+        "cost",
+        episodes,
+        noises.pictures,
+        f"{tried:,}",
+        f" in each of {domains} domains" if domains > 1 else "",
+        compared,
+        f"{compared * FIRST_STEPS:,}",
+    )
 
 
 @contextlib.contextmanager

@@ -112,6 +112,7 @@ def _quoted(argument: str) -> str:
     key, given, text = argument.partition("=")
     if key not in TEXTS or text in ("", "null") or (len(text) > 1 and text[0] == text[-1] and text[0] in "'\""):
         return argument
+    text = text.replace("${", "\\${")  # no reference to a setting
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"{key}{given}'{escaped}'"  # backslashes count only before a quote
 

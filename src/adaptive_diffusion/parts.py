@@ -21,6 +21,7 @@ from .metrics.domain import Choice
 from .metrics.quality import PictureMetrics
 from .models.guidance import GuidedDenoiser
 from .prompts import follow_prompt
+from .provenance import with_model
 from .rng import image_keys, normal
 from .sampling.batches import conditions
 from .sampling.standard import StandardSampler
@@ -180,11 +181,13 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     try:
         # in two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it
         return instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime)
-    except (UserError, MachineError, OSError):
+    except (MachineError, OSError):
         raise
+    except UserError as error:
+        raise with_model(error) from error.__cause__
     except (InstantiationException, TypeError, ValueError) as error:
         if isinstance(error.__cause__, UserError):  # of a part within the part
-            raise error.__cause__ from None
+            raise with_model(error.__cause__) from None
         raise UserError(f"{group}: {str(error).splitlines()[0]}") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
-from .agent_training import AgentTraining, agent_configuration, training_in
+from .agent_training import AgentTraining, agent_configuration, tell_cost, training_in
 from .errors import UserError
 from .parts import build
 from .provenance import draw_command, git_state, parameters
@@ -69,6 +69,7 @@ def train_policy(cfg: DictConfig) -> float:
     given = cfg.output is not None
     cfg = agent_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
     domain, (task, agent) = cfg.domain.name, _parts(cfg)
+    tell_cost(agent.env, task.episodes)
     tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train policy {domain} {task.num_steps} steps"

@@ -13,6 +13,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from .errors import UserError
+
 # what does not change the pictures
 _NOT_IDENTITY = ("tracking", "paths", "name", "tags", "skip_finished")
 _NOT_PARAMETERS = ("tracking", "paths", "tags")
@@ -88,6 +90,15 @@ def draw_command(*arguments: str) -> str:
     own = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
     model = [own[key] + argument.removeprefix(key) for argument in given for key in own if argument.startswith(key)]
     return shlex.join(["python", "sample.py", *arguments, *(m for m in model if m != "guidance_scale=null")])
+
+
+def with_model(error: UserError) -> UserError:
+    """The same error, whose advice to train names the model of this job of sample.py."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    own = {"model=": "model@task.model=", "model.": "task.model."}
+    model = [own[key] + argument.removeprefix(key) for argument in given for key in own if argument.startswith(key)]
+    train = "python train.py"
+    return UserError(str(error).replace(train, " ".join([train, *map(shlex.quote, model)]))) if model else error
 
 
 def parameters(cfg: DictConfig) -> dict[str, str]:

@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import logging
+import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from . import __version__, figures
 from .cli import in_sweep, job
 from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
-from .errors import UserError
+from .errors import MachineError, UserError
 from .metrics.quality import Measurement, as_metrics
 from .parts import Parts, check_keys, prepare
 from .prompts import UNKNOWN
@@ -72,7 +73,11 @@ def sample(cfg: DictConfig) -> float:
         log.info("skipped: a run with this configuration is finished")
         return metrics.get(OBJECTIVE, float("nan"))
     git = git_state(cfg.paths.root)
-    tags = {"fingerprint": identity, "mlflow.note.content": cfg.domain.description, **labels(cfg)}
+    tags = {
+        "fingerprint": identity,
+        "mlflow.note.content": cfg.domain.get("description", cfg.domain.name),
+        **labels(cfg),
+    }
     if steps := origin(parts):
         tags["steps"] = steps.strip(" ()")
     params = {**parameters(cfg), "domain": cfg.domain.name}
@@ -270,6 +275,7 @@ def training_configuration(cfg: DictConfig, file: str) -> DictConfig:
 
     Raises:
         UserError: for a missing or unknown key, or an `output` with another suffix than `file` has.
+        MachineError: for an `output` in a folder that cannot be made or written to.
     """
     cfg = cfg.copy()
     check_keys(cfg)
@@ -277,9 +283,19 @@ def training_configuration(cfg: DictConfig, file: str) -> DictConfig:
     cfg.output = str(cfg.output)  # settled, whatever becomes of the settings in it
     if not cfg.output.endswith(suffix := Path(file).suffix):
         raise UserError(f"output must be a {suffix} file, got {cfg.output!r}")
+    if not _can_be_made(Path(cfg.output)):
+        raise MachineError(
+            f"output={cfg.output} cannot be written; give another file, in a folder that you may write to"
+        )
     if "data" in cfg.task:
         cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     return cfg
+
+
+def _can_be_made(path: Path) -> bool:
+    """Whether a file can be written, or the folders above it made, as far as permissions tell."""
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    return folder.is_dir() and os.access(folder, os.W_OK)
 
 
 def labels(cfg: DictConfig) -> dict[str, str]:

@@ -23,9 +23,9 @@ def check_number(
     """`value` as a float, if it is a number in [low, high], or in (low, high] with `above`; NaN is refused."""
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not number or not low <= value <= high or (above and value == low):
-        left = f"greater than {low:g}" if above else f"at least {low:g}"
-        span = left if high == math.inf else f"{left} and at most {high:g}"
-        raise ValueError(f"{name} must be a number, {span}, got {value!r}")
+        left = f", greater than {low:g}" if above else f", at least {low:g}" if low > -math.inf else ""
+        right = "" if high == math.inf else f"{' and' if left else ','} at most {high:g}"
+        raise ValueError(f"{name} must be a number{left}{right}, got {value!r}")
     return float(value)
 
 

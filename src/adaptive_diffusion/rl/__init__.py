@@ -1,1 +1,46 @@
 """Learning how to sample: environments that really draw pictures, rewards that are measured, and agents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy
+
+if TYPE_CHECKING:
+    from .baselines import CEMAgent, FixedAgent, RandomAgent
+    from .drawing import Drawing
+    from .environment import DiffusionHyperparameterEnv
+    from .policy import load_policy
+    from .ppo_agent import HyperparameterTuningAgent
+    from .reward import HybridReward, QualityReward, SpeedReward
+    from .timestep_environment import TimestepEnv
+
+__all__ = [
+    "CEMAgent",
+    "DiffusionHyperparameterEnv",
+    "Drawing",
+    "FixedAgent",
+    "HybridReward",
+    "HyperparameterTuningAgent",
+    "QualityReward",
+    "RandomAgent",
+    "SpeedReward",
+    "TimestepEnv",
+    "load_policy",
+]
+
+_HOMES = {  # as the imports above say to type checkers
+    "CEMAgent": "baselines",
+    "DiffusionHyperparameterEnv": "environment",
+    "Drawing": "drawing",
+    "FixedAgent": "baselines",
+    "HybridReward": "reward",
+    "HyperparameterTuningAgent": "ppo_agent",
+    "QualityReward": "reward",
+    "RandomAgent": "baselines",
+    "SpeedReward": "reward",
+    "TimestepEnv": "timestep_environment",
+    "load_policy": "policy",
+}
+
+__getattr__, __dir__ = lazy(__name__, _HOMES)

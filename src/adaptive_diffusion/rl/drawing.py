@@ -136,7 +136,10 @@ def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = 
         UserError: if the model does not draw the domain, or does not say what it predicts.
     """
     if model.conditional and model.domains is not None and domain not in model.domains:
-        raise UserError(f"the model does not draw {domain!r}; it draws {', '.join(model.domains)}")
+        raise UserError(
+            f"the model does not draw {domain!r}; it draws {', '.join(model.domains)}: take one of these, or a model "
+            f"that draws {domain!r}"
+        )
     try:
         return drawing_of(model, domain if model.conditional else None, guidance_scale)
     except ValueError as error:

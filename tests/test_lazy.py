@@ -1,0 +1,28 @@
+"""Packages export what the README imports from them, and load it no earlier."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("package", ["adaptive_diffusion", "adaptive_diffusion.rl", "adaptive_diffusion.optimization"])
+def test_every_public_name_is_there(package):
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+        assert name in dir(module)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'Nonsense'"):
+        module.Nonsense  # noqa: B018
+
+
+def test_importing_a_package_loads_nothing_large():
+    code = (
+        "import sys, adaptive_diffusion.rl, adaptive_diffusion.optimization\n"
+        "sys.exit(' '.join({'gymnasium', 'torch', 'hydra', 'mlflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
