@@ -27,7 +27,7 @@ PROJECT = Path(__file__).parents[3]
 PAGES = ("README.md", "docs/results.md")
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
-AGAINST_DEFAULT = "docs/benchmark/tuned.csv"
+AGAINST_DEFAULT = "docs/tuned.csv"
 
 BLOCK = re.compile(r"<!-- table: (?P<name>[^;>]+)(?:;[^>]*)?-->\n(?P<lines>.*?)<!-- end of table -->", re.DOTALL)
 BEGIN, END = "<!-- table:", "<!-- end of table -->"
