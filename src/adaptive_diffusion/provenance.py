@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,19 +87,26 @@ def draw_command(*arguments: str) -> str:
     Args:
         *arguments: Further settings of sample.py.
     """
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    own = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
-    model = [own[key] + argument.removeprefix(key) for argument in given for key in own if argument.startswith(key)]
-    return shlex.join(["python", "sample.py", *arguments, *(m for m in model if m != "guidance_scale=null")])
+    keys = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
+    model = [argument for argument in _renamed(keys) if argument != "guidance_scale=null"]
+    return shlex.join(["python", "sample.py", *arguments, *model])
 
 
 def with_model(error: UserError) -> UserError:
     """The same error, whose advice to train names the model of this job of sample.py."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    own = {"model=": "model@task.model=", "model.": "task.model."}
-    model = [own[key] + argument.removeprefix(key) for argument in given for key in own if argument.startswith(key)]
+    model = _renamed({"model=": "model@task.model=", "model.": "task.model."})
     train = "python train.py"
-    return UserError(str(error).replace(train, " ".join([train, *map(shlex.quote, model)]))) if model else error
+    return UserError(str(error).replace(train, f"{train} {shlex.join(model)}")) if model else error
+
+
+def _renamed(keys: Mapping[str, str]) -> list[str]:
+    """The settings that this job was given on the command line, as the other program takes them.
+
+    Args:
+        keys: How those that it takes begin here -> and there; all others are left out.
+    """
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [keys[key] + argument.removeprefix(key) for argument in given for key in keys if argument.startswith(key)]
 
 
 def parameters(cfg: DictConfig) -> dict[str, str]:
