@@ -13,8 +13,8 @@ from tiny import LABELS, tiny_model
 from adaptive_diffusion.bench import agents
 from adaptive_diffusion.bench.agents import AgentBench, TransferredTimestepEnv
 from adaptive_diffusion.bench.agents_report import Result, keep, kept, report
-from adaptive_diffusion.build.markdown import MISSING
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.markdown import MISSING
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.environment import DomainEnv

@@ -16,8 +16,8 @@ from adaptive_diffusion.bench.tuned import (
     stale,
     write_blocks,
 )
-from adaptive_diffusion.build.markdown import MINUS
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.markdown import MINUS
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 

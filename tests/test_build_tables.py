@@ -23,8 +23,8 @@ from adaptive_diffusion.build import tables
 from adaptive_diffusion.build.asset_tables import calibrated_steps, tuned_configurations
 from adaptive_diffusion.build.benchmark import REPORTS, SUMMARY, commands, stale_benchmark
 from adaptive_diffusion.build.benchmark_tables import comparison, distance, fewest_steps, read_summary, results
-from adaptive_diffusion.build.markdown import MINUS, MISSING, table
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.knowledge import Known, Result
 from adaptive_diffusion.schedulers.calibrated import (
     SHIPPED,

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..build.markdown import MISSING, table
 from ..files import atomic_path
+from ..markdown import MISSING, table
 from ..rl.convergence import NEAR_BEST, Evaluation, Record, converged_at, standard_error
 
 log = logging.getLogger(__name__)

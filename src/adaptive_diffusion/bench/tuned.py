@@ -17,9 +17,9 @@ import numpy as np
 
 from ..baseline.checks import check_count
 from ..benchmark.cell import steps_digest
-from ..build.markdown import MINUS, table
 from ..errors import UserError
 from ..figures import writing
+from ..markdown import MINUS, table
 from ..metrics.encoder import load_builtin_encoder
 from ..metrics.frechet import frechet_caveat, frechet_distance
 from ..metrics.reference import load_reference

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..markdown import MINUS, MISSING, table
 from ..optimization.configuration import DomainConfig
 from ..optimization.knowledge import CALIBRATED, Known
 from ..rl.knobs import ADAPTIVE
 from ..schedulers.calibrate import CLASSICAL
 from ..schedulers.calibrated import CalibratedSchedule, CalibratedSteps
-from .markdown import MINUS, MISSING, table
 
 SHOWN = (5, 6, 8, 10, 12, 15, 20, 50)  # of the calibrated numbers of steps, as many as a page is wide
 SOLVERS = {ADAPTIVE: "adaptive", "unipc": "UniPC", "ipndm": "iPNDM"}

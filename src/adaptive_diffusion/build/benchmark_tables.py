@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from .markdown import MINUS, MISSING, table
+from ..markdown import MINUS, MISSING, table
 
 # in the order of the tables; what is not named here follows by alphabet, as it is called
 DOMAINS = ("portraits", "landscapes", "abstract", "general")
