@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .array_file import read_arrays
 from .baseline.noise_schedule import SCHEDULE_ARGUMENTS
 from .files import atomic_path
 from .sampling.standard import StandardSampler
@@ -152,7 +152,7 @@ def _write(path: Path, solution: Converged) -> None:
 def _read(path: Path) -> Converged | None:
     """What is kept there; None if nothing, or nothing whole, is."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Converged(file["images"], file["finer"], int(file["steps"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found = read_arrays(path)
+        return Converged(found["images"], found["finer"], int(found["steps"]))
+    except (ValueError, KeyError, TypeError):  # those of read_arrays are ValueErrors
         return None

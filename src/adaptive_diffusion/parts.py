@@ -137,7 +137,9 @@ def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple
     if cfg.init_image is not None:
         if not 0 < cfg.strength <= 1:
             raise UserError(f"strength must be greater than 0 and at most 1, got {cfg.strength}")
-        picture = mx.array(read_picture(cfg.init_image, model.picture_size))
+        draws_states = model.state_shape[:2] == tuple(model.picture_size)  # else latents, of RGB pictures
+        channels = model.state_shape[-1] if draws_states else 3
+        picture = mx.array(read_picture(cfg.init_image, model.picture_size, channels))
         starts.append(FromPicture(model.encode(picture[None])[0], scheduler))
     return tuple(starts)
 

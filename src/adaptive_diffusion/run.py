@@ -155,7 +155,8 @@ def judge(parts: Parts, batches: list[SampleResult]) -> list[Measurement]:
     """Measure the pictures as the model drew them, before any resizing."""
     cfg = parts.cfg
     images = np.clip(np.concatenate([np.array(b.images) for b in batches]), -1, 1)
-    if images.shape[-1] != 3:
+    if (channels := images.shape[-1]) != 3:
+        log.info("nothing is measured: pictures of %d channel(s) are drawn, and the metrics take RGB ones", channels)
         return []
     if cfg.domain.name == UNKNOWN:
         log.info("nothing is measured: nobody says what this model draws; domain=<name> does")

@@ -46,7 +46,7 @@ class Run:
         """Log every file below a folder as an artifact."""
 
     def image(self, pixels: np.ndarray, key: str, step: int) -> None:
-        """Log one picture, (H, W, 3) uint8, of a series that the UI shows with a slider."""
+        """Log one picture, (H, W, C) uint8, of a series that the UI shows with a slider."""
 
 
 class Tracker(Protocol):

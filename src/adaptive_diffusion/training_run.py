@@ -81,7 +81,7 @@ def train_model(cfg: DictConfig) -> float:
 
 
 def preview(trainer: Trainer, samples: int, steps: int) -> np.ndarray:
-    """Samples of the averaged weights, one row per domain, as one (H, W, 3) uint8 picture."""
+    """Samples of the averaged weights, one row per domain, as one (H, W, C) uint8 picture."""
     model = trainer.ema_model()
     scheduler = DPMSolverScheduler(
         prediction_type=trainer.config.prediction_type, clip_sample=True, **trainer.config.noise_schedule

@@ -100,7 +100,7 @@ def test_the_noise_on_a_picture_is_that_of_the_first_timestep() -> None:
     np.testing.assert_allclose(state, alpha * 0.5 + sigma * np.array(NOISE), atol=1e-5)
 
 
-def test_the_smallest_strength_takes_one_step() -> None:
+def test_XX() -> None:
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(10)
     last_timesteps(scheduler, 0.01)

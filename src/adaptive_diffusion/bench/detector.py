@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         found: Counter[tuple[str, str]] = Counter()
         for domain in domains:
             pictures = load_pictures(options.data / f"{domain}_32.npz", detector.encoder.config.image_size)
-            _, held_back = pictures.split(detector.encoder.metadata["training"]["validation_fraction"])
+            _, held_back = pictures.split_as_trained(detector.encoder.metadata["training"])
             found.update((domain, d.domain) for d in detector.from_images(held_back.images))
         show("pictures kept back from training", found, domains)
     if options.prompts:

@@ -61,12 +61,11 @@ def main(argv: list[str]) -> None:
 
     encoder, detector = load_builtin_encoder(), DomainDetector()
     model = load_model(options.model) if options.model else load_builtin_model()
-    fraction = model.metadata["training"]["validation_fraction"]
     report: dict[str, dict[str, object]] = {}
     sheet: list[np.ndarray] = []
     for domain in model.metadata["domains"]:
         pictures = load_pictures(options.data / f"{domain}_{model.config.image_size}.npz", model.config.image_size)
-        train, held_back = pictures.split(fraction)
+        train, held_back = pictures.split_as_trained(model.metadata["training"])
         distances: dict[float, float] = {}
         agreement: dict[float, float] = {}
         drawn = np.zeros(0)

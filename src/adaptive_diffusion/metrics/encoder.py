@@ -18,12 +18,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..data import resize
+from ..data import to_float
 from ..errors import UserError
 from ..files import ASSETS
+from ..image_file import prepare_all
 from ..network_file import read_network, write_network
 from .features import in_batches
-from .pictures import as_float
+from .pictures import as_float, as_uint8
 from .words import WordVectors, load_words
 
 FORMAT = "adaptive-diffusion/encoder/1"
@@ -158,7 +159,8 @@ class Encoder:
         What is learned for telling motifs hardly sees blur or noise, by which samplers with few steps differ.
 
         Args:
-            images: (N, H, W, 3) pictures, uint8 or float in [-1, 1]; other sizes than the encoder's are resized.
+            images: (N, H, W, 3) pictures, uint8 or float in [-1, 1]; of another size than the encoder's they are
+                cropped in the middle and resized.
             batch_size: Pictures per evaluation.
 
         Returns:
@@ -230,8 +232,9 @@ class Encoder:
         return in_batches(distance, self._prepared(x), self._prepared(y), batch_size=batch_size)
 
     def _prepared(self, images: Any) -> np.ndarray:
+        """As references are read: of another size, cropped in the middle and resized, in 8 bits as files hold them."""
         x, side = as_float(images), self.config.image_size
-        return x if x.shape[1:3] == (side, side) else np.clip(resize(x, (side, side)), -1, 1)
+        return x if x.shape[1:3] == (side, side) else to_float(prepare_all(as_uint8(x), (side, side)))
 
 
 def sharpness(x: mx.array) -> mx.array:

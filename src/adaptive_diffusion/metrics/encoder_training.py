@@ -85,7 +85,7 @@ class EncoderTrainer:
         self.data = _Data()
         for domain, path in config.data.items():
             pictures = load_pictures(path, config.image_size)
-            train, held = pictures.split(config.validation_fraction)
+            train, held = pictures.split(config.validation_fraction, config.split, config.seed)
             if not len(train) or not len(held):
                 raise UserError(f"{domain}: {len(pictures)} pictures are too few to keep some back")
             self.data.offsets.append(len(self.data.labels))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..splits import SPLITS
 from .captions import SUBJECTS
 
 
@@ -26,6 +27,7 @@ class EncoderTraining:
         dimension: Width of the features and of the shared space.
         image_size: Side of the pictures, pixels.
         validation_fraction: Share of the pictures of each domain that is kept back, in (0, 1).
+        split: Which are kept back, a name in `splits.SPLITS`.
         validate_every: Pictures between two validations.
         save_every: Pictures between two writes of the state file.
         seed: Seed of everything random.
@@ -42,6 +44,7 @@ class EncoderTraining:
     dimension: int = 64
     image_size: int = 32
     validation_fraction: float = 0.1
+    split: str = "per_label"
     validate_every: int = 50_000
     save_every: int = 10_000
     seed: int = 0
@@ -60,6 +63,8 @@ class EncoderTraining:
             raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
+        if self.split not in SPLITS:
+            raise UserError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
         if Path(self.state).suffix != ".safetensors":
             raise UserError(f"state must be a .safetensors file, got {self.state!r}")
 

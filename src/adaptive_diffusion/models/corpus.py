@@ -16,11 +16,11 @@ class Corpus:
     """The pictures of all domains and their class ids (domain from 1, label from 1; 0 is the null class)."""
 
     def __init__(self, config: TrainingConfig):
-        size = UNetConfig(**config.architecture).image_size
-        sets = {domain: load_pictures(path, size) for domain, path in config.data.items()}
+        a = UNetConfig(**config.architecture)
+        sets = {domain: load_pictures(path, a.image_size, a.in_channels) for domain, path in config.data.items()}
         self.domains = tuple(sets)
         self.labels = {domain: s.label_names for domain, s in sets.items()}
-        parts = [s.split(config.validation_fraction) for s in sets.values()]
+        parts = [s.split(config.validation_fraction, config.split, config.seed) for s in sets.values()]
         offsets = np.cumsum([0] + [len(s.label_names) for s in sets.values()])
         self.num_classes = (len(sets), int(offsets[-1]))
         self.train = [self._with_classes(train, d, offsets) for d, (train, _) in enumerate(parts)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..splits import SPLITS
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class TrainingConfig:
         drop_all: Probability that neither domain nor label is shown.
         guidance_scale: Default weight of classifier-free guidance that is stored with the model; 1 is none.
         validation_fraction: Share of the pictures of each domain that is kept back.
+        split: Which are kept back, a name in `splits.SPLITS`.
         validation_images: Number of held-back pictures used for the validation loss.
         validate_every: Pictures between two validations.
         save_every: Pictures between two writes of the state file.
@@ -61,6 +63,7 @@ class TrainingConfig:
     drop_all: float = 0.1
     guidance_scale: float = 2.0
     validation_fraction: float = 0.1
+    split: str = "per_label"
     validation_images: int = 512
     validate_every: int = 50_000
     save_every: int = 10_000
@@ -85,6 +88,8 @@ class TrainingConfig:
             raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
         if self.prediction_type not in ("v_prediction", "epsilon"):
             raise UserError(f"prediction_type must be v_prediction or epsilon, got {self.prediction_type!r}")
+        if self.split not in SPLITS:
+            raise UserError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
         if Path(self.state).suffix != ".safetensors":
             raise UserError(f"state must be a .safetensors file, got {self.state!r}")
         if not self.data:
