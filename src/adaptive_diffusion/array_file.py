@@ -40,11 +40,12 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
                 return _unpacked(file)
             file.seek(0)
             return {UNNAMED: _array(file)}
+    except UserError:
+        raise
     except Exception as error:  # zlib's, zipfile's and NumPy's own, which have no common kind
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as {what}: it is truncated, damaged or another kind of file ({reason})"
-        ) from error
+        secret = isinstance(error, RuntimeError) and "encrypted" in str(error)
+        trouble = "it is encrypted" if secret else "it is truncated, damaged or another kind of file"
+        raise UserError(f"{path} cannot be read as {what}: {trouble}; get or make it again") from error
 
 
 def array_names(path: str | Path) -> list[str]:
@@ -59,9 +60,13 @@ def array_names(path: str | Path) -> list[str]:
 def _unpacked(file: BufferedReader) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
-        limit = max(MAX_UNPACKED, MAX_RATIO * file.seek(0, 2))
+        packed = file.seek(0, 2)
+        limit = max(MAX_UNPACKED, MAX_RATIO * packed)
         if unpacked > limit:
-            raise ValueError(f"it would unpack to {unpacked} bytes, and {limit} is the most; save it with np.savez")
+            raise UserError(
+                f"{file.name} would unpack to {unpacked} bytes, {unpacked / packed:.0f} times its size, and {limit} is "
+                "the most; write it again with np.savez, without compression"
+            )
 
         arrays = {}
         for entry in archive.infolist():

@@ -57,14 +57,24 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, which name no file; MAX_PIXELS is the limit here
             with Image.open(path, formats=sorted(set(formats().values()))) as image:
-                pixels = image.width * image.height
-                if pixels > MAX_PIXELS:
-                    raise ValueError(f"it has {pixels} pixels, and {MAX_PIXELS} is the most")
-                return prepare(ImageOps.exif_transpose(image), size, channels)
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                ImageOps.exif_transpose(image, in_place=True)
+                return prepare(image, size, channels)
     except Exception as error:  # of a damaged file, Pillow's decoders raise whatever they come across
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        reason = str(error) if isinstance(error, (OSError, ValueError)) and str(error) else reason
-        raise UserError(f"{path} cannot be read as a picture ({reason})") from error
+        raise UserError(f"{path} cannot be read as a picture ({_in_words(error)})") from error
+
+
+def _in_words(error: Exception) -> str:
+    """Why an image cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is none, or of an unknown format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MAX_PIXELS:,} pixels"
+    in_words = isinstance(error, (OSError, ValueError)) and str(error)
+    return str(error).splitlines()[0] if in_words else "it is damaged"
 
 
 def why_unreadable(path: str | Path, folder: bool = False) -> str | None:
@@ -104,15 +114,12 @@ def prepare(image: Image.Image, size: tuple[int, int], channels: int = 3) -> np.
 
     mode = MODES[channels]
     whole = _eight_bits(image)
-    if whole.mode in ("P", "PA", "LA", "RGBA", "RGBa") or "transparency" in whole.info:
-        whole = whole.convert("RGBA")
-        if mode != "RGBA":
-            whole = Image.alpha_composite(Image.new("RGBA", whole.size, GROUND), whole)
+    transparent = whole.mode in ("P", "PA", "LA", "RGBA", "RGBa") or "transparency" in whole.info
+    fitted = _fitted(whole.convert("RGBA" if transparent else mode), size)
+    if transparent and mode != "RGBA":
+        fitted = Image.alpha_composite(Image.new("RGBA", fitted.size, GROUND), fitted)
 
-    middle = whole.convert(mode).crop(_middle(whole.size, size))
-    if middle.size != (size[1], size[0]):
-        middle = middle.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    pixels = np.array(middle, np.uint8).reshape(*size, channels)
+    pixels = np.array(fitted.convert(mode), np.uint8).reshape(*size, channels)
     if mode == "RGBA":
         pixels[pixels[..., 3] == 0, :3] = GROUND  # what hides there is nobody's choice
     return pixels
@@ -128,15 +135,20 @@ def prepare_all(images: np.ndarray, size: tuple[int, int], channels: int = 3) ->
     return np.stack([prepare(Image.fromarray(i[..., 0] if grey else i), size, channels) for i in images])
 
 
-def _middle(whole: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest box in the middle of an image, (width, height), with the aspect ratio of `size`, (height, width).
+def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The largest part in the middle of an image with the aspect ratio of `size`, (height, width), resized to it.
 
-    It is cut out in whole pixels before anything is resized, so that nothing around it shows.
+    It is cut out in whole pixels before anything is resized, so that nothing around it shows. Pillow weights colours by
+    their alpha when it resizes, so that nothing that is transparent shows either.
     """
-    width = min(whole[0], max(1, round(whole[1] * size[1] / size[0])))
-    height = min(whole[1], max(1, round(whole[0] * size[0] / size[1])))
-    left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
-    return left, top, left + width, top + height
+    from PIL import Image
+
+    width = min(image.width, max(1, round(image.height * size[1] / size[0])))
+    height = min(image.height, max(1, round(image.width * size[0] / size[1])))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    if (width, height) != image.size:
+        image = image.crop((left, top, left + width, top + height))
+    return image if (height, width) == size else image.resize(size[::-1], Image.Resampling.BICUBIC)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -150,22 +162,25 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if not image.mode.startswith(("I", "F")):
         return image
 
-    values = np.asarray(image).astype(np.float64)
-    low, high = _range(image, values)
-    grey = Image.fromarray(np.rint((values - low) * (255 / (high - low))).astype(np.uint8))
+    values = np.asarray(image)
+    low, high = _range(image, float(values.min()), float(values.max()))
+    scaled = values.astype(np.float32)  # in place from here on, as images may be large
+    scaled -= low
+    scaled *= 255 / (high - low)
+    grey = Image.fromarray(np.rint(scaled, out=scaled).astype(np.uint8))
+
     if isinstance(hidden := image.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
     return grey
 
 
-def _range(image: Image.Image, values: np.ndarray) -> tuple[float, float]:
+def _range(image: Image.Image, smallest: float, largest: float) -> tuple[float, float]:
     """The values of black and white."""
     floats = image.mode == "F"
     if image.mode.startswith("I;16") or (image.format == "PPM" and not floats):
         return 0, 65535  # Pillow reads PGM files of more than 8 bits like this
     ranges = [(0, 1), (-1, 1), (0, 255), (0, 65535)] if floats else [(0, 255), (0, 65535), (0, 2**31 - 1)]
 
-    smallest, largest = float(values.min()), float(values.max())
     for low, high in ranges:
         if low <= smallest and largest <= high:
             return low, high

@@ -120,6 +120,8 @@ def prepare(cfg: DictConfig) -> Parts:
     parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
     try:
         parts.set_timesteps()
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"scheduler: {error}") from error
     sampler.check()
@@ -137,11 +139,14 @@ def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple
     if cfg.init_image is not None:
         if not 0 < cfg.strength <= 1:
             raise UserError(f"strength must be greater than 0 and at most 1, got {cfg.strength}")
-        draws_states = model.state_shape[:2] == tuple(model.picture_size)  # else latents, of RGB pictures
-        channels = model.state_shape[-1] if draws_states else 3
-        picture = mx.array(read_picture(cfg.init_image, model.picture_size, channels))
+        picture = mx.array(read_picture(cfg.init_image, model.picture_size, picture_channels(model)))
         starts.append(FromPicture(model.encode(picture[None])[0], scheduler))
     return tuple(starts)
+
+
+def picture_channels(model: PictureModel) -> int:
+    """Channels of the pictures that a model draws: those of its states, unless these are latents."""
+    return model.state_shape[-1] if model.state_shape[:2] == tuple(model.picture_size) else 3
 
 
 def check_keys(cfg: DictConfig) -> None:

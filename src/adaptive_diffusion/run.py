@@ -24,7 +24,7 @@ from .cli import in_sweep, job
 from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
 from .errors import MachineError, UserError
-from .metrics.quality import Measurement, as_metrics
+from .metrics.quality import Measurement, NoMetrics, as_metrics
 from .parts import Parts, check_keys, prepare
 from .prompts import UNKNOWN
 from .provenance import choices, fingerprint, git_state, parameters
@@ -154,6 +154,8 @@ def measure(batches: list[SampleResult]) -> dict[str, float]:
 def judge(parts: Parts, batches: list[SampleResult]) -> list[Measurement]:
     """Measure the pictures as the model drew them, before any resizing."""
     cfg = parts.cfg
+    if isinstance(parts.metrics, NoMetrics):
+        return []
     images = np.clip(np.concatenate([np.array(b.images) for b in batches]), -1, 1)
     if (channels := images.shape[-1]) != 3:
         log.info("nothing is measured: pictures of %d channel(s) are drawn, and the metrics take RGB ones", channels)
@@ -256,6 +258,11 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
         "saved": str(folder / "pictures.png"),
     }
+    if cfg.init_image is not None:
+        first = parts.scheduler.timesteps[0]
+        rows["begins"] = (
+            f"at init_image, noisy as at t = {first:g}: the last {len(parts.scheduler)} of {cfg.num_steps} steps"
+        )
     if (estimated := m.get("sampling/estimated_quality")) is not None:
         rows["estimated"] = f"quality {estimated:.3f}"
     if (expected := m.get("sampling/expected_quality")) is not None:

@@ -9,6 +9,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from ..baseline.checks import check_number
+from ..errors import UserError
 from ..types import Scheduler
 
 
@@ -65,13 +66,14 @@ def last_timesteps(scheduler: Scheduler, strength: float) -> None:
     """Keep the last of a scheduler's timesteps, as many as `strength` says: a share in (0, 1], rounded down.
 
     Raises:
-        ValueError: for another strength, or one that is less than a single step.
+        ValueError: for another strength.
+        UserError: for one that is less than a single step.
     """
     check_number("strength", strength, 0, 1, above=True)
     steps = len(scheduler)
     kept = math.floor(steps * strength + 1e-9)  # 0.29 of 100 steps is 28.999...
     if kept < 1:
-        raise ValueError(
+        raise UserError(
             f"strength={strength} is less than one of {steps} steps; give at least strength={1 / steps:.3g}, or at "
             f"least num_steps={math.ceil(1 / strength - 1e-9)}"
         )
