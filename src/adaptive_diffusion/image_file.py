@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> Pillow's name of them
 GROUND = (255, 255, 255)  # what lies behind transparent pixels: white
 MAX_PIXELS = 2**27  # of one image; beyond this a small file may fill the memory
+SLACK = 1e-3  # float rounding at the ends of a range
 
 # Ghostscript would run what is in the first; the others are pieces or containers of images that Pillow cannot decode.
 NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"})
@@ -167,7 +168,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     scaled = values.astype(np.float32)  # in place from here on, as images may be large
     scaled -= low
     scaled *= 255 / (high - low)
-    grey = Image.fromarray(np.rint(scaled, out=scaled).astype(np.uint8))
+    np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)  # no more than `SLACK`
+    grey = Image.fromarray(scaled.astype(np.uint8))
 
     if isinstance(hidden := image.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
@@ -182,7 +184,8 @@ def _range(image: Image.Image, smallest: float, largest: float) -> tuple[float, 
     ranges = [(0, 1), (-1, 1), (0, 255), (0, 65535)] if floats else [(0, 255), (0, 65535), (0, 2**31 - 1)]
 
     for low, high in ranges:
-        if low <= smallest and largest <= high:
+        doubtful = floats and high > 1 and largest <= 2  # beyond white of [0, 1], or next to black of [0, 255]?
+        if low - SLACK <= smallest and largest <= high + SLACK and not doubtful:
             return low, high
     accepted = ", ".join(f"[{low}, {high}]" for low, high in ranges)
     raise ValueError(f"its values, {smallest:.4g} to {largest:.4g}, lie in none of the ranges {accepted}")

@@ -100,11 +100,30 @@ def test_the_noise_on_a_picture_is_that_of_the_first_timestep() -> None:
     np.testing.assert_allclose(state, alpha * 0.5 + sigma * np.array(NOISE), atol=1e-5)
 
 
-def test_XX() -> None:
+@pytest.mark.parametrize(("steps", "strength", "kept"), [(10, 0.1, 1), (100, 0.29, 29), (7, 0.5, 3), (3, 1.0, 3)])
+def test_strength_is_a_share_of_the_steps_rounded_down(steps: int, strength: float, kept: int) -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(steps)
+    last_timesteps(scheduler, strength)
+    assert len(scheduler) == kept
+
+
+@pytest.mark.parametrize(("steps", "strength", "enough"), [(1, 0.7, 1), (4, 0.2, 0.25), (8, 0.1, 0.125)])
+def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength: float, enough: float) -> None:
+    scheduler = DDIMScheduler(timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    with pytest.raises(UserError, match=f"less than one of {steps} steps; give at least strength={enough}"):
+        last_timesteps(scheduler, strength)
+    last_timesteps(scheduler, enough)
+    assert len(scheduler) == 1
+
+
+@pytest.mark.parametrize("strength", [0, -1, 1.01, float("nan"), float("inf")])
+def test_a_strength_that_is_no_share_is_refused(strength: float) -> None:
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(10)
-    last_timesteps(scheduler, 0.01)
-    assert len(scheduler) == 1
+    with pytest.raises(ValueError, match="strength must be"):
+        last_timesteps(scheduler, strength)
 
 
 def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> None:
@@ -124,6 +143,8 @@ def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> 
     [
         (["init_image=nowhere.png"], "init_image=nowhere.png does not exist"),
         (["init_image={folder}/tiny.safetensors"], "cannot be read as a picture"),
+        (["init_image={folder}"], "init_image=.* is a folder"),
+        (["init_image={folder}/picture.png", "strength=0.09"], "strength=0.09 is less than one of 10 steps"),
         (["init_image={folder}/picture.png", "strength=0"], "strength must be greater than 0 and at most 1, got 0"),
         (["init_image={folder}/picture.png", "strength=1.5"], "strength must be greater than 0 and at most 1"),
         (["variation=2"], "variation must be a number, at least 0 and at most 1"),

@@ -1,6 +1,7 @@
 """Training: resumable bit for bit, the same over several processes, and clear about what it cannot use."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -14,12 +15,14 @@ import pytest
 
 from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.figures import save_image
 from adaptive_diffusion.files import read_tensors
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.corpus import TimestepDistribution
 from adaptive_diffusion.models.training import Trainer
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from adaptive_diffusion.training_run import preview
 
 ARCHITECTURE = {
     "image_size": 8,
@@ -128,6 +131,34 @@ def test_a_longer_run_continues_a_finished_one(recipe: dict) -> None:
     assert [event.step for event in longer.run()] == [21, 22, 23, 24, 25]
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_rgba_pictures_are_trained_on_and_drawn(recipe: dict, tmp_path: Path, channels: int) -> None:
+    architecture = {**ARCHITECTURE, "in_channels": channels}
+    trainer = Trainer(TrainingConfig(**{**recipe, "images": 16, "architecture": architecture}))
+    assert all(math.isfinite(event.loss) for event in trainer.run())
+    sheet = preview(trainer, samples=3, steps=2)
+    assert sheet.shape[-1] == channels
+    save_image(tmp_path / "sheet.png", sheet)
+    save_model(tmp_path / "m.safetensors", trainer.ema_model())
+    assert load_model(tmp_path / "m.safetensors").state_shape == (8, 8, channels)
+
+
+def test_pictures_of_two_channels_are_refused(recipe: dict) -> None:
+    with pytest.raises(UserError, match="channels, got 2"):
+        Trainer(TrainingConfig(**{**recipe, "architecture": {**ARCHITECTURE, "in_channels": 2}}))
+
+
+def test_every_label_is_trained_and_the_last_block_is_kept_back_only_where_asked(recipe: dict) -> None:
+    images = np.zeros((20, 8, 8, 3), np.uint8)
+    labels = np.repeat([0, 1], [18, 2])
+    np.savez(recipe["data"]["bright"], images=images, labels=labels, label_names=["even", "odd"])
+    trained = {}
+    for rule in ("per_label", "tail"):
+        corpus = Trainer(TrainingConfig(**recipe, split=rule)).corpus
+        trained[rule] = set(corpus.train[1][1][:, 1].tolist())
+    assert trained == {"per_label": {1, 2}, "tail": {1}}
+
+
 def test_a_new_run_may_start_from_a_trained_model(recipe: dict, tmp_path: Path) -> None:
     first = Trainer(TrainingConfig(**recipe))
     list(first.run())
@@ -193,6 +224,7 @@ def test_min_snr_weights_cap_the_easy_timesteps(recipe: dict) -> None:
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
         ({"prediction_type": "x"}, "prediction_type must be"),
         ({"data": {}}, "data names no domain"),
+        ({"split": "first"}, "split must be one of per_label, tail"),
         ({"state": "state.npz"}, "must be a .safetensors file"),
     ],
 )

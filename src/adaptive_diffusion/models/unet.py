@@ -25,7 +25,7 @@ class UNetConfig:
 
     Attributes:
         image_size: Side of the square picture, pixels. A multiple of `patch_size * 2 ** (len(widths) - 1)`.
-        in_channels: Picture channels.
+        in_channels: Picture channels; training reads 1 (grey), 3 (RGB) or 4 (RGBA).
         patch_size: Side of the pixel patches folded into channels by the stem.
         widths: Channels per resolution level, from fine to coarse; each level halves the side.
         blocks: Residual blocks per level on the way down, and again on the way up.

@@ -151,6 +151,10 @@ class Knowledge:
         ]
         for one in known:
             one.to_config()  # is refused here, or never
+        for name, own in content["domains"].items():
+            features = np.array(own["features"], np.float64)
+            if features.ndim != 1 or not np.isfinite(features).all() or not isinstance(own["encoder"], str):
+                raise ValueError(f"the features of the domain {name} are no list of numbers by a known encoder")
         return cls(known, dict(content["domains"]))
 
 
