@@ -43,9 +43,12 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
     except UserError:
         raise
     except Exception as error:  # zlib's, zipfile's and NumPy's own, which have no common kind
-        secret = isinstance(error, RuntimeError) and "encrypted" in str(error)
-        trouble = "it is encrypted" if secret else "it is truncated, damaged or another kind of file"
-        raise UserError(f"{path} cannot be read as {what}: {trouble}; get or make it again") from error
+        trouble = "it is truncated, damaged or another kind of file; get or make it again"
+        if isinstance(error, RuntimeError) and "encrypted" in str(error):
+            trouble = "it is encrypted; save it without a password"
+        elif isinstance(error, MemoryError):
+            trouble = "it wants more memory than there is; give smaller arrays"
+        raise UserError(f"{path} cannot be read as {what}: {trouble}") from error
 
 
 def array_names(path: str | Path) -> list[str]:

@@ -223,5 +223,5 @@ def _check_labels(file: Path, count: int, labels: np.ndarray, names: np.ndarray)
     wanted = f"{file}: 'labels' must be ({count},) indices into the {len(names)} 'label_names'"
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(f"{wanted}, got {labels.dtype} of shape {labels.shape}")
-    if labels.min() < -1 or labels.max() >= max(len(names), 1):
+    if labels.min() < -1 or labels.max() >= len(names):
         raise UserError(f"{wanted}, or -1, got shape {labels.shape} with values {labels.min()} to {labels.max()}")

@@ -188,4 +188,4 @@ def _range(image: Image.Image, smallest: float, largest: float) -> tuple[float, 
         if low - SLACK <= smallest and largest <= high + SLACK and not doubtful:
             return low, high
     accepted = ", ".join(f"[{low}, {high}]" for low, high in ranges)
-    raise ValueError(f"its values, {smallest:.4g} to {largest:.4g}, lie in none of the ranges {accepted}")
+    raise ValueError(f"its values, {smallest:.4g} to {largest:.4g}, fit none of the ranges {accepted}")

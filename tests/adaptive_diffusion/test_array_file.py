@@ -99,6 +99,7 @@ def test_what_would_fill_the_memory_is_refused_by_the_sizes_it_declares(
         (np.linspace(0, 1, 7), ["x", "y"], "float64"),
         (np.zeros(7, [("a", int)]), ["x"], "labels"),
         (np.full(7, -2), ["x"], "values -2 to -2"),
+        (np.zeros(7, int), np.array([], str), "the 0 'label_names'.*values 0 to 0"),
         (np.zeros(7, int), [1, 2], "label_names.*int"),
         (np.zeros(7, int), [["x"]], r"label_names.*\(1, 1\)"),
         (np.zeros(7, int), ["x", "x"], "different texts"),

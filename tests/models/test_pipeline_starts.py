@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.checkpoint import save_model
+from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.parts import prepare
 from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.run import sample
@@ -108,7 +111,7 @@ def test_strength_is_a_share_of_the_steps_rounded_down(steps: int, strength: flo
     assert len(scheduler) == kept
 
 
-@pytest.mark.parametrize(("steps", "strength", "enough"), [(1, 0.7, 1), (4, 0.2, 0.25), (8, 0.1, 0.125)])
+@pytest.mark.parametrize(("steps", "strength", "enough"), [(1, 0.7, 1), (3, 0.3, 0.334), (8, 0.1, 0.125)])
 def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength: float, enough: float) -> None:
     scheduler = DDIMScheduler(timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
@@ -136,6 +139,28 @@ def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> 
     found = as_pictures(states, mx.array(x0), decoded)
     np.testing.assert_allclose(found, states @ mixing + offset, atol=1e-4)
     assert as_pictures(states, mx.array(x0), mx.array(x0)) is states  # they are pictures
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, channels: int
+) -> None:
+    known = {"prediction_type": "epsilon", "domains": ["general"], "labels": {"general": []}}
+    config = UNetConfig(
+        8, channels, widths=(8, 8), blocks=(1, 1), attention_levels=(), embedding_dim=16, num_classes=(1, 1)
+    )
+    save_model(tmp_path / "m.safetensors", SimpleUNet(config), known)
+    Image.new("LA", (9, 12), (90, 255)).save(tmp_path / "start.png")
+    job = ["model=checkpoint", f"model.path={tmp_path / 'm.safetensors'}", "domain=general", "scheduler=ddim"]
+    small = ["num_samples=2", "num_steps=4", "tracking=none"]
+    with caplog.at_level(logging.INFO):
+        sample(configuration("sample", tmp_path, *job, *small, f"init_image={tmp_path / 'start.png'}", "strength=0.5"))
+    assert f"pictures of {channels} channel(s) are drawn, and the metrics take RGB ones" in caplog.text
+    assert "the last 2 of 4 steps" in caplog.text
+    with Image.open(tmp_path / "run" / "pictures" / "0001.png") as image:
+        assert (image.mode, image.size) == ({1: "L", 4: "RGBA"}[channels], (8, 8))
+    with pytest.raises(UserError, match="benchmark compares RGB pictures"):
+        sample(configuration("sample", tmp_path, *job, *small, "benchmark=default"))
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def last_timesteps(scheduler: Scheduler, strength: float) -> None:
     kept = math.floor(steps * strength + 1e-9)  # 0.29 of 100 steps is 28.999...
     if kept < 1:
         raise UserError(
-            f"strength={strength} is less than one of {steps} steps; give at least strength={1 / steps:.3g}, or at "
-            f"least num_steps={math.ceil(1 / strength - 1e-9)}"
+            f"strength={strength} is less than one of {steps} steps; give at least "
+            f"strength={math.ceil(1000 / steps) / 1000:g}, or at least num_steps={math.ceil(1 / strength - 1e-9)}"
         )
 
     if kept < steps:
