@@ -91,6 +91,11 @@ def test_an_experiment_says_how_to_run_it_and_composes(file, tmp_path):
     check_keys(configuration(command[1], tmp_path, *command[2].removeprefix("-m ").split()))
 
 
+@pytest.mark.parametrize("recipe", ["train_builtin", "train_encoder"])
+def test_the_recipes_of_what_ships_keep_their_split_by_name(recipe: str, tmp_path) -> None:
+    assert configuration("train", tmp_path, f"experiment={recipe}").task.split == "tail"
+
+
 def test_the_smoke_setting_is_small(tmp_path):
     cfg = configuration("sample", tmp_path, "debug=smoke")
     assert (cfg.num_samples, cfg.num_steps) == (2, 2)
