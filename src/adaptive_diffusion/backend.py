@@ -94,7 +94,7 @@ def info() -> BackendInfo:
     kind = "gpu" if device.type == mx.DeviceType.gpu else "cpu"
     name = mx.device_info(device).get("device_name", "") or platform.machine()
     path = None if _blas.path is None else Path(_blas.path)
-    return BackendInfo(f"{kind} ({name})", _blas.name, path, _blas.core, _blas.threads(), _warnings)
+    return BackendInfo(f"{kind} ({name})", _blas.name, path, _blas.core, _blas.threads, _warnings)
 
 
 def _keep_freed_memory() -> None:

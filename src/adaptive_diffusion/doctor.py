@@ -26,7 +26,7 @@ REQUIRED = (
     "stable-baselines3",
     "torch",
 )
-OPTIONAL = ("mlx-cpu", "mlx-cuda-13", "mlx-cuda-12", "mlx-metal", "mkl", "opencv-python-headless", "diffusers")
+OPTIONAL = ("mlx-cpu", "mlx-cuda-13", "mlx-cuda-12", "mlx-metal", "scipy", "mkl", "diffusers")
 
 
 def matmul_gflops(size: int = 1024, rounds: int = 10) -> float:
