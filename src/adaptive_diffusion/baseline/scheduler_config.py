@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..files import atomic_path
+from ..files import atomic_path, parse_json
 
 CONFIG_NAME = "scheduler_config.json"
 
@@ -98,7 +98,7 @@ class ConfigMixin:
         """
         file = _file(path)
         try:
-            config = json.loads(file.read_text())
+            config = parse_json(file.read_bytes())
         except FileNotFoundError:
             raise ValueError(f"no scheduler configuration at {file}") from None
         except ValueError:
