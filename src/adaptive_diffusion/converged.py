@@ -134,9 +134,9 @@ def converged_pictures(
 
 def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
     """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
-    if not isinstance(model, str):
-        model, guidance_scale = model.identity, effective_guidance(model, guidance_scale)
-    return f"{model} guidance {guidance_scale:g}"
+    if isinstance(model, str):
+        return f"{model} guidance {guidance_scale:g}"
+    return f"{model.identity} guidance {effective_guidance(model, guidance_scale):g}"
 
 
 def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.array | None) -> str:

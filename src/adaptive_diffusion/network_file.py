@@ -20,7 +20,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from .errors import UserError
+from .errors import UserError, plainly
 from .files import atomic_path, parse_json, read_tensors
 
 log = logging.getLogger(__name__)
@@ -118,10 +118,8 @@ def read_network(
         if not isinstance(config, dict) or not isinstance(metadata, dict):
             raise ValueError("its config and its metadata must be JSON objects")
         network = build(config)
-    except KeyError as error:
-        raise UserError(f"{path} does not say its {error.args[0]}; it is damaged, get it again") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} does not describe a {what} ({error}); write it again") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} does not describe a {what} ({plainly(error)}); write it again") from error
     expected = {name: value.shape for name, value in flat_parameters(network).items()}
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:

@@ -154,9 +154,7 @@ def test_an_edit_of_a_shipped_file_is_noticed(asset: str, tmp_path: Path) -> Non
         (load_model if asset == "model" else load_encoder)(copy)
 
 
-def test_a_file_of_the_first_version_loads_with_a_word_of_warning(
-    file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_of_the_first_version_loads_with_a_word_of_warning(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     as_0_1_0(file)
     assert load_model(file).metadata["prediction_type"] == "v_prediction"
     assert "0.1.0" in caplog.text

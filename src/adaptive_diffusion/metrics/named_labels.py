@@ -18,12 +18,13 @@ _QUALITY = re.compile(
     re.IGNORECASE,
 )
 # What may stand beside a label without saying more than the label does.
-_ADDS_NOTHING = frozenset(
+_FILLERS = (
     "a an the this that some one two three of on in with and or at by for is it its my single "
     "photo photos photograph photographs photography picture pictures image images shot view "
     "small little big large old new beautiful nice cute close up closeup isolated plain background "
-    "black white grey gray brown red yellow green blue purple pink golden".split()
+    "black white grey gray brown red yellow green blue purple pink golden"
 )
+_ADDS_NOTHING = frozenset(_FILLERS.split())
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def without_quality(prompt: str) -> str:
 
 
 def named_labels(prompt: str, labels: Mapping[str, Sequence[str]]) -> list[NamedLabel]:
-    """The labels that a prompt names, in singular or plural: of most words first, then as written, then the earliest."""
+    """The labels that a prompt names, in singular or plural: of most words first, then as written, then the first."""
     words = _words(prompt)
     found = [
         NamedLabel(domain, label, range(start, start + len(wanted)))

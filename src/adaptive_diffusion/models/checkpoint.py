@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ..baseline.checks import check_choice, check_number
 from ..baseline.noise_schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
-from ..errors import UserError
+from ..errors import UserError, plainly
 from ..files import ASSETS
 from ..network_file import read_network, write_network
 from .unet import SimpleUNet, UNetConfig
@@ -78,7 +78,7 @@ def _check_known(path: str | Path, config: UNetConfig, known: dict[str, Any]) ->
         if any(names > classes for names, classes in zip(named, config.num_classes, strict=False)):
             raise ValueError(f"{named[0]} domains and {named[1]} labels are named, for classes {config.num_classes}")
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} says of its model what cannot be: {error}") from error
+        raise UserError(f"{path} says of its model what cannot be: {plainly(error)}") from error
 
 
 def _names(value: Any) -> bool:

@@ -15,11 +15,16 @@ from .weight_files import find_weights, shards_of
 INDEX = "model_index.json"
 
 PIXEL_PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
-# Class -> its text encoders, each with its tokenizer.
+_ONE = (("text_encoder", "tokenizer"),)
+_TWO = (*_ONE, ("text_encoder_2", "tokenizer_2"))
+# Class -> its text encoders, each with its tokenizer; the parts are the same whatever the class does with them.
 TEXT_PIPELINES = {
-    "StableDiffusionPipeline": (("text_encoder", "tokenizer"),),
-    "StableDiffusionImg2ImgPipeline": (("text_encoder", "tokenizer"),),
-    "StableDiffusionXLPipeline": (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")),
+    "StableDiffusionPipeline": _ONE,
+    "StableDiffusionImg2ImgPipeline": _ONE,
+    "StableDiffusionInpaintPipeline": _ONE,
+    "StableDiffusionXLPipeline": _TWO,
+    "StableDiffusionXLImg2ImgPipeline": _TWO,
+    "StableDiffusionXLInpaintPipeline": _TWO,
 }
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do
 
@@ -63,6 +68,11 @@ class PipelineFolder:
             accepted = ", ".join([*PIXEL_PIPELINES, *TEXT_PIPELINES])
             raise UserError(f"{path} is a {kind}, which is not supported; supported are {accepted}")
         options = {key: value for key, value in content.items() if not isinstance(value, list)}
+        if len(TEXT_PIPELINES.get(kind, ())) == 2 and content.get("text_encoder") == [None, None]:
+            raise UserError(
+                f"{path} is a refiner of SDXL, which finishes images that another model began and is not supported; "
+                "give the base model"
+            )
         found = cls(path, kind, options)
         if half and all(_has_variant(found.model(name), "fp16") for name in found.models):
             found = cls(path, kind, options, "fp16")

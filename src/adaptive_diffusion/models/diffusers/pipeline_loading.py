@@ -23,8 +23,7 @@ from .unet_2d_condition import UNet2DConditionModel
 
 log = logging.getLogger(__name__)
 
-GUIDANCE = {"StableDiffusionXLPipeline": 5.0}  # what diffusers takes when nothing is said
-OTHER_GUIDANCE = 7.5
+GUIDANCE = {1: 7.5, 2: 5.0}  # text encoders -> what diffusers takes when nothing is said: Stable Diffusion, and SDXL
 LARGEST = 4096
 
 
@@ -85,7 +84,7 @@ def load_pipeline(
         raise UserError(f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out")
     vae = _network(folder, "vae", AutoencoderKL, mx.float32)
     size = _size(folder, unet.config, vae.config.downsampling, height, width)
-    metadata["guidance_scale"] = GUIDANCE.get(folder.kind, OTHER_GUIDANCE)
+    metadata["guidance_scale"] = GUIDANCE[len(folder.readers)]
     return _built(
         folder,
         LatentPipeline,
