@@ -105,6 +105,11 @@ def read_network(
         UserError: if the file is missing, damaged, of another format, or does not fit its own description.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder; give a .safetensors file that train.py wrote, or load the folder of a diffusers "
+            "pipeline with model=diffusers"
+        )
     if not path.is_file():
         raise UserError(f"there is no model file at {path}; give the path of a .safetensors file that train.py wrote")
     weights, header = read_tensors(path)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...files import read_json
+from .file_kinds import INDEX, of_folder
 from .trained_noise import read_trained_noise
 from .weight_files import find_weights, shards_of
-
-INDEX = "model_index.json"
 
 PIXEL_PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
 _ONE = (("text_encoder", "tokenizer"),)
@@ -56,13 +55,9 @@ class PipelineFolder:
         Raises:
             UserError: if it is no pipeline, one of a class that is not supported, or files are missing.
         """
-        index = path / INDEX
-        if not index.is_file():
-            raise UserError(
-                f"{path} is no diffusers pipeline: it has no {INDEX}; give a folder that save_pretrained of a pipeline "
-                "wrote, or a hub id"
-            )
-        content = read_json(index)
+        if not (path / INDEX).is_file():
+            raise UserError(of_folder(path))
+        content = read_json(path / INDEX)
         kind = str(content.get("_class_name"))
         if kind not in PIXEL_PIPELINES and kind not in TEXT_PIPELINES:
             accepted = ", ".join([*PIXEL_PIPELINES, *TEXT_PIPELINES])
