@@ -123,8 +123,8 @@ def _warn_of_the_cpu(precision: str) -> None:
         return
     quantised = precision_of(precision).unet_bits is not None
     log.warning(
-        "model.precision=%s is for GPUs: on a CPU, linear layers take up to %s times as long as in float32; leave it out, "
-        "or expect to wait",
+        "model.precision=%s is for GPUs: on a CPU, linear layers take up to %s times as long as in float32; leave it "
+        "out, or expect to wait",
         precision,
         "1,500" if quantised else "20",
     )
