@@ -146,3 +146,8 @@ def test_prompts_are_understood_at_least_as_well_with_the_labels_of_a_model(dete
     labels = load_builtin_model().domains
     chosen = sum(detector.choose(row["prompt"], labels).domain == row["domain"] for row in rows)
     assert chosen >= sum(detector.from_prompt(row["prompt"]).domain == row["domain"] for row in rows)
+
+
+def test_only_a_text_is_looked_for_labels(detector: DomainDetector) -> None:
+    with pytest.raises(ValueError, match="must be a text"):
+        detector.choose(5, {"cats": ["tabby"]})  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ class DomainDetector:
         Raises:
             ValueError: for a prompt without a word.
         """
-        motif = without_quality(prompt) if isinstance(prompt, str) else prompt
+        motif = without_quality(prompt)
         prompt = motif if self.encoder.words.has_meaning(motif) else prompt
         vectors = self.encoder.words.text_vectors([prompt])
         if not self.encoder.words.knows(prompt):  # spelling alone says nothing

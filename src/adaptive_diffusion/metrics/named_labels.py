@@ -43,7 +43,13 @@ class NamedLabel:
 
 
 def without_quality(prompt: str) -> str:
-    """A prompt without "high quality, 4k" and the like."""
+    """A prompt without "high quality, 4k" and the like.
+
+    Raises:
+        ValueError: for what is no text.
+    """
+    if not isinstance(prompt, str):
+        raise ValueError(f"a prompt must be a text, got {type(prompt).__name__}")
     return _QUALITY.sub(" ", prompt)
 
 
