@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import fnmatch
 import hashlib
+import json
 import logging
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -309,3 +311,24 @@ def test_a_folder_that_may_not_be_read_is_called_so(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Path, "is_dir", closed)
     with pytest.raises(UserError, match="secret may not be read: permission denied"):
         load_pipeline(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"])
+def test_all_parts_of_sdxl_are_sdxl_whichever_class_saved_them(kind: str, tmp_path: Path) -> None:
+    root = saved("sdxl", tmp_path / "sdxl")
+    index = json.loads((root / "model_index.json").read_text())
+    (root / "model_index.json").write_text(json.dumps(index | {"_class_name": kind}))
+    model = load_pipeline(str(root))
+    assert (model.metadata["guidance_scale"], model.picture_size) == (5.0, (16, 16))
+    (root / "model_index.json").write_text(json.dumps(index | {"_class_name": kind, "text_encoder": [None, None]}))
+    with pytest.raises(UserError, match="refiner"):
+        load_pipeline(str(root))
+
+
+@pytest.mark.parametrize(("precision", "times"), [("float32", None), ("float16", "up to 20 times"), ("4bit", "1,500")])
+def test_a_precision_for_gpus_is_warned_of_on_a_cpu(
+    precision: str, times: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mx, "default_device", lambda: mx.cpu)
+    load_pipeline(str(saved("ddpm", tmp_path / "ddpm")), precision=precision)
+    assert (times in caplog.text) if times else "is for GPUs" not in caplog.text
