@@ -15,6 +15,7 @@ import numpy as np
 from .array_file import read_arrays
 from .baseline.noise_schedule import SCHEDULE_ARGUMENTS
 from .files import atomic_path
+from .models.guidance import effective_guidance
 from .sampling.standard import StandardSampler
 from .schedulers.grids import BlendedGrid
 from .schedulers.solvers import IPNDMScheduler
@@ -133,7 +134,9 @@ def converged_pictures(
 
 def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
     """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
-    return f"{model if isinstance(model, str) else model.identity} guidance {guidance_scale:g}"
+    if isinstance(model, str):
+        return f"{model} guidance {guidance_scale:g}"
+    return f"{model.identity} guidance {effective_guidance(model, guidance_scale):g}"
 
 
 def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.array | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from .init_image import read_picture
 from .metrics.captions import plain_caption
 from .metrics.domain import Choice
 from .metrics.quality import PictureMetrics
-from .models.guidance import GuidedDenoiser
+from .models.guidance import GuidedDenoiser, effective_guidance
 from .prompts import follow_prompt
 from .provenance import with_model
 from .rng import image_keys, normal
@@ -29,6 +30,8 @@ from .sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
 from .types import PictureModel, Scheduler
+
+log = logging.getLogger(__name__)
 
 LARGEST_PICTURE = 4096
 STEPS = 10  # where neither the user nor a tuned scheduler says how many
@@ -106,7 +109,6 @@ def prepare(cfg: DictConfig) -> Parts:
     caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
     condition = model.condition(cfg.domain.name, cfg.label, caption)
     cfg = fitted(cfg, model)
-    _check(check_number, cfg, "guidance_scale", 0)
     if cfg.num_steps is not None:
         _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
     scheduler: Scheduler = build(cfg, "scheduler")
@@ -237,6 +239,10 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
         cfg.scheduler.clip_sample = False
     if cfg.guidance_scale is None:
         cfg.guidance_scale = float(known.get("guidance_scale", 1.0))
+    _check(check_number, cfg, "guidance_scale", 0)
+    if (guidance := effective_guidance(model, cfg.guidance_scale)) != cfg.guidance_scale:
+        log.info("guidance_scale=%g is none, 1, for a model that reads the prompt", cfg.guidance_scale)
+        cfg.guidance_scale = guidance
     height, width = model.picture_size
     if cfg.image_size is None and height == width:
         cfg.image_size = height

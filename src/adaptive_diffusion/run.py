@@ -24,7 +24,7 @@ from .cli import in_sweep, job
 from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
 from .errors import MachineError, UserError
-from .metrics.quality import Measurement, NoMetrics, as_metrics
+from .metrics.quality import Measurement, NoMetrics, as_metrics, attempt
 from .parts import Parts, check_keys, prepare
 from .prompts import UNKNOWN
 from .provenance import choices, fingerprint, git_state, parameters
@@ -163,8 +163,11 @@ def judge(parts: Parts, batches: list[SampleResult]) -> list[Measurement]:
     if cfg.domain.name == UNKNOWN:
         log.info("nothing is measured: nobody says what this model draws; domain=<name> does")
         return []
-    converged = converged_solution(parts) if parts.metrics.converged else None
-    return parts.metrics.measure(images, domain=cfg.domain.name, caption=parts.caption, converged=converged)
+    converged = None
+    if parts.metrics.converged:
+        converged = attempt("the distance to the converged solution", lambda: converged_solution(parts), None)
+    about = {"domain": cfg.domain.name, "caption": parts.caption, "converged": converged}
+    return attempt("the quality", lambda: parts.metrics.measure(images, **about), [])
 
 
 def converged_solution(parts: Parts) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from .baseline.checks import check_number
 from .baseline.schedulers import DPMSolverScheduler
 from .errors import UserError
 from .metrics.captions import plain_caption
-from .models.guidance import GuidedDenoiser
+from .models.guidance import GuidedDenoiser, effective_guidance
 from .parts import build
 from .provenance import draw_command, git_state, parameters
 from .rng import image_keys, normal
@@ -112,6 +112,7 @@ def _problems(task: ScheduleTask) -> list[Problem]:
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
     guidance = float(metadata.get("guidance_scale", 1.0)) if task.guidance_scale is None else task.guidance_scale
+    guidance = effective_guidance(model, guidance)
     scheduler = DPMSolverScheduler(
         prediction_type=metadata["prediction_type"],
         clip_sample=metadata.get("bounded", True),

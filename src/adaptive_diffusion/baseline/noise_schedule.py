@@ -18,6 +18,7 @@ SCHEDULE_ARGUMENTS = (  # of `NoiseSchedule`, by which schedulers and models say
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
     "rescale_betas_zero_snr",
 )
+MOST_TIMESTEPS = 1_000_000  # a table of them is kept
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
@@ -91,7 +92,7 @@ class NoiseSchedule:
         trained_betas: Any = None,
         rescale_betas_zero_snr: bool = False,
     ):
-        T = self.num_train_timesteps = check_count("num_train_timesteps", num_train_timesteps, 2)
+        T = self.num_train_timesteps = check_count("num_train_timesteps", num_train_timesteps, 2, MOST_TIMESTEPS)
         check_choice("beta_schedule", beta_schedule, BETA_SCHEDULES)
         if not 0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1:
             raise ValueError(f"betas must satisfy 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")

@@ -18,6 +18,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..baseline.checks import check_number
 from ..data import to_float
 from ..errors import UserError
 from ..files import ASSETS
@@ -29,6 +30,7 @@ from .words import WordVectors, load_words
 
 FORMAT = "adaptive-diffusion/encoder/1"
 BUILTIN_ENCODER = ASSETS / "encoder.safetensors"
+LARGEST_TEMPERATURE = 1e6
 SHARPNESS_LEVELS = 2
 SHARPNESS_FLOOR = 0.02  # 2.5 of 255 grey levels: below it, a picture counts as flat
 SHARPNESS_SCALE = 8.0  # makes the features that measure sharpness vary about as much as the learned ones
@@ -269,6 +271,10 @@ def load_encoder(path: str | Path, words: WordVectors | None = None) -> Encoder:
         return EncoderNetwork(EncoderConfig(**config))
 
     network, metadata = read_network(path, build, format=FORMAT, what="EncoderNetwork", task="encoder")
+    try:
+        check_number("image_temperature", metadata.get("image_temperature", 1.0), 0, LARGEST_TEMPERATURE, above=True)
+    except ValueError as error:
+        raise UserError(f"{path} says of its encoder what cannot be: {error}") from error
     return Encoder(network, words or load_words(), metadata)
 
 

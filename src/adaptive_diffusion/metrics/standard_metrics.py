@@ -14,7 +14,7 @@ from ..image_folder import has_images
 from .clip_score import CLIP, load_clip
 from .inception import load_inception
 from .lpips import LPIPS, load_lpips
-from .quality import Measurement, mean_of, set_distances
+from .quality import Measurement, attempt, mean_of, set_distances
 from .statistics import FeatureStatistics, load_statistics
 
 log = logging.getLogger(__name__)
@@ -59,18 +59,18 @@ class StandardMetrics:
         """fid and kid to the reference, clip_score, lpips. See `PictureMetrics.measure`."""
         found: list[Measurement] = []
         name = self._inception.metric_name
+        clip, lpips = self._clip, self._lpips
         if len(images) > 1:
-            try:
-                real = self._real_features(images.shape[1:3])
-                found += set_distances(name, self._inception.features(images), self._inception, real, None)
-            except UserError as error:  # the pictures are drawn: what else can be measured is
-                log.warning("%s is not measured: %s", name, error)
-        if self._clip is not None:
-            scores = self._clip.scores(images, caption)
-            found.append(mean_of(self._clip.metric_name, scores))
-        if self._lpips is not None and converged is not None:
-            found.append(mean_of(self._lpips.metric_name, self._lpips.distances(images, converged)))
+            found += attempt(name, lambda: self._to_real(images), [])
+        if clip is not None:
+            found += attempt(clip.metric_name, lambda: [mean_of(clip.metric_name, clip.scores(images, caption))], [])
+        if lpips is not None and converged is not None:
+            found += attempt("lpips", lambda: [mean_of(lpips.metric_name, lpips.distances(images, converged))], [])
         return found
+
+    def _to_real(self, images: np.ndarray) -> list[Measurement]:
+        features, real = self._inception.features(images), self._real_features(images.shape[1:3])
+        return set_distances(self._inception.metric_name, features, self._inception, real, None)
 
     def _real_features(self, size: tuple[int, int]) -> np.ndarray | FeatureStatistics:
         """Those of the reference; of pictures, at the size (height, width) of the pictures judged, computed once."""

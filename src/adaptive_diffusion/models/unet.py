@@ -18,6 +18,8 @@ from ..errors import UserError
 from ..network_file import content_hash, flat_parameters
 from .classes import class_ids
 
+MOST_BLOCKS = 1000  # in one network, so that a file cannot ask for any number of them
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -54,6 +56,8 @@ class UNetConfig:
             raise ValueError(
                 f"blocks must give one positive count for each of {len(self.widths)} levels, got {self.blocks}"
             )
+        if sum(self.blocks) > MOST_BLOCKS:
+            raise ValueError(f"blocks must add up to at most {MOST_BLOCKS}, got {sum(self.blocks)}")
         multiple = self.patch_size * 2 ** (len(self.widths) - 1)
         if self.image_size < multiple or self.image_size % multiple:
             raise ValueError(
@@ -194,7 +198,8 @@ class SimpleUNet(nn.Module):
     @property
     def identity(self) -> str:
         """The hash of its file, or of its weights."""
-        return self._metadata.get("content_hash") or content_hash(flat_parameters(self), self._config.to_dict())
+        known = self._metadata
+        return known.get("content_hash") or content_hash(flat_parameters(self), self._config.to_dict(), known)
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

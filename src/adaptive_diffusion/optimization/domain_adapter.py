@@ -15,6 +15,7 @@ from ..baseline.checks import check_number
 from ..errors import UserError
 from ..metrics.domain import Detection, DomainDetector
 from ..models.checkpoint import load_builtin_model
+from ..models.guidance import effective_guidance
 from ..types import PictureModel
 from .configuration import DomainConfig
 from .domains import DomainType, describe_domain, nearest_domain, place_domain
@@ -69,7 +70,7 @@ class DomainAdapter:
     def guidance_scale(self) -> float:
         """Weight of classifier-free guidance."""
         recommended = float(self.model.metadata.get("guidance_scale", 1.0))
-        return recommended if self._guidance is None else self._guidance
+        return effective_guidance(self.model, recommended if self._guidance is None else self._guidance)
 
     @cached_property
     def detector(self) -> DomainDetector:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..baseline.checks import check_number
 from ..errors import UserError
-from ..files import ASSETS, atomic_path
+from ..files import ASSETS, atomic_path, parse_json
 from ..rl.knobs import Configuration
 from .configuration import DomainConfig, confidence_of
 
@@ -186,7 +186,7 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there are no {what} at {path}; make them: python train.py agent=ppo")
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); tune again: python train.py agent=ppo") from error
     if not isinstance(content, dict) or content.get("format") != form:

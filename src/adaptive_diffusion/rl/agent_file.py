@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_path, read_tensors
+from ..files import atomic_path, parse_json, read_tensors
 
 FORMAT = "adaptive-diffusion/agent/1"
 HEADER, TENSORS = "agent.json", "tensors.safetensors"
@@ -56,7 +56,7 @@ def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         raise UserError(f"there is no agent at {path}; give the path of a .zip file that an agent was saved to")
     try:
         with zipfile.ZipFile(path) as archive:
-            header: Any = json.loads(archive.read(HEADER))
+            header: Any = parse_json(archive.read(HEADER))
             content = archive.read(TENSORS)
     except KeyError:
         raise UserError(f"{path} is a zip file but no agent of this project (it lacks {HEADER} or {TENSORS})") from None

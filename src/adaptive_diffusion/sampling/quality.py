@@ -14,7 +14,7 @@ import numpy as np
 
 from ..baseline.checks import check_number
 from ..errors import UserError
-from ..files import ASSETS, atomic_path
+from ..files import ASSETS, atomic_path, parse_json
 
 SHIPPED = ASSETS / "quality.json"
 FORMAT = "adaptive-diffusion/quality/2"
@@ -244,7 +244,7 @@ def load_calibration(path: Path) -> QualityCalibration:
         UserError: if the file is missing, damaged or of another kind.
     """
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = parse_json(path.read_bytes())
         if content.pop("format") == FORMAT:
             curve = {int(n): float(error) for n, error in content.pop("curve").items()}
             return QualityCalibration(curve=curve, **content)

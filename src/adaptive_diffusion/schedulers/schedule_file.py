@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import ASSETS, atomic_path
+from ..files import ASSETS, atomic_path, parse_json
 from .calibrated_schedule import CalibratedSchedule, schedule_from
 
 SHIPPED = ASSETS / "schedules.json"
@@ -40,7 +40,7 @@ def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
             "the path out"
         )
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); calibrate the model again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
