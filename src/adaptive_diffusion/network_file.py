@@ -17,7 +17,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from .errors import UserError
-from .files import atomic_path, read_tensors
+from .files import atomic_path, read_tensors, write_tensors
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -74,7 +74,7 @@ def write_network(
         "content_hash": digest,
     }
     with atomic_path(path) as temporary:
-        mx.save_safetensors(str(temporary), weights, header)
+        write_tensors(temporary, weights, header)
     return digest
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..baseline.checks import check_number
+from ..checksums import checked, with_checksum
 from ..errors import UserError
 from ..files import ASSETS, atomic_path
+from ..locks import in_turn
 from ..rl.knobs import Configuration
 from .configuration import DomainConfig, confidence_of
 
@@ -176,7 +178,7 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
         what: What it is to hold, in the plural, for the error message.
 
     Raises:
-        UserError: if it is missing, no JSON or of another format.
+        UserError: if it is missing, no JSON, of another format, or not as it was written.
     """
     path = Path(path)
     if not path.is_file():
@@ -187,27 +189,23 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as JSON ({error}); tune again: python train.py agent=ppo") from error
     if not isinstance(content, dict) or content.get("format") != form:
         raise UserError(f"{path} holds no {what} of this project (format {form!r})")
-    return content
+    return checked(path, content)
 
 
 def write_knowledge(path: str | Path, knowledge: Knowledge) -> None:
     """Write a file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(knowledge.to_dict(), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(with_checksum(knowledge.to_dict()), indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def changing(path: str | Path) -> Iterator[Knowledge]:
     """What a file holds, to be changed: written when the block ends without an error, and nobody else writes meanwhile.
 
-    A file that does not exist yet begins empty. What is locked is an empty file beside it.
+    A file that does not exist yet begins empty.
     """
-    import fcntl
-
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_turn(path):
         knowledge = read_knowledge(path) if path.exists() else Knowledge()
         yield knowledge
         write_knowledge(path, knowledge)

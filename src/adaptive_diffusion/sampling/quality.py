@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_number
+from ..checksums import checked, with_checksum
 from ..errors import UserError
 from ..files import ASSETS, atomic_path
 
@@ -245,11 +246,15 @@ def load_calibration(path: Path) -> QualityCalibration:
     """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") == FORMAT:
+        if content.get("format") == FORMAT:
+            content = checked(path, content)
+            del content["format"]
             curve = {int(n): float(error) for n, error in content.pop("curve").items()}
             return QualityCalibration(curve=curve, **content)
     except OSError as error:
         raise UserError(f"there is no calibration of quality at {path}: leave it out, or make one") from error
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); make it again") from error
     raise UserError(f"{path} is no calibration of quality (format {FORMAT!r})")
@@ -258,7 +263,7 @@ def load_calibration(path: Path) -> QualityCalibration:
 def save_calibration(path: str | Path, calibration: QualityCalibration) -> None:
     """Write a calibration atomically, as JSON."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content_of(calibration), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(with_checksum(content_of(calibration)), indent=1) + "\n", encoding="utf-8")
 
 
 def content_of(calibration: QualityCalibration) -> dict[str, Any]:
