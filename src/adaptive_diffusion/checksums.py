@@ -30,8 +30,8 @@ def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, KEY: _checksum(content)}
 
 
-def checked(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content that a JSON file had before its checksum was added.
+def check(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Compare the content of a JSON file with its checksum.
 
     Files of version 0.1.0 have none, and are taken as they are.
 
@@ -55,7 +55,6 @@ def checked(path: str | Path, content: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} is damaged, or was changed after it was written (its checksum does not match); make it again, or "
             f'remove its "{KEY}" if you changed it yourself'
         )
-    return rest
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

@@ -345,7 +345,7 @@ class TaskModel(Part):
     """`task=model`"""
 
     data: dict[str, str | None] = MISSING
-    state: str = MISSING
+    state: str | None = MISSING
     start_from: str | None = MISSING
     images: int = MISSING
     batch_size: int = MISSING
@@ -376,7 +376,7 @@ class TaskEncoder(Part):
     """`task=encoder`"""
 
     data: dict[str, str | None] = MISSING
-    state: str = MISSING
+    state: str | None = MISSING
     images: int = MISSING
     batch_size: int = MISSING
     learning_rate: float = MISSING
@@ -457,7 +457,7 @@ class TaskSchedule(Part):
     domains: list[str] | None = MISSING
     guidance_scale: float | None = MISSING
     steps: list[int] = MISSING
-    learned_steps: list[int] = MISSING
+    learned_steps: list[int] | None = MISSING
     noises: int = MISSING
     held_out: int = MISSING
     learned_noises: int = MISSING

@@ -46,7 +46,8 @@ def _locked(path: Path, *, wait: bool) -> Iterator[None]:
         lock = _acquire(place, wait)
     except BlockingIOError:
         raise UserError(
-            f"{path} is in use by {_holder(place)}; wait until it ends, or give another task.state and output"
+            f"{path} is in use by {_holder(place)}; wait until it ends, or give this run files of its own "
+            "(output, task.state)"
         ) from None
 
     try:
@@ -68,7 +69,7 @@ def _acquire(place: Path, wait: bool) -> IO[str]:
 
     while True:
         place.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(place, "a+", encoding="utf-8")
+        lock = open(place, "a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if place.exists() and os.path.samestat(os.fstat(lock.fileno()), place.stat()):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..checksums import with_checksum
+from ..checksums import check, with_checksum
 from ..errors import UserError
 from ..files import atomic_path
 from .configuration import DomainConfig
@@ -47,6 +47,8 @@ def read_history(path: str | Path) -> tuple[list[dict[str, Any]], Knowledge]:
     """
     content = read_content(path, FORMAT, "optimisation results")
     try:
-        return list(content["history"]), Knowledge.from_dict(content["knowledge"])
+        history, knowledge = list(content["history"]), Knowledge.from_dict(content["knowledge"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); optimise again") from error
+    check(path, content)
+    return history, knowledge

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..baseline.checks import check_number
-from ..checksums import checked, with_checksum
+from ..checksums import check, with_checksum
 from ..errors import UserError
 from ..files import ASSETS, atomic_path
 from ..locks import in_turn
@@ -160,13 +160,15 @@ def read_knowledge(path: str | Path) -> Knowledge:
     """Read a file.
 
     Raises:
-        UserError: if it is missing, damaged or of another kind.
+        UserError: if it is missing, damaged, changed or of another kind.
     """
     content = read_content(path, FORMAT, "tuned configurations")
     try:
-        return Knowledge.from_dict(content)
+        knowledge = Knowledge.from_dict(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); tune again: python train.py agent=ppo") from error
+    check(path, content)
+    return knowledge
 
 
 def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
@@ -178,7 +180,7 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
         what: What it is to hold, in the plural, for the error message.
 
     Raises:
-        UserError: if it is missing, no JSON, of another format, or not as it was written.
+        UserError: if it is missing, no JSON or of another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -189,7 +191,7 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as JSON ({error}); tune again: python train.py agent=ppo") from error
     if not isinstance(content, dict) or content.get("format") != form:
         raise UserError(f"{path} holds no {what} of this project (format {form!r})")
-    return checked(path, content)
+    return content
 
 
 def write_knowledge(path: str | Path, knowledge: Knowledge) -> None:

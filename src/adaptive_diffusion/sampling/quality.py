@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_number
-from ..checksums import checked, with_checksum
+from ..checksums import KEY, check, with_checksum
 from ..errors import UserError
 from ..files import ASSETS, atomic_path
 
@@ -247,10 +247,11 @@ def load_calibration(path: Path) -> QualityCalibration:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         if content.get("format") == FORMAT:
-            content = checked(path, content)
-            del content["format"]
-            curve = {int(n): float(error) for n, error in content.pop("curve").items()}
-            return QualityCalibration(curve=curve, **content)
+            curve = {int(n): float(error) for n, error in content["curve"].items()}
+            rest = {name: value for name, value in content.items() if name not in ("format", "curve", KEY)}
+            calibration = QualityCalibration(curve=curve, **rest)
+            check(path, content)
+            return calibration
     except OSError as error:
         raise UserError(f"there is no calibration of quality at {path}: leave it out, or make one") from error
     except UserError:
