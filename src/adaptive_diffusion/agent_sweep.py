@@ -64,7 +64,7 @@ def best_outcomes(sweep: Path) -> list[dict[str, Any]]:
     Scores of different rewards have nothing to do with each other.
     """
     best: dict[tuple[str, str], dict[str, Any]] = {}
-    for file in sorted(sweep.glob(f"*/{OUTCOMES}")):
+    for file in sorted(sweep.rglob(OUTCOMES)):
         for outcome in json.loads(file.read_text(encoding="utf-8")):
             key = outcome["reward"], outcome["case"]
             if key not in best or outcome["score"] > best[key]["score"]:

@@ -345,7 +345,7 @@ class TaskModel(Part):
     """`task=model`"""
 
     data: dict[str, str | None] = MISSING
-    state: str | None = MISSING
+    state: str = MISSING
     start_from: str | None = MISSING
     images: int = MISSING
     batch_size: int = MISSING
@@ -376,7 +376,7 @@ class TaskEncoder(Part):
     """`task=encoder`"""
 
     data: dict[str, str | None] = MISSING
-    state: str | None = MISSING
+    state: str = MISSING
     images: int = MISSING
     batch_size: int = MISSING
     learning_rate: float = MISSING

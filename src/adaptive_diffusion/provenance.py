@@ -14,6 +14,8 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from .errors import UserError
@@ -98,7 +100,11 @@ def draw_command(*arguments: str) -> str:
 def setting(name: str, value: object) -> str:
     """`name=value` as Hydra reads it back, whatever characters the value has."""
     text = str(value)
-    if re.fullmatch(r"[\w/.:+-]+", text, re.ASCII):
+    try:
+        plain = "${" not in text and OverridesParser.create().parse_override(f"{name}={text}").value() == text
+    except HydraException:
+        plain = False
+    if plain:
         return f"{name}={text}"
     text = text.replace("${", "\\${")  # no reference to a setting
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)

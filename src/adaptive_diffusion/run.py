@@ -37,6 +37,7 @@ from .types import SampleResult, StepTrace
 log = logging.getLogger(__name__)
 
 OBJECTIVE = "time/per_picture_s"
+STATE = "state.safetensors"  # of a training, in the folder of its result where neither is given
 
 # what the task builds -> module and function that trains it
 TRAINING_STORIES = {
@@ -289,13 +290,12 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
         if cfg.output is not None and not merged:
             _check_own_output(cfg)
         parent, _, name = file.rpartition("/")
-        file = f"{parent}/{fingerprint(cfg)[:12]}/{name}"
-    default = f"${{paths.outputs}}/{file}"
-    if "state" in cfg.task and cfg.task.state is None:
-        cfg.task.state = f"{default.rpartition('/')[0]}/state.safetensors"
-        cfg.task.state = str(cfg.task.state)  # settled, whatever becomes of the settings in it
-    cfg.output = cfg.output or default
-    cfg.output = str(cfg.output)
+        own = f"{parent}/{fingerprint(cfg)[:12]}"
+        if cfg.task.get("state") == f"{cfg.paths.outputs}/{parent}/{STATE}":  # where none is given
+            cfg.task.state = f"{cfg.paths.outputs}/{own}/{STATE}"
+        file = f"{own}/{name}"
+    cfg.output = cfg.output or f"${{paths.outputs}}/{file}"
+    cfg.output = str(cfg.output)  # settled, whatever becomes of the settings in it
     if not cfg.output.endswith(suffix := Path(file).suffix):
         raise UserError(f"output must be a {suffix} file, got {cfg.output!r}")
     if not _can_be_made(Path(cfg.output)):
