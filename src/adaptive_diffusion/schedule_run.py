@@ -83,7 +83,7 @@ def calibrate_schedules(cfg: DictConfig) -> float:
     ratios: list[float] = []
     log.info(
         "%d domains, %d numbers of steps: some %s model evaluations of a picture. Stop at any time: the numbers of "
-        "steps that are finished are kept, and task.steps and task.learned_steps can name the others",
+        "steps that are finished are kept, and the same command goes on with the others",
         *(len(problems), len(task.steps), f"{len(problems) * task.evaluations():,}"),
     )
     with tracker.open(name, params=parameters(cfg), tags=tags) as run:
