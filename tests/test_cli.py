@@ -27,6 +27,7 @@ from adaptive_diffusion.cli import explain, for_hydra, job
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.figures import denoising_strip, grid
 from adaptive_diffusion.hints import config_mistake
+from adaptive_diffusion.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.parts import build
 from adaptive_diffusion.run import sample, train
@@ -235,6 +236,17 @@ def test_training_is_recorded_resumed_in_the_same_run_and_its_model_draws(tmp_pa
     choice = ["model=checkpoint", f"model.path={output}", "domain.name=cats", "label=tabby", "num_steps=2"]
     sample(configuration("sample", tmp_path / "drawn", *choice, "tracking=none"))
     assert pictures(tmp_path / "drawn").shape == (16, 8, 8, 3)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.safetensors"])
+def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
+    cfg = configuration(
+        "train", tmp_path, *TINY_TRAINING, f"+task.data.cats={tiny_pictures(tmp_path)}", "tracking=none"
+    )
+    held = tmp_path / "outputs" / "model" / file
+    with alone(held), pytest.raises(UserError, match=rf"{file} is in use by process \d+ since"):
+        train(cfg)
+    assert not (tmp_path / "outputs").exists()
 
 
 @pytest.mark.parametrize(

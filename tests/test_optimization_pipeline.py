@@ -537,7 +537,9 @@ def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path
     history = tracker.client.get_metric_history(run.info.run_id, "portraits/held_out/score")
     assert [m.step for m in history] == [0, 10, 20]
     assert run.data.metrics["portraits/default/evaluations"] == 10
-    assert run.data.metrics["portraits/final/score"] >= 0
+    assert run.data.metrics["portraits/final/score"] == run.data.metrics["final/score"] >= 0
+    assert run.data.params["reward.weight"] == "0.3333333333333333"
+    assert run.info.run_name == "tune agent HybridReward 0.33 portraits"  # Hydra's job would know their options
     assert run.data.params["task.episodes"] == "20"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from omegaconf import DictConfig
 from .baseline.checks import check_count, check_number
 from .converged import FIRST_STEPS
 from .errors import UserError
+from .locks import alone
+from .parts import build
+from .provenance import choices, parameters, setting
 from .rl.sampling_env import HELD_OUT_BATCHES, SamplingEnv
 from .run import training_configuration
 from .types import PictureModel
@@ -60,6 +64,28 @@ def agent_configuration(cfg: DictConfig, file: str) -> DictConfig:
     return cfg
 
 
+def method(cfg: DictConfig) -> tuple[str, str]:
+    """What a run is named by: the agent and the reward, of which several may have one name and another weight."""
+    agent = choices().get("agent", "agent")
+    reward = choices().get("reward", cfg.reward._target_.rpartition(".")[2])
+    return agent, f"{reward} {cfg.reward.weight:.2g}" if "weight" in cfg.reward else reward
+
+
+def agent_parameters(cfg: DictConfig) -> dict[str, str]:
+    """See `parameters`; rewards whose weight of quality is no setting have it as well."""
+    return {"reward.weight": str(build(cfg, "reward").weight), **parameters(cfg)}
+
+
+def path_settings(cfg: DictConfig, default: str) -> list[str]:
+    """What tells sample.py where the result is; [] if it looks there anyway.
+
+    Args:
+        cfg: The configuration of a training.
+        default: The file that sample.py reads, below paths.outputs.
+    """
+    return [] if Path(cfg.output) == Path(cfg.paths.outputs) / default else [setting("scheduler.path", cfg.output)]
+
+
 def tell_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
     """Log what a training will take, before anything is drawn.
 
@@ -94,13 +120,18 @@ def training_in(domain: str, file: Path) -> Iterator[None]:
         file: Where the agent is saved on the way.
 
     Raises:
-        UserError: for a reward that is not a finite number, as of a model or a solver that diverges.
+        UserError: for a reward that is not a finite number, as of a model or a solver that diverges; or if another
+            process saves its agent there.
     """
     try:
-        yield
+        with alone(file):
+            yield
     except KeyboardInterrupt:
         if file.exists():
-            log.info("the agent is saved; go on with the same command, domain=%s and task.start_from=%s", domain, file)
+            more = shlex.join([setting("domain", domain), setting("task.start_from", file)])
+            log.info("the agent is saved; go on with the same command and %s", more)
+        else:
+            log.info("no agent was saved yet; the same command begins anew")
         raise
     except UserError:
         raise

@@ -56,7 +56,7 @@ def entry(main: Callable[[], Any], script: str) -> None:
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them and exiting
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a run that is told to stop can say so
-    sys.argv[1:] = for_hydra(sys.argv[1:])
+    sys.argv[1:] = with_task(for_hydra(sys.argv[1:]))
     if int(rank := os.environ.get("MLX_RANK", "0")) > 0:  # mlx.launch: the first process reports for all
         folder = "hydra.run.dir=${paths.outputs}/processes/" + rank
         sys.argv += [folder, "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
@@ -106,6 +106,18 @@ def for_hydra(arguments: list[str]) -> list[str]:
     """The command line as Hydra wants it: -m first, and texts quoted, unless they are or a sweep may be meant."""
     ordered = sorted(arguments, key=lambda a: a not in SWEEP)  # argparse wants them first
     return ordered if ordered and ordered[0] in SWEEP else [_quoted(argument) for argument in ordered]
+
+
+def with_task(arguments: list[str]) -> list[str]:
+    """The command line of a sweep over agents, with the task and the reward that each of them brings with it.
+
+    Before a sweep begins, Hydra checks the other settings without what is swept, and so without these.
+    """
+    swept = any(a.startswith("agent=") and "," in a for a in arguments)
+    if not swept or arguments[0] not in SWEEP:
+        return arguments
+    brought = {"task": "task=agent", "reward": "reward=hybrid"}
+    return arguments + [b for key, b in brought.items() if not any(a.startswith(f"{key}=") for a in arguments)]
 
 
 def _quoted(argument: str) -> str:

@@ -459,7 +459,7 @@ class TaskSchedule(Part):
     domains: list[str] | None = MISSING
     guidance_scale: float | None = MISSING
     steps: list[int] = MISSING
-    learned_steps: list[int] = MISSING
+    learned_steps: list[int] | None = MISSING
     noises: int = MISSING
     held_out: int = MISSING
     learned_noises: int = MISSING

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,23 +21,50 @@ LARGEST_HEADER = 100_000_000  # bytes; as safetensors has it
 KNOWN_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "C64"}
 NAMES_OF_TYPES = {"F64": "float64"}
 
+_swept: set[Path] = set()  # folders in which this process has looked for what dead processes left
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes when it fails.
 
-    The temporary file keeps the suffix of `path`, since writers choose the format by it. Parent folders are created.
+    The temporary file keeps the suffix of `path`, since writers choose the format by it. Parent folders are created,
+    and what a process that was killed left there is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() or path.parent not in _swept:  # not for every picture of a new folder
+        _swept.add(path.parent)
+        _sweep(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: str | Path, tensors: dict[str, mx.array], header: Mapping[str, str]) -> None:
+    """Write a safetensors file.
+
+    Args:
+        path: A temporary path, see `atomic_path`.
+        tensors: Name -> tensor.
+        header: What else the file says.
+
+    Raises:
+        OSError: if the system refuses; MLX would say so in words of its own.
+    """
+    open(path, "wb").close()  # says why, if the file cannot be made
+    try:
+        mx.save_safetensors(str(path), tensors, dict(header))
+    except RuntimeError as error:
+        if "write" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def whence(path: str | Path) -> str:
@@ -124,3 +153,33 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}; get the file again")
     return content
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files of processes that are no more."""
+    for file in folder.glob(".*.partial*"):
+        found = re.fullmatch(r"\..*\.(\d+)\.partial(\..*)?", file.name)
+        if found and not _alive(int(found[1])):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def _alive(process: int) -> bool:
+    """Whether there is a process with this number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a renaming survive a power cut; not every file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

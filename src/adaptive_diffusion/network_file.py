@@ -21,7 +21,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from .errors import UserError, plainly
-from .files import atomic_path, parse_json, read_tensors
+from .files import atomic_path, parse_json, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def write_network(
     }
     header["checksum"] = content_hash(weights, header)
     with atomic_path(path) as temporary:
-        mx.save_safetensors(str(temporary), weights, header)
+        write_tensors(temporary, weights, header)
     return digest
 
 

@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from .types import SampleResult, StepTrace
 log = logging.getLogger(__name__)
 
 OBJECTIVE = "time/per_picture_s"
+STATE = "state.safetensors"  # of a training, in the folder of its result where neither is given
 
 # what the task builds -> module and function that trains it
 TRAINING_STORIES = {
@@ -277,19 +279,32 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
 
 
-def training_configuration(cfg: DictConfig, file: str) -> DictConfig:
-    """What every training begins with: a checked copy, with the file of the result, without data that is null.
+def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) -> DictConfig:
+    """What every training begins with: a checked copy, with the files of result and state, without data that is null.
+
+    In a sweep the default files lie in a folder that is named by all settings of the job: every job has its own, and
+    the same sweep finds them again.
 
     Args:
         cfg: `conf/train.yaml`, composed.
         file: Of the result, below paths.outputs, where none is given; settings in it are written as ${...}.
+        merged: Whether several jobs may add to one file of results.
 
     Raises:
-        UserError: for a missing or unknown key, or an `output` with another suffix than `file` has.
+        UserError: for a missing or unknown key, an `output` with another suffix than `file` has, or one that all jobs
+            of a sweep would write over.
         MachineError: for an `output` in a folder that cannot be made or written to.
     """
     cfg = cfg.copy()
     check_keys(cfg)
+    if in_sweep():
+        if cfg.output is not None and not merged:
+            _check_own_output(cfg)
+        parent, _, name = file.rpartition("/")
+        own = f"{parent}/{fingerprint(cfg)[:12]}"
+        if cfg.task.get("state") == f"{cfg.paths.outputs}/{parent}/{STATE}":  # where none is given
+            cfg.task.state = f"{cfg.paths.outputs}/{own}/{STATE}"
+        file = f"{own}/{name}"
     cfg.output = cfg.output or f"${{paths.outputs}}/{file}"
     cfg.output = str(cfg.output)  # settled, whatever becomes of the settings in it
     if not cfg.output.endswith(suffix := Path(file).suffix):
@@ -301,6 +316,17 @@ def training_configuration(cfg: DictConfig, file: str) -> DictConfig:
     if "data" in cfg.task:
         cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     return cfg
+
+
+def _check_own_output(cfg: DictConfig) -> None:
+    """Refuse an output that does not name the job of the sweep."""
+    written = str(OmegaConf.to_container(cfg, resolve=False)["output"])  # type: ignore[call-overload, index]
+    if not re.search(r"\$\{(?!paths\.(root|outputs|data)\})", written):
+        own = f"output='folder/${{hydra:job.num}}{Path(cfg.output).suffix}'"
+        raise UserError(
+            f"the jobs of this sweep would all write to output={cfg.output}; leave output out, and each has a file of "
+            f"its own, or name the job in it: {own}"
+        )
 
 
 def _can_be_made(path: Path) -> bool:

@@ -79,7 +79,18 @@ def test_a_longer_run_continues_a_finished_one(recipe: dict[str, Any]) -> None:
     assert [event.images for event in trained({**recipe, "images": 192})] == [176, 192]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"dimension": 6}, {"batch_size": 8}, {"validation_fraction": 0.2}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"dimension": 6},
+        {"batch_size": 8},
+        {"validation_fraction": 0.2},
+        {"learning_rate": 0.01},
+        {"weight_decay": 0.0},
+        {"ema_decay": 0.5},
+    ],
+)
 def test_the_state_of_another_recipe_is_refused(recipe: dict[str, Any], change: dict[str, Any]) -> None:
     trained({**recipe, "images": 16})
     with pytest.raises(UserError, match=r"belongs to another recipe .* another task\.state to start anew"):

@@ -216,7 +216,7 @@ def test_what_cannot_be_compared_does_not_spoil_a_run(
         StandardMetrics(reference=str(tmp_path), clip=None)
     np.savez(tmp_path / "one.npz", images=REAL[:1])
     assert measured(StandardMetrics(reference=str(tmp_path / "one.npz"), clip=None)) == {}
-    assert "fid is not measured: metrics.reference" in caplog.text
+    assert "fid could not be measured: metrics.reference" in caplog.text
     (tmp_path / "one.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:200])
     with pytest.raises(UserError, match=r"one\.npz cannot be read"):
         StandardMetrics(reference=str(tmp_path / "one.npz"), clip=None)

@@ -22,6 +22,7 @@ from adaptive_diffusion.models.corpus import TimestepDistribution
 from adaptive_diffusion.models.training import Trainer
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from adaptive_diffusion.network_file import content_hash
 from adaptive_diffusion.training_run import preview
 
 ARCHITECTURE = {
@@ -233,10 +234,96 @@ def test_a_bad_recipe_is_refused(recipe: dict, change: dict, message: str) -> No
         TrainingConfig(**{**recipe, **change})
 
 
-def test_the_state_of_another_recipe_is_refused(recipe: dict) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 1}, "seed: 0 in the state, 1 here"),
+        ({"learning_rate": 0.02}, r"learning_rate: 0\.001 in the state, 0\.02 here"),
+        ({"warmup_images": 8, "decay_images": 24}, "warmup_images: 16 .* 8 here; decay_images: 40 .* 24 here"),
+        ({"ema_decay": 0.9}, r"ema_decay: 0\.999 .* 0\.9 here"),
+        ({"max_grad_norm": 0.5}, "max_grad_norm"),
+        ({"min_snr_gamma": 5.0}, "min_snr_gamma: None in the state, 5.0 here"),
+        ({"guidance_scale": 3.0}, "guidance_scale"),
+        ({"noise_schedule": {"beta_schedule": "scaled_linear"}}, "noise_schedule.beta_schedule: None .* scaled_linear"),
+        ({"architecture": {**ARCHITECTURE, "embedding_dim": 8}}, "architecture.embedding_dim: 16 .* 8 here"),
+    ],
+)
+def test_the_state_of_another_recipe_is_refused_and_both_values_are_told(recipe: dict, change: dict, told: str) -> None:
     list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
-    with pytest.raises(UserError, match="belongs to another recipe"):
-        Trainer(TrainingConfig(**{**recipe, "seed": 1}))
+    with pytest.raises(UserError, match=f"belongs to another recipe .*{told}.*another task.state"):
+        Trainer(TrainingConfig(**{**recipe, **change}))
+
+
+def test_a_state_goes_on_with_the_same_pictures_wherever_they_lie_and_with_no_others(recipe: dict) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
+    dark = Path(recipe["data"]["dark"])
+    moved = dark.rename(dark.with_name("night.npy"))
+    recipe = {**recipe, "data": {**recipe["data"], "dark": str(moved)}}
+    more = Trainer(TrainingConfig(**{**recipe, "save_every": 8, "validate_every": 8, "validation_images": 2}))
+    assert more.step == 2
+    pictures = np.load(moved)
+    pictures[:, 0, 0, 0] += 1
+    np.save(moved, pictures)
+    with pytest.raises(UserError, match=r"pictures\.dark: .* with the hash"):
+        Trainer(TrainingConfig(**recipe))
+
+
+def test_a_shorter_run_than_the_state_has_seen_is_refused(recipe: dict) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 48})).run())
+    with pytest.raises(UserError, match=r"has seen 48 pictures already, and task\.images is 24"):
+        Trainer(TrainingConfig(**{**recipe, "images": 24}))
+
+
+def without_a_moment(tensors: dict, header: dict) -> None:
+    del tensors["optimizer.head.weight.m"]
+
+
+def with_another_shape(tensors: dict, header: dict) -> None:
+    tensors["ema.head.bias"] = mx.zeros((7,))
+
+
+def with_nan(tensors: dict, header: dict) -> None:
+    tensors["model.head.bias"] = tensors["model.head.bias"] * float("nan")
+
+
+def with_a_negative_step(tensors: dict, header: dict) -> None:
+    header["counts"] = json.dumps({**json.loads(header["counts"]), "step": -1})
+
+
+def with_a_text_for_a_count(tensors: dict, header: dict) -> None:
+    header["counts"] = json.dumps({**json.loads(header["counts"]), "step": "two"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (without_a_moment, "it lacks 'optimizer.head.weight.m'"),
+        (with_another_shape, "'ema.head.bias' has the shape"),
+        (with_nan, "'model.head.bias' holds NaN"),
+        (with_a_negative_step, "its counts are .*-1"),
+        (with_a_text_for_a_count, "its counts are .*two"),
+    ],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_state_that_cannot_be_gone_on_from_is_refused(recipe: dict, damage, told: str, sealed: bool) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
+    tensors, header = read_tensors(recipe["state"])
+    damage(tensors, header)
+    if sealed:  # by somebody who knows how
+        del header["checksum"]
+        header["checksum"] = content_hash(tensors, header)
+    mx.save_safetensors(recipe["state"], tensors, header)
+    with pytest.raises(UserError, match=f"is damaged .{told if sealed else 'its checksum does not match'}"):
+        Trainer(TrainingConfig(**recipe))
+
+
+def test_a_bit_that_flipped_in_a_state_is_noticed(recipe: dict) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
+    content = bytearray(Path(recipe["state"]).read_bytes())
+    content[-5000] ^= 4
+    Path(recipe["state"]).write_bytes(content)
+    with pytest.raises(UserError, match="checksum does not match"):
+        Trainer(TrainingConfig(**recipe))
 
 
 def test_a_damaged_state_is_refused(recipe: dict) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ from .inception import load_inception
 from .lpips import LPIPS, load_lpips
 from .quality import Measurement, attempt, mean_of, set_distances
 from .statistics import FeatureStatistics, load_statistics
-
-log = logging.getLogger(__name__)
 
 
 class StandardMetrics:

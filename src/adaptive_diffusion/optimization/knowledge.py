@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..baseline.checks import check_number
+from ..checksums import check, with_checksum
 from ..errors import UserError
 from ..files import ASSETS, atomic_path, parse_json
+from ..locks import in_turn
 from ..rl.knobs import Configuration
 from .configuration import DomainConfig, confidence_of
 
@@ -162,13 +164,15 @@ def read_knowledge(path: str | Path) -> Knowledge:
     """Read a file.
 
     Raises:
-        UserError: if it is missing, damaged or of another kind.
+        UserError: if it is missing, damaged, changed or of another kind.
     """
     content = read_content(path, FORMAT, "tuned configurations")
     try:
-        return Knowledge.from_dict(content)
+        knowledge = Knowledge.from_dict(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); tune again: python train.py agent=ppo") from error
+    check(path, content)
+    return knowledge
 
 
 def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
@@ -197,21 +201,17 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
 def write_knowledge(path: str | Path, knowledge: Knowledge) -> None:
     """Write a file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(knowledge.to_dict(), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(with_checksum(knowledge.to_dict()), indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def changing(path: str | Path) -> Iterator[Knowledge]:
     """What a file holds, to be changed: written when the block ends without an error, and nobody else writes meanwhile.
 
-    A file that does not exist yet begins empty. What is locked is an empty file beside it.
+    A file that does not exist yet begins empty.
     """
-    import fcntl
-
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_turn(path):
         knowledge = read_knowledge(path) if path.exists() else Knowledge()
         yield knowledge
         write_knowledge(path, knowledge)

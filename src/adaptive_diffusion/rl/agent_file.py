@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_path, parse_json, read_tensors
+from ..files import atomic_path, parse_json, read_tensors, write_tensors
 
 FORMAT = "adaptive-diffusion/agent/1"
 HEADER, TENSORS = "agent.json", "tensors.safetensors"
@@ -36,7 +36,7 @@ def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.
         raise UserError(f"an agent's file must end in .zip, got {path.name!r}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / TENSORS
-        mx.save_safetensors(str(file), {name: mx.array(value) for name, value in tensors.items()})
+        write_tensors(file, {name: mx.array(value) for name, value in tensors.items()}, {})
         content = file.read_bytes()
     header = {"format": FORMAT, **header}
     text = json.dumps({**header, "hash": _hash(header, content)})
