@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
-from .agent_training import AgentTraining, agent_configuration, tell_cost, training_in
+from .agent_training import AgentTraining, tell_cost, training_in
 from .errors import UserError
 from .parts import build
 from .provenance import draw_command, git_state, parameters
@@ -21,7 +21,7 @@ from .rl.drawing import drawing_in
 from .rl.learned_scheduler import Wanted
 from .rl.reward import QualityReward, Reward
 from .rl.timestep_environment import TimestepEnv
-from .run import labels
+from .run import labels, training_configuration
 from .schedulers.grids import Grid
 from .tracking import Run
 
@@ -67,7 +67,7 @@ def train_policy(cfg: DictConfig) -> float:
     if cfg.agent is None or cfg.domain is None:
         raise UserError("task=policy needs an agent and a domain, e.g. agent=ppo domain=landscapes")
     given = cfg.output is not None
-    cfg = agent_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
+    cfg = training_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
     domain, (task, agent) = cfg.domain.name, _parts(cfg)
     tell_cost(agent.env, task.episodes)
     tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)
