@@ -362,7 +362,7 @@ def test_schedulers_and_samplers_are_made_for_the_domain(adapter, monkeypatch):
     sampler = pipeline.create_optimized_sampler(domain_type="abstract")
     assert len(sampler.scheduler) == 7
     assert pipeline.create_optimized_sampler(other).scheduler is other
-    with pytest.raises(ValueError, match="config has no 'steps'; it has num_steps, .*quality_threshold"):
+    with pytest.raises(ValueError, match=r"config has no 'steps'; it has num_steps, .*quality_threshold"):
         pipeline.create_optimized_scheduler({"steps": 5}, "portraits")
     with pytest.raises(UserError, match="there is no domain 'faces'"):
         pipeline.create_optimized_scheduler(domain_type="faces")

@@ -1,7 +1,7 @@
 """The snippets by which the interface was specified, as written.
 
-Those that tune draw with a tiny model in the place of the shipped one, which `ADAPTIVE_DIFFUSION_MODEL` names, and train
-for a tenth of the 10,000 and 5,000 steps: the others repeat what was drawn before, and take minutes of updates.
+Those that tune draw with a tiny model in the place of the shipped one, which `ADAPTIVE_DIFFUSION_MODEL` names, and
+train for a tenth of the 10,000 and 5,000 steps: the others repeat what was drawn before, and take minutes of updates.
 """
 
 import pytest
