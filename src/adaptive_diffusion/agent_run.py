@@ -13,22 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from . import figures
 from .agent_sweep import write_outcomes
-from .agent_training import (
-    AgentTraining,
-    agent_configuration,
-    agent_parameters,
-    method,
-    path_settings,
-    tell_cost,
-    training_in,
-)
+from .agent_training import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
 from .errors import UserError
 from .optimization.domain_adapter import DomainAdapter
 from .optimization.pipeline import OptimizationPipeline
 from .parts import build
 from .provenance import domain_settings, draw_command, git_state, setting
 from .rl.agent import TuningAgent
-from .run import labels
+from .run import labels, training_configuration
 from .tracking import Run
 
 log = logging.getLogger(__name__)
@@ -76,7 +68,7 @@ def tune(cfg: DictConfig) -> float:
     """
     if cfg.agent is None or cfg.reward is None:
         raise UserError("task=agent needs an agent; give agent=ppo, cem, random or fixed, and leave task out")
-    cfg = agent_configuration(cfg, "agent/tuned.json")
+    cfg = training_configuration(cfg, "agent/tuned.json")
     pipeline, domains = _pipeline(cfg)
     tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
     tags = {**labels(cfg), **(git.tags if git else {})}

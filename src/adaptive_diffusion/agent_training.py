@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from .baseline.checks import check_count, check_number
-from .converged import FIRST_STEPS
 from .errors import UserError
 from .locks import alone
 from .parts import build
 from .provenance import choices, parameters, setting
-from .rl.sampling_env import HELD_OUT_BATCHES, SamplingEnv
-from .run import training_configuration
+from .rl.cost import cost
+from .rl.sampling_env import SamplingEnv
 from .types import PictureModel
 
 log = logging.getLogger(__name__)
@@ -56,14 +54,6 @@ class AgentTraining:
             check_number("guidance_scale", self.guidance_scale, 0)
 
 
-def agent_configuration(cfg: DictConfig, file: str) -> DictConfig:
-    """See `training_configuration`; without a progress bar where there is no terminal."""
-    cfg = training_configuration(cfg, file)
-    if not sys.stderr.isatty():
-        cfg.agent.verbose = 0
-    return cfg
-
-
 def method(cfg: DictConfig) -> tuple[str, str]:
     """What a run is named by: the agent and the reward, of which several may have one name and another weight."""
     agent = choices().get("agent", "agent")
@@ -95,20 +85,7 @@ def tell_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_ba
         domains: How many are trained in.
         verification_batches: Further batches that are compared with converged solutions.
     """
-    noises, described = env.noises, env.describe()
-    tried = episodes * noises.pictures * described.get("max_steps", described["num_steps"])
-    compared = (noises.batches + HELD_OUT_BATCHES + verification_batches) * noises.pictures
-    log.info(
-        "%-11s%d episodes of %d pictures try things in up to %s model evaluations%s; the converged solutions of %d "
-        "pictures take %s or more, unless they are kept from before",
-        "cost",
-        episodes,
-        noises.pictures,
-        f"{tried:,}",
-        f" in each of {domains} domains" if domains > 1 else "",
-        compared,
-        f"{compared * FIRST_STEPS:,}",
-    )
+    log.info("%-11s%s", "cost", cost(env, episodes, domains, verification_batches))
 
 
 @contextlib.contextmanager

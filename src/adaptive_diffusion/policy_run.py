@@ -12,15 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from . import figures
 from .agent_sweep import write_outcomes
-from .agent_training import (
-    AgentTraining,
-    agent_configuration,
-    agent_parameters,
-    method,
-    path_settings,
-    tell_cost,
-    training_in,
-)
+from .agent_training import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
 from .errors import UserError
 from .locks import alone
 from .parts import build
@@ -31,7 +23,7 @@ from .rl.drawing import drawing_in
 from .rl.learned_scheduler import Wanted
 from .rl.reward import QualityReward, Reward
 from .rl.timestep_environment import TimestepEnv
-from .run import labels
+from .run import labels, training_configuration
 from .schedulers.grids import Grid
 from .tracking import Run
 
@@ -78,7 +70,7 @@ def train_policy(cfg: DictConfig) -> float:
         raise UserError("task=policy needs an agent and a domain, e.g. agent=ppo domain=landscapes")
     if Path(cfg.domain.name).name != cfg.domain.name:
         raise UserError(f"domain.name names a file here and must not hold folders, got {cfg.domain.name!r}")
-    cfg = agent_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
+    cfg = training_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
     domain, (task, agent) = cfg.domain.name, _parts(cfg)
     tell_cost(agent.env, task.episodes)
     tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)

@@ -20,6 +20,18 @@ FORMAT = "adaptive-diffusion/agent/1"
 HEADER, TENSORS = "agent.json", "tensors.safetensors"
 
 
+def checked_path(path: str | Path) -> Path:
+    """The path, if an agent can have it.
+
+    Raises:
+        UserError: if it does not end in `.zip`.
+    """
+    path = Path(path)
+    if path.suffix != ".zip":
+        raise UserError(f"an agent's file must end in .zip, got {path.name!r}")
+    return path
+
+
 def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     """Write an agent atomically.
 
@@ -31,9 +43,7 @@ def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.
     Raises:
         UserError: if `path` does not end in `.zip`.
     """
-    path = Path(path)
-    if path.suffix != ".zip":
-        raise UserError(f"an agent's file must end in .zip, got {path.name!r}")
+    path = checked_path(path)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / TENSORS
         write_tensors(file, {name: mx.array(value) for name, value in tensors.items()}, {})
