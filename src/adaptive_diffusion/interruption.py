@@ -11,6 +11,8 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
+interrupted = False  # whether this program is ending because of SIGINT or SIGTERM; `cli` says so
+
 
 class Resumable(Protocol):
     """A training with a state file."""

@@ -24,6 +24,7 @@ from .cli import in_sweep, job
 from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
 from .errors import MachineError, UserError
+from .jobs import Skipped
 from .metrics.quality import Measurement, as_metrics
 from .parts import Parts, check_keys, prepare
 from .prompts import UNKNOWN
@@ -71,7 +72,7 @@ def sample(cfg: DictConfig) -> float:
     identity = fingerprint(cfg, model=parts.model.metadata.get("content_hash", ""), version=__version__)
     if cfg.skip_finished and (metrics := tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
-        return metrics.get(OBJECTIVE, float("nan"))
+        return Skipped(metrics.get(OBJECTIVE, float("nan")), metrics)
     git = git_state(cfg.paths.root)
     tags = {
         "fingerprint": identity,

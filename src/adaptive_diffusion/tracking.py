@@ -50,8 +50,8 @@ class Run:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers; names may contain letters, digits and `_ - . space : /`."""
 
-    def folder(self, path: str | Path) -> None:
-        """Log every file below a folder as an artifact."""
+    def folder(self, path: str | Path, name: str | None = None) -> None:
+        """Log every file below a folder as an artifact, in a folder called `name` if that is given."""
 
     def image(self, pixels: np.ndarray, key: str, step: int) -> None:
         """Log one picture, (H, W, 3) uint8, of a series that the UI shows with a slider."""
@@ -407,10 +407,10 @@ class MlflowRun(Run):
         with self._tracker.translated():
             self._client.log_batch(self.run_id, metrics=batch)
 
-    def folder(self, path: str | Path) -> None:
+    def folder(self, path: str | Path, name: str | None = None) -> None:
         """See `Run.folder`."""
         with self._tracker.translated(), self._keeping(f"; all of it is kept in {path}"):
-            self._client.log_artifacts(self.run_id, str(path))
+            self._client.log_artifacts(self.run_id, str(path), name)
 
     def image(self, pixels: np.ndarray, key: str, step: int) -> None:
         """See `Run.image`."""
