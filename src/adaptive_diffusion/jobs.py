@@ -1,4 +1,4 @@
-"""What became of the jobs of a sweep: a small file each in its folder, which the workers of every launcher can write."""
+"""What became of the jobs of a sweep: a small file each in its folder, which workers of every launcher can write."""
 
 from __future__ import annotations
 

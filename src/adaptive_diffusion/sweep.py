@@ -157,8 +157,8 @@ def _record(config: DictConfig, job: Job) -> None:
         job.save(Path(config.hydra.sweep.dir))
         tracker = instantiate(config.tracking) if job.status in FAILED and parent else None
         if tracker is not None and not tracker.children(parent, number):
-            settings = dict(setting.lstrip("+~").partition("=")[::2] for setting in job.settings)
-            tracker.failed(" ".join(job.settings), settings, job.told)
+            told = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
+            tracker.failed(" ".join(told), dict(s.lstrip("+~").partition("=")[::2] for s in told), job.told)
     except (MachineError, UserError, OSError) as error:
         log.warning("what became of job %s could not be recorded: %s", number, explain(error)[0])
 
