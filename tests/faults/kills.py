@@ -118,7 +118,7 @@ def main(arguments: list[str]) -> int:
     zygote.prepare()
     tally, chance, folder = Tally(), random.Random(given.seed), Path(tempfile.mkdtemp())
     try:
-        base = _prepared(folder / "base")
+        base = prepared(folder / "base")
         whole = {name: _uninterrupted(name, base, folder / f"whole {name}", tally) for name in given.jobs}
         while tally.trials < given.count and (alive := [name for name in given.jobs if whole[name] is not None]):
             number = tally.trials
@@ -140,7 +140,7 @@ class Whole:
     result: bytes | None
 
 
-def _prepared(base: Path) -> Path:
+def prepared(base: Path) -> Path:
     """A folder with a model, pictures and an empty database, made by another process since that computes."""
     make = f"from pathlib import Path; import tiny; f = Path({str(base)!r}); tiny.mlflow_database(f / 'mlruns'); "
     make += "tiny.tiny_checkpoint(f); tiny.tiny_pictures(f)"
@@ -182,7 +182,9 @@ def _trial(number: int, name: str, folder: Path, whole: Whole, chance: random.Ra
                 wrong.append(f"{how.name} does not end it within 60 s")
                 program.end()
         tally.notes[f"{how.name} {program.code}"] += 1
-        wrong += _complaints(program.output, program.code, how) + list(_unreadable(folder)) + list(_lost(program, folder))
+        wrong += (
+            _complaints(program.output, program.code, how) + list(_unreadable(folder)) + list(_lost(program, folder))
+        )
         tally.notes["files left half written"] += len(list(folder.rglob(".*.partial*")))
     last = zygote.run(job.script, _command(name, folder), folder)
     if last.code != 0:
@@ -211,7 +213,9 @@ def _killed_early(script: Path, command: list[str], folder: Path, how: int, dela
 
 def _complaints(output: str, code: int | None, how: int) -> list[str]:
     """What a user should not read, or an exit code that is not that of an end or of an interruption."""
-    signs = [sign for sign in ("Traceback", "unexpected", "_invalidate_flags_cache", "Exception ignored") if sign in output]
+    signs = [
+        sign for sign in ("Traceback", "unexpected", "_invalidate_flags_cache", "Exception ignored") if sign in output
+    ]
     allowed = (0, -how) if how == signal.SIGKILL else (0, 130)
     return [f"says {sign!r}: {output.strip()[-300:]}" for sign in signs] + (
         [] if code in allowed else [f"ends with {code} after signal {how}: {output.strip()[-200:]}"]
