@@ -18,10 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy.engine import make_url
-from tiny import mlflow_database
+from tiny import configuration, mlflow_database, tiny_checkpoint
 
+from adaptive_diffusion import files
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.process import Process, _started
+from adaptive_diffusion.provenance import parameters
+from adaptive_diffusion.run import sample
 from adaptive_diffusion.tracking import MlflowTracker, NoTracker
 
 
@@ -332,3 +335,35 @@ def test_an_interruption_while_a_run_is_made_or_closed_leaves_none_open(tracker,
     with pytest.raises(KeyboardInterrupt), open_run(tracker):
         pass
     assert [r.info.status for r in runs(tracker)] == [status]
+
+
+def small(tmp_path, *overrides):
+    mlflow_database(tmp_path / "mlruns")
+    model = ("model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}", "num_samples=2", "num_steps=2")
+    return configuration("sample", tmp_path, *model, "metrics=none", *overrides)
+
+
+def test_what_the_run_builds_itself_is_no_setting_of_it(tmp_path):
+    told = parameters(small(tmp_path, "sampler=quality_guided"))
+    assert told["sampler.patience"]
+    assert "sampler.scheduler" not in told
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "metrics.json"])
+def test_a_disk_that_gets_full_after_the_pictures_names_its_file_and_says_that_they_are_kept(
+    tmp_path, monkeypatch, file
+):
+    replaced = os.replace
+
+    def full(source, target):
+        if str(target).endswith(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replaced(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(MachineError) as error:
+        sample(small(tmp_path))
+    assert re.search(
+        rf"the disk is full: cannot write {tmp_path}/run/{file}; .* kept in {tmp_path}/run", str(error.value)
+    )
+    assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 2

@@ -202,13 +202,20 @@ def _trial(number: int, name: str, folder: Path, whole: Whole, chance: random.Ra
 
 def _killed_early(script: Path, command: list[str], folder: Path, how: int, delay: float) -> list[str]:
     """Kill a process of its own, which has yet to import."""
-    process = subprocess.Popen(
-        [sys.executable, str(script), *command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    begin = (
+        "import os, runpy, sys; os.write(1, b'-'); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    time.sleep(delay + 0.15)  # Python itself begins
+    process = subprocess.Popen(
+        [sys.executable, "-c", begin, str(script), *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    process.stdout.read(1)  # Python itself has begun, which no script can help
+    time.sleep(delay + 0.1)
     process.send_signal(how)
     out, _ = process.communicate(timeout=60)
-    return _complaints(out, process.returncode, how)
+    return _complaints(out.decode(errors="replace"), process.returncode, how)
 
 
 def _complaints(output: str, code: int | None, how: int) -> list[str]:
