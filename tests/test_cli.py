@@ -474,11 +474,12 @@ def test_a_sweep_makes_one_parent_with_a_child_per_job(program):
 
 
 def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_code(program):
-    code, _, err = program.run("-m", "scheduler.clip_sample_range=-1,1")
+    code, out, err = program.run("-m", "scheduler.clip_sample_range=-1,1")
     assert code == 2
     assert "job 0 failed: scheduler: clip_sample_range must be a number, greater than 0, got -1.0" in err
     assert "Traceback" not in err
-    assert [run.info.status for run in program.runs()] == ["FAILED", "FINISHED"]
+    assert [run.info.status for run in program.runs()] == ["FAILED", "FAILED", "FINISHED"]
+    assert "1 of 2 jobs failed" in out
     (log,) = program.folder.glob("outputs/sweeps/*/*/0/sample.log")
     assert "Traceback" in log.read_text()
 

@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from . import interruption
 from .config import register
 from .errors import MachineError, UserError
 from .hints import NO_CHOICE, config_mistake
@@ -55,7 +56,6 @@ def entry(main: Callable[[], Any], script: str) -> None:
     os.environ.setdefault("ADAPTIVE_DIFFUSION_ROOT", str(root))
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them and exiting
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a run that is told to stop can say so
     sys.argv[1:] = with_task(for_hydra(sys.argv[1:]))
     if int(rank := os.environ.get("MLX_RANK", "0")) > 0:  # mlx.launch: the first process reports for all
         folder = "hydra.run.dir=${paths.outputs}/processes/" + rank
@@ -63,6 +63,9 @@ def entry(main: Callable[[], Any], script: str) -> None:
     logging.raiseExceptions = False  # a log that cannot be written (full disk) must not drown the sentence about it
     register()
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):  # from here on a run that is told to stop can say so
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
         main()
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -72,6 +75,8 @@ def entry(main: Callable[[], Any], script: str) -> None:
         sys.exit(1)
     except (Exception, _Stop) as stop:
         error = stop.__cause__ if isinstance(stop, _Stop) else stop
+        if _was_interrupted(error):
+            _exit("interrupted", 130)
         if traceback_wanted or error is None:
             raise
         if _of_configuration(error):
@@ -91,6 +96,8 @@ def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
         try:
             return task(cfg)
         except Exception as error:
+            if _was_interrupted(error):
+                raise KeyboardInterrupt from error
             traceback_log.error("this job failed", exc_info=error)
             if in_sweep():
                 print(f"job {HydraConfig.get().job.num} failed: {explain(error)[0]}", file=sys.stderr, flush=True)
@@ -189,12 +196,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of an interruption, as where it hits code that then cleans up what is half made."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def _stop_talking() -> None:
     """Lead stdout to nowhere, or Python would complain about the broken pipe when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _exit(sentence: str | None, code: int) -> None:
+    interruption.interrupted = code == 130
     if sentence:
         print(sentence, file=sys.stderr, flush=True)
     sys.exit(code)

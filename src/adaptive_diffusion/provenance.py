@@ -23,6 +23,7 @@ from .errors import UserError
 # what does not change the pictures
 _NOT_IDENTITY = ("tracking", "paths", "name", "tags", "skip_finished")
 _NOT_PARAMETERS = ("tracking", "paths", "tags")
+_GIVEN_LATER = ("sampler.scheduler", "agent.env")  # null in the configuration: the run builds them from other groups
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def parameters(cfg: DictConfig) -> dict[str, str]:
         for key, value in node.items():
             if isinstance(value, dict):
                 walk(value, f"{prefix}{key}.")
-            elif key != "_target_":
+            elif key != "_target_" and f"{prefix}{key}" not in _GIVEN_LATER:
                 flat[f"{prefix}{key}"] = str(value)
 
     walk(_without(cfg, _NOT_PARAMETERS), "")

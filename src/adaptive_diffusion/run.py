@@ -10,7 +10,8 @@ import os
 import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from . import __version__, figures
-from .cli import in_sweep, job
+from .cli import explain, in_sweep, job
 from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
 from .errors import MachineError, UserError
+from .jobs import Skipped
 from .metrics.quality import Measurement, NoMetrics, as_metrics, attempt
 from .parts import Parts, check_keys, prepare
 from .prompts import UNKNOWN
@@ -73,7 +75,7 @@ def sample(cfg: DictConfig) -> float:
     identity = fingerprint(cfg, model=parts.model.metadata.get("content_hash", ""), version=__version__)
     if cfg.skip_finished and (metrics := tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
-        return metrics.get(OBJECTIVE, float("nan"))
+        return Skipped(metrics.get(OBJECTIVE, float("nan")), metrics)
     git = git_state(cfg.paths.root)
     tags = {
         "fingerprint": identity,
@@ -91,8 +93,9 @@ def sample(cfg: DictConfig) -> float:
         write(folder, parts, batches, git.diff if git else "")
         quality = judge(parts, batches)  # after the pictures are safe
         metrics = {**cost, **parts.sampler.report(), **as_metrics(quality), **chosen(parts)}
-        figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        run.metrics(metrics)
+        with pictures_kept(folder):
+            figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            run.metrics(metrics)
         run.folder(folder)
     tell(parts, metrics, quality, folder, run.page)
     return metrics[OBJECTIVE]
@@ -215,19 +218,29 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], diff: str) ->
     pixels = to_uint8(images)
     for i, picture in enumerate(pixels):
         figures.save_image(folder / "pictures" / f"{i:04d}.png", picture)
-    figures.save_picture_grid(folder / "pictures.png", pixels)
-    strip = to_uint8(batches[0].strip)
-    figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
-    _plot_schedule(folder / "schedule.png", parts, batches)
-    figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    if diff:
-        figures.write_text(folder / "git.diff", diff + "\n")
-    with figures.writing(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
-        for number, batch in enumerate(batches):
-            rows = zip(batch.timesteps, parts.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
-            table.writerows([number, step, *row] for step, row in enumerate(rows))
+    with pictures_kept(folder):
+        figures.save_picture_grid(folder / "pictures.png", pixels)
+        strip = to_uint8(batches[0].strip)
+        figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
+        _plot_schedule(folder / "schedule.png", parts, batches)
+        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        if diff:
+            figures.write_text(folder / "git.diff", diff + "\n")
+        with figures.writing(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
+            for number, batch in enumerate(batches):
+                rows = zip(batch.timesteps, parts.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
+                table.writerows([number, step, *row] for step, row in enumerate(rows))
+
+
+@contextmanager
+def pictures_kept(folder: Path) -> Iterator[None]:
+    """Add to what the disk or the database refuses that the pictures, which were written before, are safe."""
+    try:
+        yield
+    except (OSError, MachineError) as error:
+        raise MachineError(f"{explain(error)[0]}; the pictures are kept in {folder / 'pictures'}") from error
 
 
 def _plot_schedule(path: Path, parts: Parts, batches: list[SampleResult]) -> None:
