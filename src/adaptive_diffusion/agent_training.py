@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from .baseline.checks import check_count, check_number
+from .baseline.checks import check_count, check_guidance
 from .converged import FIRST_STEPS
 from .errors import UserError
 from .rl.sampling_env import HELD_OUT_BATCHES, SamplingEnv
@@ -49,7 +49,7 @@ class AgentTraining:
     def __post_init__(self) -> None:
         check_count("episodes", self.episodes, 1)
         if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
+            check_guidance(self.guidance_scale)
 
 
 def agent_configuration(cfg: DictConfig, file: str) -> DictConfig:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -11,7 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from .baseline.checks import check_count, check_number
+from .baseline.checks import check_count, check_guidance, check_name, check_number
 from .baseline.noise_schedule import NoiseSchedule
 from .errors import MachineError, UserError
 from .hints import did_you_mean
@@ -31,6 +35,7 @@ from .tracking import Tracker
 from .types import PictureModel, Scheduler
 
 LARGEST_PICTURE = 4096
+MOST_PICTURES = 1_000_000  # they are all kept in memory
 STEPS = 10  # where neither the user nor a tuned scheduler says how many
 
 
@@ -95,18 +100,20 @@ def prepare(cfg: DictConfig) -> Parts:
         UserError: for a missing, unknown or contradictory value.
     """
     check_keys(cfg)
-    _check(check_count, cfg, "num_samples", 1)
+    _check(check_count, cfg, "num_samples", 1, MOST_PICTURES)
     _check(check_count, cfg, "batch_size", 1)
     _check(check_count, cfg, "seed", 0)
     if cfg.image_size is not None:
         _check(check_count, cfg, "image_size", 1, LARGEST_PICTURE)
+    _check(partial(check_number, above=True), cfg, "strength", 0, 1)
     tracker = build(cfg, "tracking")
     model: PictureModel = build(cfg, "model")
     cfg, choice = follow_prompt(cfg, model)
     caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
     condition = model.condition(cfg.domain.name, cfg.label, caption)
     cfg = fitted(cfg, model)
-    _check(check_number, cfg, "guidance_scale", 0)
+    with refused():
+        check_guidance(cfg.guidance_scale)
     if cfg.num_steps is not None:
         _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
     scheduler: Scheduler = build(cfg, "scheduler")
@@ -135,17 +142,16 @@ def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple
         _check(check_number, cfg, "variation", 0, 1)
         starts.append(NearNoise(normal(image_keys(cfg.seed, [0]), model.state_shape)[0], cfg.variation))
     if cfg.init_image is not None:
-        if not 0 < cfg.strength <= 1:
-            raise UserError(f"strength must be greater than 0 and at most 1, got {cfg.strength}")
         picture = mx.array(read_picture(cfg.init_image, model.picture_size))
         starts.append(FromPicture(model.encode(picture[None])[0], scheduler))
     return tuple(starts)
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Refuse a configuration that lacks a value, or that has a key its schema does not know.
+    """Refuse a configuration that lacks a value, that has a key its schema does not know, or names that are none.
 
-    Hydra looks for missing values only when they are used, and lets `+key=value` add anything.
+    Hydra looks for missing values only when they are used, and lets `+key=value` add anything. Runs are named by
+    `name`, and files by domains.
 
     Raises:
         UserError: naming the key.
@@ -162,6 +168,14 @@ def check_keys(cfg: DictConfig) -> None:
                 close = did_you_mean(key, known)
                 hint = f"; did you mean {prefix + close!r}?" if close else ""
                 raise UserError(f"there is no setting {prefix + key!r}{hint}; --help lists them")
+    with refused():
+        for key, name in {"name": cfg.name, **{f"tags[{i}]": tag for i, tag in enumerate(cfg.tags)}}.items():
+            if name:
+                check_name(key, name)
+        if OmegaConf.is_dict(cfg.domain) and "name" in cfg.domain:
+            check_name("domain.name", cfg.domain.name, of_file=True)
+        for domain in OmegaConf.select(cfg, "task.data", default={}):
+            check_name("a domain of task.data", domain, of_file=True)
 
 
 def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
@@ -186,9 +200,18 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     except UserError as error:
         raise with_model(error) from error.__cause__
     except (InstantiationException, TypeError, ValueError) as error:
-        if isinstance(error.__cause__, UserError):  # of a part within the part
-            raise with_model(error.__cause__) from None
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):  # of a part within the part
+            raise with_model(cause) from None
+        if _is_bug(cause):
+            raise
         raise UserError(f"{group}: {str(error).splitlines()[0]}") from error
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Whether a TypeError arose within a constructor, rather than in its call with arguments that it does not take."""
+    raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return isinstance(error, TypeError) and raised_in != __name__ and not raised_in.startswith("hydra.")
 
 
 def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
@@ -240,8 +263,15 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     return cfg
 
 
-def _check(check: Any, cfg: DictConfig, key: str, *bounds: float | None) -> None:
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """A block that checks what the user gave: a ValueError of it is the user's mistake."""
     try:
-        check(key, cfg[key], *bounds)
+        yield
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _check(check: Any, cfg: DictConfig, key: str, *bounds: float | None) -> None:
+    with refused():
+        check(key, cfg[key], *bounds)

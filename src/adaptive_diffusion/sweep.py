@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from .arguments import as_given
 from .cli import explain, say
 from .errors import MachineError
 from .tracking import PARENT, MlflowTracker
@@ -61,7 +62,9 @@ class SweepRun(Callback):
             if not isinstance(tracker, MlflowTracker):
                 return
             with tracker.translated():
-                self._run_id = tracker.create("sweep " + " ".join(config.hydra.overrides.task), {"kind": "sweep"})
+                self._run_id = tracker.create(
+                    "sweep " + " ".join(as_given(config.hydra.overrides.task)), {"kind": "sweep"}
+                )
         except Exception as error:  # Hydra would turn it into a warning, and let every job fail in turn
             sentence, code = explain(error)
             print(sentence, file=sys.stderr, flush=True)
