@@ -7,7 +7,8 @@ import fnmatch
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ PATHS = (  # `~` is the home directory in these; ${...} refers to a setting
     *("paths.*", "output", "init_image", "*.path", "task.data.*", "task.state", "task.start_from"),
     *("task.calibration", "sampler.calibration", "metrics.encoder", "metrics.reference", "metrics.references"),
     *("metrics.inception", "metrics.clip", "tracking.database", "tracking.artifacts", "domain.pictures"),
+    *("hydra.run.dir", "hydra.sweep.dir"),
 )
 QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 
@@ -48,8 +50,11 @@ def for_hydra(arguments: Sequence[str], catalog: Catalog | None = None) -> list[
     options, settings = _options_and_settings(arguments)
     sweeping = any(option in SWEEP for option in options)
     settings = [_as_written(setting, sweeping) for setting in settings]
-    _check_size(settings)
     if catalog is not None:
+        for folder in catalog.folders:
+            if not folder.is_dir():
+                raise UserError(f"there is no folder {folder} to read configurations from")
+        _check_size(settings, catalog)
         settings = [each for setting in settings for each in _with_first_choice(setting, catalog)]
     return options + settings
 
@@ -72,24 +77,28 @@ def _options_and_settings(arguments: Sequence[str]) -> tuple[list[str], list[str
     known = get_args_parser()._option_string_actions
     options: list[str] = []
     settings: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
         name, equals, value = argument.partition("=")
         if not argument.startswith("-"):
             settings.append(argument)
         elif name not in known:
-            raise UserError(_no_option(name, value or next(rest, "")))
+            raise UserError(_no_option(name, value or (rest[0] if rest else "")))
         else:
             value = value if equals else _value_of(known[name], rest)
             options += [name, value] if value else [name]
     return options, settings
 
 
-def _value_of(option: argparse.Action, rest: Iterator[str]) -> str:
-    """The value that follows an option, "" for one that takes none."""
-    if option.nargs == 0 or option.nargs == "?":  # that of --info may be left out, and then nothing can follow it
+def _value_of(option: argparse.Action, rest: deque[str]) -> str:
+    """The value that follows an option, which is taken from the rest; "" for one that takes none."""
+    if option.nargs == 0:
         return ""
-    value, choices = next(rest, ""), option.choices
+    choices = option.choices
+    if option.nargs == "?" and not (rest and choices and rest[0] in choices):
+        return str(option.const)
+    value = rest.popleft() if rest else ""
     if not value or (choices is not None and value not in choices):
         takes = "a value" if choices is None else f"one of {', '.join(choices)}"
         raise UserError(f"{option.option_strings[0]} takes {takes}, got {value or 'nothing'}; --hydra-help says more")
@@ -108,7 +117,7 @@ def _as_written(setting: str, sweeping: bool) -> str:
     is_path = _is_one_of(key, PATHS)
     if not equals or not (is_path or _is_one_of(key, TEXTS)):
         return setting
-    if is_path and not text.strip("'\" "):
+    if is_path and re.fullmatch(r"\s*(['\"]?)\s*\1\s*", text):
         raise UserError(f"{key}= is empty; give a file or folder, or leave it out")
     if text in ("", "null") or QUOTED.fullmatch(text):
         return setting
@@ -128,21 +137,24 @@ def _is_one_of(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(key.lstrip("+"), pattern) for pattern in patterns)
 
 
-def _check_size(settings: Sequence[str]) -> None:
+def _check_size(settings: Sequence[str], catalog: Catalog) -> None:
     """Refuse a sweep without jobs, and one that would never end."""
     jobs = 1
     for setting in settings:
         if (read := _sweep(setting)) is None:
             continue
-        if (size := _size(read.value())) == 0:
+        if (size := _size(read, catalog)) == 0:
             raise UserError(f"{setting} names no value, so that there is nothing to run")
         jobs *= size
     if jobs > LARGEST_SWEEP:
         raise UserError(f"this sweep has {jobs:,} jobs, and at most {LARGEST_SWEEP:,} are taken; give fewer values")
 
 
-def _size(values: object) -> int:
+def _size(sweep: Override, catalog: Catalog) -> int:
     """How many values a part of a sweep has; 1 where nobody knows."""
+    values: Any = sweep.value()
+    if isinstance(values, Glob):
+        return len(values.filter(catalog.options(sweep.key_or_group)))
     if isinstance(values, ChoiceSweep):
         return len(values.list)
     if isinstance(values, RangeSweep) and values.start is not None and values.stop is not None:
@@ -161,11 +173,9 @@ def _with_first_choice(setting: str, catalog: Catalog) -> list[str]:
     if read is None or not read.is_choice_sweep() or not catalog.is_group(read.key_or_group):
         return [setting]
     values: Any = read.value()
-    if isinstance(values, Glob):
-        first = next(iter(values.filter(catalog.options(read.key_or_group))), None)
-    else:
-        first = next(read.sweep_string_iterator(), None)
-    return [setting] if first is None else [f"{read.get_key_element()}={first}", setting]
+    options = values.filter(catalog.options(read.key_or_group)) if isinstance(values, Glob) else None
+    first = options[0] if options else next(read.sweep_string_iterator())
+    return [f"{read.get_key_element()}={first}", setting]
 
 
 def _sweep(setting: str) -> Override | None:

@@ -32,7 +32,7 @@ class Catalog:
 
     def is_group(self, name: str) -> bool:
         """Whether there are options to choose from."""
-        return bool(self.options(name))
+        return bool(name and self.options(name))
 
     def options(self, group: str) -> list[str]:
         """Names of the options of a group, sorted."""

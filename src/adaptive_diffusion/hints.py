@@ -280,9 +280,20 @@ def _flat(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
 def _in_hydras_words(text: str) -> str:
     """What Hydra says itself, in one line."""
     lines = [line.strip().rstrip(".") for line in text.splitlines()]
-    noise = ("full_key:", "reference_type=", "object_type=", "See https", "Available options", "Set the environment")
+    noise = (
+        "full_key:",
+        "reference_type=",
+        "object_type=",
+        "See https",
+        "Available options",
+        "Set the environment",
+        "^",
+    )
     kept = [line for line in lines if line and not line.startswith(noise)]
-    if "LexerNoViableAlt" in text or "mismatched input" in text:
+    if found := re.search(r"LexerNoViableAltException: (.*)|mismatched input .* expecting EQUAL", text):
+        given = f"{found[1]} cannot be read" if found[1] else kept[0]
+        return f"{given}: settings are given as key=value, with keys of letters, digits, _ and dots"
+    if "mismatched input" in text:
         kept.append("a value with special characters wants quotes within quotes, e.g. prompt='\"what is this\"'")
     if "missing EQUAL" in text:
         kept.append("settings are given as key=value")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
@@ -101,7 +102,7 @@ def prepare(cfg: DictConfig) -> Parts:
     """
     check_keys(cfg)
     _check(check_count, cfg, "num_samples", 1, MOST_PICTURES)
-    _check(check_count, cfg, "batch_size", 1)
+    _check(check_count, cfg, "batch_size", 1, MOST_PICTURES)
     _check(check_count, cfg, "seed", 0)
     if cfg.image_size is not None:
         _check(check_count, cfg, "image_size", 1, LARGEST_PICTURE)
@@ -169,9 +170,10 @@ def check_keys(cfg: DictConfig) -> None:
                 hint = f"; did you mean {prefix + close!r}?" if close else ""
                 raise UserError(f"there is no setting {prefix + key!r}{hint}; --help lists them")
     with refused():
-        for key, name in {"name": cfg.name, **{f"tags[{i}]": tag for i, tag in enumerate(cfg.tags)}}.items():
-            if name:
-                check_name(key, name)
+        if cfg.name:
+            check_name("name", cfg.name)
+        for tag in cfg.tags:
+            check_name("each of tags", tag)
         if OmegaConf.is_dict(cfg.domain) and "name" in cfg.domain:
             check_name("domain.name", cfg.domain.name, of_file=True)
         for domain in OmegaConf.select(cfg, "task.data", default={}):
@@ -205,7 +207,14 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
             raise with_model(cause) from None
         if _is_bug(cause):
             raise
-        raise UserError(f"{group}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{group}: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What a constructor, or Hydra on the way to it, says."""
+    if found := re.match(r"Error locating target '([^']*)'", str(error)):
+        return f"_target_ is {found[1]!r}, and Python finds nothing of that name"
+    return " ".join(line for line in str(error).splitlines() if not line.startswith("full_key"))
 
 
 def _is_bug(error: BaseException) -> bool:
