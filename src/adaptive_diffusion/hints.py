@@ -36,8 +36,8 @@ NEEDS = {  # what a choice of train.py takes besides
     "reward": ("agent=ppo",),
     "task=agent": ("agent=ppo",),
     "task=policy": ("agent=ppo", "domain=landscapes"),
-    "task=model": ("task.data.portraits=<pictures>",),
-    "task=encoder": ("task.data.portraits=<pictures>", "task.data.landscapes=<pictures>"),
+    "task=model": ("task.data.portraits=/path/to/pictures",),
+    "task=encoder": ("task.data.portraits=/path/to/pictures", "task.data.landscapes=/path/to/others"),
 }
 
 
@@ -60,7 +60,7 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
     text = str(error) if error.__cause__ is None else f"{error}\n{error.__cause__}"
     if told := _of_other_program(catalog, program, arguments, text):
         return told
-    if found := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
+    if found := re.search(r"Could not find '((?:hydra/)?\w+)/([^']+)'", text):
         group, option = found.groups()
         return _no_option(catalog, group, option)
     if not isinstance(error, (HydraException, OmegaConfBaseException)) and (told := _no_choice(catalog, arguments)):
