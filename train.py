@@ -12,6 +12,9 @@ except ModuleNotFoundError as error:
     sys.exit(f"Python finds no {error.name}; run this in the project's folder: pip install -e '.[cpu]'")
 except ImportError as error:
     sys.exit(str(error))
+except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

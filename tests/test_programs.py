@@ -29,6 +29,13 @@ def interrupted_while_tidying() -> None:
         raise AttributeError("half made")
 
 
+def in_a_circle() -> None:
+    reason = UserError("the reason")
+    wrapper = RuntimeError("wrapper")
+    wrapper.__cause__, reason.__context__ = reason, wrapper
+    raise wrapper
+
+
 def raising(error: BaseException):
     def main(_: list[str]) -> None:
         raise error
@@ -47,6 +54,7 @@ def raising(error: BaseException):
         (raising(subprocess.CalledProcessError(4, ["python", "a b.py"])), 1, "python 'a b.py' ended with exit code 4"),
         (raising(KeyError("x")), 1, "unexpected KeyError: 'x'"),
         (raising(KeyboardInterrupt()), 130, "interrupted\n"),
+        (lambda _: in_a_circle(), 2, "the reason\n"),
         (lambda _: interrupted_while_tidying(), 130, "interrupted\n"),
     ],
 )

@@ -45,9 +45,7 @@ def known_error(error: BaseException) -> UserError | MachineError | None:
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and what caused it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return _links(error, lambda link: link.__cause__ or (None if link.__suppress_context__ else link.__context__))
 
 
 def run_program(main: Callable[[list[str]], int | None]) -> NoReturn:
@@ -93,9 +91,19 @@ def stop_talking() -> None:
 
 def _was_interrupted(error: BaseException | None) -> bool:
     """Whether an error came of an interruption, as where it hits code that then cleans up what is half made."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
+    links = _links(error, lambda link: link.__cause__ or link.__context__)
+    return any(isinstance(link, KeyboardInterrupt) for link in links)
+
+
+def _links(
+    error: BaseException | None, before: Callable[[BaseException], BaseException | None]
+) -> Iterator[BaseException]:
+    """An error, that before it, and so on, each once: errors that were raised again can form a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = before(error)
 
 
 def _about_files(error: OSError) -> str:
