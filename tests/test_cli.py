@@ -324,6 +324,8 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("hydra/launcher=submitit", "pip install hydra-submitit-launcher"),
         ("hydra/sweeper=ax", "pip install hydra-ax-sweeper"),
         ("hydra/launcher=slurm", "hydra/launcher=basic runs one job after another"),
+        ("grid=karras,own", "names several options, which make a sweep: give -m as well"),
+        ("+seed=3", "seed is there already; leave the + out"),
         ("sampler=[1]", "sampler has no option '[1]'; options: quality_guided"),
         ("domain=../x", "domain has no option '../x'; options: abstract"),
     ],
@@ -339,24 +341,35 @@ def test_a_typo_gets_a_hint(override, sentence, tmp_path):
 @pytest.mark.parametrize(
     ("program", "arguments", "belongs", "command"),
     [
-        ("sample", ["agent=cem"], "agent is a choice of train.py", "python train.py agent=cem"),
-        ("sample", ["+agent=ppo", "tracking=none"], "agent is", "python train.py agent=ppo tracking=none"),
-        ("sample", ["-m", "reward=speed,quality"], "reward is", "python train.py -m reward=speed,quality agent=ppo"),
-        ("sample", ["domain=general", "task=encoder", "seed=1"], "task is", "python train.py task=encoder "),
+        ("sample", ["agent=cem"], "agent belongs to train.py", "python train.py agent=cem"),
+        ("sample", ["+agent=ppo", "tracking=none"], "agent belongs", "python train.py agent=ppo tracking=none"),
+        (
+            "sample",
+            ["-m", "reward=speed,quality"],
+            "reward belongs",
+            "python train.py -m reward=speed,quality agent=ppo",
+        ),
+        ("sample", ["domain=general", "task=encoder", "seed=1"], "task belongs", "python train.py task=encoder "),
         (
             "sample",
             ["scheduler=ddim", "reward=quality", "agent=random", "domain=abstract"],
-            "reward and agent are choices of train.py",
+            "reward and agent belong to train.py",
             "python train.py reward=quality agent=random domain=abstract",
         ),
         (
             "train",
             ["grid=karras", "grid.rho=5"],
-            "grid is a choice of sample.py",
+            "grid and grid.rho belong to sample.py",
             "python sample.py grid=karras grid.rho=5",
         ),
-        ("train", ["agent=ppo", "sampler=standard"], "sampler is", "python sample.py sampler=standard"),
-        ("train", ["scheduler=DPMsolver"], "scheduler is", "scheduler=dpm_solver; scheduler has no option 'DPMsolver'"),
+        ("train", ["scheduler.eta=0.3"], "scheduler.eta belongs to sample.py", "python sample.py scheduler.eta=0.3"),
+        ("train", ["agent=ppo", "sampler=standard"], "sampler belongs", "python sample.py sampler=standard"),
+        (
+            "train",
+            ["scheduler=DPMsolver"],
+            "scheduler belongs",
+            "scheduler=dpm_solver; scheduler has no option 'DPMsolver'",
+        ),
     ],
 )
 def test_a_group_of_the_other_program_is_sent_there_with_a_command(program, arguments, belongs, command, tmp_path):
@@ -533,6 +546,7 @@ def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_co
         ("scheduler.calibration=5", "scheduler: calibration must be a calibrated schedule"),
         ("--num_samples", "there is no option --num_samples; settings are given as num_samples="),
         ("paths.outputs=", "paths.outputs= is empty"),
+        ("paths={mlruns: ' '}", "paths.mlruns is empty"),
         ("model.path=~/no such (file), really", f"there is no model file at {Path.home()}/no such (file), really"),
     ],
 )

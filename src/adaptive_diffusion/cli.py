@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -36,6 +37,18 @@ _is_program = False  # whether `entry` runs this process
 
 class _Stop(BaseException):
     """Carries an error past Hydra, which would add lines of its own to it."""
+
+
+class Folders(Callback):
+    """Refuses empty folders, below which all would be written to the root of the file system."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called before anything is written."""
+        for name in ("outputs", "mlruns"):
+            if not str(config.paths[name]).strip():
+                raise _Stop from errors.UserError(f"paths.{name} is empty; give a folder, or leave it out")
+
+    on_multirun_start = on_run_start
 
 
 def entry(main: Callable[[], Any], script: str) -> None:

@@ -78,8 +78,12 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
         return f"there is no {found[1]} to choose there; did you mean {found[2]}={chosen}?"
     if found := re.search(r"Ambiguous value for argument '([^=]+)=([^']*)'", text):
         key, value = found.groups()
+        if catalog.is_group(key):
+            return f"{key}={value} names several options, which make a sweep: give -m as well"
         quoted, sequence = f"{key}='\"{value}\"'", f"{key}=[{value}]"
         return f"{key}={value} may be a text ({quoted}), a list ({sequence}) or a sweep (with -m); say which"
+    if found := re.search(r"An item is already at '([^']+)'", text):
+        return f"{found[1]} is there already; leave the + out"
     if key := _unknown_key(text):
         if key.startswith("task.data."):
             return f"there is no domain {key.split('.')[-1]!r} yet; to add one of your own: +{key}=<pictures>"
@@ -90,24 +94,25 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
 def _of_other_program(catalog: Catalog, program: str, arguments: Sequence[str], text: str) -> str | None:
     """For groups that only the other program has: which one it is, and a command that it takes."""
     mine = catalog.groups(program)
-    foreign = {
-        group: option
-        for argument in arguments
-        for group, _, option in [argument.lstrip("+").partition("=")]
-        if group not in mine and catalog.owner(group) and f"override {group}@" not in text
-    }
+    owners: dict[str, str] = {}
+    foreign: dict[str, str] = {}
+    for argument in arguments:
+        key, _, value = argument.lstrip("+").partition("=")
+        group = key.partition(".")[0]
+        if group not in mine and (owner := catalog.owner(group)) and f"override {group}@" not in text:
+            owners[key], foreign[key] = owner, value
     if not foreign:
         return None
-    other = str(catalog.owner(next(iter(foreign))))
+    other = next(iter(owners.values()))
     does = "draws" if other == "sample" else "trains and tunes"
-    are = f"{' and '.join(foreign)} {'is a choice' if len(foreign) == 1 else 'are choices'}"
+    belong = f"{' and '.join(foreign)} {'belongs' if len(foreign) == 1 else 'belong'}"
     unknown = [
         _no_option(catalog, group, option)
         for group, option in foreign.items()
-        if not set(option.split(",")) <= {*catalog.options(group), "null"}
+        if "." not in group and not set(option.split(",")) <= {*catalog.options(group), "null"}
     ]
     command = shlex.join(["python", f"{other}.py", *_for_program(catalog, other, arguments)])
-    return "; ".join([f"{are} of {other}.py, which {does}, not of {program}.py: {command}", *unknown])
+    return "; ".join([f"{belong} to {other}.py, which {does}, not to {program}.py: {command}", *unknown])
 
 
 def _for_program(catalog: Catalog, program: str, arguments: Sequence[str]) -> list[str]:
@@ -161,7 +166,7 @@ def _no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[st
     parts, told = key.split("."), f"there is no setting {key!r}"
     if len(parts) > 1 and (told_options := _of_other_options(catalog, key)):
         return told_options
-    known = _all_keys(catalog, program, arguments)
+    known = [name for name in _all_keys(catalog, program, arguments) if not key.startswith(f"{name}.")]
     if len(parts) == 1 and not _same_end(key, known):
         for group in catalog.groups(program):
             if options := _with_setting(catalog, group, parts):
@@ -259,9 +264,9 @@ def _all_keys(catalog: Catalog, program: str, arguments: Sequence[str]) -> list[
     """Every setting there is, with the choices of the command line that exist."""
     groups = catalog.groups(program)
     choices = [
-        f"{group}={option}"
+        f"{group}={first}"
         for group, _, option in (argument.partition("=") for argument in arguments)
-        if group in groups and option in catalog.options(group)
+        if group in groups and (first := option.split(",")[0]) in catalog.options(group)  # the first of a sweep
     ]
     own = [f"file://{folder.absolute()}" for folder in catalog.folders[1:]]
     with initialize_config_dir(str(catalog.folders[0]), version_base="1.3"):

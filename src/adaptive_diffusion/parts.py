@@ -194,6 +194,9 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     for name in ("model", "grid"):
         if group == "task" and isinstance(chosen := cfg.task.get(name), str):
             raise UserError(f"task.{name}={chosen} is no {name}; a choice is {name}@task.{name}={chosen}")
+    for key in runtime:
+        if cfg[group].get(key) is not None:
+            raise UserError(f"{group}.{key} is given by the run; leave it out")
     try:
         # in two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it
         return instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime)
