@@ -171,7 +171,7 @@ def test_an_unknown_domain_or_label_is_answered_with_what_there_is(domain, label
         ("seed=-1", "seed must be a whole number, at least 0"),
         ("image_size=0", "image_size must be a whole number, between 1 and 4096"),
         ("num_samples=2000000", "num_samples must be a whole number, between 1 and 1000000"),
-        ("strength=nan", "strength must be a finite number"),
+        ("strength=nan", "strength must be a number"),
         ("strength=1.5", "strength must be a number, greater than 0 and at most 1"),
         ("scheduler.max_step_ratio=inf", "max_step_ratio must be a finite number"),
         ("guidance_scale=1e9", "at most 1000"),

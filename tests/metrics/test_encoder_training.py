@@ -216,7 +216,7 @@ def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_m
         ({"learning_rate": 0.0}, "learning_rate must be a number, greater than 0"),
         ({"ema_decay": 1.0}, "ema_decay must be less than 1"),
         ({"seed": -2}, "seed must be"),
-        ({"weight_decay": float("nan")}, "weight_decay must be a finite number"),
+        ({"weight_decay": float("nan")}, "weight_decay must be a number"),
         ({"validation_fraction": 1.0}, "validation_fraction must be less than 1"),
         ({"widths": ()}, "widths must name"),
         ({"widths": (8, 0)}, "widths must name"),

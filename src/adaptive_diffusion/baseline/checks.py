@@ -29,7 +29,7 @@ def check_number(
     if not number or not math.isfinite(value) or not low <= value <= high or (above and value == low):
         left = f", greater than {low:g}" if above else f", at least {low:g}" if low > -math.inf else ""
         right = "" if high == math.inf else f"{' and' if left else ','} at most {high:g}"
-        kind = "a finite number" if number and not math.isfinite(value) else "a number"
+        kind = "a finite number" if number and math.isinf(value) else "a number"
         raise ValueError(f"{name} must be {kind}{left}{right}, got {value!r}")
     return float(value)
 
