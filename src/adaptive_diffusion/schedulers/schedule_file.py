@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ FORMAT = "adaptive-diffusion/calibrated-schedules/2"
 
 def save_schedules(path: str | Path, schedules: Iterable[CalibratedSchedule]) -> None:
     """Write schedules atomically, as JSON."""
-    content = {"format": FORMAT, "schedules": [asdict(schedule) for schedule in schedules]}
+    content = {"format": FORMAT, "schedules": [replace(s, drawn_guidance=None).content() for s in schedules]}
     with atomic_path(path) as temporary:
         temporary.write_text(_compact(json.dumps(content, indent=1)) + "\n", encoding="utf-8")
 
