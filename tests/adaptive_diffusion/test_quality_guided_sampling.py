@@ -252,7 +252,7 @@ def test_its_settings_and_its_calibration_are_told_as_json():
     made = sampler(12, model="another")
     config = json.loads(json.dumps(made.config))
     assert config == made.config
-    assert (config["patience"], config["min_steps"], config["finish"], config["model"]) == (3, 10, 4, "another")
+    assert (config["patience"], config["min_steps"], config["finish"], config["model"]) == (5, 10, 4, "another")
     assert config["calibration"]["weights"] == made.estimator.calibration.weights
 
 

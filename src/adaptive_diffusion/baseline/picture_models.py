@@ -67,8 +67,8 @@ def asked_for(
     Args:
         model: The model that draws.
         batch_size: B, images.
-        prompt: One text for all images, or one for each. A model that reads no text is asked for the domain and the label
-            that the text names.
+        prompt: One text for all images, or one for each. A model that reads no text is asked for the domain and the
+            label that the text names.
         domain: A domain of the model; beside a prompt it stands.
         label: A label of the domain, or of the only domain that has it.
 
@@ -76,8 +76,8 @@ def asked_for(
         (B, K) class ids, and the domain; None where nothing was asked for, or the prompts' domains differ.
 
     Raises:
-        UserError: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an empty
-            text, or not as many texts as images.
+        UserError: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an
+            empty text, or not as many texts as images.
     """
     from ..metrics.captions import plain_caption  # these sit above this package
     from ..prompts import choose
@@ -103,12 +103,15 @@ def asked_for(
     if not all(text.strip() for text in texts):
         raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
 
+    if model.domains is None:  # it reads
+        return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain
+
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
         log.info("%r: domain %s, %s", text[:60], choice.domain, choice.label or "no label")
-    ids = [model.condition(choices[text].domain, choices[text].label, text) for text in texts]
+    rows = [model.condition(choices[text].domain, choices[text].label, text) for text in texts]
     domains = {choice.domain for choice in choices.values()}
-    return mx.array(ids), domains.pop() if len(domains) == 1 else None
+    return mx.array(rows), domains.pop() if len(domains) == 1 else None
 
 
 def domain_of(model: PictureModel, condition: mx.array) -> str | None:

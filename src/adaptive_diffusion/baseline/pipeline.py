@@ -308,7 +308,9 @@ def _checked_model(model: Any) -> Any:
     """A model, if it can be one."""
     if isinstance(model, str) or hasattr(model, "set_timesteps"):
         name = repr(model) if isinstance(model, str) else f"{type(model).__name__}(...)"
-        raise ValueError(f"the model comes first, and {name:.60} is none; write DiffusionPipeline(scheduler={name:.60})")
+        raise ValueError(
+            f"the model comes first, and {name:.60} is none; write DiffusionPipeline(scheduler={name:.60})"
+        )
     if isinstance(model, type) or not callable(model):
         raise ValueError(f"model must be a network that can be called, or None for the shipped one, got {model!r:.80}")
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,11 +18,11 @@ from ..sampling.batches import conditions
 from ..sampling.standard import StandardSampler
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.calibrated import CalibratedGrid, find_schedule
-from ..schedulers.grids import BlendedGrid, LogSNRGrid, PowerGrid
+from ..schedulers.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
 from ..schedulers.solvers import UniPCScheduler
 from ..types import Scheduler
 
-GRIDS = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
+GRIDS: dict[str, Grid] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
 
 
 def main(argv: list[str]) -> None:
@@ -50,28 +51,42 @@ def main(argv: list[str]) -> None:
         calibration = find_schedule(options.calibration, model.identity, domain, model.metadata["guidance_scale"])
         assert calibration is not None
         for guidance in options.guidance:
-            denoiser = GuidedDenoiser(model, guidance)
-            any_scheduler = DPMSolverScheduler(**settings)
-            solution = converged_pictures(denoiser, any_scheduler, x_T, condition, tolerance=0.01).images
-
-            def error(scheduler: Scheduler) -> float:
-                drawn = StandardSampler(scheduler).run(denoiser, x_T, condition=condition).images
-                return float(paired_rmse(np.clip(np.array(drawn), -1, 1), solution).mean())
-
+            error = Error(GuidedDenoiser(model, guidance), x_T, condition, DPMSolverScheduler(**settings))
             for n in options.steps:
                 classical = {name: error(scheduler) for name, scheduler in _classical(settings, n)}
                 best = min(classical, key=lambda name: classical[name])
                 weighted = AdaptiveScheduler(num_inference_steps=n, calibration=calibration, **settings)
                 alone = DPMSolverScheduler(clip_sample=True, **settings)
                 alone.set_timesteps(timesteps=CalibratedGrid(calibration)(alone.schedule, n))
-                factors = [f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone)]
-                print(f"| {domain} {guidance:g} | {n} | {best} | {classical[best]:.4f} | {' | '.join(factors)} |", flush=True)
+                factors = " | ".join(f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone))
+                print(f"| {domain} {guidance:g} | {n} | {best} | {classical[best]:.4f} | {factors} |", flush=True)
 
 
-def _classical(settings: dict, n: int) -> Iterator[tuple[str, Scheduler]]:
+class Error:
+    """Mean RMSE of what a scheduler draws from the same noises, to their converged solution.
+
+    Args:
+        denoiser: The network with its guidance.
+        x_T: (N, H, W, C) standard normal noise.
+        condition: (N, K) class ids, or None.
+        scheduler: Any scheduler fitted to the model.
+    """
+
+    def __init__(self, denoiser: GuidedDenoiser, x_T: mx.array, condition: mx.array | None, scheduler: Scheduler):
+        self._denoiser, self._x_T, self._condition = denoiser, x_T, condition
+        self._solution = converged_pictures(denoiser, scheduler, x_T, condition, tolerance=0.01).images
+
+    def __call__(self, scheduler: Scheduler) -> float:
+        """The error of a scheduler whose timesteps are set."""
+        drawn = StandardSampler(scheduler).run(self._denoiser, self._x_T, condition=self._condition).images
+        return float(paired_rmse(np.clip(np.array(drawn), -1, 1), self._solution).mean())
+
+
+def _classical(settings: dict[str, Any], n: int) -> Iterator[tuple[str, Scheduler]]:
     """The solvers and grids that need no calibration, with their timesteps set."""
+    solvers: dict[str, Any] = {"2M": DPMSolverScheduler, "UniPC": UniPCScheduler}
     for name, grid in GRIDS.items():
-        for solver in (DPMSolverScheduler, UniPCScheduler):
-            scheduler = solver(clip_sample=True, **settings)
+        for solver, kind in solvers.items():
+            scheduler = kind(clip_sample=True, **settings)
             scheduler.set_timesteps(timesteps=grid(scheduler.schedule, n))
-            yield f"{'2M' if solver is DPMSolverScheduler else 'UniPC'} {name}", scheduler
+            yield f"{solver} {name}", scheduler

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import logging
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -152,8 +152,8 @@ class AdaptiveScheduler(DPMSolverScheduler):
     def suit(self, model: str, domain: str | None, guidance_scale: float) -> None:
         """Before `set_timesteps`: take the calibration that suits what is drawn next.
 
-        A calibration that was given stays, at this guidance. One that was left out becomes the shipped one of the model,
-        if there is any, unless `progress_power` asks for a power grid of one's own. None stays None.
+        A calibration that was given stays, at this guidance. One that was left out becomes the shipped one of the
+        model, if there is any, unless `progress_power` asks for a power grid of one's own. None stays None.
 
         Args:
             model: Identity of the model; "" where it does not tell.

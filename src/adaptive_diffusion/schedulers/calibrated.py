@@ -69,8 +69,8 @@ class CalibratedGrid:
 def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
     """The schedule of a model in a domain, of several that with the nearest guidance.
 
-    Where the domain was not calibrated, that of another domain of the model is taken, with a warning: what is calibrated
-    is the model's and the guidance's more than the domain's.
+    Where the domain was not calibrated, that of another domain of the model is taken, with a warning: calibrated steps
+    depend on the model and the guidance more than on the domain.
 
     Args:
         path: File of schedules; None: the shipped one, which may have none for this model.

@@ -101,7 +101,7 @@ class CalibratedSchedule:
         return self.guidance_scale / REACH <= drawn <= self.guidance_scale * REACH
 
     def used(self, n: int) -> CalibratedSteps | None:
-        """The solution of n steps as it is drawn with, without its weights where they do not hold; None: there is none."""
+        """The solution of n steps, if there is one; without its weights where they do not hold."""
         steps = self.steps.get(n)
         return steps if steps is None or self.weights_hold else replace(steps, corrections=None)
 
@@ -123,7 +123,11 @@ class CalibratedSchedule:
 
     def __str__(self) -> str:
         """Its origin, and whether only its timesteps are used."""
-        return self.origin if self.weights_hold else f"{self.origin}; at guidance {self.drawn_guidance:g} its timesteps only"
+        return (
+            self.origin
+            if self.weights_hold
+            else f"{self.origin}; at guidance {self.drawn_guidance:g} its timesteps only"
+        )
 
 
 def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
