@@ -233,7 +233,7 @@ def test_bad_settings_are_refused(settings, sentence):
     ],
 )
 def test_a_schedule_in_which_no_picture_can_stop_early_is_warned_of(steps, settings, warned, caplog):
-    sampler(steps, **settings).check()
+    sampler(steps, **{"patience": 3, **settings}).check()
     assert ("no picture can stop early" in caplog.text) == warned
 
 

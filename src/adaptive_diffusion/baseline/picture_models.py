@@ -85,10 +85,8 @@ def asked_for(
     if prompt is None and domain is None and label is None:
         return None, None
     if not model.conditional:
-        given = "a prompt" if prompt is not None else "a domain or label"
-        raise UserError(
-            f"{given} was given, but the model reads no text and has no classes; leave it out, or give a condition"
-        )
+        given, why = ("a prompt", "reads no text") if prompt is not None else ("a domain or label", "has no classes")
+        raise UserError(f"{given} was given, but the model {why}; leave it out, or give a condition")
 
     if prompt is None:
         domain = domain or _home(model, label)
@@ -99,13 +97,12 @@ def asked_for(
         raise UserError(f"prompt and label={label} were both given, and a prompt chooses the label; leave one out")
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
     if len(texts) != batch_size:
-        raise UserError(f"give one prompt, or as many as images: got {len(texts)} for {batch_size}")
-    if not all(text.strip() for text in texts):
-        raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
-
+        raise UserError(f"give one prompt, or as many as pictures: got {len(texts)} for {batch_size}")
     if model.domains is None:  # it reads
         return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain
 
+    if not all(text.strip() for text in texts):
+        raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
         log.info("%r: domain %s, %s", text[:60], choice.domain, choice.label or "no label")

@@ -276,9 +276,10 @@ class DiffusionPipeline:
         denoiser = GuidedDenoiser(self.model, self._guidance(guidance_scale))
         if condition is None:
             return denoiser, *asked_for(self._drawing, batch_size, prompt, domain, label)
-        if (prompt, domain, label) != (None, None, None):
+        asked = {"prompt": prompt, "domain": domain, "label": label}
+        if beside := [name for name, value in asked.items() if value is not None]:
             raise ValueError(
-                "prompt, domain or label was given beside a condition, which says what to draw; leave one out"
+                f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
             )
         return denoiser, condition, domain_of(self._drawing, condition)
 
@@ -308,9 +309,7 @@ def _checked_model(model: Any) -> Any:
     """A model, if it can be one."""
     if isinstance(model, str) or hasattr(model, "set_timesteps"):
         name = repr(model) if isinstance(model, str) else f"{type(model).__name__}(...)"
-        raise ValueError(
-            f"the model comes first, and {name:.60} is none; write DiffusionPipeline(scheduler={name:.60})"
-        )
+        raise ValueError(f"the first argument is the model; write DiffusionPipeline(scheduler={name:.60})")
     if isinstance(model, type) or not callable(model):
         raise ValueError(f"model must be a network that can be called, or None for the shipped one, got {model!r:.80}")
     return model
