@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .baseline.checks import check_count, check_guidance, check_name, check_number
 from .baseline.noise_schedule import NoiseSchedule
+from .baseline.scheduler_base import SchedulerBase
 from .errors import MachineError, UserError
 from .hints import did_you_mean
 from .init_image import read_picture
@@ -32,6 +33,8 @@ from .rng import image_keys, normal
 from .sampling.batches import conditions
 from .sampling.standard import StandardSampler
 from .sampling.starts import FromPicture, NearNoise, Start, last_timesteps
+from .schedulers.adaptive import AdaptiveScheduler
+from .schedulers.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
 from .types import PictureModel, Scheduler
@@ -116,12 +119,15 @@ def prepare(cfg: DictConfig) -> Parts:
     caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
     condition = model.condition(cfg.domain.name, cfg.label, caption)
     cfg = fitted(cfg, model)
+    check_calibration("scheduler.calibration", cfg.scheduler.get("calibration"), cfg, model)
+    check_calibration("grid", cfg.grid, cfg, model)
     if cfg.num_steps is not None:
         _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
     scheduler: Scheduler = build(cfg, "scheduler")
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned
     grid: Grid | None = build(cfg, "grid")
+    check_grid(scheduler, grid)
     starts = _starts(cfg, model, scheduler)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = GuidedDenoiser(model, cfg.guidance_scale)
@@ -135,6 +141,58 @@ def prepare(cfg: DictConfig) -> Parts:
         raise UserError(f"scheduler: {error}") from error
     sampler.check()
     return parts
+
+
+def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel) -> None:
+    """Refuse calibrated steps that are asked for by model or domain and are not there; others would take their place.
+
+    Args:
+        name: Where the settings stand, e.g. `scheduler.calibration`.
+        node: The settings, see `find_schedule`; anything else is left alone.
+        cfg: The configuration, fitted to the model.
+        model: The model that draws.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if not OmegaConf.is_dict(node) or not {"path", "model", "domain", "guidance_scale"} <= set(node):
+        return
+    try:
+        check_number(f"{name}.guidance_scale", node.guidance_scale, 0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    named = {"model": model.identity, "domain": cfg.domain.name}
+    named = {key: node[key] for key, own in named.items() if node[key] != own}
+    if not named:
+        return
+    known = [s for s in load_schedules(SHIPPED if node.path is None else node.path) if s.model == node.model]
+    for key, value in named.items():
+        if value not in (found := [getattr(schedule, key) for schedule in known]):
+            others = f"of this model there are {', '.join(sorted(set(found)))}" if found else "nor others of this model"
+            raise UserError(
+                f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
+                "calibrate with python train.py task=schedule"
+            )
+
+
+def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:
+    """Say what a grid takes the place of.
+
+    Raises:
+        UserError: for the calibrated grid beside a scheduler that takes calibrated steps of its own accord.
+    """
+    if grid is None or not isinstance(scheduler, SchedulerBase):
+        return
+    if isinstance(scheduler, AdaptiveScheduler) and isinstance(grid, CalibratedGrid):
+        raise UserError(
+            "grid=calibrated would leave out the weights that this scheduler draws calibrated steps with; leave grid "
+            "out (scheduler.calibration.path takes a file of your own), or take scheduler=dpm_solver for the timesteps "
+            "alone"
+        )
+    if getattr(scheduler, "calibration", None) is not None:
+        log.warning("the grid takes the place of the calibrated steps, timesteps and weights; leave grid out for them")
+    elif scheduler.source:
+        log.warning("the grid takes the place of the timesteps of %s; leave grid out for them", scheduler.source)
 
 
 def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple[Start, ...]:

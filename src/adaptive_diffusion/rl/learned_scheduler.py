@@ -14,6 +14,7 @@ from ..converged import identity_of
 from ..errors import UserError
 from ..files import ASSETS, whence
 from .agent_file import read_agent
+from .chosen_timesteps import ChosenTimesteps
 from .policy import policy_in
 from .timestep_walk import Route, TimestepWalk
 
@@ -28,8 +29,8 @@ class LearnedScheduler(SchedulerBase):
     its mean action says how far to go. So a picture depends on those it is drawn with. A policy that may stop ends the
     run where its second action says so.
 
-    `timesteps` is the prior grid to begin with, and changes in place while the steps are taken: a loop over it comes to
-    the timesteps that were chosen, and ends where the policy stopped.
+    `timesteps` is the prior grid to begin with; a loop over it comes to the timesteps that were chosen, and ends where
+    the policy stopped. What a caller takes from it, e.g. a slice, is a copy.
 
     Args:
         path: Agent file of a policy; None: see `find_policy`.
@@ -109,7 +110,7 @@ class LearnedScheduler(SchedulerBase):
                 f"{_command(self.domain, num_inference_steps, self.guidance_scale)}"
             )
         super().set_timesteps(timesteps=self.route.prior)
-        self.timesteps = self.timesteps.copy()  # an array of its own, which can be resized
+        self.timesteps: Any = ChosenTimesteps(self.route.prior)
         self._prior_nodes = tuple(self._nodes)
         self._walk = TimestepWalk(self.route)
 
@@ -125,8 +126,7 @@ class LearnedScheduler(SchedulerBase):
                 f"timestep {self.timesteps[index]:g} is not due: the steps of a policy are taken in their order"
             )
         if index != self._next:  # the same again
-            self.timesteps.resize(self.route.budget, refcheck=False)
-            self.timesteps[:] = self.route.prior
+            self.timesteps.begin(self.route.prior)
             self._nodes = list(self._prior_nodes)
             self._walk = TimestepWalk(self.route)
         return index
@@ -142,13 +142,13 @@ class LearnedScheduler(SchedulerBase):
             return x0, 0.0
         x_t = walk.go(x_t, action)
         t = walk.timestep
-        self.timesteps[index + 1] = t
+        self.timesteps.choose(index + 1, t)
         self._nodes[index + 1] = Node(*walk.level(), float(self.schedule.log_snr(t)))
         return x_t, 0.0
 
     def _stop_after(self, index: int) -> None:
         """Make a step the last one, for loops over the timesteps too."""
-        self.timesteps.resize(index + 1, refcheck=False)
+        self.timesteps.end_after(index)
         self._nodes[index + 1 :] = [CLEAN]
 
 
