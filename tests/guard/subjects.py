@@ -20,18 +20,23 @@ from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule  # noqa: E4
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline  # noqa: E402
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler  # noqa: E402
 from adaptive_diffusion.converged import Converged, converged_pictures  # noqa: E402
+from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, unlimited  # noqa: E402
+from adaptive_diffusion.grids import FixedGrid, PolicyGrid, Residuals, Spaced  # noqa: E402
 from adaptive_diffusion.models.guidance import GuidedDenoiser  # noqa: E402
 from adaptive_diffusion.optimization.configuration import DomainConfig  # noqa: E402
 from adaptive_diffusion.optimization.environment import DomainEnv  # noqa: E402
 from adaptive_diffusion.parts import prepare  # noqa: E402
+from adaptive_diffusion.rl.agent_file import read_agent  # noqa: E402
 from adaptive_diffusion.rl.drawing import Drawing  # noqa: E402
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv  # noqa: E402
 from adaptive_diffusion.rl.learned_scheduler import LearnedScheduler  # noqa: E402
+from adaptive_diffusion.rl.policy import load_policy  # noqa: E402
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward  # noqa: E402
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv  # noqa: E402
 from adaptive_diffusion.rng import image_keys, normal  # noqa: E402
 from adaptive_diffusion.run import draw  # noqa: E402
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler  # noqa: E402
+from adaptive_diffusion.sampling.rollout import Rollout, finished, run  # noqa: E402
 from adaptive_diffusion.sampling.standard import StandardSampler  # noqa: E402
 from adaptive_diffusion.sampling.step_reduction import StepReductionSampler  # noqa: E402
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler  # noqa: E402
@@ -42,32 +47,49 @@ from adaptive_diffusion.schedulers.calibrated import (  # noqa: E402
     CalibratedSteps,
     Score,
 )
+from adaptive_diffusion.schedulers.fitting import levels_of, multistep_rows  # noqa: E402
 from adaptive_diffusion.schedulers.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid  # noqa: E402
 from adaptive_diffusion.schedulers.solvers import IPNDMScheduler, UniPCScheduler  # noqa: E402
+from adaptive_diffusion.solvers import DDIM, DDPM, IPNDM, Checked, DPMSolver, Fitted, UniPC  # noqa: E402
 
 __all__ = [
+    "DDIM",
+    "DDPM",
+    "IPNDM",
     "AdaptiveScheduler",
     "BlendedGrid",
     "CalibratedGrid",
+    "Checked",
+    "Clipped",
     "Converged",
     "DDIMScheduler",
     "DDPMScheduler",
+    "DPMSolver",
     "DPMSolverScheduler",
     "DiffusionHyperparameterEnv",
     "DiffusionPipeline",
+    "Fitted",
+    "FixedGrid",
+    "GuidedModel",
     "HybridReward",
     "IPNDMScheduler",
     "KarrasGrid",
     "LearnedScheduler",
     "LogSNRGrid",
     "NoiseSchedule",
+    "PolicyGrid",
     "PowerGrid",
     "QualityGuidedSampler",
     "QualityReward",
+    "Residuals",
+    "Rollout",
     "ScheduleCalibration",
+    "Spaced",
     "StandardSampler",
     "StepReductionSampler",
+    "Thresholded",
     "TimestepEnv",
+    "UniPC",
     "UniPCScheduler",
     "calibrated_by",
     "calibration_of",
@@ -75,11 +97,16 @@ __all__ = [
     "domain_environment",
     "drawing",
     "drawn",
+    "finished",
     "image_keys",
     "normal",
     "pipeline_folder",
+    "policy_of",
     "random_policy",
+    "rows_of",
+    "run",
     "tiny_guided",
+    "unlimited",
 ]
 
 
@@ -92,6 +119,17 @@ def domain_environment(drawing: Any, calibration: Any, **batches: int) -> Any:
     """The environment that tunes around five calibrated steps, compared with ten steps of the power grid."""
     start = DomainConfig(num_steps=5, calibration=calibration)
     return DomainEnv(drawing, start, DomainConfig(num_steps=10), HybridReward(0.4), **batches)
+
+
+def rows_of(schedule: NoiseSchedule, timesteps: Any, corrections: Any) -> np.ndarray:
+    """The weights of calibrated steps."""
+    return multistep_rows(levels_of(schedule, np.array(timesteps)), np.array(corrections))
+
+
+def policy_of(path: Path) -> tuple[Any, np.ndarray]:
+    """The policy in a file, and the timesteps of its prior."""
+    header, _ = read_agent(path)
+    return load_policy(path), np.array(header["environment"]["prior"])
 
 
 def calibrated_by(steps: dict[int, tuple[list[float], list[list[float]] | None]]) -> Any:
