@@ -33,16 +33,16 @@ class Node(NamedTuple):
     """A point of a noise process: x = alpha x0 + sigma eps.
 
     Attributes:
-        t: The timestep, real-valued.
         alpha: Signal scale.
         sigma: Noise scale; 0 for a clean image.
         log_snr: log(alpha / sigma), infinite for a clean image.
+        t: The timestep, real-valued; NaN where the model is not evaluated.
     """
 
-    t: float
     alpha: float
     sigma: float
     log_snr: float
+    t: float = math.nan
 
     @property
     def level(self) -> float:
@@ -55,13 +55,13 @@ class Node(NamedTuple):
         return self.sigma == 0
 
 
-CLEAN = Node(math.nan, 1.0, 0.0, math.inf)  # where the last step of a run leads; the model is not evaluated there
+CLEAN = Node(1.0, 0.0, math.inf)  # where the last step of a run leads; the model is not evaluated there
 
 
 def nodes_at(process: Process, timesteps: Sequence[float] | np.ndarray) -> tuple[Node, ...]:
     """The nodes of some timesteps."""
     t = np.asarray(timesteps, np.float64)
-    columns = (t, process.alpha(t), process.sigma(t), process.log_snr(t))
+    columns = (process.alpha(t), process.sigma(t), process.log_snr(t), t)
     return tuple(Node(*map(float, row)) for row in zip(*columns, strict=True))
 
 

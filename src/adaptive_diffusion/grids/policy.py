@@ -95,7 +95,7 @@ class Residuals:
         logit = self.logits[len(trail) - 1] + float(np.clip(action[0], -RESIDUAL, RESIDUAL))
         then = now + (self.last - now) / (1 + math.exp(-logit))
         t = float(self.process.timestep(then))
-        return Node(t, float(self.process.alpha(t)), float(self.process.sigma(t)), then)
+        return Node(float(self.process.alpha(t)), float(self.process.sigma(t)), then, t)
 
     @staticmethod
     def remember(x0: mx.array, memory: GridMemory) -> GridMemory:

@@ -11,6 +11,10 @@ import numpy as np
 
 from ..baseline.checks import check_number
 from ..baseline.schedulers import DPMSolverScheduler
+from ..solvers.base import Position, Step
+from ..solvers.checked import Checked
+from ..solvers.dpm_solver import DPMSolver
+from ..solvers.fitted import Fitted
 from ..types import SchedulerOutput
 from .calibrated import CalibratedGrid
 from .calibrated_schedule import CalibratedSchedule, schedule_from
@@ -160,7 +164,6 @@ class AdaptiveScheduler(DPMSolverScheduler):
         except ValueError:
             self._complexity, self._chosen = before
             raise
-        self._memory_length = 1 if self._chosen.rows is None else self._chosen.rows.shape[1] - 2
         self._errors: list[mx.array] = []
         self._last_x0: mx.array | None = None
 
@@ -305,35 +308,18 @@ class AdaptiveScheduler(DPMSolverScheduler):
         self._chosen = _Chosen(rule=known.rule, rows=rows)
         return grid
 
-    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        self._last_x0 = x0
-        self._check_batch(x0)
-        rows = self._chosen.rows
-        if rows is not None and len(self._memory) == min(index, self._memory_length):
-            full, checked = self._fitted_step(rows[index], index, x_t, x0), index > 0
-        else:
-            full, checked = self._update(index, self._order(index), x_t, x0)[0], self._order(index) > 1
-        if not checked:
-            return full, 0.0
-        first, _ = self._update(index, 1, x_t, x0)
-        then = self._nodes[index + 1]
-        scale = then.alpha * (_rms(x0) + _rms(self._memory[0])) + then.sigma + 1e-12
-        error = _rms(full - first) / scale
-        self._errors.append(error.reshape(-1))
-        return mx.where(error > self.adaptive_threshold, first, full), 0.0
+    @property
+    def solver(self) -> Checked:
+        """See `SchedulerBase`: calibrated weights, or DPM-Solver++(2M), each step checked."""
+        plain, rows = DPMSolver(), self._chosen.rows
+        return Checked(plain if rows is None else Fitted(rows, self.limit, plain), self.adaptive_threshold)
 
-    def _fitted_step(self, row: np.ndarray, index: int, x_t: mx.array, x0: mx.array) -> mx.array:
-        """The step with calibrated weights; the last one leads to the clean picture, which is clipped as configured."""
-        now, then = self._nodes[index : index + 2]
-        full = (then.alpha / now.alpha * float(row[0])) * x_t
-        for weight, prediction in zip(row[1:], [x0, *self._memory], strict=False):
-            full = full + (then.alpha * float(weight)) * prediction
-        return self._restrict(full) if index + 1 == len(self) else full
-
-
-def _rms(x: mx.array) -> mx.array:
-    """(B, 1, ..., 1) root mean square of each picture."""
-    return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim)), keepdims=True))
+    def _step(self, at: Position) -> Step:
+        step = super()._step(at)
+        self._last_x0 = at.x0
+        if step.error is not None:
+            self._errors.append(step.error)
+        return step
 
 
 def _complexity(sample: mx.array) -> float:
