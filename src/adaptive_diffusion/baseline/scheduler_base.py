@@ -7,6 +7,7 @@ operations and never waits for one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -211,10 +212,21 @@ class SchedulerBase(ConfigMixin, ABC):
             prev_sample = prev_sample + step.std * self._noise(sample.shape, key, noise)
 
         self._memory, self._next = step.memory, index + 1
+        self.follow(trail, self._nodes[index + 1], x0, step.error)
         if index + 1 == len(self) and self._nodes[-1] is CLEAN:
             x0 = prev_sample  # the image; a solver may make more of it than the last prediction
         prev_sample = prev_sample.astype(sample.dtype)
         return SchedulerOutput(prev_sample, x0.astype(sample.dtype)) if return_dict else prev_sample
+
+    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
+        """Take note of a step, also of one that a loop took on this grid with this solver; here of nothing.
+
+        Args:
+            trail: Nodes where the model was evaluated.
+            then: Where the step led.
+            x0: (B, H, W, C) the clean predictions of the step, or the clean images that it led to.
+            error: (B,) what the solver's check said of it, or None.
+        """
 
     def select(self, indices: np.ndarray) -> None:
         """Keep the memory of some pictures only, when others leave the batch.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import numpy as np
 
 from ..baseline.scheduler_base import SchedulerBase
@@ -141,17 +142,23 @@ class LearnedScheduler(SchedulerBase):
                 f"timestep {self.timesteps[index]:g} is not due: the steps of a policy are taken in their order"
             )
         if index != self._next:  # the same again
-            self.timesteps.begin(self.route.prior)
-            self._nodes, self._grid_memory = list(self._prior_nodes), ()
+            self._begin_anew()
         return index
+
+    def _begin_anew(self) -> None:
+        self.timesteps.begin(self.route.prior)
+        self._nodes, self._grid_memory = list(self._prior_nodes), ()
 
     def _step(self, at: Position) -> Step:
         then, self._grid_memory = self.grid.next(at.trail, at.x0, self._grid_memory)
-        self._lead_to(then, len(at.trail))
+        self.follow(at.trail, then, at.x0, None)
         return super()._step(at._replace(then=then))
 
-    def _lead_to(self, then: Node, taken: int) -> None:
-        """Make a node the next one, or the run's end, for loops over the timesteps too."""
+    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
+        """See `SchedulerBase`: the node that was chosen is the next timestep, for loops over the timesteps too."""
+        taken = len(trail)
+        if taken == 1 and len(self) < self.route.budget:  # the run before was stopped
+            self._begin_anew()
         if then.clean:
             self.timesteps.end_after(taken - 1)
             self._nodes[taken:] = [then]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..baseline.checks import check_number
 from ..baseline.schedulers import DPMSolverScheduler
-from ..solvers.base import Position, Step
+from ..diffusion.node import Node
 from ..solvers.checked import Checked
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.fitted import Fitted
@@ -314,12 +314,11 @@ class AdaptiveScheduler(DPMSolverScheduler):
         plain, rows = DPMSolver(), self._chosen.rows
         return Checked(plain if rows is None else Fitted(rows, self.limit, plain), self.adaptive_threshold)
 
-    def _step(self, at: Position) -> Step:
-        step = super()._step(at)
-        self._last_x0 = at.x0
-        if step.error is not None:
-            self._errors.append(step.error)
-        return step
+    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
+        """See `SchedulerBase`: what `get_schedule_info` tells of."""
+        self._last_x0 = x0
+        if error is not None:
+            self._errors.append(error)
 
 
 def _complexity(sample: mx.array) -> float:
