@@ -33,7 +33,7 @@ def test_every_prediction_type_says_the_same(prediction_type: str) -> None:
     x0, eps = states(3), states(3, 1)
     x_t = NODE.alpha * x0 + NODE.sigma * eps
     prediction = {"epsilon": eps, "sample": x0, "v_prediction": NODE.alpha * eps - NODE.sigma * x0}[prediction_type]
-    model = GuidedModel(lambda x, t, c: prediction, SHAPE, SCHEDULE, prediction_type, unlimited)
+    model = GuidedModel(lambda x, t, c: prediction, SCHEDULE, prediction_type, unlimited)
     denoised = model.denoise(x_t, NODE, np.arange(3))
     np.testing.assert_allclose(np.array(denoised.x0), np.array(x0), atol=1e-5)
     np.testing.assert_allclose(np.array(denoised.eps), np.array(eps), atol=1e-5)
@@ -43,7 +43,7 @@ def test_clipping_changes_the_clean_prediction_and_not_eps() -> None:
     x_t = states(2)
     results = {}
     for name, limit in (("free", unlimited), ("clipped", Clipped(0.3)), ("thresholded", Thresholded(0.9, 2.0))):
-        model = GuidedModel(shifted, SHAPE, SCHEDULE, "sample", limit)
+        model = GuidedModel(shifted, SCHEDULE, "sample", limit)
         results[name] = model.denoise(x_t, NODE, np.arange(2))
     free = np.array(results["free"].x0)
     assert np.abs(free).max() > 1
@@ -56,7 +56,7 @@ def test_clipping_changes_the_clean_prediction_and_not_eps() -> None:
 @pytest.mark.parametrize(("scale", "passes"), [(1.0, 1), (0.0, 2), (2.5, 2)])
 def test_guidance_leads_from_the_null_to_the_conditional_prediction(scale: float, passes: int) -> None:
     condition = mx.array([[1], [2], [3]])
-    model = GuidedModel(shifted, SHAPE, SCHEDULE, "sample", unlimited, scale, condition)
+    model = GuidedModel(shifted, SCHEDULE, "sample", unlimited, scale, condition)
     rows = np.array([2, 0])
     x0 = model.denoise(states(2), NODE, rows).x0
     expected = np.array(states(2)) + 0.3 + scale * np.array([3, 1]).reshape(2, 1, 1, 1)
@@ -65,7 +65,7 @@ def test_guidance_leads_from_the_null_to_the_conditional_prediction(scale: float
 
 
 def test_without_a_condition_an_evaluation_is_one_pass_whatever_the_guidance() -> None:
-    model = GuidedModel(shifted, SHAPE, SCHEDULE, "sample", unlimited, 3.0)
+    model = GuidedModel(shifted, SCHEDULE, "sample", unlimited, 3.0)
     model.denoise(states(4), NODE, np.arange(4))
     assert (model.cost.evaluations, model.cost.passes) == (4, 4)
     other = model.with_condition(mx.array([[1]]))
@@ -80,7 +80,7 @@ def test_images_at_several_nodes_are_evaluated_together_and_said_apart() -> None
         calls.append((len(x), t.tolist(), None if condition is None else condition.reshape(-1).tolist()))
         return shifted(x, t, condition)
 
-    model = GuidedModel(network, SHAPE, SCHEDULE, "epsilon", Clipped(), 1.0, mx.array([[4], [5], [6], [7]]))
+    model = GuidedModel(network, SCHEDULE, "epsilon", Clipped(), 1.0, mx.array([[4], [5], [6], [7]]))
     later = node_at(SCHEDULE, 20.5)
     together = model.denoise_all(
         [Waiting(states(2), NODE, np.array([3, 1])), Waiting(states(1, 5), later, np.array([0]))]
@@ -93,7 +93,7 @@ def test_images_at_several_nodes_are_evaluated_together_and_said_apart() -> None
 
 
 def test_one_condition_serves_all_images() -> None:
-    model = GuidedModel(shifted, SHAPE, SCHEDULE, "sample", unlimited, condition=mx.array([[2]]))
+    model = GuidedModel(shifted, SCHEDULE, "sample", unlimited, condition=mx.array([[2]]))
     x0 = model.denoise(states(3), NODE, np.array([8, 9, 10])).x0
     np.testing.assert_allclose(np.array(x0), np.array(states(3)) + 2.3, atol=1e-6)
 
@@ -138,6 +138,6 @@ def test_latents_are_not_clipped_and_are_decoded() -> None:
 )
 def test_values_that_make_no_sense_are_refused(arguments, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        GuidedModel(shifted, SHAPE, **arguments)
+        GuidedModel(shifted, **arguments)
     with pytest.raises(ValueError, match="does not say what it predicts"):
         GuidedModel.from_model(tiny_model(prediction_type=None))

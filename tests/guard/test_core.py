@@ -60,7 +60,7 @@ def limit_of(name: str) -> Any:
 def test_a_grid_and_a_solver_draw_what_a_scheduler_drew(name: str) -> None:
     toy = toy_of(SCHEDULERS[name][1])
     keys, x_T = noise()
-    model = s.GuidedModel(toy, SHAPE, toy.schedule, toy.prediction_type, limit_of(name))
+    model = s.GuidedModel(toy, toy.schedule, toy.prediction_type, limit_of(name))
     with np.load(RECORDED) as recorded:
         timesteps, images, strip = (recorded[f"scheduler {name}/{key}"] for key in ("timesteps", "images", "strip"))
 
@@ -78,7 +78,7 @@ def test_thresholds_of_the_check_matter() -> None:
     errors = []
     for name in ("adaptive", "adaptive falls back"):
         toy = toy_of(SCHEDULERS[name][1])
-        model = s.GuidedModel(toy, SHAPE, toy.schedule, toy.prediction_type, s.Clipped())
+        model = s.GuidedModel(toy, toy.schedule, toy.prediction_type, s.Clipped())
         _, x_T = noise()
         grid = s.FixedGrid.spaced(s.PowerGrid(2.0), toy.schedule, 6)
         steps = [moved for (moved,) in s.run(model, [s.Rollout.begin(grid, solver_of(name), x_T)])]
@@ -96,7 +96,7 @@ def test_the_learned_policy_is_a_grid(tmp_path) -> None:
         env = s.TimestepEnv(s.drawing(toy, SHAPE, settings), num_steps=6, stopping=stopping, pictures=2, batches=1)
         policy, prior = s.policy_of(s.random_policy(tmp_path / f"{stopping}.zip", env, stop_at=0.6))
         grid = s.PolicyGrid(s.Residuals(toy.schedule, prior, np.empty(0), stopping), policy)
-        model = s.GuidedModel(toy, SHAPE, toy.schedule, "v_prediction")
+        model = s.GuidedModel(toy, toy.schedule, "v_prediction")
         _, x_T = noise()
         rollout = s.Rollout.begin(grid, s.DPMSolver(lower_order_final=False), x_T)
         steps = [moved for (moved,) in s.run(model, [rollout])]
@@ -108,7 +108,7 @@ def test_the_learned_policy_is_a_grid(tmp_path) -> None:
 
 def test_half_precision_states_stay_half() -> None:
     toy = Toy("v_prediction", beta_schedule="squaredcos_cap_v2")
-    model = s.GuidedModel(toy, SHAPE, toy.schedule, "v_prediction", s.unlimited)
+    model = s.GuidedModel(toy, toy.schedule, "v_prediction", s.unlimited)
     _, x_T = noise()
     grid = s.FixedGrid.spaced(s.Spaced("linspace", open_end=True), toy.schedule, 5)
     images = s.finished(model, [s.Rollout.begin(grid, s.DPMSolver(), x_T.astype(mx.float16))])

@@ -27,7 +27,7 @@ def network(x: mx.array, t: mx.array, condition: mx.array | None) -> mx.array:
 
 
 def model(condition: mx.array | None = None) -> GuidedModel:
-    return GuidedModel(network, SHAPE, SCHEDULE, "sample", condition=condition)
+    return GuidedModel(network, SCHEDULE, "sample", condition=condition)
 
 
 def begin(n: int, solver, rows=(0, 1, 2), seed: int = 2) -> Rollout:

@@ -142,16 +142,14 @@ class SchedulerBase(ConfigMixin, ABC):
             return Thresholded(self.dynamic_thresholding_ratio, self.sample_max_value)
         return Clipped(self.clip_sample_range) if self.clip_sample else unlimited
 
-    def guided(self, denoiser: Denoiser, condition: mx.array | None, state_shape: tuple[int, int, int]) -> GuidedModel:
+    def guided(self, denoiser: Denoiser, condition: mx.array | None = None) -> GuidedModel:
         """A model as this scheduler takes it to be: its noise schedule, prediction type and clipping.
 
         Args:
             denoiser: The network with its guidance.
             condition: (B, ...) conditions, or None.
-            state_shape: (H, W, C) of a state.
         """
-        facts = (self.schedule, self.prediction_type, self.limit)
-        return GuidedModel(denoiser, state_shape, *facts, condition=condition)
+        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, condition=condition)
 
     @property
     def stochastic(self) -> bool:

@@ -67,12 +67,12 @@ class GuidedModel:
 
     Args:
         network: Predicts eps, v or x0; a condition of all zeros is its null condition.
-        state_shape: (H, W, C) of a state: an image, or its latents.
         process: The noise process that the network was trained with.
         prediction_type: What the network predicts: `epsilon`, `v_prediction` or `sample` (x0).
         limit: Keeps clean predictions in the range of the data.
         guidance_scale: Weight of classifier-free guidance, >= 0; 1 is none.
         condition: (N, ...) what each image of the run is conditioned on, (1, ...) the same for all, or None.
+        state_shape: (H, W, C) of a state, an image or its latents; None where the caller knows.
         identity: What decides the predictions of the guided model, for caches; "" where it is not known.
         decode: Makes images of clean states, (B, H, W, C) -> (B, H', W', 3); None: states are images.
         domain: Name of what is drawn.
@@ -86,12 +86,12 @@ class GuidedModel:
     """
 
     network: Denoiser
-    state_shape: tuple[int, int, int]
     process: NoiseSchedule = field(default_factory=NoiseSchedule)
     prediction_type: str = "epsilon"
     limit: Limit = field(default_factory=Clipped)
     guidance_scale: float = 1.0
     condition: mx.array | None = None
+    state_shape: tuple[int, int, int] | None = None
     identity: str = ""
     decode: Callable[[mx.array], mx.array] | None = None
     domain: str = ""
@@ -144,12 +144,13 @@ class GuidedModel:
             "limit": Clipped() if bounded else unlimited,
             "guidance_scale": scale,
             "condition": mx.array([list(class_ids)], dtype=mx.int32) if class_ids else None,
+            "state_shape": model.state_shape,
             "identity": f"{model.identity} guidance {scale:g}",
             "decode": None if bounded else model.decode,
             "domain": domain,
             "domains": tuple(model.domains or ()) if domain else (),
         }
-        return cls(model, model.state_shape, **facts | changes)
+        return cls(model, **facts | changes)
 
     @property
     def guided(self) -> bool:

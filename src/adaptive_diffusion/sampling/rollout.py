@@ -222,13 +222,14 @@ class InBatches:
 
     def denoise_all(self, waiting: Sequence[Waiting]) -> list[Denoised]:
         """See `Model`."""
-        return [self._denoise(some) for some in waiting]
+        return [self.denoise(*some) for some in waiting]
 
-    def _denoise(self, waiting: Waiting) -> Denoised:
+    def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
+        """See `GuidedModel.denoise`."""
         parts: list[Denoised] = []
-        for first in range(0, len(waiting.rows), self.batch_size):
+        for first in range(0, len(rows), self.batch_size):
             some = slice(first, first + self.batch_size)
-            part = self.model.denoise_all([Waiting(waiting.x_t[some], waiting.node, waiting.rows[some])])[0]
+            part = self.model.denoise_all([Waiting(x_t[some], node, rows[some])])[0]
             mx.eval(part.x0)
             parts.append(part)
             if self.progress is not None:

@@ -29,8 +29,7 @@ def beginning(
         condition: (B, ...) conditions, or None.
         keys: (B, 2) random keys, or None.
     """
-    height, width, channels = x_T.shape[1:]
-    guided = scheduler.guided(model, condition, (height, width, channels))
+    guided = scheduler.guided(model, condition)
     return guided, Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, keys=keys)
 
 
