@@ -130,8 +130,21 @@ class QualityEstimator:
             x0: (B, H, W, C) clean predictions; after the last step the pictures it led to.
             last: Whether it was the last step, so that nothing is to be extrapolated.
         """
-        still = still_features(x0)
         previous, self._previous = self._previous, (level, x0)
+        return self.compare(level, x0, previous, last)
+
+    def compare(
+        self, level: float, x0: mx.array, previous: tuple[float, mx.array] | None, last: bool = False
+    ) -> Observation:
+        """What a step shows beside the one before.
+
+        Args:
+            level: sigma / alpha where the model was evaluated, > 0.
+            x0: (B, H, W, C) clean predictions there; after the last step the pictures it led to.
+            previous: The same of the step before; None: there was none.
+            last: Whether it was the last step, so that nothing is to be extrapolated.
+        """
+        still = still_features(x0)
         if previous is None:
             return Observation(x0, still, None)
         level_prev, x0_prev = previous
