@@ -15,6 +15,7 @@ import numpy as np
 from ..baseline.checks import check_number
 from ..errors import UserError
 from ..files import ASSETS, atomic_path
+from ..solvers.stride import kept_within
 
 SHIPPED = ASSETS / "quality.json"
 FORMAT = "adaptive-diffusion/quality/2"
@@ -190,12 +191,6 @@ def extrapolate(x0: mx.array, change: mx.array, level: float, level_prev: float)
         level_prev: s of the one before, larger.
     """
     return kept_within(x0 + change * (level**2 / (level_prev**2 - level**2)), x0)
-
-
-def kept_within(pictures: mx.array, x0: mx.array) -> mx.array:
-    """(B, H, W, C) pictures, each clipped to [-1, 1], or to the range of its clean prediction `x0` if that is wider."""
-    bound = mx.maximum(mx.max(mx.abs(x0), axis=tuple(range(1, x0.ndim)), keepdims=True), 1.0)
-    return mx.clip(pictures, -bound, bound)
 
 
 def visibility(still: np.ndarray) -> np.ndarray:
