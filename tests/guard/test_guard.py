@@ -21,8 +21,8 @@ MERGED = (
 # Cases with matrix products depend on the BLAS. Largest differences that were seen between OpenBLAS with Haswell
 # kernels (recorded), OpenBLAS with AVX-512 kernels (OPENBLAS_CORETYPE unset), and MKL with NumPy's OpenBLAS on Prescott
 # kernels and without SIMD: shipped model 1e-6, policies 2.4e-5 timesteps, diffusers' U-Nets 1e-5, other float64 1e-13.
-# Learning the four steps magnifies rounding of the reference trajectories, 1e-7, to 0.17 timesteps and 0.002 in the
-# weights, which changes the scores by 1e-5.
+# Learning the four steps magnifies the rounding of states, 1e-7, to 0.5 timesteps and 0.006 in the
+# weights, which changes the scores by 3e-5.
 BLAS = {
     "diffusers *": 1e-4,
     "sample.py *": 1e-5,

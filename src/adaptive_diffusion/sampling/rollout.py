@@ -197,7 +197,8 @@ def finished(model: Model, rollouts: Iterable[Rollout], decide: Decide | None = 
         rollouts: Images whose rows are 0 to B - 1.
         decide: See `run`.
     """
-    done: list[Rollout] = []
+    rollouts = list(rollouts)
+    done = [rollout for rollout in rollouts if rollout.done]
     for moved in run(model, rollouts, decide):
         mx.eval([rollout.x_t for rollout in moved])
         done += [rollout for rollout in moved if rollout.done]
