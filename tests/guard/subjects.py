@@ -47,10 +47,10 @@ from adaptive_diffusion.schedulers.calibrated import (  # noqa: E402
     CalibratedSteps,
     Score,
 )
-from adaptive_diffusion.schedulers.fitting import levels_of, multistep_rows  # noqa: E402
 from adaptive_diffusion.schedulers.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid  # noqa: E402
 from adaptive_diffusion.schedulers.solvers import IPNDMScheduler, UniPCScheduler  # noqa: E402
 from adaptive_diffusion.solvers import DDIM, DDPM, IPNDM, Checked, DPMSolver, Fitted, UniPC  # noqa: E402
+from adaptive_diffusion.solvers.fitted import levels_of, multistep_rows  # noqa: E402
 
 __all__ = [
     "DDIM",

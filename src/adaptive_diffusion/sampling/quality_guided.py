@@ -10,10 +10,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count, check_number
-from ..baseline.scheduler_base import SchedulerBase
 from ..diffusion.guided_model import Denoised
 from ..solvers.stride import Stride
-from ..types import Denoiser, Scheduler, StepTrace
+from ..types import Denoiser, GridAndSolver, Scheduler, StepTrace
 from .estimating import EstimatingSampler, replaced
 from .finishing import finishing
 from .quality import Observation
@@ -46,8 +45,8 @@ class QualityGuidedSampler(EstimatingSampler):
             latest predictions point to. No picture stops that has no more than these left.
 
     Raises:
-        ValueError: for a value out of range, a scheduler that does not tell its noise schedule, or one that may end the
-            run before pictures that stopped are finished.
+        ValueError: for a value out of range, a scheduler that is not made of a grid and a solver, or one that may end
+            the run before pictures that stopped are finished.
         UserError: if the calibration cannot be read.
     """
 
@@ -168,7 +167,7 @@ class _Stopping:
         quality: (count,) estimated quality of each picture at its latest evaluation.
     """
 
-    def __init__(self, sampler: QualityGuidedSampler, scheduler: SchedulerBase, count: int):
+    def __init__(self, sampler: QualityGuidedSampler, scheduler: GridAndSolver, count: int):
         self.sampler, self.scheduler = sampler, scheduler
         self.quality, self._held = np.zeros(count), np.zeros(count, np.int64)
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.scheduler_base import SchedulerBase
 from ..diffusion.guided_model import GuidedModel
 from ..rng import image_keys, normal
-from ..types import Denoiser, SampleResult, Scheduler, StepTrace
+from ..types import Denoiser, GridAndSolver, SampleResult, Scheduler, StepTrace
 from .rollout import Rollout, run
 
 STRIP_PICTURES = 8
 
 
 def beginning(
-    scheduler: SchedulerBase, model: Denoiser, x_T: mx.array, condition: mx.array | None, keys: mx.array | None
+    scheduler: GridAndSolver, model: Denoiser, x_T: mx.array, condition: mx.array | None, keys: mx.array | None
 ) -> tuple[GuidedModel, Rollout]:
     """A run that begins: the model as its scheduler takes it to be, and the images on its grid.
 
@@ -33,18 +33,19 @@ def beginning(
     return guided, Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, keys=keys)
 
 
-def whole(scheduler: Scheduler) -> SchedulerBase:
-    """The scheduler, if it is made of a grid and a solver, which a loop can take apart.
+def whole(scheduler: Any) -> GridAndSolver:
+    """The scheduler, if it is made of a grid and a solver, so that a loop can take it apart.
 
     Raises:
         ValueError: if it is not.
     """
-    if not isinstance(scheduler, SchedulerBase):
+    if not all(hasattr(type(scheduler), name) for name in ("grid", "solver", "guided", "follow")):
         raise ValueError(
-            f"a sampler needs a scheduler that is made of a grid and a solver (a SchedulerBase), got "
+            "a sampler needs a scheduler that is made of a grid and a solver, such as a SchedulerBase, got "
             f"{type(scheduler).__name__}"
         )
-    return scheduler
+    made: GridAndSolver = scheduler
+    return made
 
 
 class StandardSampler:

@@ -14,11 +14,10 @@ from ..baseline.schedulers import DPMSolverScheduler
 from ..diffusion.node import Node
 from ..solvers.checked import Checked
 from ..solvers.dpm_solver import DPMSolver
-from ..solvers.fitted import Fitted
+from ..solvers.fitted import Fitted, levels_of, multistep_rows
 from ..types import SchedulerOutput
 from .calibrated import CalibratedGrid
 from .calibrated_schedule import CalibratedSchedule, schedule_from
-from .fitting import levels_of, multistep_rows
 from .grids import PowerGrid, bounded_power
 
 DETAILED = 0.6  # complexity from which on the plain grid is kept

@@ -10,11 +10,10 @@ import numpy as np
 
 from ..baseline.checks import check_count
 from ..baseline.noise_schedule import NoiseSchedule
-from ..baseline.scheduler_base import SchedulerBase
 from ..grids.base import FixedGrid
 from ..sampling.rollout import Rollout, finished
 from ..solvers.dpm_solver import DPMSolver
-from ..types import Denoiser
+from ..types import Denoiser, GridAndSolver
 from .calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from .calibration import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 from .choosing import Candidate, choose
@@ -103,7 +102,7 @@ class Problem:
     """
 
     denoiser: Denoiser
-    scheduler: SchedulerBase
+    scheduler: GridAndSolver
     noise: Callable[[int, int], mx.array]
     condition: Callable[[int], mx.array | None]
     model: str

@@ -19,16 +19,16 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count
-from ..baseline.noise_schedule import NoiseSchedule
 from ..grids.base import FixedGrid
 from ..sampling.rollout import Rollout, finished
 from ..solvers.base import Memory, Position, Solver, Step
-from ..solvers.fitted import Fitted
+from ..solvers.fitted import DATA_VARIANCE, Fitted, levels_of, multistep_rows
 from .teacher import CleanPredictor, Teacher
+
+__all__ = ["Solution", "begun", "fit_corrections", "levels_of", "multistep_rows", "run"]
 
 HISTORY = 4  # predictions that a step combines
 RIDGE = 1e-4  # of the mean square of each correction's column: keeps collinear predictions from fighting
-DATA_VARIANCE = 0.25  # of pictures in [-1, 1], roughly
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,32 +42,6 @@ class Solution:
 
     timesteps: np.ndarray
     corrections: np.ndarray
-
-
-def levels_of(schedule: NoiseSchedule, timesteps: np.ndarray) -> np.ndarray:
-    """(n + 1,) noise levels sigma / alpha of n timesteps, and 0 where the last step leads."""
-    return np.append(np.exp(-schedule.log_snr(timesteps)), 0.0)
-
-
-def multistep_rows(levels: np.ndarray, corrections: np.ndarray) -> np.ndarray:
-    """The weights of every step.
-
-    Args:
-        levels: (n + 1,) noise levels, decreasing.
-        corrections: (n, K + 1) for each step a, b, c_1, ..., c_(K - 1).
-
-    Returns:
-        (n, K + 1) weights of xh, D_0, ..., D_(K - 1): x' is their sum.
-    """
-    r = levels[1:] / levels[:-1]
-    left = 1 - r
-    a, b, c = corrections[:, 0], corrections[:, 1], corrections[:, 2:]
-    carried = b * left / np.sqrt(levels[:-1] ** 2 + DATA_VARIANCE)
-    rows = np.empty_like(corrections, dtype=np.float64)
-    rows[:, 0] = r + carried
-    rows[:, 1] = left * (1 + a + c.sum(axis=1)) - carried
-    rows[:, 2:] = -left[:, None] * c
-    return rows
 
 
 def begun(predict: CleanPredictor, noise: np.ndarray, solution: Solution) -> Rollout:

@@ -13,13 +13,12 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count
-from ..baseline.scheduler_base import SchedulerBase
 from ..diffusion.node import node_at
 from ..grids.base import FixedGrid
 from ..sampling.rollout import InBatches, Rollout, run
 from ..sampling.standard import whole
 from ..solvers.ipndm import IPNDM
-from ..types import Denoiser, Scheduler
+from ..types import Denoiser, GridAndSolver, Scheduler
 from .grids import BlendedGrid
 
 NODES = 64  # of iPNDM on the blended grid; twice as many change the shipped model's portraits by 0.0012 (RMSE)
@@ -103,7 +102,7 @@ class Teacher:
         return self.states.shape[1]
 
 
-def record(predict: CleanPredictor, scheduler: SchedulerBase, x_T: mx.array, nodes: int = NODES) -> Teacher:
+def record(predict: CleanPredictor, scheduler: GridAndSolver, x_T: mx.array, nodes: int = NODES) -> Teacher:
     """Follow the ODE with iPNDM on the blended grid down to timestep 0, and keep every state.
 
     Costs `nodes` evaluations and 8 `nodes` bytes per pixel and channel of each picture.

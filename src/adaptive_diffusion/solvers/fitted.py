@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..diffusion.limits import Limit, unlimited
+from ..diffusion.node import Process
 from .base import Memory, Position, Solver, Step
 from .dpm_solver import DPMSolver
+
+DATA_VARIANCE = 0.25  # of images in [-1, 1], roughly
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +25,7 @@ class Fitted:
     fitted for; its steps are those of another solver until there are enough.
 
     Args:
-        rows: (n, K + 1) weights of n steps, K >= 2; `calibration.multistep_rows` makes them.
+        rows: (n, K + 1) weights of n steps, K >= 2; `multistep_rows` makes them.
         limit: Keeps clean images in the range of the data.
         otherwise: Takes the steps that lack predictions; it remembers clean predictions too.
     """
@@ -43,3 +46,29 @@ class Fitted:
         for weight, x0 in zip(row[1:], x0s, strict=False):
             mean = mean + (at.then.alpha * float(weight)) * x0
         return Step(self.limit(mean) if at.then.clean else mean, 0.0, x0s[:most], len(x0s))
+
+
+def levels_of(process: Process, timesteps: np.ndarray) -> np.ndarray:
+    """(n + 1,) noise levels sigma / alpha of n timesteps, and 0 where the last step leads."""
+    return np.append(np.exp(-process.log_snr(timesteps)), 0.0)
+
+
+def multistep_rows(levels: np.ndarray, corrections: np.ndarray) -> np.ndarray:
+    """The weights of every step.
+
+    Args:
+        levels: (n + 1,) noise levels, decreasing.
+        corrections: (n, K + 1) for each step a, b, c_1, ..., c_(K - 1).
+
+    Returns:
+        (n, K + 1) weights of xh, D_0, ..., D_(K - 1): x' is their sum.
+    """
+    r = levels[1:] / levels[:-1]
+    left = 1 - r
+    a, b, c = corrections[:, 0], corrections[:, 1], corrections[:, 2:]
+    carried = b * left / np.sqrt(levels[:-1] ** 2 + DATA_VARIANCE)
+    rows = np.empty_like(corrections, dtype=np.float64)
+    rows[:, 0] = r + carried
+    rows[:, 1] = left * (1 + a + c.sum(axis=1)) - carried
+    rows[:, 2:] = -left[:, None] * c
+    return rows
