@@ -10,8 +10,10 @@ import pytest
 from tiny import tiny_model
 
 from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
+from adaptive_diffusion.baseline.schedulers import DDIMScheduler
 from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, Waiting, node_at, unlimited
 from adaptive_diffusion.models.guidance import GuidedDenoiser
+from adaptive_diffusion.sampling.standard import StandardSampler
 
 SHAPE = (4, 4, 3)
 SCHEDULE = NoiseSchedule()
@@ -125,6 +127,23 @@ def test_latents_are_not_clipped_and_are_decoded() -> None:
     assert model.condition is None
     assert model.decode is not None
     assert model.images(np.full((1, 8, 8, 3), 3.0)).max() == 1
+
+
+def test_it_draws_as_the_scheduler_would_with_its_facts_and_counts_the_passes() -> None:
+    """Samplers take it in the place of a denoiser; it then says itself what it predicts."""
+    network = tiny_model()
+    ids = [list(network.condition("landscapes", "forest", ""))] * 2
+    facts = {"prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2"}
+    model = GuidedModel.from_model(network, ids[0], 1.5)
+    x_T, condition = mx.random.normal((2, 8, 8, 3), key=mx.random.key(1)), mx.array(ids, dtype=mx.int32)
+
+    images = []
+    for denoiser, settings in ((GuidedDenoiser(network, 1.5), facts), (model, {**facts, "prediction_type": "sample"})):
+        scheduler = DDIMScheduler(timestep_spacing="trailing", **settings)
+        scheduler.set_timesteps(3)
+        images.append(np.array(StandardSampler(scheduler).run(denoiser, x_T, condition=condition).images))
+    np.testing.assert_array_equal(images[0], images[1])
+    assert (model.cost.evaluations, model.cost.passes) == (6, 12)
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,15 @@ import numpy as np
 from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
 from ..diffusion.limits import Clipped, Limit, Thresholded, unlimited
 from ..diffusion.node import CLEAN, Node, node_at, nodes_at
-from ..grids.base import FixedGrid, Grid
+from ..grids.base import FixedGrid, Grid, Spacing
+from ..grids.spaced import Spaced
 from ..rng import normal
 from ..solvers.base import Memory, Position, Solver, Step
 from ..types import Denoiser, SchedulerOutput
 from .checks import check_choice, check_count, check_number
 from .noise_schedule import PREDICTION_TYPES, NoiseSchedule
 from .scheduler_config import ConfigMixin
-from .spacing import TIMESTEP_SPACINGS, custom_timesteps, spaced_timesteps
+from .spacing import TIMESTEP_SPACINGS, custom_timesteps
 
 __all__ = ["CLEAN", "Node", "SchedulerBase"]
 
@@ -131,6 +132,11 @@ class SchedulerBase(ConfigMixin, ABC):
         """How a run gets from one timestep to the next."""
 
     @property
+    def spacing(self) -> Spacing:
+        """How a number of timesteps is spaced, as configured."""
+        return Spaced(self.timestep_spacing, self.steps_offset)
+
+    @property
     def grid(self) -> Grid:
         """Where a run evaluates the model: the timesteps that are set."""
         return FixedGrid(tuple(self._nodes[:-1]))
@@ -146,15 +152,17 @@ class SchedulerBase(ConfigMixin, ABC):
         """A model as this scheduler takes it to be: its noise schedule, prediction type and clipping.
 
         Args:
-            denoiser: The network with its guidance.
+            denoiser: The network with its guidance. A `GuidedModel` says itself what it is.
             condition: (B, ...) conditions, or None.
         """
+        if isinstance(denoiser, GuidedModel):
+            return denoiser if condition is None else denoiser.with_condition(condition)
         return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, condition=condition)
 
     @property
     def stochastic(self) -> bool:
-        """Whether steps add noise, so that x_T alone does not decide the picture."""
-        return False
+        """Whether steps add noise, so that x_T alone does not decide the picture; the solver says so."""
+        return bool(getattr(self.solver, "stochastic", False))
 
     def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array:
         """What the model is to be fed: the sample as it is."""
@@ -252,7 +260,7 @@ class SchedulerBase(ConfigMixin, ABC):
 
     def _grid(self, n: int) -> np.ndarray:
         """(n,) timesteps."""
-        return spaced_timesteps(self.timestep_spacing, n, self.num_train_timesteps, self.steps_offset)
+        return self.spacing(self.schedule, n)
 
     def _end(self) -> Node:
         """Where the last step leads."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
+from ..grids.base import Spacing
+from ..grids.spaced import Spaced
+from ..schedulers.grids import KarrasGrid, LogSNRGrid
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.first_order import DDIM, DDPM, VARIANCE_TYPES
 from .checks import check_choice, check_count, check_number
 from .multistep import SOLVER_TYPES
 from .scheduler_base import CLEAN, Node, SchedulerBase, first_node
-from .spacing import karras_timesteps, lu_timesteps, spaced_timesteps
 
 __all__ = ["DDIMScheduler", "DDPMScheduler", "DPMSolverScheduler"]
 
@@ -38,11 +38,6 @@ class DDPMScheduler(SchedulerBase):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
-
-    @property
-    def stochastic(self) -> bool:
-        """True: every step but the last adds noise."""
-        return True
 
     @property
     def solver(self) -> DDPM:
@@ -68,11 +63,6 @@ class DDIMScheduler(SchedulerBase):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("eta", self.eta, 0, 1)
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether there is noise to add."""
-        return self.eta > 0
 
     def _end(self) -> Node:
         return CLEAN if self.set_alpha_to_one else first_node(self)
@@ -127,24 +117,17 @@ class DPMSolverScheduler(SchedulerBase):
     @property
     def solver(self) -> Solver:
         """See `SchedulerBase`."""
-        return DPMSolver(
-            self.solver_order, self.solver_type, self.stochastic, self.lower_order_final, self.euler_at_final
-        )
+        stochastic = self.algorithm_type == "sde-dpmsolver++"
+        return DPMSolver(self.solver_order, self.solver_type, stochastic, self.lower_order_final, self.euler_at_final)
 
     @property
-    def stochastic(self) -> bool:
-        """Whether it solves the SDE."""
-        return self.algorithm_type == "sde-dpmsolver++"
-
-    def _grid(self, n: int) -> np.ndarray:
+    def spacing(self) -> Spacing:
+        """See `SchedulerBase`."""
         if self.use_karras_sigmas:
-            return karras_timesteps(self.schedule, n)
+            return KarrasGrid()
         if self.use_lu_lambdas:
-            return lu_timesteps(self.schedule, n)
-        usable = self.schedule.log_snr(np.arange(self.num_train_timesteps)) >= self.lambda_min_clipped
-        last = int(usable.sum())
-        n = check_count("num_inference_steps", n, 1, last)
-        return spaced_timesteps(self.timestep_spacing, n, last, self.steps_offset, open_end=True)
+            return LogSNRGrid()
+        return Spaced(self.timestep_spacing, self.steps_offset, open_end=True, lowest_log_snr=self.lambda_min_clipped)
 
     def _end(self) -> Node:
         return CLEAN if self.final_sigmas_type == "zero" else first_node(self)

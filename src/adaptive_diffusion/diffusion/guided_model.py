@@ -152,17 +152,31 @@ class GuidedModel:
         }
         return cls(model, **facts | changes)
 
-    @property
-    def guided(self) -> bool:
-        """Whether an evaluation takes two passes through the network."""
-        return self.condition is not None and self.guidance_scale != 1
-
     def with_condition(self, condition: mx.array | None) -> Self:
         """The same model with other conditions; it adds to the same cost."""
         other = replace(self, condition=condition)
         object.__setattr__(other, "cost", self.cost)
         object.__setattr__(other, "_predict", self._predict)  # compiled once
         return other
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        """The guided prediction, as the network predicts it.
+
+        Args:
+            x: (b, H, W, C) noisy images.
+            t: (b,) timesteps.
+            condition: (b, ...) conditions of these images, or None.
+        """
+        self.cost.evaluations += len(x)
+        if condition is None or self.guidance_scale == 1:
+            self.cost.passes += len(x)
+            return self._predict(x, t, condition)
+
+        self.cost.passes += 2 * len(x)
+        both = mx.concatenate([condition, mx.zeros_like(condition)])
+        doubled = self._predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
+        conditional, null = mx.split(doubled, 2)
+        return null + self.guidance_scale * (conditional - null)
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """Evaluate the model at one node.
@@ -183,11 +197,7 @@ class GuidedModel:
         sizes = [len(some.x_t) for some in waiting]
         x = waiting[0].x_t if len(waiting) == 1 else mx.concatenate([some.x_t for some in waiting])
         t = mx.array(np.repeat([some.node.t for some in waiting], sizes).astype(np.float32))
-        prediction = self._guided_prediction(x, t, self._conditions(np.concatenate([some.rows for some in waiting])))
-
-        passes = 2 if self.guided else 1
-        self.cost.evaluations += len(x)
-        self.cost.passes += passes * len(x)
+        prediction = self(x, t, self._conditions(np.concatenate([some.rows for some in waiting])))
 
         parts = [prediction] if len(waiting) == 1 else mx.split(prediction, np.cumsum(sizes)[:-1].tolist())
         return [self.denoised(part, some.x_t, some.node) for part, some in zip(parts, waiting, strict=True)]
@@ -206,15 +216,6 @@ class GuidedModel:
         """(B, H, W, C) clean states -> (B, H', W', C) images in [-1, 1]."""
         decoded = states if self.decode is None else np.array(self.decode(mx.array(states)))
         return np.clip(decoded, -1, 1)
-
-    def _guided_prediction(self, x: mx.array, t: mx.array, condition: mx.array | None) -> mx.array:
-        if condition is None or not self.guided:
-            return self._predict(x, t, condition)
-
-        both = mx.concatenate([condition, mx.zeros_like(condition)])
-        doubled = self._predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
-        conditional, null = mx.split(doubled, 2)
-        return null + self.guidance_scale * (conditional - null)
 
     def _conditions(self, rows: np.ndarray) -> mx.array | None:
         """(b, ...) conditions of some images."""

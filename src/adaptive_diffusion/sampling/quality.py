@@ -155,12 +155,6 @@ class QualityEstimator:
         known = [mx.full(c.shape, float(value)) for value in (z, z**2, z**3, h, h * z, np.log(h))]
         return Observation(picture, still, mx.stack([*known, c, c * float(z)], axis=-1))
 
-    def select(self, indices: np.ndarray) -> None:
-        """Go on with some pictures only, when others leave the batch: their positions in it."""
-        if self._previous is not None:
-            level, x0 = self._previous
-            self._previous = (level, x0[mx.array(indices)])
-
     def quality(self, observation: Observation) -> np.ndarray:
         """(B,) float64 quality of each picture of an observation, in [0, 1]; 0 at the first step."""
         if observation.features is None:

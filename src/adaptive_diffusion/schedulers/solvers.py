@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..baseline.checks import check_choice, check_count
 from ..baseline.scheduler_base import CLEAN, Node, SchedulerBase, first_node
-from ..baseline.spacing import spaced_timesteps
+from ..grids.base import Spacing
+from ..grids.spaced import Spaced
 from ..solvers.ipndm import IPNDM
 from ..solvers.unipc import UniPC
 from ..solvers.unipc_weights import UNIPC_TYPES, unipc_weights
@@ -23,8 +22,10 @@ class _Solver(SchedulerBase):
     clip_sample: bool = False
     timestep_spacing: str = "linspace"
 
-    def _grid(self, n: int) -> np.ndarray:
-        return spaced_timesteps(self.timestep_spacing, n, self.num_train_timesteps, self.steps_offset, open_end=True)
+    @property
+    def spacing(self) -> Spacing:
+        """See `SchedulerBase`."""
+        return Spaced(self.timestep_spacing, self.steps_offset, open_end=True)
 
 
 @dataclass(eq=False, repr=False)

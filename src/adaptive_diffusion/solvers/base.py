@@ -61,7 +61,10 @@ class Step(NamedTuple):
 
 
 class Solver(Protocol):
-    """Advances images along a noise process. Frozen and pure: equal arguments give equal steps."""
+    """Advances images along a noise process. Frozen and pure: equal arguments give equal steps.
+
+    A solver that adds noise says so by an attribute `stochastic`, which is True.
+    """
 
     def step(self, at: Position, memory: Memory, /) -> Step:
         """Take one step.

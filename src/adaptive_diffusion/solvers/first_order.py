@@ -31,6 +31,11 @@ class DDIM:
     def __post_init__(self) -> None:
         check_number("eta", self.eta, 0, 1)
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether there is noise to add."""
+        return self.eta > 0
+
     def step(self, at: Position, memory: Memory) -> Step:
         """See `Solver`."""
         now, then = at.now, at.then
@@ -57,6 +62,11 @@ class DDPM:
 
     def __post_init__(self) -> None:
         check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
+
+    @property
+    def stochastic(self) -> bool:
+        """True: every step but the last adds noise."""
+        return True
 
     def step(self, at: Position, memory: Memory) -> Step:
         """See `Solver`."""
