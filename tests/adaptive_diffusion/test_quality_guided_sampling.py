@@ -53,31 +53,20 @@ def sampler(steps: int = 20, **settings: object) -> QualityGuidedSampler:
     return QualityGuidedSampler(scheduler(steps), **settings)
 
 
-class Scripted:
-    """An estimator whose qualities are given: one row per step, one column per picture."""
+class Scripted(QualityGuidedSampler):
+    """Estimates that are given: one row per step, one column per picture."""
 
-    def __init__(self, real, script):
-        self.real, self.script, self.step, self.rows = real, np.array(script), 0, np.arange(np.shape(script)[1])
+    script: np.ndarray
 
-    def begin(self):
-        self.real.begin()
-
-    def observe(self, level, x0, last=False):
-        self.step += 1
-        return self.real.observe(level, x0, last)
-
-    def quality(self, observation):
-        return self.script[self.step - 1][self.rows]
-
-    def select(self, indices):
-        self.rows = self.rows[indices]
-        self.real.select(indices)
+    def estimate(self, before, after):
+        seen, _ = super().estimate(before, after)
+        return seen, self.script[len(before.trail), after.rows]
 
 
 def scripted(script, **settings: object) -> QualityGuidedSampler:
     """Pictures stop when the script says, and end there."""
-    guided = sampler(len(script), finish=0, **settings)
-    guided.estimator = Scripted(guided.estimator, script)
+    guided = Scripted(scheduler(len(script)), finish=0, **settings)
+    guided.script = np.array(script)
     return guided
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -12,10 +12,13 @@ import numpy as np
 
 from ..baseline.checks import check_number
 from ..baseline.schedulers import DPMSolverScheduler
+from ..diffusion.node import Node
+from ..solvers.checked import Checked
+from ..solvers.dpm_solver import DPMSolver
+from ..solvers.fitted import Fitted, levels_of, multistep_rows
 from ..types import SchedulerOutput
 from .calibrated import CalibratedGrid, find_schedule
 from .calibrated_schedule import CalibratedSchedule, schedule_from
-from .fitting import levels_of, multistep_rows
 from .grids import PowerGrid, bounded_power
 
 log = logging.getLogger(__name__)
@@ -198,7 +201,6 @@ class AdaptiveScheduler(DPMSolverScheduler):
         except ValueError:
             self._complexity, self._chosen = before
             raise
-        self._memory_length = 1 if self._chosen.rows is None else self._chosen.rows.shape[1] - 2
         self._errors: list[mx.array] = []
         self._last_x0: mx.array | None = None
 
@@ -347,35 +349,17 @@ class AdaptiveScheduler(DPMSolverScheduler):
         self._chosen = _Chosen(rule=known.rule, rows=rows)
         return grid
 
-    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+    @property
+    def solver(self) -> Checked:
+        """See `SchedulerBase`: calibrated weights, or DPM-Solver++(2M), each step checked."""
+        plain, rows = DPMSolver(), self._chosen.rows
+        return Checked(plain if rows is None else Fitted(rows, self.limit, plain), self.adaptive_threshold)
+
+    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
+        """See `SchedulerBase`: what `get_schedule_info` tells of."""
         self._last_x0 = x0
-        self._check_batch(x0)
-        rows = self._chosen.rows
-        if rows is not None and len(self._memory) == min(index, self._memory_length):
-            full, checked = self._fitted_step(rows[index], index, x_t, x0), index > 0
-        else:
-            full, checked = self._update(index, self._order(index), x_t, x0)[0], self._order(index) > 1
-        if not checked:
-            return full, 0.0
-        first, _ = self._update(index, 1, x_t, x0)
-        then = self._nodes[index + 1]
-        scale = then.alpha * (_rms(x0) + _rms(self._memory[0])) + then.sigma + 1e-12
-        error = _rms(full - first) / scale
-        self._errors.append(error.reshape(-1))
-        return mx.where(error > self.adaptive_threshold, first, full), 0.0
-
-    def _fitted_step(self, row: np.ndarray, index: int, x_t: mx.array, x0: mx.array) -> mx.array:
-        """The step with calibrated weights; the last one leads to the clean picture, which is clipped as configured."""
-        now, then = self._nodes[index : index + 2]
-        full = (then.alpha / now.alpha * float(row[0])) * x_t
-        for weight, prediction in zip(row[1:], [x0, *self._memory], strict=False):
-            full = full + (then.alpha * float(weight)) * prediction
-        return self._restrict(full) if index + 1 == len(self) else full
-
-
-def _rms(x: mx.array) -> mx.array:
-    """(B, 1, ..., 1) root mean square of each picture."""
-    return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim)), keepdims=True))
+        if error is not None:
+            self._errors.append(error)
 
 
 def _complexity(sample: mx.array) -> float:
