@@ -37,6 +37,9 @@ def main(argv: list[str]) -> int:
         return 2
     try:
         importlib.import_module(f"{__package__}.{name}").main(rest)
+    except ModuleNotFoundError as error:
+        print(f"bench {name} needs {error.name}: pip install -e '.[test]'", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:  # UserError is a ValueError
         print(error, file=sys.stderr)
         return 2
