@@ -15,20 +15,13 @@ from . import backend, blas
 from ._version import __version__
 from .errors import run_program
 
-REQUIRED = (
-    "mlx",
-    "numpy",
-    "hydra-core",
-    "omegaconf",
-    "mlflow",
-    "pillow",
-    "matplotlib",
-    "tqdm",
-    "gymnasium",
-    "stable-baselines3",
-    "torch",
-)
-OPTIONAL = ("mlx-cpu", "mlx-cuda-13", "mlx-cuda-12", "mlx-metal", "scipy", "mkl", "diffusers")
+REQUIRED = ("mlx", "numpy", "hydra-core", "omegaconf", "mlflow", "pillow", "matplotlib", "tqdm")
+EXTRAS = {  # name -> what it is for, and what it brings
+    "rl": ("agent=ppo, Gymnasium and PyTorch's own weight files", ("gymnasium", "stable-baselines3", "torch")),
+    "standard": ("metrics=standard and models of the hub", ("tokenizers", "huggingface_hub")),
+    "test": ("the tests", ("pytest", "diffusers", "transformers", "safetensors")),
+}
+BACKENDS = ("mlx-cpu", "mlx-cuda-13", "mlx-cuda-12", "mlx-metal", "scipy", "mkl")
 
 
 def matmul_gflops(size: int = 1024, rounds: int = 10) -> float:
@@ -73,8 +66,13 @@ def report() -> tuple[dict[str, str], list[str]]:
         facts["matmul"] = f"{matmul_gflops():.0f} GFLOP/s (1024 x 1024, float32, {found.device.split()[0]})"
         advice += found.warnings
         advice += _core_advice(found.core)
-    installed = {name: version(name) for name in (*REQUIRED, *OPTIONAL)}
+    brought = [name for _, names in EXTRAS.values() for name in names]
+    installed = {name: version(name) for name in (*REQUIRED, *BACKENDS, *brought)}
     facts["versions"] = ", ".join(f"{name} {number}" for name, number in installed.items() if number)
+    for extra, (purpose, names) in EXTRAS.items():
+        lacking = [name for name in names if not installed[name]]
+        state = f'without {", ".join(lacking)}; pip install -e ".[{extra}]"' if lacking else "installed"
+        facts[f"extra {extra}"] = f"{state} (for {purpose})"
     missing = [name for name in REQUIRED if not installed[name]]
     if missing:
         advice.append(f"Not installed: {', '.join(missing)}; get what is missing with: pip install -e .")

@@ -46,6 +46,15 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
     assert "Not installed: mlflow; get what is missing with: pip install -e ." in advice
 
 
+def test_an_extra_is_named_with_what_it_is_for_and_never_counts_as_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "matmul_gflops", lambda: 1.0)
+    monkeypatch.setattr(doctor, "version", lambda name: None if name in ("torch", "gymnasium") else "1.0")
+    facts, advice = doctor.report()
+    assert facts["extra rl"].startswith('without gymnasium, torch; pip install -e ".[rl]" (for agent=ppo')
+    assert facts["extra standard"].startswith("installed")
+    assert not [sentence for sentence in advice if "Not installed" in sentence]
+
+
 def test_an_environment_that_halves_the_speed_is_pointed_out(monkeypatch):
     monkeypatch.setattr(doctor.blas, "has_avx512", lambda: True)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")

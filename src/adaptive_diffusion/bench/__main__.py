@@ -37,6 +37,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"there is no benchmark {name!r}; there are {', '.join(known)}{hint}")
     try:
         importlib.import_module(f"{__package__}.{name}").main(rest)
+    except ModuleNotFoundError as error:
+        raise UserError(f"bench {name} needs {error.name}: pip install -e '.[test]'") from error
     except ValueError as error:  # what benchmarks are given is all theirs to refuse
         raise UserError(str(error)) from error
 

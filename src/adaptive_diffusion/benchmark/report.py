@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..figures import write_text, writing
+from ..markdown import table
 from ..metrics.frechet import frechet_caveat
 from .cell import CellResult
 from .intervals import Interval, paired_bootstrap
@@ -45,6 +46,10 @@ class Row:
 
 
 METRICS = ("fd_encoder", "fd_converged", "rmse", "perceptual", "evaluations", "seconds")
+COLUMNS = (  # of the Markdown tables
+    *("method", "steps", "evaluations", "s/picture", "fd real (all)", "fd real", "fd converged (all)", "fd converged"),
+    *("RMSE", "perceptual", "baseline", "RMSE - baseline", "perceptual - baseline"),
+)
 PLOTS = {"quality": save_quality_plot, "pareto": save_pareto_plot}
 
 
@@ -123,11 +128,8 @@ def markdown(rows: Sequence[Row]) -> str:
             "",
             *overview(some),
             "",
-            "| method | steps | evaluations | s/picture | fd real (all) | fd real | fd converged (all) | fd converged "
-            "| RMSE | perceptual | baseline | RMSE - baseline | perceptual - baseline |",
-            "|---|" + "---:|" * 9 + "---|---:|---:|",
+            *table(COLUMNS, map(_cells, some), "l" + 9 * "r" + "lrr"),
         ]
-        lines += ["| " + " | ".join(_cells(row)) + " |" for row in some]
         if caveat := frechet_caveat(total, first.dimensions):
             lines += ["", f"Frechet distances (all): {caveat}."]
         elif caveat := frechet_caveat(first.pictures, first.dimensions):
@@ -153,13 +155,9 @@ def overview(rows: Sequence[Row]) -> list[str]:
         perceptual = "" if row.mean["perceptual"] is None else f"{row.mean['perceptual']:.3f}"
         return f"{perceptual} / {row.cell.fd_encoder:.0f}"
 
-    lines = [
-        "| perceptual / fd real (all), steps: | " + " | ".join(map(str, steps)) + " |",
-        "|---|" + "---:|" * len(steps),
-    ]
-    for method in dict.fromkeys(row.cell.method for row in rows):
-        lines.append(f"| {method} | " + " | ".join(cell(found.get((method, n))) for n in steps) + " |")
-    return lines
+    methods = dict.fromkeys(row.cell.method for row in rows)
+    body = [[method, *(cell(found.get((method, n))) for n in steps)] for method in methods]
+    return table(["perceptual / fd real (all), steps:", *map(str, steps)], body)
 
 
 def _cells(row: Row) -> list[str]:
@@ -206,13 +204,13 @@ def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
 
 def _write_results(path: Path, cells: Sequence[CellResult]) -> None:
     with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["domain", "scheduler", "grid", "variant", "num_steps", "seed", "pictures", *METRICS])
+        writer = csv.writer(file)
+        writer.writerow(["domain", "scheduler", "grid", "variant", "num_steps", "seed", "pictures", *METRICS])
         for c in cells:
             columns = [_over_blocks(c, metric) for metric in METRICS]
             for i, block in enumerate(c.blocks):
                 numbers = [_digits(None if column is None else float(column[i])) for column in columns]
-                table.writerow(
+                writer.writerow(
                     [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, block.seed, c.pictures, *numbers]
                 )
 
@@ -225,8 +223,8 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
     header += ["baseline", *(f"{metric}_difference_{end}" for metric in ("rmse", "perceptual") for end in ends)]
     header += ["model", "encoder", "calibration"]
     with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(header)
+        writer = csv.writer(file)
+        writer.writerow(header)
         for row in rows:
             c = row.cell
             line = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, len(c.blocks), c.pictures]
@@ -237,7 +235,7 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
                 found = row.difference.get(metric)
                 line += [None] * 3 if found is None else [_digits(getattr(found, end)) for end in ends]
             line += [short_hashes(c.model), short_hashes(c.encoder), c.calibration]
-            table.writerow(line)
+            writer.writerow(line)
 
 
 def _digits(number: float | None) -> float | None:

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from ..baseline.checks import check_count
@@ -18,6 +17,7 @@ from .callbacks import Callbacks, callbacks_of
 from .convergence import Evaluation, Record, standard_error
 from .environment import DiffusionHyperparameterEnv
 from .episodes import check_fits, check_same, fitting, measure, replay, run_episode
+from .gym import Env
 from .progress import Progress
 from .sampling_env import SamplingEnv, Spent
 from .wrapped import bare
@@ -45,7 +45,7 @@ class TuningAgent(ABC):
 
     def __init__(
         self,
-        env: gym.Env | None = None,
+        env: Env | None = None,
         *,
         seed: int = 0,
         eval_every: int = 10,
@@ -74,7 +74,7 @@ class TuningAgent(ABC):
         self,
         total_timesteps: int,
         callback: Any = None,
-        eval_env: gym.Env | None = None,
+        eval_env: Env | None = None,
         *,
         max_evaluations: int | None = None,
         checkpoint: str | Path | None = None,

@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from ..baseline.checks import check_count, check_number
 from .agent import TuningAgent
 from .episodes import replay, run_episode
+from .gym import Env
 
 INITIAL_STD = 0.6  # of the actions, to begin with
 
@@ -27,7 +27,7 @@ class SearchAgent(TuningAgent):
 
     def __init__(
         self,
-        env: gym.Env | None = None,
+        env: Env | None = None,
         *,
         seed: int = 0,
         eval_every: int = 10,
@@ -102,7 +102,7 @@ class RandomAgent(SearchAgent):
 
     kind = "random"
 
-    def __init__(self, env: gym.Env | None = None, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+    def __init__(self, env: Env | None = None, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
         self._highest = -np.inf
 
@@ -130,7 +130,7 @@ class FixedAgent(SearchAgent):
 
     kind = "fixed"
 
-    def __init__(self, env: gym.Env | None = None, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+    def __init__(self, env: Env | None = None, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
 
     def _propose(self) -> np.ndarray:
@@ -164,7 +164,7 @@ class CEMAgent(SearchAgent):
 
     def __init__(
         self,
-        env: gym.Env | None = None,
+        env: Env | None = None,
         population: int = 10,
         elites: int = 3,
         smoothing: float = 0.7,

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 
 from ..baseline.checks import check_count
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of
+from .gym import Box
 from .knobs import ADAPTIVE, Configuration, Knobs
 from .lockstep import Run, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
@@ -93,8 +93,8 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         )
         super().__init__(drawing, reward, noises, render_mode)
         self._observation = np.append(drawing.one_hot, [reward.weight, num_steps / max_steps]).astype(np.float32)
-        self.observation_space = spaces.Box(0.0, 1.0, self._observation.shape, np.float32)
-        self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+        self.observation_space = Box(0.0, 1.0, self._observation.shape, np.float32)
+        self.action_space = Box(-1.0, 1.0, (4,), np.float32)
         self.forget()
 
     def describe(self) -> dict[str, Any]:

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
 
 from ..baseline.checks import check_count, check_number
+from ..errors import UserError
 from .agent import TuningAgent
 from .callbacks import Callbacks
 from .convergence import standard_error
 from .episodes import measure
+from .gym import Env
 from .policy import Policy, policy_from
 
 if TYPE_CHECKING:
@@ -82,13 +83,14 @@ class HyperparameterTuningAgent(TuningAgent):
 
     Raises:
         ValueError: for another kind of environment, or a value out of range.
+        UserError: where Stable-Baselines3 is not installed.
     """
 
     kind = "ppo"
 
     def __init__(
         self,
-        env: gym.Env | None = None,
+        env: Env | None = None,
         learning_rate: float | None = None,
         n_steps: int | None = None,
         batch_size: int | None = None,
@@ -120,9 +122,14 @@ class HyperparameterTuningAgent(TuningAgent):
         self._build(16 if single else 32)
 
     def _build(self, width: int) -> None:
-        from stable_baselines3 import PPO
-        from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
-
+        try:
+            from stable_baselines3 import PPO
+            from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f'PPO needs {error.name}, which is not installed: pip install -e ".[rl]", or without the project\'s '
+                'folder pip install "adaptive-diffusion-optimizer[rl]"; agent=cem, random and fixed do without'
+            ) from None
         from .vector import LockstepVecEnv
 
         self._lockstep = LockstepVecEnv(self.part, self._lanes)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from gymnasium.envs.registration import register
+import contextlib
 
 IDS = {
     "adaptive_diffusion/DiffusionHyperparameter-v0": "adaptive_diffusion.rl.environment:DiffusionHyperparameterEnv",
     "adaptive_diffusion/Timestep-v0": "adaptive_diffusion.rl.timestep_environment:TimestepEnv",
 }
 
-for name, home in IDS.items():
-    register(name, home)
+with contextlib.suppress(ModuleNotFoundError):  # Gymnasium comes with the extra `rl`
+    from gymnasium.envs.registration import register
+
+    for name, home in IDS.items():
+        register(name, home)

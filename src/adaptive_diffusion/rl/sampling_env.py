@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from ..baseline.checks import check_choice, check_count
 from ..data import to_uint8
 from ..figures import grid
 from .drawing import Drawing
+from .gym import Env
 from .lockstep import Request, Run, run_together
 from .noises import FixedNoises
 from .reward import Measurement, Reward
@@ -36,7 +37,7 @@ class Spent:
     computed: int = 0
 
 
-class SamplingEnv(gym.Env, ABC):
+class SamplingEnv(Env, ABC):
     """An environment that draws a batch of pictures from fixed noises and scores them.
 
     Episode i of a seed always has the same noises: `reset(seed=s)` begins at episode 0, every further `reset()` is the
@@ -131,7 +132,8 @@ class SamplingEnv(gym.Env, ABC):
             ValueError: before the first `reset`.
         """
         if self.render_mode is None:
-            gym.logger.warn('nothing is rendered without a render mode: give the environment render_mode="rgb_array"')
+            advice = 'nothing is rendered without a render mode: give the environment render_mode="rgb_array"'
+            warnings.warn(advice, stacklevel=2)
             return None
         if self._states is None:
             raise ValueError("there is nothing to render yet: call reset first")
@@ -202,7 +204,7 @@ class SamplingEnv(gym.Env, ABC):
 
     def _seeded(self) -> int:
         if self._seed is None:
-            self._seed = int(self.np_random.integers(2**31))
+            self._seed = int(np.random.default_rng().integers(2**31))
         return self._seed
 
     def _score(self, measured: Measurement, hyperparameters: dict[str, Any]) -> tuple[float, dict[str, Any]]:

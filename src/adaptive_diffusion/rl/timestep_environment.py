@@ -7,7 +7,6 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from gymnasium import spaces
 
 from ..baseline.checks import check_count
 from ..baseline.noise_schedule import x0_from
@@ -15,6 +14,7 @@ from ..baseline.schedulers import DPMSolverScheduler
 from ..schedulers.grids import Grid, PowerGrid
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of
+from .gym import Box
 from .lockstep import Drawn, Request, Run, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
 from .reward import GivenReward, Measurement, QualityReward, reward_of
@@ -91,8 +91,8 @@ class TimestepEnv(SamplingEnv):
         self._prior = (grid or PowerGrid(2))(self.schedule, self.budget)
         self.route = Route(self.schedule, self._prior, drawing.one_hot, self.stopping)
         high = np.array([RESIDUAL, 1.0][: 1 + self.stopping], np.float32)
-        self.action_space = spaces.Box(-high, high, dtype=np.float32)
-        self.observation_space = spaces.Box(-10.0, 10.0, (self.route.width,), np.float32)
+        self.action_space = Box(-high, high, dtype=np.float32)
+        self.observation_space = Box(-10.0, 10.0, (self.route.width,), np.float32)
         self.forget()
 
     def describe(self) -> dict[str, Any]:
