@@ -125,7 +125,8 @@ class GuidedModel:
         Args:
             model: The model.
             class_ids: What every image is conditioned on, see `PictureModel.condition`; () for an unconditional model.
-            guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
+            guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends. With a model
+                that reads, less than 1 is no guidance.
             domain: Name of what is drawn.
             **changes: Other arguments of this class, in the place of what the model says.
 
@@ -137,6 +138,8 @@ class GuidedModel:
             raise ValueError("the model does not say what it predicts; give prediction_type")
         bounded = bool(known.get("bounded", True))
         scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
+        if model.conditional and model.domains is None:
+            scale = max(scale, 1.0)  # of a model that reads, as in diffusers: few-step models ask for 0
 
         facts: dict[str, Any] = {
             "process": NoiseSchedule(**known.get("noise_schedule", {})),
