@@ -197,11 +197,10 @@ class GuidedModel:
         Args:
             waiting: At least one; their images have the same shape.
         """
-        sizes = [len(some.x_t) for some in waiting]
-        x = waiting[0].x_t if len(waiting) == 1 else mx.concatenate([some.x_t for some in waiting])
-        t = mx.array(np.repeat([some.node.t for some in waiting], sizes).astype(np.float32))
-        prediction = self(x, t, self._conditions(np.concatenate([some.rows for some in waiting])))
+        x, t, rows = _together(waiting)
+        prediction = self(x, t, self._conditions(rows))
 
+        sizes = [len(some.rows) for some in waiting]
         parts = [prediction] if len(waiting) == 1 else mx.split(prediction, np.cumsum(sizes)[:-1].tolist())
         return [self.denoised(part, some.x_t, some.node) for part, some in zip(parts, waiting, strict=True)]
 
@@ -228,6 +227,17 @@ class GuidedModel:
         if len(condition) == 1:
             return mx.broadcast_to(condition, (len(rows), *condition.shape[1:]))
         return condition[mx.array(rows)]
+
+
+def _together(waiting: Sequence[Waiting]) -> tuple[mx.array, mx.array, np.ndarray]:
+    """Images, timesteps and rows of all that wait."""
+    if len(waiting) == 1:
+        x_t, node, rows = waiting[0]
+        return x_t, mx.full((len(x_t),), node.t), rows
+
+    t = np.repeat([some.node.t for some in waiting], [len(some.rows) for some in waiting])
+    rows = np.concatenate([some.rows for some in waiting])
+    return mx.concatenate([some.x_t for some in waiting]), mx.array(t.astype(np.float32)), rows
 
 
 def interpreted(
