@@ -91,6 +91,11 @@ def test_an_experiment_says_how_to_run_it_and_composes(file, tmp_path):
     check_keys(configuration(command[1], tmp_path, *command[2].removeprefix("-m ").split()))
 
 
+@pytest.mark.parametrize("recipe", ["train_builtin", "train_encoder"])
+def test_the_recipes_of_what_ships_keep_their_split_by_name(recipe: str, tmp_path) -> None:
+    assert configuration("train", tmp_path, f"experiment={recipe}").task.split == "tail"
+
+
 def test_the_smoke_setting_is_small(tmp_path):
     cfg = configuration("sample", tmp_path, "debug=smoke")
     assert (cfg.num_samples, cfg.num_steps) == (2, 2)
@@ -166,10 +171,18 @@ def test_an_unknown_domain_or_label_is_answered_with_what_there_is(domain, label
         ("num_steps=0", "num_steps must be a whole number, between 1 and 1000, got 0"),
         ("num_steps=-1", "between 1 and 1000, got -1"),
         ("num_steps=1001", "between 1 and 1000, got 1001"),
-        ("num_samples=0", "num_samples must be a whole number, at least 1"),
+        ("num_samples=0", "num_samples must be a whole number, between 1 and 1000000"),
         ("batch_size=0", "batch_size must be"),
         ("seed=-1", "seed must be a whole number, at least 0"),
         ("image_size=0", "image_size must be a whole number, between 1 and 4096"),
+        ("num_samples=2000000", "num_samples must be a whole number, between 1 and 1000000"),
+        ("strength=nan", "strength must be a number"),
+        ("strength=1.5", "strength must be a number, greater than 0 and at most 1"),
+        ("scheduler.max_step_ratio=inf", "max_step_ratio must be a finite number"),
+        ("guidance_scale=1e9", "at most 1000"),
+        ("domain.name=../elsewhere", "domain.name must not contain /"),
+        ("name='a\tb'", "name must be text in one line"),
+        ("sampler.scheduler=ddim", "sampler.scheduler is given by the run"),
         ("guidance_scale=-1", "guidance_scale must be a number, at least 0"),
         ("scheduler.adaptive_threshold=2", "scheduler: adaptive_threshold must be"),
         ("tracking.lock_timeout=0", "tracking.lock_timeout must be a positive number"),

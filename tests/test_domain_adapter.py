@@ -227,6 +227,11 @@ def test_processes_that_learn_into_one_file_lose_nothing(adapter):
         ("[]", "holds no tuned configurations"),
         (json.dumps({"format": "another"}), "holds no tuned configurations"),
         (json.dumps({"format": FORMAT, "known": [{"model": "m"}], "domains": {}}), "is damaged"),
+        (json.dumps({"format": FORMAT, "known": [], "domains": {"walls": {"encoder": "e"}}}), "is damaged"),
+        (
+            json.dumps({"format": FORMAT, "known": [], "domains": {"walls": {"encoder": "e", "features": ["x"]}}}),
+            "is damaged",
+        ),
         (
             json.dumps({"format": FORMAT, "known": [NO_STEPS], "domains": {}}),
             "is damaged .*num_steps must be",

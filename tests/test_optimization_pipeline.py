@@ -33,6 +33,7 @@ from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward, Reward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.run import sample, train
+from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.calibrated import (
     CalibratedSchedule,
@@ -361,8 +362,49 @@ def test_schedulers_and_samplers_are_made_for_the_domain(adapter, monkeypatch):
     sampler = pipeline.create_optimized_sampler(domain_type="abstract")
     assert len(sampler.scheduler) == 7
     assert pipeline.create_optimized_sampler(other).scheduler is other
+    with pytest.raises(ValueError, match=r"config has no 'steps'; it has num_steps, .*quality_threshold"):
+        pipeline.create_optimized_scheduler({"steps": 5}, "portraits")
     with pytest.raises(UserError, match="there is no domain 'faces'"):
         pipeline.create_optimized_scheduler(domain_type="faces")
+
+
+def test_a_sampler_tells_quality_and_stops_early_only_where_the_configuration_says_when(adapter):
+    pipeline = OptimizationPipeline(adapter)
+    every = pipeline.create_optimized_sampler(config={"num_steps": 12}, domain_type="general")
+    plain = StandardSampler(pipeline.create_optimized_scheduler({"num_steps": 12}, "general"))
+    images = [np.array(sampler.sample(adapter.model, 2, (8, 8), seed=3)) for sampler in (every, plain)]
+    np.testing.assert_allclose(np.clip(images[0], -1, 1), np.clip(images[1], -1, 1), atol=1e-5)
+    assert len(every.get_quality_history()) == 12
+
+    stopping = {"num_steps": 12, "quality_threshold": 0.0, "patience": 1, "min_steps": 3, "finish": 1}
+    early = pipeline.create_optimized_sampler(config=stopping, domain_type="general")
+    early.sample(adapter.model, 2, (8, 8), seed=3)
+    assert len(early.scheduler) == 12
+    assert len(early.get_quality_history()) == 3
+
+
+def test_a_verbose_pipeline_says_what_it_costs_and_a_quiet_one_nothing(adapter, capsys):
+    def said(**options) -> list[str]:
+        OptimizationPipeline(adapter, CEMAgent, **SMALL, **options).optimize("portraits", None, None, 3, 1)
+        return capsys.readouterr().err.splitlines()
+
+    assert said() == []
+    lines = said(verbose=1)
+    assert lines[0].startswith("portraits: 3 episodes of 2 pictures")
+    assert [line.split()[0] for line in lines[1:]] == ["converged", "converged", "cem:", "converged"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"num_training_steps": -1}, "num_training_steps must be"),
+        ({"num_optimization_episodes": 0}, "num_optimization_episodes must be"),
+    ],
+)
+def test_what_cannot_be_optimized_is_refused_before_anything_is_drawn(adapter, monkeypatch, arguments, sentence):
+    monkeypatch.setattr(module, "drawing_in", None)
+    with pytest.raises(ValueError, match=sentence):
+        OptimizationPipeline(adapter).optimize("portraits", **arguments)
 
 
 def test_a_pipeline_survives_a_file(adapter, tmp_path):
@@ -537,7 +579,9 @@ def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path
     history = tracker.client.get_metric_history(run.info.run_id, "portraits/held_out/score")
     assert [m.step for m in history] == [0, 10, 20]
     assert run.data.metrics["portraits/default/evaluations"] == 10
-    assert run.data.metrics["portraits/final/score"] >= 0
+    assert run.data.metrics["portraits/final/score"] == run.data.metrics["final/score"] >= 0
+    assert run.data.params["reward.weight"] == "0.3333333333333333"
+    assert run.info.run_name == "tune agent HybridReward 0.33 portraits"  # Hydra's job would know their options
     assert run.data.params["task.episodes"] == "20"
 
 

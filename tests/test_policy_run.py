@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.locks import alone
 from adaptive_diffusion.rl.agent_file import read_agent
 from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
@@ -138,6 +140,7 @@ def test_a_policy_that_stops_early_takes_no_more_episodes_for_it(checkpoint, tmp
         (["reward=speed"], "a policy that cannot stop is as fast as any other; take reward=quality"),
         (["domain.name=faces"], "the model does not draw 'faces'; it draws portraits"),
         (["agent=cem"], "task=policy needs agent=ppo: agent=cem learns no policy"),
+        (["domain.name=../portraits"], "must not hold folders"),
         (["output=policy.json"], r"output must be a \.zip file, got 'policy\.json'"),
         (["task.start_from=nowhere.zip"], "there is no agent at nowhere.zip"),
     ],
@@ -146,6 +149,14 @@ def test_what_cannot_work_is_refused(checkpoint, tmp_path, overrides, sentence):
     with pytest.raises(UserError, match=sentence):
         learn(checkpoint, tmp_path, *overrides)
     assert not (tmp_path / "outputs" / "policy").exists()
+
+
+def test_a_second_training_into_one_file_is_refused(checkpoint, tmp_path):
+    with alone(tmp_path / "p.zip"), pytest.raises(UserError, match=rf"p\.zip is in use by process {os.getpid()} since"):
+        learn(checkpoint, tmp_path, f"output={tmp_path}/p.zip")
+    with alone(tmp_path / "run" / "p.zip"), pytest.raises(UserError, match="in use by"):
+        learn(checkpoint, tmp_path, f"output={tmp_path}/p.zip")
+    assert not (tmp_path / "p.zip").exists()
 
 
 @pytest.mark.parametrize("given", ["agent=ppo", "domain=portraits"])

@@ -85,8 +85,8 @@ def test_bad_values_are_refused(bandit, arguments, sentence):
 
 
 def test_another_environment_is_refused():
-    with pytest.raises(ValueError, match=r"env must be a DiffusionHyperparameterEnv or a TimestepEnv .* got NoneType"):
-        HyperparameterTuningAgent(None)
+    with pytest.raises(ValueError, match=r"env must be a DiffusionHyperparameterEnv or a TimestepEnv .* got object"):
+        HyperparameterTuningAgent(object())
 
 
 def test_an_untrained_policy_is_the_prior(bandit, steps):

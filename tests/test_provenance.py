@@ -6,12 +6,14 @@ import shlex
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.conf import ConfigSourceInfo
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict, read_write
 from tiny import CONF, ROOT
 
 from adaptive_diffusion.config import register
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.provenance import draw_command, with_model
+from adaptive_diffusion.provenance import domain_settings, draw_command, setting, with_model
 
 
 @pytest.fixture
@@ -60,3 +62,45 @@ def test_advice_to_train_names_the_model_that_draws(hydra_job):
 def test_settings_of_the_task_alone_are_left_out(hydra_job):
     hydra_job("task=schedule", "task.steps=[5]", "task.guidance_scale=null", "tracking=none")
     assert draw_command() == "python sample.py"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a/b.zip",
+        "it's (mine), [new]",
+        "a=b",
+        "ends in \\",
+        "50% of ${HOME}",
+        "naïve café",
+        "a, b",
+        " x ",
+        "~/x",
+        "1e3",
+        "null",
+    ],
+)
+def test_a_setting_reads_back_as_it_was(path, tmp_path):
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("sample", overrides=["model=checkpoint", setting("model.path", path)])
+    assert cfg.model.path == path
+
+
+def test_folders_and_own_configurations_are_said_again(hydra_job):
+    hydra_job("task=schedule", "paths.outputs='/a b/out'", "paths.mlruns=/c", "paths.data=/pictures")
+    with read_write(HydraConfig.get()), open_dict(HydraConfig.get()):
+        HydraConfig.get().runtime.config_sources = [ConfigSourceInfo("/my conf", "file", "command-line")]
+    said = shlex.split(draw_command("scheduler=adaptive"))
+    assert said[2:] == ["--config-dir", "/my conf", "scheduler=adaptive", "paths.outputs='/a b/out'", "paths.mlruns=/c"]
+    advice = str(with_model(UserError("python train.py agent=ppo")))
+    assert shlex.split(advice)[2:] == ["--config-dir", "/my conf", "agent=ppo"]
+
+
+def test_a_domain_without_a_file_is_said_by_its_name():
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert domain_settings("abstract") == ["domain=abstract"]
+        own = domain_settings("old maps")
+        cfg = compose("sample", overrides=own)
+    assert (cfg.domain.name, cfg.domain.description) == ("old maps", "old maps")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import configuration, tiny_checkpoint
+from program import Program
+from tiny import ROOT, configuration, tiny_checkpoint
 
+from adaptive_diffusion import schedule_run
 from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
 from adaptive_diffusion.build.__main__ import stale_quality, stale_schedules
 from adaptive_diffusion.converged import paired_rmse
@@ -70,12 +72,11 @@ def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path):
         model, tmp_path, "scheduler=ddim", "grid=calibrated", f"grid.path={tmp_path}/s.json", "num_steps=3"
     )
     assert timesteps_alone == pytest.approx(first.steps[3].timesteps, abs=1e-3)
-    with pytest.raises(UserError, match=r"no calibrated grid ships for this model with domain=landscapes"):
+    with pytest.raises(UserError, match="no calibrated grid ships for this model"):
         draw(model, tmp_path, "scheduler=ddim", "grid=calibrated")
-    with pytest.raises(
-        UserError, match=r"has no schedule for domain=abstract; calibrate it with .*task.domains=\[abstract\]"
-    ):
-        draw(model, tmp_path, path, "domain=abstract", "num_steps=3")
+    assert draw(model, tmp_path, path, "domain=abstract", "num_steps=3") == pytest.approx(  # another domain's
+        first.steps[3].timesteps, abs=1e-3
+    )
     nearest = load_schedules(tmp_path / "s.json")[2]
     assert draw(model, tmp_path, path, "guidance_scale=3", "num_steps=3") == pytest.approx(
         nearest.steps[3].timesteps, abs=1e-3
@@ -90,8 +91,18 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
     assert f"path={tmp_path}/s.json domain=landscapes num_steps=2" in caplog.text
     path = f"scheduler.calibration.path={tmp_path}/s.json"
     for overrides, sentence in (
-        ((path, "num_steps=3"), f"adaptive (calibrated: {schedule.steps[3].rule}), 3 steps"),
-        ((path, "num_steps=7"), "adaptive (resampled from 3 calibrated steps), 7 steps"),
+        (
+            (path, "num_steps=3"),
+            f"adaptive (calibrated for landscapes at guidance 1.5: {schedule.steps[3].rule}), 3 steps",
+        ),
+        (
+            (path, "num_steps=3", "guidance_scale=6"),
+            "(calibrated for landscapes at guidance 1.5; at guidance 6 its timesteps only: ",
+        ),
+        (
+            (path, "num_steps=7"),
+            "adaptive (resampled from 3 steps calibrated for landscapes at guidance 1.5), 7 steps",
+        ),
         (("scheduler.calibration=null", "num_steps=3"), "adaptive (power grid 2), 3 steps"),
         (
             (path, "num_steps=3", "grid=karras"),
@@ -99,6 +110,10 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
         ),
         (("scheduler.calibration=null", "num_steps=3", "grid=karras"), "adaptive karras (given timesteps), 3 steps"),
         (("scheduler=ddim", "num_steps=3", "grid=karras"), "DDIMScheduler karras, 3 steps"),
+        (
+            ("scheduler=ddim", "num_steps=3", "grid=calibrated", f"grid.path={tmp_path}/s.json"),
+            "(timesteps calibrated for landscapes at guidance 1.5), 3 steps",
+        ),
     ):
         caplog.clear()
         draw(model, tmp_path, *overrides)
@@ -132,6 +147,67 @@ def test_a_schedule_that_is_calibrated_again_takes_the_place_of_the_old_one(mode
     (more,) = load_schedules(tmp_path / "s.json")
     assert set(more.steps) == {2, 3, 4}
     assert more.steps[3] == only.steps[3]
+
+
+def counted(monkeypatch) -> list[tuple[str, list[int]]]:
+    """The domains and numbers of steps that are calibrated from now on."""
+    calls: list[tuple[str, list[int]]] = []
+
+    def calibrate(problem, task, progress=None):
+        calls.append((problem.domain, list(task.steps)))
+        return calibrate_domain(problem, task, progress)
+
+    monkeypatch.setattr(schedule_run, "calibrate", calibrate)
+    return calls
+
+
+def test_a_calibration_that_was_interrupted_goes_on_with_what_is_missing(model, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    save, saved = schedule_run.save_schedules, []
+
+    def interrupted(path, schedules, recipes):
+        save(path, schedules, recipes)
+        saved.append(path)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    two = ("task.domains=[landscapes,portraits]", "task.steps=[2,3,4]")
+    monkeypatch.setattr(schedule_run, "save_schedules", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model, tmp_path, *two)
+    assert "the same command goes on" in caplog.text
+    monkeypatch.setattr(schedule_run, "save_schedules", save)
+    calls = counted(monkeypatch)
+    ratio = calibrate(model, tmp_path, *two)
+    assert calls == [("landscapes", [4]), ("portraits", [2, 3, 4])]
+    assert " has 2, 3 steps by the same recipe already" in caplog.text
+    assert calibrate(model, tmp_path, *two) == pytest.approx(ratio)
+    assert len(calls) == 2, "all of it was there"
+    calibrate(model, tmp_path, *two, "task.noises=5")
+    assert calls[2:] == [("landscapes", [2, 3, 4]), ("portraits", [2, 3, 4])]
+
+
+def test_calibrations_at_once_all_stay_in_one_file(model, tmp_path):
+    program = Program(tmp_path, script=ROOT / "train.py")
+    program.settings = [*program.settings[:2], "task=schedule", "model@task.model=checkpoint", *SMALL]
+    program.settings += [f"task.model.path={model}", "task.learned_steps=[]"]
+    processes = [
+        program.start(f"task.domains=[{domain}]", f"task.steps={steps}")
+        for domain, steps in (("general", "[2,4]"), ("general", "[3]"), ("abstract", "[5,6]"))
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    known = {s.domain: set(s.steps) for s in load_schedules(tmp_path / "outputs" / "schedule" / "schedules.json")}
+    assert known == {"general": {2, 3, 4}, "abstract": {5, 6}}
+
+
+def test_what_is_learned_by_default_is_among_the_steps(model, tmp_path):
+    assert ScheduleCalibration(steps=(4, 8, 9, 12)).learned == [8, 12]
+    assert ScheduleCalibration(steps=(4, 7)).learned == []
+    calibrate(model, tmp_path, "task.domains=[abstract]", "task.steps=[7]", "task.learned_steps=null")
+    (found,) = load_schedules(tmp_path / "s.json")
+    assert "learned" not in found.steps[7].scores
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shlex
+import shutil
+import signal
 import sqlite3
+import subprocess
+import time
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
-from tiny import mlflow_database
+from sqlalchemy.engine import make_url
+from tiny import configuration, mlflow_database, tiny_checkpoint
 
+from adaptive_diffusion import files
 from adaptive_diffusion.errors import MachineError, UserError
-from adaptive_diffusion.sweep import SweepRun, sweep_table
-from adaptive_diffusion.tracking import PARENT, MlflowTracker, NoTracker
+from adaptive_diffusion.process import Process, _started
+from adaptive_diffusion.provenance import parameters
+from adaptive_diffusion.run import sample
+from adaptive_diffusion.tracking import MlflowTracker, NoTracker
 
 
 @pytest.fixture
@@ -140,71 +151,219 @@ def test_a_deleted_experiment_is_named(tracker):
         assert again.experiment_id
 
 
-def test_the_command_that_shows_the_runs_quotes_the_path(tmp_path):
+def test_the_command_that_shows_the_runs_quotes_the_path_and_sends_no_reports(tmp_path):
     tracker = MlflowTracker(str(tmp_path / "my runs" / "mlflow.db"), "a", "test", 1.0, 5002)
-    assert (
-        f"--backend-store-uri 'sqlite:///{tmp_path}/my runs/mlflow.db' --workers 1 --port 5002" in tracker.how_to_look()
-    )
+    command = tracker.how_to_look()
+    assert f"--backend-store-uri 'sqlite:///{tmp_path}/my runs/mlflow.db' --workers 1 --port 5002" in command
+    assert command.startswith("MLFLOW_DISABLE_TELEMETRY=true ")
 
 
-def sweep_config(tracker):
-    return OmegaConf.create(
-        {
-            "hydra": {"overrides": {"task": ["scheduler=ddim,adaptive"]}},
-            "tracking": {
-                "_target_": "adaptive_diffusion.tracking.MlflowTracker",
-                "database": str(tracker.database),
-                "artifacts": str(tracker.artifacts),
-                "experiment": "test",
-                "lock_timeout": 1.0,
-                "ui_port": 5001,
-            },
-        }
-    )
+@pytest.mark.parametrize("name", ["why?", "100%", "50%25", "no#1", "one two", "Zo\u00eb?#%3F"])
+def test_signs_that_mean_something_in_addresses_are_taken_as_they_are(name, tmp_path):
+    folder = tmp_path / name / "runs"
+    mlflow_database(folder)
+    tracker = MlflowTracker(str(folder / "mlflow.db"), str(folder / "kept"), "test", 1.0, 5001)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "steps.csv").write_text("step\n")
+    with open_run(tracker) as run:
+        run.folder(tmp_path / "run")
+        run.image(np.zeros((4, 4, 3), np.uint8), "samples", 0)
+    (done,) = runs(tracker)
+    assert [p.name for p in (folder / "kept").rglob("*.csv")] == ["steps.csv"]
+    assert list((folder / "kept").rglob("*.png"))
+    assert Path(tracker.client.download_artifacts(done.info.run_id, "steps.csv")).read_text() == "step\n"
+    assert {p.name for p in tmp_path.iterdir()} == {name, "run"}
+    written = shlex.split(tracker.how_to_look())
+    address = written[written.index("--backend-store-uri") + 1]
+    assert make_url(address).database == str(tracker.database)
+
+
+def test_a_new_database_below_a_question_mark_lies_there_and_nowhere_else(tmp_path):
+    tracker = MlflowTracker(str(tmp_path / "what?" / "mlflow.db"), str(tmp_path / "what?" / "a"), "test", 1.0, 5001)
+    assert runs(tracker) == []
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["what?", "what?/mlflow.db", "what?/a"]
+
+
+@pytest.mark.parametrize("place", ["https://mlflow.example", "mysql://me@host/runs", "s3://bucket/runs", ""])
+def test_what_is_no_path_is_refused_before_anything_is_made(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for database, artifacts in ((place, "artifacts"), ("mlflow.db", place)):
+        with pytest.raises(UserError, match="must be a path of this machine"):
+            MlflowTracker(database, artifacts, "test", 1.0, 5001)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_tracking_uri_is_said_once_not_to_be_used(tracker, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    for _ in range(2):
+        again = MlflowTracker(str(tracker.database), str(tracker.artifacts), "test", 0.2, 5001)
+        assert runs(again) == []
+    assert caplog.text.count("MLFLOW_TRACKING_URI is not used") == 1
+
+
+def test_a_database_of_another_program_is_refused_and_stays_as_it_is(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "photos.db")) as other:
+        other.execute("CREATE TABLE runs (name TEXT)")
+    before = (tmp_path / "photos.db").read_bytes()
+    foreign = MlflowTracker(str(tmp_path / "photos.db"), str(tmp_path / "artifacts"), "test", 0.2, 5001)
+    with pytest.raises(UserError, match=r"of another program \(its tables: runs\)"), open_run(foreign):
+        pass
+    assert (tmp_path / "photos.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(("schema", "told"), [("f" * 12, "made by a newer version"), ("451aebb31d03", "is older than")])
+def test_a_database_of_another_version_is_named_in_one_sentence(schema, told, tracker):
+    with closing(sqlite3.connect(tracker.database)) as database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (schema,))
+        database.commit()
+    with pytest.raises(MachineError, match=told) as error, open_run(tracker):
+        pass
+    assert "<" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_link_to_nothing_is_told_at_once(tmp_path):
+    (tmp_path / "mlflow.db").symlink_to(tmp_path / "gone" / "mlflow.db")
+    tracker = MlflowTracker(str(tmp_path / "mlflow.db"), str(tmp_path / "artifacts"), "test", 5.0, 5001)
+    with pytest.raises(MachineError, match=r"is a link to .*gone/mlflow\.db, which does not exist"), open_run(tracker):
+        pass
+    assert not (tmp_path / "gone").exists()
+
+
+def test_an_open_run_waits_for_a_locked_database_no_longer_than_told(tracker):
+    with pytest.raises(MachineError, match="is locked"), closing(sqlite3.connect(tracker.database)) as other:
+        _log_a_loss_while_locked_by(other, tracker)
+    assert runs(tracker)[0].info.status == "RUNNING"  # it could not be closed either
+    with open_run(tracker):
+        pass
+
+
+def _log_a_loss_while_locked_by(other, tracker):
+    started = time.monotonic()
+    try:
+        with open_run(tracker) as run:
+            other.execute("BEGIN EXCLUSIVE")
+            run.metrics({"loss": 1.0})
+    finally:
+        assert time.monotonic() - started < 5  # MLflow's own patience is 20 seconds
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/a.png"), None])
+def test_a_full_disk_of_artifacts_is_named_with_what_is_kept(tracker, tmp_path, monkeypatch, error):
+    error = error or shutil.Error([("/run/a.png", "/there/a.png", f"[Errno 28] {os.strerror(errno.ENOSPC)}")])
+
+    def full(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(type(tracker.client), "log_artifacts", full)
+    sentence = f"the disk is full: MLflow cannot keep files in {tracker.artifacts}; all of it is kept in {tmp_path}/run"
+    with pytest.raises(MachineError, match=re.escape(sentence)), open_run(tracker) as run:
+        run.folder(tmp_path / "run")
+
+
+def orphan(tracker, **tags):
+    """A run that is RUNNING, as a process leaves it that is killed."""
+    return tracker.create("left behind", tags)
+
+
+def seen_by_the_next(tracker, run_id):
+    """The run's status and tags once another program has begun to use the database."""
+    following = MlflowTracker(str(tracker.database), str(tracker.artifacts), "elsewhere", 1.0, 5001)
+    found = following.client.get_run(run_id)
+    return found.info.status, found.data.tags
 
 
 @pytest.fixture
-def sweep(tracker, monkeypatch):
-    monkeypatch.setattr(HydraConfig.instance(), "set_config", lambda cfg: None)
-    callback = SweepRun()
-    callback.on_multirun_start(sweep_config(tracker))
-    yield callback
-    callback._close("FAILED")
-    assert PARENT not in os.environ
+def ended():
+    """A process that is over."""
+    child = subprocess.Popen(["sleep", "60"])
+    process = replace(Process.this(), pid=child.pid, started=_started(child.pid))
+    child.kill()
+    child.wait()
+    return process
 
 
-def test_the_runs_of_a_sweep_are_children_of_its_run(sweep, tracker, capsys):
-    with open_run(tracker) as run:
-        run.metrics({"time/per_picture_s": 0.25})
-    sweep.on_multirun_end(sweep_config(tracker))
-    parent, child = runs(tracker)
-    assert parent.info.run_name == "sweep scheduler=ddim,adaptive"
-    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
-    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert "a name  FINISHED  0.25" in capsys.readouterr().out
+def test_a_run_whose_process_has_ended_is_marked_killed_by_the_next_program(tracker, ended):
+    run_id = orphan(tracker, **ended.tags)
+    status, tags = seen_by_the_next(tracker, run_id)
+    assert status == "KILLED"
+    assert f"process {ended.pid} ended" in tags["error"]
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError(), "FAILED"), (KeyboardInterrupt(), "KILLED")])
-def test_a_sweep_that_hydra_does_not_end_is_closed_at_exit(sweep, tracker, error, status):
-    with pytest.raises(type(error)), open_run(tracker):
-        raise error
-    sweep._close("FAILED")  # what atexit does
-    assert [r.info.status for r in runs(tracker)] == [status, status]
+def test_a_process_id_that_was_given_to_another_process_does_not_keep_a_run_open(tracker):
+    before = replace(Process.this(), started="1")
+    assert seen_by_the_next(tracker, orphan(tracker, **before.tags))[0] == "KILLED"
 
 
-def test_a_sweep_without_runs_leaves_nothing_behind(sweep, tracker):
-    sweep._close("FAILED")
-    assert runs(tracker) == []
+def test_runs_of_the_living_of_other_hosts_and_of_nobody_stay_open(tracker, ended):
+    with subprocess.Popen(["sleep", "60"]) as child:
+        living = replace(ended, pid=child.pid, started=_started(child.pid))
+        elsewhere = replace(ended, host="another host")
+        nobody = {"process.pid": "", "process.host": "", "process.started": ""}
+        for tags in (living.tags, elsewhere.tags, nobody, Process.this().tags):
+            assert seen_by_the_next(tracker, orphan(tracker, **tags))[0] == "RUNNING"
+        child.kill()
 
 
-def test_a_sweep_whose_run_cannot_be_made_exits_in_one_sentence(tracker, monkeypatch, capsys):
-    monkeypatch.setattr(HydraConfig.instance(), "set_config", lambda cfg: None)
-    tracker.database.write_bytes(b"not a database" * 400)
-    with pytest.raises(SystemExit) as exit_:
-        SweepRun().on_multirun_start(sweep_config(tracker))
-    assert exit_.value.code == 1
-    assert "is damaged or no MLflow database" in capsys.readouterr().err
+def test_an_orphan_can_be_gone_on_with(tracker, ended):
+    run_id = orphan(tracker, state="s", **ended.tags)
+    with tracker.open("again", params={}, tags={}, resume={"state": "s"}) as run:
+        assert run.run_id == run_id
+        assert seen_by_the_next(tracker, run_id)[0] == "RUNNING"  # since it has a new owner
+    assert seen_by_the_next(tracker, run_id)[0] == "FINISHED"
 
 
-def test_the_table_of_a_sweep_aligns_its_columns():
-    assert sweep_table([]) == "run  status  seconds/picture  evaluations/picture"
+def test_a_run_that_another_process_is_at_is_not_taken_over(tracker):
+    with subprocess.Popen(["sleep", "60"]) as child:
+        living = replace(Process.this(), pid=child.pid, started=_started(child.pid))
+        run_id = orphan(tracker, state="s", **living.tags)
+        with tracker.open("second", params={}, tags={}, resume={"state": "s"}) as run:
+            assert run.run_id != run_id
+        child.kill()
+
+
+@pytest.mark.parametrize(("moment", "status"), [("create_run", "KILLED"), ("set_terminated", "FINISHED")])
+def test_an_interruption_while_a_run_is_made_or_closed_leaves_none_open(tracker, monkeypatch, moment, status):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    method = getattr(type(tracker.client), moment)
+
+    def interrupted(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(type(tracker.client), moment, interrupted)
+    with pytest.raises(KeyboardInterrupt), open_run(tracker):
+        pass
+    assert [r.info.status for r in runs(tracker)] == [status]
+
+
+def small(tmp_path, *overrides):
+    mlflow_database(tmp_path / "mlruns")
+    model = ("model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}", "num_samples=2", "num_steps=2")
+    return configuration("sample", tmp_path, *model, "metrics=none", *overrides)
+
+
+def test_what_the_run_builds_itself_is_no_setting_of_it(tmp_path):
+    told = parameters(small(tmp_path, "sampler=quality_guided"))
+    assert told["sampler.patience"]
+    assert "sampler.scheduler" not in told
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "metrics.json"])
+def test_a_disk_that_gets_full_after_the_pictures_names_its_file_and_says_that_they_are_kept(
+    tmp_path, monkeypatch, file
+):
+    replaced = os.replace
+
+    def full(source, target):
+        if str(target).endswith(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replaced(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(MachineError) as error:
+        sample(small(tmp_path))
+    assert re.search(
+        rf"the disk is full: cannot write {tmp_path}/run/{file}; .* kept in {tmp_path}/run", str(error.value)
+    )
+    assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 2

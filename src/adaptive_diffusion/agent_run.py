@@ -12,14 +12,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
-from .agent_training import AgentTraining, agent_configuration, tell_cost, training_in
+from .agent_sweep import write_outcomes
+from .agent_training import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
+from .baseline.checks import check_name
 from .errors import UserError
 from .optimization.domain_adapter import DomainAdapter
 from .optimization.pipeline import OptimizationPipeline
-from .parts import build
-from .provenance import choices, draw_command, git_state, parameters
+from .parts import build, refused
+from .provenance import domain_settings, draw_command, git_state, setting
 from .rl.agent import TuningAgent
-from .run import labels
+from .run import labels, training_configuration
 from .tracking import Run
 
 log = logging.getLogger(__name__)
@@ -67,28 +69,32 @@ def tune(cfg: DictConfig) -> float:
     """
     if cfg.agent is None or cfg.reward is None:
         raise UserError("task=agent needs an agent; give agent=ppo, cem, random or fixed, and leave task out")
-    given = cfg.output is not None
-    cfg = agent_configuration(cfg, "agent/tuned.json")
+    cfg = training_configuration(cfg, "agent/tuned.json")
     pipeline, domains = _pipeline(cfg)
-    tracker, git, kind = build(cfg, "tracking"), git_state(cfg.paths.root), choices().get("agent", "agent")
+    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
     tags = {**labels(cfg), **(git.tags if git else {})}
-    folder, scores = Path(cfg.paths.run), []
-    with tracker.open(cfg.name or f"tune {kind} {' '.join(domains)}", params=parameters(cfg), tags=tags) as run:
+    name = cfg.name or " ".join(["tune", *method(cfg), *domains])
+    folder, scores = Path(cfg.paths.run), {}
+    with tracker.open(name, params=agent_parameters(cfg), tags=tags) as run:
         for domain in domains:
             known = pipeline.adapter.known(domain)
             results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
-            scores.append(_report(results, run))
+            scores[domain] = _report(results, run)
             if known is not None:
                 log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", known.to_config(), known.weight)
             figures.write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
+        mean = sum(scores.values()) / len(scores)
+        run.metrics({"final/score": mean})
         figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
-    where = [f"scheduler.path={cfg.output}"] if given else []
+    where = path_settings(cfg, "agent/tuned.json")
     if cfg.task.calibration is not None:
-        where.append(f"scheduler.calibration.path={cfg.task.calibration}")
+        where.append(setting("scheduler.calibration.path", cfg.task.calibration))
+    draw = {domain: draw_command("scheduler=tuned", *where, *domain_settings(domain)) for domain in domains}
+    write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, scores, draw)
     log.info("%-11s%s", "saved", cfg.output)
-    log.info("%-11s%s", "draw", draw_command("scheduler=tuned", *where, f"domain={domains[0]}"))
-    return -sum(scores) / len(scores)
+    log.info("%-11s%s", "draw", draw[domains[0]])
+    return -mean
 
 
 def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
@@ -100,6 +106,9 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
     names = [cfg.domain.name] if cfg.domain is not None else list(task.model.domains or ())
     if not names:
         raise UserError("this model has no domains of its own; say what it draws, e.g. domain=landscapes")
+    with refused():
+        for name in names:
+            check_name("the model's domain", name, of_file=True)
     if task.start_from is not None and len(names) > 1:
         raise UserError("task.start_from is the agent of one domain; say which, e.g. domain=portraits")
     adapter = DomainAdapter(cfg.output, model=task.model, guidance_scale=task.guidance_scale)

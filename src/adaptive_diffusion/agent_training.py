@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from .baseline.checks import check_count, check_number
-from .converged import FIRST_STEPS
+from .baseline.checks import check_count, check_guidance
 from .errors import UserError
-from .rl.sampling_env import HELD_OUT_BATCHES, SamplingEnv
-from .run import training_configuration
+from .locks import alone
+from .parts import build
+from .provenance import choices, parameters, setting
+from .rl.cost import cost
+from .rl.sampling_env import SamplingEnv
 from .types import PictureModel
 
 log = logging.getLogger(__name__)
@@ -49,15 +51,29 @@ class AgentTraining:
     def __post_init__(self) -> None:
         check_count("episodes", self.episodes, 1)
         if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
+            check_guidance(self.guidance_scale)
 
 
-def agent_configuration(cfg: DictConfig, file: str) -> DictConfig:
-    """See `training_configuration`; without a progress bar where there is no terminal."""
-    cfg = training_configuration(cfg, file)
-    if not sys.stderr.isatty():
-        cfg.agent.verbose = 0
-    return cfg
+def method(cfg: DictConfig) -> tuple[str, str]:
+    """What a run is named by: the agent and the reward, of which several may have one name and another weight."""
+    agent = choices().get("agent", "agent")
+    reward = choices().get("reward", cfg.reward._target_.rpartition(".")[2])
+    return agent, f"{reward} {cfg.reward.weight:.2g}" if "weight" in cfg.reward else reward
+
+
+def agent_parameters(cfg: DictConfig) -> dict[str, str]:
+    """See `parameters`; rewards whose weight of quality is no setting have it as well."""
+    return {"reward.weight": str(build(cfg, "reward").weight), **parameters(cfg)}
+
+
+def path_settings(cfg: DictConfig, default: str) -> list[str]:
+    """What tells sample.py where the result is; [] if it looks there anyway.
+
+    Args:
+        cfg: The configuration of a training.
+        default: The file that sample.py reads, below paths.outputs.
+    """
+    return [] if Path(cfg.output) == Path(cfg.paths.outputs) / default else [setting("scheduler.path", cfg.output)]
 
 
 def tell_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
@@ -69,20 +85,7 @@ def tell_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_ba
         domains: How many are trained in.
         verification_batches: Further batches that are compared with converged solutions.
     """
-    noises, described = env.noises, env.describe()
-    tried = episodes * noises.pictures * described.get("max_steps", described["num_steps"])
-    compared = (noises.batches + HELD_OUT_BATCHES + verification_batches) * noises.pictures
-    log.info(
-        "%-11s%d episodes of %d pictures try things in up to %s model evaluations%s; the converged solutions of %d "
-        "pictures take %s or more, unless they are kept from before",
-        "cost",
-        episodes,
-        noises.pictures,
-        f"{tried:,}",
-        f" in each of {domains} domains" if domains > 1 else "",
-        compared,
-        f"{compared * FIRST_STEPS:,}",
-    )
+    log.info("%-11s%s", "cost", cost(env, episodes, domains, verification_batches))
 
 
 @contextlib.contextmanager
@@ -94,13 +97,18 @@ def training_in(domain: str, file: Path) -> Iterator[None]:
         file: Where the agent is saved on the way.
 
     Raises:
-        UserError: for a reward that is not a finite number, as of a model or a solver that diverges.
+        UserError: for a reward that is not a finite number, as of a model or a solver that diverges; or if another
+            process saves its agent there.
     """
     try:
-        yield
+        with alone(file):
+            yield
     except KeyboardInterrupt:
         if file.exists():
-            log.info("the agent is saved; go on with the same command, domain=%s and task.start_from=%s", domain, file)
+            more = shlex.join([setting("domain", domain), setting("task.start_from", file)])
+            log.info("the agent is saved; go on with the same command and %s", more)
+        else:
+            log.info("no agent was saved yet; the same command begins anew")
         raise
     except UserError:
         raise

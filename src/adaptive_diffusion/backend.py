@@ -15,6 +15,8 @@ from . import blas
 
 BLAS_VARIABLE = "ADAPTIVE_DIFFUSION_BLAS"
 
+_PROCESS = os.getpid()  # that imports MLX
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -37,6 +39,20 @@ class BackendInfo:
     core: str
     threads: int | None
     warnings: tuple[str, ...]
+
+
+def check_process() -> None:
+    """Refuse to compute in a fork of the process that imported MLX, whose threads it lacks: it would wait for ever.
+
+    Raises:
+        ValueError: in a fork.
+    """
+    if os.getpid() != _PROCESS:
+        raise ValueError(
+            "MLX does not survive a fork, and this process is one; start it another way: "
+            'gymnasium.make_vec(..., vectorization_mode="async", vector_kwargs={"context": "forkserver"}), '
+            'SubprocVecEnv(..., start_method="forkserver") or multiprocessing.get_context("spawn")'
+        )
 
 
 def prepare() -> None:
@@ -94,7 +110,7 @@ def info() -> BackendInfo:
     kind = "gpu" if device.type == mx.DeviceType.gpu else "cpu"
     name = mx.device_info(device).get("device_name", "") or platform.machine()
     path = None if _blas.path is None else Path(_blas.path)
-    return BackendInfo(f"{kind} ({name})", _blas.name, path, _blas.core, _blas.threads(), _warnings)
+    return BackendInfo(f"{kind} ({name})", _blas.name, path, _blas.core, _blas.threads, _warnings)
 
 
 def _keep_freed_memory() -> None:

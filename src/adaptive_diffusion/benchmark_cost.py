@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from .converged import CHECKED, FIRST_STEPS
+from .models.guidance import effective_guidance
 from .parts import STEPS, build
 
 
@@ -56,7 +57,7 @@ def evaluations_per_second(config: DictConfig) -> float:
     model: Any = build(config, "model")
     scale = model.metadata.get("guidance_scale", 1.0) if config.guidance_scale is None else config.guidance_scale
     batch = config.batch_size
-    x = mx.zeros((batch * (1 if scale == 1 else 2), *model.state_shape))
+    x = mx.zeros((batch * (1 if effective_guidance(model, scale) == 1 else 2), *model.state_shape))
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()

@@ -19,7 +19,7 @@ from .cli import say
 from .errors import UserError
 from .metrics.encoder import load_builtin_encoder
 from .metrics.reference import load_reference
-from .parts import Parts, prepare
+from .parts import Parts, picture_channels, prepare
 from .provenance import choices, git_state, parameters
 from .run import labels, method, progress_bar
 
@@ -66,6 +66,8 @@ def run_cell(cfg: DictConfig) -> float:
     refuse_without_effect(_overrides())
     parts = prepare(cfg)
     cfg = parts.cfg
+    if (channels := picture_channels(parts.model)) != 3:
+        raise UserError(f"a benchmark compares RGB pictures, and this model draws pictures of {channels} channel(s)")
     cell, bench = cell_of(parts), bench_of(parts)
     folder, store = Path(cfg.paths.run), Path(cfg.paths.outputs) / "benchmark" / "cells"
     if cell_path(store, cell, bench).is_file():

@@ -1,8 +1,8 @@
 """Which BLAS does MLX compute with on the Linux CPU?
 
-The Linux wheel of MLX bundles the reference BLAS, which multiplies matrices some 15 to 50 times slower than MKL or
-OpenBLAS. Here a faster library is found and loaded, and MLX's calls to BLAS and LAPACK are led to it. On a Mac MLX uses
-Accelerate and Metal, and nothing here applies.
+The Linux wheel of MLX bundles the reference BLAS, which multiplies matrices some 15 to 60 times slower than OpenBLAS or
+MKL. Here a faster library is found and loaded, and MLX's calls to BLAS and LAPACK are led to it. SciPy's wheel, which
+MLflow installs anyway, brings an OpenBLAS. On a Mac MLX uses Accelerate and Metal, and nothing here applies.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import fnmatch
 import os
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,12 +33,12 @@ class Candidate:
     Attributes:
         name: "openblas", "mkl" or "custom".
         path: The file, or a bare name for the dynamic linker to find.
-        core_type: OPENBLAS_CORETYPE to load it under, None where its own detection is to be trusted.
+        prefix: What the names of its functions begin with; `scipy_` in SciPy's wheel.
     """
 
     name: str
     path: str
-    core_type: str | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,74 +50,49 @@ class Blas:
             (macOS), or "bundled" (the slow one of the Linux wheel).
         path: The library, None for those of MLX and macOS.
         core: The instruction set that OpenBLAS says it uses, "" for others.
+        threads: Threads that one matrix product may use, None where the library does not say.
         problems: What went wrong on the way, one sentence each.
     """
 
     name: str
     path: str | None = None
     core: str = ""
+    threads: int | None = None
     problems: tuple[str, ...] = ()
 
-    def threads(self) -> int | None:
-        """Threads that one matrix product may use, None where the library does not say."""
-        if self.name == "bundled":
-            return 1
-        library = None if self.path is None else ctypes.CDLL(self.path)
-        for query in ("openblas_get_num_threads", "MKL_Get_Max_Threads"):
-            if hasattr(library, query):
-                return int(getattr(library, query)())
-        return None
 
-
-def cpu_vendor_and_flags(cpuinfo: str = "/proc/cpuinfo") -> tuple[str, frozenset[str]]:
-    """The processor's vendor and instruction sets as Linux names them; empty where it does not (ARM)."""
-    vendor, flags = "", frozenset[str]()
+def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
+    """The processor's instruction sets as Linux names them; empty where it does not (ARM)."""
     with contextlib.suppress(OSError), open(cpuinfo, encoding="utf-8", errors="replace") as file:
         for line in file:
             key, _, value = line.partition(":")
-            if key.strip() == "vendor_id":
-                vendor = value.strip()
-            elif key.strip() == "flags":
-                flags = frozenset(value.split())
-            elif not line.strip() and flags:
-                break  # one processor tells all
-    return vendor, flags
+            if key.strip() == "flags":
+                return frozenset(value.split())  # the first processor stands for all
+    return frozenset()
 
 
 def has_avx512() -> bool:
     """Whether this processor has the AVX-512 subset that BLAS kernels need."""
-    return cpu_vendor_and_flags()[1] >= _AVX512
+    return cpu_flags() >= _AVX512
 
 
-def candidates(choice: str = "auto", cpu: tuple[str, frozenset[str]] | None = None) -> list[Candidate]:
-    """Libraries to try, best first.
-
-    On AMD, OpenBLAS goes before MKL, which runs an AVX2 kernel there whatever the processor can do (measured on Zen 5,
-    float32, one core: MKL 93 GFLOP/s; OpenBLAS 115 with AVX2 and 220 with AVX-512).
+def candidates(choice: str = "auto") -> list[Candidate]:
+    """Libraries to try, best first: OpenBLAS of SciPy's wheel, of conda, of the system, then MKL.
 
     Args:
         choice: One of `CHOICES`, or the path of a library.
-        cpu: Vendor and flags, those of this machine by default.
     """
-    vendor, flags = cpu_vendor_and_flags() if cpu is None else cpu
     if choice == "none":
         return []
     if choice not in CHOICES:
         return [Candidate("custom", choice)]
-    mkl = [Candidate("mkl", path) for path in _files("lib", "libmkl_rt.so*", beside_packages=True)]
     openblas = [
-        *(
-            Candidate("openblas", path, _core_type(flags))
-            for path in _files("opencv_*.libs", "libopenblas*.so*", beside_packages=False)
-        ),
-        *(Candidate("openblas", path) for path in _files("lib", "libopenblas.so.0", beside_packages=True)),
+        *(Candidate("openblas", path, "scipy_") for path in _beside_packages("scipy.libs/libscipy_openblas-*.so")),
+        *(Candidate("openblas", path) for path in _in_prefix("lib/libopenblas.so.0")),
         *(Candidate("openblas", name) for name in _SYSTEM_OPENBLAS),
     ]
-    if choice == "mkl":
-        return mkl
-    if choice == "openblas":
-        return openblas
-    return openblas + mkl if vendor in ("AuthenticAMD", "HygonGenuine") else mkl + openblas
+    mkl = [Candidate("mkl", path) for path in _in_prefix("lib/libmkl_rt.so*")]
+    return {"openblas": openblas, "mkl": mkl, "auto": openblas + mkl}[choice]
 
 
 def load(choice: str) -> Blas:
@@ -132,20 +106,19 @@ def load(choice: str) -> Blas:
     mlx = elf.find("/libmlx.so") if sys.platform == "linux" else None
     calls = {} if mlx is None else {name: to for name, to in mlx.calls().items() if _IMPORTS.fullmatch(name)}
     if mlx is None or "cblas_sgemm" not in calls:
-        return Blas("bundled", problems=("This build of MLX calls no BLAS that could be replaced.",))
+        return Blas("bundled", threads=1, problems=("This build of MLX calls no BLAS that could be replaced.",))
     present = elf.owner(calls["cblas_sgemm"])
     if not fnmatch.fnmatch(present, "*/mlx*.libs/*"):
         return Blas("linked", present)  # a source build, or LD_PRELOAD: somebody chose
     problems = []
     for candidate in candidates(choice):
         try:
-            with _environment("OPENBLAS_CORETYPE", candidate.core_type):
-                library = ctypes.CDLL(candidate.path)
+            library = ctypes.CDLL(candidate.path)
         except OSError as error:
             if os.sep in candidate.path:  # the bare names are mere guesses
                 problems.append(f"{candidate.path} could not be loaded: {error}.")
             continue
-        found = {name: elf.function_address(library, name) for name in calls}
+        found = {name: elf.function_address(library, candidate.prefix + name) for name in calls}
         targets = {name: address for name, address in found.items() if address is not None}
         if not {"cblas_sgemm", "cblas_dgemm"} <= targets.keys():
             problems.append(f"{candidate.path} was passed over: it has no function cblas_sgemm or cblas_dgemm.")
@@ -153,49 +126,43 @@ def load(choice: str) -> Blas:
             problems.append(f"{candidate.path} is not used: the system forbids to change where MLX's calls go.")
         else:
             path = elf.owner(targets["cblas_sgemm"]) or candidate.path
-            return Blas(candidate.name, path, _core_name(library), tuple(problems))
-    return Blas("bundled", problems=tuple(problems))
+            return Blas(candidate.name, path, *_core_and_threads(library, candidate.prefix), tuple(problems))
+    return Blas("bundled", threads=1, problems=tuple(problems))
 
 
-def _files(folder: str, pattern: str, *, beside_packages: bool) -> list[str]:
-    """Files that wheels brought, in `folder` within a package folder or, `beside_packages`, within its prefix.
+def _beside_packages(pattern: str) -> list[str]:
+    """Files that wheels brought, beside the packages.
 
     The folders of `sys.path` are asked instead of the wheels' records: this finds them in virtual environments, user
     installs and conda alike, and takes no import of `importlib.metadata`.
     """
-    packages = [Path(p) for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
-    # .../lib/python3.11/site-packages -> ..., whose lib/ is where wheels put their data files
-    roots = [Path(sys.prefix), *(p.parents[2] for p in packages if len(p.parents) > 2)] if beside_packages else packages
-    found = [str(path) for root in dict.fromkeys(roots) for path in sorted(root.glob(f"{folder}/{pattern}"))]
-    return list(dict.fromkeys(found))
+    return _found(_package_folders(), pattern)
 
 
-def _core_type(flags: frozenset[str]) -> str | None:
-    """The OpenBLAS kernels for a processor with these flags.
-
-    OpenCV's wheel carries the OpenBLAS of 2021, which takes processors younger than itself for ancient ones (Zen 5
-    for Barcelona: 52 GFLOP/s instead of 220). What matters is the instruction set, and that the flags tell.
-    """
-    if flags >= _AVX512:
-        return "SkylakeX"
-    return "Haswell" if flags >= {"avx2", "fma"} else None
+def _in_prefix(pattern: str) -> list[str]:
+    """Files that wheels brought, in the prefix: .../lib/python3.11/site-packages -> ..."""
+    above = [folder.parents[2] for folder in _package_folders() if len(folder.parents) > 2]
+    return _found([Path(sys.prefix), *above], pattern)
 
 
-@contextlib.contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    """Set an environment variable for the duration, unless the user has set it."""
-    if value is None or name in os.environ:
-        yield
-        return
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
+def _package_folders() -> list[Path]:
+    return [Path(p) for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
 
 
-def _core_name(library: ctypes.CDLL) -> str:
-    if not hasattr(library, "openblas_get_corename"):
-        return ""
-    library.openblas_get_corename.restype = ctypes.c_char_p
-    return bytes(library.openblas_get_corename()).decode()
+def _found(folders: list[Path], pattern: str) -> list[str]:
+    return list(dict.fromkeys(str(path) for folder in folders for path in sorted(folder.glob(pattern))))
+
+
+def _core_and_threads(library: ctypes.CDLL, prefix: str) -> tuple[str, int | None]:
+    """The instruction set that OpenBLAS says it uses, "" for others; the threads of one product, None if not said."""
+    core, threads = "", None
+
+    if core_name := getattr(library, f"{prefix}openblas_get_corename", None):
+        core_name.restype = ctypes.c_char_p
+        core = bytes(core_name()).decode()
+
+    for query in (f"{prefix}openblas_get_num_threads", "MKL_Get_Max_Threads"):
+        if count := getattr(library, query, None):
+            threads = int(count())
+
+    return core, threads

@@ -363,6 +363,7 @@ class TaskModel(Part):
     drop_all: float = MISSING
     guidance_scale: float = MISSING
     validation_fraction: float = MISSING
+    split: str = MISSING
     validation_images: int = MISSING
     validate_every: int = MISSING
     save_every: int = MISSING
@@ -386,6 +387,7 @@ class TaskEncoder(Part):
     dimension: int = MISSING
     image_size: int = MISSING
     validation_fraction: float = MISSING
+    split: str = MISSING
     validate_every: int = MISSING
     save_every: int = MISSING
     seed: int = MISSING
@@ -457,7 +459,7 @@ class TaskSchedule(Part):
     domains: list[str] | None = MISSING
     guidance_scale: float | None = MISSING
     steps: list[int] = MISSING
-    learned_steps: list[int] = MISSING
+    learned_steps: list[int] | None = MISSING
     noises: int = MISSING
     held_out: int = MISSING
     learned_noises: int = MISSING

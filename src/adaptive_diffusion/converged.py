@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .array_file import read_arrays
 from .baseline.noise_schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from .diffusion.guided_model import GuidedModel
 from .diffusion.limits import Clipped, unlimited
 from .files import atomic_path
 from .grids.base import FixedGrid
+from .models.guidance import effective_guidance
 from .sampling.rollout import Rollout, run
 from .schedulers.grids import BlendedGrid
 from .solvers.ipndm import IPNDM
@@ -147,7 +148,9 @@ def _drawn(model: GuidedModel, begun: Rollout, progress: Callable[[StepTrace], N
 
 def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
     """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
-    return f"{model if isinstance(model, str) else model.identity} guidance {guidance_scale:g}"
+    if isinstance(model, str):
+        return f"{model} guidance {guidance_scale:g}"
+    return f"{model.identity} guidance {effective_guidance(model, guidance_scale):g}"
 
 
 def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.array | None) -> str:
@@ -166,7 +169,7 @@ def _write(path: Path, solution: Converged) -> None:
 def _read(path: Path) -> Converged | None:
     """What is kept there; None if nothing, or nothing whole, is."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Converged(file["images"], file["finer"], int(file["steps"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found = read_arrays(path)
+        return Converged(found["images"], found["finer"], int(found["steps"]))
+    except (ValueError, KeyError, TypeError):  # those of read_arrays are ValueErrors
         return None

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .array_file import UNNAMED, read_arrays
 from .errors import UserError
+from .image_file import MODES, prepare_all, read_image, why_unreadable
+from .image_folder import image_files, label_of
+from .splits import SPLITS
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class PictureSet:
     """Pictures of one domain.
 
     Attributes:
-        images: (N, H, W, 3) uint8.
+        images: (N, H, W, C) uint8.
         labels: (N,) index into `label_names`, or -1 where a picture has no label.
         label_names: Names of the labels, sorted as in the source.
     """
@@ -32,35 +36,81 @@ class PictureSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def split(self, validation_fraction: float) -> tuple[PictureSet, PictureSet]:
-        """Training and validation part: the last `validation_fraction` of the rows, one block, is kept back."""
+    def split(
+        self, validation_fraction: float, rule: str = "per_label", seed: int = 0
+    ) -> tuple[PictureSet, PictureSet]:
+        """Training part and held-back part.
+
+        Args:
+            validation_fraction: Share of the pictures to keep back, in [0, 1).
+            rule: Which: a name in `splits.SPLITS`.
+            seed: Decides what is drawn at random.
+
+        Raises:
+            UserError: for a share or a rule that does not exist, or if nothing is left to train on.
+        """
         if not 0 <= validation_fraction < 1:
             raise UserError(f"validation_fraction must lie in [0, 1), got {validation_fraction}")
-        cut = len(self) - round(len(self) * validation_fraction)
-        first, last = slice(None, cut), slice(cut, None)
-        return (
-            PictureSet(self.images[first], self.labels[first], self.label_names),
-            PictureSet(self.images[last], self.labels[last], self.label_names),
-        )
+        if rule not in SPLITS:
+            raise UserError(f"split must be one of {', '.join(SPLITS)}, got {rule!r}")
+
+        held = SPLITS[rule](self.labels, validation_fraction, seed)
+        trained = np.setdiff1d(np.arange(len(self)), held)
+        if not len(trained):
+            raise UserError(
+                f"validation_fraction={validation_fraction} of {len(self)} pictures leaves none to train on"
+            )
+
+        parts = self._rows(trained), self._rows(held)
+        if len(held):
+            self._tell_of_rare_labels(*parts)
+        return parts
+
+    def split_as_trained(self, recipe: Mapping[str, Any]) -> tuple[PictureSet, PictureSet]:
+        """The parts that a network was trained on and judged by, told from the recipe in its file."""
+        return self.split(
+            recipe["validation_fraction"], recipe.get("split", "tail"), recipe["seed"]
+        )  # 0.1.0 had no rule
+
+    def _rows(self, rows: np.ndarray) -> PictureSet:
+        return PictureSet(self.images[rows], self.labels[rows], self.label_names)
+
+    def _tell_of_rare_labels(self, train: PictureSet, held: PictureSet) -> None:
+        """Say which labels are not trained, and which are trained on the only picture there is of them."""
+        counts, trained = (np.bincount(s.labels[s.labels >= 0], minlength=len(self.label_names)) for s in (self, train))
+        groups = {
+            "no training pictures": (counts > 0) & (trained == 0),
+            "only one picture": (counts == 1) & (trained == 1),
+        }
+        for what, affected in groups.items():
+            if names := [name for name, yes in zip(self.label_names, affected, strict=True) if yes]:
+                some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                then = ", which is trained on, and none is kept back" if what == "only one picture" else ""
+                log.warning("labels with %s%s: %d (%s)", what, then, len(names), some)
 
 
-def load_pictures(path: str | Path, image_size: int) -> PictureSet:
+def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels: int = 3) -> PictureSet:
     """Read pictures from a folder or an array file.
 
     Args:
         path: A folder of pictures (the names of its sub-folders become labels), a `.npz` file with `images`
-            (N, H, W, 3) uint8 and optionally `labels` (N,) and `label_names` (K,), or a `.npy` file of images.
-        image_size: Side in pixels; other sizes are cropped to the central square and resized with antialiasing.
+            (N, H, W, C) uint8 and optionally `labels` (N,) and `label_names` (K,), or a `.npy` file of images.
+        image_size: Side, or (height, width), in pixels; other sizes are cropped in the middle and resized with
+            antialiasing, see `image_file.prepare`.
+        channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); others are converted.
 
     Raises:
         UserError: if there is nothing at `path`, no readable picture in it, or arrays of another form.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _from_folder(path, image_size)
-    if path.suffix in (".npz", ".npy") and path.is_file():
-        return _from_arrays(path, image_size)
-    raise UserError(f"no pictures at {path}: give an existing folder of pictures, or a .npz or .npy array file")
+    if channels not in MODES:
+        raise UserError(f"pictures are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
+    path = Path(path).expanduser()
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+
+    is_array = path.suffix.lower() in (".npz", ".npy")
+    if trouble := why_unreadable(path, folder=not is_array):
+        raise UserError(f"no pictures at {path}: it {trouble}; give a folder of pictures, or a .npz or .npy array file")
+    return _from_arrays(path, size, channels) if is_array else _from_folder(path, size, channels)
 
 
 def to_float(images: np.ndarray) -> np.ndarray:
@@ -125,50 +175,53 @@ class BatchOrder:
         return int(self._permutations[group][1][position])
 
 
-def _from_folder(folder: Path, image_size: int) -> PictureSet:
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
-    images, names = [], []
+def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureSet:
+    files = image_files(folder)
+    images, names, skipped = [], [], ""
     for file in files:
         try:
-            with Image.open(file) as image:
-                square = ImageOps.fit(image.convert("RGB"), (image_size, image_size), Image.Resampling.BICUBIC)
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-            log.warning("skipped %s: it cannot be read as a picture (%s)", file, error)
-            continue
-        images.append(np.asarray(square, np.uint8))
-        names.append("" if file.parent == folder else file.parent.relative_to(folder).parts[0])
+            images.append(read_image(file, size, channels))
+            names.append(label_of(file, folder))
+        except UserError as error:
+            log.warning("skipped: %s", error)
+            skipped = f", e.g. {error}"
+
     if not images:
         raise UserError(
-            f"no readable pictures in {folder} ({len(files)} files looked like pictures); "
-            f"accepted are {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"no readable pictures in {folder}: {len(files)} files there have the suffix of a picture{skipped}; "
+            "give a folder of PNG, JPEG or other pictures"
         )
     label_names = tuple(sorted(set(names) - {""}))
     index = {name: i for i, name in enumerate(label_names)}
     return PictureSet(np.stack(images), np.array([index.get(n, -1) for n in names], np.int32), label_names)
 
 
-def _from_arrays(file: Path, image_size: int) -> PictureSet:
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"images": loaded}
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} cannot be read as a NumPy array file: {error}") from error
-    images = arrays.get("images")
-    if images is None or images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
+def _from_arrays(file: Path, size: tuple[int, int], channels: int) -> PictureSet:
+    arrays = read_arrays(file)
+    images = arrays.get("images", arrays.get(UNNAMED))
+    if (
+        images is None
+        or images.ndim != 4
+        or images.shape[-1] not in MODES
+        or images.dtype != np.uint8
+        or not images.size
+    ):
         found = "no array 'images'" if images is None else f"{images.dtype} {images.shape}"
-        raise UserError(f"{file} must hold 'images' as (N, H, W, 3) uint8 with N > 0, got {found}")
-    if images.shape[1:3] != (image_size, image_size):
-        side = min(images.shape[1:3])
-        top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
-        square = to_float(images[:, top : top + side, left : left + side])
-        images = to_uint8(resize(square, (image_size, image_size)))
-    label_names = tuple(str(name) for name in arrays.get("label_names", ()))
-    labels = arrays.get("labels", np.full(len(images), -1)).astype(np.int32)
-    if labels.shape != (len(images),) or labels.min() < -1 or labels.max() >= max(len(label_names), 1):
-        raise UserError(
-            f"{file}: 'labels' must be ({len(images)},) indices into the {len(label_names)} 'label_names', "
-            f"got shape {labels.shape} with values {labels.min()} to {labels.max()}"
-        )
-    return PictureSet(images, labels, label_names)
+        raise UserError(f"{file} must hold 'images' as (N, H, W, 3) uint8 with N > 0 (or 1 or 4 channels), got {found}")
+    labels, names = arrays.get("labels", np.full(len(images), -1)), arrays.get("label_names", np.array([], str))
+    _check_labels(file, len(images), labels, names)
+    return PictureSet(prepare_all(images, size, channels), labels.astype(np.int32), tuple(map(str, names)))
+
+
+def _check_labels(file: Path, count: int, labels: np.ndarray, names: np.ndarray) -> None:
+    """Refuse labels that are no index into the names, or names that are no list of different texts."""
+    if names.ndim != 1 or (names.size and names.dtype.kind != "U"):
+        raise UserError(f"{file}: 'label_names' must be (K,) texts, got {names.dtype} {names.shape}")
+    if len(set(names.tolist())) < len(names) or "" in names:
+        raise UserError(f"{file}: 'label_names' must be different texts, none of them empty")
+
+    wanted = f"{file}: 'labels' must be ({count},) indices into the {len(names)} 'label_names'"
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise UserError(f"{wanted}, got {labels.dtype} of shape {labels.shape}")
+    if labels.min() < -1 or labels.max() >= len(names):
+        raise UserError(f"{wanted}, or -1, got shape {labels.shape} with values {labels.min()} to {labels.max()}")

@@ -11,8 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from . import figures
 from .interruption import saved_when_interrupted
+from .locks import alone
 from .metrics.encoder import save_encoder
 from .metrics.encoder_training import EncoderScores, EncoderTrainer
+from .metrics.encoder_training_config import EncoderTraining
 from .parts import build
 from .provenance import git_state, parameters
 from .run import labels, progress_bar, training_configuration
@@ -36,7 +38,13 @@ def train_encoder(cfg: DictConfig) -> float:
         MachineError: if the disk or the database refuses.
     """
     cfg = training_configuration(cfg, "encoder/encoder.safetensors")
-    trainer = EncoderTrainer(build(cfg, "task"))
+    config: EncoderTraining = build(cfg, "task")
+    with alone(config.state, cfg.output):
+        return _train_and_write(cfg, EncoderTrainer(config))
+
+
+def _train_and_write(cfg: DictConfig, trainer: EncoderTrainer) -> float:
+    """Train, while nobody else writes the same files."""
     tracker, git, c = build(cfg, "tracking"), git_state(cfg.paths.root), trainer.config
     identity = state_tag(c.state)
     tags = {**identity, **labels(cfg), **(git.tags if git else {})}

@@ -11,6 +11,8 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
+interrupted = False  # whether this program is ending because of SIGINT or SIGTERM; `cli` says so
+
 
 class Resumable(Protocol):
     """A training with a state file."""
@@ -45,8 +47,7 @@ def saved_when_interrupted(trainer: Resumable) -> Iterator[Callable[[], None]]:
             log.info("the state is saved after %d pictures; the same command goes on from there", trainer.images)
             raise KeyboardInterrupt
 
-    in_main = threading.current_thread() is threading.main_thread()  # elsewhere Python refuses to handle signals
-    ours = [s for s in (signal.SIGINT, signal.SIGTERM) if in_main and signal.getsignal(s) is signal.default_int_handler]
+    ours = _interrupting()
     for number in ours:
         signal.signal(number, note)
     try:
@@ -55,3 +56,30 @@ def saved_when_interrupted(trainer: Resumable) -> Iterator[Callable[[], None]]:
     finally:
         for number in ours:
             signal.signal(number, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the block ends; for a moment that must not be cut in two.
+
+    Raises:
+        KeyboardInterrupt: at the end, if a signal came.
+    """
+    received: list[int] = []
+    ours = _interrupting()
+    for number in ours:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
+        if received:
+            raise KeyboardInterrupt
+
+
+def _interrupting() -> list[signal.Signals]:
+    """The signals that would raise KeyboardInterrupt here."""
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in no other
+        return []
+    return [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is signal.default_int_handler]

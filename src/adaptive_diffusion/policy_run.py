@@ -11,17 +11,19 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from . import figures
-from .agent_training import AgentTraining, agent_configuration, tell_cost, training_in
+from .agent_sweep import write_outcomes
+from .agent_training import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
 from .errors import UserError
+from .locks import alone
 from .parts import build
-from .provenance import draw_command, git_state, parameters
+from .provenance import domain_settings, draw_command, git_state
 from .rl.agent import TuningAgent
 from .rl.agent_file import read_agent
 from .rl.drawing import drawing_in
 from .rl.learned_scheduler import Wanted
 from .rl.reward import QualityReward, Reward
 from .rl.timestep_environment import TimestepEnv
-from .run import labels
+from .run import labels, training_configuration
 from .schedulers.grids import Grid
 from .tracking import Run
 
@@ -66,24 +68,27 @@ def train_policy(cfg: DictConfig) -> float:
     """
     if cfg.agent is None or cfg.domain is None:
         raise UserError("task=policy needs an agent and a domain, e.g. agent=ppo domain=landscapes")
-    given = cfg.output is not None
-    cfg = agent_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
+    if Path(cfg.domain.name).name != cfg.domain.name:
+        raise UserError(f"domain.name names a file here and must not hold folders, got {cfg.domain.name!r}")
+    cfg = training_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
     domain, (task, agent) = cfg.domain.name, _parts(cfg)
     tell_cost(agent.env, task.episodes)
     tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)
     tags = {**labels(cfg), **(git.tags if git else {})}
-    name = cfg.name or f"train policy {domain} {task.num_steps} steps"
-    with tracker.open(name, params=parameters(cfg), tags=tags) as run:
+    name = cfg.name or " ".join(["train policy", *method(cfg), domain, f"{task.num_steps} steps"])
+    with alone(cfg.output), tracker.open(name, params=agent_parameters(cfg), tags=tags) as run:
         summary = _trained(agent, task.episodes, folder / Path(cfg.output).name, domain, run)
         agent.save(cfg.output)
         run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "standard_error", "quality")})
         figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
     _tell(summary, task, domain)
-    where = [f"scheduler.path={cfg.output}"] if given else []
     log.info("%-11s%s", "saved", cfg.output)
-    settings = ("scheduler=learned", *where, f"domain={domain}", f"num_steps={task.num_steps}")
-    log.info("%-11s%s", "draw", draw_command(*settings))
+    where = path_settings(cfg, f"policy/{domain}_{task.num_steps}.zip")
+    settings = ("scheduler=learned", *where, *domain_settings(domain), f"num_steps={task.num_steps}")
+    case, draw = f"{domain} {task.num_steps} steps", draw_command(*settings)
+    write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, {case: float(summary["final_score"])}, {case: draw})
+    log.info("%-11s%s", "draw", draw)
     return -float(summary["final_score"])
 
 

@@ -7,9 +7,11 @@ import importlib
 import json
 import logging
 import os
+import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,22 +22,25 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from . import __version__, figures
-from .cli import in_sweep, job
+from .cli import explain, in_sweep, job
 from .converged import TOLERANCE, converged_pictures, identity_of
 from .data import resize, to_uint8
 from .errors import MachineError, UserError
-from .metrics.quality import Measurement, as_metrics
+from .jobs import Skipped
+from .metrics.quality import Measurement, NoMetrics, as_metrics, attempt
 from .parts import Parts, check_keys, prepare
 from .prompts import UNKNOWN
 from .provenance import choices, fingerprint, git_state, parameters
 from .rng import image_keys, normal
 from .sampling.batches import draw_batches
 from .sampling.previews import as_pictures
+from .schedulers.calibrated import CalibratedGrid
 from .types import SampleResult, StepTrace
 
 log = logging.getLogger(__name__)
 
 OBJECTIVE = "time/per_picture_s"
+STATE = "state.safetensors"  # of a training, in the folder of its result where neither is given
 
 # what the task builds -> module and function that trains it
 TRAINING_STORIES = {
@@ -71,7 +76,7 @@ def sample(cfg: DictConfig) -> float:
     identity = fingerprint(cfg, model=parts.model.metadata.get("content_hash", ""), version=__version__)
     if cfg.skip_finished and (metrics := tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
-        return metrics.get(OBJECTIVE, float("nan"))
+        return Skipped(metrics.get(OBJECTIVE, float("nan")), metrics)
     git = git_state(cfg.paths.root)
     tags = {
         "fingerprint": identity,
@@ -89,8 +94,9 @@ def sample(cfg: DictConfig) -> float:
         write(folder, parts, batches, git.diff if git else "")
         quality = judge(parts, batches)  # after the pictures are safe
         metrics = {**cost, **parts.sampler.report(), **as_metrics(quality), **chosen(parts)}
-        figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        run.metrics(metrics)
+        with pictures_kept(folder):
+            figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            run.metrics(metrics)
         run.folder(folder)
     tell(parts, metrics, quality, folder, run.page)
     return metrics[OBJECTIVE]
@@ -154,14 +160,20 @@ def measure(batches: list[SampleResult]) -> dict[str, float]:
 def judge(parts: Parts, batches: list[SampleResult]) -> list[Measurement]:
     """Measure the pictures as the model drew them, before any resizing."""
     cfg = parts.cfg
+    if isinstance(parts.metrics, NoMetrics):
+        return []
     images = np.clip(np.concatenate([np.array(b.images) for b in batches]), -1, 1)
-    if images.shape[-1] != 3:
+    if (channels := images.shape[-1]) != 3:
+        log.info("nothing is measured: pictures of %d channel(s) are drawn, and the metrics take RGB ones", channels)
         return []
     if cfg.domain.name == UNKNOWN:
         log.info("nothing is measured: nobody says what this model draws; domain=<name> does")
         return []
-    converged = converged_solution(parts) if parts.metrics.converged else None
-    return parts.metrics.measure(images, domain=cfg.domain.name, caption=parts.caption, converged=converged)
+    converged = None
+    if parts.metrics.converged:
+        converged = attempt("the distance to the converged solution", lambda: converged_solution(parts), None)
+    about = {"domain": cfg.domain.name, "caption": parts.caption, "converged": converged}
+    return attempt("the quality", lambda: parts.metrics.measure(images, **about), [])
 
 
 def converged_solution(parts: Parts) -> np.ndarray | None:
@@ -207,19 +219,29 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], diff: str) ->
     pixels = to_uint8(images)
     for i, picture in enumerate(pixels):
         figures.save_image(folder / "pictures" / f"{i:04d}.png", picture)
-    figures.save_picture_grid(folder / "pictures.png", pixels)
-    strip = to_uint8(batches[0].strip)
-    figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
-    _plot_schedule(folder / "schedule.png", parts, batches)
-    figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    if diff:
-        figures.write_text(folder / "git.diff", diff + "\n")
-    with figures.writing(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
-        for number, batch in enumerate(batches):
-            rows = zip(batch.timesteps, parts.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
-            table.writerows([number, step, *row] for step, row in enumerate(rows))
+    with pictures_kept(folder):
+        figures.save_picture_grid(folder / "pictures.png", pixels)
+        strip = to_uint8(batches[0].strip)
+        figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
+        _plot_schedule(folder / "schedule.png", parts, batches)
+        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        if diff:
+            figures.write_text(folder / "git.diff", diff + "\n")
+        with figures.writing(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
+            for number, batch in enumerate(batches):
+                rows = zip(batch.timesteps, parts.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
+                table.writerows([number, step, *row] for step, row in enumerate(rows))
+
+
+@contextmanager
+def pictures_kept(folder: Path) -> Iterator[None]:
+    """Add to what the disk or the database refuses that the pictures, which were written before, are safe."""
+    try:
+        yield
+    except (OSError, MachineError) as error:
+        raise MachineError(f"{explain(error)[0]}; the pictures are kept in {folder / 'pictures'}") from error
 
 
 def _plot_schedule(path: Path, parts: Parts, batches: list[SampleResult]) -> None:
@@ -255,6 +277,11 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
         "saved": str(folder / "pictures.png"),
     }
+    if cfg.init_image is not None:
+        first = parts.scheduler.timesteps[0]
+        rows["begins"] = (
+            f"at init_image, noisy as at t = {first:g}: the last {len(parts.scheduler)} of {cfg.num_steps} steps"
+        )
     if (estimated := m.get("sampling/estimated_quality")) is not None:
         rows["estimated"] = f"quality {estimated:.3f}"
     if (expected := m.get("sampling/expected_quality")) is not None:
@@ -266,19 +293,32 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
 
 
-def training_configuration(cfg: DictConfig, file: str) -> DictConfig:
-    """What every training begins with: a checked copy, with the file of the result, without data that is null.
+def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) -> DictConfig:
+    """What every training begins with: a checked copy, with the files of result and state, without data that is null.
+
+    In a sweep the default files lie in a folder that is named by all settings of the job: every job has its own, and
+    the same sweep finds them again.
 
     Args:
         cfg: `conf/train.yaml`, composed.
         file: Of the result, below paths.outputs, where none is given; settings in it are written as ${...}.
+        merged: Whether several jobs may add to one file of results.
 
     Raises:
-        UserError: for a missing or unknown key, or an `output` with another suffix than `file` has.
+        UserError: for a missing or unknown key, an `output` with another suffix than `file` has, or one that all jobs
+            of a sweep would write over.
         MachineError: for an `output` in a folder that cannot be made or written to.
     """
     cfg = cfg.copy()
     check_keys(cfg)
+    if in_sweep():
+        if cfg.output is not None and not merged:
+            _check_own_output(cfg)
+        parent, _, name = file.rpartition("/")
+        own = f"{parent}/{fingerprint(cfg)[:12]}"
+        if cfg.task.get("state") == f"{cfg.paths.outputs}/{parent}/{STATE}":  # where none is given
+            cfg.task.state = f"{cfg.paths.outputs}/{own}/{STATE}"
+        file = f"{own}/{name}"
     cfg.output = cfg.output or f"${{paths.outputs}}/{file}"
     cfg.output = str(cfg.output)  # settled, whatever becomes of the settings in it
     if not cfg.output.endswith(suffix := Path(file).suffix):
@@ -290,6 +330,17 @@ def training_configuration(cfg: DictConfig, file: str) -> DictConfig:
     if "data" in cfg.task:
         cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     return cfg
+
+
+def _check_own_output(cfg: DictConfig) -> None:
+    """Refuse an output that does not name the job of the sweep."""
+    written = str(OmegaConf.to_container(cfg, resolve=False)["output"])  # type: ignore[call-overload, index]
+    if not re.search(r"\$\{(?!paths\.(root|outputs|data)\})", written):
+        own = f"output='folder/${{hydra:job.num}}{Path(cfg.output).suffix}'"
+        raise UserError(
+            f"the jobs of this sweep would all write to output={cfg.output}; leave output out, and each has a file of "
+            f"its own, or name the job in it: {own}"
+        )
 
 
 def _can_be_made(path: Path) -> bool:
@@ -317,7 +368,8 @@ def method(cfg: DictConfig) -> tuple[str, ...]:
 
 def origin(parts: Parts) -> str:
     """Where the scheduler's timesteps come from, in brackets, if it says so."""
-    known = parts.sampler.origin
+    grid = parts.grid.origin if isinstance(parts.grid, CalibratedGrid) else ""
+    known = ", ".join(filter(None, (parts.sampler.origin, grid)))
     return f" ({known})" if known else ""
 
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from . import figures
-from .baseline.checks import check_number
+from . import __version__, figures
+from .baseline.checks import check_guidance
 from .baseline.schedulers import DPMSolverScheduler
 from .errors import UserError
+from .locks import in_turn
 from .metrics.captions import plain_caption
-from .models.guidance import GuidedDenoiser
+from .models.guidance import GuidedDenoiser, effective_guidance
 from .parts import build
-from .provenance import draw_command, git_state, parameters
+from .provenance import domain_settings, draw_command, git_state, parameters, setting
 from .rng import image_keys, normal
 from .run import labels, progress_bar, training_configuration
 from .sampling.batches import conditions
 from .schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration, calibrate
 from .schedulers.calibrated_schedule import CalibratedSchedule
-from .schedulers.schedule_file import load_schedules, save_schedules
+from .schedulers.schedule_file import load_recipes, load_schedules, save_schedules
 from .types import PictureModel
 
 log = logging.getLogger(__name__)
@@ -50,8 +52,10 @@ class ScheduleTask(ScheduleCalibration):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.domains is not None and not self.domains:
+            raise ValueError("domains must name at least one domain; null stands for all that the model knows")
         if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
+            check_guidance(self.guidance_scale)
 
 
 def calibrate_schedules(cfg: DictConfig) -> float:
@@ -70,39 +74,104 @@ def calibrate_schedules(cfg: DictConfig) -> float:
         UserError: for a value that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
-    cfg = training_configuration(cfg, "schedule/schedules.json")
-    known = list(load_schedules(cfg.output)) if Path(cfg.output).exists() else []
+    cfg = training_configuration(cfg, "schedule/schedules.json", merged=True)
     task: ScheduleTask = build(cfg, "task")
     problems = _problems(task)
+    found = _File(Path(cfg.output), task)
+    found.read()  # is refused here, or never
     tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
     ratios: list[float] = []
     log.info(
         "%d domains, %d numbers of steps: some %s model evaluations of a picture. Stop at any time: the numbers of "
-        "steps that are finished are kept, and task.steps and task.learned_steps can name the others",
+        "steps that are finished are kept, and the same command goes on with the others",
         *(len(problems), len(task.steps), f"{len(problems) * task.evaluations():,}"),
     )
     with tracker.open(name, params=parameters(cfg), tags=tags) as run:
-        for problem in problems:
-            kept = [s for s in known if not _same(s, problem)]
-            before = {n: steps for s in known if _same(s, problem) for n, steps in s.steps.items()}
-            with progress_bar(0, "evaluation", unit_scale=True) as bar:
-                bar.set_description(problem.domain)
-                for schedule in calibrate(problem, task, bar.update):
-                    n = max(schedule.steps)
+        try:
+            for problem in problems:
+                for schedule, n in _calibrated(problem, task, found):
                     ratios.append(_report(schedule, n))
                     scores = {"rmse": _chosen(schedule, n), "ratio": ratios[-1]}
                     run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
-                    known = [*kept, replace(schedule, steps={**before, **schedule.steps})]
-                    save_schedules(cfg.output, known)
+        except KeyboardInterrupt:
+            log.info("%d numbers of steps are in %s; the same command goes on with the others", len(ratios), cfg.output)
+            raise
         figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         figures.write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
         run.folder(cfg.paths.run)
     log.info("%-11s%s", "saved", cfg.output)
-    where, domain = f"scheduler.calibration.path={cfg.output}", f"domain={problems[0].domain}"
-    log.info("%-11s%s", "draw", draw_command("scheduler=adaptive", where, domain, f"num_steps={min(task.steps)}"))
+    where, domain = setting("scheduler.calibration.path", cfg.output), domain_settings(problems[0].domain)
+    log.info("%-11s%s", "draw", draw_command("scheduler=adaptive", where, *domain, f"num_steps={min(task.steps)}"))
     return sum(ratios) / len(ratios)
+
+
+class _File:
+    """The file of schedules that this calibration and others add to, and what in it was made just as this one does it.
+
+    Args:
+        path: The file, which may be missing.
+        task: How numbers of steps are calibrated here.
+    """
+
+    def __init__(self, path: Path, task: ScheduleTask):
+        self.path, self._task = path, task
+
+    def read(self) -> list[CalibratedSchedule]:
+        """All schedules that the file holds by now."""
+        return list(load_schedules(self.path)) if self.path.exists() else []
+
+    def finished(self, problem: Problem) -> CalibratedSchedule | None:
+        """Of the numbers of steps that are wanted, those that the file holds by the same recipe; None: not one."""
+        recipes = load_recipes(self.path) if self.path.exists() else {}
+        wanted = {n for n in self._task.steps if recipes.get(_name(problem, n)) == self._recipe(n)}
+        for schedule in self.read():
+            if _same(schedule, problem) and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
+                return replace(schedule, steps=steps)
+        return None
+
+    def add(self, problem: Problem, schedule: CalibratedSchedule, n: int) -> None:
+        """Add a number of steps; what other processes added meanwhile stays."""
+        with in_turn(self.path):
+            known = self.read()
+            recipes = load_recipes(self.path) if known else {}
+            before = {n: steps for s in known if _same(s, problem) for n, steps in s.steps.items()}
+            merged = replace(schedule, steps={**before, n: schedule.steps[n]})
+            others = [s for s in known if not _same(s, problem)]
+            save_schedules(self.path, [*others, merged], {**recipes, _name(problem, n): self._recipe(n)})
+
+    def _recipe(self, n: int) -> str:
+        """Hash of all that decides how a number of steps is calibrated."""
+        names = ("noises", "held_out", "learned_noises", "iterations", "seed")
+        settings = {name: getattr(self._task, name) for name in names}
+        recipe = {**settings, "learned": n in self._task.learned, "version": __version__}
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def _calibrated(problem: Problem, task: ScheduleTask, file: _File) -> Iterator[tuple[CalibratedSchedule, int]]:
+    """A schedule with each number of steps, as soon as it is in the file; first those that are in it already."""
+    done = file.finished(problem)
+    finished = set(done.steps) if done else set()
+    if done:
+        told = ", ".join(map(str, sorted(finished)))
+        log.info("%s: %s has %s steps by the same recipe already", problem.domain, file.path, told)
+        yield from ((done, n) for n in sorted(finished))
+
+    rest = [n for n in task.steps if n not in finished]
+    if not rest:
+        return
+    learned = [n for n in task.learned if n in rest]
+    with progress_bar(0, "evaluation", unit_scale=True) as bar:
+        bar.set_description(problem.domain)
+        for schedule in calibrate(problem, replace(task, steps=rest, learned_steps=learned), bar.update):
+            n = max(schedule.steps)
+            file.add(problem, schedule, n)
+            yield schedule, n
+
+
+def _name(problem: Problem, n: int) -> str:
+    return f"{problem.model} {problem.domain} {problem.guidance_scale:g} {n}"
 
 
 def _problems(task: ScheduleTask) -> list[Problem]:
@@ -112,6 +181,7 @@ def _problems(task: ScheduleTask) -> list[Problem]:
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
     guidance = float(metadata.get("guidance_scale", 1.0)) if task.guidance_scale is None else task.guidance_scale
+    guidance = effective_guidance(model, guidance)
     scheduler = DPMSolverScheduler(
         prediction_type=metadata["prediction_type"],
         clip_sample=metadata.get("bounded", True),

@@ -1,22 +1,30 @@
-"""One parent MLflow run per multirun, which closes itself however the sweep ends."""
+"""One parent MLflow run per multirun, which closes itself however the sweep ends, and a table of its jobs."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import json
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from .cli import explain, say
-from .errors import MachineError
-from .tracking import PARENT, MlflowTracker
+from . import interruption
+from .arguments import as_given
+from .cli import explain, in_sweep, say
+from .errors import MachineError, UserError
+from .interruption import uninterrupted
+from .jobs import FAILED, Job, Skipped, failures, forget_jobs, jobs_of, table
+from .tracking import JOB, PARENT, MlflowRun, MlflowTracker
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +45,14 @@ class SweepRun(Callback):
     """One parent run per multirun, configured as a Hydra callback.
 
     Hydra does not call `on_multirun_end` when a job failed, so the parent is closed at exit at the latest. A parent
-    without children (every job was refused or skipped) and without a report is removed.
+    without children (every job was skipped) and without a report is removed.
 
     Args:
-        report: Takes the place of the table of runs at the end; None: the table.
+        report: Takes the place of the table of jobs at the end; None: the table.
     """
 
-    _tracker: MlflowTracker | None = None
-    _config: DictConfig | None = None
+    _config: DictConfig | None = None  # while a sweep is open in this process
+    _run_id: str | None = None  # of the parent
 
     def __init__(self, report: SweepReport | None = None):
         self._report = report
@@ -56,52 +64,85 @@ class SweepRun(Callback):
             tracker = instantiate(config.tracking)
             if self._report is not None:
                 self._report.begin(config)
+            if isinstance(tracker, MlflowTracker):
+                with tracker.translated():
+                    _ = tracker.experiment_id  # takes seconds at first, which may be interrupted
+            forget_jobs(Path(config.hydra.sweep.dir))
+            with uninterrupted():
+                if isinstance(tracker, MlflowTracker):
+                    name = "sweep " + " ".join(as_given(config.hydra.overrides.task))
+                    os.environ[PARENT] = self._run_id = tracker.create(name, {"kind": "sweep"})
                 self._config = config
-                atexit.register(self._close, "FAILED")
-            if not isinstance(tracker, MlflowTracker):
-                return
-            with tracker.translated():
-                self._run_id = tracker.create("sweep " + " ".join(config.hydra.overrides.task), {"kind": "sweep"})
+                atexit.register(self._close_at_exit)
         except Exception as error:  # Hydra would turn it into a warning, and let every job fail in turn
             sentence, code = explain(error)
             print(sentence, file=sys.stderr, flush=True)
             raise SystemExit(code) from error
-        self._tracker = tracker
-        os.environ[PARENT] = self._run_id
-        atexit.register(self._close, "FAILED")
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave word that a job of the sweep has begun; this may be a process of a launcher's."""
+        if in_sweep():
+            os.environ[JOB] = str(config.hydra.job.num)
+            _record(config, _job(config))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Leave word of what became of the job; one that was refused before it opened a run gets one."""
+        if in_sweep():
+            _record(config, _ended(config, job_return))
+            os.environ.pop(JOB, None)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """All jobs succeeded."""
         self._close("FINISHED")
 
+    def _close_at_exit(self) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            self._close("FAILED")
+
     def _close(self, status: str) -> None:
-        tracker, self._tracker = self._tracker, None
-        os.environ.pop(PARENT, None)
-        folder = self._end_report()
-        if tracker is None:
-            return
+        with uninterrupted():
+            config, self._config = self._config, None
+            if config is not None:
+                self._end(config, status)
+
+    def _end(self, config: DictConfig, status: str) -> None:
+        for variable in (PARENT, JOB):
+            os.environ.pop(variable, None)
+        folder = self._end_report(config)
+        jobs = jobs_of(Path(config.hydra.sweep.dir))
+        failed = [job for job in jobs if job.status in FAILED]
+        if interruption.interrupted or any(job.status == "KILLED" for job in jobs):
+            status = "KILLED"
+        if shown := jobs if folder is None else failed:
+            say(f"\n{table(shown)}")
+        if failed:
+            say(f"{len(failed)} of {len(jobs)} jobs failed")
+        if self._run_id is not None:
+            self._end_run(instantiate(config.tracking), self._run_id, status, jobs, folder)
+
+    def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], folder: Path | None) -> None:
+        """Close the parent run, with a note of what failed and the report, or remove it if it has no children."""
         try:
-            with tracker.translated():
-                children = tracker.children(self._run_id)
-                if folder is not None:
-                    tracker.client.log_artifacts(self._run_id, str(folder), folder.name)
-                elif not children:
-                    tracker.client.set_terminated(self._run_id, status)
-                    tracker.client.delete_run(self._run_id)
-                    return
+            if folder is None and not tracker.children(run_id):
+                tracker.close(run_id, status)
+                with tracker.translated():
+                    tracker.client.delete_run(run_id)
+                return
+            if note := failures(jobs):
+                with tracker.translated():
+                    tracker.client.set_tag(run_id, "mlflow.note.content", note)
+            if folder is not None:
+                MlflowRun(tracker, run_id).folder(folder, folder.name)
         except MachineError as error:
             log.warning("%s", error)
-            children = []
-        if any(child.info.status == "KILLED" for child in children):
-            status = "KILLED"
-        tracker.close(self._run_id, status)
-        if folder is None:
-            say(sweep_table(children))
-        say(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page(self._run_id)}")
+        try:
+            tracker.close(run_id, status)
+            say(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page(run_id)}")
+        except MachineError as error:
+            log.warning("the sweep's run could not be closed: %s", error)
 
-    def _end_report(self) -> Path | None:
-        config, self._config = self._config, None
-        if self._report is None or config is None:
+    def _end_report(self, config: DictConfig) -> Path | None:
+        if self._report is None:
             return None
         try:
             return self._report.end(config)
@@ -110,13 +151,30 @@ class SweepRun(Callback):
             return None
 
 
-def sweep_table(runs: list[Any]) -> str:
-    """The runs of a sweep side by side, as text."""
-    columns = {"seconds/picture": "time/per_picture_s", "evaluations/picture": "sampling/evaluations_per_picture"}
-    rows = [["run", "status", *columns]]
-    for run in runs:
-        values = [run.data.metrics.get(key) for key in columns.values()]
-        rows.append([run.info.run_name, run.info.status, *("" if v is None else f"{v:.4g}" for v in values)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+def _record(config: DictConfig, job: Job) -> None:
+    """Write a job's file, and if it failed without a run, one that says so; the job itself does not depend on it."""
+    parent, number = os.environ.get(PARENT), str(job.number)
+    try:
+        job.save(Path(config.hydra.sweep.dir))
+        tracker = instantiate(config.tracking) if job.status in FAILED and parent else None
+        if tracker is not None and not tracker.children(parent, number):
+            told = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
+            tracker.failed(" ".join(told), dict(s.lstrip("+~").partition("=")[::2] for s in told), job.told)
+    except (MachineError, UserError, OSError) as error:
+        log.warning("what became of job %s could not be recorded: %s", number, explain(error)[0])
+
+
+def _job(config: DictConfig) -> Job:
+    return Job(number=config.hydra.job.num, settings=tuple(config.hydra.overrides.task))
+
+
+def _ended(config: DictConfig, job_return: JobReturn) -> Job:
+    """The job as it ended; `return_value` would raise the error, and print a line of Hydra's."""
+    job, result = _job(config), job_return._return_value
+    if job_return.status != JobStatus.COMPLETED:
+        sentence, code = explain(result)
+        return replace(job, status="REFUSED" if code == 2 else "FAILED", told=sentence)
+    if isinstance(result, Skipped):
+        return replace(job, status="SKIPPED", metrics=result.metrics)
+    file = Path(config.hydra.runtime.output_dir) / "metrics.json"
+    return replace(job, status="FINISHED", metrics=json.loads(file.read_text()) if file.is_file() else {})

@@ -17,7 +17,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from .errors import UserError
+from .errors import UserError, plainly
+from .files import hindrance
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the old format
 _PROTOCOL = 1001
@@ -146,7 +147,9 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
             "you trust it"
         ) from error
     except _DAMAGE as error:
-        raise UserError(f"{path} cannot be read as a PyTorch weight file ({error!r}); get it again") from error
+        if hindered := hindrance(path):
+            raise UserError(hindered) from None
+        raise UserError(f"{path} cannot be read as a PyTorch weight file ({plainly(error)}); get it again") from error
 
 
 # What the unpickler and the zip reader raise on bytes that are not what they claim to be.

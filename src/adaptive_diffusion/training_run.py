@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import mlx.core as mx
@@ -15,11 +16,13 @@ from .baseline.schedulers import DPMSolverScheduler
 from .data import to_uint8
 from .errors import UserError
 from .interruption import saved_when_interrupted
+from .locks import alone
 from .models.checkpoint import save_model
 from .models.guidance import GuidedDenoiser
 from .models.training import Trainer, TrainingEvent
+from .models.training_config import TrainingConfig
 from .parts import build
-from .provenance import git_state, parameters
+from .provenance import domain_settings, draw_command, git_state, parameters, setting
 from .rng import image_keys, normal
 from .run import labels, progress_bar, training_configuration
 from .sampling.standard import StandardSampler
@@ -44,7 +47,14 @@ def train_model(cfg: DictConfig) -> float:
     """
     cfg = training_configuration(cfg, "model/model.safetensors")
     _check(cfg)
-    trainer = Trainer(build(cfg, "task"))
+    config: TrainingConfig = build(cfg, "task")
+    with alone(config.state, cfg.output) if mx.distributed.init().rank() == 0 else nullcontext():
+        return _train(cfg, config)
+
+
+def _train(cfg: DictConfig, config: TrainingConfig) -> float:
+    """Train, while nobody else writes the same files."""
+    trainer = Trainer(config)
     c, first = trainer.config, trainer.group.rank() == 0
     tracker = build(cfg, "tracking") if first else NoTracker()
     git = git_state(cfg.paths.root)
@@ -57,7 +67,7 @@ def train_model(cfg: DictConfig) -> float:
     with tracker.open(name, params=parameters(cfg), tags=tags, resume=resume) as run:
         validation = float("nan")
         report = _Report(run, cfg, trainer) if first else None
-        if trainer.step >= trainer.config.steps():  # nothing to do but to write the model, perhaps to another place
+        if trainer.step == trainer.config.steps():  # nothing to do but to write the model, perhaps to another place
             validation = trainer.validation_loss()
             if first:
                 write_model(cfg, trainer, validation)
@@ -74,14 +84,15 @@ def train_model(cfg: DictConfig) -> float:
         log.info("%-11s%d pictures, validation loss %.4f", "trained", trainer.images, validation)
         log.info("%-11s%s", "saved", cfg.output)
         domain = trainer.corpus.domains[0]
-        log.info("%-11spython sample.py model=checkpoint model.path=%s domain=%s", "draw", cfg.output, domain)
+        where = ("model=checkpoint", setting("model.path", cfg.output))
+        log.info("%-11s%s", "draw", draw_command(*where, *domain_settings(domain)))
         if command := tracker.how_to_look():
             log.info("%-11s%s\n%-11s%s", "look", command, "", run.page)
     return validation
 
 
 def preview(trainer: Trainer, samples: int, steps: int) -> np.ndarray:
-    """Samples of the averaged weights, one row per domain, as one (H, W, 3) uint8 picture."""
+    """Samples of the averaged weights, one row per domain, as one (H, W, C) uint8 picture."""
     model = trainer.ema_model()
     scheduler = DPMSolverScheduler(
         prediction_type=trainer.config.prediction_type, clip_sample=True, **trainer.config.noise_schedule
@@ -148,5 +159,6 @@ def _check(cfg: DictConfig) -> None:
     try:
         for key in ("log_every", "preview_every", "preview_samples", "preview_steps"):
             check_count(key, cfg[key], 1)
+        check_count("preview_steps", cfg.preview_steps, 1, cfg.task.noise_schedule.num_train_timesteps)
     except ValueError as error:
         raise UserError(str(error)) from None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptive_diffusion.data import BatchOrder, load_pictures, resize, to_float, to_uint8
+from adaptive_diffusion.data import BatchOrder, PictureSet, load_pictures, resize, to_float, to_uint8
 from adaptive_diffusion.errors import UserError
 
 
@@ -51,6 +51,158 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path, content: dict[str,
 def test_a_missing_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pictures at"):
         load_pictures(tmp_path / "nowhere", 16)
+
+
+def test_whatever_pillow_raises_is_a_skipped_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[content.index(b"IDAT")] = ord("\n")  # a name that no chunk may have: Pillow raises SyntaxError
+    (tmp_path / "b.png").write_bytes(content)
+    (tmp_path / "c.png").symlink_to(tmp_path / "gone.png")
+    assert len(load_pictures(tmp_path, 8)) == 1
+    assert "b.png" in caplog.text
+
+
+def test_every_suffix_that_pillow_reads_counts_and_the_others_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.JPE", "b.jp2", "c.tga", "d.ppm", "e.Webp"):
+        kind = {"JPE": "JPEG", "jp2": "JPEG2000", "tga": "TGA", "ppm": "PPM", "Webp": "WEBP"}[name.split(".")[1]]
+        Image.new("RGB", (8, 8)).save(tmp_path / name, format=kind)
+    for name in ("notes.txt", "more.TXT", "raw.cr2", "README"):
+        (tmp_path / name).write_text("no picture")
+    assert len(load_pictures(tmp_path, 8)) == 5
+    assert [r.message for r in caplog.records] == [
+        f"left out of {tmp_path}: 4 files that are no images which can be read (1 .cr2, 2 .txt, 1 without suffix)"
+    ]
+
+
+def test_what_programs_leave_behind_is_no_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hidden = [".git/a.png", "birds/.cache/a.png", "__MACOSX/birds/a.png", "birds/._b.png", "@eaDir/a.jpg"]
+    for name in ["birds/b.png", *hidden]:
+        picture(tmp_path / name)
+    for name in ("Thumbs.db", "birds/.DS_Store", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"")
+    pictures = load_pictures(tmp_path, 8)
+    assert (len(pictures), pictures.label_names, caplog.text) == (1, ("birds",), "")
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    picture(tmp_path / "set" / "owl" / "a.png", colour="white")
+    picture(tmp_path / "elsewhere" / "deep" / "b.png", colour="black")
+    (tmp_path / "set" / "lark").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "alias").symlink_to(tmp_path / "set" / "owl")  # comes before owl by name
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "set")
+    (tmp_path / "linked set").symlink_to(tmp_path / "set")
+    for folder in (tmp_path / "set", tmp_path / "linked set"):
+        pictures = load_pictures(folder, 8)
+        assert pictures.label_names == ("lark", "owl")
+        assert pictures.images[:, 0, 0, 0].tolist() == [0, 255]
+
+
+def test_a_folder_that_may_not_be_read_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(UserError, match=r"no pictures at .*permission denied"):
+        load_pictures(tmp_path, 8)
+
+
+def test_a_data_set_that_is_a_picture_is_refused_as_one(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    with pytest.raises(UserError, match="is no folder"):
+        load_pictures(tmp_path / "a.png", 8)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pictures_have_the_channels_wanted(tmp_path: Path, channels: int) -> None:
+    picture(tmp_path / "a.png", mode="RGBA", colour=(10, 20, 30, 255))
+    picture(tmp_path / "b.png", mode="L", colour=77)
+    images = load_pictures(tmp_path, (6, 4), channels).images
+    assert images.shape == (2, 6, 4, channels)
+    assert images[0, 0, 0].tolist() == {1: [18], 3: [10, 20, 30], 4: [10, 20, 30, 255]}[channels]  # ITU-R 601-2
+    np.savez(tmp_path / "grey.npz", images=np.full((2, 6, 4, 1), 77, np.uint8))
+    assert np.array_equal(load_pictures(tmp_path / "grey.npz", (6, 4), channels).images, images[[1, 1]])
+
+
+def test_other_numbers_of_channels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"1 \(grey\), 3 \(RGB\) or 4"):
+        load_pictures(tmp_path, 8, channels=2)
+
+
+def labelled(**counts: int) -> PictureSet:
+    """As many pictures of each label, sorted by label; "none": without a label. Picture i has the grey level i."""
+    names = tuple(name for name in counts if name != "none")
+    labels = np.concatenate([np.full(n, names.index(k) if k != "none" else -1) for k, n in counts.items()])
+    images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
+    return PictureSet(images, labels, names)
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "held_of_each"),
+    [
+        ({"ant": 50, "yak": 50}, 0.1, [5, 5]),
+        ({"ant": 90, "bee": 1, "yak": 9}, 0.1, [9, 0, 1]),
+        ({"ant": 2, "none": 30}, 0.5, [1, 15]),
+        ({"none": 8}, 0.1, [1]),
+        ({"ant": 1, "yak": 1}, 0.5, [0, 0]),
+        ({"ant": 10, "yak": 4}, 0.99, [9, 3]),
+        ({"ant": 10}, 0.0, [0]),
+    ],
+)
+def test_of_each_label_its_share_is_kept_back_and_some_is_trained_on(
+    counts: dict[str, int], fraction: float, held_of_each: list[int]
+) -> None:
+    pictures = labelled(**counts)
+    train, held = pictures.split(fraction, seed=4)
+    ids = [pictures.label_names.index(k) if k != "none" else -1 for k in counts]
+    np.testing.assert_allclose([(held.labels == i).sum() for i in ids], held_of_each, atol=1)
+    assert len(held) == min(round(len(pictures) * fraction), len(pictures) - len(counts))
+    assert set(train.labels) == set(pictures.labels)
+    everything = np.concatenate([train.images, held.images]).reshape(-1, 3)[:, 0]
+    assert sorted(everything.tolist()) == list(range(len(pictures)))
+
+
+def test_many_small_labels_keep_some_back_together() -> None:
+    train, held = labelled(**{f"kind {i}": 3 for i in range(20)}).split(0.1)
+    assert (len(train), len(held), len(set(held.labels))) == (54, 6, 6)
+
+
+def test_the_held_back_part_depends_on_the_seed_alone() -> None:
+    pictures = labelled(ant=40, yak=40)
+    first, again, other = (pictures.split(0.25, seed=seed)[1].images for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_first_pictures_kept_back_are_of_all_labels() -> None:
+    _, held = labelled(ant=60, bee=60, yak=60).split(0.5)
+    assert set(held.labels[:12]) == {0, 1, 2}
+
+
+def test_labels_with_a_single_picture_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    train, _ = labelled(ant=30, bee=1).split(0.2)
+    assert 1 in train.labels
+    assert "bee" in caplog.text
+    assert "ant" not in caplog.text
+
+
+def test_the_old_rule_keeps_back_the_last_block_and_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    pictures = labelled(ant=18, yak=2)
+    train, held = pictures.split(0.1, "tail")
+    assert np.array_equal(train.images, pictures.images[:18])
+    assert np.array_equal(held.images, pictures.images[18:])
+    assert "no training pictures: 1 (yak)" in caplog.text
+    recipe = {"validation_fraction": 0.1, "seed": 0}
+    assert np.array_equal(pictures.split_as_trained(recipe)[1].images, held.images)  # files of 0.1.0 name no rule
+    assert len(set(pictures.split_as_trained({**recipe, "split": "per_label"})[1].labels)) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((1.0,), "must lie in"), ((0.1, "head"), "per_label, tail"), ((0.9999, "tail"), "none to")],
+)
+def test_splits_that_cannot_be_are_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        labelled(ant=5).split(*arguments)
 
 
 def test_arrays_keep_their_labels_and_are_cropped_and_resized(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_bad_settings_are_refused(settings, sentence):
     ],
 )
 def test_a_schedule_in_which_no_picture_can_stop_early_is_warned_of(steps, settings, warned, caplog):
-    sampler(steps, **settings).check()
+    sampler(steps, **{"patience": 3, **settings}).check()
     assert ("no picture can stop early" in caplog.text) == warned
 
 
@@ -241,7 +241,7 @@ def test_its_settings_and_its_calibration_are_told_as_json():
     made = sampler(12, model="another")
     config = json.loads(json.dumps(made.config))
     assert config == made.config
-    assert (config["patience"], config["min_steps"], config["finish"], config["model"]) == (3, 10, 4, "another")
+    assert (config["patience"], config["min_steps"], config["finish"], config["model"]) == (5, 10, 4, "another")
     assert config["calibration"]["weights"] == made.estimator.calibration.weights
 
 

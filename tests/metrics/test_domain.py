@@ -97,3 +97,57 @@ def test_drawn_pictures_are_taken_for_what_was_asked_for(capsys: pytest.CaptureF
     shares = [float(share) for share in re.findall(r"([\d.]+)%", drawn)]
     assert len(shares) == len(DOMAINS) + 1
     assert min(shares) >= 85  # 90 with many pictures; of 32, less may be right by chance
+
+
+@pytest.mark.parametrize("pattern", ["{}", "An {}!", "the {}", "a picture of the {}", "{}, masterpiece, 8k, HDR"])
+def test_a_label_that_is_all_a_prompt_names_is_chosen(detector: DomainDetector, pattern: str) -> None:
+    labels = load_builtin_model().domains
+    wanted = [(domain, label) for domain, names in labels.items() for label in names]
+    choices = [detector.choose(pattern.format(label.upper()), labels) for _, label in wanted]
+    wrong = [(c.domain, c.label) for c, one in zip(choices, wanted, strict=True) if (c.domain, c.label) != one]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("prompt", "domain", "label"),
+    [
+        ("rocks", "abstract", "rocks"),
+        ("rock", "abstract", "rock"),
+        ("three strawberries", "general", "strawberry"),
+        ("an airplane", "general", "airplanes"),
+        ("a crocodile head", "general", "crocodile head"),
+        ("water lilly", "general", "water lilly"),
+        ("a young woman with a camera", "portraits", None),
+        ("a red umbrella", "general", "umbrella"),
+    ],
+)
+def test_singular_plural_and_the_rest_of_the_sentence_count(
+    detector: DomainDetector, prompt: str, domain: str, label: str | None
+) -> None:
+    choice = detector.choose(prompt, load_builtin_model().domains)
+    assert (choice.domain, choice.label) == (domain, label), choice
+
+
+@pytest.mark.parametrize("quality", ["high quality, 4k", "masterpiece, best quality", "award-winning, sharp focus, 8K"])
+@pytest.mark.parametrize("prompt", ["a lake in the hills", "a smiling old man", "a teapot"])
+def test_words_about_quality_do_not_move_the_domain(detector: DomainDetector, prompt: str, quality: str) -> None:
+    plain, praised = detector.from_prompt(prompt), detector.from_prompt(f"{prompt}, {quality}")
+    assert praised.probabilities == pytest.approx(plain.probabilities, abs=0.01)
+
+
+def test_a_label_in_another_script_is_found(detector: DomainDetector) -> None:
+    choice = detector.choose("Кошка", {"pets": ["собака", "кошка"], "cars": []})
+    assert (choice.domain, choice.label) == ("pets", "кошка")
+
+
+def test_prompts_are_understood_at_least_as_well_with_the_labels_of_a_model(detector: DomainDetector) -> None:
+    with open(PROMPTS, newline="") as file:
+        rows = list(csv.DictReader(file))
+    labels = load_builtin_model().domains
+    chosen = sum(detector.choose(row["prompt"], labels).domain == row["domain"] for row in rows)
+    assert chosen >= sum(detector.from_prompt(row["prompt"]).domain == row["domain"] for row in rows)
+
+
+def test_only_a_text_is_looked_for_labels(detector: DomainDetector) -> None:
+    with pytest.raises(ValueError, match="must be a text"):
+        detector.choose(5, {"cats": ["tabby"]})  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from tiny import tiny_encoder
 
 from adaptive_diffusion.build.references import main as make_references
 from adaptive_diffusion.build.references import stale_reference, write_reference
+from adaptive_diffusion.data import to_float
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.encoder import load_builtin_encoder, save_encoder
 from adaptive_diffusion.metrics.encoder_metrics import EncoderMetrics
@@ -121,7 +122,9 @@ def test_bare_statistics_give_no_kernel_distance() -> None:
     assert [m.name for m in set_distances("fid", RNG.normal(size=(30, 4)), encoder, real, None)] == ["fid"]
 
 
-def test_moments_of_another_encoder_are_refused_too(references: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moments_of_another_encoder_are_refused_too(
+    references: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     encoder = tiny_encoder()
     before = kernel_reference_path("landscapes", references).read_bytes()
     monkeypatch.setitem(encoder.metadata, "content_hash", "retrained")
@@ -130,8 +133,17 @@ def test_moments_of_another_encoder_are_refused_too(references: Path, monkeypatc
     assert "make them again" in str(stale_reference("landscapes", encoder, references))
     with pytest.raises(UserError, match="make them again"):
         load_kernel("landscapes", encoder, references)
-    with pytest.raises(UserError, match="make them again"):
-        measured(EncoderMetrics(encoder=encoder, references=str(references)))
+    found = measured(EncoderMetrics(encoder=encoder, references=str(references)))
+    assert "make them again" in caplog.text
+    assert set(found) == {"clip_encoder", "domain_agreement"}  # the pictures were drawn: the rest is measured
+
+
+def test_a_caption_without_a_word_costs_only_its_own_measure(
+    references: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)), caption="夕暮れ")
+    assert set(found) == {"fd_encoder", "kid_encoder", "domain_agreement"}
+    assert "clip_encoder could not be measured" in caplog.text
 
 
 def test_an_encoder_of_ones_own_is_given_by_its_file(tmp_path: Path) -> None:
@@ -176,6 +188,38 @@ def test_the_reference_of_fid_is_pictures_or_statistics(tmp_path: Path, inceptio
     assert set(pictures) == {"fid", "kid"}
     assert set(statistics) == {"fid"}
     assert statistics["fid"].value == pytest.approx(pictures["fid"].value, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [(12, 12), (8, 20), (20, 8), (9, 14)])
+def test_the_reference_is_prepared_as_the_pictures_are_whatever_their_shape(
+    tmp_path: Path, inception: Inception, size: tuple[int, int]
+) -> None:
+    from PIL import Image
+
+    pictures = np.random.default_rng(1).integers(0, 256, (12, *size, 3), dtype=np.uint8)
+    pictures[..., : size[1] // 4, :] = 0  # what cropping to a square would lose
+    for i, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
+    write_reference("landscapes", tmp_path, tiny_encoder(), tmp_path / "references")
+    for name, metrics in {
+        "fid": StandardMetrics(reference=str(tmp_path), clip=None),
+        "fd_encoder": EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path / "references")),
+    }.items():
+        found = {m.name: m.value for m in metrics.measure(to_float(pictures), domain="landscapes", caption="the sea")}
+        assert found[name] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_cannot_be_compared_does_not_spoil_a_run(
+    tmp_path: Path, inception: Inception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match="folder without pictures"):
+        StandardMetrics(reference=str(tmp_path), clip=None)
+    np.savez(tmp_path / "one.npz", images=REAL[:1])
+    assert measured(StandardMetrics(reference=str(tmp_path / "one.npz"), clip=None)) == {}
+    assert "fid could not be measured: metrics.reference" in caplog.text
+    (tmp_path / "one.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:200])
+    with pytest.raises(UserError, match=r"one\.npz cannot be read"):
+        StandardMetrics(reference=str(tmp_path / "one.npz"), clip=None)
 
 
 def test_an_unfit_reference_is_refused_before_anything_is_drawn(tmp_path: Path, inception: Inception) -> None:

@@ -1,5 +1,8 @@
 """Model files come back as they were written, and anything else is refused with a sentence."""
 
+import json
+import math
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -8,8 +11,11 @@ import pytest
 from mlx.utils import tree_flatten
 
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.files import ASSETS, read_json
+from adaptive_diffusion.metrics.encoder import load_encoder
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from adaptive_diffusion.network_file import content_hash
 
 CONFIG = UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=(), embedding_dim=8, num_classes=(2,))
 
@@ -104,3 +110,134 @@ def test_an_impossible_description_is_refused(file: Path) -> None:
     rewrite(file, lambda weights, header: header.update(config='{"image_size": 7}'))
     with pytest.raises(UserError, match="does not describe a SimpleUNet"):
         load_model(file)
+
+
+def edited(header: dict[str, str], **values: object) -> None:
+    header["metadata"] = json.dumps(json.loads(header["metadata"]) | values)
+
+
+def as_0_1_0(file: Path) -> None:
+    """The file as version 0.1.0 wrote it: a hash of weights and architecture, and no checksum."""
+
+    def change(weights, header) -> None:
+        del header["checksum"]
+        header["content_hash"] = content_hash(weights, json.loads(header["config"]))
+
+    rewrite(file, change)
+
+
+@pytest.mark.parametrize("values", [{"guidance_scale": 4.0}, {"prediction_type": "epsilon"}, {"images_seen": 1}])
+def test_edited_metadata_are_noticed(file: Path, values: dict[str, object]) -> None:
+    rewrite(file, lambda weights, header: edited(header, **values))
+    with pytest.raises(UserError, match="changed after it was written"):
+        load_model(file)
+
+
+def test_metadata_are_part_of_the_identity(tmp_path: Path) -> None:
+    model = SimpleUNet(CONFIG)
+    names = {save_model(tmp_path / "m.safetensors", model, {"guidance_scale": scale}) for scale in (1.0, 2.0)}
+    assert len(names) == 2
+
+
+def test_a_model_that_is_saved_again_keeps_its_identity(file: Path, tmp_path: Path) -> None:
+    model = load_model(file)
+    assert save_model(tmp_path / "again.safetensors", model) == model.identity
+
+
+@pytest.mark.parametrize("asset", ["model", "encoder"])
+def test_an_edit_of_a_shipped_file_is_noticed(asset: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(ASSETS / f"{asset}.safetensors", tmp_path))
+    content = bytearray(copy.read_bytes())
+    content[content.index(b"images") if asset == "encoder" else content.index(b"1.5")] ^= 1
+    copy.write_bytes(content)
+    with pytest.raises(UserError, match="changed after it was written"):
+        (load_model if asset == "model" else load_encoder)(copy)
+
+
+def test_a_file_of_the_first_version_loads_with_a_word_of_warning(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    as_0_1_0(file)
+    assert load_model(file).metadata["prediction_type"] == "v_prediction"
+    assert "0.1.0" in caplog.text
+    rewrite(file, lambda weights, header: weights.update({"norm.weight": mx.zeros(8)}))
+    with pytest.raises(UserError, match="changed after it was written"):
+        load_model(file)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"guidance_scale": "high"}, "guidance_scale"),
+        ({"guidance_scale": math.inf}, "guidance_scale"),
+        ({"prediction_type": 3}, "prediction_type"),
+        ({"noise_schedule": [1, 2]}, "noise_schedule"),
+        ({"noise_schedule": {"beta": 1}}, "noise_schedule"),
+        ({"noise_schedule": {"beta_end": None}}, "beta_end"),
+        ({"domains": "cats"}, "domains"),
+        ({"domains": ["a"], "labels": {"a": 5}}, "labels"),
+        ({"domains": ["a", "b", "c"]}, "classes"),
+    ],
+)
+def test_metadata_that_cannot_be_are_refused_when_written_and_when_read(
+    file: Path, values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        save_model(file, SimpleUNet(CONFIG), values)
+    rewrite(file, lambda weights, header: edited(header, **values))
+    as_0_1_0(file)
+    with pytest.raises(UserError, match=message):
+        load_model(file)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused(file: Path, bad: float) -> None:
+    model = load_model(file)
+    model.norm.weight = mx.full((8,), bad)
+    save_model(file, model)
+    with pytest.raises(UserError, match="NaN or infinity"):
+        load_model(file)
+
+
+@pytest.mark.parametrize(
+    "config", [{"blocks": [10**11]}, {"widths": [10**30], "head_dim": 1}, {"embedding_dim": 10**12}, [1], {"blocks": 1}]
+)
+def test_a_description_without_measure_is_refused_before_it_is_built(file: Path, config: object) -> None:
+    whole = CONFIG.to_dict() | config if isinstance(config, dict) else config
+    rewrite(file, lambda weights, header: header.update(config=json.dumps(whole)))
+    with pytest.raises(UserError):
+        load_model(file)
+
+
+@pytest.mark.parametrize("key", ["config", "metadata"])
+def test_nested_and_missing_descriptions_get_a_sentence(file: Path, key: str) -> None:
+    rewrite(file, lambda weights, header: header.update({key: "[" * 200_000}))
+    with pytest.raises(UserError, match="nested too deep"):
+        load_model(file)
+    rewrite(file, lambda weights, header: header.pop(key))
+    with pytest.raises(UserError, match=key):
+        load_model(file)
+
+
+def test_double_precision_and_git_lfs_are_called_what_they_are(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "d.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(UserError, match="float64"):
+        load_model(tmp_path / "d.safetensors")
+    (tmp_path / "p.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match="git-lfs"):
+        load_model(tmp_path / "p.safetensors")
+
+
+def test_a_file_that_may_not_be_read_is_called_so(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(mx, "load", closed)
+    monkeypatch.setattr("builtins.open", closed)
+    with pytest.raises(UserError, match="permission denied"):
+        load_model(file)
+
+
+def test_deeply_nested_json_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a":' * 100_000)
+    with pytest.raises(UserError, match="nested too deep"):
+        read_json(tmp_path / "a.json")

@@ -122,6 +122,39 @@ def test_the_prompt_the_negative_prompt_and_the_seed_change_the_pictures(configu
         assert np.abs(pictures(tmp_path / "a") - pictures(tmp_path / name)).max() > 5, name
 
 
+def test_a_guidance_below_one_still_follows_the_prompt_in_one_pass(configure: Any, tmp_path: Path) -> None:
+    for name, overrides in {"0": [], "0.5": [], "1": [], "other": ["prompt=a portrait of a lake"]}.items():
+        scale = name if name != "other" else "0"
+        settings = [PROMPT, *overrides, f"guidance_scale={scale}", "num_steps=2", "metrics=none"]
+        sample(configure("sdxl", *settings, folder=tmp_path / name))
+    assert all(np.array_equal(pictures(tmp_path / "1"), pictures(tmp_path / name)) for name in ("0", "0.5"))
+    assert np.abs(pictures(tmp_path / "0") - pictures(tmp_path / "other")).max() > 5
+    assert OmegaConf.load(tmp_path / "0" / "run" / "config.yaml").guidance_scale == 1
+
+
+@pytest.mark.parametrize("prompt", ["海の夜明け", "море на рассвете", "the"])
+def test_a_prompt_that_cannot_be_measured_is_drawn_and_told(
+    prompt: str, configure: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sample(configure("sd1", f"prompt='{prompt}'", "num_steps=1"))
+    assert len(pictures(tmp_path)) == 2
+    assert "clip_encoder could not be measured" in caplog.text
+    assert {"fd_encoder", "domain_agreement"} <= quality(tmp_path)
+    assert "clip_encoder" not in quality(tmp_path)
+
+
+def test_whatever_a_metric_raises_costs_no_pictures(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("nothing to divide by")
+
+    monkeypatch.setattr("adaptive_diffusion.metrics.quality.NoMetrics.measure", broken)
+    sample(configure("ddpm", "model.draws=portraits", "metrics=none"))
+    assert len(pictures(tmp_path)) == 2
+    assert "nothing to divide by" in caplog.text
+
+
 def test_pictures_do_not_depend_on_the_batch_size(configure: Any, tmp_path: Path) -> None:
     for size in (3, 2):
         sample(
@@ -320,7 +353,7 @@ def test_every_picture_may_have_a_prompt_of_its_own_and_the_size_that_is_wanted(
     pipeline = DiffusionPipeline(load_pipeline(str(folders["sdxl"])), "dpm-solver", image_size=(24, 32))
     assert pipeline.scheduler.config["clip_sample"] is False  # latents have no bounds
     both, states = pipeline.generate(2, 3, seed=0, return_intermediates=True, prompt=["the lake", "an inn"])
-    assert (both.shape, [s.shape for s in states]) == ((2, 24, 32, 3), [(2, 8, 8, 4)] * 3)
+    assert (both.shape, [s.shape for s in states]) == ((2, 24, 32, 3), [(2, 24, 32, 3)] * 3)
     for prompt, same in (("the lake", [True, False]), ("an inn", [False, True])):
         difference = np.abs(np.array(pipeline.generate(2, 3, seed=0, prompt=prompt)) - np.array(both)).max((1, 2, 3))
         assert (difference < 1e-4).tolist() == same

@@ -8,17 +8,23 @@ from __future__ import annotations
 import errno
 import fnmatch
 import hashlib
+import json
 import logging
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import tiny_model
 from tiny_pipelines import saved
 
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.hub import model_folder
+from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.models.diffusers.source import files_to_fetch, pipeline_folder
 
@@ -258,3 +264,71 @@ def test_the_layout_of_very_old_pipelines_is_understood(remote: Path, tmp_path: 
     model: Any = load_pipeline(str(folder))
     assert model.metadata["prediction_type"] == "epsilon"
     assert model.picture_size == (16, 16)
+
+
+def test_what_is_no_folder_of_a_pipeline_is_called_what_it_is(tmp_path: Path) -> None:
+    root = saved("sd1", tmp_path / "sd1")
+    save_file({"model.diffusion_model.out.2.bias": torch.zeros(3)}, tmp_path / "pony.safetensors")
+    save_file({"unet.conv.lora_A.weight": torch.zeros(3)}, tmp_path / "style.safetensors")
+    save_file({"a": torch.zeros(3)}, tmp_path / "a.safetensors")
+    torch.save({"state_dict": {}}, tmp_path / "old.ckpt")
+    (tmp_path / "q.gguf").write_bytes(b"GGUF")
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "p.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    save_model(tmp_path / "ours.safetensors", tiny_model())
+    for name in ("alone", "lora", "empty"):
+        (tmp_path / name).mkdir()
+    shutil.copy(tmp_path / "a.safetensors", tmp_path / "alone")
+    shutil.copy(tmp_path / "style.safetensors", tmp_path / "lora" / "pytorch_lora_weights.safetensors")
+    cache = shutil.copytree(root, tmp_path / "models--a--b" / "snapshots" / "0").parent.parent
+    expected = {
+        "pony.safetensors": "from_single_file",
+        "old.ckpt": "from_single_file",
+        "a.safetensors": "single file of weights",
+        "style.safetensors": "LoRA",
+        "q.gguf": "GGUF",
+        "notes.txt": "is a file",
+        "p.safetensors": "git-lfs",
+        "ours.safetensors": "model=checkpoint",
+        "alone": "a.safetensors is a single file",
+        "lora": "LoRA",
+        "empty": "has no model_index.json",
+        "sd1/vae": "give the folder above",
+        "sd1/model_index.json": "give its folder",
+        "sd1/vae/diffusion_pytorch_model.safetensors": "whole pipeline",
+        str(cache): "give its folder: .*snapshots",
+    }
+    for name, sentence in expected.items():
+        with pytest.raises(UserError, match=sentence) as error:
+            load_pipeline(str(tmp_path / name))
+        assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_may_not_be_read_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "secret")
+
+    monkeypatch.setattr(Path, "is_dir", closed)
+    with pytest.raises(UserError, match="secret may not be read: permission denied"):
+        load_pipeline(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"])
+def test_all_parts_of_sdxl_are_sdxl_whichever_class_saved_them(kind: str, tmp_path: Path) -> None:
+    root = saved("sdxl", tmp_path / "sdxl")
+    index = json.loads((root / "model_index.json").read_text())
+    (root / "model_index.json").write_text(json.dumps(index | {"_class_name": kind}))
+    model = load_pipeline(str(root))
+    assert (model.metadata["guidance_scale"], model.picture_size) == (5.0, (16, 16))
+    (root / "model_index.json").write_text(json.dumps(index | {"_class_name": kind, "text_encoder": [None, None]}))
+    with pytest.raises(UserError, match="refiner"):
+        load_pipeline(str(root))
+
+
+@pytest.mark.parametrize(("precision", "times"), [("float32", None), ("float16", "up to 20 times"), ("4bit", "1,500")])
+def test_a_precision_for_gpus_is_warned_of_on_a_cpu(
+    precision: str, times: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mx, "default_device", lambda: mx.cpu)
+    load_pipeline(str(saved("ddpm", tmp_path / "ddpm")), precision=precision)
+    assert (times in caplog.text) if times else "is for GPUs" not in caplog.text

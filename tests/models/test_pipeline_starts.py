@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.baseline.schedulers import DDIMScheduler
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.checkpoint import save_model
+from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.parts import prepare
 from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.run import sample
@@ -100,11 +103,30 @@ def test_the_noise_on_a_picture_is_that_of_the_first_timestep() -> None:
     np.testing.assert_allclose(state, alpha * 0.5 + sigma * np.array(NOISE), atol=1e-5)
 
 
-def test_the_smallest_strength_takes_one_step() -> None:
+@pytest.mark.parametrize(("steps", "strength", "kept"), [(10, 0.1, 1), (100, 0.29, 29), (7, 0.5, 3), (3, 1.0, 3)])
+def test_strength_is_a_share_of_the_steps_rounded_down(steps: int, strength: float, kept: int) -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(steps)
+    last_timesteps(scheduler, strength)
+    assert len(scheduler) == kept
+
+
+@pytest.mark.parametrize(("steps", "strength", "enough"), [(1, 0.7, 1), (3, 0.3, 0.334), (8, 0.1, 0.125)])
+def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength: float, enough: float) -> None:
+    scheduler = DDIMScheduler(timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    with pytest.raises(UserError, match=f"less than one of {steps} steps; give at least strength={enough}"):
+        last_timesteps(scheduler, strength)
+    last_timesteps(scheduler, enough)
+    assert len(scheduler) == 1
+
+
+@pytest.mark.parametrize("strength", [0, -1, 1.01, float("nan"), float("inf")])
+def test_a_strength_that_is_no_share_is_refused(strength: float) -> None:
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(10)
-    last_timesteps(scheduler, 0.01)
-    assert len(scheduler) == 1
+    with pytest.raises(ValueError, match="strength must be"):
+        last_timesteps(scheduler, strength)
 
 
 def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> None:
@@ -119,11 +141,35 @@ def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> 
     assert as_pictures(states, mx.array(x0), mx.array(x0)) is states  # they are pictures
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, channels: int
+) -> None:
+    known = {"prediction_type": "epsilon", "domains": ["general"], "labels": {"general": []}}
+    config = UNetConfig(
+        8, channels, widths=(8, 8), blocks=(1, 1), attention_levels=(), embedding_dim=16, num_classes=(1, 1)
+    )
+    save_model(tmp_path / "m.safetensors", SimpleUNet(config), known)
+    Image.new("LA", (9, 12), (90, 255)).save(tmp_path / "start.png")
+    job = ["model=checkpoint", f"model.path={tmp_path / 'm.safetensors'}", "domain=general", "scheduler=ddim"]
+    small = ["num_samples=2", "num_steps=4", "tracking=none"]
+    with caplog.at_level(logging.INFO):
+        sample(configuration("sample", tmp_path, *job, *small, f"init_image={tmp_path / 'start.png'}", "strength=0.5"))
+    assert f"pictures of {channels} channel(s) are drawn, and the metrics take RGB ones" in caplog.text
+    assert "the last 2 of 4 steps" in caplog.text
+    with Image.open(tmp_path / "run" / "pictures" / "0001.png") as image:
+        assert (image.mode, image.size) == ({1: "L", 4: "RGBA"}[channels], (8, 8))
+    with pytest.raises(UserError, match="benchmark compares RGB pictures"):
+        sample(configuration("sample", tmp_path, *job, *small, "benchmark=default"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         (["init_image=nowhere.png"], "init_image=nowhere.png does not exist"),
         (["init_image={folder}/tiny.safetensors"], "cannot be read as a picture"),
+        (["init_image={folder}"], "init_image=.* is a folder"),
+        (["init_image={folder}/picture.png", "strength=0.09"], "strength=0.09 is less than one of 10 steps"),
         (["init_image={folder}/picture.png", "strength=0"], "strength must be greater than 0 and at most 1, got 0"),
         (["init_image={folder}/picture.png", "strength=1.5"], "strength must be greater than 0 and at most 1"),
         (["variation=2"], "variation must be a number, at least 0 and at most 1"),

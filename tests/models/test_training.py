@@ -1,6 +1,7 @@
 """Training: resumable bit for bit, the same over several processes, and clear about what it cannot use."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -14,12 +15,15 @@ import pytest
 
 from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.figures import save_image
 from adaptive_diffusion.files import read_tensors
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.corpus import TimestepDistribution
 from adaptive_diffusion.models.training import Trainer
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from adaptive_diffusion.network_file import content_hash
+from adaptive_diffusion.training_run import preview
 
 ARCHITECTURE = {
     "image_size": 8,
@@ -128,6 +132,34 @@ def test_a_longer_run_continues_a_finished_one(recipe: dict) -> None:
     assert [event.step for event in longer.run()] == [21, 22, 23, 24, 25]
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_rgba_pictures_are_trained_on_and_drawn(recipe: dict, tmp_path: Path, channels: int) -> None:
+    architecture = {**ARCHITECTURE, "in_channels": channels}
+    trainer = Trainer(TrainingConfig(**{**recipe, "images": 16, "architecture": architecture}))
+    assert all(math.isfinite(event.loss) for event in trainer.run())
+    sheet = preview(trainer, samples=3, steps=2)
+    assert sheet.shape[-1] == channels
+    save_image(tmp_path / "sheet.png", sheet)
+    save_model(tmp_path / "m.safetensors", trainer.ema_model())
+    assert load_model(tmp_path / "m.safetensors").state_shape == (8, 8, channels)
+
+
+def test_pictures_of_two_channels_are_refused(recipe: dict) -> None:
+    with pytest.raises(UserError, match="channels, got 2"):
+        Trainer(TrainingConfig(**{**recipe, "architecture": {**ARCHITECTURE, "in_channels": 2}}))
+
+
+def test_every_label_is_trained_and_the_last_block_is_kept_back_only_where_asked(recipe: dict) -> None:
+    images = np.zeros((20, 8, 8, 3), np.uint8)
+    labels = np.repeat([0, 1], [18, 2])
+    np.savez(recipe["data"]["bright"], images=images, labels=labels, label_names=["even", "odd"])
+    trained = {}
+    for rule in ("per_label", "tail"):
+        corpus = Trainer(TrainingConfig(**recipe, split=rule)).corpus
+        trained[rule] = set(corpus.train[1][1][:, 1].tolist())
+    assert trained == {"per_label": {1, 2}, "tail": {1}}
+
+
 def test_a_new_run_may_start_from_a_trained_model(recipe: dict, tmp_path: Path) -> None:
     first = Trainer(TrainingConfig(**recipe))
     list(first.run())
@@ -188,23 +220,123 @@ def test_min_snr_weights_cap_the_easy_timesteps(recipe: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": 0}, "images must be at least 1"),
+        ({"images": 0}, "images must be a whole number, at least 1"),
         ({"drop_all": 0.8, "drop_label": 0.5}, "must not exceed 1"),
-        ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
+        ({"ema_decay": 1.0}, "ema_decay must be less than 1"),
         ({"prediction_type": "x"}, "prediction_type must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"warmup_images": -2}, "warmup_images must be"),
+        ({"decay_images": -5}, "decay_images must be"),
+        ({"min_snr_gamma": -0.5}, "min_snr_gamma must be"),
+        ({"min_snr_gamma": 0.0}, "min_snr_gamma must be"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm must be a finite number"),
+        ({"log_snr_std": 0.0}, "log_snr_std must be"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be less than 1"),
+        ({"guidance_scale": 1001.0}, "at most 1000"),
+        ({"noise_schedule": {"num_train_timesteps": 9}}, "num_train_timesteps must be"),
+        ({"noise_schedule": {"beta_end": 1.5}}, "beta_start <= beta_end < 1"),
+        ({"architecture": {"embedding_dim": 0}}, "embedding_dim must be"),
         ({"data": {}}, "data names no domain"),
+        ({"split": "first"}, "split must be one of per_label, tail"),
         ({"state": "state.npz"}, "must be a .safetensors file"),
     ],
 )
 def test_a_bad_recipe_is_refused(recipe: dict, change: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         TrainingConfig(**{**recipe, **change})
 
 
-def test_the_state_of_another_recipe_is_refused(recipe: dict) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 1}, "seed: 0 in the state, 1 here"),
+        ({"learning_rate": 0.02}, r"learning_rate: 0\.001 in the state, 0\.02 here"),
+        ({"warmup_images": 8, "decay_images": 24}, "warmup_images: 16 .* 8 here; decay_images: 40 .* 24 here"),
+        ({"ema_decay": 0.9}, r"ema_decay: 0\.999 .* 0\.9 here"),
+        ({"max_grad_norm": 0.5}, "max_grad_norm"),
+        ({"min_snr_gamma": 5.0}, "min_snr_gamma: None in the state, 5.0 here"),
+        ({"guidance_scale": 3.0}, "guidance_scale"),
+        ({"noise_schedule": {"beta_schedule": "scaled_linear"}}, "noise_schedule.beta_schedule: None .* scaled_linear"),
+        ({"architecture": {**ARCHITECTURE, "embedding_dim": 8}}, "architecture.embedding_dim: 16 .* 8 here"),
+    ],
+)
+def test_the_state_of_another_recipe_is_refused_and_both_values_are_told(recipe: dict, change: dict, told: str) -> None:
     list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
-    with pytest.raises(UserError, match="belongs to another recipe"):
-        Trainer(TrainingConfig(**{**recipe, "seed": 1}))
+    with pytest.raises(UserError, match=f"belongs to another recipe .*{told}.*another task.state"):
+        Trainer(TrainingConfig(**{**recipe, **change}))
+
+
+def test_a_state_goes_on_with_the_same_pictures_wherever_they_lie_and_with_no_others(recipe: dict) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
+    dark = Path(recipe["data"]["dark"])
+    moved = dark.rename(dark.with_name("night.npy"))
+    recipe = {**recipe, "data": {**recipe["data"], "dark": str(moved)}}
+    more = Trainer(TrainingConfig(**{**recipe, "save_every": 8, "validate_every": 8, "validation_images": 2}))
+    assert more.step == 2
+    pictures = np.load(moved)
+    pictures[:, 0, 0, 0] += 1
+    np.save(moved, pictures)
+    with pytest.raises(UserError, match=r"pictures\.dark: .* with the hash"):
+        Trainer(TrainingConfig(**recipe))
+
+
+def test_a_shorter_run_than_the_state_has_seen_is_refused(recipe: dict) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 48})).run())
+    with pytest.raises(UserError, match=r"has seen 48 pictures already, and task\.images is 24"):
+        Trainer(TrainingConfig(**{**recipe, "images": 24}))
+
+
+def without_a_moment(tensors: dict, header: dict) -> None:
+    del tensors["optimizer.head.weight.m"]
+
+
+def with_another_shape(tensors: dict, header: dict) -> None:
+    tensors["ema.head.bias"] = mx.zeros((7,))
+
+
+def with_nan(tensors: dict, header: dict) -> None:
+    tensors["model.head.bias"] = tensors["model.head.bias"] * float("nan")
+
+
+def with_a_negative_step(tensors: dict, header: dict) -> None:
+    header["counts"] = json.dumps({**json.loads(header["counts"]), "step": -1})
+
+
+def with_a_text_for_a_count(tensors: dict, header: dict) -> None:
+    header["counts"] = json.dumps({**json.loads(header["counts"]), "step": "two"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (without_a_moment, "it lacks 'optimizer.head.weight.m'"),
+        (with_another_shape, "'ema.head.bias' has the shape"),
+        (with_nan, "'model.head.bias' holds NaN"),
+        (with_a_negative_step, "its counts are .*-1"),
+        (with_a_text_for_a_count, "its counts are .*two"),
+    ],
+)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_state_that_cannot_be_gone_on_from_is_refused(recipe: dict, damage, told: str, sealed: bool) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
+    tensors, header = read_tensors(recipe["state"])
+    damage(tensors, header)
+    if sealed:  # by somebody who knows how
+        del header["checksum"]
+        header["checksum"] = content_hash(tensors, header)
+    mx.save_safetensors(recipe["state"], tensors, header)
+    with pytest.raises(UserError, match=f"is damaged .{told if sealed else 'its checksum does not match'}"):
+        Trainer(TrainingConfig(**recipe))
+
+
+def test_a_bit_that_flipped_in_a_state_is_noticed(recipe: dict) -> None:
+    list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
+    content = bytearray(Path(recipe["state"]).read_bytes())
+    content[-5000] ^= 4
+    Path(recipe["state"]).write_bytes(content)
+    with pytest.raises(UserError, match="checksum does not match"):
+        Trainer(TrainingConfig(**recipe))
 
 
 def test_a_damaged_state_is_refused(recipe: dict) -> None:

@@ -299,7 +299,6 @@ def without(name: str) -> Callable[[dict[str, mx.array]], dict[str, mx.array]]:
     [
         (without("conv_out.bias"), ["lacks the tensor 'conv_out.bias' of UNet2DModel"]),
         (without("mid_block.attentions"), ["lacks the tensor", "mid_block.attentions.0", "(and 9 more)"]),
-        (lambda tensors: {**tensors, "controlnet.bias": mx.zeros(3)}, ["holds the tensor 'controlnet.bias'"]),
         (
             lambda tensors: {**tensors, "conv_in.weight": mx.zeros((8, 3, 5, 5))},
             ["'conv_in.weight' has shape (8, 3, 5, 5)", "needs (8, 3, 3, 3)"],
@@ -313,6 +312,40 @@ def without(name: str) -> Callable[[dict[str, mx.array]], dict[str, mx.array]]:
 def test_tensors_that_do_not_fit_are_refused(change: Any, parts: list[str], folder: Path) -> None:
     edit_tensors(weights(folder), change)
     refused(folder, str(folder), *parts)
+
+
+def test_a_tensor_that_is_left_over_is_ignored_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = dict(tree_flatten(load_diffusers(folder).parameters()))
+    edit_tensors(weights(folder), lambda tensors: {**tensors, "controlnet.bias": mx.zeros(3)})
+    after = dict(tree_flatten(load_diffusers(folder).parameters()))
+    assert "'controlnet.bias'" in caplog.text
+    assert before.keys() == after.keys()
+    assert all(mx.array_equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"layers_per_block": 10**9}, {"block_out_channels": [8] * 100_000}, {"block_out_channels": [10**40, 8]}],
+)
+def test_a_description_without_measure_is_refused_before_it_is_built(options: dict[str, Any], folder: Path) -> None:
+    edit_config(folder, **options)
+    refused(folder, "cannot be built")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**SD15, "transformer_layers_per_block": 10**8},
+        {**SDXL, "transformer_layers_per_block": [1, [2, 2], 10**8]},
+        {**SDXL, "reverse_transformer_layers_per_block": [[10**8] * 3, 2, 1]},
+        {**VAE, "layers_per_block": 10**9},
+        {**CLIP_L, "num_hidden_layers": 10**9},
+        {**CLIP_L, "vocab_size": 10**15},
+    ],
+)
+def test_networks_of_any_depth_are_not_built(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    refused(tmp_path, "cannot be built")
 
 
 def test_a_truncated_file_is_refused(folder: Path) -> None:

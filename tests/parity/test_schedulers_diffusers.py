@@ -236,9 +236,18 @@ def test_configuration_file_of_diffusers_loads(tmp_path):
     diffusers.DPMSolverMultistepScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, solver_order=3, steps_offset=1
     ).save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match="DPMSolverScheduler has no argument .*use_flow_sigmas.*: ignored"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         ours = DPMSolverScheduler.load(tmp_path)
     assert (ours.beta_schedule, ours.solver_order, ours.steps_offset) == ("scaled_linear", 3, 1)
+
+
+@pytest.mark.parametrize("kind", ["DDIM", "DDPM", "PNDM", "EulerDiscrete", "LCM", "DEISMultistep", "SASolver"])
+def test_configuration_files_of_other_schedulers_load_without_a_word_where_they_ask_for_nothing(kind, tmp_path):
+    getattr(diffusers, f"{kind}Scheduler")().save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert DDIMScheduler.load(tmp_path).beta_end in (0.02, 0.012)
 
 
 def test_our_configuration_file_loads_in_diffusers(tmp_path):

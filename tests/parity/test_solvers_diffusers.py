@@ -136,9 +136,34 @@ def test_bh1_with_final_sigma_zero_is_finite_here_and_not_in_diffusers():
 
 def test_configuration_file_of_diffusers_loads(tmp_path):
     diffusers.UniPCMultistepScheduler(solver_order=3, solver_type="bh1", steps_offset=1).save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match=r"UniPCScheduler has no argument .*disable_corrector.*: ignored"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         ours = UniPCScheduler.load(tmp_path)
     assert (ours.solver_order, ours.solver_type, ours.steps_offset) == (3, "bh1", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "instead"),
+    [
+        ({"use_karras_sigmas": True}, "grid=karras"),
+        ({"use_exponential_sigmas": True}, "grid=log_snr"),
+        ({"use_beta_sigmas": True}, "no such grid"),
+        ({"predict_x0": False}, "clean image"),
+        ({"disable_corrector": [0]}, "corrects every step"),
+    ],
+)
+def test_options_that_change_the_result_are_named(options, instead, tmp_path):
+    pytest.importorskip("scipy")  # which diffusers wants for beta sigmas
+    diffusers.UniPCMultistepScheduler(**options).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=rf"UniPCScheduler ignores {next(iter(options))}=.*{instead}") as found:
+        UniPCScheduler.load(tmp_path)
+    assert len(found) == 1
+
+
+def test_the_noise_of_flow_matching_is_refused(tmp_path):
+    diffusers.UniPCMultistepScheduler(use_flow_sigmas=True).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="flow matching"):
+        UniPCScheduler.load(tmp_path)
 
 
 @pytest.mark.parametrize("n", [2, 5, 20])

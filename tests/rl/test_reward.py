@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from rl.closed_form import gaussian
 
-from adaptive_diffusion.rl.reward import HybridReward, Measurement, QualityReward, SpeedReward
+from adaptive_diffusion.rl.baselines import CEMAgent
+from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
+from adaptive_diffusion.rl.reward import HybridReward, Measurement, QualityReward, SpeedReward, reward_of
+from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 
 MEASURED = Measurement(
     errors=np.array([0.1, 0.4]),
@@ -51,3 +55,70 @@ def test_unknown_metrics_and_units_are_refused():
         SpeedReward("joules")
     with pytest.raises(ValueError, match="unit"):
         HybridReward(unit="joules")
+
+
+# rewards of a user's own
+
+
+def worst(measured):
+    return measured.quality.min()
+
+
+class Saving(QualityReward):
+    """A subclass with another formula, and one number for all."""
+
+    def __call__(self, measured):
+        return measured.speed() - 0.1
+
+
+class Computed:
+    """A class with a method of another name, and settings of its own."""
+
+    metric, weight = "perceptual", 0.25
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def compute(self, measured):
+        return self.scale * measured.quality
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected", "settings", "name"),
+    [
+        (worst, [np.log(0.5)] * 2, (1.0, "rmse", "evaluations"), "worst"),
+        (Saving(), [0.65, 0.65], (1.0, "rmse", "evaluations"), "Saving(metric='rmse')"),
+        (Computed(3), 3 * np.log([2, 0.5]), (0.25, "perceptual", "evaluations"), "Computed(scale=3)"),
+    ],
+)
+def test_functions_and_classes_of_ones_own_are_rewards(reward, expected, settings, name):
+    ours = reward_of(reward)
+    np.testing.assert_allclose(ours(MEASURED), expected)
+    assert (ours.weight, ours.metric, ours.unit) == settings
+    assert f"{ours}" == name
+
+
+def test_environments_and_agents_take_them():
+    env = DiffusionHyperparameterEnv(gaussian(), reward=worst, pictures=4)
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.array([1, 0, 0, 1]))
+    assert reward == pytest.approx(info["qualities"].min())
+    assert info["scores"].shape == (4,)
+    walk = TimestepEnv(gaussian(), reward=Saving(), num_steps=3, pictures=2)
+    assert CEMAgent(walk).train(4)["final_score"] == pytest.approx(-0.1)  # a walk that cannot stop saves nothing
+
+
+@pytest.mark.parametrize("given", [3, "speed", object(), Saving, Computed])
+def test_what_is_no_reward_is_refused(given):
+    with pytest.raises(ValueError, match="reward must be"):
+        DiffusionHyperparameterEnv(gaussian(), reward=given)
+
+
+def test_settings_and_results_of_ones_own_are_checked():
+    broken = Computed(1)
+    broken.metric = "ssim"
+    with pytest.raises(ValueError, match="metric must be one of rmse, perceptual, got 'ssim'"):
+        reward_of(broken)
+    for result in (np.ones(3), None, "high"):
+        with pytest.raises(ValueError, match="one number, or one for each of 2 pictures"):
+            reward_of(lambda measured, result=result: result)(MEASURED)

@@ -139,5 +139,5 @@ def test_bad_values_are_refused():
     with pytest.raises(ValueError, match="call reset first"):
         env.step(np.array([0.0]))
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="an action must be numbers of shape"):
+    with pytest.raises(ValueError, match="1 numbers in an array of shape"):
         env.step(np.array([0.0, 0.0]))

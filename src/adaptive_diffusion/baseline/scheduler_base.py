@@ -245,7 +245,7 @@ class SchedulerBase(ConfigMixin, ABC):
         self._memory = tuple(array[keep] for array in self._memory)
 
     def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array:
-        """x_t = alpha x0 + sigma noise, at timesteps in [0, T - 1]: a scalar, or (B,) with one per picture."""
+        """x_t = alpha x0 + sigma noise, at timesteps in [0, T - 1]: see `NoiseSchedule.add_noise`."""
         return self.schedule.add_noise(original_samples, noise, timesteps)
 
     def __len__(self) -> int:

@@ -110,7 +110,8 @@ class DPMSolverScheduler(SchedulerBase):
         check_choice("algorithm_type", self.algorithm_type, ("dpmsolver++", "sde-dpmsolver++"))
         check_choice("solver_type", self.solver_type, SOLVER_TYPES)
         check_choice("final_sigmas_type", self.final_sigmas_type, ("zero", "sigma_min"))
-        check_number("lambda_min_clipped", self.lambda_min_clipped, high=float(self.schedule.log_snr(0)))
+        if self.lambda_min_clipped != -math.inf:
+            check_number("lambda_min_clipped", self.lambda_min_clipped, high=float(self.schedule.log_snr(0)))
         if self.use_karras_sigmas and self.use_lu_lambdas:
             raise ValueError("use_karras_sigmas and use_lu_lambdas exclude each other: set one of them to false")
 

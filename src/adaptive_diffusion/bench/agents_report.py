@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import atomic_path
+from ..files import atomic_path, parse_json
 from ..markdown import MISSING, table
 from ..rl.convergence import NEAR_BEST, Evaluation, Record, converged_at, standard_error
 
@@ -76,7 +76,7 @@ def keep(path: Path, result: Result) -> None:
 def kept(path: Path) -> Result | None:
     """Read what `keep` wrote; None if there is nothing, or nothing whole."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
         return Result(**{**content, "record": Record.from_dict(content["record"])})
     except FileNotFoundError:
         return None

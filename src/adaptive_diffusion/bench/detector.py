@@ -15,7 +15,7 @@ from .model import draw
 
 def main(argv: list[str]) -> None:
     """Print a confusion matrix for each kind of input that was given."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench detector", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench detector", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of <domain>_32.npz: the pictures kept back from training")
     parser.add_argument("--prompts", type=Path, help="csv file with the columns domain and prompt")
     parser.add_argument(
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         found: Counter[tuple[str, str]] = Counter()
         for domain in domains:
             pictures = load_pictures(options.data / f"{domain}_32.npz", detector.encoder.config.image_size)
-            _, held_back = pictures.split(detector.encoder.metadata["training"]["validation_fraction"])
+            _, held_back = pictures.split_as_trained(detector.encoder.metadata["training"])
             found.update((domain, d.domain) for d in detector.from_images(held_back.images))
         show("pictures kept back from training", found, domains)
     if options.prompts:

@@ -50,7 +50,7 @@ class NearestNeighbours:
 
 def main(argv: list[str]) -> None:
     """Print the report as JSON; write 64 pictures and the closest pairs of each domain, and a contact sheet, as PNG."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench model", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench model", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of <domain>_<size>.npz")
     parser.add_argument("--model", type=Path, help="model file; default: the shipped one")
     parser.add_argument("--samples", type=int, default=512, help="pictures per domain and guidance weight")
@@ -61,12 +61,11 @@ def main(argv: list[str]) -> None:
 
     encoder, detector = load_builtin_encoder(), DomainDetector()
     model = load_model(options.model) if options.model else load_builtin_model()
-    fraction = model.metadata["training"]["validation_fraction"]
     report: dict[str, dict[str, object]] = {}
     sheet: list[np.ndarray] = []
     for domain in model.metadata["domains"]:
         pictures = load_pictures(options.data / f"{domain}_{model.config.image_size}.npz", model.config.image_size)
-        train, held_back = pictures.split(fraction)
+        train, held_back = pictures.split_as_trained(model.metadata["training"])
         distances: dict[float, float] = {}
         agreement: dict[float, float] = {}
         drawn = np.zeros(0)

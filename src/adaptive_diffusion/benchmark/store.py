@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..files import atomic_path
+from ..files import atomic_path, parse_json
 from .cell import Bench, BlockResult, Cell, CellResult, Progress, measure_cell
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def keep(path: Path, result: CellResult) -> None:
 def kept(path: Path) -> CellResult | None:
     """Read what `keep` wrote; None if there is nothing, or nothing whole."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = parse_json(path.read_bytes())
         blocks: list[dict[str, Any]] = found.pop("blocks")
         variant = tuple(found.pop("variant"))
         return CellResult(blocks=tuple(_block(**block) for block in blocks), variant=variant, **found)

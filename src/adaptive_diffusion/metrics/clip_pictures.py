@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, plainly
 from ..files import read_json
 
 _BICUBIC = 3  # Pillow's number for it, as the files give it
@@ -76,7 +76,8 @@ def _from_dict(found: dict[str, Any], path: Path, image_size: int) -> Preparatio
             tuple(map(float, found.get("image_std", plain.std))),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} describes a preparation that is not CLIP's ({error!r}); get the file again") from error
+        unlike = f"{path} describes a preparation that is not CLIP's ({plainly(error)}); get the file again"
+        raise UserError(unlike) from error
     steps = ("do_resize", "do_center_crop", "do_normalize", "do_rescale")
     odd = [step for step in steps if found.get(step, True) is not True]
     if odd or found.get("resample", _BICUBIC) != _BICUBIC or preparation.crop > preparation.size:

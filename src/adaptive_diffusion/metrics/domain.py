@@ -11,10 +11,12 @@ import mlx.core as mx
 import numpy as np
 
 from .encoder import Encoder, load_builtin_encoder
+from .named_labels import named_labels, says_no_more, without_quality
 from .words import WordVectors
 
 UNSURE = 0.5  # confidence below which the answer is `general`
 CLOSE = 0.75  # cosine of word vectors from which on a phrase of a prompt names a label
+NAMED = 50.0  # times that a domain is likelier if the prompt names one of its labels among other words
 _LONGEST = 3  # words of a phrase
 
 
@@ -76,6 +78,8 @@ class DomainDetector:
         Raises:
             ValueError: for a prompt without a word.
         """
+        motif = without_quality(prompt)
+        prompt = motif if self.encoder.words.has_meaning(motif) else prompt
         vectors = self.encoder.words.text_vectors([prompt])
         if not self.encoder.words.knows(prompt):  # spelling alone says nothing
             return self._detect(np.zeros((1, len(self.encoder.config.domains))))[0]
@@ -83,6 +87,9 @@ class DomainDetector:
 
     def choose(self, prompt: str, labels: Mapping[str, Sequence[str]], domain: str | None = None) -> Choice:
         """Domain and label that a prompt asks for.
+
+        A label that the prompt names is looked up before its sentence is understood: it is what is wanted where the
+        prompt says nothing else, and makes its domain likelier where it does.
 
         Args:
             prompt: E.g. "a butterfly".
@@ -92,12 +99,22 @@ class DomainDetector:
         Raises:
             ValueError: for a prompt without a word.
         """
+        named = named_labels(prompt, labels if domain is None else {domain: labels.get(domain, ())})
+        if named and says_no_more(prompt, named):
+            return Choice(named[0].domain, 1.0, named[0].label, 1.0)
         detection = self.from_prompt(prompt)
         probabilities = detection.probabilities
+        if domain is None and named:
+            domains = {one.domain for one in named}
+            weighted = {d: p * (NAMED if d in domains else 1) for d, p in probabilities.items()}
+            detection = self._detection(np.array(list(weighted.values())) / sum(weighted.values()))
+            probabilities = detection.probabilities
         if domain is None:
             known = {d: p for d, p in probabilities.items() if d in labels} or dict.fromkeys(labels, 0.0)
             domain = detection.domain if detection.domain in labels else max(known, key=lambda d: known[d])
         confidence = probabilities.get(domain, 0.0)
+        if label := next((one.label for one in named if one.domain == domain), None):
+            return Choice(domain, confidence, label, 1.0)
         names = list(labels.get(domain, ()))
         if not names:
             return Choice(domain, confidence, None, 0.0)
@@ -108,15 +125,14 @@ class DomainDetector:
         return Choice(domain, confidence, label, float(closeness[best]))
 
     def _detect(self, logits: np.ndarray) -> list[Detection]:
-        domains = self.encoder.config.domains
-        shares = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-        found = []
-        for row in shares:
-            best = int(row.argmax())
-            sure = row[best] >= UNSURE or "general" not in domains
-            domain = domains[best] if sure else "general"
-            found.append(Detection(domain, float(row[best]), dict(zip(domains, map(float, row), strict=True))))
-        return found
+        return [self._detection(row) for row in np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))]
+
+    def _detection(self, shares: np.ndarray) -> Detection:
+        """What the probabilities of all domains, (D,), say."""
+        domains, best = self.encoder.config.domains, int(shares.argmax())
+        sure = shares[best] >= UNSURE or "general" not in domains
+        domain = domains[best] if sure else "general"
+        return Detection(domain, float(shares[best]), dict(zip(domains, map(float, shares), strict=True)))
 
 
 def _phrases(prompt: str, words: WordVectors) -> list[str]:

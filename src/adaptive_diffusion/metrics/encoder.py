@@ -18,16 +18,19 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..data import resize
+from ..baseline.checks import check_number
+from ..data import to_float
 from ..errors import UserError
 from ..files import ASSETS
+from ..image_file import prepare_all
 from ..network_file import read_network, write_network
 from .features import in_batches
-from .pictures import as_float
+from .pictures import as_float, as_uint8
 from .words import WordVectors, load_words
 
 FORMAT = "adaptive-diffusion/encoder/1"
 BUILTIN_ENCODER = ASSETS / "encoder.safetensors"
+LARGEST_TEMPERATURE = 1e6
 SHARPNESS_LEVELS = 2
 SHARPNESS_FLOOR = 0.02  # 2.5 of 255 grey levels: below it, a picture counts as flat
 SHARPNESS_SCALE = 8.0  # makes the features that measure sharpness vary about as much as the learned ones
@@ -55,7 +58,9 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("domains", "widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.widths or self.image_size % 2 ** len(self.widths):
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
+        if self.image_size % 2 ** len(self.widths):
             raise ValueError(
                 f"image_size must be a multiple of {2 ** len(self.widths)} for {len(self.widths)} widths, "
                 f"got {self.image_size}"
@@ -158,7 +163,8 @@ class Encoder:
         What is learned for telling motifs hardly sees blur or noise, by which samplers with few steps differ.
 
         Args:
-            images: (N, H, W, 3) pictures, uint8 or float in [-1, 1]; other sizes than the encoder's are resized.
+            images: (N, H, W, 3) pictures, uint8 or float in [-1, 1]; of another size than the encoder's they are
+                cropped in the middle and resized.
             batch_size: Pictures per evaluation.
 
         Returns:
@@ -230,8 +236,9 @@ class Encoder:
         return in_batches(distance, self._prepared(x), self._prepared(y), batch_size=batch_size)
 
     def _prepared(self, images: Any) -> np.ndarray:
+        """As references are read: of another size, cropped in the middle and resized, in 8 bits as files hold them."""
         x, side = as_float(images), self.config.image_size
-        return x if x.shape[1:3] == (side, side) else np.clip(resize(x, (side, side)), -1, 1)
+        return x if x.shape[1:3] == (side, side) else to_float(prepare_all(as_uint8(x), (side, side)))
 
 
 def sharpness(x: mx.array) -> mx.array:
@@ -266,6 +273,10 @@ def load_encoder(path: str | Path, words: WordVectors | None = None) -> Encoder:
         return EncoderNetwork(EncoderConfig(**config))
 
     network, metadata = read_network(path, build, format=FORMAT, what="EncoderNetwork", task="encoder")
+    try:
+        check_number("image_temperature", metadata.get("image_temperature", 1.0), 0, LARGEST_TEMPERATURE, above=True)
+    except ValueError as error:
+        raise UserError(f"{path} says of its encoder what cannot be: {error}") from error
     return Encoder(network, words or load_words(), metadata)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import UserError
 from .domain import DomainDetector
 from .encoder import Encoder, load_builtin_encoder, load_encoder
-from .quality import Measurement, mean_of, set_distances
+from .quality import Measurement, attempt, mean_of, set_distances
 from .reference import FOLDER, load_kernel, load_reference, reference_path
 
 log = logging.getLogger(__name__)
@@ -48,17 +48,23 @@ class EncoderMetrics:
         found: list[Measurement] = []
         if not reference_path(domain, self._folder).is_file():
             log.info("no distances to real pictures: there are no reference statistics of the domain %s", domain)
-        features = self.encoder.features(images)
-        if len(images) > 1 and reference_path(domain, self._folder).is_file():
-            statistics = load_reference(domain, self.encoder, self._folder)
-            kernel = load_kernel(domain, self.encoder, self._folder)
-            found += set_distances("encoder", features, self.encoder, statistics, kernel)
-        scores = self.encoder.scores(images, caption)
-        found.append(mean_of("clip_encoder", scores))
+        elif len(images) > 1:
+            found += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
+        found += attempt("clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], [])
         if domain in self.encoder.config.domains:
-            detected = DomainDetector(self.encoder).from_images(images)
-            agreement = float(np.mean([d.domain == domain for d in detected]))
-            found.append(Measurement("domain_agreement", agreement, len(images)))
+            found += attempt("domain_agreement", lambda: [self._agreement(images, domain)], [])
         if converged is not None:
-            found.append(mean_of("perceptual_encoder", self.encoder.perceptual_distances(images, converged)))
+            found += attempt("perceptual_encoder", lambda: [self._to_converged(images, converged)], [])
         return found
+
+    def _to_real(self, images: np.ndarray, domain: str) -> list[Measurement]:
+        statistics = load_reference(domain, self.encoder, self._folder)
+        kernel = load_kernel(domain, self.encoder, self._folder)
+        return set_distances("encoder", self.encoder.features(images), self.encoder, statistics, kernel)
+
+    def _agreement(self, images: np.ndarray, domain: str) -> Measurement:
+        detected = DomainDetector(self.encoder).from_images(images)
+        return Measurement("domain_agreement", float(np.mean([d.domain == domain for d in detected])), len(images))
+
+    def _to_converged(self, images: np.ndarray, converged: np.ndarray) -> Measurement:
+        return mean_of("perceptual_encoder", self.encoder.perceptual_distances(images, converged))

@@ -23,7 +23,7 @@ from mlx.utils import tree_map
 
 from ..data import BatchOrder, PictureSet, load_pictures, to_float
 from ..errors import UserError
-from ..training_state import read_state, write_state
+from ..training_state import hash_of, read_state, write_state
 from .captions import domain_caption, label_caption
 from .encoder import Encoder, EncoderConfig, EncoderNetwork
 from .encoder_training_config import EncoderTraining
@@ -85,7 +85,7 @@ class EncoderTrainer:
         self.data = _Data()
         for domain, path in config.data.items():
             pictures = load_pictures(path, config.image_size)
-            train, held = pictures.split(config.validation_fraction)
+            train, held = pictures.split(config.validation_fraction, config.split, config.seed)
             if not len(train) or not len(held):
                 raise UserError(f"{domain}: {len(pictures)} pictures are too few to keep some back")
             self.data.offsets.append(len(self.data.labels))
@@ -102,7 +102,9 @@ class EncoderTrainer:
         )
         self.ema: dict[str, Any] = tree_map(mx.array, self.network.trainable_parameters())
         self.optimizer = optim.AdamW(learning_rate=0.0, betas=[0.9, 0.99], weight_decay=config.weight_decay)
+        self.optimizer.init(self.network.trainable_parameters())
         self.step = 0  # optimiser steps done
+        self._recipe = self._whole_recipe()
         if Path(config.state).exists():
             self.load_state()
         if self.step > config.steps():
@@ -130,14 +132,17 @@ class EncoderTrainer:
 
     def save_state(self) -> None:
         """Write the state file atomically."""
-        trees = {"network": self.network.parameters(), "ema": self.ema, "optimizer": self.optimizer.state}
-        write_state(self.config.state, self._recipe(), trees, step=self.step)
+        write_state(self.config.state, self._recipe, self._trees(), step=self.step)
 
     def load_state(self) -> None:
         """Continue from the state file, which must come from a run of the same recipe."""
-        trees, counts = read_state(self.config.state, self._recipe())
+        trees, counts = read_state(self.config.state, self._recipe, self._trees())
         self.network.update(trees["network"])
         self.ema, self.optimizer.state, self.step = trees["ema"], trees["optimizer"], counts["step"]
+
+    def _trees(self) -> dict[str, Any]:
+        """All tensors of the state."""
+        return {"network": self.network.parameters(), "ema": self.ema, "optimizer": self.optimizer.state}
 
     def encoder(self) -> Encoder:
         """The encoder with the averaged weights; `finish` gives it its head for prompts."""
@@ -174,12 +179,19 @@ class EncoderTrainer:
             image_temperature=best_temperature(logits, truth),
         )
 
-    def _recipe(self) -> dict[str, Any]:
-        """The recipe, without what may change when a run is resumed (length, learning rate, intervals)."""
-        free = {"data", "state", "images", "learning_rate", "ema_decay", "validate_every", "save_every"}
-        recipe = {k: v for k, v in asdict(self.config).items() if k not in free}
-        pictures = [(domain, len(s)) for domain, s in zip(self.config.data, self.data.train, strict=True)]
-        return {**recipe, "pictures": pictures, "labels": self.data.labels, "words": self.words.content_hash}
+    def _whole_recipe(self) -> dict[str, Any]:
+        """All that decides the result, but for `images`: a finished run may be made longer."""
+        free = ("data", "state", "images", "validate_every", "save_every")
+        return {
+            **{name: value for name, value in asdict(self.config).items() if name not in free},
+            "domains": list(self.config.data),
+            "labels": self.data.labels,
+            "pictures": {
+                domain: f"{len(some)} with the hash {hash_of([some.images, some.labels]):.12}"
+                for domain, some in zip(self.config.data, self.data.train, strict=True)
+            },
+            "words": self.words.content_hash,
+        }
 
     def _passes(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` pictures."""
@@ -200,7 +212,7 @@ class EncoderTrainer:
         if not math.isfinite(sum(losses.values())):
             raise UserError(
                 f"the loss became {losses} at step {step + 1}; the last good state is in {c.state}: "
-                "resume with a smaller task.learning_rate"
+                "start anew with a smaller task.learning_rate and another task.state"
             )
         self.step += 1
         return losses

@@ -6,7 +6,6 @@ moments alone. They take the place of the features: exact, over the whole refere
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import combinations_with_replacement
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..array_file import read_arrays
 from ..errors import UserError
 from ..files import atomic_path
 from .kid import KernelDistance, choose_subsets, kernel_sums, subset_size_for
@@ -52,7 +52,7 @@ class KernelReference:
     def __post_init__(self) -> None:
         d = len(self.first)
         shapes = (self.second.shape, self.third.shape)
-        if self.n < 2 or shapes != ((d, d), (d * (d + 1) * (d + 2) // 6,)):
+        if self.first.ndim != 1 or self.n < 2 or shapes != ((d, d), (d * (d + 1) * (d + 2) // 6,)):
             raise ValueError(f"moments of {d} dimensions and n >= 2 do not have the shapes {shapes} and n = {self.n}")
         if not all(np.isfinite(part).all() for part in (self.first, self.second, self.third, self.within)):
             raise ValueError("moments must be finite, got NaN or infinity; compute them again")
@@ -134,14 +134,13 @@ def load_kernel_reference(path: str | Path) -> KernelReference:
     Raises:
         UserError: if the file is missing, damaged, or of another kind.
     """
+    found: dict[str, Any] = dict(read_arrays(path, "the moments of a reference"))
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
         if str(found.pop("format", "")) != FORMAT:
             raise ValueError("it is another kind of file")
         scalars = {"n": int, "within": float, "encoder": str, "encoder_hash": str}
         return KernelReference(**{k: scalars[k](v) if k in scalars else v for k, v in found.items()})
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path} cannot be read as the moments of a reference ({error}); make it again") from error
 
 

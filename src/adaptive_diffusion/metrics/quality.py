@@ -6,9 +6,10 @@ published weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from .frechet import frechet_caveat, frechet_distance
 from .kernel_reference import KernelReference
 from .kid import kernel_caveat, kernel_distance
 from .statistics import FeatureStatistics, check_same_encoder
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 SUBSETS = 100  # random halves that a kernel distance is averaged over
 _SEED = 0
@@ -80,6 +84,18 @@ class NoMetrics:
     ) -> list[Measurement]:
         """Nothing."""
         return []
+
+
+def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
+    """What a measurement returns; where it cannot be taken, a warning says why, and `otherwise` takes its place.
+
+    The pictures were drawn and paid for by then: whatever is wrong with a measure must not undo the run.
+    """
+    try:
+        return measure()
+    except Exception as error:
+        log.warning("%s could not be measured: %s", what, str(error) or type(error).__name__)
+        return otherwise
 
 
 def set_distances(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from ..array_file import array_names, read_arrays
 from ..data import load_pictures
 from ..errors import UserError
+from ..image_folder import has_images
 from .clip_score import CLIP, load_clip
 from .inception import load_inception
 from .lpips import LPIPS, load_lpips
-from .quality import Measurement, mean_of, set_distances
+from .quality import Measurement, attempt, mean_of, set_distances
 from .statistics import FeatureStatistics, load_statistics
 
 
@@ -32,6 +33,9 @@ class StandardMetrics:
         UserError: if weights or reference are missing; the sentence says where they belong and how to get them.
     """
 
+    # features of the reference's pictures, and the size at which they were read
+    _encoded: tuple[tuple[int, int], np.ndarray] | None = None
+
     def __init__(
         self,
         reference: str,
@@ -44,7 +48,7 @@ class StandardMetrics:
         self._inception = load_inception(inception)
         self._clip: CLIP | None = None if clip is None else load_clip(clip)
         self._lpips: LPIPS | None = load_lpips(lpips) if converged else None  # type: ignore[arg-type]
-        self._real: Path | np.ndarray | FeatureStatistics = self._read(Path(reference))
+        self._real: Path | FeatureStatistics = self._read(Path(reference).expanduser())
 
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
@@ -52,21 +56,29 @@ class StandardMetrics:
         """fid and kid to the reference, clip_score, lpips. See `PictureMetrics.measure`."""
         found: list[Measurement] = []
         name = self._inception.metric_name
+        clip, lpips = self._clip, self._lpips
         if len(images) > 1:
-            features, real = self._inception.features(images), self._real_features(images.shape[1])
-            found += set_distances(name, features, self._inception, real, None)
-        if self._clip is not None:
-            scores = self._clip.scores(images, caption)
-            found.append(mean_of(self._clip.metric_name, scores))
-        if self._lpips is not None and converged is not None:
-            found.append(mean_of(self._lpips.metric_name, self._lpips.distances(images, converged)))
+            found += attempt(name, lambda: self._to_real(images), [])
+        if clip is not None:
+            found += attempt(clip.metric_name, lambda: [mean_of(clip.metric_name, clip.scores(images, caption))], [])
+        if lpips is not None and converged is not None:
+            found += attempt("lpips", lambda: [mean_of(lpips.metric_name, lpips.distances(images, converged))], [])
         return found
 
-    def _real_features(self, side: int) -> np.ndarray | FeatureStatistics:
-        """Those of the reference; of pictures, computed once, at the size of the pictures judged."""
-        if isinstance(self._real, Path):
-            self._real = self._inception.features(load_pictures(self._real, side).images)
-        return self._real
+    def _to_real(self, images: np.ndarray) -> list[Measurement]:
+        features, real = self._inception.features(images), self._real_features(images.shape[1:3])
+        return set_distances(self._inception.metric_name, features, self._inception, real, None)
+
+    def _real_features(self, size: tuple[int, int]) -> np.ndarray | FeatureStatistics:
+        """Those of the reference; of pictures, at the size (height, width) of the pictures judged, computed once."""
+        if isinstance(self._real, FeatureStatistics):
+            return self._real
+        if self._encoded is None or self._encoded[0] != size:
+            pictures = load_pictures(self._real, size).images
+            if len(pictures) < 2:
+                raise UserError(f"metrics.reference={self._real} holds one picture; give at least two")
+            self._encoded = size, self._inception.features(pictures)
+        return self._encoded[1]
 
     def _read(self, reference: Path) -> Path | FeatureStatistics:
         """Statistics, or the path again where it holds pictures."""
@@ -75,7 +87,12 @@ class StandardMetrics:
                 f"metrics.reference={reference} does not exist; give a folder or array file of real pictures, or a "
                 "statistics file"
             )
-        if reference.suffix != ".npz" or "images" in _arrays(reference):
+        if reference.is_dir():
+            if not has_images(reference):
+                raise UserError(f"metrics.reference={reference} is a folder without pictures")
+            return reference
+        if reference.suffix != ".npz" or "images" in array_names(reference):
+            read_arrays(reference)  # is refused before anything is drawn, or never
             return reference
         statistics = load_statistics(reference)
         if (statistics.encoder, statistics.encoder_hash) != (self._inception.name, self._inception.content_hash):
@@ -84,12 +101,3 @@ class StandardMetrics:
                 f"{self._inception.name}; give real pictures instead"
             )
         return statistics
-
-
-def _arrays(path: Path) -> list[str]:
-    """Names of the arrays in a `.npz` file; [] if it is none."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return list(file.files)
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, AttributeError):
-        return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..array_file import read_arrays
 from ..errors import UserError
 from ..files import atomic_path
 
@@ -169,11 +169,7 @@ def load_statistics(path: str | Path) -> FeatureStatistics:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there are no feature statistics at {path}; compute them from reference pictures first")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read as statistics: it is truncated or another kind of file") from error
+    found = read_arrays(path, "statistics")
     if "format" not in found and {"mu", "sigma"} <= found.keys():
         raise UserError(
             f"{path} holds mu and sigma but neither the sample size nor the encoder; if you know them, build "
@@ -185,5 +181,5 @@ def load_statistics(path: str | Path) -> FeatureStatistics:
         return FeatureStatistics(
             int(found["n"]), found["mean"], found["covariance"], str(found["encoder"]), str(found["encoder_hash"])
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path} is not a whole statistics file ({error}); compute it again") from error

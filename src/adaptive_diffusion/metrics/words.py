@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..files import ASSETS, atomic_path, read_tensors
+from ..files import ASSETS, atomic_path, parse_json, read_tensors
 
 FORMAT = "adaptive-diffusion/words/1"
 BUILTIN_WORDS = ASSETS / "words.safetensors"
@@ -167,10 +167,13 @@ def load_words(path: str | Path = BUILTIN_WORDS) -> WordVectors:
     if header.get("format") != FORMAT:
         raise UserError(f"{path} holds no word vectors of this project; give a file that build.words wrote")
     arrays = {name: np.array(value) for name, value in tensors.items()}
-    if _hash(arrays) != header.get("content_hash"):
+    if _hash(arrays) != header.get("content_hash") or arrays.keys() != {"vectors", "scales", "vocabulary"}:
         raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
     vocabulary = arrays["vocabulary"].tobytes().decode().split("\n")
-    metadata = {**json.loads(header["metadata"]), "content_hash": header["content_hash"]}
+    try:
+        metadata = {**parse_json(header["metadata"]), "content_hash": header["content_hash"]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} does not say where its vectors come from; it is damaged, get it again") from error
     return WordVectors(vocabulary, arrays["vectors"], arrays["scales"], metadata)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..baseline.checks import check_choice, check_number
+from ..baseline.noise_schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
+from ..errors import UserError, plainly
 from ..files import ASSETS
 from ..network_file import read_network, write_network
 from .unet import SimpleUNet, UNetConfig
@@ -33,9 +37,10 @@ def save_model(
         The content hash that `load_model` will check.
 
     Raises:
-        UserError: if `path` does not end in `.safetensors`.
+        UserError: if `path` does not end in `.safetensors`, or the metadata cannot be those of a model.
     """
     known = model.metadata if metadata is None else metadata
+    _check_known(path, model.config, known)
     return write_network(path, model, model.config.to_dict(), known, format=FORMAT, dtype=dtype)
 
 
@@ -50,8 +55,34 @@ def load_model(path: str | Path) -> SimpleUNet:
     model, metadata = read_network(
         path, lambda config: SimpleUNet(UNetConfig(**config)), format=FORMAT, what="SimpleUNet", task="model"
     )
+    _check_known(path, model.config, metadata)
     model._metadata = metadata
     return model
+
+
+def _check_known(path: str | Path, config: UNetConfig, known: dict[str, Any]) -> None:
+    """Refuse metadata that would be used and cannot be those of a model."""
+    try:
+        if known.get("prediction_type") is not None:
+            check_choice("prediction_type", known["prediction_type"], PREDICTION_TYPES)
+        if not math.isfinite(check_number("guidance_scale", known.get("guidance_scale", 1.0), 0)):
+            raise ValueError("guidance_scale must be finite")
+        schedule = known.get("noise_schedule", {})
+        if not isinstance(schedule, dict) or not schedule.keys() <= set(SCHEDULE_ARGUMENTS):
+            raise ValueError(f"noise_schedule must be an object with some of {', '.join(SCHEDULE_ARGUMENTS)}")
+        NoiseSchedule(**schedule)
+        domains, labels = known.get("domains", []), known.get("labels", {})
+        if not _names(domains) or not isinstance(labels, dict) or not all(map(_names, labels.values())):
+            raise ValueError("domains must be a list of names, and labels such a list for each domain")
+        named = len(domains), sum(len(labels.get(domain, ())) for domain in domains)
+        if any(names > classes for names, classes in zip(named, config.num_classes, strict=False)):
+            raise ValueError(f"{named[0]} domains and {named[1]} labels are named, for classes {config.num_classes}")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} says of its model what cannot be: {plainly(error)}") from error
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
 def load_builtin_model() -> SimpleUNet:

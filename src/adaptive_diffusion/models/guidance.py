@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import math
-
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..baseline.checks import check_guidance
 from ..types import Denoiser
 from .compiled import compiled
+
+
+def reads_text(model: Denoiser) -> bool:
+    """Whether a model is told what to draw by a text, and not by classes of its own or not at all."""
+    return getattr(model, "conditional", False) and getattr(model, "domains", ()) is None
+
+
+def effective_guidance(model: Denoiser, scale: float) -> float:
+    """The weight that a model is drawn with where `scale` was asked for.
+
+    With a model that reads, a weight below 1 means no guidance, as in diffusers: few-step models ask for 0. With a
+    model of classes it means less of them, down to 0, which draws without.
+    """
+    return max(scale, 1.0) if reads_text(model) else scale
 
 
 class GuidedDenoiser:
@@ -18,17 +31,15 @@ class GuidedDenoiser:
 
     Args:
         model: The network; a condition of all zeros is its null condition.
-        guidance_scale: 1 is no guidance, 0 ignores the condition; >= 0.
+        guidance_scale: >= 0. 1 is no guidance; what less means says `effective_guidance`.
 
     Raises:
-        ValueError: for a negative or non-finite scale.
+        ValueError: for a scale that is negative, above 1000 or no number.
     """
 
     def __init__(self, model: Denoiser, guidance_scale: float = 1.0):
-        if not 0 <= guidance_scale < math.inf:
-            raise ValueError(f"guidance_scale must be a finite number >= 0 (1 is no guidance), got {guidance_scale}")
         self.model = model
-        self.guidance_scale = guidance_scale
+        self.guidance_scale = effective_guidance(model, check_guidance(guidance_scale))
         self._predict = compiled(model) if isinstance(model, nn.Module) else model
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:

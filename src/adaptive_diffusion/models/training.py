@@ -23,7 +23,7 @@ from mlx.utils import tree_map
 from ..baseline.noise_schedule import NoiseSchedule
 from ..data import BatchOrder, to_float
 from ..errors import UserError
-from ..training_state import read_state, write_state
+from ..training_state import hash_of, read_state, write_state
 from .checkpoint import load_model
 from .corpus import Corpus, TimestepDistribution
 from .training_config import TrainingConfig
@@ -94,10 +94,16 @@ class Trainer:
         self.optimizer = optim.Adam(learning_rate=0.0, betas=[0.9, 0.99])
         self.optimizer.init(self.model.trainable_parameters())
         self.step = 0
+        self._recipe = self._whole_recipe()
         self._loss_and_grad = nn.value_and_grad(self.model, self._loss)
         self._next: tuple[int, Examples] | None = None
         if resumed:
             self.load_state()
+        if self.step > config.steps():
+            raise UserError(
+                f"the state {config.state} has seen {self.images} pictures already, and task.images is "
+                f"{config.images}: give as many or more, or another task.state to start anew"
+            )
         state = [self.model.state, self.averaged.state, self.optimizer.state]
         on_gpu = mx.default_device() == mx.gpu  # on the CPU it saves nothing, and wants a compiler
         self._update = mx.compile(self._update_all, inputs=state, outputs=state) if on_gpu else self._update_all
@@ -173,17 +179,21 @@ class Trainer:
         """Write the state file atomically (first process only)."""
         if self.group.rank():
             return
-        trees = {"model": self.model.parameters(), "ema": self.averaged.parameters(), "optimizer": self.optimizer.state}
-        write_state(self.config.state, self._recipe(), trees, step=self.step, images_before=self._images_before)
+        counts = {"step": self.step, "images_before": self._images_before}
+        write_state(self.config.state, self._recipe, self._trees(), **counts)
 
     def load_state(self) -> None:
         """Continue from the state file, which must come from a run of the same recipe."""
-        trees, counts = read_state(self.config.state, self._recipe())
+        trees, counts = read_state(self.config.state, self._recipe, self._trees())
         self.model.update(trees["model"])
         self.averaged.update(trees["ema"])
         self.optimizer.state = trees["optimizer"]
         self.optimizer.init(self.model.trainable_parameters())
-        self.step, self._images_before = counts["step"], counts.get("images_before", 0)
+        self.step, self._images_before = counts["step"], counts["images_before"]
+
+    def _trees(self) -> dict[str, Any]:
+        """All tensors of the state."""
+        return {"model": self.model.parameters(), "ema": self.averaged.parameters(), "optimizer": self.optimizer.state}
 
     def _start_from(self, model: SimpleUNet) -> None:
         """Take over the weights of a trained network of the same architecture."""
@@ -195,22 +205,20 @@ class Trainer:
         self.model.update(model.parameters())
         self._images_before = model.metadata.get("images_seen", 0)
 
-    def _recipe(self) -> dict[str, Any]:
-        """The recipe, without what may change when a run is resumed (length, learning rate, intervals)."""
-        free = {
-            "data",
-            "state",
-            "start_from",
-            "images",
-            "learning_rate",
-            "warmup_images",
-            "decay_images",
-            "max_grad_norm",
+    def _whole_recipe(self) -> dict[str, Any]:
+        """All that decides the result, but for `images`: a finished run may be made longer."""
+        c = self.config
+        free = ("data", "state", "start_from", "images", "validation_images", "validate_every", "save_every")
+        return {
+            **{name: value for name, value in asdict(c).items() if name not in free},
+            "start_from": None if c.start_from is None else str(Path(c.start_from).absolute()),
+            "domains": list(self.corpus.domains),
+            "labels": self.corpus.labels,
+            "pictures": {
+                domain: f"{len(images)} with the hash {hash_of([images, classes]):.12}"
+                for domain, (images, classes) in zip(self.corpus.domains, self.corpus.train, strict=True)
+            },
         }
-        free |= {"ema_decay", "guidance_scale", "validation_images", "validate_every", "save_every"}
-        recipe = {k: v for k, v in asdict(self.config).items() if k not in free}
-        pictures = [len(images) for images, _ in self.corpus.train]
-        return {**recipe, "pictures": pictures, "labels": self.corpus.labels}
 
     def _advance(self, learning_rate: float) -> float:
         """One optimiser step; returns the loss over the global batch."""
@@ -226,7 +234,7 @@ class Trainer:
         if not math.isfinite(value := float(loss)):
             raise UserError(
                 f"the loss became {value} at step {self.step}; the last good state is in {c.state}: "
-                "resume with a smaller task.learning_rate or task.max_grad_norm"
+                "start anew with a smaller task.learning_rate or task.max_grad_norm, and another task.state"
             )
         return value
 

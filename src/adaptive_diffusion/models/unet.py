@@ -14,9 +14,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..baseline.checks import check_count
 from ..errors import UserError
 from ..network_file import content_hash, flat_parameters
 from .classes import class_ids
+
+MOST_BLOCKS = 1000  # in one network, so that a file cannot ask for any number of them
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class UNetConfig:
 
     Attributes:
         image_size: Side of the square picture, pixels. A multiple of `patch_size * 2 ** (len(widths) - 1)`.
-        in_channels: Picture channels.
+        in_channels: Picture channels; training reads 1 (grey), 3 (RGB) or 4 (RGBA).
         patch_size: Side of the pixel patches folded into channels by the stem.
         widths: Channels per resolution level, from fine to coarse; each level halves the side.
         blocks: Residual blocks per level on the way down, and again on the way up.
@@ -48,12 +51,16 @@ class UNetConfig:
     def __post_init__(self) -> None:
         for name in ("widths", "blocks", "attention_levels", "num_classes"):
             object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+        for name in ("image_size", "in_channels", "patch_size", "head_dim", "embedding_dim"):
+            check_count(name, getattr(self, name), 1)
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
         if len(self.blocks) != len(self.widths) or min(self.blocks) < 1:
             raise ValueError(
                 f"blocks must give one positive count for each of {len(self.widths)} levels, got {self.blocks}"
             )
+        if sum(self.blocks) > MOST_BLOCKS:
+            raise ValueError(f"blocks must add up to at most {MOST_BLOCKS}, got {sum(self.blocks)}")
         multiple = self.patch_size * 2 ** (len(self.widths) - 1)
         if self.image_size < multiple or self.image_size % multiple:
             raise ValueError(
@@ -194,7 +201,8 @@ class SimpleUNet(nn.Module):
     @property
     def identity(self) -> str:
         """The hash of its file, or of its weights."""
-        return self._metadata.get("content_hash") or content_hash(flat_parameters(self), self._config.to_dict())
+        known = self._metadata
+        return known.get("content_hash") or content_hash(flat_parameters(self), self._config.to_dict(), known)
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

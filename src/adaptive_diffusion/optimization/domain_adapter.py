@@ -11,10 +11,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_number
+from ..baseline.checks import check_guidance
 from ..errors import UserError
 from ..metrics.domain import Detection, DomainDetector
 from ..models.checkpoint import load_builtin_model
+from ..models.guidance import effective_guidance
 from ..types import PictureModel
 from .configuration import DomainConfig
 from .domains import DomainType, describe_domain, nearest_domain, place_domain
@@ -53,7 +54,7 @@ class DomainAdapter:
     ):
         self._memory = Memory(path)
         self._model, self._detector = model, detector
-        self._guidance = None if guidance_scale is None else check_number("guidance_scale", guidance_scale, 0)
+        self._guidance = None if guidance_scale is None else check_guidance(guidance_scale)
 
     @property
     def path(self) -> Path | None:
@@ -69,7 +70,7 @@ class DomainAdapter:
     def guidance_scale(self) -> float:
         """Weight of classifier-free guidance."""
         recommended = float(self.model.metadata.get("guidance_scale", 1.0))
-        return recommended if self._guidance is None else self._guidance
+        return effective_guidance(self.model, recommended if self._guidance is None else self._guidance)
 
     @cached_property
     def detector(self) -> DomainDetector:

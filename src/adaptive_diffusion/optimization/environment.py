@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..rl.drawing import Drawing
 from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.knobs import ADAPTIVE, Configuration, Knobs
-from ..rl.reward import Reward
+from ..rl.reward import GivenReward
 from ..rl.sampling_env import SamplingEnv
 from .configuration import DomainConfig
 
@@ -67,7 +67,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         drawing: Drawing,
         start: DomainConfig,
         default: Configuration,
-        reward: Reward | None = None,
+        reward: GivenReward | None = None,
         *,
         min_steps: int = 4,
         max_steps: int = 20,

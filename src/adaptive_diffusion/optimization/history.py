@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..checksums import check, with_checksum
 from ..errors import UserError
 from ..files import atomic_path
 from .configuration import DomainConfig
@@ -35,7 +36,7 @@ def write_history(path: str | Path, history: list[dict[str, Any]], knowledge: Kn
         raise UserError(f"a pipeline's file must end in .json, got {path.name!r}")
     content = {"format": FORMAT, "history": history, "knowledge": knowledge.to_dict()}
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(with_checksum(content), indent=1) + "\n", encoding="utf-8")
 
 
 def read_history(path: str | Path) -> tuple[list[dict[str, Any]], Knowledge]:
@@ -46,6 +47,8 @@ def read_history(path: str | Path) -> tuple[list[dict[str, Any]], Knowledge]:
     """
     content = read_content(path, FORMAT, "optimisation results")
     try:
-        return list(content["history"]), Knowledge.from_dict(content["knowledge"])
+        history, knowledge = list(content["history"]), Knowledge.from_dict(content["knowledge"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); optimise again") from error
+    check(path, content)
+    return history, knowledge

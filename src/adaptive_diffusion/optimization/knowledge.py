@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..baseline.checks import check_number
+from ..checksums import check, with_checksum
 from ..errors import UserError
-from ..files import ASSETS, atomic_path
+from ..files import ASSETS, atomic_path, parse_json
+from ..locks import in_turn
 from ..rl.knobs import Configuration
 from .configuration import DomainConfig, confidence_of
 
@@ -151,6 +153,10 @@ class Knowledge:
         ]
         for one in known:
             one.to_config()  # is refused here, or never
+        for name, own in content["domains"].items():
+            features = np.array(own["features"], np.float64)
+            if features.ndim != 1 or not np.isfinite(features).all() or not isinstance(own["encoder"], str):
+                raise ValueError(f"the features of the domain {name} are no list of numbers by a known encoder")
         return cls(known, dict(content["domains"]))
 
 
@@ -158,13 +164,15 @@ def read_knowledge(path: str | Path) -> Knowledge:
     """Read a file.
 
     Raises:
-        UserError: if it is missing, damaged or of another kind.
+        UserError: if it is missing, damaged, changed or of another kind.
     """
     content = read_content(path, FORMAT, "tuned configurations")
     try:
-        return Knowledge.from_dict(content)
+        knowledge = Knowledge.from_dict(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); tune again: python train.py agent=ppo") from error
+    check(path, content)
+    return knowledge
 
 
 def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
@@ -182,7 +190,7 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there are no {what} at {path}; make them: python train.py agent=ppo")
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); tune again: python train.py agent=ppo") from error
     if not isinstance(content, dict) or content.get("format") != form:
@@ -193,21 +201,17 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
 def write_knowledge(path: str | Path, knowledge: Knowledge) -> None:
     """Write a file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(knowledge.to_dict(), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(with_checksum(knowledge.to_dict()), indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def changing(path: str | Path) -> Iterator[Knowledge]:
     """What a file holds, to be changed: written when the block ends without an error, and nobody else writes meanwhile.
 
-    A file that does not exist yet begins empty. What is locked is an empty file beside it.
+    A file that does not exist yet begins empty.
     """
-    import fcntl
-
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with in_turn(path):
         knowledge = read_knowledge(path) if path.exists() else Knowledge()
         yield knowledge
         write_knowledge(path, knowledge)

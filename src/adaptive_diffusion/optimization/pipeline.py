@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,16 @@ import numpy as np
 from ..baseline.checks import check_count
 from ..baseline.scheduler_base import SchedulerBase
 from ..metrics.domain import Detection
-from ..rl.agent import Metrics, TuningAgent
+from ..rl.agent import TuningAgent
+from ..rl.callbacks import Metrics
+from ..rl.cost import cost
 from ..rl.drawing import Drawing, drawing_in
+from ..rl.knobs import Configuration
 from ..rl.noises import FixedNoises
-from ..rl.reward import HybridReward, Reward
+from ..rl.progress import say
+from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
-from ..sampling.standard import StandardSampler
+from ..sampling.quality_guided import QualityGuidedSampler
 from ..schedulers.calibrated import find_schedule
 from ..types import PictureModel
 from .configuration import DomainConfig, confidence_of
@@ -30,6 +34,8 @@ from .knowledge import CALIBRATED, NOISE_SEED, UNTOLD
 from .verification import Verdict, verify
 
 FRESH = 500  # seeds from the noises of an environment to those that its result is verified on, at least
+
+STOPPING = ("quality_threshold", "early_stopping", "patience", "min_steps", "max_steps", "finish")  # settings
 
 AgentMaker = Callable[[SamplingEnv], TuningAgent]
 
@@ -61,6 +67,7 @@ class OptimizationPipeline:
         verification_batches: Fresh batches of the verification, >= 1; >= 2 where the reward counts seconds.
         noise_seed: Of the agent's noises; the verification's are `FRESH` seeds away, or beyond all used before.
         cache: Folder of converged solutions, or None.
+        verbose: 0 is silent; 1 says what `optimize` will cost and shows how far it is: minutes, on the shipped model.
 
     Attributes:
         rl_agent: The agent as it was given, or the latest one that was trained.
@@ -78,7 +85,7 @@ class OptimizationPipeline:
         *,
         model: PictureModel | None = None,
         guidance_scale: float | None = None,
-        reward: Reward | None = None,
+        reward: GivenReward | None = None,
         calibration: str | Path | None = None,
         min_steps: int = 4,
         num_steps: int = 10,
@@ -88,6 +95,7 @@ class OptimizationPipeline:
         verification_batches: int = 4,
         noise_seed: int = 1000,
         cache: str | Path | None = None,
+        verbose: int = 0,
     ):
         if domain_adapter is not None and (model is not None or guidance_scale is not None):
             raise ValueError("a DomainAdapter already says model and guidance; give them to it, not beside it")
@@ -95,7 +103,8 @@ class OptimizationPipeline:
         self.rl_agent = rl_agent
         self._given = rl_agent
         self.use_domain_adaptation, self.use_rl_optimization = use_domain_adaptation, use_rl_optimization
-        self.reward = reward or HybridReward()
+        self.reward = reward_of(reward or HybridReward())
+        self.verbose = check_count("verbose", verbose, 0)
         self.max_steps = check_count("max_steps", max_steps, 1)
         self.min_steps = check_count("min_steps", min_steps, 1)
         if min_steps > max_steps:
@@ -142,6 +151,8 @@ class OptimizationPipeline:
             UserError: for a domain that is unknown or that the model does not draw.
             ValueError: for a reward that is not a finite number, naming the configuration.
         """
+        check_count("num_training_steps", num_training_steps, 0)
+        check_count("num_optimization_episodes", num_optimization_episodes, 1)
         found = self.adapter.detect(domain_type, prompt, sample)
         drawing, default = self.drawing(found.domain), self.default_config(found.domain)
         start = self._start(found.domain, default)
@@ -149,9 +160,12 @@ class OptimizationPipeline:
         told: dict[str, Any] = {}
         agent = self._agent(drawing, start, default) if self.use_rl_optimization else None
         if agent is not None:
+            agent.verbose = max(agent.verbose, self.verbose)
             if prepare is not None:
                 prepare(agent)
             left = num_training_steps - agent.record.timesteps
+            if self.verbose:
+                say(f"{found.domain}: {cost(agent.env, max(left, 0), verification_batches=self.verification_batches)}")
             if left > 0:
                 agent.train(left, callback, checkpoint=checkpoint)
             chosen = agent.optimize_hyperparameters(num_optimization_episodes)
@@ -161,6 +175,8 @@ class OptimizationPipeline:
             candidates.append(best)
             told = {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
         noises = self._fresh(drawing, found.domain, agent)
+        if self.verbose:
+            noises.solve()
         verdict = verify(candidates, default, drawing, self.reward, noises)
         final = self._remember(found, verdict, agent.kind if agent else None, noises.seed)
         results = {
@@ -209,20 +225,18 @@ class OptimizationPipeline:
         """A scheduler for the model, its timesteps set.
 
         Args:
-            config: A configuration, or hyperparameters by name; None: what the adapter knows of the domain.
+            config: A configuration, or hyperparameters by name; None: what the adapter knows of the domain. Settings of
+                `QualityGuidedSampler` may stand beside hyperparameters; they are for `create_optimized_sampler`.
             domain_type: The domain; None: that of the prompt.
             prompt: What is to be drawn, in words.
 
         Raises:
             UserError: for a domain that is unknown or that the model does not draw.
-            ValueError: for a hyperparameter out of range.
+            ValueError: for a hyperparameter that is unknown or out of range.
         """
         domain = self.adapter.detect(domain_type, prompt).domain
-        if config is None:
-            config = self.adapter.get_config(domain)
-        if not isinstance(config, DomainConfig):
-            config = replace(DomainConfig(), **config)
-        fitted = replace(config, calibration=self.default_config(domain).calibration)
+        known, _ = _parts(config)
+        fitted = replace(known or self.adapter.get_config(domain), calibration=self.default_config(domain).calibration)
         return fitted.scheduler(self.drawing(domain).settings)
 
     def create_optimized_sampler(
@@ -230,15 +244,22 @@ class OptimizationPipeline:
         scheduler: SchedulerBase | None = None,
         config: DomainConfig | Mapping[str, Any] | None = None,
         domain_type: DomainType | str | None = None,
-    ) -> StandardSampler:
-        """The sampling loop that configurations are tuned in: every picture takes every step.
+    ) -> QualityGuidedSampler:
+        """The sampling loop that configurations are tuned in: every picture takes every step, and its quality is told.
 
         Args:
             scheduler: A scheduler; None: one made by `create_optimized_scheduler` from the rest.
-            config: See there.
+            config: See there. With settings of `QualityGuidedSampler` in it, such as `quality_threshold`, pictures stop
+                early.
             domain_type: See there.
+
+        Raises:
+            UserError, ValueError: as `create_optimized_scheduler` and `QualityGuidedSampler`.
         """
-        return StandardSampler(scheduler or self.create_optimized_scheduler(config, domain_type))
+        _, stopping = _parts(config)
+        scheduler = scheduler or self.create_optimized_scheduler(config, domain_type)
+        model = self.adapter.model.metadata.get("content_hash", "")
+        return QualityGuidedSampler(scheduler, model=model, **{"early_stopping": bool(stopping), **stopping})
 
     def get_history(self) -> list[dict[str, Any]]:
         """What `optimize` returned so far, as JSON types, oldest first."""
@@ -337,3 +358,19 @@ class OptimizationPipeline:
             },
         )
         return replace(kept, calibration=chosen.config.calibration)
+
+
+def _parts(config: DomainConfig | Mapping[str, Any] | None) -> tuple[DomainConfig | None, dict[str, Any]]:
+    """A configuration that a user gave, None without hyperparameters, and its settings of `QualityGuidedSampler`.
+
+    Raises:
+        ValueError: for a name that is neither.
+    """
+    if config is None or isinstance(config, DomainConfig):
+        return config, {}
+    names = [f.name for f in fields(Configuration)]
+    if unknown := sorted(set(config) - {*names, *STOPPING}):
+        raise ValueError(f"config has no {unknown[0]!r}; it has {', '.join(names)}, and {', '.join(STOPPING)}")
+    chosen = {name: config[name] for name in names if name in config}
+    stopping = {name: config[name] for name in STOPPING if name in config}
+    return (replace(DomainConfig(), **chosen) if chosen else None), stopping

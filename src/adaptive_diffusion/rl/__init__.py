@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..lazy import lazy
+from . import registration  # noqa: F401  # so that `gymnasium.make` finds the environments
 
 if TYPE_CHECKING:
     from .baselines import CEMAgent, FixedAgent, RandomAgent

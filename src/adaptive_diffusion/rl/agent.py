@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
-from tqdm import tqdm
 
 from ..baseline.checks import check_count
 from ..errors import UserError
-from .agent_file import read_agent, write_agent
+from .agent_file import checked_path, read_agent, write_agent
+from .callbacks import Callbacks, callbacks_of
 from .convergence import Evaluation, Record, standard_error
+from .environment import DiffusionHyperparameterEnv
 from .episodes import check_fits, check_same, fitting, measure, replay, run_episode
+from .progress import Progress
 from .sampling_env import SamplingEnv, Spent
+from .wrapped import bare
 
-Metrics = Callable[[dict[str, float], int], Any]
 FREQUENT = 20  # evaluations, after which they become rarer
 RARER = 10  # times
 
@@ -28,10 +30,10 @@ class TuningAgent(ABC):
     """An agent that learns how to sample in a `SamplingEnv`.
 
     Args:
-        env: The environment; agents draw on siblings of it.
+        env: The environment, see `wrapped.bare`; agents draw on siblings of it. None: `DiffusionHyperparameterEnv()`.
         seed: Of the agent and of its sequence of episodes, >= 0.
         eval_every: Episodes between two evaluations on held-out noises, >= 1; ten times as many after the first twenty.
-        verbose: 0 is silent; 1 shows a progress bar.
+        verbose: 0 is silent; 1 shows a progress bar, or without a terminal a line a minute.
         parts: Equal parts of an episode's batch, of 2 pictures or more, on each of which the agent tries something else
             at no more evaluations; None: as many as possible.
 
@@ -42,13 +44,15 @@ class TuningAgent(ABC):
     kind: str
 
     def __init__(
-        self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0, parts: int | None = 1
+        self,
+        env: gym.Env | None = None,
+        *,
+        seed: int = 0,
+        eval_every: int = 10,
+        verbose: int = 0,
+        parts: int | None = 1,
     ):
-        if not isinstance(env, SamplingEnv):
-            raise ValueError(
-                f"env must be a DiffusionHyperparameterEnv or a TimestepEnv without a wrapper, got {type(env).__name__}"
-            )
-        self.env = env
+        self.env = env = DiffusionHyperparameterEnv() if env is None else bare(env, "env")
         self.work = env.sibling()  # remembers what the environment does, but counts this agent's evaluations alone
         self.work.spent = Spent()
         self.parts = _most_parts(env.noises.pictures) if parts is None else parts
@@ -59,7 +63,7 @@ class TuningAgent(ABC):
         self.record = Record()
         self.eval_env: SamplingEnv | None = None
         self._paths: list[tuple[float, int]] = []  # return and length of those whose episode has not ended
-        self._callback: Metrics | None = None
+        self._callbacks = Callbacks()
         self._checkpoint: Path | None = None
         self._most: int | None = None
         self._stopped = False
@@ -69,8 +73,8 @@ class TuningAgent(ABC):
     def train(
         self,
         total_timesteps: int,
-        callback: Metrics | None = None,
-        eval_env: SamplingEnv | None = None,
+        callback: Any = None,
+        eval_env: gym.Env | None = None,
         *,
         max_evaluations: int | None = None,
         checkpoint: str | Path | None = None,
@@ -78,11 +82,12 @@ class TuningAgent(ABC):
         """Train, or go on training.
 
         Args:
-            total_timesteps: Steps of the environment to take now, >= 1; agents finish what they have begun, an episode
-                or an update.
-            callback: Called with metrics by name and the number of episodes, after every evaluation. If it returns
-                False, training ends.
-            eval_env: Where the agent is evaluated; None: `env.held_out()`, other noises.
+            total_timesteps: Steps of the environment to take now, >= 1; agents finish the episodes that they have
+                begun, and environments that play at once take as many each.
+            callback: A function, called with metrics by name and the number of episodes after every evaluation, which
+                ends training if it returns False; a list of functions; or None. PPO also takes callbacks of
+                Stable-Baselines3, whose steps are those of all parts and environments.
+            eval_env: Where the agent is evaluated, see `wrapped.bare`; None: `env.held_out()`, other noises.
             max_evaluations: Ends training too, once the episodes have asked for so many model evaluations, those of
                 earlier calls included.
             checkpoint: File that the agent is saved to after every evaluation: what `load` can go on from.
@@ -95,18 +100,22 @@ class TuningAgent(ABC):
             `seconds`.
 
         Raises:
-            ValueError: for a value out of range, or a reward that is not a finite number.
+            ValueError: for a value out of range, a callback or an environment that is none, or a reward that is not a
+                finite number.
         """
         total = check_count("total_timesteps", total_timesteps, 1)
-        if eval_env is not None:
-            check_fits(self.env, "eval_env", fitting(eval_env))
-        self.eval_env = eval_env or self.eval_env or self.env.held_out()
-        self._callback, self._stopped = callback, False
-        self._checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._callbacks, self._stopped = self._checked(callbacks_of(callback)), False
+        evaluating = None if eval_env is None else bare(eval_env, "eval_env")
+        if evaluating is not None:
+            check_fits(self.env, "eval_env", fitting(evaluating))
+        self.eval_env = evaluating or self.eval_env or self.env.held_out()
+        self._checkpoint = None if checkpoint is None else checked_path(checkpoint)
         self._most = None if max_evaluations is None else check_count("max_evaluations", max_evaluations, 1)
+        if self.verbose:
+            self.env.noises.solve()
+            self.eval_env.noises.solve()
         self._since = time.perf_counter()
-        # the bar closes however training ends
-        with tqdm(total=total, unit="step", desc=self.kind, disable=not self.verbose, mininterval=1.0) as self._bar:
+        with Progress(self.kind, total, quiet=not self.verbose) as self._bar:  # it closes however training ends
             self._learn(total)
             self._look(last=True)
         return self.record.summary()
@@ -217,6 +226,15 @@ class TuningAgent(ABC):
     def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         """Take over what `_state` gave."""
 
+    def _checked(self, callbacks: Callbacks) -> Callbacks:
+        """Refuse callbacks that nobody would call."""
+        if callbacks.steps:
+            raise ValueError(
+                "callbacks of Stable-Baselines3 belong to HyperparameterTuningAgent; this agent takes functions of "
+                f"(metrics, episode), got {type(callbacks.steps[0]).__name__}"
+            )
+        return callbacks
+
     def _finished(self, path_return: float, steps: int) -> None:
         """Note a path of a part; as many of them as there are parts are an episode."""
         self._paths.append((path_return, steps))
@@ -247,10 +265,10 @@ class TuningAgent(ABC):
         scores, qualities = measure(self.eval_env, lambda: lambda seen: self.predict(seen)[0])
         done.append(Evaluation(episodes, record.asked, scores, float(qualities.mean())))
         recent = record.returns[done[-2].episode if len(done) > 1 else 0 :]
-        self._bar.set_postfix(held_out=f"{done[-1].score:.3f}")
+        self._bar.show(held_out=f"{done[-1].score:.3f}")
         if self._checkpoint is not None:
             self.save(self._checkpoint)
-        if self._callback is not None:
+        if self._callbacks.functions:
             metrics = {
                 "held_out/score": done[-1].score,
                 "held_out/score_error": done[-1].standard_error,
@@ -259,7 +277,7 @@ class TuningAgent(ABC):
                 "train/model_evaluations_computed": float(record.computed),
                 **({"train/return": float(np.mean(recent))} if recent else {}),
             }
-            self._stopped = self._callback(metrics, episodes) is False
+            self._stopped = self._callbacks.end(metrics, episodes)
 
 
 def _most_parts(pictures: int) -> int:

@@ -14,10 +14,22 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_path, read_tensors
+from ..files import atomic_path, parse_json, read_tensors, write_tensors
 
 FORMAT = "adaptive-diffusion/agent/1"
 HEADER, TENSORS = "agent.json", "tensors.safetensors"
+
+
+def checked_path(path: str | Path) -> Path:
+    """The path, if an agent can have it.
+
+    Raises:
+        UserError: if it does not end in `.zip`.
+    """
+    path = Path(path)
+    if path.suffix != ".zip":
+        raise UserError(f"an agent's file must end in .zip, got {path.name!r}")
+    return path
 
 
 def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
@@ -31,12 +43,10 @@ def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.
     Raises:
         UserError: if `path` does not end in `.zip`.
     """
-    path = Path(path)
-    if path.suffix != ".zip":
-        raise UserError(f"an agent's file must end in .zip, got {path.name!r}")
+    path = checked_path(path)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / TENSORS
-        mx.save_safetensors(str(file), {name: mx.array(value) for name, value in tensors.items()})
+        write_tensors(file, {name: mx.array(value) for name, value in tensors.items()}, {})
         content = file.read_bytes()
     header = {"format": FORMAT, **header}
     text = json.dumps({**header, "hash": _hash(header, content)})
@@ -56,7 +66,7 @@ def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         raise UserError(f"there is no agent at {path}; give the path of a .zip file that an agent was saved to")
     try:
         with zipfile.ZipFile(path) as archive:
-            header: Any = json.loads(archive.read(HEADER))
+            header: Any = parse_json(archive.read(HEADER))
             content = archive.read(TENSORS)
     except KeyError:
         raise UserError(f"{path} is a zip file but no agent of this project (it lacks {HEADER} or {TENSORS})") from None

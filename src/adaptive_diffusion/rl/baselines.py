@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from ..baseline.checks import check_count, check_number
 from .agent import TuningAgent
 from .episodes import replay, run_episode
-from .sampling_env import SamplingEnv
 
 INITIAL_STD = 0.6  # of the actions, to begin with
 
@@ -26,10 +26,16 @@ class SearchAgent(TuningAgent):
     """
 
     def __init__(
-        self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0, parts: int | None = 1
+        self,
+        env: gym.Env | None = None,
+        *,
+        seed: int = 0,
+        eval_every: int = 10,
+        verbose: int = 0,
+        parts: int | None = 1,
     ):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose, parts=parts)
-        self.shape = (env.episode_length, *env.action_space.shape)  # type: ignore[misc]
+        self.shape = (self.env.episode_length, *self.env.action_space.shape)  # type: ignore[misc]
         self.best = np.zeros(self.shape)
         self._taken = 0  # steps on all paths
         self._rng = np.random.default_rng(seed)
@@ -96,7 +102,7 @@ class RandomAgent(SearchAgent):
 
     kind = "random"
 
-    def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+    def __init__(self, env: gym.Env | None = None, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
         self._highest = -np.inf
 
@@ -124,7 +130,7 @@ class FixedAgent(SearchAgent):
 
     kind = "fixed"
 
-    def __init__(self, env: SamplingEnv, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
+    def __init__(self, env: gym.Env | None = None, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
 
     def _propose(self) -> np.ndarray:
@@ -143,7 +149,7 @@ class CEMAgent(SearchAgent):
     A generation is tried on one batch, or one part of it, the next one on the next.
 
     Args:
-        env: The environment.
+        env: See `TuningAgent`.
         population: Sequences of a generation, >= 2.
         elites: The best of them, in [1, population).
         smoothing: Share of the fitted mean and deviation that is taken over, in (0, 1].
@@ -158,7 +164,7 @@ class CEMAgent(SearchAgent):
 
     def __init__(
         self,
-        env: SamplingEnv,
+        env: gym.Env | None = None,
         population: int = 10,
         elites: int = 3,
         smoothing: float = 0.7,

@@ -16,17 +16,18 @@ from .drawing import Drawing, drawing_of
 from .knobs import ADAPTIVE, Configuration, Knobs
 from .lockstep import Run, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
-from .reward import HybridReward, Measurement, Reward
+from .reward import GivenReward, HybridReward, Measurement, reward_of
 from .sampling_env import SamplingEnv, Start, Step
 
 
 @dataclass(frozen=True, eq=False)
 class _Sampled:
-    """What is remembered of a configuration on a batch; the pictures are not."""
+    """What is remembered of a configuration on a batch; the pictures only where they are rendered."""
 
     errors: np.ndarray
     evaluations: int
     seconds: float
+    states: np.ndarray | None
 
 
 class DiffusionHyperparameterEnv(SamplingEnv):
@@ -54,19 +55,19 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: Folder that keeps converged solutions; None: they are solved for once per environment, on first use.
+        render_mode: `rgb_array` or None, see `render`: the noises after a `reset`, the pictures after a `step`.
 
     Raises:
         ValueError: for a value out of range, or a model or domain that does not fit.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012  # as Gymnasium declares it
     episode_length = 1
 
     def __init__(
         self,
         model: PictureModel | Drawing | None = None,
         domain: str | None = None,
-        reward: Reward | None = None,
+        reward: GivenReward | None = None,
         *,
         guidance_scale: float | None = None,
         min_steps: int = 4,
@@ -76,9 +77,10 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         batches: int = 2,
         noise_seed: int = 1000,
         cache: str | Path | None = None,
+        render_mode: str | None = None,
     ):
         self.knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
-        drawing, reward = drawing_of(model, domain, guidance_scale), reward or HybridReward()
+        drawing, reward = drawing_of(model, domain, guidance_scale), reward_of(reward or HybridReward())
         check_count("max_steps", max_steps, 1, drawing.schedule.num_train_timesteps)
         noises = FixedNoises(
             drawing,
@@ -89,7 +91,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
             tolerance=SOLVED_WITHIN,
             cache=cache,
         )
-        super().__init__(drawing, reward, noises)
+        super().__init__(drawing, reward, noises, render_mode)
         self._observation = np.append(drawing.one_hot, [reward.weight, num_steps / max_steps]).astype(np.float32)
         self.observation_space = spaces.Box(0.0, 1.0, self._observation.shape, np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
@@ -113,11 +115,12 @@ class DiffusionHyperparameterEnv(SamplingEnv):
     def begin(self) -> Run[Start]:
         """See `SamplingEnv`."""
         yield from ()  # nothing needs to be drawn yet
+        self._states = self.noises.x_T(self.batch)
         return self._observation.copy(), {"batch": self.batch}
 
     def advance(self, action: np.ndarray) -> Run[Step]:
         """See `SamplingEnv`."""
-        configuration = self.knobs.configuration(action)
+        configuration = self.knobs.configuration(self.within(action))
         measured = yield from self.measure(configuration)
         reward, info = self._score(measured, configuration.to_dict())
         return self._observation.copy(), reward, True, False, info
@@ -132,6 +135,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         baseline = yield from self._draw(self.baseline)
         sampled = yield from self._draw(configuration)
         self.spent.asked += sampled.evaluations * self.noises.pictures
+        self._states = sampled.states
         return Measurement(
             sampled.errors,
             sampled.evaluations,
@@ -155,7 +159,8 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         conditions = self.drawing.conditions(self.noises.pictures)
         drawn = yield from drawing_run(scheduler, self.noises.x_T(batch), conditions)
         self.spent.computed += drawn.evaluations * self.noises.pictures
-        sampled = _Sampled(self.noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds)
+        states = None if self.render_mode is None else drawn.states
+        sampled = _Sampled(self.noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds, states)
         self._sampled[configuration, batch] = sampled
         if isinstance(scheduler, AdaptiveScheduler) and not scheduler.get_schedule_info()["first_order_fraction"]:
             self._plain[alike] = (configuration.adaptive_threshold, sampled)

@@ -56,7 +56,7 @@ class Configuration:
             num_inference_steps=self.num_steps,
             adaptive_threshold=self.adaptive_threshold,
             progress_power=self.progress_power,
-            **settings,
+            **{"calibration": None, **settings},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,15 +97,9 @@ class Knobs:
         """What an action stands for.
 
         Args:
-            action: (4,) steps, threshold, power and solver; values outside [-1, 1] count as the bounds.
-
-        Raises:
-            ValueError: for another shape, or NaN.
+            action: (4,) steps, threshold, power and solver, each in [-1, 1].
         """
-        action = np.asarray(action, np.float64)
-        if action.shape != (4,) or np.isnan(action).any():
-            raise ValueError(f"an action must be 4 numbers in [-1, 1], got {action}")
-        steps, threshold, power, solver = np.clip(action, -1, 1)
+        steps, threshold, power, solver = action
         prior = self.prior
         place = SOLVERS.index(prior.solver) + min(int((solver + 1) / 2 * 3), 2) - 1
         configuration = replace(

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 import mlx.core as mx
 import numpy as np
 
+from ..backend import check_process
 from ..diffusion.guided_model import interpreted
 from ..sampling.rollout import Rollout
 from ..sampling.standard import whole
@@ -71,7 +72,11 @@ def run_together(denoiser: Denoiser, runs: Sequence[Run[R]]) -> list[R]:
     Args:
         denoiser: The network with its guidance, the same for all.
         runs: Generators that have not begun.
+
+    Raises:
+        ValueError: in a fork of the process that imported MLX.
     """
+    check_process()
     waiting: dict[int, Request] = {}
     results: dict[int, R] = {}
 

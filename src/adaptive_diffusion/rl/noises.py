@@ -14,7 +14,9 @@ from ..baseline.checks import check_choice, check_count
 from ..baseline.schedulers import DPMSolverScheduler
 from ..converged import TOLERANCE, Converged, converged_pictures, paired_rmse
 from ..rng import image_keys, normal
+from ..types import StepTrace
 from .drawing import Drawing
+from .progress import Progress
 
 METRICS = ("rmse", "perceptual")
 # of the converged solutions that environments compare with: a fraction of the error of the finest configuration, where
@@ -104,12 +106,23 @@ class FixedNoises:
         distances = whole._distance(self.drawing.pictures(states), solution)
         return np.maximum(distances.astype(np.float64), whole._floor)
 
+    def solve(self) -> None:
+        """Solve for the converged solutions now, unless they are there already, and show how far that is."""
+        whole = self._whole
+        if "_converged" in vars(whole):
+            return
+        with Progress(f"converged solutions of {whole.batches * whole.pictures} images") as shown:
+            vars(whole)["_converged"] = whole._solved(lambda step: shown.update())
+
     @cached_property
     def _noise(self) -> mx.array:
         return normal(image_keys(self.seed, range(self.batches * self.pictures)), self.drawing.shape)
 
     @cached_property
     def _converged(self) -> Converged:
+        return self._solved()
+
+    def _solved(self, progress: Callable[[StepTrace], None] | None = None) -> Converged:
         return converged_pictures(
             self.drawing.denoiser,
             DPMSolverScheduler(**self.drawing.settings),
@@ -119,6 +132,7 @@ class FixedNoises:
             tolerance=self._tolerance,
             cache=self._cache if self.drawing.identity else None,
             identity=self.drawing.identity,
+            progress=progress,
         )
 
     @cached_property

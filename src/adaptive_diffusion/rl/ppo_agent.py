@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 
 from ..baseline.checks import check_count, check_number
 from .agent import TuningAgent
+from .callbacks import Callbacks
 from .convergence import standard_error
 from .episodes import measure
 from .policy import Policy, policy_from
-from .sampling_env import SamplingEnv
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
 
 PATHS_PER_UPDATE = 10
 CLIP_OBSERVATION = 10.0
@@ -64,14 +66,14 @@ class HyperparameterTuningAgent(TuningAgent):
     this takes are counted with the others.
 
     Args:
-        env: A `DiffusionHyperparameterEnv` or a `TimestepEnv`.
+        env: A `DiffusionHyperparameterEnv`, also where None is given, or a `TimestepEnv`.
         learning_rate: Of Adam, > 0; None: 0.01 for one-step episodes, 0.005 for longer ones.
         n_steps: Steps per update, of all parts and `num_envs` together, >= 2, rounded up to as many for each of them;
-            None: whole episodes with ten paths or so.
+            None: whole episodes with ten paths or so. The last update of a training is of the steps that are left.
         batch_size: Steps per minibatch, >= 2; None, or more than there are: all of an update.
         normalize_env: Normalise observations by their running mean and variance. Rewards are never normalised: they
             are about 1 by construction.
-        verbose: 0 is silent; 1 shows a progress bar.
+        verbose: See `TuningAgent`.
         initial_std: Standard deviation of the actions to begin with, > 0; None: 0.5 and 0.3.
         num_envs: Siblings that play at once, with one model evaluation for all, >= 1.
         seed: Of weights, exploration and episodes, >= 0. PyTorch's and NumPy's global generators are seeded, as
@@ -86,7 +88,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
     def __init__(
         self,
-        env: SamplingEnv,
+        env: gym.Env | None = None,
         learning_rate: float | None = None,
         n_steps: int | None = None,
         batch_size: int | None = None,
@@ -100,10 +102,11 @@ class HyperparameterTuningAgent(TuningAgent):
         eval_every: int = 10,
     ):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose, parts=parts)
-        single = env.episode_length == 1
+        length = self.env.episode_length
+        single = length == 1
         self.num_envs = check_count("num_envs", num_envs, 1)
         self._lanes = self.num_envs * self.parts
-        whole = max(round(PATHS_PER_UPDATE / self._lanes), 1) * env.episode_length
+        whole = max(round(PATHS_PER_UPDATE / self._lanes), 1) * length
         self._steps = whole if n_steps is None else -(-check_count("n_steps", n_steps, 2) // self._lanes)  # per lane
         self.n_steps = self._steps * self._lanes
         minibatch = self.n_steps if batch_size is None else check_count("batch_size", batch_size, 2)
@@ -179,6 +182,10 @@ class HyperparameterTuningAgent(TuningAgent):
         names = ("learning_rate", "n_steps", "batch_size", "normalize_env", "initial_std", "parts", "num_envs", "seed")
         return {"agent": self.kind, **{name: getattr(self, name) for name in names}, "eval_every": self.eval_every}
 
+    def _checked(self, callbacks: Callbacks) -> Callbacks:
+        """All callbacks are called."""
+        return callbacks
+
     def _learn(self, total: int) -> None:
         from stable_baselines3.common.callbacks import BaseCallback
 
@@ -197,7 +204,21 @@ class HyperparameterTuningAgent(TuningAgent):
                         agent._finished(float(info["episode"]["r"]), int(info["episode"]["l"]))
                 return not agent._ended
 
-        self.model.learn(total * self.parts, callback=Follow(), reset_num_timesteps=False)
+        length = self.env.episode_length
+        each = -(-total // (self.num_envs * length)) * length  # steps of a lane: whole episodes
+        left = each % self._steps
+        if self._update(each - left, self._steps, Follow()) and not self._ended:
+            self._update(left, left, Follow())
+
+    def _update(self, each: int, every: int, follow: BaseCallback) -> bool:
+        """Take steps in each lane, and update the policy after so many of these; whether nobody ended it before."""
+        if each == 0:
+            return True
+        end = self.model.num_timesteps + each * self._lanes
+        self.model.n_steps = self.model.rollout_buffer.buffer_size = every
+        callbacks = [follow, *self._callbacks.steps]
+        self.model.learn(each * self._lanes, callback=callbacks, reset_num_timesteps=False)
+        return self.model.num_timesteps >= end
 
     def _choose(self) -> None:
         latest = self._latest()

@@ -6,8 +6,9 @@ of the baseline's cost that was saved. Both are about 1 where it matters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -154,3 +155,78 @@ class HybridReward:
     def __call__(self, measured: Measurement, /) -> np.ndarray:
         """See `Reward`."""
         return np.asarray(self.weight * measured.quality + (1 - self.weight) * measured.speed(self.unit))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class CustomReward:
+    """A reward of a user's own.
+
+    Args:
+        function: Turns a `Measurement` of B pictures into (B,) rewards, or into one for all.
+        weight: See `Reward`.
+        metric: Likewise.
+        unit: Likewise.
+
+    Raises:
+        ValueError: for a weight outside [0, 1], or an unknown metric or unit.
+    """
+
+    function: Callable[[Measurement], Any]
+    weight: float = 1.0
+    metric: str = "rmse"
+    unit: str = "evaluations"
+
+    def __post_init__(self) -> None:
+        check_number("the reward's weight", self.weight, 0, 1)
+        check_choice("the reward's metric", self.metric, METRICS)
+        check_choice("the reward's unit", self.unit, UNITS)
+
+    def __call__(self, measured: Measurement, /) -> np.ndarray:
+        """See `Reward`.
+
+        Raises:
+            ValueError: unless the function gives one number, or one for each picture.
+        """
+        count, rewards = len(measured.errors), self.function(measured)
+        numbers = np.asarray(rewards)
+        if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), (count,)):
+            raise ValueError(f"{self} must give one number, or one for each of {count} pictures, got {rewards!r:.100}")
+        return np.broadcast_to(numbers.astype(np.float64), (count,))
+
+    def __repr__(self) -> str:
+        """The same in every process, since agents are compared by the reward that they were trained for."""
+        own = getattr(self.function, "__self__", self.function)  # of a method, the object
+        kind: Any = type(own)
+        if hasattr(own, "__qualname__"):
+            return str(own.__qualname__)
+        if kind.__repr__ is not object.__repr__:
+            return repr(own)
+        return f"{kind.__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(own).items())})"
+
+
+GivenReward = Reward | Callable[[Measurement], Any]
+
+
+def reward_of(given: Any) -> Reward:
+    """The reward that a user gave.
+
+    Args:
+        given: One of the rewards above; a function that turns a `Measurement` into one number, or into one for each
+            picture; or an object with such a function as its `__call__` or `compute`, which may have `weight`, `metric`
+            and `unit`, see `Reward`: without them 1, `rmse` and `evaluations`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if type(given) in (QualityReward, SpeedReward, HybridReward, CustomReward):
+        own: Reward = given
+        return own
+    function = given if callable(given) else getattr(given, "compute", None)
+    if isinstance(given, type) or not callable(function):
+        what = f"the class {given.__name__}; call it" if isinstance(given, type) else repr(given)
+        raise ValueError(
+            "reward must be a HybridReward(), QualityReward() or SpeedReward(), or a function of a Measurement, got "
+            f"{what}"
+        )
+    settings = {name: getattr(given, name) for name in ("weight", "metric", "unit") if hasattr(given, name)}
+    return CustomReward(function, **settings)

@@ -10,7 +10,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from ..baseline.checks import check_count
+from ..baseline.checks import check_choice, check_count
+from ..data import to_uint8
+from ..figures import grid
 from .drawing import Drawing
 from .lockstep import Request, Run, run_together
 from .noises import FixedNoises
@@ -40,22 +42,32 @@ class SamplingEnv(gym.Env, ABC):
     Episode i of a seed always has the same noises: `reset(seed=s)` begins at episode 0, every further `reset()` is the
     next one. `reset(options={"batch": b})` takes batch b instead.
 
+    Numbers of an action that lie beyond the action space count as its bounds.
+
     Args:
         drawing: What is drawn.
         reward: What it is scored by.
         noises: What it is drawn from.
+        render_mode: `rgb_array`, so that `render` shows the batch, or None.
 
     Attributes:
         episode_length: Steps of an episode, at most.
         spent: Model evaluations so far, together with those of all siblings.
+
+    Raises:
+        ValueError: for another render mode.
     """
 
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # as Gymnasium declares it
     episode_length: int
 
-    def __init__(self, drawing: Drawing, reward: Reward, noises: FixedNoises):
+    def __init__(self, drawing: Drawing, reward: Reward, noises: FixedNoises, render_mode: str | None = None):
         self.drawing, self.reward, self.noises = drawing, reward, noises
         self.spent = Spent()
-        self.render_mode = None
+        if render_mode is not None:
+            check_choice("render_mode", render_mode, tuple(self.metadata["render_modes"]))
+        self.render_mode = render_mode
+        self._states: Any = None  # (B, H, W, C) what there is to be shown
         self.batch = 0
         self._seed: int | None = None
         self._episode = 0
@@ -109,6 +121,37 @@ class SamplingEnv(gym.Env, ABC):
         pictures `scores`, their rewards, and `qualities`.
         """
         return run_together(self.drawing.denoiser, [self.advance(action)])[0]
+
+    def render(self) -> np.ndarray | None:
+        """(H, W, 3) uint8: the images of the batch side by side, as they are after the latest `reset` or `step`.
+
+        None without a `render_mode`.
+
+        Raises:
+            ValueError: before the first `reset`.
+        """
+        if self.render_mode is None:
+            gym.logger.warn('nothing is rendered without a render mode: give the environment render_mode="rgb_array"')
+            return None
+        if self._states is None:
+            raise ValueError("there is nothing to render yet: call reset first")
+        sheet = grid(to_uint8(self.drawing.pictures(np.array(self._states))))
+        return sheet[..., :3] if sheet.shape[-1] >= 3 else np.repeat(sheet[..., :1], 3, axis=-1)
+
+    def within(self, action: np.ndarray) -> np.ndarray:
+        """(A,) float64 action, its numbers within the action space.
+
+        Raises:
+            ValueError: for another shape, or NaN.
+        """
+        space: Any = self.action_space
+        action = np.asarray(action, np.float64)
+        if action.shape != space.shape or np.isnan(action).any():
+            raise ValueError(
+                f"an action must be {space.shape[0]} numbers in an array of shape {space.shape}, and none of them NaN; "
+                f"beyond {space.low.tolist()} to {space.high.tolist()} they count as these bounds; got {action}"
+            )
+        return np.clip(action, space.low, space.high)
 
     def sibling(self) -> SamplingEnv:
         """Another environment of the same kind that shares noises, memory and counters with this one."""

@@ -17,7 +17,7 @@ from ..types import PictureModel
 from .drawing import Drawing, drawing_of
 from .lockstep import Drawn, Request, Run, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
-from .reward import Measurement, QualityReward, Reward
+from .reward import GivenReward, Measurement, QualityReward, reward_of
 from .sampling_env import SamplingEnv, Start, Step
 from .timestep_walk import RESIDUAL, Route, TimestepWalk
 
@@ -27,8 +27,9 @@ class TimestepEnv(SamplingEnv):
 
     Action: a number in [-2, 2], added to the logit of the fraction of the remaining way in log-SNR, down to t = 0, that
     the prior grid would go from its own node of that number: 0 all the way is the prior grid itself, which is also the
-    baseline of the reward. With `stopping` a second number, in [-1, 1]: above 0.5 the episode ends, with the clean
-    prediction there is, and the action is not charged.
+    baseline of the reward. (Stable-Baselines3 recommends [-1, 1]; the policies that ship were trained with 2.) With
+    `stopping` a second number, in [-1, 1]: above 0.5 the episode ends, with the clean prediction there is, and the
+    action is not charged.
 
     Observation, nothing of which costs an evaluation: evaluations used / budget; way gone in log-SNR, 0 to 1; root mean
     square of the last change of the clean prediction, and of the difference of the solver's two orders in its last
@@ -50,18 +51,17 @@ class TimestepEnv(SamplingEnv):
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: As for `DiffusionHyperparameterEnv`.
+        render_mode: `rgb_array` or None, see `render`: the clean predictions after every evaluation.
 
     Raises:
         ValueError: for a value out of range, or a model or domain that does not fit.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012  # as Gymnasium declares it
-
     def __init__(
         self,
         model: PictureModel | Drawing | None = None,
         domain: str | None = None,
-        reward: Reward | None = None,
+        reward: GivenReward | None = None,
         *,
         grid: Grid | None = None,
         num_steps: int = 8,
@@ -71,8 +71,9 @@ class TimestepEnv(SamplingEnv):
         batches: int = 4,
         noise_seed: int = 1000,
         cache: str | Path | None = None,
+        render_mode: str | None = None,
     ):
-        drawing, reward = drawing_of(model, domain, guidance_scale), reward or QualityReward()
+        drawing, reward = drawing_of(model, domain, guidance_scale), reward_of(reward or QualityReward())
         noises = FixedNoises(
             drawing,
             pictures=pictures,
@@ -82,7 +83,7 @@ class TimestepEnv(SamplingEnv):
             tolerance=SOLVED_WITHIN,
             cache=cache,
         )
-        super().__init__(drawing, reward, noises)
+        super().__init__(drawing, reward, noises, render_mode)
         self.schedule = drawing.schedule
         self.budget = check_count("num_steps", num_steps, 2, self.schedule.num_train_timesteps)
         self.episode_length = self.budget - 1
@@ -127,20 +128,20 @@ class TimestepEnv(SamplingEnv):
             self._beginnings[self.batch] = (x0, self._seconds)
         x0, self._seconds = self._beginnings[self.batch]
         walk.see(x0)
+        self._states = walk.x0
         self.spent.asked += self.noises.pictures
         return walk.observe(), {"batch": self.batch}
 
     def advance(self, action: np.ndarray) -> Run[Step]:
         """See `SamplingEnv`."""
-        action, walk = np.asarray(action, np.float64), self._walk
-        if action.shape != self.action_space.shape or np.isnan(action).any():
-            raise ValueError(f"an action must be numbers of shape {self.action_space.shape}, got {action}")
+        action, walk = self.within(action), self._walk
         if walk is None:
             raise ValueError("the episode is over, or has not begun: call reset first")
         if walk.stops(action):
             return (yield from self._end(walk))
         self._x_t = walk.go(self._x_t, action)
         walk.see((yield from self._evaluate(walk)))
+        self._states = walk.x0
         self.spent.asked += self.noises.pictures
         self.spent.computed += self.noises.pictures
         if len(walk.trail) == self.budget:

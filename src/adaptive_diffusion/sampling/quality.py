@@ -13,8 +13,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_number
+from ..checksums import KEY, check, with_checksum
 from ..errors import UserError
-from ..files import ASSETS, atomic_path
+from ..files import ASSETS, atomic_path, parse_json
 from ..solvers.stride import kept_within
 
 SHIPPED = ASSETS / "quality.json"
@@ -246,12 +247,17 @@ def load_calibration(path: Path) -> QualityCalibration:
         UserError: if the file is missing, damaged or of another kind.
     """
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") == FORMAT:
-            curve = {int(n): float(error) for n, error in content.pop("curve").items()}
-            return QualityCalibration(curve=curve, **content)
+        content: Any = parse_json(path.read_bytes())
+        if content.get("format") == FORMAT:
+            curve = {int(n): float(error) for n, error in content["curve"].items()}
+            rest = {name: value for name, value in content.items() if name not in ("format", "curve", KEY)}
+            calibration = QualityCalibration(curve=curve, **rest)
+            check(path, content)
+            return calibration
     except OSError as error:
         raise UserError(f"there is no calibration of quality at {path}: leave it out, or make one") from error
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); make it again") from error
     raise UserError(f"{path} is no calibration of quality (format {FORMAT!r})")
@@ -260,7 +266,7 @@ def load_calibration(path: Path) -> QualityCalibration:
 def save_calibration(path: str | Path, calibration: QualityCalibration) -> None:
     """Write a calibration atomically, as JSON."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content_of(calibration), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(with_checksum(content_of(calibration)), indent=1) + "\n", encoding="utf-8")
 
 
 def content_of(calibration: QualityCalibration) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
 
+from ..baseline.checks import check_number
+from ..errors import UserError
 from ..types import Scheduler
 
 
@@ -60,7 +63,20 @@ class FromPicture:
 
 
 def last_timesteps(scheduler: Scheduler, strength: float) -> None:
-    """Keep the last of a scheduler's timesteps, as many as `strength` says: a share in (0, 1], but at least one."""
-    kept = max(1, int(len(scheduler) * strength))
-    if kept < len(scheduler):
+    """Keep the last of a scheduler's timesteps, as many as `strength` says: a share in (0, 1], rounded down.
+
+    Raises:
+        ValueError: for another strength.
+        UserError: for one that is less than a single step.
+    """
+    check_number("strength", strength, 0, 1, above=True)
+    steps = len(scheduler)
+    kept = math.floor(steps * strength + 1e-9)  # 0.29 of 100 steps is 28.999...
+    if kept < 1:
+        raise UserError(
+            f"strength={strength} is less than one of {steps} steps; give at least "
+            f"strength={math.ceil(1000 / steps) / 1000:g}, or at least num_steps={math.ceil(1 / strength - 1e-9)}"
+        )
+
+    if kept < steps:
         scheduler.set_timesteps(timesteps=scheduler.timesteps[-kept:])

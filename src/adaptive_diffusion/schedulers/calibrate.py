@@ -28,6 +28,7 @@ FITTED: dict[str, Callable[[Trajectory, NoiseSchedule, int], np.ndarray]] = {
     "fitted equidistributed": equidistributed,
     "fitted dynamic programme": dynamic_programme,
 }
+LEARNED = (5, 6, 8, 10, 12)  # numbers of steps, where nobody says which are learned
 PROFILE_NODES = 60  # on which the rules for grids are measured
 
 
@@ -37,7 +38,8 @@ class ScheduleCalibration:
 
     Args:
         steps: Numbers of steps to calibrate, each in [2, 60].
-        learned_steps: Those of `steps` for which positions and weights are learned as well.
+        learned_steps: Those of `steps` for which positions and weights are learned as well; None: those of 5, 6, 8, 10
+            and 12 that are among them.
         noises: Pictures that grids are measured and weights fitted on, >= 2.
         held_out: Other pictures, by which the candidates are judged, >= 2.
         learned_noises: Pictures of `noises` that a schedule is learned on, >= 2.
@@ -50,7 +52,7 @@ class ScheduleCalibration:
     """
 
     steps: Sequence[int] = (4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 35, 50)
-    learned_steps: Sequence[int] = (5, 6, 8, 10, 12)
+    learned_steps: Sequence[int] | None = None
     noises: int = 32
     held_out: int = 48
     learned_noises: int = 24
@@ -61,28 +63,33 @@ class ScheduleCalibration:
     def __post_init__(self) -> None:
         if not self.steps:
             raise ValueError("steps must name at least one number of steps")
-        for n in (*self.steps, *self.learned_steps):
+        for n in (*self.steps, *self.learned):
             check_count("steps", n, 2, PROFILE_NODES)
-        if stray := sorted(set(self.learned_steps) - set(self.steps)):
+        if stray := sorted(set(self.learned) - set(self.steps)):
             raise ValueError(f"learned_steps must be some of steps, got {', '.join(map(str, stray))} besides")
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
-        if self.learned_steps:
+        if self.learned:
             check_count("learned_noises", self.learned_noises, 2, self.noises)
         check_count("iterations", self.iterations, 0)
         check_count("batch_size", self.batch_size, 1)
         check_count("seed", self.seed, 0)
+
+    @property
+    def learned(self) -> Sequence[int]:
+        """The numbers of steps for which positions and weights are learned."""
+        return [n for n in LEARNED if n in self.steps] if self.learned_steps is None else self.learned_steps
 
     def evaluations(self) -> int:
         """Model evaluations of a picture that the calibration of a domain takes at most, about."""
         pictures = self.noises + self.held_out
         measuring = PROFILE_NODES * self.noises + NODES * pictures
         judging = sum(self.steps) * (len(CLASSICAL) * self.held_out + len(FITTED) * pictures)
-        columns = (n - 1 + n * (HISTORY - 1) for n in self.learned_steps)
+        columns = (n - 1 + n * (HISTORY - 1) for n in self.learned)
         learning = sum(
             n
             * (len(FITTED) * self.learned_noises + self.held_out + self.iterations * self.learned_noises * (c / 2 + 1))
-            for n, c in zip(self.learned_steps, columns, strict=True)
+            for n, c in zip(self.learned, columns, strict=True)
         )
         return int(measuring + judging + learning)
 
@@ -154,7 +161,7 @@ def calibrate(
         for name, lay in FITTED.items():
             timesteps = lay(profile, schedule, n)
             candidates[name] = Candidate(timesteps, fit_corrections(fit, teacher, timesteps))
-        if n in c.learned_steps and c.iterations:
+        if n in c.learned and c.iterations:
             start = min(
                 (candidates[name] for name in FITTED),
                 key=lambda candidate: float(errors(few, teacher[: c.learned_noises], candidate).mean()),

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from ...baseline.checks import check_number
 from .attention import AttentionBlock
 from .blocks import MidBlock, UpBlock, down_path
-from .config import ModelConfig, per_level
+from .config import ModelConfig, check_layers, per_level
 from .layers import Downsample2D, ResnetBlock2D, Upsample2D, group_norm
 
 EPS = 1e-6  # of every normalisation; the reference has no option for it
@@ -66,6 +66,7 @@ class AutoencoderKLConfig(ModelConfig):
     def __post_init__(self) -> None:
         self._count("in_channels", "out_channels", "latent_channels", "layers_per_block")
         self._widths("block_out_channels", "norm_num_groups")
+        check_layers(self.layers_per_block * len(self.block_out_channels))
         self._names("down_block_types", ("DownEncoderBlock2D",))
         self._names("up_block_types", ("UpDecoderBlock2D",))
         for name in ("down_block_types", "up_block_types"):

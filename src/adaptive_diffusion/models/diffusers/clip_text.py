@@ -14,7 +14,7 @@ import mlx.nn as nn
 
 from ...baseline.checks import check_count, check_number
 from .attention import multi_head_attention
-from .config import ModelConfig
+from .config import ModelConfig, check_layers
 
 ACTIVATIONS = {"quick_gelu": nn.gelu_fast_approx, "gelu": nn.gelu}
 HIGHEST_ID = 2  # the end-of-text id of early configurations, which meant "the highest id of the sequence"
@@ -53,6 +53,7 @@ class CLIPTextConfig(ModelConfig):
     def __post_init__(self) -> None:
         self._count("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers")
         self._count("num_attention_heads", "max_position_embeddings")
+        check_layers(self.num_hidden_layers)
         self._names("hidden_act", tuple(ACTIVATIONS))
         check_number("layer_norm_eps", self.layer_norm_eps, 0, above=True)
         check_count("eos_token_id", self.eos_token_id, 0)

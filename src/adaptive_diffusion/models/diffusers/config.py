@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Self
 
 from ...baseline.checks import check_count
 
+MOST_LAYERS = 2000
+
 
 def _tuples(value: Any) -> Any:
     """JSON lists as tuples, all the way down."""
@@ -77,6 +79,16 @@ class ModelConfig:
         for width in widths:
             if check_count(name, width, 1) % divisor:
                 raise ValueError(f"{name}: {width} is not a multiple of {divisor_name} = {divisor}")
+
+
+def check_layers(count: float) -> None:
+    """Refuse more layers than any network has, before they are built: a small file can ask for any number.
+
+    Raises:
+        ValueError: for more than `MOST_LAYERS`.
+    """
+    if count > MOST_LAYERS:
+        raise ValueError(f"it describes {count} layers, and at most {MOST_LAYERS} are built")
 
 
 def per_level(name: str, value: Any, levels: int) -> tuple[Any, ...]:

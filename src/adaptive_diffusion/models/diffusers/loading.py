@@ -1,12 +1,14 @@
 """Models from folders that diffusers or transformers wrote.
 
 The networks have the attribute names of the originals, so loading is three steps: rename what old versions called
-otherwise, transpose convolutions to NHWC, and compare names and shapes both ways. Nothing is guessed: a tensor that is
-missing, left over or of another shape is refused.
+otherwise, transpose convolutions to NHWC, and compare names and shapes. Nothing is guessed: a tensor that is missing or
+of another shape is refused. One that is left over is ignored with a warning, as in diffusers and transformers: it may
+belong to a larger whole, as the loss of an autoencoder does.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ...errors import UserError
+from ...errors import UserError, plainly
 from ...files import read_json
 from .attention import AttentionBlock
 from .autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
@@ -23,6 +25,8 @@ from .config import ModelConfig
 from .unet_2d import UNet2DConfig, UNet2DModel
 from .unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 from .weight_files import find_weights, read_weights
+
+log = logging.getLogger(__name__)
 
 DiffusersModel = UNet2DModel | UNet2DConditionModel | AutoencoderKL | CLIPTextModel | CLIPTextModelWithProjection
 
@@ -97,8 +101,8 @@ def build_model(folder: str | Path) -> DiffusersModel:
     model_class, config_class = CLASSES[name]
     try:
         return cast(Any, model_class)(config_class.from_dict(config))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} asks for a {name} that cannot be built: {error}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{path} asks for a {name} that cannot be built: {plainly(error)}") from error
 
 
 def _no_config(folder: Path) -> str:
@@ -144,20 +148,19 @@ def _rename(model: nn.Module, weights: dict[str, mx.array]) -> dict[str, mx.arra
 
 
 def _check(model: nn.Module, weights: dict[str, mx.array], path: Path) -> None:
-    """Refuse tensors that are not exactly those of the model."""
+    """Refuse tensors that are not those of the model; those that it does not have are taken out."""
     expected, kind = _shapes(model), type(model).__name__
     if missing := sorted(expected.keys() - weights.keys()):
         raise UserError(f"{path} lacks the tensor {_and_more(missing)} of {kind}; it is incomplete or of another model")
     if extra := sorted(weights.keys() - expected.keys()):
-        raise UserError(
-            f"{path} holds the tensor {_and_more(extra)}, which the {kind} of config.json does not have; "
-            "they belong to different models"
-        )
+        log.warning("%s holds the tensor %s, which its %s does not have: ignored", path, _and_more(extra), kind)
+        for name in extra:
+            del weights[name]
     for name, shape in expected.items():
         if not mx.issubdtype(weights[name].dtype, mx.floating):
             raise UserError(
-                f"{path}: tensor {name!r} holds {weights[name].dtype} numbers; quantised files are not supported, "
-                "get the float16 or float32 version"
+                f"{path}: tensor {name!r} holds {str(weights[name].dtype).removeprefix('mlx.core.')} numbers; "
+                "quantised files are not supported, get the float16 or float32 version"
             )
         if tuple(weights[name].shape) != shape:
             raise UserError(

@@ -9,17 +9,21 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...files import read_json
+from .file_kinds import INDEX, of_folder
 from .trained_noise import read_trained_noise
 from .weight_files import find_weights, shards_of
 
-INDEX = "model_index.json"
-
 PIXEL_PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
-# Class -> its text encoders, each with its tokenizer.
+_ONE = (("text_encoder", "tokenizer"),)
+_TWO = (*_ONE, ("text_encoder_2", "tokenizer_2"))
+# Class -> its text encoders, each with its tokenizer; the parts are the same whatever the class does with them.
 TEXT_PIPELINES = {
-    "StableDiffusionPipeline": (("text_encoder", "tokenizer"),),
-    "StableDiffusionImg2ImgPipeline": (("text_encoder", "tokenizer"),),
-    "StableDiffusionXLPipeline": (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")),
+    "StableDiffusionPipeline": _ONE,
+    "StableDiffusionImg2ImgPipeline": _ONE,
+    "StableDiffusionInpaintPipeline": _ONE,
+    "StableDiffusionXLPipeline": _TWO,
+    "StableDiffusionXLImg2ImgPipeline": _TWO,
+    "StableDiffusionXLInpaintPipeline": _TWO,
 }
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do
 
@@ -51,18 +55,19 @@ class PipelineFolder:
         Raises:
             UserError: if it is no pipeline, one of a class that is not supported, or files are missing.
         """
-        index = path / INDEX
-        if not index.is_file():
-            raise UserError(
-                f"{path} is no diffusers pipeline: it has no {INDEX}; give a folder that save_pretrained of a pipeline "
-                "wrote, or a hub id"
-            )
-        content = read_json(index)
+        if not (path / INDEX).is_file():
+            raise UserError(of_folder(path))
+        content = read_json(path / INDEX)
         kind = str(content.get("_class_name"))
         if kind not in PIXEL_PIPELINES and kind not in TEXT_PIPELINES:
             accepted = ", ".join([*PIXEL_PIPELINES, *TEXT_PIPELINES])
             raise UserError(f"{path} is a {kind}, which is not supported; supported are {accepted}")
         options = {key: value for key, value in content.items() if not isinstance(value, list)}
+        if len(TEXT_PIPELINES.get(kind, ())) == 2 and content.get("text_encoder") == [None, None]:
+            raise UserError(
+                f"{path} is a refiner of SDXL, which finishes images that another model began and is not supported; "
+                "give the base model"
+            )
         found = cls(path, kind, options)
         if half and all(_has_variant(found.model(name), "fp16") for name in found.models):
             found = cls(path, kind, options, "fp16")

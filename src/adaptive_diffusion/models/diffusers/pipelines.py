@@ -54,11 +54,15 @@ class PixelPipeline:
         self.state_shape = (*size, channels)
         self.picture_size = size
         predicted = 2 * channels if metadata.get("learned_variance") else channels
-        if config.out_channels != predicted or config.num_class_embeds is not None:
+        if config.num_class_embeds is not None:
             raise ValueError(
-                f"a U-Net of {channels} -> {config.out_channels} channels"
-                + (" with classes" if config.num_class_embeds else "")
-                + f" is not supported in a pipeline of pixels; expected {channels} -> {predicted} without classes"
+                f"its U-Net is told one of {config.num_class_embeds} classes, and there is no way to choose one here; "
+                "give a model without classes"
+            )
+        if config.out_channels != predicted:
+            raise ValueError(
+                f"a U-Net of {channels} -> {config.out_channels} channels is not supported in a pipeline of pixels; "
+                f"expected {channels} -> {predicted}"
             )
         self._predict = compiled(unet)
 

@@ -11,6 +11,9 @@ from ...clip_tokenizer import END, CLIPTokenizer
 from ...errors import UserError
 from ...files import read_json
 
+_LISTED = "added_tokens_decoder"
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
 
 class PromptTokenizer(CLIPTokenizer):
     """CLIP's tokenizer with padding: the U-Net attends to all positions, so what they are filled up with counts.
@@ -28,12 +31,28 @@ class PromptTokenizer(CLIPTokenizer):
         length = settings.get("model_max_length", longest)
         super().__init__(folder, min(int(length), longest))
         pad = _text(settings.get("pad_token")) or END
+        for number, token in sorted(_added(folder, settings).items()):
+            self._add(token, number, folder)
         found = self._tokenizer.token_to_id(pad)
         if found is None:
             raise UserError(f"the tokenizer in {folder} fills up with {pad!r}, which is not in its vocabulary")
         self.pad_id: int = found
-        if pad not in {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}:
-            self._tokenizer.add_special_tokens([pad])  # one token wherever it stands in a prompt, as in transformers
+        for special in [pad, *_extra(settings)]:
+            if special not in {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}:
+                self._tokenizer.add_special_tokens([special])
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def _add(self, token: dict[str, Any], number: int, folder: Path) -> None:
+        """Make one token of a text, wherever it stands in a prompt, with the number that the files give it."""
+        import tokenizers
+
+        flags = {flag: bool(token[flag]) for flag in _FLAGS if flag in token}
+        self._tokenizer.add_tokens([tokenizers.AddedToken(token["content"], **flags)])
+        if (became := self._tokenizer.token_to_id(token["content"])) != number:
+            raise UserError(
+                f"the tokenizer in {folder} lists {token['content']!r} as token {number}, and it becomes {became}; its "
+                "files belong to different models"
+            )
 
     def __call__(self, prompts: list[str]) -> np.ndarray:
         """(N, max_length) int32 ids."""
@@ -50,7 +69,38 @@ def _settings(folder: Path) -> dict[str, Any]:
     (As `PreTrainedTokenizerBase._from_pretrained` of transformers 5 has it.)
     """
     found, old = read_json(folder / "tokenizer_config.json"), folder / "special_tokens_map.json"
-    return found | read_json(old) if "added_tokens_decoder" not in found and old.is_file() else found
+    return found | read_json(old) if _LISTED not in found and old.is_file() else found
+
+
+def _added(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Number -> text and options of the tokens that were added to the vocabulary, from either kind of old folders.
+
+    Raises:
+        UserError: if they are listed in another way.
+    """
+    old = folder / "added_tokens.json"
+    try:
+        if _LISTED in settings:
+            listed = {int(number): dict(token) for number, token in settings[_LISTED].items()}
+        else:
+            special = {_text(value) for key, value in settings.items() if key.endswith("_token")} | {*_extra(settings)}
+            numbers = read_json(old) if old.is_file() else {}
+            listed = {
+                int(number): {"content": text, "special": text in special, "normalized": text not in special}
+                for text, number in numbers.items()
+            }
+        if all(isinstance(token["content"], str) and token["content"] for token in listed.values()):
+            return listed
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+    raise UserError(f"the tokenizer in {folder} lists its added tokens in an unknown way; get its files again")
+
+
+def _extra(settings: dict[str, Any]) -> list[str]:
+    """Special tokens besides those with a name of their own."""
+    listed = [settings.get(key) or [] for key in ("additional_special_tokens", "extra_special_tokens")]
+    return [text for tokens in listed if isinstance(tokens, list) for token in tokens if (text := _text(token))]
 
 
 def _text(token: Any) -> str | None:

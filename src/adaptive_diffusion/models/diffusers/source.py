@@ -15,13 +15,17 @@ from typing import Any
 
 from ...errors import MachineError, UserError
 from ...hub import is_hub_id, quiet_hub
-from .pipeline_folder import INDEX, PipelineFolder
+from .file_kinds import INDEX, of_file
+from .pipeline_folder import PipelineFolder
 from .weight_files import NAMES, weight_names
 
 log = logging.getLogger(__name__)
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
 
 
 def pipeline_folder(path: str, revision: str | None = None, half: bool = False) -> Path:
@@ -39,6 +43,8 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
     if not str(path).strip():
         raise UserError("model.path is empty; give a folder or a hub id such as google/ddpm-cifar10-32")
     folder = Path(path).expanduser()
+    if folder.is_file():
+        raise UserError(of_file(folder))
     if folder.is_dir():
         if revision not in (None, folder.name):  # in the hub's cache, folders are named by their commit
             log.warning("model.revision=%s is for models of the hub; the folder %s is taken as it is", revision, path)

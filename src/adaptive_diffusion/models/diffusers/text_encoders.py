@@ -62,6 +62,11 @@ class TextEncoder:
         if not isinstance(config, CLIPTextConfig):
             raise UserError(f"{folder} must hold a CLIP text encoder, and its config.json describes another model")
         words = PromptTokenizer(tokenizer, config.max_position_embeddings)
+        if words.vocab_size > config.vocab_size:
+            raise UserError(
+                f"the tokenizer in {tokenizer} has {words.vocab_size} tokens and its text encoder {config.vocab_size}; "
+                "they belong to different models"
+            )
         return cls(words, config.hidden_size, folder, precision, variant)
 
     def __call__(self, texts: list[str]) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...baseline.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
-from ...errors import UserError
+from ...errors import UserError, plainly
 from ...files import read_json
 
 NAME = "scheduler_config.json"
@@ -29,11 +29,15 @@ _COMMON: dict[str, Any] = {
 }
 _DDPM = {**_COMMON, "timestep_spacing": "leading", "clip_sample": True}
 _KARRAS = {**_COMMON, "beta_start": 0.00085, "beta_end": 0.012}
+_DISTILLED = {**_KARRAS, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}
 
 # The defaults of each class that is understood.
 CLASSES: dict[str, dict[str, Any]] = {
     "DDPMScheduler": _DDPM,
+    "DDPMParallelScheduler": _DDPM,
     "DDIMScheduler": _DDPM,
+    "DDIMParallelScheduler": _DDPM,
+    "DDIMInverseScheduler": _DDPM,
     "PNDMScheduler": {**_COMMON, "timestep_spacing": "leading"},
     "LMSDiscreteScheduler": _COMMON,
     "EulerDiscreteScheduler": _COMMON,
@@ -42,8 +46,14 @@ CLASSES: dict[str, dict[str, Any]] = {
     "KDPM2DiscreteScheduler": _KARRAS,
     "KDPM2AncestralDiscreteScheduler": _KARRAS,
     "DPMSolverMultistepScheduler": _COMMON,
+    "DPMSolverMultistepInverseScheduler": _COMMON,
+    "DPMSolverSinglestepScheduler": _COMMON,
+    "DPMSolverSDEScheduler": _KARRAS,
     "DEISMultistepScheduler": _COMMON,
     "UniPCMultistepScheduler": _COMMON,
+    "SASolverScheduler": _COMMON,
+    "LCMScheduler": _DISTILLED,
+    "TCDScheduler": _DISTILLED,
 }
 SUITS = ("timestep_spacing", "steps_offset", "clip_sample")
 
@@ -79,7 +89,7 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
     try:
         NoiseSchedule(**schedule)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} describes no noise: {error}") from error
+        raise UserError(f"{path} describes no noise: {plainly(error)}") from error
     return {
         "noise_schedule": schedule,
         "prediction_type": values["prediction_type"],

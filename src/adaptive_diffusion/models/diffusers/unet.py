@@ -12,7 +12,7 @@ import mlx.nn as nn
 
 from ...baseline.checks import check_count, check_number
 from .blocks import DownBlock, MidBlock, UpBlock
-from .config import ModelConfig, per_level
+from .config import ModelConfig, check_layers, per_level
 from .layers import ResnetBlock2D, TimestepEmbedding, group_norm, timestep_embedding
 
 
@@ -81,6 +81,7 @@ class UNetConfig(ModelConfig):
             per_level(name, getattr(self, name), self.levels)
         for count in self.layers:
             check_count("layers_per_block", count, 1)
+        check_layers(sum(self.layers))
         for name in ("time_embedding_dim", "num_class_embeds"):
             if getattr(self, name) is not None:
                 self._count(name)

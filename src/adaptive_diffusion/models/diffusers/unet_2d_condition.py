@@ -11,7 +11,7 @@ import mlx.nn as nn
 from ...baseline.checks import check_count
 from .attention import Transformer2DModel
 from .blocks import MidBlock, down_path, up_path
-from .config import per_level
+from .config import check_layers, per_level
 from .layers import Downsample2D, TimestepEmbedding, Upsample2D
 from .unet import UNet, UNetConfig
 
@@ -91,6 +91,8 @@ class UNet2DConditionConfig(UNetConfig):
             heads = check_count("attention_head_dim", self.heads[level], 1)
             if width % heads and level in self.attention_levels:
                 raise ValueError(f"attention_head_dim: {heads} heads do not divide the {width} channels of their level")
+        check_layers(sum(self.layers) * max(_numbers(self.transformer_layers_per_block), default=1))
+        check_layers(sum(self.layers) * max(_numbers(self.reverse_transformer_layers_per_block), default=1))
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -113,7 +115,7 @@ class UNet2DConditionConfig(UNetConfig):
         """Transformer blocks of one attention of one level (0 = finest).
 
         Raises:
-            ValueError: if the configuration gives no positive number for it.
+            ValueError: if the configuration gives no number for it.
         """
         name, layers = "transformer_layers_per_block", self.transformer_layers_per_block
         if up and self.reverse_transformer_layers_per_block is not None:
@@ -124,7 +126,14 @@ class UNet2DConditionConfig(UNetConfig):
             if position >= len(depth):
                 raise ValueError(f"{name}: level {level} lists {len(depth)} attentions but has more")
             depth = depth[position]
-        return check_count(name, depth, 1)
+        return check_count(name, depth, 0)
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers in a number, or in lists of them."""
+    if isinstance(value, tuple):
+        return [number for entry in value for number in _numbers(entry)]
+    return [value] if isinstance(value, int | float) else []
 
 
 class UNet2DConditionModel(UNet):

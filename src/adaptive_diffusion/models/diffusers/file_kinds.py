@@ -1,0 +1,67 @@
+"""What a path is that is no folder of a pipeline, and what to do with it: the sentences of the loader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...files import hindrance, tensor_types
+
+INDEX = "model_index.json"
+
+# How webui, ComfyUI and the original code begin the names of the networks that they keep in one file.
+_SINGLE_FILE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")
+_CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+_CONVERT = (
+    "a folder is needed: convert a whole checkpoint with diffusers, StableDiffusionPipeline (or "
+    "StableDiffusionXLPipeline).from_single_file(file).save_pretrained(folder)"
+)
+_MERGE = (
+    "a LoRA, which changes a model and is none; merge it into its model with diffusers: load_lora_weights, fuse_lora, "
+    "unload_lora_weights, then save_pretrained(folder)"
+)
+
+
+def of_file(path: Path) -> str:
+    """The sentence about a file that was given in place of a folder."""
+    if hindered := hindrance(path):
+        return hindered
+    if path.name == INDEX:
+        return f"{path} is the index of a pipeline; give its folder: {path.parent}"
+    if path.suffix == ".gguf":
+        return f"{path} is a GGUF file, whose quantised weights are not supported; get the pipeline's folder"
+    if path.suffix not in _CHECKPOINTS:
+        return f"{path} is a file; give the folder of a pipeline, or a hub id"
+    if (path.parent / "config.json").is_file() and (path.parent.parent / INDEX).is_file():
+        return f"{path} is one file of a pipeline; give the folder of the whole pipeline: {path.parent.parent}"
+    return f"{path} is {_checkpoint(path)}"
+
+
+def of_folder(path: Path) -> str:
+    """The sentence about a folder that has no index of a pipeline."""
+    if (path / "config.json").is_file():
+        if (path.parent / INDEX).is_file():
+            return f"{path} is one model of a pipeline; give the folder above, with the whole pipeline: {path.parent}"
+        return f"{path} is a single model and no pipeline: it has no {INDEX}; give the folder of a whole pipeline"
+    if inside := sorted([*path.glob(f"*/{INDEX}"), *path.glob(f"snapshots/*/{INDEX}")]):
+        return f"{path} is no pipeline, but holds one; give its folder: {inside[0].parent}"
+    files = sorted(file for file in path.iterdir() if file.suffix in _CHECKPOINTS)
+    if (path / "adapter_config.json").is_file() or any(file.stem == "pytorch_lora_weights" for file in files):
+        return f"{path} holds {_MERGE}"
+    if files:
+        return f"{path} holds no pipeline: {files[0].name} is {_checkpoint(files[0])}"
+    return (
+        f"{path} is no diffusers pipeline: it has no {INDEX}; give a folder that save_pretrained of a pipeline wrote, "
+        "or a hub id"
+    )
+
+
+def _checkpoint(path: Path) -> str:
+    """What a weight file is, with what to do."""
+    names = tensor_types(path)
+    if any("lora_" in name or ".lora" in name for name in names):
+        return _MERGE
+    if names.keys() >= {"stem.weight", "head.weight"}:
+        return "a model file of this project; draw with it by model=checkpoint model.path=<file>"
+    whole = any(name.startswith(_SINGLE_FILE) for name in names) or path.suffix == ".ckpt"
+    kind = "a single-file checkpoint, as webui and ComfyUI use" if whole else "a single file of weights"
+    return f"{kind}; {_CONVERT}"

@@ -1,0 +1,92 @@
+"""Which process does something, said so that another one can tell whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: the ids of processes that are in no container
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of some host.
+
+    Attributes:
+        host: The host's name; in a container, also the namespace that `pid` counts in.
+        pid: The process id, which another process may get later.
+        started: When the process began, in the system's own terms; "" where that cannot be told.
+    """
+
+    host: str
+    pid: int
+    started: str
+
+    @classmethod
+    def this(cls) -> Process:
+        """The process that asks."""
+        return cls(_host(), os.getpid(), _started(os.getpid()) or "")
+
+    @classmethod
+    def of(cls, tags: Mapping[str, str]) -> Process | None:
+        """The process that `tags` name, or None if they name none."""
+        host, pid, started = (tags.get(f"process.{name}") for name in ("host", "pid", "started"))
+        return cls(host, int(pid), started) if host and pid and pid.isdecimal() and started else None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What `of` reads."""
+        return {f"process.{name}": str(value) for name, value in vars(self).items()}
+
+    def has_ended(self) -> bool:
+        """Whether this process is known to have ended; of another host's, nothing is known."""
+        return self.host == _host() and _started(self.pid) not in (self.started, "")
+
+    def lives(self) -> bool:
+        """Whether this process is known to live."""
+        return self.host == _host() and _started(self.pid) == self.started
+
+
+def _host() -> str:
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        return socket.gethostname()
+    return socket.gethostname() + ("" if namespace == _FIRST_NAMESPACE else f" {namespace}")
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this host began; None if there is none, "" where that cannot be told."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except OSError:  # another user's
+        pass
+    return _from_proc(pid) if sys.platform == "linux" else _from_ps(pid)
+
+
+def _from_proc(pid: int) -> str | None:
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:  # hidden from this user, or just gone
+        return ""
+    fields = line.rpartition(")")[2].split()  # the name in brackets may hold anything
+    return None if fields[0] in "ZX" else fields[19]  # a zombie does nothing any more
+
+
+def _from_ps(pid: int) -> str | None:
+    plain = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    try:
+        done = subprocess.run(
+            ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, env=plain, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    state, _, started = done.stdout.strip().partition(" ")
+    return None if not state or state.startswith("Z") else started.strip()

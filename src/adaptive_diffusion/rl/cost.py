@@ -1,0 +1,26 @@
+"""What a training of an agent will take, before anything is drawn."""
+
+from __future__ import annotations
+
+from ..converged import FIRST_STEPS
+from .sampling_env import HELD_OUT_BATCHES, SamplingEnv
+
+
+def cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> str:
+    """In one sentence.
+
+    Args:
+        env: Where it takes place.
+        episodes: Of each domain.
+        domains: How many are trained in.
+        verification_batches: Further batches that are compared with converged solutions.
+    """
+    noises, described = env.noises, env.describe()
+    tried = episodes * noises.pictures * described.get("max_steps", described["num_steps"])
+    compared = (noises.batches + HELD_OUT_BATCHES + verification_batches) * noises.pictures
+    where = f" in each of {domains} domains" if domains > 1 else ""
+    return (
+        f"{episodes} episodes of {noises.pictures} pictures try things in up to {tried:,} model evaluations{where}; "
+        f"the converged solutions of {compared} pictures take {compared * FIRST_STEPS:,} or more, unless they are kept "
+        "from before"
+    )

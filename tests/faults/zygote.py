@@ -1,0 +1,121 @@
+"""The programs in processes that are forked from one that has imported everything and computed nothing.
+
+A start costs milliseconds instead of seconds, so that hundreds of them can be killed or given nonsense. Linux only: MLX
+must not have been used before, nor anything that leaves threads behind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import runpy
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
+
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
+sys.path.insert(0, str(TESTS))
+
+MODULES = (
+    *("run", "sweep", "benchmark_run", "training_run", "encoder_run", "schedule_run", "agent_run", "policy_run"),
+    *("rl", "optimization", "metrics.standard_metrics", "models.unet", "figures"),
+)
+LIBRARIES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow", "matplotlib.pyplot", "PIL.Image", "stable_baselines3")
+
+
+def prepare() -> None:
+    """Import whatever the programs will."""
+    for name in (*LIBRARIES, "tiny", *(f"adaptive_diffusion.{module}" for module in MODULES)):
+        importlib.import_module(name)
+
+
+class Program:
+    """A running program, its output in a file.
+
+    Args:
+        script: sample.py, train.py, or a script that runs one of them.
+        arguments: Its command line.
+        folder: Where it runs; gets `output.txt`.
+    """
+
+    def __init__(self, script: Path, arguments: list[str], folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._output = folder / "output.txt"
+        self.code: int | None = None
+        sys.stdout.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _be(script, arguments, self._output)
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return self._output.read_text(errors="replace") if self._output.exists() else ""
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self._pid, number)
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit code, minus the signal's number where one ended it; None if it still runs after so long."""
+        deadline = time.monotonic() + seconds
+        while self.code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > deadline:
+                return None
+            else:
+                time.sleep(0.01)
+        return self.code
+
+    def end(self) -> None:
+        """Kill it if it still runs."""
+        if self.wait(0) is None:
+            self.send(signal.SIGKILL)
+            self.wait(30)
+
+
+def run(script: Path, arguments: list[str], folder: Path, seconds: float = 120) -> Program:
+    """A program that has ended; its code is None if that took too long."""
+    program = Program(script, arguments, folder)
+    if program.wait(seconds) is None:
+        program.end()
+        program.code = None
+    return program
+
+
+def _be(script: Path, arguments: list[str], output: Path) -> NoReturn:
+    """Be the program, in the child."""
+    code = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(130))  # until the script begins
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.chdir(output.parent)
+        sys.argv = [str(script), *arguments]
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+            code = 0
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+            if isinstance(exit_.code, str):
+                print(exit_.code, file=sys.stderr)
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

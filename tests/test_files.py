@@ -1,0 +1,97 @@
+"""Files: whole or absent, the leftovers of killed processes, full disks, and checksums."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from adaptive_diffusion import checksums
+from adaptive_diffusion.cli import explain
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.files import ASSETS, atomic_path, write_tensors
+from adaptive_diffusion.optimization.history import read_history, write_history
+from adaptive_diffusion.optimization.knowledge import Knowledge, read_knowledge, write_knowledge
+from adaptive_diffusion.sampling.quality import load_calibration, save_calibration
+from adaptive_diffusion.schedulers.schedule_file import load_schedules, save_schedules
+
+
+def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, alive = (tmp_path / f".state.{pid}.partial.bin" for pid in (ended.pid, os.getppid()))
+    for _ in range(2):  # in a folder that is new to this process, and in one that is not
+        dead.touch()
+        alive.touch()
+        with atomic_path(tmp_path / "state.bin") as temporary:
+            temporary.write_bytes(b"content")
+        assert sorted(p.name for p in tmp_path.iterdir()) == [alive.name, "state.bin"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_called_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=re.escape(os.strerror(errno.ENOSPC))) as raised:
+        write_tensors(tmp_path / "x.safetensors", {"x": mx.zeros((300, 300))}, {})
+    sentence, code = explain(raised.value)
+    assert code == 1
+    assert "the disk is full" in sentence
+
+
+def shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copies of the shipped files, which are taken for them."""
+    for name in checksums.SHIPPED:
+        shutil.copy(ASSETS / name, folder)
+    monkeypatch.setattr(checksums, "ASSETS", folder)
+    return folder
+
+
+READERS = {"schedules.json": load_schedules, "tuned.json": read_knowledge, "quality.json": load_calibration}
+
+
+def with_another_digit(path: Path) -> None:
+    """Change the third decimal of the last long number."""
+    text = path.read_text()
+    at = [found.start() + 4 for found in re.finditer(r"\d\.\d{6,}", text)][-1]
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_digit_that_changed_in_a_shipped_file_is_noticed(name: str, tmp_path: Path, monkeypatch) -> None:
+    file = shipped(tmp_path, monkeypatch) / name
+    assert READERS[name](ASSETS / name)
+    with_another_digit(file)
+    with pytest.raises(UserError, match="checksum does not match"):
+        READERS[name](file)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_digit_that_changed_in_a_file_of_ones_own_is_noticed(name: str, tmp_path: Path) -> None:
+    file, content = tmp_path / "mine.json", READERS[name](ASSETS / name)
+    save = {"schedules.json": save_schedules, "tuned.json": write_knowledge, "quality.json": save_calibration}[name]
+    save(file, content)
+    assert READERS[name](file) == content
+    file = file.rename(tmp_path / "other.json")  # some readers remember a file
+    with_another_digit(file)
+    with pytest.raises(UserError, match="checksum does not match"):
+        READERS[name](file)
+    plain = {key: value for key, value in json.loads(file.read_text()).items() if key != checksums.KEY}
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(plain))  # as of version 0.1.0
+    assert READERS[name](file) != content
+
+
+def test_a_history_has_a_checksum_too(tmp_path: Path) -> None:
+    write_history(tmp_path / "h.json", [{"domain_type": "general"}], Knowledge())
+    assert read_history(tmp_path / "h.json")[0] == [{"domain_type": "general"}]
+    (tmp_path / "h.json").write_text((tmp_path / "h.json").read_text().replace("general", "Beneral"))
+    with pytest.raises(UserError, match="checksum does not match"):
+        read_history(tmp_path / "h.json")

@@ -1,0 +1,78 @@
+"""Ctrl-C and SIGTERM: what must not be cut in two is not, and an interruption is not taken for an error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from omegaconf import OmegaConf
+from tiny import ROOT
+
+from adaptive_diffusion.cli import job
+from adaptive_diffusion.interruption import uninterrupted
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """As `cli.entry` sets them; pytest's own are put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_end_of_what_must_not_be_cut(number):
+    done = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with uninterrupted():
+            os.kill(os.getpid(), number)
+            done.append("whole")
+        done.append("too late")
+    assert done == ["whole"]
+    assert signal.getsignal(number) is signal.default_int_handler
+
+
+def test_an_interruption_wins_over_the_error_it_causes():
+    with pytest.raises(KeyboardInterrupt), uninterrupted():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("cut short")
+
+
+def test_without_a_signal_nothing_is_raised():
+    with uninterrupted(), uninterrupted():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_job_whose_clean_up_fails_after_an_interruption_was_interrupted():
+    @job
+    def cleaning(cfg):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            None.flags = 1  # type: ignore[attr-defined]
+
+    with pytest.raises(KeyboardInterrupt):
+        cleaning(OmegaConf.create())
+
+
+@pytest.mark.parametrize(("number", "delay"), [(signal.SIGINT, 0.05), (signal.SIGTERM, 0.2)])
+def test_a_program_that_is_still_importing_ends_in_a_word(number, delay, tmp_path):
+    begin = f"import os, runpy, signal; signal.signal({number}, lambda *_: os._exit(130)); os.write(1, b'-')\n"
+    begin += f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
+    with subprocess.Popen(
+        [sys.executable, "-c", begin], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.read(1)
+        time.sleep(delay)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert err in (b"interrupted\n", b"")  # nothing, before the script's first line

@@ -1,0 +1,61 @@
+"""Locks: who holds one keeps others out and is named; whoever was killed holds none."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.locks import alone, in_turn
+
+HOLD = """
+import sys, time
+from adaptive_diffusion.locks import alone
+with alone(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+COUNT = """
+import sys
+from pathlib import Path
+from adaptive_diffusion.locks import in_turn
+file = Path(sys.argv[1])
+for _ in range(40):
+    with in_turn(file):
+        file.write_text(str(int(file.read_text()) + 1))
+"""
+
+
+def test_a_second_process_is_refused_and_the_lock_of_a_killed_one_is_free(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "result.zip"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=rf"result\.zip is in use by process {holder.pid} since \d+-"), alone(file):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with alone(file):
+        assert str(holder.pid) not in (tmp_path / "new" / ".result.zip.lock").read_text()
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_processes_that_take_turns_lose_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "count"
+    file.write_text("0")
+    processes = [subprocess.Popen([sys.executable, "-c", COUNT, str(file)]) for _ in range(4)]
+    assert [process.wait(timeout=100) for process in processes] == [0] * 4
+    assert file.read_text() == "160"
+
+
+def test_a_folder_that_was_made_for_a_lock_goes_with_it_unless_it_is_used(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="refused"), in_turn(tmp_path / "a" / "b" / "x.json"):
+        raise ValueError("refused")
+    assert not (tmp_path / "a").exists()
+    with in_turn(tmp_path / "a" / "b" / "x.json"):
+        (tmp_path / "a" / "b" / "x.json").write_text("{}")
+    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["x.json"]

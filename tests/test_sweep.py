@@ -1,0 +1,199 @@
+"""A sweep: its run in MLflow, and the table of its jobs, whatever became of them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from tiny import mlflow_database
+
+from adaptive_diffusion import interruption
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.jobs import Job, Skipped, jobs_of, table
+from adaptive_diffusion.sweep import SweepRun
+from adaptive_diffusion.tracking import JOB, PARENT, MlflowTracker
+
+
+@pytest.fixture
+def tracker(tmp_path):
+    return MlflowTracker(str(mlflow_database(tmp_path)), str(tmp_path / "artifacts"), "test", 0.2, 5001)
+
+
+def runs(tracker):
+    return tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"])
+
+
+def open_run(tracker):
+    return tracker.open("a name", params={"seed": "0"}, tags={})
+
+
+def config(tracker, number=0, *settings):
+    folder = tracker.database.parent
+    return OmegaConf.create(
+        {
+            "hydra": {
+                "mode": RunMode.MULTIRUN,
+                "overrides": {"task": list(settings) or ["scheduler=ddim,adaptive"]},
+                "sweep": {"dir": str(folder / "sweep")},
+                "job": {"num": number},
+                "runtime": {"output_dir": str(folder / "sweep" / str(number))},
+            },
+            "tracking": {
+                "_target_": "adaptive_diffusion.tracking.MlflowTracker",
+                "database": str(tracker.database),
+                "artifacts": str(tracker.artifacts),
+                "experiment": "test",
+                "lock_timeout": 1.0,
+                "ui_port": 5001,
+            },
+        }
+    )
+
+
+@pytest.fixture
+def sweep(tracker, monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "set_config", lambda cfg: None)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config(tracker))
+    monkeypatch.setattr(interruption, "interrupted", False)
+    callback = SweepRun()
+    callback.on_multirun_start(config(tracker))
+    yield callback
+    callback._close_at_exit()
+    assert not {PARENT, JOB} & set(os.environ)
+
+
+@pytest.fixture
+def do(sweep, tracker):
+    """Do a job as Hydra would: with callbacks before and after, and errors turned into a status."""
+
+    def job(number, setting, task):
+        given, result = config(tracker, number, setting, "seed=7"), JobReturn()
+        sweep.on_job_start(given)
+        try:
+            result.return_value, result.status = task(), JobStatus.COMPLETED
+        except Exception as error:
+            result.return_value, result.status = error, JobStatus.FAILED
+        sweep.on_job_end(given, result)
+
+    return job
+
+
+def drawn(tracker, number):
+    def task():
+        with open_run(tracker):
+            folder = tracker.database.parent / "sweep" / str(number)
+            folder.mkdir(parents=True)
+            (folder / "metrics.json").write_text('{"time/per_picture_s": 0.25}')
+        return 0.25
+
+    return task
+
+
+def refused():
+    raise UserError("eta must lie in [0, 1], got 3")
+
+
+def test_the_runs_of_a_sweep_are_children_of_its_run(sweep, do, tracker, capsys):
+    do(0, "scheduler=ddim", drawn(tracker, 0))
+    sweep.on_multirun_end(config(tracker))
+    parent, child = runs(tracker)
+    assert parent.info.run_name == "sweep scheduler=ddim,adaptive"
+    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    out = capsys.readouterr().out
+    assert "#0 scheduler=ddim seed=7  FINISHED  0.25" in out
+    assert "failed" not in out
+
+
+def test_a_job_that_fails_is_in_the_table_and_in_mlflow_with_its_sentence(sweep, do, tracker, capsys):
+    def broken():
+        with open_run(tracker):
+            raise ZeroDivisionError("by zero")
+
+    do(0, "scheduler.eta=3", refused)
+    do(1, "scheduler.eta=1", drawn(tracker, 1))
+    do(2, "scheduler.eta=0", broken)
+    sweep._close_at_exit()
+    parent, *children = runs(tracker)
+    assert [run.info.status for run in (parent, *children)] == ["FAILED", "FAILED", "FINISHED", "FAILED"]
+    assert children[0].info.run_name == "scheduler.eta=3 seed=7"
+    assert children[0].data.params == {"scheduler.eta": "3", "seed": "7"}
+    assert children[0].data.tags["error"] == "eta must lie in [0, 1], got 3"
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    note = parent.data.tags["mlflow.note.content"]
+    assert "2 of 3 jobs failed" in note
+    assert "`#0 scheduler.eta=3`: eta must lie in [0, 1], got 3" in note
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if line.startswith("#0 "))
+    assert row.split(maxsplit=3) == ["#0", "scheduler.eta=3", "REFUSED", "eta must lie in [0, 1], got 3"]
+    assert any(line.startswith("#2 scheduler.eta=0  FAILED") and "by zero" in line for line in lines)
+    assert "2 of 3 jobs failed" in lines
+
+
+def test_a_job_that_was_done_before_is_listed_with_its_numbers(sweep, do, tracker, capsys):
+    do(0, "seed=1", drawn(tracker, 0))
+    do(1, "seed=2", lambda: Skipped(0.5, {"time/per_picture_s": 0.5}))
+    sweep.on_multirun_end(config(tracker))
+    out = capsys.readouterr().out
+    assert "#1 seed=2  SKIPPED   0.5" in out
+    assert len(runs(tracker)) == 2
+
+
+def test_a_sweep_that_is_interrupted_is_killed_in_a_job(sweep, do, tracker, capsys):
+    def interrupted():
+        with open_run(tracker):
+            raise KeyboardInterrupt
+
+    do(0, "seed=1", refused)
+    with pytest.raises(KeyboardInterrupt):
+        do(1, "seed=2", interrupted)
+    sweep._close_at_exit()
+    assert [run.info.status for run in runs(tracker)] == ["KILLED", "FAILED", "KILLED"]
+    assert "#1 seed=2  KILLED" in capsys.readouterr().out
+
+
+def test_a_sweep_that_is_interrupted_is_killed_between_jobs(sweep, do, tracker, monkeypatch):
+    do(0, "seed=1", drawn(tracker, 0))
+    do(1, "seed=2", refused)
+    monkeypatch.setattr(interruption, "interrupted", True)
+    sweep._close_at_exit()
+    assert runs(tracker)[0].info.status == "KILLED"
+
+
+def test_a_sweep_without_runs_leaves_nothing_behind(sweep, tracker):
+    sweep._close_at_exit()
+    assert runs(tracker) == []
+
+
+def test_a_sweep_whose_run_cannot_be_made_exits_in_one_sentence(tracker, monkeypatch, capsys):
+    monkeypatch.setattr(HydraConfig.instance(), "set_config", lambda cfg: None)
+    tracker.database.write_bytes(b"not a database" * 400)
+    with pytest.raises(SystemExit) as exit_:
+        SweepRun().on_multirun_start(config(tracker))
+    assert exit_.value.code == 1
+    assert "is damaged or no MLflow database" in capsys.readouterr().err
+
+
+def test_the_jobs_of_an_earlier_sweep_in_the_same_folder_are_not_listed(sweep, do, tracker):
+    do(5, "seed=5", drawn(tracker, 5))
+    folder = tracker.database.parent / "sweep"
+    assert [job.number for job in jobs_of(folder)] == [5]
+    SweepRun().on_multirun_start(config(tracker))
+    assert jobs_of(folder) == []
+
+
+def test_the_table_shows_what_differs_and_aligns_its_columns():
+    metrics = {"time/per_picture_s": 0.5, "sampling/evaluations_per_picture": 10.0}
+    jobs = [
+        Job(number=9, settings=("a=1", "b=2"), status="FINISHED", metrics=metrics),
+        Job(number=10, settings=("a=1", "b=3"), status="REFUSED", told="no 3"),
+    ]
+    assert table(jobs).splitlines() == [
+        "job      status    seconds/picture  evaluations/picture",
+        "#9 b=2   FINISHED  0.5              10",
+        "#10 b=3  REFUSED                                         no 3",
+    ]
