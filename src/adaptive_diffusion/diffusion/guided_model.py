@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
@@ -11,9 +10,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..baseline.checks import check_choice
+from ..baseline.checks import check_choice, check_guidance
 from ..baseline.noise_schedule import PREDICTION_TYPES, NoiseSchedule, eps_from, x0_from
 from ..models.compiled import compiled
+from ..models.guidance import effective_guidance
 from ..types import Denoiser, PictureModel
 from .limits import Clipped, Limit, unlimited
 from .node import Node
@@ -100,9 +100,7 @@ class GuidedModel:
     _predict: Denoiser = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        scale = self.guidance_scale
-        if not 0 <= scale < math.inf:
-            raise ValueError(f"guidance_scale must be a finite number >= 0 (1 is no guidance), got {scale}")
+        check_guidance(self.guidance_scale)
         check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
         if self.domains and self.domain not in self.domains:
             raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
@@ -138,8 +136,7 @@ class GuidedModel:
             raise ValueError("the model does not say what it predicts; give prediction_type")
         bounded = bool(known.get("bounded", True))
         scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
-        if model.conditional and model.domains is None:
-            scale = max(scale, 1.0)  # of a model that reads, as in diffusers: few-step models ask for 0
+        scale = effective_guidance(model, scale)
 
         facts: dict[str, Any] = {
             "process": NoiseSchedule(**known.get("noise_schedule", {})),

@@ -34,7 +34,8 @@ class Spaced:
     def __post_init__(self) -> None:
         check_choice("timestep_spacing", self.spacing, TIMESTEP_SPACINGS)
         check_count("steps_offset", self.offset, 0)
-        check_number("lambda_min_clipped", self.lowest_log_snr)
+        if self.lowest_log_snr != -math.inf:
+            check_number("lambda_min_clipped", self.lowest_log_snr)
 
     def __call__(self, process: NoiseSchedule, n: int, /) -> np.ndarray:
         """See `Spacing`."""
