@@ -111,7 +111,8 @@ def test_a_model_of_the_project_says_how_it_was_trained() -> None:
     assert model.state_shape == (8, 8, 3)
     assert model.process.log_snr(500) == NoiseSchedule(beta_schedule="squaredcos_cap_v2").log_snr(500)
     assert model.domains == ("portraits", "landscapes", "abstract", "general")
-    assert model.identity.endswith("guidance 1.5")
+    assert model.identity == network.identity
+    assert model.noise(3, 2).shape == (2, 8, 8, 3)
 
     x_t = mx.random.normal((2, 8, 8, 3), key=mx.random.key(1))
     t, condition = mx.full((2,), 300.0), mx.array([list(ids)] * 2, dtype=mx.int32)

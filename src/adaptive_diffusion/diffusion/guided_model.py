@@ -14,6 +14,7 @@ from ..baseline.checks import check_choice, check_guidance
 from ..baseline.noise_schedule import PREDICTION_TYPES, NoiseSchedule, eps_from, x0_from
 from ..models.compiled import compiled
 from ..models.guidance import effective_guidance
+from ..rng import image_keys, normal
 from ..types import Denoiser, PictureModel
 from .limits import Clipped, Limit, unlimited
 from .node import Node
@@ -73,7 +74,7 @@ class GuidedModel:
         guidance_scale: Weight of classifier-free guidance, >= 0; 1 is none.
         condition: (N, ...) what each image of the run is conditioned on, (1, ...) the same for all, or None.
         state_shape: (H, W, C) of a state, an image or its latents; None where the caller knows.
-        identity: What decides the predictions of the guided model, for caches; "" where it is not known.
+        identity: What decides the predictions of the network, e.g. its content hash; "" where it is not known.
         decode: Makes images of clean states, (B, H, W, C) -> (B, H', W', 3); None: states are images.
         domain: Name of what is drawn.
         domains: Names that a policy tells apart, among them `domain`; () if there is nothing to tell apart.
@@ -145,12 +146,22 @@ class GuidedModel:
             "guidance_scale": scale,
             "condition": mx.array([list(class_ids)], dtype=mx.int32) if class_ids else None,
             "state_shape": model.state_shape,
-            "identity": f"{model.identity} guidance {scale:g}",
+            "identity": model.identity,
             "decode": None if bounded else model.decode,
             "domain": domain,
             "domains": tuple(model.domains or ()) if domain else (),
         }
         return cls(model, **facts | changes)
+
+    def noise(self, seed: int, count: int) -> mx.array:
+        """(count, *state_shape) standard normal noise; image i of a seed has always the same.
+
+        Raises:
+            ValueError: for a model whose state shape is not known.
+        """
+        if self.state_shape is None:
+            raise ValueError("the model does not say the shape of its states; give state_shape")
+        return normal(image_keys(seed, range(count)), self.state_shape)
 
     def with_condition(self, condition: mx.array | None) -> Self:
         """The same model with other conditions; it adds to the same cost."""
