@@ -61,7 +61,7 @@ class Drawing:
         """The same for the sampling loop."""
         settings, network, scale = self.settings, self.denoiser, 1.0
         if isinstance(network, GuidedDenoiser):  # so that its passes are counted
-            network, scale = network.model, network.guidance_scale
+            scale, network = network.guidance_scale, network.model
 
         bounded = settings.get("clip_sample", True)
         return GuidedModel(
