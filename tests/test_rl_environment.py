@@ -147,11 +147,11 @@ def test_environments_that_step_together_share_evaluations_and_see_what_each_wou
         expected.append(alone.step(action)[1])
 
     siblings = [together.sibling() for _ in actions]
-    run_together(together.drawing.denoiser, [s.resetting(options={"batch": 0}) for s in siblings])
+    run_together(together.drawing.model, [s.resetting(options={"batch": 0}) for s in siblings])
     together.noises.errors(0, np.zeros((8, *SHAPE)))  # solves for the converged pictures
     denoiser = together.drawing.denoiser
     denoiser.calls = 0
-    steps = run_together(denoiser, [s.advance(a) for s, a in zip(siblings, actions, strict=True)])
+    steps = run_together(together.drawing.model, [s.advance(a) for s, a in zip(siblings, actions, strict=True)])
     np.testing.assert_allclose([step[1] for step in steps], expected, atol=1e-4)
     assert denoiser.calls == 10 + 20  # the baseline of each, then as many as the longest takes
 

@@ -15,6 +15,7 @@ from adaptive_diffusion import schedule_run
 from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
 from adaptive_diffusion.build.__main__ import stale_quality, stale_schedules
 from adaptive_diffusion.converged import paired_rmse
+from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.models.guidance import GuidedDenoiser
@@ -23,7 +24,7 @@ from adaptive_diffusion.run import sample, train
 from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration
+from adaptive_diffusion.schedulers.calibrate import CLASSICAL, ScheduleCalibration
 from adaptive_diffusion.schedulers.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.schedulers.calibrated import SHIPPED, find_schedule, load_schedules
 from adaptive_diffusion.schedulers.teacher import CleanPredictor, record
@@ -123,16 +124,7 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
 def test_the_number_of_evaluations_is_told_before(model):
     counted: list[int] = []
     network = load_model(model)
-    settings = {"prediction_type": network.metadata["prediction_type"], **network.metadata["noise_schedule"]}
-    problem = Problem(
-        denoiser=network,
-        scheduler=DPMSolverScheduler(clip_sample=True, **settings),
-        noise=lambda seed, count: normal(image_keys(seed, range(count)), network.state_shape),
-        condition=lambda count: None,
-        model="model",
-        domain="landscapes",
-        guidance_scale=1.0,
-    )
+    problem = GuidedModel.from_model(network, domain="landscapes")
     task = ScheduleCalibration((4, 6), (6,), noises=5, held_out=4, learned_noises=3, iterations=2, batch_size=5)
     list(calibrate_domain(problem, task, counted.append))
     assert 0.9 * task.evaluations() <= sum(counted) <= task.evaluations()
@@ -247,7 +239,7 @@ def test_five_calibrated_steps_of_the_shipped_model_err_half_as_much_as_the_best
     denoiser = GuidedDenoiser(model, 1.5)
     condition = conditions(model.condition("landscapes", None, ""), count)
     noise = normal(image_keys(123, range(count)), model.state_shape)
-    teacher = record(CleanPredictor(denoiser, solvers["adaptive"], condition), solvers["adaptive"], noise)
+    teacher = record(CleanPredictor(solvers["adaptive"].guided(denoiser, condition)), noise)
     errors = {}
     for name, solver in solvers.items():
         pictures = np.array(StandardSampler(solver).run(denoiser, noise, condition=condition).images)

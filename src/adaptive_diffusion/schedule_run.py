@@ -7,24 +7,20 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from . import __version__, figures
 from .baseline.checks import check_guidance
-from .baseline.schedulers import DPMSolverScheduler
+from .diffusion.guided_model import GuidedModel
 from .errors import UserError
 from .locks import in_turn
 from .metrics.captions import plain_caption
-from .models.guidance import GuidedDenoiser, effective_guidance
 from .parts import build
 from .provenance import domain_settings, draw_command, git_state, parameters, setting
-from .rng import image_keys, normal
 from .run import labels, progress_bar, training_configuration
-from .sampling.batches import conditions
-from .schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration, calibrate
+from .schedulers.calibrate import CLASSICAL, ScheduleCalibration, calibrate
 from .schedulers.calibrated_schedule import CalibratedSchedule
 from .schedulers.schedule_file import load_recipes, load_schedules, save_schedules
 from .types import PictureModel
@@ -122,7 +118,7 @@ class _File:
         """All schedules that the file holds by now."""
         return list(load_schedules(self.path)) if self.path.exists() else []
 
-    def finished(self, problem: Problem) -> CalibratedSchedule | None:
+    def finished(self, problem: GuidedModel) -> CalibratedSchedule | None:
         """Of the numbers of steps that are wanted, those that the file holds by the same recipe; None: not one."""
         recipes = load_recipes(self.path) if self.path.exists() else {}
         wanted = {n for n in self._task.steps if recipes.get(_name(problem, n)) == self._recipe(n)}
@@ -131,7 +127,7 @@ class _File:
                 return replace(schedule, steps=steps)
         return None
 
-    def add(self, problem: Problem, schedule: CalibratedSchedule, n: int) -> None:
+    def add(self, problem: GuidedModel, schedule: CalibratedSchedule, n: int) -> None:
         """Add a number of steps; what other processes added meanwhile stays."""
         with in_turn(self.path):
             known = self.read()
@@ -149,7 +145,7 @@ class _File:
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def _calibrated(problem: Problem, task: ScheduleTask, file: _File) -> Iterator[tuple[CalibratedSchedule, int]]:
+def _calibrated(problem: GuidedModel, task: ScheduleTask, file: _File) -> Iterator[tuple[CalibratedSchedule, int]]:
     """A schedule with each number of steps, as soon as it is in the file; first those that are in it already."""
     done = file.finished(problem)
     finished = set(done.steps) if done else set()
@@ -170,41 +166,31 @@ def _calibrated(problem: Problem, task: ScheduleTask, file: _File) -> Iterator[t
             yield schedule, n
 
 
-def _name(problem: Problem, n: int) -> str:
-    return f"{problem.model} {problem.domain} {problem.guidance_scale:g} {n}"
+def _name(problem: GuidedModel, n: int) -> str:
+    return f"{problem.identity} {problem.domain} {problem.guidance_scale:g} {n}"
 
 
-def _problems(task: ScheduleTask) -> list[Problem]:
-    """One for each domain."""
-    model, metadata = task.model, task.model.metadata
+def _problems(task: ScheduleTask) -> list[GuidedModel]:
+    """The model in each domain."""
+    model = task.model
     domains = task.domains or list(model.domains or ())
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
-    guidance = float(metadata.get("guidance_scale", 1.0)) if task.guidance_scale is None else task.guidance_scale
-    guidance = effective_guidance(model, guidance)
-    scheduler = DPMSolverScheduler(
-        prediction_type=metadata["prediction_type"],
-        clip_sample=metadata.get("bounded", True),
-        **metadata.get("noise_schedule", {}),
-    )
-    return [
-        Problem(
-            denoiser=GuidedDenoiser(model, guidance),
-            scheduler=scheduler,
-            noise=lambda seed, count: normal(image_keys(seed, range(count)), model.state_shape),
-            condition=partial(conditions, model.condition(domain, None, plain_caption(domain, None))),
-            model=model.identity,
-            domain=domain,
-            guidance_scale=guidance,
-        )
-        for domain in domains
-    ]
+    try:
+        return [
+            GuidedModel.from_model(
+                model, model.condition(domain, None, plain_caption(domain, None)), task.guidance_scale, domain=domain
+            )
+            for domain in domains
+        ]
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
-def _same(schedule: CalibratedSchedule, problem: Problem) -> bool:
+def _same(schedule: CalibratedSchedule, problem: GuidedModel) -> bool:
     """Whether a schedule is what the calibration of a problem replaces."""
     return (schedule.model, schedule.domain, schedule.guidance_scale) == (
-        problem.model,
+        problem.identity,
         problem.domain,
         problem.guidance_scale,
     )

@@ -45,7 +45,7 @@ def denoise(scheduler, x, t, std):
 def measure(std, x_T=X_T, scheduler=None, **options):
     """The trajectory of that model, which is not clipped."""
     scheduler = scheduler or DDIMScheduler(clip_sample=False)
-    return measure_trajectory(lambda x, t, _=None: denoise(scheduler, x, t, std), scheduler, x_T, **options)
+    return measure_trajectory(scheduler.guided(lambda x, t, _=None: denoise(scheduler, x, t, std)), x_T, **options)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_the_standard_deviation_is_about_each_pixels_mean():
     def denoiser(x, t, condition=None):
         return mx.array(predict(scheduler, float(t[0]), np.array(x, np.float64), std=0.1, mean=mean), mx.float32)
 
-    found = measure_trajectory(denoiser, scheduler, X_T)
+    found = measure_trajectory(scheduler.guided(denoiser), X_T)
     assert found.data_std == pytest.approx(0.1, rel=0.01)
     assert found.pictures == 32
 
@@ -109,7 +109,7 @@ def test_it_is_the_same_in_batches_and_each_picture_has_its_condition(natural):
         return denoise(scheduler, x, t, NATURAL)
 
     steps = []
-    found = measure_trajectory(denoiser, scheduler, X_T, mx.arange(32), batch_size=20, progress=steps.append)
+    found = measure_trajectory(scheduler.guided(denoiser, mx.arange(32)), X_T, batch_size=20, progress=steps.append)
     assert [seen[0], seen[60]] == [list(range(20)), list(range(20, 32))]
     assert [trace.index for trace in steps] == list(range(60)) * 2
     np.testing.assert_allclose(found.speed, natural.speed, rtol=1e-3, atol=1e-6)

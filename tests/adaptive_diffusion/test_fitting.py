@@ -17,7 +17,7 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrate import CLASSICAL, Problem, ScheduleCalibration, calibrate
+from adaptive_diffusion.schedulers.calibrate import CLASSICAL, ScheduleCalibration, calibrate
 from adaptive_diffusion.schedulers.calibrated import find_schedule, save_schedules
 from adaptive_diffusion.schedulers.fitting import Solution, fit_corrections, levels_of, multistep_rows, run
 from adaptive_diffusion.schedulers.grids import BlendedGrid, PowerGrid
@@ -48,8 +48,8 @@ def noises(seed, count):
 
 
 def teacher_of(denoiser, seed=0, count=12, nodes=64):
-    predictor = CleanPredictor(denoiser, SCHEDULER)
-    return predictor, record(predictor, SCHEDULER, noises(seed, count), nodes)
+    predictor = CleanPredictor(SCHEDULER.guided(denoiser))
+    return predictor, record(predictor, noises(seed, count), nodes)
 
 
 def test_the_teacher_is_the_ode_at_its_nodes_between_them_and_at_the_end():
@@ -77,15 +77,15 @@ def test_a_clean_predictor_takes_pictures_in_batches_each_with_its_condition():
         return natural(x, t)
 
     states = np.array(noises(0, 5))
-    found = CleanPredictor(denoiser, SCHEDULER, mx.arange(5), 2, counted.append)(states, 500.0)
+    found = CleanPredictor(SCHEDULER.guided(denoiser, mx.arange(5)), 2, counted.append)(states, 500.0)
     assert (seen, counted) == ([[0, 1], [2, 3], [4]], [2, 2, 1])
-    np.testing.assert_allclose(found, CleanPredictor(natural, SCHEDULER)(states, 500.0), atol=1e-5)
+    np.testing.assert_allclose(found, CleanPredictor(SCHEDULER.guided(natural))(states, 500.0), atol=1e-5)
 
 
 def test_without_corrections_a_step_is_that_of_ddim():
     timesteps = PowerGrid(2)(SCHEDULE, 4)
     rows = multistep_rows(levels_of(SCHEDULE, timesteps), np.zeros((4, 5)))
-    predictor = CleanPredictor(bent, SCHEDULER)
+    predictor = CleanPredictor(SCHEDULER.guided(bent))
     found = run(predictor, np.array(noises(0, 3)) / SCHEDULE.alpha(999.0), Solution(timesteps, np.zeros((4, 5))))
     ddim = DDIMScheduler(clip_sample=False)
     ddim.set_timesteps(timesteps=timesteps)
@@ -143,23 +143,18 @@ def test_learning_never_makes_it_worse_and_stops_where_nothing_is_gained():
     start = Solution(timesteps, fit_corrections(predictor, teacher, timesteps))
     assert learn(predictor, teacher, start, iterations=0) is start
     counted = []
-    counting = CleanPredictor(bent, SCHEDULER, progress=counted.append)
+    counting = CleanPredictor(SCHEDULER.guided(bent), progress=counted.append)
     learn(counting, teacher, start, iterations=50, least_gain=0.5)
     assert sum(counted) < 5 * 4 * 3 * 12  # a few iterations of some 11 columns, not 50
 
 
-def problem(denoiser=bent, **changes):
+def problem(denoiser=bent):
     return replace(
-        Problem(
-            denoiser=denoiser,
-            scheduler=SCHEDULER,
-            noise=noises,
-            condition=lambda count: None,
-            model="0123456789abcdef",
-            domain="landscapes",
-            guidance_scale=1.5,
-        ),
-        **changes,
+        SCHEDULER.guided(denoiser),
+        state_shape=SHAPE,
+        identity="0123456789abcdef",
+        domain="landscapes",
+        guidance_scale=1.5,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -110,7 +111,8 @@ def test_a_model_of_the_project_says_how_it_was_trained() -> None:
     assert model.state_shape == (8, 8, 3)
     assert model.process.log_snr(500) == NoiseSchedule(beta_schedule="squaredcos_cap_v2").log_snr(500)
     assert model.domains == ("portraits", "landscapes", "abstract", "general")
-    assert model.identity.endswith("guidance 1.5")
+    assert model.identity == network.identity
+    assert model.noise(3, 2).shape == (2, 8, 8, 3)
 
     x_t = mx.random.normal((2, 8, 8, 3), key=mx.random.key(1))
     t, condition = mx.full((2,), 300.0), mx.array([list(ids)] * 2, dtype=mx.int32)
@@ -118,6 +120,16 @@ def test_a_model_of_the_project_says_how_it_was_trained() -> None:
     node = node_at(model.process, 300)
     expected = np.clip(np.array(node.alpha * x_t - node.sigma * prediction), -1, 1)
     np.testing.assert_allclose(np.array(model.denoise(x_t, node, np.arange(2)).x0), expected, atol=1e-6)
+
+
+def test_less_guidance_than_none_is_none_for_a_model_that_reads() -> None:
+    network = tiny_model()
+    assert GuidedModel.from_model(network, guidance_scale=0.5).guidance_scale == 0.5
+    reads = SimpleNamespace(
+        metadata=network.metadata, identity="reads", state_shape=(8, 8, 3), conditional=True, domains=None
+    )
+    assert GuidedModel.from_model(reads, guidance_scale=0.0).guidance_scale == 1
+    assert GuidedModel.from_model(reads, guidance_scale=7.5).guidance_scale == 7.5
 
 
 def test_latents_are_not_clipped_and_are_decoded() -> None:

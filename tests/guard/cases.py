@@ -243,7 +243,7 @@ def grids_case() -> Arrays:
 
 # name -> scheduler, its steps, the sampler's arguments
 SAMPLERS: dict[str, tuple[type, dict[str, Any], int, dict[str, Any]]] = {
-    "quality guided": (s.AdaptiveScheduler, {}, 20, {"quality_threshold": 0.44, "min_steps": 5}),
+    "quality guided": (s.AdaptiveScheduler, {}, 20, {"quality_threshold": 0.44, "patience": 3, "min_steps": 5}),
     "quality guided, no finish": (
         s.AdaptiveScheduler,
         {},

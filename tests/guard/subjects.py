@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from adaptive_diffusion.sampling.rollout import Rollout, finished, run  # noqa: 
 from adaptive_diffusion.sampling.standard import StandardSampler  # noqa: E402
 from adaptive_diffusion.sampling.step_reduction import StepReductionSampler  # noqa: E402
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler  # noqa: E402
-from adaptive_diffusion.schedulers.calibrate import Problem, ScheduleCalibration, calibrate  # noqa: E402
+from adaptive_diffusion.schedulers.calibrate import ScheduleCalibration, calibrate  # noqa: E402
 from adaptive_diffusion.schedulers.calibrated import (  # noqa: E402
     CalibratedGrid,
     CalibratedSchedule,
@@ -150,16 +151,13 @@ def calibration_of(
     task: Any,
 ) -> Any:
     """Calibrate a model in one domain, to the end."""
-    problem = Problem(
-        denoiser=denoiser,
-        scheduler=DPMSolverScheduler(**settings),
-        noise=lambda seed, count: normal(image_keys(seed, range(count)), shape),
-        condition=lambda count: mx.repeat(condition, count, axis=0),
-        model="model",
+    model = replace(
+        DPMSolverScheduler(**settings).guided(denoiser, condition),
+        state_shape=shape,
+        identity="model",
         domain="landscapes",
-        guidance_scale=1.5,
     )
-    return list(calibrate(problem, task))[-1]
+    return list(calibrate(model, task))[-1]
 
 
 def converged(

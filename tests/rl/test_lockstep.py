@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 from tiny import tiny_model
 
+from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.rl.lockstep import drawing_run, run_together
 from adaptive_diffusion.rng import image_keys, normal
@@ -20,25 +21,31 @@ def noise(seed: int, count: int) -> mx.array:
 def test_runs_of_other_lengths_sizes_and_conditions_draw_as_alone():
     calls = []
 
-    def model(x, t, condition):
-        calls.append((len(x), t.tolist()))
-        return guided(x, t, condition)
+    class Counted:
+        def __init__(self, model):
+            self.model = model
 
-    guided = GuidedDenoiser(tiny_model(), 1.5)
-    runs, expected = [], []
+        def denoise_all(self, waiting):
+            calls.append((sum(len(some.x_t) for some in waiting), waiting[0].node.t))
+            return self.model.denoise_all(waiting)
+
+    runs, expected, ids = [], [], []
     for seed, (count, steps, domain) in enumerate(((2, 3, 1), (1, 5, 2), (3, 1, 4))):
         condition = mx.array([[domain, 0]] * count, dtype=mx.int32)
         schedulers = [AdaptiveScheduler(num_inference_steps=steps, **SETTINGS) for _ in range(2)]
+        guided = GuidedDenoiser(tiny_model(), 1.5)
         alone = StandardSampler(schedulers[0]).run(guided, noise(seed, count), condition=condition)
         expected.append(np.clip(np.array(alone.images), -1, 1))
-        runs.append(drawing_run(schedulers[1], noise(seed, count), condition))
+        runs.append(drawing_run(schedulers[1], noise(seed, count), np.arange(len(ids), len(ids) + count)))
+        ids += [[domain, 0]] * count
 
-    drawn = run_together(model, runs)
+    model = GuidedModel.from_model(tiny_model(), guidance_scale=1.5, condition=mx.array(ids, dtype=mx.int32))
+    drawn = run_together(Counted(model), runs)
     for got, images in zip(drawn, expected, strict=True):
         np.testing.assert_allclose(got.states, images, atol=1e-5)
     assert [d.evaluations for d in drawn] == [3, 5, 1]
     assert [count for count, _ in calls] == [6, 3, 3, 1, 1]
-    assert calls[0][1] == [999.0] * 6
+    assert calls[0][1] == 999
     assert all(d.seconds > 0 for d in drawn)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
@@ -11,9 +10,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..baseline.checks import check_choice
+from ..baseline.checks import check_choice, check_guidance
 from ..baseline.noise_schedule import PREDICTION_TYPES, NoiseSchedule, eps_from, x0_from
 from ..models.compiled import compiled
+from ..models.guidance import effective_guidance
+from ..rng import image_keys, normal
 from ..types import Denoiser, PictureModel
 from .limits import Clipped, Limit, unlimited
 from .node import Node
@@ -73,7 +74,7 @@ class GuidedModel:
         guidance_scale: Weight of classifier-free guidance, >= 0; 1 is none.
         condition: (N, ...) what each image of the run is conditioned on, (1, ...) the same for all, or None.
         state_shape: (H, W, C) of a state, an image or its latents; None where the caller knows.
-        identity: What decides the predictions of the guided model, for caches; "" where it is not known.
+        identity: What decides the predictions of the network, e.g. its content hash; "" where it is not known.
         decode: Makes images of clean states, (B, H, W, C) -> (B, H', W', 3); None: states are images.
         domain: Name of what is drawn.
         domains: Names that a policy tells apart, among them `domain`; () if there is nothing to tell apart.
@@ -100,9 +101,7 @@ class GuidedModel:
     _predict: Denoiser = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        scale = self.guidance_scale
-        if not 0 <= scale < math.inf:
-            raise ValueError(f"guidance_scale must be a finite number >= 0 (1 is no guidance), got {scale}")
+        check_guidance(self.guidance_scale)
         check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
         if self.domains and self.domain not in self.domains:
             raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
@@ -125,7 +124,8 @@ class GuidedModel:
         Args:
             model: The model.
             class_ids: What every image is conditioned on, see `PictureModel.condition`; () for an unconditional model.
-            guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
+            guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends. With a model
+                that reads, less than 1 is no guidance.
             domain: Name of what is drawn.
             **changes: Other arguments of this class, in the place of what the model says.
 
@@ -137,6 +137,7 @@ class GuidedModel:
             raise ValueError("the model does not say what it predicts; give prediction_type")
         bounded = bool(known.get("bounded", True))
         scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
+        scale = effective_guidance(model, scale)
 
         facts: dict[str, Any] = {
             "process": NoiseSchedule(**known.get("noise_schedule", {})),
@@ -145,12 +146,22 @@ class GuidedModel:
             "guidance_scale": scale,
             "condition": mx.array([list(class_ids)], dtype=mx.int32) if class_ids else None,
             "state_shape": model.state_shape,
-            "identity": f"{model.identity} guidance {scale:g}",
+            "identity": model.identity,
             "decode": None if bounded else model.decode,
             "domain": domain,
             "domains": tuple(model.domains or ()) if domain else (),
         }
         return cls(model, **facts | changes)
+
+    def noise(self, seed: int, count: int) -> mx.array:
+        """(count, *state_shape) standard normal noise; image i of a seed has always the same.
+
+        Raises:
+            ValueError: for a model whose state shape is not known.
+        """
+        if self.state_shape is None:
+            raise ValueError("the model does not say the shape of its states; give state_shape")
+        return normal(image_keys(seed, range(count)), self.state_shape)
 
     def with_condition(self, condition: mx.array | None) -> Self:
         """The same model with other conditions; it adds to the same cost."""
@@ -194,11 +205,10 @@ class GuidedModel:
         Args:
             waiting: At least one; their images have the same shape.
         """
-        sizes = [len(some.x_t) for some in waiting]
-        x = waiting[0].x_t if len(waiting) == 1 else mx.concatenate([some.x_t for some in waiting])
-        t = mx.array(np.repeat([some.node.t for some in waiting], sizes).astype(np.float32))
-        prediction = self(x, t, self._conditions(np.concatenate([some.rows for some in waiting])))
+        x, t, rows = _together(waiting)
+        prediction = self(x, t, self._conditions(rows))
 
+        sizes = [len(some.rows) for some in waiting]
         parts = [prediction] if len(waiting) == 1 else mx.split(prediction, np.cumsum(sizes)[:-1].tolist())
         return [self.denoised(part, some.x_t, some.node) for part, some in zip(parts, waiting, strict=True)]
 
@@ -225,6 +235,17 @@ class GuidedModel:
         if len(condition) == 1:
             return mx.broadcast_to(condition, (len(rows), *condition.shape[1:]))
         return condition[mx.array(rows)]
+
+
+def _together(waiting: Sequence[Waiting]) -> tuple[mx.array, mx.array, np.ndarray]:
+    """Images, timesteps and rows of all that wait."""
+    if len(waiting) == 1:
+        x_t, node, rows = waiting[0]
+        return x_t, mx.full((len(x_t),), node.t), rows
+
+    t = np.repeat([some.node.t for some in waiting], [len(some.rows) for some in waiting])
+    rows = np.concatenate([some.rows for some in waiting])
+    return mx.concatenate([some.x_t for some in waiting]), mx.array(t.astype(np.float32)), rows
 
 
 def interpreted(

@@ -163,6 +163,6 @@ def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:
 def _draw(config: DomainConfig, drawing: Drawing, noises: FixedNoises, batch: int) -> tuple[np.ndarray, int, float]:
     """Errors of a batch's pictures, and the evaluations and seconds of each."""
     scheduler = config.scheduler(drawing.settings)
-    run = drawing_run(scheduler, noises.x_T(batch), drawing.conditions(noises.pictures))
-    drawn = run_together(drawing.denoiser, [run])[0]
+    run = drawing_run(scheduler, noises.x_T(batch))
+    drawn = run_together(drawing.model, [run])[0]
     return noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds

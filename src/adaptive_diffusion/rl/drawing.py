@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -11,6 +12,8 @@ import numpy as np
 
 from ..baseline.noise_schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..converged import identity_of
+from ..diffusion.guided_model import GuidedModel
+from ..diffusion.limits import Clipped, unlimited
 from ..errors import UserError
 from ..metrics.captions import plain_caption
 from ..models.checkpoint import load_builtin_model
@@ -52,6 +55,28 @@ class Drawing:
     def __post_init__(self) -> None:
         if self.domains and self.domain not in self.domains:
             raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
+
+    @cached_property
+    def model(self) -> GuidedModel:
+        """The same for the sampling loop."""
+        settings, network, scale = self.settings, self.denoiser, 1.0
+        if isinstance(network, GuidedDenoiser):  # so that its passes are counted
+            scale, network = network.guidance_scale, network.model
+
+        bounded = settings.get("clip_sample", True)
+        return GuidedModel(
+            network,
+            process=self.schedule,
+            prediction_type=settings.get("prediction_type", "epsilon"),
+            limit=Clipped(settings.get("clip_sample_range", 1.0)) if bounded else unlimited,
+            guidance_scale=scale,
+            condition=self.conditions(1),
+            state_shape=self.shape,
+            identity=self.identity,
+            decode=self.decode,
+            domain=self.domain,
+            domains=self.domains,
+        )
 
     @property
     def schedule(self) -> NoiseSchedule:

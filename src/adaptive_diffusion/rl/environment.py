@@ -156,8 +156,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         if plain is not None and configuration.adaptive_threshold >= plain[0]:
             return plain[1]
         scheduler = configuration.scheduler(self.drawing.settings)
-        conditions = self.drawing.conditions(self.noises.pictures)
-        drawn = yield from drawing_run(scheduler, self.noises.x_T(batch), conditions)
+        drawn = yield from drawing_run(scheduler, self.noises.x_T(batch))
         self.spent.computed += drawn.evaluations * self.noises.pictures
         states = None if self.render_mode is None else drawn.states
         sampled = _Sampled(self.noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds, states)

@@ -1,7 +1,8 @@
 """Several sampling runs side by side: whenever all of them wait for the model, it is evaluated once for all.
 
-A run is a generator that yields what it wants predicted and is sent the prediction. Runs may stand at different
-timesteps and end at different times; a picture does not depend on those it is evaluated together with.
+A run is a generator that yields images that wait for an evaluation, and is sent what the model says of them. Runs may
+stand at different timesteps and end at different times; an image does not depend on the images that it is evaluated
+together with.
 """
 
 from __future__ import annotations
@@ -15,40 +16,26 @@ import mlx.core as mx
 import numpy as np
 
 from ..backend import check_process
-from ..diffusion.guided_model import interpreted
-from ..sampling.rollout import Rollout
+from ..diffusion.guided_model import Denoised, Waiting
+from ..sampling.rollout import Model, Rollout
 from ..sampling.standard import whole
-from ..types import Denoiser, Scheduler
-
-
-class Request(NamedTuple):
-    """What a run wants predicted.
-
-    Attributes:
-        x_t: (B, H, W, C) noisy pictures.
-        timestep: Of all of them, in [0, T - 1].
-        condition: (B, ...) what each picture is conditioned on, or None.
-    """
-
-    x_t: mx.array
-    timestep: float
-    condition: mx.array | None
+from ..types import Scheduler
 
 
 class Answer(NamedTuple):
-    """What it is sent.
+    """What a run is sent.
 
     Attributes:
-        prediction: (B, H, W, C) of the model.
-        seconds: Of the evaluation, this run's share by pictures.
+        denoised: What the model says of its images.
+        seconds: Of the evaluation, this run's share by images.
     """
 
-    prediction: mx.array
+    denoised: Denoised
     seconds: float
 
 
 R = TypeVar("R")
-Run = Generator[Request, Answer, R]
+Run = Generator[Waiting, Answer, R]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +53,18 @@ class Drawn:
     seconds: float
 
 
-def run_together(denoiser: Denoiser, runs: Sequence[Run[R]]) -> list[R]:
+def run_together(model: Model, runs: Sequence[Run[R]]) -> list[R]:
     """Run to the end and return what each run returned.
 
     Args:
-        denoiser: The network with its guidance, the same for all.
+        model: The model, the same for all.
         runs: Generators that have not begun.
 
     Raises:
         ValueError: in a fork of the process that imported MLX.
     """
     check_process()
-    waiting: dict[int, Request] = {}
+    waiting: dict[int, Waiting] = {}
     results: dict[int, R] = {}
 
     def go_on(index: int, answer: Answer | None) -> None:
@@ -91,40 +78,36 @@ def run_together(denoiser: Denoiser, runs: Sequence[Run[R]]) -> list[R]:
         go_on(index, None)
     while waiting:
         indices = list(waiting)
-        for index, answer in zip(indices, _answers(denoiser, [waiting[i] for i in indices]), strict=True):
+        for index, answer in zip(indices, _answers(model, [waiting[i] for i in indices]), strict=True):
             go_on(index, answer)
     return [results[index] for index in range(len(runs))]
 
 
-def drawing_run(scheduler: Scheduler, x_T: mx.array, condition: mx.array | None = None) -> Run[Drawn]:
+def drawing_run(scheduler: Scheduler, x_T: mx.array, rows: np.ndarray | None = None) -> Run[Drawn]:
     """Draw with a deterministic scheduler whose timesteps are set.
 
     Args:
         scheduler: Grid and solver, of this run alone.
         x_T: (B, H, W, C) standard normal noise.
-        condition: (B, ...) conditions, or None.
+        rows: (B,) which of the model's conditions apply; None: the first B, or the only one.
     """
     scheduler, seconds = whole(scheduler), 0.0
-    rollout = Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma)
+    rollout = Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, rows=rows)
     while not rollout.done:
-        answer = yield Request(rollout.x_t, rollout.node.t, condition)
-        facts = (scheduler.prediction_type, scheduler.limit)
-        rollout = rollout.step(interpreted(answer.prediction, rollout.x_t, rollout.node, *facts))
+        answer = yield rollout.waiting
+        rollout = rollout.step(answer.denoised)
         assert rollout.x0 is not None
         scheduler.follow(rollout.trail, rollout.node, rollout.x0, rollout.error)
         seconds += answer.seconds
     return Drawn(np.array(rollout.x0), len(rollout.trail), seconds / len(x_T))
 
 
-def _answers(denoiser: Denoiser, requests: Sequence[Request]) -> list[Answer]:
-    """One evaluation of the model for all requests."""
+def _answers(model: Model, waiting: Sequence[Waiting]) -> list[Answer]:
+    """One evaluation of the model for all that wait."""
     start = time.perf_counter()
-    counts = [len(request.x_t) for request in requests]
-    t = mx.array(np.repeat([request.timestep for request in requests], counts).astype(np.float32))
-    conditions = [request.condition for request in requests if request.condition is not None]
-    condition = mx.concatenate(conditions) if conditions else None
-    prediction = denoiser(mx.concatenate([request.x_t for request in requests]), t, condition)
-    mx.eval(prediction)
+    denoised = model.denoise_all(waiting)
+    mx.eval([some.x0 for some in denoised])
+
+    counts = [len(some.rows) for some in waiting]
     seconds = (time.perf_counter() - start) / sum(counts)
-    parts = mx.split(prediction, np.cumsum(counts)[:-1].tolist())
-    return [Answer(part, seconds * count) for part, count in zip(parts, counts, strict=True)]
+    return [Answer(some, seconds * count) for some, count in zip(denoised, counts, strict=True)]

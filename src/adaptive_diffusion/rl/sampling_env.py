@@ -12,10 +12,12 @@ import numpy as np
 
 from ..baseline.checks import check_choice, check_count
 from ..data import to_uint8
+from ..diffusion.guided_model import Waiting
+from ..diffusion.node import node_at
 from ..figures import grid
 from .drawing import Drawing
 from .gym import Env
-from .lockstep import Request, Run, run_together
+from .lockstep import Run, run_together
 from .noises import FixedNoises
 from .reward import Measurement, Reward
 
@@ -113,7 +115,7 @@ class SamplingEnv(Env, ABC):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Start:
         """Begin an episode, see the class."""
-        return run_together(self.drawing.denoiser, [self.resetting(seed=seed, options=options)])[0]
+        return run_together(self.drawing.model, [self.resetting(seed=seed, options=options)])[0]
 
     def step(self, action: np.ndarray) -> Step:
         """Take one step.
@@ -121,7 +123,7 @@ class SamplingEnv(Env, ABC):
         `info` of the last one holds `hyperparameters`, `quality`, `speed`, `evaluations`, `seconds`, and of the single
         pictures `scores`, their rewards, and `qualities`.
         """
-        return run_together(self.drawing.denoiser, [self.advance(action)])[0]
+        return run_together(self.drawing.model, [self.advance(action)])[0]
 
     def render(self) -> np.ndarray | None:
         """(H, W, 3) uint8: the images of the batch side by side, as they are after the latest `reset` or `step`.
@@ -197,8 +199,9 @@ class SamplingEnv(Env, ABC):
 
     def _warm_up(self) -> Run[None]:
         """One evaluation that nobody times, before the first that somebody does."""
-        conditions = self.drawing.conditions(self.noises.pictures)
-        yield Request(self.noises.x_T(self.batch), float(self.drawing.schedule.num_train_timesteps - 1), conditions)
+        process = self.drawing.schedule
+        begin = node_at(process, process.num_train_timesteps - 1)
+        yield Waiting(self.noises.x_T(self.batch), begin, np.arange(self.noises.pictures))
         self.spent.computed += self.noises.pictures
         self._warm.add(self.batch)
 

@@ -9,13 +9,13 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count
-from ..baseline.noise_schedule import x0_from
 from ..baseline.schedulers import DPMSolverScheduler
+from ..diffusion.guided_model import Waiting
 from ..schedulers.grids import Grid, PowerGrid
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of
 from .gym import Box
-from .lockstep import Drawn, Request, Run, drawing_run
+from .lockstep import Drawn, Run, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
 from .reward import GivenReward, Measurement, QualityReward, reward_of
 from .sampling_env import SamplingEnv, Start, Step
@@ -154,15 +154,9 @@ class TimestepEnv(SamplingEnv):
 
     def _evaluate(self, walk: TimestepWalk) -> Run[mx.array]:
         """The clean prediction where the batch stands."""
-        answer = yield Request(self._x_t, walk.timestep, self.drawing.conditions(self.noises.pictures))
+        answer = yield Waiting(self._x_t, walk.node, np.arange(self.noises.pictures))
         self._seconds += answer.seconds
-        alpha, sigma = walk.level()
-        settings = self.drawing.settings
-        x0 = x0_from(answer.prediction, self._x_t, alpha, sigma, settings.get("prediction_type", "epsilon"))
-        if settings.get("clip_sample", False):
-            limit = settings.get("clip_sample_range", 1.0)
-            x0 = mx.clip(x0, -limit, limit)
-        return x0
+        return answer.denoised.x0
 
     def _end(self, walk: TimestepWalk) -> Run[Step]:
         """Score the clean prediction."""
@@ -170,8 +164,7 @@ class TimestepEnv(SamplingEnv):
         if batch not in self._baselines:
             solver = DPMSolverScheduler(**self.drawing.settings)
             solver.set_timesteps(timesteps=self._prior)
-            conditions = self.drawing.conditions(noises.pictures)
-            self._baselines[batch] = yield from drawing_run(solver, noises.x_T(batch), conditions)
+            self._baselines[batch] = yield from drawing_run(solver, noises.x_T(batch))
             self.spent.computed += self.budget * noises.pictures
         baseline = self._baselines[batch]
         measured = Measurement(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.node import Node
 from ..grids.base import GridMemory
 from ..grids.policy import RESIDUAL, Residuals
 from ..solvers.base import Memory, Position
@@ -39,9 +40,9 @@ class TimestepWalk:
         return [node.log_snr for node in self._nodes]
 
     @property
-    def timestep(self) -> float:
-        """Where the batch stands, in [0, T - 1]."""
-        return self._nodes[-1].t
+    def node(self) -> Node:
+        """Where the batch stands."""
+        return self._nodes[-1]
 
     def see(self, x0: mx.array) -> None:
         """Take in the clean prediction, (B, H, W, C), where the batch stands."""
@@ -72,7 +73,3 @@ class TimestepWalk:
         self._seen, self._memory = self.route.remember(self.x0, self._seen), step.memory
         self._nodes = [*self._nodes, then]
         return step.mean
-
-    def level(self) -> tuple[float, float]:
-        """alpha and sigma where the batch stands."""
-        return self._nodes[-1].alpha, self._nodes[-1].sigma

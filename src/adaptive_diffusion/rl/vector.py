@@ -31,7 +31,7 @@ class LockstepVecEnv(VecEnv):
 
     def __init__(self, env: SamplingEnv, num_envs: int = 1):
         self.envs: list[SamplingEnv] = [env.sibling() for _ in range(check_count("num_envs", num_envs, 1))]
-        self._denoiser, self._timed = env.drawing.denoiser, env.timed
+        self._model, self._timed = env.drawing.model, env.timed
         self._actions = np.empty((num_envs, 0))
         super().__init__(num_envs, env.observation_space, env.action_space)
 
@@ -64,8 +64,8 @@ class LockstepVecEnv(VecEnv):
 
     def _run(self, runs: Sequence[Run[R]]) -> list[R]:
         if self._timed:
-            return [run_together(self._denoiser, [run])[0] for run in runs]
-        return run_together(self._denoiser, runs)
+            return [run_together(self._model, [run])[0] for run in runs]
+        return run_together(self._model, runs)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from ..baseline.checks import check_count
 from ..baseline.noise_schedule import NoiseSchedule
+from ..diffusion.guided_model import GuidedModel
 from ..grids.base import FixedGrid
 from ..sampling.rollout import Rollout, finished
 from ..solvers.dpm_solver import DPMSolver
-from ..types import Denoiser, GridAndSolver
 from .calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from .calibration import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 from .choosing import Candidate, choose
@@ -94,31 +94,8 @@ class ScheduleCalibration:
         return int(measuring + judging + learning)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is calibrated.
-
-    Attributes:
-        denoiser: The network with its guidance.
-        scheduler: Any scheduler fitted to the model; its noise schedule, prediction type and clipping are used.
-        noise: Gives the (N, H, W, C) standard normal noises of a seed.
-        condition: Gives the conditions of N pictures, or None.
-        model: Content hash of the model.
-        domain: Name of the domain.
-        guidance_scale: Weight of classifier-free guidance in `denoiser`.
-    """
-
-    denoiser: Denoiser
-    scheduler: GridAndSolver
-    noise: Callable[[int, int], mx.array]
-    condition: Callable[[int], mx.array | None]
-    model: str
-    domain: str
-    guidance_scale: float
-
-
 def calibrate(
-    problem: Problem, settings: ScheduleCalibration, progress: Callable[[int], None] | None = None
+    model: GuidedModel, settings: ScheduleCalibration, progress: Callable[[int], None] | None = None
 ) -> Iterator[CalibratedSchedule]:
     """Calibrate a model in a domain.
 
@@ -128,53 +105,46 @@ def calibrate(
     weights together (see `learning`).
 
     Args:
-        problem: What to calibrate.
+        model: What to calibrate: a model in one domain, with its guidance, and one condition for all pictures.
         settings: How.
         progress: Called with the number of pictures after every model evaluation of a batch.
 
     Yields:
         The schedule so far, after every number of steps.
     """
-    c = settings
-
-    def predictor(pictures: int) -> CleanPredictor:
-        condition = problem.condition(pictures)
-        return CleanPredictor(problem.denoiser, problem.scheduler, condition, c.batch_size, progress)
-
-    fit_noise = problem.noise(c.seed, c.noises)
-    fit, judge, few = predictor(c.noises), predictor(c.held_out), predictor(c.learned_noises)
+    c, schedule = settings, model.process
+    predict = CleanPredictor(model, c.batch_size, progress)
+    noise = model.noise(c.seed, c.noises)
     profile = measure_trajectory(
-        problem.denoiser,
-        problem.scheduler,
-        fit_noise,
-        problem.condition(c.noises),
+        model,
+        noise,
         nodes=PROFILE_NODES,
         batch_size=c.batch_size,
         progress=None if progress is None else lambda trace: progress(len(trace.x0)),
     )
-    teacher = record(fit, problem.scheduler, fit_noise)
-    unseen = record(judge, problem.scheduler, problem.noise(c.seed + 1, c.held_out))
-    schedule = problem.scheduler.schedule
+    teacher, unseen = record(predict, noise), record(predict, model.noise(c.seed + 1, c.held_out))
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
         candidates = {name: Candidate(grid(schedule, n)) for name, grid in CLASSICAL.items()}
         for name, lay in FITTED.items():
             timesteps = lay(profile, schedule, n)
-            candidates[name] = Candidate(timesteps, fit_corrections(fit, teacher, timesteps))
+            candidates[name] = Candidate(timesteps, fit_corrections(predict, teacher, timesteps))
         if n in c.learned and c.iterations:
             start = min(
                 (candidates[name] for name in FITTED),
-                key=lambda candidate: float(errors(few, teacher[: c.learned_noises], candidate).mean()),
+                key=lambda candidate: float(errors(predict, teacher[: c.learned_noises], candidate).mean()),
             )
             assert start.corrections is not None
-            best = learn(few, teacher[: c.learned_noises], Solution(start.timesteps, start.corrections), c.iterations)
+            best = learn(
+                predict, teacher[: c.learned_noises], Solution(start.timesteps, start.corrections), c.iterations
+            )
             candidates["learned"] = Candidate(best.timesteps, best.corrections)
-        found[n] = choose(candidates, lambda candidate: errors(judge, unseen, candidate), classical=list(CLASSICAL))
+        found[n] = choose(candidates, lambda candidate: errors(predict, unseen, candidate), classical=list(CLASSICAL))
         yield CalibratedSchedule(
-            model=problem.model,
-            guidance_scale=problem.guidance_scale,
-            domain=problem.domain,
-            num_train_timesteps=problem.scheduler.num_train_timesteps,
+            model=model.identity,
+            guidance_scale=model.guidance_scale,
+            domain=model.domain,
+            num_train_timesteps=schedule.num_train_timesteps,
             metric=f"rmse to {NODES} steps of iPNDM on the blended grid",
             noises=c.noises,
             held_out=c.held_out,

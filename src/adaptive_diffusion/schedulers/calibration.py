@@ -23,9 +23,8 @@ from ..baseline.spacing import lu_timesteps
 from ..diffusion.guided_model import GuidedModel
 from ..grids.base import FixedGrid
 from ..sampling.rollout import Rollout, run
-from ..sampling.standard import whole
 from ..solvers.dpm_solver import DPMSolver
-from ..types import Denoiser, Scheduler, StepTrace
+from ..types import StepTrace
 
 SAME = 1e-5  # standard deviation, in [-1, 1] units, below which pictures are all the same
 
@@ -57,10 +56,8 @@ class Trajectory:
 
 
 def measure_trajectory(
-    denoiser: Denoiser,
-    scheduler: Scheduler,
+    model: GuidedModel,
     x_T: mx.array,
-    condition: mx.array | None = None,
     *,
     nodes: int = 60,
     batch_size: int = 16,
@@ -73,10 +70,8 @@ def measure_trajectory(
     exact.)
 
     Args:
-        denoiser: The network with its guidance.
-        scheduler: Any scheduler fitted to the model; its noise schedule, prediction type and clipping are used.
+        model: The model, with the conditions of the N pictures.
         x_T: (N, H, W, C) standard normal noise, N >= 2; some 64 are enough.
-        condition: (N, ...) what each picture is conditioned on, or None.
         nodes: m in [3, T].
         batch_size: Pictures per evaluation.
         progress: Called after every step of every batch.
@@ -84,8 +79,7 @@ def measure_trajectory(
     Raises:
         ValueError: for less than two noises, pictures that all came out alike, or a number out of range.
     """
-    scheduler = whole(scheduler)
-    guided, schedule = scheduler.guided(denoiser, condition), scheduler.schedule
+    schedule = model.process
     m = check_count("nodes", nodes, 3, schedule.num_train_timesteps)
     n = check_count("the number of noises", len(x_T), 2)
     timesteps = lu_timesteps(schedule, m)
@@ -98,7 +92,7 @@ def measure_trajectory(
     for start in range(0, n, check_count("batch_size", batch_size, 1)):
         rows = np.arange(start, min(start + batch_size, n))
         begun = Rollout.begin(grid, DPMSolver(), x_T[start : start + batch_size], rows=rows)
-        x_t, x0 = _solve(guided, begun, progress)
+        x_t, x0 = _solve(model, begun, progress)
         arrays = _cosine_transform(np.concatenate([x_t / alpha[:, None, None, None, None], x0]))
         arrays = arrays.reshape(*arrays.shape[:2], -1)  # (2 m, B, H W C)
         for band, where in enumerate(bands):

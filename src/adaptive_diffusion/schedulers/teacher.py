@@ -13,12 +13,11 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import node_at
 from ..grids.base import FixedGrid
 from ..sampling.rollout import InBatches, Rollout, run
-from ..sampling.standard import whole
 from ..solvers.ipndm import IPNDM
-from ..types import Denoiser, GridAndSolver, Scheduler
 from .grids import BlendedGrid
 
 NODES = 64  # of iPNDM on the blended grid; twice as many change the shipped model's portraits by 0.0012 (RMSE)
@@ -28,25 +27,14 @@ class CleanPredictor:
     """D(xh, t) of a model, for many pictures in batches.
 
     Args:
-        denoiser: The network with its guidance.
-        scheduler: Any scheduler fitted to the model: its noise schedule, prediction type and clipping are used.
-        condition: (N, ...) what each picture is conditioned on, or None.
+        model: The model, with the conditions of the N pictures.
         batch_size: Pictures per evaluation.
         progress: Called with the number of pictures after every evaluation.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        scheduler: Scheduler,
-        condition: mx.array | None = None,
-        batch_size: int = 16,
-        progress: Callable[[int], None] | None = None,
-    ):
-        scheduler = whole(scheduler)
-        guided = scheduler.guided(denoiser, condition)
-        self.schedule = scheduler.schedule
-        self.model = InBatches(guided, check_count("batch_size", batch_size, 1), progress)
+    def __init__(self, model: GuidedModel, batch_size: int = 16, progress: Callable[[int], None] | None = None):
+        self.schedule = model.process
+        self.model = InBatches(model, check_count("batch_size", batch_size, 1), progress)
 
     def __call__(self, states: np.ndarray, t: float) -> np.ndarray:
         """(N, H, W, C) states xh at a timestep -> (N, H, W, C) float64 clean predictions, clipped as configured."""
@@ -102,19 +90,18 @@ class Teacher:
         return self.states.shape[1]
 
 
-def record(predict: CleanPredictor, scheduler: GridAndSolver, x_T: mx.array, nodes: int = NODES) -> Teacher:
+def record(predict: CleanPredictor, x_T: mx.array, nodes: int = NODES) -> Teacher:
     """Follow the ODE with iPNDM on the blended grid down to timestep 0, and keep every state.
 
     Costs `nodes` evaluations and 8 `nodes` bytes per pixel and channel of each picture.
 
     Args:
         predict: The model.
-        scheduler: A scheduler fitted to it.
         x_T: (N, H, W, C) standard normal noise.
         nodes: m, in [3, T].
     """
-    check_count("nodes", nodes, 3, scheduler.num_train_timesteps)
-    schedule = scheduler.schedule
+    schedule = predict.schedule
+    check_count("nodes", nodes, 3, schedule.num_train_timesteps)
     grid = FixedGrid.of(schedule, np.append(BlendedGrid()(schedule, nodes - 1), 0.0))
 
     states, predictions = [np.array(x_T)], list[np.ndarray]()
