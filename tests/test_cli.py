@@ -6,15 +6,16 @@ import csv
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,14 +23,16 @@ from PIL import Image
 from program import Program
 from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, tiny_pictures
 
-from adaptive_diffusion import figures, files
-from adaptive_diffusion.cli import explain, for_hydra, job
+from adaptive_diffusion import __version__, figures, files
+from adaptive_diffusion.arguments import for_hydra
+from adaptive_diffusion.catalog import Catalog
+from adaptive_diffusion.cli import explain, job
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.figures import denoising_strip, grid
 from adaptive_diffusion.hints import config_mistake
 from adaptive_diffusion.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.parts import build
+from adaptive_diffusion.parts import build, check_keys
 from adaptive_diffusion.run import sample, train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.tracking import MlflowTracker
@@ -255,7 +258,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
         (["task.images=16"], "data names no domain; give at least one, e.g. task.data.portraits="),
         (["task.data.portraits=/nowhere"], "no pictures at /nowhere: give an existing folder"),
         (["task.data.portraits={empty}"], "no readable pictures in"),
-        (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be at least 1"),
+        (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),
         (["task.data.portraits={empty}", "log_every=0"], "log_every must be a whole number, at least 1"),
         (["output=model.bin"], "output must be a .safetensors file"),
     ],
@@ -323,6 +326,20 @@ def test_a_failed_job_logs_its_traceback(caplog):
             "label=a, b",
             "label=a, b may be a text (label='\"a, b\"'), a list (label=[a, b]) or a sweep (with -m); say which",
         ),
+        ("scheduler=DDIM", "did you mean 'ddim'?"),
+        ("domain=Portrait", "did you mean 'portraits'?"),
+        ("scheduler=euler", "Euler's method is scheduler=ddim"),
+        ("scheduler=euler-ancestral", "ancestral sampling is scheduler=ddpm"),
+        ("min_steps=5", "sampler=quality_guided sampler.min_steps=5"),
+        ("rho=7", "grid=karras grid.rho=7"),
+        ("scheduler.ratio=0.9", "did you mean 'scheduler.dynamic_thresholding_ratio', of scheduler=ddim or "),
+        ("hydra/launcher=submitit", "pip install hydra-submitit-launcher"),
+        ("hydra/sweeper=ax", "pip install hydra-ax-sweeper"),
+        ("hydra/launcher=slurm", "hydra/launcher=basic runs one job after another"),
+        ("grid=karras,own", "names several options, which make a sweep: give -m as well"),
+        ("+seed=3", "seed is there already; leave the + out"),
+        ("sampler=[1]", "sampler has no option '[1]'; options: quality_guided"),
+        ("domain=../x", "domain has no option '../x'; options: abstract"),
     ],
 )
 def test_a_typo_gets_a_hint(override, sentence, tmp_path):
@@ -331,6 +348,85 @@ def test_a_typo_gets_a_hint(override, sentence, tmp_path):
     told = config_mistake(error.value, CONF, "sample", [override])
     assert sentence in told
     assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "belongs", "command"),
+    [
+        ("sample", ["agent=cem"], "agent belongs to train.py", "python train.py agent=cem"),
+        ("sample", ["+agent=ppo", "tracking=none"], "agent belongs", "python train.py agent=ppo tracking=none"),
+        (
+            "sample",
+            ["-m", "reward=speed,quality"],
+            "reward belongs",
+            "python train.py -m reward=speed,quality agent=ppo",
+        ),
+        ("sample", ["domain=general", "task=encoder", "seed=1"], "task belongs", "python train.py task=encoder "),
+        (
+            "sample",
+            ["scheduler=ddim", "reward=quality", "agent=random", "domain=abstract"],
+            "reward and agent belong to train.py",
+            "python train.py reward=quality agent=random domain=abstract",
+        ),
+        (
+            "train",
+            ["grid=karras", "grid.rho=5"],
+            "grid and grid.rho belong to sample.py",
+            "python sample.py grid=karras grid.rho=5",
+        ),
+        ("train", ["scheduler.eta=0.3"], "scheduler.eta belongs to sample.py", "python sample.py scheduler.eta=0.3"),
+        ("train", ["agent=ppo", "sampler=standard"], "sampler belongs", "python sample.py sampler=standard"),
+        (
+            "train",
+            ["scheduler=DPMsolver"],
+            "scheduler belongs",
+            "scheduler=dpm_solver; scheduler has no option 'DPMsolver'",
+        ),
+    ],
+)
+def test_a_group_of_the_other_program_is_sent_there_with_a_command(program, arguments, belongs, command, tmp_path):
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration(program, tmp_path, *for_hydra(arguments, Catalog((CONF,)))[arguments[0] == "-m" :])
+    told = config_mistake(error.value, CONF, program, arguments)
+    assert told.startswith(belongs)
+    assert command in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("train", ["agent=cem", "task.episodes=3", "reward.weight=0.5"]),
+        ("train", ["task=model", "task.data.portraits=x"]),
+        ("train", ["task=policy", "agent=ppo", "domain=landscapes"]),
+        ("sample", ["model=checkpoint", "model.path=x"]),
+    ],
+)
+def test_the_command_of_the_other_program_composes(program, arguments, tmp_path):
+    wrong = "sample" if program == "train" else "train"
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration(wrong, tmp_path, *arguments)
+    told = config_mistake(error.value, CONF, wrong, arguments)
+    command = shlex.split(told.partition(f"python {program}.py ")[2])
+    assert set(arguments) <= set(command)
+    check_keys(configuration(program, tmp_path, *command))
+
+
+def test_options_of_ones_own_folders_are_offered(tmp_path):
+    for folder, option in (("one", "mine"), ("two", "yours")):
+        (tmp_path / folder / "scheduler").mkdir(parents=True)
+        shutil.copy(CONF / "scheduler" / "ddim.yaml", tmp_path / folder / "scheduler" / f"{option}.yaml")
+    given = ["--config-dir", str(tmp_path / "one"), f"hydra.searchpath=[file://{tmp_path}/two]", "scheduler=yous"]
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration("sample", tmp_path, *given[2:])
+    told = config_mistake(error.value, CONF, "sample", given)
+    assert "did you mean 'yours'?" in told
+    assert "mine" in told
+
+
+def test_an_explanation_that_fails_leaves_hydras_own_words(tmp_path):
+    error = ConfigCompositionException("Could not override 'a'.\nTo append to your config use +a=1")
+    assert config_mistake(error, tmp_path / "nowhere", "sample", ["a=1"]).startswith("Could not override 'a'")
 
 
 @pytest.mark.parametrize(
@@ -346,36 +442,6 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
     assert sentence in config_mistake(error.value, CONF, "train", ["task=schedule", override])
     with pytest.raises(UserError, match=r"task.model=diffusers is no model; a choice is model@task.model=diffusers"):
         build(configuration("train", tmp_path, "task=schedule", "task.model=diffusers"), "task")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a lake, at dawn",
-        "a dog's portrait",
-        "(mountain:1.2)",
-        "{a: b}",
-        "back\\slash",
-        "end\\",
-        "a\\'b",
-        "'",
-        "42",
-        "a=b",
-        "${paths.root} costs $5",
-        "x \N{EN DASH} \N{GRINNING FACE}",
-    ],
-)
-def test_texts_are_taken_as_they_are_written(text):
-    prompt, seed = for_hydra([f"prompt={text}", "seed=1"])
-    read = OverridesParser.create().parse_override(prompt).value()
-    assert OmegaConf.create({"prompt": read}).prompt == text
-    assert seed == "seed=1"
-
-
-@pytest.mark.parametrize("arguments", [["prompt='a, b'"], ['prompt="a"'], ["prompt=null"], ["prompt="], ["label=a, b"]])
-def test_what_is_quoted_or_no_text_stays_as_it_is(arguments):
-    assert for_hydra(arguments) == arguments
-    assert for_hydra(["prompt=a,b", *arguments, "-m"]) == ["-m", "prompt=a,b", *arguments]
 
 
 @pytest.mark.parametrize(
@@ -491,6 +557,10 @@ def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_co
         ("seed=half", "seed must be a whole number, got half"),
         ("scheduler=null", "scheduler has no option 'null'"),
         ("scheduler.calibration=5", "scheduler: calibration must be a calibrated schedule"),
+        ("--num_samples", "there is no option --num_samples; settings are given as num_samples="),
+        ("paths.outputs=", "paths.outputs= is empty"),
+        ("paths={mlruns: ' '}", "paths.mlruns is empty"),
+        ("model.path=~/no such (file), really", f"there is no model file at {Path.home()}/no such (file), really"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_leaves_nothing(argument, told, program):
@@ -499,6 +569,17 @@ def test_a_mistake_is_one_line_on_stderr_and_leaves_nothing(argument, told, prog
     assert err.count("\n") == 1
     assert err.startswith(told)
     assert not list(program.folder.rglob("*.png"))
+
+
+def test_settings_of_the_options_that_a_sweep_chooses_among_are_taken(program):
+    choices = ("scheduler=dpm_solver,unipc", "scheduler.solver_order=1", "num_samples=1", "tracking=none")
+    code, out, err = program.run("-m", *choices, "metrics=none")
+    assert code == 0, err
+    assert out.count("pictures.png") == 2
+
+
+def test_the_version_is_ours(program):
+    assert program.run("--version")[1].startswith(f"adaptive-diffusion-optimizer {__version__}")
 
 
 def test_an_interrupted_run_is_marked_killed(program):

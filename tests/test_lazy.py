@@ -8,9 +8,12 @@ import sys
 
 import pytest
 
+PACKAGES = ["baseline", "schedulers", "sampling", "metrics", "rl", "optimization"]
 
-@pytest.mark.parametrize("package", ["adaptive_diffusion", "adaptive_diffusion.rl", "adaptive_diffusion.optimization"])
-def test_every_public_name_is_there(package):
+
+@pytest.mark.parametrize("name", ["", *PACKAGES])
+def test_every_public_name_is_there(name):
+    package = f"adaptive_diffusion.{name}".rstrip(".")
     module = importlib.import_module(package)
     for name in module.__all__:
         assert getattr(module, name) is not None
@@ -21,7 +24,7 @@ def test_every_public_name_is_there(package):
 
 def test_importing_a_package_loads_nothing_large():
     code = (
-        "import sys, adaptive_diffusion, adaptive_diffusion.optimization\n"
+        f"import sys, {', '.join(f'adaptive_diffusion.{name}' for name in PACKAGES if name != 'rl')}\n"
         "loaded = {'gymnasium'} & set(sys.modules)\n"
         "import adaptive_diffusion.rl\n"  # tells Gymnasium of the environments
         "sys.exit(' '.join(loaded | {'torch', 'hydra', 'mlflow'} & set(sys.modules)))"

@@ -14,10 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from . import figures
 from .agent_sweep import write_outcomes
 from .agent_training import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
+from .baseline.checks import check_name
 from .errors import UserError
 from .optimization.domain_adapter import DomainAdapter
 from .optimization.pipeline import OptimizationPipeline
-from .parts import build
+from .parts import build, refused
 from .provenance import domain_settings, draw_command, git_state, setting
 from .rl.agent import TuningAgent
 from .run import labels, training_configuration
@@ -105,6 +106,9 @@ def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
     names = [cfg.domain.name] if cfg.domain is not None else list(task.model.domains or ())
     if not names:
         raise UserError("this model has no domains of its own; say what it draws, e.g. domain=landscapes")
+    with refused():
+        for name in names:
+            check_name("the model's domain", name, of_file=True)
     if task.start_from is not None and len(names) > 1:
         raise UserError("task.start_from is the agent of one domain; say which, e.g. domain=portraits")
     adapter = DomainAdapter(cfg.output, model=task.model, guidance_scale=task.guidance_scale)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from .baseline.checks import check_count, check_number
+from .baseline.checks import check_count, check_guidance
 from .errors import UserError
 from .locks import alone
 from .parts import build
@@ -51,7 +51,7 @@ class AgentTraining:
     def __post_init__(self) -> None:
         check_count("episodes", self.episodes, 1)
         if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
+            check_guidance(self.guidance_scale)
 
 
 def method(cfg: DictConfig) -> tuple[str, str]:

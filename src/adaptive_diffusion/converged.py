@@ -13,12 +13,15 @@ import mlx.core as mx
 import numpy as np
 
 from .array_file import read_arrays
-from .baseline.noise_schedule import SCHEDULE_ARGUMENTS
+from .baseline.noise_schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
+from .diffusion.guided_model import GuidedModel
+from .diffusion.limits import Clipped, unlimited
 from .files import atomic_path
+from .grids.base import FixedGrid
 from .models.guidance import effective_guidance
-from .sampling.standard import StandardSampler
+from .sampling.rollout import Rollout, run
 from .schedulers.grids import BlendedGrid
-from .schedulers.solvers import IPNDMScheduler
+from .solvers.ipndm import IPNDM
 from .types import Denoiser, PictureModel, Scheduler, StepTrace
 
 FIRST_STEPS = 64
@@ -99,20 +102,20 @@ def converged_pictures(
     if cache is not None and not identity:
         raise ValueError("a cache of converged pictures needs an identity: the model's hash and the guidance")
     settings = {key: scheduler.config[key] for key in _OF_THE_MODEL if key in scheduler.config}
-    solver = IPNDMScheduler(clip_sample=bounded, **settings)
     decided_by = settings if bounded else {**settings, "bounded": False}
-    most = min(most_steps, solver.num_train_timesteps)
+    facts = {key: settings[key] for key in SCHEDULE_ARGUMENTS if key in settings}
+    process, limit = NoiseSchedule(**facts), Clipped() if bounded else unlimited
+    model = GuidedModel(denoiser, process, settings.get("prediction_type", "epsilon"), limit, condition=condition)
+    most = min(most_steps, process.num_train_timesteps)
     path = None if cache is None else cache / f"{_key(identity, decided_by, x_T, condition)}.npz"
 
     def solve(steps: int, some: slice) -> np.ndarray:
-        parts, noises = [], x_T[some]
-        conditions = None if condition is None else condition[some]
-        for start in range(0, len(noises), batch_size):
-            batch = slice(start, start + batch_size)
-            solver.set_timesteps(timesteps=np.append(BlendedGrid()(solver.schedule, steps - 1), 0.0))
-            given = None if conditions is None else conditions[batch]
-            drawn = StandardSampler(solver).run(denoiser, noises[batch], condition=given, progress=progress)
-            parts.append(np.array(drawn.images))
+        grid = FixedGrid.of(process, np.append(BlendedGrid()(process, steps - 1), 0.0))
+        rows, parts = np.arange(len(x_T))[some], []
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            begun = Rollout.begin(grid, IPNDM(), x_T[mx.array(batch)], rows=batch)
+            parts.append(_drawn(model, begun, progress))
         return np.concatenate(parts)
 
     def keep(solution: Converged) -> Converged:
@@ -130,6 +133,17 @@ def converged_pictures(
         images = [found.finer, solve(steps, rest)] if len(x_T) > CHECKED else [found.finer]
         found = keep(Converged(np.concatenate(images), solve(2 * steps, checked), steps))
     return found
+
+
+def _drawn(model: GuidedModel, begun: Rollout, progress: Callable[[StepTrace], None] | None) -> np.ndarray:
+    """The clean images of a batch."""
+    active = np.ones(len(begun.rows), bool)
+    for index, (after,) in enumerate(run(model, [begun])):
+        mx.eval(after.x_t)
+        if progress is not None:
+            assert after.x0 is not None
+            progress(StepTrace(index, after.trail[-1].t, after.x0, active))
+    return np.array(after.x_t)
 
 
 def identity_of(model: PictureModel | str, guidance_scale: float) -> str:

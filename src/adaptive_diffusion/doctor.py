@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 from . import backend, blas
 from ._version import __version__
+from .errors import run_program
 
 REQUIRED = (
     "mlx",
@@ -101,8 +103,9 @@ def _core_advice(core: str) -> Iterator[str]:
         )
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Print the report."""
+    argparse.ArgumentParser(prog="python -m adaptive_diffusion.doctor", description=__doc__).parse_args(argv)
     facts, advice = report()
     width = max(len(name) for name in facts)
     for name, value in facts.items():
@@ -116,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

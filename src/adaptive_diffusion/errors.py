@@ -1,11 +1,23 @@
-"""The two kinds of failure a user meets, and the exit codes of `sample.py` and `train.py` for them."""
+"""The two kinds of failure a user meets, and the manners of every program: one sentence, and an exit code that fits.
+
+Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an interruption.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shlex
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
+
+from . import interruption
+
+INTERRUPTED = 130  # exit code
 
 
 class UserError(ValueError):
@@ -30,10 +42,108 @@ def plainly(error: BaseException) -> str:
     return text or "nothing more is known"
 
 
+def explain(error: BaseException) -> tuple[str, int]:
+    """One sentence about an error, and the exit code it deserves."""
+    if known := known_error(error):
+        return str(known), 2 if isinstance(known, UserError) else 1
+    for link in chain(error):
+        if isinstance(link, OSError) and link.errno is not None:
+            return _about_files(link), 1
+        if isinstance(link, MemoryError) or (isinstance(link, RuntimeError) and "allocate" in str(link)):
+            return f"not enough memory ({str(link).strip() or 'MemoryError'}); use a smaller batch_size", 1
+    if isinstance(error, subprocess.CalledProcessError):
+        command = error.cmd if isinstance(error.cmd, str) else shlex.join(map(str, error.cmd))
+        return f"{command} ended with exit code {error.returncode}; what it said is above", 1
+    return f"unexpected {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", 1
+
+
+def known_error(error: BaseException) -> UserError | MachineError | None:
+    """The first link of an error's chain that was meant for the user."""
+    return next((e for e in chain(error) if isinstance(e, (UserError, MachineError))), None)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what caused it."""
+    return _links(error, lambda link: link.__cause__ or (None if link.__suppress_context__ else link.__context__))
+
+
 def run_program(main: Callable[[list[str]], int | None]) -> NoReturn:
-    """Leave the process with what `main` returns for its arguments; a `UserError` is printed, and the code is 2."""
+    """Leave the process with what `main` returns for its arguments, with the manners of `leave`."""
+    leave(lambda: main(sys.argv[1:]))
+
+
+def leave(
+    run: Callable[[], int | None],
+    explain: Callable[[BaseException], tuple[str | None, int]] = explain,
+) -> NoReturn:
+    """Run a program and leave the process: one sentence in place of a traceback, whatever happens.
+
+    Whoever reads its output may go, as with `| head`: that ends it without a word. HYDRA_FULL_ERROR=1 shows tracebacks.
+
+    Args:
+        run: The program; what it returns is the exit code, None for 0.
+        explain: The sentence about an error, None if it was told already, and the exit code.
+    """
+    wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that a program that is told to stop can say so
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        code = run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _exit("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        stop_talking()
+        sys.exit(1)
+    except Exception as error:
+        if was_interrupted(error):
+            _exit("interrupted", INTERRUPTED)
+        if wanted:
+            raise
+        _exit(*explain(error))
+    sys.exit(code)
+
+
+def stop_talking() -> None:
+    """Lead stdout to nowhere, or Python would complain about the broken pipe when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of an interruption, as where it hits code that then cleans up what is half made."""
+    links = _links(error, lambda link: link.__cause__ or link.__context__)
+    return any(isinstance(link, KeyboardInterrupt) for link in links)
+
+
+def _links(
+    error: BaseException | None, before: Callable[[BaseException], BaseException | None]
+) -> Iterator[BaseException]:
+    """An error, that before it, and so on, each once: errors that were raised again can form a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = before(error)
+
+
+def _about_files(error: OSError) -> str:
+    what = f" {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: cannot write{what}; free some space, or set paths.outputs and paths.mlruns elsewhere"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return (
+            f"no permission to write{what} ({os.strerror(error.errno).lower()}); "
+            "set paths.outputs and paths.mlruns to folders you may write to"
+        )
+    if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
+        why = (error.strerror or "").lower()
+        return f"cannot make or write{what} ({why}); set paths.outputs and paths.mlruns to folders that can be made"
+    return f"the system refused{what}: {error.strerror}"
+
+
+def _exit(sentence: str | None, code: int) -> NoReturn:
+    interruption.interrupted = code == INTERRUPTED
+    if sentence:
+        print(sentence, file=sys.stderr, flush=True)
+    sys.exit(code)

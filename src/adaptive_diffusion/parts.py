@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
+import re
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -12,8 +17,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from .baseline.checks import check_count, check_number
+from .baseline.checks import check_count, check_guidance, check_name, check_number
 from .baseline.noise_schedule import NoiseSchedule
+from .baseline.scheduler_base import SchedulerBase
 from .errors import MachineError, UserError
 from .hints import did_you_mean
 from .init_image import read_picture
@@ -27,6 +33,8 @@ from .rng import image_keys, normal
 from .sampling.batches import conditions
 from .sampling.standard import StandardSampler
 from .sampling.starts import FromPicture, NearNoise, Start, last_timesteps
+from .schedulers.adaptive import AdaptiveScheduler
+from .schedulers.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from .schedulers.grids import Grid, set_timesteps
 from .tracking import Tracker
 from .types import PictureModel, Scheduler
@@ -34,6 +42,7 @@ from .types import PictureModel, Scheduler
 log = logging.getLogger(__name__)
 
 LARGEST_PICTURE = 4096
+MOST_PICTURES = 1_000_000  # they are all kept in memory
 STEPS = 10  # where neither the user nor a tuned scheduler says how many
 
 
@@ -98,23 +107,27 @@ def prepare(cfg: DictConfig) -> Parts:
         UserError: for a missing, unknown or contradictory value.
     """
     check_keys(cfg)
-    _check(check_count, cfg, "num_samples", 1)
-    _check(check_count, cfg, "batch_size", 1)
+    _check(check_count, cfg, "num_samples", 1, MOST_PICTURES)
+    _check(check_count, cfg, "batch_size", 1, MOST_PICTURES)
     _check(check_count, cfg, "seed", 0)
     if cfg.image_size is not None:
         _check(check_count, cfg, "image_size", 1, LARGEST_PICTURE)
+    _check(partial(check_number, above=True), cfg, "strength", 0, 1)
     tracker = build(cfg, "tracking")
     model: PictureModel = build(cfg, "model")
     cfg, choice = follow_prompt(cfg, model)
     caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
     condition = model.condition(cfg.domain.name, cfg.label, caption)
     cfg = fitted(cfg, model)
+    check_calibration("scheduler.calibration", cfg.scheduler.get("calibration"), cfg, model)
+    check_calibration("grid", cfg.grid, cfg, model)
     if cfg.num_steps is not None:
         _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
     scheduler: Scheduler = build(cfg, "scheduler")
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned
     grid: Grid | None = build(cfg, "grid")
+    check_grid(scheduler, grid)
     starts = _starts(cfg, model, scheduler)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = GuidedDenoiser(model, cfg.guidance_scale)
@@ -130,6 +143,58 @@ def prepare(cfg: DictConfig) -> Parts:
     return parts
 
 
+def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel) -> None:
+    """Refuse calibrated steps that are asked for by model or domain and are not there; others would take their place.
+
+    Args:
+        name: Where the settings stand, e.g. `scheduler.calibration`.
+        node: The settings, see `find_schedule`; anything else is left alone.
+        cfg: The configuration, fitted to the model.
+        model: The model that draws.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if not OmegaConf.is_dict(node) or not {"path", "model", "domain", "guidance_scale"} <= set(node):
+        return
+    try:
+        check_number(f"{name}.guidance_scale", node.guidance_scale, 0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    named = {"model": model.identity, "domain": cfg.domain.name}
+    named = {key: node[key] for key, own in named.items() if node[key] != own}
+    if not named:
+        return
+    known = [s for s in load_schedules(SHIPPED if node.path is None else node.path) if s.model == node.model]
+    for key, value in named.items():
+        if value not in (found := [getattr(schedule, key) for schedule in known]):
+            others = f"of this model there are {', '.join(sorted(set(found)))}" if found else "nor others of this model"
+            raise UserError(
+                f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
+                "calibrate with python train.py task=schedule"
+            )
+
+
+def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:
+    """Say what a grid takes the place of.
+
+    Raises:
+        UserError: for the calibrated grid beside a scheduler that takes calibrated steps of its own accord.
+    """
+    if grid is None or not isinstance(scheduler, SchedulerBase):
+        return
+    if isinstance(scheduler, AdaptiveScheduler) and isinstance(grid, CalibratedGrid):
+        raise UserError(
+            "grid=calibrated would leave out the weights that this scheduler draws calibrated steps with; leave grid "
+            "out (scheduler.calibration.path takes a file of your own), or take scheduler=dpm_solver for the timesteps "
+            "alone"
+        )
+    if getattr(scheduler, "calibration", None) is not None:
+        log.warning("the grid takes the place of the calibrated steps, timesteps and weights; leave grid out for them")
+    elif scheduler.source:
+        log.warning("the grid takes the place of the timesteps of %s; leave grid out for them", scheduler.source)
+
+
 def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple[Start, ...]:
     """Where the pictures begin, if not at their own noise."""
     starts: list[Start] = []
@@ -139,8 +204,6 @@ def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple
         _check(check_number, cfg, "variation", 0, 1)
         starts.append(NearNoise(normal(image_keys(cfg.seed, [0]), model.state_shape)[0], cfg.variation))
     if cfg.init_image is not None:
-        if not 0 < cfg.strength <= 1:
-            raise UserError(f"strength must be greater than 0 and at most 1, got {cfg.strength}")
         picture = mx.array(read_picture(cfg.init_image, model.picture_size, picture_channels(model)))
         starts.append(FromPicture(model.encode(picture[None])[0], scheduler))
     return tuple(starts)
@@ -152,9 +215,10 @@ def picture_channels(model: PictureModel) -> int:
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Refuse a configuration that lacks a value, or that has a key its schema does not know.
+    """Refuse a configuration that lacks a value, that has a key its schema does not know, or names that are none.
 
-    Hydra looks for missing values only when they are used, and lets `+key=value` add anything.
+    Hydra looks for missing values only when they are used, and lets `+key=value` add anything. Runs are named by
+    `name`, and files by domains.
 
     Raises:
         UserError: naming the key.
@@ -171,6 +235,15 @@ def check_keys(cfg: DictConfig) -> None:
                 close = did_you_mean(key, known)
                 hint = f"; did you mean {prefix + close!r}?" if close else ""
                 raise UserError(f"there is no setting {prefix + key!r}{hint}; --help lists them")
+    with refused():
+        if cfg.name:
+            check_name("name", cfg.name)
+        for tag in cfg.tags:
+            check_name("each of tags", tag)
+        if OmegaConf.is_dict(cfg.domain) and "name" in cfg.domain:
+            check_name("domain.name", cfg.domain.name, of_file=True)
+        for domain in OmegaConf.select(cfg, "task.data", default={}):
+            check_name("a domain of task.data", domain, of_file=True)
 
 
 def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
@@ -187,6 +260,9 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     for name in ("model", "grid"):
         if group == "task" and isinstance(chosen := cfg.task.get(name), str):
             raise UserError(f"task.{name}={chosen} is no {name}; a choice is {name}@task.{name}={chosen}")
+    for key in runtime:
+        if cfg[group].get(key) is not None:
+            raise UserError(f"{group}.{key} is given by the run; leave it out")
     try:
         # in two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it
         return instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime)
@@ -195,9 +271,25 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     except UserError as error:
         raise with_model(error) from error.__cause__
     except (InstantiationException, TypeError, ValueError) as error:
-        if isinstance(error.__cause__, UserError):  # of a part within the part
-            raise with_model(error.__cause__) from None
-        raise UserError(f"{group}: {str(error).splitlines()[0]}") from error
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):  # of a part within the part
+            raise with_model(cause) from None
+        if _is_bug(cause):
+            raise
+        raise UserError(f"{group}: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What a constructor, or Hydra on the way to it, says."""
+    if found := re.match(r"Error locating target '([^']*)'", str(error)):
+        return f"_target_ is {found[1]!r}, and Python finds nothing of that name"
+    return " ".join(line for line in str(error).splitlines() if not line.startswith("full_key"))
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Whether a TypeError arose within a constructor, rather than in its call with arguments that it does not take."""
+    raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return isinstance(error, TypeError) and raised_in != __name__ and not raised_in.startswith("hydra.")
 
 
 def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
@@ -239,7 +331,8 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
         cfg.scheduler.clip_sample = False
     if cfg.guidance_scale is None:
         cfg.guidance_scale = float(known.get("guidance_scale", 1.0))
-    _check(check_number, cfg, "guidance_scale", 0)
+    with refused():
+        check_guidance(cfg.guidance_scale)
     if (guidance := effective_guidance(model, cfg.guidance_scale)) != cfg.guidance_scale:
         log.info("guidance_scale=%g is none, 1, for a model that reads the prompt", cfg.guidance_scale)
         cfg.guidance_scale = guidance
@@ -253,8 +346,15 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     return cfg
 
 
-def _check(check: Any, cfg: DictConfig, key: str, *bounds: float | None) -> None:
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """A block that checks what the user gave: a ValueError of it is the user's mistake."""
     try:
-        check(key, cfg[key], *bounds)
+        yield
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def _check(check: Any, cfg: DictConfig, key: str, *bounds: float | None) -> None:
+    with refused():
+        check(key, cfg[key], *bounds)

@@ -42,7 +42,7 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
         )
     if not cfg.prompt.strip():
         raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
-    choice = _choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
+    choice = choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
     if choice.domain_confidence < DOUBTFUL:
         log.warning("the prompt hardly asks for %s (%.0f %%)", choice.domain, 100 * choice.domain_confidence)
     cfg = cfg.copy()
@@ -51,7 +51,7 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
     return cfg, choice
 
 
-def _choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
+def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
     """Domain and label for a prompt, among those of the model; any domain, and no label, for a model that reads."""
     detector = DomainDetector()
     reads = model.domains is None

@@ -34,6 +34,7 @@ from .provenance import choices, fingerprint, git_state, parameters
 from .rng import image_keys, normal
 from .sampling.batches import draw_batches
 from .sampling.previews import as_pictures
+from .schedulers.calibrated import CalibratedGrid
 from .types import SampleResult, StepTrace
 
 log = logging.getLogger(__name__)
@@ -367,7 +368,8 @@ def method(cfg: DictConfig) -> tuple[str, ...]:
 
 def origin(parts: Parts) -> str:
     """Where the scheduler's timesteps come from, in brackets, if it says so."""
-    known = parts.sampler.origin
+    grid = parts.grid.origin if isinstance(parts.grid, CalibratedGrid) else ""
+    known = ", ".join(filter(None, (parts.sampler.origin, grid)))
     return f" ({known})" if known else ""
 
 

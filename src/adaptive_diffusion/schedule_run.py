@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from . import __version__, figures
-from .baseline.checks import check_number
+from .baseline.checks import check_guidance
 from .baseline.schedulers import DPMSolverScheduler
 from .errors import UserError
 from .locks import in_turn
@@ -52,8 +52,10 @@ class ScheduleTask(ScheduleCalibration):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.domains is not None and not self.domains:
+            raise ValueError("domains must name at least one domain; null stands for all that the model knows")
         if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
+            check_guidance(self.guidance_scale)
 
 
 def calibrate_schedules(cfg: DictConfig) -> float:

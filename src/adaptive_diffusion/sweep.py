@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from . import interruption
+from .arguments import as_given
 from .cli import explain, in_sweep, say
 from .errors import MachineError, UserError
 from .interruption import uninterrupted
@@ -69,7 +70,7 @@ class SweepRun(Callback):
             forget_jobs(Path(config.hydra.sweep.dir))
             with uninterrupted():
                 if isinstance(tracker, MlflowTracker):
-                    name = "sweep " + " ".join(config.hydra.overrides.task)
+                    name = "sweep " + " ".join(as_given(config.hydra.overrides.task))
                     os.environ[PARENT] = self._run_id = tracker.create(name, {"kind": "sweep"})
                 self._config = config
                 atexit.register(self._close_at_exit)

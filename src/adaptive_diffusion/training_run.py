@@ -159,5 +159,6 @@ def _check(cfg: DictConfig) -> None:
     try:
         for key in ("log_every", "preview_every", "preview_samples", "preview_steps"):
             check_count(key, cfg[key], 1)
+        check_count("preview_steps", cfg.preview_steps, 1, cfg.task.noise_schedule.num_train_timesteps)
     except ValueError as error:
         raise UserError(str(error)) from None

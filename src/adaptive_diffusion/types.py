@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import mlx.core as mx
 import numpy as np
+
+if TYPE_CHECKING:
+    from .baseline.noise_schedule import NoiseSchedule
+    from .diffusion.guided_model import GuidedModel
+    from .diffusion.limits import Limit
+    from .diffusion.node import Node
+    from .grids.base import Grid
+    from .solvers.base import Solver
 
 
 class Denoiser(Protocol):
@@ -147,6 +155,43 @@ class Scheduler(Protocol):
     def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array: ...
 
     def __len__(self) -> int: ...
+
+
+class GridAndSolver(Scheduler, Protocol):
+    """A scheduler that a loop can take apart; `SchedulerBase` is one.
+
+    Attributes:
+        num_train_timesteps: T.
+        prediction_type: What it takes the model to predict.
+        schedule: The noise process that it takes the model to be trained with.
+    """
+
+    num_train_timesteps: int
+    prediction_type: str
+    schedule: NoiseSchedule
+
+    @property
+    def grid(self) -> Grid:
+        """Where a run evaluates the model."""
+        ...
+
+    @property
+    def solver(self) -> Solver:
+        """How a run gets from one timestep to the next."""
+        ...
+
+    @property
+    def limit(self) -> Limit:
+        """What keeps clean predictions in their range."""
+        ...
+
+    def guided(self, denoiser: Denoiser, condition: mx.array | None = None, /) -> GuidedModel:
+        """A model as this scheduler takes it to be."""
+        ...
+
+    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None, /) -> None:
+        """Take note of a step that a loop took."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import is_dataclass
+from enum import Enum
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -64,4 +65,6 @@ def _in_words(kind: Any) -> str:
     if get_origin(plain) is list:
         several = WORDS[get_args(plain)[0]][1]
         return f"a list of {several} in [ ]{null}"
+    if isinstance(plain, type) and issubclass(plain, Enum):
+        return f"one of {', '.join(plain.__members__)}{null}"
     return WORDS.get(plain, ("a group of settings in { }", ""))[0] + null

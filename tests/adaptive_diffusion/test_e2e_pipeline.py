@@ -6,6 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from tiny import tiny_model
 
 from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
@@ -13,6 +14,8 @@ from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler,
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.calibrated import find_schedule
+from adaptive_diffusion.schedulers.solvers import IPNDMScheduler, UniPCScheduler
 
 STD = 0.35
 
@@ -186,3 +189,129 @@ def test_a_scheduler_object_is_set_to_what_the_model_was_trained_with(caplog: py
         image_size=(32, 32),
     )
     assert mx.array_equal(images, by_hand.generate(batch_size=2, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((DDIMScheduler(),), r"first argument is the model; write DiffusionPipeline\(scheduler=DDIMScheduler"),
+        (("ipndm",), r"first argument is the model; write DiffusionPipeline\(scheduler='ipndm'"),
+        ((SimpleUNet,), "model must be a network"),
+        ((7,), "model must be a network"),
+        ((gaussian_denoiser, DPMSolverScheduler), r"the class DPMSolverScheduler; write DPMSolverScheduler\(\)"),
+        ((gaussian_denoiser, {"name": "ddim"}), "a name or a scheduler"),
+    ],
+)
+def test_what_cannot_be_a_model_or_a_scheduler_is_refused_at_once(arguments: tuple, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DiffusionPipeline(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("unipc", UniPCScheduler), ("ipndm", IPNDMScheduler), ("adaptive", AdaptiveScheduler)]
+)
+def test_the_projects_own_solvers_have_names_too(name: str, kind: type) -> None:
+    pipeline = DiffusionPipeline(gaussian_denoiser, name, image_size=(8, 8))
+    assert type(pipeline.scheduler) is kind
+    assert abs(float(pipeline.generate(16, 20, seed=0).std()) - STD) < 0.05
+    assert DiffusionPipeline(gaussian_denoiser, "dpm_solver", image_size=(8, 8)).scheduler.config["clip_sample"]
+
+
+def test_a_bare_adaptive_scheduler_takes_the_calibration_of_the_shipped_model() -> None:
+    scheduler = AdaptiveScheduler(num_inference_steps=8)
+    assert scheduler.get_schedule_info()["calibration"] is None
+    pipeline = DiffusionPipeline(scheduler=scheduler, image_size=None)
+    assert "calibrated for general" in pipeline.get_scheduler_info()["origin"]  # until it is said what to draw
+    images = pipeline.generate(2, seed=5, domain="portraits")
+    info = scheduler.get_schedule_info()
+    assert info["calibration"] == "calibrated for portraits at guidance 1.5"
+    known = find_schedule(None, pipeline.model.identity, "portraits", 1.5)
+    np.testing.assert_array_equal(scheduler.timesteps, known.steps[8].timesteps)
+    by_hand = DiffusionPipeline(scheduler=AdaptiveScheduler(num_inference_steps=8, calibration=known), image_size=None)
+    assert mx.array_equal(images, by_hand.generate(2, seed=5, condition=mx.array([[1, 0]] * 2)))
+    pipeline.generate(1, seed=5, domain="abstract", guidance_scale=6.0)
+    assert "abstract at guidance 1.5; at guidance 6 its timesteps only" in pipeline.get_scheduler_info()["origin"]
+    assert pipeline.get_scheduler_info()["num_train_timesteps"] == 1000
+
+
+@pytest.mark.parametrize("settings", [{"calibration": None}, {"progress_power": 1.75}])
+def test_a_power_grid_that_is_asked_for_stays(settings: dict) -> None:
+    scheduler = AdaptiveScheduler(num_inference_steps=5, **settings)
+    DiffusionPipeline(scheduler=scheduler, image_size=None).generate(1, seed=0, domain="general")
+    assert scheduler.get_schedule_info()["power"] == scheduler.progress_power
+    assert scheduler.calibration is None
+
+
+def test_a_model_without_a_shipped_calibration_is_drawn_on_the_power_grid() -> None:
+    pipeline = DiffusionPipeline(tiny_model(), AdaptiveScheduler(num_inference_steps=5), image_size=None)
+    pipeline.generate(1, seed=0, label="sunrise")
+    assert pipeline.get_scheduler_info()["origin"] == "power grid 2"
+
+
+def test_prompt_domain_and_label_ask_for_what_the_command_line_asks_for() -> None:
+    model = tiny_model()
+    pipeline = DiffusionPipeline(model, "ddim", image_size=None)
+
+    def drawn(**asked: object) -> mx.array:
+        return pipeline.generate(2, 3, seed=1, **asked)
+
+    ids = model.condition("landscapes", "sunrise", "")
+    expected = drawn(condition=mx.array([ids] * 2))
+    for asked in ({"prompt": "a sunrise"}, {"label": "sunrise"}, {"domain": "landscapes", "label": "sunrise"}):
+        assert mx.array_equal(drawn(**asked), expected)
+    each = drawn(prompt=["a sunrise", "an apple"])
+    assert float(mx.abs(each[0] - expected[0]).max()) < 1e-5 < float(mx.abs(each[1] - expected[1]).max())
+    noisy = pipeline.add_noise(expected, 300)
+    assert mx.array_equal(
+        pipeline.denoise_image(noisy, 300, label="sunrise"),
+        pipeline.denoise_image(noisy, 300, condition=mx.array([ids] * 2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"prompt": " "}, "is empty"),
+        ({"prompt": "an apple", "label": "apple"}, "both given"),
+        ({"domain": "general", "condition": mx.array([[1, 1]])}, "both given"),
+        ({"prompt": ["an apple", "a forest"]}, "as many as pictures: got 2 for 1"),
+        ({"domain": "seascapes"}, "no domain 'seascapes'"),
+        ({"domain": "general", "label": "forest"}, "label of domain=landscapes"),
+        ({"label": "zebra"}, "no domain of the model has it"),
+    ],
+)
+def test_what_the_model_cannot_be_asked_for_is_refused(asked: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        DiffusionPipeline(tiny_model(), image_size=None).generate(1, 2, seed=0, **asked)
+
+
+def test_a_domain_is_refused_where_the_model_cannot_be_told(pipeline: DiffusionPipeline) -> None:
+    with pytest.raises(ValueError, match="has no classes"):
+        pipeline.generate(1, 2, domain="general")
+
+
+def test_intermediates_have_the_size_of_the_images() -> None:
+    pipeline = DiffusionPipeline(tiny_model(), image_size=(20, 12))
+    images, intermediates = pipeline.generate(2, 4, seed=0, return_intermediates=True)
+    assert [x.shape for x in intermediates] == [(2, 20, 12, 3)] * 4
+    assert mx.array_equal(intermediates[-1], images)
+
+
+def test_one_timestep_makes_a_whole_batch_noisy(pipeline: DiffusionPipeline) -> None:
+    clean = mx.random.normal((3, 8, 8, 3), key=mx.random.key(2))
+    noise = mx.random.normal(clean.shape, key=mx.random.key(3))
+    expected = pipeline.add_noise(clean, 40, noise)
+    for one in (mx.array([40]), np.array([40.0]), [40]):
+        assert mx.array_equal(pipeline.scheduler.add_noise(clean, noise, one), expected)
+        assert mx.array_equal(pipeline.add_noise(clean, one, noise), expected)
+    with pytest.raises(ValueError, match="one per picture"):
+        pipeline.add_noise(clean, [40, 41], noise)
+
+
+def test_images_of_whole_numbers_are_scaled_or_refused(pipeline: DiffusionPipeline) -> None:
+    grey = np.full((2, 8, 8, 3), 64, np.uint8)
+    noise = mx.zeros(grey.shape)
+    for images in (grey, mx.array(grey)):
+        np.testing.assert_allclose(np.array(pipeline.add_noise(images, 0, noise)), 64 / 127.5 - 1, atol=1e-3)
+    with pytest.raises(ValueError, match=r"floats in \[-1, 1\], got .*uint8"):
+        pipeline.scheduler.add_noise(mx.array(grey), noise, 0)

@@ -1,14 +1,19 @@
-"""The long strides that finish a picture, on Gaussian pixels whose end is known (see `gaussian`)."""
+"""The long strides that finish a picture, on Gaussian pixels whose end is known."""
+
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
-import pytest
 
+from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
+from adaptive_diffusion.diffusion import Denoised, Node, Waiting, nodes_at
+from adaptive_diffusion.grids import FixedGrid
 from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.sampling.finishing import Finish, Seen, finishing_levels, stride
-from adaptive_diffusion.sampling.quality import QualityEstimator
-from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.sampling.finishing import finishing, finishing_levels
+from adaptive_diffusion.sampling.rollout import Rollout, run
+from adaptive_diffusion.solvers import DDIM
 
+STD = 0.3
 PICTURES = normal(image_keys(0, range(3)), (8, 8, 3)) * 0.3
 
 
@@ -19,36 +24,39 @@ def test_levels_fall_from_that_of_the_picture_to_the_lowest_of_the_model_and_sta
     assert len(finishing_levels(1.0, 0, 0.0)) == 0
 
 
-@pytest.mark.parametrize("then", [0.3, 0.0])
-def test_a_stride_is_exact_where_the_clean_prediction_is_a_line_in_the_noise_level(then):
-    """With D = a + b s the ODE dxh / ds = (xh - D) / s is solved by xh = a - b s log(s) + c s."""
-    a, b, c = (np.array(part)[None] for part in PICTURES)
+class Gaussian:
+    """Pixels of standard deviation 0.3; counts what it is asked at which timesteps."""
 
-    def xh(s: float) -> mx.array:
-        return mx.array(a - b * (s * np.log(s) if s > 0 else 0) + c * s)
+    def __init__(self) -> None:
+        self.times: list[float] = []
 
-    now, before = (Seen(s, mx.array(a + b * s)) for s in (0.8, 1.1))
-    np.testing.assert_allclose(np.array(stride(xh(0.8), then, now, before)), np.array(xh(then)), atol=1e-6)
-    np.testing.assert_allclose(np.array(stride(xh(0.8), 0.0, now)), np.array(now.x0), atol=1e-6)
+    def denoise_all(self, waiting: list[Waiting]) -> list[Denoised]:
+        self.times += [some.node.t for some in waiting]
+        return [self.denoised(some.x_t, some.node) for some in waiting]
+
+    @staticmethod
+    def denoised(x_t: mx.array, node: Node) -> Denoised:
+        x0 = x_t * (STD**2 / (STD**2 + node.level**2) / node.alpha)
+        return Denoised(x0, (x_t - node.alpha * x0) / node.sigma)
 
 
-def finished(evaluations: int, std: float = 0.3) -> tuple[list[float], list[float]]:
-    """Finish pictures from level 0.8 on their exact way; also the errors of what is shown, and the timesteps."""
-    scheduler = AdaptiveScheduler(prediction_type="sample", clip_sample=False)
+def finished(evaluations: int) -> tuple[list[float], list[float]]:
+    """Finish pictures from level 0.8 on their exact way; the errors of what is shown, and the timesteps."""
+    schedule, model = NoiseSchedule(), Gaussian()
+    earlier, now = nodes_at(schedule, schedule.timestep(-np.log([1.0, 0.8])))
 
-    def x0(s: float) -> mx.array:
-        return PICTURES * (std / np.sqrt(std**2 + s**2))
+    def state(node: Node) -> mx.array:
+        return PICTURES * (node.alpha * np.sqrt(STD**2 + node.level**2) / STD)
 
-    x_t = PICTURES * (np.sqrt(std**2 + 0.8**2) / std / np.sqrt(1 + 0.8**2))
-    some = Finish(scheduler, QualityEstimator(), evaluations, np.arange(3), x_t, Seen(0.8, x0(0.8)), Seen(1.0, x0(1.0)))
-    errors, times = [], []
-    while not some.done:
-        alpha, sigma = scheduler.schedule.alpha(some.timestep), scheduler.schedule.sigma(some.timestep)
-        times.append(some.timestep)
-        shown, quality = some.observe(some.x_t * float(std**2 / (std**2 + (sigma / alpha) ** 2) / alpha))
-        errors.append(float(mx.abs(shown - PICTURES).mean()))
-        assert quality.shape == (3,)
-    return errors, times
+    stopped = replace(
+        Rollout.begin(FixedGrid((earlier, now)), DDIM(), state(now)),
+        node=now,
+        trail=(earlier,),
+        x0=model.denoised(state(earlier), earlier).x0,
+    )
+    begun = finishing(stopped, model.denoised(state(now), now), schedule, evaluations)
+    errors = [float(mx.abs(moved.x0 - PICTURES).mean()) for (moved,) in run(model, [begun])]
+    return errors, model.times
 
 
 def test_finishing_takes_as_many_evaluations_as_asked_at_falling_timesteps_and_ends_near_the_truth():

@@ -273,23 +273,44 @@ def test_a_calibration_of_another_noise_schedule_or_of_no_kind_is_refused(schedu
         AdaptiveScheduler(calibration={"steps": {}})
 
 
-def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path):
+def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path, caplog):
     file = tmp_path / "schedules.json"
     save_schedules(file, [schedule, replace(schedule, guidance_scale=3.0)])
     given = (schedule.model, "landscapes")
     assert [find_schedule(file, *given, g).guidance_scale for g in (0.0, 1.5, 2.0, 2.5, 9.0)] == [1.5, 1.5, 1.5, 3, 3]
     found = find_schedule(file, *given, 1.5)
     assert asdict(found)["steps"].keys() == asdict(schedule)["steps"].keys()
-    for arguments, sentence in (
-        ((schedule.model, "portraits", 1.5), "has no schedule for domain=portraits; calibrate"),
-        (("fedcba9876543210", "landscapes", 1.5), "has schedules of the model 0123456789ab, and this one is fedcba987"),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            find_schedule(file, *arguments)
+    assert find_schedule(file, schedule.model, "portraits", 2.9).guidance_scale == 3  # another domain's
+    assert "domain=portraits was not calibrated" in caplog.text
+    with pytest.raises(UserError, match="has schedules of the model 0123456789ab, and this one is fedcba987"):
+        find_schedule(file, "fedcba9876543210", "landscapes", 1.5)
+    with pytest.raises(ValueError, match="guidance_scale must be"):
+        find_schedule(file, *given, float("nan"))
     assert find_schedule(None, "fedcba9876543210", "landscapes", 1.5) is None
     save_schedules(file, [schedule, replace(schedule, model="fedcba9876543210", guidance_scale=3.0)])
     assert find_schedule(file, *given, 3.0).guidance_scale == 1.5
     assert find_schedule(file, "fedcba9876543210", "landscapes", 1.5).guidance_scale == 3.0
+
+
+@pytest.mark.parametrize(("guidance", "near"), [(0.7, False), (0.75, True), (1.0, True), (3.0, True), (3.1, False)])
+def test_weights_are_used_near_the_guidance_that_they_are_for(schedule, guidance, near):
+    """Elsewhere it is DPM-Solver++(2M) on the calibrated timesteps."""
+    scheduler = AdaptiveScheduler(num_inference_steps=5, calibration=schedule.drawn_at(guidance), clip_sample=False)
+    plain = DPMSolverScheduler(clip_sample=False)
+    plain.set_timesteps(timesteps=schedule.steps[5].timesteps)
+    drawn, textbook = (np.array(StandardSampler(s).run(bent, noises(3, 2)).images) for s in (scheduler, plain))
+    assert (np.abs(drawn - textbook).max() > 1e-3) == near
+    info = scheduler.get_schedule_info()
+    assert ("timesteps only" in info["calibration"]) != near
+    assert "landscapes at guidance 1.5" in info["calibration"]
+    again = AdaptiveScheduler.from_config(json.loads(json.dumps(scheduler.config)))
+    np.testing.assert_array_equal(np.array(StandardSampler(again).run(bent, noises(3, 2)).images), drawn)
+
+
+def test_what_is_drawn_with_is_no_part_of_the_file(schedule, tmp_path):
+    save_schedules(tmp_path / "one.json", [schedule])
+    save_schedules(tmp_path / "two.json", [schedule.drawn_at(7.5)])
+    assert (tmp_path / "one.json").read_text() == (tmp_path / "two.json").read_text()
 
 
 @pytest.mark.parametrize(

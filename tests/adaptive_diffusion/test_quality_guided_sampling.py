@@ -53,31 +53,20 @@ def sampler(steps: int = 20, **settings: object) -> QualityGuidedSampler:
     return QualityGuidedSampler(scheduler(steps), **settings)
 
 
-class Scripted:
-    """An estimator whose qualities are given: one row per step, one column per picture."""
+class Scripted(QualityGuidedSampler):
+    """Estimates that are given: one row per step, one column per picture."""
 
-    def __init__(self, real, script):
-        self.real, self.script, self.step, self.rows = real, np.array(script), 0, np.arange(np.shape(script)[1])
+    script: np.ndarray
 
-    def begin(self):
-        self.real.begin()
-
-    def observe(self, level, x0, last=False):
-        self.step += 1
-        return self.real.observe(level, x0, last)
-
-    def quality(self, observation):
-        return self.script[self.step - 1][self.rows]
-
-    def select(self, indices):
-        self.rows = self.rows[indices]
-        self.real.select(indices)
+    def estimate(self, before, after):
+        seen, _ = super().estimate(before, after)
+        return seen, self.script[len(before.trail), after.rows]
 
 
 def scripted(script, **settings: object) -> QualityGuidedSampler:
     """Pictures stop when the script says, and end there."""
-    guided = sampler(len(script), finish=0, **settings)
-    guided.estimator = Scripted(guided.estimator, script)
+    guided = Scripted(scheduler(len(script)), finish=0, **settings)
+    guided.script = np.array(script)
     return guided
 
 
@@ -233,7 +222,7 @@ def test_bad_settings_are_refused(settings, sentence):
     ],
 )
 def test_a_schedule_in_which_no_picture_can_stop_early_is_warned_of(steps, settings, warned, caplog):
-    sampler(steps, **settings).check()
+    sampler(steps, **{"patience": 3, **settings}).check()
     assert ("no picture can stop early" in caplog.text) == warned
 
 
@@ -252,7 +241,7 @@ def test_its_settings_and_its_calibration_are_told_as_json():
     made = sampler(12, model="another")
     config = json.loads(json.dumps(made.config))
     assert config == made.config
-    assert (config["patience"], config["min_steps"], config["finish"], config["model"]) == (3, 10, 4, "another")
+    assert (config["patience"], config["min_steps"], config["finish"], config["model"]) == (5, 10, 4, "another")
     assert config["calibration"]["weights"] == made.estimator.calibration.weights
 
 

@@ -353,7 +353,7 @@ def test_every_picture_may_have_a_prompt_of_its_own_and_the_size_that_is_wanted(
     pipeline = DiffusionPipeline(load_pipeline(str(folders["sdxl"])), "dpm-solver", image_size=(24, 32))
     assert pipeline.scheduler.config["clip_sample"] is False  # latents have no bounds
     both, states = pipeline.generate(2, 3, seed=0, return_intermediates=True, prompt=["the lake", "an inn"])
-    assert (both.shape, [s.shape for s in states]) == ((2, 24, 32, 3), [(2, 8, 8, 4)] * 3)
+    assert (both.shape, [s.shape for s in states]) == ((2, 24, 32, 3), [(2, 24, 32, 3)] * 3)
     for prompt, same in (("the lake", [True, False]), ("an inn", [False, True])):
         difference = np.abs(np.array(pipeline.generate(2, 3, seed=0, prompt=prompt)) - np.array(both)).max((1, 2, 3))
         assert (difference < 1e-4).tolist() == same

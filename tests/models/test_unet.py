@@ -71,9 +71,9 @@ def test_guidance_extrapolates_from_the_null_prediction(model: SimpleUNet) -> No
     assert difference(GuidedDenoiser(model, 0.0)(x, t, c), null) < 1e-5
 
 
-@pytest.mark.parametrize("scale", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [-1.0, 1e4, float("nan"), float("inf")])
 def test_an_impossible_guidance_scale_is_refused(model: SimpleUNet, scale: float) -> None:
-    with pytest.raises(ValueError, match="guidance_scale must be a finite number >= 0"):
+    with pytest.raises(ValueError, match="guidance_scale must be a "):
         GuidedDenoiser(model, scale)
 
 
@@ -84,6 +84,9 @@ def test_an_impossible_guidance_scale_is_refused(model: SimpleUNet, scale: float
         ({"blocks": (1,)}, "one positive count for each of 2 levels"),
         ({"attention_levels": (2,)}, "must lie in 0..1"),
         ({"head_dim": 5}, "must divide the widths"),
+        ({"head_dim": 0}, "head_dim must be"),
+        ({"patch_size": 0}, "patch_size must be"),
+        ({"in_channels": -1}, "in_channels must be"),
         ({"widths": ()}, "at least one positive channel count"),
     ],
 )

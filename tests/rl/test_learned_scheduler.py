@@ -91,6 +91,21 @@ def test_a_policy_that_stops_ends_the_run_as_it_ends_the_episode(tmp_path):
     assert len(scheduler) == STEPS
 
 
+def test_what_was_taken_from_the_timesteps_stays_as_it_was(tmp_path):
+    env = environment(stopping=True)
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env, stop_at=0.6), env)
+    prior = np.array(scheduler.timesteps)
+    rest, whole, live = scheduler.timesteps[1:], np.asarray(scheduler.timesteps), scheduler.timesteps
+    result = drawn(scheduler, env, 1)
+    np.testing.assert_array_equal(rest, prior[1:])
+    np.testing.assert_array_equal(whole, prior)
+    assert tuple(live) == result.timesteps == tuple(scheduler.timesteps)
+    assert live.shape == (len(result.timesteps),) == (len(scheduler),)
+    assert live.tolist() == list(result.timesteps)
+    np.testing.assert_array_equal(1 - live, 1 - np.array(result.timesteps))
+    assert live[-1] == live.min() == result.timesteps[-1]
+
+
 def test_the_quality_guided_sampler_draws_the_same_and_pictures_may_leave(tmp_path):
     env = environment()
     path = random_policy(tmp_path / "p.zip", env)

@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
+from unicodedata import category
+
+LARGEST_GUIDANCE = 1000.0
+CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and line ends
 
 
 def check_count(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -20,13 +24,30 @@ def check_count(name: str, value: Any, low: int, high: int | None = None) -> int
 def check_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False
 ) -> float:
-    """`value` as a float, if it is a number in [low, high], or in (low, high] with `above`; NaN is refused."""
+    """`value` as a float, if it is a finite number in [low, high], or in (low, high] with `above`."""
     number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not low <= value <= high or (above and value == low):
+    if not number or not math.isfinite(value) or not low <= value <= high or (above and value == low):
         left = f", greater than {low:g}" if above else f", at least {low:g}" if low > -math.inf else ""
         right = "" if high == math.inf else f"{' and' if left else ','} at most {high:g}"
-        raise ValueError(f"{name} must be a number{left}{right}, got {value!r}")
+        kind = "a finite number" if number and math.isinf(value) else "a number"
+        raise ValueError(f"{name} must be {kind}{left}{right}, got {value!r}")
     return float(value)
+
+
+def check_guidance(value: Any) -> float:
+    """`value` as a float, if it is a weight of classifier-free guidance: in [0, 1000]."""
+    return check_number("guidance_scale", value, 0, LARGEST_GUIDANCE)
+
+
+def check_name(name: str, value: Any, *, of_file: bool = False) -> str:
+    """`value`, if it is text in one line without control characters; with `of_file`, if files can be named by it."""
+    if not isinstance(value, str) or not value.strip() or any(category(sign) in CONTROL for sign in value):
+        raise ValueError(f"{name} must be text in one line, without control characters, got {value!r:.80}")
+    if of_file and (set(value) & set("/\\") or value.startswith(".")):
+        raise ValueError(
+            f"{name} must not contain / or \\, nor begin with a dot, since files are named by it, got {value!r}"
+        )
+    return value
 
 
 def check_choice(name: str, value: Any, options: Sequence[str]) -> None:

@@ -124,7 +124,13 @@ class NoiseSchedule:
         return np.exp(-0.5 * np.logaddexp(0.0, 2 * self.log_snr(t)))
 
     def add_noise(self, x0: mx.array, noise: mx.array, t: Any) -> mx.array:
-        """x_t = alpha(t) x0 + sigma(t) noise, `t` a scalar or one timestep per picture, (B,)."""
+        """x_t = alpha(t) x0 + sigma(t) noise, `t` a scalar, (1,) for all images, or one timestep per image, (B,).
+
+        Raises:
+            ValueError: for images of whole numbers, e.g. uint8, which are no states in [-1, 1].
+        """
+        if "int" in str(x0.dtype):
+            raise ValueError(f"images must be floats in [-1, 1], got {x0.dtype}; divide by 127.5 and subtract 1")
         alpha, sigma = self._scales(t, x0)
         return alpha * x0 + sigma * noise
 
@@ -146,6 +152,8 @@ class NoiseSchedule:
     def _scales(self, t: Any, like: mx.array) -> tuple[Any, Any]:
         """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per picture."""
         t = np.asarray(t, np.float64)
+        if t.shape == (1,):
+            t = t[0]
         if not np.all((t >= 0) & (t <= self.num_train_timesteps - 1)):
             raise ValueError(f"timesteps must lie in [0, {self.num_train_timesteps - 1}], got {t!s:.80}")
         alpha, sigma = self.alpha(t), self.sigma(t)

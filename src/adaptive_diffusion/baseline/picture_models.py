@@ -1,14 +1,18 @@
-"""What `DiffusionPipeline` needs of a model: any denoiser as a `PictureModel`, and prompts for those that read."""
+"""What `DiffusionPipeline` needs of a model: any denoiser as a `PictureModel`, and what it is asked for."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import UserError
 from ..types import Denoiser, PictureModel
+
+log = logging.getLogger(__name__)
 
 
 class PlainModel:
@@ -51,23 +55,74 @@ def tells(model: Denoiser) -> TypeGuard[PictureModel]:
     return hasattr(model, "state_shape")
 
 
-def read_prompts(model: PictureModel, prompt: str | Sequence[str], batch_size: int) -> mx.array:
-    """The condition of a batch that is drawn from texts.
+def asked_for(
+    model: PictureModel,
+    batch_size: int,
+    prompt: str | Sequence[str] | None = None,
+    domain: str | None = None,
+    label: str | None = None,
+) -> tuple[mx.array | None, str | None]:
+    """What a batch is to show, as `sample.py` understands it.
 
     Args:
-        model: A model that reads.
-        prompt: One text for all pictures, or one for each.
-        batch_size: B, pictures.
+        model: The model that draws.
+        batch_size: B, images.
+        prompt: One text for all images, or one for each. A model that reads no text is asked for the domain and the
+            label that the text names.
+        domain: A domain of the model; beside a prompt it stands.
+        label: A label of the domain, or of the only domain that has it.
 
     Returns:
-        (B, K) class ids.
+        (B, K) class ids, and the domain; None where nothing was asked for, or the prompts' domains differ.
 
     Raises:
-        UserError: if the model does not read, a text is empty, or there are not as many as pictures.
+        UserError: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an
+            empty text, or not as many texts as images.
     """
-    if not model.conditional or model.domains is not None:
-        raise UserError("a prompt was given, but the model reads no text; leave it out, or give a condition")
+    from ..metrics.captions import plain_caption  # these sit above this package
+    from ..prompts import choose
+
+    if prompt is None and domain is None and label is None:
+        return None, None
+    if not model.conditional:
+        given, why = ("a prompt", "reads no text") if prompt is not None else ("a domain or label", "has no classes")
+        raise UserError(f"{given} was given, but the model {why}; leave it out, or give a condition")
+
+    if prompt is None:
+        domain = domain or _home(model, label)
+        ids = model.condition(domain, label, plain_caption(domain, label))
+        return mx.array([ids] * batch_size), domain
+
+    if label is not None:
+        raise UserError(f"prompt and label={label} were both given, and a prompt chooses the label; leave one out")
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
     if len(texts) != batch_size:
         raise UserError(f"give one prompt, or as many as pictures: got {len(texts)} for {batch_size}")
-    return mx.array([model.condition("general", None, text) for text in texts])
+    if model.domains is None:  # it reads
+        return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain
+
+    if not all(text.strip() for text in texts):
+        raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
+    choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
+    for text, choice in choices.items():
+        log.info("%r: domain %s, %s", text[:60], choice.domain, choice.label or "no label")
+    rows = [model.condition(choices[text].domain, choices[text].label, text) for text in texts]
+    domains = {choice.domain for choice in choices.values()}
+    return mx.array(rows), domains.pop() if len(domains) == 1 else None
+
+
+def domain_of(model: PictureModel, condition: mx.array) -> str | None:
+    """The domain of a model that all of a batch's class ids, (B, K), belong to; None where that is unknown."""
+    if not model.domains or condition.ndim != 2 or not condition.size:
+        return None
+    first = set(np.array(condition)[:, 0].tolist())
+    return next((domain for domain in model.domains if first == set(model.condition(domain, None, domain)[:1])), None)
+
+
+def _home(model: PictureModel, label: str | None) -> str:
+    """The domain of a label that was given alone."""
+    homes = [domain for domain, labels in (model.domains or {}).items() if label in labels]
+    if len(homes) != 1:
+        known = f"domains {', '.join(homes)} have it" if homes else "no domain of the model has it"
+        raise UserError(f"label={label} was given without a domain, and {known}; give domain=... as well")
+    return homes[0]

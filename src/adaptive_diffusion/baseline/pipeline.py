@@ -10,20 +10,18 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..data import resize
+from ..data import resize, to_float
 from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.guidance import GuidedDenoiser
 from ..models.unet import SimpleUNet, UNetConfig
 from ..rng import image_keys, normal
 from ..types import Denoiser, PictureModel, Scheduler
 from .checks import check_count
-from .picture_models import PlainModel, read_prompts, tells
+from .picture_models import PlainModel, asked_for, domain_of, tells
 from .scheduler_config import ConfigMixin
 from .schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
 log = logging.getLogger(__name__)
-
-SCHEDULERS: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
 
 
 class DiffusionPipeline:
@@ -37,14 +35,16 @@ class DiffusionPipeline:
 
     Args:
         model: A `PictureModel`, or any denoiser. None: see above.
-        scheduler: `ddpm`, `ddim`, `dpm-solver`, or a scheduler object. A name is built with trailing timesteps and
-            clipping to [-1, 1]. A prediction type or noise schedule that is not the model's is set to the model's, and
-            latents are not clipped.
+        scheduler: `ddpm`, `ddim`, `dpm-solver`, `unipc`, `ipndm`, `adaptive`, or a scheduler object. A name is built
+            with clipping to [-1, 1], the first three with trailing timesteps. A prediction type or noise schedule that
+            is not the model's is set to the model's, and latents are not clipped. An `AdaptiveScheduler` without a
+            calibration of its own takes the shipped one of the model, where there is one.
         image_size: (height, width) of the returned pictures, pixels; None: what the model draws.
         in_channels: Channels of the pictures, of a model that does not tell.
 
     Raises:
-        ValueError: for an unknown scheduler name, sizes that are not positive, or none of a model that does not tell.
+        ValueError: for an unknown scheduler name, a class in the place of an object, a scheduler in the place of the
+            model, sizes that are not positive, or none of a model that does not tell.
     """
 
     def __init__(
@@ -55,15 +55,16 @@ class DiffusionPipeline:
         in_channels: int = 3,
     ):
         self.in_channels = check_count("in_channels", in_channels, 1)
-        model = self._default_model(in_channels) if model is None else model
+        model = self._default_model(in_channels) if model is None else _checked_model(model)
         self.model: Any = model
         if image_size is None and tells(model):
             image_size = model.picture_size
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
         self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
-        self.scheduler: Scheduler = _build_scheduler(scheduler) if isinstance(scheduler, str) else scheduler
+        self.scheduler: Scheduler = _scheduler(scheduler)
         self._fit_scheduler()
+        self._suit(None, self._guidance(None))
         if self.native_size != self.image_size:
             log.info("pictures are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
 
@@ -96,6 +97,8 @@ class DiffusionPipeline:
         return_intermediates: bool = False,
         *,
         prompt: str | Sequence[str] | None = None,
+        domain: str | None = None,
+        label: str | None = None,
         condition: mx.array | None = None,
         guidance_scale: float | None = None,
     ) -> mx.array | tuple[mx.array, list[mx.array]]:
@@ -106,17 +109,20 @@ class DiffusionPipeline:
             num_inference_steps: Steps; None: as the scheduler is set, or 50.
             seed: Picture i of a seed is always the same; None draws a new seed, which is logged.
             return_intermediates: Also return the clean predictions of every step.
-            prompt: What to draw, for a model that reads: one text for all pictures, or B.
+            prompt: What to draw: one text for all pictures, or B. A model that reads no text draws the domain and the
+                label that the text names.
+            domain: A domain of the model, e.g. "landscapes".
+            label: A label of the domain, e.g. "sunrise", without a prompt.
             condition: (B, ...) conditions for the model instead, e.g. class ids.
             guidance_scale: Weight of classifier-free guidance; 1 is none. None: what the model recommends, else 1.
 
         Returns:
             (B, H, W, C) float32 in [-1, 1]; with `return_intermediates` also a list with the clean predictions of
-            every step, (B, *state_shape).
+            every step, in the same form.
 
         Raises:
-            ValueError: for a batch size, a number of steps or a guidance out of range; for a prompt beside a condition,
-                for another number of pictures, or for a model that does not read.
+            ValueError: for a batch size, a number of steps or a guidance out of range; for a prompt, domain or label
+                beside a condition, for another number of pictures, or for a model that cannot be told what to draw.
             MachineError: if latents cannot be decoded.
         """
         from ..sampling.standard import StandardSampler  # the sampling package sits above this one
@@ -126,18 +132,23 @@ class DiffusionPipeline:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
             log.info("seed %d", seed)
         seed = check_count("seed", seed, 0)
-        denoiser, condition = self._guided(batch_size, prompt, condition, guidance_scale)
+        denoiser, condition, domain = self._guided(batch_size, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
             num_inference_steps = len(self.scheduler) or 50
+        self._suit(domain, denoiser.guidance_scale if condition is not None else 1.0)
         self.scheduler.set_timesteps(num_inference_steps)
+
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)
         intermediates = []
         for trace in StandardSampler(self.scheduler).iterate(denoiser, x_T, condition=condition, keys=keys):
             mx.eval(trace.x0)
             intermediates.append(trace.x0)
-        images = mx.clip(self.pictures(intermediates[-1]), -1, 1)
-        return (images, intermediates) if return_intermediates else images
+
+        if not return_intermediates:
+            return self._finished(intermediates[-1])
+        pictures = [self._finished(x0) for x0 in intermediates]
+        return pictures[-1], pictures
 
     def denoise_image(
         self,
@@ -146,6 +157,8 @@ class DiffusionPipeline:
         num_inference_steps: int | None = None,
         *,
         prompt: str | Sequence[str] | None = None,
+        domain: str | None = None,
+        label: str | None = None,
         condition: mx.array | None = None,
         guidance_scale: float | None = None,
     ) -> mx.array:
@@ -156,6 +169,8 @@ class DiffusionPipeline:
             timestep: The timestep of the noise, in [0, T - 1].
             num_inference_steps: Steps from `timestep` down to the clean picture; None: 1, the direct prediction.
             prompt: See `generate`, as for the rest.
+            domain: See there.
+            label: See there.
             condition: See there.
             guidance_scale: See there.
 
@@ -175,7 +190,7 @@ class DiffusionPipeline:
         batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
         self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
         keys = image_keys(0, range(len(batch)))
-        denoiser, condition = self._guided(len(batch), prompt, condition, guidance_scale)
+        denoiser, condition, _ = self._guided(len(batch), prompt, domain, label, condition, guidance_scale)
         x0 = StandardSampler(self.scheduler).run(denoiser, batch, condition=condition, keys=keys).images
         images = mx.clip(self._drawing.decode(x0), -1, 1)
         return images if noisy_image.ndim == 4 else images[0]
@@ -184,10 +199,13 @@ class DiffusionPipeline:
         """Noisy states x_t: pictures, or latents for a model of latents.
 
         Args:
-            images: (B, H, W, C) pictures in [-1, 1] at the model's native size, or (H, W, C) for one.
-            timesteps: A scalar or (B,), in [0, T - 1].
+            images: (B, H, W, C) pictures in [-1, 1] at the model's native size, or (H, W, C) for one; uint8 ones are
+                scaled.
+            timesteps: A scalar, (1,) for all pictures, or (B,), in [0, T - 1].
             noise: Standard normal, shaped as the states; None: drawn.
         """
+        if images.dtype in (mx.uint8, np.uint8):
+            images = mx.array(to_float(np.array(images)))
         states = self._drawing.encode(images) if images.ndim == 4 else self._drawing.encode(images[None])[0]
         noise = mx.random.normal(states.shape) if noise is None else noise
         return self.scheduler.add_noise(states, noise, timesteps)
@@ -198,6 +216,10 @@ class DiffusionPipeline:
         if self.native_size == self.image_size:
             return images
         return mx.array(resize(np.array(images), self.image_size))
+
+    def _finished(self, states: mx.array) -> mx.array:
+        """The same, clipped to [-1, 1]."""
+        return mx.clip(self.pictures(states), -1, 1)
 
     def save_model(self, path: str | Path) -> None:
         """Write the model to a safetensors file.
@@ -213,13 +235,18 @@ class DiffusionPipeline:
         """Replace the model by one from a safetensors file; a file that does not fit is refused."""
         self.model = load_model(path)
         self._fit_scheduler()
+        self._suit(None, self._guidance(None))
 
     def get_scheduler_info(self) -> dict[str, Any]:
-        """Scheduler type and settings, device, and the size at which pictures are drawn."""
+        """Scheduler type, settings and timesteps, where these come from, device, and the size of the pictures."""
+        from ..sampling.standard import StandardSampler
+
         return {
             "scheduler_type": type(self.scheduler).__name__,
+            "num_train_timesteps": self.scheduler.config.get("num_train_timesteps"),
             "num_inference_steps": len(self.scheduler),
             "timesteps": [float(t) for t in self.scheduler.timesteps],
+            "origin": StandardSampler(self.scheduler).origin,
             "config": dict(self.scheduler.config),
             "device": str(mx.default_device()),
             "native_size": self.native_size,
@@ -232,21 +259,37 @@ class DiffusionPipeline:
         """The model, as one that draws pictures."""
         return self.model if tells(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
 
+    def _guidance(self, given: float | None) -> float:
+        """Weight of classifier-free guidance: as given, else what the model recommends."""
+        return float(self._drawing.metadata.get("guidance_scale", 1.0)) if given is None else given
+
     def _guided(
         self,
         batch_size: int,
         prompt: str | Sequence[str] | None,
+        domain: str | None,
+        label: str | None,
         condition: mx.array | None,
         guidance_scale: float | None,
-    ) -> tuple[GuidedDenoiser, mx.array | None]:
-        """The model with its guidance, and the condition of a batch; see `generate`."""
-        if prompt is not None:
-            if condition is not None:
-                raise ValueError("prompt and condition were both given, and a prompt is the condition; leave one out")
-            condition = read_prompts(self._drawing, prompt, batch_size)
-        if guidance_scale is None:
-            guidance_scale = float(self._drawing.metadata.get("guidance_scale", 1.0))
-        return GuidedDenoiser(self.model, guidance_scale), condition
+    ) -> tuple[GuidedDenoiser, mx.array | None, str | None]:
+        """The model with its guidance, the condition of a batch and its domain, if known; see `generate`."""
+        denoiser = GuidedDenoiser(self.model, self._guidance(guidance_scale))
+        if condition is None:
+            return denoiser, *asked_for(self._drawing, batch_size, prompt, domain, label)
+        asked = {"prompt": prompt, "domain": domain, "label": label}
+        if beside := [name for name, value in asked.items() if value is not None]:
+            raise ValueError(
+                f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
+            )
+        return denoiser, condition, domain_of(self._drawing, condition)
+
+    def _suit(self, domain: str | None, guidance_scale: float) -> None:
+        """Let a scheduler that knows calibrations take the one that suits what is drawn; its number of steps stays."""
+        from ..schedulers.adaptive import AdaptiveScheduler  # the schedulers package sits above this one
+
+        if isinstance(self.scheduler, AdaptiveScheduler):
+            self.scheduler.suit(self._drawing.identity, domain, guidance_scale)
+            self.scheduler.set_timesteps(len(self.scheduler))
 
     def _fit_scheduler(self) -> None:
         """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
@@ -262,9 +305,42 @@ class DiffusionPipeline:
             self.scheduler.reconfigure(**wrong)
 
 
-def _build_scheduler(name: str) -> Scheduler:
-    """A scheduler by name: it begins where the noise is, which few steps need, and clips."""
-    if name not in SCHEDULERS:
-        raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)} or a scheduler object, got {name!r}")
-    scheduler: Scheduler = SCHEDULERS[name](timestep_spacing="trailing", clip_sample=True)
+def _checked_model(model: Any) -> Any:
+    """A model, if it can be one."""
+    if isinstance(model, str) or hasattr(model, "set_timesteps"):
+        name = repr(model) if isinstance(model, str) else f"{type(model).__name__}(...)"
+        raise ValueError(f"the first argument is the model; write DiffusionPipeline(scheduler={name:.60})")
+    if isinstance(model, type) or not callable(model):
+        raise ValueError(f"model must be a network that can be called, or None for the shipped one, got {model!r:.80}")
+    return model
+
+
+def _scheduler(given: Any) -> Scheduler:
+    """A scheduler, by its name or as it is."""
+    if isinstance(given, str):
+        return _named_scheduler(given)
+    if isinstance(given, type):
+        raise ValueError(f"scheduler must be an object, got the class {given.__name__}; write {given.__name__}()")
+    if not (hasattr(given, "set_timesteps") and hasattr(given, "step")):
+        raise ValueError(f"scheduler must be a name or a scheduler, with set_timesteps and step, got {given!r:.80}")
+    scheduler: Scheduler = given
+    return scheduler
+
+
+def _named_scheduler(name: str) -> Scheduler:
+    """A scheduler by name: it clips, and those of first order begin where the noise is, which few steps need."""
+    from ..schedulers.adaptive import AdaptiveScheduler  # the schedulers package sits above this one
+    from ..schedulers.solvers import IPNDMScheduler, UniPCScheduler
+
+    trailing: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
+    others: dict[str, Any] = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler, "adaptive": AdaptiveScheduler}
+    key = name.replace("_", "-")
+    scheduler: Scheduler
+    if key in trailing:
+        scheduler = trailing[key](timestep_spacing="trailing", clip_sample=True)
+    elif key in others:
+        scheduler = others[key](clip_sample=True)
+    else:
+        known = ", ".join([*trailing, *others])
+        raise ValueError(f"scheduler must be one of {known} or a scheduler object, got {name!r}")
     return scheduler

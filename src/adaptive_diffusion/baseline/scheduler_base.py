@@ -1,37 +1,33 @@
-"""SchedulerBase: what DDPM, DDIM and DPM-Solver++ share - the grid, the clean prediction, noise, and the step's frame.
+"""SchedulerBase: the conventions of diffusers over a grid and a solver, which see nodes and clean predictions only.
 
-A solver is `_advance`: coefficients are Python floats (float64) from `NoiseSchedule`, applied to MLX arrays, so that a
-step queues array operations and never waits for one.
+Coefficients are Python floats (float64) from `NoiseSchedule`, applied to MLX arrays, so that a step queues array
+operations and never waits for one.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
+from ..diffusion.limits import Clipped, Limit, Thresholded, unlimited
+from ..diffusion.node import CLEAN, Node, node_at, nodes_at
+from ..grids.base import FixedGrid, Grid, Spacing
+from ..grids.spaced import Spaced
 from ..rng import normal
-from ..types import SchedulerOutput
+from ..solvers.base import Memory, Position, Solver, Step
+from ..types import Denoiser, SchedulerOutput
 from .checks import check_choice, check_count, check_number
-from .noise_schedule import PREDICTION_TYPES, NoiseSchedule, x0_from
+from .noise_schedule import PREDICTION_TYPES, NoiseSchedule
 from .scheduler_config import ConfigMixin
-from .spacing import TIMESTEP_SPACINGS, custom_timesteps, spaced_timesteps
-from .thresholding import dynamic_threshold
+from .spacing import TIMESTEP_SPACINGS, custom_timesteps
 
-
-class Node(NamedTuple):
-    """A point of the grid: x = alpha x0 + sigma eps, log_snr = log(alpha / sigma)."""
-
-    alpha: float
-    sigma: float
-    log_snr: float
-
-
-CLEAN = Node(1.0, 0.0, math.inf)
+__all__ = ["CLEAN", "Node", "SchedulerBase"]
 
 
 @dataclass(eq=False, repr=False)
@@ -105,8 +101,7 @@ class SchedulerBase(ConfigMixin, ABC):
         self.num_inference_steps: int | None = None
         self.timesteps = np.empty(0)
         self._nodes: list[Node] = []
-        self._memory: list[mx.array] = []  # earlier clean predictions, newest first
-        self._memory_length = 0  # how many of them to keep; more than 0 for multistep solvers only
+        self._memory: Memory = ()  # of the solver
         self._next = 0  # index of the timestep that is due
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
@@ -128,14 +123,46 @@ class SchedulerBase(ConfigMixin, ABC):
         else:
             grid = custom_timesteps(timesteps, self.num_train_timesteps)
         self.timesteps, self.num_inference_steps = grid, len(grid)
-        columns = (self.schedule.alpha(grid), self.schedule.sigma(grid), self.schedule.log_snr(grid))
-        self._nodes = [Node(*map(float, row)) for row in zip(*columns, strict=True)] + [self._end()]
-        self._memory, self._next = [], 0
+        self._nodes = [*nodes_at(self.schedule, grid), self._end()]
+        self._memory, self._next = (), 0
+
+    @property
+    @abstractmethod
+    def solver(self) -> Solver:
+        """How a run gets from one timestep to the next."""
+
+    @property
+    def spacing(self) -> Spacing:
+        """How a number of timesteps is spaced, as configured."""
+        return Spaced(self.timestep_spacing, self.steps_offset)
+
+    @property
+    def grid(self) -> Grid:
+        """Where a run evaluates the model: the timesteps that are set."""
+        return FixedGrid(tuple(self._nodes[:-1]))
+
+    @property
+    def limit(self) -> Limit:
+        """What keeps clean predictions in their range, as configured."""
+        if self.thresholding:
+            return Thresholded(self.dynamic_thresholding_ratio, self.sample_max_value)
+        return Clipped(self.clip_sample_range) if self.clip_sample else unlimited
+
+    def guided(self, denoiser: Denoiser, condition: mx.array | None = None) -> GuidedModel:
+        """A model as this scheduler takes it to be: its noise schedule, prediction type and clipping.
+
+        Args:
+            denoiser: The network with its guidance. A `GuidedModel` says itself what it is.
+            condition: (B, ...) conditions, or None.
+        """
+        if isinstance(denoiser, GuidedModel):
+            return denoiser if condition is None else denoiser.with_condition(condition)
+        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, condition=condition)
 
     @property
     def stochastic(self) -> bool:
-        """Whether steps add noise, so that x_T alone does not decide the picture."""
-        return False
+        """Whether steps add noise, so that x_T alone does not decide the picture; the solver says so."""
+        return bool(getattr(self.solver, "stochastic", False))
 
     def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array:
         """What the model is to be fed: the sample as it is."""
@@ -149,7 +176,7 @@ class SchedulerBase(ConfigMixin, ABC):
             timestep: In [0, T - 1], on the grid or not; a scalar or (B,).
             sample: (B, H, W, C) x_t.
         """
-        return self._restrict(self.schedule.to_x0(model_output, sample, timestep, self.prediction_type))
+        return self.limit(self.schedule.to_x0(model_output, sample, timestep, self.prediction_type))
 
     def step(
         self,
@@ -181,17 +208,31 @@ class SchedulerBase(ConfigMixin, ABC):
         index = self._locate(timestep)
         if model_output.shape != sample.shape:
             raise ValueError(f"model_output has shape {model_output.shape} and sample {sample.shape}: they must agree")
-        x_t, prediction = _at_least_float32(sample), _at_least_float32(model_output)
-        alpha, sigma, _ = self._nodes[index]
-        x0 = self._restrict(x0_from(prediction, x_t, alpha, sigma, self.prediction_type))
-        prev_sample, noise_scale = self._advance(index, prediction, x_t, x0)
-        if noise_scale > 0:
-            prev_sample = prev_sample + noise_scale * self._noise(sample.shape, key, noise)
-        self._memory, self._next = [x0, *self._memory][: self._memory_length], index + 1
+        self._check_batch(sample.shape)
+        x0, eps = interpreted(model_output, sample, self._nodes[index], self.prediction_type, self.limit)
+
+        trail, then = self._nodes[: index + 1], self._nodes[index + 1]
+        step = self._step(Position(trail, then, at_least_float32(sample), x0, eps, len(self) - index))
+        prev_sample = step.mean
+        if step.std > 0:
+            prev_sample = prev_sample + step.std * self._noise(sample.shape, key, noise)
+
+        self._memory, self._next = step.memory, index + 1
+        self.follow(trail, self._nodes[index + 1], x0, step.error)
         if index + 1 == len(self) and self._nodes[-1] is CLEAN:
-            x0 = prev_sample  # the picture; a solver may make more of it than the last prediction
+            x0 = prev_sample  # the image; a solver may make more of it than the last prediction
         prev_sample = prev_sample.astype(sample.dtype)
         return SchedulerOutput(prev_sample, x0.astype(sample.dtype)) if return_dict else prev_sample
+
+    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
+        """Take note of a step, also of one that a loop took on this grid with this solver; here of nothing.
+
+        Args:
+            trail: Nodes where the model was evaluated.
+            then: Where the step led.
+            x0: (B, H, W, C) the clean predictions of the step, or the clean images that it led to.
+            error: (B,) what the solver's check said of it, or None.
+        """
 
     def select(self, indices: np.ndarray) -> None:
         """Keep the memory of some pictures only, when others leave the batch.
@@ -201,10 +242,10 @@ class SchedulerBase(ConfigMixin, ABC):
         """
         indices = np.asarray(indices)
         keep = mx.array(np.flatnonzero(indices) if indices.dtype == bool else indices)
-        self._memory = [x0[keep] for x0 in self._memory]
+        self._memory = tuple(array[keep] for array in self._memory)
 
     def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array:
-        """x_t = alpha x0 + sigma noise, at timesteps in [0, T - 1]: a scalar, or (B,) with one per picture."""
+        """x_t = alpha x0 + sigma noise, at timesteps in [0, T - 1]: see `NoiseSchedule.add_noise`."""
         return self.schedule.add_noise(original_samples, noise, timesteps)
 
     def __len__(self) -> int:
@@ -219,15 +260,23 @@ class SchedulerBase(ConfigMixin, ABC):
 
     def _grid(self, n: int) -> np.ndarray:
         """(n,) timesteps."""
-        return spaced_timesteps(self.timestep_spacing, n, self.num_train_timesteps, self.steps_offset)
+        return self.spacing(self.schedule, n)
 
     def _end(self) -> Node:
         """Where the last step leads."""
         return CLEAN
 
-    @abstractmethod
-    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        """The mean of the next sample, and the standard deviation of the noise to add to it."""
+    def _step(self, at: Position) -> Step:
+        """The solver's step."""
+        return self.solver.step(at, self._memory)
+
+    def _check_batch(self, shape: tuple[int, ...]) -> None:
+        """Refuse images that the solver remembers nothing of, or that it remembers others beside."""
+        if self._memory and self._memory[0].shape != shape:
+            raise ValueError(
+                f"the solver remembers pictures of shape {self._memory[0].shape}, got {shape}: call select when "
+                "pictures leave the batch, or set_timesteps to begin anew"
+            )
 
     def _locate(self, timestep: Any) -> int:
         """The index of a timestep; one that is not due clears the memory."""
@@ -246,16 +295,8 @@ class SchedulerBase(ConfigMixin, ABC):
                 f"timestep {t:g} is not one of the {len(self)} timesteps from {self.timesteps[0]:g} to "
                 f"{self.timesteps[-1]:g}: pass an element of scheduler.timesteps, not its index"
             )
-        self._memory = []
+        self._memory = ()
         return index
-
-    def _restrict(self, x0: mx.array) -> mx.array:
-        """Clip or threshold a clean prediction, as configured."""
-        if self.thresholding:
-            return dynamic_threshold(x0, self.dynamic_thresholding_ratio, self.sample_max_value)
-        if self.clip_sample:
-            return mx.clip(x0, -self.clip_sample_range, self.clip_sample_range)
-        return x0
 
     def _noise(self, shape: tuple[int, ...], key: mx.array | None, noise: mx.array | None) -> mx.array:
         if noise is not None and key is None:
@@ -271,5 +312,6 @@ class SchedulerBase(ConfigMixin, ABC):
         return normal(key, shape[1:])
 
 
-def _at_least_float32(x: mx.array) -> mx.array:
-    return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x
+def first_node(scheduler: SchedulerBase) -> Node:
+    """Timestep 0, the least noise the model was trained with."""
+    return node_at(scheduler.schedule, 0)

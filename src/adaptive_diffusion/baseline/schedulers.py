@@ -1,4 +1,4 @@
-"""DDPM, DDIM and DPM-Solver++: how to get from one noise level to the next.
+"""DDPM, DDIM and DPM-Solver++ with the conventions of diffusers; the solvers themselves are in `solvers`.
 
 All three step between neighbours of the actual grid, whatever its spacing. (diffusers' DDIM steps to t - T // N, which
 is a neighbour only on grids with that stride.)
@@ -9,21 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import mlx.core as mx
-import numpy as np
-
+from ..grids.base import Spacing
+from ..grids.spaced import Spaced
+from ..schedulers.grids import KarrasGrid, LogSNRGrid
+from ..solvers.base import Solver
+from ..solvers.dpm_solver import DPMSolver
+from ..solvers.first_order import DDIM, DDPM, VARIANCE_TYPES
 from .checks import check_choice, check_count, check_number
-from .multistep import SOLVER_TYPES, multistep_weights
-from .noise_schedule import eps_from
-from .scheduler_base import CLEAN, Node, SchedulerBase
-from .spacing import karras_timesteps, lu_timesteps, spaced_timesteps
+from .multistep import SOLVER_TYPES
+from .scheduler_base import CLEAN, Node, SchedulerBase, first_node
 
 __all__ = ["DDIMScheduler", "DDPMScheduler", "DPMSolverScheduler"]
-
-
-def _beta(now: Node, then: Node) -> float:
-    """The variance that the forward process adds between two nodes, 1 - alpha_now^2 / alpha_then^2."""
-    return max(1 - (now.alpha / then.alpha) ** 2, 0.0)
 
 
 @dataclass(eq=False, repr=False)
@@ -41,20 +37,12 @@ class DDPMScheduler(SchedulerBase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("variance_type", self.variance_type, ("fixed_small", "fixed_large"))
+        check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
 
     @property
-    def stochastic(self) -> bool:
-        """True: every step but the last adds noise."""
-        return True
-
-    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        now, then = self._nodes[index : index + 2]
-        beta = _beta(now, then)
-        left = (then.sigma / now.sigma) ** 2
-        mean = (then.alpha * beta / now.sigma**2) * x0 + (now.alpha / then.alpha * left) * x_t
-        variance = beta * left if self.variance_type == "fixed_small" or then is CLEAN else beta
-        return mean, math.sqrt(variance)
+    def solver(self) -> DDPM:
+        """See `SchedulerBase`."""
+        return DDPM(self.variance_type)
 
 
 @dataclass(eq=False, repr=False)
@@ -76,22 +64,13 @@ class DDIMScheduler(SchedulerBase):
         super().__post_init__()
         check_number("eta", self.eta, 0, 1)
 
-    @property
-    def stochastic(self) -> bool:
-        """Whether there is noise to add."""
-        return self.eta > 0
-
     def _end(self) -> Node:
         return CLEAN if self.set_alpha_to_one else first_node(self)
 
-    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        now, then = self._nodes[index : index + 2]
-        if self.use_clipped_model_output:
-            eps = eps_from(x0, x_t, now.alpha, now.sigma, "sample")
-        else:
-            eps = eps_from(prediction, x_t, now.alpha, now.sigma, self.prediction_type)
-        std = self.eta * then.sigma / now.sigma * math.sqrt(_beta(now, then))
-        return then.alpha * x0 + math.sqrt(max(then.sigma**2 - std**2, 0.0)) * eps, std
+    @property
+    def solver(self) -> DDIM:
+        """See `SchedulerBase`."""
+        return DDIM(self.eta, self.use_clipped_model_output)
 
 
 @dataclass(eq=False, repr=False)
@@ -131,61 +110,25 @@ class DPMSolverScheduler(SchedulerBase):
         check_choice("algorithm_type", self.algorithm_type, ("dpmsolver++", "sde-dpmsolver++"))
         check_choice("solver_type", self.solver_type, SOLVER_TYPES)
         check_choice("final_sigmas_type", self.final_sigmas_type, ("zero", "sigma_min"))
-        check_number("lambda_min_clipped", self.lambda_min_clipped, high=float(self.schedule.log_snr(0)))
+        if self.lambda_min_clipped != -math.inf:
+            check_number("lambda_min_clipped", self.lambda_min_clipped, high=float(self.schedule.log_snr(0)))
         if self.use_karras_sigmas and self.use_lu_lambdas:
             raise ValueError("use_karras_sigmas and use_lu_lambdas exclude each other: set one of them to false")
-        self._memory_length = self.solver_order - 1
 
     @property
-    def stochastic(self) -> bool:
-        """Whether it solves the SDE."""
-        return self.algorithm_type == "sde-dpmsolver++"
+    def solver(self) -> Solver:
+        """See `SchedulerBase`."""
+        stochastic = self.algorithm_type == "sde-dpmsolver++"
+        return DPMSolver(self.solver_order, self.solver_type, stochastic, self.lower_order_final, self.euler_at_final)
 
-    def _grid(self, n: int) -> np.ndarray:
+    @property
+    def spacing(self) -> Spacing:
+        """See `SchedulerBase`."""
         if self.use_karras_sigmas:
-            return karras_timesteps(self.schedule, n)
+            return KarrasGrid()
         if self.use_lu_lambdas:
-            return lu_timesteps(self.schedule, n)
-        usable = self.schedule.log_snr(np.arange(self.num_train_timesteps)) >= self.lambda_min_clipped
-        last = int(usable.sum())
-        n = check_count("num_inference_steps", n, 1, last)
-        return spaced_timesteps(self.timestep_spacing, n, last, self.steps_offset, open_end=True)
+            return LogSNRGrid()
+        return Spaced(self.timestep_spacing, self.steps_offset, open_end=True, lowest_log_snr=self.lambda_min_clipped)
 
     def _end(self) -> Node:
         return CLEAN if self.final_sigmas_type == "zero" else first_node(self)
-
-    def _order(self, index: int) -> int:
-        """The order of step `index`: as configured, unless predictions are missing or the end is near."""
-        order = min(self.solver_order, 1 + len(self._memory))
-        remaining, few = len(self) - index, self.lower_order_final and len(self) < 15
-        if remaining == 1 and (few or self.euler_at_final or self._nodes[-1] is CLEAN):
-            return 1
-        return min(order, 2) if remaining == 2 and few else order
-
-    def _update(self, index: int, order: int, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        """The mean of the next sample at the given order, and the standard deviation of its noise."""
-        now, then = self._nodes[index : index + 2]
-        log_snrs = [node.log_snr for node in self._nodes[index + 1 - order : index + 2]]
-        stochastic = self.algorithm_type == "sde-dpmsolver++"
-        decay, weights = multistep_weights(log_snrs, self.solver_type, stochastic)
-        mean = (then.sigma / now.sigma * decay) * x_t
-        for weight, x0_i in zip(weights, [x0, *self._memory], strict=False):
-            mean = mean + (then.alpha * weight) * x0_i
-        return mean, then.sigma * math.sqrt(1 - decay**2) if stochastic else 0.0
-
-    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        self._check_batch(x0)
-        return self._update(index, self._order(index), x_t, x0)
-
-    def _check_batch(self, x0: mx.array) -> None:
-        if self._memory and self._memory[0].shape != x0.shape:
-            raise ValueError(
-                f"the solver remembers pictures of shape {self._memory[0].shape}, got {x0.shape}: call select when "
-                "pictures leave the batch, or set_timesteps to begin anew"
-            )
-
-
-def first_node(scheduler: SchedulerBase) -> Node:
-    """Timestep 0, the least noise the model was trained with."""
-    schedule = scheduler.schedule
-    return Node(float(schedule.alpha(0)), float(schedule.sigma(0)), float(schedule.log_snr(0)))

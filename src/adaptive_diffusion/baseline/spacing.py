@@ -54,7 +54,7 @@ def spaced_timesteps(spacing: str, n: int, last: int, steps_offset: int = 0, *, 
             warnings.warn(
                 "timestep_spacing='leading' with 1 step evaluates the model at t = 0 only, where it removes no noise; "
                 "use timestep_spacing='trailing'",
-                stacklevel=4,
+                stacklevel=5,
             )
     rounded = np.round(grid)
     return rounded if np.all(np.diff(rounded) < 0) else grid

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
-import sys
 from pathlib import Path
+
+from ..errors import UserError, run_program
 
 
 def benchmarks() -> dict[str, str]:
@@ -21,27 +22,24 @@ def benchmarks() -> dict[str, str]:
     return found
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> None:
     """Run the benchmark that `argv` names; the rest of `argv` is the benchmark's own."""
     known = benchmarks()
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{__doc__}\n")
         for name, description in known.items():
             print(f"  {name:<10} {description}")
-        return 0
+        return
     name, *rest = argv
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        print(f"There is no benchmark {name!r}; there are {', '.join(known)}.{hint}", file=sys.stderr)
-        return 2
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"there is no benchmark {name!r}; there are {', '.join(known)}{hint}")
     try:
         importlib.import_module(f"{__package__}.{name}").main(rest)
-    except (ValueError, OSError) as error:  # UserError is a ValueError
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    except ValueError as error:  # what benchmarks are given is all theirs to refuse
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_program(main)

@@ -171,7 +171,7 @@ class AgentBench:
 
 def main(argv: list[str]) -> None:
     """Train what was not trained yet, with a line for each run, and print the tables of all that is in the folder."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench agents", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench agents", description=__doc__)
     parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["hyperparameters", "timesteps"])
     parser.add_argument("--domains", nargs="+", default=list(DomainType), help="domains to tune")
     parser.add_argument("--agents", nargs="+", choices=AGENTS, default=list(AGENTS), help="fixed takes seed 0 only")

@@ -60,7 +60,7 @@ def measure(choice: str, size: int, rounds: int) -> Measurement:
 
 def main(argv: list[str]) -> None:
     """Measure both in turns, and print the ratio of the best."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench blas", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench blas", description=__doc__)
     parser.add_argument("--size", type=int, default=1024, help="side of the square matrices")
     parser.add_argument("--turns", type=int, default=3, help="processes per library, alternating")
     options = parser.parse_args(argv)

@@ -28,7 +28,7 @@ ARCHITECTURE: dict[str, Any] = {
 
 def main(argv: list[str]) -> None:
     """Time forward passes of both, random weights, in one process and in turns; print seconds and their ratio."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench ddpm", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench ddpm", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=4, help="pictures per forward pass")
     parser.add_argument("--repeats", type=int, default=7, help="timed passes of each")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of weights and input")

@@ -15,7 +15,7 @@ from .model import draw
 
 def main(argv: list[str]) -> None:
     """Print a confusion matrix for each kind of input that was given."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench detector", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench detector", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of <domain>_32.npz: the pictures kept back from training")
     parser.add_argument("--prompts", type=Path, help="csv file with the columns domain and prompt")
     parser.add_argument(

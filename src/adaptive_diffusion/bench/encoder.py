@@ -12,7 +12,7 @@ from .timing import seconds
 
 def main(argv: list[str]) -> None:
     """Time the features of random pictures, after one warm-up batch."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench encoder", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench encoder", description=__doc__)
     parser.add_argument("--pictures", type=int, default=1000, help="32x32 pictures")
     options = parser.parse_args(argv)
 

@@ -25,7 +25,7 @@ from ..types import Scheduler
 
 def main(argv: list[str]) -> None:
     """Draw each domain in rows - DDIM, DPM-Solver++(2M), adaptive, adaptive with twice the steps, converged."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench few_steps", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench few_steps", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
     parser.add_argument("--label", help="a label of the domains; default: any")
     parser.add_argument("--guidance", type=float, help="weight of classifier-free guidance; default: the model's own")

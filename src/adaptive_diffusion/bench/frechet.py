@@ -12,7 +12,7 @@ from .timing import seconds
 
 def main(argv: list[str]) -> None:
     """Time both on the same features in one process, and print how far a set is from itself by either."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench frechet", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench frechet", description=__doc__)
     parser.add_argument("--dimensions", type=int, default=2048, help="width of the features")
     parser.add_argument("--pictures", type=int, default=2000, help="feature vectors in either set")
     parser.add_argument("--rounds", type=int, default=3, help="of our method, of which the median counts")

@@ -18,7 +18,7 @@ from .timing import seconds
 
 def main(argv: list[str]) -> None:
     """Time a forward pass, and whole loops around a model that costs nothing, in one process."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench loop", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench loop", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=16, help="pictures per batch")
     parser.add_argument("--steps", type=int, default=50, help="steps per loop")
     options = parser.parse_args(argv)

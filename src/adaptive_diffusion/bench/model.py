@@ -50,7 +50,7 @@ class NearestNeighbours:
 
 def main(argv: list[str]) -> None:
     """Print the report as JSON; write 64 pictures and the closest pairs of each domain, and a contact sheet, as PNG."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench model", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench model", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of <domain>_<size>.npz")
     parser.add_argument("--model", type=Path, help="model file; default: the shipped one")
     parser.add_argument("--samples", type=int, default=512, help="pictures per domain and guidance weight")

@@ -66,7 +66,7 @@ class Case:
 
 def main(argv: list[str]) -> None:
     """Report for each domain and number of steps: rank correlations, evaluations, loss and time of early stopping."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench quality", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench quality", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
     parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
     parser.add_argument("--pictures", type=int, default=16, help="pictures per domain; as many others for --write")

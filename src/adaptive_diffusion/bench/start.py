@@ -19,7 +19,7 @@ JOB = ["scheduler=adaptive", "domain=landscapes", "num_samples=16", "num_steps=1
 
 def main(argv: list[str]) -> None:
     """Run `sample.py` several times in fresh processes and split its wall-clock time."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench start", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench start", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each, after one that is not counted")
     parser.add_argument("--script", type=Path, default=Path("sample.py"), help="the project's sample.py")
     options = parser.parse_args(argv)

@@ -183,7 +183,7 @@ def comparison(blocks: Sequence[Block]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Measure domain after domain, and print the table."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench tuned", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench tuned", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=list(DomainType), help="domains of the shipped model")
     parser.add_argument("--tuned", type=Path, help="file that train.py agent=... wrote; default: what ships")
     parser.add_argument("--pictures", type=int, default=264, help="pictures per block, four for each feature or more")

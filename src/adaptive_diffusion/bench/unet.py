@@ -13,7 +13,7 @@ from .timing import seconds
 
 def main(argv: list[str]) -> None:
     """Time both in one process, alternating, and print pictures per second and the ratio of the medians."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.bench unet", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.bench unet", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=16, help="pictures per forward pass")
     parser.add_argument("--repeats", type=int, default=15, help="timed passes of each")
     options = parser.parse_args(argv)

@@ -230,7 +230,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
 
 def steps_digest(calibration: CalibratedSchedule | None, num_steps: int) -> str:
     """12 hex digits of the timesteps and weights calibrated for a number of steps; "" if there are none for it."""
-    steps = None if calibration is None else calibration.steps.get(num_steps)
+    steps = None if calibration is None else calibration.used(num_steps)
     if steps is None:
         return ""
     return hashlib.sha256(json.dumps([steps.timesteps, steps.corrections]).encode()).hexdigest()[:12]

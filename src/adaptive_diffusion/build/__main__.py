@@ -53,7 +53,7 @@ class Asset:
 
 def main(argv: list[str]) -> int:
     """Look at every asset in the order of the chain, and rebuild what is stale."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.build", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.build", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with <domain>_32.npz for the four domains; not for --check")
     parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
     options = parser.parse_args(argv)

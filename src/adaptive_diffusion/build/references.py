@@ -19,7 +19,7 @@ from ..metrics.statistics import FeatureStatistics, save_statistics
 
 def main(argv: list[str]) -> None:
     """Write the statistics of every domain that is given."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.build.references", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.build.references", description=__doc__)
     parser.add_argument("--encoder", type=Path, default=BUILTIN_ENCODER, help="default: the one that ships")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to, for metrics.references")
     parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of pictures or an array file")

@@ -48,7 +48,7 @@ class Table:
 
 def main(argv: list[str]) -> int:
     """Write the tables, or say which are stale."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.build.tables", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.build.tables", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
     options = parser.parse_args(argv)
     reason = stale_tables()

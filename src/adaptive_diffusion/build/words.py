@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, run_program
 from ..metrics.captions import SUBJECTS
 from ..metrics.words import BUILTIN_WORDS, save_words
 from ..models.checkpoint import load_builtin_model
@@ -28,9 +28,9 @@ VISUAL_WORDS = Path(__file__).with_name("visual_words.txt")  # what prompts name
 _BATCH = 256
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str]) -> None:
     """Make the table and write it."""
-    parser = argparse.ArgumentParser(prog="adaptive_diffusion.build.words", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.build.words", description=__doc__)
     parser.add_argument(
         "--model", type=Path, required=True, help="folder of all-MiniLM-L6-v2, in Hugging Face's layout"
     )
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         vocabulary = (options.model / "vocab.txt").read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise SystemExit(f"{options.model} is no model folder with a vocab.txt ({error.strerror})") from None
+        raise UserError(f"{options.model} is no model folder with a vocab.txt ({error.strerror})") from None
 
     tokens, frequencies = select(vocabulary)
     extra = sorted(wanted_words() - set(tokens))
@@ -115,4 +115,4 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

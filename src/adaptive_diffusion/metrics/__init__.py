@@ -1,1 +1,63 @@
 """Quality metrics: distances between sets of features, and the networks that give the features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy
+
+if TYPE_CHECKING:
+    from .clip_score import CLIP, load_clip
+    from .domain import DomainDetector
+    from .encoder import Encoder, load_builtin_encoder, load_encoder
+    from .encoder_metrics import EncoderMetrics
+    from .frechet import frechet_distance
+    from .inception import InceptionV3, load_inception
+    from .kid import kernel_distance
+    from .lpips import LPIPS, load_lpips
+    from .precision_recall import precision_recall
+    from .quality import Measurement
+    from .standard_metrics import StandardMetrics
+    from .statistics import FeatureStatistics
+
+__all__ = [
+    "CLIP",
+    "LPIPS",
+    "DomainDetector",
+    "Encoder",
+    "EncoderMetrics",
+    "FeatureStatistics",
+    "InceptionV3",
+    "Measurement",
+    "StandardMetrics",
+    "frechet_distance",
+    "kernel_distance",
+    "load_builtin_encoder",
+    "load_clip",
+    "load_encoder",
+    "load_inception",
+    "load_lpips",
+    "precision_recall",
+]
+
+_HOMES = {  # as the imports above say to type checkers
+    "CLIP": "clip_score",
+    "LPIPS": "lpips",
+    "DomainDetector": "domain",
+    "Encoder": "encoder",
+    "EncoderMetrics": "encoder_metrics",
+    "FeatureStatistics": "statistics",
+    "InceptionV3": "inception",
+    "Measurement": "quality",
+    "StandardMetrics": "standard_metrics",
+    "frechet_distance": "frechet",
+    "kernel_distance": "kid",
+    "load_builtin_encoder": "encoder",
+    "load_clip": "clip_score",
+    "load_encoder": "encoder",
+    "load_inception": "inception",
+    "load_lpips": "lpips",
+    "precision_recall": "precision_recall",
+}
+
+__getattr__, __dir__ = lazy(__name__, _HOMES)

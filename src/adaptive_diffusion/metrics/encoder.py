@@ -58,7 +58,9 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("domains", "widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.widths or self.image_size % 2 ** len(self.widths):
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
+        if self.image_size % 2 ** len(self.widths):
             raise ValueError(
                 f"image_size must be a multiple of {2 ** len(self.widths)} for {len(self.widths)} widths, "
                 f"got {self.image_size}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..baseline.checks import check_choice, check_count, check_number
 from ..errors import UserError
 from ..splits import SPLITS
 from .captions import SUBJECTS
+from .encoder import EncoderConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class EncoderTraining:
         validate_every: Pictures between two validations.
         save_every: Pictures between two writes of the state file.
         seed: Seed of everything random.
+
+    Raises:
+        ValueError: for a value out of range, those of the network included.
     """
 
     data: dict[str, str]
@@ -54,20 +58,20 @@ class EncoderTraining:
         if unknown or len(self.data) < 2:
             given = ", ".join(self.data) or "none"
             raise UserError(f"task.data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
-        for name in ("images", "batch_size", "dimension", "validate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise UserError(f"learning_rate must be positive, got {self.learning_rate}")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if not 0 < self.validation_fraction < 1:
-            raise UserError(f"validation_fraction must lie in (0, 1), got {self.validation_fraction}")
-        if self.split not in SPLITS:
-            raise UserError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+        for name in ("images", "batch_size", "dimension", "image_size", "validate_every", "save_every"):
+            check_count(name, getattr(self, name), 1)
+        check_count("seed", self.seed, 0)
+        check_number("learning_rate", self.learning_rate, 0, above=True)
+        check_number("weight_decay", self.weight_decay, 0)
+        if check_number("ema_decay", self.ema_decay, 0, 1) == 1:
+            raise ValueError(f"ema_decay must be less than 1, got {self.ema_decay}")
+        if check_number("validation_fraction", self.validation_fraction, 0, 1, above=True) == 1:
+            raise ValueError(f"validation_fraction must be less than 1, got {self.validation_fraction}")
+        check_choice("split", self.split, tuple(SPLITS))
+        EncoderConfig(tuple(self.data), self.image_size, tuple(self.widths), self.dimension, word_dimension=1)
         if Path(self.state).suffix != ".safetensors":
             raise UserError(f"state must be a .safetensors file, got {self.state!r}")
 
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return math.ceil(self.images / self.batch_size)
+        return -(-self.images // self.batch_size)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..baseline.checks import check_guidance
 from ..types import Denoiser
 from .compiled import compiled
 
@@ -35,14 +34,12 @@ class GuidedDenoiser:
         guidance_scale: >= 0. 1 is no guidance; what less means says `effective_guidance`.
 
     Raises:
-        ValueError: for a negative or non-finite scale.
+        ValueError: for a scale that is negative, above 1000 or no number.
     """
 
     def __init__(self, model: Denoiser, guidance_scale: float = 1.0):
-        if not 0 <= guidance_scale < math.inf:
-            raise ValueError(f"guidance_scale must be a finite number >= 0 (1 is no guidance), got {guidance_scale}")
         self.model = model
-        self.guidance_scale = effective_guidance(model, guidance_scale)
+        self.guidance_scale = effective_guidance(model, check_guidance(guidance_scale))
         self._predict = compiled(model) if isinstance(model, nn.Module) else model
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:

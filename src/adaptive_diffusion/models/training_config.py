@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..baseline.checks import check_choice, check_count, check_guidance, check_number
+from ..baseline.noise_schedule import NoiseSchedule
 from ..errors import UserError
 from ..splits import SPLITS
+from .unet import UNetConfig
+
+FEWEST_TIMESTEPS = 10
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,11 @@ class TrainingConfig:
         validate_every: Pictures between two validations.
         save_every: Pictures between two writes of the state file.
         seed: Seed of everything random.
-        noise_schedule: Constructor arguments of `NoiseSchedule`.
+        noise_schedule: Constructor arguments of `NoiseSchedule`; 10 timesteps or more.
         architecture: Arguments of `UNetConfig`, without `num_classes`, which the data decide.
+
+    Raises:
+        ValueError: for a value out of range, those of the noise schedule and the architecture included.
     """
 
     data: dict[str, str]
@@ -73,23 +80,27 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "validation_images", "validate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+            check_count(name, getattr(self, name), 1)
+        for name in ("warmup_images", "decay_images", "seed"):
+            check_count(name, getattr(self, name), 0)
+        for name in ("learning_rate", "max_grad_norm", "log_snr_std"):
+            check_number(name, getattr(self, name), 0, above=True)
+        check_number("log_snr_mean", self.log_snr_mean)
         for name in ("uniform_fraction", "drop_label", "drop_all"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+            check_number(name, getattr(self, name), 0, 1)
         if self.drop_label + self.drop_all > 1:
-            raise UserError(f"drop_label + drop_all must not exceed 1, got {self.drop_label + self.drop_all}")
-        if not self.learning_rate > 0 or not self.max_grad_norm > 0 or not self.log_snr_std > 0:
-            raise UserError("learning_rate, max_grad_norm and log_snr_std must be positive")
-        if not 0 <= self.guidance_scale < math.inf:
-            raise UserError(f"guidance_scale must be a finite number >= 0, got {self.guidance_scale}")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if self.prediction_type not in ("v_prediction", "epsilon"):
-            raise UserError(f"prediction_type must be v_prediction or epsilon, got {self.prediction_type!r}")
-        if self.split not in SPLITS:
-            raise UserError(f"split must be one of {', '.join(SPLITS)}, got {self.split!r}")
+            raise ValueError(f"drop_label + drop_all must not exceed 1, got {self.drop_label + self.drop_all}")
+        for name in ("ema_decay", "validation_fraction"):
+            if check_number(name, getattr(self, name), 0, 1) == 1:
+                raise ValueError(f"{name} must be less than 1, got {getattr(self, name)}")
+        if self.min_snr_gamma is not None:
+            check_number("min_snr_gamma", self.min_snr_gamma, 0, above=True)
+        check_guidance(self.guidance_scale)
+        check_choice("prediction_type", self.prediction_type, ("v_prediction", "epsilon"))
+        check_choice("split", self.split, tuple(SPLITS))
+        timesteps = NoiseSchedule(**self.noise_schedule).num_train_timesteps
+        check_count("noise_schedule.num_train_timesteps", timesteps, FEWEST_TIMESTEPS)
+        UNetConfig(**self.architecture)
         if Path(self.state).suffix != ".safetensors":
             raise UserError(f"state must be a .safetensors file, got {self.state!r}")
         if not self.data:
@@ -97,4 +108,4 @@ class TrainingConfig:
 
     def steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return math.ceil(self.images / self.batch_size)
+        return -(-self.images // self.batch_size)

@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..baseline.checks import check_count
 from ..errors import UserError
 from ..network_file import content_hash, flat_parameters
 from .classes import class_ids
@@ -50,6 +51,8 @@ class UNetConfig:
     def __post_init__(self) -> None:
         for name in ("widths", "blocks", "attention_levels", "num_classes"):
             object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+        for name in ("image_size", "in_channels", "patch_size", "head_dim", "embedding_dim"):
+            check_count(name, getattr(self, name), 1)
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
         if len(self.blocks) != len(self.widths) or min(self.blocks) < 1:

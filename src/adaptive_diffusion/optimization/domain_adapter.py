@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_number
+from ..baseline.checks import check_guidance
 from ..errors import UserError
 from ..metrics.domain import Detection, DomainDetector
 from ..models.checkpoint import load_builtin_model
@@ -54,7 +54,7 @@ class DomainAdapter:
     ):
         self._memory = Memory(path)
         self._model, self._detector = model, detector
-        self._guidance = None if guidance_scale is None else check_number("guidance_scale", guidance_scale, 0)
+        self._guidance = None if guidance_scale is None else check_guidance(guidance_scale)
 
     @property
     def path(self) -> Path | None:

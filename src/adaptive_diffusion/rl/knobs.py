@@ -56,7 +56,7 @@ class Configuration:
             num_inference_steps=self.num_steps,
             adaptive_threshold=self.adaptive_threshold,
             progress_power=self.progress_power,
-            **settings,
+            **{"calibration": None, **settings},
         )
 
     def to_dict(self) -> dict[str, Any]:

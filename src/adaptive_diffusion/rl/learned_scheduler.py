@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.scheduler_base import CLEAN, Node, SchedulerBase
+from ..baseline.scheduler_base import SchedulerBase
 from ..converged import identity_of
+from ..diffusion.node import Node
 from ..errors import UserError
 from ..files import ASSETS, whence
+from ..grids.base import GridMemory
+from ..grids.policy import PolicyGrid, Residuals
+from ..solvers.base import Position, Step
+from ..solvers.dpm_solver import DPMSolver
 from .agent_file import read_agent
+from .chosen_timesteps import ChosenTimesteps
 from .policy import policy_in
-from .timestep_walk import Route, TimestepWalk
 
 SHIPPED = ASSETS / "policies"
 ENVIRONMENT = "TimestepEnv"
@@ -28,8 +33,8 @@ class LearnedScheduler(SchedulerBase):
     its mean action says how far to go. So a picture depends on those it is drawn with. A policy that may stop ends the
     run where its second action says so.
 
-    `timesteps` is the prior grid to begin with, and changes in place while the steps are taken: a loop over it comes to
-    the timesteps that were chosen, and ends where the policy stopped.
+    `timesteps` is the prior grid to begin with; a loop over it comes to the timesteps that were chosen, and ends where
+    the policy stopped. What a caller takes from it, e.g. a slice, is a copy.
 
     Args:
         path: Agent file of a policy; None: see `find_policy`.
@@ -84,7 +89,7 @@ class LearnedScheduler(SchedulerBase):
         self.policy = policy_in(self.file, header, tensors)
         known = header["environment"]
         one_hot = np.array([float(name == domain) for name in known["domains"]])
-        self.route = Route(self.schedule, np.array(known["prior"], np.float64), one_hot, known["stopping"])
+        self.route = Residuals(self.schedule, np.array(known["prior"], np.float64), one_hot, known["stopping"])
         self.source, self.may_stop = whence(self.file), self.route.stopping
         self.set_timesteps()
 
@@ -109,14 +114,26 @@ class LearnedScheduler(SchedulerBase):
                 f"{_command(self.domain, num_inference_steps, self.guidance_scale)}"
             )
         super().set_timesteps(timesteps=self.route.prior)
-        self.timesteps = self.timesteps.copy()  # an array of its own, which can be resized
+        self.timesteps: Any = ChosenTimesteps(self.route.prior)
         self._prior_nodes = tuple(self._nodes)
-        self._walk = TimestepWalk(self.route)
+        self._grid_memory: GridMemory = ()
+
+    @property
+    def grid(self) -> PolicyGrid:
+        """See `SchedulerBase`."""
+        return PolicyGrid(self.route, self.policy)
+
+    @property
+    def solver(self) -> DPMSolver:
+        """See `SchedulerBase`."""
+        return DPMSolver(lower_order_final=False)
 
     def select(self, indices: np.ndarray) -> None:
         """See `SchedulerBase.select`."""
-        indices = np.asarray(indices)
-        self._walk.select(mx.array(np.flatnonzero(indices) if indices.dtype == bool else indices))
+        count = len(self._memory)
+        self._memory = (*self._memory, *self._grid_memory)
+        super().select(indices)
+        self._memory, self._grid_memory = self._memory[:count], self._memory[count:]
 
     def _locate(self, timestep: Any) -> int:
         index = super()._locate(timestep)
@@ -125,31 +142,29 @@ class LearnedScheduler(SchedulerBase):
                 f"timestep {self.timesteps[index]:g} is not due: the steps of a policy are taken in their order"
             )
         if index != self._next:  # the same again
-            self.timesteps.resize(self.route.budget, refcheck=False)
-            self.timesteps[:] = self.route.prior
-            self._nodes = list(self._prior_nodes)
-            self._walk = TimestepWalk(self.route)
+            self._begin_anew()
         return index
 
-    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
-        walk = self._walk
-        walk.see(x0)
-        if index + 1 == len(self):
-            return x0, 0.0
-        action = np.array(self.policy(walk.observe()))
-        if walk.stops(action):
-            self._stop_after(index)
-            return x0, 0.0
-        x_t = walk.go(x_t, action)
-        t = walk.timestep
-        self.timesteps[index + 1] = t
-        self._nodes[index + 1] = Node(*walk.level(), float(self.schedule.log_snr(t)))
-        return x_t, 0.0
+    def _begin_anew(self) -> None:
+        self.timesteps.begin(self.route.prior)
+        self._nodes, self._grid_memory = list(self._prior_nodes), ()
 
-    def _stop_after(self, index: int) -> None:
-        """Make a step the last one, for loops over the timesteps too."""
-        self.timesteps.resize(index + 1, refcheck=False)
-        self._nodes[index + 1 :] = [CLEAN]
+    def _step(self, at: Position) -> Step:
+        then, self._grid_memory = self.grid.next(at.trail, at.x0, self._grid_memory)
+        self.follow(at.trail, then, at.x0, None)
+        return super()._step(at._replace(then=then))
+
+    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
+        """See `SchedulerBase`: the node that was chosen is the next timestep, for loops over the timesteps too."""
+        taken = len(trail)
+        if taken == 1 and len(self) < self.route.budget:  # the run before was stopped
+            self._begin_anew()
+        if then.clean:
+            self.timesteps.end_after(taken - 1)
+            self._nodes[taken:] = [then]
+        else:
+            self.timesteps.choose(taken, then.t)
+            self._nodes[taken] = then
 
 
 class Wanted(NamedTuple):

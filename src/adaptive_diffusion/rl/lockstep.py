@@ -15,7 +15,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..backend import check_process
-from ..types import Denoiser, Scheduler, SchedulerOutput
+from ..diffusion.guided_model import interpreted
+from ..sampling.rollout import Rollout
+from ..sampling.standard import whole
+from ..types import Denoiser, Scheduler
 
 
 class Request(NamedTuple):
@@ -101,13 +104,16 @@ def drawing_run(scheduler: Scheduler, x_T: mx.array, condition: mx.array | None 
         x_T: (B, H, W, C) standard normal noise.
         condition: (B, ...) conditions, or None.
     """
-    x_t, x0, seconds = x_T * scheduler.init_noise_sigma, x_T, 0.0
-    for t in scheduler.timesteps:
-        answer = yield Request(scheduler.scale_model_input(x_t, t), float(t), condition)
-        output = scheduler.step(answer.prediction, t, x_t, return_dict=True)
-        assert isinstance(output, SchedulerOutput)
-        x_t, x0, seconds = output.prev_sample, output.pred_original_sample, seconds + answer.seconds
-    return Drawn(np.array(x0), len(scheduler.timesteps), seconds / len(x_T))
+    scheduler, seconds = whole(scheduler), 0.0
+    rollout = Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma)
+    while not rollout.done:
+        answer = yield Request(rollout.x_t, rollout.node.t, condition)
+        facts = (scheduler.prediction_type, scheduler.limit)
+        rollout = rollout.step(interpreted(answer.prediction, rollout.x_t, rollout.node, *facts))
+        assert rollout.x0 is not None
+        scheduler.follow(rollout.trail, rollout.node, rollout.x0, rollout.error)
+        seconds += answer.seconds
+    return Drawn(np.array(rollout.x0), len(rollout.trail), seconds / len(x_T))
 
 
 def _answers(denoiser: Denoiser, requests: Sequence[Request]) -> list[Answer]:

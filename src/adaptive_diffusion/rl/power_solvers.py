@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..schedulers.grids import PowerGrid
 from ..schedulers.solvers import IPNDMScheduler, UniPCScheduler
 
@@ -21,8 +19,10 @@ class PowerUniPC(UniPCScheduler):
 
     progress_power: float = 2.0
 
-    def _grid(self, n: int) -> np.ndarray:
-        return PowerGrid(self.progress_power)(self.schedule, n)
+    @property
+    def spacing(self) -> PowerGrid:
+        """See `SchedulerBase`."""
+        return PowerGrid(self.progress_power)
 
 
 @dataclass(eq=False, repr=False)
@@ -36,5 +36,7 @@ class PowerIPNDM(IPNDMScheduler):
 
     progress_power: float = 2.0
 
-    def _grid(self, n: int) -> np.ndarray:
-        return PowerGrid(self.progress_power)(self.schedule, n)
+    @property
+    def spacing(self) -> PowerGrid:
+        """See `SchedulerBase`."""
+        return PowerGrid(self.progress_power)

@@ -1,0 +1,29 @@
+"""Loops that draw: every step, picture by picture until it is good enough, or as few steps as a target takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy
+
+if TYPE_CHECKING:
+    from .quality import QualityEstimator
+    from .quality_guided import QualityGuidedSampler
+    from .standard import StandardSampler
+    from .step_reduction import StepReductionSampler
+
+__all__ = [
+    "QualityEstimator",
+    "QualityGuidedSampler",
+    "StandardSampler",
+    "StepReductionSampler",
+]
+
+_HOMES = {  # as the imports above say to type checkers
+    "QualityEstimator": "quality",
+    "QualityGuidedSampler": "quality_guided",
+    "StandardSampler": "standard",
+    "StepReductionSampler": "step_reduction",
+}
+
+__getattr__, __dir__ = lazy(__name__, _HOMES)

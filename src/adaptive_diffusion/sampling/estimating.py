@@ -9,11 +9,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.pipeline import DiffusionPipeline
-from ..baseline.scheduler_base import SchedulerBase
 from ..rng import image_keys, normal
 from ..types import Denoiser, Scheduler
 from .quality import QualityEstimator, content_of
-from .standard import StandardSampler
+from .standard import StandardSampler, whole
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +27,13 @@ class EstimatingSampler(StandardSampler):
             `report` leaves out what it estimates; None: it is not compared.
 
     Raises:
-        ValueError: for a scheduler that does not tell its noise schedule.
+        ValueError: for a scheduler that is not made of a grid and a solver.
         UserError: if the calibration cannot be read.
     """
 
     def __init__(self, scheduler: Scheduler, calibration: str | None = None, model: str | None = None):
         super().__init__(scheduler)
-        if not isinstance(scheduler, SchedulerBase):
-            raise ValueError(f"quality needs a scheduler that tells its noise schedule, got {type(scheduler).__name__}")
+        whole(scheduler)
         self.estimator = QualityEstimator(calibration)
         self.model = model
         measured = self.estimator.calibration.model
@@ -113,8 +111,7 @@ class EstimatingSampler(StandardSampler):
 
     def _level(self, t: float) -> float:
         """sigma / alpha at a timestep."""
-        assert isinstance(self.scheduler, SchedulerBase)
-        return float(np.exp(-self.scheduler.schedule.log_snr(t)))
+        return float(np.exp(-whole(self.scheduler).schedule.log_snr(t)))
 
 
 def replaced(pictures: mx.array, rows: np.ndarray, some: mx.array) -> mx.array:

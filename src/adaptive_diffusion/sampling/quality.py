@@ -16,6 +16,7 @@ from ..baseline.checks import check_number
 from ..checksums import KEY, check, with_checksum
 from ..errors import UserError
 from ..files import ASSETS, atomic_path, parse_json
+from ..solvers.stride import kept_within
 
 SHIPPED = ASSETS / "quality.json"
 FORMAT = "adaptive-diffusion/quality/2"
@@ -131,8 +132,21 @@ class QualityEstimator:
             x0: (B, H, W, C) clean predictions; after the last step the pictures it led to.
             last: Whether it was the last step, so that nothing is to be extrapolated.
         """
-        still = still_features(x0)
         previous, self._previous = self._previous, (level, x0)
+        return self.compare(level, x0, previous, last)
+
+    def compare(
+        self, level: float, x0: mx.array, previous: tuple[float, mx.array] | None, last: bool = False
+    ) -> Observation:
+        """What a step shows beside the one before.
+
+        Args:
+            level: sigma / alpha where the model was evaluated, > 0.
+            x0: (B, H, W, C) clean predictions there; after the last step the pictures it led to.
+            previous: The same of the step before; None: there was none.
+            last: Whether it was the last step, so that nothing is to be extrapolated.
+        """
+        still = still_features(x0)
         if previous is None:
             return Observation(x0, still, None)
         level_prev, x0_prev = previous
@@ -141,12 +155,6 @@ class QualityEstimator:
         z, h, c = np.log(level), np.log(level_prev / level), mx.log(_rms(change) + _TINY)
         known = [mx.full(c.shape, float(value)) for value in (z, z**2, z**3, h, h * z, np.log(h))]
         return Observation(picture, still, mx.stack([*known, c, c * float(z)], axis=-1))
-
-    def select(self, indices: np.ndarray) -> None:
-        """Go on with some pictures only, when others leave the batch: their positions in it."""
-        if self._previous is not None:
-            level, x0 = self._previous
-            self._previous = (level, x0[mx.array(indices)])
 
     def quality(self, observation: Observation) -> np.ndarray:
         """(B,) float64 quality of each picture of an observation, in [0, 1]; 0 at the first step."""
@@ -178,12 +186,6 @@ def extrapolate(x0: mx.array, change: mx.array, level: float, level_prev: float)
         level_prev: s of the one before, larger.
     """
     return kept_within(x0 + change * (level**2 / (level_prev**2 - level**2)), x0)
-
-
-def kept_within(pictures: mx.array, x0: mx.array) -> mx.array:
-    """(B, H, W, C) pictures, each clipped to [-1, 1], or to the range of its clean prediction `x0` if that is wider."""
-    bound = mx.maximum(mx.max(mx.abs(x0), axis=tuple(range(1, x0.ndim)), keepdims=True), 1.0)
-    return mx.clip(pictures, -bound, bound)
 
 
 def visibility(still: np.ndarray) -> np.ndarray:

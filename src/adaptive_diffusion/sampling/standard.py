@@ -4,14 +4,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from ..rng import image_keys, normal, step_keys
-from ..types import Denoiser, SampleResult, Scheduler, SchedulerOutput, StepTrace
+from ..diffusion.guided_model import GuidedModel
+from ..rng import image_keys, normal
+from ..types import Denoiser, GridAndSolver, SampleResult, Scheduler, StepTrace
+from .rollout import Rollout, run
 
 STRIP_PICTURES = 8
+
+
+def beginning(
+    scheduler: GridAndSolver, model: Denoiser, x_T: mx.array, condition: mx.array | None, keys: mx.array | None
+) -> tuple[GuidedModel, Rollout]:
+    """A run that begins: the model as its scheduler takes it to be, and the images on its grid.
+
+    Args:
+        scheduler: Grid and solver, with its timesteps set.
+        model: The denoiser.
+        x_T: (B, H, W, C) standard normal noise, or noisy images at the first timestep.
+        condition: (B, ...) conditions, or None.
+        keys: (B, 2) random keys, or None.
+    """
+    guided = scheduler.guided(model, condition)
+    return guided, Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, keys=keys)
+
+
+def whole(scheduler: Any) -> GridAndSolver:
+    """The scheduler, if it is made of a grid and a solver, so that a loop can take it apart.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not all(hasattr(type(scheduler), name) for name in ("grid", "solver", "guided", "follow")):
+        raise ValueError(
+            "a sampler needs a scheduler that is made of a grid and a solver, such as a SchedulerBase, got "
+            f"{type(scheduler).__name__}"
+        )
+    made: GridAndSolver = scheduler
+    return made
 
 
 class StandardSampler:
@@ -35,16 +69,12 @@ class StandardSampler:
             condition: (B, ...) conditions, or None.
             keys: (B, 2) uint32, one key per picture for the noise of stochastic solvers; None suits deterministic ones.
         """
-        scheduler, x_t = self.scheduler, x_T * self.scheduler.init_noise_sigma
-        active = np.ones(len(x_T), bool)
-        for index, t in enumerate(scheduler.timesteps):
-            prediction = model(scheduler.scale_model_input(x_t, t), mx.full((len(x_T),), float(t)), condition)
-            key = None if keys is None else step_keys(keys, index)
-            output = scheduler.step(prediction, t, x_t, key=key, return_dict=True)
-            assert isinstance(output, SchedulerOutput)
-            x_t = output.prev_sample
-            mx.async_eval(x_t)
-            yield StepTrace(index, float(t), output.pred_original_sample, active)
+        scheduler, active = whole(self.scheduler), np.ones(len(x_T), bool)
+        guided, rollout = beginning(scheduler, model, x_T, condition, keys)
+        for index, (after,) in enumerate(run(guided, [rollout])):
+            assert after.x0 is not None
+            scheduler.follow(after.trail, after.node, after.x0, after.error)
+            yield StepTrace(index, after.trail[-1].t, after.x0, active)
 
     def run(
         self,

@@ -159,6 +159,11 @@ class StepReductionSampler(EstimatingSampler):
                 f"sampler=step_reduction takes steps of scheduler=adaptive's own grid, from pure noise, and here "
                 f"{cause}: leave that out, or take sampler=standard"
             )
+        if scheduler.calibration is not None and not scheduler.calibration.weights_hold:
+            raise UserError(
+                f"the curve of sampler=step_reduction was measured with the steps {scheduler.calibration}: take a "
+                "guidance_scale near that, or sampler=standard"
+            )
         if scheduler.adaptive_threshold < THRESHOLD or info["power"] not in (None, POWER):
             raise UserError(
                 f"the curve of sampler=step_reduction was measured with scheduler.progress_power={POWER:g}, no "

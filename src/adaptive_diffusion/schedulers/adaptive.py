@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, Final, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_number
 from ..baseline.schedulers import DPMSolverScheduler
+from ..diffusion.node import Node
+from ..solvers.checked import Checked
+from ..solvers.dpm_solver import DPMSolver
+from ..solvers.fitted import Fitted, levels_of, multistep_rows
 from ..types import SchedulerOutput
-from .calibrated import CalibratedGrid
+from .calibrated import CalibratedGrid, find_schedule
 from .calibrated_schedule import CalibratedSchedule, schedule_from
-from .fitting import levels_of, multistep_rows
 from .grids import PowerGrid, bounded_power
 
+log = logging.getLogger(__name__)
+
 DETAILED = 0.6  # complexity from which on the plain grid is kept
+POWER = 2.0  # of the grid, where none is given
+ANY_DOMAIN = "general"  # whose calibration is taken where nobody says what is drawn
+
+
+class LeftOut(Enum):
+    """An argument that was left out, where None means something else."""
+
+    LEFT_OUT = "left out"
+
+
+LEFT_OUT: Final = LeftOut.LEFT_OUT
 
 
 class _Chosen(NamedTuple):
@@ -63,8 +80,9 @@ class AdaptiveScheduler(DPMSolverScheduler):
         progress_power: Power of the grid, in (0, 10]; 1 is uniform, larger puts more steps at low noise.
         min_step_ratio: A bent grid's steps are at least this times those of the plain grid, in (0, 1]; 1 does not bend.
         max_step_ratio: And at most this times, >= 1; 1 does not bend.
-        calibration: The steps calibrated for the model, its domain and guidance, or what `dataclasses.asdict` makes of
-            them; None: a power grid for all numbers of steps.
+        calibration: The steps calibrated for the model, its domain and guidance, or their `content`; None: a power grid
+            for all numbers of steps. Left out: a power grid too, until a `DiffusionPipeline` of a model whose
+            calibration ships draws with it (see `suit`); a `progress_power` of one's own keeps its grid.
         prediction_type: `epsilon`, `v_prediction` or `sample`.
         beta_start: First beta, in (0, 1).
         beta_end: Last beta, in [beta_start, 1).
@@ -83,11 +101,11 @@ class AdaptiveScheduler(DPMSolverScheduler):
         num_train_timesteps: int = 1000,
         num_inference_steps: int = 50,
         adaptive_threshold: float = 0.5,
-        progress_power: float = 2.0,
+        progress_power: float = POWER,
         min_step_ratio: float = 0.5,
         max_step_ratio: float = 2.0,
         *,
-        calibration: CalibratedSchedule | Mapping[str, Any] | None = None,
+        calibration: CalibratedSchedule | Mapping[str, Any] | LeftOut | None = LEFT_OUT,
         prediction_type: str = "epsilon",
         beta_start: float = 0.0001,
         beta_end: float = 0.02,
@@ -107,11 +125,12 @@ class AdaptiveScheduler(DPMSolverScheduler):
                 calibration = schedule_from(calibration)
             except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"calibration is no calibrated schedule: {error!r}") from None
-        if calibration is not None and not isinstance(calibration, CalibratedSchedule):
+        if not isinstance(calibration, CalibratedSchedule | LeftOut | None):
             raise ValueError(
                 f"calibration must be a calibrated schedule, or None for a power grid, got {calibration!r}"
             )
-        self.calibration = calibration
+        self._given = calibration
+        self.calibration = calibration if isinstance(calibration, CalibratedSchedule) else None
         super().__init__(
             num_train_timesteps,
             prediction_type=prediction_type,
@@ -123,15 +142,37 @@ class AdaptiveScheduler(DPMSolverScheduler):
             clip_sample=clip_sample,
             clip_sample_range=clip_sample_range,
         )
-        if calibration is not None and calibration.num_train_timesteps != num_train_timesteps:
+        if self.calibration is not None and self.calibration.num_train_timesteps != num_train_timesteps:
             raise ValueError(
-                f"the calibration is for {calibration.num_train_timesteps} training timesteps, not "
+                f"the calibration is for {self.calibration.num_train_timesteps} training timesteps, not "
                 f"{num_train_timesteps}: calibrate this model, or leave calibration out"
             )
         self._complexity: float | None = None
         self._chosen = _OTHER
         self.reset_history()
         self.set_timesteps()
+
+    def suit(self, model: str, domain: str | None, guidance_scale: float) -> None:
+        """Before `set_timesteps`: take the calibration that suits what is drawn next.
+
+        A calibration that was given stays, at this guidance. One that was left out becomes the shipped one of the
+        model, if there is any, unless `progress_power` asks for a power grid of one's own. None stays None.
+
+        Args:
+            model: Identity of the model; "" where it does not tell.
+            domain: Name of what is drawn; None: unknown, or several domains.
+            guidance_scale: Weight of classifier-free guidance, >= 0.
+
+        Raises:
+            ValueError: for a guidance out of range.
+        """
+        given = self._given
+        if isinstance(given, CalibratedSchedule):
+            if model not in ("", given.model):
+                log.warning("the calibration is of the model %.12s, and %.12s draws with it", given.model, model)
+            self.calibration = given.drawn_at(guidance_scale)
+        elif given is LEFT_OUT and self.progress_power == POWER:
+            self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale)
 
     def set_timesteps(
         self, num_inference_steps: int | None = None, complexity: float | None = None, *, timesteps: Any = None
@@ -160,7 +201,6 @@ class AdaptiveScheduler(DPMSolverScheduler):
         except ValueError:
             self._complexity, self._chosen = before
             raise
-        self._memory_length = 1 if self._chosen.rows is None else self._chosen.rows.shape[1] - 2
         self._errors: list[mx.array] = []
         self._last_x0: mx.array | None = None
 
@@ -225,6 +265,7 @@ class AdaptiveScheduler(DPMSolverScheduler):
 
         Returns:
             num_inference_steps, timesteps (list) and power (None for a calibrated grid or custom timesteps): the grid.
+            calibration: Which calibrated steps are taken and what of them, in words; None for other timesteps.
             rule: What made calibrated steps, `resampled` for a number of steps that was not calibrated, else None.
             complexity: What bent the grid, or None.
             avg_error: Mean E of the run so far (see the class), None before the first second-order step.
@@ -250,6 +291,7 @@ class AdaptiveScheduler(DPMSolverScheduler):
             "num_inference_steps": len(self),
             "timesteps": self.timesteps.tolist(),
             "power": self._chosen.power,
+            "calibration": None if self._chosen.rule is None else str(self.calibration),
             "rule": self._chosen.rule,
             "complexity": self._complexity,
             "avg_error": None if errors is None else float(errors.mean()),
@@ -261,12 +303,12 @@ class AdaptiveScheduler(DPMSolverScheduler):
 
     @property
     def origin(self) -> str:
-        """Where the timesteps of this run come from, in a word or two."""
+        """Where the timesteps of this run come from, in a few words."""
         power, rule, _, nearest = self._chosen
         if nearest is not None:
-            return f"resampled from {nearest} calibrated steps"
+            return f"resampled from {nearest} steps {self.calibration}"
         if rule is not None:
-            return f"calibrated: {rule}"
+            return f"{self.calibration}: {rule}"
         if power is not None:
             return f"power grid {power:g}"
         return "given timesteps" if self.calibration is None else "given timesteps, without calibrated weights"
@@ -280,8 +322,10 @@ class AdaptiveScheduler(DPMSolverScheduler):
 
     def _record_config(self) -> None:
         super()._record_config()
-        if self.calibration is not None:
-            self._config["calibration"] = asdict(self.calibration)
+        if self._given is LEFT_OUT:
+            del self._config["calibration"]  # left out, as it was
+        elif self.calibration is not None:
+            self._config["calibration"] = self.calibration.content()
 
     def _grid(self, n: int) -> np.ndarray:
         if self.calibration is not None:
@@ -294,7 +338,7 @@ class AdaptiveScheduler(DPMSolverScheduler):
         return PowerGrid(power)(self.schedule, n)
 
     def _calibrated_grid(self, calibration: CalibratedSchedule, n: int) -> np.ndarray:
-        grids, known = CalibratedGrid(calibration), calibration.steps.get(n)
+        grids, known = CalibratedGrid(calibration), calibration.used(n)
         grid = grids(self.schedule, n)
         if known is None:
             self._chosen = _Chosen(rule="resampled", nearest=grids.nearest(n))
@@ -305,35 +349,17 @@ class AdaptiveScheduler(DPMSolverScheduler):
         self._chosen = _Chosen(rule=known.rule, rows=rows)
         return grid
 
-    def _advance(self, index: int, prediction: mx.array, x_t: mx.array, x0: mx.array) -> tuple[mx.array, float]:
+    @property
+    def solver(self) -> Checked:
+        """See `SchedulerBase`: calibrated weights, or DPM-Solver++(2M), each step checked."""
+        plain, rows = DPMSolver(), self._chosen.rows
+        return Checked(plain if rows is None else Fitted(rows, self.limit, plain), self.adaptive_threshold)
+
+    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
+        """See `SchedulerBase`: what `get_schedule_info` tells of."""
         self._last_x0 = x0
-        self._check_batch(x0)
-        rows = self._chosen.rows
-        if rows is not None and len(self._memory) == min(index, self._memory_length):
-            full, checked = self._fitted_step(rows[index], index, x_t, x0), index > 0
-        else:
-            full, checked = self._update(index, self._order(index), x_t, x0)[0], self._order(index) > 1
-        if not checked:
-            return full, 0.0
-        first, _ = self._update(index, 1, x_t, x0)
-        then = self._nodes[index + 1]
-        scale = then.alpha * (_rms(x0) + _rms(self._memory[0])) + then.sigma + 1e-12
-        error = _rms(full - first) / scale
-        self._errors.append(error.reshape(-1))
-        return mx.where(error > self.adaptive_threshold, first, full), 0.0
-
-    def _fitted_step(self, row: np.ndarray, index: int, x_t: mx.array, x0: mx.array) -> mx.array:
-        """The step with calibrated weights; the last one leads to the clean picture, which is clipped as configured."""
-        now, then = self._nodes[index : index + 2]
-        full = (then.alpha / now.alpha * float(row[0])) * x_t
-        for weight, prediction in zip(row[1:], [x0, *self._memory], strict=False):
-            full = full + (then.alpha * float(weight)) * prediction
-        return self._restrict(full) if index + 1 == len(self) else full
-
-
-def _rms(x: mx.array) -> mx.array:
-    """(B, 1, ..., 1) root mean square of each picture."""
-    return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim)), keepdims=True))
+        if error is not None:
+            self._errors.append(error)
 
 
 def _complexity(sample: mx.array) -> float:

@@ -10,16 +10,17 @@ import numpy as np
 
 from ..baseline.checks import check_count
 from ..baseline.noise_schedule import NoiseSchedule
-from ..baseline.scheduler_base import SchedulerBase
-from ..baseline.schedulers import DPMSolverScheduler
-from ..types import Denoiser
+from ..grids.base import FixedGrid
+from ..sampling.rollout import Rollout, finished
+from ..solvers.dpm_solver import DPMSolver
+from ..types import Denoiser, GridAndSolver
 from .calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from .calibration import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 from .choosing import Candidate, choose
 from .fitting import HISTORY, Solution, fit_corrections, run
 from .grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
 from .learning import learn
-from .teacher import NODES, CleanPredictor, Teacher, of_clean_predictions, record
+from .teacher import NODES, CleanPredictor, Teacher, record
 
 CLASSICAL: dict[str, Grid] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}
 FITTED: dict[str, Callable[[Trajectory, NoiseSchedule, int], np.ndarray]] = {
@@ -108,7 +109,7 @@ class Problem:
     """
 
     denoiser: Denoiser
-    scheduler: SchedulerBase
+    scheduler: GridAndSolver
     noise: Callable[[int, int], mx.array]
     condition: Callable[[int], mx.array | None]
     model: str
@@ -154,7 +155,6 @@ def calibrate(
     teacher = record(fit, problem.scheduler, fit_noise)
     unseen = record(judge, problem.scheduler, problem.noise(c.seed + 1, c.held_out))
     schedule = problem.scheduler.schedule
-    solver = DPMSolverScheduler(**of_clean_predictions(problem.scheduler))
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
         candidates = {name: Candidate(grid(schedule, n)) for name, grid in CLASSICAL.items()}
@@ -164,14 +164,12 @@ def calibrate(
         if n in c.learned and c.iterations:
             start = min(
                 (candidates[name] for name in FITTED),
-                key=lambda candidate: float(errors(few, teacher[: c.learned_noises], solver, candidate).mean()),
+                key=lambda candidate: float(errors(few, teacher[: c.learned_noises], candidate).mean()),
             )
             assert start.corrections is not None
             best = learn(few, teacher[: c.learned_noises], Solution(start.timesteps, start.corrections), c.iterations)
             candidates["learned"] = Candidate(best.timesteps, best.corrections)
-        found[n] = choose(
-            candidates, lambda candidate: errors(judge, unseen, solver, candidate), classical=list(CLASSICAL)
-        )
+        found[n] = choose(candidates, lambda candidate: errors(judge, unseen, candidate), classical=list(CLASSICAL))
         yield CalibratedSchedule(
             model=problem.model,
             guidance_scale=problem.guidance_scale,
@@ -184,28 +182,22 @@ def calibrate(
         )
 
 
-def errors(predict: CleanPredictor, teacher: Teacher, solver: SchedulerBase, candidate: Candidate) -> np.ndarray:
+def errors(predict: CleanPredictor, teacher: Teacher, candidate: Candidate) -> np.ndarray:
     """(N,) RMSE of the pictures that a candidate draws from the teacher's noises to the teacher's pictures.
 
     Args:
         predict: The model.
         teacher: Noises and pictures.
-        solver: Draws from clean predictions where the candidate has no weights of its own.
-        candidate: What draws.
+        candidate: What draws; DPM-Solver++(2M) where it has no weights of its own.
     """
     if candidate.corrections is None:
-        pictures = _solve(predict, teacher, solver, candidate.timesteps)
+        pictures = _solve(predict, teacher, candidate.timesteps)
     else:
         pictures = run(predict, teacher.noise, Solution(candidate.timesteps, candidate.corrections))
     return np.asarray(np.sqrt(np.mean((pictures - teacher.pictures) ** 2, axis=(1, 2, 3))))
 
 
-def _solve(predict: CleanPredictor, teacher: Teacher, solver: SchedulerBase, timesteps: np.ndarray) -> np.ndarray:
-    solver.set_timesteps(timesteps=timesteps)
-    x_t = mx.array((teacher.noise * float(solver.schedule.alpha(timesteps[0]))).astype(np.float32))
-    for t in solver.timesteps:
-        x0 = predict(np.array(x_t, np.float64) / float(solver.schedule.alpha(t)), float(t))
-        step = solver.step(mx.array(x0.astype(np.float32)), t, x_t)
-        assert isinstance(step, mx.array)
-        x_t = step
-    return np.array(x_t, np.float64)
+def _solve(predict: CleanPredictor, teacher: Teacher, timesteps: np.ndarray) -> np.ndarray:
+    grid = FixedGrid.of(predict.schedule, timesteps)
+    x_t = mx.array((teacher.noise * grid.nodes[0].alpha).astype(np.float32))
+    return np.array(finished(predict.model, [Rollout.begin(grid, DPMSolver(), x_t)]), np.float64)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..baseline.checks import check_count
+from ..baseline.checks import check_count, check_number
 from ..baseline.noise_schedule import NoiseSchedule
 from ..errors import UserError
 from .calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
@@ -24,6 +25,8 @@ __all__ = [
     "load_schedules",
     "save_schedules",
 ]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,36 +60,49 @@ class CalibratedGrid:
         """The calibrated number of steps whose grid is taken for n steps."""
         return min(self.calibrated.steps, key=lambda known: (max(known, n) / min(known, n), -known))
 
+    @property
+    def origin(self) -> str:
+        """Where the timesteps come from, in a few words."""
+        return f"timesteps {self.calibrated.origin}"
+
 
 def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
     """The schedule of a model in a domain, of several that with the nearest guidance.
 
-    (Those of the shipped model were calibrated at guidance 1.5. The farther from it, the less they gain:
-    `bench few_steps --guidance` measures that.)
+    Where the domain was not calibrated, that of another domain of the model is taken, with a warning: calibrated steps
+    depend on the model and the guidance more than on the domain.
 
     Args:
-        path: File of schedules; None: the shipped one, which may have none for this model and domain.
+        path: File of schedules; None: the shipped one, which may have none for this model.
         model: Content hash of the model.
         domain: Name of the domain.
-        guidance_scale: Weight of classifier-free guidance.
+        guidance_scale: Weight of classifier-free guidance that draws, >= 0; it decides whether the calibrated weights
+            are used, see `CalibratedSchedule`.
 
     Returns:
-        The schedule; None if the shipped file has none that fits.
+        The schedule; None if the shipped file has none of the model.
 
     Raises:
-        UserError: if a file that was given has none that fits, or cannot be used.
+        UserError: if a file that was given has none of the model, or cannot be used.
+        ValueError: for a guidance out of range.
     """
+    check_number("guidance_scale", guidance_scale, 0)
     known = load_schedules(SHIPPED if path is None else path)
-    fitting = [schedule for schedule in known if (schedule.model, schedule.domain) == (model, domain)]
-    if fitting:
-        return min(fitting, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
+    of_the_model = [schedule for schedule in known if schedule.model == model]
+
+    if of_the_model:
+        fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
+        nearest = min(fitting or of_the_model, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
+        if not fitting:
+            log.warning(
+                "domain=%s was not calibrated: the steps are those of %s; python train.py task=schedule "
+                "task.domains=[%s] calibrates it",
+                *(domain, nearest.domain, domain),
+            )
+        return nearest.drawn_at(guidance_scale)
+
     if path is None:
         return None
-    if any(schedule.model == model for schedule in known):
-        raise UserError(
-            f"{path} has no schedule for domain={domain}; calibrate it with python train.py task=schedule "
-            f"task.domains=[{domain}], or leave scheduler.calibration.path out"
-        )
     if differences := [found for schedule in known if (found := _differences(schedule.model, model))]:
         raise UserError(
             f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
@@ -113,12 +129,13 @@ def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: 
     """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
 
     Raises:
-        UserError: if there is no schedule that fits, shipped or in the file.
+        UserError: if there is no schedule of the model, shipped or in the file.
+        ValueError: for a guidance out of range.
     """
     found = find_schedule(path, model, domain, guidance_scale)
     if found is None:
         raise UserError(
-            f"no calibrated grid ships for this model with domain={domain}; "
+            "no calibrated grid ships for this model; "
             "calibrate with python train.py task=schedule, or choose another grid"
         )
     return CalibratedGrid(found)

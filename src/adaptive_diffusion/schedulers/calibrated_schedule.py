@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..baseline.checks import check_count, check_number
 from ..baseline.spacing import custom_timesteps
+
+REACH = 2.0  # factor of guidance, up or down, within which calibrated weights are used; see `CalibratedSchedule`
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class CalibratedSteps:
 class CalibratedSchedule:
     """The solutions for a model in one domain.
 
+    Their weights are used where the guidance that draws is within a factor of `REACH` of the calibrated one. Beyond
+    that the timesteps are used alone, with DPM-Solver++(2M): see docs/guidance.md for what was measured.
+
     Attributes:
         model: Content hash of the model's file.
         guidance_scale: Weight of classifier-free guidance that they were calibrated with, >= 0.
@@ -55,6 +60,7 @@ class CalibratedSchedule:
         noises: Noises that the trajectory was measured from.
         held_out: Other noises, which the scores are of.
         steps: n -> solution of n steps, at least one.
+        drawn_guidance: Guidance that images are drawn with, >= 0; None: as calibrated.
 
     Raises:
         ValueError: for a grid that is none, or a number out of range.
@@ -68,9 +74,12 @@ class CalibratedSchedule:
     noises: int
     held_out: int
     steps: Mapping[int, CalibratedSteps]
+    drawn_guidance: float | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_number("guidance_scale", self.guidance_scale, 0)
+        if self.drawn_guidance is not None:
+            check_number("drawn_guidance", self.drawn_guidance, 0)
         check_count("num_train_timesteps", self.num_train_timesteps, 2)
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
@@ -85,9 +94,44 @@ class CalibratedSchedule:
                 )
             _check_corrections(steps.corrections, n)
 
+    @property
+    def weights_hold(self) -> bool:
+        """Whether the guidance that draws is near enough to the calibrated one for the weights to help."""
+        drawn = self.guidance_scale if self.drawn_guidance is None else self.drawn_guidance
+        return self.guidance_scale / REACH <= drawn <= self.guidance_scale * REACH
+
+    def used(self, n: int) -> CalibratedSteps | None:
+        """The solution of n steps, if there is one; without its weights where they do not hold."""
+        steps = self.steps.get(n)
+        return steps if steps is None or self.weights_hold else replace(steps, corrections=None)
+
+    def drawn_at(self, guidance_scale: float) -> CalibratedSchedule:
+        """The same solutions, to draw with at some guidance, >= 0."""
+        return replace(self, drawn_guidance=None if guidance_scale == self.guidance_scale else guidance_scale)
+
+    def content(self) -> dict[str, Any]:
+        """What `schedule_from` makes a schedule of."""
+        content = asdict(self)
+        if self.drawn_guidance is None:
+            del content["drawn_guidance"]
+        return content
+
+    @property
+    def origin(self) -> str:
+        """For whom it was calibrated, in a few words."""
+        return f"calibrated for {self.domain} at guidance {self.guidance_scale:g}"
+
+    def __str__(self) -> str:
+        """Its origin, and whether only its timesteps are used."""
+        return (
+            self.origin
+            if self.weights_hold
+            else f"{self.origin}; at guidance {self.drawn_guidance:g} its timesteps only"
+        )
+
 
 def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
-    """A schedule from what `dataclasses.asdict` makes of it, whether or not it has been JSON since.
+    """A schedule from its `content`, whether or not it has been JSON since.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: if it is none.

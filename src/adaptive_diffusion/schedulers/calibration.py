@@ -12,17 +12,20 @@ frequencies: what is wrong at high noise is forgotten in the details, but not in
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count, check_number
 from ..baseline.noise_schedule import NoiseSchedule
-from ..baseline.scheduler_base import SchedulerBase
-from ..baseline.schedulers import DPMSolverScheduler
 from ..baseline.spacing import lu_timesteps
-from ..types import Denoiser, Scheduler, SchedulerOutput, StepTrace
+from ..diffusion.guided_model import GuidedModel
+from ..grids.base import FixedGrid
+from ..sampling.rollout import Rollout, run
+from ..sampling.standard import whole
+from ..solvers.dpm_solver import DPMSolver
+from ..types import Denoiser, Scheduler, StepTrace
 
 SAME = 1e-5  # standard deviation, in [-1, 1] units, below which pictures are all the same
 
@@ -81,22 +84,21 @@ def measure_trajectory(
     Raises:
         ValueError: for less than two noises, pictures that all came out alike, or a number out of range.
     """
-    shared = {field.name for field in fields(SchedulerBase)}
-    solver = DPMSolverScheduler(**{name: value for name, value in scheduler.config.items() if name in shared})
-    m = check_count("nodes", nodes, 3, solver.num_train_timesteps)
+    scheduler = whole(scheduler)
+    guided, schedule = scheduler.guided(denoiser, condition), scheduler.schedule
+    m = check_count("nodes", nodes, 3, schedule.num_train_timesteps)
     n = check_count("the number of noises", len(x_T), 2)
-    timesteps = lu_timesteps(solver.schedule, m)
-    log_snr = solver.schedule.log_snr(timesteps)
-    alpha = solver.schedule.alpha(timesteps)
+    timesteps = lu_timesteps(schedule, m)
+    grid = FixedGrid.of(schedule, timesteps)
+    log_snr, alpha = schedule.log_snr(timesteps), schedule.alpha(timesteps)
     bands = _bands(*x_T.shape[1:])
     products = np.zeros((len(bands), 2 * m, 2 * m))
     total = np.zeros(x_T[0].size)
     squares = np.zeros(x_T[0].size)
     for start in range(0, n, check_count("batch_size", batch_size, 1)):
-        some = slice(start, start + batch_size)
-        solver.set_timesteps(timesteps=timesteps)
-        given = None if condition is None else condition[some]
-        x_t, x0 = _solve(denoiser, solver, x_T[some], given, progress)
+        rows = np.arange(start, min(start + batch_size, n))
+        begun = Rollout.begin(grid, DPMSolver(), x_T[start : start + batch_size], rows=rows)
+        x_t, x0 = _solve(guided, begun, progress)
         arrays = _cosine_transform(np.concatenate([x_t / alpha[:, None, None, None, None], x0]))
         arrays = arrays.reshape(*arrays.shape[:2], -1)  # (2 m, B, H W C)
         for band, where in enumerate(bands):
@@ -182,23 +184,17 @@ def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int, p
 
 
 def _solve(
-    denoiser: Denoiser,
-    solver: DPMSolverScheduler,
-    x_T: mx.array,
-    condition: mx.array | None,
-    progress: Callable[[StepTrace], None] | None,
+    model: GuidedModel, begun: Rollout, progress: Callable[[StepTrace], None] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(m, B, H, W, C) float64 states x_t at the nodes, and the clean predictions there."""
-    states, predictions, x_t, active = [], [], x_T, np.ones(len(x_T), bool)
-    for index, t in enumerate(solver.timesteps):
-        output = solver.step(denoiser(x_t, mx.full((len(x_T),), float(t)), condition), t, x_t, return_dict=True)
-        assert isinstance(output, SchedulerOutput)
-        states.append(np.array(x_t, np.float64))
-        predictions.append(np.array(output.pred_original_sample, np.float64))
-        x_t = output.prev_sample
+    states, predictions, active = [np.array(begun.x_t, np.float64)], list[np.ndarray](), np.ones(len(begun.rows), bool)
+    for index, (after,) in enumerate(run(model, [begun])):
+        assert after.x0 is not None
+        states.append(np.array(after.x_t, np.float64))
+        predictions.append(np.array(after.x0, np.float64))
         if progress is not None:
-            progress(StepTrace(index, float(t), output.pred_original_sample, active))
-    return np.stack(states), np.stack(predictions)
+            progress(StepTrace(index, after.trail[-1].t, after.x0, active))
+    return np.stack(states[:-1]), np.stack(predictions)
 
 
 def _jump_costs(log_snr: np.ndarray, products: np.ndarray, lasting: np.ndarray) -> np.ndarray:

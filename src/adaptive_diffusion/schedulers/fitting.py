@@ -12,18 +12,23 @@ first-order step (DDIM).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count
-from ..baseline.noise_schedule import NoiseSchedule
+from ..grids.base import FixedGrid
+from ..sampling.rollout import Rollout, finished
+from ..solvers.base import Memory, Position, Solver, Step
+from ..solvers.fitted import DATA_VARIANCE, Fitted, levels_of, multistep_rows
 from .teacher import CleanPredictor, Teacher
+
+__all__ = ["Solution", "begun", "fit_corrections", "levels_of", "multistep_rows", "run"]
 
 HISTORY = 4  # predictions that a step combines
 RIDGE = 1e-4  # of the mean square of each correction's column: keeps collinear predictions from fighting
-DATA_VARIANCE = 0.25  # of pictures in [-1, 1], roughly
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,65 +44,20 @@ class Solution:
     corrections: np.ndarray
 
 
-def levels_of(schedule: NoiseSchedule, timesteps: np.ndarray) -> np.ndarray:
-    """(n + 1,) noise levels sigma / alpha of n timesteps, and 0 where the last step leads."""
-    return np.append(np.exp(-schedule.log_snr(timesteps)), 0.0)
-
-
-def multistep_rows(levels: np.ndarray, corrections: np.ndarray) -> np.ndarray:
-    """The weights of every step.
-
-    Args:
-        levels: (n + 1,) noise levels, decreasing.
-        corrections: (n, K + 1) for each step a, b, c_1, ..., c_(K - 1).
-
-    Returns:
-        (n, K + 1) weights of xh, D_0, ..., D_(K - 1): x' is their sum.
-    """
-    r = levels[1:] / levels[:-1]
-    left = 1 - r
-    a, b, c = corrections[:, 0], corrections[:, 1], corrections[:, 2:]
-    carried = b * left / np.sqrt(levels[:-1] ** 2 + DATA_VARIANCE)
-    rows = np.empty_like(corrections, dtype=np.float64)
-    rows[:, 0] = r + carried
-    rows[:, 1] = left * (1 + a + c.sum(axis=1)) - carried
-    rows[:, 2:] = -left[:, None] * c
-    return rows
-
-
-def advance(row: np.ndarray, state: np.ndarray, predictions: list[np.ndarray]) -> np.ndarray:
-    """One step: the weighted sum of the state and of the predictions, newest first, as far as there are any."""
-    result = row[0] * state
-    for weight, x0 in zip(row[1:], predictions, strict=False):
-        result = result + weight * x0
-    return np.asarray(result)
+def begun(predict: CleanPredictor, noise: np.ndarray, solution: Solution) -> Rollout:
+    """(N, H, W, C) states xh at T - 1, at the beginning of a solution; the images are not clipped."""
+    rows = multistep_rows(levels_of(predict.schedule, solution.timesteps), solution.corrections)
+    return _begun(predict, noise, solution.timesteps, Fitted(rows))
 
 
 def run(predict: CleanPredictor, noise: np.ndarray, solution: Solution) -> np.ndarray:
-    """(N, H, W, C) states xh at T - 1 -> (N, H, W, C) pictures that a solution draws from them."""
-    rows = multistep_rows(levels_of(predict.schedule, solution.timesteps), solution.corrections)
-    return follow(predict, noise, [], solution.timesteps, rows).pictures
+    """(N, H, W, C) states xh at T - 1 -> (N, H, W, C) float64 images that a solution draws from them."""
+    return np.array(finished(predict.model, [begun(predict, noise, solution)]), np.float64)
 
 
-class Followed(NamedTuple):
-    """Steps that were taken: the state where each began, the predictions it combined, and where the last one led."""
-
-    states: list[np.ndarray]
-    histories: list[list[np.ndarray]]
-    pictures: np.ndarray
-
-
-def follow(
-    predict: CleanPredictor, state: np.ndarray, predictions: list[np.ndarray], timesteps: np.ndarray, rows: np.ndarray
-) -> Followed:
-    """Take steps from a state, with the predictions so far, newest first; see `multistep_rows`."""
-    states, histories = list[np.ndarray](), list[list[np.ndarray]]()
-    for t, row in zip(timesteps, rows, strict=True):
-        predictions = [predict(state, float(t)), *predictions][: rows.shape[1] - 1]
-        states.append(state)
-        histories.append(predictions)
-        state = advance(row, state, predictions)
-    return Followed(states, histories, state)
+def _begun(predict: CleanPredictor, noise: np.ndarray, timesteps: np.ndarray, solver: Solver) -> Rollout:
+    grid = FixedGrid.of(predict.schedule, timesteps)
+    return Rollout.begin(grid, solver, mx.array((grid.nodes[0].alpha * noise).astype(np.float32)))
 
 
 def fit_corrections(
@@ -115,21 +75,55 @@ def fit_corrections(
         (n, K + 1) corrections; those of predictions that do not exist yet are 0.
     """
     check_count("history", history, 2)
-    levels = levels_of(predict.schedule, timesteps)
-    corrections = np.zeros((len(timesteps), history + 1))
-    state, predictions = teacher.noise, list[np.ndarray]()
-    for i, t in enumerate(timesteps):
-        predictions = [predict(state, float(t)), *predictions][:history]
-        target = teacher.pictures if i + 1 == len(timesteps) else teacher.at(levels[i + 1])
-        pair = levels[i : i + 2]
-        left = 1 - pair[1] / pair[0]
-        newest = predictions[0]
+    fitting = _Fitting(teacher, levels_of(predict.schedule, timesteps), history)
+    finished(predict.model, [_begun(predict, teacher.noise, timesteps, fitting)])
+    return fitting.corrections
+
+
+class _Fitting:
+    """A solver that fits the corrections of each step when it is due, and takes the step with them.
+
+    Args:
+        teacher: Where the steps should lead.
+        levels: (n + 1,) noise levels of the nodes, and 0.
+        history: K, predictions that a step combines.
+
+    Attributes:
+        corrections: (n, K + 1) as far as they have been fitted.
+    """
+
+    def __init__(self, teacher: Teacher, levels: np.ndarray, history: int):
+        self.teacher, self.levels, self.history = teacher, levels, history
+        self.corrections = np.zeros((len(levels) - 1, history + 1))
+
+    def step(self, at: Position, memory: Memory) -> Step:
+        """See `Solver`."""
+        i, last = len(at.trail) - 1, at.then.clean
+        pair, kept = self.levels[i : i + 2], (at.x0, *memory)
+        state = np.array(at.x_t, np.float64) / at.now.alpha
+        predictions = [np.array(x0, np.float64) for x0 in kept]
+
+        newest, left = predictions[0], 1 - pair[1] / pair[0]
         columns = [newest, (state - newest) / np.sqrt(pair[0] ** 2 + DATA_VARIANCE)]
         columns += [newest - older for older in predictions[1:]]
         matrix = left * np.stack([column.ravel() for column in columns])
-        first_order = advance(multistep_rows(pair, np.zeros((1, history + 1)))[0], state, predictions)
+
+        target = self.teacher.pictures if last else self.teacher.at(pair[1])
+        missing = target - _combined(self._row(i, pair), state, predictions)
         gram = matrix @ matrix.T
         gram += np.diag(RIDGE * np.diag(gram) + 1e-12)
-        corrections[i, : len(columns)] = np.linalg.solve(gram, matrix @ (target - first_order).ravel())
-        state = advance(multistep_rows(pair, corrections[i : i + 1])[0], state, predictions)
-    return corrections
+        self.corrections[i, : len(columns)] = np.linalg.solve(gram, matrix @ missing.ravel())
+
+        reached = at.then.alpha * _combined(self._row(i, pair), state, predictions)
+        return Step(mx.array(reached.astype(np.float32)), 0.0, kept[: self.history - 1], len(kept))
+
+    def _row(self, i: int, pair: np.ndarray) -> np.ndarray:
+        return multistep_rows(pair, self.corrections[i : i + 1])[0]
+
+
+def _combined(row: np.ndarray, state: np.ndarray, predictions: Sequence[np.ndarray]) -> np.ndarray:
+    """The weighted sum of the state and of the predictions, newest first, as far as there are any."""
+    result = row[0] * state
+    for weight, x0 in zip(row[1:], predictions, strict=False):
+        result = result + weight * x0
+    return np.asarray(result)

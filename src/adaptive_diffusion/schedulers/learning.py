@@ -11,7 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..baseline.noise_schedule import NoiseSchedule
-from .fitting import Solution, advance, follow, levels_of, multistep_rows
+from ..diffusion.guided_model import Denoised
+from ..grids.base import FixedGrid
+from ..sampling.rollout import Rollout, finished
+from ..solvers.fitted import Fitted
+from .fitting import Solution, begun, levels_of, multistep_rows
 from .teacher import CleanPredictor, Teacher
 
 POSITION_STEP = 0.03  # finite difference of a node's log-SNR, in distances to its nearer neighbour
@@ -54,17 +58,21 @@ class _Run:
 
     def __init__(self, predict: CleanPredictor, teacher: Teacher, solution: Solution):
         self.solution = solution
-        levels = levels_of(predict.schedule, solution.timesteps)
-        rows = multistep_rows(levels, solution.corrections)
-        self.states, self.histories, self.pictures = follow(predict, teacher.noise, [], solution.timesteps, rows)
+        self._seen: list[tuple[Rollout, Denoised]] = []
+        begun_at_noise = begun(predict, teacher.noise, solution)
+        self.pictures = np.array(finished(predict.model, [begun_at_noise], self._note), np.float64)
         self.error = float(np.sqrt(np.mean((self.pictures - teacher.pictures) ** 2)))
 
     def changed(self, predict: CleanPredictor, solution: Solution, step: int) -> np.ndarray:
         """The pictures of a solution that agrees with this one up to the evaluation of `step`."""
+        before, denoised = self._seen[step]
         rows = multistep_rows(levels_of(predict.schedule, solution.timesteps), solution.corrections)
-        known, after = self.histories[step], slice(step + 1, None)
-        reached = advance(rows[step], self.states[step], known)
-        return follow(predict, reached, known, solution.timesteps[after], rows[after]).pictures
+        other = before.go_on(FixedGrid.of(predict.schedule, solution.timesteps), Fitted(rows), before.memory)
+        return np.array(finished(predict.model, [other.step(denoised)]), np.float64)
+
+    def _note(self, before: Rollout, denoised: Denoised, after: Rollout) -> list[Rollout]:
+        self._seen.append((before, denoised))
+        return [after]
 
 
 def _better(predict: CleanPredictor, teacher: Teacher, run: _Run, schedule: NoiseSchedule) -> _Run | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def save_schedules(
         schedules: What is known.
         recipes: Anything that names a calibration -> hash of how it was made; `load_recipes` gives it back.
     """
-    content = {"format": FORMAT, "schedules": [asdict(schedule) for schedule in schedules], "recipes": recipes or {}}
+    known = [replace(schedule, drawn_guidance=None).content() for schedule in schedules]
+    content = {"format": FORMAT, "schedules": known, "recipes": recipes or {}}
     with atomic_path(path) as temporary:
         temporary.write_text(_compact(json.dumps(with_checksum(content), indent=1)) + "\n", encoding="utf-8")
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from ..baseline.checks import check_count
-from ..baseline.noise_schedule import SCHEDULE_ARGUMENTS
-from ..baseline.scheduler_base import SchedulerBase
-from ..types import Denoiser, Scheduler
+from ..diffusion.node import node_at
+from ..grids.base import FixedGrid
+from ..sampling.rollout import InBatches, Rollout, run
+from ..sampling.standard import whole
+from ..solvers.ipndm import IPNDM
+from ..types import Denoiser, GridAndSolver, Scheduler
 from .grids import BlendedGrid
-from .solvers import IPNDMScheduler
 
 NODES = 64  # of iPNDM on the blended grid; twice as many change the shipped model's portraits by 0.0012 (RMSE)
 
@@ -42,24 +43,16 @@ class CleanPredictor:
         batch_size: int = 16,
         progress: Callable[[int], None] | None = None,
     ):
-        assert isinstance(scheduler, SchedulerBase)
+        scheduler = whole(scheduler)
+        guided = scheduler.guided(denoiser, condition)
         self.schedule = scheduler.schedule
-        self.batch_size = check_count("batch_size", batch_size, 1)
-        self._denoiser, self._scheduler, self._condition = denoiser, scheduler, condition
-        self._progress = progress
+        self.model = InBatches(guided, check_count("batch_size", batch_size, 1), progress)
 
     def __call__(self, states: np.ndarray, t: float) -> np.ndarray:
         """(N, H, W, C) states xh at a timestep -> (N, H, W, C) float64 clean predictions, clipped as configured."""
-        alpha, parts = float(self.schedule.alpha(t)), []
-        for start in range(0, len(states), self.batch_size):
-            some = slice(start, start + self.batch_size)
-            x_t = mx.array((alpha * states[some]).astype(np.float32))
-            condition = None if self._condition is None else self._condition[some]
-            prediction = self._denoiser(x_t, mx.full((len(x_t),), float(t)), condition)
-            parts.append(np.array(self._scheduler.predict_x0(prediction, float(t), x_t), np.float64))
-            if self._progress is not None:
-                self._progress(len(x_t))
-        return np.concatenate(parts)
+        node = node_at(self.schedule, t)
+        x_t = mx.array((node.alpha * states).astype(np.float32))
+        return np.array(self.model.denoise(x_t, node, np.arange(len(states))).x0, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +102,7 @@ class Teacher:
         return self.states.shape[1]
 
 
-def record(predict: CleanPredictor, scheduler: SchedulerBase, x_T: mx.array, nodes: int = NODES) -> Teacher:
+def record(predict: CleanPredictor, scheduler: GridAndSolver, x_T: mx.array, nodes: int = NODES) -> Teacher:
     """Follow the ODE with iPNDM on the blended grid down to timestep 0, and keep every state.
 
     Costs `nodes` evaluations and 8 `nodes` bytes per pixel and channel of each picture.
@@ -121,22 +114,13 @@ def record(predict: CleanPredictor, scheduler: SchedulerBase, x_T: mx.array, nod
         nodes: m, in [3, T].
     """
     check_count("nodes", nodes, 3, scheduler.num_train_timesteps)
-    solver = IPNDMScheduler(**of_clean_predictions(scheduler))
-    schedule = solver.schedule
-    solver.set_timesteps(timesteps=np.append(BlendedGrid()(schedule, nodes - 1), 0.0))
-    states, predictions, x_t = [], [], x_T
-    for t in solver.timesteps:
-        state = np.array(x_t) / float(schedule.alpha(t))
-        x0 = predict(state, float(t)).astype(np.float32)
-        states.append(state.astype(np.float32))
-        predictions.append(x0)
-        step = solver.step(mx.array(x0), t, x_t)
-        assert isinstance(step, mx.array)
-        x_t = step
-    return Teacher(np.exp(-schedule.log_snr(solver.timesteps)), np.stack(states), np.stack(predictions))
+    schedule = scheduler.schedule
+    grid = FixedGrid.of(schedule, np.append(BlendedGrid()(schedule, nodes - 1), 0.0))
 
+    states, predictions = [np.array(x_T)], list[np.ndarray]()
+    for (after,) in run(predict.model, [Rollout.begin(grid, IPNDM(), x_T)]):
+        states.append(np.array(after.x_t))
+        predictions.append(np.array(after.x0))
 
-def of_clean_predictions(scheduler: SchedulerBase) -> dict[str, Any]:
-    """Arguments of a solver with the noise schedule of another one, to be fed clean predictions as they are."""
-    shared = {name: scheduler.config[name] for name in SCHEDULE_ARGUMENTS if name in scheduler.config}
-    return {**shared, "prediction_type": "sample", "clip_sample": False}
+    rescaled = [x_t / node.alpha for x_t, node in zip(states, grid.nodes, strict=False)]
+    return Teacher(np.array([node.level for node in grid.nodes]), np.stack(rescaled), np.stack(predictions))

@@ -1,0 +1,21 @@
+"""What is drawn: a network with its noise process, its guidance and its conditions, evaluated at nodes."""
+
+from .guided_model import Cost, Denoised, GuidedModel, Waiting
+from .limits import Clipped, Limit, Thresholded, unlimited
+from .node import CLEAN, Node, Process, node_at, nodes_at
+
+__all__ = [
+    "CLEAN",
+    "Clipped",
+    "Cost",
+    "Denoised",
+    "GuidedModel",
+    "Limit",
+    "Node",
+    "Process",
+    "Thresholded",
+    "Waiting",
+    "node_at",
+    "nodes_at",
+    "unlimited",
+]

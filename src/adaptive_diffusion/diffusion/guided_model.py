@@ -1,0 +1,241 @@
+"""GuidedModel: what is drawn. All facts of a model are said here once; grids and solvers see nodes and clean images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..baseline.checks import check_choice
+from ..baseline.noise_schedule import PREDICTION_TYPES, NoiseSchedule, eps_from, x0_from
+from ..models.compiled import compiled
+from ..types import Denoiser, PictureModel
+from .limits import Clipped, Limit, unlimited
+from .node import Node
+
+
+class Denoised(NamedTuple):
+    """What one evaluation of the model says at a node.
+
+    Attributes:
+        x0: (B, H, W, C) clean predictions, in the range of the data.
+        eps: (B, H, W, C) the noise, by the network's own output: not by `x0`, which may be clipped.
+    """
+
+    x0: mx.array
+    eps: mx.array
+
+
+class Waiting(NamedTuple):
+    """Images that wait for an evaluation.
+
+    Attributes:
+        x_t: (b, H, W, C) noisy images.
+        node: Where they are.
+        rows: (b,) which images of the run they are.
+    """
+
+    x_t: mx.array
+    node: Node
+    rows: np.ndarray
+
+
+@dataclass
+class Cost:
+    """What was evaluated so far, each image counting.
+
+    Attributes:
+        evaluations: Evaluations of the guided model; the field's NFE.
+        passes: Passes through the network: two for a guided evaluation, one for an unguided one.
+    """
+
+    evaluations: int = 0
+    passes: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class GuidedModel:
+    """A network with its noise process, its guidance and its conditions: all that a run needs to know of a model.
+
+    Guidance is null + scale * (conditional - null), both predictions from one doubled batch (Ho & Salimans, 2022). The
+    doubled batch is skipped where it would change nothing: at scale 1, and without a condition.
+
+    Args:
+        network: Predicts eps, v or x0; a condition of all zeros is its null condition.
+        process: The noise process that the network was trained with.
+        prediction_type: What the network predicts: `epsilon`, `v_prediction` or `sample` (x0).
+        limit: Keeps clean predictions in the range of the data.
+        guidance_scale: Weight of classifier-free guidance, >= 0; 1 is none.
+        condition: (N, ...) what each image of the run is conditioned on, (1, ...) the same for all, or None.
+        state_shape: (H, W, C) of a state, an image or its latents; None where the caller knows.
+        identity: What decides the predictions of the guided model, for caches; "" where it is not known.
+        decode: Makes images of clean states, (B, H, W, C) -> (B, H', W', 3); None: states are images.
+        domain: Name of what is drawn.
+        domains: Names that a policy tells apart, among them `domain`; () if there is nothing to tell apart.
+
+    Attributes:
+        cost: Evaluations and passes so far, of this object and of what `with_condition` makes of it.
+
+    Raises:
+        ValueError: for a scale out of range, an unknown prediction type, or a domain that is not one of the domains.
+    """
+
+    network: Denoiser
+    process: NoiseSchedule = field(default_factory=NoiseSchedule)
+    prediction_type: str = "epsilon"
+    limit: Limit = field(default_factory=Clipped)
+    guidance_scale: float = 1.0
+    condition: mx.array | None = None
+    state_shape: tuple[int, int, int] | None = None
+    identity: str = ""
+    decode: Callable[[mx.array], mx.array] | None = None
+    domain: str = ""
+    domains: tuple[str, ...] = ()
+    cost: Cost = field(default_factory=Cost, init=False)
+    _predict: Denoiser = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        scale = self.guidance_scale
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"guidance_scale must be a finite number >= 0 (1 is no guidance), got {scale}")
+        check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        if self.domains and self.domain not in self.domains:
+            raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
+
+        network = compiled(self.network) if isinstance(self.network, nn.Module) else self.network
+        object.__setattr__(self, "_predict", network)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: PictureModel,
+        class_ids: Sequence[int] = (),
+        guidance_scale: float | None = None,
+        *,
+        domain: str = "",
+        **changes: Any,
+    ) -> Self:
+        """A model that says how it was trained.
+
+        Args:
+            model: The model.
+            class_ids: What every image is conditioned on, see `PictureModel.condition`; () for an unconditional model.
+            guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
+            domain: Name of what is drawn.
+            **changes: Other arguments of this class, in the place of what the model says.
+
+        Raises:
+            ValueError: for a value out of range, or a model that does not say what it predicts.
+        """
+        known = model.metadata
+        if known.get("prediction_type") is None and "prediction_type" not in changes:
+            raise ValueError("the model does not say what it predicts; give prediction_type")
+        bounded = bool(known.get("bounded", True))
+        scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
+
+        facts: dict[str, Any] = {
+            "process": NoiseSchedule(**known.get("noise_schedule", {})),
+            "prediction_type": known.get("prediction_type"),
+            "limit": Clipped() if bounded else unlimited,
+            "guidance_scale": scale,
+            "condition": mx.array([list(class_ids)], dtype=mx.int32) if class_ids else None,
+            "state_shape": model.state_shape,
+            "identity": f"{model.identity} guidance {scale:g}",
+            "decode": None if bounded else model.decode,
+            "domain": domain,
+            "domains": tuple(model.domains or ()) if domain else (),
+        }
+        return cls(model, **facts | changes)
+
+    def with_condition(self, condition: mx.array | None) -> Self:
+        """The same model with other conditions; it adds to the same cost."""
+        other = replace(self, condition=condition)
+        object.__setattr__(other, "cost", self.cost)
+        object.__setattr__(other, "_predict", self._predict)  # compiled once
+        return other
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        """The guided prediction, as the network predicts it.
+
+        Args:
+            x: (b, H, W, C) noisy images.
+            t: (b,) timesteps.
+            condition: (b, ...) conditions of these images, or None.
+        """
+        self.cost.evaluations += len(x)
+        if condition is None or self.guidance_scale == 1:
+            self.cost.passes += len(x)
+            return self._predict(x, t, condition)
+
+        self.cost.passes += 2 * len(x)
+        both = mx.concatenate([condition, mx.zeros_like(condition)])
+        doubled = self._predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
+        conditional, null = mx.split(doubled, 2)
+        return null + self.guidance_scale * (conditional - null)
+
+    def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
+        """Evaluate the model at one node.
+
+        Args:
+            x_t: (b, H, W, C) noisy images.
+            node: Where they are.
+            rows: (b,) which images of the run they are: those whose conditions apply.
+        """
+        return self.denoise_all([Waiting(x_t, node, rows)])[0]
+
+    def denoise_all(self, waiting: Sequence[Waiting]) -> list[Denoised]:
+        """Evaluate the model once for images at several nodes; an image does not depend on the others.
+
+        Args:
+            waiting: At least one; their images have the same shape.
+        """
+        sizes = [len(some.x_t) for some in waiting]
+        x = waiting[0].x_t if len(waiting) == 1 else mx.concatenate([some.x_t for some in waiting])
+        t = mx.array(np.repeat([some.node.t for some in waiting], sizes).astype(np.float32))
+        prediction = self(x, t, self._conditions(np.concatenate([some.rows for some in waiting])))
+
+        parts = [prediction] if len(waiting) == 1 else mx.split(prediction, np.cumsum(sizes)[:-1].tolist())
+        return [self.denoised(part, some.x_t, some.node) for part, some in zip(parts, waiting, strict=True)]
+
+    def denoised(self, prediction: mx.array, x_t: mx.array, node: Node) -> Denoised:
+        """What a prediction of the network says at a node; float32 at least.
+
+        Args:
+            prediction: (b, H, W, C) the network's output.
+            x_t: (b, H, W, C) what it was evaluated on.
+            node: Where.
+        """
+        return interpreted(prediction, x_t, node, self.prediction_type, self.limit)
+
+    def images(self, states: np.ndarray) -> np.ndarray:
+        """(B, H, W, C) clean states -> (B, H', W', C) images in [-1, 1]."""
+        decoded = states if self.decode is None else np.array(self.decode(mx.array(states)))
+        return np.clip(decoded, -1, 1)
+
+    def _conditions(self, rows: np.ndarray) -> mx.array | None:
+        """(b, ...) conditions of some images."""
+        condition = self.condition
+        if condition is None:
+            return None
+        if len(condition) == 1:
+            return mx.broadcast_to(condition, (len(rows), *condition.shape[1:]))
+        return condition[mx.array(rows)]
+
+
+def interpreted(
+    prediction: mx.array, x_t: mx.array, node: Node, prediction_type: str, limit: Limit = unlimited
+) -> Denoised:
+    """What a prediction of a given type says at a node; float32 at least."""
+    x_t, prediction = at_least_float32(x_t), at_least_float32(prediction)
+    x0 = limit(x0_from(prediction, x_t, node.alpha, node.sigma, prediction_type))
+    return Denoised(x0, eps_from(prediction, x_t, node.alpha, node.sigma, prediction_type))
+
+
+def at_least_float32(x: mx.array) -> mx.array:
+    """Half precision is too coarse for the differences that solvers take."""
+    return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x

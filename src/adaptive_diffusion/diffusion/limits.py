@@ -1,0 +1,63 @@
+"""How clean predictions are kept in the range of the data: a fact of the model's states, pixels or latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from ..baseline.checks import check_number
+from ..baseline.thresholding import dynamic_threshold
+
+Limit = Callable[[mx.array], mx.array]  # (B, ...) clean predictions -> (B, ...), each image by itself
+
+
+def unlimited(x0: mx.array) -> mx.array:
+    """Clean predictions as they are; suits latents."""
+    return x0
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """Clip to [-bound, bound]; suits images in pixel space.
+
+    Args:
+        bound: > 0.
+
+    Raises:
+        ValueError: for a bound out of range.
+    """
+
+    bound: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("clip_sample_range", self.bound, 0, above=True)
+
+    def __call__(self, x0: mx.array) -> mx.array:
+        """See `Limit`."""
+        return mx.clip(x0, -self.bound, self.bound)
+
+
+@dataclass(frozen=True)
+class Thresholded:
+    """Clip each image at a quantile of its magnitudes, and divide by that quantile (Saharia et al., 2022).
+
+    Args:
+        ratio: The quantile, in [0, 1].
+        max_value: Upper bound of the threshold, >= 1; at 1 it is clipping to [-1, 1].
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    ratio: float = 0.995
+    max_value: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("dynamic_thresholding_ratio", self.ratio, 0, 1)
+        check_number("sample_max_value", self.max_value, 1)
+
+    def __call__(self, x0: mx.array) -> mx.array:
+        """See `Limit`."""
+        return dynamic_threshold(x0, self.ratio, self.max_value)

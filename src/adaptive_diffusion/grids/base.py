@@ -1,0 +1,97 @@
+"""The contract of grids, and grids that are known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol, Self
+
+import mlx.core as mx
+import numpy as np
+
+from ..diffusion.node import CLEAN, Node, Process, nodes_at
+
+GridMemory = tuple[mx.array, ...]  # what a grid remembers: (B, ...) arrays, which the loop carries, and selects from
+
+Spacing = Callable[[Any, int], np.ndarray]
+"""A rule that spaces n timesteps: (noise process, n) -> (n,) float64, strictly decreasing, e.g. `Spaced`."""
+
+
+class Grid(Protocol):
+    """Says where a run evaluates the model next. Frozen and pure: equal arguments give equal nodes."""
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of the whole run; None if only the way shows how many."""
+        ...
+
+    def next(self, trail: Sequence[Node], x0: mx.array | None, memory: GridMemory, /) -> tuple[Node, GridMemory]:
+        """The next node.
+
+        Args:
+            trail: Nodes where the model was evaluated so far; none at the beginning.
+            x0: (B, H, W, C) clean predictions at the last one; None at the beginning.
+            memory: What the answer before gave back; () at the beginning.
+
+        Returns:
+            The node, or CLEAN if the run is to end with these predictions; and what is to be given next time.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FixedGrid:
+    """Nodes that are known beforehand, from high noise to low.
+
+    Args:
+        nodes: At least one, of decreasing noise.
+
+    Raises:
+        ValueError: for no node, or noise that does not decrease.
+    """
+
+    nodes: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            raise ValueError("a grid needs at least one node")
+        levels = [node.log_snr for node in self.nodes]
+        if any(later < earlier for earlier, later in pairwise(levels)):
+            raise ValueError("the noise of a grid's nodes must decrease")
+
+    @classmethod
+    def of(cls, process: Process, timesteps: Sequence[float] | np.ndarray) -> Self:
+        """The grid of some timesteps.
+
+        Args:
+            process: The noise process of the model.
+            timesteps: (n,) strictly decreasing.
+        """
+        return cls(nodes_at(process, timesteps))
+
+    @classmethod
+    def spaced(cls, spacing: Spacing, process: Any, n: int) -> Self:
+        """The grid of n timesteps that a rule spaces.
+
+        Raises:
+            ValueError: for a number of steps that the rule does not take.
+        """
+        return cls.of(process, spacing(process, n))
+
+    @property
+    def timesteps(self) -> np.ndarray:
+        """(n,) float64."""
+        return np.array([node.t for node in self.nodes])
+
+    @property
+    def steps(self) -> int:
+        """See `Grid`."""
+        return len(self.nodes)
+
+    def next(
+        self, trail: Sequence[Node], x0: mx.array | None = None, memory: GridMemory = ()
+    ) -> tuple[Node, GridMemory]:
+        """See `Grid`."""
+        taken = len(trail)
+        return (self.nodes[taken] if taken < len(self.nodes) else CLEAN), ()

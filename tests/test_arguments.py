@@ -1,0 +1,175 @@
+"""The command line on its way to Hydra: texts and paths, sweeps, and options that do not exist."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from tiny import CONF, configuration
+
+from adaptive_diffusion.arguments import PATHS, TEXTS, as_given, for_hydra
+from adaptive_diffusion.catalog import Catalog
+from adaptive_diffusion.config import SCHEMAS
+from adaptive_diffusion.errors import UserError
+
+CATALOG = Catalog((CONF,))
+NAMES = {  # settings that are texts, but take one of a few names
+    *("_target_", "precision", "revision", "draws", "lpips", "model", "domain", "trained", "baseline"),
+    *("beta_schedule", "prediction_type", "timestep_spacing", "variance_type", "algorithm_type", "solver_type"),
+    *("final_sigmas_type", "metric", "unit"),
+}
+
+
+def read(setting: str) -> object:
+    """What the setting becomes in a configuration."""
+    return OmegaConf.create({"x": OverridesParser.create().parse_override(setting).value()}).x
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a lake, at dawn",
+        "a dog's portrait",
+        "(mountain:1.2)",
+        "{a: b}",
+        "[one, two]",
+        "back\\slash",
+        "end\\",
+        "a\\'b",
+        "'",
+        "'a' or 'b'",
+        "42",
+        "true",
+        "a=b",
+        " blanks around ",
+        "été, 夏",
+        "x \N{EN DASH} \N{GRINNING FACE}",
+    ],
+)
+@pytest.mark.parametrize(
+    "key", ["prompt", "label", "init_image", "+task.data.cats", "task.model.path", "paths.outputs"]
+)
+def test_texts_and_paths_are_taken_as_they_are_written(key, text):
+    setting, seed = for_hydra([f"{key}={text}", "seed=1"])
+    assert read(setting) == text
+    assert seed == "seed=1"
+
+
+def test_a_text_refers_to_no_setting_and_a_path_does():
+    (prompt, path) = for_hydra(["prompt=${paths.root} costs $5", "output=${paths.root}/a (1).zip"])
+    assert read(prompt) == "${paths.root} costs $5"
+    assert OmegaConf.create(
+        {"paths": {"root": "/r"}, "x": OverridesParser.create().parse_override(path).value()}
+    ).x == ("/r/a (1).zip")
+
+
+@pytest.mark.parametrize(
+    "setting", ["prompt='a, b'", 'output="a"', "prompt=null", "prompt=", "model.path=plain/name.x"]
+)
+def test_what_is_quoted_or_plain_stays_as_it_is(setting):
+    assert for_hydra([setting]) == [setting]
+    assert for_hydra(["seed=1", setting, "-m"]) == ["-m", "seed=1", setting]
+
+
+def test_the_home_directory_is_known_in_paths_alone():
+    home = str(Path.home())
+    assert [read(s) for s in for_hydra(["output=~/a b", "label=~/a b", "init_image=a~/b"])] == [
+        f"{home}/a b",
+        "~/a b",
+        "a~/b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("init_image=~/a.png,/b.png", [f"{Path.home()}/a.png", "/b.png"]),
+        ("label=rose,tulip", ["rose", "tulip"]),
+        ("prompt='a, b',c", ["'a, b'", "c"]),
+    ],
+)
+def test_a_sweep_takes_several_texts(setting, values):
+    _, swept = for_hydra(["-m", setting])
+    assert list(OverridesParser.create().parse_override(swept).sweep_string_iterator()) == values
+
+
+@pytest.mark.parametrize("text", ["photo (2).png", "[x].png", "it's, mine"])
+def test_a_sweep_takes_a_single_text_as_it_is_written(text):
+    assert read(for_hydra(["-m", "seed=1,2", f"init_image={text}"])[2]) == text
+
+
+@pytest.mark.parametrize(
+    "setting", ["paths.mlruns=", "paths.outputs=''", "output= ", "+task.data.cats=", "model.path=''"]
+)
+def test_an_empty_path_is_refused(setting):
+    with pytest.raises(UserError, match=r"= is empty"):
+        for_hydra([setting])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["seed=range(3,3)"], "names no value"),
+        (["seed=range(9,2)"], "names no value"),
+        (["scheduler=glob(nothing*)"], "names no value"),
+        (["seed=range(0,1e8)"], "100,000,000 jobs"),
+        (["seed=range(200)", "num_steps=range(2,102)"], "20,000 jobs"),
+    ],
+)
+def test_a_sweep_of_nothing_or_without_end_is_refused(settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        for_hydra(["-m", *settings], CATALOG)
+
+
+def test_a_sweep_over_options_begins_with_the_first_of_them(tmp_path):
+    given = ["agent=cem,random", "reward=speed,quality", "task.episodes=4", "seed=1,2"]
+    settings = for_hydra(["-m", *given], CATALOG)[1:]
+    assert settings == ["agent=cem", given[0], "reward=speed", *given[1:]]
+    assert as_given(settings) == given
+    whole = configuration("train", tmp_path, *(s for s in settings if "," not in s))
+    assert (whole.task.episodes, whole.agent.population) == (4, 10)
+    assert for_hydra(["-m", "grid=glob(k*)"], CATALOG)[1] == "grid=karras"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--num_steps", "20"], "settings are given as num_steps=20"),
+        (["--batch-size=4"], "settings are given as batch_size=4"),
+        (["-n", "3"], "settings are given as key=value"),
+        (["--cfg", "everything"], "--cfg takes one of job, hydra, all"),
+        (["--config-dir"], "takes a value, got nothing"),
+    ],
+)
+def test_an_option_that_does_not_exist_is_told_how_settings_are_given(arguments, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        for_hydra(arguments)
+
+
+def test_options_may_stand_anywhere(tmp_path):
+    given = ["seed=1", "--config-dir", str(tmp_path), "name=x", "--info", "-m"]
+    assert for_hydra(given) == ["--config-dir", str(tmp_path), "--info", "all", "-m", "seed=1", "name=x"]
+
+
+def test_a_folder_of_configurations_has_to_be_there(tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        for_hydra([], Catalog.of(CONF, ["--config-dir", str(tmp_path / "typo")]))
+
+
+def test_every_setting_that_is_free_text_or_a_path_is_declared():
+    """A new one has to be put into `TEXTS` or `PATHS`, or among the names of this test."""
+    undeclared = []
+    for place, schema in SCHEMAS.items():
+        group = place.partition("/")[0] if "/" in place else ""
+        for field in fields(schema):
+            key = f"{group}.{field.name}" if group else field.name
+            texts = get_type_hints(schema)[field.name] in (str, str | None)
+            if texts and field.name not in NAMES and not any(fnmatch.fnmatch(key, p) for p in (*TEXTS, *PATHS)):
+                undeclared.append(key)
+    assert undeclared == []
