@@ -24,7 +24,7 @@ from .benchmark import REPORTS, SCREENING, SUMMARY, commands
 from .benchmark_tables import comparison, fewest_steps, read_summary, results
 
 PROJECT = Path(__file__).parents[3]
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/evidence/results.md", "docs/evidence/calibration.md", "docs/evidence/agents.md")
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
 AGAINST_DEFAULT = "docs/tuned.csv"
