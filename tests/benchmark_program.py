@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from tiny import ROOT, tiny_encoder
 
-from adaptive_diffusion.metrics import encoder, reference
+from adaptive_diffusion.encoder import encoder, reference
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.statistics import FeatureStatistics
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tiny import ROOT, mlflow_database, tiny_checkpoint
 
-from adaptive_diffusion.tracking import MlflowTracker
+from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 
 class Program:

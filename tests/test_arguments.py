@@ -13,9 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from tiny import CONF, configuration
 
-from adaptive_diffusion.arguments import PATHS, TEXTS, as_given, for_hydra
-from adaptive_diffusion.catalog import Catalog
-from adaptive_diffusion.config import SCHEMAS
+from adaptive_diffusion.cli.arguments import PATHS, TEXTS, as_given, for_hydra
+from adaptive_diffusion.cli.catalog import Catalog
+from adaptive_diffusion.cli.schemas import SCHEMAS
 from adaptive_diffusion.errors import UserError
 
 CATALOG = Catalog((CONF,))

@@ -10,17 +10,17 @@ import pytest
 from rl.closed_form import gaussian
 from tiny import LABELS, tiny_model
 
-from adaptive_diffusion.bench import agents
-from adaptive_diffusion.bench.agents import AgentBench, TransferredTimestepEnv
-from adaptive_diffusion.bench.agents_report import Result, keep, kept, report
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.markdown import MISSING
+from adaptive_diffusion.io.markdown import MISSING
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.environment import DomainEnv
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.convergence import Evaluation, Record
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
+from benchmarks import agents
+from benchmarks.agents import AgentBench, TransferredTimestepEnv
+from benchmarks.agents_report import Result, keep, kept, report
 
 SPREAD = np.linspace(-0.01, 0.01, 16)  # of pictures; its mean is 0, its standard error 0.00154
 

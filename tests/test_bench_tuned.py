@@ -6,20 +6,11 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from adaptive_diffusion.bench.tuned import (
-    Block,
-    comparison,
-    configurations,
-    main,
-    measure,
-    read_blocks,
-    stale,
-    write_blocks,
-)
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.markdown import MINUS
+from adaptive_diffusion.io.markdown import MINUS
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
+from benchmarks.tuned import Block, comparison, configurations, main, measure, read_blocks, stale, write_blocks
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +65,7 @@ def test_what_the_default_is_stands_alone():
 
 
 def test_files_that_are_none_are_refused(tmp_path):
-    with pytest.raises(UserError, match="bench tuned --output"):
+    with pytest.raises(UserError, match="benchmarks tuned --output"):
         read_blocks(tmp_path / "none.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="make it again"):
@@ -90,7 +81,7 @@ def test_sizes_that_say_nothing_are_refused(pipeline):
 
 def test_the_file_is_stale_once_something_else_is_tuned(pipeline, tmp_path):
     path = tmp_path / "tuned.csv"
-    assert "bench tuned --output" in stale(pipeline, ["landscapes"], path)
+    assert "benchmarks tuned --output" in stale(pipeline, ["landscapes"], path)
     write_blocks(path, list(measure(pipeline, "landscapes", pictures=2, blocks=2)))
     assert stale(pipeline, ["landscapes"], path) is None
     assert "portraits" in stale(pipeline, ["landscapes", "portraits"], path)

@@ -17,7 +17,6 @@ from benchmark_program import tiny_reference
 from program import Program
 from tiny import ROOT, tiny_encoder, tiny_model
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from adaptive_diffusion.benchmark import (
     Bench,
     BlockResult,
@@ -29,19 +28,20 @@ from adaptive_diffusion.benchmark import (
     store,
     write_report,
 )
-from adaptive_diffusion.benchmark.__main__ import main as report_kept
 from adaptive_diffusion.benchmark.plots import pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
 from adaptive_diffusion.benchmark.store import keep
-from adaptive_diffusion.benchmark_run import refuse_without_effect
-from adaptive_diffusion.converged import converged_pictures
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
-from adaptive_diffusion.models.guidance import GuidedDenoiser
-from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.runs.benchmark import refuse_without_effect
+from adaptive_diffusion.runs.report import main as report_kept
+from adaptive_diffusion.sampling.converged import converged_pictures
 from adaptive_diffusion.sampling.standard import StandardSampler
-from adaptive_diffusion.schedulers.grids import PowerGrid
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
 FITTED = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 

@@ -15,18 +15,10 @@ import pytest
 from tiny import ROOT, configuration
 
 from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
-from adaptive_diffusion.benchmark.__main__ import main as report_kept
 from adaptive_diffusion.benchmark.cell import steps_digest
 from adaptive_diffusion.benchmark.store import keep
-from adaptive_diffusion.build import __main__ as build
-from adaptive_diffusion.build import tables
-from adaptive_diffusion.build.asset_tables import calibrated_steps, tuned_configurations
-from adaptive_diffusion.build.benchmark import REPORTS, SUMMARY, commands, stale_benchmark
-from adaptive_diffusion.build.benchmark_tables import comparison, distance, fewest_steps, read_summary, results
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.markdown import MINUS, MISSING, table
-from adaptive_diffusion.optimization.knowledge import Known, Result
-from adaptive_diffusion.schedulers.calibrated import (
+from adaptive_diffusion.grids.calibrated import (
     SHIPPED,
     CalibratedSchedule,
     CalibratedSteps,
@@ -34,6 +26,14 @@ from adaptive_diffusion.schedulers.calibrated import (
     load_schedules,
     save_schedules,
 )
+from adaptive_diffusion.io.markdown import MINUS, MISSING, table
+from adaptive_diffusion.optimization.knowledge import Known, Result
+from adaptive_diffusion.runs.report import main as report_kept
+from tools import __main__ as build
+from tools import tables
+from tools.asset_tables import calibrated_steps, tuned_configurations
+from tools.benchmark import REPORTS, SUMMARY, commands, stale_benchmark
+from tools.benchmark_tables import comparison, distance, fewest_steps, read_summary, results
 
 MODEL = "0" * 64 + " guidance 1.5"
 
@@ -148,7 +148,7 @@ def test_small_perceptual_distances_have_more_decimals(tmp_path, perceptual, sho
 
 
 def test_a_summary_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"there is no .*summary\.csv; python -m adaptive_diffusion\.benchmark"):
+    with pytest.raises(UserError, match=r"there is no .*summary\.csv; adaptive-diffusion report"):
         read_summary(tmp_path / "summary.csv")
     (tmp_path / "summary.csv").write_text("domain,scheduler\nportraits,ddim\n")
     with pytest.raises(UserError, match="is no summary of the benchmark"):
@@ -157,7 +157,7 @@ def test_a_summary_of_another_kind_is_refused(tmp_path):
 
 def test_the_commands_measure_the_cells_of_the_summary_and_no_others(rows):
     *lines, report = commands(rows, REPORTS[SUMMARY])
-    assert report.startswith("python -m adaptive_diffusion.benchmark ")
+    assert report.startswith("adaptive-diffusion report ")
     named = []
     for line in lines:
         assert "num_samples=2 benchmark.seed_blocks=2" in line
@@ -382,7 +382,7 @@ def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp
 
 
 def test_without_data_nothing_is_rebuilt():
-    with pytest.raises(UserError, match=r"to rebuild takes --data; .* python -m adaptive_diffusion\.build\.tables"):
+    with pytest.raises(UserError, match=r"to rebuild takes --data; .* python -m tools\.tables"):
         build.main([])
 
 

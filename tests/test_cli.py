@@ -23,19 +23,21 @@ from PIL import Image
 from program import Program
 from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, tiny_pictures
 
-from adaptive_diffusion import __version__, figures, files
-from adaptive_diffusion.arguments import for_hydra
-from adaptive_diffusion.catalog import Catalog
-from adaptive_diffusion.cli import explain, job
+from adaptive_diffusion import __version__
+from adaptive_diffusion.cli.arguments import for_hydra
+from adaptive_diffusion.cli.catalog import Catalog
+from adaptive_diffusion.cli.entry import explain, job
+from adaptive_diffusion.cli.mistakes import config_mistake
 from adaptive_diffusion.errors import MachineError, UserError
-from adaptive_diffusion.figures import denoising_strip, grid
-from adaptive_diffusion.hints import config_mistake
-from adaptive_diffusion.locks import alone
+from adaptive_diffusion.io import figures, files
+from adaptive_diffusion.io.figures import denoising_strip, grid
+from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.parts import build, check_keys
-from adaptive_diffusion.run import sample, train
+from adaptive_diffusion.runs.assemble import build, check_keys
+from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
-from adaptive_diffusion.tracking import MlflowTracker
+from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
 
-from adaptive_diffusion.config import SCHEMAS
+from adaptive_diffusion.cli.schemas import SCHEMAS
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
-from adaptive_diffusion.parts import build, check_keys, fitted, prepare
+from adaptive_diffusion.runs.assemble import build, check_keys, fitted, prepare
 
 TRAINING = ["task", "reward", "agent"]
 GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "metrics", "benchmark", "tracking", *TRAINING]

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 from tiny import ROOT, tiny_model
 
+from adaptive_diffusion.encoder.encoder import load_builtin_encoder
+from adaptive_diffusion.encoder.reference import load_reference
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.metrics.encoder import load_builtin_encoder
 from adaptive_diffusion.metrics.features import picture_statistics
-from adaptive_diffusion.metrics.reference import load_reference
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
 from adaptive_diffusion.optimization.knowledge import FORMAT, REMEMBERED, Known, Result, read_knowledge

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import ROOT
 
-from adaptive_diffusion.cli import job
+from adaptive_diffusion.cli.entry import job
 from adaptive_diffusion.interruption import uninterrupted
 
 

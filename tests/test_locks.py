@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.locks import alone, in_turn
+from adaptive_diffusion.io.locks import alone, in_turn
 
 HOLD = """
 import sys, time

@@ -13,8 +13,14 @@ import pytest
 from omegaconf import DictConfig
 from tiny import LABELS, configuration, mlflow_database, tiny_checkpoint, tiny_model
 
-from adaptive_diffusion.converged import converged_pictures
 from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.grids.calibrated import (
+    CalibratedSchedule,
+    CalibratedSteps,
+    Score,
+    find_schedule,
+    save_schedules,
+)
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
 from adaptive_diffusion.optimization import knowledge, verification
 from adaptive_diffusion.optimization import pipeline as module
@@ -32,17 +38,12 @@ from adaptive_diffusion.rl.lockstep import drawing_run, run_together
 from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward, Reward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from adaptive_diffusion.run import sample, train
+from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.train import train
+from adaptive_diffusion.sampling.converged import converged_pictures
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrated import (
-    CalibratedSchedule,
-    CalibratedSteps,
-    Score,
-    find_schedule,
-    save_schedules,
-)
-from adaptive_diffusion.tracking import MlflowTracker
+from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 pytestmark = pytest.mark.usefixtures("coarse_solutions")
 
@@ -61,7 +62,7 @@ def calibration(*numbers: int, power: float = 1.5, model: str = "tiny") -> Calib
 @pytest.fixture
 def coarse_solutions(monkeypatch):
     """A model that was never trained is never solved well; 32 steps are enough to compare with."""
-    monkeypatch.setattr("adaptive_diffusion.converged.FIRST_STEPS", 16)
+    monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 16)
     monkeypatch.setattr("adaptive_diffusion.rl.noises.converged_pictures", partial(converged_pictures, most_steps=32))
 
 

@@ -11,13 +11,14 @@ from PIL import Image
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.locks import alone
+from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.rl.agent_file import read_agent
 from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.timestep_walk import TimestepWalk
-from adaptive_diffusion.run import sample, train
-from adaptive_diffusion.tracking import MlflowTracker
+from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.train import train
+from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 SMALL = ("task.num_steps=4", "task.episodes=20", "task.pictures=2", "task.batches=1")
 

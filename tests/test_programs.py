@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from adaptive_diffusion.bench.__main__ import main as bench
-from adaptive_diffusion.doctor import main as doctor
+from adaptive_diffusion.backend.doctor import main as doctor
 from adaptive_diffusion.errors import MachineError, UserError, run_program
+from benchmarks.__main__ import main as bench
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_a_program_whose_output_nobody_reads_on_ends_without_a_word():
     assert process.wait(60) == 1
 
 
-@pytest.mark.parametrize(("main", "name"), [(doctor, "adaptive_diffusion.doctor"), (bench, "adaptive_diffusion.bench")])
+@pytest.mark.parametrize(("main", "name"), [(doctor, "adaptive_diffusion.backend.doctor"), (bench, "benchmarks")])
 def test_help_explains_and_does_nothing(main, name, capsys):
     with pytest.raises(SystemExit) as end:
         run_program(lambda _: main(["--help"]))

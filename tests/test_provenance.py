@@ -11,9 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict, read_write
 from tiny import CONF, ROOT
 
-from adaptive_diffusion.config import register
+from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.provenance import domain_settings, draw_command, setting, with_model
+from adaptive_diffusion.tracking.provenance import domain_settings, draw_command, setting, with_model
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from gymnasium.utils.env_checker import check_env
 from rl.closed_form import SHAPE, STD, gaussian
 from tiny import tiny_model
 
-from adaptive_diffusion.converged import paired_rmse
+from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.rl.drawing import Drawing, drawing_of
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.lockstep import run_together
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
+from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.grids import PowerGrid
-from adaptive_diffusion.schedulers.solvers import UniPCScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*alternative render modes")
 PRIOR = np.zeros(4, np.float32)

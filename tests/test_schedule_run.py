@@ -11,23 +11,24 @@ import pytest
 from program import Program
 from tiny import ROOT, configuration, tiny_checkpoint
 
-from adaptive_diffusion import schedule_run
-from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
-from adaptive_diffusion.build.__main__ import stale_quality, stale_schedules
-from adaptive_diffusion.converged import paired_rmse
+from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration
+from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
+from adaptive_diffusion.calibration.teacher import CleanPredictor, record
 from adaptive_diffusion.diffusion import GuidedModel
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
-from adaptive_diffusion.models.guidance import GuidedDenoiser
-from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.run import sample, train
+from adaptive_diffusion.runs import calibrate as schedule_run
+from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.batches import conditions
+from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrate import CLASSICAL, ScheduleCalibration
-from adaptive_diffusion.schedulers.calibrate import calibrate as calibrate_domain
-from adaptive_diffusion.schedulers.calibrated import SHIPPED, find_schedule, load_schedules
-from adaptive_diffusion.schedulers.teacher import CleanPredictor, record
+from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
+from tools.__main__ import stale_quality, stale_schedules
 
 SMALL = (
     *("task.steps=[2,3]", "task.learned_steps=[3]", "task.noises=4", "task.held_out=3", "task.learned_noises=2"),

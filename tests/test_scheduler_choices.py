@@ -12,14 +12,14 @@ from rl.policy_files import random_policy
 from tiny import CONF, configuration, tiny_checkpoint
 
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.optimization.knowledge import CALIBRATED, Knowledge, Known
-from adaptive_diffusion.parts import prepare
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from adaptive_diffusion.run import origin
+from adaptive_diffusion.runs.assemble import prepare
+from adaptive_diffusion.runs.naming import origin
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
 
 STEPS, DOMAIN, GUIDANCE = 6, "abstract", 2.0
 OPTIONS = {group: sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in ("grid", "sampler")}

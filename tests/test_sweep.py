@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from tiny import mlflow_database
 
 from adaptive_diffusion import interruption
+from adaptive_diffusion.cli.sweep import SweepRun
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.jobs import Job, Skipped, jobs_of, table
-from adaptive_diffusion.sweep import SweepRun
-from adaptive_diffusion.tracking import JOB, PARENT, MlflowTracker
+from adaptive_diffusion.tracking.jobs import Job, Skipped, jobs_of, table
+from adaptive_diffusion.tracking.mlflow import JOB, PARENT, MlflowTracker
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def config(tracker, number=0, *settings):
                 "runtime": {"output_dir": str(folder / "sweep" / str(number))},
             },
             "tracking": {
-                "_target_": "adaptive_diffusion.tracking.MlflowTracker",
+                "_target_": "adaptive_diffusion.tracking.mlflow.MlflowTracker",
                 "database": str(tracker.database),
                 "artifacts": str(tracker.artifacts),
                 "experiment": "test",

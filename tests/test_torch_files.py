@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.torch_files import read_torch_file
+from adaptive_diffusion.io.torch_files import read_torch_file
 
 
 class Attack:

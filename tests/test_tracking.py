@@ -20,12 +20,12 @@ import pytest
 from sqlalchemy.engine import make_url
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
-from adaptive_diffusion import files
 from adaptive_diffusion.errors import MachineError, UserError
-from adaptive_diffusion.process import Process, _started
-from adaptive_diffusion.provenance import parameters
-from adaptive_diffusion.run import sample
-from adaptive_diffusion.tracking import MlflowTracker, NoTracker
+from adaptive_diffusion.io import files
+from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.tracking.mlflow import MlflowTracker, NoTracker
+from adaptive_diffusion.tracking.process import Process, _started
+from adaptive_diffusion.tracking.provenance import parameters
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from program import Program
 from tiny import CONF, ROOT, tiny_pictures
 
-from adaptive_diffusion.agent_sweep import best_outcomes, write_outcomes
-from adaptive_diffusion.cli import with_task
-from adaptive_diffusion.config import register
+from adaptive_diffusion.cli.entry import with_task
+from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.run import training_configuration
+from adaptive_diffusion.runs.agent_sweep import best_outcomes, write_outcomes
+from adaptive_diffusion.runs.train import training_configuration
 
 
 @pytest.fixture

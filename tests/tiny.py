@@ -14,12 +14,12 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from adaptive_diffusion.config import register
-from adaptive_diffusion.metrics.encoder import Encoder, EncoderConfig, EncoderNetwork
-from adaptive_diffusion.metrics.words import load_words
+from adaptive_diffusion.cli.schemas import register
+from adaptive_diffusion.encoder.encoder import Encoder, EncoderConfig, EncoderNetwork
+from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.tracking import MlflowTracker
+from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"

@@ -9,23 +9,23 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from . import backend
 from ._version import __version__
+from .backend.prepare import prepare
 from .lazy import lazy
 
 # The doctor reports a missing backend instead of dying of it, and Python imports this package before it gets to run.
-if "adaptive_diffusion.doctor" not in sys.orig_argv:
-    backend.prepare()
+if "doctor" not in sys.orig_argv:
+    prepare()
 
 if TYPE_CHECKING:
-    from .baseline.noise_schedule import NoiseSchedule
     from .baseline.pipeline import DiffusionPipeline
-    from .baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+    from .diffusion.guidance import GuidedDenoiser
+    from .diffusion.schedule import NoiseSchedule
     from .models.checkpoint import load_builtin_model, load_model, save_model
-    from .models.guidance import GuidedDenoiser
     from .models.unet import SimpleUNet, UNetConfig
     from .sampling.standard import StandardSampler
     from .schedulers.adaptive import AdaptiveScheduler
+    from .schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
     from .types import SampleResult, StepTrace
 
 __all__ = [
@@ -50,12 +50,12 @@ __all__ = [
 # Public name -> the module it lives in, relative to this package. The imports above say the same to type checkers.
 _HOMES = {
     "AdaptiveScheduler": "schedulers.adaptive",
-    "DDIMScheduler": "baseline.schedulers",
-    "DDPMScheduler": "baseline.schedulers",
-    "DPMSolverScheduler": "baseline.schedulers",
+    "DDIMScheduler": "schedulers.classes",
+    "DDPMScheduler": "schedulers.classes",
+    "DPMSolverScheduler": "schedulers.classes",
     "DiffusionPipeline": "baseline.pipeline",
-    "GuidedDenoiser": "models.guidance",
-    "NoiseSchedule": "baseline.noise_schedule",
+    "GuidedDenoiser": "diffusion.guidance",
+    "NoiseSchedule": "diffusion.schedule",
     "SampleResult": "types",
     "SimpleUNet": "models.unet",
     "StandardSampler": "sampling.standard",

@@ -13,10 +13,10 @@ import mlx.core as mx
 import numpy as np
 
 if TYPE_CHECKING:
-    from .baseline.noise_schedule import NoiseSchedule
     from .diffusion.guided_model import GuidedModel
     from .diffusion.limits import Limit
     from .diffusion.node import Node
+    from .diffusion.schedule import NoiseSchedule
     from .grids.base import Grid
     from .solvers.base import Solver
 

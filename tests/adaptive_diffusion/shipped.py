@@ -8,16 +8,16 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.baseline.scheduler_base import SchedulerBase
-from adaptive_diffusion.converged import converged_pictures, paired_rmse
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule
+from adaptive_diffusion.grids.grids import Grid
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.models.guidance import GuidedDenoiser
-from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrated import find_schedule
-from adaptive_diffusion.schedulers.calibrated_schedule import CalibratedSchedule
-from adaptive_diffusion.schedulers.grids import Grid
+from adaptive_diffusion.schedulers.base import SchedulerBase
 
 SEED = 314_159
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_image_file import mutated
 
-from adaptive_diffusion import array_file
-from adaptive_diffusion.array_file import UNNAMED, array_names, read_arrays
-from adaptive_diffusion.data import load_pictures
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.io import array_file
+from adaptive_diffusion.io.array_file import UNNAMED, array_names, read_arrays
+from adaptive_diffusion.io.pictures import load_pictures
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (7, 6, 6, 3), dtype=np.uint8)
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import adaptive_diffusion
-from adaptive_diffusion import backend, blas, elf
+from adaptive_diffusion.backend import blas, elf
+from adaptive_diffusion.backend import prepare as backend
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="a BLAS is loaded on Linux only")
 
@@ -88,7 +89,9 @@ assert dict(os.environ) == before
 @linux_only
 def test_the_report_says_which_library_and_how_many_threads():
     environment = {"OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "MKL_DYNAMIC": "FALSE"}
-    code = "from adaptive_diffusion import backend; i = backend.info(); print(i.blas, i.threads, i.path, sep='\\n')"
+    code = (
+        "from adaptive_diffusion.backend.prepare import info; i = info(); print(i.blas, i.threads, i.path, sep='\\n')"
+    )
     name, threads, path = python(code, **environment).stdout.split("\n")[:3]
     if name == "bundled":
         pytest.skip("this machine has neither OpenBLAS nor MKL")
@@ -104,7 +107,7 @@ def test_products_and_factorisations_agree_with_numpy_beside_torch(choice, first
     code = f"""
 import json, {first}, adaptive_diffusion
 import numpy as np, torch, mlx.core as mx
-from adaptive_diffusion import backend
+from adaptive_diffusion.backend import prepare as backend
 a = np.random.default_rng(0).standard_normal((200, 150)).astype(np.float32)
 exact = a.T.astype(np.float64) @ a.astype(np.float64)
 error = lambda x: float(np.abs(np.array(x, np.float64) - exact).max() / np.abs(exact).max())
@@ -136,7 +139,7 @@ import {first}, mlx.core as mx
 x = mx.ones((64, 64))
 mx.eval(x @ x)
 import adaptive_diffusion
-from adaptive_diffusion import elf
+from adaptive_diffusion.backend import elf
 print(elf.owner(elf.find("/libmlx.so").calls()["cblas_sgemm"]))
 """
     done = python(code)
@@ -158,7 +161,7 @@ def test_a_preloaded_blas_is_left_in_place(tmp_path):
     source.write_text("void cblas_sgemm(void) {}")
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
 
-    done = python("from adaptive_diffusion import backend; print(backend.info())", LD_PRELOAD=str(library))
+    done = python("from adaptive_diffusion.backend.prepare import info; print(info())", LD_PRELOAD=str(library))
 
     assert "blas='linked'" in done.stdout
     assert str(library) in done.stdout
@@ -168,7 +171,7 @@ def test_a_preloaded_blas_is_left_in_place(tmp_path):
 @linux_only
 def test_no_warning_without_cause():
     for choice in ("auto", "none"):
-        code = "from adaptive_diffusion import backend; print(backend.info().blas)"
+        code = "from adaptive_diffusion.backend.prepare import info; print(info().blas)"
         done = python(code, ADAPTIVE_DIFFUSION_BLAS=choice)
         if choice == "auto" and "bundled" in done.stdout:
             pytest.skip("this machine has neither OpenBLAS nor MKL")
@@ -192,7 +195,10 @@ def test_a_choice_that_cannot_be_met_is_said_and_does_not_stop_the_work(choice, 
 @linux_only
 def test_a_library_without_the_functions_is_passed_over():
     other = next(Path("/").glob("usr/lib/*/libc.so.6"), None) or pytest.skip("no library to try")
-    done = python("from adaptive_diffusion import backend; print(backend.info())", ADAPTIVE_DIFFUSION_BLAS=str(other))
+    done = python(
+        "from adaptive_diffusion.backend.prepare import info; print(info())",
+        ADAPTIVE_DIFFUSION_BLAS=str(other),
+    )
     assert "has no function cblas_sgemm" in done.stderr
     assert "'bundled'" in done.stdout
 

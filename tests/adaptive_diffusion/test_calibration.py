@@ -12,17 +12,17 @@ import pytest
 from gaussian import ode_solution, predict, run
 from scipy.fft import dctn, idctn
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverScheduler
-from adaptive_diffusion.converged import paired_rmse
+from adaptive_diffusion.calibration.calibration import dynamic_programme, equidistributed, measure_trajectory
+from adaptive_diffusion.calibration.choosing import Candidate, choose
+from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.schedulers.calibrated import CalibratedGrid
-from adaptive_diffusion.schedulers.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
-from adaptive_diffusion.schedulers.calibration import dynamic_programme, equidistributed, measure_trajectory
-from adaptive_diffusion.schedulers.choosing import Candidate, choose
-from adaptive_diffusion.schedulers.grids import KarrasGrid, LogSNRGrid, PowerGrid
-from adaptive_diffusion.schedulers.schedule_file import load_schedules, save_schedules
+from adaptive_diffusion.grids.calibrated import CalibratedGrid
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
+from adaptive_diffusion.sampling.converged import paired_rmse
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 
 SCHEDULE = NoiseSchedule()
 SHAPE = (8, 8, 3)

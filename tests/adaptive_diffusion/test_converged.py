@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from gaussian import ode_solution, predict
 
-from adaptive_diffusion import converged
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler
-from adaptive_diffusion.converged import converged_pictures, paired_rmse
-from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.schedulers.grids import BlendedGrid
-from adaptive_diffusion.schedulers.solvers import IPNDMScheduler
+from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.grids import BlendedGrid
+from adaptive_diffusion.sampling import converged
+from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
+from adaptive_diffusion.schedulers.classes import DDIMScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler
 
 STD = 0.1  # so small that clipping to [-1, 1] changes nothing, and the solution is known
 X_T = normal(image_keys(0, range(6)), (4, 4, 3))

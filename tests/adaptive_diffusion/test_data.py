@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptive_diffusion.data import BatchOrder, PictureSet, load_pictures, resize, to_float, to_uint8
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.io.pictures import BatchOrder, PictureSet, load_pictures, resize, to_float, to_uint8
 
 
 def picture(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB", colour: object = None) -> None:

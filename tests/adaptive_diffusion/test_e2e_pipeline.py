@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrated import find_schedule
-from adaptive_diffusion.schedulers.solvers import IPNDMScheduler, UniPCScheduler
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 STD = 0.35
 

@@ -6,7 +6,7 @@ import re
 
 from PIL import Image
 
-from adaptive_diffusion.bench.few_steps import main
+from benchmarks.few_steps import main
 
 
 def test_it_writes_five_rows_a_domain_and_the_error_of_four(tmp_path, capsys):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.diffusion import Denoised, Node, Waiting, nodes_at
+from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids import FixedGrid
-from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.sampling.finishing import finishing, finishing_levels
 from adaptive_diffusion.sampling.rollout import Rollout, run
 from adaptive_diffusion.solvers import DDIM

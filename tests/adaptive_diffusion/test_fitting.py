@@ -11,18 +11,18 @@ import pytest
 from gaussian import ode_solution, predict
 from scipy.fft import dctn, idctn
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverScheduler
-from adaptive_diffusion.converged import paired_rmse
+from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
+from adaptive_diffusion.calibration.fitting import Solution, fit_corrections, levels_of, multistep_rows, run
+from adaptive_diffusion.calibration.learning import learn
+from adaptive_diffusion.calibration.teacher import CleanPredictor, record
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
+from adaptive_diffusion.grids.grids import BlendedGrid, PowerGrid
+from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrate import CLASSICAL, ScheduleCalibration, calibrate
-from adaptive_diffusion.schedulers.calibrated import find_schedule, save_schedules
-from adaptive_diffusion.schedulers.fitting import Solution, fit_corrections, levels_of, multistep_rows, run
-from adaptive_diffusion.schedulers.grids import BlendedGrid, PowerGrid
-from adaptive_diffusion.schedulers.learning import learn
-from adaptive_diffusion.schedulers.teacher import CleanPredictor, record
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 
 SHAPE = (6, 6, 3)
 RADIUS = np.hypot(*np.mgrid[:6, :6])[..., None]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from gaussian import ode_solution, run
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
+from adaptive_diffusion.grids.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid, set_timesteps
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid, set_timesteps
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
 GRIDS = [PowerGrid(1), PowerGrid(2), LogSNRGrid(), KarrasGrid(), BlendedGrid()]
 SCHEDULES = [NoiseSchedule(), NoiseSchedule(beta_schedule="squaredcos_cap_v2"), NoiseSchedule(400)]

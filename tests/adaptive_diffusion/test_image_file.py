@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptive_diffusion import image_file
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.image_file import prepare, prepare_all, read_image
+from adaptive_diffusion.io import image_file
+from adaptive_diffusion.io.image_file import prepare, prepare_all, read_image
 
 RNG = np.random.default_rng(0)
 

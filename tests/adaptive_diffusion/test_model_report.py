@@ -3,8 +3,8 @@
 import numpy as np
 from tiny import tiny_model
 
-from adaptive_diffusion.bench.model import draw, nearest_neighbours
-from adaptive_diffusion.data import PictureSet, to_float
+from adaptive_diffusion.io.pictures import PictureSet, to_float
+from benchmarks.model import draw, nearest_neighbours
 
 
 def pictures(n: int, seed: int) -> PictureSet:

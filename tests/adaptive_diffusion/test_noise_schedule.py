@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.baseline.noise_schedule import BETA_SCHEDULES, NoiseSchedule, eps_from, x0_from
+from adaptive_diffusion.diffusion.schedule import BETA_SCHEDULES, NoiseSchedule, eps_from, x0_from
 
 T = 1000
 

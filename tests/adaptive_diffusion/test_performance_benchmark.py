@@ -12,10 +12,10 @@ import mlx.core as mx
 import pytest
 from shipped import Shipped
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler
+from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
-from adaptive_diffusion.schedulers.grids import PowerGrid
+from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 REPEATS = 3
 STEPS = 4

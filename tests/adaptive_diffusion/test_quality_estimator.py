@@ -4,12 +4,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
-from adaptive_diffusion.bench.quality import FIT_SEED, Case, calibrated, plain_curve
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.models.guidance import GuidedDenoiser
-from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.sampling.quality import (
     FEATURES,
     HALF,
@@ -27,7 +27,7 @@ from adaptive_diffusion.sampling.quality import (
     still_features,
 )
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrated import find_schedule
+from benchmarks.quality import FIT_SEED, Case, calibrated, plain_curve
 
 PICTURES = normal(image_keys(0, range(3)), (8, 8, 3)) * 0.3
 
@@ -207,7 +207,7 @@ def test_all_of_a_calibration_is_measured_on_the_model_and_says_how(tmp_path):
     schedules = [find_schedule(None, model.identity, domain, 1.5) for domain in model.domains]
     expected = np.mean([schedule.steps[8].scores["quadratic"].mean for schedule in schedules])
     assert found.curve[8] == pytest.approx(expected, rel=1e-3)
-    command = "bench quality --domains abstract --steps 4 5 --pictures 2 --write"
+    command = "benchmarks quality --domains abstract --steps 4 5 --pictures 2 --write"
     assert command in found.measured["command"]
     assert found.measured["weights"]["seed"] == FIT_SEED
     assert all(np.isfinite(list(weights.values())).all() for weights in (found.weights, found.still))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
-from adaptive_diffusion.baseline.schedulers import DDPMScheduler
-from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.sampling.quality import extrapolate
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.classes import DDPMScheduler
 
 SHAPE = (8, 8, 3)
 STDS = mx.array([0.02, 0.3, 0.05, 0.6, 0.1])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from shipped import Shipped
 
-from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
-from adaptive_diffusion.schedulers.grids import LogSNRGrid, PowerGrid
-from adaptive_diffusion.schedulers.solvers import UniPCScheduler
+from adaptive_diffusion.grids.grids import LogSNRGrid, PowerGrid
+from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 
 DOMAINS = ("portraits", "landscapes", "abstract", "general")
 EACH = 2

@@ -3,9 +3,9 @@
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler
-from adaptive_diffusion.rng import image_keys, normal, step_keys
+from adaptive_diffusion.diffusion.rng import image_keys, normal, step_keys
 from adaptive_diffusion.sampling.standard import STRIP_PICTURES, StandardSampler
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler
 
 
 def shrink(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:

@@ -7,14 +7,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.sampling.quality import SHIPPED, error_of, load_calibration
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.sampling.step_reduction import StepReductionSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrated import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 CURVE = {4: 0.2, 6: 0.1, 8: 0.05, 12: 0.02}
 KEYS = image_keys(3, range(4))

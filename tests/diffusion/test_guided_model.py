@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler
 from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, Waiting, node_at, unlimited
-from adaptive_diffusion.models.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 SHAPE = (4, 4, 3)
 SCHEDULE = NoiseSchedule()

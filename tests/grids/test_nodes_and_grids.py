@@ -8,10 +8,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
-from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids import CLEAN, FixedGrid, PolicyGrid, Residuals, Spaced, node_at
-from adaptive_diffusion.schedulers.grids import BlendedGrid, PowerGrid
+from adaptive_diffusion.grids.grids import BlendedGrid, PowerGrid
+from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 
 SCHEDULE = NoiseSchedule(beta_schedule="squaredcos_cap_v2")
 

@@ -17,16 +17,17 @@ sys.path += [str(TESTS), str(TESTS / "rl")]
 from policy_files import random_policy  # noqa: E402
 from tiny import configuration, tiny_model  # noqa: E402
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule  # noqa: E402
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline  # noqa: E402
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler  # noqa: E402
-from adaptive_diffusion.converged import Converged, converged_pictures  # noqa: E402
+from adaptive_diffusion.calibration.calibrate import ScheduleCalibration, calibrate  # noqa: E402
 from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, unlimited  # noqa: E402
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser  # noqa: E402
+from adaptive_diffusion.diffusion.rng import image_keys, normal  # noqa: E402
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule  # noqa: E402
 from adaptive_diffusion.grids import FixedGrid, PolicyGrid, Residuals, Spaced  # noqa: E402
-from adaptive_diffusion.models.guidance import GuidedDenoiser  # noqa: E402
+from adaptive_diffusion.grids.calibrated import CalibratedGrid, CalibratedSchedule, CalibratedSteps, Score  # noqa: E402
+from adaptive_diffusion.grids.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid  # noqa: E402
 from adaptive_diffusion.optimization.configuration import DomainConfig  # noqa: E402
 from adaptive_diffusion.optimization.environment import DomainEnv  # noqa: E402
-from adaptive_diffusion.parts import prepare  # noqa: E402
 from adaptive_diffusion.rl.agent_file import read_agent  # noqa: E402
 from adaptive_diffusion.rl.drawing import Drawing  # noqa: E402
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv  # noqa: E402
@@ -34,22 +35,16 @@ from adaptive_diffusion.rl.learned_scheduler import LearnedScheduler  # noqa: E4
 from adaptive_diffusion.rl.policy import load_policy  # noqa: E402
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward  # noqa: E402
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv  # noqa: E402
-from adaptive_diffusion.rng import image_keys, normal  # noqa: E402
-from adaptive_diffusion.run import draw  # noqa: E402
+from adaptive_diffusion.runs.assemble import prepare  # noqa: E402
+from adaptive_diffusion.runs.sample import draw  # noqa: E402
+from adaptive_diffusion.sampling.converged import Converged, converged_pictures  # noqa: E402
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler  # noqa: E402
 from adaptive_diffusion.sampling.rollout import Rollout, finished, run  # noqa: E402
 from adaptive_diffusion.sampling.standard import StandardSampler  # noqa: E402
 from adaptive_diffusion.sampling.step_reduction import StepReductionSampler  # noqa: E402
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler  # noqa: E402
-from adaptive_diffusion.schedulers.calibrate import ScheduleCalibration, calibrate  # noqa: E402
-from adaptive_diffusion.schedulers.calibrated import (  # noqa: E402
-    CalibratedGrid,
-    CalibratedSchedule,
-    CalibratedSteps,
-    Score,
-)
-from adaptive_diffusion.schedulers.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid  # noqa: E402
-from adaptive_diffusion.schedulers.solvers import IPNDMScheduler, UniPCScheduler  # noqa: E402
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler  # noqa: E402
+from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler  # noqa: E402
 from adaptive_diffusion.solvers import DDIM, DDPM, IPNDM, Checked, DPMSolver, Fitted, UniPC  # noqa: E402
 from adaptive_diffusion.solvers.fitted import levels_of, multistep_rows  # noqa: E402
 

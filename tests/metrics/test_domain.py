@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptive_diffusion.bench.detector import main
-from adaptive_diffusion.metrics.domain import UNSURE, DomainDetector
+from adaptive_diffusion.encoder.domain import UNSURE, DomainDetector
 from adaptive_diffusion.models.checkpoint import load_builtin_model
+from benchmarks.detector import main
 
 PROMPTS = Path(__file__).with_name("domain_prompts.csv")
 DOMAINS = ("portraits", "landscapes", "abstract", "general")

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from tiny import tiny_encoder
 
-from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.metrics.encoder import (
+from adaptive_diffusion.encoder.encoder import (
     BUILTIN_ENCODER,
     SHARPNESS_FLOOR,
     Encoder,
@@ -18,6 +17,7 @@ from adaptive_diffusion.metrics.encoder import (
     save_encoder,
     sharpness,
 )
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.frechet import frechet_distance
 
 RNG = np.random.default_rng(0)

@@ -11,15 +11,15 @@ import pytest
 from omegaconf import DictConfig
 from tiny import configuration, mlflow_database
 
-from adaptive_diffusion.encoder_run import train_encoder
+from adaptive_diffusion.encoder.encoder import load_encoder
+from adaptive_diffusion.encoder.encoder_training import EncoderEvent, EncoderTrainer, best_temperature, degrade
+from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.files import read_tensors
 from adaptive_diffusion.interruption import saved_when_interrupted
-from adaptive_diffusion.metrics.encoder import load_encoder
-from adaptive_diffusion.metrics.encoder_training import EncoderEvent, EncoderTrainer, best_temperature, degrade
-from adaptive_diffusion.metrics.encoder_training_config import EncoderTraining
-from adaptive_diffusion.parts import build
-from adaptive_diffusion.run import training_configuration
+from adaptive_diffusion.io.files import read_tensors
+from adaptive_diffusion.runs.assemble import build
+from adaptive_diffusion.runs.train import training_configuration
+from adaptive_diffusion.runs.train_encoder import train_encoder
 
 RNG = np.random.default_rng(0)
 

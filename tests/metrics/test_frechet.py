@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from adaptive_diffusion.bench import frechet as bench
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, frechet_infinity, nuclear_norm
 from adaptive_diffusion.metrics.statistics import (
@@ -17,6 +16,7 @@ from adaptive_diffusion.metrics.statistics import (
     save_statistics,
     triangular,
 )
+from benchmarks import frechet as bench
 
 
 def statistics(x: np.ndarray, encoder: str = "tiny", encoder_hash: str = "abc") -> FeatureStatistics:

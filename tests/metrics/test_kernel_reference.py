@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.metrics.kernel_reference import (
-    KernelReference,
-    load_kernel_reference,
-    save_kernel_reference,
-)
+from adaptive_diffusion.metrics.kernel_reference import KernelReference, load_kernel_reference, save_kernel_reference
 from adaptive_diffusion.metrics.kid import kernel_distance
 
 RNG = np.random.default_rng(0)

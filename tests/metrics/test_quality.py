@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from tiny import tiny_encoder
 
-from adaptive_diffusion.build.references import main as make_references
-from adaptive_diffusion.build.references import stale_reference, write_reference
-from adaptive_diffusion.data import to_float
+from adaptive_diffusion.encoder.encoder import load_builtin_encoder, save_encoder
+from adaptive_diffusion.encoder.encoder_metrics import EncoderMetrics
+from adaptive_diffusion.encoder.reference import kernel_reference_path, load_kernel, load_reference
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.metrics.encoder import load_builtin_encoder, save_encoder
-from adaptive_diffusion.metrics.encoder_metrics import EncoderMetrics
+from adaptive_diffusion.io.pictures import to_float
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, set_distances
-from adaptive_diffusion.metrics.reference import kernel_reference_path, load_kernel, load_reference
 from adaptive_diffusion.metrics.standard_metrics import StandardMetrics
 from adaptive_diffusion.metrics.statistics import FeatureStatistics, save_statistics
+from adaptive_diffusion.runs.references import main as make_references
+from adaptive_diffusion.runs.references import stale_reference, write_reference
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)

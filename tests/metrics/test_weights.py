@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.hub import model_folder
+from adaptive_diffusion.io.hub import model_folder
 from adaptive_diffusion.metrics import published
 from adaptive_diffusion.metrics.weights import Weights, convert_weights, pick, read_weights, read_weights_folder
 

@@ -6,9 +6,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.build.words import reduce, select, wanted_words
+from adaptive_diffusion.encoder.words import BUILTIN_WORDS, load_words, save_words
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.metrics.words import BUILTIN_WORDS, load_words, save_words
+from tools.words import reduce, select, wanted_words
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from adaptive_diffusion.encoder.encoder import load_encoder
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.files import ASSETS, read_json
-from adaptive_diffusion.metrics.encoder import load_encoder
+from adaptive_diffusion.io.files import ASSETS, read_json
+from adaptive_diffusion.io.network_file import content_hash
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.network_file import content_hash
 
 CONFIG = UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=(), embedding_dim=8, num_classes=(2,))
 

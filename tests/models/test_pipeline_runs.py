@@ -21,18 +21,18 @@ from tiny import ROOT, configuration
 from tiny_pipelines import PIPELINES, ddpm, saved, text_encoder, unet, vae
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
-from adaptive_diffusion.converged import converged_pictures, paired_rmse
-from adaptive_diffusion.data import to_uint8
+from adaptive_diffusion.calibration.calibration import measure_trajectory
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
+from adaptive_diffusion.io.pictures import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline
-from adaptive_diffusion.models.guidance import GuidedDenoiser
-from adaptive_diffusion.parts import prepare
-from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.run import sample
+from adaptive_diffusion.runs.assemble import prepare
+from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
-from adaptive_diffusion.schedulers.calibration import measure_trajectory
 
 PROMPT = "prompt=a mountain lake at dawn"
 TEXT = ["sd1", "sd2", "sdxl"]
@@ -101,7 +101,7 @@ def test_a_model_without_text_draws_what_it_was_trained_on(configure: Any, tmp_p
 def test_the_command_line_may_say_what_it_was_trained_on(
     configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptive_diffusion.prompts._domain_given", lambda: True)
+    monkeypatch.setattr("adaptive_diffusion.runs.prompts._domain_given", lambda: True)
     sample(configure("ddpm", "domain=general"))
     assert "domain_agreement" in quality(tmp_path)
     with pytest.raises(UserError, match="draws portraits, not general"):
@@ -196,8 +196,8 @@ def test_pictures_need_not_be_square(configure: Any, tmp_path: Path) -> None:
 def test_a_pipeline_has_a_converged_solution(
     kind: str, setting: str, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptive_diffusion.converged.FIRST_STEPS", 4)
-    monkeypatch.setattr("adaptive_diffusion.run.converged_pictures", partial(converged_pictures, tolerance=2.0))
+    monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 4)
+    monkeypatch.setattr("adaptive_diffusion.runs.sample.converged_pictures", partial(converged_pictures, tolerance=2.0))
     sample(configure(kind, setting, "metrics.converged=true"))
     assert "perceptual_encoder" in quality(tmp_path)
 
@@ -207,7 +207,7 @@ def test_a_pipeline_is_benchmarked_as_any_model(
     kind: str, setting: str, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is compared are pictures, decoded from latents that nothing has clipped."""
-    monkeypatch.setattr("adaptive_diffusion.converged.FIRST_STEPS", 4)
+    monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 4)
     chosen = (kind, setting, "scheduler=dpm_solver")
     distance = sample(configure(*chosen, "benchmark=default", "benchmark.seed_blocks=1", "benchmark.tolerance=2"))
     cell = json.loads((tmp_path / "run" / "cell.json").read_text())

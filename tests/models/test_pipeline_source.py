@@ -23,7 +23,7 @@ from tiny import tiny_model
 from tiny_pipelines import saved
 
 from adaptive_diffusion.errors import MachineError, UserError
-from adaptive_diffusion.hub import model_folder
+from adaptive_diffusion.io.hub import model_folder
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.models.diffusers.source import files_to_fetch, pipeline_folder

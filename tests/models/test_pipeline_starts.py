@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 from tiny import configuration, tiny_checkpoint
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.parts import prepare
-from adaptive_diffusion.rng import image_keys, normal
-from adaptive_diffusion.run import sample
+from adaptive_diffusion.runs.assemble import prepare
+from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.sampling.previews import as_pictures
 from adaptive_diffusion.sampling.quality import SHIPPED, load_calibration
 from adaptive_diffusion.sampling.starts import FromPicture, NearNoise, last_timesteps
+from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 CURVE_OF = load_calibration(SHIPPED).model
 REDUCED = ["sampler=step_reduction", f"sampler.model={CURVE_OF}"]

@@ -13,17 +13,17 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.figures import save_image
-from adaptive_diffusion.files import read_tensors
+from adaptive_diffusion.io.figures import save_image
+from adaptive_diffusion.io.files import read_tensors
+from adaptive_diffusion.io.network_file import content_hash
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.corpus import TimestepDistribution
 from adaptive_diffusion.models.training import Trainer
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.network_file import content_hash
-from adaptive_diffusion.training_run import preview
+from adaptive_diffusion.runs.train_model import preview
 
 ARCHITECTURE = {
     "image_size": 8,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
-from adaptive_diffusion.models.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig, timestep_embedding
 
 TINY = {"image_size": 16, "widths": (8, 16), "blocks": (1, 1), "attention_levels": (1,), "head_dim": 8}

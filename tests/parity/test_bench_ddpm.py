@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from adaptive_diffusion.bench import ddpm
+from benchmarks import ddpm
 
 SMALL = {
     "sample_size": 8,

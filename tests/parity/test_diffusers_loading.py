@@ -20,13 +20,7 @@ from diffusers_reference import inference, nchw, nhwc, normal, perturbed, relati
 from mlx.utils import tree_flatten
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.models.diffusers import (
-    AutoencoderKL,
-    UNet2DConfig,
-    UNet2DModel,
-    build_model,
-    load_diffusers,
-)
+from adaptive_diffusion.models.diffusers import AutoencoderKL, UNet2DConfig, UNet2DModel, build_model, load_diffusers
 
 LEGACY = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 OPTIONS: dict[str, Any] = {

@@ -18,13 +18,13 @@ import transformers
 from diffusers_reference import inference, nchw, nhwc, normal, relative_error
 from tiny_pipelines import PIPELINES, stable_diffusion, stable_diffusion_xl, text_encoder, tokenizer, vocabulary
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.diffusers import LatentPipeline, load_diffusers, load_pipeline, pipelines, trained_noise
 from adaptive_diffusion.models.diffusers.prompt_tokenizer import PromptTokenizer
-from adaptive_diffusion.models.guidance import GuidedDenoiser
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.sampling.starts import FromPicture, last_timesteps
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 
 PROMPT = "the lake in An"
 NEGATIVE = "lake, 3 an"

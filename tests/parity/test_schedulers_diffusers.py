@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.baseline.schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from adaptive_diffusion.types import SchedulerOutput
 
 torch = pytest.importorskip("torch")

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.schedulers.solvers import IPNDMScheduler, UniPCScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

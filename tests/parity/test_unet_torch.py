@@ -5,8 +5,8 @@ import numpy as np
 import torch
 from mlx.utils import tree_map
 
-from adaptive_diffusion.bench.torch_mirror import TorchMirror
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from benchmarks.torch_mirror import TorchMirror
 
 
 def test_both_compute_the_same_prediction() -> None:

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from rl.closed_form import gaussian
 
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.rl import lockstep
 from adaptive_diffusion.rl.agent_file import read_agent, write_agent
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
@@ -18,7 +19,6 @@ from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.reward import QualityReward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.rl.vector import LockstepVecEnv
-from adaptive_diffusion.schedulers.grids import PowerGrid
 
 AGENTS = [HyperparameterTuningAgent, CEMAgent, RandomAgent, FixedAgent]
 

@@ -6,11 +6,11 @@ import pytest
 from rl.closed_form import gaussian
 from tiny import configuration
 
-from adaptive_diffusion.parts import build
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward, SpeedReward
+from adaptive_diffusion.runs.assemble import build
 
 AGENTS = {"ppo": HyperparameterTuningAgent, "cem": CEMAgent, "random": RandomAgent, "fixed": FixedAgent}
 REWARDS = {"quality": QualityReward, "speed": SpeedReward, "hybrid": HybridReward}

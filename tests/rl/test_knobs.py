@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.rl.knobs import Configuration, Knobs
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.grids import PowerGrid
-from adaptive_diffusion.schedulers.solvers import IPNDMScheduler, UniPCScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 
 def test_no_action_is_the_prior():

@@ -10,8 +10,8 @@ from rl.closed_form import gaussian
 from rl.policy_files import random_policy
 from tiny import tiny_model
 
-from adaptive_diffusion.converged import identity_of
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.grids import KarrasGrid
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.rl import learned_scheduler, policy
 from adaptive_diffusion.rl.agent_file import read_agent
@@ -20,9 +20,9 @@ from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.learned_scheduler import SHIPPED, LearnedScheduler
 from adaptive_diffusion.rl.policy import load_policy
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
+from adaptive_diffusion.sampling.converged import identity_of
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
-from adaptive_diffusion.schedulers.grids import KarrasGrid
 
 STEPS = 6
 

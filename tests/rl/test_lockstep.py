@@ -5,9 +5,9 @@ import numpy as np
 from tiny import tiny_model
 
 from adaptive_diffusion.diffusion import GuidedModel
-from adaptive_diffusion.models.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.rl.lockstep import drawing_run, run_together
-from adaptive_diffusion.rng import image_keys, normal
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 

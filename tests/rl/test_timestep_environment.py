@@ -7,12 +7,12 @@ from gymnasium.utils.env_checker import check_env
 from rl.closed_form import gaussian
 from tiny import tiny_model
 
-from adaptive_diffusion.baseline.schedulers import DPMSolverScheduler
-from adaptive_diffusion.converged import paired_rmse
+from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.rl.reward import HybridReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
+from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
-from adaptive_diffusion.schedulers.grids import KarrasGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(alternative render modes|symmetric and normalized)")
 

@@ -8,12 +8,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.diffusion import Denoised, GuidedModel, Waiting
+from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids import FixedGrid
-from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.sampling.rollout import InBatches, Rollout, finished, run
-from adaptive_diffusion.schedulers.grids import PowerGrid
 from adaptive_diffusion.solvers import DDPM, IPNDM, Checked, DPMSolver, Stride, UniPC
 
 SHAPE = (4, 4, 3)

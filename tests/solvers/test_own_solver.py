@@ -9,12 +9,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.baseline.schedulers import DDPMScheduler, SchedulerBase
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids import Spacing
-from adaptive_diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
-from adaptive_diffusion.schedulers.grids import PowerGrid
+from adaptive_diffusion.schedulers.classes import DDPMScheduler, SchedulerBase
 from adaptive_diffusion.solvers import Memory, Position, Step
 
 SHAPE = (4, 4, 3)

@@ -9,8 +9,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.baseline.noise_schedule import NoiseSchedule
 from adaptive_diffusion.diffusion import CLEAN, Clipped, Denoised, Node, Waiting, nodes_at
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids import FixedGrid
 from adaptive_diffusion.sampling.rollout import Rollout, run
 from adaptive_diffusion.solvers import DDIM, DDPM, IPNDM, Checked, DPMSolver, Fitted, Position, Solver, Stride, UniPC

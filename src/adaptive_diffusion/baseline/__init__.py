@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from .noise_schedule import NoiseSchedule
+    from ..diffusion.schedule import NoiseSchedule
+    from ..schedulers.base import SchedulerBase
+    from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
     from .pipeline import DiffusionPipeline
-    from .scheduler_base import SchedulerBase
-    from .schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
 __all__ = [
     "DDIMScheduler",
@@ -22,12 +22,12 @@ __all__ = [
 ]
 
 _HOMES = {  # as the imports above say to type checkers
-    "DDIMScheduler": "schedulers",
-    "DDPMScheduler": "schedulers",
-    "DPMSolverScheduler": "schedulers",
+    "DDIMScheduler": ".schedulers.classes",
+    "DDPMScheduler": ".schedulers.classes",
+    "DPMSolverScheduler": ".schedulers.classes",
     "DiffusionPipeline": "pipeline",
-    "NoiseSchedule": "noise_schedule",
-    "SchedulerBase": "scheduler_base",
+    "NoiseSchedule": ".diffusion.schedule",
+    "SchedulerBase": ".schedulers.base",
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -79,8 +79,8 @@ def asked_for(
         UserError: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an
             empty text, or not as many texts as images.
     """
-    from ..metrics.captions import plain_caption  # these sit above this package
-    from ..prompts import choose
+    from ..encoder.captions import plain_caption  # these sit above this package
+    from ..runs.prompts import choose
 
     if prompt is None and domain is None and label is None:
         return None, None

@@ -10,16 +10,16 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..data import resize, to_float
+from ..diffusion.checks import check_count
+from ..diffusion.guidance import GuidedDenoiser
+from ..diffusion.rng import image_keys, normal
+from ..io.pictures import resize, to_float
 from ..models.checkpoint import load_builtin_model, load_model, save_model
-from ..models.guidance import GuidedDenoiser
 from ..models.unet import SimpleUNet, UNetConfig
-from ..rng import image_keys, normal
+from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from ..schedulers.config import ConfigMixin
 from ..types import Denoiser, PictureModel, Scheduler
-from .checks import check_count
 from .picture_models import PlainModel, asked_for, domain_of, tells
-from .scheduler_config import ConfigMixin
-from .schedulers import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
 log = logging.getLogger(__name__)
 
@@ -330,7 +330,7 @@ def _scheduler(given: Any) -> Scheduler:
 def _named_scheduler(name: str) -> Scheduler:
     """A scheduler by name: it clips, and those of first order begin where the noise is, which few steps need."""
     from ..schedulers.adaptive import AdaptiveScheduler  # the schedulers package sits above this one
-    from ..schedulers.solvers import IPNDMScheduler, UniPCScheduler
+    from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
     trailing: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
     others: dict[str, Any] = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler, "adaptive": AdaptiveScheduler}

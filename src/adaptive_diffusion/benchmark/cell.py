@@ -12,17 +12,17 @@ from typing import Any, Protocol
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.noise_schedule import NoiseSchedule
-from ..converged import TOLERANCE, Converged, converged_pictures, identity_of, paired_rmse
+from ..diffusion.guidance import GuidedDenoiser
+from ..diffusion.rng import image_keys, normal
+from ..diffusion.schedule import NoiseSchedule
+from ..grids.calibrated import CalibratedSchedule
+from ..grids.grids import Grid, set_timesteps
 from ..metrics.features import FeatureEncoder
 from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
-from ..models.guidance import GuidedDenoiser
-from ..rng import image_keys, normal
 from ..sampling.batches import conditions, draw_batches
+from ..sampling.converged import TOLERANCE, Converged, converged_pictures, identity_of, paired_rmse
 from ..sampling.standard import StandardSampler
-from ..schedulers.calibrated import CalibratedSchedule
-from ..schedulers.grids import Grid, set_timesteps
 from ..types import PictureModel, StepTrace
 
 Progress = Callable[[StepTrace], None]

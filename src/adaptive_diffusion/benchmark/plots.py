@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..figures import writing
+from ..io.figures import writing
 
 if TYPE_CHECKING:
-    from .report import Row
+    from .rows import Row
 
 TITLES = {
     "fd_encoder": "fd_encoder to real pictures",

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..files import atomic_path, parse_json
+from ..io.files import atomic_path, parse_json
 from .cell import Bench, BlockResult, Cell, CellResult, Progress, measure_cell
 
 log = logging.getLogger(__name__)

@@ -10,14 +10,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..baseline.checks import check_choice, check_guidance
-from ..baseline.noise_schedule import PREDICTION_TYPES, NoiseSchedule, eps_from, x0_from
-from ..models.compiled import compiled
-from ..models.guidance import effective_guidance
-from ..rng import image_keys, normal
 from ..types import Denoiser, PictureModel
+from .checks import check_choice, check_guidance
+from .compiled import compiled
+from .guidance import effective_guidance
 from .limits import Clipped, Limit, unlimited
 from .node import Node
+from .rng import image_keys, normal
+from .schedule import PREDICTION_TYPES, NoiseSchedule, eps_from, x0_from
 
 
 class Denoised(NamedTuple):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..baseline.checks import check_number
-from ..baseline.thresholding import dynamic_threshold
+from .checks import check_number
+from .thresholding import dynamic_threshold
 
 Limit = Callable[[mx.array], mx.array]  # (B, ...) clean predictions -> (B, ...), each image by itself
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.multistep import multistep_weights
-from ..baseline.noise_schedule import NoiseSchedule
 from ..diffusion.node import CLEAN, Node, node_at
+from ..diffusion.schedule import NoiseSchedule
+from ..solvers.multistep import multistep_weights
 from .base import GridMemory
 
 RESIDUAL = 2.0  # largest change of a logit

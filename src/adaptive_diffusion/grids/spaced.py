@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..baseline.checks import check_choice, check_count, check_number
-from ..baseline.noise_schedule import NoiseSchedule
-from ..baseline.spacing import TIMESTEP_SPACINGS, spaced_timesteps
+from ..diffusion.checks import check_choice, check_count, check_number
+from ..diffusion.schedule import NoiseSchedule
+from .spacing import TIMESTEP_SPACINGS, spaced_timesteps
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
+    from ..encoder.domain import DomainDetector
+    from ..encoder.encoder import Encoder, load_builtin_encoder, load_encoder
+    from ..encoder.encoder_metrics import EncoderMetrics
     from .clip_score import CLIP, load_clip
-    from .domain import DomainDetector
-    from .encoder import Encoder, load_builtin_encoder, load_encoder
-    from .encoder_metrics import EncoderMetrics
     from .frechet import frechet_distance
     from .inception import InceptionV3, load_inception
     from .kid import kernel_distance
@@ -43,18 +43,18 @@ __all__ = [
 _HOMES = {  # as the imports above say to type checkers
     "CLIP": "clip_score",
     "LPIPS": "lpips",
-    "DomainDetector": "domain",
-    "Encoder": "encoder",
-    "EncoderMetrics": "encoder_metrics",
+    "DomainDetector": ".encoder.domain",
+    "Encoder": ".encoder.encoder",
+    "EncoderMetrics": ".encoder.encoder_metrics",
     "FeatureStatistics": "statistics",
     "InceptionV3": "inception",
     "Measurement": "quality",
     "StandardMetrics": "standard_metrics",
     "frechet_distance": "frechet",
     "kernel_distance": "kid",
-    "load_builtin_encoder": "encoder",
+    "load_builtin_encoder": ".encoder.encoder",
     "load_clip": "clip_score",
-    "load_encoder": "encoder",
+    "load_encoder": ".encoder.encoder",
     "load_inception": "inception",
     "load_lpips": "lpips",
     "precision_recall": "precision_recall",

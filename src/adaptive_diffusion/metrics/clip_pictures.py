@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError, plainly
-from ..files import read_json
+from ..io.files import read_json
 
 _BICUBIC = 3  # Pillow's number for it, as the files give it
 

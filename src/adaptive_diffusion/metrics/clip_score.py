@@ -13,10 +13,10 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..clip_tokenizer import CLIPTokenizer
 from ..errors import UserError
-from ..files import read_json
-from ..hub import is_hub_id, model_folder
+from ..io.files import read_json
+from ..io.hub import is_hub_id, model_folder
+from ..models.clip_tokenizer import CLIPTokenizer
 from .clip import CLIPConfig, CLIPModel
 from .clip_pictures import Preparation, read_preparation
 from .features import in_batches

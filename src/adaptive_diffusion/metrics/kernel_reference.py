@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..array_file import read_arrays
 from ..errors import UserError
-from ..files import atomic_path
+from ..io.array_file import read_arrays
+from ..io.files import atomic_path
 from .kid import KernelDistance, choose_subsets, kernel_sums, subset_size_for
 from .statistics import check_features
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..array_file import array_names, read_arrays
-from ..data import load_pictures
 from ..errors import UserError
-from ..image_folder import has_images
+from ..io.array_file import array_names, read_arrays
+from ..io.image_folder import has_images
+from ..io.pictures import load_pictures
 from .clip_score import CLIP, load_clip
 from .inception import load_inception
 from .lpips import LPIPS, load_lpips

@@ -10,9 +10,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..array_file import read_arrays
 from ..errors import UserError
-from ..files import atomic_path
+from ..io.array_file import read_arrays
+from ..io.files import atomic_path
 
 FORMAT = "adaptive-diffusion/feature-statistics/1"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..errors import UserError
-from ..files import atomic_path, read_json, read_tensors
-from ..torch_files import read_torch_file
+from ..io.files import atomic_path, read_json, read_tensors
+from ..io.torch_files import read_torch_file
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 

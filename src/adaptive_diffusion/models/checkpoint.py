@@ -10,11 +10,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..baseline.checks import check_choice, check_number
-from ..baseline.noise_schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
+from ..diffusion.checks import check_choice, check_number
+from ..diffusion.schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..errors import UserError, plainly
-from ..files import ASSETS
-from ..network_file import read_network, write_network
+from ..io.files import ASSETS
+from ..io.network_file import read_network, write_network
 from .unet import SimpleUNet, UNetConfig
 
 FORMAT = "adaptive-diffusion/simple-unet/1"

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from ..baseline.noise_schedule import NoiseSchedule
-from ..data import PictureSet, load_pictures
+from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
+from ..io.pictures import PictureSet, load_pictures
 from .training_config import TrainingConfig
 from .unet import UNetConfig
 

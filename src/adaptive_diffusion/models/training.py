@@ -20,10 +20,10 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
-from ..baseline.noise_schedule import NoiseSchedule
-from ..data import BatchOrder, to_float
+from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
-from ..training_state import hash_of, read_state, write_state
+from ..io.pictures import BatchOrder, to_float
+from ..io.training_state import hash_of, read_state, write_state
 from .checkpoint import load_model
 from .corpus import Corpus, TimestepDistribution
 from .training_config import TrainingConfig

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..baseline.checks import check_choice, check_count, check_guidance, check_number
-from ..baseline.noise_schedule import NoiseSchedule
+from ..diffusion.checks import check_choice, check_count, check_guidance, check_number
+from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
-from ..splits import SPLITS
+from ..io.splits import SPLITS
 from .unet import UNetConfig
 
 FEWEST_TIMESTEPS = 10

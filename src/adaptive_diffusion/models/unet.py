@@ -14,9 +14,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..baseline.checks import check_count
+from ..diffusion.checks import check_count
 from ..errors import UserError
-from ..network_file import content_hash, flat_parameters
+from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
 
 MOST_BLOCKS = 1000  # in one network, so that a file cannot ask for any number of them

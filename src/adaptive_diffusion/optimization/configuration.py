@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..baseline.checks import check_count, check_number
+from ..diffusion.checks import check_count, check_number
+from ..grids.calibrated_schedule import CalibratedSchedule
 from ..rl.knobs import Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.calibrated_schedule import CalibratedSchedule
 
 NEAR = 0.1  # a score within this of the measured one counts as the same
 

@@ -11,11 +11,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_guidance
+from ..diffusion.checks import check_guidance
+from ..diffusion.guidance import effective_guidance
+from ..encoder.domain import Detection, DomainDetector
 from ..errors import UserError
-from ..metrics.domain import Detection, DomainDetector
 from ..models.checkpoint import load_builtin_model
-from ..models.guidance import effective_guidance
 from ..types import PictureModel
 from .configuration import DomainConfig
 from .domains import DomainType, describe_domain, nearest_domain, place_domain

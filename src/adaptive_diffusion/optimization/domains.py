@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..data import load_pictures
+from ..encoder.encoder import Encoder
+from ..encoder.reference import load_reference
 from ..errors import UserError
-from ..metrics.encoder import Encoder
+from ..io.pictures import load_pictures
 from ..metrics.features import picture_statistics
-from ..metrics.reference import load_reference
 
 
 class DomainType(StrEnum):

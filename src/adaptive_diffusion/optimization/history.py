@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..checksums import check, with_checksum
 from ..errors import UserError
-from ..files import atomic_path
+from ..io.checksums import check, with_checksum
+from ..io.files import atomic_path
 from .configuration import DomainConfig
 from .knowledge import Knowledge, read_content
 

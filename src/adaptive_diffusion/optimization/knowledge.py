@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..baseline.checks import check_number
-from ..checksums import check, with_checksum
+from ..diffusion.checks import check_number
 from ..errors import UserError
-from ..files import ASSETS, atomic_path, parse_json
-from ..locks import in_turn
+from ..io.checksums import check, with_checksum
+from ..io.files import ASSETS, atomic_path, parse_json
+from ..io.locks import in_turn
 from ..rl.knobs import Configuration
 from .configuration import DomainConfig, confidence_of
 

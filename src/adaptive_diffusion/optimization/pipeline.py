@@ -10,9 +10,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_count
-from ..baseline.scheduler_base import SchedulerBase
-from ..metrics.domain import Detection
+from ..diffusion.checks import check_count
+from ..encoder.domain import Detection
+from ..grids.calibrated import find_schedule
 from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
 from ..rl.cost import cost
@@ -23,7 +23,7 @@ from ..rl.progress import say
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
-from ..schedulers.calibrated import find_schedule
+from ..schedulers.base import SchedulerBase
 from ..types import PictureModel
 from .configuration import DomainConfig, confidence_of
 from .domain_adapter import DomainAdapter

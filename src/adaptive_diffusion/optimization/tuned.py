@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..baseline.scheduler_base import SchedulerBase
 from ..errors import UserError
-from ..files import whence
-from ..schedulers.calibrated_schedule import CalibratedSchedule
+from ..grids.calibrated_schedule import CalibratedSchedule
+from ..io.files import whence
+from ..schedulers.base import SchedulerBase
 from .knowledge import CALIBRATED, SHIPPED, Knowledge, Known, read_knowledge
 
 

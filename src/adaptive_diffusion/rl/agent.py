@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..baseline.checks import check_count
+from ..diffusion.checks import check_count
 from ..errors import UserError
 from .agent_file import checked_path, read_agent, write_agent
 from .callbacks import Callbacks, callbacks_of

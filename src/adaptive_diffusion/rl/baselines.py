@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..baseline.checks import check_count, check_number
+from ..diffusion.checks import check_count, check_number
 from .agent import TuningAgent
 from .episodes import replay, run_episode
 from .gym import Env

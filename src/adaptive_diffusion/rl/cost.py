@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..converged import FIRST_STEPS
+from ..sampling.converged import FIRST_STEPS
 from .sampling_env import HELD_OUT_BATCHES, SamplingEnv
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.noise_schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
-from ..converged import identity_of
+from ..diffusion.guidance import GuidedDenoiser
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
+from ..diffusion.schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
+from ..encoder.captions import plain_caption
 from ..errors import UserError
-from ..metrics.captions import plain_caption
 from ..models.checkpoint import load_builtin_model
-from ..models.guidance import GuidedDenoiser
 from ..sampling.batches import conditions
+from ..sampling.converged import identity_of
 from ..types import Denoiser, PictureModel
 
 DEFAULT_DOMAIN = "landscapes"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..baseline.checks import check_count
+from ..diffusion.checks import check_count
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of

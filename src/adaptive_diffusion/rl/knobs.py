@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..baseline.checks import check_choice, check_count
-from ..baseline.scheduler_base import SchedulerBase
+from ..diffusion.checks import check_choice, check_count
 from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.base import SchedulerBase
 from .power_solvers import PowerIPNDM, PowerUniPC
 
 ADAPTIVE = "dpm_solver"  # the solver of `AdaptiveScheduler`

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import mlx.core as mx
 import numpy as np
 
-from ..backend import check_process
+from ..backend.prepare import check_process
 from ..diffusion.guided_model import Denoised, Waiting
 from ..sampling.rollout import Model, Rollout
 from ..sampling.standard import whole

@@ -10,10 +10,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_choice, check_count
-from ..baseline.schedulers import DPMSolverScheduler
-from ..converged import TOLERANCE, Converged, converged_pictures, paired_rmse
-from ..rng import image_keys, normal
+from ..diffusion.checks import check_choice, check_count
+from ..diffusion.rng import image_keys, normal
+from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse
+from ..schedulers.classes import DPMSolverScheduler
 from ..types import StepTrace
 from .drawing import Drawing
 from .progress import Progress
@@ -149,6 +149,6 @@ class FixedNoises:
     def _distance(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         if self.metric == "rmse":
             return paired_rmse
-        from ..metrics.encoder import load_builtin_encoder
+        from ..encoder.encoder import load_builtin_encoder
 
         return load_builtin_encoder().perceptual_distances

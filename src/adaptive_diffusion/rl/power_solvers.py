@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..schedulers.grids import PowerGrid
-from ..schedulers.solvers import IPNDMScheduler, UniPCScheduler
+from ..grids.grids import PowerGrid
+from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 
 @dataclass(eq=False, repr=False)

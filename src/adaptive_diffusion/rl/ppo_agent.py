@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..baseline.checks import check_count, check_number
+from ..diffusion.checks import check_count, check_number
 from ..errors import UserError
 from .agent import TuningAgent
 from .callbacks import Callbacks

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..baseline.checks import check_choice, check_number
+from ..diffusion.checks import check_choice, check_number
 from .noises import METRICS
 
 UNITS = ("evaluations", "seconds")

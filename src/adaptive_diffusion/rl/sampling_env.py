@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..baseline.checks import check_choice, check_count
-from ..data import to_uint8
+from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guided_model import Waiting
 from ..diffusion.node import node_at
-from ..figures import grid
+from ..io.figures import grid
+from ..io.pictures import to_uint8
 from .drawing import Drawing
 from .gym import Env
 from .lockstep import Run, run_together

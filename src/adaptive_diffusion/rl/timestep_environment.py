@@ -8,10 +8,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_count
-from ..baseline.schedulers import DPMSolverScheduler
+from ..diffusion.checks import check_count
 from ..diffusion.guided_model import Waiting
-from ..schedulers.grids import Grid, PowerGrid
+from ..grids.grids import Grid, PowerGrid
+from ..schedulers.classes import DPMSolverScheduler
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of
 from .gym import Box

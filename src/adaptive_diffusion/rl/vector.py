@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..baseline.checks import check_count
+from ..diffusion.checks import check_count
 from .lockstep import Run, run_together
 from .sampling_env import SamplingEnv
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
-from ..rng import image_keys, normal
+from ..diffusion.rng import image_keys, normal
 from ..types import Denoiser, SampleResult, StepTrace
 from .standard import StandardSampler
 

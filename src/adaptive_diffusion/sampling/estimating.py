@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..baseline.pipeline import DiffusionPipeline
-from ..rng import image_keys, normal
+from ..diffusion.rng import image_keys, normal
 from ..types import Denoiser, Scheduler
 from .quality import QualityEstimator, content_of
 from .standard import StandardSampler, whole

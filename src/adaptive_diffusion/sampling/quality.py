@@ -12,10 +12,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_number
-from ..checksums import KEY, check, with_checksum
+from ..diffusion.checks import check_number
 from ..errors import UserError
-from ..files import ASSETS, atomic_path, parse_json
+from ..io.checksums import KEY, check, with_checksum
+from ..io.files import ASSETS, atomic_path, parse_json
 from ..solvers.stride import kept_within
 
 SHIPPED = ASSETS / "quality.json"
@@ -107,7 +107,7 @@ class QualityEstimator:
     pictures is further on, but its scale is that of the shipped one until it is calibrated.
 
     Args:
-        calibration: The regression, or a file that `python -m adaptive_diffusion.bench quality --write` made; None: the
+        calibration: The regression, or a file that `python -m benchmarks quality --write` made; None: the
             shipped one.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_count, check_number
+from ..diffusion.checks import check_count, check_number
 from ..diffusion.guided_model import Denoised
 from ..solvers.stride import Stride
 from ..types import Denoiser, GridAndSolver, Scheduler, StepTrace

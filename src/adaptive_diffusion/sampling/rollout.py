@@ -11,8 +11,8 @@ import numpy as np
 
 from ..diffusion.guided_model import Denoised, Waiting, at_least_float32
 from ..diffusion.node import CLEAN, Node
+from ..diffusion.rng import normal, step_keys
 from ..grids.base import Grid, GridMemory
-from ..rng import normal, step_keys
 from ..solvers.base import Memory, Position, Solver
 
 

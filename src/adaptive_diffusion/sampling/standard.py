@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.guided_model import GuidedModel
-from ..rng import image_keys, normal
+from ..diffusion.rng import image_keys, normal
 from ..types import Denoiser, GridAndSolver, SampleResult, Scheduler, StepTrace
 from .rollout import Rollout, run
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from ..baseline.checks import check_number
+from ..diffusion.checks import check_number
 from ..errors import UserError
 from ..types import Scheduler
 

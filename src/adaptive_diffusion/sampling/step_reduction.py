@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_number
+from ..diffusion.checks import check_number
 from ..errors import UserError
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..types import Denoiser, Scheduler, StepTrace

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
+    from ..grids.calibrated import CalibratedGrid, find_grid, find_schedule
+    from ..grids.calibrated_schedule import CalibratedSchedule
+    from ..grids.grids import BlendedGrid, Grid, KarrasGrid, LogSNRGrid, PowerGrid
+    from ..grids.schedule_file import load_schedules, save_schedules
     from .adaptive import AdaptiveScheduler
-    from .calibrated import CalibratedGrid, find_grid, find_schedule
-    from .calibrated_schedule import CalibratedSchedule
-    from .grids import BlendedGrid, Grid, KarrasGrid, LogSNRGrid, PowerGrid
-    from .schedule_file import load_schedules, save_schedules
-    from .solvers import IPNDMScheduler, UniPCScheduler
+    from .unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 __all__ = [
     "AdaptiveScheduler",
@@ -33,19 +33,19 @@ __all__ = [
 
 _HOMES = {  # as the imports above say to type checkers
     "AdaptiveScheduler": "adaptive",
-    "BlendedGrid": "grids",
-    "CalibratedGrid": "calibrated",
-    "CalibratedSchedule": "calibrated_schedule",
-    "Grid": "grids",
-    "IPNDMScheduler": "solvers",
-    "KarrasGrid": "grids",
-    "LogSNRGrid": "grids",
-    "PowerGrid": "grids",
-    "UniPCScheduler": "solvers",
-    "find_grid": "calibrated",
-    "find_schedule": "calibrated",
-    "load_schedules": "schedule_file",
-    "save_schedules": "schedule_file",
+    "BlendedGrid": ".grids.grids",
+    "CalibratedGrid": ".grids.calibrated",
+    "CalibratedSchedule": ".grids.calibrated_schedule",
+    "Grid": ".grids.grids",
+    "IPNDMScheduler": "unipc_ipndm",
+    "KarrasGrid": ".grids.grids",
+    "LogSNRGrid": ".grids.grids",
+    "PowerGrid": ".grids.grids",
+    "UniPCScheduler": "unipc_ipndm",
+    "find_grid": ".grids.calibrated",
+    "find_schedule": ".grids.calibrated",
+    "load_schedules": ".grids.schedule_file",
+    "save_schedules": ".grids.schedule_file",
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -10,16 +10,16 @@ from typing import Any, Final, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.checks import check_number
-from ..baseline.schedulers import DPMSolverScheduler
+from ..diffusion.checks import check_number
 from ..diffusion.node import Node
+from ..grids.calibrated import CalibratedGrid, find_schedule
+from ..grids.calibrated_schedule import CalibratedSchedule, schedule_from
+from ..grids.grids import PowerGrid, bounded_power
 from ..solvers.checked import Checked
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.fitted import Fitted, levels_of, multistep_rows
 from ..types import SchedulerOutput
-from .calibrated import CalibratedGrid, find_schedule
-from .calibrated_schedule import CalibratedSchedule, schedule_from
-from .grids import PowerGrid, bounded_power
+from .classes import DPMSolverScheduler
 
 log = logging.getLogger(__name__)
 

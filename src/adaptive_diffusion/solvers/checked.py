@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
-from ..baseline.checks import check_number
+from ..diffusion.checks import check_number
 from .base import Memory, Position, Solver, Step
 from .dpm_solver import DPMSolver
 

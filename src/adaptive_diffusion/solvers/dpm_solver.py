@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..baseline.checks import check_choice, check_count
-from ..baseline.multistep import SOLVER_TYPES, multistep_weights
+from ..diffusion.checks import check_choice, check_count
 from .base import Memory, Position, Step
+from .multistep import SOLVER_TYPES, multistep_weights
 
 FEW = 15  # steps; with fewer, `lower_order_final` lowers the order of the last two
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..baseline.checks import check_choice, check_number
-from ..baseline.noise_schedule import eps_from
+from ..diffusion.checks import check_choice, check_number
 from ..diffusion.node import Node
+from ..diffusion.schedule import eps_from
 from .base import Memory, Position, Step
 
 VARIANCE_TYPES = ("fixed_small", "fixed_large")

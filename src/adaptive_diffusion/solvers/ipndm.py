@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..baseline.noise_schedule import eps_from
+from ..diffusion.schedule import eps_from
 from .base import Memory, Position, Step
 
 ADAMS_BASHFORTH = (  # of a polynomial through 1 to 4 equally spaced slopes, newest first

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..baseline.checks import check_choice, check_count
+from ..diffusion.checks import check_choice, check_count
 from ..diffusion.node import Node
 from .base import Memory, Position, Step
 from .unipc_weights import UNIPC_TYPES, unipc_weights

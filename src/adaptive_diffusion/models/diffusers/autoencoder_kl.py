@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...baseline.checks import check_number
+from ...diffusion.checks import check_number
 from .attention import AttentionBlock
 from .blocks import MidBlock, UpBlock, down_path
 from .config import ModelConfig, check_layers, per_level

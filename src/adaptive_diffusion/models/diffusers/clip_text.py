@@ -12,7 +12,7 @@ from typing import ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...baseline.checks import check_count, check_number
+from ...diffusion.checks import check_count, check_number
 from .attention import multi_head_attention
 from .config import ModelConfig, check_layers
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from ...baseline.checks import check_count
+from ...diffusion.checks import check_count
 
 MOST_LAYERS = 2000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...files import hindrance, tensor_types
+from ...io.files import hindrance, tensor_types
 
 INDEX = "model_index.json"
 

@@ -17,7 +17,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ...errors import UserError, plainly
-from ...files import read_json
+from ...io.files import read_json
 from .attention import AttentionBlock
 from .autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from .clip_text import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection

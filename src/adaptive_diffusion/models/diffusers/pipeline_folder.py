@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
-from ...files import read_json
+from ...io.files import read_json
 from .file_kinds import INDEX, of_folder
 from .trained_noise import read_trained_noise
 from .weight_files import find_weights, shards_of

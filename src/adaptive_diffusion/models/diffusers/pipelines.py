@@ -12,8 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from ...diffusion.compiled import compiled
 from ...errors import MachineError, UserError
-from ..compiled import compiled
 from .autoencoder_kl import AutoencoderKL
 from .text_encoders import EncodedTexts, TextEncoder, encode
 from .unet_2d import UNet2DModel

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...baseline.checks import check_choice
+from ...diffusion.checks import check_choice
 
 GROUP = 32  # weights that share a scale; layers whose rows it does not divide are left alone
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...clip_tokenizer import END, CLIPTokenizer
 from ...errors import UserError
-from ...files import read_json
+from ...io.files import read_json
+from ..clip_tokenizer import END, CLIPTokenizer
 
 _LISTED = "added_tokens_decoder"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MachineError, UserError
-from ...hub import is_hub_id, quiet_hub
+from ...io.hub import is_hub_id, quiet_hub
 from .file_kinds import INDEX, of_file
 from .pipeline_folder import PipelineFolder
 from .weight_files import NAMES, weight_names

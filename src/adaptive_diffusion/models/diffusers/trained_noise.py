@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...baseline.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
+from ...diffusion.schedule import BETA_SCHEDULES, PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
 from ...errors import UserError, plainly
-from ...files import read_json
+from ...io.files import read_json
 
 NAME = "scheduler_config.json"
 

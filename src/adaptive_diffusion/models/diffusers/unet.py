@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...baseline.checks import check_count, check_number
+from ...diffusion.checks import check_count, check_number
 from .blocks import DownBlock, MidBlock, UpBlock
 from .config import ModelConfig, check_layers, per_level
 from .layers import ResnetBlock2D, TimestepEmbedding, group_norm, timestep_embedding

@@ -10,7 +10,7 @@ from typing import Any, Self
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...baseline.checks import check_choice, check_count
+from ...diffusion.checks import check_choice, check_count
 from .attention import AttentionBlock
 from .blocks import MidBlock, down_path, up_path
 from .layers import Downsample2D, Upsample2D

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...baseline.checks import check_count
+from ...diffusion.checks import check_count
 from .attention import Transformer2DModel
 from .blocks import MidBlock, down_path, up_path
 from .config import check_layers, per_level

@@ -11,8 +11,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from ...errors import UserError
-from ...files import read_json, read_tensors
-from ...torch_files import read_torch_file
+from ...io.files import read_json, read_tensors
+from ...io.torch_files import read_torch_file
 
 # As diffusers and as transformers name their files, the best format first.
 NAMES = {"safetensors": ("diffusion_pytorch_model", "model"), "bin": ("diffusion_pytorch_model", "pytorch_model")}

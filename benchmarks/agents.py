@@ -1,0 +1,213 @@
+"""`python -m benchmarks agents`: episodes until agents converge, and their scores at equal evaluations.
+
+Every run of an agent, in an environment and a domain, with a seed, leaves one JSON file, and a finished one is not
+repeated: several processes may share the folder, each with domains, agents or seeds of its own. Give each
+`OMP_NUM_THREADS=1` if there are as many as cores. `--report-only` prints the tables of all that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaptive_diffusion.backend import prepare as backend
+from adaptive_diffusion.encoder.encoder import load_builtin_encoder
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.optimization.configuration import DomainConfig
+from adaptive_diffusion.optimization.domains import DomainType, nearest_domain
+from adaptive_diffusion.optimization.environment import DomainEnv
+from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
+from adaptive_diffusion.rl.agent import TuningAgent
+from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
+from adaptive_diffusion.rl.episodes import fitting, run_episode
+from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
+from adaptive_diffusion.rl.sampling_env import SamplingEnv
+from adaptive_diffusion.rl.timestep_environment import TimestepEnv
+from benchmarks.agents_report import Result, keep, kept, report
+
+NUMBERS = 1  # raised when a change of the code changes the numbers, so that kept ones are not taken for them
+AGENTS: dict[str, Callable[..., TuningAgent]] = {
+    "ppo": HyperparameterTuningAgent,
+    "cem": CEMAgent,
+    "random": RandomAgent,
+    "fixed": FixedAgent,
+}
+ENVIRONMENTS = {
+    "hyperparameters": "that of `train.py agent=...`: around the scheduler that ships, with its calibrated steps",
+    "timesteps": "TimestepEnv: one step is one model evaluation",
+    "uncalibrated": "as hyperparameters, around the power grid: what a model without calibrated steps would get",
+}
+Start = Mapping[str, Any]  # hyperparameters that an agent chose elsewhere
+
+
+class TransferredTimestepEnv(TimestepEnv):
+    """A `TimestepEnv` whose action 0 is another grid than the baseline of its reward.
+
+    Args:
+        timesteps: (num_steps,) the grid, strictly decreasing from T - 1.
+        ...: As for `TimestepEnv`.
+    """
+
+    def __init__(self, *args: Any, timesteps: list[float], **more: Any):
+        super().__init__(*args, **more)
+        self._around, self.route = timesteps, replace(self.route, prior=np.array(timesteps))
+
+    def describe(self) -> dict[str, Any]:
+        """See `SamplingEnv`."""
+        return {**super().describe(), "around": self._around}
+
+
+@dataclass
+class AgentBench:
+    """Runs of agents, kept in a folder.
+
+    Args:
+        output: The folder; converged solutions are kept below it.
+        episodes: To train for, >= 1.
+        pipeline: Says what is drawn and what the default is; None: the shipped model, as in `train.py`.
+    """
+
+    output: Path
+    episodes: int = 100
+    pipeline: OptimizationPipeline = field(default_factory=OptimizationPipeline)
+    _shared: dict[tuple[str, str], tuple[SamplingEnv, SamplingEnv]] = field(default_factory=dict, repr=False)
+
+    def run(self, environment: str, domain: str, agent: str, seed: int) -> Result:
+        """Train an agent from scratch, unless that is done already."""
+        env, held_out = self._environments(environment, domain)
+        return self._trained(environment, env, held_out, agent, seed)
+
+    def transfer(self, environment: str, domain: str, agent: str, seed: int) -> Result:
+        """Train an agent that begins with what the same one chose in the nearest other domain, as `DomainAdapter` does.
+
+        Raises:
+            UserError: if there is no other domain.
+        """
+        others = set(self.pipeline.adapter.model.domains or ()) - {domain}
+        source = nearest_domain(domain, {}, load_builtin_encoder(), others)
+        if source is None:
+            raise UserError(f"no other domain of the model can be compared with {domain!r}; leave --transfer out")
+        env = self._environment(environment, domain, self.run(environment, source, agent, seed).chosen)
+        return self._trained(environment, env, env.held_out(), agent, seed, source)
+
+    def results(self) -> list[Result]:
+        """All that is there."""
+        found = [kept(path) for path in sorted(self._folder.glob("*.json"))]
+        ranks = {name: i for i, name in enumerate([*ENVIRONMENTS, *DomainType, *AGENTS])}
+        return sorted(
+            (r for r in found if r is not None),
+            key=lambda r: [*(ranks.get(name, len(ranks)) for name in (r.environment, r.domain, r.agent)), r.seed],
+        )
+
+    @property
+    def _folder(self) -> Path:
+        return self.output / "runs"
+
+    def _environments(self, environment: str, domain: str) -> tuple[SamplingEnv, SamplingEnv]:
+        """The environment and its held-out one, shared by agents and seeds, since they remember what was drawn."""
+        if (environment, domain) not in self._shared:
+            env = self._environment(environment, domain)
+            self._shared[environment, domain] = env, env.held_out()
+        return self._shared[environment, domain]
+
+    def _environment(self, environment: str, domain: str, start: Start | None = None) -> SamplingEnv:
+        drawing, cache = self.pipeline.drawing(domain), self.output / "converged"
+        if environment == "timesteps":
+            if start is None:
+                return TimestepEnv(drawing, cache=cache)
+            return TransferredTimestepEnv(drawing, timesteps=start["timesteps"], cache=cache)
+        default = self.pipeline.default_config(domain)
+        if environment == "uncalibrated":
+            default = replace(default, calibration=None)
+        return DomainEnv(drawing, replace(default, **(start or {})), default, cache=cache)
+
+    def _trained(
+        self, name: str, env: SamplingEnv, held_out: SamplingEnv, kind: str, seed: int, source: str | None = None
+    ) -> Result:
+        agent = AGENTS[kind](env, seed=seed)
+        path = self._folder / f"{name}-{env.drawing.domain}-{kind}-{seed}-{self._fingerprint(agent, source)}.json"
+        if (done := kept(path)) is not None:
+            return done
+        agent.train(self.episodes * env.episode_length, eval_env=held_out)
+        _, _, info = run_episode(env.sibling(), lambda seen: agent.predict(seen)[0], options={"batch": 0})
+        result = Result(
+            model=env.drawing.identity,
+            environment=name,
+            domain=env.drawing.domain,
+            agent=kind,
+            seed=seed,
+            episodes=self.episodes,
+            source=source,
+            chosen=info["hyperparameters"],
+            device=backend.info().device,
+            record=agent.record,
+        )
+        keep(path, result)
+        print(_line(result), flush=True)
+        return result
+
+    def _fingerprint(self, agent: TuningAgent, source: str | None) -> str:
+        """A hash of everything that decides a run's numbers."""
+        env = agent.env
+        default = env.default if isinstance(env, DomainEnv) else None
+        calibration = default.calibration if isinstance(default, DomainConfig) else None
+        decided_by = {
+            "numbers": NUMBERS,
+            **fitting(env),
+            "calibration": None if calibration is None else asdict(calibration),
+            "agent": agent.get_config(),
+            "episodes": self.episodes,
+            "source": source,
+        }
+        return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def main(argv: list[str]) -> None:
+    """Train what was not trained yet, with a line for each run, and print the tables of all that is in the folder."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks agents", description=__doc__)
+    parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["hyperparameters", "timesteps"])
+    parser.add_argument("--domains", nargs="+", default=list(DomainType), help="domains to tune")
+    parser.add_argument("--agents", nargs="+", choices=AGENTS, default=list(AGENTS), help="fixed takes seed 0 only")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="of the agents")
+    parser.add_argument("--episodes", type=int, default=100, help="to train for")
+    parser.add_argument("--transfer", action="store_true", help="begin also with the nearest other domain's result")
+    parser.add_argument("--output", type=Path, default=Path("outputs/agents"), help="folder of the results")
+    parser.add_argument("--report-only", action="store_true", help="only print the tables of all that is there")
+    options = parser.parse_args(argv)
+
+    bench = AgentBench(options.output, options.episodes)
+    runs = [
+        (environment, domain, agent, seed)
+        for environment in options.environments
+        for domain in options.domains
+        for agent in options.agents
+        for seed in (options.seeds if agent != "fixed" else [0])  # it does not depend on the seed
+    ]
+    if not options.report_only:
+        for run in runs:
+            bench.run(*run)
+        for run in runs:
+            if options.transfer and run[2] != "fixed":
+                bench.transfer(*run)
+    if not (results := bench.results()):
+        raise UserError(f"there are no results in {options.output}; leave --report-only out, or give another --output")
+    print(report(results))
+
+
+def _line(result: Result) -> str:
+    summary = result.record.summary()
+    at = summary["convergence_episode"]
+    begun = f" begun with {result.source}" if result.source else ""
+    return (
+        f"{result.environment} {result.domain} {result.agent} seed {result.seed}{begun}: "
+        f"{'not converged' if at is None else f'converged at {at}'}, score {summary['final_score']:.3f} +- "
+        f"{summary['final_standard_error']:.3f}, quality {summary['final_quality']:.3f}, "
+        f"{summary['model_evaluations']} evaluations, {summary['seconds']:.0f} s"
+    )

@@ -1,0 +1,24 @@
+"""`python -m benchmarks encoder`: how long the features of pictures take, shipped encoder."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from adaptive_diffusion.encoder.encoder import load_builtin_encoder
+from benchmarks.timing import seconds
+
+
+def main(argv: list[str]) -> None:
+    """Time the features of random pictures, after one warm-up batch."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks encoder", description=__doc__)
+    parser.add_argument("--pictures", type=int, default=1000, help="32x32 pictures")
+    options = parser.parse_args(argv)
+
+    encoder = load_builtin_encoder()
+    side = encoder.config.image_size
+    images = np.random.default_rng(0).integers(0, 256, (options.pictures, side, side, 3), dtype=np.uint8)
+    encoder.features(images[:32])
+    taken = seconds(lambda: encoder.features(images))
+    print(f"{options.pictures} pictures, {side}x{side}: {taken:.2f} s, {options.pictures / taken:.0f} pictures/s")

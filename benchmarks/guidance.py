@@ -1,0 +1,92 @@
+"""`python -m benchmarks guidance`: what calibrated steps are worth at another guidance."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
+from adaptive_diffusion.grids.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.sampling.batches import conditions
+from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
+from adaptive_diffusion.types import Scheduler
+
+GRIDS: dict[str, Grid] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
+
+
+def main(argv: list[str]) -> None:
+    """Print the error with the calibrated weights, and with the calibrated timesteps alone, as factors.
+
+    The error is the RMSE to the converged solution at the same guidance; a factor is relative to the best of
+    DPM-Solver++(2M) and UniPC on the quadratic, log-SNR and blended grid, whichever is best in that cell.
+    """
+    parser = argparse.ArgumentParser(prog="benchmarks guidance", description=__doc__)
+    parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
+    parser.add_argument("--guidance", nargs="+", type=float, default=[1, 1.5, 2, 3, 5, 7.5])
+    parser.add_argument("--steps", nargs="+", type=int, default=[5, 8, 10])
+    parser.add_argument("--noises", type=int, default=16, help="per cell")
+    parser.add_argument("--seed", type=int, default=4242, help="of the noises")
+    parser.add_argument("--calibration", help="file of calibrated schedules; default: the shipped one")
+    options = parser.parse_args(argv)
+
+    model = load_builtin_model()
+    settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
+    x_T = normal(image_keys(options.seed, range(options.noises)), model.state_shape)
+
+    print("| domain, guidance | steps | best classical | RMSE | weights | timesteps alone |")
+    print("|---|---:|---|---:|---:|---:|", flush=True)
+    for domain in options.domains:
+        condition = conditions(model.condition(domain, None, domain), options.noises)
+        calibration = find_schedule(options.calibration, model.identity, domain, model.metadata["guidance_scale"])
+        assert calibration is not None
+        for guidance in options.guidance:
+            error = Error(GuidedDenoiser(model, guidance), x_T, condition, DPMSolverScheduler(**settings))
+            for n in options.steps:
+                classical = {name: error(scheduler) for name, scheduler in _classical(settings, n)}
+                best = min(classical, key=lambda name: classical[name])
+                weighted = AdaptiveScheduler(num_inference_steps=n, calibration=calibration, **settings)
+                alone = DPMSolverScheduler(clip_sample=True, **settings)
+                alone.set_timesteps(timesteps=CalibratedGrid(calibration)(alone.schedule, n))
+                factors = " | ".join(f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone))
+                print(f"| {domain} {guidance:g} | {n} | {best} | {classical[best]:.4f} | {factors} |", flush=True)
+
+
+class Error:
+    """Mean RMSE of what a scheduler draws from the same noises, to their converged solution.
+
+    Args:
+        denoiser: The network with its guidance.
+        x_T: (N, H, W, C) standard normal noise.
+        condition: (N, K) class ids, or None.
+        scheduler: Any scheduler fitted to the model.
+    """
+
+    def __init__(self, denoiser: GuidedDenoiser, x_T: mx.array, condition: mx.array | None, scheduler: Scheduler):
+        self._denoiser, self._x_T, self._condition = denoiser, x_T, condition
+        self._solution = converged_pictures(denoiser, scheduler, x_T, condition, tolerance=0.01).images
+
+    def __call__(self, scheduler: Scheduler) -> float:
+        """The error of a scheduler whose timesteps are set."""
+        drawn = StandardSampler(scheduler).run(self._denoiser, self._x_T, condition=self._condition).images
+        return float(paired_rmse(np.clip(np.array(drawn), -1, 1), self._solution).mean())
+
+
+def _classical(settings: dict[str, Any], n: int) -> Iterator[tuple[str, Scheduler]]:
+    """The solvers and grids that need no calibration, with their timesteps set."""
+    solvers: dict[str, Any] = {"2M": DPMSolverScheduler, "UniPC": UniPCScheduler}
+    for name, grid in GRIDS.items():
+        for solver, kind in solvers.items():
+            scheduler = kind(clip_sample=True, **settings)
+            scheduler.set_timesteps(timesteps=grid(scheduler.schedule, n))
+            yield f"{solver} {name}", scheduler

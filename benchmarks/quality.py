@@ -1,0 +1,232 @@
+"""`python -m benchmarks quality`: how well quality is estimated, and what stopping by it saves."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.encoder.encoder import load_builtin_encoder
+from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.sampling.batches import conditions, draw_batches
+from adaptive_diffusion.sampling.converged import converged_pictures, identity_of, paired_rmse
+from adaptive_diffusion.sampling.quality import (
+    FEATURES,
+    QualityCalibration,
+    QualityEstimator,
+    fit_still,
+    fit_weights,
+    predict_error,
+    save_calibration,
+    still_features,
+)
+from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.types import Denoiser, PictureModel
+
+FIT_SEED, TEST_SEED = 5000, 6000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in which every picture took every step; its steps but the first, which has nothing to compare with.
+
+    Attributes:
+        features: (n - 1, N, F) what the estimator saw.
+        still: (n - 1, N, 2) what it sees of a picture without a history.
+        errors: (n - 1, N) RMSE of the clean predictions to the converged solution.
+    """
+
+    features: np.ndarray
+    still: np.ndarray
+    errors: np.ndarray
+
+
+@dataclass(frozen=True)
+class Case:
+    """A domain, some noises and where they lead."""
+
+    domain: str
+    denoiser: Denoiser
+    scheduler: AdaptiveScheduler
+    x_T: mx.array
+    condition: tuple[int, ...]
+    converged: np.ndarray
+
+
+def main(argv: list[str]) -> None:
+    """Report for each domain and number of steps: rank correlations, evaluations, loss and time of early stopping."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
+    parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
+    parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
+    parser.add_argument("--pictures", type=int, default=16, help="pictures per domain; as many others for --write")
+    parser.add_argument("--threshold", type=float, default=0.45, help="quality at which pictures stop")
+    parser.add_argument("--patience", type=int, default=3, help="steps that it must hold")
+    parser.add_argument("--finish", type=int, default=4, help="evaluations that finish a picture that stopped")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures per evaluation")
+    parser.add_argument("--cache", type=Path, default=Path("outputs/converged"), help="folder of converged solutions")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="measure it anew, on other noises, into FILE")
+    options = parser.parse_args(argv)
+
+    case = partial(_case, pictures=options.pictures, batch_size=options.batch_size, cache=options.cache)
+    if options.write is not None:
+        cases = [case(domain, FIT_SEED) for domain in options.domains]
+        save_calibration(options.write, calibrated(cases, options.steps, options.batch_size))
+    estimator = QualityEstimator(options.write)
+    stopping = {
+        "quality_threshold": options.threshold,
+        "patience": options.patience,
+        "finish": options.finish,
+        "calibration": None if options.write is None else str(options.write),
+    }
+    for domain in options.domains:
+        test = case(domain, TEST_SEED)
+        for n in options.steps:
+            _report_estimates(domain, n, _observe(test, n, options.batch_size), estimator)
+            _report_stopping(test, n, options.batch_size, stopping)
+
+
+def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> QualityCalibration:
+    """Fit the estimator on runs with the calibrated steps and with those of the quadratic grid.
+
+    Args:
+        cases: Domains of the shipped model, each with as many noises of `FIT_SEED`.
+        steps: Numbers of steps, each at least 3.
+        batch_size: Pictures per evaluation.
+    """
+    model = load_builtin_model()
+    plain = [replace(case, scheduler=AdaptiveScheduler(**_fitted_to(model))) for case in cases]
+    runs = [_observe(case, n, batch_size) for case in [*cases, *plain] for n in steps]
+    domains, pictures = [case.domain for case in cases], len(cases[0].x_T)
+    return QualityCalibration(
+        model=model.identity,
+        weights=fit_weights([step for run in runs for step in zip(run.features, run.errors, strict=True)]),
+        still=fit_still(
+            np.concatenate([run.still.reshape(-1, 2) for run in runs]),
+            np.concatenate([run.errors.ravel() for run in runs]),
+        ),
+        curve=plain_curve(model),
+        measured={
+            "command": f"python -m benchmarks quality --domains {' '.join(domains)} --steps "
+            f"{' '.join(map(str, steps))} --pictures {pictures} --write FILE",
+            "weights": {
+                "guidance_scale": model.metadata["guidance_scale"],
+                "domains": domains,
+                "steps": list(steps),
+                "schedules": ["calibrated", "quadratic"],
+                "seed": FIT_SEED,
+                "pictures": pictures,
+            },
+            "curve": {"scores in assets/schedules.json": "quadratic", "domains": list(model.domains or ())},
+        },
+    )
+
+
+def plain_curve(model: PictureModel) -> dict[int, float]:
+    """Number of steps -> RMSE of DPM-Solver++(2M) on the quadratic grid, as held-out noises scored it.
+
+    Args:
+        model: The shipped one; the mean over its domains is taken, at its own guidance.
+    """
+    known = (find_schedule(None, model.identity, d, model.metadata["guidance_scale"]) for d in model.domains or ())
+    schedules = [schedule for schedule in known if schedule is not None]
+    common = set.intersection(*(set(schedule.steps) for schedule in schedules))
+    errors = {n: [schedule.steps[n].scores["quadratic"].mean for schedule in schedules] for n in sorted(common)}
+    return {n: float(f"{np.mean(error):.4g}") for n, error in errors.items()}
+
+
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation of two (N,) arrays without ties."""
+    first, second = (np.argsort(np.argsort(x)) for x in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path) -> Case:
+    model = load_builtin_model()
+    guidance = float(model.metadata["guidance_scale"])
+    denoiser, condition = GuidedDenoiser(model, guidance), model.condition(domain, None, "")
+    calibration = find_schedule(None, model.identity, domain, guidance)
+    scheduler = AdaptiveScheduler(calibration=calibration, **_fitted_to(model))
+    x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
+    converged = converged_pictures(
+        denoiser,
+        scheduler,
+        x_T,
+        conditions(condition, pictures),
+        batch_size=batch_size,
+        cache=cache,
+        identity=identity_of(model, guidance),
+    )
+    return Case(domain, denoiser, scheduler, x_T, condition, converged.images)
+
+
+def _fitted_to(model: PictureModel) -> dict[str, Any]:
+    return {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
+
+
+def _observe(case: Case, n: int, batch_size: int) -> Run:
+    """Let an estimator watch a run of n steps."""
+    schedule, parts = case.scheduler.schedule, []
+    for start in range(0, len(case.x_T), batch_size):
+        some = slice(start, start + batch_size)
+        case.scheduler.set_timesteps(n)
+        estimator, rows = QualityEstimator(), []
+        condition = conditions(case.condition, len(case.x_T[some]))
+        for trace in StandardSampler(case.scheduler).iterate(case.denoiser, case.x_T[some], condition=condition):
+            level = float(np.exp(-schedule.log_snr(trace.timestep)))
+            seen = estimator.observe(level, trace.x0, last=trace.index + 1 == n)
+            if seen.features is not None:
+                errors = paired_rmse(np.array(trace.x0), case.converged[some])
+                rows.append((np.array(seen.features), np.array(still_features(trace.x0)), errors))
+        parts.append([np.stack(column) for column in zip(*rows, strict=True)])
+    return Run(*(np.concatenate(column, axis=1) for column in zip(*parts, strict=True)))
+
+
+def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator) -> None:
+    estimates = predict_error(estimator.calibration.weights, FEATURES, run.features)
+    steps = [rank_correlation(estimate, error) for estimate, error in zip(estimates, run.errors, strict=True)]
+    late = steps[n // 2 - 1 :]
+    off = float(np.sqrt(np.mean(np.log(estimates / run.errors) ** 2)))
+    every = rank_correlation(estimates.ravel(), run.errors.ravel())
+    print(f"{domain}, {n} steps: estimates are off by {off:.0%}; rank correlation with the true error {every:.2f} over")
+    print(f"  all steps, {np.mean(late):.2f} among the pictures of a step of the second half: ", end="")
+    print(" ".join(f"{value:.2f}" for value in late), flush=True)
+
+
+def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, Any]) -> None:
+    encoder = load_builtin_encoder()
+    samplers = [StandardSampler(case.scheduler), QualityGuidedSampler(case.scheduler, **stopping)]
+    distances, evaluations, seconds = [], [], []
+    for sampler in samplers:
+        results = list(
+            draw_batches(
+                sampler,
+                case.denoiser,
+                lambda: case.scheduler.set_timesteps(n),
+                case.x_T.shape[1:],
+                seed=TEST_SEED,
+                count=len(case.x_T),
+                batch_size=batch_size,
+                condition=case.condition,
+            )
+        )
+        images = np.concatenate([np.array(result.images) for result in results])
+        distances.append(encoder.perceptual_distances(images, case.converged).mean())
+        evaluations.append(sum(result.total_evaluations for result in results))
+        seconds.append(sum(result.seconds for result in results))
+    unrelated = encoder.perceptual_distances(case.converged, np.roll(case.converged, 1, axis=0)).mean()
+    settings = "threshold {quality_threshold:g}, patience {patience}, finish {finish}".format_map(stopping)
+    print(f"  stopping with {settings}: saves {1 - evaluations[1] / evaluations[0]:.1%} of the evaluations,", end="")
+    print(f" time x {seconds[1] / seconds[0]:.2f}; perceptual distance to the converged solution", end="")
+    print(f" {distances[0]:.4f} -> {distances[1]:.4f}, {unrelated:.2f} between unrelated pictures:", end="")
+    print(f" loss {(distances[1] - distances[0]) / unrelated:.2%} of that", flush=True)

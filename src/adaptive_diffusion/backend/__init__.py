@@ -1,0 +1,1 @@
+"""The device and the BLAS that MLX computes with."""

@@ -1,0 +1,1 @@
+"""Measure a model once: reference trajectories, fitted steps, and their choice."""

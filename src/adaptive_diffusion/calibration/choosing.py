@@ -1,0 +1,65 @@
+"""Which of several solutions becomes the calibrated one: judged by held-out noises, against the best classical one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..grids.calibrated_schedule import CalibratedSteps, Score
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Timesteps, and corrections of the solver's weights or None, that may become `CalibratedSteps`."""
+
+    timesteps: np.ndarray
+    corrections: np.ndarray | None = None
+
+
+def choose(
+    candidates: Mapping[str, Candidate], score: Callable[[Candidate], np.ndarray], classical: Sequence[str]
+) -> CalibratedSteps:
+    """Choose among candidates of equally many steps; a calibrated one has to earn its place.
+
+    The best calibrated one is taken if its mean error is below that of the best classical one by more than the
+    standard error of their paired difference, else the classical one.
+
+    Args:
+        candidates: Name -> candidate.
+        score: Gives the (N,) errors of the pictures drawn with a candidate, always from the same N >= 2 held-out
+            noises; smaller is better.
+        classical: Names of the candidates that know nothing of the model, at least one.
+
+    Raises:
+        ValueError: if no candidate is classical, or the scores are no pairs of finite numbers.
+    """
+    if not classical or not set(classical) <= candidates.keys():
+        raise ValueError(
+            f"the classical grids must be some of the candidates {', '.join(candidates)}, got {', '.join(classical)}"
+        )
+    errors = {name: np.asarray(score(candidate), np.float64) for name, candidate in candidates.items()}
+    held_out = len(errors[classical[0]])
+    if held_out < 2 or not all(e.shape == (held_out,) and np.isfinite(e).all() for e in errors.values()):
+        raise ValueError("score must give the same number of finite errors for all candidates, at least 2")
+    means = {name: float(error.mean()) for name, error in errors.items()}
+    best = min(classical, key=means.__getitem__)
+    rival = min((name for name in candidates if name not in classical), key=means.__getitem__, default=best)
+    gain = errors[best] - errors[rival]
+    if gain.mean() > _standard_error(gain):
+        best = rival
+    scores = {name: Score(means[name], _standard_error(error)) for name, error in errors.items()}
+    chosen = candidates[best]
+    rows = None if chosen.corrections is None else tuple(tuple(map(_digits, row)) for row in chosen.corrections)
+    return CalibratedSteps(tuple(map(_digits, chosen.timesteps)), rows, best, scores)
+
+
+def _digits(value: float) -> float:
+    """Six significant digits."""
+    return float(f"{value:.6g}")
+
+
+def _standard_error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values)))

@@ -1,0 +1,1 @@
+"""The command line: programs, exit codes, and one sentence for each mistake."""

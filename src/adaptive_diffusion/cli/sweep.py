@@ -1,0 +1,180 @@
+"""One parent MLflow run per multirun, which closes itself however the sweep ends, and a table of its jobs."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from .. import interruption
+from ..errors import MachineError, UserError
+from ..interruption import uninterrupted
+from ..tracking.jobs import FAILED, Job, Skipped, failures, forget_jobs, jobs_of, table
+from ..tracking.mlflow import JOB, PARENT, MlflowRun, MlflowTracker
+from .arguments import as_given
+from .entry import explain, in_sweep, say
+
+log = logging.getLogger(__name__)
+
+
+class SweepReport(Protocol):
+    """What a sweep says before its first job, and makes of the results after its last."""
+
+    def begin(self, config: DictConfig) -> None:
+        """Called with the sweep's configuration before anything runs; an exception ends the sweep."""
+        ...
+
+    def end(self, config: DictConfig) -> Path | None:
+        """Called when the sweep ends, however it ends; the folder with what was made, or None."""
+        ...
+
+
+class SweepRun(Callback):
+    """One parent run per multirun, configured as a Hydra callback.
+
+    Hydra does not call `on_multirun_end` when a job failed, so the parent is closed at exit at the latest. A parent
+    without children (every job was skipped) and without a report is removed.
+
+    Args:
+        report: Takes the place of the table of jobs at the end; None: the table.
+    """
+
+    _config: DictConfig | None = None  # while a sweep is open in this process
+    _run_id: str | None = None  # of the parent
+
+    def __init__(self, report: SweepReport | None = None):
+        self._report = report
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Create the database, once and before any worker does, and the parent run; if that fails, exit."""
+        HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
+        try:
+            tracker = instantiate(config.tracking)
+            if self._report is not None:
+                self._report.begin(config)
+            if isinstance(tracker, MlflowTracker):
+                with tracker.translated():
+                    _ = tracker.experiment_id  # takes seconds at first, which may be interrupted
+            forget_jobs(Path(config.hydra.sweep.dir))
+            with uninterrupted():
+                if isinstance(tracker, MlflowTracker):
+                    name = "sweep " + " ".join(as_given(config.hydra.overrides.task))
+                    os.environ[PARENT] = self._run_id = tracker.create(name, {"kind": "sweep"})
+                self._config = config
+                atexit.register(self._close_at_exit)
+        except Exception as error:  # Hydra would turn it into a warning, and let every job fail in turn
+            sentence, code = explain(error)
+            print(sentence, file=sys.stderr, flush=True)
+            raise SystemExit(code) from error
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave word that a job of the sweep has begun; this may be a process of a launcher's."""
+        if in_sweep():
+            os.environ[JOB] = str(config.hydra.job.num)
+            _record(config, _job(config))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Leave word of what became of the job; one that was refused before it opened a run gets one."""
+        if in_sweep():
+            _record(config, _ended(config, job_return))
+            os.environ.pop(JOB, None)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """All jobs succeeded."""
+        self._close("FINISHED")
+
+    def _close_at_exit(self) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            self._close("FAILED")
+
+    def _close(self, status: str) -> None:
+        with uninterrupted():
+            config, self._config = self._config, None
+            if config is not None:
+                self._end(config, status)
+
+    def _end(self, config: DictConfig, status: str) -> None:
+        for variable in (PARENT, JOB):
+            os.environ.pop(variable, None)
+        folder = self._end_report(config)
+        jobs = jobs_of(Path(config.hydra.sweep.dir))
+        failed = [job for job in jobs if job.status in FAILED]
+        if interruption.interrupted or any(job.status == "KILLED" for job in jobs):
+            status = "KILLED"
+        if shown := jobs if folder is None else failed:
+            say(f"\n{table(shown)}")
+        if failed:
+            say(f"{len(failed)} of {len(jobs)} jobs failed")
+        if self._run_id is not None:
+            self._end_run(instantiate(config.tracking), self._run_id, status, jobs, folder)
+
+    def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], folder: Path | None) -> None:
+        """Close the parent run, with a note of what failed and the report, or remove it if it has no children."""
+        try:
+            if folder is None and not tracker.children(run_id):
+                tracker.close(run_id, status)
+                with tracker.translated():
+                    tracker.client.delete_run(run_id)
+                return
+            if note := failures(jobs):
+                with tracker.translated():
+                    tracker.client.set_tag(run_id, "mlflow.note.content", note)
+            if folder is not None:
+                MlflowRun(tracker, run_id).folder(folder, folder.name)
+        except MachineError as error:
+            log.warning("%s", error)
+        try:
+            tracker.close(run_id, status)
+            say(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page(run_id)}")
+        except MachineError as error:
+            log.warning("the sweep's run could not be closed: %s", error)
+
+    def _end_report(self, config: DictConfig) -> Path | None:
+        if self._report is None:
+            return None
+        try:
+            return self._report.end(config)
+        except Exception as error:
+            log.warning("the sweep's report could not be made: %s", explain(error)[0])
+            return None
+
+
+def _record(config: DictConfig, job: Job) -> None:
+    """Write a job's file, and if it failed without a run, one that says so; the job itself does not depend on it."""
+    parent, number = os.environ.get(PARENT), str(job.number)
+    try:
+        job.save(Path(config.hydra.sweep.dir))
+        tracker = instantiate(config.tracking) if job.status in FAILED and parent else None
+        if tracker is not None and not tracker.children(parent, number):
+            told = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
+            tracker.failed(" ".join(told), dict(s.lstrip("+~").partition("=")[::2] for s in told), job.told)
+    except (MachineError, UserError, OSError) as error:
+        log.warning("what became of job %s could not be recorded: %s", number, explain(error)[0])
+
+
+def _job(config: DictConfig) -> Job:
+    return Job(number=config.hydra.job.num, settings=tuple(config.hydra.overrides.task))
+
+
+def _ended(config: DictConfig, job_return: JobReturn) -> Job:
+    """The job as it ended; `return_value` would raise the error, and print a line of Hydra's."""
+    job, result = _job(config), job_return._return_value
+    if job_return.status != JobStatus.COMPLETED:
+        sentence, code = explain(result)
+        return replace(job, status="REFUSED" if code == 2 else "FAILED", told=sentence)
+    if isinstance(result, Skipped):
+        return replace(job, status="SKIPPED", metrics=result.metrics)
+    file = Path(config.hydra.runtime.output_dir) / "metrics.json"
+    return replace(job, status="FINISHED", metrics=json.loads(file.read_text()) if file.is_file() else {})

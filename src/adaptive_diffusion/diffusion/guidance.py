@@ -1,0 +1,51 @@
+"""Classifier-free guidance (Ho & Salimans, 2022)."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..types import Denoiser
+from .checks import check_guidance
+from .compiled import compiled
+
+
+def reads_text(model: Denoiser) -> bool:
+    """Whether a model is told what to draw by a text, and not by classes of its own or not at all."""
+    return getattr(model, "conditional", False) and getattr(model, "domains", ()) is None
+
+
+def effective_guidance(model: Denoiser, scale: float) -> float:
+    """The weight that a model is drawn with where `scale` was asked for.
+
+    With a model that reads, a weight below 1 means no guidance, as in diffusers: few-step models ask for 0. With a
+    model of classes it means less of them, down to 0, which draws without.
+    """
+    return max(scale, 1.0) if reads_text(model) else scale
+
+
+class GuidedDenoiser:
+    """null + scale * (conditional - null), both predictions from one doubled batch.
+
+    The doubled batch is skipped where it would change nothing: at scale 1 and without a condition.
+
+    Args:
+        model: The network; a condition of all zeros is its null condition.
+        guidance_scale: >= 0. 1 is no guidance; what less means says `effective_guidance`.
+
+    Raises:
+        ValueError: for a scale that is negative, above 1000 or no number.
+    """
+
+    def __init__(self, model: Denoiser, guidance_scale: float = 1.0):
+        self.model = model
+        self.guidance_scale = effective_guidance(model, check_guidance(guidance_scale))
+        self._predict = compiled(model) if isinstance(model, nn.Module) else model
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        """(B, H, W, C) noisy pictures, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
+        if condition is None or self.guidance_scale == 1:
+            return self._predict(x, t, condition)
+        both = mx.concatenate([condition, mx.zeros_like(condition)])
+        conditional, null = mx.split(self._predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both), 2)
+        return null + self.guidance_scale * (conditional - null)

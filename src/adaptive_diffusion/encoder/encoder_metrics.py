@@ -1,0 +1,70 @@
+"""`metrics=encoder`: measures by the encoder that ships with the project."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..metrics.quality import Measurement, attempt, mean_of, set_distances
+from .domain import DomainDetector
+from .encoder import Encoder, load_builtin_encoder, load_encoder
+from .reference import FOLDER, load_kernel, load_reference, reference_path
+
+log = logging.getLogger(__name__)
+
+
+class EncoderMetrics:
+    """`metrics=encoder`: by the encoder that ships with the project; needs no download.
+
+    Args:
+        converged: Also measure the distance to the model's converged solution; costs more evaluations than the run.
+        encoder: An encoder or its file; None: the one that ships with the project.
+        references: Folder of reference statistics; None: those that ship with the project.
+
+    Raises:
+        UserError: if the encoder's file cannot be used.
+    """
+
+    def __init__(self, converged: bool = False, encoder: Encoder | str | None = None, references: str | None = None):
+        self.converged = converged
+        self.encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder or load_builtin_encoder()
+        self._folder = FOLDER if references is None else Path(references)
+        if not self._folder.is_dir():
+            raise UserError(
+                f"metrics.references={references} is no folder; leave it out, or give one with <domain>.npz"
+            )
+
+    def measure(
+        self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
+    ) -> list[Measurement]:
+        """fd_encoder, kid_encoder, clip_encoder, domain_agreement and, to converged pictures, perceptual_encoder.
+
+        The distances are left out for a domain without reference statistics, and for a single picture. Arguments as for
+        `PictureMetrics.measure`.
+        """
+        found: list[Measurement] = []
+        if not reference_path(domain, self._folder).is_file():
+            log.info("no distances to real pictures: there are no reference statistics of the domain %s", domain)
+        elif len(images) > 1:
+            found += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
+        found += attempt("clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], [])
+        if domain in self.encoder.config.domains:
+            found += attempt("domain_agreement", lambda: [self._agreement(images, domain)], [])
+        if converged is not None:
+            found += attempt("perceptual_encoder", lambda: [self._to_converged(images, converged)], [])
+        return found
+
+    def _to_real(self, images: np.ndarray, domain: str) -> list[Measurement]:
+        statistics = load_reference(domain, self.encoder, self._folder)
+        kernel = load_kernel(domain, self.encoder, self._folder)
+        return set_distances("encoder", self.encoder.features(images), self.encoder, statistics, kernel)
+
+    def _agreement(self, images: np.ndarray, domain: str) -> Measurement:
+        detected = DomainDetector(self.encoder).from_images(images)
+        return Measurement("domain_agreement", float(np.mean([d.domain == domain for d in detected])), len(images))
+
+    def _to_converged(self, images: np.ndarray, converged: np.ndarray) -> Measurement:
+        return mean_of("perceptual_encoder", self.encoder.perceptual_distances(images, converged))

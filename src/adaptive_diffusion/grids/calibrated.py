@@ -1,0 +1,151 @@
+"""The calibrated steps of a model: finding them in the file of schedules, and the grid made of them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..diffusion.checks import check_count, check_number
+from ..diffusion.schedule import NoiseSchedule
+from ..errors import UserError
+from .calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from .schedule_file import SHIPPED, load_schedules, save_schedules
+
+__all__ = [
+    "SHIPPED",
+    "CalibratedGrid",
+    "CalibratedSchedule",
+    "CalibratedSteps",
+    "Score",
+    "find_grid",
+    "find_schedule",
+    "load_schedules",
+    "save_schedules",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CalibratedGrid:
+    """Timesteps as they were calibrated, or resampled from the nearest calibrated number of steps.
+
+    For another n the grid with the nearest ratio of steps, of two the finer one, is taken for its quantile function:
+    t at i / n' of the steps, and 0 at the end. It is linear in between in sqrt(t), where the quadratic grid is a
+    straight line, and is read at multiples of 1 / n. A calibrated grid that evaluates the model at t = 0 keeps to it:
+    its fractions are i / (n' - 1).
+
+    Args:
+        calibrated: The grids, of the model's domain and guidance.
+    """
+
+    calibrated: CalibratedSchedule
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`; raises ValueError also for a schedule of another length than was calibrated."""
+        check_count("num_inference_steps", n, 1, schedule.num_train_timesteps)
+        if schedule.num_train_timesteps != self.calibrated.num_train_timesteps:
+            raise ValueError(
+                f"the grids were calibrated for {self.calibrated.num_train_timesteps} training timesteps and the noise "
+                f"schedule has {schedule.num_train_timesteps}: calibrate this model, or choose another grid"
+            )
+        nearest = self.nearest(n)
+        grid = np.array(self.calibrated.steps[nearest].timesteps)
+        return grid if nearest == n else _resampled(grid, n)
+
+    def nearest(self, n: int) -> int:
+        """The calibrated number of steps whose grid is taken for n steps."""
+        return min(self.calibrated.steps, key=lambda known: (max(known, n) / min(known, n), -known))
+
+    @property
+    def origin(self) -> str:
+        """Where the timesteps come from, in a few words."""
+        return f"timesteps {self.calibrated.origin}"
+
+
+def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
+    """The schedule of a model in a domain, of several that with the nearest guidance.
+
+    Where the domain was not calibrated, that of another domain of the model is taken, with a warning: calibrated steps
+    depend on the model and the guidance more than on the domain.
+
+    Args:
+        path: File of schedules; None: the shipped one, which may have none for this model.
+        model: Content hash of the model.
+        domain: Name of the domain.
+        guidance_scale: Weight of classifier-free guidance that draws, >= 0; it decides whether the calibrated weights
+            are used, see `CalibratedSchedule`.
+
+    Returns:
+        The schedule; None if the shipped file has none of the model.
+
+    Raises:
+        UserError: if a file that was given has none of the model, or cannot be used.
+        ValueError: for a guidance out of range.
+    """
+    check_number("guidance_scale", guidance_scale, 0)
+    known = load_schedules(SHIPPED if path is None else path)
+    of_the_model = [schedule for schedule in known if schedule.model == model]
+
+    if of_the_model:
+        fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
+        nearest = min(fitting or of_the_model, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
+        if not fitting:
+            log.warning(
+                "domain=%s was not calibrated: the steps are those of %s; python train.py task=schedule "
+                "task.domains=[%s] calibrates it",
+                *(domain, nearest.domain, domain),
+            )
+        return nearest.drawn_at(guidance_scale)
+
+    if path is None:
+        return None
+    if differences := [found for schedule in known if (found := _differences(schedule.model, model))]:
+        raise UserError(
+            f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
+            "calibrate it again with python train.py task=schedule, or leave scheduler.calibration.path out"
+        )
+    others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
+    raise UserError(
+        f"{path} has schedules of the model {others}, and this one is {model:.12}; calibrate it with "
+        "python train.py task=schedule, or leave scheduler.calibration.path out"
+    )
+
+
+def _differences(calibrated: str, model: str) -> str:
+    """In which settings two identities of one pipeline differ; "" if they are of different models."""
+    (content, *then), (own, *now) = calibrated.split(" ", 3), model.split(" ", 3)
+    if content != own:
+        return ""
+    pairs = zip(("precision", "size"), then, now, strict=False)
+    found = [f"{name} {a} (here {b})" for name, a, b in pairs if a != b]
+    return " and ".join([*found, "another negative prompt"] if then[2:] != now[2:] else found)
+
+
+def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedGrid:
+    """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
+
+    Raises:
+        UserError: if there is no schedule of the model, shipped or in the file.
+        ValueError: for a guidance out of range.
+    """
+    found = find_schedule(path, model, domain, guidance_scale)
+    if found is None:
+        raise UserError(
+            "no calibrated grid ships for this model; "
+            "calibrate with python train.py task=schedule, or choose another grid"
+        )
+    return CalibratedGrid(found)
+
+
+def _resampled(grid: np.ndarray, n: int) -> np.ndarray:
+    """(n,) timesteps with the quantile function of another grid; see `CalibratedGrid`."""
+    if grid[-1] == 0:
+        knots, fractions = grid, np.linspace(0, 1, n)
+    else:
+        knots, fractions = np.append(grid, 0.0), np.arange(n) / n
+    root = np.interp(fractions, np.linspace(0, 1, len(knots)), np.sqrt(knots))
+    return np.append(grid[0], root[1:] ** 2)  # the square of the root of T - 1 may be larger than T - 1

@@ -1,0 +1,159 @@
+"""What calibration finds for a model in one domain: the solution for each number of steps, and how it was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..diffusion.checks import check_count, check_number
+from .spacing import custom_timesteps
+
+REACH = 2.0  # factor of guidance, up or down, within which calibrated weights are used; see `CalibratedSchedule`
+
+
+@dataclass(frozen=True)
+class Score:
+    """A solution's error on held-out noises.
+
+    Attributes:
+        mean: Mean over the noises, smaller is better.
+        standard_error: Of that mean.
+    """
+
+    mean: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class CalibratedSteps:
+    """The solution for one number of steps, and why it is this one.
+
+    Attributes:
+        timesteps: (n,) strictly decreasing from T - 1.
+        corrections: (n, K + 1) of the solver's weights, see `fitting.multistep_rows`; None: DPM-Solver++(2M).
+        rule: Name of the rule that made them.
+        scores: Name -> held-out score, of that rule and of its rivals.
+    """
+
+    timesteps: tuple[float, ...]
+    corrections: tuple[tuple[float, ...], ...] | None
+    rule: str
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class CalibratedSchedule:
+    """The solutions for a model in one domain.
+
+    Their weights are used where the guidance that draws is within a factor of `REACH` of the calibrated one. Beyond
+    that the timesteps are used alone, with DPM-Solver++(2M): see docs/guidance.md for what was measured.
+
+    Attributes:
+        model: Content hash of the model's file.
+        guidance_scale: Weight of classifier-free guidance that they were calibrated with, >= 0.
+        domain: Name of the domain whose pictures were drawn.
+        num_train_timesteps: T of the model.
+        metric: What the scores are, e.g. `rmse` to the converged solution.
+        noises: Noises that the trajectory was measured from.
+        held_out: Other noises, which the scores are of.
+        steps: n -> solution of n steps, at least one.
+        drawn_guidance: Guidance that images are drawn with, >= 0; None: as calibrated.
+
+    Raises:
+        ValueError: for a grid that is none, or a number out of range.
+    """
+
+    model: str
+    guidance_scale: float
+    domain: str
+    num_train_timesteps: int
+    metric: str
+    noises: int
+    held_out: int
+    steps: Mapping[int, CalibratedSteps]
+    drawn_guidance: float | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        check_number("guidance_scale", self.guidance_scale, 0)
+        if self.drawn_guidance is not None:
+            check_number("drawn_guidance", self.drawn_guidance, 0)
+        check_count("num_train_timesteps", self.num_train_timesteps, 2)
+        check_count("noises", self.noises, 2)
+        check_count("held_out", self.held_out, 2)
+        if not self.steps:
+            raise ValueError("a calibrated schedule needs the grid of at least one number of steps")
+        for n, steps in self.steps.items():
+            grid = custom_timesteps(steps.timesteps, self.num_train_timesteps)
+            if len(grid) != n or grid[0] != self.num_train_timesteps - 1:
+                raise ValueError(
+                    f"a calibrated grid of {n} steps must have {n} timesteps, from {self.num_train_timesteps - 1} on, "
+                    f"got {len(grid)} from {grid[0]:g} on"
+                )
+            _check_corrections(steps.corrections, n)
+
+    @property
+    def weights_hold(self) -> bool:
+        """Whether the guidance that draws is near enough to the calibrated one for the weights to help."""
+        drawn = self.guidance_scale if self.drawn_guidance is None else self.drawn_guidance
+        return self.guidance_scale / REACH <= drawn <= self.guidance_scale * REACH
+
+    def used(self, n: int) -> CalibratedSteps | None:
+        """The solution of n steps, if there is one; without its weights where they do not hold."""
+        steps = self.steps.get(n)
+        return steps if steps is None or self.weights_hold else replace(steps, corrections=None)
+
+    def drawn_at(self, guidance_scale: float) -> CalibratedSchedule:
+        """The same solutions, to draw with at some guidance, >= 0."""
+        return replace(self, drawn_guidance=None if guidance_scale == self.guidance_scale else guidance_scale)
+
+    def content(self) -> dict[str, Any]:
+        """What `schedule_from` makes a schedule of."""
+        content = asdict(self)
+        if self.drawn_guidance is None:
+            del content["drawn_guidance"]
+        return content
+
+    @property
+    def origin(self) -> str:
+        """For whom it was calibrated, in a few words."""
+        return f"calibrated for {self.domain} at guidance {self.guidance_scale:g}"
+
+    def __str__(self) -> str:
+        """Its origin, and whether only its timesteps are used."""
+        return (
+            self.origin
+            if self.weights_hold
+            else f"{self.origin}; at guidance {self.drawn_guidance:g} its timesteps only"
+        )
+
+
+def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
+    """A schedule from its `content`, whether or not it has been JSON since.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: if it is none.
+    """
+    rest = dict(content)
+    steps = {int(n): _steps(**found) for n, found in rest.pop("steps").items()}
+    return CalibratedSchedule(steps=steps, **rest)
+
+
+def _steps(
+    timesteps: Sequence[float],
+    corrections: Sequence[Sequence[float]] | None,
+    rule: str,
+    scores: dict[str, dict[str, float]],
+) -> CalibratedSteps:
+    rows = None if corrections is None else tuple(tuple(map(float, row)) for row in corrections)
+    return CalibratedSteps(tuple(timesteps), rows, rule, {name: Score(**found) for name, found in scores.items()})
+
+
+def _check_corrections(rows: tuple[tuple[float, ...], ...] | None, n: int) -> None:
+    if rows is None:
+        return
+    widths = {len(row) for row in rows}
+    if len(rows) != n or len(widths) != 1 or min(widths) < 3 or not np.isfinite(rows).all():
+        raise ValueError(f"the corrections of {n} steps must be {n} rows of equally many finite numbers, at least 3")

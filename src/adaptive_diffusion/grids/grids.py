@@ -1,0 +1,164 @@
+"""Where to evaluate the model: grids of timesteps. The step after the last one leads to the clean picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..diffusion.checks import check_count, check_number
+from ..diffusion.schedule import NoiseSchedule
+from ..types import Scheduler
+from .spacing import karras_timesteps, lu_timesteps
+
+_TABLE = 16_384  # points of a tabulated grid
+
+
+class Grid(Protocol):
+    """A rule that says where N steps evaluate the model."""
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """Lay the grid.
+
+        Args:
+            schedule: The noise schedule that the model was trained with, T timesteps.
+            n: Number of timesteps, in [1, T].
+
+        Returns:
+            (n,) float64 real-valued timesteps, strictly decreasing from T - 1.
+
+        Raises:
+            ValueError: for `n` out of range.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PowerGrid:
+    """t_i = (T - 1) (1 - i / N)^power: the larger the power, the more steps at low noise.
+
+    Args:
+        power: In (0, 10]; 1 is the uniform grid, 2 the quadratic one of DDIM (Song et al., 2021, D.2).
+    """
+
+    power: float
+
+    def __post_init__(self) -> None:
+        check_number("power", self.power, 0, 10, above=True)
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`."""
+        _check_steps(schedule, n)
+        return (schedule.num_train_timesteps - 1) * (1 - np.arange(n) / n) ** self.power
+
+
+@dataclass(frozen=True)
+class LogSNRGrid:
+    """N timesteps equally spaced in log(alpha / sigma), from T - 1 to 0 (Lu et al., 2022)."""
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`."""
+        _check_steps(schedule, n)
+        return lu_timesteps(schedule, n)
+
+
+@dataclass(frozen=True)
+class KarrasGrid:
+    """N timesteps equally spaced in (sigma / alpha)^(1 / rho), from T - 1 to 0 (Karras et al., 2022, eq. 5).
+
+    Args:
+        rho: In [1, 100]; the larger, the more steps at low noise; towards infinity it is `LogSNRGrid`.
+    """
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        check_number("rho", self.rho, 1, 100)
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`."""
+        _check_steps(schedule, n)
+        return karras_timesteps(schedule, n, self.rho)
+
+
+@dataclass(frozen=True)
+class BlendedGrid:
+    """N timesteps equally spaced in a mean of the quadratic and the log-SNR grid, from T - 1 to short of 0.
+
+    The one measures progress by 1 - sqrt(t / (T - 1)), which leaves few steps for the lowest noise, the other by
+    log(alpha / sigma), which leaves few for the highest; both run from 0 to 1.
+
+    Args:
+        log_snr_weight: Weight of the log-SNR in the mean, in [0, 1]; 0 is the quadratic grid.
+    """
+
+    log_snr_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("log_snr_weight", self.log_snr_weight, 0, 1)
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Grid`."""
+        _check_steps(schedule, n)
+        quadratic = np.linspace(0, 1, _TABLE)
+        t = (schedule.num_train_timesteps - 1) * (1 - quadratic) ** 2
+        log_snr = schedule.log_snr(t)
+        log_snr = (log_snr - log_snr[0]) / (log_snr[-1] - log_snr[0])
+        progress = quadratic + self.log_snr_weight * (log_snr - quadratic)
+        return np.interp(np.arange(n) / n, progress, t)
+
+
+def own_spacing() -> None:
+    """No grid: the scheduler spaces its timesteps itself."""
+
+
+def set_timesteps(scheduler: Scheduler, grid: Grid | None, schedule: NoiseSchedule, n: int) -> None:
+    """Begin a run of `n` steps on a grid.
+
+    Args:
+        scheduler: Any scheduler; a grid replaces its own spacing.
+        grid: Where to evaluate the model; None: the scheduler's own spacing.
+        schedule: The noise schedule that the model was trained with.
+        n: Number of steps, in [1, T].
+
+    Raises:
+        ValueError: for `n` out of range.
+    """
+    if grid is None:
+        scheduler.set_timesteps(n)
+    else:
+        scheduler.set_timesteps(timesteps=grid(schedule, n))
+
+
+def bounded_power(n: int, power: float, target: float, min_ratio: float, max_ratio: float) -> float:
+    """The power nearest to `target` whose N steps all are `min_ratio` to `max_ratio` times those of `power`.
+
+    Args:
+        n: Number of steps, >= 1.
+        power: Power of the reference grid.
+        target: Power wished for.
+        min_ratio: In [0, 1].
+        max_ratio: >= 1.
+
+    Returns:
+        A power between `power` and `target`.
+    """
+
+    def allowed(p: float) -> bool:
+        ratio = np.diff(nodes**p) / reference
+        return bool(ratio.min() >= min_ratio and ratio.max() <= max_ratio)
+
+    nodes = np.arange(n + 1) / n
+    reference = np.diff(nodes**power)
+    if allowed(target):
+        return target
+    good, bad = power, target
+    for _ in range(40):  # the ratios drift from 1 monotonically in p, so bisection finds where one leaves its bounds
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if allowed(middle) else (good, middle)
+    return good
+
+
+def _check_steps(schedule: NoiseSchedule, n: int) -> None:
+    check_count("num_inference_steps", n, 1, schedule.num_train_timesteps)

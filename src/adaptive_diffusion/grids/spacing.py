@@ -1,0 +1,90 @@
+"""The timestep grids of diffusers, in float64 and strictly decreasing for every number of steps.
+
+diffusers rounds its grids to integers; so do these, unless rounding would merge two timesteps (close to one step per
+training timestep), which costs a step and makes a multistep solver divide by zero.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ..diffusion.checks import check_choice
+from ..diffusion.schedule import NoiseSchedule
+
+TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
+
+
+def spaced_timesteps(spacing: str, n: int, last: int, steps_offset: int = 0, *, open_end: bool = False) -> np.ndarray:
+    """N timesteps equally spaced in t (Lin et al., 2024, table 2).
+
+    Args:
+        spacing: `leading` (multiples of `last // n`, plus the offset), `linspace` (from `last - 1` to 0) or `trailing`
+            (back from `last - 1` in strides of `last / n`).
+        n: Number of timesteps, in [1, last].
+        last: Number of usable training timesteps: the grid lies in [0, last - 1].
+        steps_offset: Added to the `leading` grid, >= 0.
+        open_end: Leave t = 0 out of `leading` and `linspace`, as DPM-Solver does and DDPM and DDIM do not.
+
+    Returns:
+        (n,) float64, strictly decreasing.
+
+    Raises:
+        ValueError: for an unknown spacing, or an offset that pushes the grid past `last - 1`.
+    """
+    check_choice("timestep_spacing", spacing, TIMESTEP_SPACINGS)
+    skip = int(open_end)
+    grid: np.ndarray
+    if spacing == "linspace":
+        # a single step starts where the noise is, at last - 1; diffusers evaluates it at t = 0
+        grid = np.linspace(last - 1, 0, n + skip)[:n]
+    elif spacing == "trailing":
+        grid = last - np.arange(n) * (last / n) - 1
+    else:
+        stride = last // (n + skip) or (last - 1) / n
+        grid = (np.arange(skip, n + skip) * stride)[::-1] + float(steps_offset)
+        if grid[0] > last - 1:
+            raise ValueError(
+                f"steps_offset {steps_offset} with {n} leading steps starts at timestep {grid[0]:g}, past the last "
+                f"one, {last - 1}: use fewer steps or a smaller offset"
+            )
+        if grid[0] == 0:
+            warnings.warn(
+                "timestep_spacing='leading' with 1 step evaluates the model at t = 0 only, where it removes no noise; "
+                "use timestep_spacing='trailing'",
+                stacklevel=5,
+            )
+    rounded = np.round(grid)
+    return rounded if np.all(np.diff(rounded) < 0) else grid
+
+
+def karras_timesteps(schedule: NoiseSchedule, n: int, rho: float = 7.0) -> np.ndarray:
+    """(n,) timesteps whose sigma / alpha is equally spaced in its power 1 / rho (Karras et al., 2022, eq. 5)."""
+    s_max, s_min = np.exp(-schedule.log_snr([schedule.num_train_timesteps - 1, 0])) ** (1 / rho)
+    return schedule.timestep(-rho * np.log(np.linspace(s_max, s_min, n)))
+
+
+def lu_timesteps(schedule: NoiseSchedule, n: int) -> np.ndarray:
+    """(n,) timesteps equally spaced in log-SNR (Lu et al., 2022)."""
+    first, last = schedule.log_snr([schedule.num_train_timesteps - 1, 0])
+    return schedule.timestep(np.linspace(first, last, n))
+
+
+def custom_timesteps(timesteps: Any, num_train_timesteps: int) -> np.ndarray:
+    """The caller's own timesteps as a float64 array, checked.
+
+    Raises:
+        ValueError: unless they are strictly decreasing numbers in [0, T - 1].
+    """
+    try:
+        grid = np.asarray(timesteps, np.float64)
+    except (TypeError, ValueError):
+        grid = np.empty(0)
+    high = num_train_timesteps - 1
+    if grid.ndim != 1 or grid.size == 0 or not np.all((grid >= 0) & (grid <= high)) or not np.all(np.diff(grid) < 0):
+        raise ValueError(
+            f"timesteps must be a list of strictly decreasing numbers in [0, {high}], got {str(timesteps)[:80]}"
+        )
+    return grid.copy()

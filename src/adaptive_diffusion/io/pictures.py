@@ -1,0 +1,227 @@
+"""Training pictures: a folder or an array file -> NHWC batches, in an order that is a pure function of the seed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from .array_file import UNNAMED, read_arrays
+from .image_file import MODES, prepare_all, read_image, why_unreadable
+from .image_folder import image_files, label_of
+from .splits import SPLITS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures of one domain.
+
+    Attributes:
+        images: (N, H, W, C) uint8.
+        labels: (N,) index into `label_names`, or -1 where a picture has no label.
+        label_names: Names of the labels, sorted as in the source.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def split(
+        self, validation_fraction: float, rule: str = "per_label", seed: int = 0
+    ) -> tuple[PictureSet, PictureSet]:
+        """Training part and held-back part.
+
+        Args:
+            validation_fraction: Share of the pictures to keep back, in [0, 1).
+            rule: Which: a name in `splits.SPLITS`.
+            seed: Decides what is drawn at random.
+
+        Raises:
+            UserError: for a share or a rule that does not exist, or if nothing is left to train on.
+        """
+        if not 0 <= validation_fraction < 1:
+            raise UserError(f"validation_fraction must lie in [0, 1), got {validation_fraction}")
+        if rule not in SPLITS:
+            raise UserError(f"split must be one of {', '.join(SPLITS)}, got {rule!r}")
+
+        held = SPLITS[rule](self.labels, validation_fraction, seed)
+        trained = np.setdiff1d(np.arange(len(self)), held)
+        if not len(trained):
+            raise UserError(
+                f"validation_fraction={validation_fraction} of {len(self)} pictures leaves none to train on"
+            )
+
+        parts = self._rows(trained), self._rows(held)
+        if len(held):
+            self._tell_of_rare_labels(*parts)
+        return parts
+
+    def split_as_trained(self, recipe: Mapping[str, Any]) -> tuple[PictureSet, PictureSet]:
+        """The parts that a network was trained on and judged by, told from the recipe in its file."""
+        return self.split(
+            recipe["validation_fraction"], recipe.get("split", "tail"), recipe["seed"]
+        )  # 0.1.0 had no rule
+
+    def _rows(self, rows: np.ndarray) -> PictureSet:
+        return PictureSet(self.images[rows], self.labels[rows], self.label_names)
+
+    def _tell_of_rare_labels(self, train: PictureSet, held: PictureSet) -> None:
+        """Say which labels are not trained, and which are trained on the only picture there is of them."""
+        counts, trained = (np.bincount(s.labels[s.labels >= 0], minlength=len(self.label_names)) for s in (self, train))
+        groups = {
+            "no training pictures": (counts > 0) & (trained == 0),
+            "only one picture": (counts == 1) & (trained == 1),
+        }
+        for what, affected in groups.items():
+            if names := [name for name, yes in zip(self.label_names, affected, strict=True) if yes]:
+                some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                then = ", which is trained on, and none is kept back" if what == "only one picture" else ""
+                log.warning("labels with %s%s: %d (%s)", what, then, len(names), some)
+
+
+def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels: int = 3) -> PictureSet:
+    """Read pictures from a folder or an array file.
+
+    Args:
+        path: A folder of pictures (the names of its sub-folders become labels), a `.npz` file with `images`
+            (N, H, W, C) uint8 and optionally `labels` (N,) and `label_names` (K,), or a `.npy` file of images.
+        image_size: Side, or (height, width), in pixels; other sizes are cropped in the middle and resized with
+            antialiasing, see `image_file.prepare`.
+        channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); others are converted.
+
+    Raises:
+        UserError: if there is nothing at `path`, no readable picture in it, or arrays of another form.
+    """
+    if channels not in MODES:
+        raise UserError(f"pictures are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
+    path = Path(path).expanduser()
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+
+    is_array = path.suffix.lower() in (".npz", ".npy")
+    if trouble := why_unreadable(path, folder=not is_array):
+        raise UserError(f"no pictures at {path}: it {trouble}; give a folder of pictures, or a .npz or .npy array file")
+    return _from_arrays(path, size, channels) if is_array else _from_folder(path, size, channels)
+
+
+def to_float(images: np.ndarray) -> np.ndarray:
+    """uint8 in [0, 255] -> float32 in [-1, 1]."""
+    return images.astype(np.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """float in [-1, 1] (clipped) -> uint8 in [0, 255], rounded."""
+    return np.clip(np.rint((np.asarray(images, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Antialiased bicubic resizing.
+
+    Args:
+        images: (N, H, W, C) float32.
+        size: (height, width) in pixels.
+
+    Returns:
+        (N, height, width, C) float32, each channel resized without quantisation.
+    """
+    from PIL import Image
+
+    def channel(plane: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+    images = np.asarray(images, np.float32)
+    return np.stack([np.stack([channel(p) for p in np.moveaxis(image, -1, 0)], axis=-1) for image in images])
+
+
+class BatchOrder:
+    """Which pictures make up batch number `step`: groups drawn equally often, each reshuffled every epoch.
+
+    A pure function of seed and step, so training can resume at any step and split a batch over processes.
+
+    Args:
+        group_sizes: Number of pictures in each group, all positive.
+        batch_size: Pictures per batch.
+        seed: Seed of the order and of the flips.
+    """
+
+    def __init__(self, group_sizes: list[int], batch_size: int, seed: int):
+        self._sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
+        self._permutations: dict[int, tuple[int, np.ndarray]] = {}
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Group (B,), row within the group (B,) and whether to mirror (B,) of each picture of batch `step`."""
+        slots = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+        groups = slots % len(self._sizes)
+        draws = slots // len(self._sizes)
+        rows = np.array([self._row(g, d) for g, d in zip(groups.tolist(), draws.tolist(), strict=True)])
+        mirror = np.random.default_rng([self._seed, 1, step]).random(self._batch_size) < 0.5
+        return groups, rows, mirror
+
+    def _row(self, group: int, draw: int) -> int:
+        """The row of the `draw`-th picture taken from a group."""
+        epoch, position = divmod(draw, self._sizes[group])
+        if self._permutations.get(group, (-1,))[0] != epoch:
+            rng = np.random.default_rng([self._seed, 0, group, epoch])
+            self._permutations[group] = epoch, rng.permutation(self._sizes[group])
+        return int(self._permutations[group][1][position])
+
+
+def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureSet:
+    files = image_files(folder)
+    images, names, skipped = [], [], ""
+    for file in files:
+        try:
+            images.append(read_image(file, size, channels))
+            names.append(label_of(file, folder))
+        except UserError as error:
+            log.warning("skipped: %s", error)
+            skipped = f", e.g. {error}"
+
+    if not images:
+        raise UserError(
+            f"no readable pictures in {folder}: {len(files)} files there have the suffix of a picture{skipped}; "
+            "give a folder of PNG, JPEG or other pictures"
+        )
+    label_names = tuple(sorted(set(names) - {""}))
+    index = {name: i for i, name in enumerate(label_names)}
+    return PictureSet(np.stack(images), np.array([index.get(n, -1) for n in names], np.int32), label_names)
+
+
+def _from_arrays(file: Path, size: tuple[int, int], channels: int) -> PictureSet:
+    arrays = read_arrays(file)
+    images = arrays.get("images", arrays.get(UNNAMED))
+    if (
+        images is None
+        or images.ndim != 4
+        or images.shape[-1] not in MODES
+        or images.dtype != np.uint8
+        or not images.size
+    ):
+        found = "no array 'images'" if images is None else f"{images.dtype} {images.shape}"
+        raise UserError(f"{file} must hold 'images' as (N, H, W, 3) uint8 with N > 0 (or 1 or 4 channels), got {found}")
+    labels, names = arrays.get("labels", np.full(len(images), -1)), arrays.get("label_names", np.array([], str))
+    _check_labels(file, len(images), labels, names)
+    return PictureSet(prepare_all(images, size, channels), labels.astype(np.int32), tuple(map(str, names)))
+
+
+def _check_labels(file: Path, count: int, labels: np.ndarray, names: np.ndarray) -> None:
+    """Refuse labels that are no index into the names, or names that are no list of different texts."""
+    if names.ndim != 1 or (names.size and names.dtype.kind != "U"):
+        raise UserError(f"{file}: 'label_names' must be (K,) texts, got {names.dtype} {names.shape}")
+    if len(set(names.tolist())) < len(names) or "" in names:
+        raise UserError(f"{file}: 'label_names' must be different texts, none of them empty")
+
+    wanted = f"{file}: 'labels' must be ({count},) indices into the {len(names)} 'label_names'"
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise UserError(f"{wanted}, got {labels.dtype} of shape {labels.shape}")
+    if labels.min() < -1 or labels.max() >= len(names):
+        raise UserError(f"{wanted}, or -1, got shape {labels.shape} with values {labels.min()} to {labels.max()}")

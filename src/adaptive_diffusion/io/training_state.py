@@ -1,0 +1,124 @@
+"""The state of a training in one safetensors file: all that is needed to go on, and the recipe that it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from ..errors import UserError
+from .files import atomic_path, read_tensors, write_tensors
+from .network_file import content_hash
+
+FORMAT = "adaptive-diffusion/training-state/1"
+TOLD = 6  # settings that differ, of which a sentence speaks
+
+
+def write_state(path: str | Path, recipe: Mapping[str, Any], trees: Mapping[str, Any], **counts: int) -> None:
+    """Write a state; whoever is killed meanwhile leaves the one before.
+
+    Args:
+        path: Target, ending in `.safetensors`; parent folders are created.
+        recipe: What has to be the same in a training that goes on from the state, JSON types.
+        trees: Name -> tree of tensors (of an `nn.Module`, an optimiser).
+        counts: Whole numbers to keep with them, e.g. the steps done.
+    """
+    tensors = _flat(trees)
+    header = {"format": FORMAT, "recipe": json.dumps(recipe), "counts": json.dumps(counts)}
+    header["checksum"] = content_hash(tensors, header)
+    with atomic_path(path) as temporary:
+        write_tensors(temporary, tensors, header)
+
+
+def read_state(
+    path: str | Path, recipe: Mapping[str, Any], like: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Read what `write_state` wrote.
+
+    Args:
+        path: The file.
+        recipe: That of the training that wants to go on.
+        like: Trees with the names and shapes that the state must have.
+
+    Returns:
+        The trees and the counts.
+
+    Raises:
+        UserError: if the file is damaged, or belongs to another recipe.
+    """
+    tensors, header = read_tensors(path)
+    if header.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is no training state of this version (format {FORMAT!r}); give another task.state to start anew"
+        )
+    checksum = header.pop("checksum", None)
+    if checksum != content_hash(tensors, header):
+        raise _damaged(path, "its checksum does not match")
+
+    if differences := _differences(json.loads(header["recipe"]), json.loads(json.dumps(recipe))):
+        raise UserError(
+            f"the training state {path} belongs to another recipe ({_told(differences)}); "
+            "restore that recipe, or give another task.state to start anew"
+        )
+    _check_tensors(path, tensors, _flat(like))
+    counts = json.loads(header["counts"])
+    if any(type(count) is not int or count < 0 for count in counts.values()):
+        raise _damaged(path, f"its counts are {counts}")
+    return cast("dict[str, Any]", tree_unflatten(list(tensors.items()))), counts
+
+
+def state_tag(path: str | Path) -> dict[str, str]:
+    """The tag of a tracked run by which a training that goes on from a state finds its run again."""
+    return {"training.state": hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()}
+
+
+def hash_of(arrays: Iterable[np.ndarray]) -> str:
+    """sha256 (hex) of arrays, such as a training's pictures and their labels."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _flat(trees: Mapping[str, Any]) -> dict[str, mx.array]:
+    """Dotted name -> tensor."""
+    return dict(cast("list[tuple[str, mx.array]]", tree_flatten(dict(trees))))
+
+
+def _check_tensors(path: str | Path, tensors: dict[str, mx.array], wanted: dict[str, mx.array]) -> None:
+    for name in sorted(tensors.keys() | wanted.keys()):
+        if name not in tensors:
+            raise _damaged(path, f"it lacks {name!r}")
+        if name not in wanted:
+            raise _damaged(path, f"it holds {name!r}, which the training does not have")
+        if tensors[name].shape != wanted[name].shape:
+            raise _damaged(path, f"{name!r} has the shape {tensors[name].shape}, expected {wanted[name].shape}")
+        if not mx.isfinite(tensors[name]).all().item():
+            raise _damaged(path, f"{name!r} holds NaN or infinity")
+
+
+def _damaged(path: str | Path, why: str) -> UserError:
+    return UserError(f"the training state {path} is damaged ({why}); give another task.state to start anew")
+
+
+def _differences(then: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted name -> the two values of each setting that differs."""
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return {} if then == now else {name: (then, now)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**then, **now}:
+        found |= _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
+    return found
+
+
+def _told(differences: dict[str, tuple[Any, Any]]) -> str:
+    told = [f"{name}: {then} in the state, {now} here" for name, (then, now) in differences.items()]
+    more = [f"and {len(told) - TOLD} more"] if len(told) > TOLD else []
+    return "; ".join(told[:TOLD] + more)

@@ -1,0 +1,1 @@
+"""What the programs do, one file per kind of run."""

@@ -1,0 +1,116 @@
+"""What the two stories of agents share, `task=agent` and `task=policy`: settings, checks, and how training can end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ..diffusion.checks import check_count, check_guidance
+from ..errors import UserError
+from ..io.locks import alone
+from ..rl.cost import cost
+from ..rl.sampling_env import SamplingEnv
+from ..tracking.provenance import choices, parameters, setting
+from ..types import PictureModel
+from .assemble import build
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTraining:
+    """What is drawn, and how long it is trained for.
+
+    Args:
+        model: The network.
+        guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
+        episodes: Episodes to train for, those of `start_from` included, >= 1.
+        pictures: Pictures per batch, >= 2.
+        batches: Batches that are trained on, >= 1.
+        noise_seed: Of the noises, >= 0.
+        start_from: File of an agent to go on from, or None.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    model: PictureModel
+    guidance_scale: float | None = None
+    episodes: int
+    pictures: int
+    batches: int
+    noise_seed: int = 1000
+    start_from: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count("episodes", self.episodes, 1)
+        if self.guidance_scale is not None:
+            check_guidance(self.guidance_scale)
+
+
+def method(cfg: DictConfig) -> tuple[str, str]:
+    """What a run is named by: the agent and the reward, of which several may have one name and another weight."""
+    agent = choices().get("agent", "agent")
+    reward = choices().get("reward", cfg.reward._target_.rpartition(".")[2])
+    return agent, f"{reward} {cfg.reward.weight:.2g}" if "weight" in cfg.reward else reward
+
+
+def agent_parameters(cfg: DictConfig) -> dict[str, str]:
+    """See `parameters`; rewards whose weight of quality is no setting have it as well."""
+    return {"reward.weight": str(build(cfg, "reward").weight), **parameters(cfg)}
+
+
+def path_settings(cfg: DictConfig, default: str) -> list[str]:
+    """What tells sample.py where the result is; [] if it looks there anyway.
+
+    Args:
+        cfg: The configuration of a training.
+        default: The file that sample.py reads, below paths.outputs.
+    """
+    return [] if Path(cfg.output) == Path(cfg.paths.outputs) / default else [setting("scheduler.path", cfg.output)]
+
+
+def tell_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
+    """Log what a training will take, before anything is drawn.
+
+    Args:
+        env: Where it takes place.
+        episodes: Of each domain.
+        domains: How many are trained in.
+        verification_batches: Further batches that are compared with converged solutions.
+    """
+    log.info("%-11s%s", "cost", cost(env, episodes, domains, verification_batches))
+
+
+@contextlib.contextmanager
+def training_in(domain: str, file: Path) -> Iterator[None]:
+    """A block that trains an agent: an interruption says how to go on, and what diverges is told of in one sentence.
+
+    Args:
+        domain: Name of the domain.
+        file: Where the agent is saved on the way.
+
+    Raises:
+        UserError: for a reward that is not a finite number, as of a model or a solver that diverges; or if another
+            process saves its agent there.
+    """
+    try:
+        with alone(file):
+            yield
+    except KeyboardInterrupt:
+        if file.exists():
+            more = shlex.join([setting("domain", domain), setting("task.start_from", file)])
+            log.info("the agent is saved; go on with the same command and %s", more)
+        else:
+            log.info("no agent was saved yet; the same command begins anew")
+        raise
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{domain}: {error}") from error

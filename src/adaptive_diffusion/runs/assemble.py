@@ -1,0 +1,360 @@
+"""From a configuration to the parts of a run. Whatever is wrong with a value is found here, before anything runs."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ..cli.mistakes import did_you_mean
+from ..diffusion.checks import check_count, check_guidance, check_name, check_number
+from ..diffusion.guidance import GuidedDenoiser, effective_guidance
+from ..diffusion.rng import image_keys, normal
+from ..diffusion.schedule import NoiseSchedule
+from ..encoder.captions import plain_caption
+from ..encoder.domain import Choice
+from ..errors import MachineError, UserError
+from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
+from ..grids.grids import Grid, set_timesteps
+from ..io.init_image import read_picture
+from ..metrics.quality import PictureMetrics
+from ..sampling.batches import conditions
+from ..sampling.standard import StandardSampler
+from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
+from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.base import SchedulerBase
+from ..tracking.mlflow import Tracker
+from ..tracking.provenance import with_model
+from ..types import PictureModel, Scheduler
+from .prompts import follow_prompt
+
+log = logging.getLogger(__name__)
+
+LARGEST_PICTURE = 4096
+MOST_PICTURES = 1_000_000  # they are all kept in memory
+STEPS = 10  # where neither the user nor a tuned scheduler says how many
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a sampling run needs.
+
+    Attributes:
+        cfg: The configuration with every value filled in that the model decides.
+        model: The network.
+        denoiser: The network with its guidance.
+        scheduler: Solver with a spacing of its own, fitted to the model.
+        grid: Where to evaluate the model instead, or None.
+        sampler: The loop.
+        caption: What the pictures are to show, in words: the prompt, or what domain and label say.
+        condition: Class ids that every picture is drawn with; () for an unconditional model.
+        choice: Domain and label chosen by a prompt, or None.
+        starts: What the noise becomes before the first step; () if it stays what it is.
+        metrics: What the pictures are measured by.
+        tracker: Where the run is recorded.
+    """
+
+    cfg: DictConfig
+    model: PictureModel
+    denoiser: GuidedDenoiser
+    scheduler: Scheduler
+    grid: Grid | None
+    sampler: StandardSampler
+    caption: str
+    condition: tuple[int, ...]
+    choice: Choice | None
+    starts: tuple[Start, ...]
+    metrics: PictureMetrics
+    tracker: Tracker
+
+    def conditions(self, batch_size: int) -> mx.array | None:
+        """(batch_size, K) class ids for a batch, or None."""
+        return conditions(self.condition, batch_size)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule that the model was trained with."""
+        return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
+
+    def start(self, noise: mx.array) -> mx.array:
+        """(B, H, W, C) standard normal noise -> the states that a batch begins with."""
+        for start in self.starts:
+            noise = start(noise)
+        return noise
+
+    def set_timesteps(self) -> None:
+        """Begin a run: `num_steps` timesteps on the grid, or the last of them after a picture."""
+        set_timesteps(self.scheduler, self.grid, self.schedule, self.cfg.num_steps)
+        if self.cfg.init_image is not None:
+            last_timesteps(self.scheduler, self.cfg.strength)
+
+
+def prepare(cfg: DictConfig) -> Parts:
+    """Build and check the parts of a sampling run.
+
+    Raises:
+        UserError: for a missing, unknown or contradictory value.
+    """
+    check_keys(cfg)
+    _check(check_count, cfg, "num_samples", 1, MOST_PICTURES)
+    _check(check_count, cfg, "batch_size", 1, MOST_PICTURES)
+    _check(check_count, cfg, "seed", 0)
+    if cfg.image_size is not None:
+        _check(check_count, cfg, "image_size", 1, LARGEST_PICTURE)
+    _check(partial(check_number, above=True), cfg, "strength", 0, 1)
+    tracker = build(cfg, "tracking")
+    model: PictureModel = build(cfg, "model")
+    cfg, choice = follow_prompt(cfg, model)
+    caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
+    condition = model.condition(cfg.domain.name, cfg.label, caption)
+    cfg = fitted(cfg, model)
+    check_calibration("scheduler.calibration", cfg.scheduler.get("calibration"), cfg, model)
+    check_calibration("grid", cfg.grid, cfg, model)
+    if cfg.num_steps is not None:
+        _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
+    scheduler: Scheduler = build(cfg, "scheduler")
+    if cfg.num_steps is None:
+        cfg.num_steps = len(scheduler)  # as it was tuned
+    grid: Grid | None = build(cfg, "grid")
+    check_grid(scheduler, grid)
+    starts = _starts(cfg, model, scheduler)
+    sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
+    denoiser = GuidedDenoiser(model, cfg.guidance_scale)
+    metrics: PictureMetrics = build(cfg, "metrics")
+    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
+    try:
+        parts.set_timesteps()
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"scheduler: {error}") from error
+    sampler.check()
+    return parts
+
+
+def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel) -> None:
+    """Refuse calibrated steps that are asked for by model or domain and are not there; others would take their place.
+
+    Args:
+        name: Where the settings stand, e.g. `scheduler.calibration`.
+        node: The settings, see `find_schedule`; anything else is left alone.
+        cfg: The configuration, fitted to the model.
+        model: The model that draws.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if not OmegaConf.is_dict(node) or not {"path", "model", "domain", "guidance_scale"} <= set(node):
+        return
+    try:
+        check_number(f"{name}.guidance_scale", node.guidance_scale, 0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    named = {"model": model.identity, "domain": cfg.domain.name}
+    named = {key: node[key] for key, own in named.items() if node[key] != own}
+    if not named:
+        return
+    known = [s for s in load_schedules(SHIPPED if node.path is None else node.path) if s.model == node.model]
+    for key, value in named.items():
+        if value not in (found := [getattr(schedule, key) for schedule in known]):
+            others = f"of this model there are {', '.join(sorted(set(found)))}" if found else "nor others of this model"
+            raise UserError(
+                f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
+                "calibrate with python train.py task=schedule"
+            )
+
+
+def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:
+    """Say what a grid takes the place of.
+
+    Raises:
+        UserError: for the calibrated grid beside a scheduler that takes calibrated steps of its own accord.
+    """
+    if grid is None or not isinstance(scheduler, SchedulerBase):
+        return
+    if isinstance(scheduler, AdaptiveScheduler) and isinstance(grid, CalibratedGrid):
+        raise UserError(
+            "grid=calibrated would leave out the weights that this scheduler draws calibrated steps with; leave grid "
+            "out (scheduler.calibration.path takes a file of your own), or take scheduler=dpm_solver for the timesteps "
+            "alone"
+        )
+    if getattr(scheduler, "calibration", None) is not None:
+        log.warning("the grid takes the place of the calibrated steps, timesteps and weights; leave grid out for them")
+    elif scheduler.source:
+        log.warning("the grid takes the place of the timesteps of %s; leave grid out for them", scheduler.source)
+
+
+def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple[Start, ...]:
+    """Where the pictures begin, if not at their own noise."""
+    starts: list[Start] = []
+    if cfg.benchmark is not None and (cfg.variation is not None or cfg.init_image is not None):
+        raise UserError("a benchmark begins with plain noise; leave variation and init_image out")
+    if cfg.variation is not None:
+        _check(check_number, cfg, "variation", 0, 1)
+        starts.append(NearNoise(normal(image_keys(cfg.seed, [0]), model.state_shape)[0], cfg.variation))
+    if cfg.init_image is not None:
+        picture = mx.array(read_picture(cfg.init_image, model.picture_size, picture_channels(model)))
+        starts.append(FromPicture(model.encode(picture[None])[0], scheduler))
+    return tuple(starts)
+
+
+def picture_channels(model: PictureModel) -> int:
+    """Channels of the pictures that a model draws: those of its states, unless these are latents."""
+    return model.state_shape[-1] if model.state_shape[:2] == tuple(model.picture_size) else 3
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Refuse a configuration that lacks a value, that has a key its schema does not know, or names that are none.
+
+    Hydra looks for missing values only when they are used, and lets `+key=value` add anything. Runs are named by
+    `name`, and files by domains.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if missing := sorted(map(str, OmegaConf.missing_keys(cfg))):
+        raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=<value>")
+    nodes = {"": cfg, **{f"{key}.": cfg[key] for key in map(str, cfg) if OmegaConf.is_dict(cfg[key])}}
+    for prefix, node in nodes.items():
+        if not is_dataclass(schema := OmegaConf.get_type(node)):
+            continue
+        known = [field.name for field in fields(schema)]
+        for key in (str(k) for k in node):
+            if key not in known:
+                close = did_you_mean(key, known)
+                hint = f"; did you mean {prefix + close!r}?" if close else ""
+                raise UserError(f"there is no setting {prefix + key!r}{hint}; --help lists them")
+    with refused():
+        if cfg.name:
+            check_name("name", cfg.name)
+        for tag in cfg.tags:
+            check_name("each of tags", tag)
+        if OmegaConf.is_dict(cfg.domain) and "name" in cfg.domain:
+            check_name("domain.name", cfg.domain.name, of_file=True)
+        for domain in OmegaConf.select(cfg, "task.data", default={}):
+            check_name("a domain of task.data", domain, of_file=True)
+
+
+def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
+    """Build the part that a group describes.
+
+    Args:
+        cfg: The configuration.
+        group: Its key.
+        **runtime: Arguments that only the run knows.
+
+    Raises:
+        UserError: if the constructor refuses a value.
+    """
+    for name in ("model", "grid"):
+        if group == "task" and isinstance(chosen := cfg.task.get(name), str):
+            raise UserError(f"task.{name}={chosen} is no {name}; a choice is {name}@task.{name}={chosen}")
+    for key in runtime:
+        if cfg[group].get(key) is not None:
+            raise UserError(f"{group}.{key} is given by the run; leave it out")
+    try:
+        # in two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it
+        return instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime)
+    except (MachineError, OSError):
+        raise
+    except UserError as error:
+        raise with_model(error) from error.__cause__
+    except (InstantiationException, TypeError, ValueError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):  # of a part within the part
+            raise with_model(cause) from None
+        if _is_bug(cause):
+            raise
+        raise UserError(f"{group}: {_in_one_line(error)}") from error
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What a constructor, or Hydra on the way to it, says."""
+    if found := re.match(r"Error locating target '([^']*)'", str(error)):
+        return f"_target_ is {found[1]!r}, and Python finds nothing of that name"
+    return " ".join(line for line in str(error).splitlines() if not line.startswith("full_key"))
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Whether a TypeError arose within a constructor, rather than in its call with arguments that it does not take."""
+    raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return isinstance(error, TypeError) and raised_in != __name__ and not raised_in.startswith("hydra.")
+
+
+def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
+    """A copy of the configuration with everything filled in that the model decides.
+
+    The scheduler gets the noise schedule and the prediction type that the model was trained with, and does not clip the
+    clean predictions of a model that works on latents.
+
+    Raises:
+        UserError: if the configuration contradicts the model.
+    """
+    cfg = cfg.copy()
+    known = model.metadata
+    defaults = {k: p.default for k, p in inspect.signature(NoiseSchedule).parameters.items()}
+    trained = {**defaults, **known.get("noise_schedule", {}), "prediction_type": known.get("prediction_type")}
+    for key in trained.keys() & cfg.scheduler.keys():
+        given = cfg.scheduler[key]
+        if given is None:
+            cfg.scheduler[key] = trained[key]
+        elif trained[key] is not None and given != trained[key]:
+            raise UserError(
+                f"scheduler.{key}={given} contradicts the model, which was trained with {trained[key]}; "
+                f"leave scheduler.{key} out"
+            )
+    if cfg.scheduler.get("prediction_type", "") is None:
+        raise UserError(
+            "the model file does not say what the model predicts; give scheduler.prediction_type=epsilon, "
+            "v_prediction or sample"
+        )
+    for of_a_model in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler")):
+        if OmegaConf.is_dict(of_a_model) and of_a_model.get("model", "") is None:
+            of_a_model.model = model.identity
+    if cfg.num_steps is None and "trained" not in cfg.scheduler:  # what was tuned has a number of its own
+        cfg.num_steps = STEPS
+    for key, value in known.get("suits", {}).items():
+        if cfg.scheduler.get(key, value) is None:
+            cfg.scheduler[key] = value
+    if "clip_sample" in cfg.scheduler and not known.get("bounded", True):
+        cfg.scheduler.clip_sample = False
+    if cfg.guidance_scale is None:
+        cfg.guidance_scale = float(known.get("guidance_scale", 1.0))
+    with refused():
+        check_guidance(cfg.guidance_scale)
+    if (guidance := effective_guidance(model, cfg.guidance_scale)) != cfg.guidance_scale:
+        log.info("guidance_scale=%g is none, 1, for a model that reads the prompt", cfg.guidance_scale)
+        cfg.guidance_scale = guidance
+    height, width = model.picture_size
+    if cfg.image_size is None and height == width:
+        cfg.image_size = height
+    elif cfg.image_size is not None and height != width:
+        raise UserError(
+            f"image_size={cfg.image_size} makes square pictures, and this model draws {width}x{height}; leave it out"
+        )
+    return cfg
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """A block that checks what the user gave: a ValueError of it is the user's mistake."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _check(check: Any, cfg: DictConfig, key: str, *bounds: float | None) -> None:
+    with refused():
+        check(key, cfg[key], *bounds)

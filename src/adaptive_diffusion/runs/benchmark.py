@@ -1,0 +1,195 @@
+"""The benchmark as a sweep: what one job does, and what is said before the first and after the last."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ..benchmark import Bench, Cell, CellResult, run_benchmark, write_report
+from ..benchmark.report import METRICS, markdown, summarise
+from ..benchmark.store import cell_path, keep, kept
+from ..cli.entry import say
+from ..diffusion.checks import check_count, check_number
+from ..encoder.encoder import load_builtin_encoder
+from ..encoder.reference import load_reference
+from ..errors import UserError
+from ..tracking.provenance import choices, git_state, parameters
+from .assemble import Parts, picture_channels, prepare
+from .benchmark_cost import cost
+from .naming import labels, method, progress_bar
+
+log = logging.getLogger(__name__)
+
+CELL = "cell.json"
+LONGEST_TABLE = 40  # rows that are printed as well as written
+
+# overrides that have a column of their own, or do not make another cell; all others are part of a cell's name
+NO_VARIANT = (
+    "domain",
+    "scheduler",
+    "grid",
+    "num_steps",
+    "experiment",
+    "benchmark",
+    "metrics",
+    "tracking",
+    "name",
+    "tags",
+)
+
+# settings that a benchmark does not use, and what it does instead
+NO_EFFECT = {
+    "image_size": "pictures are measured at the size that the model draws",
+    "metrics": "what is measured is always the same",
+    "skip_finished": "what is finished is never repeated",
+}
+
+
+def run_cell(cfg: DictConfig) -> float:
+    """Measure one cell, or take what an earlier sweep measured; the result lies in the job's folder.
+
+    Args:
+        cfg: `conf/sample.yaml`, composed, with a `benchmark`.
+
+    Returns:
+        fd_encoder of all blocks' pictures.
+
+    Raises:
+        UserError: for a value that cannot be used.
+        MachineError: if the disk or the database refuses.
+    """
+    refuse_without_effect(_overrides())
+    parts = prepare(cfg)
+    cfg = parts.cfg
+    if (channels := picture_channels(parts.model)) != 3:
+        raise UserError(f"a benchmark compares RGB pictures, and this model draws pictures of {channels} channel(s)")
+    cell, bench = cell_of(parts), bench_of(parts)
+    folder, store = Path(cfg.paths.run), Path(cfg.paths.outputs) / "benchmark" / "cells"
+    if cell_path(store, cell, bench).is_file():
+        (result,) = run_benchmark([cell], bench, store)
+        log.info("%s %s: measured before", result.domain, result.name)
+    else:
+        result = _measure_and_record(parts, cell, bench, store)
+    keep(folder / CELL, result)
+    return result.fd_encoder
+
+
+def _measure_and_record(parts: Parts, cell: Cell, bench: Bench, store: Path) -> CellResult:
+    cfg, git = parts.cfg, git_state(parts.cfg.paths.root)
+    batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
+    tags = {"kind": "benchmark cell", **labels(cfg), **(git.tags if git else {})}
+    name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"
+    with parts.tracker.open(name, params=parameters(cfg), tags=tags) as run:
+        with progress_bar(batches * cell.num_steps, "step") as bar:
+            (result,) = run_benchmark([cell], bench, store, progress=lambda trace: bar.update())
+        (row,) = summarise([result])
+        names = {"evaluations": "sampling/evaluations_per_picture", "seconds": "time/per_picture_s"}
+        means = {names.get(m, f"benchmark/{m}"): value for m in METRICS if (value := row.mean[m]) is not None}
+        spreads = {f"benchmark/{m}_sd": value for m in METRICS if (value := row.spread[m]) is not None}
+        together = {"benchmark/fd_encoder_all": result.fd_encoder, "benchmark/fd_converged_all": result.fd_converged}
+        run.metrics({**means, **spreads, **{k: v for k, v in together.items() if v is not None}})
+    log.info(
+        "%s %s: %s", result.domain, result.name, ", ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in means.items())
+    )
+    return result
+
+
+def cell_of(parts: Parts) -> Cell:
+    """The cell that a configuration describes."""
+    cfg, chosen = parts.cfg, choices()
+    settings = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("scheduler", "grid", "sampler")}
+    return Cell(
+        domain=cfg.domain.name,
+        condition=parts.condition,
+        scheduler=method(cfg)[0],
+        grid_name=chosen.get("grid", cfg.grid._target_.rpartition(".")[2]),
+        num_steps=cfg.num_steps,
+        sampler=parts.sampler,
+        grid=parts.grid,
+        variant=tuple(
+            sorted(o for o in _overrides() if not _key(o).startswith("paths.") and _key(o) not in NO_VARIANT)
+        ),
+        settings=settings,
+    )
+
+
+def refuse_without_effect(overrides: Iterable[str]) -> None:
+    """Refuse settings of the command line that would do nothing; `metrics=none` is what the benchmark itself sets.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    for override in overrides:
+        reason = NO_EFFECT.get(_key(override).partition(".")[0])
+        if reason and override != "metrics=none":
+            raise UserError(f"{override} has no effect on a benchmark: {reason}; leave it out")
+
+
+def _overrides() -> list[str]:
+    """What the command line gives, and of a sweep's axes the values of this job."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def bench_of(parts: Parts) -> Bench:
+    """What all cells of a configuration share.
+
+    Raises:
+        UserError: for a value out of range, or an encoder or reference statistics that are missing.
+    """
+    cfg = parts.cfg
+    try:
+        check_count("num_samples", cfg.num_samples, 2)
+        check_count("benchmark.seed_blocks", cfg.benchmark.seed_blocks, 1)
+        check_number("benchmark.tolerance", cfg.benchmark.tolerance, 0, above=True)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    encoder = load_builtin_encoder()
+    return Bench(
+        model=parts.model,
+        guidance_scale=cfg.guidance_scale,
+        encoder=encoder,
+        reference=lambda domain: load_reference(domain, encoder),
+        pictures=cfg.num_samples,
+        seed_blocks=cfg.benchmark.seed_blocks,
+        seed=cfg.seed,
+        batch_size=cfg.batch_size,
+        tolerance=cfg.benchmark.tolerance,
+        cache=Path(cfg.paths.outputs) / "benchmark" / "converged",
+    )
+
+
+class BenchmarkReport:
+    """Tells the cost of a benchmark before it starts, and makes its tables and plots when it ends."""
+
+    def begin(self, config: DictConfig) -> None:
+        """Print the number of cells, evaluations and minutes.
+
+        Raises:
+            UserError: for a setting that has no effect.
+        """
+        refuse_without_effect(config.hydra.overrides.task)
+        say(cost(config))
+
+    def end(self, config: DictConfig) -> Path | None:
+        """Write the report of the cells that were finished; its folder, or None without any."""
+        sweep = Path(config.hydra.sweep.dir)
+        results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := kept(path)) is not None]
+        if not results:
+            return None
+        folder, baseline = sweep / "benchmark", config.benchmark.baseline
+        rows = write_report(folder, results, baseline)
+        if len(rows) <= LONGEST_TABLE:
+            say(f"\n{markdown(rows)}")
+        if baseline and not any(row.baseline for row in rows):
+            say(f"nothing was compared with the baseline {baseline!r}: that takes this cell and another in the sweep")
+        say(f"{'saved':<11}{folder / 'summary.md'}")
+        return folder

@@ -1,0 +1,66 @@
+"""What a benchmark will cost, told before it starts."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import mlx.core as mx
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from ..diffusion.guidance import effective_guidance
+from ..sampling.converged import CHECKED, FIRST_STEPS
+from .assemble import STEPS, build
+
+
+def cost(config: DictConfig) -> str:
+    """What a sweep will take at most, by a forward pass that is timed."""
+    try:
+        axes = sweep_axes(config)
+    except HydraException:  # such as glob(*), which only Hydra itself can spell out
+        return (
+            "No estimate of the cost: the sweep's values are not spelt out. Stop at any time: what is finished is kept."
+        )
+    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or STEPS])]
+    others = math.prod(len(values) for values in axes.values())
+    pictures = config.num_samples * config.benchmark.seed_blocks
+    evaluations = others * sum(steps) * pictures
+    problems = math.prod(len(v) for k, v in axes.items() if k in ("domain", "label", "guidance_scale", "model"))
+    solved = FIRST_STEPS * (config.num_samples + 2 * min(CHECKED, config.num_samples))
+    converged = problems * config.benchmark.seed_blocks * solved
+    rate = evaluations_per_second(config)
+    return (
+        f"{others * len(steps)} cells of {config.benchmark.seed_blocks} x {config.num_samples} pictures: at most "
+        f"{evaluations:,} model evaluations, and some {converged:,} for the converged solutions: about "
+        f"{(evaluations + converged) / rate / 60:.0f} minutes at {rate:.0f} evaluations/s as things are. Stop at any "
+        "time: what is finished is kept and not repeated."
+    )
+
+
+def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
+    """The values of every setting of a sweep; those of the command line take precedence, as Hydra's sweeper has it."""
+    given = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
+    axes = {}
+    for override in OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task]):
+        many = override.is_sweep_override()
+        axes[override.get_key_element()] = list(map(str, override.sweep_string_iterator())) if many else [""]
+        if not many and override.key_or_group == "num_steps":
+            axes["num_steps"] = [override.get_value_element_as_str()]
+    return axes
+
+
+def evaluations_per_second(config: DictConfig) -> float:
+    """Guided evaluations of one picture per second, by one batch after one that warms up."""
+    model: Any = build(config, "model")
+    scale = model.metadata.get("guidance_scale", 1.0) if config.guidance_scale is None else config.guidance_scale
+    batch = config.batch_size
+    x = mx.zeros((batch * (1 if effective_guidance(model, scale) == 1 else 2), *model.state_shape))
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        mx.eval(model(x, mx.full((len(x),), 500.0), None))
+        seconds = time.perf_counter() - start
+    return batch / seconds

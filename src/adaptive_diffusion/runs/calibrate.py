@@ -1,0 +1,212 @@
+"""The story of `train.py task=schedule`: calibrate a model in each domain, and write what the scheduler reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from .. import __version__
+from ..calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
+from ..diffusion.checks import check_guidance
+from ..diffusion.guided_model import GuidedModel
+from ..encoder.captions import plain_caption
+from ..errors import UserError
+from ..grids.calibrated_schedule import CalibratedSchedule
+from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
+from ..io import figures
+from ..io.locks import in_turn
+from ..tracking.provenance import domain_settings, draw_command, git_state, parameters, setting
+from ..types import PictureModel
+from .assemble import build
+from .naming import labels, progress_bar
+from .train import training_configuration
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleTask(ScheduleCalibration):
+    """What `task=schedule` builds: what to calibrate, and how.
+
+    Args:
+        model: The network.
+        domains: Names of the domains; None: all that the model knows.
+        guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
+        steps, ...: See `ScheduleCalibration`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    model: PictureModel
+    domains: Sequence[str] | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.domains is not None and not self.domains:
+            raise ValueError("domains must name at least one domain; null stands for all that the model knows")
+        if self.guidance_scale is not None:
+            check_guidance(self.guidance_scale)
+
+
+def calibrate_schedules(cfg: DictConfig) -> float:
+    """Calibrate, domain after domain; what is finished is in the file at once.
+
+    Schedules of other models, domains and guidance that the file holds already stay in it, and so do other numbers of
+    steps.
+
+    Args:
+        cfg: `conf/train.yaml`, composed, with a `ScheduleTask` as its task.
+
+    Returns:
+        Mean over domains and numbers of steps of the held-out RMSE, relative to the best classical grid's.
+
+    Raises:
+        UserError: for a value that cannot be used; nothing was written then.
+        MachineError: if the disk or the database refuses.
+    """
+    cfg = training_configuration(cfg, "schedule/schedules.json", merged=True)
+    task: ScheduleTask = build(cfg, "task")
+    problems = _problems(task)
+    found = _File(Path(cfg.output), task)
+    found.read()  # is refused here, or never
+    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    tags = {**labels(cfg), **(git.tags if git else {})}
+    name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
+    ratios: list[float] = []
+    log.info(
+        "%d domains, %d numbers of steps: some %s model evaluations of a picture. Stop at any time: the numbers of "
+        "steps that are finished are kept, and the same command goes on with the others",
+        *(len(problems), len(task.steps), f"{len(problems) * task.evaluations():,}"),
+    )
+    with tracker.open(name, params=parameters(cfg), tags=tags) as run:
+        try:
+            for problem in problems:
+                for schedule, n in _calibrated(problem, task, found):
+                    ratios.append(_report(schedule, n))
+                    scores = {"rmse": _chosen(schedule, n), "ratio": ratios[-1]}
+                    run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
+        except KeyboardInterrupt:
+            log.info("%d numbers of steps are in %s; the same command goes on with the others", len(ratios), cfg.output)
+            raise
+        figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        figures.write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
+        run.folder(cfg.paths.run)
+    log.info("%-11s%s", "saved", cfg.output)
+    where, domain = setting("scheduler.calibration.path", cfg.output), domain_settings(problems[0].domain)
+    log.info("%-11s%s", "draw", draw_command("scheduler=adaptive", where, *domain, f"num_steps={min(task.steps)}"))
+    return sum(ratios) / len(ratios)
+
+
+class _File:
+    """The file of schedules that this calibration and others add to, and what in it was made just as this one does it.
+
+    Args:
+        path: The file, which may be missing.
+        task: How numbers of steps are calibrated here.
+    """
+
+    def __init__(self, path: Path, task: ScheduleTask):
+        self.path, self._task = path, task
+
+    def read(self) -> list[CalibratedSchedule]:
+        """All schedules that the file holds by now."""
+        return list(load_schedules(self.path)) if self.path.exists() else []
+
+    def finished(self, problem: GuidedModel) -> CalibratedSchedule | None:
+        """Of the numbers of steps that are wanted, those that the file holds by the same recipe; None: not one."""
+        recipes = load_recipes(self.path) if self.path.exists() else {}
+        wanted = {n for n in self._task.steps if recipes.get(_name(problem, n)) == self._recipe(n)}
+        for schedule in self.read():
+            if _same(schedule, problem) and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
+                return replace(schedule, steps=steps)
+        return None
+
+    def add(self, problem: GuidedModel, schedule: CalibratedSchedule, n: int) -> None:
+        """Add a number of steps; what other processes added meanwhile stays."""
+        with in_turn(self.path):
+            known = self.read()
+            recipes = load_recipes(self.path) if known else {}
+            before = {n: steps for s in known if _same(s, problem) for n, steps in s.steps.items()}
+            merged = replace(schedule, steps={**before, n: schedule.steps[n]})
+            others = [s for s in known if not _same(s, problem)]
+            save_schedules(self.path, [*others, merged], {**recipes, _name(problem, n): self._recipe(n)})
+
+    def _recipe(self, n: int) -> str:
+        """Hash of all that decides how a number of steps is calibrated."""
+        names = ("noises", "held_out", "learned_noises", "iterations", "seed")
+        settings = {name: getattr(self._task, name) for name in names}
+        recipe = {**settings, "learned": n in self._task.learned, "version": __version__}
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def _calibrated(problem: GuidedModel, task: ScheduleTask, file: _File) -> Iterator[tuple[CalibratedSchedule, int]]:
+    """A schedule with each number of steps, as soon as it is in the file; first those that are in it already."""
+    done = file.finished(problem)
+    finished = set(done.steps) if done else set()
+    if done:
+        told = ", ".join(map(str, sorted(finished)))
+        log.info("%s: %s has %s steps by the same recipe already", problem.domain, file.path, told)
+        yield from ((done, n) for n in sorted(finished))
+
+    rest = [n for n in task.steps if n not in finished]
+    if not rest:
+        return
+    learned = [n for n in task.learned if n in rest]
+    with progress_bar(0, "evaluation", unit_scale=True) as bar:
+        bar.set_description(problem.domain)
+        for schedule in calibrate(problem, replace(task, steps=rest, learned_steps=learned), bar.update):
+            n = max(schedule.steps)
+            file.add(problem, schedule, n)
+            yield schedule, n
+
+
+def _name(problem: GuidedModel, n: int) -> str:
+    return f"{problem.identity} {problem.domain} {problem.guidance_scale:g} {n}"
+
+
+def _problems(task: ScheduleTask) -> list[GuidedModel]:
+    """The model in each domain."""
+    model = task.model
+    domains = task.domains or list(model.domains or ())
+    if not domains:
+        raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
+    try:
+        return [
+            GuidedModel.from_model(
+                model, model.condition(domain, None, plain_caption(domain, None)), task.guidance_scale, domain=domain
+            )
+            for domain in domains
+        ]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _same(schedule: CalibratedSchedule, problem: GuidedModel) -> bool:
+    """Whether a schedule is what the calibration of a problem replaces."""
+    return (schedule.model, schedule.domain, schedule.guidance_scale) == (
+        problem.identity,
+        problem.domain,
+        problem.guidance_scale,
+    )
+
+
+def _chosen(schedule: CalibratedSchedule, n: int) -> float:
+    """Held-out score of the chosen rule."""
+    steps = schedule.steps[n]
+    return steps.scores[steps.rule].mean
+
+
+def _report(schedule: CalibratedSchedule, n: int) -> float:
+    """Log the candidates of a number of steps; the chosen one's score relative to the best classical one's."""
+    steps = schedule.steps[n]
+    scores = {name: round(score.mean, 4) for name, score in steps.scores.items()}
+    log.info("%s %d steps: %s; held-out RMSE %s", schedule.domain, n, steps.rule, json.dumps(scores))
+    return _chosen(schedule, n) / min(steps.scores[name].mean for name in CLASSICAL)

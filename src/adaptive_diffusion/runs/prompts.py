@@ -1,0 +1,83 @@
+"""From a prompt to what a model can be asked for: a domain and perhaps a label."""
+
+from __future__ import annotations
+
+import logging
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ..encoder.domain import Choice, DomainDetector
+from ..errors import UserError
+from ..types import PictureModel
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"  # the domain of an unconditional model of which nobody says what it draws
+DOUBTFUL = 0.2  # confidence in the domain below which a warning is given
+
+
+def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Choice | None]:
+    """Choose domain and label by the prompt, if there is one; a domain given on the command line stands.
+
+    Without a prompt, the domain is that of a model which can draw no other, or `UNKNOWN` if nobody says what it is.
+
+    Args:
+        cfg: The configuration of a sampling run.
+        model: The model that is to draw.
+
+    Returns:
+        The configuration with `domain` and `label` filled in, and the choice; or the same one and None.
+
+    Raises:
+        UserError: for an empty prompt or one without a word, beside a label, or for a model that takes none.
+    """
+    if cfg.prompt is None:
+        return _settle(cfg, model), None
+    if cfg.label is not None:
+        raise UserError(f"prompt and label={cfg.label} were both given, and a prompt chooses the label; leave one out")
+    if not model.conditional:
+        raise UserError(
+            "a prompt was given, but the model was trained without classes and reads no text; leave prompt out"
+        )
+    if not cfg.prompt.strip():
+        raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
+    choice = choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
+    if choice.domain_confidence < DOUBTFUL:
+        log.warning("the prompt hardly asks for %s (%.0f %%)", choice.domain, 100 * choice.domain_confidence)
+    cfg = cfg.copy()
+    cfg.domain.name, cfg.label = choice.domain, choice.label
+    cfg.domain.description = f"chosen for the prompt {cfg.prompt!r}"
+    return cfg, choice
+
+
+def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
+    """Domain and label for a prompt, among those of the model; any domain, and no label, for a model that reads."""
+    detector = DomainDetector()
+    reads = model.domains is None
+    domains = dict.fromkeys(detector.encoder.config.domains, ()) if model.domains is None else model.domains
+    try:
+        return detector.choose(prompt, domains, domain)
+    except ValueError as error:
+        if not reads:
+            raise UserError(f"prompt: {error}") from error
+        log.warning("the domain of the prompt cannot be told (%s)", error)
+        return Choice(domain or "general", 1.0 if domain else 0.0, None, 0.0)
+
+
+def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:
+    """The configuration with the domain that an unconditional model draws, unless the command line says it."""
+    if model.conditional or _domain_given():
+        return cfg
+    known = list(model.domains or ())
+    cfg = cfg.copy()
+    cfg.domain.name = known[0] if len(known) == 1 else UNKNOWN
+    cfg.domain.description = "what the model draws" if known else "nobody said what the model draws"
+    return cfg
+
+
+def _domain_given() -> bool:
+    """Whether the command line says which domain."""
+    if not HydraConfig.initialized():
+        return False
+    return any(str(override).lstrip("+").startswith("domain=") for override in HydraConfig.get().overrides.task)

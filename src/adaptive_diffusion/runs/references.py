@@ -1,0 +1,67 @@
+"""`adaptive-diffusion references`: statistics of real pictures, by an encoder of one's own.
+
+For example `--encoder mine.safetensors --output references portraits=/pictures/faces landscapes=/pictures/hills`; then
+`sample.py metrics.encoder=mine.safetensors metrics.references=references` compares with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
+from ..encoder.reference import FOLDER, kernel_reference_path, load_kernel, load_reference, reference_path
+from ..errors import UserError, run_program
+from ..io.pictures import load_pictures
+from ..metrics.kernel_reference import KernelReference, save_kernel_reference
+from ..metrics.statistics import FeatureStatistics, save_statistics
+
+
+def main(argv: list[str]) -> None:
+    """Write the statistics of every domain that is given."""
+    parser = argparse.ArgumentParser(prog="adaptive-diffusion references", description=__doc__)
+    parser.add_argument("--encoder", type=Path, default=BUILTIN_ENCODER, help="default: the one that ships")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to, for metrics.references")
+    parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of pictures or an array file")
+    options = parser.parse_args(argv)
+    given = dict(text.partition("=")[::2] for text in options.pictures)
+    if wrong := [name for name, path in given.items() if not name or not path]:
+        raise UserError(f"give each domain as DOMAIN=PATH, got {wrong[0]!r} without a path")
+    encoder = load_encoder(options.encoder)
+    for domain, path in given.items():
+        write_reference(domain, path, encoder, options.output)
+        print(f"{domain:<12}{reference_path(domain, options.output)}", flush=True)
+
+
+def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder: Path = FOLDER) -> None:
+    """Encode all pictures of a domain, and write mean, covariance and third moments of their features.
+
+    Args:
+        domain: Name of the domain.
+        pictures: Folder or array file.
+        encoder: What encodes them.
+        folder: Where the two files go.
+
+    Raises:
+        UserError: if there are no pictures.
+    """
+    features = encoder.features(load_pictures(pictures, encoder.config.image_size).images)
+    identity = (encoder.name, encoder.content_hash)
+    save_statistics(reference_path(domain, folder), FeatureStatistics.from_features(features, *identity))
+    save_kernel_reference(kernel_reference_path(domain, folder), KernelReference.from_features(features, *identity))
+
+
+def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str | None:
+    """Why the statistics of a domain have to be made again, or None."""
+    if not (reference_path(domain, folder).is_file() and kernel_reference_path(domain, folder).is_file()):
+        return "missing"
+    try:
+        load_reference(domain, encoder, folder)
+        load_kernel(domain, encoder, folder)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,196 @@
+"""The story of `train.py agent=...`: tune how to sample, verify it, and write what `scheduler=tuned` reads."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..diffusion.checks import check_name
+from ..errors import UserError
+from ..io import figures
+from ..optimization.domain_adapter import DomainAdapter
+from ..optimization.pipeline import OptimizationPipeline
+from ..rl.agent import TuningAgent
+from ..tracking.mlflow import Run
+from ..tracking.provenance import domain_settings, draw_command, git_state, setting
+from .agent_sweep import write_outcomes
+from .agents import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
+from .assemble import build, refused
+from .naming import labels
+from .train import training_configuration
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTask(AgentTraining):
+    """What `task=agent` builds: what to tune, and how long. An episode is one step of the environment.
+
+    Args:
+        calibration: File of calibrated steps; None: the shipped one, where it fits.
+        min_steps: Fewest steps of a configuration, >= 1.
+        num_steps: Steps of the default, between the two others.
+        max_steps: Most steps.
+        verification_batches: Fresh batches, >= 1; >= 2 where the reward counts seconds.
+        model, ...: See `AgentTraining`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    calibration: str | None = None
+    episodes: int = 100
+    min_steps: int = 4
+    num_steps: int = 10
+    max_steps: int = 20
+    pictures: int = 8
+    batches: int = 2
+    verification_batches: int = 4
+
+
+def tune(cfg: DictConfig) -> float:
+    """Tune one domain, or one after another all that the model knows; what is finished is in the file at once.
+
+    Args:
+        cfg: `conf/train.yaml`, composed, with an `AgentTask` as its task, an agent and a reward.
+
+    Returns:
+        -1 times the mean reward of the final configurations: what a sweeper may minimise.
+
+    Raises:
+        UserError: for a value that cannot be used; nothing was written then, except perhaps the place of a domain of
+            one's own. Or for a reward that is not a finite number, naming the configuration.
+        MachineError: if the disk or the database refuses.
+    """
+    if cfg.agent is None or cfg.reward is None:
+        raise UserError("task=agent needs an agent; give agent=ppo, cem, random or fixed, and leave task out")
+    cfg = training_configuration(cfg, "agent/tuned.json")
+    pipeline, domains = _pipeline(cfg)
+    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    tags = {**labels(cfg), **(git.tags if git else {})}
+    name = cfg.name or " ".join(["tune", *method(cfg), *domains])
+    folder, scores = Path(cfg.paths.run), {}
+    with tracker.open(name, params=agent_parameters(cfg), tags=tags) as run:
+        for domain in domains:
+            known = pipeline.adapter.known(domain)
+            results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
+            scores[domain] = _report(results, run)
+            if known is not None:
+                log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", known.to_config(), known.weight)
+            figures.write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
+        mean = sum(scores.values()) / len(scores)
+        run.metrics({"final/score": mean})
+        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        run.folder(folder)
+    where = path_settings(cfg, "agent/tuned.json")
+    if cfg.task.calibration is not None:
+        where.append(setting("scheduler.calibration.path", cfg.task.calibration))
+    draw = {domain: draw_command("scheduler=tuned", *where, *domain_settings(domain)) for domain in domains}
+    write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, scores, draw)
+    log.info("%-11s%s", "saved", cfg.output)
+    log.info("%-11s%s", "draw", draw[domains[0]])
+    return -mean
+
+
+def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
+    """The pipeline, and the domains that it is to tune; everything that can be refused is refused here."""
+    task: AgentTask = build(cfg, "task")
+    reward = build(cfg, "reward")
+    if cfg.domain is not None and (unknown := sorted(set(map(str, cfg.domain)) - {"name", "pictures", "description"})):
+        raise UserError(f"a domain has no {unknown[0]!r}; it has name, pictures and description")
+    names = [cfg.domain.name] if cfg.domain is not None else list(task.model.domains or ())
+    if not names:
+        raise UserError("this model has no domains of its own; say what it draws, e.g. domain=landscapes")
+    with refused():
+        for name in names:
+            check_name("the model's domain", name, of_file=True)
+    if task.start_from is not None and len(names) > 1:
+        raise UserError("task.start_from is the agent of one domain; say which, e.g. domain=portraits")
+    adapter = DomainAdapter(cfg.output, model=task.model, guidance_scale=task.guidance_scale)
+    try:
+        pipeline = OptimizationPipeline(
+            adapter,
+            lambda env: build(cfg, "agent", env=env),
+            reward=reward,
+            calibration=task.calibration,
+            min_steps=task.min_steps,
+            num_steps=task.num_steps,
+            max_steps=task.max_steps,
+            pictures=task.pictures,
+            batches=task.batches,
+            verification_batches=task.verification_batches,
+            noise_seed=task.noise_seed,
+            cache=Path(cfg.paths.outputs) / "converged",
+        )
+        for name in names:
+            pipeline.default_config(name)
+            pipeline.drawing(name)
+        if cfg.domain is not None and cfg.domain.get("pictures") is not None:
+            adapter.register_pictures(cfg.domain.name, cfg.domain.pictures)  # its agent starts from the nearest one
+        agent = pipeline.agent(names[0])
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"task: {error}") from None
+    if task.start_from is not None:
+        agent.load(task.start_from)
+        if len(agent.record.returns) >= task.episodes:
+            log.info("task.episodes=%d are done already; what the agent found is only verified", task.episodes)
+    tell_cost(agent.env, task.episodes, len(names), task.verification_batches)
+    return pipeline, names
+
+
+def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: Path, run: Run) -> dict[str, Any]:
+    """Tune a domain; its agent is saved after every evaluation."""
+
+    def told(metrics: dict[str, float], episode: int) -> None:
+        run.metrics({f"{domain}/{name}": value for name, value in metrics.items()}, episode)
+
+    load: Callable[[TuningAgent], None] | None = None
+    if (start := cfg.task.start_from) is not None:
+
+        def load(agent: TuningAgent) -> None:
+            agent.load(start)
+
+    with training_in(domain, file):
+        return pipeline.optimize(
+            domain,
+            num_training_steps=cfg.task.episodes,
+            callback=told,
+            checkpoint=file,
+            prepare=load,
+        )
+
+
+def _report(results: dict[str, Any], run: Run) -> float:
+    """Log what came of a domain; its final mean reward."""
+    domain, final = results["domain_type"], results["final_config"]
+    default = results["verification"][0]
+    chosen = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
+    names = ("score", "score_error", "quality", "quality_error", "evaluations", "seconds", "error")
+    run.metrics({f"{domain}/final/{name}": chosen[name] for name in names})
+    run.metrics({f"{domain}/default/{name}": default[name] for name in names})
+    training = results["training"]
+    converged = "not converged" if (at := training["convergence_episode"]) is None else f"converged after {at}"
+    rows = {
+        domain: f"{final}, confidence {final.confidence:.0%}",
+        "training": f"{training['episodes']} episodes, {converged}",
+        "default": _row(default),
+        "final": _row(chosen),
+        "verdict": results["reason"],
+    }
+    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
+    return float(chosen["score"])
+
+
+def _row(measured: dict[str, Any]) -> str:
+    return (
+        f"{measured['evaluations']} evaluations, RMSE {measured['error']:.4f} +- "
+        f"{1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per picture"
+    )

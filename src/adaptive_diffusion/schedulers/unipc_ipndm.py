@@ -1,0 +1,83 @@
+"""UniPC and iPNDM with the conventions of diffusers; like DPM-Solver++ they cost one evaluation per step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..diffusion.checks import check_choice, check_count
+from ..grids.base import Spacing
+from ..grids.spaced import Spaced
+from ..solvers.ipndm import IPNDM
+from ..solvers.unipc import UniPC
+from ..solvers.unipc_weights import UNIPC_TYPES, unipc_weights
+from .base import CLEAN, Node, SchedulerBase, first_node
+
+__all__ = ["IPNDMScheduler", "UniPCScheduler", "unipc_weights"]
+
+
+@dataclass(eq=False, repr=False)
+class _Solver(SchedulerBase):
+    """Defaults that both share."""
+
+    clip_sample: bool = False
+    timestep_spacing: str = "linspace"
+
+    @property
+    def spacing(self) -> Spacing:
+        """See `SchedulerBase`."""
+        return Spaced(self.timestep_spacing, self.steps_offset, open_end=True)
+
+
+@dataclass(eq=False, repr=False)
+class UniPCScheduler(_Solver):
+    """UniPC, multistep, with data prediction (Zhao et al., 2023).
+
+    The predictor UniP leads to the next timestep. Once the model has been evaluated there, the corrector UniC takes the
+    same step again with that prediction, which raises the order by one and costs no evaluation; the next step goes on
+    from the corrected sample. The last step is not corrected: nothing is evaluated at its end.
+
+    Args:
+        solver_order: 1, 2 or 3: clean predictions that the predictor uses, as far as there are that many.
+        solver_type: `bh1` or `bh2`: see `unipc_weights`.
+        lower_order_final: Lower the order of the last two steps, to 1 at the end.
+        final_sigmas_type: The last step leads to the clean picture (`zero`; always of order 1), or to timestep 0
+            (`sigma_min`), which holds a little noise.
+        num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
+    """
+
+    solver_order: int = 2
+    solver_type: str = "bh2"
+    lower_order_final: bool = True
+    final_sigmas_type: str = "zero"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("solver_order", self.solver_order, 1, 3)
+        check_choice("solver_type", self.solver_type, UNIPC_TYPES)
+        check_choice("final_sigmas_type", self.final_sigmas_type, ("zero", "sigma_min"))
+
+    @property
+    def solver(self) -> UniPC:
+        """See `SchedulerBase`."""
+        return UniPC(self.solver_order, self.solver_type, self.lower_order_final)
+
+    def _end(self) -> Node:
+        return CLEAN if self.final_sigmas_type == "zero" else first_node(self)
+
+
+@dataclass(eq=False, repr=False)
+class IPNDMScheduler(_Solver):
+    """iPNDM: four-step Adams-Bashforth on eps (Liu et al., 2022), started with fewer steps (Zhang & Chen, 2023).
+
+    With xh = x / alpha and s = sigma / alpha the ODE is dxh / ds = eps. The coefficients are those of equal steps,
+    whatever the grid, and the first three steps have 1, 2 and 3 slopes only: it converges with order 2. The last step
+    leads to the clean prediction. eps is taken from the clean prediction after clipping.
+
+    Args:
+        num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
+    """
+
+    @property
+    def solver(self) -> IPNDM:
+        """See `SchedulerBase`."""
+        return IPNDM()

@@ -1,0 +1,233 @@
+"""`python -m tools --data FOLDER`: rebuild what ships with the project and is stale.
+
+The shipped files form a chain, each stamped with the hash of what it was made from:
+word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality, tuned configurations,
+their comparison with the default, and policies; the benchmark is measured with them, and the tables of README and docs
+are made from it. The model itself comes from `train.py experiment=train_builtin`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
+from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
+from adaptive_diffusion.encoder.words import load_words
+from adaptive_diffusion.errors import UserError, run_program
+from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
+from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
+from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE
+from adaptive_diffusion.optimization.knowledge import SHIPPED as TUNED
+from adaptive_diffusion.optimization.knowledge import read_knowledge
+from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
+from adaptive_diffusion.rl.learned_scheduler import SHIPPED as POLICIES
+from adaptive_diffusion.rl.learned_scheduler import Wanted, find_policy
+from adaptive_diffusion.runs.references import stale_reference, write_reference
+from adaptive_diffusion.sampling.converged import identity_of
+from adaptive_diffusion.sampling.quality import SHIPPED as QUALITY
+from adaptive_diffusion.sampling.quality import load_calibration
+from benchmarks.quality import plain_curve
+from benchmarks.tuned import stale as stale_comparison
+from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
+from tools.benchmark_tables import DOMAINS, read_summary
+from tools.tables import AGAINST_DEFAULT, PROJECT, stale_tables, write_tables
+
+POLICY_STEPS = 8  # of the policies that ship
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A shipped file: what it is called, why it is stale (or None), and what makes it again."""
+
+    name: str
+    stale: Callable[[], str | None]
+    rebuild: Callable[[], None]
+
+
+def main(argv: list[str]) -> int:
+    """Look at every asset in the order of the chain, and rebuild what is stale."""
+    parser = argparse.ArgumentParser(prog="python -m tools", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder with <domain>_32.npz for the four domains; not for --check")
+    parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
+    options = parser.parse_args(argv)
+    if options.data is None and not options.check:
+        raise UserError(
+            "to rebuild takes --data; --check alone says what is stale, and python -m tools.tables "
+            "makes the tables of README and docs"
+        )
+    if options.data and (missing := [d for d in DOMAINS if not (options.data / f"{d}_32.npz").is_file()]):
+        raise UserError(
+            f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the pictures"
+        )
+    stale = 0
+    for asset in chain(options.data or Path()):
+        reason = asset.stale()
+        print(f"{asset.name:<24}{'up to date' if reason is None else 'stale: ' + reason}", flush=True)
+        if reason is not None:
+            stale += 1
+            if not options.check:
+                asset.rebuild()
+    return 1 if options.check and stale else 0
+
+
+def chain(data: Path) -> list[Asset]:
+    """The assets, each after what it is made from."""
+    references = [
+        Asset(f"reference {d}", partial(_stale_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
+    ]
+    return [
+        Asset("word vectors", _stale_words, _rebuild_words),
+        Asset("encoder", _stale_encoder, partial(_rebuild_encoder, data)),
+        *references,
+        Asset("schedules", stale_schedules, _rebuild_schedules),
+        Asset("quality", stale_quality, _rebuild_quality),
+        Asset("tuned configurations", stale_tuned, _rebuild_tuned),
+        Asset("tuned against default", _stale_against_default, _rebuild_against_default),
+        *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
+        *(
+            Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
+            for name, summary in (("benchmark", SUMMARY), ("screening", SCREENING))
+        ),
+        Asset("tables", stale_tables, write_tables),
+    ]
+
+
+def _stale_words() -> str | None:
+    try:
+        load_words()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _rebuild_words() -> None:
+    raise UserError("word vectors want a sentence model: python -m tools.words --model FOLDER")
+
+
+def _stale_encoder() -> str | None:
+    try:
+        load_encoder(BUILTIN_ENCODER)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _rebuild_encoder(data: Path) -> None:
+    state = f"{load_words().content_hash[:12]}.safetensors"  # a training goes on with the same words only
+    options = [f"paths.data={data.absolute()}", f"task.state=${{paths.outputs}}/encoder/{state}"]
+    _run("train.py", "experiment=train_encoder", *options)
+
+
+def _stale_reference(domain: str) -> str | None:
+    return stale_reference(domain, load_encoder(BUILTIN_ENCODER))
+
+
+def _rebuild_reference(domain: str, data: Path) -> None:
+    write_reference(domain, data / f"{domain}_32.npz", load_encoder(BUILTIN_ENCODER))
+
+
+def stale_schedules(path: Path = SHIPPED) -> str | None:
+    """Why calibrated schedules do not fit the shipped model, or None if there is one for each of its domains."""
+    model, wanted = load_model(BUILTIN_MODEL), set(ScheduleCalibration().steps)
+    try:
+        found = load_schedules(path)
+    except UserError as error:
+        return str(error)
+    guidance = model.metadata["guidance_scale"]
+    known = {s.domain: set(s.steps) for s in found if (s.model, s.guidance_scale) == (model.identity, guidance)}
+    missing = [domain for domain in model.domains or () if not wanted <= known.get(domain, set())]
+    return f"numbers of steps are missing for {', '.join(missing)}" if missing else None
+
+
+def _rebuild_schedules() -> None:
+    made = SHIPPED.with_name("schedules.new.json")  # a new file, else schedules of another model would stay in it
+    _run("train.py", "experiment=calibrate_builtin", f"output={made}", MLX_ENABLE_TF32="0")
+    made.replace(SHIPPED)
+
+
+def stale_quality() -> str | None:
+    """Why the calibration of quality does not fit the shipped model and its schedules, or None."""
+    model = load_model(BUILTIN_MODEL)
+    try:
+        found = load_calibration(QUALITY)
+    except UserError as error:
+        return str(error)
+    if found.model != model.identity:
+        return "it was measured on another model"
+    return None if found.curve == plain_curve(model) else "the schedules were scored anew"
+
+
+def _rebuild_quality() -> None:
+    options = ["--domains", *DOMAINS, "--steps", "10", "20", "50", "--pictures", "64", "--write", str(QUALITY)]
+    _run("-m", "benchmarks", "quality", *options)
+
+
+def stale_tuned(path: Path = TUNED) -> str | None:
+    """Why tuned configurations do not fit the shipped model, or None if there is one for each of its domains."""
+    model = load_model(BUILTIN_MODEL)
+    try:
+        known = read_knowledge(path)
+    except UserError as error:
+        return str(error)
+    guidance = float(model.metadata["guidance_scale"])
+    missing = [domain for domain in model.domains or () if known.find(model.identity, guidance, domain) is None]
+    return f"nothing is tuned for {', '.join(missing)}" if missing else None
+
+
+def _rebuild_tuned() -> None:
+    made = TUNED.with_name("tuned.new.json")
+    _run("train.py", "agent=ppo", f"output={made}")
+    made.replace(TUNED)
+
+
+def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:
+    """Why a domain's policy does not fit the shipped model, or None."""
+    model = load_model(BUILTIN_MODEL)
+    wanted = Wanted(identity_of(model, float(model.metadata["guidance_scale"])), domain, POLICY_STEPS)
+    try:
+        find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _rebuild_policy(domain: str) -> None:
+    options = [f"domain={domain}", f"task.num_steps={POLICY_STEPS}", "task.episodes=100"]
+    file = POLICIES / f"{domain}_{POLICY_STEPS}.zip"
+    _run("train.py", "task=policy", "agent=ppo", *options, f"output={file}")
+
+
+def _rebuild_benchmark(summary: str) -> None:
+    report = REPORTS[summary]
+    try:
+        needed = commands(read_summary(PROJECT / summary), report)
+    except UserError:  # there is none yet
+        needed = ["python sample.py -m experiment=benchmark", report.replace("--pictures {} ", "")]
+    raise UserError(
+        "\n".join(["measure the benchmark again, which takes hours and may be stopped at any time:", *needed])
+    )
+
+
+def _stale_against_default() -> str | None:
+    return stale_comparison(OptimizationPipeline(), DOMAINS, PROJECT / AGAINST_DEFAULT)
+
+
+def _rebuild_against_default() -> None:
+    _run("-m", "benchmarks", "tuned", "--output", AGAINST_DEFAULT)
+
+
+def _run(*command: str, **environment: str) -> None:
+    """Run a Python program in the project's folder, on the shipped model."""
+    shipped = {k: v for k, v in os.environ.items() if k != MODEL_VARIABLE}
+    subprocess.run([sys.executable, *command], cwd=PROJECT, check=True, env={**shipped, **environment})
+
+
+if __name__ == "__main__":
+    run_program(main)

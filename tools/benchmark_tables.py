@@ -1,0 +1,264 @@
+"""The tables of the benchmark, made from `docs/benchmark/summary.csv`."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.io.markdown import MINUS, MISSING, table
+
+# in the order of the tables; what is not named here follows by alphabet, as it is called
+DOMAINS = ("portraits", "landscapes", "abstract", "general")
+SCHEDULERS = {
+    "adaptive": "adaptive",
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "dpm_solver": "DPM-Solver++",
+    "unipc": "UniPC",
+    "ipndm": "iPNDM",
+}
+GRIDS = {
+    "uniform": "uniform",
+    "quadratic": "quadratic",
+    "karras": "Karras",
+    "log_snr": "log-SNR",
+    "blended": "blended",
+    "own": "own",
+}
+ADAPTIVE = ("adaptive", "own", "")
+QUADRATIC = ("dpm_solver", "quadratic", "")
+MANY = (("ddim", "uniform", ""), 50)  # what few adaptive steps are to reach
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row of the summary.
+
+    Attributes:
+        domain: Name of the domain.
+        method: Scheduler, grid and variant, as in the summary.
+        num_steps: Steps.
+        blocks: Blocks of seeds.
+        pictures: Pictures per block.
+        model, encoder, calibration: What it was measured with, see `CellResult`; "" where the summary does not say.
+        perceptual: Mean distance to the converged solution, None for a stochastic scheduler.
+        perceptual_sd: Its standard deviation over the blocks, or None.
+        fd_converged: Frechet distance of all pictures to the converged ones, or None.
+        fd_encoder: The same to the real ones.
+    """
+
+    domain: str
+    method: tuple[str, str, str]
+    num_steps: int
+    blocks: int
+    pictures: int
+    model: str
+    encoder: str
+    calibration: str
+    perceptual: float | None
+    perceptual_sd: float | None
+    fd_converged: float | None
+    fd_encoder: float | None
+
+
+METRICS = ("fd_converged", "perceptual", "fd_encoder")
+HEADS = ("`fd_converged`", "perceptual", "`fd_encoder`")
+
+
+def read_summary(path: Path) -> list[Measured]:
+    """The rows of a summary that `benchmark.write_report` wrote.
+
+    Raises:
+        UserError: if it is missing or of another kind.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [_measured(row) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}; adaptive-diffusion report --output makes it") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is no summary of the benchmark ({error!r}); make it again") from error
+
+
+def results(rows: Sequence[Measured]) -> list[str]:
+    """A table per domain: methods down, steps across, in a cell perceptual / fd_converged / fd_encoder."""
+    lines = [_conditions(rows)]
+    for domain, some in _by_domain(rows).items():
+        found = {(row.method, row.num_steps): row for row in some}
+        steps = sorted({row.num_steps for row in some})
+        methods = sorted({row.method for row in some}, key=_place)
+        body = [[method_name(method), *(_cell(found.get((method, n))) for n in steps)] for method in methods]
+        lines += ["", *table([domain, *map(str, steps)], body)]
+    return lines
+
+
+def comparison(rows: Sequence[Measured]) -> list[str]:
+    """Adaptive beside the best other method with as many steps, and the ranges over the domains."""
+    body = []
+    changes: dict[tuple[int, str], tuple[list[float], list[float]]] = {}
+    for domain, some in _by_domain(rows).items():
+        for own in _adaptive(some):
+            others = [row for row in some if row.num_steps == own.num_steps and row.method[0] != ADAPTIVE[0]]
+            cells = []
+            for metric in METRICS:
+                best, quadratic = changes.setdefault((own.num_steps, metric), ([], []))
+                cells.append(_compared(own, others, metric, best, quadratic))
+            if set(cells) != {MISSING}:
+                body.append([domain, str(own.num_steps), *cells])
+    for n in sorted({n for n, _ in changes}):
+        ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in METRICS]
+        count = max(len(changes[n, metric][0]) for metric in METRICS)
+        if count:
+            body.append([f"{count} domain{'s' if count > 1 else ''}", str(n), *ranges])
+    return table(
+        ["adaptive / best of the others, difference / to DPM-Solver++ quadratic", "steps", *HEADS], body, "lrlll"
+    )
+
+
+def fewest_steps(rows: Sequence[Measured]) -> list[str]:
+    """The fewest adaptive steps that were measured and are no farther than DDIM with fifty, per domain and metric."""
+    method, many = MANY
+    body = []
+    for domain, some in _by_domain(rows).items():
+        goal = next((row for row in some if (row.method, row.num_steps) == MANY), None)
+        body.append([domain, *(_fewest(_adaptive(some), goal, metric) for metric in METRICS)])
+    return table([f"fewest adaptive steps that reach {method_name(method)} {many}", *HEADS], body, "llll")
+
+
+def method_name(method: tuple[str, str, str]) -> str:
+    """What the tables call a method."""
+    if method == ADAPTIVE:
+        return "**adaptive**"
+    scheduler, grid, variant = method
+    return " ".join(filter(None, (SCHEDULERS.get(scheduler, scheduler), GRIDS.get(grid, grid), variant)))
+
+
+def distance(value: float) -> str:
+    """Two digits, or all before the point: 153, 5.9, 0.18; `< 0.01` below that."""
+    if value < 0.01:
+        return "< 0.01"
+    return f"{value:.0f}" if value >= 9.95 else f"{value:#.2g}"
+
+
+def _measured(row: dict[str, str]) -> Measured:
+    def number(column: str) -> float | None:
+        return float(row[column]) if row[column] else None
+
+    return Measured(
+        domain=row["domain"],
+        method=(row["scheduler"], row["grid"], row["variant"]),
+        num_steps=int(row["num_steps"]),
+        blocks=int(row["blocks"]),
+        pictures=int(row["pictures_per_block"]),
+        model=row.get("model") or "",
+        encoder=row.get("encoder") or "",
+        calibration=row.get("calibration") or "",
+        perceptual=number("perceptual_mean"),
+        perceptual_sd=number("perceptual_sd"),
+        fd_converged=number("fd_converged_all"),
+        fd_encoder=number("fd_encoder_all"),
+    )
+
+
+def _conditions(rows: Sequence[Measured]) -> str:
+    """How many pictures, and of which model."""
+    if not rows:
+        return "Nothing is measured yet."
+    sizes = sorted({(row.blocks, row.pictures) for row in rows})
+    n = ", ".join(f"{blocks * pictures:,} pictures a cell ({blocks} x {pictures})" for blocks, pictures in sizes)
+    models = sorted({row.model for row in rows if row.model})
+    return f"n = {n}" + "".join(f"; model {model}" for model in models) + "."
+
+
+def _by_domain(rows: Sequence[Measured]) -> dict[str, list[Measured]]:
+    domains = sorted({row.domain for row in rows}, key=lambda name: rank(name, DOMAINS))
+    return {domain: [row for row in rows if row.domain == domain] for domain in domains}
+
+
+def _adaptive(rows: Sequence[Measured]) -> list[Measured]:
+    """Those of the adaptive scheduler, by steps."""
+    return sorted((row for row in rows if row.method == ADAPTIVE), key=lambda row: row.num_steps)
+
+
+def rank(name: str, known: Iterable[str]) -> tuple[int, str]:
+    """Sorts names in the order of those that are known, others after them by alphabet."""
+    order = list(known)
+    return (order.index(name) if name in order else len(order), name)
+
+
+def _place(method: tuple[str, str, str]) -> tuple[bool, tuple[int, str], tuple[int, str], str]:
+    scheduler, grid, variant = method
+    return method != ADAPTIVE, rank(scheduler, SCHEDULERS), rank(grid, GRIDS), variant
+
+
+def _cell(row: Measured | None) -> str:
+    if row is None:
+        return ""
+    frechet = (MISSING if value is None else distance(value) for value in (row.fd_converged, row.fd_encoder))
+    return " / ".join((_perceptual(row.perceptual, row.perceptual_sd), *frechet))
+
+
+def _perceptual(mean: float | None, sd: float | None = None) -> str:
+    """Four decimals, up to six where the mean would have fewer than two digits, or its spread none."""
+    if mean is None:
+        return MISSING
+    decimals = min(6, max(4, _decimals(mean, 2), _decimals(sd or 0.0, 1)))
+    return f"{mean:.{decimals}f}" + ("" if sd is None else f" ± {sd:.{decimals}f}")
+
+
+def _decimals(value: float, digits: int) -> int:
+    """How many decimals show that many digits of a value."""
+    return digits - 1 - math.floor(math.log10(value)) if value > 0 else 0
+
+
+def _value(row: Measured, metric: str) -> str:
+    value: float = getattr(row, metric)
+    return _perceptual(value) if metric == "perceptual" else distance(value)
+
+
+def _compared(own: Measured, others: Sequence[Measured], metric: str, best: list[float], quadratic: list[float]) -> str:
+    """A cell of `comparison`; the differences are also added to the two lists."""
+    known = [row for row in others if getattr(row, metric) is not None]
+    if getattr(own, metric) is None or not known:
+        return MISSING
+    rival = min(known, key=lambda row: getattr(row, metric))
+    best.append(_change(own, rival, metric))
+    text = f"{_value(own, metric)} / {_value(rival, metric)} {method_name(rival.method)}, {_percent(best[-1])}"
+    plain = next((row for row in known if row.method == QUADRATIC), None)
+    if plain is None:
+        return text
+    quadratic.append(_change(own, plain, metric))
+    return f"{text} / {_percent(quadratic[-1])}"
+
+
+def _change(own: Measured, other: Measured, metric: str) -> float:
+    """By how much the first is larger, as a share of the other."""
+    a, b = getattr(own, metric), getattr(other, metric)
+    return float(a / b - 1) if b else (math.inf if a else 0.0)
+
+
+def _percent(change: float) -> str:
+    """With a sign; near -100 % one more digit, since -100 % would say that nothing is left."""
+    return f"{100 * change:+.{1 if change < -0.99 else 0}f} %".replace("-", MINUS)
+
+
+def _range(changes: Sequence[float]) -> str:
+    if not changes:
+        return ""
+    low, high = _percent(min(changes)), _percent(max(changes))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
+def _fewest(own: Sequence[Measured], goal: Measured | None, metric: str) -> str:
+    target = None if goal is None else getattr(goal, metric)
+    known = [row for row in own if getattr(row, metric) is not None]
+    if goal is None or target is None or not known:
+        return MISSING
+    reached = next((row for row in known if getattr(row, metric) <= target), None)
+    if reached is None:
+        return f"none up to {known[-1].num_steps} ({_value(known[-1], metric)}; {_value(goal, metric)})"
+    return f"{reached.num_steps} ({_value(reached, metric)}; {_value(goal, metric)})"

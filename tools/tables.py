@@ -1,0 +1,135 @@
+"""`python -m tools.tables`: make the tables of README and docs from the files with their numbers.
+
+A table stands between two comments, `<!-- table: NAME; made from FILE sha256 ... -->` and `<!-- end of table -->`; what
+is between them is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from adaptive_diffusion.errors import UserError, run_program
+from adaptive_diffusion.grids.calibrated import load_schedules
+from adaptive_diffusion.io.figures import write_text
+from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
+from adaptive_diffusion.optimization.knowledge import read_knowledge
+from benchmarks import tuned
+from tools.asset_tables import calibrated_steps, tuned_configurations
+from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
+from tools.benchmark_tables import comparison, fewest_steps, read_summary, results
+
+PROJECT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/evidence/results.md", "docs/evidence/calibration.md", "docs/evidence/agents.md")
+SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
+TUNED = "src/adaptive_diffusion/assets/tuned.json"
+AGAINST_DEFAULT = "docs/tuned.csv"
+
+BLOCK = re.compile(r"<!-- table: (?P<name>[^;>]+)(?:;[^>]*)?-->\n(?P<lines>.*?)<!-- end of table -->", re.DOTALL)
+BEGIN, END = "<!-- table:", "<!-- end of table -->"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What makes a block of a page.
+
+    Attributes:
+        source: The file that holds the numbers, from the project's folder.
+        make: Gives the lines for the file's path.
+    """
+
+    source: str
+    make: Callable[[Path], list[str]]
+
+
+def main(argv: list[str]) -> int:
+    """Write the tables, or say which are stale."""
+    parser = argparse.ArgumentParser(prog="python -m tools.tables", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
+    options = parser.parse_args(argv)
+    reason = stale_tables()
+    print(f"{'tables':<24}{'up to date' if reason is None else 'stale: ' + reason}")
+    if reason is not None and not options.check:
+        write_tables()
+    return 1 if reason is not None and options.check else 0
+
+
+def stale_tables(project: Path = PROJECT) -> str | None:
+    """Which tables are not what their sources say, or None."""
+    found = {block["name"].strip(): block[0] for text in _read(project).values() for block in BLOCK.finditer(text)}
+    stale = [name for name, block in found.items() if block != _block(name, project)]
+    return ", ".join(stale) or None
+
+
+def write_tables(project: Path = PROJECT) -> None:
+    """Make every table again.
+
+    Raises:
+        UserError: for a table that nothing makes, or whose source cannot be used.
+    """
+    for page, text in _read(project).items():
+        write_text(page, BLOCK.sub(lambda block: _block(block["name"].strip(), project), text))
+
+
+def _read(project: Path) -> dict[Path, str]:
+    """The pages that are there."""
+    pages = {page: page.read_text(encoding="utf-8") for name in PAGES if (page := project / name).is_file()}
+    for page, text in pages.items():
+        if not len(list(BLOCK.finditer(text))) == text.count(BEGIN) == text.count(END):
+            raise UserError(f"{page} has a table without end; begin it {BEGIN} NAME --> and end it {END}")
+    return pages
+
+
+def _block(name: str, project: Path) -> str:
+    if name not in TABLES:
+        raise UserError(f"nothing makes the table {name!r}; there are {', '.join(TABLES)}")
+    table = TABLES[name]
+    source = project / table.source
+    stamp = f"sha256 {hashlib.sha256(source.read_bytes()).hexdigest()[:12]}" if source.is_file() else "once it is there"
+    lines = table.make(source)
+    body = ["", *lines, ""] if lines else []
+    return "\n".join([f"{BEGIN} {name}; made from {table.source} {stamp} -->", *body, END])
+
+
+def _commands(path: Path, summary: str) -> list[str]:
+    return ["```bash", *commands(read_summary(path), REPORTS[summary]), "```"]
+
+
+def _calibrated(path: Path) -> list[str]:
+    identity, guidance = _shipped()
+    return calibrated_steps([s for s in load_schedules(path) if (s.model, s.guidance_scale) == (identity, guidance)])
+
+
+def _tuned(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    identity, guidance = _shipped()
+    known = read_knowledge(path).known
+    return tuned_configurations([k for k in known if (k.model, k.guidance_scale) == (identity, guidance)])
+
+
+def _shipped() -> tuple[str, float]:
+    """The shipped model's identity and its guidance."""
+    model = load_model(BUILTIN_MODEL)
+    return model.identity, float(model.metadata["guidance_scale"])
+
+
+TABLES = {
+    "benchmark": Table(SUMMARY, lambda path: results(read_summary(path))),
+    "benchmark commands": Table(SUMMARY, lambda path: _commands(path, SUMMARY)),
+    "adaptive against the others": Table(SUMMARY, lambda path: comparison(read_summary(path))),
+    "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),
+    "screening": Table(SCREENING, lambda path: results(read_summary(path))),
+    "screening commands": Table(SCREENING, lambda path: _commands(path, SCREENING)),
+    "calibrated steps": Table(SCHEDULES, _calibrated),
+    "tuned configurations": Table(TUNED, _tuned),
+    "tuned against default": Table(AGAINST_DEFAULT, lambda path: tuned.comparison(tuned.read_blocks(path))),
+}
+
+
+if __name__ == "__main__":
+    run_program(main)
