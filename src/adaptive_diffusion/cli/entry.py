@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .. import errors
@@ -24,7 +24,7 @@ from .._version import __version__
 from .arguments import for_hydra
 from .catalog import Catalog
 from .mistakes import config_mistake
-from .schemas import register
+from .schemas import register, typed
 from .wrong_values import wrong_value
 
 T = TypeVar("T")
@@ -40,13 +40,17 @@ class _Stop(BaseException):
 
 
 class Folders(Callback):
-    """Refuses empty folders, below which all would be written to the root of the file system."""
+    """Refuses empty folders, below which all would be written to the root of the file system, and mistyped settings."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called before anything is written."""
         for name in ("outputs", "mlruns"):
             if not str(config.paths[name]).strip():
                 raise _Stop from errors.UserError(f"paths.{name} is empty; give a folder, or leave it out")
+        try:
+            typed(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        except (errors.UserError, OmegaConfBaseException) as error:
+            raise _Stop from error
 
     on_multirun_start = on_run_start
 

@@ -44,18 +44,28 @@ def save_model(
     return write_network(path, model, model.config.to_dict(), known, format=FORMAT, dtype=dtype)
 
 
-def load_model(path: str | Path) -> SimpleUNet:
+def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUNet:
     """Read a model file written by `save_model`; weights become float32.
 
     The returned network's `metadata` holds what was stored, and the file's hash as `content_hash`.
 
+    Args:
+        path: The `.safetensors` file.
+        prediction_type: What the model predicts, `epsilon`, `v_prediction` or `sample`, where its file does not say.
+
     Raises:
         UserError: if the file is missing, damaged, of another format, or does not fit its own description.
+        ValueError: for a prediction type that is unknown, or another one than the file says.
     """
     model, metadata = read_network(
         path, lambda config: SimpleUNet(UNetConfig(**config)), format=FORMAT, what="SimpleUNet", task="model"
     )
     _check_known(path, model.config, metadata)
+    if prediction_type is not None:
+        check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
+        if metadata.get("prediction_type") not in (None, prediction_type):
+            raise ValueError(f"prediction_type={prediction_type} contradicts {path}: {metadata['prediction_type']}")
+        metadata = {**metadata, "prediction_type": prediction_type}
     model._metadata = metadata
     return model
 
