@@ -28,7 +28,7 @@ from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.cli.catalog import Catalog
 from adaptive_diffusion.cli.entry import explain, job
 from adaptive_diffusion.cli.mistakes import config_mistake
-from adaptive_diffusion.cli.schemas import typed
+from adaptive_diffusion.cli.schemas import Domain, typed
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
@@ -138,7 +138,7 @@ def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configu
 
 def test_a_domain_needs_no_description(configure, tmp_path):
     cfg = configure()
-    cfg.domain = OmegaConf.create({"name": "portraits", "pictures": "/elsewhere"})
+    cfg.domain = Domain(name="portraits", pictures="/elsewhere")
     sample(cfg)
     assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 4
 

@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ..errors import UserError
 from .mistakes import did_you_mean
+from .wrong_values import in_words
 
 
 @dataclass
@@ -186,6 +187,10 @@ def _kind_of(child: Any, hint: Any, path: str) -> Any:
     if settings and ("_target_" in child or is_dataclass(OmegaConf.get_type(child))):
         return _schema_of(child, path)
     kind = _plain(hint)
+    if settings and get_origin(kind) is dict:  # OmegaConf does not look into it
+        for key, value in child.items_ex(resolve=False):
+            if OmegaConf.is_config(value) and (inner := get_args(kind)[1]) is not Any:
+                raise UserError(f"{path}{key} must be {in_words(inner)}, got {value}; --help lists the settings")
     return _or_null(kind, None) if child._is_interpolation() else kind
 
 
