@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
 
-from adaptive_diffusion.cli.entry import explain
 from adaptive_diffusion.cli.mistakes import LIMITS, TRAINED
 from adaptive_diffusion.cli.schemas import typed
 from adaptive_diffusion.diffusion.schedule import SCHEDULE_ARGUMENTS
@@ -70,11 +68,8 @@ def test_the_types_of_an_options_settings_are_those_of_its_constructor(group, op
     for key in numbers if "_target_" in cfg[group] else ():
         wrong = cfg.copy()
         wrong[group][key] = "some"
-        with pytest.raises(OmegaConfBaseException) as error:
+        with pytest.raises(UserError, match=rf"{group}\.{key} must be a (whole )?number.*, got 'some'"):
             typed(wrong)
-        told, code = explain(error.value)
-        assert re.match(rf"{group}.{key} must be a (whole )?number.*, got 'some'", told)
-        assert code == 2
 
 
 @pytest.mark.parametrize("file", EXPLAINED, ids=lambda p: f"{p.parent.name}/{p.stem}")

@@ -660,7 +660,7 @@ def test_an_agent_of_one_domain_is_not_for_all(checkpoint, tmp_path):
         (["task=schedule", "domain=portraits"], "domain belongs to train.py agent=..., and this is another task"),
         (["agent=ppo", "task=schedule"], "agent belongs to train.py agent="),
         (["reward=speed"], "reward belongs to train.py agent="),
-        (["task=agent"], "task=agent needs an agent; give agent=ppo, cem, random or fixed"),
+        (["task=agent"], "needs agent and reward, e.g. agent=ppo"),
     ],
 )
 def test_choices_of_another_task_are_refused(tmp_path, overrides, sentence):

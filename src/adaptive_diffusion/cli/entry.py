@@ -49,7 +49,7 @@ class Folders(Callback):
                 raise _Stop from errors.UserError(f"paths.{name} is empty; give a folder, or leave it out")
         try:
             typed(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
-        except (errors.UserError, OmegaConfBaseException) as error:
+        except errors.UserError as error:
             raise _Stop from error
 
     on_multirun_start = on_run_start

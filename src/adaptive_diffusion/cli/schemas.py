@@ -19,10 +19,11 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError
 from .mistakes import did_you_mean
-from .wrong_values import in_words
+from .wrong_values import in_words, wrong_value
 
 
 @dataclass
@@ -118,11 +119,13 @@ def typed(cfg: DictConfig) -> DictConfig:
         cfg: Composed by Hydra. Nodes with a `_target_` may stand in others.
 
     Raises:
-        UserError: for a setting that does not exist, with the one that was probably meant.
-        OmegaConfBaseException: for a value of another type.
+        UserError: for a value of another type, or a setting that does not exist, with the one that was probably meant.
     """
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(_schema_of(cfg, "")), plain))
+    schema = OmegaConf.structured(_schema_of(cfg, ""))
+    try:
+        return cast(DictConfig, OmegaConf.merge(schema, OmegaConf.to_container(cfg, resolve=False)))
+    except OmegaConfBaseException as error:
+        raise UserError(wrong_value(error) or str(error).partition("\n")[0]) from error
 
 
 def target_of(node: Any) -> Any:
@@ -196,7 +199,9 @@ def _kind_of(child: Any, hint: Any, path: str) -> Any:
 
 def _annotations(source: Any) -> dict[str, Any]:
     """The annotations of a function, or of a class without those of its bases."""
-    names = getattr(source, "__globals__", None) or vars(sys.modules.get(getattr(source, "__module__", None) or "", object))
+    names = getattr(source, "__globals__", None) or vars(
+        sys.modules.get(getattr(source, "__module__", None) or "", object)
+    )
     found: dict[str, Any] = {}
     for name, hint in inspect.get_annotations(source).items():
         with suppress(Exception):

@@ -66,7 +66,9 @@ class CalibratedGrid:
         return f"timesteps {self.calibrated.origin}"
 
 
-def find_schedule(path: str | Path | None, model: str | None, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
+def find_schedule(
+    path: str | Path | None, model: str | None, domain: str, guidance_scale: float
+) -> CalibratedSchedule | None:
     """The schedule of a model in a domain, of several that with the nearest guidance.
 
     Where the domain was not calibrated, that of another domain of the model is taken, with a warning: calibrated steps

@@ -230,7 +230,6 @@ def checked(cfg: DictConfig) -> DictConfig:
 
     Raises:
         UserError: naming the key.
-        OmegaConfBaseException: for a value of the wrong type.
     """
     if missing := sorted(map(str, OmegaConf.missing_keys(cfg))):
         raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=<value>")
