@@ -149,7 +149,7 @@ def arguments_of(target: Any) -> tuple[dict[str, Any], bool]:
     hints = {name: hint for source in sources for name, hint in _annotations(source).items()}
 
     many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    arguments = {p.name: _or_null(hints.get(p.name, Any), p.default) for p in parameters if p.kind not in many}
+    arguments = {p.name: _type_of(hints.get(p.name, Any), p.default) for p in parameters if p.kind not in many}
     return arguments, any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
@@ -184,24 +184,21 @@ def _kind_of(child: Any, hint: Any, path: str) -> Any:
     """The type of a setting: that of its argument, as far as OmegaConf knows such types; else any."""
     empty = child._is_none() or child._is_missing() or child._is_interpolation()
     settings = isinstance(child, DictConfig) and not empty
-    if get_origin(hint) is Annotated:  # a dictionary of the arguments of something else
-        found = arguments_of(get_args(hint)[1])
-        return _described(child if settings else OmegaConf.create(), *found, path)
+    if (owner := _owner_of(hint)) is not None:
+        return _described(child if settings else OmegaConf.create(), *arguments_of(owner), path)
     if settings and ("_target_" in child or is_dataclass(OmegaConf.get_type(child))):
         return _schema_of(child, path)
-    kind = _plain(hint)
-    if settings and get_origin(kind) is dict:  # OmegaConf does not look into it
+    if settings and get_origin(hint) is dict:  # OmegaConf does not look into it
         for key, value in child.items_ex(resolve=False):
-            if OmegaConf.is_config(value) and (inner := get_args(kind)[1]) is not Any:
+            if OmegaConf.is_config(value) and (inner := get_args(hint)[1]) is not Any:
                 raise UserError(f"{path}{key} must be {in_words(inner)}, got {value}; --help lists the settings")
-    return _or_null(kind, None) if child._is_interpolation() else kind
+    return _type_of(hint, None) if child._is_interpolation() else hint
 
 
 def _annotations(source: Any) -> dict[str, Any]:
     """The annotations of a function, or of a class without those of its bases."""
-    names = getattr(source, "__globals__", None) or vars(
-        sys.modules.get(getattr(source, "__module__", None) or "", object)
-    )
+    module = sys.modules.get(getattr(source, "__module__", None) or "")
+    names = getattr(source, "__globals__", None) or (vars(module) if module else {})
     found: dict[str, Any] = {}
     for name, hint in inspect.get_annotations(source).items():
         with suppress(Exception):
@@ -209,9 +206,18 @@ def _annotations(source: Any) -> dict[str, Any]:
     return found
 
 
-def _or_null(kind: Any, default: Any) -> Any:
-    """A type that takes null too, if that is the default."""
-    return kind if default is not None or kind is Any or get_origin(kind) is Annotated else kind | None
+def _owner_of(hint: Any) -> Any:
+    """Whose arguments a dictionary holds, said as Annotated[dict, ...]; None for other annotations."""
+    owner = get_args(hint)[1] if get_origin(hint) is Annotated else None
+    return owner if callable(owner) else None
+
+
+def _type_of(hint: Any, default: Any) -> Any:
+    """The type of an argument's setting, which may be null if that is the default."""
+    if _owner_of(hint) is not None:
+        return hint
+    kind = _plain(hint)
+    return kind | None if default is None and kind is not Any else kind
 
 
 def _plain(hint: Any) -> Any:
@@ -221,6 +227,8 @@ def _plain(hint: Any) -> Any:
         return hint
     if isinstance(hint, type) and issubclass(hint, PathLike):
         return str
+    if origin is Annotated:
+        return inner[0]
     if origin is Literal:
         kinds = {type(value) for value in get_args(hint) if value is not None}
         return kinds.pop() if len(kinds) == 1 else Any
