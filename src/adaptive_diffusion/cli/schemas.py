@@ -188,9 +188,10 @@ def _kind_of(child: Any, hint: Any, path: str) -> Any:
         return _described(child if settings else OmegaConf.create(), *arguments_of(owner), path)
     if settings and ("_target_" in child or is_dataclass(OmegaConf.get_type(child))):
         return _schema_of(child, path)
-    if settings and get_origin(hint) is dict:  # OmegaConf does not look into it
+    held = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is dict), dict[str, Any])
+    if settings and (inner := get_args(held)[1]) is not Any:  # OmegaConf does not look into it
         for key, value in child.items_ex(resolve=False):
-            if OmegaConf.is_config(value) and (inner := get_args(hint)[1]) is not Any:
+            if OmegaConf.is_config(value):
                 raise UserError(f"{path}{key} must be {in_words(inner)}, got {value}; --help lists the settings")
     return _type_of(hint, None) if child._is_interpolation() else hint
 
