@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import LABELS, ROOT, tiny_model
+from tiny import LABELS, ROOT, configuration, tiny_model
 
+from adaptive_diffusion.cli.catalog import Catalog
 from adaptive_diffusion.models.checkpoint import save_model
 
 
@@ -57,3 +58,17 @@ def test_the_task_of_the_page_runs(folder: Path) -> None:
     code, out, err = run(folder, "train.py", "task=timing", *model, "task.images=3")
     assert (code, err) == (0, "")
     assert "s for 3 images" in out
+
+
+def test_an_installed_package_brings_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs" / "conf" / "grid").mkdir(parents=True)
+    (tmp_path / "theirs" / "conf" / "grid" / "coarse.yaml").write_text(
+        "_target_: adaptive_diffusion.grids.grids.PowerGrid\npower: 1.5\n"
+    )
+    about = tmp_path / "theirs-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[adaptive_diffusion.conf]\ntheirs = theirs.conf\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert configuration("sample", tmp_path, "grid=coarse").grid.power == 1.5
+    assert "coarse" in Catalog.of(ROOT / "conf", []).options("grid")

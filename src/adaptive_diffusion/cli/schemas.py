@@ -17,11 +17,13 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UserError
+from .catalog import InstalledPackages
 from .mistakes import did_you_mean
 from .wrong_values import in_words, wrong_value
 
@@ -107,7 +109,8 @@ PLAIN = (int, float, str, bool)
 
 
 def register() -> None:
-    """Make the types of the two roots known to Hydra."""
+    """Make the types of the two roots known to Hydra, and the configuration of installed packages."""
+    Plugins.instance().register(InstalledPackages)
     for name, schema in (("sample", Sample), ("train", Train)):
         ConfigStore.instance().store(name, schema, group="schema", provider="adaptive_diffusion")
 
