@@ -259,7 +259,9 @@ def test_a_bad_value_is_refused_in_one_sentence_before_anything_runs(override, s
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.safetensors"]
 
 
-@pytest.mark.parametrize("override", ["num_steps=ten", "num_step=3", "scheduler.etta=1", "scheduler=ddmi", "domain=x"])
+@pytest.mark.parametrize(
+    "override", ["num_steps=ten", "num_step=3", "scheduler.etta=1", "scheduler=ddmi", "domain=x", "+domain.picture=x"]
+)
 def test_what_the_roots_does_not_know_does_not_compose(override, tmp_path):
     with pytest.raises(Exception) as error:  # noqa: PT011
         configuration("sample", tmp_path, override)
