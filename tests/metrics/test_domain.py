@@ -24,6 +24,7 @@ def detector() -> DomainDetector:
 def test_nine_of_ten_prompts_are_understood_in_every_domain(detector: DomainDetector) -> None:
     with open(PROMPTS, newline="") as file:
         rows = list(csv.DictReader(file))
+
     assert Counter(row["domain"] for row in rows) == dict.fromkeys(DOMAINS, 20)
     confusion = Counter((row["domain"], detector.from_prompt(row["prompt"]).domain) for row in rows)
     right = {domain: confusion[domain, domain] for domain in DOMAINS}
@@ -143,6 +144,7 @@ def test_a_label_in_another_script_is_found(detector: DomainDetector) -> None:
 def test_prompts_are_understood_at_least_as_well_with_the_labels_of_a_model(detector: DomainDetector) -> None:
     with open(PROMPTS, newline="") as file:
         rows = list(csv.DictReader(file))
+
     labels = load_builtin_model().domains
     chosen = sum(detector.choose(row["prompt"], labels).domain == row["domain"] for row in rows)
     assert chosen >= sum(detector.from_prompt(row["prompt"]).domain == row["domain"] for row in rows)

@@ -31,6 +31,7 @@ def coloured(folder: Path, domain: str, channel: int, labels: list[str]) -> str:
     images[..., channel] += (180 - 120 * ids)[:, None, None]
     path = folder / f"{domain}.npz"
     np.savez(path, images=images.astype(np.uint8), labels=ids, label_names=np.array(labels))
+
     return str(path)
 
 
@@ -106,14 +107,18 @@ def test_a_shorter_run_than_the_state_has_seen_is_refused(recipe: dict[str, Any]
 def test_a_diverged_run_stops_and_keeps_its_last_good_state(recipe: dict[str, Any]) -> None:
     trainer = EncoderTrainer(EncoderTraining(**recipe))
     events = trainer.run()
+
     while trainer.step < 4:
         next(events)
+
     good = Path(recipe["state"]).read_bytes()
     trainer.network.domain.bias = trainer.network.domain.bias * float("nan")
+
     with pytest.raises(
         UserError, match=r"loss became .*nan.* at step 5; the last good state is in .*smaller task.learn"
     ):
         next(events)
+
     assert Path(recipe["state"]).read_bytes() == good
 
 
@@ -143,6 +148,7 @@ def test_an_interrupted_training_goes_on_in_its_run(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow_database(tmp_path / "mlruns")
+
     advance = EncoderTrainer._advance
 
     def interrupted(self: EncoderTrainer) -> dict[str, float]:
@@ -151,9 +157,11 @@ def test_an_interrupted_training_goes_on_in_its_run(
         return advance(self)
 
     monkeypatch.setattr(EncoderTrainer, "_advance", interrupted)
+
     cfg = settings(data, tmp_path, "tracking=mlflow")
     with pytest.raises(KeyboardInterrupt):
         train_encoder(cfg)
+
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
     train_encoder(cfg)
     tracker = build(cfg, "tracking")
@@ -169,6 +177,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
+
     before, ended, advance = signal.signal(signal.SIGINT, signal.default_int_handler), [], EncoderTrainer._advance
 
     def interrupted(self: EncoderTrainer) -> dict[str, float]:
@@ -178,6 +187,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
         return losses
 
     monkeypatch.setattr(EncoderTrainer, "_advance", interrupted)
+
     cfg = settings(data, tmp_path, "task.images=256", "task.save_every=1000", "tracking=none")
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -185,6 +195,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
     assert ended == [1]
     assert "the state is saved after 64 pictures; the same command goes on from there" in caplog.text
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
@@ -206,6 +217,7 @@ def test_a_second_ctrl_c_does_not_wait_and_one_after_the_last_step_is_not_lost(s
             interrupted()
     finally:
         signal.signal(signal.SIGINT, before)
+
     assert trainer.save_state.call_count == saved
 
 
@@ -213,6 +225,7 @@ def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_m
     cfg = configuration("train", tmp_path, "task=encoder", "tracking=none", "output=encoder.bin")
     with pytest.raises(UserError, match=r"must be a \.safetensors file"):
         train_encoder(cfg)
+
     cfg = configuration("train", tmp_path, "task=encoder")
     file = training_configuration(cfg, "encoder/encoder.safetensors").output
     assert file == f"{tmp_path}/outputs/encoder/encoder.safetensors"

@@ -101,8 +101,10 @@ def test_a_file_of_statistics_holds_no_pickle_and_leaves_no_trace_when_it_fails(
     save_statistics(tmp_path / "x.npz", statistics(np.eye(4)))
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         assert {file[name].dtype.kind for name in file.files} <= {"f", "i", "U"}
+
     with pytest.raises(UserError, match=r"must end in \.npz"):
         save_statistics(tmp_path / "x.txt", statistics(np.eye(4)))
+
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
 
 
@@ -143,6 +145,7 @@ def test_files_that_hold_no_statistics_are_refused_in_a_sentence(tmp_path: Path)
     np.savez(tmp_path / "fid.npz", mu=np.zeros(2), sigma=np.eye(2))
     np.savez(tmp_path / "other.npz", images=np.zeros(2))
     np.savez(tmp_path / "pickled.npz", mean=np.array([{}], dtype=object))
+
     for name, message in {
         "absent": "no feature statistics at",
         "cut": "truncated",
@@ -172,11 +175,13 @@ def test_extrapolation_removes_the_bias_of_small_samples() -> None:
     rng = np.random.default_rng(5)
     d = 16
     reference = rng.standard_normal((20_000, d))
+
     plain, extrapolated = [], []
     for seed in range(5):
         x = rng.standard_normal((800, d))
         plain.append(frechet_distance(x, reference))
         extrapolated.append(frechet_infinity(x, reference, points=6, seed=seed).value)
+
     assert np.mean(plain) == pytest.approx(d * (d + 1) / (4 * 800) + d / 800, rel=0.25)
     assert abs(np.mean(extrapolated)) < 0.15 * np.mean(plain)
 
@@ -191,6 +196,7 @@ def test_extrapolation_is_repeatable_reports_its_fit_and_refuses_impossible_size
     assert fit.distances[-1] == pytest.approx(frechet_distance(x, reference))
     line = [fit.value + fit.slope / n for n in fit.sizes]
     assert fit.residual == pytest.approx(np.sqrt(np.mean((np.array(line) - fit.distances) ** 2)))
+
     with pytest.raises(ValueError, match="smallest < n = 120"):
         frechet_infinity(x, reference, smallest=120)
 

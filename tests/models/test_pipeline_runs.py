@@ -118,6 +118,7 @@ def test_the_prompt_the_negative_prompt_and_the_seed_change_the_pictures(configu
     }
     for name, overrides in jobs.items():
         sample(configure("sd1", *overrides, "num_steps=2", "metrics=none", folder=tmp_path / name))
+
     for name in "bcde":
         assert np.abs(pictures(tmp_path / "a") - pictures(tmp_path / name)).max() > 5, name
 
@@ -127,6 +128,7 @@ def test_a_guidance_below_one_still_follows_the_prompt_in_one_pass(configure: An
         scale = name if name != "other" else "0"
         settings = [PROMPT, *overrides, f"guidance_scale={scale}", "num_steps=2", "metrics=none"]
         sample(configure("sdxl", *settings, folder=tmp_path / name))
+
     assert all(np.array_equal(pictures(tmp_path / "1"), pictures(tmp_path / name)) for name in ("0", "0.5"))
     assert np.abs(pictures(tmp_path / "0") - pictures(tmp_path / "other")).max() > 5
     assert OmegaConf.load(tmp_path / "0" / "run" / "config.yaml").guidance_scale == 1
@@ -162,12 +164,14 @@ def test_pictures_do_not_depend_on_the_batch_size(configure: Any, tmp_path: Path
                 "sdxl", PROMPT, "num_samples=3", f"batch_size={size}", "guidance_scale=2", folder=tmp_path / str(size)
             )
         )
+
     assert np.abs(pictures(tmp_path / "3") - pictures(tmp_path / "2")).max() <= 1  # grey levels
 
 
 def test_without_a_prompt_the_domain_is_drawn(configure: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         sample(configure("sd1", "domain=portraits", "metrics=none"))
+
     assert "'a portrait of a person', since none was given" in caplog.text
     parts = prepare(configure("sd1", "domain=general", "label=butterfly"))
     assert "butterfly" in parts.caption
@@ -252,8 +256,10 @@ def test_schedules_of_the_model_with_other_settings_are_told_by_these(
     (one, *_) = load_schedules(SHIPPED)
     save_schedules(tmp_path / "schedules.json", [replace(one, model=model.identity), one])
     assert find_schedule(tmp_path / "schedules.json", model.identity, one.domain, 1.0) is not None
+
     with pytest.raises(UserError, match=re.escape(sentence)) as error:
         find_schedule(tmp_path / "schedules.json", other.identity, one.domain, 1.0)
+
     assert "has schedules of this model" in str(error.value)
 
 
@@ -282,6 +288,7 @@ def test_a_model_of_one_channel_begins_at_the_grey_picture(configure: Any, tmp_p
     start = [f"init_image={tmp_path / 'start.png'}", "strength=0.2", "metrics=none"]
     sample(configure("ddpm", f"model.path={tmp_path / 'grey'}", *start))
     assert len(list(tmp_path.glob("run/pictures/*.png"))) == 2
+
     with pytest.raises(UserError, match="draws 3 channels, so no picture can be its beginning"):
         load_pipeline(str(saved("ddpm", tmp_path / "rgb"))).encode(mx.zeros((1, 16, 16, 4)))
 
@@ -303,9 +310,11 @@ def test_guidance_costs_a_doubled_batch_only_where_it_changes_something(folders:
     predict = model._predict
     model._predict = lambda x, *rest: (sizes.append(len(x)), predict(x, *rest))[1]
     x, t = mx.zeros((2, *model.state_shape)), mx.array([1.0, 1.0])
+
     condition = mx.array([model.condition("general", None, "a lake")] * 2)
     for scale in (1.0, 7.5):
         GuidedDenoiser(model, scale)(x, t, condition)
+
     assert sizes == [2, 4]
 
 
@@ -354,9 +363,11 @@ def test_every_picture_may_have_a_prompt_of_its_own_and_the_size_that_is_wanted(
     assert pipeline.scheduler.config["clip_sample"] is False  # latents have no bounds
     both, states = pipeline.generate(2, 3, seed=0, return_intermediates=True, prompt=["the lake", "an inn"])
     assert (both.shape, [s.shape for s in states]) == ((2, 24, 32, 3), [(2, 24, 32, 3)] * 3)
+
     for prompt, same in (("the lake", [True, False]), ("an inn", [False, True])):
         difference = np.abs(np.array(pipeline.generate(2, 3, seed=0, prompt=prompt)) - np.array(both)).max((1, 2, 3))
         assert (difference < 1e-4).tolist() == same
+
     plain = pipeline.generate(2, 3, seed=0, prompt=["the lake", "an inn"], guidance_scale=1)
     assert np.abs(np.array(plain) - np.array(both)).max() > 0.01  # what the model recommends is 5
 
@@ -407,9 +418,11 @@ def test_python_is_told_what_it_may_ask_for(
 def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -> None:
     model, other = (load_pipeline(str(folders["sd1"])) for _ in range(2))
     (lake,), (inn,) = model.condition("general", None, "the lake"), other.condition("general", None, "an inn")
+
     x, t = mx.zeros((2, *model.state_shape)), mx.array([1.0, 1.0])
     with pytest.raises(UserError, match=f"was given no text with the id {inn}: .*; give the text to it first"):
         model(x, t, mx.array([[lake], [inn]]))
+
     model.condition("general", None, "an inn")
     drawn = np.array(model(x, t, mx.array([[lake], [inn]])))
     assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
@@ -523,17 +536,21 @@ def test_a_damaged_or_foreign_folder_gets_a_sentence(
     damage(folder)
     with pytest.raises(UserError, match=re.escape(sentence)) as error:
         load_pipeline(str(folder))
+
     assert "\n" not in str(error.value)
 
 
 def test_a_picture_without_contents_is_no_picture(folders: dict[str, Path]) -> None:
     model: Any = load_pipeline(str(folders["sd1"]))
+
     latents = normal(image_keys(0, range(2)), model.state_shape)
     with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*a smaller guidance_scale"):
         model.decode(latents * float("inf"))
+
     half: Any = load_pipeline(str(folders["sd1"]), precision="float16")
     with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*model\.precision=float32"):
         half.decode(latents * float("inf"))
+
     decode = model._vae.decode
     for broken in (lambda z: mx.zeros_like(decode(z)), lambda z: decode(z) * mx.array([[[[float("nan")]]], [[[1.0]]]])):
         model._vae.decode = broken

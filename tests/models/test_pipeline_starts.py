@@ -71,6 +71,7 @@ def test_a_variation_of_0_repeats_the_first_picture_and_one_of_1_draws_what_is_d
     for name, overrides in {"plain": [], "0": ["variation=0"], "0.2": ["variation=0.2"], "1": ["variation=1"]}.items():
         sample(configure(*overrides, folder=tmp_path / name))
         found[name] = pictures(tmp_path / name)
+
     first = found["plain"][:1]
     assert np.abs(found["0"] - first).max() <= 1  # grey levels
     assert np.abs(found["1"] - found["plain"]).max() <= 1
@@ -82,12 +83,14 @@ def test_a_variation_of_0_repeats_the_first_picture_and_one_of_1_draws_what_is_d
 def test_a_picture_is_the_less_left_of_the_larger_the_strength(configure: Any, tmp_path: Path) -> None:
     picture = f"init_image={tmp_path / 'picture.png'}"
     original = np.asarray(Image.open(tmp_path / "picture.png").crop((10, 0, 70, 60)).resize((8, 8))).astype(int)
+
     distances = []
     for strength, steps in ((0.1, 1), (0.45, 4), (1.0, 10)):
         folder = tmp_path / str(strength)
         sample(configure(picture, f"strength={strength}", folder=folder))
         assert evaluations(folder) == 3 * steps
         distances.append(np.abs(pictures(folder) - original).mean())
+
     assert distances[0] < distances[1] < distances[2]
     assert distances[0] < 0.5 * distances[2]
 
@@ -117,6 +120,7 @@ def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength
     scheduler.set_timesteps(steps)
     with pytest.raises(UserError, match=f"less than one of {steps} steps; give at least strength={enough}"):
         last_timesteps(scheduler, strength)
+
     last_timesteps(scheduler, enough)
     assert len(scheduler) == 1
 
@@ -152,13 +156,17 @@ def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
     save_model(tmp_path / "m.safetensors", SimpleUNet(config), known)
     Image.new("LA", (9, 12), (90, 255)).save(tmp_path / "start.png")
     job = ["model=checkpoint", f"model.path={tmp_path / 'm.safetensors'}", "domain=general", "scheduler=ddim"]
+
     small = ["num_samples=2", "num_steps=4", "tracking=none"]
     with caplog.at_level(logging.INFO):
         sample(configuration("sample", tmp_path, *job, *small, f"init_image={tmp_path / 'start.png'}", "strength=0.5"))
+
     assert f"pictures of {channels} channel(s) are drawn, and the metrics take RGB ones" in caplog.text
     assert "the last 2 of 4 steps" in caplog.text
+
     with Image.open(tmp_path / "run" / "pictures" / "0001.png") as image:
         assert (image.mode, image.size) == ({1: "L", 4: "RGBA"}[channels], (8, 8))
+
     with pytest.raises(UserError, match="benchmark compares RGB pictures"):
         sample(configuration("sample", tmp_path, *job, *small, "benchmark=default"))
 

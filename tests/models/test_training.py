@@ -50,6 +50,7 @@ def recipe(tmp_path: Path) -> dict:
     np.save(tmp_path / "dark.npy", rng.integers(0, 60, (24, 8, 8, 3), dtype=np.uint8))
     bright = rng.integers(200, 256, (20, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "bright.npz", images=bright, labels=np.arange(20) % 2, label_names=["even", "odd"])
+
     return {
         "data": {"dark": str(tmp_path / "dark.npy"), "bright": str(tmp_path / "bright.npz")},
         "state": str(tmp_path / "state.safetensors"),
@@ -114,10 +115,13 @@ def test_two_processes_lose_what_one_process_loses_on_the_same_batches(recipe: d
     alone = losses(launch({**recipe, "state": str(tmp_path / "alone.safetensors")}).communicate(timeout=120)[0])
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     hosts = [[f"127.0.0.1:{s.getsockname()[1]}"] for s in sockets]
+
     for s in sockets:
         s.close()
+
     (tmp_path / "hosts.json").write_text(json.dumps(hosts))
     ring = {"MLX_HOSTFILE": str(tmp_path / "hosts.json")}
+
     ranks = [launch(recipe, MLX_RANK=str(rank), **ring) for rank in range(2)]
     for process in ranks:
         together = losses(process.communicate(timeout=120)[0])
@@ -153,10 +157,12 @@ def test_every_label_is_trained_and_the_last_block_is_kept_back_only_where_asked
     images = np.zeros((20, 8, 8, 3), np.uint8)
     labels = np.repeat([0, 1], [18, 2])
     np.savez(recipe["data"]["bright"], images=images, labels=labels, label_names=["even", "odd"])
+
     trained = {}
     for rule in ("per_label", "tail"):
         corpus = Trainer(TrainingConfig(**recipe, split=rule)).corpus
         trained[rule] = set(corpus.train[1][1][:, 1].tolist())
+
     assert trained == {"per_label": {1, 2}, "tail": {1}}
 
 
@@ -195,12 +201,14 @@ def test_timesteps_follow_the_distribution_asked_for() -> None:
 
 def test_batches_hold_every_domain_equally_often_and_drop_classes_as_told(recipe: dict) -> None:
     trainer = Trainer(TrainingConfig(**{**recipe, "drop_all": 0.25, "drop_label": 0.25}))
+
     shown = []
     for trainer.step in range(200):
         x0, _, _, classes = trainer._drawn()
         brightness = np.array(x0.mean(axis=(1, 2, 3)))
         assert (brightness > 0).sum() == 4
         shown.append(np.array(classes))
+
     ids = np.concatenate(shown)
     assert abs((ids[:, 0] == 0).mean() - 0.25) < 0.04
     bright = ids[ids[:, 0] == 2]
@@ -277,6 +285,7 @@ def test_a_state_goes_on_with_the_same_pictures_wherever_they_lie_and_with_no_ot
     pictures = np.load(moved)
     pictures[:, 0, 0, 0] += 1
     np.save(moved, pictures)
+
     with pytest.raises(UserError, match=r"pictures\.dark: .* with the hash"):
         Trainer(TrainingConfig(**recipe))
 
@@ -322,9 +331,11 @@ def test_a_state_that_cannot_be_gone_on_from_is_refused(recipe: dict, damage, to
     list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
     tensors, header = read_tensors(recipe["state"])
     damage(tensors, header)
+
     if sealed:  # by somebody who knows how
         del header["checksum"]
         header["checksum"] = content_hash(tensors, header)
+
     mx.save_safetensors(recipe["state"], tensors, header)
     with pytest.raises(UserError, match=f"is damaged .{told if sealed else 'its checksum does not match'}"):
         Trainer(TrainingConfig(**recipe))
@@ -348,10 +359,14 @@ def test_a_damaged_state_is_refused(recipe: dict) -> None:
 def test_a_diverged_run_stops_and_keeps_its_last_good_state(recipe: dict) -> None:
     trainer = Trainer(TrainingConfig(**recipe))
     events = trainer.run()
+
     while trainer.step < 4:
         next(events)
+
     good = Path(recipe["state"]).read_bytes()
     trainer.model.head.bias = trainer.model.head.bias * float("nan")
+
     with pytest.raises(UserError, match="loss became nan at step 5"):
         next(events)
+
     assert Path(recipe["state"]).read_bytes() == good

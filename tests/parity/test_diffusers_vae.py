@@ -65,6 +65,7 @@ class Case:
         model = load_diffusers(self.folder)
         mutate(model)
         latents = model.encode(mx.array(self.x))
+
         return (
             relative_error(latents.mean, self.mean),
             relative_error(latents.logvar, self.logvar),
@@ -147,6 +148,7 @@ def test_extreme_variances_are_clipped_as_in_diffusers(tmp_path: Path) -> None:
     theirs = perturbed(lambda: AutoencoderKL(**CASES["one_level"]))
     with inference():
         theirs.quant_conv.bias[4:] = torch.tensor([100.0, -100.0, 0.0, 0.0])
+
     ours, x = saved_and_loaded(theirs, tmp_path), normal(1, 4, 4, 3)
     logvar = ours.encode(mx.array(x)).logvar
     assert relative_error(logvar, nhwc(theirs.encode(nchw(x)).latent_dist.logvar)) <= TOLERANCE
@@ -172,5 +174,6 @@ def test_wrong_shapes_are_refused(case: Callable[..., Case]) -> None:
     model = load_diffusers(case("sd").folder)
     with pytest.raises(ValueError, match=r"multiples of 4, got \(1, 18, 16, 3\)"):
         model.encode(mx.zeros((1, 18, 16, 3)))
+
     with pytest.raises(ValueError, match=r"\(B, h, w, 4\), got \(1, 4, 8, 8\)"):
         model.decode(mx.zeros((1, 4, 8, 8)))

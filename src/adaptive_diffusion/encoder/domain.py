@@ -83,6 +83,7 @@ class DomainDetector:
         vectors = self.encoder.words.text_vectors([prompt])
         if not self.encoder.words.knows(prompt):  # spelling alone says nothing
             return self._detect(np.zeros((1, len(self.encoder.config.domains))))[0]
+
         return self._detect(np.array(self.encoder.network.prompt_domain(mx.array(vectors)), np.float64))[0]
 
     def choose(self, prompt: str, labels: Mapping[str, Sequence[str]], domain: str | None = None) -> Choice:
@@ -102,26 +103,33 @@ class DomainDetector:
         named = named_labels(prompt, labels if domain is None else {domain: labels.get(domain, ())})
         if named and says_no_more(prompt, named):
             return Choice(named[0].domain, 1.0, named[0].label, 1.0)
+
         detection = self.from_prompt(prompt)
         probabilities = detection.probabilities
+
         if domain is None and named:
             domains = {one.domain for one in named}
             weighted = {d: p * (NAMED if d in domains else 1) for d, p in probabilities.items()}
             detection = self._detection(np.array(list(weighted.values())) / sum(weighted.values()))
             probabilities = detection.probabilities
+
         if domain is None:
             known = {d: p for d, p in probabilities.items() if d in labels} or dict.fromkeys(labels, 0.0)
             domain = detection.domain if detection.domain in labels else max(known, key=lambda d: known[d])
+
         confidence = probabilities.get(domain, 0.0)
         if label := next((one.label for one in named if one.domain == domain), None):
             return Choice(domain, confidence, label, 1.0)
+
         names = list(labels.get(domain, ()))
         if not names:
             return Choice(domain, confidence, None, 0.0)
+
         words = self.encoder.words
         closeness = (words.text_vectors(_phrases(prompt, words)) @ words.text_vectors(names).T).max(axis=0)
         best = int(closeness.argmax())
         label = names[best] if closeness[best] >= CLOSE else None
+
         return Choice(domain, confidence, label, float(closeness[best]))
 
     def _detect(self, logits: np.ndarray) -> list[Detection]:

@@ -58,6 +58,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("domains", "widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
         if self.image_size % 2 ** len(self.widths):
@@ -111,6 +112,7 @@ class EncoderNetwork(nn.Module):
             x = x.reshape(B, H // 2, 2, W // 2, 2, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // 2, W // 2, 4 * C)
             x = block(nn.relu(shrink(x)))
             maps.append(x)
+
         return maps
 
     def features(self, x: mx.array) -> mx.array:
@@ -250,6 +252,7 @@ def sharpness(x: mx.array) -> mx.array:
         levels.append(mx.log(mx.abs(laplacian).mean(axis=(1, 2, 3)) + SHARPNESS_FLOOR))
         B, H, W, C = x.shape
         x = x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
+
     return mx.stack(levels, axis=-1)
 
 
@@ -277,6 +280,7 @@ def load_encoder(path: str | Path, words: WordVectors | None = None) -> Encoder:
         check_number("image_temperature", metadata.get("image_temperature", 1.0), 0, LARGEST_TEMPERATURE, above=True)
     except ValueError as error:
         raise UserError(f"{path} says of its encoder what cannot be: {error}") from error
+
     return Encoder(network, words or load_words(), metadata)
 
 

@@ -50,11 +50,13 @@ class EncoderMetrics:
             log.info("no distances to real pictures: there are no reference statistics of the domain %s", domain)
         elif len(images) > 1:
             found += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
+
         found += attempt("clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], [])
         if domain in self.encoder.config.domains:
             found += attempt("domain_agreement", lambda: [self._agreement(images, domain)], [])
         if converged is not None:
             found += attempt("perceptual_encoder", lambda: [self._to_converged(images, converged)], [])
+
         return found
 
     def _to_real(self, images: np.ndarray, domain: str) -> list[Measurement]:

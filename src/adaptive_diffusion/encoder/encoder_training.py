@@ -82,18 +82,23 @@ class EncoderTrainer:
 
     def __init__(self, config: EncoderTraining):
         self.config, self.words = config, load_words()
+
         self.data = _Data()
         for domain, path in config.data.items():
             pictures = load_pictures(path, config.image_size)
+
             train, held = pictures.split(config.validation_fraction, config.split, config.seed)
             if not len(train) or not len(held):
                 raise UserError(f"{domain}: {len(pictures)} pictures are too few to keep some back")
+
             self.data.offsets.append(len(self.data.labels))
             self.data.labels += [(domain, name) for name in pictures.label_names]
             self.data.train.append(train)
             self.data.held.append(held)
+
         if not self.data.labels:
             raise UserError("the pictures have no labels; give folders with sub-folders, or arrays with labels")
+
         mx.random.seed(config.seed)
         self.network = EncoderNetwork(
             EncoderConfig(
@@ -105,13 +110,16 @@ class EncoderTrainer:
         self.optimizer.init(self.network.trainable_parameters())
         self.step = 0  # optimiser steps done
         self._recipe = self._whole_recipe()
+
         if Path(config.state).exists():
             self.load_state()
+
         if self.step > config.steps():
             raise UserError(
                 f"the state {config.state} has seen {self.images} pictures already, and task.images is "
                 f"{config.images}: give as many or more, or another task.state to start anew"
             )
+
         self._order = BatchOrder([len(s) for s in self.data.train], config.batch_size, config.seed)
         self._loss_and_grad = nn.value_and_grad(self.network, self._loss)
 
@@ -156,6 +164,7 @@ class EncoderTrainer:
         labels: dict[str, list[str]] = {domain: [] for domain in self.config.data}
         for domain, name in self.data.labels:
             labels[domain].append(name)
+
         fit_into(encoder.network, self.words, labels, self.config.seed)
         return encoder
 
@@ -172,6 +181,7 @@ class EncoderTrainer:
         head = encoder.network.domain
         logits = np.array(head(mx.array(e)))
         right = logits.argmax(axis=1) == truth
+
         return EncoderScores(
             label_top1=float(ranks[:, :1].any(axis=1).mean()),
             label_top5=float(ranks[:, :5].any(axis=1).mean()),
@@ -208,12 +218,14 @@ class EncoderTrainer:
         decay = min(c.ema_decay, (1 + step) / (10 + step))
         self.ema = tree_map(lambda e, p: e + (1 - decay) * (p - e), self.ema, self.network.trainable_parameters())
         mx.eval(self.network.parameters(), self.optimizer.state, self.ema, parts)
+
         losses = {name: float(value) for name, value in parts.items()}
         if not math.isfinite(sum(losses.values())):
             raise UserError(
                 f"the loss became {losses} at step {step + 1}; the last good state is in {c.state}: "
                 "start anew with a smaller task.learning_rate and another task.state"
             )
+
         self.step += 1
         return losses
 
@@ -231,6 +243,7 @@ class EncoderTrainer:
         label_texts = [label_caption(d, name, rng) for d, name in self.data.labels]
         domain_texts = [domain_caption(d, rng) for d in self.config.data for _ in range(SUBJECTS_PER_STEP)]
         arrays = (pictures, labels, groups, self.words.text_vectors(label_texts + domain_texts))
+
         return tuple(mx.array(a) for a in arrays)
 
     def _loss(
@@ -255,6 +268,7 @@ class EncoderTrainer:
             "domain": nn.losses.cross_entropy(net.domain(e), domains, reduction="mean"),
             "words": nn.losses.cross_entropy(net.domain(texts), text_domains, reduction="mean"),
         }
+
         return sum((WEIGHTS[name] * part for name, part in parts.items()), mx.array(0.0)), parts
 
 
@@ -283,6 +297,7 @@ def degrade(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     mean = x.mean(axis=(1, 2), keepdims=True)
     x = mean + (x - mean) * rng.uniform(0.8, 1.2, column) + rng.uniform(-0.1, 0.1, column)
     amounts = rng.random((B, 2)) * (rng.random((B, 2)) < 0.5)
+
     a = (0.25 * amounts[:, 0]).reshape(column)
     for axis in (1, 2):  # [a, 1 - 2a, a] along both axes
         edge = [(0, 0)] * 4
@@ -290,6 +305,7 @@ def degrade(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         p = np.pad(x, edge, mode="edge")
         n = x.shape[axis]
         x = (1 - 2 * a) * x + a * (p.take(range(n), axis) + p.take(range(2, n + 2), axis))
+
     x = x + 0.2 * amounts[:, 1].reshape(column) * rng.standard_normal(x.shape)
     return np.clip(x, -1, 1).astype(np.float32)
 

@@ -58,17 +58,22 @@ class EncoderTraining:
         if unknown or len(self.data) < 2:
             given = ", ".join(self.data) or "none"
             raise UserError(f"task.data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
+
         for name in ("images", "batch_size", "dimension", "image_size", "validate_every", "save_every"):
             check_count(name, getattr(self, name), 1)
+
         check_count("seed", self.seed, 0)
         check_number("learning_rate", self.learning_rate, 0, above=True)
         check_number("weight_decay", self.weight_decay, 0)
+
         if check_number("ema_decay", self.ema_decay, 0, 1) == 1:
             raise ValueError(f"ema_decay must be less than 1, got {self.ema_decay}")
         if check_number("validation_fraction", self.validation_fraction, 0, 1, above=True) == 1:
             raise ValueError(f"validation_fraction must be less than 1, got {self.validation_fraction}")
+
         check_choice("split", self.split, tuple(SPLITS))
         EncoderConfig(tuple(self.data), self.image_size, tuple(self.widths), self.dimension, word_dimension=1)
+
         if Path(self.state).suffix != ".safetensors":
             raise UserError(f"state must be a .safetensors file, got {self.state!r}")
 

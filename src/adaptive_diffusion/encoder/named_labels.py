@@ -103,4 +103,5 @@ def _numbers(word: str) -> set[str]:
     for ending, instead in (("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")):
         if word.endswith(ending) and len(word) > len(ending) + 2 and not word.endswith("ss"):
             forms.add(word.removesuffix(ending) + instead)
+
     return forms

@@ -42,6 +42,7 @@ def fit_prompt_head(
     prompts = [(domain, prompt) for domain, prompt in read_prompts(CALIBRATION_PROMPTS) if domain in domains]
     z = words.text_vectors([prompt for _, prompt in prompts]) @ weight.T + bias
     factor, shift = _calibrate(z, np.array([list(domains).index(domain) for domain, _ in prompts]))
+
     return factor * weight, factor * bias + shift
 
 
@@ -76,6 +77,7 @@ def _regress(x: np.ndarray, truth: np.ndarray, classes: int) -> tuple[np.ndarray
         gradient = (_softmax(x @ weight.T + bias) - target) / len(x)
         weight -= 10.0 * (gradient.T @ x + _L2 * weight)
         bias -= 10.0 * gradient.sum(axis=0)
+
     return weight, bias
 
 
@@ -86,6 +88,7 @@ def _calibrate(z: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
         gradient = (_softmax(factor * z + shift) - target) / len(z)
         factor -= 0.05 * float((gradient * z).sum())
         shift -= 0.5 * gradient.sum(axis=0)
+
     return factor, shift
 
 

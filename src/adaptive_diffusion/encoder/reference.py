@@ -38,6 +38,7 @@ def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) 
     if not path.is_file():
         known = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith("_kernel"))) or "none"
         raise UserError(f"there are no reference statistics of the domain {domain!r}; there are those of {known}")
+
     found = load_statistics(path)
     _check_encoder(path, found.encoder, found.encoder_hash, encoder)
     return found

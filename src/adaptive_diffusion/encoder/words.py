@@ -78,6 +78,7 @@ class WordVectors:
     def _words(text: str) -> list[str]:
         if not isinstance(text, str):
             raise ValueError(f"a prompt or caption must be a text, got {type(text).__name__}")
+
         plain = unicodedata.normalize("NFD", text.lower())
         plain = "".join(c for c in plain if unicodedata.category(c) != "Mn").replace("'s", " ")
         return re.findall("[a-z]+", plain)
@@ -108,16 +109,19 @@ class WordVectors:
             raise ValueError(
                 f"a text must contain a word with a meaning of its own, in latin letters, got {text[:60]!r}"
             )
+
         return total / np.float32(length)
 
     def _stem(self, word: str) -> str | None:
         """A known word, or a known form of the same word."""
         if word in self._index:
             return word
+
         for ending, instead in _INFLECTIONS:
             stem = word.removesuffix(ending) + instead
             if word.endswith(ending) and len(stem) > 2 and stem in self._index:
                 return stem
+
         return None
 
     def _pieces(self, word: str) -> list[str]:
@@ -128,8 +132,10 @@ class WordVectors:
             if end is None:  # a letter that the vocabulary lacks
                 word = word[1:]
                 continue
+
             pieces.append(prefix + word[:end])
             word = word[end:]
+
         return pieces
 
 
@@ -148,6 +154,7 @@ def save_words(path: str | Path, vocabulary: Sequence[str], vectors: np.ndarray,
         "scales": scales,
         "vocabulary": np.frombuffer("\n".join(vocabulary).encode(), np.uint8),
     }
+
     header = {"format": FORMAT, "metadata": json.dumps(metadata), "content_hash": _hash(arrays)}
     with atomic_path(path) as temporary:
         mx.save_safetensors(str(temporary), {k: mx.array(v) for k, v in arrays.items()}, header)
@@ -163,17 +170,21 @@ def load_words(path: str | Path = BUILTIN_WORDS) -> WordVectors:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there are no word vectors at {path}; make them: python -m tools.words")
+
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:
         raise UserError(f"{path} holds no word vectors of this project; give a file that build.words wrote")
+
     arrays = {name: np.array(value) for name, value in tensors.items()}
     if _hash(arrays) != header.get("content_hash") or arrays.keys() != {"vectors", "scales", "vocabulary"}:
         raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
+
     vocabulary = arrays["vocabulary"].tobytes().decode().split("\n")
     try:
         metadata = {**parse_json(header["metadata"]), "content_hash": header["content_hash"]}
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} does not say where its vectors come from; it is damaged, get it again") from error
+
     return WordVectors(vocabulary, arrays["vectors"], arrays["scales"], metadata)
 
 
@@ -182,4 +193,5 @@ def _hash(arrays: dict[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(arrays[name].tobytes())
+
     return digest.hexdigest()

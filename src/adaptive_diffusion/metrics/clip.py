@@ -35,9 +35,11 @@ class TowerConfig:
     def __post_init__(self) -> None:
         if self.hidden_act not in ("quick_gelu", "gelu"):
             raise ValueError(f"hidden_act must be quick_gelu or gelu, got {self.hidden_act!r}")
+
         for field in fields(self):
             if field.type == "int" and not isinstance(getattr(self, field.name), int):
                 raise ValueError(f"{field.name} must be an integer, got {getattr(self, field.name)!r}")
+
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"{self.num_attention_heads} heads do not divide hidden_size {self.hidden_size}")
 
@@ -128,6 +130,7 @@ class _Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(C // self._heads) ** -0.5, mask=mask)
+
         return self.out_proj(h.transpose(0, 2, 1, 3).reshape(B, L, C))
 
 

@@ -36,12 +36,14 @@ class Preparation:
 
         height, width = images.shape[1:3]
         short = min(height, width)
+
         rows, columns = (self.size if side == short else int(self.size * side / short) for side in (height, width))
         if (rows, columns) != (height, width):
             resized = [
                 np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BICUBIC)) for image in images
             ]
             images = np.stack(resized)
+
         top, left = (rows - self.crop) // 2, (columns - self.crop) // 2
         x = images[:, top : top + self.crop, left : left + self.crop].astype(np.float32) / np.float32(255)
         return (x - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
@@ -63,6 +65,7 @@ def read_preparation(folder: Path, image_size: int) -> Preparation:
         if path.is_file():
             found = read_json(path)
             return _from_dict(found.get("image_processor") or found, path, image_size)
+
     return Preparation(image_size, image_size)
 
 
@@ -78,12 +81,15 @@ def _from_dict(found: dict[str, Any], path: Path, image_size: int) -> Preparatio
     except (KeyError, TypeError, ValueError) as error:
         unlike = f"{path} describes a preparation that is not CLIP's ({plainly(error)}); get the file again"
         raise UserError(unlike) from error
+
     steps = ("do_resize", "do_center_crop", "do_normalize", "do_rescale")
+
     odd = [step for step in steps if found.get(step, True) is not True]
     if odd or found.get("resample", _BICUBIC) != _BICUBIC or preparation.crop > preparation.size:
         raise UserError(f"{path} asks for a preparation that is not CLIP's (bicubic resize, centre crop, normalise)")
     if preparation.crop != image_size:
         raise UserError(f"{path} gives pictures of {preparation.crop} pixels, but the network takes {image_size}")
+
     return preparation
 
 

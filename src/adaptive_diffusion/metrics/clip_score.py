@@ -66,6 +66,7 @@ class CLIP:
             raise ValueError("prompts must be a list of texts, got one text; give [prompt]")
         if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
             raise ValueError("every prompt must be a text with something in it; leave out empty ones")
+
         ids = self._tokenizer(list(prompts))
         return in_batches(lambda x: self._model.encode_ids(mx.array(x)), ids, batch_size=batch_size)
 
@@ -86,12 +87,15 @@ class CLIP:
             ValueError: for unfit pictures or prompts, or numbers of them that differ.
         """
         pictures = as_uint8(images)
+
         texts = [prompts] * len(pictures) if isinstance(prompts, str) else list(prompts)
         if len(texts) != len(pictures):
             raise ValueError(f"give one prompt, or as many as pictures: got {len(texts)} for {len(pictures)}")
+
         different = list(dict.fromkeys(texts))
         where = [different.index(text) for text in texts]
         t = _unit(self.text_features(different))[where]
+
         return 100.0 * (_unit(self.features(pictures, batch_size)) * t).sum(axis=1)
 
 
@@ -110,15 +114,18 @@ def load_clip(source: str | Path = "openai/clip-vit-base-patch32", revision: str
         config = CLIPConfig.from_dict(read_json(folder / "config.json"))
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} does not describe a CLIP model: {error}") from error
+
     tokenizer = CLIPTokenizer(folder, config.text.max_position_embeddings)
     if tokenizer.vocab_size > config.text.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.text.vocab_size}"
         )
+
     weights = read_weights_folder(folder)
     from_hub = is_hub_id(source)
     known = weights.sha256 in CLIP_HASHES or (from_hub and str(source).split("/")[0] in CLIP_OWNERS)
     name = str(source) if from_hub else folder.resolve().name
+
     return CLIP(
         fill_model(CLIPModel(config), weights),
         tokenizer,
@@ -142,6 +149,7 @@ def fill_model(model: CLIPModel, weights: Weights) -> CLIPModel:
     tensors = pick(weights, {**shapes, patches: (out, channels, height, width)}, "CLIP as its config.json says")
     model.load_weights([(name, conv_weight(value) if name == patches else value) for name, value in tensors.items()])
     mx.eval(model.parameters())
+
     return model
 
 

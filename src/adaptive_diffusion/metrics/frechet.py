@@ -41,6 +41,7 @@ def frechet_distance(a: Any, b: Any) -> float:
             "give features on both sides or statistics on both; FeatureStatistics.from_features turns features into "
             "statistics that name their encoder"
         )
+
     return _distance(_mean_and_factor(a), _mean_and_factor(b))
 
 
@@ -100,20 +101,25 @@ def frechet_infinity(
     """
     x = check_features(features)
     n = len(x)
+
     smallest = max(2, n // 4) if smallest is None else smallest
     if points < 2 or not 2 <= smallest < n:
         raise ValueError(f"need points >= 2 and 2 <= smallest < n = {n}, got points {points} and smallest {smallest}")
+
     rng = np.random.default_rng(seed)
     sizes = np.unique(np.linspace(smallest, n, points).round().astype(int))
     distances = []
+
     target = _mean_and_factor(reference)
     for size in sizes:
         order = rng.permutation(n)
         subsets = [order[i * size : (i + 1) * size] for i in range(n // size)]
         distances.append(np.mean([_distance(_mean_and_factor(x[rows]), target) for rows in subsets]))
+
     design = np.stack([np.ones(len(sizes)), 1 / sizes], axis=1)
     (value, slope), *_ = np.linalg.lstsq(design, np.array(distances), rcond=None)
     residual = np.sqrt(np.mean((design @ [value, slope] - distances) ** 2))
+
     return FrechetInfinity(
         float(value), float(slope), tuple(sizes.tolist()), tuple(map(float, distances)), float(residual)
     )
@@ -124,6 +130,7 @@ def _distance(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
     (mean_a, factor_a), (mean_b, factor_b) = a, b
     if len(mean_a) != len(mean_b):
         raise ValueError(f"both sets need features of the same width, got {len(mean_a)} and {len(mean_b)}")
+
     cross = nuclear_norm(factor_a @ factor_b.T)
     shift, traces = mean_a - mean_b, np.vdot(factor_a, factor_a) + np.vdot(factor_b, factor_b)
     return float(shift @ shift + traces - 2 * cross)
@@ -143,8 +150,10 @@ def nuclear_norm(matrix: np.ndarray) -> float:
         squares = np.linalg.eigvalsh(r @ r.T)
         with np.errstate(divide="ignore", invalid="ignore"):  # singular, or rounded to below zero: not a small miss
             miss = np.log(squares).sum() / 2 - np.log(np.abs(np.diag(r))).sum()
+
         if abs(miss) < LARGEST_MISS:
             return float(np.sqrt(squares).sum())
+
         return float(np.linalg.svd(r, compute_uv=False).sum())
 
 
@@ -167,4 +176,5 @@ def _one_thread() -> contextlib.AbstractContextManager[object]:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError:  # comes with scikit-learn, which mlflow brings; without it, the answer is the same
         return contextlib.nullcontext()
+
     return threadpool_limits(1, user_api="blas")

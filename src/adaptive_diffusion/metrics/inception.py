@@ -133,13 +133,16 @@ def _convolutions() -> dict[str, tuple[int, ...]]:
                 width = step.out
             elif isinstance(step, tuple):
                 width = sum(walk((conv,), prefix, width) for conv in step)
+
         return width
 
     width = 3
     for steps in _STEM:
         width = walk(steps, "", width)
+
     for name, branches in _BLOCKS.items():
         width = sum(walk(branch, f"{name}.", width) for branch in branches)
+
     return shapes
 
 
@@ -150,6 +153,7 @@ def _fold(name: str, tensors: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
     )
     scale = gamma / np.sqrt(variance + BN_EPS)
     kernel = np.array(tensors[f"{name}.conv.weight"]) * scale[:, None, None, None]
+
     return conv_weight(mx.array(kernel.astype(np.float32))), mx.array((beta - mean * scale).astype(np.float32))
 
 
@@ -170,12 +174,15 @@ class InceptionV3:
         """
         if layer not in LAYERS:
             raise ValueError(f"layer must be one of {', '.join(LAYERS)}, got {layer!r}")
+
         self.layer = layer
         self._sha256 = weights.sha256
         kernels = _convolutions()
+
         shapes = {f"{name}.conv.weight": shape for name, shape in kernels.items()}
         for name, shape in kernels.items():
             shapes |= {f"{name}.bn.{part}": shape[:1] for part in ("weight", "bias", "running_mean", "running_var")}
+
         tensors = pick(weights, {**shapes, "fc.weight": (CLASSES, 2048)}, "InceptionV3 of 2015-12-05")
         self._kernels = {name: _fold(name, tensors) for name in kernels}
         self._fc = mx.contiguous(tensors["fc.weight"].T)
@@ -215,10 +222,12 @@ class InceptionV3:
             x = self._chain(x, steps, "")
             if layer == self.layer:
                 return x.mean(axis=(1, 2))
+
         for name, branches in _BLOCKS.items():
             x = mx.concatenate([self._chain(x, branch, f"{name}.") for branch in branches], axis=-1)
             if name == "Mixed_6e" and self.layer == "768":
                 break
+
         x = x.mean(axis=(1, 2))
         return x @ self._fc if self.layer == "logits_unbiased" else x
 
@@ -232,6 +241,7 @@ class InceptionV3:
                 x = average_pool_3x3(x)
             else:
                 x = max_pool(x, 3, 1, 1) if step == _MAX else max_pool(x, 3, 2)
+
         return x
 
     def _convolve(self, x: mx.array, conv: _Conv, prefix: str) -> mx.array:

@@ -67,10 +67,12 @@ class KernelReference:
         y = check_features(features)
         n, d = y.shape
         i, j, k = _triples(d)
+
         third = np.zeros(len(i))
         for start in range(0, n, _ROWS):
             part = y[start : start + _ROWS]
             third += (part[:, i] * part[:, j] * part[:, k]).sum(axis=0)
+
         everything = np.ones((n, 1))
         within = kernel_sums(y, y, everything, everything, diagonal=False)[0] / (n * (n - 1))
         return cls(n, y.mean(axis=0), y.T @ y / n, third / n, float(within), encoder, encoder_hash)
@@ -92,10 +94,12 @@ class KernelReference:
         x = check_features(features)
         if x.shape[1] != len(self.first):
             raise ValueError(f"the reference has features of width {len(self.first)}, got {x.shape[1]}")
+
         size = subset_size_for(len(x), subsets, subset_size)
         chosen = choose_subsets(np.random.default_rng(seed), len(x), subsets, size)
         own = kernel_sums(x, x, chosen, chosen, diagonal=False) / (size * (size - 1))
         values = own + self.within - 2 * (chosen.T @ self._mean_kernel(x)) / size
+
         return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
 
     def _mean_kernel(self, x: np.ndarray) -> np.ndarray:
@@ -118,6 +122,7 @@ class KernelReference:
         i, j, k = _triples(d)
         for a, b, c in ((i, j, k), (i, k, j), (j, i, k), (j, k, i), (k, i, j), (k, j, i)):
             full[a, b, c] = self.third
+
         return full.reshape(d, d * d)
 
 

@@ -50,6 +50,7 @@ def kernel_distance(
     x, y = check_features(a, "the first features"), check_features(b, "the second features")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"both sets need features of the same width, got {x.shape[1]} and {y.shape[1]}")
+
     size = subset_size_for(min(len(x), len(y)), subsets, subset_size)
     rng = np.random.default_rng(seed)
     in_x, in_y = (choose_subsets(rng, len(z), subsets, size) for z in (x, y))
@@ -57,6 +58,7 @@ def kernel_distance(
         size * (size - 1)
     )
     values = within - 2 * kernel_sums(x, y, in_x, in_y) / size**2
+
     return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
 
 
@@ -88,6 +90,7 @@ def subset_size_for(smaller: int, subsets: int, given: int | None) -> int:
             f"subset_size must lie in [2, {smaller}], the smaller set, and subsets be positive; "
             f"got subset_size {size} and subsets {subsets}"
         )
+
     return size
 
 
@@ -111,4 +114,5 @@ def kernel_sums(x: np.ndarray, y: np.ndarray, in_x: np.ndarray, in_y: np.ndarray
         if not diagonal:
             np.fill_diagonal(kernel[:, start:], 0.0)
         total += (in_x[rows] * (kernel @ in_y)).sum(axis=0)
+
     return total

@@ -11,12 +11,14 @@ def max_pool(x: mx.array, size: int, stride: int, padding: int = 0) -> mx.array:
     if padding:
         pads = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
         x = mx.pad(x, pads, constant_values=mx.array(-mx.inf, x.dtype))
+
     for axis in (1, 2):
         count = (x.shape[axis] - size) // stride + 1
         windows = [_strided(x, axis, i, count, stride) for i in range(size)]
         x = windows[0]
         for window in windows[1:]:
             x = mx.maximum(x, window)
+
     return x
 
 
@@ -34,6 +36,7 @@ def average_pool_3x3(x: mx.array) -> mx.array:
         shape = [1] * 4
         shape[axis] = n
         x = total / mx.array(counts).reshape(shape)
+
     return x
 
 
@@ -53,6 +56,7 @@ def resize_bilinear_tf1(x: mx.array, size: int) -> mx.array:
         fraction = mx.array(position - low.astype(np.float32)).reshape(shape)
         below = mx.take(x, mx.array(low), axis=axis)
         x = below + (mx.take(x, mx.array(high), axis=axis) - below) * fraction
+
     return x
 
 

@@ -89,10 +89,12 @@ class LPIPS:
         """
         if trunk not in _ARCHITECTURES:
             raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")
+
         self.trunk = trunk
         self._architecture = _ARCHITECTURES[trunk]
         shapes: dict[str, tuple[int, ...]] = {}
         heads: dict[str, tuple[int, ...]] = {}
+
         width = 3
         for depth, stage in enumerate(self._architecture.stages):
             for conv in stage:
@@ -100,6 +102,7 @@ class LPIPS:
                 shapes[f"features.{conv.index}.bias"] = (conv.out,)
                 width = conv.out
             heads[f"lin{depth}.model.1.weight"] = (1, width, 1, 1)
+
         tensors = pick(trunk_weights, shapes, f"the trunk {trunk!r} of LPIPS")
         self._kernels = {
             conv.index: (
@@ -148,12 +151,14 @@ class LPIPS:
         x, y = as_float(a), as_float(b)
         if x.shape != y.shape:
             raise ValueError(f"both must be the same number of pictures of the same size, got {x.shape} and {y.shape}")
+
         side = min(x.shape[1:3])
         if side < self._architecture.smallest:
             raise ValueError(
                 f"LPIPS with trunk {self.trunk!r} needs pictures of at least {self._architecture.smallest} pixels a "
                 f"side, got {side}"
             )
+
         size = batch_size or max(1, min(64, _PIXELS // (x.shape[1] * x.shape[2])))
         return in_batches(lambda p, q: self._distance(mx.array(p), mx.array(q)), x, y, batch_size=size)
 
@@ -161,16 +166,20 @@ class LPIPS:
         """(B, H, W, 3) twice -> (B,)."""
         n = len(a)
         x = (mx.concatenate([a, b]) - mx.array(_SHIFT)) / mx.array(_SCALE)
+
         total = mx.zeros(n)
         for depth, (stage, head) in enumerate(zip(self._architecture.stages, self._heads, strict=True)):
             if depth in self._architecture.pooled:
                 x = max_pool(x, *self._architecture.pool)
+
             for conv in stage:
                 weight, bias = self._kernels[conv.index]
                 x = mx.maximum(mx.conv2d(x, weight, conv.stride, conv.padding) + bias, 0)
+
             unit = x / (mx.sqrt((x * x).sum(axis=-1, keepdims=True)) + NORM_EPS)
             difference = mx.square(unit[:n] - unit[n:])
             total = total + (difference @ head).mean(axis=(1, 2))
+
         return total
 
 

@@ -27,8 +27,10 @@ def check_pictures(images: Any) -> np.ndarray:
     """
     if isinstance(images, mx.array) and images.dtype == mx.bfloat16:
         images = images.astype(mx.float32)  # NumPy has no bfloat16
+
     x = np.asarray(images)
     _check_shape(x)
+
     if x.dtype == np.uint8:
         return x
     if not np.issubdtype(x.dtype, np.floating):
@@ -36,14 +38,18 @@ def check_pictures(images: Any) -> np.ndarray:
             f"pictures must be uint8 or floating point in [-1, 1], got {x.dtype}; for 16-bit pictures divide by 257 "
             "and convert to uint8"
         )
+
     x = x.astype(np.float32)
+
     bad = int((~np.isfinite(x).all(axis=(1, 2, 3))).sum())
     if bad:
         raise ValueError(f"pictures must be finite, got NaN or infinity in {bad} of {len(x)}; see what produced them")
+
     low, high = float(x.min()), float(x.max())
     if low < -1 - _SLACK or high > 1 + _SLACK:
         hint = "convert pictures in [0, 255] to uint8" if high > 2 else "clip them if they are samples"
         raise ValueError(f"floating-point pictures must lie in [-1, 1], got [{low:.4g}, {high:.4g}]; {hint}")
+
     return np.clip(x, -1.0, 1.0)
 
 
@@ -59,6 +65,7 @@ def _check_shape(x: np.ndarray) -> None:
         raise ValueError(f"{accepted}, got shape {x.shape}")
     if 0 in x.shape:
         raise ValueError(f"{accepted} with at least one picture, got shape {x.shape}")
+
     channels = x.shape[-1]
     if channels == 1:
         raise ValueError(f"{accepted}, got grey pictures of shape {x.shape}; give np.repeat(images, 3, axis=-1)")

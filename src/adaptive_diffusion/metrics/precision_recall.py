@@ -43,6 +43,7 @@ def precision_recall(real: Any, generated: Any, k: int = 3) -> PrecisionRecall:
         raise ValueError(f"both sets need features of the same width, got {x.shape[1]} and {y.shape[1]}")
     if not 1 <= k < min(len(x), len(y)):
         raise ValueError(f"k must lie in [1, {min(len(x), len(y)) - 1}] for {len(x)} and {len(y)} pictures, got {k}")
+
     centre = x.mean(axis=0)  # |x|^2 + |y|^2 - 2 x.y loses fewer digits near the origin
     x, y = x - centre, y - centre
     return PrecisionRecall(precision=_covered(y, x, _radii(x, k)), recall=_covered(x, y, _radii(y, k)))
@@ -60,6 +61,7 @@ def _radii(x: np.ndarray, k: int) -> np.ndarray:
         distances = _squared_distances(x[start : start + _ROWS], x)
         np.fill_diagonal(distances[:, start:], np.inf)  # a point is not its own neighbour
         radii[start : start + _ROWS] = np.partition(distances, k - 1, axis=1)[:, k - 1]
+
     return radii
 
 

@@ -82,6 +82,7 @@ def weight_folders() -> list[Path]:
     lpips = importlib.util.find_spec("lpips")  # its heads come with the package; found, not imported
     if lpips is not None and lpips.submodule_search_locations:
         folders.append(Path(lpips.submodule_search_locations[0]) / "weights" / "v0.1")
+
     return folders
 
 
@@ -99,12 +100,15 @@ def find_published(file: PublishedFile, given: str | Path | None = None) -> Path
         given = Path(given).expanduser()
         if given.is_file():
             return given
+
     folders = weight_folders() if given is None else [given]
+
     names = [name for n in file.names for name in (Path(n).with_suffix(".safetensors").name, n)]
     for folder in folders:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
+
     raise UserError(
         f"the {file.title} were not found: no {file.names[0]} in {' or '.join(map(str, folders))}; download it from "
         f"{file.url} into the first of these, or name another folder with {FOLDER_VARIABLE}"

@@ -118,6 +118,7 @@ def set_distances(
     frechet_name, kernel_name = names.get(kind, (kind, f"{kind}_kernel"))
     n, d = features.shape
     own = FeatureStatistics.from_features(features, encoder.name, encoder.content_hash)
+
     if isinstance(real, FeatureStatistics):
         check_same_encoder(own, real)
         frechet = frechet_distance(own, real)
@@ -125,11 +126,13 @@ def set_distances(
     else:
         frechet = frechet_distance(features, real)
         spread = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
+
     found = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
     if spread is not None:
         std = spread.std if spread.subset_size < n else None
         caveat = kernel_caveat(spread.mean, std, spread.subset_size)
         found.append(Measurement(kernel_name, spread.mean, n, std, caveat))
+
     return found
 
 
@@ -147,4 +150,5 @@ def as_metrics(found: Sequence[Measurement]) -> dict[str, float]:
         values[f"quality/{m.name}_n"] = m.n
         if m.spread is not None:
             values[f"quality/{m.name}_std"] = m.spread
+
     return values

@@ -57,12 +57,14 @@ class StandardMetrics:
         found: list[Measurement] = []
         name = self._inception.metric_name
         clip, lpips = self._clip, self._lpips
+
         if len(images) > 1:
             found += attempt(name, lambda: self._to_real(images), [])
         if clip is not None:
             found += attempt(clip.metric_name, lambda: [mean_of(clip.metric_name, clip.scores(images, caption))], [])
         if lpips is not None and converged is not None:
             found += attempt("lpips", lambda: [mean_of(lpips.metric_name, lpips.distances(images, converged))], [])
+
         return found
 
     def _to_real(self, images: np.ndarray) -> list[Measurement]:
@@ -73,11 +75,13 @@ class StandardMetrics:
         """Those of the reference; of pictures, at the size (height, width) of the pictures judged, computed once."""
         if isinstance(self._real, FeatureStatistics):
             return self._real
+
         if self._encoded is None or self._encoded[0] != size:
             pictures = load_pictures(self._real, size).images
             if len(pictures) < 2:
                 raise UserError(f"metrics.reference={self._real} holds one picture; give at least two")
             self._encoded = size, self._inception.features(pictures)
+
         return self._encoded[1]
 
     def _read(self, reference: Path) -> Path | FeatureStatistics:
@@ -94,10 +98,12 @@ class StandardMetrics:
         if reference.suffix != ".npz" or "images" in array_names(reference):
             read_arrays(reference)  # is refused before anything is drawn, or never
             return reference
+
         statistics = load_statistics(reference)
         if (statistics.encoder, statistics.encoder_hash) != (self._inception.name, self._inception.content_hash):
             raise UserError(
                 f"metrics.reference={reference} was made with {statistics.encoder}, not with these weights of "
                 f"{self._inception.name}; give real pictures instead"
             )
+
         return statistics

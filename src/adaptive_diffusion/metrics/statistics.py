@@ -29,18 +29,22 @@ def check_features(features: Any, what: str = "features") -> np.ndarray:
     """
     if isinstance(features, mx.array) and features.dtype == mx.bfloat16:
         features = features.astype(mx.float32)  # NumPy has no bfloat16
+
     x = np.asarray(features)
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
         raise ValueError(f"{what} must be (n, d) with n >= 2, got shape {x.shape}")
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"{what} must be floating point, got {x.dtype}; give an encoder's output, not pictures")
+
     x = x.astype(np.float64, copy=False)
+
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
         raise ValueError(
             f"{what} must be finite, got NaN or infinity in {bad} of {len(x)} rows; "
             "check the pictures they were computed from"
         )
+
     return x
 
 
@@ -92,11 +96,13 @@ class FeatureStatistics:
             raise ValueError(f"mean must be (d,) and covariance (d, d), got {mean.shape} and {covariance.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
             raise ValueError("mean and covariance must be finite, got NaN or infinity; compute the statistics again")
+
         scale = float(np.abs(covariance).max(initial=0.0))
         if (np.diag(covariance) < 0).any() or not np.allclose(covariance, covariance.T, rtol=0, atol=1e-6 * scale):
             raise ValueError("covariance must be symmetric with a diagonal >= 0; give the matrix that np.cov returns")
         if not self.encoder or not self.encoder_hash:
             raise ValueError("statistics need the encoder's name and content hash, so that encoders are never mixed")
+
         object.__setattr__(self, "n", int(self.n))
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", covariance)
@@ -121,6 +127,7 @@ class FeatureStatistics:
         """
         if self._centred is not None:
             return triangular(self._centred)
+
         values, vectors = np.linalg.eigh((self.covariance + self.covariance.T) / 2)
         kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
         return np.sqrt(values[kept])[:, None] * vectors[:, kept].T
@@ -148,6 +155,7 @@ def save_statistics(path: str | Path, statistics: FeatureStatistics) -> None:
     path = Path(path)
     if path.suffix != ".npz":
         raise UserError(f"a statistics file must end in .npz, got {path.name!r}")
+
     with atomic_path(path) as temporary:
         np.savez(
             temporary,
@@ -169,6 +177,7 @@ def load_statistics(path: str | Path) -> FeatureStatistics:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there are no feature statistics at {path}; compute them from reference pictures first")
+
     found = read_arrays(path, "statistics")
     if "format" not in found and {"mu", "sigma"} <= found.keys():
         raise UserError(
@@ -177,6 +186,7 @@ def load_statistics(path: str | Path) -> FeatureStatistics:
         )
     if str(found.get("format")) != FORMAT:
         raise UserError(f"{path} holds no feature statistics of this project; give a file save_statistics wrote")
+
     try:
         return FeatureStatistics(
             int(found["n"]), found["mean"], found["covariance"], str(found["encoder"]), str(found["encoder_hash"])

@@ -47,6 +47,7 @@ def read_weights(path: str | Path) -> Weights:
         return Weights(tensors, path, (header or {}).get("source_sha256") or _file_hash(path))
     if path.suffix in TORCH_SUFFIXES:
         return Weights({k: mx.array(v) for k, v in read_torch_file(path).items()}, path, _file_hash(path))
+
     raise UserError(f"{path} is no weight file; give .safetensors (best) or one of {', '.join(TORCH_SUFFIXES)}")
 
 
@@ -60,12 +61,14 @@ def read_weights_folder(folder: str | Path) -> Weights:
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return read_weights(folder / name)
+
         index = folder / f"{name}.index.json"
         if index.is_file():
             shards = sorted(set(read_json(index).get("weight_map", {}).values()))
             parts = [read_weights(folder / Path(shard).name) for shard in shards]
             tensors = {k: v for part in parts for k, v in part.tensors.items()}
             return Weights(tensors, folder, hashlib.sha256("".join(p.sha256 for p in parts).encode()).hexdigest())
+
     raise UserError(f"{folder} holds neither model.safetensors nor pytorch_model.bin; give a whole model folder")
 
 
@@ -78,6 +81,7 @@ def convert_weights(source: str | Path, target: str | Path) -> None:
     target = Path(target)
     if target.suffix != ".safetensors":
         raise UserError(f"the target must end in .safetensors, got {target.name!r}")
+
     weights = read_weights(source)
     with atomic_path(target) as temporary:
         mx.save_safetensors(
@@ -102,10 +106,12 @@ def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dic
             f"{weights.source} holds no weights of {what}: it lacks {missing[0]!r} and {len(missing) - 1} more of "
             f"{len(shapes)} tensors"
         )
+
     for name, shape in shapes.items():
         if weights.tensors[name].shape != shape:
             found = weights.tensors[name].shape
             raise UserError(f"{weights.source} does not fit {what}: {name!r} has shape {found}, expected {shape}")
+
     return {name: weights.tensors[name].astype(mx.float32) for name in shapes}
 
 

@@ -57,6 +57,7 @@ def load_model(path: str | Path) -> SimpleUNet:
     )
     _check_known(path, model.config, metadata)
     model._metadata = metadata
+
     return model
 
 
@@ -67,13 +68,17 @@ def _check_known(path: str | Path, config: UNetConfig, known: dict[str, Any]) ->
             check_choice("prediction_type", known["prediction_type"], PREDICTION_TYPES)
         if not math.isfinite(check_number("guidance_scale", known.get("guidance_scale", 1.0), 0)):
             raise ValueError("guidance_scale must be finite")
+
         schedule = known.get("noise_schedule", {})
         if not isinstance(schedule, dict) or not schedule.keys() <= set(SCHEDULE_ARGUMENTS):
             raise ValueError(f"noise_schedule must be an object with some of {', '.join(SCHEDULE_ARGUMENTS)}")
+
         NoiseSchedule(**schedule)
+
         domains, labels = known.get("domains", []), known.get("labels", {})
         if not _names(domains) or not isinstance(labels, dict) or not all(map(_names, labels.values())):
             raise ValueError("domains must be a list of names, and labels such a list for each domain")
+
         named = len(domains), sum(len(labels.get(domain, ())) for domain in domains)
         if any(names > classes for names, classes in zip(named, config.num_classes, strict=False)):
             raise ValueError(f"{named[0]} domains and {named[1]} labels are named, for classes {config.num_classes}")

@@ -24,11 +24,13 @@ def class_ids(labels: Mapping[str, Sequence[str]], domain: str, label: str | Non
     domains = list(labels)
     if domain not in domains:
         raise UserError(f"the model has no domain {domain!r}; it was trained on {', '.join(domains) or 'none'}")
+
     number = domains.index(domain)
     if label is None:
         return number + 1, 0
     if label not in labels[domain]:
         raise UserError(_no_such_label(label, domain, labels))
+
     before = sum(len(labels[other]) for other in domains[:number])
     return number + 1, before + list(labels[domain]).index(label) + 1
 
@@ -37,6 +39,7 @@ def _no_such_label(label: str, domain: str, labels: Mapping[str, Sequence[str]])
     elsewhere = [name for name, known in labels.items() if label in known]
     if elsewhere:
         return f"{label!r} is a label of domain={elsewhere[0]}, not of domain={domain}"
+
     known = sorted(labels[domain])
     if not known:
         return f"domain={domain} has no labels; leave label out"
@@ -45,5 +48,6 @@ def _no_such_label(label: str, domain: str, labels: Mapping[str, Sequence[str]])
     if close := difflib.get_close_matches(label, [name for names in labels.values() for name in names], n=1):
         home = next(name for name, names in labels.items() if close[0] in names)
         return f"domain={domain} has no label {label!r}; did you mean domain={home} label={close[0]}?"
+
     shown = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
     return f"domain={domain} has no label {label!r}; it has {shown}"

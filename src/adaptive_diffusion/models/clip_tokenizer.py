@@ -38,6 +38,7 @@ class CLIPTokenizer:
             import tokenizers
         except ImportError:
             raise UserError("CLIP prompts need another package: pip install tokenizers") from None
+
         try:
             if (folder / "tokenizer.json").is_file():
                 self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -52,11 +53,13 @@ class CLIPTokenizer:
             raise
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"the tokenizer in {folder} cannot be read ({error}); get it again") from error
+
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         self.max_length = max_length
         self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         ends = self._tokenizer.encode("a").ids
+
         expected = [self._tokenizer.token_to_id(START), self._tokenizer.token_to_id(END)]
         if len(ends) < 3 or [ends[0], ends[-1]] != expected:
             raise UserError(
@@ -70,12 +73,15 @@ class CLIPTokenizer:
         """
         encodings = self._tokenizer.encode_batch(prompts)
         encoded = [encoding.ids for encoding in encodings]
+
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut:
             log.warning("%d of %d prompts are longer than %d tokens and were cut", cut, len(prompts), self.max_length)
+
         ids = np.full((len(encoded), max(map(len, encoded))), encoded[0][-1], np.int32)
         for row, tokens in zip(ids, encoded, strict=True):
             row[: len(tokens)] = tokens
+
         return ids
 
 
@@ -104,4 +110,5 @@ def _from_vocabulary(tokenizers: Any, folder: Path) -> Any:
     tokenizer.post_processor = tokenizers.processors.RobertaProcessing(
         (END, vocabulary[END]), (START, vocabulary[START]), trim_offsets=False, add_prefix_space=False
     )
+
     return tokenizer

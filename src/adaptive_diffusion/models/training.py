@@ -74,9 +74,11 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, group: mx.distributed.Group | None = None):
         self.config = config
+
         self.group = group or mx.distributed.init()
         if config.batch_size % self.group.size():
             raise UserError(f"batch_size {config.batch_size} must be a multiple of the {self.group.size()} processes")
+
         self.schedule = NoiseSchedule(**config.noise_schedule)
         self.corpus = Corpus(config)
         self._order = BatchOrder([len(images) for images, _ in self.corpus.train], config.batch_size, config.seed)
@@ -86,9 +88,11 @@ class Trainer:
         mx.random.seed(config.seed)
         self.model = SimpleUNet(UNetConfig(**config.architecture, num_classes=self.corpus.num_classes))
         self._images_before = 0  # pictures that the weights had seen when this run began
+
         resumed = Path(config.state).exists()
         if config.start_from is not None and not resumed:
             self._start_from(load_model(config.start_from))
+
         self.averaged = SimpleUNet(self.model.config)
         self.averaged.update(tree_map(mx.array, self.model.parameters()))
         self.optimizer = optim.Adam(learning_rate=0.0, betas=[0.9, 0.99])
@@ -97,13 +101,16 @@ class Trainer:
         self._recipe = self._whole_recipe()
         self._loss_and_grad = nn.value_and_grad(self.model, self._loss)
         self._next: tuple[int, Examples] | None = None
+
         if resumed:
             self.load_state()
+
         if self.step > config.steps():
             raise UserError(
                 f"the state {config.state} has seen {self.images} pictures already, and task.images is "
                 f"{config.images}: give as many or more, or another task.state to start anew"
             )
+
         state = [self.model.state, self.averaged.state, self.optimizer.state]
         on_gpu = mx.default_device() == mx.gpu  # on the CPU it saves nothing, and wants a compiler
         self._update = mx.compile(self._update_all, inputs=state, outputs=state) if on_gpu else self._update_all
@@ -123,8 +130,10 @@ class Trainer:
             seconds = time.perf_counter() - start
             last = self.step == steps
             validation = self.validation_loss() if last or self.passes(c.validate_every) else None
+
             if last or self.passes(c.save_every):
                 self.save_state()
+
             yield TrainingEvent(self.step, self.images, loss, rate, seconds, validation)
 
     def learning_rate(self, step: int) -> float:
@@ -162,17 +171,21 @@ class Trainer:
         """Loss of the averaged weights on held-back pictures; the same pictures, timesteps and noise every time."""
         per_domain = max(1, self.config.validation_images // len(self.corpus.domains))
         pairs = [(images[:per_domain], classes[:per_domain]) for images, classes in self.corpus.validation]
+
         x0 = to_float(np.concatenate([images for images, _ in pairs]))
         if not len(x0):
             return math.nan
+
         classes = np.concatenate([c for _, c in pairs])
         t = self._timesteps((np.arange(len(x0)) + 0.5) / len(x0))
         t = np.random.default_rng(0).permutation(t)
         noise = mx.random.normal(x0.shape, key=mx.random.key(0))
+
         model, total = self.ema_model(), 0.0
         for part in np.array_split(np.arange(len(x0)), math.ceil(len(x0) / 64)):
             of_part = self._examples(mx.array(x0[part]), noise[mx.array(part)], t[part], mx.array(classes[part]))
             total += float(_losses(model, of_part).sum())
+
         return total / len(x0)
 
     def save_state(self) -> None:
@@ -202,6 +215,7 @@ class Trainer:
                 f"start_from={self.config.start_from} has another architecture ({model.config}) than this run "
                 f"({self.model.config}); make task.architecture and the labels of the data agree"
             )
+
         self.model.update(model.parameters())
         self._images_before = model.metadata.get("images_seen", 0)
 
@@ -231,11 +245,13 @@ class Trainer:
         self.step += 1
         self._prepare()  # while this step is computed
         mx.eval(*state)
+
         if not math.isfinite(value := float(loss)):
             raise UserError(
                 f"the loss became {value} at step {self.step}; the last good state is in {c.state}: "
                 "start anew with a smaller task.learning_rate or task.max_grad_norm, and another task.state"
             )
+
         return value
 
     def _update_all(self, examples: Examples, share: mx.array) -> mx.array:
@@ -244,10 +260,12 @@ class Trainer:
         if self.group.size() > 1:
             grads = nn.average_gradients(grads, self.group)
             loss = mx.distributed.all_sum(loss, group=self.group) / self.group.size()
+
         grads, _ = optim.clip_grad_norm(grads, self.config.max_grad_norm)
         self.optimizer.update(self.model, grads)
         averaged, weights = self.averaged.parameters(), self.model.parameters()
         self.averaged.update(tree_map(lambda e, p: e + share * (p - e), averaged, weights))
+
         return loss
 
     def _batch(self) -> Examples:
@@ -273,14 +291,17 @@ class Trainer:
         noise = mx.random.normal(
             (B, *self._picture_shape), key=mx.random.split(mx.random.key(c.seed), 2)[1] ^ self.step
         )
+
         pictures, classes = [], []
         for g, r, flip in zip(groups[mine], rows[mine], mirror[mine], strict=True):
             images, ids = self.corpus.train[g]
             pictures.append(images[r][:, ::-1] if flip else images[r])
             classes.append(ids[r])
+
         shown = np.array(classes)
         shown[hidden[mine] < c.drop_all + c.drop_label, 1] = 0
         shown[hidden[mine] < c.drop_all] = 0
+
         return mx.array(to_float(np.stack(pictures))), noise[mine], t[mine], mx.array(shown)
 
     @property
@@ -292,11 +313,13 @@ class Trainer:
         """What the network is shown, and what it is to say."""
         schedule, v = self.schedule, self.config.prediction_type == "v_prediction"
         target = schedule.velocity(x0, noise, t) if v else noise
+
         if (gamma := self.config.min_snr_gamma) is None:
             weight = np.ones(len(t))
         else:
             snr = np.exp(2 * schedule.log_snr(t))
             weight = np.minimum(snr, gamma) / (snr + 1 if v else snr)  # Hang et al., 2023
+
         noisy = schedule.add_noise(x0, noise, t)
         return Examples(noisy, mx.array(t.astype(np.float32)), classes, target, mx.array(weight.astype(np.float32)))
 

@@ -81,26 +81,34 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "validation_images", "validate_every", "save_every"):
             check_count(name, getattr(self, name), 1)
+
         for name in ("warmup_images", "decay_images", "seed"):
             check_count(name, getattr(self, name), 0)
+
         for name in ("learning_rate", "max_grad_norm", "log_snr_std"):
             check_number(name, getattr(self, name), 0, above=True)
+
         check_number("log_snr_mean", self.log_snr_mean)
         for name in ("uniform_fraction", "drop_label", "drop_all"):
             check_number(name, getattr(self, name), 0, 1)
+
         if self.drop_label + self.drop_all > 1:
             raise ValueError(f"drop_label + drop_all must not exceed 1, got {self.drop_label + self.drop_all}")
+
         for name in ("ema_decay", "validation_fraction"):
             if check_number(name, getattr(self, name), 0, 1) == 1:
                 raise ValueError(f"{name} must be less than 1, got {getattr(self, name)}")
+
         if self.min_snr_gamma is not None:
             check_number("min_snr_gamma", self.min_snr_gamma, 0, above=True)
+
         check_guidance(self.guidance_scale)
         check_choice("prediction_type", self.prediction_type, ("v_prediction", "epsilon"))
         check_choice("split", self.split, tuple(SPLITS))
         timesteps = NoiseSchedule(**self.noise_schedule).num_train_timesteps
         check_count("noise_schedule.num_train_timesteps", timesteps, FEWEST_TIMESTEPS)
         UNetConfig(**self.architecture)
+
         if Path(self.state).suffix != ".safetensors":
             raise UserError(f"state must be a .safetensors file, got {self.state!r}")
         if not self.data:

@@ -51,8 +51,10 @@ class UNetConfig:
     def __post_init__(self) -> None:
         for name in ("widths", "blocks", "attention_levels", "num_classes"):
             object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+
         for name in ("image_size", "in_channels", "patch_size", "head_dim", "embedding_dim"):
             check_count(name, getattr(self, name), 1)
+
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
         if len(self.blocks) != len(self.widths) or min(self.blocks) < 1:
@@ -61,15 +63,18 @@ class UNetConfig:
             )
         if sum(self.blocks) > MOST_BLOCKS:
             raise ValueError(f"blocks must add up to at most {MOST_BLOCKS}, got {sum(self.blocks)}")
+
         multiple = self.patch_size * 2 ** (len(self.widths) - 1)
         if self.image_size < multiple or self.image_size % multiple:
             raise ValueError(
                 f"image_size must be a multiple of {multiple} (patch_size {self.patch_size} and "
                 f"{len(self.widths)} levels), got {self.image_size}"
             )
+
         bad = [level for level in self.attention_levels if not 0 <= level < len(self.widths)]
         if bad:
             raise ValueError(f"attention_levels must lie in 0..{len(self.widths) - 1}, got {bad}")
+
         odd = [self.widths[level] for level in self.attention_levels if self.widths[level] % self.head_dim]
         if odd:
             raise ValueError(f"head_dim {self.head_dim} must divide the widths with attention, got {odd}")
@@ -129,6 +134,7 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(self.norm(x)).reshape(B, H * W, 3, self.num_heads, C // self.num_heads)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, heads, HW, head_dim) each
         h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(C // self.num_heads) ** -0.5)
+
         return x + self.out(h.transpose(0, 2, 1, 3).reshape(B, H, W, C))
 
 
@@ -146,6 +152,7 @@ class Stage(nn.Module):
             x = block(x, embedding)
             if self.attention:
                 x = self.attention[i](x)
+
         return x
 
 
@@ -231,6 +238,7 @@ class SimpleUNet(nn.Module):
             if label is not None:
                 raise UserError(f"label={label} was given, but the model was trained without classes")
             return ()
+
         return class_ids(self.domains, domain, label)[: len(self._config.num_classes)]
 
     def encode(self, pictures: mx.array) -> mx.array:
@@ -247,6 +255,7 @@ class SimpleUNet(nn.Module):
         h = self.time_embedding[1](nn.relu(self.time_embedding[0](h)))
         for k, table in enumerate(self.class_embedding):
             h = h + (table.weight[0] if classes is None else table(classes[:, k]))
+
         return nn.relu(h)
 
     def __call__(self, x: mx.array, t: mx.array, classes: mx.array | None = None) -> mx.array:
@@ -262,13 +271,16 @@ class SimpleUNet(nn.Module):
         """
         embedding = self.embed(mx.broadcast_to(mx.array(t), (x.shape[0],)), classes)
         h = self.stem(_fold(x, self._config.patch_size))
+
         skips = []
         for i, stage in enumerate(self.down):
             if i:
                 skips.append(h)
                 h = self.downsample[i - 1](_fold(h, 2))
             h = stage(h, embedding)
+
         for i in reversed(range(len(self.up))):
             h = mx.concatenate([_unfold(self.upsample[i](h), 2), skips.pop()], axis=-1)
             h = self.up[i](self.merge[i](h), embedding)
+
         return _unfold(self.head(nn.relu(self.norm(h))), self._config.patch_size)

@@ -49,6 +49,7 @@ class AttentionBlock(nn.Module):
         super().__init__()
         if groups is not None:
             self.group_norm = group_norm(groups, channels, eps)
+
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -61,6 +62,7 @@ class AttentionBlock(nn.Module):
         h = (self.group_norm(x) if "group_norm" in self else x).reshape(B, H * W, C)
         h = multi_head_attention(self.to_q(h), self.to_k(h), self.to_v(h), self.heads)
         h = x + self.to_out[0](h).reshape(B, H, W, C)
+
         return h if self.scale_factor == 1 else h / self.scale_factor
 
 
@@ -171,4 +173,5 @@ class Transformer2DModel(nn.Module):
         h = self.proj_in(self.norm(x)).reshape(B, H * W, C)
         for block in self.transformer_blocks:
             h = block(h, context)
+
         return x + self.proj_out(h.reshape(B, H, W, C))

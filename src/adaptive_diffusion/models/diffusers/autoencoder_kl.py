@@ -69,8 +69,10 @@ class AutoencoderKLConfig(ModelConfig):
         check_layers(self.layers_per_block * len(self.block_out_channels))
         self._names("down_block_types", ("DownEncoderBlock2D",))
         self._names("up_block_types", ("UpDecoderBlock2D",))
+
         for name in ("down_block_types", "up_block_types"):
             per_level(name, getattr(self, name), len(self.block_out_channels))
+
         check_number("scaling_factor", self.scaling_factor, 0, above=True)
 
     @property
@@ -150,6 +152,7 @@ class Decoder(_Coder):
         widths = config.block_out_channels
         super().__init__(config, config.latent_channels, widths[-1], widths[0], config.out_channels)
         resnet, previous = self._resnet(config), widths[-1]
+
         self.up_blocks = []
         for level in reversed(range(len(widths))):
             width = widths[level]
@@ -178,6 +181,7 @@ class AutoencoderKL(nn.Module):
         latents = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
         if config.use_quant_conv:
             self.quant_conv = nn.Conv2d(2 * latents, 2 * latents, 1)
         if config.use_post_quant_conv:
@@ -208,9 +212,11 @@ class AutoencoderKL(nn.Module):
                 f"pictures must have shape (B, H, W, {self.config.in_channels}) with H and W multiples of {multiple}, "
                 f"got {tuple(x.shape)}"
             )
+
         moments = self.encoder(x.astype(self.dtype))
         if "quant_conv" in self:
             moments = self.quant_conv(moments)
+
         mean, logvar = mx.split(moments.astype(x.dtype), 2, axis=-1)
         return DiagonalGaussian(mean, mx.clip(logvar, *LOGVAR_RANGE))
 

@@ -34,9 +34,11 @@ class DownBlock(nn.Module):
             if self.attentions:
                 x = self.attentions[i](x, context)
             skips.append(x)
+
         for downsampler in self.downsamplers:
             x = downsampler(x, temb)
             skips.append(x)
+
         return x, skips
 
 
@@ -53,6 +55,7 @@ class MidBlock(nn.Module):
             if self.attentions:
                 x = self.attentions[i](x, context)
             x = resnet(x, temb)
+
         return x
 
 
@@ -78,6 +81,7 @@ class UpBlock(nn.Module):
             x = resnet(x, temb)
             if self.attentions:
                 x = self.attentions[i](x, context)
+
         for upsampler in self.upsamplers:
             x = upsampler(x, temb)
         return x
@@ -105,6 +109,7 @@ def down_path(
         end = downsampler(level) if level < len(widths) - 1 else None
         blocks.append(DownBlock(resnets, _present(attention, level, count), end))
         previous = width
+
     return blocks
 
 
@@ -126,4 +131,5 @@ def up_path(
         ]
         blocks.append(UpBlock(resnets, _present(attention, level, count), upsampler(level) if level > 0 else None))
         previous = width
+
     return blocks

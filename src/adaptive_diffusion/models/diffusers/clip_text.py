@@ -57,6 +57,7 @@ class CLIPTextConfig(ModelConfig):
         self._names("hidden_act", tuple(ACTIVATIONS))
         check_number("layer_norm_eps", self.layer_norm_eps, 0, above=True)
         check_count("eos_token_id", self.eos_token_id, 0)
+
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"num_attention_heads = {self.num_attention_heads} must divide hidden_size = {self.hidden_size}"
@@ -182,9 +183,11 @@ class CLIPTextModel(nn.Module):
         longest = self.config.max_position_embeddings
         if input_ids.ndim != 2 or not 0 < input_ids.shape[1] <= longest:
             raise ValueError(f"input_ids must have shape (B, M) with M in 1..{longest}, got {tuple(input_ids.shape)}")
+
         states = self.encoder(self.embeddings(input_ids))
         last, eos = self.final_layer_norm(states[-1]), self.config.eos_token_id
         end = mx.argmax(input_ids if eos == HIGHEST_ID else input_ids == eos, axis=-1)  # the first of several
+
         return CLIPTextOutput(last, states, last[mx.arange(len(last)), end])
 
 

@@ -43,15 +43,18 @@ class ModelConfig:
             ValueError: for a value that is not supported or out of range; the option is named.
         """
         names = {field.name for field in dataclasses.fields(cls)}
+
         given = {key: _tuples(value) for key, value in values.items() if not key.startswith("_")}
         for key in given.keys() & cls.ONLY.keys():
             levels = given[key] if isinstance(given[key], tuple) and given[key] else (given[key],)
             if any(level not in cls.ONLY[key] for level in levels):
                 accepted = " or ".join(repr(value) for value in cls.ONLY[key])
                 raise ValueError(f"{key} = {given[key]!r} is not supported, only {accepted}")
+
         unknown = sorted(given.keys() - names - cls.ONLY.keys() - cls.IGNORED)
         if unknown and cls.WARN_UNKNOWN:
             warnings.warn(f"unknown option {', '.join(unknown)} in config.json: ignored", stacklevel=2)
+
         return cls(**{key: value for key, value in given.items() if key in names})
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ class ModelConfig:
         widths, divisor = getattr(self, name), check_count(divisor_name, getattr(self, divisor_name), 1)
         if not isinstance(widths, tuple) or not widths:
             raise ValueError(f"{name} must be a list of channel counts, got {widths!r}")
+
         for width in widths:
             if check_count(name, width, 1) % divisor:
                 raise ValueError(f"{name}: {width} is not a multiple of {divisor_name} = {divisor}")

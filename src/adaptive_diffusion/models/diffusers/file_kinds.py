@@ -33,6 +33,7 @@ def of_file(path: Path) -> str:
         return f"{path} is a file; give the folder of a pipeline, or a hub id"
     if (path.parent / "config.json").is_file() and (path.parent.parent / INDEX).is_file():
         return f"{path} is one file of a pipeline; give the folder of the whole pipeline: {path.parent.parent}"
+
     return f"{path} is {_checkpoint(path)}"
 
 
@@ -44,11 +45,13 @@ def of_folder(path: Path) -> str:
         return f"{path} is a single model and no pipeline: it has no {INDEX}; give the folder of a whole pipeline"
     if inside := sorted([*path.glob(f"*/{INDEX}"), *path.glob(f"snapshots/*/{INDEX}")]):
         return f"{path} is no pipeline, but holds one; give its folder: {inside[0].parent}"
+
     files = sorted(file for file in path.iterdir() if file.suffix in _CHECKPOINTS)
     if (path / "adapter_config.json").is_file() or any(file.stem == "pytorch_lora_weights" for file in files):
         return f"{path} holds {_MERGE}"
     if files:
         return f"{path} holds no pipeline: {files[0].name} is {_checkpoint(files[0])}"
+
     return (
         f"{path} is no diffusers pipeline: it has no {INDEX}; give a folder that save_pretrained of a pipeline wrote, "
         "or a hub id"
@@ -62,6 +65,7 @@ def _checkpoint(path: Path) -> str:
         return _MERGE
     if names.keys() >= {"stem.weight", "head.weight"}:
         return "a model file of this project; draw with it by model=checkpoint model.path=<file>"
+
     whole = any(name.startswith(_SINGLE_FILE) for name in names) or path.suffix == ".ckpt"
     kind = "a single-file checkpoint, as webui and ComfyUI use" if whole else "a single file of weights"
     return f"{kind}; {_CONVERT}"

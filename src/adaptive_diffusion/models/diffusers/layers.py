@@ -41,6 +41,7 @@ def timestep_embedding(t: mx.array, dim: int, *, flip_sin_to_cos: bool, freq_shi
     parts = [mx.cos(angles), mx.sin(angles)] if flip_sin_to_cos else [mx.sin(angles), mx.cos(angles)]
     if dim % 2:
         parts.append(mx.zeros((t.shape[0], 1)))
+
     return mx.concatenate(parts, axis=-1)
 
 
@@ -126,12 +127,16 @@ class ResnetBlock2D(nn.Module):
         super().__init__()
         self.norm1 = group_norm(groups, in_channels, eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
         if temb_channels is not None:
             self.time_emb_proj = nn.Linear(temb_channels, out_channels * (2 if scale_shift else 1))
+
         self.norm2 = group_norm(groups, out_channels, eps)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+
         if in_channels != out_channels:
             self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
         self.scale_shift = scale_shift
         self.scale_factor = scale_factor
         self._resample = {None: None, "up": upsample_nearest, "down": downsample_mean}[resample]
@@ -141,6 +146,7 @@ class ResnetBlock2D(nn.Module):
         h = nn.silu(self.norm1(x))
         if self._resample is not None:
             x, h = self._resample(x), self._resample(h)
+
         h = self.conv1(h)
         if temb is None:
             h = self.norm2(h)
@@ -149,7 +155,9 @@ class ResnetBlock2D(nn.Module):
             h = self.norm2(h) * (1 + scale) + shift
         else:
             h = self.norm2(h + self.time_emb_proj(temb)[:, None, None])
+
         h = self.conv2(nn.silu(h))
         if "conv_shortcut" in self:
             x = self.conv_shortcut(x)
+
         return x + h if self.scale_factor == 1 else (x + h) / self.scale_factor

@@ -61,11 +61,13 @@ def load_diffusers(
     """
     if dtype is not None and not mx.issubdtype(dtype, mx.floating):
         raise ValueError(f"dtype must be a float type such as float32, float16 or bfloat16, got {dtype}")
+
     folder = Path(folder)
     model = build_model(folder)
     path = find_weights(folder, variant)
     weights = _rename(model, read_weights(path))
     _check(model, weights, path)
+
     loaded = []
     for name in list(weights):
         tensor = weights.pop(name)  # one at a time, so that file and result are never both in memory as a whole
@@ -73,8 +75,10 @@ def load_diffusers(
         if tensor.ndim == 4:
             # A weight that is only viewed as transposed would be copied on every call.
             tensor = mx.contiguous(tensor.transpose(0, 2, 3, 1))
+
         loaded.append((name, tensor if dtype is None else tensor.astype(dtype)))
         mx.eval(loaded[-1][1])
+
     model.load_weights(loaded, strict=True)
     model.eval()
     return model
@@ -89,7 +93,9 @@ def build_model(folder: str | Path) -> DiffusersModel:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise UserError(_no_config(Path(folder)))
+
     config = read_json(path)
+
     name = config.get("_class_name") or (config.get("architectures") or [None])[0]
     if name not in CLASSES:
         accepted = ", ".join(CLASSES)
@@ -98,6 +104,7 @@ def build_model(folder: str | Path) -> DiffusersModel:
             if name
             else f"{path} does not say which class it describes; expected _class_name or architectures: {accepted}"
         )
+
     model_class, config_class = CLASSES[name]
     try:
         return cast(Any, model_class)(config_class.from_dict(config))
@@ -110,9 +117,11 @@ def _no_config(folder: Path) -> str:
         return f"there is no folder {folder}; give a folder with the config.json and safetensors files of a model"
     if not folder.is_dir():
         return f"{folder} is a file; give the folder of a model, with config.json and safetensors files in it"
+
     models = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if (folder / "model_index.json").is_file() and models:
         return f"{folder} is a whole pipeline; give one of its models: {', '.join(models)}"
+
     return f"{folder} is no diffusers model: it has no config.json; give a folder that save_pretrained wrote"
 
 
@@ -132,6 +141,7 @@ def _rename(model: nn.Module, weights: dict[str, mx.array]) -> dict[str, mx.arra
         for old, new in LEGACY_ATTENTION.items()
         for kind in ("weight", "bias")
     }
+
     renamed = {}
     for name, tensor in weights.items():
         name = renames.get(name, name)
@@ -139,11 +149,14 @@ def _rename(model: nn.Module, weights: dict[str, mx.array]) -> dict[str, mx.arra
             name = name.replace(f".{LEGACY_CONV}.", ".conv.")
             if name in weights:
                 continue
+
         if isinstance(model, CLIPTextModel):
             name = name.removeprefix("text_model.")
         if isinstance(model, CLIPTextModel | CLIPTextModelWithProjection) and name.endswith("embeddings.position_ids"):
             continue  # 0, 1, 2, ..., as old versions stored it
+
         renamed[name] = tensor
+
     return renamed
 
 
@@ -152,10 +165,12 @@ def _check(model: nn.Module, weights: dict[str, mx.array], path: Path) -> None:
     expected, kind = _shapes(model), type(model).__name__
     if missing := sorted(expected.keys() - weights.keys()):
         raise UserError(f"{path} lacks the tensor {_and_more(missing)} of {kind}; it is incomplete or of another model")
+
     if extra := sorted(weights.keys() - expected.keys()):
         log.warning("%s holds the tensor %s, which its %s does not have: ignored", path, _and_more(extra), kind)
         for name in extra:
             del weights[name]
+
     for name, shape in expected.items():
         if not mx.issubdtype(weights[name].dtype, mx.floating):
             raise UserError(

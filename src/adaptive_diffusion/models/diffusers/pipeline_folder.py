@@ -57,20 +57,25 @@ class PipelineFolder:
         """
         if not (path / INDEX).is_file():
             raise UserError(of_folder(path))
+
         content = read_json(path / INDEX)
+
         kind = str(content.get("_class_name"))
         if kind not in PIXEL_PIPELINES and kind not in TEXT_PIPELINES:
             accepted = ", ".join([*PIXEL_PIPELINES, *TEXT_PIPELINES])
             raise UserError(f"{path} is a {kind}, which is not supported; supported are {accepted}")
+
         options = {key: value for key, value in content.items() if not isinstance(value, list)}
         if len(TEXT_PIPELINES.get(kind, ())) == 2 and content.get("text_encoder") == [None, None]:
             raise UserError(
                 f"{path} is a refiner of SDXL, which finishes images that another model began and is not supported; "
                 "give the base model"
             )
+
         found = cls(path, kind, options)
         if half and all(_has_variant(found.model(name), "fp16") for name in found.models):
             found = cls(path, kind, options, "fp16")
+
         found.check()
         return found
 
@@ -98,11 +103,13 @@ class PipelineFolder:
             UserError: naming what is missing.
         """
         read_trained_noise(self.path)
+
         folders = [self.model(name) for name in self.models]
         for folder in folders:
             if not (folder / "config.json").is_file():
                 raise self._not_whole(f"{folder.relative_to(self.path) / 'config.json'} is missing")
             shards_of(find_weights(folder, self.variant))
+
         for _, folder in self.readers if self.kind in TEXT_PIPELINES else ():
             if not folder.is_dir():
                 raise self._not_whole(f"its {folder.name} is missing")
@@ -123,6 +130,7 @@ class PipelineFolder:
             folder = self.model(name)
             for path in (folder / "config.json", *shards_of(find_weights(folder, self.variant))):
                 digest.update(f"{name}/{path.name} {_file_hash(path)}".encode())
+
         return digest.hexdigest()
 
 
@@ -131,6 +139,7 @@ def _has_variant(folder: Path, variant: str) -> bool:
         find_weights(folder, variant)
     except UserError:
         return False
+
     return True
 
 
@@ -139,5 +148,6 @@ def _file_hash(path: Path) -> str:
     target = path.resolve()
     if target.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", target.name):
         return target.name
+
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

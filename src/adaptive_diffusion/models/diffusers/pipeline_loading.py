@@ -75,12 +75,16 @@ def _loaded(
         half = precision_of(name).half
     except ValueError as error:
         raise UserError(f"model.{error}") from None
+
     _warn_of_the_cpu(name)
     folder = PipelineFolder.open(pipeline_folder(path, revision, half), half)
+
     latent = folder.kind not in PIXEL_PIPELINES
     if precision is None and not latent:
         name, folder = "float32", replace(folder, variant=None)
+
     chosen = precision_of(name)
+
     noise = read_trained_noise(folder.path)
     if (ratio := noise.pop("thresholding_ratio")) is not None:
         log.warning(
@@ -88,10 +92,12 @@ def _loaded(
             "scheduler.thresholding=true scheduler.dynamic_thresholding_ratio=%s",
             ratio,
         )
+
     content_hash = folder.content_hash()
     metadata = {**noise, "content_hash": content_hash, "kind": folder.kind}
     unet = _network(folder, "unet", UNet2DConditionModel if latent else UNet2DModel, chosen.dtype)
     quantise(unet, chosen.unet_bits)
+
     if not latent:
         if negative_prompt is not None:
             raise UserError(f"model.negative_prompt was given, but a {folder.kind} reads no text; leave it out")
@@ -100,9 +106,11 @@ def _loaded(
         return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
     if draws is not None:
         raise UserError(f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out")
+
     vae = _network(folder, "vae", AutoencoderKL, mx.float32)
     size = _size(folder, unet.config, vae.config.downsampling, *wished)
     metadata["guidance_scale"] = GUIDANCE[len(folder.readers)]
+
     return _built(
         folder,
         LatentPipeline,
@@ -121,6 +129,7 @@ def _warn_of_the_cpu(precision: str) -> None:
     """Say what a precision for GPUs costs elsewhere; measured on a linear layer of 1280 channels."""
     if precision == "float32" or mx.default_device() != mx.cpu:
         return
+
     quantised = precision_of(precision).unet_bits is not None
     log.warning(
         "model.precision=%s is for GPUs: on a CPU, linear layers take up to %s times as long as in float32; leave it "
@@ -137,6 +146,7 @@ def _network(folder: PipelineFolder, name: str, kind: type, dtype: mx.Dtype) -> 
         raise UserError(
             f"{folder.path}: the {name} of a {folder.kind} must be a {kind.__name__}, got {type(found).__name__}"
         )
+
     return found
 
 
@@ -150,12 +160,14 @@ def _built(folder: PipelineFolder, kind: Any, *arguments: Any, **options: Any) -
 def _encoders(folder: PipelineFolder, precision: Precision, config: Any) -> list[TextEncoder]:
     """The text encoders of a pipeline; refused if their channels are not those that its U-Net attends to."""
     found = [TextEncoder.open(words, encoder, precision, folder.variant) for encoder, words in folder.readers]
+
     given, wanted = sum(encoder.width for encoder in found), {config.context_dims[i] for i in config.attention_levels}
     if wanted - {given}:
         raise UserError(
             f"{folder.path}: its texts have {given} channels and its U-Net attends to {max(wanted - {given})}; the "
             "text encoder is that of another model"
         )
+
     return found
 
 
@@ -174,10 +186,12 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
     """
     sides = config.sides
     multiple = factor * 2 ** (config.levels - 1)
+
     found = []
     for name, given, side in (("height", height, sides[0]), ("width", width, sides[1])):
         if given is None and side is None:
             raise UserError(f"{folder.path} does not say how large its pictures are; give model.height and model.width")
+
         value = side * factor if given is None else given
         if value < multiple or value % multiple:
             raise UserError(
@@ -186,5 +200,7 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
             )
         if value > LARGEST:
             raise UserError(f"model.{name} must be at most {LARGEST} pixels, got {value}")
+
         found.append(value)
+
     return found[0], found[1]

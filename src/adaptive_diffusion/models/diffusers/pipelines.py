@@ -54,6 +54,7 @@ class PixelPipeline:
         self.state_shape = (*size, channels)
         self.picture_size = size
         predicted = 2 * channels if metadata.get("learned_variance") else channels
+
         if config.num_class_embeds is not None:
             raise ValueError(
                 f"its U-Net is told one of {config.num_class_embeds} classes, and there is no way to choose one here; "
@@ -64,6 +65,7 @@ class PixelPipeline:
                 f"a U-Net of {channels} -> {config.out_channels} channels is not supported in a pipeline of pixels; "
                 f"expected {channels} -> {predicted}"
             )
+
         self._predict = compiled(unet)
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
@@ -89,6 +91,7 @@ class PixelPipeline:
             return pictures
         if channels != 1:
             raise UserError(f"the model draws {channels} channels, so no picture can be its beginning; leave it out")
+
         return (pictures * mx.array(LUMA)).sum(axis=-1, keepdims=True)
 
     def decode(self, x0: mx.array) -> mx.array:
@@ -134,11 +137,13 @@ class LatentPipeline:
         self.picture_size = size
         factor, channels = vae.config.downsampling, vae.config.latent_channels
         self.state_shape = (size[0] // factor, size[1] // factor, channels)
+
         if (unet.config.in_channels, unet.config.out_channels) != (channels, channels):
             raise ValueError(
                 f"a U-Net of {unet.config.in_channels} -> {unet.config.out_channels} channels is not supported with "
                 f"latents of {channels}: it is made for something else, such as inpainting"
             )
+
         self._vae, self._encoders = vae, encoders
         self._null = (negative_prompt or "", zero_null and negative_prompt is None)
         self.identity = f"{identity} {json.dumps(self._null)}"
@@ -152,10 +157,12 @@ class LatentPipeline:
         """The class id of a text, which is encoded if it is new. See `PictureModel.condition`."""
         if not caption.strip():
             raise UserError("the prompt is empty; say what to draw, e.g. prompt='a mountain lake at dawn'")
+
         class_id = _class_id(caption)
         if class_id not in self._texts:
             self._texts[class_id] = caption
             self._encoded = None
+
         self._encode()
         return (class_id,)
 
@@ -176,10 +183,12 @@ class LatentPipeline:
         texts = self._encode()
         rows = mx.array([0] * len(x) if condition is None else self._rows(condition))
         more: dict[str, mx.array] = {}
+
         if self._sized and texts.pooled is not None:
             height, width = self.picture_size
             sizes = mx.array([height, width, 0, 0, height, width], mx.float32)  # as trained on, corner, as wanted
             more = {"text_embeds": texts.pooled[rows], "time_ids": mx.broadcast_to(sizes, (len(x), 6))}
+
         return self._predict(x, t, texts.states[rows], more)
 
     def encode(self, pictures: mx.array) -> mx.array:
@@ -198,29 +207,36 @@ class LatentPipeline:
         if not mx.isfinite(x0).all().item():
             advice = "model.precision=float32 or bfloat16" if self._half else "a smaller guidance_scale, or more steps"
             raise MachineError(f"the latents hold NaN or infinity: the U-Net overflowed; use {advice}")
+
         height, width = self.picture_size
         at_once = max(1, DECODED_AT_ONCE // (height * width))
+
         pictures = []
         for start in range(0, len(x0), at_once):
             some = self._vae.decode(self._unscaled(x0[start : start + at_once].astype(mx.float32)))
+
             varied = some.max(axis=(1, 2, 3)) > some.min(axis=(1, 2, 3))
             if not (varied.all() & mx.isfinite(some).all()).item():
                 raise MachineError(
                     "the decoder returned a picture of one colour or of NaN, as happens when a GPU runs out of memory; "
                     "use a smaller batch_size or model.precision=low_memory"
                 )
+
             pictures.append(some)
+
         return mx.concatenate(pictures)
 
     def _rows(self, condition: mx.array) -> list[int]:
         """Where the texts of a batch stand among the encoded ones."""
         class_ids: Any = condition[:, 0].tolist()
+
         places = {class_id: row for row, class_id in enumerate([0, *self._texts])}
         if unknown := [class_id for class_id in class_ids if class_id not in places]:
             raise UserError(
                 f"this model was given no text with the id {unknown[0]}: ids are what its condition() returns; give "
                 "the text to it first"
             )
+
         return [places[class_id] for class_id in class_ids]
 
     def _unscaled(self, latents: mx.array) -> mx.array:
@@ -239,6 +255,7 @@ class LatentPipeline:
                 found = _first_replaced(found, found.zeros())
             mx.eval([found.states] if found.pooled is None else [found.states, found.pooled])
             self._encoded = found
+
         return self._encoded
 
 

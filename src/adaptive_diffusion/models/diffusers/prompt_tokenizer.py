@@ -31,15 +31,19 @@ class PromptTokenizer(CLIPTokenizer):
         length = settings.get("model_max_length", longest)
         super().__init__(folder, min(int(length), longest))
         pad = _text(settings.get("pad_token")) or END
+
         for number, token in sorted(_added(folder, settings).items()):
             self._add(token, number, folder)
+
         found = self._tokenizer.token_to_id(pad)
         if found is None:
             raise UserError(f"the tokenizer in {folder} fills up with {pad!r}, which is not in its vocabulary")
+
         self.pad_id: int = found
         for special in [pad, *_extra(settings)]:
             if special not in {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}:
                 self._tokenizer.add_special_tokens([special])
+
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def _add(self, token: dict[str, Any], number: int, folder: Path) -> None:
@@ -48,6 +52,7 @@ class PromptTokenizer(CLIPTokenizer):
 
         flags = {flag: bool(token[flag]) for flag in _FLAGS if flag in token}
         self._tokenizer.add_tokens([tokenizers.AddedToken(token["content"], **flags)])
+
         if (became := self._tokenizer.token_to_id(token["content"])) != number:
             raise UserError(
                 f"the tokenizer in {folder} lists {token['content']!r} as token {number}, and it becomes {became}; its "
@@ -60,6 +65,7 @@ class PromptTokenizer(CLIPTokenizer):
         for row, prompt in zip(ids, prompts, strict=True):
             tokens = super().__call__([prompt])[0]
             row[: len(tokens)] = tokens
+
         return ids
 
 
@@ -89,11 +95,13 @@ def _added(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
                 int(number): {"content": text, "special": text in special, "normalized": text not in special}
                 for text, number in numbers.items()
             }
+
         if all(isinstance(token["content"], str) and token["content"] for token in listed.values()):
             return listed
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
+
     raise UserError(f"the tokenizer in {folder} lists its added tokens in an unknown way; get its files again")
 
 

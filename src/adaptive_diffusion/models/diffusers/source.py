@@ -42,6 +42,7 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
     """
     if not str(path).strip():
         raise UserError("model.path is empty; give a folder or a hub id such as google/ddpm-cifar10-32")
+
     folder = Path(path).expanduser()
     if folder.is_file():
         raise UserError(of_file(folder))
@@ -51,6 +52,7 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
         return folder
     if not is_hub_id(path):
         raise UserError(f"there is no model folder {path}; give a folder or a hub id such as google/ddpm-cifar10-32")
+
     try:
         import huggingface_hub as hub
     except ImportError:
@@ -58,6 +60,7 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
             f"{path} is no folder here, and fetching it from the hub needs another package: pip install "
             "huggingface_hub, or give a folder"
         ) from None
+
     cached = _cached(hub, path, revision)
     lacks = "" if cached is None else _unfit(cached, half)
     return _fetched(hub, path, revision, half, lacks) if cached is None or lacks else cached
@@ -69,6 +72,7 @@ def _cached(hub: Any, repository: str, revision: str | None) -> Path | None:
         found = hub.try_to_load_from_cache(repository, INDEX, revision=revision)
     except (OSError, ValueError):  # what the hub's own errors derive from
         return None
+
     return Path(found).parent if isinstance(found, str) else None
 
 
@@ -78,6 +82,7 @@ def _unfit(folder: Path, half: bool) -> str:
         PipelineFolder.open(folder, half)
     except UserError as error:
         return str(error)
+
     return ""
 
 
@@ -91,6 +96,7 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks:
                 raise UserError(
                     f"{repository} is no diffusers pipeline: it has no {INDEX}; give the id of one that has"
                 )
+
             files = files_to_fetch(names, half)
             # weights come last: a cache that has them lacks nothing small
             for some in ([name for name in files if name.endswith((".json", ".txt"))], files):
@@ -109,6 +115,7 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks:
             f"{repository} is no folder here, {cached}, and it could not be had from the Hugging Face hub ({first}); "
             "check the id, the network and HF_HUB_OFFLINE, or download it elsewhere and give its folder"
         ) from error
+
     PipelineFolder.open(folder, half)
     return folder
 
@@ -135,6 +142,7 @@ def files_to_fetch(names: Iterable[str], half: bool) -> list[str]:
         (s for v in variants if all((s := {f: _weights(inside, v) for f, inside in found.items()}).values())),
         {f: _weights(inside, None) for f, inside in found.items()},
     )
+
     return sorted(wanted | {folder + name for folder, files in sets.items() for name in files})
 
 
@@ -145,9 +153,12 @@ def _weights(names: set[str], variant: str | None) -> set[str]:
             continue
         if not best.endswith(".json"):
             return {best}
+
         suffix, infix = re.match(r".*\.(\w+)\.index(\..*)?\.json", best).groups()  # type: ignore[union-attr]
         stems = "|".join(NAMES[suffix])
         shard = re.compile(rf"({stems})(\.[a-z]\w*)?-\d+-of-\d+(\.[a-z]\w*)?\.{suffix}")
         same = {n for n in names if (m := shard.fullmatch(n)) and (m[2] or m[3]) == infix}
+
         return {best, *same}
+
     return set()

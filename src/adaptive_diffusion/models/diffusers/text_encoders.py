@@ -61,12 +61,14 @@ class TextEncoder:
         config = build_model(folder).config
         if not isinstance(config, CLIPTextConfig):
             raise UserError(f"{folder} must hold a CLIP text encoder, and its config.json describes another model")
+
         words = PromptTokenizer(tokenizer, config.max_position_embeddings)
         if words.vocab_size > config.vocab_size:
             raise UserError(
                 f"the tokenizer in {tokenizer} has {words.vocab_size} tokens and its text encoder {config.vocab_size}; "
                 "they belong to different models"
             )
+
         return cls(words, config.hidden_size, folder, precision, variant)
 
     def __call__(self, texts: list[str]) -> Any:
@@ -75,6 +77,7 @@ class TextEncoder:
         quantise(encoder, self.precision.text_bits)
         output = encoder(mx.array(self.tokenizer(texts)))
         mx.eval(output.last_hidden_state)
+
         return output
 
 
@@ -86,6 +89,7 @@ def encode(encoders: Sequence[TextEncoder], texts: list[str]) -> EncodedTexts:
     """
     if len(encoders) == 1:
         return EncodedTexts(encoders[0](texts).last_hidden_state)
+
     outputs = [encoder(texts) for encoder in encoders]
     states = mx.concatenate([output.hidden_states[-2] for output in outputs], axis=-1)
     return EncodedTexts(states, outputs[-1].text_embeds)

@@ -76,20 +76,25 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
     path = next((p for p in (folder / "scheduler" / NAME, folder / NAME) if p.is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no scheduler/{NAME}, which says what noise the model was trained with")
+
     given = read_json(path)
+
     name = str(given.get("_class_name"))
     if name not in CLASSES or given.get("use_flow_sigmas"):
         kind = f"{name} with use_flow_sigmas" if name in CLASSES else name
         raise UserError(f"{path} describes a {kind}, whose noise is not supported; supported are {', '.join(CLASSES)}")
+
     values = {key: given.get(key, default) for key, default in CLASSES[name].items()}
     for key, accepted in (("beta_schedule", BETA_SCHEDULES), ("prediction_type", PREDICTION_TYPES)):
         if values[key] not in accepted:
             raise UserError(f"{path}: {key} = {values[key]!r} is not supported, only {', '.join(accepted)}")
+
     schedule = {key: values[key] for key in SCHEDULE_ARGUMENTS}
     try:
         NoiseSchedule(**schedule)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} describes no noise: {plainly(error)}") from error
+
     return {
         "noise_schedule": schedule,
         "prediction_type": values["prediction_type"],

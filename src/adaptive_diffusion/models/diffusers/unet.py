@@ -75,12 +75,15 @@ class UNetConfig(ModelConfig):
         check_count("downsample_padding", self.downsample_padding, 0, 1)
         check_number("norm_eps", self.norm_eps, 0, above=True)
         check_number("mid_block_scale_factor", self.mid_block_scale_factor, 0, above=True)
+
         for name in ("down_block_types", "up_block_types"):
             if not isinstance(getattr(self, name), tuple):
                 raise ValueError(f"{name} must be a list, got {getattr(self, name)!r}")
             per_level(name, getattr(self, name), self.levels)
+
         for count in self.layers:
             check_count("layers_per_block", count, 1)
+
         check_layers(sum(self.layers))
         for name in ("time_embedding_dim", "num_class_embeds"):
             if getattr(self, name) is not None:
@@ -92,6 +95,7 @@ class UNetConfig(ModelConfig):
         size = self.sample_size
         if size is None:
             return None, None
+
         height, width = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
         return check_count("sample_size", height, 1), check_count("sample_size", width, 1)
 
@@ -125,8 +129,10 @@ class UNet(nn.Module):
         width, temb_channels = config.block_out_channels[0], config.temb_channels
         self.conv_in = nn.Conv2d(config.in_channels, width, in_kernel, padding=(in_kernel - 1) // 2)
         self.time_embedding = TimestepEmbedding(width, temb_channels)
+
         if config.num_class_embeds is not None:
             self.class_embedding = nn.Embedding(config.num_class_embeds, temb_channels)
+
         self.conv_norm_out = group_norm(config.norm_num_groups, width, config.norm_eps)
         self.conv_out = nn.Conv2d(width, config.out_channels, out_kernel, padding=(out_kernel - 1) // 2)
 
@@ -161,8 +167,10 @@ class UNet(nn.Module):
                 f"the input must have shape (B, H, W, {self._config.in_channels}) with H and W multiples of "
                 f"{multiple}, got {tuple(x.shape)}"
             )
+
         t = mx.broadcast_to(mx.array(t), (x.shape[0],))
         embedding = self.time_embedding(self._features(t, self._config.block_out_channels[0]))
+
         if (class_labels is None) != (self._config.num_class_embeds is None):
             raise ValueError(
                 "this model is not class-conditional: class_labels must be None"
@@ -170,6 +178,7 @@ class UNet(nn.Module):
                 else f"this model is class-conditional: give class_labels, (B,) integers in "
                 f"[0, {self._config.num_class_embeds - 1}]"
             )
+
         return embedding if class_labels is None else embedding + self.class_embedding(class_labels)
 
     def _run(self, x: mx.array, embedding: mx.array, context: mx.array | None = None) -> mx.array:
@@ -177,12 +186,16 @@ class UNet(nn.Module):
         temb = nn.silu(embedding)  # every residual block begins with it: once is enough
         h = x.astype(self.dtype)
         h = self.conv_in(2 * h - 1 if self._config.center_input_sample else h)
+
         skips = [h]
         for down in self.down_blocks:
             h, new = down(h, temb, context)
             skips += new
+
         if self.mid_block is not None:
             h = self.mid_block(h, temb, context)
+
         for up in self.up_blocks:
             h = up(h, skips, temb, context)
+
         return self.conv_out(nn.silu(self.conv_norm_out(h))).astype(x.dtype)

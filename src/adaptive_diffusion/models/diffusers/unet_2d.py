@@ -51,8 +51,10 @@ class UNet2DConfig(UNetConfig):
         self._names("mid_block_type", ("UNetMidBlock2D", None))
         check_choice("downsample_type", self.downsample_type, ("conv", "resnet"))
         check_choice("upsample_type", self.upsample_type, ("conv", "resnet"))
+
         if self.attn_norm_num_groups is not None:
             self._widths("block_out_channels", "attn_norm_num_groups")
+
         for level in self.attention_levels:
             width = self.block_out_channels[level]
             if self.attention_head_dim is not None and width % check_count(
@@ -77,6 +79,7 @@ class UNet2DConfig(UNetConfig):
                 "the google/ddpm-* models often lost their null, which means one head",
                 stacklevel=2,
             )
+
         return config
 
 
@@ -86,6 +89,7 @@ class UNet2DModel(UNet):
     def __init__(self, config: UNet2DConfig | None = None):
         config = config or UNet2DConfig()
         super().__init__(config)
+
         widths, resnet = config.block_out_channels, self._resnet()
 
         def attention(kind: str, level: int) -> nn.Module | None:
@@ -135,6 +139,7 @@ class UNet2DModel(UNet):
         groups = config.attn_norm_num_groups
         if groups is None and config.resnet_time_scale_shift == "default":
             groups = config.norm_num_groups
+
         resnets: list[nn.Module] = [self._resnet()(width, width, scale_factor=scale) for _ in range(2)]
         return MidBlock(resnets, [self._attention(width, groups, scale)] if config.add_attention else [])
 

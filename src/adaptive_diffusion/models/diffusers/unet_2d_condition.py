@@ -81,16 +81,20 @@ class UNet2DConditionConfig(UNetConfig):
         self._names("up_block_types", UP_BLOCKS)
         self._names("mid_block_type", ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None))
         self._names("addition_embed_type", ("text_time", None))
+
         for name in ("conv_in_kernel", "conv_out_kernel"):
             if check_count(name, getattr(self, name), 1) % 2 == 0:
                 raise ValueError(f"{name} must be odd, got {getattr(self, name)}")
+
         if self.addition_embed_type:
             self._count("addition_time_embed_dim", "projection_class_embeddings_input_dim")
+
         for level, width in enumerate(self.block_out_channels):
             check_count("cross_attention_dim", self.context_dims[level], 1)
             heads = check_count("attention_head_dim", self.heads[level], 1)
             if width % heads and level in self.attention_levels:
                 raise ValueError(f"attention_head_dim: {heads} heads do not divide the {width} channels of their level")
+
         check_layers(sum(self.layers) * max(_numbers(self.transformer_layers_per_block), default=1))
         check_layers(sum(self.layers) * max(_numbers(self.reverse_transformer_layers_per_block), default=1))
 
@@ -121,11 +125,13 @@ class UNet2DConditionConfig(UNetConfig):
         if up and self.reverse_transformer_layers_per_block is not None:
             name = f"reverse_{name}"
             layers = per_level(name, self.reverse_transformer_layers_per_block, self.levels)[::-1]
+
         depth: Any = per_level(name, layers, self.levels)[level]
         if isinstance(depth, tuple):
             if position >= len(depth):
                 raise ValueError(f"{name}: level {level} lists {len(depth)} attentions but has more")
             depth = depth[position]
+
         return check_count(name, depth, 0)
 
 
@@ -143,6 +149,7 @@ class UNet2DConditionModel(UNet):
         config = config or UNet2DConditionConfig()
         super().__init__(config, in_kernel=config.conv_in_kernel, out_kernel=config.conv_out_kernel)
         widths, resnet = config.block_out_channels, self._resnet()
+
         if config.addition_embed_type:
             self.add_embedding = TimestepEmbedding(
                 config.projection_class_embeddings_input_dim or 0, config.temb_channels
@@ -193,12 +200,14 @@ class UNet2DConditionModel(UNet):
         config, last = self.config, self.config.levels - 1
         if config.mid_block_type is None:
             return None
+
         attends = config.mid_block_type == "UNetMidBlock2DCrossAttn"
         width, scale = config.block_out_channels[-1], config.mid_block_scale_factor
         # Without attention, the reference has a single residual block here.
         resnets: list[nn.Module] = [
             self._resnet()(width, width, scale_factor=scale) for _ in range(2 if attends else 1)
         ]
+
         return MidBlock(resnets, [self._transformer(last, config.depth(last, 0))] if attends else [])
 
     def __call__(
@@ -232,16 +241,20 @@ class UNet2DConditionModel(UNet):
         if context is None or context.ndim != 3 or context.shape[0] != x.shape[0] or context.shape[2] != dim:
             got = None if context is None else tuple(context.shape)
             raise ValueError(f"encoder_hidden_states must have shape ({x.shape[0]}, M, {dim}), got {got}")
+
         embedding = self._embed(x, t, class_labels)
         if self.config.addition_embed_type:
             embedding = embedding + self._embed_text_time(text_embeds, time_ids)
+
         return self._run(x, embedding, context.astype(self.dtype))
 
     def _embed_text_time(self, text_embeds: mx.array | None, time_ids: mx.array | None) -> mx.array:
         if text_embeds is None or time_ids is None:
             raise ValueError("this model (SDXL) needs text_embeds, the pooled text, and time_ids, the picture's size")
+
         B, K = time_ids.shape
         dim = self.config.addition_time_embed_dim or 0
+
         features = mx.concatenate(
             [text_embeds.astype(self.dtype), self._features(time_ids.reshape(-1), dim).reshape(B, K * dim)], axis=-1
         )
@@ -250,4 +263,5 @@ class UNet2DConditionModel(UNet):
                 f"text_embeds ({text_embeds.shape[-1]}) and {K} time_ids of {dim} features each must add up to "
                 f"{self.config.projection_class_embeddings_input_dim}, got {features.shape[-1]}"
             )
+
         return self.add_embedding(features)

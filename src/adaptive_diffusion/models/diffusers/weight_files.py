@@ -40,6 +40,7 @@ def find_weights(folder: Path, variant: str | None) -> Path:
     for name in weight_names(variant):
         if (folder / name).is_file():
             return folder / name
+
     wanted = " or ".join(f"{stem}{f'.{variant}' if variant else ''}.safetensors" for stem in NAMES["safetensors"])
     raise UserError(
         f"{folder} holds no weights: expected {wanted}, or shards with an index; if it was downloaded, the download is "
@@ -55,9 +56,11 @@ def shards_of(path: Path) -> list[Path]:
     """
     if path.suffix != ".json":
         return [path]
+
     places = read_json(path).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise UserError(f"{path} lists no tensors (it has no weight_map); get the file again")
+
     for file in sorted(set(places.values())):
         if Path(file).name != file:
             raise UserError(f"{path} points to {file!r}, outside its own folder; do not use this model")
@@ -66,6 +69,7 @@ def shards_of(path: Path) -> list[Path]:
                 f"{path.parent / file} is missing, though {path.name} lists it; the download is incomplete, get it "
                 "again"
             )
+
     return [path.parent / file for file in sorted(set(places.values()))]
 
 
@@ -78,8 +82,10 @@ def read_weights(path: Path) -> dict[str, mx.array]:
     tensors: dict[str, mx.array] = {}
     for shard in shards_of(path):
         tensors |= _read_file(shard)
+
     if path.suffix == ".json" and (lost := sorted(read_json(path)["weight_map"].keys() - tensors.keys())):
         raise UserError(f"no shard beside {path} holds the tensor {lost[0]!r} that it lists; get the model again")
+
     return tensors
 
 
