@@ -1,4 +1,4 @@
-"""The shipped detector on prompts it has never seen, on pictures, and its answers when unsure."""
+"""The shipped detector on prompts it has never seen, on images, and its answers when unsure."""
 
 import csv
 import re
@@ -97,7 +97,7 @@ def test_drawn_pictures_are_taken_for_what_was_asked_for(capsys: pytest.CaptureF
     assert "(n = 80)" in prompts
     shares = [float(share) for share in re.findall(r"([\d.]+)%", drawn)]
     assert len(shares) == len(DOMAINS) + 1
-    assert min(shares) >= 85  # 90 with many pictures; of 32, less may be right by chance
+    assert min(shares) >= 85  # 90 with many images; of 32, less may be right by chance
 
 
 @pytest.mark.parametrize("pattern", ["{}", "An {}!", "the {}", "a picture of the {}", "{}, masterpiece, 8k, HDR"])

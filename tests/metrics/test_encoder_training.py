@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 
 
 def coloured(folder: Path, domain: str, channel: int, labels: list[str]) -> str:
-    """60 noisy 8x8 pictures, bright in one channel, darker for the second label."""
+    """60 noisy 8x8 images, bright in one channel, darker for the second label."""
     ids = RNG.integers(0, len(labels), 60)
     images = RNG.integers(0, 60, (60, 8, 8, 3))
     images[..., channel] += (180 - 120 * ids)[:, None, None]
@@ -258,7 +258,7 @@ def test_half_of_the_pictures_are_blurred_and_half_made_noisy() -> None:
     y = degrade(x, np.random.default_rng(1))
     assert y.dtype == np.float32
     assert np.abs(y).max() <= 1
-    levels = [len(np.unique(picture[..., 0].round(4))) for picture in y]  # a picture of two levels, until blur or noise
+    levels = [len(np.unique(picture[..., 0].round(4))) for picture in y]  # an image of two levels, until blur or noise
     assert 0.15 < np.mean(np.array(levels) == 2) < 0.35  # a quarter have neither
 
 

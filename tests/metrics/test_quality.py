@@ -138,7 +138,7 @@ def test_moments_of_another_encoder_are_refused_too(
 
     found = measured(EncoderMetrics(encoder=encoder, references=str(references)))
     assert "make them again" in caplog.text
-    assert set(found) == {"clip_encoder", "domain_agreement"}  # the pictures were drawn: the rest is measured
+    assert set(found) == {"clip_encoder", "domain_agreement"}  # the images were drawn: the rest is measured
 
 
 def test_a_caption_without_a_word_costs_only_its_own_measure(
@@ -165,7 +165,7 @@ def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 class Inception:
-    """Stands in for the network: 4 features, by the mean colours of a picture."""
+    """Stands in for the network: 4 features, by the mean colours of an image."""
 
     name, content_hash, metric_name = "inception_v3/2048", "weights", "fid"
 

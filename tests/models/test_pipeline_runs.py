@@ -46,7 +46,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def configure(folders: dict[str, Path], tmp_path: Path) -> Any:
-    """Compose a job of two pictures and five steps with a pipeline, without MLflow."""
+    """Compose a job of two images and five steps with a pipeline, without MLflow."""
 
     def compose(kind: str, *overrides: str, folder: Path = tmp_path) -> Any:
         small = ["num_samples=2", "num_steps=5", "tracking=none"]
@@ -210,7 +210,7 @@ def test_a_pipeline_has_a_converged_solution(
 def test_a_pipeline_is_benchmarked_as_any_model(
     kind: str, setting: str, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is compared are pictures, decoded from latents that nothing has clipped."""
+    """What is compared are images, decoded from latents that nothing has clipped."""
     monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 4)
     chosen = (kind, setting, "scheduler=dpm_solver")
     distance = sample(configure(*chosen, "benchmark=default", "benchmark.seed_blocks=1", "benchmark.tolerance=2"))

@@ -31,7 +31,7 @@ from adaptive_diffusion.models.diffusers.source import files_to_fetch, pipeline_
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "someone/tiny-pipeline"
 
-# As in stable-diffusion-v1-5, but for pictures and whole-model checkpoints of other programs.
+# As in stable-diffusion-v1-5, but for images and whole-model checkpoints of other programs.
 SD15 = [
     *("README.md", "model_index.json", "v1-5-pruned.ckpt", "v1-5-pruned.safetensors"),
     *("feature_extractor/preprocessor_config.json", "scheduler/scheduler_config.json"),

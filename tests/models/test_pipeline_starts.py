@@ -1,4 +1,4 @@
-"""Runs that begin at a picture, or near the noise of another one."""
+"""Runs that begin at an image, or near the noise of another one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOISE = normal(image_keys(0, range(40)), (8, 8, 3))
 
 @pytest.fixture
 def configure(tmp_path: Path) -> Any:
-    """Compose a job of three 8x8 pictures with the tiny class-conditional model."""
+    """Compose a job of three 8x8 images with the tiny class-conditional model."""
     model = tiny_checkpoint(tmp_path)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((80, 60)).save(tmp_path / "picture.png")
@@ -58,7 +58,7 @@ def test_noise_near_other_noise_is_standard_normal_and_as_far_as_told(amount: fl
     others *= np.sqrt(others.shape[1]) / np.linalg.norm(others, axis=1, keepdims=True)  # of one length
     noise = mx.array(others.reshape(NOISE.shape))
     varied = np.array(NearNoise(noise[0], amount)(noise)).reshape(40, -1)
-    np.testing.assert_allclose(varied[0], others[0], atol=1e-5)  # the picture itself stays
+    np.testing.assert_allclose(varied[0], others[0], atol=1e-5)  # the image itself stays
     np.testing.assert_allclose((varied**2).mean(axis=1), 1, atol=1e-4)  # 0.58 for a linear mixture of 0.3
     whole, part = (np.arccos(np.clip(z @ others[0] / others.shape[1], -1, 1)) for z in (others[1:], varied[1:]))
     np.testing.assert_allclose(part, amount * whole, atol=2e-3)
@@ -142,7 +142,7 @@ def test_previews_of_latents_are_the_linear_map_that_explains_the_pictures() -> 
     states = rng.standard_normal((5, 2, 4, 4, 4)).astype(np.float32)
     found = as_pictures(states, mx.array(x0), decoded)
     np.testing.assert_allclose(found, states @ mixing + offset, atol=1e-4)
-    assert as_pictures(states, mx.array(x0), mx.array(x0)) is states  # they are pictures
+    assert as_pictures(states, mx.array(x0), mx.array(x0)) is states  # they are images
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -45,7 +45,7 @@ for event in Trainer(TrainingConfig(**json.loads(sys.argv[1]))).run():
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> dict:
-    """Two tiny domains: dark pictures and bright ones, the second with labels."""
+    """Two tiny domains: dark images and bright ones, the second with labels."""
     rng = np.random.default_rng(0)
     np.save(tmp_path / "dark.npy", rng.integers(0, 60, (24, 8, 8, 3), dtype=np.uint8))
     bright = rng.integers(200, 256, (20, 8, 8, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""CLIP against transformers: towers, tokenizer and picture preparation, and proof that the tolerance notices faults."""
+"""CLIP against transformers: towers, tokenizer and image preparation, and proof that the tolerance notices faults."""
 
 import json
 import shutil
@@ -87,7 +87,7 @@ def pixels() -> np.ndarray:
 
 @torch.inference_mode()
 def expected(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """transformers' picture features, prompt features and 100 x cosines."""
+    """transformers' image features, prompt features and 100 x cosines."""
     model = transformers.CLIPModel.from_pretrained(folder).eval()
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
     prepared = CLIPImageProcessorPil.from_pretrained(folder)(list(pixels), return_tensors="pt")

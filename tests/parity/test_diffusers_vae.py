@@ -49,7 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class Case:
-    """One autoencoder on disk, pictures and latents, and the reference's answers."""
+    """One autoencoder on disk, images and latents, and the reference's answers."""
 
     def __init__(self, model: Any, folder: Path):
         self.folder = folder
@@ -61,7 +61,7 @@ class Case:
             self.decoded = nhwc(model.decode(nchw(self.z)).sample)
 
     def errors(self, mutate: Callable[[Any], Any] = lambda model: None) -> tuple[float, float, float]:
-        """Of mean, log-variance and picture."""
+        """Of mean, log-variance and image."""
         model = load_diffusers(self.folder)
         mutate(model)
         latents = model.encode(mx.array(self.x))

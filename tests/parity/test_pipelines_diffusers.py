@@ -1,4 +1,4 @@
-"""Whole pipelines against diffusers: the same folder, noise and prompt lead to the same pictures."""
+"""Whole pipelines against diffusers: the same folder, noise and prompt lead to the same images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROMPT = "the lake in An"
 NEGATIVE = "lake, 3 an"
 STEPS = 5
 GUIDANCE = 4.0
-TOLERANCE = 1e-3  # of pictures in [-1, 1]; float32 leaves a hundredth of it
+TOLERANCE = 1e-3  # of images in [-1, 1]; float32 leaves a hundredth of it
 TEXT = ["sd1", "sd2", "sdxl"]
 PROMPTS = [
     "a lake",
@@ -89,7 +89,7 @@ def their_scheduler(pipeline: Any, solver: str) -> Any:
 
 
 def our_pictures(model: Any, solver: str, guidance: float = GUIDANCE) -> np.ndarray:
-    """Two pictures in [-1, 1]."""
+    """Two images in [-1, 1]."""
     scheduler = our_scheduler(model, solver)
     scheduler.set_timesteps(STEPS)
     condition = mx.array([model.condition("general", None, PROMPT)] * 2)

@@ -1,10 +1,11 @@
-"""Training of the encoder: pictures are drawn to the captions of their labels and domains, in minutes on a CPU.
+"""Training of the encoder; it takes minutes on a CPU.
 
-Two things are learned at once. A picture chooses the caption of its label among those of all labels, which is CLIP's
-contrastive loss without its false negatives; and a picture and a caption tell their domain.
+Two tasks are learned at once. First, an image is matched with the caption of its label among the captions of all
+labels; this is CLIP's contrastive loss without its false negatives. Second, images and captions are classified by
+domain.
 
-The state of a run is one file, as of the denoiser's training: everything random is a pure function of the seed and the
-step, so a run that was killed continues bit for bit.
+The state of a run is one file. Everything random is a pure function of the seed and the step, so a killed run continues
+bit for bit.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ from .prompt_head import fit_prompt_head
 from .words import WordVectors, load_words
 
 SUBJECTS_PER_STEP = 16  # captions of each domain in a training step
-WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5}  # of the losses
+LOSS_WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5}
 
 
 @dataclass(frozen=True)
 class EncoderScores:
-    """How the encoder does on held-back pictures and captions, shares in [0, 1].
+    """Scores of the encoder on held-out images and captions, shares in [0, 1].
 
     Attributes:
-        label_top1: Pictures whose label's caption is the nearest of all labels'.
-        label_top5: Among the five nearest.
-        domain: Accuracy on the pictures of each domain.
-        image_temperature: Divisor of the domain logits of pictures that calibrates their confidence.
+        label_top1: Images whose nearest caption is the caption of their own label.
+        label_top5: Images with the caption of their own label among the five nearest.
+        domain: Accuracy on the images of each domain.
+        image_temperature: Divisor of the domain logits of images, so that their confidence is calibrated.
     """
 
     label_top1: float
@@ -53,7 +54,13 @@ class EncoderScores:
 
 @dataclass(frozen=True)
 class EncoderEvent:
-    """What happened in one step: pictures seen so far, loss of each part, and the scores if measured."""
+    """One step of the training.
+
+    Attributes:
+        images: Images seen so far.
+        losses: Each loss before weighting, by the keys of `LOSS_WEIGHTS`.
+        scores: Scores of the averaged weights, if they were measured at this step.
+    """
 
     images: int
     losses: dict[str, float]
@@ -62,7 +69,7 @@ class EncoderEvent:
 
 @dataclass
 class _Data:
-    """Pictures of all domains, with labels numbered across them (-1: none)."""
+    """Images of all domains, with labels numbered across them (-1: none)."""
 
     train: list[PictureSet] = field(default_factory=list)
     held: list[PictureSet] = field(default_factory=list)
@@ -71,10 +78,10 @@ class _Data:
 
 
 class EncoderTrainer:
-    """The state of a run and the step that advances it.
+    """The state of a training run, and the step that advances it.
 
     Args:
-        config: The run.
+        config: Settings of the run.
 
     Raises:
         UserError: if the data or the state file cannot be used.
@@ -82,11 +89,9 @@ class EncoderTrainer:
 
     def __init__(self, config: EncoderTraining):
         self.config, self.words = config, load_words()
-
         self.data = _Data()
         for domain, path in config.data.items():
             pictures = load_pictures(path, config.image_size)
-
             train, held = pictures.split(config.validation_fraction, config.split, config.seed)
             if not len(train) or not len(held):
                 raise UserError(f"{domain}: {len(pictures)} pictures are too few to keep some back")
@@ -105,6 +110,7 @@ class EncoderTrainer:
                 tuple(config.data), config.image_size, tuple(config.widths), config.dimension, self.words.dimension
             )
         )
+
         self.ema: dict[str, Any] = tree_map(mx.array, self.network.trainable_parameters())
         self.optimizer = optim.AdamW(learning_rate=0.0, betas=[0.9, 0.99], weight_decay=config.weight_decay)
         self.optimizer.init(self.network.trainable_parameters())
@@ -113,7 +119,6 @@ class EncoderTrainer:
 
         if Path(config.state).exists():
             self.load_state()
-
         if self.step > config.steps():
             raise UserError(
                 f"the state {config.state} has seen {self.images} pictures already, and task.images is "
@@ -125,11 +130,14 @@ class EncoderTrainer:
 
     @property
     def images(self) -> int:
-        """Pictures seen so far."""
+        """Images seen so far."""
         return self.step * self.config.batch_size
 
     def run(self) -> Iterator[EncoderEvent]:
-        """Train to the end, yielding an event per step; the state file is written along the way and at the end."""
+        """Train to the end and yield an event per step.
+
+        The state file is written every `save_every` images and at the end.
+        """
         c, steps = self.config, self.config.steps()
         while self.step < steps:
             losses, last = self._advance(), self.step == steps
@@ -143,7 +151,11 @@ class EncoderTrainer:
         write_state(self.config.state, self._recipe, self._trees(), step=self.step)
 
     def load_state(self) -> None:
-        """Continue from the state file, which must come from a run of the same recipe."""
+        """Continue from the state file of a run with the same recipe.
+
+        Raises:
+            UserError: if the file is damaged or has another recipe.
+        """
         trees, counts = read_state(self.config.state, self._recipe, self._trees())
         self.network.update(trees["network"])
         self.ema, self.optimizer.state, self.step = trees["ema"], trees["optimizer"], counts["step"]
@@ -153,13 +165,16 @@ class EncoderTrainer:
         return {"network": self.network.parameters(), "ema": self.ema, "optimizer": self.optimizer.state}
 
     def encoder(self) -> Encoder:
-        """The encoder with the averaged weights; `finish` gives it its head for prompts."""
+        """The encoder with the averaged weights, before the head for prompts is fitted (see `finish`)."""
         network = EncoderNetwork(self.network._config)
         network.update(self.ema)
         return Encoder(network, self.words, {"words_hash": self.words.content_hash})
 
     def finish(self) -> Encoder:
-        """The encoder with its head for prompts, which is fitted when the rest is trained; it does not depend on it."""
+        """The trained encoder with its head for prompts.
+
+        The head reads word vectors only, so it is fitted by itself after the training.
+        """
         encoder = self.encoder()
         labels: dict[str, list[str]] = {domain: [] for domain in self.config.data}
         for domain, name in self.data.labels:
@@ -172,14 +187,16 @@ class EncoderTrainer:
         """Measure the averaged weights on what was kept back."""
         encoder, data = self.encoder(), self.data
         domains = list(self.config.data)
+
+        # Rank the captions of all labels for each image that has a label.
         captions = encoder.text_embeddings([label_caption(d, name) for d, name in data.labels])
         embeddings = [encoder.image_embeddings(s.images) for s in data.held]
         labels = [np.where(s.labels < 0, -1, s.labels + o) for s, o in zip(data.held, data.offsets, strict=True)]
         e, y = np.concatenate(embeddings), np.concatenate(labels)
-        ranks = (-(e @ captions.T)).argsort(axis=1)[y >= 0] == y[y >= 0, None]
+        ranks = (-(e @ captions.T)).argsort(axis=1)[y >= 0] == y[y >= 0, None]  # (N, labels), True at the own label
+
         truth = np.repeat(np.arange(len(domains)), [len(s) for s in data.held])
-        head = encoder.network.domain
-        logits = np.array(head(mx.array(e)))
+        logits = np.array(encoder.network.domain(mx.array(e)))
         right = logits.argmax(axis=1) == truth
 
         return EncoderScores(
@@ -190,31 +207,34 @@ class EncoderTrainer:
         )
 
     def _whole_recipe(self) -> dict[str, Any]:
-        """All that decides the result, but for `images`: a finished run may be made longer."""
+        """All settings and data that decide the result, except `images`: a finished run may be made longer."""
         free = ("data", "state", "images", "validate_every", "save_every")
         return {
             **{name: value for name, value in asdict(self.config).items() if name not in free},
             "domains": list(self.config.data),
             "labels": self.data.labels,
             "pictures": {
-                domain: f"{len(some)} with the hash {hash_of([some.images, some.labels]):.12}"
-                for domain, some in zip(self.config.data, self.data.train, strict=True)
+                domain: f"{len(pictures)} with the hash {hash_of([pictures.images, pictures.labels]):.12}"
+                for domain, pictures in zip(self.config.data, self.data.train, strict=True)
             },
             "words": self.words.content_hash,
         }
 
     def _passes(self, every: int) -> bool:
-        """Whether the last step crossed a multiple of `every` pictures."""
+        """Whether the last step crossed a multiple of `every` images."""
         return self.images // every != (self.images - self.config.batch_size) // every
 
     def _advance(self) -> dict[str, float]:
-        """One optimiser step; returns the loss of each part."""
+        """Do one optimiser step and return each loss before weighting."""
         c, step, steps = self.config, self.step, self.config.steps()
         (_, parts), grads = self._loss_and_grad(*self._batch(step))
         grads, _ = optim.clip_grad_norm(grads, 1.0)
+
         warm_up = min(1.0, (step + 1) / max(1, steps // 20))
         self.optimizer.learning_rate = c.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * step / steps))
         self.optimizer.update(self.network, grads)
+
+        # The average begins with a short memory, so that the random first weights do not stay in it.
         decay = min(c.ema_decay, (1 + step) / (10 + step))
         self.ema = tree_map(lambda e, p: e + (1 - decay) * (p - e), self.ema, self.network.trainable_parameters())
         mx.eval(self.network.parameters(), self.optimizer.state, self.ema, parts)
@@ -230,9 +250,15 @@ class EncoderTrainer:
         return losses
 
     def _batch(self, step: int) -> tuple[mx.array, ...]:
-        """Degraded pictures, their labels (-1: none) and domains, and the vectors of the step's captions."""
+        """The data of a step.
+
+        Returns:
+            (B, H, W, 3) degraded images, their (B,) labels (-1: none) and domains, and the vectors of the captions of
+            all labels and of `SUBJECTS_PER_STEP` subjects of each domain.
+        """
         groups, rows, mirror = self._order(step)
         rng = np.random.default_rng([self.config.seed, 3, step])
+
         sets = [self.data.train[g] for g in groups]
         images = np.stack(
             [s.images[r][:, ::-1] if m else s.images[r] for s, r, m in zip(sets, rows, mirror, strict=True)]
@@ -240,46 +266,49 @@ class EncoderTrainer:
         labels = np.array([s.labels[r] for s, r in zip(sets, rows, strict=True)])
         labels = np.where(labels < 0, -1, labels + np.array(self.data.offsets)[groups])
         pictures = degrade(to_float(images), rng)
+
         label_texts = [label_caption(d, name, rng) for d, name in self.data.labels]
         domain_texts = [domain_caption(d, rng) for d in self.config.data for _ in range(SUBJECTS_PER_STEP)]
         arrays = (pictures, labels, groups, self.words.text_vectors(label_texts + domain_texts))
-
         return tuple(mx.array(a) for a in arrays)
 
     def _loss(
         self, pictures: mx.array, labels: mx.array, domains: mx.array, vectors: mx.array
     ) -> tuple[mx.array, dict[str, mx.array]]:
+        """The weighted loss of the data of `_batch`, and each loss before weighting."""
         net, known = self.network, labels >= 0
         e, texts = net.embed_features(net.features(pictures)), net.embed_words(vectors)
         scale = mx.minimum(mx.exp(net.log_scale), 100.0)
         label_count = len(self.data.labels)
-        similarity = scale * (e @ texts.T)
+        similarity = scale * (e @ texts.T)  # (B, captions of labels, then captions of domains)
+
         by_label = nn.losses.cross_entropy(similarity[:, :label_count], mx.maximum(labels, 0))
-        # the captions of the picture's own domain against those of the others
+        # (B, domains, captions): the captions of the image's own domain compete with those of all other domains.
         by_caption = similarity[:, label_count:].reshape(len(e), -1, SUBJECTS_PER_STEP)
+
         names = [domain for domain, _ in self.data.labels]
         order = list(self.config.data)
         text_domains = mx.array(
             [order.index(d) for d in names] + [i for i in range(len(order)) for _ in range(SUBJECTS_PER_STEP)]
         )
-        parts = {
+
+        losses = {
             "label": (by_label * known).sum() / mx.maximum(known.sum(), 1),
             "captions": nn.losses.cross_entropy(mx.logsumexp(by_caption, axis=-1), domains, reduction="mean"),
             "domain": nn.losses.cross_entropy(net.domain(e), domains, reduction="mean"),
             "words": nn.losses.cross_entropy(net.domain(texts), text_domains, reduction="mean"),
         }
-
-        return sum((WEIGHTS[name] * part for name, part in parts.items()), mx.array(0.0)), parts
+        return sum((LOSS_WEIGHTS[name] * loss for name, loss in losses.items()), mx.array(0.0)), losses
 
 
 def fit_into(network: EncoderNetwork, words: WordVectors, labels: dict[str, list[str]], seed: int) -> None:
-    """Fit the head for prompts and put it into a network; `labels` has a list for each of its domains."""
+    """Fit the head for prompts and put it into a network; `labels` has the labels of each of its domains."""
     weight, bias = fit_prompt_head(words, network._config.domains, labels, seed)
     network.prompt_domain.weight, network.prompt_domain.bias = (mx.array(v.astype(np.float32)) for v in (weight, bias))
 
 
 def degrade(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shift, recolour, blur and add noise to pictures, each by a random amount; blur and noise to half of them each.
+    """Shift, recolour and degrade images by random amounts; half of them are blurred, and half get noise.
 
     Args:
         x: (B, H, W, 3) float32 in [-1, 1].
@@ -289,17 +318,22 @@ def degrade(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         (B, H, W, 3) float32, clipped to [-1, 1].
     """
     B, H, W, _ = x.shape
+    column = (B, 1, 1, 1)
+
+    # Shift by up to a tenth of the image.
     reach = max(1, H // 10)
     padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
     corners = rng.integers(0, 2 * reach + 1, (B, 2))
     x = np.stack([p[i : i + H, j : j + W] for p, (i, j) in zip(padded, corners, strict=True)])
-    column = (B, 1, 1, 1)
+
+    # Contrast, brightness and colour.
     mean = x.mean(axis=(1, 2), keepdims=True)
     x = mean + (x - mean) * rng.uniform(0.8, 1.2, column) + rng.uniform(-0.1, 0.1, column)
-    amounts = rng.random((B, 2)) * (rng.random((B, 2)) < 0.5)
 
+    # Blur with the kernel [a, 1 - 2a, a] along both axes, then noise.
+    amounts = rng.random((B, 2)) * (rng.random((B, 2)) < 0.5)
     a = (0.25 * amounts[:, 0]).reshape(column)
-    for axis in (1, 2):  # [a, 1 - 2a, a] along both axes
+    for axis in (1, 2):
         edge = [(0, 0)] * 4
         edge[axis] = (1, 1)
         p = np.pad(x, edge, mode="edge")
@@ -311,7 +345,7 @@ def degrade(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def best_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The divisor of (N, K) logits that makes the (N,) true classes likeliest (Guo et al., 2017)."""
+    """The divisor of (N, K) logits with the greatest likelihood of the (N,) true classes (Guo et al., 2017)."""
 
     def loss(temperature: float) -> float:
         z = logits.astype(np.float64) / temperature

@@ -1,4 +1,7 @@
-"""Static word vectors: what the caption tower knows of language beyond the labels of the data."""
+"""Static word vectors, the input of the caption tower.
+
+They connect the few labels of the data with the rest of the language.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,9 @@ from ..io.files import ASSETS, atomic_path, parse_json, read_tensors
 
 FORMAT = "adaptive-diffusion/words/1"
 BUILTIN_WORDS = ASSETS / "words.safetensors"
-SHORTEST = 0.1  # length of a text's vector below which it holds none but words such as "and"; "man" is 0.3 long
-# endings that are taken off an unknown word, and what takes their place
+# A text with a shorter vector has only words such as "and"; the vector of "man" has length 0.3.
+SHORTEST = 0.1
+# Endings of an unknown word, and their replacements to find its stem.
 _INFLECTIONS = (
     ("", "s"),
     ("ies", "y"),
@@ -35,13 +39,13 @@ _INFLECTIONS = (
 
 
 class WordVectors:
-    """A table of vectors for words and, with a leading "##", for pieces that continue a word.
+    """A table of vectors for words and for pieces that continue a word; such a piece begins with "##".
 
     Args:
         vocabulary: The tokens.
-        vectors: (N, D) int8, a row for each.
-        scales: (D,) what a unit of each column stands for.
-        metadata: Where they come from, with `content_hash`.
+        vectors: (N, D) int8, a row for each token.
+        scales: (D,) float32; a row times `scales` is the vector of a token.
+        metadata: Source of the vectors, with `content_hash`.
     """
 
     def __init__(self, vocabulary: Sequence[str], vectors: np.ndarray, scales: np.ndarray, metadata: dict[str, Any]):
@@ -50,7 +54,7 @@ class WordVectors:
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """Width D of the vectors."""
         return self._vectors.shape[1]
 
     @property
@@ -59,16 +63,17 @@ class WordVectors:
         return str(self.metadata["content_hash"])
 
     def tokens(self, text: str) -> list[str]:
-        """Tokens of a text: its known words and stems; if these mean nothing, the longest known pieces of all words.
+        """Tokens of a text.
 
-        Pieces (WordPiece; Wu et al., 2016) say little: beside known words, unknown ones are left out.
+        A text with known words gives these words or their stems, and leaves out its unknown words. A text without known
+        words gives the longest known pieces of its words (WordPiece; Wu et al., 2016), which carry little meaning.
         """
         if self.knows(text):
             return self._known(text)
         return [token for word in self._words(text) for token in self._pieces(word)]
 
     def knows(self, text: str) -> bool:
-        """Whether there is a known word in a text that means something, so that its vector can be relied on."""
+        """Whether a text has a known word with a meaning, so that its vector is reliable."""
         return self._length([token for token in self._known(text) if len(token) > 1]) > SHORTEST
 
     def _known(self, text: str) -> list[str]:
@@ -84,7 +89,9 @@ class WordVectors:
         return re.findall("[a-z]+", plain)
 
     def text_vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """(N, D) float32 unit vectors of texts: the direction of the sum of their tokens, rare ones counting more.
+        """(N, D) float32 unit vectors of texts: the direction of the sum of their token vectors.
+
+        Rare tokens have longer vectors and so count more.
 
         Raises:
             ValueError: for a text without a word.
@@ -92,7 +99,7 @@ class WordVectors:
         return np.stack([self._text_vector(text) for text in texts])
 
     def has_meaning(self, text: str) -> bool:
-        """Whether a text has a vector: whether there is a word in it, other than such as "the"."""
+        """Whether a text has a vector: it needs a word other than "the" and the like."""
         return self._length(self.tokens(text)) > SHORTEST
 
     def _sum(self, tokens: Sequence[str]) -> np.ndarray:
@@ -113,7 +120,7 @@ class WordVectors:
         return total / np.float32(length)
 
     def _stem(self, word: str) -> str | None:
-        """A known word, or a known form of the same word."""
+        """The word itself or its stem, if the table has it; else None."""
         if word in self._index:
             return word
 
@@ -125,11 +132,12 @@ class WordVectors:
         return None
 
     def _pieces(self, word: str) -> list[str]:
+        """The longest known pieces of a word, from left to right."""
         pieces: list[str] = []
         while word:
             prefix = "##" if pieces else ""
             end = next((n for n in range(len(word), 0, -1) if prefix + word[:n] in self._index), None)
-            if end is None:  # a letter that the vocabulary lacks
+            if end is None:  # the vocabulary lacks this letter
                 word = word[1:]
                 continue
 
@@ -140,13 +148,13 @@ class WordVectors:
 
 
 def save_words(path: str | Path, vocabulary: Sequence[str], vectors: np.ndarray, metadata: dict[str, Any]) -> None:
-    """Write a table atomically, each column rounded to 8 bits.
+    """Write a table of word vectors atomically, each column rounded to 8 bits.
 
     Args:
         path: Target, ending in `.safetensors`.
         vocabulary: The tokens, without line breaks.
         vectors: (N, D) floating point.
-        metadata: Where they come from, JSON types.
+        metadata: Source of the vectors, JSON types.
     """
     scales = (np.abs(vectors).max(axis=0) / 127).astype(np.float32)
     arrays = {
@@ -162,7 +170,7 @@ def save_words(path: str | Path, vocabulary: Sequence[str], vectors: np.ndarray,
 
 @cache
 def load_words(path: str | Path = BUILTIN_WORDS) -> WordVectors:
-    """Read a table; by default the one that ships with the project.
+    """Read a table of word vectors, by default the shipped table.
 
     Raises:
         UserError: if the file is missing, damaged or of another kind.
@@ -173,7 +181,7 @@ def load_words(path: str | Path = BUILTIN_WORDS) -> WordVectors:
 
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:
-        raise UserError(f"{path} holds no word vectors of this project; give a file that build.words wrote")
+        raise UserError(f"{path} holds no word vectors of this project; give a file that tools.words wrote")
 
     arrays = {name: np.array(value) for name, value in tensors.items()}
     if _hash(arrays) != header.get("content_hash") or arrays.keys() != {"vectors", "scales", "vocabulary"}:

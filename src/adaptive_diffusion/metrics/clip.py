@@ -1,4 +1,4 @@
-"""CLIP (Radford et al., 2021) in MLX: the picture and text towers of any model in Hugging Face's layout.
+"""CLIP (Radford et al., 2021) in MLX: the image and text towers of any model in Hugging Face's layout.
 
 Attributes are named as the tensors in the files, so that loading needs no table of names.
 """
@@ -64,10 +64,10 @@ class TextConfig(TowerConfig):
 
 @dataclass(frozen=True)
 class VisionConfig(TowerConfig):
-    """The picture tower.
+    """The image tower.
 
     Attributes:
-        image_size: Side of the square picture, pixels.
+        image_size: Side of the square image, pixels.
         patch_size: Side of a patch, pixels.
     """
 
@@ -83,7 +83,7 @@ class CLIPConfig:
 
     Attributes:
         text: Text tower.
-        vision: Picture tower.
+        vision: Image tower.
         projection_dim: Width of the common space.
     """
 
@@ -215,7 +215,7 @@ class _VisionModel(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def __call__(self, pixels: mx.array) -> mx.array:
-        """(B, S, S, 3) prepared pictures -> (B, C) output at the class token."""
+        """(B, S, S, 3) prepared images -> (B, C) output at the class token."""
         x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
         return self.post_layernorm(x[:, 0])
 
@@ -236,7 +236,7 @@ class CLIPModel(nn.Module):
         return self._config
 
     def encode_pixels(self, pixels: mx.array) -> mx.array:
-        """(B, S, S, 3) prepared pictures (see `clip_pictures`) -> (B, D), not normalised."""
+        """(B, S, S, 3) prepared images (see `clip_pictures`) -> (B, D), not normalised."""
         return self.visual_projection(self.vision_model(pixels))
 
     def encode_ids(self, ids: mx.array) -> mx.array:

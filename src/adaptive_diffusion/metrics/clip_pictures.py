@@ -1,4 +1,4 @@
-"""How pictures are prepared for CLIP: shortest side to 224 by bicubic resampling, centre crop, normalisation."""
+"""How images are prepared for CLIP: shortest side to 224 by bicubic resampling, centre crop, normalisation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Preparation:
     Attributes:
         size: Pixels of the shortest side after resizing.
         crop: Side of the square cut from the centre.
-        mean: Subtracted per channel, pictures in [0, 1].
+        mean: Subtracted per channel, images in [0, 1].
         std: Divided by, per channel.
     """
 
@@ -59,7 +59,7 @@ def read_preparation(folder: Path, image_size: int) -> Preparation:
         image_size: Side in pixels that the network takes.
 
     Raises:
-        UserError: if it asks for anything but the steps of CLIP, or gives pictures of another size.
+        UserError: if it asks for anything but the steps of CLIP, or gives images of another size.
     """
     for path in (folder / "preprocessor_config.json", folder / "processor_config.json"):
         if path.is_file():

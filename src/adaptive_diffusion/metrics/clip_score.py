@@ -1,4 +1,4 @@
-"""How well pictures agree with prompts, by a pretrained CLIP model; and its features of pictures."""
+"""How well images agree with prompts, by a pretrained CLIP model; and its features of images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .weights import Weights, conv_weight, pick, read_weights_folder
 
 
 class CLIP:
-    """A CLIP model with its tokenizer and picture preparation; made by `load_clip`.
+    """A CLIP model with its tokenizer and image preparation; made by `load_clip`.
 
     Attributes:
         name: For statistics files, e.g. "clip/openai/clip-vit-base-patch32".
@@ -44,7 +44,7 @@ class CLIP:
         self.metric_name = "clip_score" if known else "clip_similarity"
 
     def features(self, images: Any, batch_size: int = 32) -> np.ndarray:
-        """Projected features of (N, H, W, 3) pictures, uint8 or float in [-1, 1] (rounded to uint8).
+        """Projected features of (N, H, W, 3) images, uint8 or float in [-1, 1] (rounded to uint8).
 
         Returns:
             (N, D) float32, not normalised.
@@ -71,20 +71,20 @@ class CLIP:
         return in_batches(lambda x: self._model.encode_ids(mx.array(x)), ids, batch_size=batch_size)
 
     def scores(self, images: Any, prompts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """100 x cosine of each picture and its prompt, in [-100, 100]; its mean is the run's score.
+        """100 x cosine of each image and its prompt, in [-100, 100]; its mean is the run's score.
 
         This is the raw cosine, as torchmetrics reports it; Hessel et al. (2021) clip it at 0 and multiply by 2.5.
 
         Args:
             images: (N, H, W, 3), see `features`.
-            prompts: One for all pictures, or N.
-            batch_size: Pictures per evaluation.
+            prompts: One for all images, or N.
+            batch_size: Images per evaluation.
 
         Returns:
             (N,) float64.
 
         Raises:
-            ValueError: for unfit pictures or prompts, or numbers of them that differ.
+            ValueError: for unfit images or prompts, or numbers of them that differ.
         """
         pictures = as_uint8(images)
 

@@ -1,4 +1,4 @@
-"""What an encoder is to the metrics, and how pictures go through one: in batches, one evaluation each."""
+"""What an encoder is to the metrics, and how images go through one: in batches, one evaluation each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .statistics import FeatureStatistics
 
 
 class FeatureEncoder(Protocol):
-    """Anything that turns pictures into feature vectors and can say which it is.
+    """Anything that turns images into feature vectors and can say which it is.
 
     Attributes:
         name: What it is and which layer, e.g. "inception_v3/2048".
@@ -27,12 +27,12 @@ class FeatureEncoder(Protocol):
     def content_hash(self) -> str: ...
 
     def features(self, images: Any, batch_size: int = ...) -> np.ndarray:
-        """(N, H, W, 3) pictures, uint8 or float in [-1, 1] -> (N, d) float32."""
+        """(N, H, W, 3) images, uint8 or float in [-1, 1] -> (N, d) float32."""
         ...
 
 
 def picture_statistics(encoder: FeatureEncoder, images: Any) -> FeatureStatistics:
-    """Statistics of the features of (N, H, W, 3) pictures, N >= 2; see `pictures.check_pictures`."""
+    """Statistics of the features of (N, H, W, 3) images, N >= 2; see `pictures.check_pictures`."""
     return FeatureStatistics.from_features(encoder.features(images), encoder.name, encoder.content_hash)
 
 

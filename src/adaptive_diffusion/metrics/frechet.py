@@ -11,7 +11,7 @@ import numpy as np
 from .statistics import FeatureStatistics, check_features, check_same_encoder, mean_and_centred, triangular
 
 LARGEST_MISS = 1e-6  # in the logarithm of a product of singular values, at which they are taken to be right
-SAMPLES_PER_DIMENSION = 4  # below this many pictures per dimension the bias is of the size of the distance itself
+SAMPLES_PER_DIMENSION = 4  # below this many images per dimension the bias is of the size of the distance itself
 
 
 def frechet_distance(a: Any, b: Any) -> float:
@@ -46,10 +46,10 @@ def frechet_distance(a: Any, b: Any) -> float:
 
 
 def frechet_caveat(n: int, dimensions: int) -> str | None:
-    """What has to stand beside a Frechet distance of so few pictures, or None where there are enough.
+    """What has to stand beside a Frechet distance of so few images, or None where there are enough.
 
     Args:
-        n: Pictures in the smaller set.
+        n: Images in the smaller set.
         dimensions: Width of the features.
     """
     if n >= SAMPLES_PER_DIMENSION * dimensions:
@@ -62,11 +62,11 @@ def frechet_caveat(n: int, dimensions: int) -> str | None:
 
 @dataclass(frozen=True)
 class FrechetInfinity:
-    """A Frechet distance extrapolated to infinitely many pictures.
+    """A Frechet distance extrapolated to infinitely many images.
 
     Attributes:
         value: The intercept; unbiased in the extrapolated set only, may be negative.
-        slope: Change per unit of 1/n; the bias at n pictures is slope / n.
+        slope: Change per unit of 1/n; the bias at n images is slope / n.
         sizes: Subset sizes of the fit, increasing.
         distances: Frechet distance at each size, averaged over disjoint subsets.
         residual: Root mean square deviation of the points from the line.
@@ -85,11 +85,11 @@ def frechet_infinity(
     """Frechet distance to a reference, extrapolated linearly in 1/n to n = infinity (Chong & Forsyth, 2020).
 
     The distance is measured on random subsets of several sizes and a line in 1/n is fitted to it; its intercept is the
-    answer. The bias is 1/n only where n is well above d: below `SAMPLES_PER_DIMENSION` x d pictures the value is too
+    answer. The bias is 1/n only where n is well above d: below `SAMPLES_PER_DIMENSION` x d images the value is too
     small, often negative. The reference is used whole; its own bias stays in. Costs `points` distances.
 
     Args:
-        features: (n, d) features of the pictures judged.
+        features: (n, d) features of the images judged.
         reference: (m, d) features to compare with, or their `FeatureStatistics` (then the caller answers for the
             encoder being the same).
         points: Number of sizes, at least 2, evenly spaced between `smallest` and n.

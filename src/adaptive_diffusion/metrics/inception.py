@@ -205,7 +205,7 @@ class InceptionV3:
         return "fid" if standard else "fd_inception"
 
     def features(self, images: Any, batch_size: int = 16) -> np.ndarray:
-        """Features of (N, H, W, 3) pictures, uint8 or float in [-1, 1] (rounded to uint8, on which FID is defined).
+        """Features of (N, H, W, 3) images, uint8 or float in [-1, 1] (rounded to uint8, on which FID is defined).
 
         Returns:
             (N, d) float32, d by `layer`.

@@ -1,7 +1,7 @@
 """The kernel distance to a reference of which only moments are kept.
 
-The kernel (x . y / d + 1)^3 is a polynomial, so its mean over all reference pictures y depends on their first three
-moments alone. They take the place of the features: exact, over the whole reference, and no picture's features are kept.
+The kernel (x . y / d + 1)^3 is a polynomial, so its mean over all reference images y depends on their first three
+moments alone. They take the place of the features: exact, over the whole reference, and no image's features are kept.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class KernelReference:
     """Raw moments of a set of features.
 
     Attributes:
-        n: Number of pictures, at least 2.
+        n: Number of images, at least 2.
         first: (d,) float64, mean of y.
         second: (d, d) float64, mean of y_i y_j.
         third: (d (d + 1) (d + 2) / 6,) float64, mean of y_i y_j y_k for i <= j <= k.
-        within: Mean kernel of two different pictures of the reference.
+        within: Mean kernel of two different images of the reference.
         encoder: Name of the encoder.
         encoder_hash: Its content hash.
 
@@ -85,7 +85,7 @@ class KernelReference:
         Args:
             features: (n, d) features of the same encoder.
             subsets: Number of random subsets.
-            subset_size: Pictures in a subset, in [2, n]; default: 1000, or half of n where that is less.
+            subset_size: Images in a subset, in [2, n]; default: 1000, or half of n where that is less.
             seed: Seed of the subsets.
 
         Raises:
@@ -103,7 +103,7 @@ class KernelReference:
         return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
 
     def _mean_kernel(self, x: np.ndarray) -> np.ndarray:
-        """(n,) mean kernel of each x with all pictures of the reference."""
+        """(n,) mean kernel of each x with all images of the reference."""
         d = x.shape[1]
         cubic = np.concatenate([self._cubic(x[start : start + _ROWS]) for start in range(0, len(x), _ROWS)])
         return 1 + 3 * (x @ self.first) / d + 3 * ((x @ self.second) * x).sum(axis=1) / d**2 + cubic / d**3

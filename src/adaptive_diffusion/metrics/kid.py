@@ -21,7 +21,7 @@ class KernelDistance:
         std: Their standard deviation. Subsets overlap, so this is the spread of a subset's value, not the error of
             `mean`.
         subsets: How many subsets.
-        subset_size: Pictures drawn from either set for each.
+        subset_size: Images drawn from either set for each.
     """
 
     mean: float
@@ -39,7 +39,7 @@ def kernel_distance(
         a: (n, d) features.
         b: (m, d) features of the same encoder.
         subsets: Number of random subsets.
-        subset_size: Pictures of either set in a subset, in [2, min(n, m)]. Default: 1000, or half of the smaller set
+        subset_size: Images of either set in a subset, in [2, min(n, m)]. Default: 1000, or half of the smaller set
             where that is less (a subset that is the whole set would have no spread).
         seed: Seed of the subsets.
 
@@ -68,7 +68,7 @@ def kernel_caveat(value: float, spread: float | None, subset_size: int) -> str |
     Args:
         value: The distance.
         spread: Standard deviation of the subsets; None: all of them were the whole set.
-        subset_size: Pictures in each.
+        subset_size: Images in each.
     """
     if spread is not None and abs(value) > spread:
         return None

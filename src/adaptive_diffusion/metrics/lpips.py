@@ -1,4 +1,4 @@
-"""LPIPS, the perceptual distance of two pictures (Zhang et al., 2018), version 0.1, in MLX."""
+"""LPIPS, the perceptual distance of two images (Zhang et al., 2018), version 0.1, in MLX."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Architecture:
     stages: tuple[tuple[_Conv, ...], ...]
     pool: tuple[int, int]
     pooled: tuple[int, ...]
-    smallest: int  # side of a picture that leaves a pixel in every stage
+    smallest: int  # side of an image that leaves a pixel in every stage
 
 
 _ARCHITECTURES: dict[str, _Architecture] = {
@@ -134,18 +134,18 @@ class LPIPS:
         return "lpips" if standard else "perceptual_distance"
 
     def distances(self, a: Any, b: Any, batch_size: int | None = None) -> np.ndarray:
-        """Distance of each picture of `a` from the picture of `b` in the same place.
+        """Distance of each image of `a` from the image of `b` in the same place.
 
         Args:
             a: (N, H, W, 3), uint8 or float in [-1, 1].
-            b: As `a`. The distance depends on the size of the pictures: compare only at one size.
+            b: As `a`. The distance depends on the size of the images: compare only at one size.
             batch_size: Pairs per evaluation; default: so many that a batch has about 2**18 pixels, at most 64.
 
         Returns:
             (N,) float32, >= 0.
 
         Raises:
-            ValueError: for unfit pictures (see `pictures.check_pictures`), shapes that differ, or pictures smaller
+            ValueError: for unfit images (see `pictures.check_pictures`), shapes that differ, or images smaller
                 than the trunk can take.
         """
         x, y = as_float(a), as_float(b)

@@ -1,4 +1,4 @@
-"""Pictures as every metric takes them: (N, H, W, 3), uint8 or float in [-1, 1]; the one place that checks it."""
+"""Images as every metric takes them: (N, H, W, 3), uint8 or float in [-1, 1]; the one place that checks it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _SLACK = 1e-3  # float rounding at the ends of [-1, 1]; clipped
 
 
 def check_pictures(images: Any) -> np.ndarray:
-    """Pictures as a uint8 or float32 array, or a sentence that says what is wrong with them.
+    """Images as a uint8 or float32 array, or a sentence that says what is wrong with them.
 
     Args:
         images: (N, H, W, 3) NumPy or MLX array, uint8 in [0, 255] or floating point in [-1, 1], N >= 1.
 
     Returns:
-        The same pictures; floats as float32, clipped to [-1, 1].
+        The same images; floats as float32, clipped to [-1, 1].
 
     Raises:
-        ValueError: for one picture without batch axis, grey, RGBA or channels-first pictures, 16-bit or other
-            integers, floats outside [-1, 1], NaN, or no picture at all. Nothing is converted silently.
+        ValueError: for one image without batch axis, grey, RGBA or channels-first images, 16-bit or other
+            integers, floats outside [-1, 1], NaN, or no image at all. Nothing is converted silently.
     """
     if isinstance(images, mx.array) and images.dtype == mx.bfloat16:
         images = images.astype(mx.float32)  # NumPy has no bfloat16
@@ -78,7 +78,7 @@ def _check_shape(x: np.ndarray) -> None:
 
 
 def as_uint8(images: Any) -> np.ndarray:
-    """`check_pictures`, as (N, H, W, 3) uint8; floats are rounded, as a saved picture is."""
+    """`check_pictures`, as (N, H, W, 3) uint8; floats are rounded, as a saved image is."""
     x = check_pictures(images)
     return x if x.dtype == np.uint8 else to_uint8(x)
 

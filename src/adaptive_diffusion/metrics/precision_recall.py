@@ -17,8 +17,8 @@ class PrecisionRecall:
     """Fidelity and diversity, each in [0, 1].
 
     Attributes:
-        precision: Share of generated pictures within the manifold of the real ones.
-        recall: Share of real pictures within the manifold of the generated ones.
+        precision: Share of generated images within the manifold of the real ones.
+        recall: Share of real images within the manifold of the generated ones.
     """
 
     precision: float
@@ -26,9 +26,9 @@ class PrecisionRecall:
 
 
 def precision_recall(real: Any, generated: Any, k: int = 3) -> PrecisionRecall:
-    """Improved precision and recall: the manifold is a ball around each picture, out to its k-th nearest neighbour.
+    """Improved precision and recall: the manifold is a ball around each image, out to its k-th nearest neighbour.
 
-    Both fall with the number of pictures, so compare only at equal sizes. Float64.
+    Both fall with the number of images, so compare only at equal sizes. Float64.
 
     Args:
         real: (n, d) features, n > k.

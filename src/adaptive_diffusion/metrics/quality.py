@@ -1,4 +1,4 @@
-"""How good a run's pictures are: what every choice of `metrics=` offers, and what they share.
+"""How good a run's images are: what every choice of `metrics=` offers, and what they share.
 
 Numbers of our own encoder carry its name (`fd_encoder`, ...); `fid`, `clip_score` and `lpips` are only used for the
 published weights.
@@ -28,13 +28,13 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number about a set of pictures.
+    """One number about a set of images.
 
     Attributes:
         name: E.g. "fd_encoder".
         value: The number.
-        n: Pictures it was measured on.
-        spread: Standard deviation over pictures or subsets, where there is one.
+        n: Images it was measured on.
+        spread: Standard deviation over images or subsets, where there is one.
         caveat: What has to be said beside it, or None.
     """
 
@@ -54,7 +54,7 @@ class PictureMetrics(Protocol):
     """What `metrics=` chooses.
 
     Attributes:
-        converged: Whether `measure` wants the model's converged pictures from the same noises.
+        converged: Whether `measure` wants the model's converged images from the same noises.
     """
 
     @property
@@ -63,7 +63,7 @@ class PictureMetrics(Protocol):
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
     ) -> list[Measurement]:
-        """Measure pictures.
+        """Measure images.
 
         Args:
             images: (N, H, W, 3) float32 in [-1, 1].
@@ -89,7 +89,7 @@ class NoMetrics:
 def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
     """What a measurement returns; where it cannot be taken, a warning says why, and `otherwise` takes its place.
 
-    The pictures were drawn and paid for by then: whatever is wrong with a measure must not undo the run.
+    The images were drawn and paid for by then: whatever is wrong with a measure must not undo the run.
     """
     try:
         return measure()
@@ -137,7 +137,7 @@ def set_distances(
 
 
 def mean_of(name: str, values: np.ndarray) -> Measurement:
-    """Mean of a number of each picture, (N,), and its spread over them."""
+    """Mean of a number of each image, (N,), and its spread over them."""
     spread = float(values.std()) if len(values) > 1 else None
     return Measurement(name, float(values.mean()), len(values), spread)
 

@@ -23,7 +23,7 @@ class StandardMetrics:
     Weights are read at once, so that missing ones are found before anything is drawn.
 
     Args:
-        reference: Real pictures (folder or array file), or a statistics file (`.npz` of `save_statistics`, FID only).
+        reference: Real images (folder or array file), or a statistics file (`.npz` of `save_statistics`, FID only).
         inception: InceptionV3 weight file or folder; None: where PyTorch's libraries keep it.
         clip: CLIP model folder or hub id; None: no CLIP score.
         lpips: `alex` or `vgg`; used with `converged` only.
@@ -33,7 +33,7 @@ class StandardMetrics:
         UserError: if weights or reference are missing; the sentence says where they belong and how to get them.
     """
 
-    # features of the reference's pictures, and the size at which they were read
+    # features of the reference's images, and the size at which they were read
     _encoded: tuple[tuple[int, int], np.ndarray] | None = None
 
     def __init__(
@@ -72,7 +72,7 @@ class StandardMetrics:
         return set_distances(self._inception.metric_name, features, self._inception, real, None)
 
     def _real_features(self, size: tuple[int, int]) -> np.ndarray | FeatureStatistics:
-        """Those of the reference; of pictures, at the size (height, width) of the pictures judged, computed once."""
+        """Those of the reference; of images, at the size (height, width) of the images judged, computed once."""
         if isinstance(self._real, FeatureStatistics):
             return self._real
 
@@ -85,7 +85,7 @@ class StandardMetrics:
         return self._encoded[1]
 
     def _read(self, reference: Path) -> Path | FeatureStatistics:
-        """Statistics, or the path again where it holds pictures."""
+        """Statistics, or the path again where it holds images."""
         if not reference.exists():
             raise UserError(
                 f"metrics.reference={reference} does not exist; give a folder or array file of real pictures, or a "

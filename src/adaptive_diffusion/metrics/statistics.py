@@ -71,7 +71,7 @@ class FeatureStatistics:
     """Mean and covariance of a set of features, and what they are of.
 
     Attributes:
-        n: Number of pictures, at least 2.
+        n: Number of images, at least 2.
         mean: (d,) float64.
         covariance: (d, d) float64, unbiased (divided by n - 1).
         encoder: Name of the encoder, e.g. "inception_v3/2048".

@@ -1,4 +1,4 @@
-"""What a training step is made from: the pictures with their class ids, and the timesteps."""
+"""What a training step is made from: the images with their class ids, and the timesteps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .unet import UNetConfig
 
 
 class Corpus:
-    """The pictures of all domains and their class ids (domain from 1, label from 1; 0 is the null class)."""
+    """The images of all domains and their class ids (domain from 1, label from 1; 0 is the null class)."""
 
     def __init__(self, config: TrainingConfig):
         a = UNetConfig(**config.architecture)

@@ -1,7 +1,7 @@
 """Training of the denoiser, as a generator of events; resumable at any step and data-parallel.
 
 The state of a run is one file: weights, their moving average, the optimiser and the step number. Everything random
-(order of the pictures, flips, noise levels, noise, dropped classes) is a pure function of the seed and the step, so a
+(order of the images, flips, noise levels, noise, dropped classes) is a pure function of the seed and the step, so a
 run that was killed continues bit for bit, and several processes share one global batch.
 """
 
@@ -36,11 +36,11 @@ class TrainingEvent:
 
     Attributes:
         step: Optimiser steps done.
-        images: Pictures seen, over all processes and earlier runs of the same state.
+        images: Images seen, over all processes and earlier runs of the same state.
         loss: Training loss of the step (weighted mean squared error of the prediction), before the update.
         learning_rate: Learning rate of the step.
         seconds: Duration of the step.
-        validation_loss: Loss of the averaged weights on held-back pictures, when it was measured at this step.
+        validation_loss: Loss of the averaged weights on held-out images, when it was measured at this step.
     """
 
     step: int
@@ -52,7 +52,7 @@ class TrainingEvent:
 
 
 class Examples(NamedTuple):
-    """A batch: (B, H, W, C) noisy pictures and targets, (B,) timesteps and weights of the loss, (B, K) class ids."""
+    """A batch: (B, H, W, C) noisy images and targets, (B,) timesteps and weights of the loss, (B, K) class ids."""
 
     noisy: mx.array
     t: mx.array
@@ -87,7 +87,7 @@ class Trainer:
         )
         mx.random.seed(config.seed)
         self.model = SimpleUNet(UNetConfig(**config.architecture, num_classes=self.corpus.num_classes))
-        self._images_before = 0  # pictures that the weights had seen when this run began
+        self._images_before = 0  # images that the weights had seen when this run began
 
         resumed = Path(config.state).exists()
         if config.start_from is not None and not resumed:
@@ -117,7 +117,7 @@ class Trainer:
 
     @property
     def images(self) -> int:
-        """Pictures seen so far."""
+        """Images seen so far."""
         return self.step * self.config.batch_size
 
     def run(self) -> Iterator[TrainingEvent]:
@@ -151,7 +151,7 @@ class Trainer:
         return model
 
     def passes(self, every: int) -> bool:
-        """Whether this step crossed a multiple of `every` pictures."""
+        """Whether this step crossed a multiple of `every` images."""
         return self.images // every != (self.images - self.config.batch_size) // every
 
     def metadata(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Trainer:
         }
 
     def validation_loss(self) -> float:
-        """Loss of the averaged weights on held-back pictures; the same pictures, timesteps and noise every time."""
+        """Loss of the averaged weights on held-out images; the same images, timesteps and noise every time."""
         per_domain = max(1, self.config.validation_images // len(self.corpus.domains))
         pairs = [(images[:per_domain], classes[:per_domain]) for images, classes in self.corpus.validation]
 

@@ -20,14 +20,14 @@ class TrainingConfig:
     """One training run; every field is a key of `conf/task/model.yaml`.
 
     Attributes:
-        data: Domain name -> folder or array file of its pictures, in the order of the class ids.
+        data: Domain name -> folder or array file of its images, in the order of the class ids.
         state: Resumable state file of the run (`.safetensors`).
         start_from: Model file whose weights a new run starts from, e.g. to fine-tune it; None: random weights.
-        images: Pictures to see in all.
-        batch_size: Pictures per optimiser step, over all processes.
+        images: Images to see in all.
+        batch_size: Images per optimiser step, over all processes.
         learning_rate: Peak learning rate of Adam.
-        warmup_images: Pictures over which the learning rate rises linearly from 0.
-        decay_images: Pictures over which it falls linearly to 0 at the end.
+        warmup_images: Images over which the learning rate rises linearly from 0.
+        decay_images: Images over which it falls linearly to 0 at the end.
         max_grad_norm: Global gradient norm above which gradients are scaled down.
         ema_decay: Decay of the moving average of the weights, per step; ramped up at the start.
         prediction_type: `v_prediction` or `epsilon`.
@@ -35,14 +35,14 @@ class TrainingConfig:
         log_snr_std: Its standard deviation.
         uniform_fraction: Share of timesteps drawn uniformly from [0, T - 1] instead.
         min_snr_gamma: Cap on the SNR in the loss weight (Hang et al., 2023); None: every timestep counts alike.
-        drop_label: Probability that only the domain of a picture is shown.
+        drop_label: Probability that only the domain of an image is shown.
         drop_all: Probability that neither domain nor label is shown.
         guidance_scale: Default weight of classifier-free guidance that is stored with the model; 1 is none.
-        validation_fraction: Share of the pictures of each domain that is kept back.
-        split: Which are kept back, a name in `splits.SPLITS`.
-        validation_images: Number of held-back pictures used for the validation loss.
-        validate_every: Pictures between two validations.
-        save_every: Pictures between two writes of the state file.
+        validation_fraction: Share of the images of each domain that is kept back.
+        split: Which are held out, a name in `splits.SPLITS`.
+        validation_images: Number of held-out images used for the validation loss.
+        validate_every: Images between two validations.
+        save_every: Images between two writes of the state file.
         seed: Seed of everything random.
         noise_schedule: Constructor arguments of `NoiseSchedule`; 10 timesteps or more.
         architecture: Arguments of `UNetConfig`, without `num_classes`, which the data decide.

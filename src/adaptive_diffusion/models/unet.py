@@ -27,8 +27,8 @@ class UNetConfig:
     """The architecture of a `SimpleUNet`.
 
     Attributes:
-        image_size: Side of the square picture, pixels. A multiple of `patch_size * 2 ** (len(widths) - 1)`.
-        in_channels: Picture channels; training reads 1 (grey), 3 (RGB) or 4 (RGBA).
+        image_size: Side of the square image, pixels. A multiple of `patch_size * 2 ** (len(widths) - 1)`.
+        in_channels: Image channels; training reads 1 (grey), 3 (RGB) or 4 (RGBA).
         patch_size: Side of the pixel patches folded into channels by the stem.
         widths: Channels per resolution level, from fine to coarse; each level halves the side.
         blocks: Residual blocks per level on the way down, and again on the way up.
@@ -169,7 +169,7 @@ def _unfold(x: mx.array, p: int) -> mx.array:
 
 
 class SimpleUNet(nn.Module):
-    """Predicts eps, v or x0 (whatever it was trained for) from a noisy picture, its timestep and its classes.
+    """Predicts eps, v or x0 (whatever it was trained for) from a noisy image, its timestep and its classes.
 
     Downsampling folds 2x2 pixels into channels and mixes them; upsampling does the reverse.
     """
@@ -213,12 +213,12 @@ class SimpleUNet(nn.Module):
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a picture."""
+        """(H, W, C) of an image."""
         return self._config.image_size, self._config.image_size, self._config.in_channels
 
     @property
     def picture_size(self) -> tuple[int, int]:
-        """(height, width) of a picture, pixels."""
+        """(height, width) of an image, pixels."""
         return self.state_shape[:2]
 
     @property
@@ -242,11 +242,11 @@ class SimpleUNet(nn.Module):
         return class_ids(self.domains, domain, label)[: len(self._config.num_classes)]
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """States are pictures."""
+        """States are images."""
         return pictures
 
     def decode(self, x0: mx.array) -> mx.array:
-        """States are pictures."""
+        """States are images."""
         return x0
 
     def embed(self, t: mx.array, classes: mx.array | None) -> mx.array:
@@ -262,7 +262,7 @@ class SimpleUNet(nn.Module):
         """Predict for a batch.
 
         Args:
-            x: (B, H, W, C) noisy pictures, H = W = `config.image_size`.
+            x: (B, H, W, C) noisy images, H = W = `config.image_size`.
             t: (B,) timesteps, or a scalar for the whole batch, in [0, T - 1].
             classes: (B, K) integer class ids, one column per vocabulary; 0 is the null class. None: all null.
 

@@ -1,4 +1,4 @@
-"""AutoencoderKL of diffusers: between pictures and the latents of Stable Diffusion (Rombach et al., 2022)."""
+"""AutoencoderKL of diffusers: between images and the latents of Stable Diffusion (Rombach et al., 2022)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class AutoencoderKLConfig(ModelConfig):
     """The architecture of an `AutoencoderKL` and the scale of its latents.
 
     Attributes:
-        in_channels: Channels of the pictures that are encoded.
-        out_channels: Channels of the decoded pictures.
+        in_channels: Channels of the images that are encoded.
+        out_channels: Channels of the decoded images.
         down_block_types: One `DownEncoderBlock2D` per level.
         up_block_types: One `UpDecoderBlock2D` per level.
         block_out_channels: Channels of each level, finest first.
         layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
         latent_channels: Channels of the latents.
         norm_num_groups: Groups of all normalisations.
-        sample_size: Side of the training pictures, pixels.
+        sample_size: Side of the training images, pixels.
         scaling_factor: Diffusion runs on latents times this.
         shift_factor: What is subtracted before scaling; None: nothing.
         latents_mean: Mean of each latent channel, where a pipeline standardises them.
@@ -83,7 +83,7 @@ class AutoencoderKLConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """The distribution of the latents of a batch of pictures.
+    """The distribution of the latents of a batch of images.
 
     Attributes:
         mean: (B, h, w, latent_channels).
@@ -125,7 +125,7 @@ class _Coder(nn.Module):
 
 
 class Encoder(_Coder):
-    """(B, H, W, in_channels) pictures -> (B, H / f, W / f, 2 latent_channels) mean and log-variance."""
+    """(B, H, W, in_channels) images -> (B, H / f, W / f, 2 latent_channels) mean and log-variance."""
 
     def __init__(self, config: AutoencoderKLConfig):
         widths = config.block_out_channels
@@ -146,7 +146,7 @@ class Encoder(_Coder):
 
 
 class Decoder(_Coder):
-    """(B, h, w, latent_channels) latents -> (B, f h, f w, out_channels) pictures."""
+    """(B, h, w, latent_channels) latents -> (B, f h, f w, out_channels) images."""
 
     def __init__(self, config: AutoencoderKLConfig):
         widths = config.block_out_channels
@@ -170,7 +170,7 @@ class Decoder(_Coder):
 
 
 class AutoencoderKL(nn.Module):
-    """Encodes pictures to a distribution of latents and decodes latents to pictures.
+    """Encodes images to a distribution of latents and decodes latents to images.
 
     Neither direction applies `scaling_factor`; who runs the diffusion does.
     """
@@ -198,7 +198,7 @@ class AutoencoderKL(nn.Module):
         return self.decoder.conv_in.weight.dtype
 
     def encode(self, x: mx.array) -> DiagonalGaussian:
-        """The latents of pictures.
+        """The latents of images.
 
         Args:
             x: (B, H, W, in_channels) in [-1, 1]; H and W multiples of `config.downsampling`.
@@ -221,7 +221,7 @@ class AutoencoderKL(nn.Module):
         return DiagonalGaussian(mean, mx.clip(logvar, *LOGVAR_RANGE))
 
     def decode(self, z: mx.array) -> mx.array:
-        """The pictures of latents.
+        """The images of latents.
 
         Args:
             z: (B, h, w, latent_channels), not scaled.

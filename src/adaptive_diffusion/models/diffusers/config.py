@@ -1,7 +1,7 @@
 """How a `config.json` of diffusers or transformers becomes a frozen dataclass.
 
 A key that is missing gets the default of the reference class. A key that asks for something this port does not compute
-is refused by name: ignoring it would load and draw wrong pictures.
+is refused by name: ignoring it would load and draw wrong images.
 """
 
 from __future__ import annotations

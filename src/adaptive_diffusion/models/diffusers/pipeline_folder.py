@@ -1,4 +1,4 @@
-"""A folder with a whole pipeline: which models it has, where their files are, and the hash of what decides pictures."""
+"""A folder with a whole pipeline: which models it has, where their files are, and the hash of what decides images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`load_pipeline`: from a folder or a hub id to a model that pictures are drawn with."""
+"""`load_pipeline`: from a folder or a hub id to a model that images are drawn with."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def load_pipeline(
         precision: `float32`, `float16`, `bfloat16`, `8bit`, `4bit` (of the linear layers, the rest float16) or
             `low_memory` (8 bit, the text encoders 4). None: float16 for Stable Diffusion on a GPU, else float32. All
             but float32 are for GPUs; quantised layers are many times slower than float32 on a CPU.
-        height: Of the pictures, pixels; None: as the model was trained.
+        height: Of the images, pixels; None: as the model was trained.
         width: The same.
         negative_prompt: What guidance leads away from, for Stable Diffusion.
-        draws: The domain of the pictures, for models that take no text; None: nobody knows.
+        draws: The domain of the images, for models that take no text; None: nobody knows.
 
     Raises:
         UserError: if it cannot be found, fetched or used; the sentence says why.
@@ -172,7 +172,7 @@ def _encoders(folder: PipelineFolder, precision: Precision, config: Any) -> list
 
 
 def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
-    """(height, width) of the pictures: as given, or as trained.
+    """(height, width) of the images: as given, or as trained.
 
     Args:
         folder: For the sentences.

@@ -1,4 +1,4 @@
-"""Whole diffusers pipelines as models that pictures are drawn with: in pixel space, or from a text in latent space.
+"""Whole diffusers pipelines as models that images are drawn with: in pixel space, or from a text in latent space.
 
 Which steps are taken is not theirs to say: they are denoisers, for any scheduler and sampler of this project.
 """
@@ -24,17 +24,17 @@ DECODED_AT_ONCE = 1024 * 1024  # pixels that are decoded together; larger batche
 
 
 class PixelPipeline:
-    """A `UNet2DModel` that draws pictures from noise alone.
+    """A `UNet2DModel` that draws images from noise alone.
 
     Args:
         unet: The network.
-        size: (height, width) of the pictures, pixels.
+        size: (height, width) of the images, pixels.
         metadata: See `PictureModel`.
         identity: What decides its predictions.
         domain: What it draws, or None if nobody knows.
 
     Raises:
-        ValueError: if the network does not predict pictures of the kind it takes.
+        ValueError: if the network does not predict images of the kind it takes.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PixelPipeline:
         self._predict = compiled(unet)
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
-        """(B, H, W, C) noisy pictures and (B,) timesteps -> (B, H, W, C) prediction; see `Denoiser`."""
+        """(B, H, W, C) noisy images and (B,) timesteps -> (B, H, W, C) prediction; see `Denoiser`."""
         return self._predict(x, t)[..., : x.shape[-1]]  # what follows is a learned variance
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
@@ -81,10 +81,10 @@ class PixelPipeline:
         return ()
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """(B, H, W, 3) pictures -> (B, H, W, C) states, which are the pictures, grey for a model of one channel.
+        """(B, H, W, 3) images -> (B, H, W, C) states, which are the images, grey for a model of one channel.
 
         Raises:
-            UserError: for a model of other channels than pictures have.
+            UserError: for a model of other channels than images have.
         """
         channels = self.state_shape[-1]
         if pictures.shape[-1] == channels:
@@ -95,7 +95,7 @@ class PixelPipeline:
         return (pictures * mx.array(LUMA)).sum(axis=-1, keepdims=True)
 
     def decode(self, x0: mx.array) -> mx.array:
-        """States are pictures."""
+        """States are images."""
         return x0
 
 
@@ -109,7 +109,7 @@ class LatentPipeline:
         unet: The network.
         vae: Decodes latents; in float32.
         encoders: One text encoder, or the two of SDXL.
-        size: (height, width) of the pictures, pixels.
+        size: (height, width) of the images, pixels.
         metadata: See `PictureModel`.
         identity: What decides its predictions besides the negative prompt.
         negative_prompt: What guidance leads away from; None: nothing in particular.
@@ -192,17 +192,17 @@ class LatentPipeline:
         return self._predict(x, t, texts.states[rows], more)
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """(B, H, W, 3) pictures in [-1, 1] -> (B, h, w, C) their likeliest latents."""
+        """(B, H, W, 3) images in [-1, 1] -> (B, h, w, C) their likeliest latents."""
         config, latents = self._vae.config, self._vae.encode(pictures.astype(mx.float32)).mode()
         if config.latents_mean is not None and config.latents_std is not None:
             return (latents - mx.array(config.latents_mean)) * config.scaling_factor / mx.array(config.latents_std)
         return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
 
     def decode(self, x0: mx.array) -> mx.array:
-        """(B, h, w, C) latents -> (B, H, W, 3) float32 pictures, about [-1, 1], some at a time.
+        """(B, h, w, C) latents -> (B, H, W, 3) float32 images, about [-1, 1], some at a time.
 
         Raises:
-            MachineError: if the latents or the pictures hold NaN, or a picture has only one colour.
+            MachineError: if the latents or the images hold NaN, or an image has only one colour.
         """
         if not mx.isfinite(x0).all().item():
             advice = "model.precision=float32 or bfloat16" if self._half else "a smaller guidance_scale, or more steps"

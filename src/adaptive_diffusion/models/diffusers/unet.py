@@ -21,7 +21,7 @@ class UNetConfig(ModelConfig):
     """Options of both U-Nets; the subclasses give the defaults of theirs.
 
     Attributes:
-        sample_size: Side of the pictures (or latents) the model was trained on, or (height, width); None if unknown.
+        sample_size: Side of the images (or latents) the model was trained on, or (height, width); None if unknown.
         in_channels: Channels of the input.
         out_channels: Channels of the prediction.
         center_input_sample: Map an input in [0, 1] to [-1, 1] first.
@@ -91,7 +91,7 @@ class UNetConfig(ModelConfig):
 
     @property
     def sides(self) -> tuple[int | None, int | None]:
-        """(height, width) of the pictures (or latents) the model was trained on; Nones if unknown."""
+        """(height, width) of the images (or latents) the model was trained on; Nones if unknown."""
         size = self.sample_size
         if size is None:
             return None, None

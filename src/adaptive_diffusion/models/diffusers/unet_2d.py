@@ -84,7 +84,7 @@ class UNet2DConfig(UNetConfig):
 
 
 class UNet2DModel(UNet):
-    """Predicts noise, v or x0 (whatever it was trained for) from a noisy picture and its timestep."""
+    """Predicts noise, v or x0 (whatever it was trained for) from a noisy image and its timestep."""
 
     def __init__(self, config: UNet2DConfig | None = None):
         config = config or UNet2DConfig()
@@ -147,7 +147,7 @@ class UNet2DModel(UNet):
         """Predict for a batch.
 
         Args:
-            x: (B, H, W, in_channels) noisy pictures; H and W multiples of 2 ** (levels - 1).
+            x: (B, H, W, in_channels) noisy images; H and W multiples of 2 ** (levels - 1).
             t: (B,) timesteps, or one for the whole batch, in [0, T - 1].
             class_labels: (B,) integers, for a class-conditional model.
 

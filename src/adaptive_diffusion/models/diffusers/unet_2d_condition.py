@@ -30,7 +30,7 @@ class UNet2DConditionConfig(UNetConfig):
         attention_head_dim: The number of attention heads (the name is a historical slip), one or one per level.
         use_linear_projection: See `Transformer2DModel`.
         upcast_attention: Attention in float32 even if the weights are shorter.
-        addition_embed_type: "text_time" in SDXL: the pooled text and six numbers about the picture's size are embedded
+        addition_embed_type: "text_time" in SDXL: the pooled text and six numbers about the image's size are embedded
             with the time.
         addition_time_embed_dim: Features of each of those six numbers.
         projection_class_embeddings_input_dim: Pooled text and features together.
