@@ -184,7 +184,7 @@ class EncoderTrainer:
         return encoder
 
     def scores(self) -> EncoderScores:
-        """Measure the averaged weights on what was kept back."""
+        """Measure the averaged weights on the held-out images."""
         encoder, data = self.encoder(), self.data
         domains = list(self.config.data)
 

@@ -1,6 +1,6 @@
-"""CLIP (Radford et al., 2021) in MLX: the image and text towers of any model in Hugging Face's layout.
+"""CLIP (Radford et al., 2021) in MLX: the image and text towers of models in Hugging Face's layout.
 
-Attributes are named as the tensors in the files, so that loading needs no table of names.
+Attributes have the names of the tensors in the files, so loading needs no table of names.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import mlx.nn as nn
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """One tower. Field names and default values are those of Hugging Face's config.json.
+    """The architecture of one tower, with the names and defaults of Hugging Face's config.json.
 
     Attributes:
-        hidden_size: Width.
+        hidden_size: Width C.
         intermediate_size: Width inside the MLPs.
         num_hidden_layers: Number of layers.
-        num_attention_heads: Heads; divides `hidden_size`.
-        hidden_act: "quick_gelu" (OpenAI) or "gelu" (most OpenCLIP models); the weights fit only one.
+        num_attention_heads: Number of heads; divides `hidden_size`.
+        hidden_act: "quick_gelu" (OpenAI) or "gelu" (most OpenCLIP models), as in training.
         layer_norm_eps: Added to the variance in layer normalisation.
     """
 
@@ -46,12 +46,12 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class TextConfig(TowerConfig):
-    """The text tower.
+    """The architecture of the text tower.
 
     Attributes:
         vocab_size: Number of tokens.
-        max_position_embeddings: Tokens of a prompt at most.
-        eos_token_id: The token whose output is the prompt's. 2 stands in old files for "the largest id".
+        max_position_embeddings: Largest number of tokens in a prompt.
+        eos_token_id: The end token; its output represents the prompt. In old files, 2 stands for "the largest id".
     """
 
     hidden_size: int = 512
@@ -64,7 +64,7 @@ class TextConfig(TowerConfig):
 
 @dataclass(frozen=True)
 class VisionConfig(TowerConfig):
-    """The image tower.
+    """The architecture of the image tower.
 
     Attributes:
         image_size: Side of the square image, pixels.
@@ -92,22 +92,22 @@ class CLIPConfig:
     projection_dim: int = 512
 
     @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> CLIPConfig:
-        """From the content of a config.json; what it leaves out has Hugging Face's defaults.
+    def from_dict(cls, values: dict[str, Any]) -> CLIPConfig:
+        """Build from the content of a config.json; missing keys get Hugging Face's defaults.
 
         Raises:
-            ValueError: if it describes another kind of model, or one that cannot be built.
+            ValueError: for another kind of model, or values out of range.
         """
-        if found.get("model_type") != "clip":
-            raise ValueError(f"model_type must be clip, got {found.get('model_type')!r}")
+        if values.get("model_type") != "clip":
+            raise ValueError(f"model_type must be clip, got {values.get('model_type')!r}")
 
-        def settings(kind: type[TowerConfig], part: str) -> dict[str, Any]:
-            # "text_config_dict" is an older spelling; where a file has both, it wins.
-            given = {**(found.get(part) or {}), **(found.get(f"{part}_dict") or {})}
+        def settings(kind: type[TowerConfig], tower: str) -> dict[str, Any]:
+            # "text_config_dict" is an older spelling; if a file has both, it wins.
+            given = {**(values.get(tower) or {}), **(values.get(f"{tower}_dict") or {})}
             return {f.name: given[f.name] for f in fields(kind) if f.name in given}
 
         text, vision = settings(TextConfig, "text_config"), settings(VisionConfig, "vision_config")
-        return cls(TextConfig(**text), VisionConfig(**vision), int(found.get("projection_dim", 512)))
+        return cls(TextConfig(**text), VisionConfig(**vision), int(values.get("projection_dim", 512)))
 
 
 def quick_gelu(x: mx.array) -> mx.array:
@@ -130,7 +130,6 @@ class _Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(C // self._heads) ** -0.5, mask=mask)
-
         return self.out_proj(h.transpose(0, 2, 1, 3).reshape(B, L, C))
 
 
@@ -187,7 +186,7 @@ class _TextModel(nn.Module):
 
     def __call__(self, ids: mx.array) -> mx.array:
         """(B, L) ids -> (B, C) output at each prompt's end token."""
-        x = self.encoder(self.embeddings(ids), "causal")
+        x = self.encoder(self.embeddings(ids), "causal")  # (B, L, C)
         end = mx.argmax(ids if self._end == 2 else ids == self._end, axis=-1)
         return self.final_layer_norm(x[mx.arange(len(ids)), end])
 
@@ -203,6 +202,8 @@ class _VisionEmbeddings(nn.Module):
     def __call__(self, pixels: mx.array) -> mx.array:
         patches = self.patch_embedding(pixels).flatten(1, 2)  # (B, P, C)
         B, _, C = patches.shape
+
+        # The class token stands before the patches.
         first = mx.broadcast_to(self.class_embedding, (B, 1, C))
         return mx.concatenate([first, patches], axis=1) + self.position_embedding.weight
 

@@ -1,4 +1,4 @@
-"""What an encoder is to the metrics, and how images go through one: in batches, one evaluation each."""
+"""The protocol of feature encoders, and their evaluation in batches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .statistics import FeatureStatistics
 
 
 class FeatureEncoder(Protocol):
-    """Anything that turns images into feature vectors and can say which it is.
+    """A network that turns images into feature vectors, with a name and a hash.
 
     Attributes:
-        name: What it is and which layer, e.g. "inception_v3/2048".
+        name: Name of the network and the layer, e.g. "inception_v3/2048".
         content_hash: Hash of the weights.
     """
 
@@ -41,7 +41,7 @@ def in_batches(encode: Callable[..., mx.array], *arrays: Any, batch_size: int) -
 
     Args:
         encode: Maps one slice of each array to (n, ...) float32.
-        arrays: (N, ...) each.
+        arrays: Arrays of shape (N, ...).
         batch_size: Rows per slice, positive.
 
     Returns:
@@ -49,7 +49,7 @@ def in_batches(encode: Callable[..., mx.array], *arrays: Any, batch_size: int) -
 
     Raises:
         ValueError: if `batch_size` is not positive.
-        MachineError: if a result is not finite, or zero throughout, as GPU work that silently failed is.
+        MachineError: if a result is not finite.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")

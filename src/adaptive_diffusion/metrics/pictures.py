@@ -1,4 +1,4 @@
-"""Images as every metric takes them: (N, H, W, 3), uint8 or float in [-1, 1]; the one place that checks it."""
+"""The check of images for all metrics: (N, H, W, 3), uint8 or float in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from ..io.pictures import to_float, to_uint8
 
-_SLACK = 1e-3  # float rounding at the ends of [-1, 1]; clipped
+_SLACK = 1e-3  # float rounding at the ends of [-1, 1], which is clipped
 
 
 def check_pictures(images: Any) -> np.ndarray:
-    """Images as a uint8 or float32 array, or a sentence that says what is wrong with them.
+    """Check images and return them as a uint8 or float32 array.
 
     Args:
         images: (N, H, W, 3) NumPy or MLX array, uint8 in [0, 255] or floating point in [-1, 1], N >= 1.
@@ -30,7 +30,6 @@ def check_pictures(images: Any) -> np.ndarray:
 
     x = np.asarray(images)
     _check_shape(x)
-
     if x.dtype == np.uint8:
         return x
     if not np.issubdtype(x.dtype, np.floating):
@@ -40,7 +39,6 @@ def check_pictures(images: Any) -> np.ndarray:
         )
 
     x = x.astype(np.float32)
-
     bad = int((~np.isfinite(x).all(axis=(1, 2, 3))).sum())
     if bad:
         raise ValueError(f"pictures must be finite, got NaN or infinity in {bad} of {len(x)}; see what produced them")
@@ -54,6 +52,7 @@ def check_pictures(images: Any) -> np.ndarray:
 
 
 def _check_shape(x: np.ndarray) -> None:
+    """Refuse other shapes than (N, H, W, 3), with advice for the common mistakes."""
     accepted = "pictures must be an array (N, H, W, 3)"
     if x.dtype == object:
         raise ValueError(f"{accepted}, got a list of pictures of different sizes; bring them to one size first")
@@ -78,12 +77,12 @@ def _check_shape(x: np.ndarray) -> None:
 
 
 def as_uint8(images: Any) -> np.ndarray:
-    """`check_pictures`, as (N, H, W, 3) uint8; floats are rounded, as a saved image is."""
+    """Check images and return them as (N, H, W, 3) uint8; floats are rounded as in an image file."""
     x = check_pictures(images)
     return x if x.dtype == np.uint8 else to_uint8(x)
 
 
 def as_float(images: Any) -> np.ndarray:
-    """`check_pictures`, as (N, H, W, 3) float32 in [-1, 1]."""
+    """Check images and return them as (N, H, W, 3) float32 in [-1, 1]."""
     x = check_pictures(images)
     return to_float(x) if x.dtype == np.uint8 else x

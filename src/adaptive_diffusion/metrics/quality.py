@@ -1,7 +1,7 @@
-"""How good a run's images are: what every choice of `metrics=` offers, and what they share.
+"""The protocol of `metrics=`, and the measurements that its options share.
 
-Numbers of our own encoder carry its name (`fd_encoder`, ...); `fid`, `clip_score` and `lpips` are only used for the
-published weights.
+Numbers of our own encoder carry its name (`fd_encoder`, ...). The names `fid`, `clip_score` and `lpips` are reserved
+for the published weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .statistics import FeatureStatistics, check_same_encoder
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-SUBSETS = 100  # random halves that a kernel distance is averaged over
+SUBSETS = 100  # random subsets in the mean of a kernel distance
 _SEED = 0
 
 
@@ -31,11 +31,11 @@ class Measurement:
     """One number about a set of images.
 
     Attributes:
-        name: E.g. "fd_encoder".
+        name: Name of the measure, e.g. "fd_encoder".
         value: The number.
-        n: Images it was measured on.
-        spread: Standard deviation over images or subsets, where there is one.
-        caveat: What has to be said beside it, or None.
+        n: Number of measured images.
+        spread: Standard deviation over images or subsets, or None.
+        caveat: A warning that belongs beside the number, or None.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Measurement:
 
 
 class PictureMetrics(Protocol):
-    """What `metrics=` chooses.
+    """An option of `metrics=`.
 
     Attributes:
-        converged: Whether `measure` wants the model's converged images from the same noises.
+        converged: Whether `measure` needs the converged images of the model from the same noises.
     """
 
     @property
@@ -67,9 +67,9 @@ class PictureMetrics(Protocol):
 
         Args:
             images: (N, H, W, 3) float32 in [-1, 1].
-            domain: What they are to be compared with.
-            caption: What they are to show.
-            converged: (N, H, W, 3) the model's converged solutions from the same noises, in [-1, 1].
+            domain: Domain of the real images to compare with.
+            caption: Caption of the images.
+            converged: (N, H, W, 3) converged solutions of the model from the same noises, in [-1, 1].
         """
         ...
 
@@ -82,14 +82,14 @@ class NoMetrics:
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
     ) -> list[Measurement]:
-        """Nothing."""
+        """Measure nothing; arguments as for `PictureMetrics.measure`."""
         return []
 
 
 def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
-    """What a measurement returns; where it cannot be taken, a warning says why, and `otherwise` takes its place.
+    """Return the result of `measure`; if it fails, log a warning and return `otherwise`.
 
-    The images were drawn and paid for by then: whatever is wrong with a measure must not undo the run.
+    The images are drawn by then. An error of one measure, whatever it is, must not lose them.
     """
     try:
         return measure()
@@ -105,14 +105,14 @@ def set_distances(
     real: np.ndarray | FeatureStatistics,
     kernel: KernelReference | None,
 ) -> list[Measurement]:
-    """Frechet and kernel distance of features to real ones.
+    """Frechet and kernel distance of features to the features of real images.
 
     Args:
         kind: "encoder" for fd_encoder and kid_encoder, "fid" for fid and kid, else the name of a Frechet distance.
         features: (n, d), n >= 2.
-        encoder: What they were encoded with.
-        real: (m, d) features, or statistics.
-        kernel: Moments of the real features, where `real` is statistics; None: no kernel distance then.
+        encoder: Encoder of the features.
+        real: (m, d) features of real images, or their statistics.
+        kernel: Moments of the real features, if `real` is statistics; without them, no kernel distance is measured.
     """
     names = {"encoder": ("fd_encoder", "kid_encoder"), "fid": ("fid", "kid")}
     frechet_name, kernel_name = names.get(kind, (kind, f"{kind}_kernel"))
@@ -122,28 +122,28 @@ def set_distances(
     if isinstance(real, FeatureStatistics):
         check_same_encoder(own, real)
         frechet = frechet_distance(own, real)
-        spread = None if kernel is None else kernel.distance(features, subsets=SUBSETS, seed=_SEED)
+        kid = None if kernel is None else kernel.distance(features, subsets=SUBSETS, seed=_SEED)
     else:
         frechet = frechet_distance(features, real)
-        spread = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
+        kid = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
 
     found = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
-    if spread is not None:
-        std = spread.std if spread.subset_size < n else None
-        caveat = kernel_caveat(spread.mean, std, spread.subset_size)
-        found.append(Measurement(kernel_name, spread.mean, n, std, caveat))
+    if kid is not None:
+        std = kid.std if kid.subset_size < n else None
+        caveat = kernel_caveat(kid.mean, std, kid.subset_size)
+        found.append(Measurement(kernel_name, kid.mean, n, std, caveat))
 
     return found
 
 
 def mean_of(name: str, values: np.ndarray) -> Measurement:
-    """Mean of a number of each image, (N,), and its spread over them."""
+    """Mean and spread of (N,) values, one of each image."""
     spread = float(values.std()) if len(values) > 1 else None
     return Measurement(name, float(values.mean()), len(values), spread)
 
 
 def as_metrics(found: Sequence[Measurement]) -> dict[str, float]:
-    """Measurements as metrics of a run: the value, its spread as `..._std`, and the sample size as `..._n`."""
+    """Measurements as metrics of a run: the value, the spread as `..._std`, the number of images as `..._n`."""
     values: dict[str, float] = {}
     for m in found:
         values[f"quality/{m.name}"] = m.value
