@@ -204,7 +204,7 @@ def test_batches_hold_every_domain_equally_often_and_drop_classes_as_told(recipe
 
     shown = []
     for trainer.step in range(200):
-        x0, _, _, classes = trainer._drawn()
+        x0, _, _, classes = trainer._source.draw(trainer.step)
         brightness = np.array(x0.mean(axis=(1, 2, 3)))
         assert (brightness > 0).sum() == 4
         shown.append(np.array(classes))
@@ -220,7 +220,8 @@ def test_min_snr_weights_cap_the_easy_timesteps(recipe: dict) -> None:
     plain = Trainer(TrainingConfig(**recipe))
     x0 = mx.zeros((2, 8, 8, 3))
     noise, classes, t = mx.ones_like(x0), mx.zeros((2, 2), dtype=mx.int32), np.array([0.0, 999.0])
-    ratio = weighted._examples(x0, noise, t, classes).weight / plain._examples(x0, noise, t, classes).weight
+    weights = [trainer._source.examples(x0, noise, t, classes).weight for trainer in (weighted, plain)]
+    ratio = weights[0] / weights[1]
     snr = np.exp(2 * plain.schedule.log_snr(t))
     np.testing.assert_allclose(np.array(ratio), np.minimum(snr, 5) / (snr + 1), rtol=1e-4)
 

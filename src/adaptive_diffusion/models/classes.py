@@ -1,4 +1,4 @@
-"""From a domain and a label to the class ids of a class-conditional model."""
+"""Class ids of a domain and a label, for class-conditional models."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import UserError
 
-SHOWN = 40  # labels that a sentence lists at most
+SHOWN = 40  # most labels in the list of an error
 
 
 def class_ids(labels: Mapping[str, Sequence[str]], domain: str, label: str | None) -> tuple[int, int]:
-    """Class ids of a domain and a label, numbered from 1 through all domains; 0 is "any".
+    """Class ids (domain, label) of a domain and a label.
+
+    Ids begin at 1, and labels are numbered through all domains. Id 0 stands for "any".
 
     Args:
-        labels: The model's domains, and the labels of each.
-        domain: One of them.
-        label: One of its labels, or None.
+        labels: Domains of the model, and the labels of each.
+        domain: A domain of the model.
+        label: A label of this domain, or None for any.
 
     Raises:
-        UserError: if the model knows no such domain, or the domain no such label.
+        UserError: if the model does not have the domain, or the domain does not have the label.
     """
     domains = list(labels)
     if domain not in domains:
@@ -36,6 +38,7 @@ def class_ids(labels: Mapping[str, Sequence[str]], domain: str, label: str | Non
 
 
 def _no_such_label(label: str, domain: str, labels: Mapping[str, Sequence[str]]) -> str:
+    """The error about an unknown label, with the most likely correction."""
     elsewhere = [name for name, known in labels.items() if label in known]
     if elsewhere:
         return f"{label!r} is a label of domain={elsewhere[0]}, not of domain={domain}"
