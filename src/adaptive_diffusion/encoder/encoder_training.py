@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +23,19 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..errors import UserError
-from ..io.pictures import BatchOrder, PictureSet, load_pictures, to_float
+from ..io.pictures import BatchOrder, to_float
 from ..io.training_state import hash_of, read_state, write_state
 from .captions import domain_caption, label_caption
-from .encoder import Encoder, EncoderConfig, EncoderNetwork
+from .encoder import Encoder
+from .encoder_corpus import EncoderCorpus, degrade
+from .encoder_scores import EncoderScores, measure_scores
 from .encoder_training_config import EncoderTraining
+from .network import EncoderConfig, EncoderNetwork
 from .prompt_head import fit_prompt_head
 from .words import WordVectors, load_words
 
 SUBJECTS_PER_STEP = 16  # captions of each domain in a training step
 LOSS_WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5}
-
-
-@dataclass(frozen=True)
-class EncoderScores:
-    """Scores of the encoder on held-out images and captions, shares in [0, 1].
-
-    Attributes:
-        label_top1: Images whose nearest caption is the caption of their own label.
-        label_top5: Images with the caption of their own label among the five nearest.
-        domain: Accuracy on the images of each domain.
-        image_temperature: Divisor of the domain logits of images, so that their confidence is calibrated.
-    """
-
-    label_top1: float
-    label_top5: float
-    domain: dict[str, float]
-    image_temperature: float
 
 
 @dataclass(frozen=True)
@@ -67,16 +53,6 @@ class EncoderEvent:
     scores: EncoderScores | None = None
 
 
-@dataclass
-class _Data:
-    """Images of all domains, with labels numbered across them (-1: none)."""
-
-    train: list[PictureSet] = field(default_factory=list)
-    held: list[PictureSet] = field(default_factory=list)
-    labels: list[tuple[str, str]] = field(default_factory=list)  # (domain, label)
-    offsets: list[int] = field(default_factory=list)
-
-
 class EncoderTrainer:
     """The state of a training run, and the step that advances it.
 
@@ -89,20 +65,7 @@ class EncoderTrainer:
 
     def __init__(self, config: EncoderTraining):
         self.config, self.words = config, load_words()
-        self.data = _Data()
-        for domain, path in config.data.items():
-            pictures = load_pictures(path, config.image_size)
-            train, held = pictures.split(config.validation_fraction, config.split, config.seed)
-            if not len(train) or not len(held):
-                raise UserError(f"{domain}: {len(pictures)} pictures are too few to keep some back")
-
-            self.data.offsets.append(len(self.data.labels))
-            self.data.labels += [(domain, name) for name in pictures.label_names]
-            self.data.train.append(train)
-            self.data.held.append(held)
-
-        if not self.data.labels:
-            raise UserError("the pictures have no labels; give folders with sub-folders, or arrays with labels")
+        self.corpus = EncoderCorpus(config)
 
         mx.random.seed(config.seed)
         self.network = EncoderNetwork(
@@ -125,7 +88,7 @@ class EncoderTrainer:
                 f"{config.images}: give as many or more, or another task.state to start anew"
             )
 
-        self._order = BatchOrder([len(s) for s in self.data.train], config.batch_size, config.seed)
+        self._order = BatchOrder([len(s) for s in self.corpus.train], config.batch_size, config.seed)
         self._loss_and_grad = nn.value_and_grad(self.network, self._loss)
 
     @property
@@ -177,7 +140,7 @@ class EncoderTrainer:
         """
         encoder = self.encoder()
         labels: dict[str, list[str]] = {domain: [] for domain in self.config.data}
-        for domain, name in self.data.labels:
+        for domain, name in self.corpus.labels:
             labels[domain].append(name)
 
         fit_into(encoder.network, self.words, labels, self.config.seed)
@@ -185,26 +148,7 @@ class EncoderTrainer:
 
     def scores(self) -> EncoderScores:
         """Measure the averaged weights on the held-out images."""
-        encoder, data = self.encoder(), self.data
-        domains = list(self.config.data)
-
-        # Rank the captions of all labels for each image that has a label.
-        captions = encoder.text_embeddings([label_caption(d, name) for d, name in data.labels])
-        embeddings = [encoder.image_embeddings(s.images) for s in data.held]
-        labels = [np.where(s.labels < 0, -1, s.labels + o) for s, o in zip(data.held, data.offsets, strict=True)]
-        e, y = np.concatenate(embeddings), np.concatenate(labels)
-        ranks = (-(e @ captions.T)).argsort(axis=1)[y >= 0] == y[y >= 0, None]  # (N, labels), True at the own label
-
-        truth = np.repeat(np.arange(len(domains)), [len(s) for s in data.held])
-        logits = np.array(encoder.network.domain(mx.array(e)))
-        right = logits.argmax(axis=1) == truth
-
-        return EncoderScores(
-            label_top1=float(ranks[:, :1].any(axis=1).mean()),
-            label_top5=float(ranks[:, :5].any(axis=1).mean()),
-            domain={d: float(right[truth == i].mean()) for i, d in enumerate(domains)},
-            image_temperature=best_temperature(logits, truth),
-        )
+        return measure_scores(self.encoder(), self.corpus)
 
     def _whole_recipe(self) -> dict[str, Any]:
         """All settings and data that decide the result, except `images`: a finished run may be made longer."""
@@ -212,10 +156,10 @@ class EncoderTrainer:
         return {
             **{name: value for name, value in asdict(self.config).items() if name not in free},
             "domains": list(self.config.data),
-            "labels": self.data.labels,
+            "labels": self.corpus.labels,
             "pictures": {
                 domain: f"{len(pictures)} with the hash {hash_of([pictures.images, pictures.labels]):.12}"
-                for domain, pictures in zip(self.config.data, self.data.train, strict=True)
+                for domain, pictures in zip(self.config.data, self.corpus.train, strict=True)
             },
             "words": self.words.content_hash,
         }
@@ -259,15 +203,14 @@ class EncoderTrainer:
         groups, rows, mirror = self._order(step)
         rng = np.random.default_rng([self.config.seed, 3, step])
 
-        sets = [self.data.train[g] for g in groups]
+        sets = [self.corpus.train[g] for g in groups]
         images = np.stack(
             [s.images[r][:, ::-1] if m else s.images[r] for s, r, m in zip(sets, rows, mirror, strict=True)]
         )
-        labels = np.array([s.labels[r] for s, r in zip(sets, rows, strict=True)])
-        labels = np.where(labels < 0, -1, labels + np.array(self.data.offsets)[groups])
+        labels = self.corpus.numbered(groups, np.array([s.labels[r] for s, r in zip(sets, rows, strict=True)]))
         pictures = degrade(to_float(images), rng)
 
-        label_texts = [label_caption(d, name, rng) for d, name in self.data.labels]
+        label_texts = [label_caption(d, name, rng) for d, name in self.corpus.labels]
         domain_texts = [domain_caption(d, rng) for d in self.config.data for _ in range(SUBJECTS_PER_STEP)]
         arrays = (pictures, labels, groups, self.words.text_vectors(label_texts + domain_texts))
         return tuple(mx.array(a) for a in arrays)
@@ -279,14 +222,14 @@ class EncoderTrainer:
         net, known = self.network, labels >= 0
         e, texts = net.embed_features(net.features(pictures)), net.embed_words(vectors)
         scale = mx.minimum(mx.exp(net.log_scale), 100.0)
-        label_count = len(self.data.labels)
+        label_count = len(self.corpus.labels)
         similarity = scale * (e @ texts.T)  # (B, captions of labels, then captions of domains)
 
         by_label = nn.losses.cross_entropy(similarity[:, :label_count], mx.maximum(labels, 0))
         # (B, domains, captions): the captions of the image's own domain compete with those of all other domains.
         by_caption = similarity[:, label_count:].reshape(len(e), -1, SUBJECTS_PER_STEP)
 
-        names = [domain for domain, _ in self.data.labels]
+        names = [domain for domain, _ in self.corpus.labels]
         order = list(self.config.data)
         text_domains = mx.array(
             [order.index(d) for d in names] + [i for i in range(len(order)) for _ in range(SUBJECTS_PER_STEP)]
@@ -305,50 +248,3 @@ def fit_into(network: EncoderNetwork, words: WordVectors, labels: dict[str, list
     """Fit the head for prompts and put it into a network; `labels` has the labels of each of its domains."""
     weight, bias = fit_prompt_head(words, network._config.domains, labels, seed)
     network.prompt_domain.weight, network.prompt_domain.bias = (mx.array(v.astype(np.float32)) for v in (weight, bias))
-
-
-def degrade(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shift, recolour and degrade images by random amounts; half of them are blurred, and half get noise.
-
-    Args:
-        x: (B, H, W, 3) float32 in [-1, 1].
-        rng: Source of the amounts.
-
-    Returns:
-        (B, H, W, 3) float32, clipped to [-1, 1].
-    """
-    B, H, W, _ = x.shape
-    column = (B, 1, 1, 1)
-
-    # Shift by up to a tenth of the image.
-    reach = max(1, H // 10)
-    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    corners = rng.integers(0, 2 * reach + 1, (B, 2))
-    x = np.stack([p[i : i + H, j : j + W] for p, (i, j) in zip(padded, corners, strict=True)])
-
-    # Contrast, brightness and colour.
-    mean = x.mean(axis=(1, 2), keepdims=True)
-    x = mean + (x - mean) * rng.uniform(0.8, 1.2, column) + rng.uniform(-0.1, 0.1, column)
-
-    # Blur with the kernel [a, 1 - 2a, a] along both axes, then noise.
-    amounts = rng.random((B, 2)) * (rng.random((B, 2)) < 0.5)
-    a = (0.25 * amounts[:, 0]).reshape(column)
-    for axis in (1, 2):
-        edge = [(0, 0)] * 4
-        edge[axis] = (1, 1)
-        p = np.pad(x, edge, mode="edge")
-        n = x.shape[axis]
-        x = (1 - 2 * a) * x + a * (p.take(range(n), axis) + p.take(range(2, n + 2), axis))
-
-    x = x + 0.2 * amounts[:, 1].reshape(column) * rng.standard_normal(x.shape)
-    return np.clip(x, -1, 1).astype(np.float32)
-
-
-def best_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
-    """The divisor of (N, K) logits with the greatest likelihood of the (N,) true classes (Guo et al., 2017)."""
-
-    def loss(temperature: float) -> float:
-        z = logits.astype(np.float64) / temperature
-        return float((np.logaddexp.reduce(z, axis=1) - z[np.arange(len(z)), truth]).mean())
-
-    return float(min(np.geomspace(0.05, 20, 200), key=loss))

@@ -9,7 +9,7 @@ from ..diffusion.checks import check_choice, check_count, check_number
 from ..errors import UserError
 from ..io.splits import SPLITS
 from .captions import SUBJECTS
-from .encoder import EncoderConfig
+from .network import EncoderConfig
 
 
 @dataclass(frozen=True)
