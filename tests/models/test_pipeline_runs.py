@@ -192,7 +192,7 @@ def test_an_over_long_prompt_is_cut_with_a_warning(configure: Any, caplog: pytes
 def test_pictures_need_not_be_square(configure: Any, tmp_path: Path) -> None:
     sample(configure("sd1", PROMPT, "model.height=8", "model.width=24"))
     assert pictures(tmp_path).shape == (2, 8, 24, 3)
-    with pytest.raises(UserError, match="image_size=64 makes square pictures, and this model draws 24x8"):
+    with pytest.raises(UserError, match=r"image_size=64 .*24x8"):
         prepare(configure("sd1", PROMPT, "model.height=8", "model.width=24", "image_size=64"))
 
 
@@ -243,7 +243,7 @@ def test_latents_are_calibrated_as_pictures_are(configure: Any) -> None:
         (
             "ddpm",
             {"precision": "bfloat16", "width": 8},
-            "precision float32 (here bfloat16) and size 16x16 (here 16x8); draw",
+            "size 16x16 (here 16x8)",
         ),
         ("sd1", {"negative_prompt": "blurry"}, "but with another negative prompt; draw as it was calibrated"),
     ],
@@ -289,7 +289,7 @@ def test_a_model_of_one_channel_begins_at_the_grey_picture(configure: Any, tmp_p
     sample(configure("ddpm", f"model.path={tmp_path / 'grey'}", *start))
     assert len(list(tmp_path.glob("run/pictures/*.png"))) == 2
 
-    with pytest.raises(UserError, match="draws 3 channels, so no picture can be its beginning"):
+    with pytest.raises(UserError, match="draws 3 channels"):
         load_pipeline(str(saved("ddpm", tmp_path / "rgb"))).encode(mx.zeros((1, 16, 16, 4)))
 
 
@@ -397,9 +397,9 @@ def test_latents_of_pictures_are_made_noisy_and_become_pictures_again(folders: d
 @pytest.mark.parametrize(
     ("kind", "options", "sentence"),
     [
-        ("ddpm", {"prompt": "the lake"}, "the model reads no text; leave it out, or give a condition"),
-        ("sd1", {"prompt": ["the lake"]}, "give one prompt, or as many as pictures: got 1 for 2"),
-        ("sd1", {"prompt": ["the lake", " "]}, "the prompt is empty; say what to draw"),
+        ("ddpm", {"prompt": "the lake"}, "reads no text"),
+        ("sd1", {"prompt": ["the lake"]}, "got 1 for 2"),
+        ("sd1", {"prompt": ["the lake", " "]}, "prompt is empty"),
         ("sd1", {"prompt": "the lake", "condition": mx.array([[0], [0]])}, "both given"),
         ("sd1", {"condition": mx.array([[0], [7]])}, "was given no text with the id 7"),
     ],
@@ -420,7 +420,7 @@ def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -
     (lake,), (inn,) = model.condition("general", None, "the lake"), other.condition("general", None, "an inn")
 
     x, t = mx.zeros((2, *model.state_shape)), mx.array([1.0, 1.0])
-    with pytest.raises(UserError, match=f"was given no text with the id {inn}: .*; give the text to it first"):
+    with pytest.raises(UserError, match=f"no text with the id {inn}"):
         model(x, t, mx.array([[lake], [inn]]))
 
     model.condition("general", None, "an inn")
@@ -434,16 +434,16 @@ def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -
         ("sd1", ["prompt=''"], "prompt: it is empty"),
         ("sd1", ["prompt='  '"], "prompt: it is empty"),
         ("sd1", [PROMPT, "label=sunrise"], "both given"),
-        ("ddpm", [PROMPT], "reads no text; leave prompt out"),
+        ("ddpm", [PROMPT], "reads no text"),
         ("ddpm", ["label=sunrise"], "trained without classes"),
-        ("ddpm", ["model.negative_prompt=blurry"], "reads no text; leave it out"),
-        ("sd1", ["model.draws=portraits"], "draws what the prompt says; leave it out"),
-        ("sd1", ["model.height=18"], "model.height must be a multiple of 4, since this model halves its pictures"),
-        ("sd1", ["model.height=8192"], "model.height must be at most 4096 pixels, got 8192"),
+        ("ddpm", ["model.negative_prompt=blurry"], "reads no text"),
+        ("sd1", ["model.draws=portraits"], "draws what the prompt says"),
+        ("sd1", ["model.height=18"], "model.height must be a multiple of 4"),
+        ("sd1", ["model.height=8192"], "model.height must be at most 4096"),
         ("sd1", ["model.path=''"], "model.path is empty"),
         ("ddpm", ["model.width=17"], "model.width must be a multiple of 2"),
         ("sd1", ["model.width=0"], "model.width must be a multiple of 4"),
-        ("sd1", ["model.precision=int3"], "precision must be one of float32, float16, bfloat16, 8bit"),
+        ("sd1", ["model.precision=int3"], "precision must be one of"),
         ("sd1", ["scheduler.beta_schedule=linear"], "contradicts the model, which was trained with scaled_linear"),
         ("sd1", ["model.path=nowhere"], "there is no model folder nowhere"),
     ],
@@ -499,31 +499,31 @@ def spoil(path: str) -> Any:
 
 
 DAMAGED = [
-    (remove("model_index.json"), "is no diffusers pipeline: it has no model_index.json"),
-    (edit("model_index.json", _class_name="FluxPipeline"), "is a FluxPipeline, which is not supported; supported are"),
+    (remove("model_index.json"), "no model_index.json"),
+    (edit("model_index.json", _class_name="FluxPipeline"), "FluxPipeline"),
     (remove("unet"), "unet/config.json is missing"),
     (remove("vae/diffusion_pytorch_model.safetensors"), "holds no weights"),
     (remove("text_encoder/model.safetensors"), "holds no weights"),
     (remove("tokenizer"), "tokenizer is missing"),
-    (remove("tokenizer/tokenizer.json"), "tokenizer has neither tokenizer.json nor vocab.json with merges.txt"),
-    (remove("tokenizer/tokenizer_config.json"), "tokenizer_config.json, which says how prompts are filled up, is miss"),
+    (remove("tokenizer/tokenizer.json"), "neither tokenizer.json nor vocab.json"),
+    (remove("tokenizer/tokenizer_config.json"), "tokenizer/tokenizer_config.json"),
     (remove("scheduler"), "has no scheduler/scheduler_config.json"),
-    (truncate("unet/diffusion_pytorch_model.safetensors"), "truncated or another kind of file"),
+    (truncate("unet/diffusion_pytorch_model.safetensors"), "truncated"),
     (edit("scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"), "FlowMatchEulerDiscrete"),
-    (edit("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type = 'flow' is not supported"),
-    (edit("scheduler/scheduler_config.json", beta_schedule="sigmoid"), "beta_schedule = 'sigmoid' is not supported"),
+    (edit("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type = 'flow'"),
+    (edit("scheduler/scheduler_config.json", beta_schedule="sigmoid"), "beta_schedule = 'sigmoid'"),
     (edit("scheduler/scheduler_config.json", beta_start=2.0), "describes no noise"),
-    (edit("unet/config.json", attention_type="gated"), "attention_type = 'gated' is not supported"),
+    (edit("unet/config.json", attention_type="gated"), "attention_type = 'gated'"),
     (edit("unet/config.json", _class_name="UNet2DModel"), "cannot be built"),
     (edit("unet/config.json", sample_size=None), "give model.height and model.width"),
-    (edit("unet/config.json", sample_size=[8]), "sample_size must be a whole number, at least 1, got (8,)"),
-    (edit("unet/config.json", sample_size=[8, None]), "sample_size must be a whole number, at least 1, got None"),
-    (edit("unet/config.json", sample_size="8"), "sample_size must be a whole number, at least 1, got '8'"),
-    (swap("text_encoder", lambda: text_encoder(24)), "its texts have 24 channels and its U-Net attends to 32"),
+    (edit("unet/config.json", sample_size=[8]), "got (8,)"),
+    (edit("unet/config.json", sample_size=[8, None]), "got None"),
+    (edit("unet/config.json", sample_size="8"), "got '8'"),
+    (swap("text_encoder", lambda: text_encoder(24)), "24 channels"),
     (swap("text_encoder", vae), "text_encoder must hold a CLIP text encoder"),
-    (swap("vae", unet), "the vae of a StableDiffusionPipeline must be a AutoencoderKL, got UNet2DConditionModel"),
-    (spoil("unet/diffusion_pytorch_model.safetensors"), "holds NaN or infinity; the file is damaged"),
-    (edit("vae/config.json", _class_name="AutoencoderTiny"), "AutoencoderTiny, which is not supported"),
+    (swap("vae", unet), "must be a AutoencoderKL"),
+    (spoil("unet/diffusion_pytorch_model.safetensors"), "NaN or infinity"),
+    (edit("vae/config.json", _class_name="AutoencoderTiny"), "AutoencoderTiny"),
     (edit("tokenizer/tokenizer_config.json", pad_token="<nothing>"), "fills up with '<nothing>'"),
 ]
 
@@ -544,17 +544,17 @@ def test_a_picture_without_contents_is_no_picture(folders: dict[str, Path]) -> N
     model: Any = load_pipeline(str(folders["sd1"]))
 
     latents = normal(image_keys(0, range(2)), model.state_shape)
-    with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*a smaller guidance_scale"):
+    with pytest.raises(MachineError, match=r"NaN or infinity.*guidance_scale"):
         model.decode(latents * float("inf"))
 
     half: Any = load_pipeline(str(folders["sd1"]), precision="float16")
-    with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*model\.precision=float32"):
+    with pytest.raises(MachineError, match=r"NaN or infinity.*model\.precision=float32"):
         half.decode(latents * float("inf"))
 
     decode = model._vae.decode
     for broken in (lambda z: mx.zeros_like(decode(z)), lambda z: decode(z) * mx.array([[[[float("nan")]]], [[[1.0]]]])):
         model._vae.decode = broken
-        with pytest.raises(MachineError, match="one colour or of NaN"):
+        with pytest.raises(MachineError, match="one colour"):
             model.decode(latents)
 
 

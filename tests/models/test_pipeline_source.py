@@ -10,7 +10,6 @@ import fnmatch
 import hashlib
 import json
 import logging
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -152,13 +151,13 @@ def test_a_pipeline_is_fetched_once_and_then_needs_no_network(revision: str | No
 
 def test_a_partial_download_is_not_taken_for_the_whole(hub: Hub) -> None:
     hub.fails = ConnectionResetError("the connection broke")
-    with pytest.raises(UserError, match=r"the cache does not have it, .* \(the connection broke\)"):
+    with pytest.raises(UserError, match="the connection broke"):
         pipeline_folder(REPOSITORY)
 
     assert (hub.snapshot / "model_index.json").is_file()
     hub.online = False
 
-    with pytest.raises(UserError, match=r"what the cache has of it cannot be used \(.*holds no weights.*incomplete\)"):
+    with pytest.raises(UserError, match=r"cache .*holds no weights"):
         pipeline_folder(REPOSITORY)
 
     hub.online, hub.fails = True, None
@@ -172,7 +171,7 @@ def test_a_cache_without_a_file_of_the_tokenizer_is_completed(name: str, hub: Hu
     (hub.snapshot / "tokenizer" / name).unlink()
     hub.online = False
 
-    with pytest.raises(UserError, match=rf"what the cache has of it cannot be used \(.*is not whole: .*{name}"):
+    with pytest.raises(UserError, match=f"cache .*{name}"):
         pipeline_folder(REPOSITORY)
 
     hub.online = True
@@ -211,7 +210,7 @@ def test_a_revision_says_nothing_about_a_folder_here(
 
 def test_offline_without_a_cache_gets_a_sentence(hub: Hub) -> None:
     hub.online = False
-    with pytest.raises(UserError, match=r"offline mode is enabled.*HF_HUB_OFFLINE") as error:
+    with pytest.raises(UserError, match=r"offline mode.*HF_HUB_OFFLINE") as error:
         pipeline_folder(REPOSITORY)
     assert "\n" not in str(error.value)
 
@@ -221,13 +220,13 @@ def test_a_broken_network_gets_a_sentence(hub: Hub) -> None:
         """Of an HTTP library: no OSError."""
 
     hub.fails = ConnectError("Name or service not known")
-    with pytest.raises(UserError, match=r"could not be had from the Hugging Face hub \(Name or service not known\)"):
+    with pytest.raises(UserError, match="Name or service not known"):
         pipeline_folder(REPOSITORY)
 
 
 def test_a_full_disk_gets_a_sentence(hub: Hub) -> None:
     hub.fails = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(MachineError, match=r"the disk is full.*HF_HOME"):
+    with pytest.raises(MachineError, match=r"disk is full.*HF_HOME"):
         pipeline_folder(REPOSITORY)
 
 
@@ -235,13 +234,13 @@ def test_a_repository_that_is_no_pipeline_gets_a_sentence(hub: Hub, tmp_path: Pa
     hub.remote = tmp_path / "other"
     hub.remote.mkdir()
     (hub.remote / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=re.escape("is no diffusers pipeline: it has no model_index.json")):
+    with pytest.raises(UserError, match=r"no model_index\.json"):
         pipeline_folder(REPOSITORY)
 
 
 @pytest.mark.parametrize("path", ["", " "])
 def test_no_path_is_not_the_working_directory(path: str) -> None:
-    with pytest.raises(UserError, match=r"model\.path is empty; give a folder or a hub id"):
+    with pytest.raises(UserError, match=r"model\.path is empty"):
         pipeline_folder(path)
 
 
@@ -325,7 +324,7 @@ def test_a_folder_that_may_not_be_read_is_called_so(tmp_path: Path, monkeypatch:
         raise PermissionError(13, "Permission denied", "secret")
 
     monkeypatch.setattr(Path, "is_dir", closed)
-    with pytest.raises(UserError, match="secret may not be read: permission denied"):
+    with pytest.raises(UserError, match=r"secret .*permission denied"):
         load_pipeline(str(tmp_path))
 
 

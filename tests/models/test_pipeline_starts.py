@@ -118,7 +118,7 @@ def test_strength_is_a_share_of_the_steps_rounded_down(steps: int, strength: flo
 def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength: float, enough: float) -> None:
     scheduler = DDIMScheduler(timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    with pytest.raises(UserError, match=f"less than one of {steps} steps; give at least strength={enough}"):
+    with pytest.raises(UserError, match=f"{steps} steps.*strength={enough}"):
         last_timesteps(scheduler, strength)
 
     last_timesteps(scheduler, enough)
@@ -177,14 +177,14 @@ def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
         (["init_image=nowhere.png"], "init_image=nowhere.png does not exist"),
         (["init_image={folder}/tiny.safetensors"], "cannot be read as a picture"),
         (["init_image={folder}"], "init_image=.* is a folder"),
-        (["init_image={folder}/picture.png", "strength=0.09"], "strength=0.09 is less than one of 10 steps"),
-        (["init_image={folder}/picture.png", "strength=0"], "strength must be greater than 0 and at most 1, got 0"),
-        (["init_image={folder}/picture.png", "strength=1.5"], "strength must be greater than 0 and at most 1"),
-        (["variation=2"], "variation must be a number, at least 0 and at most 1"),
+        (["init_image={folder}/picture.png", "strength=0.09"], "strength=0.09 .*10 steps"),
+        (["init_image={folder}/picture.png", "strength=0"], "strength must be"),
+        (["init_image={folder}/picture.png", "strength=1.5"], "strength must be"),
+        (["variation=2"], "variation must be"),
         (["variation=0.5", "benchmark=default"], "a benchmark begins with plain noise"),
         (["init_image={folder}/picture.png", "scheduler=adaptive", *REDUCED], r"begins at a picture \(init_image\)"),
         (["grid=karras", "scheduler=adaptive", *REDUCED], r"other timesteps were chosen \(grid\)"),
-        (["scheduler=adaptive", "sampler=step_reduction"], f"was measured on the model {CURVE_OF[:12]}, and"),
+        (["scheduler=adaptive", "sampler=step_reduction"], CURVE_OF[:12]),
     ],
 )
 def test_bad_input_gets_a_sentence(overrides: list[str], sentence: str, configure: Any, tmp_path: Path) -> None:

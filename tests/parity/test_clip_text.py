@@ -140,7 +140,7 @@ def _encoder(**options: Any) -> Any:
 
 def test_an_overlong_text_is_refused(tmp_path: Path) -> None:
     ours = saved_and_loaded(reference("openai"), tmp_path)
-    with pytest.raises(ValueError, match=r"M in 1..12, got \(1, 13\)"):
+    with pytest.raises(ValueError, match=r"got \(1, 13\)"):
         ours(mx.zeros((1, 13), mx.int32))
 
 

@@ -172,8 +172,8 @@ def test_the_scale_of_the_latents_is_read(tmp_path: Path) -> None:
 
 def test_wrong_shapes_are_refused(case: Callable[..., Case]) -> None:
     model = load_diffusers(case("sd").folder)
-    with pytest.raises(ValueError, match=r"multiples of 4, got \(1, 18, 16, 3\)"):
+    with pytest.raises(ValueError, match="multiples of 4"):
         model.encode(mx.zeros((1, 18, 16, 3)))
 
-    with pytest.raises(ValueError, match=r"\(B, h, w, 4\), got \(1, 4, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(B, h, w, 4\)"):
         model.decode(mx.zeros((1, 4, 8, 8)))

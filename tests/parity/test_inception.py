@@ -281,13 +281,11 @@ def test_missing_and_foreign_weights_are_explained(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv(published.FOLDER_VARIABLE, str(tmp_path / "mine"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
-    with pytest.raises(
-        UserError, match=r"not found: no pt_inception.*mine or .*checkpoints; download it from https://"
-    ):
+    with pytest.raises(UserError, match=r"pt_inception.*mine .*checkpoints.*https://"):
         load_inception()
 
     torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
-    with pytest.raises(UserError, match=r"resnet\.pth holds no weights of InceptionV3"):
+    with pytest.raises(UserError, match=r"resnet\.pth .*InceptionV3"):
         load_inception(tmp_path / "resnet.pth")
 
     with pytest.raises(ValueError, match="layer must be one of 64, 192"):

@@ -150,7 +150,7 @@ def test_it_is_a_distance_of_pictures_in_the_same_place(alex: Case) -> None:
 def test_the_smallest_picture_works_and_a_smaller_one_is_refused(alex: Case) -> None:
     metric = alex.load()
     assert metric.distances(alex.a[:, :31, :31], alex.b[:, :31, :31]).shape == (2,)
-    with pytest.raises(ValueError, match="at least 31 pixels a side, got 30"):
+    with pytest.raises(ValueError, match="31 pixels"):
         metric.distances(alex.a[:, :30], alex.b[:, :30])
 
     with pytest.raises(ValueError, match="same size"):
@@ -173,11 +173,11 @@ def test_missing_and_foreign_weights_are_explained(alex: Case, tmp_path: Path, m
     monkeypatch.setenv(published.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    with pytest.raises(UserError, match=r"no alexnet-owt-7be5be79\.pth in .*; download it from https://"):
+    with pytest.raises(UserError, match=r"alexnet-owt-7be5be79\.pth .*https://"):
         load_lpips()
 
-    with pytest.raises(UserError, match=r"does not fit the trunk 'vgg'|holds no weights of the trunk 'vgg'"):
+    with pytest.raises(UserError, match="the trunk 'vgg'"):
         load_lpips("vgg", alex.trunk_file, alex.heads_file)
 
-    with pytest.raises(ValueError, match="alex or vgg, got 'squeeze'"):
+    with pytest.raises(ValueError, match="squeeze"):
         load_lpips("squeeze")  # type: ignore[arg-type]

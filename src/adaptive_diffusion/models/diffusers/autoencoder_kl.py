@@ -1,4 +1,4 @@
-"""AutoencoderKL of diffusers: between images and the latents of Stable Diffusion (Rombach et al., 2022)."""
+"""AutoencoderKL of diffusers: images to latents of Stable Diffusion and back (Rombach et al., 2022)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .blocks import MidBlock, UpBlock, down_path
 from .config import ModelConfig, check_layers, per_level
 from .layers import Downsample2D, ResnetBlock2D, Upsample2D, group_norm
 
-EPS = 1e-6  # of every normalisation; the reference has no option for it
-LOGVAR_RANGE = (-30.0, 20.0)
+EPS = 1e-6  # epsilon of every normalisation; the reference has no option for it
+LOGVAR_RANGE = (-30.0, 20.0)  # as in the reference
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class AutoencoderKLConfig(ModelConfig):
     """The architecture of an `AutoencoderKL` and the scale of its latents.
 
     Attributes:
-        in_channels: Channels of the images that are encoded.
+        in_channels: Channels of the input images.
         out_channels: Channels of the decoded images.
         down_block_types: One `DownEncoderBlock2D` per level.
         up_block_types: One `UpDecoderBlock2D` per level.
@@ -33,14 +33,14 @@ class AutoencoderKLConfig(ModelConfig):
         latent_channels: Channels of the latents.
         norm_num_groups: Groups of all normalisations.
         sample_size: Side of the training images, pixels.
-        scaling_factor: Diffusion runs on latents times this.
-        shift_factor: What is subtracted before scaling; None: nothing.
-        latents_mean: Mean of each latent channel, where a pipeline standardises them.
-        latents_std: Its standard deviation.
-        force_upcast: The model overflows in float16; run it in float32.
+        scaling_factor: Factor between the latents of the autoencoder and the latents of the diffusion.
+        shift_factor: Subtracted from latents before scaling; None: 0.
+        latents_mean: Mean of each latent channel, if a pipeline standardises latents.
+        latents_std: Standard deviation of each latent channel.
+        force_upcast: Whether the model overflows in float16 and needs float32.
         use_quant_conv: Whether a 1x1 convolution follows the encoder.
-        use_post_quant_conv: Whether one precedes the decoder.
-        mid_block_add_attention: Whether the middles have attention.
+        use_post_quant_conv: Whether a 1x1 convolution precedes the decoder.
+        mid_block_add_attention: Whether the middle blocks have attention.
     """
 
     in_channels: int = 3
@@ -103,7 +103,7 @@ class DiagonalGaussian:
 
 
 class _Coder(nn.Module):
-    """What encoder and decoder share: two convolutions, the middle, and the residual block."""
+    """Base of encoder and decoder: first and last convolution, middle block, and the residual block."""
 
     def __init__(self, config: AutoencoderKLConfig, in_channels: int, in_width: int, out_width: int, out_channels: int):
         super().__init__()
@@ -172,7 +172,7 @@ class Decoder(_Coder):
 class AutoencoderKL(nn.Module):
     """Encodes images to a distribution of latents and decodes latents to images.
 
-    Neither direction applies `scaling_factor`; who runs the diffusion does.
+    Neither direction applies `scaling_factor`; the caller does.
     """
 
     def __init__(self, config: AutoencoderKLConfig | None = None):
@@ -189,7 +189,7 @@ class AutoencoderKL(nn.Module):
 
     @property
     def config(self) -> AutoencoderKLConfig:
-        """The architecture this network was built from."""
+        """The architecture of the network."""
         return self._config
 
     @property
@@ -198,7 +198,7 @@ class AutoencoderKL(nn.Module):
         return self.decoder.conv_in.weight.dtype
 
     def encode(self, x: mx.array) -> DiagonalGaussian:
-        """The latents of images.
+        """The distribution of the latents of images.
 
         Args:
             x: (B, H, W, in_channels) in [-1, 1]; H and W multiples of `config.downsampling`.
@@ -221,13 +221,13 @@ class AutoencoderKL(nn.Module):
         return DiagonalGaussian(mean, mx.clip(logvar, *LOGVAR_RANGE))
 
     def decode(self, z: mx.array) -> mx.array:
-        """The images of latents.
+        """Decode latents to images.
 
         Args:
             z: (B, h, w, latent_channels), not scaled.
 
         Returns:
-            (B, f h, f w, out_channels), around [-1, 1] and not clipped, in the type of `z`; f is
+            (B, f h, f w, out_channels) images, about in [-1, 1] and not clipped, in the type of `z`; f is
             `config.downsampling`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a path is that is no folder of a pipeline, and what to do with it: the sentences of the loader."""
+"""The errors about paths other than folders of pipelines: what the path is, and what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...io.files import hindrance, tensor_types
 
 INDEX = "model_index.json"
 
-# How webui, ComfyUI and the original code begin the names of the networks that they keep in one file.
+# Prefixes of tensor names in the single-file checkpoints of webui, ComfyUI and the original code.
 _SINGLE_FILE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")
 _CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _CONVERT = (
@@ -22,7 +22,7 @@ _MERGE = (
 
 
 def of_file(path: Path) -> str:
-    """The sentence about a file that was given in place of a folder."""
+    """The error about a file instead of a folder."""
     if hindered := hindrance(path):
         return hindered
     if path.name == INDEX:
@@ -38,7 +38,7 @@ def of_file(path: Path) -> str:
 
 
 def of_folder(path: Path) -> str:
-    """The sentence about a folder that has no index of a pipeline."""
+    """The error about a folder without the index of a pipeline."""
     if (path / "config.json").is_file():
         if (path.parent / INDEX).is_file():
             return f"{path} is one model of a pipeline; give the folder above, with the whole pipeline: {path.parent}"
@@ -59,7 +59,7 @@ def of_folder(path: Path) -> str:
 
 
 def _checkpoint(path: Path) -> str:
-    """What a weight file is, with what to do."""
+    """Kind of a weight file, and what to do with it."""
     names = tensor_types(path)
     if any("lora_" in name or ".lora" in name for name in names):
         return _MERGE

@@ -1,4 +1,4 @@
-"""What `UNet2DModel` and `UNet2DConditionModel` have in common: options, embedding of the time, the way down and up."""
+"""The base of `UNet2DModel` and `UNet2DConditionModel`: options, time embedding, the way down and up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .layers import ResnetBlock2D, TimestepEmbedding, group_norm, timestep_embed
 
 @dataclass(frozen=True)
 class UNetConfig(ModelConfig):
-    """Options of both U-Nets; the subclasses give the defaults of theirs.
+    """Options of both U-Nets; the subclasses set the defaults.
 
     Attributes:
         sample_size: Side of the images (or latents) the model was trained on, or (height, width); None if unknown.
@@ -33,10 +33,10 @@ class UNetConfig(ModelConfig):
         up_block_types: Kind of each level on the way up, coarsest first.
         block_out_channels: Channels of each level, finest first.
         layers_per_block: Residual blocks of each level on the way down.
-        mid_block_scale_factor: What the sums of the branches in the middle are divided by.
+        mid_block_scale_factor: Divisor of the sums of branches in the middle block.
         downsample_padding: See `layers.Downsample2D`.
         norm_num_groups: Groups of all normalisations.
-        norm_eps: Their epsilon, but for those of `Transformer2DModel`.
+        norm_eps: Epsilon of all normalisations except those of `Transformer2DModel`.
         resnet_time_scale_shift: "default" adds the time embedding, "scale_shift" scales and shifts by it.
         num_class_embeds: Number of classes of a class-conditional model.
     """
@@ -68,7 +68,7 @@ class UNetConfig(ModelConfig):
     IGNORED: ClassVar[frozenset[str]] = frozenset({"dropout", "num_train_timesteps"})
 
     def __post_init__(self) -> None:
-        _ = self.sides  # refuses what is no size
+        _ = self.sides  # refuses an invalid `sample_size`
         self._count("in_channels", "out_channels")
         self._widths("block_out_channels", "norm_num_groups")
         self._names("resnet_time_scale_shift", ("default", "scale_shift"))
@@ -91,7 +91,7 @@ class UNetConfig(ModelConfig):
 
     @property
     def sides(self) -> tuple[int | None, int | None]:
-        """(height, width) of the images (or latents) the model was trained on; Nones if unknown."""
+        """(height, width) of the training images (or latents); (None, None) if unknown."""
         size = self.sample_size
         if size is None:
             return None, None
@@ -116,7 +116,7 @@ class UNetConfig(ModelConfig):
 
 
 class UNet(nn.Module):
-    """Convolution, way down, middle, way up, convolution; subclasses build the three in the middle."""
+    """Convolution, way down, middle, way up, convolution; subclasses build the stages between the convolutions."""
 
     conv_in: nn.Module
     down_blocks: Sequence[DownBlock]
@@ -138,11 +138,11 @@ class UNet(nn.Module):
 
     @property
     def dtype(self) -> mx.Dtype:
-        """Type of the weights; it stays a float type when linear layers are quantised."""
+        """Float type of the weights, also of a model with quantised linear layers."""
         return self.conv_in.weight.dtype
 
     def _resnet(self) -> partial[ResnetBlock2D]:
-        """The residual block of this configuration; channels remain to be given."""
+        """The residual block of this configuration, as a function of its channels."""
         config = self._config
         return partial(
             ResnetBlock2D,
@@ -153,14 +153,14 @@ class UNet(nn.Module):
         )
 
     def _features(self, numbers: mx.array, dim: int) -> mx.array:
-        """(B,) -> (B, dim) sinusoidal features in the type of the weights."""
+        """(B,) numbers -> (B, dim) sinusoidal features in the type of the weights."""
         features = timestep_embedding(
             numbers, dim, flip_sin_to_cos=self._config.flip_sin_to_cos, freq_shift=self._config.freq_shift
         )
         return features.astype(self.dtype)
 
     def _embed(self, x: mx.array, t: mx.array, class_labels: mx.array | None) -> mx.array:
-        """(B, temb_channels) embedding of time and class, before its SiLU; checks the shape of the input."""
+        """(B, temb_channels) embedding of time and class, before SiLU; checks the shape of the input."""
         multiple = 2 ** (self._config.levels - 1)
         if x.ndim != 4 or x.shape[-1] != self._config.in_channels or x.shape[1] % multiple or x.shape[2] % multiple:
             raise ValueError(
@@ -182,8 +182,8 @@ class UNet(nn.Module):
         return embedding if class_labels is None else embedding + self.class_embedding(class_labels)
 
     def _run(self, x: mx.array, embedding: mx.array, context: mx.array | None = None) -> mx.array:
-        """The network after the embeddings; the prediction comes back in the type of `x`."""
-        temb = nn.silu(embedding)  # every residual block begins with it: once is enough
+        """Run the network with given embeddings; the prediction has the type of `x`."""
+        temb = nn.silu(embedding)  # once for all residual blocks
         h = x.astype(self.dtype)
         h = self.conv_in(2 * h - 1 if self._config.center_input_sample else h)
 

@@ -1,6 +1,6 @@
-"""The tensors of a model folder: one file, or shards listed in an index; full or half precision.
+"""The tensors of a model folder: one file or shards with an index, in full or half precision.
 
-Safetensors come first; PyTorch's own files, pickles, are read without running code from them.
+Safetensors are preferred. PyTorch's own files, which are pickles, are read without running code from them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ...errors import UserError
 from ...io.files import read_json, read_tensors
 from ...io.torch_files import read_torch_file
 
-# As diffusers and as transformers name their files, the best format first.
+# File names of diffusers and of transformers, the best format first.
 NAMES = {"safetensors": ("diffusion_pytorch_model", "model"), "bin": ("diffusion_pytorch_model", "pytorch_model")}
 
 
 def weight_names(variant: str | None) -> Iterator[str]:
-    """Names of a weight file or shard index, the best first; arguments as for `find_weights`."""
+    """Possible names of a weight file or an index, the best first; arguments as for `find_weights`."""
     for suffix, stems in NAMES.items():
         for infix in [f".{variant}"] if variant else ["", ".fp16"]:
             for stem in stems:
@@ -28,14 +28,15 @@ def weight_names(variant: str | None) -> Iterator[str]:
 
 
 def find_weights(folder: Path, variant: str | None) -> Path:
-    """The weight file or shard index of a model folder, safetensors before PyTorch files.
+    """Find the weight file or index of a model folder; safetensors are preferred.
 
     Args:
-        folder: Where to look.
-        variant: The infix of `model.fp16.safetensors`. None: no infix, or fp16 if there is nothing else.
+        folder: Folder of the model.
+        variant: Infix of the name, e.g. "fp16" in `model.fp16.safetensors`; None: no infix, or fp16 if there is no such
+            file.
 
     Raises:
-        UserError: if there is none.
+        UserError: if the folder has no weights.
     """
     for name in weight_names(variant):
         if (folder / name).is_file():
@@ -49,10 +50,10 @@ def find_weights(folder: Path, variant: str | None) -> Path:
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The files with the tensors: the path itself, or those that an index lists.
+    """The files with the tensors: the path itself, or the shards in an index.
 
     Raises:
-        UserError: if it is an index that lists none, or one that is missing or lies elsewhere.
+        UserError: if an index has no shards, or a shard is missing or outside the folder.
     """
     if path.suffix != ".json":
         return [path]
@@ -74,10 +75,10 @@ def shards_of(path: Path) -> list[Path]:
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:
-    """The tensors of a file that `find_weights` found.
+    """Read the tensors of a weight file or of all shards of an index (see `find_weights`).
 
     Raises:
-        UserError: if a file is missing or damaged, or the shards do not hold what the index says.
+        UserError: if a file is missing or damaged, or the shards lack a tensor of the index.
     """
     tensors: dict[str, mx.array] = {}
     for shard in shards_of(path):
