@@ -200,7 +200,6 @@ def test_the_reference_is_prepared_as_the_pictures_are_whatever_their_shape(
     from PIL import Image
 
     pictures = np.random.default_rng(1).integers(0, 256, (12, *size, 3), dtype=np.uint8)
-
     pictures[..., : size[1] // 4, :] = 0  # what cropping to a square would lose
     for i, pixels in enumerate(pictures):
         Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")

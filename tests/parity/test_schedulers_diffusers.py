@@ -109,7 +109,6 @@ def their_scheduler(cls, n: int, arguments: dict, float64: bool = False):
     theirs.set_timesteps(n)
 
     extra = {k: arguments[k] for k in ours_only & arguments.keys()}
-
     def step(prediction, i, x, noise, monkeypatch):
         if cls is DDPMScheduler:
             monkeypatch.setattr(
@@ -150,7 +149,6 @@ def test_steps_and_loops_agree(case, monkeypatch):
     assert np.abs(taught.timesteps - theirs.timesteps.numpy()).max() <= slack
 
     rng = np.random.default_rng(0)
-
     x = y = rng.standard_normal(SHAPE).astype(np.float32)
     for i in range(n):
         noise = rng.standard_normal(SHAPE).astype(np.float32)

@@ -153,6 +153,6 @@ class DomainDetector:
 
 def _phrases(prompt: str, words: WordVectors) -> list[str]:
     """All phrases of one to three words with a meaning; the whole prompt if it has no such phrase."""
-    found = re.findall(r"[^\W\d_]+", prompt)
-    runs = [found[i : i + n] for n in range(1, _LONGEST + 1) for i in range(len(found) - n + 1)]
+    tokens = re.findall(r"[^\W\d_]+", prompt)
+    runs = [tokens[i : i + n] for n in range(1, _LONGEST + 1) for i in range(len(tokens) - n + 1)]
     return [" ".join(run) for run in runs if words.has_meaning(" ".join(run))] or [prompt]

@@ -89,6 +89,7 @@ class Encoder:
 
     def image_embeddings(self, images: Any) -> np.ndarray:
         """(N, d) unit vectors of images in the shared space; arguments and errors as for `features`."""
+        # The shared space is trained on the learned features alone, without the sharpness.
         learned = self.features(images)[:, : self.config.dimension]
         return np.array(self.network.embed_features(mx.array(learned)))
 
@@ -134,6 +135,7 @@ class Encoder:
             raise ValueError(f"both must be the same number of pictures of the same size, got {x.shape} and {y.shape}")
 
         def distance(p: np.ndarray, q: np.ndarray) -> mx.array:
+            # Per stage: (B, h, w, C) -> (B, h, w) -> (B,).
             pairs = zip(self.network.stages(mx.array(p)), self.network.stages(mx.array(q)), strict=True)
             return sum(
                 (mx.square(unit(u) - unit(v)).sum(axis=-1).mean(axis=(1, 2)) for u, v in pairs), mx.zeros(len(p))

@@ -46,19 +46,21 @@ class EncoderMetrics:
         A domain without reference statistics, or a single image, gets no fd_encoder and kid_encoder. Arguments as for
         `PictureMetrics.measure`.
         """
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         if not reference_path(domain, self._folder).is_file():
             log.info("no distances to real pictures: there are no reference statistics of the domain %s", domain)
         elif len(images) > 1:
-            found += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
+            measurements += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
 
-        found += attempt("clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], [])
+        measurements += attempt(
+            "clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], []
+        )
         if domain in self.encoder.config.domains:
-            found += attempt("domain_agreement", lambda: [self._agreement(images, domain)], [])
+            measurements += attempt("domain_agreement", lambda: [self._agreement(images, domain)], [])
         if converged is not None:
-            found += attempt("perceptual_encoder", lambda: [self._to_converged(images, converged)], [])
+            measurements += attempt("perceptual_encoder", lambda: [self._to_converged(images, converged)], [])
 
-        return found
+        return measurements
 
     def _to_real(self, images: np.ndarray, domain: str) -> list[Measurement]:
         statistics = load_reference(domain, self.encoder, self._folder)

@@ -171,7 +171,7 @@ class EncoderTrainer:
     def _advance(self) -> dict[str, float]:
         """Do one optimiser step and return each loss before weighting."""
         c, step, steps = self.config, self.step, self.config.steps()
-        (_, parts), grads = self._loss_and_grad(*self._batch(step))
+        (_, unweighted), grads = self._loss_and_grad(*self._batch(step))
         grads, _ = optim.clip_grad_norm(grads, 1.0)
 
         warm_up = min(1.0, (step + 1) / max(1, steps // 20))
@@ -181,9 +181,9 @@ class EncoderTrainer:
         # The average begins with a short memory, so that the random first weights do not stay in it.
         decay = min(c.ema_decay, (1 + step) / (10 + step))
         self.ema = tree_map(lambda e, p: e + (1 - decay) * (p - e), self.ema, self.network.trainable_parameters())
-        mx.eval(self.network.parameters(), self.optimizer.state, self.ema, parts)
+        mx.eval(self.network.parameters(), self.optimizer.state, self.ema, unweighted)
 
-        losses = {name: float(value) for name, value in parts.items()}
+        losses = {name: float(value) for name, value in unweighted.items()}
         if not math.isfinite(sum(losses.values())):
             raise UserError(
                 f"the loss became {losses} at step {step + 1}; the last good state is in {c.state}: "

@@ -59,7 +59,7 @@ def named_labels(prompt: str, labels: Mapping[str, Sequence[str]]) -> list[Named
     Order: labels of more words first, then labels in the same form as in the prompt, then by place.
     """
     words = _words(prompt)
-    found = [
+    named = [
         NamedLabel(domain, label, range(start, start + len(wanted)))
         for domain, names in labels.items()
         for label in names
@@ -67,11 +67,11 @@ def named_labels(prompt: str, labels: Mapping[str, Sequence[str]]) -> list[Named
         for start in _places(words, wanted)
     ]
 
-    def rank(named: NamedLabel) -> tuple[int, bool, int]:
-        written = words[named.place.start : named.place.stop]
-        return -len(written), written != _words(named.label), named.place.start
+    def rank(label: NamedLabel) -> tuple[int, bool, int]:
+        written = words[label.place.start : label.place.stop]
+        return -len(written), written != _words(label.label), label.place.start
 
-    return sorted(found, key=rank)
+    return sorted(named, key=rank)
 
 
 def says_no_more(prompt: str, named: Sequence[NamedLabel]) -> bool:

@@ -36,11 +36,13 @@ def fit_prompt_head(
     Returns:
         (K, D) weight and (K,) bias of the logits `vector @ weight.T + bias`.
     """
+    # Head of the logits, on as many captions of every domain.
     rng = np.random.default_rng([seed, 4])
     captions = [_caption(d, labels.get(d, ()), rng) for d in domains for _ in range(_CAPTIONS)]
     x, truth = words.text_vectors(captions), np.repeat(np.arange(len(domains)), _CAPTIONS)
     weight, bias = _regress(x, truth, len(domains))
 
+    # Calibration on real prompts.
     prompts = [(domain, prompt) for domain, prompt in read_prompts(CALIBRATION_PROMPTS) if domain in domains]
     z = words.text_vectors([prompt for _, prompt in prompts]) @ weight.T + bias
     factor, shift = _calibrate(z, np.array([list(domains).index(domain) for domain, _ in prompts]))

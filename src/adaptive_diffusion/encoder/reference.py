@@ -36,12 +36,12 @@ def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) 
     """
     path = reference_path(domain, folder)
     if not path.is_file():
-        known = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith("_kernel"))) or "none"
-        raise UserError(f"there are no reference statistics of the domain {domain!r}; there are those of {known}")
+        domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith("_kernel"))) or "none"
+        raise UserError(f"there are no reference statistics of the domain {domain!r}; there are those of {domains}")
 
-    found = load_statistics(path)
-    _check_encoder(path, found.encoder, found.encoder_hash, encoder)
-    return found
+    statistics = load_statistics(path)
+    _check_encoder(path, statistics.encoder, statistics.encoder_hash, encoder)
+    return statistics
 
 
 def load_kernel(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> KernelReference:
@@ -50,9 +50,9 @@ def load_kernel(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> 
     Arguments and errors as for `load_reference`.
     """
     path = kernel_reference_path(domain, folder)
-    found = load_kernel_reference(path)
-    _check_encoder(path, found.encoder, found.encoder_hash, encoder)
-    return found
+    moments = load_kernel_reference(path)
+    _check_encoder(path, moments.encoder, moments.encoder_hash, encoder)
+    return moments
 
 
 def _check_encoder(path: Path, name: str, content_hash: str, encoder: FeatureEncoder) -> None:

@@ -84,6 +84,7 @@ class WordVectors:
         if not isinstance(text, str):
             raise ValueError(f"a prompt or caption must be a text, got {type(text).__name__}")
 
+        # Remove accents: "Mn" are the combining marks.
         plain = unicodedata.normalize("NFD", text.lower())
         plain = "".join(c for c in plain if unicodedata.category(c) != "Mn").replace("'s", " ")
         return re.findall("[a-z]+", plain)
@@ -103,6 +104,7 @@ class WordVectors:
         return self._length(self.tokens(text)) > SHORTEST
 
     def _sum(self, tokens: Sequence[str]) -> np.ndarray:
+        # Integer sums are exact, so the order of the tokens does not matter.
         rows = [self._index[token] for token in tokens]
         return np.asarray(self._vectors[rows].sum(axis=0, dtype=np.int64) * self._scales, np.float32)
 

@@ -65,28 +65,28 @@ def read_preparation(folder: Path, image_size: int) -> Preparation:
     """
     for path in (folder / "preprocessor_config.json", folder / "processor_config.json"):
         if path.is_file():
-            found = read_json(path)
-            return _from_dict(found.get("image_processor") or found, path, image_size)
+            settings = read_json(path)
+            return _from_dict(settings.get("image_processor") or settings, path, image_size)
 
     return Preparation(image_size, image_size)
 
 
-def _from_dict(found: dict[str, Any], path: Path, image_size: int) -> Preparation:
+def _from_dict(settings: dict[str, Any], path: Path, image_size: int) -> Preparation:
     plain = Preparation()
     try:
         preparation = Preparation(
-            _side(found.get("size", image_size), "shortest_edge"),
-            _side(found.get("crop_size", image_size), "height"),
-            tuple(map(float, found.get("image_mean", plain.mean))),
-            tuple(map(float, found.get("image_std", plain.std))),
+            _side(settings.get("size", image_size), "shortest_edge"),
+            _side(settings.get("crop_size", image_size), "height"),
+            tuple(map(float, settings.get("image_mean", plain.mean))),
+            tuple(map(float, settings.get("image_std", plain.std))),
         )
     except (KeyError, TypeError, ValueError) as error:
         unlike = f"{path} describes a preparation that is not CLIP's ({plainly(error)}); get the file again"
         raise UserError(unlike) from error
 
     steps = ("do_resize", "do_center_crop", "do_normalize", "do_rescale")
-    odd = [step for step in steps if found.get(step, True) is not True]
-    if odd or found.get("resample", _BICUBIC) != _BICUBIC or preparation.crop > preparation.size:
+    odd = [step for step in steps if settings.get(step, True) is not True]
+    if odd or settings.get("resample", _BICUBIC) != _BICUBIC or preparation.crop > preparation.size:
         raise UserError(f"{path} asks for a preparation that is not CLIP's (bicubic resize, centre crop, normalise)")
     if preparation.crop != image_size:
         raise UserError(f"{path} gives pictures of {preparation.crop} pixels, but the network takes {image_size}")

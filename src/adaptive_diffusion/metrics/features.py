@@ -54,12 +54,12 @@ def in_batches(encode: Callable[..., mx.array], *arrays: Any, batch_size: int) -
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
 
-    parts = []
+    results = []
     for start in range(0, len(arrays[0]), batch_size):
         y = encode(*(array[start : start + batch_size] for array in arrays))
         mx.eval(y)
-        parts.append(np.array(y))
-        if not np.isfinite(parts[-1]).all():
+        results.append(np.array(y))
+        if not np.isfinite(results[-1]).all():
             raise MachineError("an encoder returned NaN or infinity for finite pictures; its weights are damaged")
 
-    return np.concatenate(parts)
+    return np.concatenate(results)

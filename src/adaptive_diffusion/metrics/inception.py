@@ -182,7 +182,6 @@ class InceptionV3:
         self._sha256 = weights.sha256
 
         kernels = _convolutions()
-
         shapes = {f"{name}.conv.weight": shape for name, shape in kernels.items()}
         for name, shape in kernels.items():
             shapes |= {f"{name}.bn.{part}": shape[:1] for part in ("weight", "bias", "running_mean", "running_var")}

@@ -142,12 +142,12 @@ def load_kernel_reference(path: str | Path) -> KernelReference:
     Raises:
         UserError: if the file is missing, damaged, or of another kind.
     """
-    found: dict[str, Any] = dict(read_arrays(path, "the moments of a reference"))
+    arrays: dict[str, Any] = dict(read_arrays(path, "the moments of a reference"))
     try:
-        if str(found.pop("format", "")) != FORMAT:
+        if str(arrays.pop("format", "")) != FORMAT:
             raise ValueError("it is another kind of file")
         scalars = {"n": int, "within": float, "encoder": str, "encoder_hash": str}
-        return KernelReference(**{k: scalars[k](v) if k in scalars else v for k, v in found.items()})
+        return KernelReference(**{k: scalars[k](v) if k in scalars else v for k, v in arrays.items()})
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path} cannot be read as the moments of a reference ({error}); make it again") from error
 

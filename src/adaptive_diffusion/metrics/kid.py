@@ -121,7 +121,7 @@ def kernel_sums(x: np.ndarray, y: np.ndarray, in_x: np.ndarray, in_y: np.ndarray
     total = np.zeros(in_x.shape[1])
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)
-        kernel = (x[rows] @ y.T / x.shape[1] + 1.0) ** 3
+        kernel = (x[rows] @ y.T / x.shape[1] + 1.0) ** 3  # (rows, m)
         if not diagonal:
             np.fill_diagonal(kernel[:, start:], 0.0)
         total += (in_x[rows] * (kernel @ in_y)).sum(axis=0)

@@ -169,6 +169,7 @@ class LPIPS:
 
     def _distance(self, a: mx.array, b: mx.array) -> mx.array:
         """(B, H, W, 3) twice -> (B,) distances."""
+        # One pass of the trunk for both images.
         n = len(a)
         x = (mx.concatenate([a, b]) - mx.array(_SHIFT)) / mx.array(_SCALE)
 
@@ -181,6 +182,7 @@ class LPIPS:
                 weight, bias = self._kernels[conv.index]
                 x = mx.maximum(mx.conv2d(x, weight, conv.stride, conv.padding) + bias, 0)
 
+            # (2B, h, w, C) features of length 1 -> (B,) weighted squared difference.
             unit = x / (mx.sqrt((x * x).sum(axis=-1, keepdims=True)) + NORM_EPS)
             difference = mx.square(unit[:n] - unit[n:])
             total = total + (difference @ head).mean(axis=(1, 2))

@@ -127,13 +127,13 @@ def set_distances(
         frechet = frechet_distance(features, real)
         kid = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
 
-    found = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
+    measurements = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
     if kid is not None:
         std = kid.std if kid.subset_size < n else None
         caveat = kernel_caveat(kid.mean, std, kid.subset_size)
-        found.append(Measurement(kernel_name, kid.mean, n, std, caveat))
+        measurements.append(Measurement(kernel_name, kid.mean, n, std, caveat))
 
-    return found
+    return measurements
 
 
 def mean_of(name: str, values: np.ndarray) -> Measurement:
@@ -142,10 +142,10 @@ def mean_of(name: str, values: np.ndarray) -> Measurement:
     return Measurement(name, float(values.mean()), len(values), spread)
 
 
-def as_metrics(found: Sequence[Measurement]) -> dict[str, float]:
+def as_metrics(measurements: Sequence[Measurement]) -> dict[str, float]:
     """Measurements as metrics of a run: the value, the spread as `..._std`, the number of images as `..._n`."""
     values: dict[str, float] = {}
-    for m in found:
+    for m in measurements:
         values[f"quality/{m.name}"] = m.value
         values[f"quality/{m.name}_n"] = m.n
         if m.spread is not None:

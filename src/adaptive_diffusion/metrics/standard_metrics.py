@@ -55,18 +55,22 @@ class StandardMetrics:
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
     ) -> list[Measurement]:
         """Measure fid, kid, clip_score and lpips; arguments as for `PictureMetrics.measure`."""
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         name = self._inception.metric_name
         clip, lpips = self._clip, self._lpips
 
         if len(images) > 1:
-            found += attempt(name, lambda: self._to_real(images), [])
+            measurements += attempt(name, lambda: self._to_real(images), [])
         if clip is not None:
-            found += attempt(clip.metric_name, lambda: [mean_of(clip.metric_name, clip.scores(images, caption))], [])
+            measurements += attempt(
+                clip.metric_name, lambda: [mean_of(clip.metric_name, clip.scores(images, caption))], []
+            )
         if lpips is not None and converged is not None:
-            found += attempt("lpips", lambda: [mean_of(lpips.metric_name, lpips.distances(images, converged))], [])
+            measurements += attempt(
+                "lpips", lambda: [mean_of(lpips.metric_name, lpips.distances(images, converged))], []
+            )
 
-        return found
+        return measurements
 
     def _to_real(self, images: np.ndarray) -> list[Measurement]:
         features, real = self._inception.features(images), self._real_features(images.shape[1:3])

@@ -175,18 +175,18 @@ def load_statistics(path: str | Path) -> FeatureStatistics:
     if not path.is_file():
         raise UserError(f"there are no feature statistics at {path}; compute them from reference pictures first")
 
-    found = read_arrays(path, "statistics")
-    if "format" not in found and {"mu", "sigma"} <= found.keys():
+    arrays = read_arrays(path, "statistics")
+    if "format" not in arrays and {"mu", "sigma"} <= arrays.keys():
         raise UserError(
             f"{path} holds mu and sigma but neither the sample size nor the encoder; if you know them, build "
             "FeatureStatistics(n, mu, sigma, encoder, encoder_hash) and save that"
         )
-    if str(found.get("format")) != FORMAT:
+    if str(arrays.get("format")) != FORMAT:
         raise UserError(f"{path} holds no feature statistics of this project; give a file save_statistics wrote")
 
     try:
         return FeatureStatistics(
-            int(found["n"]), found["mean"], found["covariance"], str(found["encoder"]), str(found["encoder_hash"])
+            int(arrays["n"]), arrays["mean"], arrays["covariance"], str(arrays["encoder"]), str(arrays["encoder_hash"])
         )
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path} is not a whole statistics file ({error}); compute it again") from error

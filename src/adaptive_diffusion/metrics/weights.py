@@ -109,8 +109,8 @@ def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dic
 
     for name, shape in shapes.items():
         if weights.tensors[name].shape != shape:
-            found = weights.tensors[name].shape
-            raise UserError(f"{weights.source} does not fit {what}: {name!r} has shape {found}, expected {shape}")
+            actual = weights.tensors[name].shape
+            raise UserError(f"{weights.source} does not fit {what}: {name!r} has shape {actual}, expected {shape}")
 
     return {name: weights.tensors[name].astype(mx.float32) for name in shapes}
 

@@ -33,24 +33,25 @@ def class_ids(labels: Mapping[str, Sequence[str]], domain: str, label: str | Non
     if label not in labels[domain]:
         raise UserError(_no_such_label(label, domain, labels))
 
+    # Labels of all earlier domains come first.
     before = sum(len(labels[other]) for other in domains[:number])
     return number + 1, before + list(labels[domain]).index(label) + 1
 
 
 def _no_such_label(label: str, domain: str, labels: Mapping[str, Sequence[str]]) -> str:
     """The error about an unknown label, with the most likely correction."""
-    elsewhere = [name for name, known in labels.items() if label in known]
+    elsewhere = [other for other, its_labels in labels.items() if label in its_labels]
     if elsewhere:
         return f"{label!r} is a label of domain={elsewhere[0]}, not of domain={domain}"
 
-    known = sorted(labels[domain])
-    if not known:
+    names = sorted(labels[domain])
+    if not names:
         return f"domain={domain} has no labels; leave label out"
-    if close := difflib.get_close_matches(label, known, n=1):
+    if close := difflib.get_close_matches(label, names, n=1):
         return f"domain={domain} has no label {label!r}; did you mean {close[0]!r}?"
-    if close := difflib.get_close_matches(label, [name for names in labels.values() for name in names], n=1):
-        home = next(name for name, names in labels.items() if close[0] in names)
+    if close := difflib.get_close_matches(label, [name for its_labels in labels.values() for name in its_labels], n=1):
+        home = next(other for other, its_labels in labels.items() if close[0] in its_labels)
         return f"domain={domain} has no label {label!r}; did you mean domain={home} label={close[0]}?"
 
-    shown = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
+    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"domain={domain} has no label {label!r}; it has {shown}"

@@ -82,6 +82,8 @@ class Trainer:
 
         self.averaged = SimpleUNet(self.model.config)
         self.averaged.update(tree_map(mx.array, self.model.parameters()))
+
+        # The learning rate is set in every step.
         self.optimizer = optim.Adam(learning_rate=0.0, betas=[0.9, 0.99])
         self.optimizer.init(self.model.trainable_parameters())
         self.step = 0

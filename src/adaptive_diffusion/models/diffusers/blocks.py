@@ -123,6 +123,7 @@ def up_path(
     """
     blocks, previous = [], widths[-1]
     for level in reversed(range(len(widths))):
+        # The first block takes the channels of the coarser level, the last the skip connection of the finer level.
         width, finer, count = widths[level], widths[max(level - 1, 0)], counts[level] + 1
         resnets = [
             resnet((previous if i == 0 else width) + (finer if i == count - 1 else width), width) for i in range(count)

@@ -152,7 +152,7 @@ class ResnetBlock2D(nn.Module):
         if temb is None:
             h = self.norm2(h)
         elif self.scale_shift:
-            scale, shift = mx.split(self.time_emb_proj(temb)[:, None, None], 2, axis=-1)
+            scale, shift = mx.split(self.time_emb_proj(temb)[:, None, None], 2, axis=-1)  # (B, 1, 1, C) each
             h = self.norm2(h) * (1 + scale) + shift
         else:
             h = self.norm2(h + self.time_emb_proj(temb)[:, None, None])

@@ -96,7 +96,6 @@ def build_model(folder: str | Path) -> DiffusersModel:
         raise UserError(_no_config(Path(folder)))
 
     config = read_json(path)
-
     name = config.get("_class_name") or (config.get("architectures") or [None])[0]
     if name not in CLASSES:
         accepted = ", ".join(CLASSES)

@@ -59,12 +59,12 @@ class PipelineFolder:
             raise UserError(of_folder(path))
 
         content = read_json(path / INDEX)
-
         kind = str(content.get("_class_name"))
         if kind not in PIXEL_PIPELINES and kind not in TEXT_PIPELINES:
             accepted = ", ".join([*PIXEL_PIPELINES, *TEXT_PIPELINES])
             raise UserError(f"{path} is a {kind}, which is not supported; supported are {accepted}")
 
+        # Lists in the index are the classes of the models; everything else is an option.
         options = {key: value for key, value in content.items() if not isinstance(value, list)}
         if len(TEXT_PIPELINES.get(kind, ())) == 2 and content.get("text_encoder") == [None, None]:
             raise UserError(

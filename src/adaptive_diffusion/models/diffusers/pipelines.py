@@ -190,7 +190,7 @@ class LatentPipeline:
 
         if self._sized and texts.pooled is not None:
             height, width = self.picture_size
-            # Original size, corner of the crop, target size.
+            # SDXL is conditioned on the original size, the corner of the crop and the target size, pixels.
             sizes = mx.array([height, width, 0, 0, height, width], mx.float32)
             more = {"text_embeds": texts.pooled[rows], "time_ids": mx.broadcast_to(sizes, (len(x), 6))}
 
@@ -218,6 +218,7 @@ class LatentPipeline:
         pictures = []
         for start in range(0, len(x0), at_once):
             decoded = self._vae.decode(self._unscaled(x0[start : start + at_once].astype(mx.float32)))
+            # An image of one colour is the sign of a GPU without memory: Metal returns zeros without an error.
             varied = decoded.max(axis=(1, 2, 3)) > decoded.min(axis=(1, 2, 3))
             if not (varied.all() & mx.isfinite(decoded).all()).item():
                 raise MachineError(

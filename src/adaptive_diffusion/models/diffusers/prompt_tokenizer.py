@@ -41,6 +41,7 @@ class PromptTokenizer(CLIPTokenizer):
             raise UserError(f"the tokenizer in {folder} fills up with {pad!r}, which is not in its vocabulary")
         self.pad_id: int = pad_id
 
+        # Special tokens are tokens by themselves wherever they stand in a prompt.
         for special in [pad, *_extra(settings)]:
             if special not in {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}:
                 self._tokenizer.add_special_tokens([special])

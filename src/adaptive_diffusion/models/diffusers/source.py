@@ -69,10 +69,10 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
 def _cached(hub: Any, repository: str, revision: str | None) -> Path | None:
     """The folder in the hub's cache, complete or not; None if there is none."""
     try:
-        found = hub.try_to_load_from_cache(repository, INDEX, revision=revision)
+        index = hub.try_to_load_from_cache(repository, INDEX, revision=revision)
     except (OSError, ValueError):  # the base classes of the hub's errors
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(index).parent if isinstance(index, str) else None
 
 
 def _unfit(folder: Path, half: bool) -> str:
@@ -146,12 +146,12 @@ def files_to_fetch(names: Iterable[str], half: bool) -> list[str]:
     # Very old pipelines of one model have its files in their own folder.
     folders = [f"{model}/" for model in MODELS if f"{model}/config.json" in names] or [""]
     wanted |= {f"{folder}config.json" for folder in folders}
-    found = {folder: {n.removeprefix(folder) for n in names if n.startswith(folder)} for folder in folders}
+    contents = {folder: {n.removeprefix(folder) for n in names if n.startswith(folder)} for folder in folders}
 
     variants = ["fp16", None] if half else [None]
     sets = next(
-        (s for v in variants if all((s := {f: _weights(inside, v) for f, inside in found.items()}).values())),
-        {f: _weights(inside, None) for f, inside in found.items()},
+        (s for v in variants if all((s := {f: _weights(inside, v) for f, inside in contents.items()}).values())),
+        {f: _weights(inside, None) for f, inside in contents.items()},
     )
 
     return sorted(wanted | {folder + name for folder, files in sets.items() for name in files})

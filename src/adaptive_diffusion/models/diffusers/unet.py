@@ -187,6 +187,7 @@ class UNet(nn.Module):
         h = x.astype(self.dtype)
         h = self.conv_in(2 * h - 1 if self._config.center_input_sample else h)
 
+        # The way down leaves its skip connections; the way up takes them from the end.
         skips = [h]
         for down in self.down_blocks:
             h, new = down(h, temb, context)

@@ -255,6 +255,7 @@ class UNet2DConditionModel(UNet):
 
         B, K = time_ids.shape
         dim = self.config.addition_time_embed_dim or 0
+        # (B, P) pooled text and (B, K dim) sinusoidal features of the numbers.
         features = mx.concatenate(
             [text_embeds.astype(self.dtype), self._features(time_ids.reshape(-1), dim).reshape(B, K * dim)], axis=-1
         )
