@@ -81,7 +81,7 @@ def _loaded(
     folder = PipelineFolder.open(pipeline_folder(path, revision, half), half)
     latent = folder.kind not in PIXEL_PIPELINES
 
-    # Pixel models are small: by default, they are float32 on every device.
+    # By default, pixel models are float32 on every device.
     if precision is None and not latent:
         name, folder = "float32", replace(folder, variant=None)
     chosen = precision_of(name)
@@ -94,37 +94,55 @@ def _loaded(
             ratio,
         )
 
-    content_hash = folder.content_hash()
-    metadata = {**noise, "content_hash": content_hash, "kind": folder.kind}
+    metadata = {**noise, "content_hash": folder.content_hash(), "kind": folder.kind}
 
     unet = _network(folder, "unet", UNet2DConditionModel if latent else UNet2DModel, chosen.dtype)
     quantise(unet, chosen.unet_bits)
 
-    if not latent:
-        if negative_prompt is not None:
-            raise UserError(f"model.negative_prompt was given, but a {folder.kind} reads no text; leave it out")
-        size = _size(folder, unet.config, 1, *wished)
-        identity = f"{content_hash} {name} {size[0]}x{size[1]}"
-        return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
-    if draws is not None:
-        raise UserError(f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out")
+    if latent:
+        if draws is not None:
+            raise UserError(
+                f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out"
+            )
+        return _latent_pipeline(folder, name, unet, metadata, wished, negative_prompt)
 
+    if negative_prompt is not None:
+        raise UserError(f"model.negative_prompt was given, but a {folder.kind} reads no text; leave it out")
+    size = _size(folder, unet.config, 1, *wished)
+    identity = _identity(metadata, name, size)
+    return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
+
+
+def _latent_pipeline(
+    folder: PipelineFolder,
+    precision: str,
+    unet: Any,
+    metadata: dict[str, Any],
+    wished: tuple[int | None, int | None],
+    negative_prompt: str | None,
+) -> PictureModel:
+    """Stable Diffusion: the U-Net with decoder and text encoders."""
     vae = _network(folder, "vae", AutoencoderKL, mx.float32)
     size = _size(folder, unet.config, vae.config.downsampling, *wished)
-    metadata["guidance_scale"] = GUIDANCE[len(folder.readers)]
+    metadata = {**metadata, "guidance_scale": GUIDANCE[len(folder.readers)]}
 
     return _built(
         folder,
         LatentPipeline,
         unet,
         vae,
-        _encoders(folder, chosen, unet.config),
+        _encoders(folder, precision_of(precision), unet.config),
         size,
         metadata=metadata,
-        identity=f"{content_hash} {name} {size[0]}x{size[1]}",
+        identity=_identity(metadata, precision, size),
         negative_prompt=negative_prompt,
         zero_null=bool(folder.options.get("force_zeros_for_empty_prompt", len(folder.readers) > 1)),
     )
+
+
+def _identity(metadata: dict[str, Any], precision: str, size: tuple[int, int]) -> str:
+    """Hash and settings that decide the predictions of a pipeline."""
+    return f"{metadata['content_hash']} {precision} {size[0]}x{size[1]}"
 
 
 def _warn_of_the_cpu(precision: str) -> None:

@@ -148,6 +148,7 @@ def files_to_fetch(names: Iterable[str], half: bool) -> list[str]:
     wanted |= {f"{folder}config.json" for folder in folders}
     contents = {folder: {n.removeprefix(folder) for n in names if n.startswith(folder)} for folder in folders}
 
+    # Half precision, if every model has it; otherwise full precision.
     variants = ["fp16", None] if half else [None]
     sets = next(
         (s for v in variants if all((s := {f: _weights(inside, v) for f, inside in contents.items()}).values())),
