@@ -151,8 +151,8 @@ def test_whatever_a_metric_raises_costs_no_pictures(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("nothing to divide by")
 
-    monkeypatch.setattr("adaptive_diffusion.metrics.quality.NoMetrics.measure", broken)
-    sample(configure("ddpm", "model.draws=portraits", "metrics=none"))
+    monkeypatch.setattr("adaptive_diffusion.encoder.encoder_metrics.EncoderMetrics.measure", broken)
+    sample(configure("ddpm", "model.draws=portraits", "metrics=encoder"))
     assert len(pictures(tmp_path)) == 2
     assert "nothing to divide by" in caplog.text
 
