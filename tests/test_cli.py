@@ -26,7 +26,6 @@ from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, ti
 from adaptive_diffusion import __version__
 from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.cli.catalog import Catalog
-from adaptive_diffusion.cli.entry import explain, job
 from adaptive_diffusion.cli.mistakes import config_mistake
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.io import figures, files
@@ -34,6 +33,7 @@ from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.runs.assemble import build, check_keys
+from adaptive_diffusion.runs.job import explain, job
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from ..benchmark import Bench, Cell, CellResult, run_benchmark, write_report
 from ..benchmark.report import METRICS, markdown, summarise
 from ..benchmark.store import cell_path, keep, kept
-from ..cli.entry import say
 from ..diffusion.checks import check_count, check_number
 from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference
@@ -21,6 +20,7 @@ from ..errors import UserError
 from ..tracking.provenance import choices, git_state, parameters
 from .assemble import Parts, picture_channels, prepare
 from .benchmark_cost import cost
+from .job import say
 from .naming import labels, method, progress_bar
 
 log = logging.getLogger(__name__)

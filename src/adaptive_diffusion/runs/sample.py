@@ -16,7 +16,6 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from .. import __version__
-from ..cli.entry import explain, in_sweep, job
 from ..diffusion.rng import image_keys, normal
 from ..errors import MachineError
 from ..io import figures
@@ -29,6 +28,7 @@ from ..tracking.jobs import Skipped
 from ..tracking.provenance import fingerprint, git_state, parameters
 from ..types import SampleResult, StepTrace
 from .assemble import Parts, prepare
+from .job import explain, in_sweep, job
 from .naming import labels, method, origin, progress_bar, run_name
 from .prompts import UNKNOWN
 
