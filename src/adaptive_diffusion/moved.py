@@ -18,7 +18,6 @@ MOVED = {  # relative to this package
     "config": "cli.schemas",
     "converged": "sampling.converged",
     "data": "io.pictures",
-    "doctor": "backend.doctor",
     "files": "io.files",
     "init_image": "io.init_image",
     "metrics.captions": "encoder.captions",

@@ -10,13 +10,17 @@ SCRIPTS = ("sample", "train")
 VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the workers of a sweep know it, too
 
 PACKAGE = Path(__file__).parent
-CHECKOUT = PACKAGE.parents[1]  # where this package is one
+CHECKOUT = PACKAGE.parents[1]  # unless it is installed
+
+
+def installed() -> bool:
+    """Whether this package was installed; otherwise it lies in a checkout."""
+    return (PACKAGE / "conf").is_dir()
 
 
 def conf() -> Path:
-    """The folder of configurations: that of the installed package, else that of the checkout."""
-    installed = PACKAGE / "conf"
-    return installed if installed.is_dir() else CHECKOUT / "conf"
+    """The folder of configurations: it travels with the installed package."""
+    return (PACKAGE if installed() else CHECKOUT) / "conf"
 
 
 def called(how: str) -> None:
@@ -26,7 +30,7 @@ def called(how: str) -> None:
 
 def command(name: str) -> str:
     """How to start a program, as this process was started: `python train.py` or `adaptive-diffusion train`."""
-    how = os.environ.get(VARIABLE) or ("python" if (CHECKOUT / "train.py").is_file() else CONSOLE)
+    how = os.environ.get(VARIABLE) or (CONSOLE if installed() else "python")
     if how != "python":
         return f"{how} {name}"
     return f"python {name}.py" if name in SCRIPTS else f"{CONSOLE} {name}"

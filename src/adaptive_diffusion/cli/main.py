@@ -92,7 +92,7 @@ def _complete(option: str, rest: list[str]) -> None:
 def _benchmarks() -> ModuleType:
     """The benchmarks of the clone that this package lies in, or that is the current directory."""
     for folder in (program.CHECKOUT, Path.cwd()):
-        if (folder / "benchmarks" / "__main__.py").is_file() and (folder / "src" / "adaptive_diffusion").is_dir():
+        if (folder / "src" / "adaptive_diffusion").is_dir() and (folder / "benchmarks" / "__main__.py").is_file():
             sys.path.insert(0, str(folder))
             return importlib.import_module("benchmarks.__main__")
     raise UserError("the benchmarks are not installed with the package; start bench in a clone of the repository")

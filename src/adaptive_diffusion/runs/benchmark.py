@@ -80,7 +80,7 @@ def run_cell(cfg: DictConfig) -> float:
 
 
 def _measure_and_record(parts: Parts, cell: Cell, bench: Bench, store: Path) -> CellResult:
-    cfg, git = parts.cfg, git_state(parts.cfg.paths.root)
+    cfg, git = parts.cfg, git_state()
     batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
     tags = {"kind": "benchmark cell", **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"

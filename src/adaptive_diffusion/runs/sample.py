@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from .. import __version__
+from .._version import __version__
 from ..diffusion.rng import image_keys, normal
 from ..errors import MachineError
 from ..io import figures
@@ -61,7 +61,7 @@ def sample(cfg: DictConfig) -> float:
     if cfg.skip_finished and (metrics := tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
         return Skipped(metrics.get(OBJECTIVE, float("nan")), metrics)
-    git = git_state(cfg.paths.root)
+    git = git_state()
     tags = {
         "fingerprint": identity,
         "mlflow.note.content": cfg.domain.get("description", cfg.domain.name),
