@@ -150,6 +150,7 @@ def test_an_interrupted_training_goes_on_in_its_run(
     mlflow_database(tmp_path / "mlruns")
 
     advance = EncoderTrainer._advance
+
     def interrupted(self: EncoderTrainer) -> dict[str, float]:
         if self.step == 1:
             raise KeyboardInterrupt
@@ -178,6 +179,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
     caplog.set_level("INFO")
 
     before, ended, advance = signal.signal(signal.SIGINT, signal.default_int_handler), [], EncoderTrainer._advance
+
     def interrupted(self: EncoderTrainer) -> dict[str, float]:
         signal.raise_signal(signal.SIGINT)
         losses = advance(self)

@@ -109,6 +109,7 @@ def their_scheduler(cls, n: int, arguments: dict, float64: bool = False):
     theirs.set_timesteps(n)
 
     extra = {k: arguments[k] for k in ours_only & arguments.keys()}
+
     def step(prediction, i, x, noise, monkeypatch):
         if cls is DDPMScheduler:
             monkeypatch.setattr(
