@@ -14,8 +14,9 @@ from tiny import CONF, configuration
 
 from adaptive_diffusion.cli.arguments import PATHS, TEXTS, as_given, for_hydra
 from adaptive_diffusion.cli.catalog import Catalog
-from adaptive_diffusion.cli.schemas import Benchmark, Domain, Paths, Sample, Train, arguments_of, target_of
+from adaptive_diffusion.cli.schemas import Benchmark, Domain, Paths, Sample, Train
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.runs.setting_types import arguments_of, target_of
 
 CATALOG = Catalog((CONF,))
 NAMES = {  # settings that are texts, but take one of a few names

@@ -15,13 +15,13 @@ from omegaconf import OmegaConf
 from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
 
 from adaptive_diffusion.cli.mistakes import LIMITS, TRAINED
-from adaptive_diffusion.cli.schemas import typed
 from adaptive_diffusion.diffusion.schedule import SCHEDULE_ARGUMENTS
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
 from adaptive_diffusion.runs.assemble import build, checked, facts_for, prepare
+from adaptive_diffusion.runs.setting_types import typed
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 TRAINING = ["task", "reward", "agent"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from adaptive_diffusion.cli.schemas import typed
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.runs.setting_types import typed
 
 if TYPE_CHECKING:
     from decimal import Decimal

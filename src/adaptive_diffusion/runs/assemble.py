@@ -18,7 +18,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..cli.schemas import arguments_of, target_of, typed
 from ..diffusion.checks import check_count, check_guidance, check_name, check_number
 from ..diffusion.guidance import GuidedDenoiser, effective_guidance
 from ..diffusion.rng import image_keys, normal
@@ -30,6 +29,7 @@ from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from ..grids.grids import Grid, set_timesteps
 from ..io.init_image import read_picture
 from ..metrics.quality import PictureMetrics
+from ..program import command
 from ..sampling.batches import conditions
 from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
@@ -39,6 +39,7 @@ from ..tracking.mlflow import Tracker
 from ..tracking.provenance import with_model
 from ..types import PictureModel, Scheduler
 from .prompts import follow_prompt
+from .setting_types import arguments_of, target_of, typed
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel
             others = f"of this model there are {', '.join(sorted(set(found)))}" if found else "nor others of this model"
             raise UserError(
                 f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
-                "calibrate with python train.py task=schedule"
+                f"calibrate with {command('train')} task=schedule"
             )
 
 

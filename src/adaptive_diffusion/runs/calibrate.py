@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from .. import __version__
+from .._version import __version__
 from ..calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
 from ..diffusion.checks import check_guidance
 from ..diffusion.guided_model import GuidedModel
@@ -82,7 +82,7 @@ def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
     problems = _problems(task)
     found = _File(Path(cfg.output), task)
     found.read()  # is refused here, or never
-    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    tracker, git = build(cfg, "tracking"), git_state()
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
     ratios: list[float] = []

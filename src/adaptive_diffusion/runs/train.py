@@ -11,11 +11,12 @@ from typing import ClassVar, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..cli.entry import in_sweep, job
-from ..cli.schemas import target_of
 from ..errors import MachineError, UserError
+from ..program import title
 from ..tracking.provenance import fingerprint
 from .assemble import build, checked
+from .job import in_sweep, job
+from .setting_types import target_of
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def train(cfg: DictConfig) -> float:
     cfg = training_configuration(cfg, getattr(target, "result", ""), merged=getattr(target, "merged", False))
     task: Task = build(cfg, "task")
     if not callable(getattr(task, "run", None)):
-        raise UserError(f"task builds {type(task).__name__}, which cannot be run; see conf/task for what train.py does")
+        raise UserError(f"task builds {type(task).__name__}, which cannot be run; see conf/task")
     return task.run(cfg)
 
 
@@ -73,7 +74,9 @@ def _check_groups(cfg: DictConfig, takes: Collection[str], needs: str) -> None:
     """Refuse a group that the task does not use, or the lack of one that it needs; see `Task`."""
     for group in ("agent", "reward", "domain"):
         if group not in takes and cfg[group] is not None:
-            raise UserError(f"{group} belongs to train.py agent=..., and this is another task; leave one of them out")
+            raise UserError(
+                f"{group} belongs to {title('train')} agent=..., and this is another task; leave one of them out"
+            )
     if lacking := [group for group in re.findall(r"(\w+)=", needs) if cfg[group] is None]:
         raise UserError(f"this task needs {' and '.join(lacking)}, e.g. {needs}")
 

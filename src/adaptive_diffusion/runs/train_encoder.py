@@ -11,7 +11,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ..encoder.encoder import save_encoder
-from ..encoder.encoder_training import EncoderScores, EncoderTrainer
+from ..encoder.encoder_scores import EncoderScores
+from ..encoder.encoder_training import EncoderTrainer
 from ..encoder.encoder_training_config import EncoderTraining
 from ..interruption import saved_when_interrupted
 from ..io import figures
@@ -44,7 +45,7 @@ class EncoderTask(EncoderTraining):
 
 def _train_and_write(cfg: DictConfig, trainer: EncoderTrainer) -> float:
     """Train, while nobody else writes the same files."""
-    tracker, git, c = build(cfg, "tracking"), git_state(cfg.paths.root), trainer.config
+    tracker, git, c = build(cfg, "tracking"), git_state(), trainer.config
     identity = state_tag(c.state)
     tags = {**identity, **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train encoder {' '.join(c.data)}"

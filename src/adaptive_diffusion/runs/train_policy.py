@@ -76,7 +76,7 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
     """
     domain, agent = cfg.domain.name, _agent(cfg, task)
     tell_cost(agent.env, task.episodes)
-    tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)
+    tracker, git, folder = build(cfg, "tracking"), git_state(), Path(cfg.paths.run)
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or " ".join(["train policy", *method(cfg), domain, f"{task.num_steps} steps"])
     with alone(cfg.output), tracker.open(name, params=agent_parameters(cfg), tags=tags) as run:

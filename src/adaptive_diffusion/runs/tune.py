@@ -76,7 +76,7 @@ def tune(cfg: DictConfig, task: AgentTask) -> float:
         MachineError: if the disk or the database refuses.
     """
     pipeline, domains = _pipeline(cfg, task)
-    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    tracker, git = build(cfg, "tracking"), git_state()
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or " ".join(["tune", *method(cfg), *domains])
     folder, scores = Path(cfg.paths.run), {}
