@@ -16,6 +16,7 @@ def benchmarks() -> dict[str, str]:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         has_main = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+
         if has_main and not path.stem.startswith("_"):
             first_line = (ast.get_docstring(tree) or "").partition("\n")[0]
             found[path.stem] = first_line.rpartition("`: ")[2]
@@ -30,11 +31,13 @@ def main(argv: list[str]) -> None:
         for name, description in known.items():
             print(f"  {name:<10} {description}")
         return
+
     name, *rest = argv
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"there is no benchmark {name!r}; there are {', '.join(known)}{hint}")
+
     try:
         importlib.import_module(f"{__package__}.{name}").main(rest)
     except ModuleNotFoundError as error:

@@ -30,9 +30,9 @@ from adaptive_diffusion.rl.episodes import fitting, run_episode
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.sampling_env import SamplingEnv
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from benchmarks.agents_report import Result, keep, kept, report
+from benchmarks.agents_report import Result, load_result, report, save_result
 
-NUMBERS = 1  # raised when a change of the code changes the numbers, so that kept ones are not taken for them
+NUMBERS = 1  # raised when a change of the code changes the numbers, so that load_result ones are not taken for them
 AGENTS: dict[str, Callable[..., TuningAgent]] = {
     "ppo": HyperparameterTuningAgent,
     "cem": CEMAgent,
@@ -66,10 +66,10 @@ class TransferredTimestepEnv(TimestepEnv):
 
 @dataclass
 class AgentBench:
-    """Runs of agents, kept in a folder.
+    """Runs of agents, load_result in a folder.
 
     Args:
-        output: The folder; converged solutions are kept below it.
+        output: The folder; converged solutions are load_result below it.
         episodes: To train for, >= 1.
         pipeline: Says what is drawn and what the default is; None: the shipped model, as in `train.py`.
     """
@@ -94,12 +94,13 @@ class AgentBench:
         source = nearest_domain(domain, {}, load_builtin_encoder(), others)
         if source is None:
             raise UserError(f"no other domain of the model can be compared with {domain!r}; leave --transfer out")
+
         env = self._environment(environment, domain, self.run(environment, source, agent, seed).chosen)
         return self._trained(environment, env, env.held_out(), agent, seed, source)
 
     def results(self) -> list[Result]:
         """All that is there."""
-        found = [kept(path) for path in sorted(self._folder.glob("*.json"))]
+        found = [load_result(path) for path in sorted(self._folder.glob("*.json"))]
         ranks = {name: i for i, name in enumerate([*ENVIRONMENTS, *DomainType, *AGENTS])}
         return sorted(
             (r for r in found if r is not None),
@@ -123,6 +124,7 @@ class AgentBench:
             if start is None:
                 return TimestepEnv(drawing, cache=cache)
             return TransferredTimestepEnv(drawing, timesteps=start["timesteps"], cache=cache)
+
         default = self.pipeline.default_config(domain)
         if environment == "uncalibrated":
             default = replace(default, calibration=None)
@@ -133,10 +135,12 @@ class AgentBench:
     ) -> Result:
         agent = AGENTS[kind](env, seed=seed)
         path = self._folder / f"{name}-{env.drawing.domain}-{kind}-{seed}-{self._fingerprint(agent, source)}.json"
-        if (done := kept(path)) is not None:
+        if (done := load_result(path)) is not None:
             return done
+
         agent.train(self.episodes * env.episode_length, eval_env=held_out)
         _, _, info = run_episode(env.sibling(), lambda seen: agent.predict(seen)[0], options={"batch": 0})
+
         result = Result(
             model=env.drawing.identity,
             environment=name,
@@ -149,7 +153,8 @@ class AgentBench:
             device=backend.info().device,
             record=agent.record,
         )
-        keep(path, result)
+
+        save_result(path, result)
         print(_line(result), flush=True)
         return result
 
@@ -158,6 +163,7 @@ class AgentBench:
         env = agent.env
         default = env.default if isinstance(env, DomainEnv) else None
         calibration = default.calibration if isinstance(default, DomainConfig) else None
+
         decided_by = {
             "numbers": NUMBERS,
             **fitting(env),
@@ -190,14 +196,17 @@ def main(argv: list[str]) -> None:
         for agent in options.agents
         for seed in (options.seeds if agent != "fixed" else [0])  # it does not depend on the seed
     ]
+
     if not options.report_only:
         for run in runs:
             bench.run(*run)
         for run in runs:
             if options.transfer and run[2] != "fixed":
                 bench.transfer(*run)
+
     if not (results := bench.results()):
         raise UserError(f"there are no results in {options.output}; leave --report-only out, or give another --output")
+
     print(report(results))
 
 
@@ -205,6 +214,7 @@ def _line(result: Result) -> str:
     summary = result.record.summary()
     at = summary["convergence_episode"]
     begun = f" begun with {result.source}" if result.source else ""
+
     return (
         f"{result.environment} {result.domain} {result.agent} seed {result.seed}{begun}: "
         f"{'not converged' if at is None else f'converged at {at}'}, score {summary['final_score']:.3f} +- "

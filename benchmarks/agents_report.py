@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptive_diffusion.io.files import atomic_path, parse_json
+from adaptive_diffusion.io.files import parse_json, write_json
 from adaptive_diffusion.io.markdown import MISSING, table
 from adaptive_diffusion.rl.convergence import NEAR_BEST, Evaluation, Record, converged_at, standard_error
 
@@ -66,15 +65,13 @@ class Result:
         return next((e.episode for e in self.evaluations if e.score >= score - NEAR_BEST), math.inf)
 
 
-def keep(path: Path, result: Result) -> None:
-    """Write a result, whole or not at all."""
-    content = {**asdict(result), "record": result.record.to_dict()}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def save_result(path: Path, result: Result) -> None:
+    """Write a result atomically, as JSON."""
+    write_json(path, {**asdict(result), "record": result.record.to_dict()})
 
 
-def kept(path: Path) -> Result | None:
-    """Read what `keep` wrote; None if there is nothing, or nothing whole."""
+def load_result(path: Path) -> Result | None:
+    """Read what `save_result` wrote; None if the file is missing or damaged."""
     try:
         content = parse_json(path.read_bytes())
         return Result(**{**content, "record": Record.from_dict(content["record"])})
@@ -103,6 +100,7 @@ def report(results: Sequence[Result]) -> str:
         moved = [(r, own) for r in some if r.source is not None and (own := _counterpart(r, scratch))]
         parts += [_agents(scratch)] if scratch else []
         parts += [_transfers(moved)] if moved else []
+
     return "\n\n".join(parts)
 
 
@@ -115,6 +113,7 @@ def _agents(results: Sequence[Result]) -> str:
             converged = [converged_at(r.evaluations) for r in runs]
             found = [episode for episode in converged if episode is not None]
             median = float(np.median([math.inf if episode is None else episode for episode in converged]))
+
             rows.append(
                 [
                     domain,
@@ -128,6 +127,7 @@ def _agents(results: Sequence[Result]) -> str:
                     f"{np.mean([r.final.evaluations for r in runs]):.0f}",
                 ]
             )
+
     names = ["domain", "agent", "episodes (median)", "converged", "score at half the evaluations"]
     header = [*names, "score at equal evaluations", "final score", "final quality", "evaluations"]
     return "\n".join(table(header, rows, "llrrrrrrr"))
@@ -141,6 +141,7 @@ def _transfers(pairs: Sequence[tuple[Result, Result]]) -> str:
         scratch = np.array([own.first_with(b) for (_, own), b in zip(some, best, strict=True)])
         moved = np.array([r.first_with(b) for (r, _), b in zip(some, best, strict=True)])
         saved = float(np.median(scratch - moved))
+
         rows.append(
             [
                 domain,
@@ -154,6 +155,7 @@ def _transfers(pairs: Sequence[tuple[Result, Result]]) -> str:
                 f"{_scores([own.final for _, own in some])} → {_scores([r.final for r, _ in some])}",
             ]
         )
+
     names = ["domain", "begun with", "agent", "episodes from scratch", "begun with it", "saved (median)", "reached"]
     header = [*names, "untrained: scratch → begun with it", "final: scratch → begun with it"]
     return "\n".join(table(header, rows, "lllrrrrrr"))
@@ -170,6 +172,7 @@ def _scores(evaluations: Sequence[Evaluation | None]) -> str:
     found = [e for e in evaluations if e is not None]
     if len(found) < len(evaluations):
         return MISSING
+
     error = standard_error(np.mean([e.scores for e in found], axis=0))
     return f"{_spread([e.score for e in found])} ({error:.3f})"
 

@@ -70,8 +70,10 @@ def main(argv: list[str]) -> None:
     for _ in range(options.turns):
         ours.append(measure("auto", options.size, rounds=30))
         plain.append(measure("none", options.size, rounds=2))
+
     best, bundled = (max(found, key=lambda m: m.gflops) for found in (ours, plain))
     for label, m in (("ours", best), ("MLX as shipped", bundled)):
         library = f"{m.blas} {m.core}".strip()
         print(f"{label:<15} {library:<20} {m.gflops:7.1f} GFLOP/s")
+
     print(f"ratio           {best.gflops / bundled.gflops:.1f}x ({options.size} x {options.size}, float32)")

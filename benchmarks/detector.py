@@ -26,21 +26,26 @@ def main(argv: list[str]) -> None:
 
     detector, model = DomainDetector(), load_builtin_model()
     domains = detector.encoder.config.domains
+
     if options.data:
         found: Counter[tuple[str, str]] = Counter()
         for domain in domains:
             pictures = load_pictures(options.data / f"{domain}_32.npz", detector.encoder.config.image_size)
             _, held_back = pictures.split_as_trained(detector.encoder.metadata["training"])
             found.update((domain, d.domain) for d in detector.from_images(held_back.images))
+
         show("pictures kept back from training", found, domains)
+
     if options.prompts:
         pairs = read_prompts(options.prompts)
         show("prompts", Counter((domain, detector.from_prompt(p).domain) for domain, p in pairs), domains)
+
     if options.drawn:
         found = Counter()
         for domain in domains:
             images = draw(model, domain, options.drawn, options.steps, model.metadata["guidance_scale"])
             found.update((domain, d.domain) for d in detector.from_images(images))
+
         show(f"drawn by the shipped model in {options.steps} steps", found, domains)
 
 
@@ -51,5 +56,6 @@ def show(title: str, found: Counter[tuple[str, str]], domains: tuple[str, ...]) 
         total = sum(found[asked, d] for d in domains)
         cells = "".join(f"{found[asked, d]:>12}" for d in domains)
         print(f"{asked:<36}{cells}{found[asked, asked] / max(total, 1):>10.1%}")
+
     total = sum(found.values())
     print(f"{'all':<36}{'':>48}{sum(found[d, d] for d in domains) / max(total, 1):>10.1%}  (n = {total})", flush=True)

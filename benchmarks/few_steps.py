@@ -13,7 +13,7 @@ from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.io.figures import grid, save_image
-from adaptive_diffusion.io.pictures import to_uint8
+from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     denoiser = GuidedDenoiser(model, guidance)
     settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
     x_T = normal(image_keys(options.seed, range(options.pictures)), model.state_shape)
+
     pictures: list[np.ndarray] = []
     for domain in options.domains:
         condition = conditions(model.condition(domain, options.label, domain), options.pictures)
@@ -48,15 +49,19 @@ def main(argv: list[str]) -> None:
         ddim.set_timesteps(timesteps=PowerGrid(1)(ddim.schedule, n))
         dpm.set_timesteps(timesteps=PowerGrid(2)(dpm.schedule, n))
         rows: dict[str, Scheduler] = {f"ddim uniform {n}": ddim, f"dpm_solver quadratic {n}": dpm}
+
         for steps in (n, 2 * n):
             adaptive = AdaptiveScheduler(num_inference_steps=steps, calibration=calibration, **settings)
             rows[f"adaptive {steps}"] = adaptive
+
         solution = converged_pictures(denoiser, ddim, x_T, condition).images
         for name, scheduler in rows.items():
             drawn = _draw(scheduler, denoiser, x_T, condition)
             print(f"{domain:<12} {name:<24} RMSE {paired_rmse(drawn, solution).mean():.4f}", flush=True)
             pictures.append(drawn)
+
         pictures.append(solution)
+
     save_image(options.output, grid(to_uint8(np.concatenate(pictures)), columns=options.pictures, cell=64))
     print(options.output)
 

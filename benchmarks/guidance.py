@@ -46,10 +46,12 @@ def main(argv: list[str]) -> None:
 
     print("| domain, guidance | steps | best classical | RMSE | weights | timesteps alone |")
     print("|---|---:|---|---:|---:|---:|", flush=True)
+
     for domain in options.domains:
         condition = conditions(model.condition(domain, None, domain), options.noises)
         calibration = find_schedule(options.calibration, model.identity, domain, model.metadata["guidance_scale"])
         assert calibration is not None
+
         for guidance in options.guidance:
             error = Error(GuidedDenoiser(model, guidance), x_T, condition, DPMSolverScheduler(**settings))
             for n in options.steps:

@@ -18,7 +18,8 @@ from adaptive_diffusion.encoder.domain import DomainDetector
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
 from adaptive_diffusion.io.figures import grid, save_image, save_picture_grid
-from adaptive_diffusion.io.pictures import PictureSet, load_pictures, to_float, to_uint8
+from adaptive_diffusion.io.pictures import PictureSet, load_pictures
+from adaptive_diffusion.io.pixels import to_float, to_uint8
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
@@ -62,6 +63,7 @@ def main(argv: list[str]) -> None:
     encoder, detector = load_builtin_encoder(), DomainDetector()
     model = load_model(options.model) if options.model else load_builtin_model()
     report: dict[str, dict[str, object]] = {}
+
     sheet: list[np.ndarray] = []
     for domain in model.metadata["domains"]:
         pictures = load_pictures(options.data / f"{domain}_{model.config.image_size}.npz", model.config.image_size)
@@ -69,25 +71,31 @@ def main(argv: list[str]) -> None:
         distances: dict[float, float] = {}
         agreement: dict[float, float] = {}
         drawn = np.zeros(0)
+
         for weight in options.guidance:
             samples = draw(model, domain, options.samples, options.steps, weight)
             statistics = picture_statistics(encoder, samples)
             distances[weight] = frechet_distance(statistics, load_reference(domain, encoder))
             agreement[weight] = float(np.mean([d.domain == domain for d in detector.from_images(samples)]))
+
             if not drawn.size or distances[weight] <= min(distances.values()):
                 drawn = samples
+
         best = min(distances, key=lambda weight: distances[weight])
         neighbours, pairs = nearest_neighbours(drawn, train, held_back)
         save_picture_grid(options.output / f"{domain}.png", drawn[:64], columns=8)
         save_picture_grid(options.output / f"{domain}_closest_pairs.png", pairs, columns=8)
         sheet.append(draw(model, domain, SHEET, options.steps, model.metadata["guidance_scale"]))
+
         report[domain] = {
             "fd_encoder_by_guidance": {str(weight): round(fd, 2) for weight, fd in distances.items()},
             "domain_agreement_by_guidance": {str(weight): round(share, 3) for weight, share in agreement.items()},
             "best_guidance": best,
             "nearest_neighbours": {k: round(v, 4) for k, v in vars(neighbours).items()},
         }
+
         print(json.dumps({domain: report[domain]}), flush=True)
+
     save_image(options.output / "samples.png", grid(to_uint8(np.concatenate(sheet)), columns=SHEET, cell=64))
     (options.output / "report.json").write_text(json.dumps(report, indent=2))
     print(f"pictures and report.json are in {options.output}")
@@ -98,6 +106,7 @@ def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float
     schedule = model.metadata["noise_schedule"]
     scheduler = AdaptiveScheduler(prediction_type=model.metadata["prediction_type"], **schedule)
     size, domain_id = model.config.image_size, model.metadata["domains"].index(domain) + 1
+
     batches = draw_batches(
         StandardSampler(scheduler),
         GuidedDenoiser(model, guidance),

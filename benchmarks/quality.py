@@ -82,6 +82,7 @@ def main(argv: list[str]) -> None:
     if options.write is not None:
         cases = [case(domain, FIT_SEED) for domain in options.domains]
         save_calibration(options.write, calibrated(cases, options.steps, options.batch_size))
+
     estimator = QualityEstimator(options.write)
     stopping = {
         "quality_threshold": options.threshold,
@@ -89,6 +90,7 @@ def main(argv: list[str]) -> None:
         "finish": options.finish,
         "calibration": None if options.write is None else str(options.write),
     }
+
     for domain in options.domains:
         test = case(domain, TEST_SEED)
         for n in options.steps:
@@ -108,6 +110,7 @@ def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> 
     plain = [replace(case, scheduler=AdaptiveScheduler(**_fitted_to(model))) for case in cases]
     runs = [_observe(case, n, batch_size) for case in [*cases, *plain] for n in steps]
     domains, pictures = [case.domain for case in cases], len(cases[0].x_T)
+
     return QualityCalibration(
         model=model.identity,
         weights=fit_weights([step for run in runs for step in zip(run.features, run.errors, strict=True)]),
@@ -142,6 +145,7 @@ def plain_curve(model: PictureModel) -> dict[int, float]:
     schedules = [schedule for schedule in known if schedule is not None]
     common = set.intersection(*(set(schedule.steps) for schedule in schedules))
     errors = {n: [schedule.steps[n].scores["quadratic"].mean for schedule in schedules] for n in sorted(common)}
+
     return {n: float(f"{np.mean(error):.4g}") for n, error in errors.items()}
 
 
@@ -158,6 +162,7 @@ def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path
     calibration = find_schedule(None, model.identity, domain, guidance)
     scheduler = AdaptiveScheduler(calibration=calibration, **_fitted_to(model))
     x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
+
     converged = converged_pictures(
         denoiser,
         scheduler,
@@ -182,13 +187,17 @@ def _observe(case: Case, n: int, batch_size: int) -> Run:
         case.scheduler.set_timesteps(n)
         estimator, rows = QualityEstimator(), []
         condition = conditions(case.condition, len(case.x_T[some]))
+
         for trace in StandardSampler(case.scheduler).iterate(case.denoiser, case.x_T[some], condition=condition):
             level = float(np.exp(-schedule.log_snr(trace.timestep)))
             seen = estimator.observe(level, trace.x0, last=trace.index + 1 == n)
+
             if seen.features is not None:
                 errors = paired_rmse(np.array(trace.x0), case.converged[some])
                 rows.append((np.array(seen.features), np.array(still_features(trace.x0)), errors))
+
         parts.append([np.stack(column) for column in zip(*rows, strict=True)])
+
     return Run(*(np.concatenate(column, axis=1) for column in zip(*parts, strict=True)))
 
 
@@ -206,6 +215,7 @@ def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator
 def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, Any]) -> None:
     encoder = load_builtin_encoder()
     samplers = [StandardSampler(case.scheduler), QualityGuidedSampler(case.scheduler, **stopping)]
+
     distances, evaluations, seconds = [], [], []
     for sampler in samplers:
         results = list(
@@ -220,10 +230,12 @@ def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, An
                 condition=case.condition,
             )
         )
+
         images = np.concatenate([np.array(result.images) for result in results])
         distances.append(encoder.perceptual_distances(images, case.converged).mean())
         evaluations.append(sum(result.total_evaluations for result in results))
         seconds.append(sum(result.seconds for result in results))
+
     unrelated = encoder.perceptual_distances(case.converged, np.roll(case.converged, 1, axis=0)).mean()
     settings = "threshold {quality_threshold:g}, patience {patience}, finish {finish}".format_map(stopping)
     print(f"  stopping with {settings}: saves {1 - evaluations[1] / evaluations[0]:.1%} of the evaluations,", end="")

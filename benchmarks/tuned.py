@@ -20,14 +20,14 @@ from adaptive_diffusion.diffusion.checks import check_count
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.io.figures import writing
+from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.io.markdown import MINUS, table
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance
 from adaptive_diffusion.metrics.statistics import FeatureStatistics
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.domains import DomainType
-from adaptive_diffusion.optimization.knowledge import read_knowledge
+from adaptive_diffusion.optimization.memory import read_records
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.convergence import standard_error
 from adaptive_diffusion.rl.drawing import Drawing
@@ -101,14 +101,17 @@ def measure(
     drawing, encoder = pipeline.drawing(domain), load_builtin_encoder()
     real = load_reference(domain, encoder)
     configs = configurations(pipeline, domain)
+
     for _ in zip(*(_batches(c, drawing, seed, batch_size, batch_size) for c in configs.values()), strict=True):
         pass  # the first batch of a process is slower
     for block in range(seed, seed + blocks):
         runs = [_batches(config, drawing, block, pictures, batch_size) for config in configs.values()]
         drawn = list(zip(*runs, strict=True))
+
         for (kind, config), batches in zip(configs.items(), zip(*drawn, strict=True), strict=True):
             images = np.clip(np.concatenate([np.array(b.images) for b in batches]), -1, 1)
             found = FeatureStatistics.from_features(encoder.features(images), encoder.name, encoder.content_hash)
+
             yield Block(
                 seed=block,
                 pictures=pictures,
@@ -131,19 +134,22 @@ def stale(pipeline: OptimizationPipeline, domains: Sequence[str], path: Path) ->
         blocks = read_blocks(path)
     except UserError as error:
         return str(error)
+
     encoder = load_builtin_encoder().content_hash
     for domain in domains:
         model = pipeline.drawing(domain).identity
         now = [_what(domain, kind, config, model, encoder) for kind, config in configurations(pipeline, domain).items()]
+
         measured = [{name: getattr(block, name) for name in now[0]} for block in blocks if block.domain == domain]
         if any(what not in measured for what in now) or any(what not in now for what in measured):
             return f"it compares other configurations of {domain}, or was measured with another model or encoder"
+
     return None
 
 
 def write_blocks(path: Path, blocks: Sequence[Block]) -> None:
     """Write a CSV file, a row for each block and configuration."""
-    with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, [f.name for f in fields(Block)])
         rows.writeheader()
         rows.writerows(asdict(block) for block in blocks)
@@ -177,6 +183,7 @@ def comparison(blocks: Sequence[Block]) -> list[str]:
         cells = [_changed(kinds, metric) for metric in ("fd_encoder", "seconds")]
         evaluations = " → ".join(f"{np.mean([b.evaluations for b in kind]):g}" for kind in kinds)
         rows.append([domain, evaluations, *cells, f"{len(kinds[0])} x {kinds[0][0].pictures}"])
+
     header = ["default → tuned", "evaluations", "`fd_encoder`", "seconds per picture", "n"]
     return table(header, rows)
 
@@ -192,14 +199,18 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     if options.tuned is not None:
-        read_knowledge(options.tuned)  # an adapter would begin a file that is not there
+        read_records(options.tuned)  # an adapter would begin a file that is not there
+
     pipeline = OptimizationPipeline(DomainAdapter(options.tuned))
+
     blocks: list[Block] = []
     for domain in options.domains:
         blocks += measure(pipeline, domain, pictures=options.pictures, blocks=options.blocks)
         print(f"{domain} is measured", flush=True)
+
     if options.output is not None:
         write_blocks(options.output, blocks)
+
     print("\n".join(comparison(blocks)))
     dimensions = len(load_reference(options.domains[0], load_builtin_encoder()).mean)
     if caveat := frechet_caveat(options.pictures, dimensions):

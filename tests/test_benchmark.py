@@ -30,7 +30,7 @@ from adaptive_diffusion.benchmark import (
 )
 from adaptive_diffusion.benchmark.plots import pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
-from adaptive_diffusion.benchmark.store import keep
+from adaptive_diffusion.benchmark.store import save_cell
 from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
@@ -312,7 +312,7 @@ def test_a_report_of_nothing_is_refused(tmp_path):
 def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     cells, output = tmp_path / "cells", tmp_path / "report"
     for i, measured in enumerate([*RESULTS, replace(RESULTS[0], pictures=3)]):
-        keep(cells / f"{i}.json", measured)
+        save_cell(cells / f"{i}.json", measured)
     report_kept(["--cells", str(cells), "--output", str(output)])
     assert capsys.readouterr().out == f"4 cells of 2 pictures per block: {output}/summary.md\n"
     assert len((output / "summary.csv").read_text().splitlines()) == 1 + 4
@@ -320,7 +320,7 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     assert "1 cells of 3 pictures" in capsys.readouterr().out
     with pytest.raises(UserError, match="no cell has 5 pictures per block; there are cells of 2, 3"):
         report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
-    keep(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))
+    save_cell(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))
     report_kept(["--cells", str(cells), "--output", str(output)])
     assert "4 cells of 2 pictures" in capsys.readouterr().out  # those of the commonest model alone
     report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])

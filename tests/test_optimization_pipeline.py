@@ -27,7 +27,7 @@ from adaptive_diffusion.optimization import pipeline as module
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
 from adaptive_diffusion.optimization.environment import DomainEnv, DomainKnobs
-from adaptive_diffusion.optimization.history import FORMAT
+from adaptive_diffusion.optimization.memory import HISTORY_FORMAT
 from adaptive_diffusion.optimization.pipeline import FRESH, OptimizationPipeline
 from adaptive_diffusion.optimization.tuned import tuned_scheduler
 from adaptive_diffusion.optimization.verification import verify
@@ -426,9 +426,9 @@ def test_a_pipeline_survives_a_file(adapter, tmp_path):
         (None, "there are no optimisation results at"),
         ("{", "cannot be read as JSON"),
         ("{}", "holds no optimisation results of this project"),
-        (json.dumps({"format": FORMAT, "history": []}), "is damaged"),
+        (json.dumps({"format": HISTORY_FORMAT, "history": []}), "is damaged"),
         (
-            json.dumps({"format": FORMAT, "history": [], "knowledge": {"known": [1], "domains": {}}}),
+            json.dumps({"format": HISTORY_FORMAT, "history": [], "knowledge": {"known": [1], "domains": {}}}),
             "is damaged",
         ),
     ],

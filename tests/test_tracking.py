@@ -23,9 +23,10 @@ from tiny import configuration, mlflow_database, tiny_checkpoint
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.io import files
 from adaptive_diffusion.runs.sample import sample
-from adaptive_diffusion.tracking.mlflow import MlflowTracker, NoTracker
+from adaptive_diffusion.tracking.mlflow import MlflowTracker
 from adaptive_diffusion.tracking.process import Process, _started
 from adaptive_diffusion.tracking.provenance import parameters
+from adaptive_diffusion.tracking.tracker import NoTracker
 
 
 @pytest.fixture

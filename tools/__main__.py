@@ -24,8 +24,8 @@ from adaptive_diffusion.errors import UserError, run_program
 from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE
-from adaptive_diffusion.optimization.knowledge import SHIPPED as TUNED
-from adaptive_diffusion.optimization.knowledge import read_knowledge
+from adaptive_diffusion.optimization.memory import SHIPPED as TUNED
+from adaptive_diffusion.optimization.memory import read_records
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.learned_scheduler import SHIPPED as POLICIES
 from adaptive_diffusion.rl.learned_scheduler import Wanted, find_policy
@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with <domain>_32.npz for the four domains; not for --check")
     parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
+
     options = parser.parse_args(argv)
     if options.data is None and not options.check:
         raise UserError(
@@ -66,14 +67,17 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the pictures"
         )
+
     stale = 0
     for asset in chain(options.data or Path()):
         reason = asset.stale()
         print(f"{asset.name:<24}{'up to date' if reason is None else 'stale: ' + reason}", flush=True)
+
         if reason is not None:
             stale += 1
             if not options.check:
                 asset.rebuild()
+
     return 1 if options.check and stale else 0
 
 
@@ -140,6 +144,7 @@ def stale_schedules(path: Path = SHIPPED) -> str | None:
         found = load_schedules(path)
     except UserError as error:
         return str(error)
+
     guidance = model.metadata["guidance_scale"]
     known = {s.domain: set(s.steps) for s in found if (s.model, s.guidance_scale) == (model.identity, guidance)}
     missing = [domain for domain in model.domains or () if not wanted <= known.get(domain, set())]
@@ -159,6 +164,7 @@ def stale_quality() -> str | None:
         found = load_calibration(QUALITY)
     except UserError as error:
         return str(error)
+
     if found.model != model.identity:
         return "it was measured on another model"
     return None if found.curve == plain_curve(model) else "the schedules were scored anew"
@@ -173,9 +179,10 @@ def stale_tuned(path: Path = TUNED) -> str | None:
     """Why tuned configurations do not fit the shipped model, or None if there is one for each of its domains."""
     model = load_model(BUILTIN_MODEL)
     try:
-        known = read_knowledge(path)
+        known = read_records(path)
     except UserError as error:
         return str(error)
+
     guidance = float(model.metadata["guidance_scale"])
     missing = [domain for domain in model.domains or () if known.find(model.identity, guidance, domain) is None]
     return f"nothing is tuned for {', '.join(missing)}" if missing else None
@@ -191,6 +198,7 @@ def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:
     """Why a domain's policy does not fit the shipped model, or None."""
     model = load_model(BUILTIN_MODEL)
     wanted = Wanted(identity_of(model, float(model.metadata["guidance_scale"])), domain, POLICY_STEPS)
+
     try:
         find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted)
     except UserError as error:
@@ -210,6 +218,7 @@ def _rebuild_benchmark(summary: str) -> None:
         needed = commands(read_summary(PROJECT / summary), report)
     except UserError:  # there is none yet
         needed = ["python sample.py -m experiment=benchmark", report.replace("--pictures {} ", "")]
+
     raise UserError(
         "\n".join(["measure the benchmark again, which takes hours and may be stopped at any time:", *needed])
     )

@@ -30,13 +30,16 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
         "model": short_hashes(identity_of(model, guidance)),
         "encoder": short_hashes(f"{encoder.name} {encoder.content_hash}"),
     }
+
     try:
         rows, found = read_summary(summary), load_schedules(schedules)
     except UserError as error:
         return str(error)
+
     for what, name in shipped.items():
         if others := sorted({getattr(row, what) for row in rows} - {name}):
             return f"it was measured with the {what} {', '.join(other or 'unknown' for other in others)}, not {name}"
+
     known = {s.domain: s for s in found if (s.model, s.guidance_scale) == (model.identity, guidance)}
     anew = [
         f"{row.domain} {row.num_steps}"
@@ -49,6 +52,7 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
 def commands(rows: Sequence[Measured], report: str) -> list[str]:
     """Commands that measure the cells of a summary, no others, and make its files; `report` is one of `REPORTS`."""
     settings = sorted({(row.pictures, row.blocks, row.method[2]) for row in rows})
+
     lines = []
     for pictures, blocks, variant in settings:
         some = [row for row in rows if (row.pictures, row.blocks, row.method[2]) == (pictures, blocks, variant)]
@@ -59,6 +63,7 @@ def commands(rows: Sequence[Measured], report: str) -> list[str]:
                 f"num_steps={','.join(steps)} {where}num_samples={pictures} benchmark.seed_blocks={blocks} "
                 f"{variant}".rstrip()
             )
+
     return [*lines, *(report.format(pictures) for pictures in sorted({pictures for pictures, _, _ in settings}))]
 
 
@@ -68,12 +73,15 @@ def _products(rows: Sequence[Measured]) -> list[tuple[tuple[str, ...], ...]]:
     cells: list[tuple[tuple[str, ...], ...]] = [
         ((row.domain,), (str(row.num_steps),), (row.method[1],), (row.method[0],)) for row in rows
     ]
+
     for axis, order in enumerate(orders):
         groups: dict[tuple[tuple[str, ...], ...], set[str]] = {}
         for cell in cells:
             groups.setdefault(cell[:axis] + cell[axis + 1 :], set()).update(cell[axis])
+
         cells = [
             (*rest[:axis], tuple(sorted(values, key=lambda name: rank(name, order))), *rest[axis:])
             for rest, values in groups.items()
         ]
+
     return sorted(cells, key=lambda cell: [rank(name, SCHEDULERS) for name in cell[-1]])

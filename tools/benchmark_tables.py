@@ -99,21 +99,26 @@ def results(rows: Sequence[Measured]) -> list[str]:
 def comparison(rows: Sequence[Measured]) -> list[str]:
     """Adaptive beside the best other method with as many steps, and the ranges over the domains."""
     body = []
+
     changes: dict[tuple[int, str], tuple[list[float], list[float]]] = {}
     for domain, some in _by_domain(rows).items():
         for own in _adaptive(some):
             others = [row for row in some if row.num_steps == own.num_steps and row.method[0] != ADAPTIVE[0]]
+
             cells = []
             for metric in METRICS:
                 best, quadratic = changes.setdefault((own.num_steps, metric), ([], []))
                 cells.append(_compared(own, others, metric, best, quadratic))
+
             if set(cells) != {MISSING}:
                 body.append([domain, str(own.num_steps), *cells])
+
     for n in sorted({n for n, _ in changes}):
         ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in METRICS]
         count = max(len(changes[n, metric][0]) for metric in METRICS)
         if count:
             body.append([f"{count} domain{'s' if count > 1 else ''}", str(n), *ranges])
+
     return table(
         ["adaptive / best of the others, difference / to DPM-Solver++ quadratic", "steps", *HEADS], body, "lrlll"
     )
@@ -122,6 +127,7 @@ def comparison(rows: Sequence[Measured]) -> list[str]:
 def fewest_steps(rows: Sequence[Measured]) -> list[str]:
     """The fewest adaptive steps that were measured and are no farther than DDIM with fifty, per domain and metric."""
     method, many = MANY
+
     body = []
     for domain, some in _by_domain(rows).items():
         goal = next((row for row in some if (row.method, row.num_steps) == MANY), None)
@@ -133,6 +139,7 @@ def method_name(method: tuple[str, str, str]) -> str:
     """What the tables call a method."""
     if method == ADAPTIVE:
         return "**adaptive**"
+
     scheduler, grid, variant = method
     return " ".join(filter(None, (SCHEDULERS.get(scheduler, scheduler), GRIDS.get(grid, grid), variant)))
 
@@ -168,6 +175,7 @@ def _conditions(rows: Sequence[Measured]) -> str:
     """How many pictures, and of which model."""
     if not rows:
         return "Nothing is measured yet."
+
     sizes = sorted({(row.blocks, row.pictures) for row in rows})
     n = ", ".join(f"{blocks * pictures:,} pictures a cell ({blocks} x {pictures})" for blocks, pictures in sizes)
     models = sorted({row.model for row in rows if row.model})
@@ -206,6 +214,7 @@ def _perceptual(mean: float | None, sd: float | None = None) -> str:
     """Four decimals, up to six where the mean would have fewer than two digits, or its spread none."""
     if mean is None:
         return MISSING
+
     decimals = min(6, max(4, _decimals(mean, 2), _decimals(sd or 0.0, 1)))
     return f"{mean:.{decimals}f}" + ("" if sd is None else f" ± {sd:.{decimals}f}")
 
@@ -225,12 +234,15 @@ def _compared(own: Measured, others: Sequence[Measured], metric: str, best: list
     known = [row for row in others if getattr(row, metric) is not None]
     if getattr(own, metric) is None or not known:
         return MISSING
+
     rival = min(known, key=lambda row: getattr(row, metric))
     best.append(_change(own, rival, metric))
     text = f"{_value(own, metric)} / {_value(rival, metric)} {method_name(rival.method)}, {_percent(best[-1])}"
+
     plain = next((row for row in known if row.method == QUADRATIC), None)
     if plain is None:
         return text
+
     quadratic.append(_change(own, plain, metric))
     return f"{text} / {_percent(quadratic[-1])}"
 
@@ -258,6 +270,7 @@ def _fewest(own: Sequence[Measured], goal: Measured | None, metric: str) -> str:
     known = [row for row in own if getattr(row, metric) is not None]
     if goal is None or target is None or not known:
         return MISSING
+
     reached = next((row for row in known if getattr(row, metric) <= target), None)
     if reached is None:
         return f"none up to {known[-1].num_steps} ({_value(known[-1], metric)}; {_value(goal, metric)})"

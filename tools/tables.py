@@ -15,9 +15,9 @@ from pathlib import Path
 
 from adaptive_diffusion.errors import UserError, run_program
 from adaptive_diffusion.grids.calibrated import load_schedules
-from adaptive_diffusion.io.figures import write_text
+from adaptive_diffusion.io.files import write_text
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
-from adaptive_diffusion.optimization.knowledge import read_knowledge
+from adaptive_diffusion.optimization.memory import read_records
 from benchmarks import tuned
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
@@ -53,6 +53,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     reason = stale_tables()
     print(f"{'tables':<24}{'up to date' if reason is None else 'stale: ' + reason}")
+
     if reason is not None and not options.check:
         write_tables()
     return 1 if reason is not None and options.check else 0
@@ -87,6 +88,7 @@ def _read(project: Path) -> dict[Path, str]:
 def _block(name: str, project: Path) -> str:
     if name not in TABLES:
         raise UserError(f"nothing makes the table {name!r}; there are {', '.join(TABLES)}")
+
     table = TABLES[name]
     source = project / table.source
     stamp = f"sha256 {hashlib.sha256(source.read_bytes()).hexdigest()[:12]}" if source.is_file() else "once it is there"
@@ -107,8 +109,9 @@ def _calibrated(path: Path) -> list[str]:
 def _tuned(path: Path) -> list[str]:
     if not path.is_file():
         return []
+
     identity, guidance = _shipped()
-    known = read_knowledge(path).known
+    known = read_records(path).known
     return tuned_configurations([k for k in known if (k.model, k.guidance_scale) == (identity, guidance)])
 
 

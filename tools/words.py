@@ -36,6 +36,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--output", type=Path, default=BUILTIN_WORDS, help="the table, .safetensors")
     options = parser.parse_args(argv)
+
     try:
         vocabulary = (options.model / "vocab.txt").read_text(encoding="utf-8").split("\n")
     except OSError as error:
@@ -45,12 +46,14 @@ def main(argv: list[str]) -> None:
     extra = sorted(wanted_words() - set(tokens))
     table = reduce(sentence_vectors(options.model, tokens, extra), DIMENSION)
     weights = SIF / (SIF + np.concatenate([frequencies, np.full(len(extra), PIECE_FREQUENCY)]))
+
     source = {
         "source": "sentence-transformers/all-MiniLM-L6-v2 and its vocabulary (bert-base-uncased)",
         "licence": "Apache-2.0",
         "source_sha256": _sha256(options.model / "model.safetensors"),
         "method": f"Model2Vec: principal components without the first, SIF weights with a = {SIF}",
     }
+
     save_words(options.output, tokens + extra, table * weights[:, None], source)
     size = options.output.stat().st_size / 1e6
     print(f"{len(tokens)} tokens of the vocabulary and {len(extra)} more words, {DIMENSION} dimensions, {size:.2f} MB")
@@ -86,11 +89,13 @@ def sentence_vectors(folder: Path, tokens: Sequence[str], words: Sequence[str]) 
         from transformers import AutoModel, AutoTokenizer
     except ImportError as error:
         raise UserError(f"this build step needs {error.name}: pip install -e '.[test]'") from error
+
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     texts = [[first, i, last] for i in tokenizer.convert_tokens_to_ids(list(tokens))]
     texts += tokenizer(list(words))["input_ids"]
+
     parts = []
     with torch.no_grad():
         for start in range(0, len(texts), _BATCH):
@@ -98,6 +103,7 @@ def sentence_vectors(folder: Path, tokens: Sequence[str], words: Sequence[str]) 
             mask = batch["attention_mask"][..., None]
             hidden = model(**batch).last_hidden_state
             parts.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
+
     return np.concatenate(parts)
 
 

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.io.pictures import BatchOrder, PictureSet, load_pictures, resize, to_float, to_uint8
+from adaptive_diffusion.io.batch_order import BatchOrder
+from adaptive_diffusion.io.pictures import PictureSet, load_pictures
+from adaptive_diffusion.io.pixels import resize, to_float, to_uint8
 
 
 def picture(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB", colour: object = None) -> None:

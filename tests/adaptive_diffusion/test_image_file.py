@@ -11,7 +11,8 @@ from PIL import Image
 
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io import image_file
-from adaptive_diffusion.io.image_file import prepare, prepare_all, read_image
+from adaptive_diffusion.io.image_file import read_image
+from adaptive_diffusion.io.pixels import prepare, prepare_all
 
 RNG = np.random.default_rng(0)
 

@@ -86,6 +86,7 @@ def candidates(choice: str = "auto") -> list[Candidate]:
         return []
     if choice not in CHOICES:
         return [Candidate("custom", choice)]
+
     openblas = [
         *(Candidate("openblas", path, "scipy_") for path in _beside_packages("scipy.libs/libscipy_openblas-*.so")),
         *(Candidate("openblas", path) for path in _in_prefix("lib/libopenblas.so.0")),
@@ -103,13 +104,16 @@ def load(choice: str) -> Blas:
     """
     if sys.platform == "darwin":
         return Blas("accelerate")
+
     mlx = elf.find("/libmlx.so") if sys.platform == "linux" else None
     calls = {} if mlx is None else {name: to for name, to in mlx.calls().items() if _IMPORTS.fullmatch(name)}
     if mlx is None or "cblas_sgemm" not in calls:
         return Blas("bundled", threads=1, problems=("This build of MLX calls no BLAS that could be replaced.",))
+
     present = elf.owner(calls["cblas_sgemm"])
     if not fnmatch.fnmatch(present, "*/mlx*.libs/*"):
         return Blas("linked", present)  # a source build, or LD_PRELOAD: somebody chose
+
     problems = []
     for candidate in candidates(choice):
         try:
@@ -117,9 +121,12 @@ def load(choice: str) -> Blas:
         except OSError as error:
             if os.sep in candidate.path:  # the bare names are mere guesses
                 problems.append(f"{candidate.path} could not be loaded: {error}.")
+
             continue
+
         found = {name: elf.function_address(library, candidate.prefix + name) for name in calls}
         targets = {name: address for name, address in found.items() if address is not None}
+
         if not {"cblas_sgemm", "cblas_dgemm"} <= targets.keys():
             problems.append(f"{candidate.path} was passed over: it has no function cblas_sgemm or cblas_dgemm.")
         elif not mlx.redirect(targets):
@@ -127,6 +134,7 @@ def load(choice: str) -> Blas:
         else:
             path = elf.owner(targets["cblas_sgemm"]) or candidate.path
             return Blas(candidate.name, path, *_core_and_threads(library, candidate.prefix), tuple(problems))
+
     return Blas("bundled", threads=1, problems=tuple(problems))
 
 

@@ -33,10 +33,12 @@ def matmul_gflops(size: int = 1024, rounds: int = 10) -> float:
     b = mx.random.normal((size, size), key=mx.random.key(1))
     mx.eval(a @ b)
     best = float("inf")
+
     for _ in range(rounds):
         start = time.perf_counter()
         mx.eval(a @ b)
         best = min(best, time.perf_counter() - start)
+
     return 2 * size**3 / best / 1e9
 
 
@@ -55,6 +57,7 @@ def report() -> tuple[dict[str, str], list[str]]:
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.platform()}, {os.cpu_count()} processors",
     }
+
     advice: list[str] = []
     try:
         found = backend.info()
@@ -67,13 +70,16 @@ def report() -> tuple[dict[str, str], list[str]]:
         facts["matmul"] = f"{matmul_gflops():.0f} GFLOP/s (1024 x 1024, float32, {found.device.split()[0]})"
         advice += found.warnings
         advice += _core_advice(found.core)
+
     brought = [name for _, names in EXTRAS.values() for name in names]
     installed = {name: version(name) for name in (*REQUIRED, *BACKENDS, *brought)}
     facts["versions"] = ", ".join(f"{name} {number}" for name, number in installed.items() if number)
+
     for extra, (purpose, names) in EXTRAS.items():
         lacking = [name for name in names if not installed[name]]
         state = f'without {", ".join(lacking)}; pip install -e ".[{extra}]"' if lacking else "installed"
         facts[f"extra {extra}"] = f"{state} (for {purpose})"
+
     missing = [name for name in REQUIRED if not installed[name]]
     if missing:
         advice.append(f"Not installed: {', '.join(missing)}; get what is missing with: pip install -e .")
@@ -107,6 +113,7 @@ def main(argv: list[str]) -> None:
     argparse.ArgumentParser(prog="adaptive-diffusion doctor", description=__doc__).parse_args(argv)
     facts, advice = report()
     width = max(len(name) for name in facts)
+
     for name, value in facts.items():
         print(f"{name:<{width}}  {value}")
     if advice:

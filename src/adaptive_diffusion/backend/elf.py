@@ -67,9 +67,11 @@ class LoadedLibrary:
         """
         slots = [(slot, targets[name]) for name, slot in self._slots() if name in targets]
         start, size = self._segment(_PT_GNU_RELRO) or (0, 0)
+
         sealed = {slot - slot % mmap.PAGESIZE for slot, _ in slots if start <= slot < start + size}
         if not all(_make_writable(page) for page in sealed):
             return False
+
         for slot, address in slots:
             ctypes.c_uint64.from_address(slot).value = address
         return True
@@ -79,9 +81,11 @@ class LoadedLibrary:
         dynamic = self._segment(_PT_DYNAMIC)
         if dynamic is None:
             return
+
         tags = dict(_DYNAMIC_ENTRY.iter_unpack(ctypes.string_at(*dynamic)[: dynamic[1] // 16 * 16]))
         if not {_DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_JMPREL} <= tags.keys():
             return
+
         for offset, info, _ in _RELOCATION.iter_unpack(ctypes.string_at(tags[_DT_JMPREL], tags[_DT_PLTRELSZ])):
             symbol = tags[_DT_SYMTAB] + (info >> 32) * _SYMBOL_SIZE
             name = ctypes.string_at(tags[_DT_STRTAB] + ctypes.c_uint32.from_address(symbol).value)
@@ -121,6 +125,7 @@ def find(name: str) -> LoadedLibrary | None:
         library = header.contents
         if not (library.name or b"").endswith(name.encode()):
             return 0
+
         raw = ctypes.string_at(library.headers, library.count * _PROGRAM_HEADER.size)
         found.append(LoadedLibrary(library.address, tuple(_PROGRAM_HEADER.iter_unpack(raw))))
         return 1

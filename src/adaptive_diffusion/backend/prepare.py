@@ -67,21 +67,27 @@ def prepare() -> None:
     global _blas, _warnings
     if _blas is not None:
         return
+
     _keep_freed_memory()
     try:
         importlib.import_module("mlx.core")
     except ImportError as error:
         raise ImportError(_missing_backend(error)) from None  # the sentence quotes it
+
     found: list[str] = []
     choice = os.environ.get(BLAS_VARIABLE, "") or "auto"
+
     if choice not in blas.CHOICES and os.sep not in choice:
         found.append(f"{BLAS_VARIABLE}={choice} is none of {', '.join(blas.CHOICES)} or a path; auto is used instead.")
         choice = "auto"
+
     _blas = blas.load(choice)
     found += _blas.problems
+
     if _blas.name == "bundled" and choice != "none" and not _has_gpu():
         wanted = "fast BLAS" if choice == "auto" else f"BLAS for {BLAS_VARIABLE}={choice}"
         found.append(f"No {wanted} was found, so matrix products on the CPU are some 20 times slower; {blas.REMEDY}.")
+
     _warnings = tuple(found)
     for message in found:
         warnings.warn(message, RuntimeWarning, stacklevel=3)
@@ -110,6 +116,7 @@ def info() -> BackendInfo:
     kind = "gpu" if device.type == mx.DeviceType.gpu else "cpu"
     name = mx.device_info(device).get("device_name", "") or platform.machine()
     path = None if _blas.path is None else Path(_blas.path)
+
     return BackendInfo(f"{kind} ({name})", _blas.name, path, _blas.core, _blas.threads, _warnings)
 
 
@@ -124,6 +131,7 @@ def _keep_freed_memory() -> None:
     tuned = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
     if sys.platform != "linux" or tuned or platform.libc_ver()[0] != "glibc":
         return
+
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

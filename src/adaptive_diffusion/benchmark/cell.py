@@ -191,14 +191,17 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
     """
     real = bench.reference(cell.domain)
     denoiser = GuidedDenoiser(bench.model, bench.guidance_scale)
+
     blocks, features, targets, solutions = [], [], [], []
     for seed in range(bench.seed, bench.seed + bench.seed_blocks):
         images, evaluations, seconds = _draw(cell, bench, denoiser, seed, progress)
         features.append(bench.encoder.features(images))
+
         fd_real = frechet_distance(_statistics(bench, features[-1]), real)
         if cell.sampler.scheduler.stochastic:
             blocks.append(BlockResult(seed, fd_real, None, None, None, evaluations, seconds))
             continue
+
         solution = _converged(cell, bench, denoiser, seed)
         solutions.append(solution)
         targets.append(bench.encoder.features(solution.images))
@@ -206,8 +209,10 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         rmse = paired_rmse(images, solution.images)
         perceptual = bench.encoder.perceptual_distances(images, solution.images)
         blocks.append(BlockResult(seed, fd_real, fd, _rounded(rmse), _rounded(perceptual), evaluations, seconds))
+
     together = np.concatenate(features)
     doubling = [bench.encoder.perceptual_distances(s.images[: len(s.finer)], s.finer).mean() for s in solutions]
+
     return CellResult(
         domain=cell.domain,
         scheduler=cell.scheduler,
@@ -254,6 +259,7 @@ def _draw(
             progress=progress,
         )
     )
+
     images = np.concatenate([_pictures(bench, b.images) for b in batches])
     evaluations = sum(b.total_evaluations for b in batches) / bench.pictures
     return images, evaluations, sum(b.seconds for b in batches) / bench.pictures

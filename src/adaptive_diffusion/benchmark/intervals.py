@@ -42,6 +42,7 @@ def paired_bootstrap(a: Any, b: Any, *, level: float = 0.95, resamples: int = 20
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.shape != y.shape or x.ndim != 1 or not len(x):
         raise ValueError(f"pairs need two lists of the same length, at least 1, got shapes {x.shape} and {y.shape}")
+
     difference = x - y
     rows = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     low, high = np.quantile(difference[rows].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])

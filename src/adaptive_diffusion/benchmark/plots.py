@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..io.figures import writing
+from ..io.files import atomic_path
 
 if TYPE_CHECKING:
     from .rows import Row
@@ -33,6 +33,7 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
     """
     figure = _figure((11, 8))
     panels = figure.subplots(2, 2).ravel()
+
     for axes, (metric, name) in zip(panels, TITLES.items(), strict=True):
         for method, points in _methods(rows).items():
             shown = [row for row in points if row.mean[metric] is not None]
@@ -47,7 +48,9 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                     linewidth=1,
                     **_look(method, rows),
                 )
+
         _finish(axes, "model evaluations per picture", name)
+
     _legend(figure, panels[0], title)
     _save(figure, path)
 
@@ -59,6 +62,7 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
     """
     figure = _figure((11, 4.6))
     panels = figure.subplots(1, 2)
+
     for axes, metric in zip(panels, ("fd_encoder", "rmse"), strict=True):
         shown = [row for row in rows if row.mean[metric] is not None]
         for method, points in _methods(shown).items():
@@ -69,10 +73,12 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                 label=method,
                 **{**look, "linestyle": ""},
             )
+
         cost, quality = np.array([[row.mean["seconds"], row.mean[metric]] for row in shown]).reshape(-1, 2).T
         front = pareto_front(cost, quality)
         axes.plot(cost[front], quality[front], color="0.4", linewidth=1, zorder=0, label="Pareto front")
         _finish(axes, "seconds per picture", TITLES[metric])
+
     _legend(figure, panels[0], title)
     _save(figure, path)
 
@@ -122,13 +128,16 @@ def _finish(axes: Any, x: str, y: str) -> None:
         axes.set_axis_off()
         axes.set_title(f"{y}: no numbers", fontsize="medium")
         return
+
     axes.set_xscale("log")
     axes.set_yscale("log", nonpositive="clip")
+
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         subs = (1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1, 3) if high < 3000 * low else (1,)
         axis.set_major_locator(LogLocator(subs=subs, numticks=20))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
+
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3, which="both")
@@ -145,5 +154,5 @@ def _save(figure: Any, path: Path) -> None:
 
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    with writing(path) as temporary:
+    with atomic_path(path) as temporary:
         picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(temporary, optimize=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..io.figures import write_text, writing
+from ..io.files import atomic_path, write_text
 from ..io.markdown import table
 from ..metrics.frechet import frechet_caveat
 from .cell import CellResult
@@ -47,14 +47,17 @@ def write_report(
     """
     if not results:
         raise ValueError("a report needs the result of at least one cell")
+
     rows = summarise(results, baseline)
     _write_results(folder / "results.csv", [row.cell for row in rows])
     _write_summary(folder / "summary.csv", rows)
     write_text(folder / "summary.md", markdown(rows))
+
     for domain in dict.fromkeys(row.cell.domain for row in rows):
         some = [row for row in rows if row.cell.domain == domain]
         for kind in plots:
             PLOTS[kind](folder / f"{kind}_{domain}.png", some, domain)
+
     return rows
 
 
@@ -67,6 +70,7 @@ def summarise(results: Sequence[CellResult], baseline: str | None = None) -> lis
     """One row per cell, named by what distinguishes it from the others; see `write_report`."""
     ordered = sorted(_without_what_all_share(results), key=lambda r: (r.domain, r.num_steps, r.method))
     by_name = {(r.domain, r.name): r for r in ordered}
+
     rows = []
     for cell in ordered:
         columns = {metric: _over_blocks(cell, metric) for metric in METRICS}
@@ -77,6 +81,7 @@ def summarise(results: Sequence[CellResult], baseline: str | None = None) -> lis
         other = next((by_name[cell.domain, name] for name in names if (cell.domain, name) in by_name), None)
         difference = {} if other is None or other is cell else _differences(cell, other)
         rows.append(Row(cell, mean, spread, other.name if other and difference else "", difference))
+
     return rows
 
 
@@ -93,6 +98,7 @@ def markdown(rows: Sequence[Row]) -> str:
         some = [row for row in rows if row.cell.domain == domain]
         first = some[0].cell
         total = first.pictures * len(first.blocks)
+
         lines += [
             f"### {domain}",
             "",
@@ -107,13 +113,16 @@ def markdown(rows: Sequence[Row]) -> str:
             lines += ["", f"Frechet distances (all): {caveat}."]
         elif caveat := frechet_caveat(first.pictures, first.dimensions):
             lines += ["", f"Frechet distances of a block: {caveat}."]
+
         if not all(row.converged_enough for row in some):
             lines += [
                 "",
                 "*: doubling the converged solutions' steps changes them by more than a tenth of this RMSE; "
                 "lower `benchmark.tolerance`.",
             ]
+
         lines.append("")
+
     return "\n".join(lines)
 
 
@@ -168,6 +177,7 @@ def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
     found: dict[str, Interval] = {}
     if [b.seed for b in cell.blocks] != [b.seed for b in other.blocks]:
         return found
+
     for metric in ("rmse", "perceptual"):
         a, b = cell.paired(metric), other.paired(metric)
         if a is not None and b is not None and a.shape == b.shape:
@@ -176,9 +186,10 @@ def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
 
 
 def _write_results(path: Path, cells: Sequence[CellResult]) -> None:
-    with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["domain", "scheduler", "grid", "variant", "num_steps", "seed", "pictures", *METRICS])
+
         for c in cells:
             columns = [_over_blocks(c, metric) for metric in METRICS]
             for i, block in enumerate(c.blocks):
@@ -195,18 +206,22 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
     header += ["fd_encoder_all", "fd_converged_all", "converged_steps", "converged_rmse", "converged_perceptual"]
     header += ["baseline", *(f"{metric}_difference_{end}" for metric in ("rmse", "perceptual") for end in ends)]
     header += ["model", "encoder", "calibration"]
-    with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
+
         for row in rows:
             c = row.cell
             line = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, len(c.blocks), c.pictures]
             line += [_digits(number) for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
             line += [_digits(c.fd_encoder), _digits(c.fd_converged), c.converged_steps]
             line += [_digits(c.converged_rmse), _digits(c.converged_perceptual), row.baseline]
+
             for metric in ("rmse", "perceptual"):
                 found = row.difference.get(metric)
                 line += [None] * 3 if found is None else [_digits(getattr(found, end)) for end in ends]
+
             line += [short_hashes(c.model), short_hashes(c.encoder), c.calibration]
             writer.writerow(line)
 

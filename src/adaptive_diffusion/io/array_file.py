@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, read_array
 
 from ..errors import UserError
-from .image_file import why_unreadable
+from .files import why_unreadable
 
 UNNAMED = "arr_0"  # what np.savez calls an array without a name; so is that of a .npy file called here
 
@@ -38,6 +38,7 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
         with open(path, "rb") as file:
             if file.read(2) == b"PK":
                 return _unpacked(file)
+
             file.seek(0)
             return {UNNAMED: _array(file)}
     except UserError:
@@ -48,6 +49,7 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
             trouble = "it is encrypted; save it without a password"
         elif isinstance(error, MemoryError):
             trouble = "it wants more memory than there is; give smaller arrays"
+
         raise UserError(f"{path} cannot be read as {what}: {trouble}") from error
 
 
@@ -64,6 +66,7 @@ def _unpacked(file: BufferedReader) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         packed = file.seek(0, 2)
+
         limit = max(MAX_UNPACKED, MAX_RATIO * packed)
         if unpacked > limit:
             raise UserError(
@@ -76,12 +79,14 @@ def _unpacked(file: BufferedReader) -> dict[str, np.ndarray]:
             with archive.open(entry) as member:
                 assert isinstance(member, zipfile.ZipExtFile)
                 arrays[entry.filename.removesuffix(".npy")] = _array(member)
+
         return arrays
 
 
 def _array(file: BufferedReader | zipfile.ZipExtFile) -> np.ndarray:
     if file.peek(len(MAGIC_PREFIX))[: len(MAGIC_PREFIX)] != MAGIC_PREFIX:
         raise ValueError("it does not begin as NumPy's arrays do")
+
     array: np.ndarray = read_array(file, allow_pickle=False)
     if file.read(1):  # also lets the archive check its sum
         raise ValueError("it holds more than the array it tells of")

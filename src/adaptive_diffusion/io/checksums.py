@@ -44,12 +44,14 @@ def check(path: str | Path, content: Mapping[str, Any]) -> None:
     """
     rest = {name: value for name, value in content.items() if name != KEY}
     path = Path(path)
+
     if KEY in content:
         intact = content[KEY] == _checksum(rest)
     elif path.absolute().parent == ASSETS and path.name in SHIPPED:
         intact = hashlib.sha256(path.read_bytes()).hexdigest() == SHIPPED[path.name]
     else:
         intact = True
+
     if not intact:
         raise UserError(
             f"{path} is damaged, or was changed after it was written (its checksum does not match); make it again, or "

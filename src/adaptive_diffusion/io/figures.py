@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from .files import atomic_path
-from .pictures import to_uint8
+from .pixels import to_uint8
 
 GAP = 2  # pixels between the cells of a grid
 LONGEST_STRIP = 12  # columns of a denoising strip
-
-
-@contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
-    """A temporary path that becomes `path`; an error names `path`, which not every library's error does."""
-    try:
-        with atomic_path(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def save_image(path: str | Path, pixels: np.ndarray) -> None:
     """Write (H, W, C) uint8 pixels, C 1, 3 or 4, as a PNG file."""
     from PIL import Image
 
-    with writing(path) as temporary:
+    with atomic_path(path) as temporary:
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(temporary)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file."""
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.ndarray:
@@ -56,6 +38,7 @@ def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.n
     scale = max(1, round(cell / max(H, W)))
     h, w = H * scale, W * scale
     sheet = np.full((rows * (h + GAP) + GAP, columns * (w + GAP) + GAP, C), 255, np.uint8)
+
     for i, image in enumerate(images):
         top, left = GAP + i // columns * (h + GAP), GAP + i % columns * (w + GAP)
         sheet[top : top + h, left : left + w] = image.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -102,16 +85,20 @@ def save_schedule_plot(
     if running.min() < running.max():
         panels["pictures evaluated"] = running
         title += "\ntimestep and log-SNR of the pictures that were longest on the schedule"
+
     figure = Figure(figsize=(4 * len(panels), 3.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     step = np.arange(1, len(timesteps) + 1)
+
     for axes, (name, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         axes.plot(step, values, marker="o" if len(step) <= 60 else None, markersize=4)
         axes.set_xlabel("step")
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
+
         if values is running:
             axes.set_ylim(0)
+
     figure.suptitle(title)
-    with writing(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary)

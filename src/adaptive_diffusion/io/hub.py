@@ -30,6 +30,7 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
         raise UserError(
             f"there is no model folder {source}; give a folder or a hub id such as openai/clip-vit-base-patch32"
         )
+
     try:
         import huggingface_hub
     except ImportError:
@@ -37,6 +38,7 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
             f"{source} is no folder here, and fetching it from the hub needs another package: pip install "
             "huggingface_hub, or give a folder"
         ) from None
+
     try:
         weights = ["model*.safetensors"]
         with quiet_hub():
@@ -51,6 +53,7 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
             f"{source} is no folder here and could not be had from the Hugging Face hub ({first}); download the model "
             "elsewhere and give its folder, or check the id, the network and HF_HUB_OFFLINE"
         ) from error
+
     return found
 
 
@@ -60,6 +63,7 @@ def quiet_hub() -> Iterator[None]:
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
+
     try:
         yield
     finally:

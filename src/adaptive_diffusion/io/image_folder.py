@@ -23,11 +23,13 @@ def image_files(folder: Path) -> list[Path]:
     """
     files = [file for file in _files(folder) if not _is_litter(file.name)]
     images = [file for file in files if file.suffix.lower() in formats()]
+
     if others := Counter(file.suffix.lower() or "without suffix" for file in set(files).difference(images)):
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         log.warning(
             "left out of %s: %d files that are no images which can be read (%s)", folder, others.total(), counts
         )
+
     return sorted(images)
 
 
@@ -50,6 +52,7 @@ def _files(folder: Path) -> Iterator[Path]:
     """Every file below a folder. Real folders come first, so that a link to one of them gives it no second label."""
     seen: set[tuple[int, int]] = set()
     starts = [folder]
+
     for start in starts:  # grows by the links that are found
         for place, folders, files in os.walk(start, onerror=_unreadable):
             identity = os.stat(place).st_dev, os.stat(place).st_ino

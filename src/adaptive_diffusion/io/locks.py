@@ -34,6 +34,7 @@ def alone(*paths: str | Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for path in paths:
             stack.enter_context(_locked(Path(path), wait=False))
+
         yield
 
 
@@ -58,6 +59,7 @@ def _locked(path: Path, *, wait: bool) -> Iterator[None]:
     finally:
         place.unlink(missing_ok=True)  # while it is still locked; see _acquire
         lock.close()
+
         for folder in made:  # as after a block that was refused before it wrote anything
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -70,6 +72,7 @@ def _acquire(place: Path, wait: bool) -> IO[str]:
     while True:
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = open(place, "a+", encoding="utf-8")  # noqa: SIM115
+
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             if place.exists() and os.path.samestat(os.fstat(lock.fileno()), place.stat()):
@@ -77,6 +80,7 @@ def _acquire(place: Path, wait: bool) -> IO[str]:
         except BaseException:
             lock.close()
             raise
+
         lock.close()
 
 

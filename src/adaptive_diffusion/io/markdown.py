@@ -20,10 +20,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "")
     """
     align = align or "l" + "r" * (len(header) - 1)
     lines = [_line(header), "|" + "|".join("---" if a == "l" else "---:" for a in align) + "|"]
+
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"a row needs {len(header)} cells, got {len(row)}: {row}")
+
         lines.append(_line(row))
+
     return lines
 
 

@@ -21,7 +21,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import UserError, plainly
-from .files import atomic_path, parse_json, read_tensors, write_tensors
+from .files import atomic_path, parse_json
+from .tensor_file import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,11 @@ def write_network(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"a model file must end in .safetensors, got {path.name!r}")
+
     weights = {name: value.astype(dtype) for name, value in flat_parameters(network).items()}
     metadata = {key: value for key, value in metadata.items() if key != "content_hash"}  # that of an earlier file
     digest = content_hash(weights, config, metadata)
+
     header = {
         "format": format,
         "config": json.dumps(config),
@@ -112,19 +115,23 @@ def read_network(
         )
     if not path.is_file():
         raise UserError(f"there is no model file at {path}; give the path of a .safetensors file that train.py wrote")
+
     weights, header = read_tensors(path)
     if header.get("format") != format:
         raise UserError(
             f"{path} is a safetensors file but not a model of this project of the kind wanted (format "
             f"{header.get('format')!r}, expected {format!r}); give a file that train.py task={task} wrote"
         )
+
     try:
         config, metadata = parse_json(header["config"]), parse_json(header["metadata"])
         if not isinstance(config, dict) or not isinstance(metadata, dict):
             raise ValueError("its config and its metadata must be JSON objects")
+
         network = build(config)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} does not describe a {what} ({plainly(error)}); write it again") from error
+
     expected = {name: value.shape for name, value in flat_parameters(network).items()}
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
@@ -133,10 +140,12 @@ def read_network(
             raise UserError(f"{path} holds the tensor {name!r}, which its architecture does not have")
         if weights[name].shape != expected[name]:
             raise UserError(f"{path}: tensor {name!r} has shape {weights[name].shape}, expected {expected[name]}")
+
     _check_hash(path, weights, config, header)
     for name, value in weights.items():
         if not mx.isfinite(value).all().item():
             raise UserError(f"{path}: tensor {name!r} holds NaN or infinity; the training went astray, train it again")
+
     network.load_weights([(name, value.astype(mx.float32)) for name, value in weights.items()])
     mx.eval(network.parameters())
     return network, {**metadata, "content_hash": header["content_hash"]}
@@ -149,4 +158,5 @@ def _check_hash(path: Path, weights: dict[str, mx.array], config: dict[str, Any]
         return
     if "checksum" in header or header.get("content_hash") != content_hash(weights, config):
         raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
+
     log.warning("%s is a file of version 0.1.0, which cannot tell whether what it says of its model was changed", path)

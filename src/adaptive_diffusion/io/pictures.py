@@ -1,4 +1,4 @@
-"""Training pictures: a folder or an array file -> NHWC batches, in an order that is a pure function of the seed."""
+"""A data set of images: read from a folder or an array file, and split into a training and a held-back part."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy as np
 
 from ..errors import UserError
 from .array_file import UNNAMED, read_arrays
-from .image_file import MODES, prepare_all, read_image, why_unreadable
+from .files import why_unreadable
+from .image_file import read_image
 from .image_folder import image_files, label_of
+from .pixels import MODES, prepare_all
 from .splits import SPLITS
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class PictureSet:
             "no training pictures": (counts > 0) & (trained == 0),
             "only one picture": (counts == 1) & (trained == 1),
         }
+
         for what, affected in groups.items():
             if names := [name for name, yes in zip(self.label_names, affected, strict=True) if yes]:
                 some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -104,6 +107,7 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
     """
     if channels not in MODES:
         raise UserError(f"pictures are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
+
     path = Path(path).expanduser()
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
 
@@ -113,70 +117,9 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
     return _from_arrays(path, size, channels) if is_array else _from_folder(path, size, channels)
 
 
-def to_float(images: np.ndarray) -> np.ndarray:
-    """uint8 in [0, 255] -> float32 in [-1, 1]."""
-    return images.astype(np.float32) / 127.5 - 1.0
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """float in [-1, 1] (clipped) -> uint8 in [0, 255], rounded."""
-    return np.clip(np.rint((np.asarray(images, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
-
-
-def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Antialiased bicubic resizing.
-
-    Args:
-        images: (N, H, W, C) float32.
-        size: (height, width) in pixels.
-
-    Returns:
-        (N, height, width, C) float32, each channel resized without quantisation.
-    """
-    from PIL import Image
-
-    def channel(plane: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-
-    images = np.asarray(images, np.float32)
-    return np.stack([np.stack([channel(p) for p in np.moveaxis(image, -1, 0)], axis=-1) for image in images])
-
-
-class BatchOrder:
-    """Which pictures make up batch number `step`: groups drawn equally often, each reshuffled every epoch.
-
-    A pure function of seed and step, so training can resume at any step and split a batch over processes.
-
-    Args:
-        group_sizes: Number of pictures in each group, all positive.
-        batch_size: Pictures per batch.
-        seed: Seed of the order and of the flips.
-    """
-
-    def __init__(self, group_sizes: list[int], batch_size: int, seed: int):
-        self._sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
-        self._permutations: dict[int, tuple[int, np.ndarray]] = {}
-
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Group (B,), row within the group (B,) and whether to mirror (B,) of each picture of batch `step`."""
-        slots = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
-        groups = slots % len(self._sizes)
-        draws = slots // len(self._sizes)
-        rows = np.array([self._row(g, d) for g, d in zip(groups.tolist(), draws.tolist(), strict=True)])
-        mirror = np.random.default_rng([self._seed, 1, step]).random(self._batch_size) < 0.5
-        return groups, rows, mirror
-
-    def _row(self, group: int, draw: int) -> int:
-        """The row of the `draw`-th picture taken from a group."""
-        epoch, position = divmod(draw, self._sizes[group])
-        if self._permutations.get(group, (-1,))[0] != epoch:
-            rng = np.random.default_rng([self._seed, 0, group, epoch])
-            self._permutations[group] = epoch, rng.permutation(self._sizes[group])
-        return int(self._permutations[group][1][position])
-
-
 def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureSet:
     files = image_files(folder)
+
     images, names, skipped = [], [], ""
     for file in files:
         try:
@@ -191,6 +134,7 @@ def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureS
             f"no readable pictures in {folder}: {len(files)} files there have the suffix of a picture{skipped}; "
             "give a folder of PNG, JPEG or other pictures"
         )
+
     label_names = tuple(sorted(set(names) - {""}))
     index = {name: i for i, name in enumerate(label_names)}
     return PictureSet(np.stack(images), np.array([index.get(n, -1) for n in names], np.int32), label_names)
@@ -208,6 +152,7 @@ def _from_arrays(file: Path, size: tuple[int, int], channels: int) -> PictureSet
     ):
         found = "no array 'images'" if images is None else f"{images.dtype} {images.shape}"
         raise UserError(f"{file} must hold 'images' as (N, H, W, 3) uint8 with N > 0 (or 1 or 4 channels), got {found}")
+
     labels, names = arrays.get("labels", np.full(len(images), -1)), arrays.get("label_names", np.array([], str))
     _check_labels(file, len(images), labels, names)
     return PictureSet(prepare_all(images, size, channels), labels.astype(np.int32), tuple(map(str, names)))

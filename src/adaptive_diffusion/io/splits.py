@@ -23,6 +23,7 @@ def per_label(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     place = np.empty(len(labels))  # in [0, 1): spread evenly over each label, and over all labels together
+
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
         place[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UserError
-from .files import hindrance
+from .files import why_unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +40,8 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
             tensors.
     """
     path = Path(path)
-    if hindered := hindrance(path):
-        raise UserError(hindered)
+    if trouble := why_unreadable(path):
+        raise UserError(f"{path} {trouble}")
 
     return {name: _array(path, name, tensor) for name, tensor in _state_dict(path, _content(path)).items()}
 
@@ -54,6 +54,7 @@ def _content(path: Path) -> Any:
         raise UserError(
             f"{path} is a PyTorch file, which only PyTorch reads: pip install torch, or convert the file to safetensors"
         ) from None
+
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_SINCE:
         raise UserError(f"PyTorch {torch.__version__} may run code of {path}: pip install -U torch, or {CONVERT}")
 
@@ -65,6 +66,7 @@ def _content(path: Path) -> Any:
             raise UserError(
                 f"{path} is not a plain weight file and was not opened further: {reason}; {CONVERT}"
             ) from error
+
         raise UserError(
             f"{path} cannot be read as a PyTorch weight file: it is damaged or of another kind; get it again"
         ) from error
@@ -88,7 +90,9 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
         if isinstance(content, Mapping):
             if found := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
                 return found
+
             content = next((content[key] for key in NESTED if key in content), None)
+
     raise UserError(f"{path} holds no state dict, name -> tensor; {CONVERT}")
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..errors import UserError
-from .files import atomic_path, read_tensors, write_tensors
+from .files import atomic_path
 from .network_file import content_hash
+from .tensor_file import read_tensors, write_tensors
 
 FORMAT = "adaptive-diffusion/training-state/1"
 TOLD = 6  # settings that differ, of which a sentence speaks
@@ -32,6 +33,7 @@ def write_state(path: str | Path, recipe: Mapping[str, Any], trees: Mapping[str,
     tensors = _flat(trees)
     header = {"format": FORMAT, "recipe": json.dumps(recipe), "counts": json.dumps(counts)}
     header["checksum"] = content_hash(tensors, header)
+
     with atomic_path(path) as temporary:
         write_tensors(temporary, tensors, header)
 
@@ -57,6 +59,7 @@ def read_state(
         raise UserError(
             f"{path} is no training state of this version (format {FORMAT!r}); give another task.state to start anew"
         )
+
     checksum = header.pop("checksum", None)
     if checksum != content_hash(tensors, header):
         raise _damaged(path, "its checksum does not match")
@@ -66,6 +69,7 @@ def read_state(
             f"the training state {path} belongs to another recipe ({_told(differences)}); "
             "restore that recipe, or give another task.state to start anew"
         )
+
     _check_tensors(path, tensors, _flat(like))
     counts = json.loads(header["counts"])
     if any(type(count) is not int or count < 0 for count in counts.values()):
@@ -112,6 +116,7 @@ def _differences(then: Any, now: Any, name: str = "") -> dict[str, tuple[Any, An
     """Dotted name -> the two values of each setting that differs."""
     if not (isinstance(then, dict) and isinstance(now, dict)):
         return {} if then == now else {name: (then, now)}
+
     found: dict[str, tuple[Any, Any]] = {}
     for key in {**then, **now}:
         found |= _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)

@@ -22,7 +22,8 @@ from mlx.utils import tree_map
 
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
-from ..io.pictures import BatchOrder, to_float
+from ..io.batch_order import BatchOrder
+from ..io.pixels import to_float
 from ..io.training_state import hash_of, read_state, write_state
 from .checkpoint import load_model
 from .corpus import Corpus, TimestepDistribution

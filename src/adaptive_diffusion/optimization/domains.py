@@ -44,12 +44,15 @@ def describe_domain(path: str | Path, encoder: Encoder) -> tuple[str, dict[str, 
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no domain file {path}; give a YAML file with name and pictures")
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
+
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("name", "pictures")):
         raise UserError(f"{path} must say name: <the domain's name> and pictures: <a folder of pictures>")
+
     folder = path.parent / content["pictures"]
     return place_domain(content["name"], folder, encoder, content.get("description") or "")
 
@@ -64,9 +67,11 @@ def place_domain(
     """
     if not name or name in set(DomainType):
         raise UserError(f"a domain of your own needs a name other than {', '.join(DomainType)}, got {name!r}")
+
     images = load_pictures(pictures, encoder.config.image_size).images
     if len(images) < 2:
         raise UserError(f"a domain needs at least 2 pictures to be placed, {pictures} holds {len(images)}")
+
     statistics = picture_statistics(encoder, images)
     return name, {
         "description": description,
@@ -91,6 +96,7 @@ def nearest_domain(domain: str, own: Mapping[str, Mapping[str, Any]], encoder: E
     here = _place(domain, own, encoder)
     if here is None:
         return None
+
     distances = {
         name: float(np.linalg.norm(there - here))
         for name in sorted(among - {domain})

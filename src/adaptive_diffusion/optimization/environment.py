@@ -36,6 +36,7 @@ class DomainKnobs(Knobs):
         assert isinstance(prior, DomainConfig)
         chosen = super().configuration(action)
         assert isinstance(chosen, DomainConfig)
+
         if chosen.solver == ADAPTIVE and prior.calibration is not None:
             known = {n for n in prior.calibration.steps if self.min_steps <= n <= self.max_steps} | {prior.num_steps}
             steps = min(sorted(known), key=lambda n: abs(n - chosen.num_steps))
@@ -87,6 +88,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
             noise_seed=noise_seed,
             cache=cache,
         )
+
         self.knobs, self.default = DomainKnobs(min_steps, start, max_steps), default
 
     def describe(self) -> dict[str, Any]:
@@ -107,6 +109,7 @@ def check_environment(env: SamplingEnv, drawing: Drawing) -> None:
     """
     if not isinstance(env, DiffusionHyperparameterEnv):
         raise UserError(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
+
     own = env.drawing
     if (own.domain, own.identity) != (drawing.domain, drawing.identity):
         raise UserError(

@@ -52,6 +52,7 @@ class Verified:
         """JSON types; `seconds_error` is None for a single batch."""
         errors = np.concatenate([batch.errors for batch in self.batches])
         seconds = np.array([batch.seconds for batch in self.batches])
+
         return {
             "hyperparameters": self.config.to_dict(),
             "score": float(self.scores.mean()),
@@ -120,12 +121,14 @@ def verify(
     rivals = {c: _rival(default, c) for c in candidates if c.solver != ADAPTIVE}
     configs = list(dict.fromkeys([default, *candidates, *rivals.values()]))
     batches: dict[DomainConfig, list[Measurement]] = {config: [] for config in configs}
+
     for config in configs if _timed(reward) else []:
         _draw(config, drawing, noises, 0)
     for batch in range(noises.batches):
         drawn = {config: _draw(config, drawing, noises, batch) for config in configs}
         for config in configs:
             batches[config].append(Measurement(*drawn[config], *drawn[default]))
+
     verified = {config: Verified(config, tuple(batches[config]), reward) for config in configs}
     for config in configs:
         if not np.isfinite(verified[config].scores).all():
@@ -140,12 +143,14 @@ def verify(
     error = standard_error(gain)
     improved = bool(best != default and gain.mean() > 2 * error)
     where = f"on {len(gain)} {'batches of ' if _timed(reward) else ''}fresh noises"
+
     if improved:
         reason = f"better than the default by {gain.mean():.3f} +- {error:.3f} {where}"
     elif best == default:
         reason = f"nothing found is better than the default {where}; the default stays"
     else:
         reason = f"better than the default by only {gain.mean():.3f} +- {error:.3f} {where}; the default stays"
+
     chosen = verified[best if improved else default]
     return Verdict(chosen, improved, reason, tuple(verified.values()))
 

@@ -27,15 +27,15 @@ from ..encoder.domain import Choice
 from ..errors import MachineError, UserError
 from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from ..grids.grids import Grid, set_timesteps
-from ..io.init_image import read_picture
+from ..io.image_file import read_init_image
 from ..metrics.quality import PictureMetrics
 from ..sampling.batches import conditions
 from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.base import SchedulerBase
-from ..tracking.mlflow import Tracker
-from ..tracking.provenance import with_model
+from ..tracking.commands import advice_for_this_model
+from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
 from .prompts import follow_prompt
 
@@ -204,7 +204,7 @@ def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple
         _check(check_number, cfg, "variation", 0, 1)
         starts.append(NearNoise(normal(image_keys(cfg.seed, [0]), model.state_shape)[0], cfg.variation))
     if cfg.init_image is not None:
-        picture = mx.array(read_picture(cfg.init_image, model.picture_size, picture_channels(model)))
+        picture = mx.array(read_init_image(cfg.init_image, model.picture_size, picture_channels(model)))
         starts.append(FromPicture(model.encode(picture[None])[0], scheduler))
     return tuple(starts)
 
@@ -269,11 +269,11 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     except (MachineError, OSError):
         raise
     except UserError as error:
-        raise with_model(error) from error.__cause__
+        raise advice_for_this_model(error) from error.__cause__
     except (InstantiationException, TypeError, ValueError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):  # of a part within the part
-            raise with_model(cause) from None
+            raise advice_for_this_model(cause) from None
         if _is_bug(cause):
             raise
         raise UserError(f"{group}: {_in_one_line(error)}") from error

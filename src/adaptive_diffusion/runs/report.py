@@ -1,4 +1,4 @@
-"""`adaptive-diffusion report`: one report of all cells that benchmarks have kept, whenever they ran.
+"""`adaptive-diffusion report`: one report of all cells that benchmarks have load_cell, whenever they ran.
 
 `--plots quality --output docs/benchmark` makes what the repository keeps.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..benchmark.cell import CellResult
 from ..benchmark.report import PLOTS, write_report
-from ..benchmark.store import kept
+from ..benchmark.store import load_cell
 from ..errors import UserError, run_program
 
 SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a name in a report of one size
@@ -21,7 +21,7 @@ SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a n
 def main(argv: list[str]) -> None:
     """Read the cells, choose those of one model and one size, of two alike the newer one, and write the report."""
     parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.benchmark", description=__doc__)
-    parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
+    parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of load_cell cells")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
     parser.add_argument(
         "--model", default="", help="beginning of the model's hash and guidance; default: the commonest"
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--plots", nargs="*", choices=list(PLOTS), default=list(PLOTS), help="kinds of plots")
     options = parser.parse_args(argv)
     paths = sorted(options.cells.glob("*.json"), key=lambda path: path.stat().st_mtime)  # the newest takes precedence
-    cells = [cell for path in paths if (cell := kept(path)) is not None]
+    cells = [cell for path in paths if (cell := load_cell(path)) is not None]
     if not cells:
         raise UserError(
             f"{options.cells} keeps no cells; run python sample.py -m experiment=benchmark, or give --cells"

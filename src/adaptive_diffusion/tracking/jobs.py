@@ -37,21 +37,21 @@ class Job:
         number: Counted from 0.
         settings: What the command line says for this job, as `key=value`.
         status: RUNNING, FINISHED, SKIPPED (finished before), REFUSED (a wrong setting), FAILED or KILLED.
-        told: Why it was refused or failed, in one sentence.
+        reason: Why it was refused or failed, in one sentence.
         metrics: Its numbers, if it made any.
     """
 
     number: int
     settings: tuple[str, ...]
     status: str = "RUNNING"
-    told: str = ""
+    reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def save(self, sweep: Path) -> None:
         """Write the file, or replace it."""
-        from ..io.figures import write_text  # late: it imports what draws
+        from ..io.files import write_json
 
-        write_text(_folder(sweep) / f"{self.number}.json", json.dumps(asdict(self), indent=1) + "\n")
+        write_json(_folder(sweep) / f"{self.number}.json", asdict(self))
 
 
 def forget_jobs(sweep: Path) -> None:
@@ -73,7 +73,8 @@ def table(jobs: Sequence[Job]) -> str:
     rows = [["job", "status", *COLUMNS, ""]]
     for job, settings in zip(jobs, distinguished(jobs), strict=True):
         numbers = [f"{job.metrics[key]:.4g}" if key in job.metrics else "" for key in COLUMNS.values()]
-        rows.append([f"#{job.number} {settings}"[:LONGEST], job.status, *numbers, job.told])
+        rows.append([f"#{job.number} {settings}"[:LONGEST], job.status, *numbers, job.reason])
+
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
@@ -88,7 +89,7 @@ def distinguished(jobs: Sequence[Job]) -> list[str]:
 def failures(jobs: Sequence[Job]) -> str:
     """Which jobs failed and why, as Markdown; "" if none did."""
     failed = [
-        f"- `#{job.number} {settings}`: {job.told}"
+        f"- `#{job.number} {settings}`: {job.reason}"
         for job, settings in zip(jobs, distinguished(jobs), strict=True)
         if job.status in FAILED
     ]

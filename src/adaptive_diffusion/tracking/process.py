@@ -76,6 +76,7 @@ def _from_proc(pid: int) -> str | None:
         line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:  # hidden from this user, or just gone
         return ""
+
     fields = line.rpartition(")")[2].split()  # the name in brackets may hold anything
     return None if fields[0] in "ZX" else fields[19]  # a zombie does nothing any more
 
@@ -88,5 +89,6 @@ def _from_ps(pid: int) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
+
     state, _, started = done.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else started.strip()
