@@ -11,7 +11,7 @@ from adaptive_diffusion.errors import UserError, run_program
 
 
 def benchmarks() -> dict[str, str]:
-    """Name and description of each benchmark, read without importing them."""
+    """Name and description of each benchmark, read from its source without importing it."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -24,7 +24,7 @@ def benchmarks() -> dict[str, str]:
 
 
 def main(argv: list[str]) -> None:
-    """Run the benchmark that `argv` names; the rest of `argv` is the benchmark's own."""
+    """Run the benchmark that `argv` names, with the rest of `argv`; without a name, list all."""
     known = benchmarks()
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{__doc__}\n")
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
         importlib.import_module(f"{__package__}.{name}").main(rest)
     except ModuleNotFoundError as error:
         raise UserError(f"bench {name} needs {error.name}: pip install -e '.[test]'") from error
-    except ValueError as error:  # what benchmarks are given is all theirs to refuse
+    except ValueError as error:  # benchmarks refuse wrong options by it
         raise UserError(str(error)) from error
 
 

@@ -1,8 +1,8 @@
 """`python -m benchmarks agents`: episodes until agents converge, and their scores at equal evaluations.
 
-Every run of an agent, in an environment and a domain, with a seed, leaves one JSON file, and a finished one is not
-repeated: several processes may share the folder, each with domains, agents or seeds of its own. Give each
-`OMP_NUM_THREADS=1` if there are as many as cores. `--report-only` prints the tables of all that is there.
+Every run of an agent, in an environment and a domain, with a seed, writes one JSON file. A finished run is not
+repeated. Several processes may share the folder, each with its own domains, agents or seeds; set `OMP_NUM_THREADS=1` if
+there are as many processes as cores. `--report-only` prints the tables of all files in the folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from adaptive_diffusion.rl.sampling_env import SamplingEnv
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from benchmarks.agents_report import Result, load_result, report, save_result
 
-NUMBERS = 1  # raised when a change of the code changes the numbers, so that load_result ones are not taken for them
+NUMBERS = 1  # raised when a change of the code changes the numbers, so that old files are not used
 AGENTS: dict[str, Callable[..., TuningAgent]] = {
     "ppo": HyperparameterTuningAgent,
     "cem": CEMAgent,
@@ -40,9 +40,9 @@ AGENTS: dict[str, Callable[..., TuningAgent]] = {
     "fixed": FixedAgent,
 }
 ENVIRONMENTS = {
-    "hyperparameters": "that of `train.py agent=...`: around the scheduler that ships, with its calibrated steps",
-    "timesteps": "TimestepEnv: one step is one model evaluation",
-    "uncalibrated": "as hyperparameters, around the power grid: what a model without calibrated steps would get",
+    "hyperparameters": "the environment of `train.py agent=...`: around the shipped scheduler, with calibrated steps",
+    "timesteps": "TimestepEnv: one step is one network evaluation",
+    "uncalibrated": "as hyperparameters, around the power grid of a model without calibrated steps",
 }
 Start = Mapping[str, Any]  # hyperparameters that an agent chose elsewhere
 
@@ -66,12 +66,12 @@ class TransferredTimestepEnv(TimestepEnv):
 
 @dataclass
 class AgentBench:
-    """Runs of agents, load_result in a folder.
+    """Runs of agents, saved in a folder.
 
     Args:
-        output: The folder; converged solutions are load_result below it.
-        episodes: To train for, >= 1.
-        pipeline: Says what is drawn and what the default is; None: the shipped model, as in `train.py`.
+        output: The folder; converged solutions are saved below it.
+        episodes: Episodes of training, >= 1.
+        pipeline: Gives model and default configuration; by default of the shipped model, as in `train.py`.
     """
 
     output: Path
@@ -80,12 +80,12 @@ class AgentBench:
     _shared: dict[tuple[str, str], tuple[SamplingEnv, SamplingEnv]] = field(default_factory=dict, repr=False)
 
     def run(self, environment: str, domain: str, agent: str, seed: int) -> Result:
-        """Train an agent from scratch, unless that is done already."""
+        """Train an agent from scratch, or read the result of an earlier run."""
         env, held_out = self._environments(environment, domain)
         return self._trained(environment, env, held_out, agent, seed)
 
     def transfer(self, environment: str, domain: str, agent: str, seed: int) -> Result:
-        """Train an agent that begins with what the same one chose in the nearest other domain, as `DomainAdapter` does.
+        """Train an agent from the result of the same agent in the nearest other domain, as `DomainAdapter` does.
 
         Raises:
             UserError: if there is no other domain.
@@ -99,7 +99,7 @@ class AgentBench:
         return self._trained(environment, env, env.held_out(), agent, seed, source)
 
     def results(self) -> list[Result]:
-        """All that is there."""
+        """All results in the folder, in the order of the tables."""
         found = [load_result(path) for path in sorted(self._folder.glob("*.json"))]
         ranks = {name: i for i, name in enumerate([*ENVIRONMENTS, *DomainType, *AGENTS])}
         return sorted(
@@ -112,7 +112,7 @@ class AgentBench:
         return self.output / "runs"
 
     def _environments(self, environment: str, domain: str) -> tuple[SamplingEnv, SamplingEnv]:
-        """The environment and its held-out one, shared by agents and seeds, since they remember what was drawn."""
+        """The environment and its held-out twin. Agents and seeds share them, since they remember what was drawn."""
         if (environment, domain) not in self._shared:
             env = self._environment(environment, domain)
             self._shared[environment, domain] = env, env.held_out()
@@ -176,7 +176,7 @@ class AgentBench:
 
 
 def main(argv: list[str]) -> None:
-    """Train what was not trained yet, with a line for each run, and print the tables of all that is in the folder."""
+    """Train the agents that have no result yet, with a line for each run, and print the tables of all results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks agents", description=__doc__)
     parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["hyperparameters", "timesteps"])
     parser.add_argument("--domains", nargs="+", default=list(DomainType), help="domains to tune")

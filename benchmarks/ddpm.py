@@ -27,7 +27,7 @@ ARCHITECTURE: dict[str, Any] = {
 
 
 def main(argv: list[str]) -> None:
-    """Time forward passes of both, random weights, in one process and in turns; print seconds and their ratio."""
+    """Time forward passes of both with random weights, in turns in one process; print seconds and their ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ddpm", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=4, help="pictures per forward pass")
     parser.add_argument("--repeats", type=int, default=7, help="timed passes of each")

@@ -14,7 +14,7 @@ from benchmarks.model import draw
 
 
 def main(argv: list[str]) -> None:
-    """Print a confusion matrix for each kind of input that was given."""
+    """Print a confusion matrix for each kind of input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks detector", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of <domain>_32.npz: the pictures kept back from training")
     parser.add_argument("--prompts", type=Path, help="csv file with the columns domain and prompt")
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
 
 
 def show(title: str, found: Counter[tuple[str, str]], domains: tuple[str, ...]) -> None:
-    """Print a confusion matrix: a row for what is asked for, a column for what is detected."""
+    """Print a confusion matrix: a row per true domain, a column per detected domain."""
     print(f"\n{title:<36}" + "".join(f"{d:>12}" for d in domains) + f"{'right':>10}")
     for asked in domains:
         total = sum(found[asked, d] for d in domains)

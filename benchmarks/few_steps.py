@@ -1,4 +1,4 @@
-"""`python -m benchmarks few_steps`: the same noises in few steps, beside their converged solution."""
+"""`python -m benchmarks few_steps`: images in few steps beside the converged solutions of the same noises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from adaptive_diffusion.types import Scheduler
 
 
 def main(argv: list[str]) -> None:
-    """Draw each domain in rows - DDIM, DPM-Solver++(2M), adaptive, adaptive with twice the steps, converged."""
+    """Draw each domain in rows: DDIM, DPM-Solver++(2M), adaptive, adaptive with twice the steps, converged."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks few_steps", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
     parser.add_argument("--label", help="a label of the domains; default: any")

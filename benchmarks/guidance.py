@@ -1,4 +1,4 @@
-"""`python -m benchmarks guidance`: what calibrated steps are worth at another guidance."""
+"""`python -m benchmarks guidance`: the error of calibrated steps at other guidance scales."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ GRIDS: dict[str, Grid] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "b
 def main(argv: list[str]) -> None:
     """Print the error with the calibrated weights, and with the calibrated timesteps alone, as factors.
 
-    The error is the RMSE to the converged solution at the same guidance; a factor is relative to the best of
-    DPM-Solver++(2M) and UniPC on the quadratic, log-SNR and blended grid, whichever is best in that cell.
+    The error is the RMSE to the converged solution at the same guidance. A factor is relative to the best of
+    DPM-Solver++(2M) and UniPC with the quadratic, log-SNR and blended grid in the same cell.
     """
-    parser = argparse.ArgumentParser(prog="benchmarks guidance", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks guidance", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
     parser.add_argument("--guidance", nargs="+", type=float, default=[1, 1.5, 2, 3, 5, 7.5])
     parser.add_argument("--steps", nargs="+", type=int, default=[5, 8, 10])
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
 
 
 class Error:
-    """Mean RMSE of what a scheduler draws from the same noises, to their converged solution.
+    """Mean RMSE of a scheduler's images to the converged solutions of the same noises.
 
     Args:
         denoiser: The network with its guidance.
@@ -85,7 +85,7 @@ class Error:
 
 
 def _classical(settings: dict[str, Any], n: int) -> Iterator[tuple[str, Scheduler]]:
-    """The solvers and grids that need no calibration, with their timesteps set."""
+    """Solvers and grids without calibration, their timesteps set."""
     solvers: dict[str, Any] = {"2M": DPMSolverScheduler, "UniPC": UniPCScheduler}
     for name, grid in GRIDS.items():
         for solver, kind in solvers.items():

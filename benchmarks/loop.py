@@ -1,4 +1,4 @@
-"""`python -m benchmarks loop`: what the sampling loop itself costs beside the model's forward pass."""
+"""`python -m benchmarks loop`: the cost of the sampling loop beside the network's forward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.timing import seconds
 
 
 def main(argv: list[str]) -> None:
-    """Time a forward pass, and whole loops around a model that costs nothing, in one process."""
+    """Time a forward pass, and whole loops around a network that costs nothing, in one process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks loop", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=16, help="pictures per batch")
     parser.add_argument("--steps", type=int, default=50, help="steps per loop")

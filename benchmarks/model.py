@@ -1,7 +1,7 @@
-"""`python -m benchmarks model --data FOLDER`: what a model card says of the shipped model.
+"""`python -m benchmarks model --data FOLDER`: the numbers of the shipped model's card.
 
-Draws pictures of every domain, compares them with the training pictures (are samples copies?) and tries guidance
-weights. FOLDER holds `<domain>_<size>.npz` files, split as in training.
+Draws images of every domain, compares them with the training images (are samples copies?) and tries guidance scales.
+FOLDER holds `<domain>_<size>.npz` files, split as in training.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 
 GUIDANCE_WEIGHTS = (1.0, 1.5, 2.0, 3.0)
-SHEET = 16  # pictures per domain on the contact sheet
+SHEET = 16  # images per domain on the contact sheet
 
 
 @dataclass(frozen=True)
 class NearestNeighbours:
-    """Distances to the nearest training picture, mirrored ones included; root mean square per pixel in [-1, 1].
+    """Distances to the nearest training image or mirrored training image, RMSE over pixels in [-1, 1].
 
     Attributes:
-        samples: Median over drawn pictures.
-        closest_sample: The smallest of them.
-        held_back: Median over real pictures that training never saw.
-        closest_held_back: The smallest of them.
+        samples: Median over drawn images.
+        closest_sample: Minimum over drawn images.
+        held_back: Median over real images outside the training.
+        closest_held_back: Minimum over real images outside the training.
     """
 
     samples: float
@@ -50,7 +50,7 @@ class NearestNeighbours:
 
 
 def main(argv: list[str]) -> None:
-    """Print the report as JSON; write 64 pictures and the closest pairs of each domain, and a contact sheet, as PNG."""
+    """Print the report as JSON; write images and closest pairs of each domain, and a contact sheet, as PNG."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks model", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of <domain>_<size>.npz")
     parser.add_argument("--model", type=Path, help="model file; default: the shipped one")
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
 
 
 def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float, batch: int = 32) -> np.ndarray:
-    """(count, H, W, C) pictures of a domain in [-1, 1], without a label; always the same ones."""
+    """(count, H, W, C) images of a domain in [-1, 1], without a label, from fixed noises."""
     schedule = model.metadata["noise_schedule"]
     scheduler = AdaptiveScheduler(prediction_type=model.metadata["prediction_type"], **schedule)
     size, domain_id = model.config.image_size, model.metadata["domains"].index(domain) + 1
@@ -134,7 +134,7 @@ def nearest_neighbours(
 
 
 def _nearest(queries: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Root-mean-square distance to, and row of, the nearest of the real pictures and their mirror images."""
+    """RMSE to, and row of, the nearest of the real images and their mirror images."""
     both = np.concatenate([real, real[:, :, ::-1]]).reshape(2 * len(real), -1)
     flat = queries.reshape(len(queries), -1)
     squared = (flat**2).sum(1)[:, None] + (both**2).sum(1)[None] - 2 * flat @ both.T

@@ -1,4 +1,4 @@
-"""`python -m benchmarks quality`: how well quality is estimated, and what stopping by it saves."""
+"""`python -m benchmarks quality`: how well quality is estimated, and what early stopping saves."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ FIT_SEED, TEST_SEED = 5000, 6000
 
 @dataclass(frozen=True)
 class Run:
-    """A run in which every picture took every step; its steps but the first, which has nothing to compare with.
+    """A run in which every image took every step, without its first step, which has no step before it.
 
     Attributes:
-        features: (n - 1, N, F) what the estimator saw.
-        still: (n - 1, N, 2) what it sees of a picture without a history.
+        features: (n - 1, N, F) features of the estimator.
+        still: (n - 1, N, 2) its features of an image without a history.
         errors: (n - 1, N) RMSE of the clean predictions to the converged solution.
     """
 
@@ -54,7 +54,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Case:
-    """A domain, some noises and where they lead."""
+    """A domain, some noises and their converged solutions."""
 
     domain: str
     denoiser: Denoiser
@@ -65,7 +65,7 @@ class Case:
 
 
 def main(argv: list[str]) -> None:
-    """Report for each domain and number of steps: rank correlations, evaluations, loss and time of early stopping."""
+    """Report rank correlations, and evaluations, loss and time of early stopping, by domain and number of steps."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
     parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
@@ -99,12 +99,12 @@ def main(argv: list[str]) -> None:
 
 
 def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> QualityCalibration:
-    """Fit the estimator on runs with the calibrated steps and with those of the quadratic grid.
+    """Fit the estimator on runs with calibrated steps and on runs with the quadratic grid.
 
     Args:
-        cases: Domains of the shipped model, each with as many noises of `FIT_SEED`.
+        cases: Domains of the shipped model, all with the same noises of `FIT_SEED`.
         steps: Numbers of steps, each at least 3.
-        batch_size: Pictures per evaluation.
+        batch_size: Images per evaluation.
     """
     model = load_builtin_model()
     plain = [replace(case, scheduler=AdaptiveScheduler(**_fitted_to(model))) for case in cases]
@@ -136,10 +136,10 @@ def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> 
 
 
 def plain_curve(model: PictureModel) -> dict[int, float]:
-    """Number of steps -> RMSE of DPM-Solver++(2M) on the quadratic grid, as held-out noises scored it.
+    """Number of steps -> RMSE of DPM-Solver++(2M) on the quadratic grid, on held-out noises.
 
     Args:
-        model: The shipped one; the mean over its domains is taken, at its own guidance.
+        model: The shipped model. The RMSE is a mean over its domains, at its own guidance.
     """
     known = (find_schedule(None, model.identity, d, model.metadata["guidance_scale"]) for d in model.domains or ())
     schedules = [schedule for schedule in known if schedule is not None]

@@ -1,4 +1,4 @@
-"""SimpleUNet in PyTorch, layer for layer: the yardstick for speed, and a second opinion on what it computes."""
+"""SimpleUNet in PyTorch, layer for layer: a reference for its speed and its output."""
 
 from __future__ import annotations
 

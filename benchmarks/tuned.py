@@ -1,7 +1,7 @@
 """`python -m benchmarks tuned`: tuned configurations beside the default, on the same noises.
 
-Both draw the same pictures, batch by batch in turn, so that what else the machine does strikes both alike. Where tuning
-left the default there is only one to draw.
+The two take turns batch by batch, so that other work of the machine affects both. Where tuning left the default, it
+alone is measured.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ DEFAULT, TUNED = "default", "tuned"
 
 @dataclass(frozen=True)
 class Block:
-    """What one configuration gave in one block of noises; a row of the file.
+    """Measurements of one configuration in one block of noises; a row of the file.
 
     Attributes:
-        domain: What was drawn.
+        domain: Name of the domain.
         kind: `default` or `tuned`.
         configuration: Its hyperparameters, in words.
         calibration: Digest of its calibrated steps, see `steps_digest`; "" without.
         model: Identity of the model with its guidance.
         encoder: Hash of the encoder.
-        seed: Of the block's noises.
-        pictures: Pictures of the block.
-        evaluations: Model evaluations per picture.
-        fd_encoder: Frechet distance to the real pictures of the domain.
-        seconds: Seconds per picture of drawing.
+        seed: Seed of the block's noises.
+        pictures: Images in the block.
+        evaluations: Network evaluations per image.
+        fd_encoder: Frechet distance to the real images of the domain.
+        seconds: Seconds of drawing per image.
     """
 
     domain: str
@@ -70,7 +70,7 @@ class Block:
 
 
 def configurations(pipeline: OptimizationPipeline, domain: str) -> dict[str, DomainConfig]:
-    """The default, and what was tuned if that is something else."""
+    """The default, and the tuned configuration if it differs."""
     default = pipeline.default_config(domain)
     tuned = replace(pipeline.adapter.get_config(domain), calibration=default.calibration)
     return {DEFAULT: default} if tuned == default else {DEFAULT: default, TUNED: tuned}
@@ -82,18 +82,18 @@ def measure(
     """Draw and measure a domain's configurations.
 
     Args:
-        pipeline: Says what is drawn, what is the default and what was tuned.
-        domain: One of the model's.
-        pictures: Per block, >= 2; a Frechet distance wants four for each feature of the encoder.
+        pipeline: Gives the model, the default and the tuned configurations.
+        domain: A domain of the model.
+        pictures: Images per block, >= 2; a Frechet distance needs four for each feature of the encoder.
         blocks: Blocks of noises, >= 2.
-        seed: Of the first block; the next has the next.
-        batch_size: Pictures drawn at once.
+        seed: Seed of the first block; each further block has the next seed.
+        batch_size: Images drawn at once.
 
     Yields:
-        For each block, what each configuration gave.
+        For each block, the measurements of each configuration.
 
     Raises:
-        UserError: for a domain that the model does not draw, or that has no real pictures to compare with.
+        UserError: for a domain that the model does not draw, or without reference statistics.
         ValueError: for a value out of range.
     """
     check_count("pictures", pictures, 2)
@@ -123,12 +123,12 @@ def measure(
 
 
 def stale(pipeline: OptimizationPipeline, domains: Sequence[str], path: Path) -> str | None:
-    """Why a file does not compare what is tuned now, or None.
+    """Why a file does not compare the configurations of today, or None if it does.
 
     Args:
         pipeline: See `measure`.
-        domains: Those that have to be in it.
-        path: What `write_blocks` wrote.
+        domains: Domains that the file must hold.
+        path: A file of `write_blocks`.
     """
     try:
         blocks = read_blocks(path)
@@ -159,7 +159,7 @@ def read_blocks(path: Path) -> list[Block]:
     """Read what `write_blocks` wrote.
 
     Raises:
-        UserError: if it is missing or of another kind.
+        UserError: if the file is missing or of another kind.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -171,10 +171,10 @@ def read_blocks(path: Path) -> list[Block]:
 
 
 def comparison(blocks: Sequence[Block]) -> list[str]:
-    """A row per domain: default -> tuned, each ± two standard errors over the blocks, and the difference likewise.
+    """A Markdown table with a row per domain: default -> tuned, and the difference, ± two standard errors over blocks.
 
     Args:
-        blocks: Of any domains, of each at least two blocks; the same ones of both kinds.
+        blocks: Of any domains, at least two blocks of each, the same blocks of both kinds.
     """
     rows = []
     for domain in dict.fromkeys(block.domain for block in blocks):
@@ -199,7 +199,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     if options.tuned is not None:
-        read_records(options.tuned)  # an adapter would begin a file that is not there
+        read_records(options.tuned)  # an adapter would begin a missing file
 
     pipeline = OptimizationPipeline(DomainAdapter(options.tuned))
 
@@ -218,7 +218,7 @@ def main(argv: list[str]) -> None:
 
 
 def _what(domain: str, kind: str, config: DomainConfig, model: str, encoder: str) -> dict[str, str]:
-    """What a block measures, and what with."""
+    """The columns that say what a block measures."""
     return {
         "domain": domain,
         "kind": kind,
@@ -246,7 +246,7 @@ def _batches(
 
 
 def _block(seed: str, pictures: str, evaluations: str, fd_encoder: str, seconds: str, **words: str) -> Block:
-    """A row of the file."""
+    """Parse a row of the file."""
     return Block(
         seed=int(seed),
         pictures=int(pictures),
@@ -267,7 +267,7 @@ def _changed(kinds: Sequence[Sequence[Block]], metric: str) -> str:
 
 
 def _interval(values: np.ndarray, sign: str = "") -> str:
-    """The mean and two standard errors, to the first digit of the latter."""
+    """The mean ± two standard errors, to the first digit of the error."""
     error = 2 * standard_error(values)
     decimals = max(-math.floor(math.log10(error)), 0) if error > 0 else 6
     return f"{values.mean():{sign}.{decimals}f} ± {error:.{decimals}f}"

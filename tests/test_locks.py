@@ -14,7 +14,7 @@ from adaptive_diffusion.io.locks import alone, in_turn
 
 HOLD = """
 import sys, time
-from adaptive_diffusion.locks import alone
+from adaptive_diffusion.io.locks import alone
 with alone(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -22,7 +22,7 @@ with alone(sys.argv[1]):
 COUNT = """
 import sys
 from pathlib import Path
-from adaptive_diffusion.locks import in_turn
+from adaptive_diffusion.io.locks import in_turn
 file = Path(sys.argv[1])
 for _ in range(40):
     with in_turn(file):

@@ -22,12 +22,12 @@ from adaptive_diffusion.grids.calibrated import (
     save_schedules,
 )
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
-from adaptive_diffusion.optimization import knowledge, verification
 from adaptive_diffusion.optimization import pipeline as module
+from adaptive_diffusion.optimization import verification
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
 from adaptive_diffusion.optimization.environment import DomainEnv, DomainKnobs
-from adaptive_diffusion.optimization.memory import HISTORY_FORMAT
+from adaptive_diffusion.optimization.memory import HISTORY_FORMAT, SHIPPED, read_records
 from adaptive_diffusion.optimization.pipeline import FRESH, OptimizationPipeline
 from adaptive_diffusion.optimization.tuned import tuned_scheduler
 from adaptive_diffusion.optimization.verification import verify
@@ -497,7 +497,7 @@ def draw(checkpoint, folder, *overrides: str) -> int:
 
 def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
     score = tune(checkpoint, tmp_path, "domain=portraits", "reward=speed")
-    (known,) = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json").known
+    (known,) = read_records(tmp_path / "outputs/agent/tuned.json").known
     assert (known.domain, known.weight) == ("portraits", 0)
     assert score == pytest.approx(-known.score(known.config)[0])
     steps = known.config["num_steps"]
@@ -531,7 +531,7 @@ def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
 
 def test_without_a_domain_all_are_tuned_into_the_file_that_is_named(checkpoint, tmp_path):
     tune(checkpoint, tmp_path, f"output={tmp_path}/mine.json", "task.episodes=2", agent="agent=fixed")
-    known = knowledge.read_knowledge(tmp_path / "mine.json").known
+    known = read_records(tmp_path / "mine.json").known
     assert [k.domain for k in known] == list(LABELS)
     assert draw(checkpoint, tmp_path, "domain=general", f"scheduler.path={tmp_path}/mine.json") == 10
 
@@ -540,7 +540,7 @@ def test_what_was_tuned_with_calibrated_steps_is_not_drawn_without(checkpoint, t
     save_schedules(tmp_path / "s.json", [calibration(5, 10, model=load_model(checkpoint).identity)])
     tune(checkpoint, tmp_path, "domain=portraits", f"task.calibration={tmp_path}/s.json", "reward=speed")
     path = f"scheduler.calibration.path={tmp_path}/s.json"
-    steps = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json").known[0].config["num_steps"]
+    steps = read_records(tmp_path / "outputs/agent/tuned.json").known[0].config["num_steps"]
     assert draw(checkpoint, tmp_path, "domain=portraits", path) == steps
     with pytest.raises(
         UserError, match=r"tuned with calibrated steps, and there are none; give scheduler\.calibration"
@@ -623,7 +623,7 @@ def test_a_domain_of_ones_own_is_placed_once_the_model_was_found_to_draw_it(chec
     assert not (tmp_path / "outputs/agent/tuned.json").exists()
     save_model(tmp_path / "walls.safetensors", tiny_model(domains=["walls", *LABELS][:4]))
     tune_it(tmp_path / "walls.safetensors")
-    kept = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json")
+    kept = read_records(tmp_path / "outputs/agent/tuned.json")
     assert kept.domains["walls"]["pictures"] == 3
     assert [known.domain for known in kept.known] == ["walls"]
     own["picture"] = own.pop("pictures")
@@ -686,10 +686,10 @@ def test_the_environment_variable_names_the_model_that_is_used_where_none_is(che
     assert load_builtin_model() is shipped
 
 
-@pytest.mark.skipif(not knowledge.SHIPPED.exists(), reason="nothing tuned ships yet")
+@pytest.mark.skipif(not SHIPPED.exists(), reason="nothing tuned ships yet")
 def test_what_ships_is_of_the_shipped_model_in_all_its_domains_and_no_worse_than_the_default():
     model = load_builtin_model()
-    known = knowledge.read_knowledge(knowledge.SHIPPED).known
+    known = read_records(SHIPPED).known
     assert {k.domain for k in known} == set(model.domains)
     for one in known:
         assert (one.model, one.guidance_scale) == (model.identity, model.metadata["guidance_scale"])

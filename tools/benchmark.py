@@ -1,4 +1,4 @@
-"""Whether the benchmark's summaries were measured with what ships, and the commands that measure them again."""
+"""Whether the benchmark's summaries fit the shipped assets, and the commands that measure them again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.sampling.converged import identity_of
 from tools.benchmark_tables import ADAPTIVE, DOMAINS, GRIDS, SCHEDULERS, Measured, rank, read_summary
 
-SUMMARY = "docs/benchmark/summary.csv"  # what decides: few steps, many pictures
-SCREENING = "docs/screening/summary.csv"  # more steps and methods, fewer pictures
+SUMMARY = "docs/benchmark/summary.csv"  # the main result: few steps, many images
+SCREENING = "docs/screening/summary.csv"  # more steps and methods, fewer images
 REPORTS = {
     SUMMARY: "adaptive-diffusion report --pictures {} --plots quality --output docs/benchmark",
     SCREENING: "adaptive-diffusion report --pictures {} --plots --output docs/screening",
@@ -50,7 +50,7 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
 
 
 def commands(rows: Sequence[Measured], report: str) -> list[str]:
-    """Commands that measure the cells of a summary, no others, and make its files; `report` is one of `REPORTS`."""
+    """Commands that measure exactly the cells of a summary and make its files; `report` is one of `REPORTS`."""
     settings = sorted({(row.pictures, row.blocks, row.method[2]) for row in rows})
 
     lines = []
@@ -68,7 +68,7 @@ def commands(rows: Sequence[Measured], report: str) -> list[str]:
 
 
 def _products(rows: Sequence[Measured]) -> list[tuple[tuple[str, ...], ...]]:
-    """The cells as few products of domains, steps, grids and schedulers, each in the order of the tables."""
+    """The cells as few products of domains, steps, grids and schedulers, in the order of the tables."""
     orders = (DOMAINS, [str(n) for n in sorted({row.num_steps for row in rows})], GRIDS, SCHEDULERS)
     cells: list[tuple[tuple[str, ...], ...]] = [
         ((row.domain,), (str(row.num_steps),), (row.method[1],), (row.method[0],)) for row in rows

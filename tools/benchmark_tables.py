@@ -11,7 +11,7 @@ from pathlib import Path
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 
-# in the order of the tables; what is not named here follows by alphabet, as it is called
+# in the order of the tables; names that are missing here follow by alphabet
 DOMAINS = ("portraits", "landscapes", "abstract", "general")
 SCHEDULERS = {
     "adaptive": "adaptive",
@@ -31,7 +31,7 @@ GRIDS = {
 }
 ADAPTIVE = ("adaptive", "own", "")
 QUADRATIC = ("dpm_solver", "quadratic", "")
-MANY = (("ddim", "uniform", ""), 50)  # what few adaptive steps are to reach
+MANY = (("ddim", "uniform", ""), 50)  # the goal of few adaptive steps
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Measured:
         num_steps: Steps.
         blocks: Blocks of seeds.
         pictures: Pictures per block.
-        model, encoder, calibration: What it was measured with, see `CellResult`; "" where the summary does not say.
+        model, encoder, calibration: See `CellResult`; "" if the summary lacks them.
         perceptual: Mean distance to the converged solution, None for a stochastic scheduler.
         perceptual_sd: Its standard deviation over the blocks, or None.
         fd_converged: Frechet distance of all pictures to the converged ones, or None.
@@ -70,10 +70,10 @@ HEADS = ("`fd_converged`", "perceptual", "`fd_encoder`")
 
 
 def read_summary(path: Path) -> list[Measured]:
-    """The rows of a summary that `benchmark.write_report` wrote.
+    """The rows of a summary of `benchmark.write_report`.
 
     Raises:
-        UserError: if it is missing or of another kind.
+        UserError: if the file is missing or of another kind.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -97,7 +97,7 @@ def results(rows: Sequence[Measured]) -> list[str]:
 
 
 def comparison(rows: Sequence[Measured]) -> list[str]:
-    """Adaptive beside the best other method with as many steps, and the ranges over the domains."""
+    """A table of adaptive beside the best other method with the same steps, with the ranges over domains."""
     body = []
 
     changes: dict[tuple[int, str], tuple[list[float], list[float]]] = {}
@@ -125,7 +125,7 @@ def comparison(rows: Sequence[Measured]) -> list[str]:
 
 
 def fewest_steps(rows: Sequence[Measured]) -> list[str]:
-    """The fewest adaptive steps that were measured and are no farther than DDIM with fifty, per domain and metric."""
+    """A table of the fewest measured adaptive steps that are as near as DDIM with fifty, by domain and metric."""
     method, many = MANY
 
     body = []
@@ -136,7 +136,7 @@ def fewest_steps(rows: Sequence[Measured]) -> list[str]:
 
 
 def method_name(method: tuple[str, str, str]) -> str:
-    """What the tables call a method."""
+    """The name of a method in the tables."""
     if method == ADAPTIVE:
         return "**adaptive**"
 
@@ -145,7 +145,7 @@ def method_name(method: tuple[str, str, str]) -> str:
 
 
 def distance(value: float) -> str:
-    """Two digits, or all before the point: 153, 5.9, 0.18; `< 0.01` below that."""
+    """Two digits, or all digits before the point: 153, 5.9, 0.18; `< 0.01` for smaller values."""
     if value < 0.01:
         return "< 0.01"
     return f"{value:.0f}" if value >= 9.95 else f"{value:#.2g}"
@@ -188,12 +188,12 @@ def _by_domain(rows: Sequence[Measured]) -> dict[str, list[Measured]]:
 
 
 def _adaptive(rows: Sequence[Measured]) -> list[Measured]:
-    """Those of the adaptive scheduler, by steps."""
+    """The rows of the adaptive scheduler, by steps."""
     return sorted((row for row in rows if row.method == ADAPTIVE), key=lambda row: row.num_steps)
 
 
 def rank(name: str, known: Iterable[str]) -> tuple[int, str]:
-    """Sorts names in the order of those that are known, others after them by alphabet."""
+    """Sort key of names: known names in their order, then unknown names by alphabet."""
     order = list(known)
     return (order.index(name) if name in order else len(order), name)
 
@@ -211,7 +211,7 @@ def _cell(row: Measured | None) -> str:
 
 
 def _perceptual(mean: float | None, sd: float | None = None) -> str:
-    """Four decimals, up to six where the mean would have fewer than two digits, or its spread none."""
+    """Four decimals; up to six, until the mean shows two digits and the spread one."""
     if mean is None:
         return MISSING
 
@@ -220,7 +220,7 @@ def _perceptual(mean: float | None, sd: float | None = None) -> str:
 
 
 def _decimals(value: float, digits: int) -> int:
-    """How many decimals show that many digits of a value."""
+    """The number of decimals that shows `digits` digits of a value."""
     return digits - 1 - math.floor(math.log10(value)) if value > 0 else 0
 
 
@@ -230,7 +230,7 @@ def _value(row: Measured, metric: str) -> str:
 
 
 def _compared(own: Measured, others: Sequence[Measured], metric: str, best: list[float], quadratic: list[float]) -> str:
-    """A cell of `comparison`; the differences are also added to the two lists."""
+    """A cell of `comparison`; its differences are appended to the two lists."""
     known = [row for row in others if getattr(row, metric) is not None]
     if getattr(own, metric) is None or not known:
         return MISSING
@@ -248,13 +248,13 @@ def _compared(own: Measured, others: Sequence[Measured], metric: str, best: list
 
 
 def _change(own: Measured, other: Measured, metric: str) -> float:
-    """By how much the first is larger, as a share of the other."""
+    """The relative difference of a metric, (own - other) / other."""
     a, b = getattr(own, metric), getattr(other, metric)
     return float(a / b - 1) if b else (math.inf if a else 0.0)
 
 
 def _percent(change: float) -> str:
-    """With a sign; near -100 % one more digit, since -100 % would say that nothing is left."""
+    """A change with its sign; one more digit near -100 %, which would mean that nothing is left."""
     return f"{100 * change:+.{1 if change < -0.99 else 0}f} %".replace("-", MINUS)
 
 

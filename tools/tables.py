@@ -1,7 +1,7 @@
 """`python -m tools.tables`: make the tables of README and docs from the files with their numbers.
 
-A table stands between two comments, `<!-- table: NAME; made from FILE sha256 ... -->` and `<!-- end of table -->`; what
-is between them is written anew.
+A table stands between two comments, `<!-- table: NAME; made from FILE sha256 ... -->` and `<!-- end of table -->`. The
+lines between them are written anew.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ BEGIN, END = "<!-- table:", "<!-- end of table -->"
 
 @dataclass(frozen=True)
 class Table:
-    """What makes a block of a page.
+    """The source of a block of a page.
 
     Attributes:
-        source: The file that holds the numbers, from the project's folder.
-        make: Gives the lines for the file's path.
+        source: The file with the numbers, relative to the project's folder.
+        make: Path of the file -> lines of the block.
     """
 
     source: str
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 
 def stale_tables(project: Path = PROJECT) -> str | None:
-    """Which tables are not what their sources say, or None."""
+    """The tables that differ from their sources, or None."""
     found = {block["name"].strip(): block[0] for text in _read(project).values() for block in BLOCK.finditer(text)}
     stale = [name for name, block in found.items() if block != _block(name, project)]
     return ", ".join(stale) or None
@@ -70,14 +70,14 @@ def write_tables(project: Path = PROJECT) -> None:
     """Make every table again.
 
     Raises:
-        UserError: for a table that nothing makes, or whose source cannot be used.
+        UserError: for a table without a maker, or without a usable source.
     """
     for page, text in _read(project).items():
         write_text(page, BLOCK.sub(lambda block: _block(block["name"].strip(), project), text))
 
 
 def _read(project: Path) -> dict[Path, str]:
-    """The pages that are there."""
+    """The texts of the pages that exist."""
     pages = {page: page.read_text(encoding="utf-8") for name in PAGES if (page := project / name).is_file()}
     for page, text in pages.items():
         if not len(list(BLOCK.finditer(text))) == text.count(BEGIN) == text.count(END):
@@ -111,8 +111,8 @@ def _tuned(path: Path) -> list[str]:
         return []
 
     identity, guidance = _shipped()
-    known = read_records(path).known
-    return tuned_configurations([k for k in known if (k.model, k.guidance_scale) == (identity, guidance)])
+    own = [r for r in read_records(path).known if (r.model, r.guidance_scale) == (identity, guidance)]
+    return tuned_configurations(own)
 
 
 def _shipped() -> tuple[str, float]:

@@ -23,8 +23,8 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model
 
 DIMENSION = 64
 SIF = 1e-3  # a of the weight a / (a + p), p being the frequency of the token
-PIECE_FREQUENCY = 1e-4  # of letters, continuation pieces and added words, which have no rank
-VISUAL_WORDS = Path(__file__).with_name("visual_words.txt")  # what prompts name and the vocabulary lacks
+PIECE_FREQUENCY = 1e-4  # of letters, continuation pieces and added words, whose rank is unknown
+VISUAL_WORDS = Path(__file__).with_name("visual_words.txt")  # words of prompts that the vocabulary lacks
 _BATCH = 256
 
 
@@ -79,10 +79,10 @@ def wanted_words() -> set[str]:
 
 
 def sentence_vectors(folder: Path, tokens: Sequence[str], words: Sequence[str]) -> np.ndarray:
-    """(N, 384) float32 vectors of tokens of the vocabulary, taken as they are ("##ing" too), and of further words.
+    """(N, 384) float32 vectors of tokens of the vocabulary, pieces such as "##ing" included, and of further words.
 
-    Each is the mean over all places, as sentence-transformers takes it, but not scaled to length 1: what says little
-    has a short vector.
+    A vector is the mean over all positions, as in sentence-transformers, but keeps its length: tokens without much
+    meaning have short vectors.
     """
     try:
         import torch
@@ -96,15 +96,15 @@ def sentence_vectors(folder: Path, tokens: Sequence[str], words: Sequence[str]) 
     texts = [[first, i, last] for i in tokenizer.convert_tokens_to_ids(list(tokens))]
     texts += tokenizer(list(words))["input_ids"]
 
-    parts = []
+    vectors = []
     with torch.no_grad():
         for start in range(0, len(texts), _BATCH):
             batch = tokenizer.pad({"input_ids": texts[start : start + _BATCH]}, return_tensors="pt")
             mask = batch["attention_mask"][..., None]
             hidden = model(**batch).last_hidden_state
-            parts.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
+            vectors.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
 
-    return np.concatenate(parts)
+    return np.concatenate(vectors)
 
 
 def reduce(vectors: np.ndarray, dimension: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from .backend.prepare import prepare
 from .lazy import lazy
 
 # The doctor reports a missing backend instead of dying of it, and Python imports this package before it gets to run.
-if "doctor" not in sys.orig_argv:
+if not any(argument.rpartition(".")[2] == "doctor" for argument in sys.orig_argv):
     prepare()
 
 if TYPE_CHECKING:

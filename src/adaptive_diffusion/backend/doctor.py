@@ -1,4 +1,4 @@
-"""`adaptive-diffusion doctor`: what this installation computes on, how fast, and what is missing."""
+"""`adaptive-diffusion doctor`: the device and BLAS of this installation, its speed, and what is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import blas
 from . import prepare as backend
 
 REQUIRED = ("mlx", "numpy", "hydra-core", "omegaconf", "mlflow", "pillow", "matplotlib", "tqdm")
-EXTRAS = {  # name -> what it is for, and what it brings
+EXTRAS = {  # name -> purpose, packages
     "rl": ("agent=ppo, Gymnasium and PyTorch's own weight files", ("gymnasium", "stable-baselines3", "torch")),
     "standard": ("metrics=standard and models of the hub", ("tokenizers", "huggingface_hub")),
     "test": ("the tests", ("pytest", "diffusers", "transformers", "safetensors")),
@@ -26,7 +26,7 @@ BACKENDS = ("mlx-cpu", "mlx-cuda-13", "mlx-cuda-12", "mlx-metal", "scipy", "mkl"
 
 
 def matmul_gflops(size: int = 1024, rounds: int = 10) -> float:
-    """Best of `rounds`: float32 GFLOP/s of a `size` x `size` matrix product on MLX's default device."""
+    """Speed of a `size` x `size` float32 matrix product on MLX's default device, in GFLOP/s: the best of `rounds`."""
     import mlx.core as mx
 
     a = mx.random.normal((size, size), key=mx.random.key(0))
@@ -43,7 +43,7 @@ def matmul_gflops(size: int = 1024, rounds: int = 10) -> float:
 
 
 def version(distribution: str) -> str | None:
-    """The installed version, None where it is not installed."""
+    """The installed version of a distribution, or None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -51,7 +51,7 @@ def version(distribution: str) -> str | None:
 
 
 def report() -> tuple[dict[str, str], list[str]]:
-    """Facts by name, and one sentence for everything that is missing or could be better."""
+    """Facts by name, and a sentence of advice for each thing to mend."""
     facts = {
         "package": f"adaptive-diffusion-optimizer {__version__}",
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -99,7 +99,7 @@ def _describe_blas(found: backend.BackendInfo) -> Iterator[str]:
 
 
 def _core_advice(core: str) -> Iterator[str]:
-    """What to say of an OpenBLAS that was told by the environment to do less than the processor can."""
+    """Advice where the environment keeps OpenBLAS from using the whole processor."""
     chosen = os.environ.get("OPENBLAS_CORETYPE")
     if chosen and core and blas.has_avx512() and core in ("Haswell", "Zen", "Prescott", "Barcelona"):
         yield (

@@ -27,14 +27,14 @@ class Interval:
 
 
 def paired_bootstrap(a: Any, b: Any, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Percentile interval of the mean difference a - b, pictures drawn with replacement in pairs.
+    """Percentile interval of the mean difference a - b, by drawing pairs with replacement.
 
     Args:
-        a: (n,) a number for each picture.
-        b: (n,) the same of another way of drawing, from the same noises in the same order.
+        a: (n,) a number for each image.
+        b: (n,) the same for another sampling method, from the same noises in the same order.
         level: Coverage, in (0, 1).
-        resamples: Bootstrap samples.
-        seed: Of the resampling.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: for arrays of different or zero length.

@@ -1,4 +1,4 @@
-"""The benchmark's plots: quality against evaluations, and the Pareto front of quality against seconds."""
+"""The benchmark's plots: quality against network evaluations, and the Pareto front of quality against seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Four metrics against model evaluations per picture; error bars are standard deviations over the blocks.
+    """Plot four metrics against network evaluations per image; error bars are standard deviations over the blocks.
 
     Args:
         path: PNG file.
@@ -56,7 +56,7 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
 
 
 def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Quality against seconds per picture, with the front of those that nothing beats in both.
+    """Plot quality against seconds per image, with the Pareto front: the cells that no cell beats in both.
 
     Arguments as for `save_quality_plot`.
     """
@@ -84,7 +84,7 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
 
 
 def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Indices of the points that no other beats in both, by increasing cost; less is better in both, (n,) each."""
+    """Indices of the points that no point beats in both cost and distance, (n,) each, by increasing cost."""
     front: list[int] = []
     for i in np.lexsort((distance, cost)):
         if not front or distance[i] < distance[front[-1]]:
@@ -93,7 +93,7 @@ def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
 
 
 def _methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by method, each by steps."""
+    """Rows by method, sorted by steps."""
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row.cell.method, row.cell.num_steps)):
         found.setdefault(row.cell.method, []).append(row)
@@ -124,7 +124,7 @@ def _figure(size: tuple[float, float]) -> Any:
 def _finish(axes: Any, x: str, y: str) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    if not axes.dataLim.y1 > 0:  # no numbers at all, as of stochastic schedulers to a converged solution
+    if not axes.dataLim.y1 > 0:  # no numbers at all: stochastic schedulers have no converged solution
         axes.set_axis_off()
         axes.set_title(f"{y}: no numbers", fontsize="medium")
         return
@@ -149,7 +149,7 @@ def _legend(figure: Any, axes: Any, title: str) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    """A PNG file with a palette, a third as large as with all colours."""
+    """Write a PNG file with a palette: a third of the size of one with all colours."""
     from PIL import Image
 
     figure.canvas.draw()

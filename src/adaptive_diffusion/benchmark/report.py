@@ -34,10 +34,10 @@ def write_report(
     Args:
         folder: Where to; created.
         results: At least one cell.
-        baseline: Cell that the others are compared with: `<scheduler> <grid>` for that with as many steps,
-            `<scheduler> <grid> <steps>` for a certain one; None: no comparison.
-        plots: Some of `quality` (against evaluations) and `pareto` (against seconds, which mean something only where
-            the machine did nothing else).
+        baseline: The cell to compare with: `<scheduler> <grid>` for the cell with the same number of steps, or
+            `<scheduler> <grid> <steps>`; None: no comparison.
+        plots: Some of `quality` (against evaluations) and `pareto` (against seconds, which need a machine without other
+            work).
 
     Returns:
         The rows of the summary, by domain, steps and method.
@@ -62,12 +62,12 @@ def write_report(
 
 
 def short_hashes(text: str) -> str:
-    """A text, of each sha256 in it the first 12 digits."""
+    """A text with each sha256 in it cut to 12 digits."""
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", text)
 
 
 def summarise(results: Sequence[CellResult], baseline: str | None = None) -> list[Row]:
-    """One row per cell, named by what distinguishes it from the others; see `write_report`."""
+    """One row per cell, without the settings that all cells share; see `write_report`."""
     ordered = sorted(_without_what_all_share(results), key=lambda r: (r.domain, r.num_steps, r.method))
     by_name = {(r.domain, r.name): r for r in ordered}
 
@@ -76,7 +76,9 @@ def summarise(results: Sequence[CellResult], baseline: str | None = None) -> lis
         columns = {metric: _over_blocks(cell, metric) for metric in METRICS}
         mean = {metric: None if v is None else float(v.mean()) for metric, v in columns.items()}
         spread = {metric: None if v is None or len(v) < 2 else float(v.std(ddof=1)) for metric, v in columns.items()}
-        own = " ".join((f"{baseline}", *cell.variant, str(cell.num_steps)))  # with the same variant, if there is one
+        own = " ".join(
+            (f"{baseline}", *cell.variant, str(cell.num_steps))
+        )  # a baseline of the same variant comes first
         names = (own, f"{baseline} {cell.num_steps}", f"{baseline}")
         other = next((by_name[cell.domain, name] for name in names if (cell.domain, name) in by_name), None)
         difference = {} if other is None or other is cell else _differences(cell, other)
@@ -86,7 +88,7 @@ def summarise(results: Sequence[CellResult], baseline: str | None = None) -> lis
 
 
 def _without_what_all_share(results: Sequence[CellResult]) -> list[CellResult]:
-    """The cells, their variants without the settings that every one of them has."""
+    """The cells, with the settings that all cells share removed from their variants."""
     shared = set.intersection(*(set(cell.variant) for cell in results))
     return [replace(cell, variant=tuple(v for v in cell.variant if v not in shared)) for cell in results]
 
@@ -127,7 +129,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def overview(rows: Sequence[Row]) -> list[str]:
-    """Lines of a Markdown table of one domain: methods down, steps across, perceptual distance and fd real (all)."""
+    """A Markdown table of one domain: a row per method, a column per number of steps, two metrics in a cell."""
     steps = sorted({row.cell.num_steps for row in rows})
     found = {(row.cell.method, row.cell.num_steps): row for row in rows}
 
@@ -167,13 +169,13 @@ def _cells(row: Row) -> list[str]:
 
 
 def _over_blocks(cell: CellResult, metric: str) -> np.ndarray | None:
-    """(blocks,) a metric of each block, of per-picture ones the mean; None where there is none."""
+    """(blocks,) a metric of each block, the mean over images where it is one per image; None without values."""
     values = [getattr(block, metric) for block in cell.blocks]
     return None if None in values else np.array([np.mean(value) for value in values])
 
 
 def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
-    """Of cells from the same noises; {} for others."""
+    """Differences between two cells, or {} if they did not start from the same noises."""
     found: dict[str, Interval] = {}
     if [b.seed for b in cell.blocks] != [b.seed for b in other.blocks]:
         return found
@@ -227,5 +229,5 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _digits(number: float | None) -> float | None:
-    """Six digits, so that the files are small."""
+    """Round to six digits, so that the files are small."""
     return None if number is None else float(f"{number:.6g}")

@@ -24,7 +24,7 @@ def run_benchmark(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> list[CellResult]:
-    """Measure cells, all from the same noises; stop at any time and start again, finished cells are not repeated.
+    """Measure cells, all from the same noises. A run that was stopped continues: finished cells are not repeated.
 
     Args:
         cells: What to measure.
@@ -37,7 +37,7 @@ def run_benchmark(
 
     Raises:
         UserError: if a domain has no reference statistics.
-        ValueError: for fewer than 2 pictures per block, or a number of steps out of range.
+        ValueError: for fewer than 2 images per block, or a number of steps out of range.
     """
     results = []
     for cell in cells:
@@ -82,7 +82,7 @@ def fingerprint(cell: Cell, bench: Bench) -> str:
 
 
 def _named(sampler: object) -> Any:
-    """A sampler's class and, where it has any, the settings that decide its pictures besides its scheduler's."""
+    """A sampler's class, with its own settings if it has any."""
     name, config = type(sampler).__name__, getattr(sampler, "config", None)
     return name if config is None else [name, config]
 

@@ -1,4 +1,4 @@
-"""The files of a run that people look at: sample grid, denoising strip, schedule plot. All written atomically."""
+"""Pictures of a run: the grid of its images, the denoising strip, the plot of its schedule. All written atomically."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def save_image(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.ndarray:
-    """Pictures side by side on white.
+    """Images side by side on white.
 
     Args:
         images: (N, H, W, C) uint8.
-        columns: Pictures per row; None: about as many as rows.
-        cell: Smaller pictures are enlarged, by a whole factor and without smoothing, to about this side in pixels.
+        columns: Images per row; None: about as many as rows.
+        cell: Smaller images are enlarged to about this side, in pixels, by a whole factor and without smoothing.
 
     Returns:
         (H', W', C) uint8.
     """
     N, H, W, C = images.shape
     columns = columns or int(np.ceil(np.sqrt(N)))
-    rows = -(-N // columns)
+    rows = -(-N // columns)  # rounded up
     scale = max(1, round(cell / max(H, W)))
     h, w = H * scale, W * scale
     sheet = np.full((rows * (h + GAP) + GAP, columns * (w + GAP) + GAP, C), 255, np.uint8)
@@ -46,36 +46,36 @@ def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.n
 
 
 def save_picture_grid(path: str | Path, images: np.ndarray, columns: int | None = None) -> None:
-    """Write pictures, (N, H, W, C) uint8 or float in [-1, 1], as one PNG file; see `grid`."""
+    """Write (N, H, W, C) images, uint8 or float in [-1, 1], as one PNG file; see `grid`."""
     save_image(path, grid(images if images.dtype == np.uint8 else to_uint8(images), columns))
 
 
 def denoising_strip(strip: np.ndarray) -> np.ndarray:
-    """One row per picture, one column per step, from the first clean prediction to the last.
+    """One row per image, one column per step, from the first clean prediction to the last.
 
     Args:
-        strip: (steps, K, H, W, C) uint8; of many steps, evenly spaced ones are shown.
+        strip: (steps, K, H, W, C) uint8; at most `LONGEST_STRIP` evenly spaced steps are shown.
 
     Returns:
         (H', W', C) uint8.
     """
     steps, K = strip.shape[:2]
     shown = np.unique(np.linspace(0, steps - 1, min(steps, LONGEST_STRIP)).round().astype(int))
-    by_picture = strip[shown].swapaxes(0, 1)  # (K, shown, H, W, C)
-    return grid(by_picture.reshape(K * len(shown), *strip.shape[2:]), columns=len(shown), cell=64)
+    by_image = strip[shown].swapaxes(0, 1)  # (K, shown, H, W, C)
+    return grid(by_image.reshape(K * len(shown), *strip.shape[2:]), columns=len(shown), cell=64)
 
 
 def save_schedule_plot(
     path: str | Path, timesteps: np.ndarray, log_snr: np.ndarray, title: str, running: np.ndarray
 ) -> None:
-    """Plot where a run evaluated the model; where pictures stopped early, also how many were left.
+    """Plot the timesteps at which a run evaluated the network, and how many images were left if some stopped early.
 
     Args:
         path: PNG file.
-        timesteps: (N,) timesteps in the order visited.
+        timesteps: (N,) timesteps in the order in which they were visited.
         log_snr: (N,) log(alpha / sigma) at them.
         title: Heading.
-        running: (N,) pictures that were evaluated at each step.
+        running: (N,) number of images evaluated at each step.
     """
     # without pyplot: no window system, no global state, half the import time
     from matplotlib.backends.backend_agg import FigureCanvasAgg

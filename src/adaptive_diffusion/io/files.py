@@ -119,19 +119,23 @@ def why_unreadable(path: str | Path, folder: bool = False) -> str | None:
         return "is a folder" if is_folder else "is no folder"
     if not folder and not os.path.isfile(path):
         return "is no file that can be read from the beginning to the end"
+
+    denied = "may not be read (permission denied); ask its owner, or change its permissions"
     if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
-        return "may not be read (permission denied); ask its owner, or change its permissions"
-    if not folder and _begins_with(path, GIT_LFS):
-        return "is a pointer of git-lfs, not the file itself; get that: git lfs pull, or another download"
-    return None
+        return denied
+    if folder:
+        return None
 
-
-def _begins_with(path: str | Path, beginning: bytes) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(len(beginning)) == beginning
+            beginning = file.read(len(GIT_LFS))
+    except PermissionError:  # macOS protects some folders beyond what `os.access` knows
+        return denied
     except OSError:
-        return False
+        return None
+    if beginning == GIT_LFS:
+        return "is a pointer of git-lfs, not the file itself; get that: git lfs pull, or another download"
+    return None
 
 
 def _sweep(folder: Path) -> None:

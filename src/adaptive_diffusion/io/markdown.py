@@ -8,12 +8,12 @@ MINUS, MISSING = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> list[str]:
-    """The lines of a table.
+    """The lines of a Markdown table.
 
     Args:
         header: Names of the columns.
-        rows: As many cells each.
-        align: `l` or `r` for each column; default: the first left, all others right.
+        rows: As many cells in each.
+        align: `l` or `r` for each column; by default the first is left, the rest are right.
 
     Raises:
         ValueError: for a row of another length.

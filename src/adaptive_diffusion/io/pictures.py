@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures of one domain.
+    """Images of one domain, with their labels.
 
     Attributes:
         images: (N, H, W, C) uint8.
-        labels: (N,) index into `label_names`, or -1 where a picture has no label.
+        labels: (N,) index into `label_names`, or -1 where an image has no label.
         label_names: Names of the labels, sorted as in the source.
     """
 
@@ -41,12 +41,12 @@ class PictureSet:
     def split(
         self, validation_fraction: float, rule: str = "per_label", seed: int = 0
     ) -> tuple[PictureSet, PictureSet]:
-        """Training part and held-back part.
+        """The images to train on, and the images held back.
 
         Args:
-            validation_fraction: Share of the pictures to keep back, in [0, 1).
-            rule: Which: a name in `splits.SPLITS`.
-            seed: Decides what is drawn at random.
+            validation_fraction: Share of the images to hold back, in [0, 1).
+            rule: Which images: a name in `splits.SPLITS`.
+            seed: Decides about random choices.
 
         Raises:
             UserError: for a share or a rule that does not exist, or if nothing is left to train on.
@@ -63,22 +63,21 @@ class PictureSet:
                 f"validation_fraction={validation_fraction} of {len(self)} pictures leaves none to train on"
             )
 
-        parts = self._rows(trained), self._rows(held)
+        train, held_back = self._rows(trained), self._rows(held)
         if len(held):
-            self._tell_of_rare_labels(*parts)
-        return parts
+            self._warn_of_rare_labels(train)
+        return train, held_back
 
     def split_as_trained(self, recipe: Mapping[str, Any]) -> tuple[PictureSet, PictureSet]:
-        """The parts that a network was trained on and judged by, told from the recipe in its file."""
-        return self.split(
-            recipe["validation_fraction"], recipe.get("split", "tail"), recipe["seed"]
-        )  # 0.1.0 had no rule
+        """The split of the training whose recipe stands in a network's file."""
+        rule = recipe.get("split", "tail")  # files of version 0.1.0 name no rule
+        return self.split(recipe["validation_fraction"], rule, recipe["seed"])
 
     def _rows(self, rows: np.ndarray) -> PictureSet:
         return PictureSet(self.images[rows], self.labels[rows], self.label_names)
 
-    def _tell_of_rare_labels(self, train: PictureSet, held: PictureSet) -> None:
-        """Say which labels are not trained, and which are trained on the only picture there is of them."""
+    def _warn_of_rare_labels(self, train: PictureSet) -> None:
+        """Warn of labels without an image in `train`, and of labels whose only image is there."""
         counts, trained = (np.bincount(s.labels[s.labels >= 0], minlength=len(self.label_names)) for s in (self, train))
         groups = {
             "no training pictures": (counts > 0) & (trained == 0),
@@ -93,17 +92,17 @@ class PictureSet:
 
 
 def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels: int = 3) -> PictureSet:
-    """Read pictures from a folder or an array file.
+    """Read images from a folder or an array file.
 
     Args:
-        path: A folder of pictures (the names of its sub-folders become labels), a `.npz` file with `images`
+        path: A folder of image files (the names of its sub-folders become labels), a `.npz` file with `images`
             (N, H, W, C) uint8 and optionally `labels` (N,) and `label_names` (K,), or a `.npy` file of images.
-        image_size: Side, or (height, width), in pixels; other sizes are cropped in the middle and resized with
-            antialiasing, see `image_file.prepare`.
-        channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); others are converted.
+        image_size: Side, or (height, width), in pixels; images of other sizes are cropped in the middle and resized
+            with antialiasing, see `pixels.prepare`.
+        channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); images are converted to it.
 
     Raises:
-        UserError: if there is nothing at `path`, no readable picture in it, or arrays of another form.
+        UserError: if there is nothing at `path`, no readable image in it, or arrays of another form.
     """
     if channels not in MODES:
         raise UserError(f"pictures are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
@@ -159,7 +158,7 @@ def _from_arrays(file: Path, size: tuple[int, int], channels: int) -> PictureSet
 
 
 def _check_labels(file: Path, count: int, labels: np.ndarray, names: np.ndarray) -> None:
-    """Refuse labels that are no index into the names, or names that are no list of different texts."""
+    """Refuse labels that do not index the names, and names that are not different texts."""
     if names.ndim != 1 or (names.size and names.dtype.kind != "U"):
         raise UserError(f"{file}: 'label_names' must be (K,) texts, got {names.dtype} {names.shape}")
     if len(set(names.tolist())) < len(names) or "" in names:

@@ -1,4 +1,4 @@
-"""DomainConfig: a way of sampling in a domain, and how much is known about it."""
+"""DomainConfig: how to sample in a domain, and how certain its score is."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..grids.calibrated_schedule import CalibratedSchedule
 from ..rl.knobs import Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
 
-NEAR = 0.1  # a score within this of the measured one counts as the same
+NEAR = 0.1  # scores that differ by less count as equal
 
 
 @dataclass(frozen=True)
 class DomainConfig(Configuration):
-    """One way of sampling. With the solver `dpm_solver` it is `AdaptiveScheduler` with its calibration, if it has one.
+    """Hyperparameters of sampling. The solver `dpm_solver` stands for `AdaptiveScheduler`, calibrated if possible.
 
     Attributes:
-        num_steps: Model evaluations per picture, >= 1.
-        adaptive_threshold: Of `AdaptiveScheduler`, in [0, 1]; other solvers do not look at it.
-        progress_power: Power of the grid, in (0, 10]; calibrated steps do not look at it.
+        num_steps: Network evaluations per image, >= 1.
+        adaptive_threshold: Threshold of `AdaptiveScheduler`, in [0, 1]; other solvers ignore it.
+        progress_power: Power of the grid, in (0, 10]; calibrated steps ignore it.
         solver: `dpm_solver`, `unipc` or `ipndm`.
-        confidence: Probability that its true mean score lies within 0.1 of the measured one; 0 if nothing was measured.
-        source: Where it comes from, in words.
+        confidence: Probability that its mean score lies within 0.1 of the measured mean; 0 if nothing was measured.
+        source: Its origin, in words.
         calibration: The calibrated steps of the model in the domain, or None.
 
     Raises:

@@ -21,14 +21,14 @@ def find_tuned(
     """The record of a model in a domain, and the file that holds it.
 
     Args:
-        path: File that train.py agent=... wrote; None: `trained` where it has one, else the shipped one.
-        trained: Where train.py agent=... writes by default.
+        path: File that train.py agent=... wrote; None: `trained` if it holds the record, else the shipped file.
+        trained: The file that train.py agent=... writes by default.
         model: Identity of the model.
         domain: Name of the domain.
         guidance_scale: Weight of classifier-free guidance.
 
     Raises:
-        UserError: if nothing was tuned for that, or a file cannot be used.
+        UserError: if there is no such record, or a file cannot be used.
     """
     files = [Path(trained), SHIPPED] if path is None else [Path(path)]
     found = {file: read_records(file) for file in files if path is not None or file.exists()}

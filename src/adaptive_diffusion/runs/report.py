@@ -1,4 +1,4 @@
-"""`adaptive-diffusion report`: one report of all cells that benchmarks have load_cell, whenever they ran.
+"""`adaptive-diffusion report`: one report of all cells that benchmarks have kept, whenever they ran.
 
 `--plots quality --output docs/benchmark` makes what the repository keeps.
 """
@@ -21,7 +21,7 @@ SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a n
 def main(argv: list[str]) -> None:
     """Read the cells, choose those of one model and one size, of two alike the newer one, and write the report."""
     parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.benchmark", description=__doc__)
-    parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of load_cell cells")
+    parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
     parser.add_argument(
         "--model", default="", help="beginning of the model's hash and guidance; default: the commonest"

@@ -1,1 +1,1 @@
-"""MLflow, and where a result comes from."""
+"""Records of runs: MLflow, the jobs of a sweep, and the provenance of results."""

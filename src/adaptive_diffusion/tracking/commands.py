@@ -15,7 +15,7 @@ from ..errors import UserError
 
 
 def draw_command(*arguments: str) -> str:
-    """What draws with the model of this job of train.py, in the same folders, quoted for a shell.
+    """The command that draws with the model of this job of train.py, in the same folders, quoted for a shell.
 
     Args:
         *arguments: Further settings of sample.py; see `setting`.
@@ -27,7 +27,7 @@ def draw_command(*arguments: str) -> str:
 
 
 def setting(name: str, value: object) -> str:
-    """`name=value` as Hydra reads it back, whatever characters the value has."""
+    """`name=value`, escaped so that Hydra reads the same value back."""
     text = str(value)
     try:
         plain = "${" not in text and OverridesParser.create().parse_override(f"{name}={text}").value() == text
@@ -37,13 +37,13 @@ def setting(name: str, value: object) -> str:
     if plain:
         return f"{name}={text}"
 
-    text = text.replace("${", "\\${")  # no reference to a setting
+    text = text.replace("${", "\\${")  # else Hydra would take it for a reference to a setting
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"{name}='{escaped}'"  # backslashes count only before a quote
 
 
 def domain_settings(name: str) -> list[str]:
-    """What tells sample.py to draw a domain: the choice of its file, or its name where there is no such file."""
+    """The settings of sample.py that draw a domain: the choice of its file, or its name if it has no file."""
     known = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
     if known is None or name in known.get_group_options("domain"):
         return [setting("domain", name)]
@@ -51,24 +51,24 @@ def domain_settings(name: str) -> list[str]:
 
 
 def advice_for_this_model(error: UserError) -> UserError:
-    """The same error, whose advice to train names the model of this job of sample.py."""
+    """The same error, with the model of this job of sample.py in its advice to train."""
     model = _renamed({"model=": "model@task.model=", "model.": "task.model."})
     given, train = [*_config_dir(), *model], "python train.py"
     return UserError(str(error).replace(train, f"{train} {shlex.join(given)}")) if given else error
 
 
 def _config_dir() -> list[str]:
-    """The folder of configurations that this job was given besides, as both programs take it."""
+    """The `--config-dir` of this job, which both programs accept."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
     given = [source.path for source in sources if source.provider == "command-line"]
     return ["--config-dir", given[0]] if given else []
 
 
 def _renamed(keys: Mapping[str, str]) -> list[str]:
-    """The settings that this job was given on the command line, as the other program takes them.
+    """Settings of this job's command line, renamed for the other program.
 
     Args:
-        keys: How those that it takes begin here -> and there; all others are left out.
+        keys: Beginning of a setting here -> its beginning there; settings that begin otherwise are left out.
     """
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return [keys[key] + argument.removeprefix(key) for argument in given for key in keys if argument.startswith(key)]

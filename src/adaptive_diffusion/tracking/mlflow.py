@@ -1,6 +1,7 @@
-"""MLflow: one run per job. The only module that imports mlflow, and late: it takes seconds.
+"""MLflow: one run per job. mlflow is imported late, since its import takes seconds.
 
-Everything goes through `MlflowClient`, which has no hidden active run that one job could leave behind for the next.
+All calls use `MlflowClient`: MLflow's module-level functions have a hidden active run, which one job would leave behind
+for the next.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from .tracker import Run
 
 log = logging.getLogger(__name__)
 
-PARENT = "ADAPTIVE_DIFFUSION_PARENT_RUN"  # environment variable: reaches the workers of every launcher
-JOB = "ADAPTIVE_DIFFUSION_JOB"  # environment variable: the number of the sweep's job that this process does
+PARENT = "ADAPTIVE_DIFFUSION_PARENT_RUN"  # environment variable, which reaches the workers of every launcher
+JOB = "ADAPTIVE_DIFFUSION_JOB"  # environment variable: the number of this process's job in its sweep
 PARAM_LENGTH = 6000  # characters of a setting that MLflow keeps
 TAG_LENGTH = 5000
 
@@ -40,12 +41,11 @@ TAG_LENGTH = 5000
 class MlflowTracker:
     """Records runs in one SQLite file.
 
-    Every run names the process that does it. The first use of the database marks those runs KILLED whose processes
-    have ended without a word.
+    Every run names its process. The first use of the database marks runs as KILLED whose processes ended unnoticed.
 
     Args:
         database: The SQLite file; created with its folders on first use.
-        artifacts: Folder of pictures, plots and configurations.
+        artifacts: Folder of images, plots and configurations.
         experiment: MLflow experiment that the runs belong to.
         lock_timeout: Seconds to wait for a database that another program has locked, > 0.
         ui_port: Port in the command that opens the UI.
@@ -65,7 +65,7 @@ class MlflowTracker:
         self.experiment, self.ui_port = experiment, ui_port
 
     def how_to_look(self) -> str:
-        """The command that opens the UI: no usage reports, one worker, no job queue (half the memory and start-up)."""
+        """The command that opens the UI, without usage reports; one worker and no job queue halve its memory."""
         program = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
         return (
             f"MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {program} ui "
@@ -73,7 +73,7 @@ class MlflowTracker:
         )
 
     def page(self, run_id: str = "") -> str:
-        """Address in the UI of a run, or of all runs of the experiment; the UI's default pages are about LLMs."""
+        """Address in the UI of a run, or of all runs of the experiment; the default pages would be about LLMs."""
         address = f"http://127.0.0.1:{self.ui_port}/#/experiments/{self.experiment_id}/runs/{run_id}"
         return f"{address.rstrip('/')}?workflowType=machine_learning"
 
@@ -115,7 +115,7 @@ class MlflowTracker:
         return run.info.run_id
 
     def failed(self, name: str, params: Mapping[str, str], error: str) -> None:
-        """Record a job that was refused before it opened a run; within a sweep, as a child of the sweep's run."""
+        """Record a job that was refused before it opened a run; in a sweep, as a child of the sweep's run."""
         with uninterrupted():
             run_id = self.create(name, _sweep_tags())
             try:
@@ -124,7 +124,7 @@ class MlflowTracker:
                 self.close(run_id, "FAILED", error)
 
     def close(self, run_id: str, status: str, error: str | None = None) -> None:
-        """End a run, perhaps with a note of what ended it. If that fails, and the run had failed, a warning tells."""
+        """End a run, with the error that ended it. If the database fails, a run that had failed gets a warning only."""
         try:
             with self.translated():
                 if error is not None:
@@ -158,7 +158,7 @@ class MlflowTracker:
         return known or self.create(name, {**tags, **_sweep_tags()})
 
     def _reopen(self, tags: Mapping[str, str], params: Mapping[str, str]) -> str | None:
-        """The latest unfinished run with these tags, RUNNING again; None if a setting has changed or it is going on."""
+        """Resume the latest unfinished run with these tags; None if its settings differ, or its process still lives."""
         condition = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
         condition += " and attributes.status != 'FINISHED'"
 
@@ -177,10 +177,10 @@ class MlflowTracker:
         return run_id
 
     def _close_orphans(self, client: Any) -> None:
-        """Mark runs KILLED whose processes have ended and, as after SIGKILL, could not do so themselves."""
+        """Mark runs as KILLED whose processes ended without closing them, as after SIGKILL."""
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
-            run = client.get_run(run.info.run_id)  # as it is now: its training may have been taken up again
+            run = client.get_run(run.info.run_id)  # read again: another process may have resumed it
             owner = Process.of(run.data.tags)
 
             if owner is not None and owner.has_ended() and run.info.status == "RUNNING":
@@ -189,7 +189,7 @@ class MlflowTracker:
 
     @cached_property
     def client(self) -> Any:
-        """An `mlflow.MlflowClient` on the database, which is created if need be, and without orphans."""
+        """An `mlflow.MlflowClient` on the database, which is created if there is none."""
         self._store.make_folders()
         self._store.check()
 
@@ -210,7 +210,7 @@ class MlflowTracker:
 
     @cached_property
     def experiment_id(self) -> str:
-        """Id of the experiment, which is created if need be."""
+        """Id of the experiment, which is created if there is none."""
         from mlflow.exceptions import MlflowException
 
         for _ in range(2):
@@ -259,17 +259,17 @@ class MlflowRun(Run):
 
     def folder(self, path: str | Path, name: str | None = None) -> None:
         """See `Run.folder`."""
-        with self._tracker.translated(), self._keeping(f"; all of it is kept in {path}"):
+        with self._tracker.translated(), self._copying(f"; all of it is kept in {path}"):
             self._client.log_artifacts(self.run_id, str(path), name)
 
     def image(self, pixels: np.ndarray, key: str, step: int) -> None:
         """See `Run.image`."""
-        with self._tracker.translated(), self._keeping():
+        with self._tracker.translated(), self._copying():
             self._client.log_image(self.run_id, pixels, key=key, step=step, synchronous=True)
 
     @contextmanager
-    def _keeping(self, comfort: str = "") -> Iterator[None]:
-        """Name the folder of artifacts if it cannot take a file: errors of copying name the source, or nothing."""
+    def _copying(self, comfort: str = "") -> Iterator[None]:
+        """Name the folder of artifacts in errors of copying, which name the source or nothing."""
         try:
             yield
         except OSError as error:
@@ -283,13 +283,13 @@ class MlflowRun(Run):
 
 
 def _sweep_tags() -> dict[str, str]:
-    """What ties a run to the sweep that this process belongs to, if it does."""
+    """The tags of a run in the sweep of this process; {} outside a sweep."""
     tags = {"mlflow.parentRunId": os.environ.get(PARENT), "sweep.job": os.environ.get(JOB)}
     return {key: value for key, value in tags.items() if value}
 
 
 def _local(setting: str, given: str) -> Path:
-    """A path, absolute; MLflow's servers and other databases are addressed like `scheme://host`."""
+    """An absolute path; addresses such as `scheme://host`, of MLflow's servers and other databases, are refused."""
     if not given or re.match(r"[A-Za-z][\w+.-]*:/", given):
         raise UserError(
             f"tracking.{setting} must be a path of this machine, got {given!r}; runs are recorded in a SQLite file, "
@@ -306,5 +306,5 @@ def _say_once(text: str) -> None:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # no name for this user id, as in some containers
+    except (KeyError, OSError):  # this user id has no name, as in some containers
         return str(os.getuid())

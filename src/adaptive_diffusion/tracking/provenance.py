@@ -12,10 +12,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-# what does not change the pictures
+# groups of settings that do not change the images
 _NOT_IDENTITY = ("tracking", "paths", "name", "tags", "skip_finished")
 _NOT_PARAMETERS = ("tracking", "paths", "tags")
-_GIVEN_LATER = ("sampler.scheduler", "agent.env")  # null in the configuration: the run builds them from other groups
+_GIVEN_LATER = ("sampler.scheduler", "agent.env")  # null in the configuration; the run builds them from other groups
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GitState:
         commit: Hash of the commit.
         branch: Name of the branch, `HEAD` when detached.
         dirty: Whether anything differs from the commit, untracked files included.
-        diff: What differs in tracked files.
+        diff: The differences in tracked files.
     """
 
     commit: str
@@ -60,11 +60,11 @@ def git_state(folder: str | Path) -> GitState | None:
 
 
 def fingerprint(cfg: DictConfig, **more: str) -> str:
-    """sha256 (hex) of everything in a configuration that decides the result.
+    """sha256 (hex) of the settings of a configuration that decide the result.
 
     Args:
         cfg: The configuration, with every value filled in.
-        **more: What decides the result besides, e.g. the hash of the model file.
+        **more: Further facts that decide the result, e.g. the hash of the model file.
     """
     plain = _without(cfg, _NOT_IDENTITY)
     return hashlib.sha256(json.dumps([plain, more], sort_keys=True).encode()).hexdigest()
