@@ -63,21 +63,21 @@ def main(argv: list[str]) -> None:
     encoder, detector = load_builtin_encoder(), DomainDetector()
     model = load_model(options.model) if options.model else load_builtin_model()
     report: dict[str, dict[str, object]] = {}
-
     sheet: list[np.ndarray] = []
+
     for domain in model.metadata["domains"]:
         pictures = load_pictures(options.data / f"{domain}_{model.config.image_size}.npz", model.config.image_size)
         train, held_back = pictures.split_as_trained(model.metadata["training"])
+
+        # the images of the best guidance are kept for the comparison with the training images
         distances: dict[float, float] = {}
         agreement: dict[float, float] = {}
         drawn = np.zeros(0)
-
         for weight in options.guidance:
             samples = draw(model, domain, options.samples, options.steps, weight)
             statistics = picture_statistics(encoder, samples)
             distances[weight] = frechet_distance(statistics, load_reference(domain, encoder))
             agreement[weight] = float(np.mean([d.domain == domain for d in detector.from_images(samples)]))
-
             if not drawn.size or distances[weight] <= min(distances.values()):
                 drawn = samples
 
@@ -93,7 +93,6 @@ def main(argv: list[str]) -> None:
             "best_guidance": best,
             "nearest_neighbours": {k: round(v, 4) for k, v in vars(neighbours).items()},
         }
-
         print(json.dumps({domain: report[domain]}), flush=True)
 
     save_image(options.output / "samples.png", grid(to_uint8(np.concatenate(sheet)), columns=SHEET, cell=64))

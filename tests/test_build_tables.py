@@ -148,10 +148,10 @@ def test_small_perceptual_distances_have_more_decimals(tmp_path, perceptual, sho
 
 
 def test_a_summary_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"there is no .*summary\.csv; adaptive-diffusion report"):
+    with pytest.raises(UserError, match=r"summary\.csv; adaptive-diffusion report"):
         read_summary(tmp_path / "summary.csv")
     (tmp_path / "summary.csv").write_text("domain,scheduler\nportraits,ddim\n")
-    with pytest.raises(UserError, match="is no summary of the benchmark"):
+    with pytest.raises(UserError, match="no summary"):
         read_summary(tmp_path / "summary.csv")
 
 
@@ -220,7 +220,7 @@ def test_tuned_configurations_stand_beside_the_default():
 
 
 def test_a_row_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="a row needs 2 cells, got 1"):
+    with pytest.raises(ValueError, match="2 cells, got 1"):
         table(["a", "b"], [["1"]])
 
 
@@ -386,7 +386,7 @@ def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp
 
 
 def test_without_data_nothing_is_rebuilt():
-    with pytest.raises(UserError, match=r"to rebuild takes --data; .* python -m tools\.tables"):
+    with pytest.raises(UserError, match=r"--data; .*tools\.tables"):
         build.main([])
 
 

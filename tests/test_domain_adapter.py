@@ -165,14 +165,14 @@ def test_what_is_not_said_of_a_configuration_is_the_default(adapter):
 @pytest.mark.parametrize(
     ("quality", "speed", "given", "sentence"),
     [
-        (0.1, 0, {"num_steps": 5}, "speed must be a number, greater than 0, got 0.0"),
+        (0.1, 0, {"num_steps": 5}, "speed must be .*greater than 0"),
         (math.nan, 1.0, {"num_steps": 5}, "quality must be"),
-        (math.inf, 1.0, {"num_steps": 5}, "quality must be a finite number"),
-        (0.1, 1.0, {"num_steps": 0}, "num_steps must be a whole number, at least 1, got 0"),
+        (math.inf, 1.0, {"num_steps": 5}, "quality must be"),
+        (0.1, 1.0, {"num_steps": 0}, "num_steps must be .*at least 1"),
         (0.1, 1.0, {"num_steps": 5, "adaptive_threshold": 2}, "adaptive_threshold must be"),
         (0.1, 1.0, {"num_steps": 5, "progress_power": 0}, "progress_power must be"),
         (0.1, 1.0, {"num_steps": 5, "solver": "euler"}, "solver must be one of"),
-        (0.1, 1.0, {"num_steps": 5, "power": 2}, "there is no hyperparameter 'power'; there are num_steps,"),
+        (0.1, 1.0, {"num_steps": 5, "power": 2}, "no hyperparameter 'power'; .*num_steps,"),
         (0.1, 1.0, {"solver": "unipc"}, "hyperparameters must say num_steps"),
     ],
 )
@@ -292,7 +292,7 @@ def test_a_new_domain_starts_from_the_nearest_known_one(adapter, tmp_path):
         (None, "there is no domain file"),
         ("name: [", "cannot be read as YAML"),
         ("name: walls", "must say name: .* and pictures:"),
-        ("name: portraits\npictures: walls", "a domain of your own needs a name other than portraits, landscapes"),
+        ("name: portraits\npictures: walls", "a name other than portraits"),
         ("name: walls\npictures: nowhere", "no pictures at"),
         ("name: walls\npictures: one", "needs at least 2 pictures to be placed, .* holds 1"),
     ],

@@ -35,7 +35,7 @@ def test_a_second_process_is_refused_and_the_lock_of_a_killed_one_is_free(tmp_pa
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=rf"result\.zip is in use by process {holder.pid} since \d+-"), alone(file):
+    with pytest.raises(UserError, match=f"in use by process {holder.pid} "), alone(file):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()

@@ -105,6 +105,7 @@ def load(choice: str) -> Blas:
     if sys.platform == "darwin":
         return Blas("accelerate")
 
+    # can MLX's calls be redirected here, and should they be?
     mlx = elf.find("/libmlx.so") if sys.platform == "linux" else None
     calls = {} if mlx is None else {name: to for name, to in mlx.calls().items() if _IMPORTS.fullmatch(name)}
     if mlx is None or "cblas_sgemm" not in calls:
@@ -121,9 +122,9 @@ def load(choice: str) -> Blas:
         except OSError as error:
             if os.sep in candidate.path:  # bare names are guesses, whose failure is no problem
                 problems.append(f"{candidate.path} could not be loaded: {error}.")
-
             continue
 
+        # functions that the library lacks stay with MLX's own
         found = {name: elf.function_address(library, candidate.prefix + name) for name in calls}
         targets = {name: address for name, address in found.items() if address is not None}
 

@@ -71,17 +71,17 @@ def report() -> tuple[dict[str, str], list[str]]:
         advice += found.warnings
         advice += _core_advice(found.core)
 
-    brought = [name for _, names in EXTRAS.values() for name in names]
-    installed = {name: version(name) for name in (*REQUIRED, *BACKENDS, *brought)}
+    of_extras = [name for _, names in EXTRAS.values() for name in names]
+    installed = {name: version(name) for name in (*REQUIRED, *BACKENDS, *of_extras)}
     facts["versions"] = ", ".join(f"{name} {number}" for name, number in installed.items() if number)
 
+    # a missing extra is a fact, a missing requirement is a fault
     for extra, (purpose, names) in EXTRAS.items():
         lacking = [name for name in names if not installed[name]]
         state = f'without {", ".join(lacking)}; pip install -e ".[{extra}]"' if lacking else "installed"
         facts[f"extra {extra}"] = f"{state} (for {purpose})"
 
-    missing = [name for name in REQUIRED if not installed[name]]
-    if missing:
+    if missing := [name for name in REQUIRED if not installed[name]]:
         advice.append(f"Not installed: {', '.join(missing)}; get what is missing with: pip install -e .")
     if sys.platform == "linux" and facts["device"].startswith("cpu") and shutil.which("g++") is None:
         advice.append("g++ was not found, so mx.compile runs functions uncompiled; get it with: apt install g++")

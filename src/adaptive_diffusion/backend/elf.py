@@ -65,8 +65,9 @@ class LoadedLibrary:
             False if the system forbids it; nothing has changed then.
         """
         slots = [(slot, targets[name]) for name, slot in self._slots() if name in targets]
-        start, size = self._segment(_PT_GNU_RELRO) or (0, 0)
 
+        # the loader has write-protected the pages of this segment
+        start, size = self._segment(_PT_GNU_RELRO) or (0, 0)
         sealed = {slot - slot % mmap.PAGESIZE for slot, _ in slots if start <= slot < start + size}
         if not all(_make_writable(page) for page in sealed):
             return False
@@ -85,6 +86,7 @@ class LoadedLibrary:
         if not {_DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_JMPREL} <= tags.keys():
             return
 
+        # each relocation names a symbol and the slot that holds its address
         for offset, info, _ in _RELOCATION.iter_unpack(ctypes.string_at(tags[_DT_JMPREL], tags[_DT_PLTRELSZ])):
             symbol = tags[_DT_SYMTAB] + (info >> 32) * _SYMBOL_SIZE
             name = ctypes.string_at(tags[_DT_STRTAB] + ctypes.c_uint32.from_address(symbol).value)

@@ -76,14 +76,12 @@ def prepare() -> None:
 
     found: list[str] = []
     choice = os.environ.get(BLAS_VARIABLE, "") or "auto"
-
     if choice not in blas.CHOICES and os.sep not in choice:
         found.append(f"{BLAS_VARIABLE}={choice} is none of {', '.join(blas.CHOICES)} or a path; auto is used instead.")
         choice = "auto"
 
     _blas = blas.load(choice)
     found += _blas.problems
-
     if _blas.name == "bundled" and choice != "none" and not _has_gpu():
         wanted = "fast BLAS" if choice == "auto" else f"BLAS for {BLAS_VARIABLE}={choice}"
         found.append(f"No {wanted} was found, so matrix products on the CPU are some 20 times slower; {blas.REMEDY}.")

@@ -192,12 +192,13 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
     real = bench.reference(cell.domain)
     denoiser = GuidedDenoiser(bench.model, bench.guidance_scale)
 
+    # one entry per block; the converged solutions stay empty for a stochastic scheduler, whose images have other noise
     blocks, features, targets, solutions = [], [], [], []
     for seed in range(bench.seed, bench.seed + bench.seed_blocks):
         images, evaluations, seconds = _draw(cell, bench, denoiser, seed, progress)
         features.append(bench.encoder.features(images))
-
         fd_real = frechet_distance(_statistics(bench, features[-1]), real)
+
         if cell.sampler.scheduler.stochastic:
             blocks.append(BlockResult(seed, fd_real, None, None, None, evaluations, seconds))
             continue
@@ -205,11 +206,13 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         solution = _converged(cell, bench, denoiser, seed)
         solutions.append(solution)
         targets.append(bench.encoder.features(solution.images))
+
         fd = frechet_distance(features[-1], targets[-1])
         rmse = paired_rmse(images, solution.images)
         perceptual = bench.encoder.perceptual_distances(images, solution.images)
         blocks.append(BlockResult(seed, fd_real, fd, _rounded(rmse), _rounded(perceptual), evaluations, seconds))
 
+    # a Frechet distance falls with the number of images, so it is also taken over all blocks together
     together = np.concatenate(features)
     doubling = [bench.encoder.perceptual_distances(s.images[: len(s.finer)], s.finer).mean() for s in solutions]
 

@@ -92,6 +92,32 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_document(path: str | Path, form: str, what: str, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file that names its format.
+
+    Args:
+        path: The file.
+        form: The value of its key `format`.
+        what: What the file has to hold, in the plural, for error messages.
+        remedy: The command that makes such a file, for error messages.
+
+    Raises:
+        UserError: if the file is missing, not JSON or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there are no {what} at {path}; make them: {remedy}")
+
+    try:
+        content: Any = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); make it again: {remedy}") from error
+
+    if not isinstance(content, dict) or content.get("format") != form:
+        raise UserError(f"{path} holds no {what} of this project (format {form!r})")
+    return content
+
+
 def describe_path(path: str | Path) -> str:
     """How a file is named to users: `shipped <name>`, else its path, relative to the working folder if below it."""
     path = Path(path).absolute()

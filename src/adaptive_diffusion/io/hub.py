@@ -63,7 +63,6 @@ def quiet_hub() -> Iterator[None]:
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
-
     try:
         yield
     finally:

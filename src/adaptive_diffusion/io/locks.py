@@ -34,7 +34,6 @@ def alone(*paths: str | Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for path in paths:
             stack.enter_context(_locked(Path(path), wait=False))
-
         yield
 
 
@@ -82,7 +81,6 @@ def _acquire(place: Path, wait: bool) -> IO[str]:
         except BaseException:
             lock.close()
             raise
-
         lock.close()
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from ..errors import UserError
 from ..io.checksums import check, with_checksum
-from ..io.files import ASSETS, parse_json, write_json
+from ..io.files import ASSETS, read_document, write_json
 from ..io.locks import in_turn
 from .configuration import DomainConfig
 from .records import FORMAT, DomainRecord, DomainRecords
 
 SHIPPED = ASSETS / "tuned.json"
 HISTORY_FORMAT = "adaptive-diffusion/optimization/1"
+REMEDY = "python train.py agent=ppo"
 
 _NOT_AS_WRITTEN = (KeyError, TypeError, ValueError, AttributeError)
 
@@ -84,11 +85,11 @@ def read_records(path: str | Path) -> DomainRecords:
     Raises:
         UserError: if it is missing, damaged, changed or of another kind.
     """
-    content = _read(path, FORMAT, "tuned configurations")
+    content = read_document(path, FORMAT, "tuned configurations", REMEDY)
     try:
         records = DomainRecords.from_dict(content)
     except _NOT_AS_WRITTEN as error:
-        raise UserError(f"{path} is damaged ({error}); tune again: python train.py agent=ppo") from error
+        raise UserError(f"{path} is damaged ({error}); tune again: {REMEDY}") from error
 
     check(path, content)
     return records
@@ -105,7 +106,7 @@ def read_history(path: str | Path) -> tuple[list[dict[str, Any]], DomainRecords]
     Raises:
         UserError: if it is missing, damaged, changed or of another kind.
     """
-    content = _read(path, HISTORY_FORMAT, "optimisation results")
+    content = read_document(path, HISTORY_FORMAT, "optimisation results", REMEDY)
     try:
         history, records = list(content["history"]), DomainRecords.from_dict(content["knowledge"])
     except _NOT_AS_WRITTEN as error:
@@ -126,28 +127,6 @@ def write_history(path: str | Path, history: list[dict[str, Any]], records: Doma
         raise UserError(f"a pipeline's file must end in .json, got {path.name!r}")
 
     write_json(path, with_checksum({"format": HISTORY_FORMAT, "history": history, "knowledge": records.to_dict()}))
-
-
-def _read(path: str | Path, form: str, what: str) -> dict[str, Any]:
-    """The content of a JSON file that says its format.
-
-    Args:
-        path: The file.
-        form: Value of its key `format`.
-        what: What it has to hold, in the plural, for the error message.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there are no {what} at {path}; make them: python train.py agent=ppo")
-
-    try:
-        content: Any = parse_json(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); tune again: python train.py agent=ppo") from error
-
-    if not isinstance(content, dict) or content.get("format") != form:
-        raise UserError(f"{path} holds no {what} of this project (format {form!r})")
-    return content
 
 
 def _shipped() -> DomainRecords:

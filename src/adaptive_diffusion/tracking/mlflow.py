@@ -166,11 +166,13 @@ class MlflowTracker:
         if not found or any(params.get(key, old)[:PARAM_LENGTH] != old for key, old in found[0].data.params.items()):
             return None
 
+        # a run whose process still works is left to it
         run_id, owner = found[0].info.run_id, Process.of(found[0].data.tags)
         if found[0].info.status == "RUNNING" and owner is not None and owner.lives() and owner != Process.this():
             return None
 
-        for key, value in {**Process.this().tags, **_sweep_tags()}.items():  # before it is seen to run again
+        # the new owner comes before the new status, so that nobody takes the run for an orphan
+        for key, value in {**Process.this().tags, **_sweep_tags()}.items():
             self.client.set_tag(run_id, key, value)
 
         self.client.update_run(run_id, status="RUNNING")
@@ -213,7 +215,7 @@ class MlflowTracker:
         """Id of the experiment, which is created if there is none."""
         from mlflow.exceptions import MlflowException
 
-        for _ in range(2):
+        for _ in range(2):  # twice, as another process may create it in between
             if experiment := self.client.get_experiment_by_name(self.experiment):
                 if experiment.lifecycle_stage != "active":
                     raise UserError(
