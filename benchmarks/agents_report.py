@@ -108,8 +108,9 @@ def _agents(results: Sequence[Result]) -> str:
     """A table of convergence and scores, also at equal cost: the most evaluations that all runs of a domain reach."""
     rows = []
     for (domain,), of_domain in _groups(results, lambda r: (r.domain,)):
-        count = min(r.final.evaluations for r in of_domain)
+        count = min(r.final.evaluations for r in of_domain)  # what all runs can be compared at
         for (agent,), runs in _groups(of_domain, lambda r: (r.agent,)):
+            # a run that did not converge would take longer than it had: infinity leaves the median right
             converged = [converged_at(r.evaluations) for r in runs]
             found = [episode for episode in converged if episode is not None]
             median = float(np.median([math.inf if episode is None else episode for episode in converged]))

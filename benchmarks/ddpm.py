@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.models.diffusers import load_diffusers
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 ARCHITECTURE: dict[str, Any] = {
     "sample_size": 32,

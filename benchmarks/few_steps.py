@@ -21,6 +21,7 @@ from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 from adaptive_diffusion.types import Scheduler
+from benchmarks.common import scheduler_settings
 
 
 def main(argv: list[str]) -> None:
@@ -38,18 +39,19 @@ def main(argv: list[str]) -> None:
     model, n = load_builtin_model(), options.steps
     guidance = model.metadata["guidance_scale"] if options.guidance is None else options.guidance
     denoiser = GuidedDenoiser(model, guidance)
-    settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
+    settings = scheduler_settings(model)
     x_T = normal(image_keys(options.seed, range(options.pictures)), model.state_shape)
 
     pictures: list[np.ndarray] = []
     for domain in options.domains:
         condition = conditions(model.condition(domain, options.label, domain), options.pictures)
         calibration = find_schedule(None, model.identity, domain, guidance)
+
+        # the classical samplers on their best grids, then the adaptive one with as many steps and with twice as many
         ddim, dpm = DDIMScheduler(**settings), DPMSolverScheduler(clip_sample=True, **settings)
         ddim.set_timesteps(timesteps=PowerGrid(1)(ddim.schedule, n))
         dpm.set_timesteps(timesteps=PowerGrid(2)(dpm.schedule, n))
         rows: dict[str, Scheduler] = {f"ddim uniform {n}": ddim, f"dpm_solver quadratic {n}": dpm}
-
         for steps in (n, 2 * n):
             adaptive = AdaptiveScheduler(num_inference_steps=steps, calibration=calibration, **settings)
             rows[f"adaptive {steps}"] = adaptive

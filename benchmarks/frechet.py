@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 
 from adaptive_diffusion.metrics.frechet import frechet_distance
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 
 def main(argv: list[str]) -> None:

@@ -13,6 +13,7 @@ from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
 from adaptive_diffusion.grids.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
@@ -21,6 +22,7 @@ from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import Scheduler
+from benchmarks.common import scheduler_settings
 
 GRIDS: dict[str, Grid] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
 
@@ -41,11 +43,11 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     model = load_builtin_model()
-    settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
+    settings = scheduler_settings(model)
     x_T = normal(image_keys(options.seed, range(options.noises)), model.state_shape)
 
-    print("| domain, guidance | steps | best classical | RMSE | weights | timesteps alone |")
-    print("|---|---:|---|---:|---:|---:|", flush=True)
+    header = ["domain, guidance", "steps", "best classical", "RMSE", "weights", "timesteps alone"]
+    print("\n".join(table(header, [], "lrlrrr")), flush=True)
 
     for domain in options.domains:
         condition = conditions(model.condition(domain, None, domain), options.noises)
@@ -60,8 +62,10 @@ def main(argv: list[str]) -> None:
                 weighted = AdaptiveScheduler(num_inference_steps=n, calibration=calibration, **settings)
                 alone = DPMSolverScheduler(clip_sample=True, **settings)
                 alone.set_timesteps(timesteps=CalibratedGrid(calibration)(alone.schedule, n))
-                factors = " | ".join(f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone))
-                print(f"| {domain} {guidance:g} | {n} | {best} | {classical[best]:.4f} | {factors} |", flush=True)
+
+                factors = [f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone)]
+                cells = [f"{domain} {guidance:g}", f"{n}", best, f"{classical[best]:.4f}", *factors]
+                print(row_of(cells), flush=True)
 
 
 class Error:

@@ -13,7 +13,7 @@ from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from adaptive_diffusion.types import Scheduler
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 
 def main(argv: list[str]) -> None:

@@ -27,6 +27,7 @@ from adaptive_diffusion.models.unet import SimpleUNet
 from adaptive_diffusion.sampling.batches import draw_batches
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from benchmarks.common import scheduler_settings
 
 GUIDANCE_WEIGHTS = (1.0, 1.5, 2.0, 3.0)
 SHEET = 16  # images per domain on the contact sheet
@@ -102,8 +103,7 @@ def main(argv: list[str]) -> None:
 
 def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float, batch: int = 32) -> np.ndarray:
     """(count, H, W, C) images of a domain in [-1, 1], without a label, from fixed noises."""
-    schedule = model.metadata["noise_schedule"]
-    scheduler = AdaptiveScheduler(prediction_type=model.metadata["prediction_type"], **schedule)
+    scheduler = AdaptiveScheduler(**scheduler_settings(model))
     size, domain_id = model.config.image_size, model.metadata["domains"].index(domain) + 1
 
     batches = draw_batches(
@@ -136,5 +136,7 @@ def _nearest(queries: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndar
     """RMSE to, and row of, the nearest of the real images and their mirror images."""
     both = np.concatenate([real, real[:, :, ::-1]]).reshape(2 * len(real), -1)
     flat = queries.reshape(len(queries), -1)
+
+    # |a - b|^2 = |a|^2 + |b|^2 - 2ab, for all pairs at once
     squared = (flat**2).sum(1)[:, None] + (both**2).sum(1)[None] - 2 * flat @ both.T
     return np.sqrt(np.maximum(squared.min(axis=1), 0) / flat.shape[1]), squared.argmin(axis=1)

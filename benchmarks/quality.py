@@ -33,6 +33,7 @@ from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.types import Denoiser, PictureModel
+from benchmarks.common import scheduler_settings
 
 FIT_SEED, TEST_SEED = 5000, 6000
 
@@ -107,7 +108,8 @@ def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> 
         batch_size: Images per evaluation.
     """
     model = load_builtin_model()
-    plain = [replace(case, scheduler=AdaptiveScheduler(**_fitted_to(model))) for case in cases]
+    # both kinds of schedules, so that the weights suit either
+    plain = [replace(case, scheduler=AdaptiveScheduler(**scheduler_settings(model))) for case in cases]
     runs = [_observe(case, n, batch_size) for case in [*cases, *plain] for n in steps]
     domains, pictures = [case.domain for case in cases], len(cases[0].x_T)
 
@@ -160,7 +162,7 @@ def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path
     guidance = float(model.metadata["guidance_scale"])
     denoiser, condition = GuidedDenoiser(model, guidance), model.condition(domain, None, "")
     calibration = find_schedule(None, model.identity, domain, guidance)
-    scheduler = AdaptiveScheduler(calibration=calibration, **_fitted_to(model))
+    scheduler = AdaptiveScheduler(calibration=calibration, **scheduler_settings(model))
     x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
 
     converged = converged_pictures(
@@ -175,13 +177,9 @@ def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path
     return Case(domain, denoiser, scheduler, x_T, condition, converged.images)
 
 
-def _fitted_to(model: PictureModel) -> dict[str, Any]:
-    return {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
-
-
 def _observe(case: Case, n: int, batch_size: int) -> Run:
     """Let an estimator watch a run of n steps."""
-    schedule, parts = case.scheduler.schedule, []
+    schedule, batches = case.scheduler.schedule, []
     for start in range(0, len(case.x_T), batch_size):
         some = slice(start, start + batch_size)
         case.scheduler.set_timesteps(n)
@@ -191,14 +189,13 @@ def _observe(case: Case, n: int, batch_size: int) -> Run:
         for trace in StandardSampler(case.scheduler).iterate(case.denoiser, case.x_T[some], condition=condition):
             level = float(np.exp(-schedule.log_snr(trace.timestep)))
             seen = estimator.observe(level, trace.x0, last=trace.index + 1 == n)
-
             if seen.features is not None:
                 errors = paired_rmse(np.array(trace.x0), case.converged[some])
                 rows.append((np.array(seen.features), np.array(still_features(trace.x0)), errors))
 
-        parts.append([np.stack(column) for column in zip(*rows, strict=True)])
+        batches.append([np.stack(column) for column in zip(*rows, strict=True)])
 
-    return Run(*(np.concatenate(column, axis=1) for column in zip(*parts, strict=True)))
+    return Run(*(np.concatenate(column, axis=1) for column in zip(*batches, strict=True)))
 
 
 def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator) -> None:

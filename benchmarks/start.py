@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 JOB = ["scheduler=adaptive", "domain=landscapes", "num_samples=16", "num_steps=10"]
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 
 def main(argv: list[str]) -> None:

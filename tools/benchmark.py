@@ -74,6 +74,7 @@ def _products(rows: Sequence[Measured]) -> list[tuple[tuple[str, ...], ...]]:
         ((row.domain,), (str(row.num_steps),), (row.method[1],), (row.method[0],)) for row in rows
     ]
 
+    # along one axis after the other, join the cells that differ in it alone
     for axis, order in enumerate(orders):
         groups: dict[tuple[tuple[str, ...], ...], set[str]] = {}
         for cell in cells:

@@ -110,7 +110,7 @@ def sentence_vectors(folder: Path, tokens: Sequence[str], words: Sequence[str]) 
 def reduce(vectors: np.ndarray, dimension: int) -> np.ndarray:
     """(N, d) -> (N, dimension): centred, on the principal components after the first, of mean square length 1."""
     centred = vectors - vectors.mean(axis=0)
-    _, _, components = np.linalg.svd(centred.T @ centred)
+    _, _, components = np.linalg.svd(centred.T @ centred)  # the first is common to all texts
     reduced = centred @ components[1 : dimension + 1].T
     return reduced / np.sqrt(np.square(reduced).sum(axis=1).mean())
 

@@ -76,9 +76,9 @@ def summarise(results: Sequence[CellResult], baseline: str | None = None) -> lis
         columns = {metric: _over_blocks(cell, metric) for metric in METRICS}
         mean = {metric: None if v is None else float(v.mean()) for metric, v in columns.items()}
         spread = {metric: None if v is None or len(v) < 2 else float(v.std(ddof=1)) for metric, v in columns.items()}
-        own = " ".join(
-            (f"{baseline}", *cell.variant, str(cell.num_steps))
-        )  # a baseline of the same variant comes first
+
+        # the baseline of the same variant comes first, then one of as many steps, then the very cell
+        own = " ".join((f"{baseline}", *cell.variant, str(cell.num_steps)))
         names = (own, f"{baseline} {cell.num_steps}", f"{baseline}")
         other = next((by_name[cell.domain, name] for name in names if (cell.domain, name) in by_name), None)
         difference = {} if other is None or other is cell else _differences(cell, other)

@@ -19,16 +19,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "")
         ValueError: for a row of another length.
     """
     align = align or "l" + "r" * (len(header) - 1)
-    lines = [_line(header), "|" + "|".join("---" if a == "l" else "---:" for a in align) + "|"]
+    lines = [row_of(header), "|" + "|".join("---" if a == "l" else "---:" for a in align) + "|"]
 
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"a row needs {len(header)} cells, got {len(row)}: {row}")
 
-        lines.append(_line(row))
+        lines.append(row_of(row))
 
     return lines
 
 
-def _line(cells: Sequence[str]) -> str:
+def row_of(cells: Sequence[str]) -> str:
+    """One row of a table."""
     return f"| {' | '.join(cells)} |"

@@ -270,7 +270,7 @@ class MlflowRun(Run):
             self._client.log_image(self.run_id, pixels, key=key, step=step, synchronous=True)
 
     @contextmanager
-    def _copying(self, comfort: str = "") -> Iterator[None]:
+    def _copying(self, where: str = "") -> Iterator[None]:
         """Name the folder of artifacts in errors of copying, which name the source or nothing."""
         try:
             yield
@@ -279,7 +279,7 @@ class MlflowRun(Run):
             full = "the disk is full: " if os.strerror(errno.ENOSPC) in reason else ""
             why = "" if full else f" ({reason})"
             raise MachineError(
-                f"{full}MLflow cannot keep files in {self._tracker.artifacts}{why}{comfort}; make room there, or set "
+                f"{full}MLflow cannot keep files in {self._tracker.artifacts}{why}{where}; make room there, or set "
                 "paths.mlruns elsewhere, or do without: tracking=none"
             ) from error
 
