@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--turns", type=int, default=3, help="processes per library, alternating")
     options = parser.parse_args(argv)
 
+    # in turns, so that other work of the machine affects both
     ours, plain = [], []
     for _ in range(options.turns):
         ours.append(measure("auto", options.size, rounds=30))

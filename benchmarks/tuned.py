@@ -102,10 +102,12 @@ def measure(
     real = load_reference(domain, encoder)
     configs = configurations(pipeline, domain)
 
+    # the first batch of a process is slower: draw one of each, untimed
     for _ in zip(*(_batches(c, drawing, seed, batch_size, batch_size) for c in configs.values()), strict=True):
-        pass  # the first batch of a process is slower
+        pass
     for block in range(seed, seed + blocks):
         runs = [_batches(config, drawing, block, pictures, batch_size) for config in configs.values()]
+        # zip makes the configurations take turns, batch by batch
         drawn = list(zip(*runs, strict=True))
 
         for (kind, config), batches in zip(configs.items(), zip(*drawn, strict=True), strict=True):

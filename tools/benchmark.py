@@ -36,6 +36,7 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
     except UserError as error:
         return str(error)
 
+    # summaries cut hashes short, so the shipped names are cut as well
     for what, name in shipped.items():
         if others := sorted({getattr(row, what) for row in rows} - {name}):
             return f"it was measured with the {what} {', '.join(other or 'unknown' for other in others)}, not {name}"

@@ -113,6 +113,7 @@ def comparison(rows: Sequence[Measured]) -> list[str]:
             if set(cells) != {MISSING}:
                 body.append([domain, str(own.num_steps), *cells])
 
+    # below the domains, for each number of steps, the range of the differences
     for n in sorted({n for n, _ in changes}):
         ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in METRICS]
         count = max(len(changes[n, metric][0]) for metric in METRICS)

@@ -44,6 +44,7 @@ def paired_bootstrap(a: Any, b: Any, *, level: float = 0.95, resamples: int = 20
         raise ValueError(f"pairs need two lists of the same length, at least 1, got shapes {x.shape} and {y.shape}")
 
     difference = x - y
+    # a resample draws images, not values: both methods keep the same noises
     rows = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     low, high = np.quantile(difference[rows].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(difference.mean()), float(low), float(high))

@@ -74,6 +74,7 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                 **{**look, "linestyle": ""},
             )
 
+        # the front is of all methods together
         cost, quality = np.array([[row.mean["seconds"], row.mean[metric]] for row in shown]).reshape(-1, 2).T
         front = pareto_front(cost, quality)
         axes.plot(cost[front], quality[front], color="0.4", linewidth=1, zorder=0, label="Pareto front")
@@ -133,6 +134,7 @@ def _finish(axes: Any, x: str, y: str) -> None:
     axes.set_yscale("log", nonpositive="clip")
 
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        # more ticks within a decade, the fewer decades there are
         subs = (1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1, 3) if high < 3000 * low else (1,)
         axis.set_major_locator(LogLocator(subs=subs, numticks=20))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -22,7 +22,9 @@ def per_label(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
         Row numbers, in an order whose first n are spread over the labels as well, for any n.
     """
     rng = np.random.default_rng(seed)
-    place = np.empty(len(labels))  # in [0, 1), spread evenly over each label; smaller places are held back first
+
+    # every label spreads its rows evenly over [0, 1); the first rows by place are then of all labels in proportion
+    place = np.empty(len(labels))
 
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))

@@ -64,6 +64,7 @@ def read_state(
     if checksum != content_hash(tensors, header):
         raise _damaged(path, "its checksum does not match")
 
+    # through JSON, as the recipe in the file went
     if differences := _differences(json.loads(header["recipe"]), json.loads(json.dumps(recipe))):
         raise UserError(
             f"the training state {path} belongs to another recipe ({_in_words(differences)}); "

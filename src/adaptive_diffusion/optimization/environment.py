@@ -37,6 +37,7 @@ class DomainKnobs(Knobs):
         chosen = super().configuration(action)
         assert isinstance(chosen, DomainConfig)
 
+        # the nearest calibrated number of steps; the grid is calibrated too, so that its power plays no part
         if chosen.solver == ADAPTIVE and prior.calibration is not None:
             known = {n for n in prior.calibration.steps if self.min_steps <= n <= self.max_steps} | {prior.num_steps}
             steps = min(sorted(known), key=lambda n: abs(n - chosen.num_steps))

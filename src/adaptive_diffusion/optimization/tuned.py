@@ -30,6 +30,7 @@ def find_tuned(
     Raises:
         UserError: if there is no such record, or a file cannot be used.
     """
+    # a file that was asked for has to exist; the default places may be empty
     files = [Path(trained), SHIPPED] if path is None else [Path(path)]
     found = {file: read_records(file) for file in files if path is not None or file.exists()}
 

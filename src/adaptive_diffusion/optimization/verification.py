@@ -117,6 +117,7 @@ def verify(
     Raises:
         ValueError: for a reward that is not a finite number, naming the configuration.
     """
+    # a configuration that is named twice is drawn once
     candidates = list(candidates)
     rivals = {c: _rival(default, c) for c in candidates if c.solver != ADAPTIVE}
     configs = list(dict.fromkeys([default, *candidates, *rivals.values()]))
@@ -137,6 +138,7 @@ def verify(
     def quality(config: DomainConfig) -> float:
         return float(verified[config].quality.mean())
 
+    # another solver may not win by speed with worse images than the adaptive scheduler has at the same steps
     allowed = [c for c in verified if c not in rivals or quality(c) >= quality(rivals[c])]
     best = max(allowed, key=lambda c: float(verified[c].scores.mean()))
     gain = verified[best].scores - verified[default].scores

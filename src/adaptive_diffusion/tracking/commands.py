@@ -22,6 +22,8 @@ def draw_command(*arguments: str) -> str:
     """
     keys = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
     folders = {name: name for name in ("paths.root=", "paths.outputs=", "paths.mlruns=")}
+
+    # null means the model's own guidance, which sample.py takes without being asked
     model = [argument for argument in _renamed({**keys, **folders}) if argument != "guidance_scale=null"]
     return shlex.join(["python", "sample.py", *_config_dir(), *arguments, *model])
 
@@ -29,6 +31,8 @@ def draw_command(*arguments: str) -> str:
 def setting(name: str, value: object) -> str:
     """`name=value`, escaped so that Hydra reads the same value back."""
     text = str(value)
+
+    # without quotes wherever Hydra reads the same text back
     try:
         plain = "${" not in text and OverridesParser.create().parse_override(f"{name}={text}").value() == text
     except HydraException:
