@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptive_diffusion.benchmark.cell import steps_digest
+from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.diffusion.checks import check_count
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference

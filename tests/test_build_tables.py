@@ -15,7 +15,7 @@ import pytest
 from tiny import ROOT, configuration
 
 from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
-from adaptive_diffusion.benchmark.cell import steps_digest
+from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.store import save_cell
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptive_diffusion.benchmark.cell import steps_digest
+from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.report import short_hashes
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
 from adaptive_diffusion.errors import UserError

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..io.files import parse_json, write_json
-from .cell import Bench, BlockResult, Cell, CellResult, Progress, measure_cell
+from .cell import Bench, BlockResult, Cell, CellResult
+from .measure import Progress, measure_cell
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..diffusion.checks import check_count, check_number
@@ -12,6 +12,8 @@ from ..grids.calibrated_schedule import CalibratedSchedule
 from ..rl.knobs import Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
 
+# settings of `QualityGuidedSampler`
+STOPPING = ("quality_threshold", "early_stopping", "patience", "min_steps", "max_steps", "finish")
 NEAR = 0.1  # scores that differ by less count as equal
 
 
@@ -55,3 +57,21 @@ def confidence_of(standard_error: float) -> float:
     if standard_error <= 0:
         return 1.0
     return math.erf(NEAR / (math.sqrt(2) * standard_error))
+
+
+def split_config(config: DomainConfig | Mapping[str, Any] | None) -> tuple[DomainConfig | None, dict[str, Any]]:
+    """A user's configuration, None without hyperparameters, and its settings of `QualityGuidedSampler`.
+
+    Raises:
+        ValueError: for a name that is neither.
+    """
+    if config is None or isinstance(config, DomainConfig):
+        return config, {}
+
+    names = [f.name for f in fields(Configuration)]
+    if unknown := sorted(set(config) - {*names, *STOPPING}):
+        raise ValueError(f"config has no {unknown[0]!r}; it has {', '.join(names)}, and {', '.join(STOPPING)}")
+
+    chosen = {name: config[name] for name in names if name in config}
+    stopping = {name: config[name] for name in STOPPING if name in config}
+    return (replace(DomainConfig(), **chosen) if chosen else None), stopping

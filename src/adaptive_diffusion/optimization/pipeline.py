@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
 from ..rl.cost import cost
 from ..rl.drawing import Drawing, drawing_in
-from ..rl.knobs import Configuration
 from ..rl.noises import FixedNoises
 from ..rl.progress import say
 from ..rl.reward import GivenReward, HybridReward, reward_of
@@ -25,7 +24,7 @@ from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
 from ..schedulers.base import SchedulerBase
 from ..types import PictureModel
-from .configuration import DomainConfig, confidence_of
+from .configuration import DomainConfig, confidence_of, split_config
 from .domain_adapter import DomainAdapter
 from .domains import DomainType
 from .environment import DomainEnv, check_environment
@@ -34,8 +33,6 @@ from .records import CALIBRATED, NOISE_SEED, UNKNOWN_ERROR
 from .verification import Verdict, verify
 
 FRESH = 500  # seeds from the noises of an environment to those that its result is verified on, at least
-
-STOPPING = ("quality_threshold", "early_stopping", "patience", "min_steps", "max_steps", "finish")  # settings
 
 AgentMaker = Callable[[SamplingEnv], TuningAgent]
 
@@ -242,7 +239,7 @@ class OptimizationPipeline:
             ValueError: for a hyperparameter that is unknown or out of range.
         """
         domain = self.adapter.detect(domain_type, prompt).domain
-        given, _ = _split_config(config)
+        given, _ = split_config(config)
         fitted = replace(given or self.adapter.get_config(domain), calibration=self.default_config(domain).calibration)
         return fitted.scheduler(self.drawing(domain).settings)
 
@@ -263,7 +260,7 @@ class OptimizationPipeline:
         Raises:
             UserError, ValueError: as `create_optimized_scheduler` and `QualityGuidedSampler`.
         """
-        _, stopping = _split_config(config)
+        _, stopping = split_config(config)
         scheduler = scheduler or self.create_optimized_scheduler(config, domain_type)
         model = self.adapter.model.metadata.get("content_hash", "")
         return QualityGuidedSampler(scheduler, model=model, **{"early_stopping": bool(stopping), **stopping})
@@ -392,21 +389,3 @@ def _json_types(results: dict[str, Any]) -> dict[str, Any]:
         else value
         for name, value in results.items()
     }
-
-
-def _split_config(config: DomainConfig | Mapping[str, Any] | None) -> tuple[DomainConfig | None, dict[str, Any]]:
-    """A user's configuration, None without hyperparameters, and its settings of `QualityGuidedSampler`.
-
-    Raises:
-        ValueError: for a name that is neither.
-    """
-    if config is None or isinstance(config, DomainConfig):
-        return config, {}
-
-    names = [f.name for f in fields(Configuration)]
-    if unknown := sorted(set(config) - {*names, *STOPPING}):
-        raise ValueError(f"config has no {unknown[0]!r}; it has {', '.join(names)}, and {', '.join(STOPPING)}")
-
-    chosen = {name: config[name] for name in names if name in config}
-    stopping = {name: config[name] for name in STOPPING if name in config}
-    return (replace(DomainConfig(), **chosen) if chosen else None), stopping
