@@ -14,7 +14,6 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from adaptive_diffusion.cli.entry import explain
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
 from adaptive_diffusion.io import checksums
@@ -22,6 +21,7 @@ from adaptive_diffusion.io.files import ASSETS, atomic_path
 from adaptive_diffusion.io.tensor_file import write_tensors
 from adaptive_diffusion.optimization.memory import read_history, read_records, write_history, write_records
 from adaptive_diffusion.optimization.records import DomainRecords
+from adaptive_diffusion.runs.job import explain
 from adaptive_diffusion.sampling.quality import load_calibration, save_calibration
 
 

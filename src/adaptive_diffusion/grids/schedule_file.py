@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, read_document, write_text
+from ..program import command
 from .calibrated_schedule import CalibratedSchedule, schedule_from
 
 SHIPPED = ASSETS / "schedules.json"
@@ -59,7 +60,7 @@ def load_recipes(path: str | Path) -> dict[str, str]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    remedy = "python train.py task=schedule, or leave the path out"
+    remedy = f"{command('train')} task=schedule, or leave the path out"
     return read_document(path, FORMAT, "calibrated schedules", remedy)
 
 

@@ -62,7 +62,7 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
         raise UserError(f"{path} cannot be read as a picture ({_in_words(error)})") from error
 
 
-def read_init_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np.ndarray:
+def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> np.ndarray:
     """The image that a run starts from, at the size that its model draws; see `read_image`.
 
     Args:

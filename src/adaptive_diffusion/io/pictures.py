@@ -16,6 +16,8 @@ from .files import why_unreadable
 from .image_file import read_image
 from .image_folder import image_files, label_of
 from .pixels import MODES, prepare_all
+from .pixels import resize as resize  # this module had them in version 0.1.0
+from .pixels import to_float as to_float
 from .splits import SPLITS
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,12 @@ from ..errors import UserError
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, read_document, write_json
 from ..io.locks import in_turn
+from ..program import command
 from .configuration import DomainConfig
 from .records import FORMAT, DomainRecord, DomainRecords
 
 SHIPPED = ASSETS / "tuned.json"
 HISTORY_FORMAT = "adaptive-diffusion/optimization/1"
-REMEDY = "python train.py agent=ppo"
 
 _NOT_AS_WRITTEN = (KeyError, TypeError, ValueError, AttributeError)
 
@@ -85,11 +85,11 @@ def read_records(path: str | Path) -> DomainRecords:
     Raises:
         UserError: if it is missing, damaged, changed or of another kind.
     """
-    content = read_document(path, FORMAT, "tuned configurations", REMEDY)
+    content = read_document(path, FORMAT, "tuned configurations", _remedy())
     try:
         records = DomainRecords.from_dict(content)
     except _NOT_AS_WRITTEN as error:
-        raise UserError(f"{path} is damaged ({error}); tune again: {REMEDY}") from error
+        raise UserError(f"{path} is damaged ({error}); tune again: {_remedy()}") from error
 
     check(path, content)
     return records
@@ -106,7 +106,7 @@ def read_history(path: str | Path) -> tuple[list[dict[str, Any]], DomainRecords]
     Raises:
         UserError: if it is missing, damaged, changed or of another kind.
     """
-    content = read_document(path, HISTORY_FORMAT, "optimisation results", REMEDY)
+    content = read_document(path, HISTORY_FORMAT, "optimisation results", _remedy())
     try:
         history, records = list(content["history"]), DomainRecords.from_dict(content["knowledge"])
     except _NOT_AS_WRITTEN as error:
@@ -127,6 +127,11 @@ def write_history(path: str | Path, history: list[dict[str, Any]], records: Doma
         raise UserError(f"a pipeline's file must end in .json, got {path.name!r}")
 
     write_json(path, with_checksum({"format": HISTORY_FORMAT, "history": history, "knowledge": records.to_dict()}))
+
+
+def _remedy() -> str:
+    """The command that makes such files."""
+    return f"{command('train')} agent=ppo"
 
 
 def _shipped() -> DomainRecords:

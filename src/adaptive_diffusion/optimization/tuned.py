@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
+from ..program import command
 from ..schedulers.base import SchedulerBase
 from .memory import SHIPPED, read_records
 from .records import CALIBRATED, DomainRecord, DomainRecords
@@ -38,10 +39,10 @@ def find_tuned(
         if (record := records.find(model, guidance_scale, domain)) is not None:
             return record, file
 
-    command = f"python train.py agent=ppo domain={domain}"
+    tune = f"{command('train')} agent=ppo domain={domain}"
     raise UserError(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
-        f"{'' if path is None else f' in {path}'}, {_tuned_for(found.values(), model)}; tune it: {command}"
+        f"{'' if path is None else f' in {path}'}, {_tuned_for(found.values(), model)}; tune it: {tune}"
     )
 
 

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from ..errors import UserError
+from ..program import command
 
 
 def draw_command(*arguments: str) -> str:
@@ -25,7 +26,7 @@ def draw_command(*arguments: str) -> str:
 
     # null means the model's own guidance, which sample.py takes without being asked
     model = [argument for argument in _renamed({**keys, **folders}) if argument != "guidance_scale=null"]
-    return shlex.join(["python", "sample.py", *_config_dir(), *arguments, *model])
+    return " ".join([command("sample"), shlex.join([*_config_dir(), *arguments, *model])]).strip()
 
 
 def setting(name: str, value: object) -> str:
@@ -57,7 +58,7 @@ def domain_settings(name: str) -> list[str]:
 def advice_for_this_model(error: UserError) -> UserError:
     """The same error, with the model of this job of sample.py in its advice to train."""
     model = _renamed({"model=": "model@task.model=", "model.": "task.model."})
-    given, train = [*_config_dir(), *model], "python train.py"
+    given, train = [*_config_dir(), *model], command("train")
     return UserError(str(error).replace(train, f"{train} {shlex.join(given)}")) if given else error
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ..program import CHECKOUT, installed
+
 # groups of settings that do not change the images
 _NOT_IDENTITY = ("tracking", "paths", "name", "tags", "skip_finished")
 _NOT_PARAMETERS = ("tracking", "paths", "tags")
@@ -44,11 +46,22 @@ class GitState:
         }
 
 
-def git_state(folder: str | Path) -> GitState | None:
-    """The state of the repository around `folder`; None without git, a repository or a commit."""
+def git_state(folder: str | Path | None = None) -> GitState | None:
+    """The state of a repository.
+
+    Args:
+        folder: A folder in it; None: that of this package's code, unless it is installed.
+
+    Returns:
+        The state; None without git, a repository or a commit.
+    """
+    if folder is None and installed():
+        return None
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True, timeout=20)
+        done = subprocess.run(
+            ["git", "-C", str(folder or CHECKOUT), *arguments], capture_output=True, check=True, timeout=20
+        )
         return done.stdout.decode(errors="replace").strip("\n")
 
     try:
