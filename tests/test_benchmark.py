@@ -22,7 +22,7 @@ from adaptive_diffusion.benchmark import (
     BlockResult,
     Cell,
     CellResult,
-    cell,
+    measure,
     paired_bootstrap,
     run_benchmark,
     store,
@@ -72,7 +72,7 @@ def bench(tmp_path):
 
 
 def test_a_cell_reports_what_a_direct_computation_gives(bench):
-    result = cell.measure_cell(a_cell(), bench)
+    result = measure.measure_cell(a_cell(), bench)
     model, encoder, pooled = GuidedDenoiser(bench.model, 1.5), tiny_encoder(), []
     for seed, block in zip((5, 6, 7), result.blocks, strict=True):
         x_T, condition = normal(image_keys(seed, range(6)), (8, 8, 3)), mx.array([[2, 0]] * 6)
@@ -106,10 +106,10 @@ def test_all_cells_start_from_the_same_noises(bench, monkeypatch):
             seen.append(np.array(x_T))
             return super().run(model, x_T, **options)
 
-    monkeypatch.setattr(cell, "converged_pictures", lambda *a, **o: pytest.fail("not for DDPM"))
+    monkeypatch.setattr(measure, "converged_pictures", lambda *a, **o: pytest.fail("not for DDPM"))
     first, other = a_cell(DDPMScheduler, steps=2), a_cell(DDPMScheduler, steps=4, grid=PowerGrid(2))
     for one in (first, other):
-        cell.measure_cell(Cell(**{**vars(one), "sampler": Noting(one.sampler.scheduler)}), bench)
+        measure.measure_cell(Cell(**{**vars(one), "sampler": Noting(one.sampler.scheduler)}), bench)
     half = len(seen) // 2
     assert half == 6  # three blocks of 4 + 2 pictures
     np.testing.assert_array_equal(np.concatenate(seen[:half]), np.concatenate(seen[half:]))
@@ -132,7 +132,7 @@ def test_a_stochastic_scheduler_says_so(scheduler, stochastic):
 
 
 def test_a_stochastic_scheduler_has_no_paired_numbers(bench):
-    result = cell.measure_cell(a_cell(DDPMScheduler), bench)
+    result = measure.measure_cell(a_cell(DDPMScheduler), bench)
     assert {(b.fd_converged, b.rmse, b.perceptual) for b in result.blocks} == {(None, None, None)}
     assert result.fd_converged is None
     assert all(np.isfinite(b.fd_encoder) for b in result.blocks)

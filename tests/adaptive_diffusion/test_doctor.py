@@ -20,7 +20,7 @@ def module(name: str, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 def test_the_report_names_device_blas_speed_and_versions():
-    done = module("adaptive_diffusion.backend.doctor")
+    done = module("adaptive_diffusion", "doctor")
     assert done.returncode == 0, done.stderr
     for line in ("device", "BLAS", "matmul", "versions"):
         assert f"\n{line} " in done.stdout
@@ -33,7 +33,7 @@ def test_without_a_backend_the_doctor_says_what_to_install(tmp_path):
     (tmp_path / "mlx").mkdir()
     (tmp_path / "mlx" / "__init__.py").touch()
     (tmp_path / "mlx" / "core.py").write_text("raise ImportError('libmlx.so: cannot open shared object file')")
-    done = module("adaptive_diffusion.backend.doctor", PYTHONPATH=str(tmp_path))
+    done = module("adaptive_diffusion", "doctor", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "MLX has no backend here" in done.stdout
     assert "pip install -e" in done.stdout
