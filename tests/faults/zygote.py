@@ -26,8 +26,8 @@ ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
 
 MODULES = (
-    *("run", "sweep", "benchmark_run", "training_run", "encoder_run", "schedule_run", "agent_run", "policy_run"),
-    *("rl", "optimization", "metrics.standard_metrics", "models.unet", "figures"),
+    *("runs.assemble", "runs.sample", "runs.benchmark", "runs.train_model", "runs.train_encoder", "runs.calibrate"),
+    *("runs.tune", "runs.train_policy", "cli.sweep", "metrics.standard_metrics", "models.unet", "io.figures"),
 )
 LIBRARIES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow", "matplotlib.pyplot", "PIL.Image", "stable_baselines3")
 
