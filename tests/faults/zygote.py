@@ -24,6 +24,7 @@ os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "MPLBA
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
+backend = importlib.import_module("adaptive_diffusion.backend.prepare")
 
 MODULES = (
     *("runs.assemble", "runs.sample", "runs.benchmark", "runs.train_model", "runs.train_encoder", "runs.calibrate"),
@@ -104,6 +105,7 @@ def _be(script: Path, arguments: list[str], output: Path) -> NoReturn:
         os.dup2(file, 1)
         os.dup2(file, 2)
         os.chdir(output.parent)
+        backend._PROCESS = os.getpid()  # MLX computed nothing before the fork
         sys.argv = [str(script), *arguments]
         try:
             runpy.run_path(str(script), run_name="__main__")

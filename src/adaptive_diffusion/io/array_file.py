@@ -10,12 +10,10 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, read_array
 
 from ..errors import UserError
+from .archive import check_unpacked, why_damaged
 from .image_file import why_unreadable
 
 UNNAMED = "arr_0"  # what np.savez calls an array without a name; so is that of a .npy file called here
-
-# An archive may unpack to this many bytes, or to so many times its own size, whichever is more.
-MAX_UNPACKED, MAX_RATIO = 2**28, 100
 
 
 def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str, np.ndarray]:
@@ -29,7 +27,7 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
 
     Raises:
         UserError: if there is no such file, it is damaged or another kind of file, holds Python objects, or would
-            unpack to more than `MAX_UNPACKED` bytes and to more than `MAX_RATIO` times its size.
+            unpack to more than `check_unpacked` lets pass.
     """
     if trouble := why_unreadable(path):
         raise UserError(f"{path} {trouble}; give {what}")
@@ -43,12 +41,7 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
     except UserError:
         raise
     except Exception as error:  # zlib's, zipfile's and NumPy's own, which have no common kind
-        trouble = "it is truncated, damaged or another kind of file; get or make it again"
-        if isinstance(error, RuntimeError) and "encrypted" in str(error):
-            trouble = "it is encrypted; save it without a password"
-        elif isinstance(error, MemoryError):
-            trouble = "it wants more memory than there is; give smaller arrays"
-        raise UserError(f"{path} cannot be read as {what}: {trouble}") from error
+        raise UserError(f"{path} cannot be read as {what}: {why_damaged(error)}") from error
 
 
 def array_names(path: str | Path) -> list[str]:
@@ -62,15 +55,7 @@ def array_names(path: str | Path) -> list[str]:
 
 def _unpacked(file: BufferedReader) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        packed = file.seek(0, 2)
-        limit = max(MAX_UNPACKED, MAX_RATIO * packed)
-        if unpacked > limit:
-            raise UserError(
-                f"{file.name} would unpack to {unpacked} bytes, {unpacked / packed:.0f} times its size, and {limit} is "
-                "the most; write it again with np.savez, without compression"
-            )
-
+        check_unpacked(archive, "write it again with np.savez, without compression")
         arrays = {}
         for entry in archive.infolist():
             with archive.open(entry) as member:

@@ -43,6 +43,14 @@ log = logging.getLogger(__name__)
 
 LARGEST_PICTURE = 4096
 MOST_PICTURES = 1_000_000  # they are all kept in memory
+CONTRACTS = {  # group -> what its parts are asked for first; types.py and docs/extend.md say all of it
+    "model": ("metadata", "state_shape", "condition"),
+    "scheduler": ("set_timesteps", "step"),
+    "sampler": ("iterate", "check", "report"),
+    "metrics": ("measure", "converged"),
+    "tracking": ("open", "finished", "how_to_look"),
+    "reward": ("weight",),
+}
 STEPS = 10  # where neither the user nor a tuned scheduler says how many
 
 
@@ -265,7 +273,7 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
             raise UserError(f"{group}.{key} is given by the run; leave it out")
     try:
         # in two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it
-        return instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime)
+        return _checked(group, instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime))
     except (MachineError, OSError):
         raise
     except UserError as error:
@@ -277,6 +285,16 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
         if _is_bug(cause):
             raise
         raise UserError(f"{group}: {_in_one_line(error)}") from error
+
+
+def _checked(group: str, part: Any) -> Any:
+    """The part, if it can do what its group is there for."""
+    if lacking := [name for name in CONTRACTS.get(group, ()) if not hasattr(part, name)]:
+        raise UserError(
+            f"{group}._target_ makes a {type(part).__name__}, which is no {group}: it has no {', '.join(lacking)}; "
+            "docs/extend.md says what each part must have"
+        )
+    return part
 
 
 def _in_one_line(error: BaseException) -> str:
