@@ -11,8 +11,8 @@ from rl.closed_form import gaussian
 
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.grids import PowerGrid
-from adaptive_diffusion.rl import lockstep
 from adaptive_diffusion.io import archive
+from adaptive_diffusion.rl import lockstep
 from adaptive_diffusion.rl.agent_file import read_agent, write_agent
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..diffusion.checks import check_choice, check_count, check_guidance, check_number
+from ..diffusion.checks import check_choice, check_count, check_guidance, check_number, check_seed
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
 from ..io.splits import SPLITS
@@ -81,7 +81,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "validation_images", "validate_every", "save_every"):
             check_count(name, getattr(self, name), 1)
-        for name in ("warmup_images", "decay_images", "seed"):
+        check_seed("seed", self.seed)
+        for name in ("warmup_images", "decay_images"):
             check_count(name, getattr(self, name), 0)
         for name in ("learning_rate", "max_grad_norm", "log_snr_std"):
             check_number(name, getattr(self, name), 0, above=True)

@@ -22,8 +22,11 @@ from .gym import Env
 from .policy import Policy, policy_from
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 PATHS_PER_UPDATE = 10
 CLIP_OBSERVATION = 10.0
@@ -124,7 +127,6 @@ class HyperparameterTuningAgent(TuningAgent):
     def _build(self, width: int) -> None:
         try:
             from stable_baselines3 import PPO
-            from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
         except ModuleNotFoundError as error:
             raise UserError(
                 f'PPO needs {error.name}, which is not installed: pip install -e ".[rl]", or without the project\'s '
@@ -133,14 +135,7 @@ class HyperparameterTuningAgent(TuningAgent):
         from .vector import LockstepVecEnv
 
         self._lockstep = LockstepVecEnv(self.part, self._lanes)
-        self._normalize = VecNormalize(
-            VecMonitor(self._lockstep),
-            training=self.normalize_env,
-            norm_obs=self.normalize_env,
-            norm_reward=False,
-            clip_obs=CLIP_OBSERVATION,
-            epsilon=VARIANCE_FLOOR,
-        )
+        self._normalize = self._normalised(self._lockstep, training=self.normalize_env)
         self.model: PPO = PPO(
             "MlpPolicy",
             self._normalize,
@@ -193,6 +188,30 @@ class HyperparameterTuningAgent(TuningAgent):
         """All callbacks are called."""
         return callbacks
 
+    def _normalised(self, env: VecEnv, *, training: bool) -> VecNormalize:
+        """Environments as the policy sees them."""
+        from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+
+        return VecNormalize(
+            VecMonitor(env),
+            training=training,
+            norm_obs=self.normalize_env,
+            norm_reward=False,
+            clip_obs=CLIP_OBSERVATION,
+            epsilon=VARIANCE_FLOOR,
+        )
+
+    def _let_evaluate(self, callbacks: Iterable[BaseCallback]) -> None:
+        """Give callbacks that evaluate the policy an environment as it sees it; its user cannot know the means."""
+        from stable_baselines3.common.callbacks import CallbackList, EvalCallback
+        from stable_baselines3.common.vec_env import unwrap_vec_normalize
+
+        for callback in callbacks:
+            if isinstance(callback, CallbackList):
+                self._let_evaluate(callback.callbacks)
+            elif isinstance(callback, EvalCallback) and unwrap_vec_normalize(callback.eval_env) is None:
+                callback.eval_env = self._normalised(callback.eval_env, training=False)
+
     def _learn(self, total: int) -> None:
         from stable_baselines3.common.callbacks import BaseCallback
 
@@ -211,6 +230,7 @@ class HyperparameterTuningAgent(TuningAgent):
                         agent._finished(float(info["episode"]["r"]), int(info["episode"]["l"]))
                 return not agent._ended
 
+        self._let_evaluate(self._callbacks.steps)
         length = self.env.episode_length
         each = -(-total // (self.num_envs * length)) * length  # steps of a lane: whole episodes
         left = each % self._steps

@@ -45,11 +45,13 @@ LARGEST_PICTURE = 4096
 MOST_PICTURES = 1_000_000  # they are all kept in memory
 CONTRACTS = {  # group -> what its parts are asked for first; types.py and docs/extend.md say all of it
     "model": ("metadata", "state_shape", "condition"),
+    "grid": ("__call__",),
     "scheduler": ("set_timesteps", "step"),
     "sampler": ("iterate", "check", "report"),
     "metrics": ("measure", "converged"),
     "tracking": ("open", "finished", "how_to_look"),
     "reward": ("weight",),
+    "agent": ("train", "kind"),
 }
 STEPS = 10  # where neither the user nor a tuned scheduler says how many
 
@@ -288,8 +290,8 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
 
 
 def _checked(group: str, part: Any) -> Any:
-    """The part, if it can do what its group is there for."""
-    if lacking := [name for name in CONTRACTS.get(group, ()) if not hasattr(part, name)]:
+    """The part, if it can do what its group is there for; None stands for none."""
+    if part is not None and (lacking := [name for name in CONTRACTS.get(group, ()) if not hasattr(part, name)]):
         raise UserError(
             f"{group}._target_ makes a {type(part).__name__}, which is no {group}: it has no {', '.join(lacking)}; "
             "docs/extend.md says what each part must have"
@@ -301,6 +303,8 @@ def _in_one_line(error: BaseException) -> str:
     """What a constructor, or Hydra on the way to it, says."""
     if found := re.match(r"Error locating target '([^']*)'", str(error)):
         return f"_target_ is {found[1]!r}, and Python finds nothing of that name"
+    if found := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument ('.*?')", str(error)):
+        return f"{found[1]} takes no {found[2]}"
     return " ".join(line for line in str(error).splitlines() if not line.startswith("full_key"))
 
 
