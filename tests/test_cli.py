@@ -26,7 +26,6 @@ from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, ti
 from adaptive_diffusion import __version__
 from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.cli.catalog import Catalog
-from adaptive_diffusion.cli.entry import explain, job
 from adaptive_diffusion.cli.mistakes import config_mistake
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.io import figures, files
@@ -34,6 +33,7 @@ from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.runs.assemble import build, check_keys
+from adaptive_diffusion.runs.job import explain, job
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
@@ -258,7 +258,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
     ("overrides", "sentence"),
     [
         (["task.images=16"], "data names no domain; give at least one, e.g. task.data.portraits="),
-        (["task.data.portraits=/nowhere"], "no pictures at /nowhere: give an existing folder"),
+        (["task.data.portraits=/nowhere"], "no pictures at /nowhere"),
         (["task.data.portraits={empty}"], "no readable pictures in"),
         (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),
         (["task.data.portraits={empty}", "log_every=0"], "log_every must be a whole number, at least 1"),

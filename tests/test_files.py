@@ -16,13 +16,13 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from adaptive_diffusion.cli.entry import explain
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
 from adaptive_diffusion.io import checksums
 from adaptive_diffusion.io.files import ASSETS, atomic_path, write_tensors
 from adaptive_diffusion.optimization.history import read_history, write_history
 from adaptive_diffusion.optimization.knowledge import Knowledge, read_knowledge, write_knowledge
+from adaptive_diffusion.runs.job import explain
 from adaptive_diffusion.sampling.quality import load_calibration, save_calibration
 
 

@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from program import Program
 from tiny import CONF, ROOT, tiny_pictures
 
-from adaptive_diffusion.cli.entry import with_task
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_model
@@ -69,15 +68,6 @@ def test_an_output_for_all_jobs_is_refused_unless_they_add_to_it(job):
         with pytest.raises(UserError, match=r"would all write to output=.*all\.safetensors; leave output out"):
             job("model/model.safetensors", f"output={output}")
     assert job("schedule/schedules.json", "task=schedule", "output=all.json", merged=True).output == "all.json"
-
-
-def test_a_sweep_over_agents_brings_their_task_and_reward():
-    swept = ["-m", "agent=ppo,cem", "domain=abstract", "task.episodes=3"]
-    assert with_task(swept) == [*swept, "task=agent", "reward=hybrid"]
-    assert with_task([*swept, "reward=speed,quality"]) == [*swept, "reward=speed,quality", "task=agent"]
-    assert with_task([*swept, "task=policy", "reward=speed"]) == [*swept, "task=policy", "reward=speed"]
-    for other in (swept[1:], ["-m", "agent=ppo", "domain=abstract,general"], ["-m", "task.seed=1,2"], []):
-        assert with_task(other) == other
 
 
 def test_the_best_is_told_for_every_reward_and_domain(tmp_path):

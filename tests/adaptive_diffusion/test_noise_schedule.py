@@ -81,7 +81,7 @@ def test_half_precision_pictures_stay_half_precision():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_train_timesteps": 1}, "num_train_timesteps must be a whole number, at least 2, got 1"),
+        ({"num_train_timesteps": 1}, "num_train_timesteps must be a whole number, between 2 and"),
         ({"num_train_timesteps": 10.5}, "num_train_timesteps must be a whole number"),
         ({"num_train_timesteps": "many"}, "num_train_timesteps must be a whole number"),
         (

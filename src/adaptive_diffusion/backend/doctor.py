@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 from .._version import __version__
-from ..errors import run_program
+from ..program import command
 from . import blas
 from . import prepare as backend
 
@@ -104,7 +104,7 @@ def _core_advice(core: str) -> Iterator[str]:
 
 def main(argv: list[str]) -> None:
     """Print the report."""
-    argparse.ArgumentParser(prog="adaptive-diffusion doctor", description=__doc__).parse_args(argv)
+    argparse.ArgumentParser(prog=command("doctor"), description=__doc__).parse_args(argv)
     facts, advice = report()
     width = max(len(name) for name in facts)
     for name, value in facts.items():
@@ -115,7 +115,3 @@ def main(argv: list[str]) -> None:
             print(f"  - {sentence}")
     else:
         print("\nNothing is missing.")
-
-
-if __name__ == "__main__":
-    run_program(main)

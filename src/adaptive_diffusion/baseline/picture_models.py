@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 import mlx.core as mx
 import numpy as np
 
+from ..encoder.captions import plain_caption
+from ..encoder.domain import choose
 from ..errors import UserError
 from ..types import Denoiser, PictureModel
 
@@ -79,9 +81,6 @@ def asked_for(
         UserError: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an
             empty text, or not as many texts as images.
     """
-    from ..encoder.captions import plain_caption  # these sit above this package
-    from ..runs.prompts import choose
-
     if prompt is None and domain is None and label is None:
         return None, None
     if not model.conditional:

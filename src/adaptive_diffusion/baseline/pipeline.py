@@ -16,6 +16,7 @@ from ..diffusion.rng import image_keys, normal
 from ..io.pictures import resize, to_float
 from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.unet import SimpleUNet, UNetConfig
+from ..program import command
 from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from ..schedulers.config import ConfigMixin
 from ..types import Denoiser, PictureModel, Scheduler
@@ -74,8 +75,8 @@ class DiffusionPipeline:
             return load_builtin_model()
         log.warning(
             "no trained model for %d channels ships with the project: this SimpleUNet is untrained and draws noise; "
-            "train one with train.py task=model",
-            in_channels,
+            "train one with %s task=model",
+            *(in_channels, command("train")),
         )
         return SimpleUNet(UNetConfig(in_channels=in_channels))
 

@@ -21,10 +21,10 @@ from omegaconf import DictConfig
 from .. import interruption
 from ..errors import MachineError, UserError
 from ..interruption import uninterrupted
+from ..runs.job import explain, in_sweep, say
 from ..tracking.jobs import FAILED, Job, Skipped, failures, forget_jobs, jobs_of, table
 from ..tracking.mlflow import JOB, PARENT, MlflowRun, MlflowTracker
 from .arguments import as_given
-from .entry import explain, in_sweep, say
 
 log = logging.getLogger(__name__)
 

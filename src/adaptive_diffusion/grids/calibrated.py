@@ -11,6 +11,7 @@ import numpy as np
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
+from ..program import command
 from .calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from .schedule_file import SHIPPED, load_schedules, save_schedules
 
@@ -95,9 +96,9 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
         nearest = min(fitting or of_the_model, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
         if not fitting:
             log.warning(
-                "domain=%s was not calibrated: the steps are those of %s; python train.py task=schedule "
-                "task.domains=[%s] calibrates it",
-                *(domain, nearest.domain, domain),
+                "domain=%s was not calibrated: the steps are those of %s; %s task=schedule task.domains=[%s] "
+                "calibrates it",
+                *(domain, nearest.domain, command("train"), domain),
             )
         return nearest.drawn_at(guidance_scale)
 
@@ -106,12 +107,12 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
     if differences := [found for schedule in known if (found := _differences(schedule.model, model))]:
         raise UserError(
             f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
-            "calibrate it again with python train.py task=schedule, or leave scheduler.calibration.path out"
+            f"calibrate it again with {command('train')} task=schedule, or leave scheduler.calibration.path out"
         )
     others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
     raise UserError(
         f"{path} has schedules of the model {others}, and this one is {model:.12}; calibrate it with "
-        "python train.py task=schedule, or leave scheduler.calibration.path out"
+        f"{command('train')} task=schedule, or leave scheduler.calibration.path out"
     )
 
 
@@ -136,7 +137,7 @@ def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: 
     if found is None:
         raise UserError(
             "no calibrated grid ships for this model; "
-            "calibrate with python train.py task=schedule, or choose another grid"
+            f"calibrate with {command('train')} task=schedule, or choose another grid"
         )
     return CalibratedGrid(found)
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import UserError
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, atomic_path, parse_json
+from ..program import command
 from .calibrated_schedule import CalibratedSchedule, schedule_from
 
 SHIPPED = ASSETS / "schedules.json"
@@ -62,7 +63,7 @@ def load_recipes(path: str | Path) -> dict[str, str]:
 def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(
-            f"there are no calibrated schedules at {path}; make them with python train.py task=schedule, or leave "
+            f"there are no calibrated schedules at {path}; make them with {command('train')} task=schedule, or leave "
             "the path out"
         )
     try:

@@ -21,6 +21,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import UserError, plainly
+from ..program import title
 from .files import atomic_path, parse_json, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
@@ -107,16 +108,16 @@ def read_network(
     path = Path(path)
     if path.is_dir():
         raise UserError(
-            f"{path} is a folder; give a .safetensors file that train.py wrote, or load the folder of a diffusers "
-            "pipeline with model=diffusers"
+            f"{path} is a folder; give a .safetensors file that {title('train')} wrote, or load the folder of a "
+            "diffusers pipeline with model=diffusers"
         )
     if not path.is_file():
-        raise UserError(f"there is no model file at {path}; give the path of a .safetensors file that train.py wrote")
+        raise UserError(f"there is no model file at {path}; give a .safetensors file that {title('train')} wrote")
     weights, header = read_tensors(path)
     if header.get("format") != format:
         raise UserError(
             f"{path} is a safetensors file but not a model of this project of the kind wanted (format "
-            f"{header.get('format')!r}, expected {format!r}); give a file that train.py task={task} wrote"
+            f"{header.get('format')!r}, expected {format!r}); give a file that {title('train')} task={task} wrote"
         )
     try:
         config, metadata = parse_json(header["config"]), parse_json(header["metadata"])

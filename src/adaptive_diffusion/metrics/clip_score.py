@@ -14,9 +14,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import UserError
+from ..io.clip_tokenizer import CLIPTokenizer
 from ..io.files import read_json
 from ..io.hub import is_hub_id, model_folder
-from ..models.clip_tokenizer import CLIPTokenizer
 from .clip import CLIPConfig, CLIPModel
 from .clip_pictures import Preparation, read_preparation
 from .features import in_batches

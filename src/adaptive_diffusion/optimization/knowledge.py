@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, atomic_path, parse_json
 from ..io.locks import in_turn
+from ..program import command
 from ..rl.knobs import Configuration
 from .configuration import DomainConfig, confidence_of
 
@@ -170,7 +171,7 @@ def read_knowledge(path: str | Path) -> Knowledge:
     try:
         knowledge = Knowledge.from_dict(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); tune again: python train.py agent=ppo") from error
+        raise UserError(f"{path} is damaged ({error}); tune again: {command('train')} agent=ppo") from error
     check(path, content)
     return knowledge
 
@@ -188,11 +189,11 @@ def read_content(path: str | Path, form: str, what: str) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there are no {what} at {path}; make them: python train.py agent=ppo")
+        raise UserError(f"there are no {what} at {path}; make them: {command('train')} agent=ppo")
     try:
         content: Any = parse_json(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); tune again: python train.py agent=ppo") from error
+        raise UserError(f"{path} cannot be read as JSON ({error}); tune again: {command('train')} agent=ppo") from error
     if not isinstance(content, dict) or content.get("format") != form:
         raise UserError(f"{path} holds no {what} of this project (format {form!r})")
     return content

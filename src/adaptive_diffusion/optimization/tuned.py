@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import whence
+from ..program import command
 from ..schedulers.base import SchedulerBase
 from .knowledge import CALIBRATED, SHIPPED, Knowledge, Known, read_knowledge
 
@@ -35,10 +36,10 @@ def find_tuned(
         known = one.find(model, guidance_scale, domain)
         if known is not None:
             return known, file
-    command = f"python train.py agent=ppo domain={domain}"
+    tune = f"{command('train')} agent=ppo domain={domain}"
     raise UserError(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
-        f"{'' if path is None else f' in {path}'}, {_instead(knowledge.values(), model)}; tune it: {command}"
+        f"{'' if path is None else f' in {path}'}, {_instead(knowledge.values(), model)}; tune it: {tune}"
     )
 
 

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
 from ..io.files import ASSETS, whence
+from ..program import command
 from ..sampling.converged import identity_of
 from ..schedulers.base import SchedulerBase
 from ..solvers.base import Position, Step
@@ -253,4 +254,4 @@ def _short(model: str | None) -> str:
 def _command(domain: str, num_steps: int | None, guidance_scale: float | None) -> str:
     steps = "" if num_steps is None else f" task.num_steps={num_steps}"
     guidance = "" if guidance_scale is None else f" task.guidance_scale={guidance_scale:g}"
-    return f"train one: python train.py task=policy agent=ppo domain={domain}{steps}{guidance}"
+    return f"train one: {command('train')} task=policy agent=ppo domain={domain}{steps}{guidance}"

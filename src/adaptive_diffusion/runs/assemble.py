@@ -17,18 +17,18 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ..cli.mistakes import did_you_mean
 from ..diffusion.checks import check_count, check_guidance, check_name, check_number
 from ..diffusion.guidance import GuidedDenoiser, effective_guidance
 from ..diffusion.rng import image_keys, normal
 from ..diffusion.schedule import NoiseSchedule
 from ..encoder.captions import plain_caption
 from ..encoder.domain import Choice
-from ..errors import MachineError, UserError
+from ..errors import MachineError, UserError, did_you_mean
 from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from ..grids.grids import Grid, set_timesteps
 from ..io.init_image import read_picture
 from ..metrics.quality import PictureMetrics
+from ..program import command
 from ..sampling.batches import conditions
 from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
@@ -181,7 +181,7 @@ def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel
             others = f"of this model there are {', '.join(sorted(set(found)))}" if found else "nor others of this model"
             raise UserError(
                 f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
-                "calibrate with python train.py task=schedule"
+                f"calibrate with {command('train')} task=schedule"
             )
 
 

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from ..benchmark import Bench, Cell, CellResult, run_benchmark, write_report
 from ..benchmark.report import METRICS, markdown, summarise
 from ..benchmark.store import cell_path, keep, kept
-from ..cli.entry import say
 from ..diffusion.checks import check_count, check_number
 from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference
@@ -21,6 +20,7 @@ from ..errors import UserError
 from ..tracking.provenance import choices, git_state, parameters
 from .assemble import Parts, picture_channels, prepare
 from .benchmark_cost import cost
+from .job import say
 from .naming import labels, method, progress_bar
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def run_cell(cfg: DictConfig) -> float:
 
 
 def _measure_and_record(parts: Parts, cell: Cell, bench: Bench, store: Path) -> CellResult:
-    cfg, git = parts.cfg, git_state(parts.cfg.paths.root)
+    cfg, git = parts.cfg, git_state()
     batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
     tags = {"kind": "benchmark cell", **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"

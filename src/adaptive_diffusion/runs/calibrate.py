@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from .. import __version__
+from .._version import __version__
 from ..calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
 from ..diffusion.checks import check_guidance
 from ..diffusion.guided_model import GuidedModel
@@ -77,7 +77,7 @@ def calibrate_schedules(cfg: DictConfig) -> float:
     problems = _problems(task)
     found = _File(Path(cfg.output), task)
     found.read()  # is refused here, or never
-    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    tracker, git = build(cfg, "tracking"), git_state()
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
     ratios: list[float] = []

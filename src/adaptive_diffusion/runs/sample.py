@@ -15,8 +15,7 @@ import mlx.core as mx
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from .. import __version__
-from ..cli.entry import explain, in_sweep, job
+from .._version import __version__
 from ..diffusion.rng import image_keys, normal
 from ..errors import MachineError
 from ..io import figures
@@ -29,6 +28,7 @@ from ..tracking.jobs import Skipped
 from ..tracking.provenance import fingerprint, git_state, parameters
 from ..types import SampleResult, StepTrace
 from .assemble import Parts, prepare
+from .job import explain, in_sweep, job
 from .naming import labels, method, origin, progress_bar, run_name
 from .prompts import UNKNOWN
 
@@ -61,7 +61,7 @@ def sample(cfg: DictConfig) -> float:
     if cfg.skip_finished and (metrics := tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
         return Skipped(metrics.get(OBJECTIVE, float("nan")), metrics)
-    git = git_state(cfg.paths.root)
+    git = git_state()
     tags = {
         "fingerprint": identity,
         "mlflow.note.content": cfg.domain.get("description", cfg.domain.name),

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..cli.entry import in_sweep, job
 from ..errors import MachineError, UserError
+from ..program import title
 from ..tracking.provenance import fingerprint
 from .assemble import check_keys
+from .job import in_sweep, job
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,13 @@ def train(cfg: DictConfig) -> float:
     kind = str(cfg.task.get("_target_", "")).rpartition(".")[2]
     if kind not in TRAINING_STORIES:
         raise UserError(
-            f"task builds {kind or 'nothing'}, which train.py does not know; see conf/task for what it does"
+            f"task builds {kind or 'nothing'}, which {title('train')} does not know; see conf/task for what it does"
         )
     for group in ("agent", "reward", "domain"):
         if kind not in OF_AGENTS and cfg[group] is not None:
-            raise UserError(f"{group} belongs to train.py agent=..., and this is another task; leave one of them out")
+            raise UserError(
+                f"{group} belongs to {title('train')} agent=..., and this is another task; leave one of them out"
+            )
     module, story = TRAINING_STORIES[kind]
     return getattr(importlib.import_module(f".{module}", __package__), story)(cfg)
 

@@ -46,7 +46,7 @@ def train_encoder(cfg: DictConfig) -> float:
 
 def _train_and_write(cfg: DictConfig, trainer: EncoderTrainer) -> float:
     """Train, while nobody else writes the same files."""
-    tracker, git, c = build(cfg, "tracking"), git_state(cfg.paths.root), trainer.config
+    tracker, git, c = build(cfg, "tracking"), git_state(), trainer.config
     identity = state_tag(c.state)
     tags = {**identity, **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train encoder {' '.join(c.data)}"

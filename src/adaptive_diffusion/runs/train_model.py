@@ -58,7 +58,7 @@ def _train(cfg: DictConfig, config: TrainingConfig) -> float:
     trainer = Trainer(config)
     c, first = trainer.config, trainer.group.rank() == 0
     tracker = build(cfg, "tracking") if first else NoTracker()
-    git = git_state(cfg.paths.root)
+    git = git_state()
     identity = state_tag(c.state)
     tags = {**identity, **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train {' '.join(trainer.corpus.domains)}"

@@ -74,7 +74,7 @@ def train_policy(cfg: DictConfig) -> float:
     cfg = training_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
     domain, (task, agent) = cfg.domain.name, _parts(cfg)
     tell_cost(agent.env, task.episodes)
-    tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)
+    tracker, git, folder = build(cfg, "tracking"), git_state(), Path(cfg.paths.run)
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or " ".join(["train policy", *method(cfg), domain, f"{task.num_steps} steps"])
     with alone(cfg.output), tracker.open(name, params=agent_parameters(cfg), tags=tags) as run:

@@ -72,7 +72,7 @@ def tune(cfg: DictConfig) -> float:
         raise UserError("task=agent needs an agent; give agent=ppo, cem, random or fixed, and leave task out")
     cfg = training_configuration(cfg, "agent/tuned.json")
     pipeline, domains = _pipeline(cfg)
-    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    tracker, git = build(cfg, "tracking"), git_state()
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or " ".join(["tune", *method(cfg), *domains])
     folder, scores = Path(cfg.paths.run), {}

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
+from ..program import CHECKOUT, command, installed
 
 # what does not change the pictures
 _NOT_IDENTITY = ("tracking", "paths", "name", "tags", "skip_finished")
@@ -52,11 +53,22 @@ class GitState:
         }
 
 
-def git_state(folder: str | Path) -> GitState | None:
-    """The state of the repository around `folder`; None without git, a repository or a commit."""
+def git_state(folder: str | Path | None = None) -> GitState | None:
+    """The state of a repository.
+
+    Args:
+        folder: A folder in it; None: that of this package's code, unless it is installed.
+
+    Returns:
+        The state; None without git, a repository or a commit.
+    """
+    if folder is None and installed():
+        return None
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True, timeout=20)
+        done = subprocess.run(
+            ["git", "-C", str(folder or CHECKOUT), *arguments], capture_output=True, check=True, timeout=20
+        )
         return done.stdout.decode(errors="replace").strip("\n")
 
     try:
@@ -95,7 +107,7 @@ def draw_command(*arguments: str) -> str:
     keys = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
     folders = {name: name for name in ("paths.root=", "paths.outputs=", "paths.mlruns=")}
     model = [argument for argument in _renamed({**keys, **folders}) if argument != "guidance_scale=null"]
-    return shlex.join(["python", "sample.py", *_config_dir(), *arguments, *model])
+    return " ".join([command("sample"), shlex.join([*_config_dir(), *arguments, *model])]).strip()
 
 
 def setting(name: str, value: object) -> str:
@@ -123,7 +135,7 @@ def domain_settings(name: str) -> list[str]:
 def with_model(error: UserError) -> UserError:
     """The same error, whose advice to train names the model of this job of sample.py."""
     model = _renamed({"model=": "model@task.model=", "model.": "task.model."})
-    given, train = [*_config_dir(), *model], "python train.py"
+    given, train = [*_config_dir(), *model], command("train")
     return UserError(str(error).replace(train, f"{train} {shlex.join(given)}")) if given else error
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
+from ...io.clip_tokenizer import END, CLIPTokenizer
 from ...io.files import read_json
-from ..clip_tokenizer import END, CLIPTokenizer
 
 _LISTED = "added_tokens_decoder"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
