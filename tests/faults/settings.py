@@ -69,7 +69,7 @@ OUT_OF_RANGE = {
         ),
         *("seed=-1", "guidance_scale=-1", "guidance_scale=inf", "image_size=0", "image_size=1000000", "variation=1.5"),
         *("variation=-0.1", "label=nosuchlabel", "init_image=/nowhere.png", "model.path=/nowhere"),
-        *("paths.mlruns=", "name=[a]", "tags=one", "tracking=mlflow tracking.lock_timeout=0", "skip_finished=perhaps"),
+        *("paths.mlruns=", "tags=one", "tracking=mlflow tracking.lock_timeout=0", "skip_finished=perhaps"),
         *("tracking=mlflow tracking.lock_timeout=inf", "tracking=mlflow tracking.ui_port=0", "num_steps=inf"),
         *("tracking=mlflow tracking.ui_port=70000", "tracking=mlflow tracking.database=https://a.example/b"),
         *(
