@@ -136,6 +136,7 @@ OUT_OF_RANGE = {
             "agent._target_=pathlib.Path",
             "reward._target_=pathlib.Path",
             "agent.learning_rate=-1",
+            "agent.learning_rate=1e6",
             "agent.n_steps=1",
             "agent.batch_size=1",
             "task.start_from=/nowhere.zip",

@@ -230,6 +230,8 @@ def test_min_snr_weights_cap_the_easy_timesteps(recipe: dict) -> None:
         ({"min_snr_gamma": -0.5}, "min_snr_gamma must be"),
         ({"min_snr_gamma": 0.0}, "min_snr_gamma must be"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+        ({"learning_rate": 2.0}, "learning_rate must be a number.*at most 1"),
+        ({"seed": 2**32}, "seed must be"),
         ({"max_grad_norm": float("inf")}, "max_grad_norm must be a finite number"),
         ({"log_snr_std": 0.0}, "log_snr_std must be"),
         ({"validation_fraction": 1.0}, "validation_fraction must be less than 1"),

@@ -61,7 +61,7 @@ class EncoderTraining:
         for name in ("images", "batch_size", "dimension", "image_size", "validate_every", "save_every"):
             check_count(name, getattr(self, name), 1)
         check_seed("seed", self.seed)
-        check_number("learning_rate", self.learning_rate, 0, above=True)
+        check_number("learning_rate", self.learning_rate, 0, 1, above=True)
         check_number("weight_decay", self.weight_decay, 0)
         if check_number("ema_decay", self.ema_decay, 0, 1) == 1:
             raise ValueError(f"ema_decay must be less than 1, got {self.ema_decay}")

@@ -84,7 +84,8 @@ class TrainingConfig:
         check_seed("seed", self.seed)
         for name in ("warmup_images", "decay_images"):
             check_count(name, getattr(self, name), 0)
-        for name in ("learning_rate", "max_grad_norm", "log_snr_std"):
+        check_number("learning_rate", self.learning_rate, 0, 1, above=True)
+        for name in ("max_grad_norm", "log_snr_std"):
             check_number(name, getattr(self, name), 0, above=True)
         check_number("log_snr_mean", self.log_snr_mean)
         for name in ("uniform_fraction", "drop_label", "drop_all"):

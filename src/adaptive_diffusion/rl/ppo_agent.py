@@ -71,7 +71,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
     Args:
         env: A `DiffusionHyperparameterEnv`, also where None is given, or a `TimestepEnv`.
-        learning_rate: Of Adam, > 0; None: 0.01 for one-step episodes, 0.005 for longer ones.
+        learning_rate: Of Adam, in (0, 1]; None: 0.01 for one-step episodes, 0.005 for longer ones.
         n_steps: Steps per update, of all parts and `num_envs` together, >= 2, rounded up to as many for each of them;
             None: whole episodes with ten paths or so. The last update of a training is of the steps that are left.
         batch_size: Steps per minibatch, >= 2; None, or more than there are: all of an update.
@@ -117,7 +117,7 @@ class HyperparameterTuningAgent(TuningAgent):
         minibatch = self.n_steps if batch_size is None else check_count("batch_size", batch_size, 2)
         self.batch_size = min(minibatch, self.n_steps)
         chosen = (0.01 if single else 0.005) if learning_rate is None else learning_rate
-        self.learning_rate = check_number("learning_rate", chosen, 0, above=True)
+        self.learning_rate = check_number("learning_rate", chosen, 0, 1, above=True)
         chosen = (0.5 if single else 0.3) if initial_std is None else initial_std
         self.initial_std = check_number("initial_std", chosen, 0, above=True)
         self.normalize_env = bool(normalize_env)
