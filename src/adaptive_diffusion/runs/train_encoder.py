@@ -10,7 +10,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ..encoder.encoder import save_encoder
-from ..encoder.encoder_training import EncoderScores, EncoderTrainer
+from ..encoder.encoder_scores import EncoderScores
+from ..encoder.encoder_training import EncoderTrainer
 from ..encoder.encoder_training_config import EncoderTraining
 from ..interruption import saved_when_interrupted
 from ..io import figures
