@@ -20,8 +20,7 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.interruption import saved_when_interrupted
 from adaptive_diffusion.io.files import read_tensors
 from adaptive_diffusion.runs.assemble import build
-from adaptive_diffusion.runs.train import training_configuration
-from adaptive_diffusion.runs.train_encoder import train_encoder
+from adaptive_diffusion.runs.train import train, training_configuration
 
 RNG = np.random.default_rng(0)
 
@@ -133,14 +132,14 @@ def test_train_py_writes_an_encoder_that_loads_and_once_trained_only_writes_it(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = tmp_path / "encoder.safetensors", tmp_path / "copy.safetensors"
-    share = train_encoder(settings(data, tmp_path, f"output={first}", "tracking=none"))
+    share = train(settings(data, tmp_path, f"output={first}", "tracking=none"))
     encoder = load_encoder(first)
     assert encoder.metadata["label_top1"] == share
     assert encoder.metadata["images_seen"] == 128
     assert encoder.config.domains == ("landscapes", "general")
     assert str(tmp_path) not in str(encoder.metadata), "the file does not tell where the pictures are"
     monkeypatch.setattr(EncoderTrainer, "_advance", None)
-    assert train_encoder(settings(data, tmp_path, f"output={second}", "tracking=none")) == share
+    assert train(settings(data, tmp_path, f"output={second}", "tracking=none")) == share
     assert load_encoder(second).metadata == encoder.metadata
 
 
@@ -160,10 +159,10 @@ def test_an_interrupted_training_goes_on_in_its_run(
 
     cfg = settings(data, tmp_path, "tracking=mlflow")
     with pytest.raises(KeyboardInterrupt):
-        train_encoder(cfg)
+        train(cfg)
 
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
-    train_encoder(cfg)
+    train(cfg)
     tracker = build(cfg, "tracking")
     (run,) = tracker.client.search_runs([tracker.experiment_id])
     assert run.info.status == "FINISHED"
@@ -191,7 +190,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
     cfg = settings(data, tmp_path, "task.images=256", "task.save_every=1000", "tracking=none")
     try:
         with pytest.raises(KeyboardInterrupt):
-            train_encoder(cfg)
+            train(cfg)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
@@ -199,7 +198,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
     assert ended == [1]
     assert "the state is saved after 64 pictures; the same command goes on from there" in caplog.text
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
-    train_encoder(cfg)
+    train(cfg)
     assert "at 64 of 256 pictures" in caplog.text
 
 
@@ -224,7 +223,7 @@ def test_a_second_ctrl_c_does_not_wait_and_one_after_the_last_step_is_not_lost(s
 def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_models(tmp_path: Path) -> None:
     cfg = configuration("train", tmp_path, "task=encoder", "tracking=none", "output=encoder.bin")
     with pytest.raises(UserError, match=r"must be a \.safetensors file"):
-        train_encoder(cfg)
+        train(cfg)
 
     cfg = configuration("train", tmp_path, "task=encoder")
     file = training_configuration(cfg, "encoder/encoder.safetensors").output

@@ -203,7 +203,8 @@ def _trial(number: int, name: str, folder: Path, whole: Whole, chance: random.Ra
 def _killed_early(script: Path, command: list[str], folder: Path, how: int, delay: float) -> list[str]:
     """Kill a process of its own, which has yet to import."""
     begin = (
-        "import os, runpy, sys; os.write(1, b'-'); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        "import os, runpy, sys; os.write(1, b'-'); del sys.argv[0]; sys.path[0] = os.path.dirname(sys.argv[0]); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", begin, str(script), *command],

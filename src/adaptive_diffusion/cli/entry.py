@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .. import errors, program
 from .._version import __version__
 from ..runs import job
+from ..runs.setting_types import typed
 from .arguments import for_hydra
 from .catalog import Catalog
 from .mistakes import config_mistake
@@ -30,13 +31,17 @@ VERSION = f"adaptive-diffusion-optimizer {__version__} (Hydra {hydra.__version__
 
 
 class Folders(Callback):
-    """Refuses empty folders, below which all would be written to the root of the file system."""
+    """Refuses empty folders, below which all would be written to the root of the file system, and mistyped settings."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called before anything is written."""
         for name in ("outputs", "mlruns"):
             if not str(config.paths[name]).strip():
                 raise job.Stop from errors.UserError(f"paths.{name} is empty; give a folder, or leave it out")
+        try:
+            typed(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        except errors.UserError as error:
+            raise job.Stop from error
 
     on_multirun_start = on_run_start
 

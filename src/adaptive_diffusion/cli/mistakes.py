@@ -33,6 +33,14 @@ PLUGINS = {  # Hydra's own
     "hydra/launcher": ("joblib", "rq", "ray", "submitit"),
     "hydra/sweeper": ("optuna", "ax", "nevergrad"),
 }
+TRAINED = (  # arguments of schedulers that the model knows
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    "rescale_betas_zero_snr",
+)
+LIMITS = (  # those that follow from the model
+    *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio"),
+    "sample_max_value",
+)
 NEEDS = {  # what a choice of train.py takes besides
     "reward": ("agent=ppo",),
     "task=agent": ("agent=ppo",),
@@ -165,6 +173,8 @@ def _no_plugin(group: str, option: str) -> str:
 def _no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[str]) -> str:
     """For a setting that is not there: options that have it, or the name that was probably meant."""
     parts, told = key.split("."), f"there is no setting {key!r}"
+    if parts[0] == "scheduler" and (where := _of_the_model(parts[-1], arguments)):
+        return f"{told}: {where}"
     if len(parts) > 1 and (told_options := _of_other_options(catalog, key)):
         return told_options
     known = [name for name in _all_keys(catalog, program, arguments) if not key.startswith(f"{name}.")]
@@ -181,6 +191,16 @@ def _no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[st
         if name not in known:
             return f"{told}; did you mean {name!r}, of {parts[0]}={' or '.join(options)}?"
     return f"{told}{_meant(key, known)}; --help lists them"
+
+
+def _of_the_model(name: str, arguments: Sequence[str]) -> str | None:
+    """Where an argument of schedulers went that is no setting, because the model decides it."""
+    given = next((a.partition("=")[2] for a in arguments if a.partition("=")[0].endswith(f"scheduler.{name}")), "")
+    if name in LIMITS:
+        return f"the model says how its pictures stay in range; to overrule it: +scheduler.{name}={given or '<value>'}"
+    if name == "prediction_type":
+        return f"the model says what it predicts; where its file does not: model=checkpoint model.{name}={given}"
+    return "the model says how it was trained; leave it out" if name in TRAINED else None
 
 
 def _of_other_options(catalog: Catalog, key: str) -> str | None:

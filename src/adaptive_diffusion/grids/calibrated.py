@@ -67,7 +67,9 @@ class CalibratedGrid:
         return f"timesteps {self.calibrated.origin}"
 
 
-def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
+def find_schedule(
+    path: str | Path | None, model: str | None, domain: str, guidance_scale: float
+) -> CalibratedSchedule | None:
     """The schedule of a model in a domain, of several that with the nearest guidance.
 
     Where the domain was not calibrated, that of another domain of the model is taken, with a warning: calibrated steps
@@ -75,7 +77,7 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
 
     Args:
         path: File of schedules; None: the shipped one, which may have none for this model.
-        model: Content hash of the model.
+        model: Content hash of the model; None: of one that does not tell.
         domain: Name of the domain.
         guidance_scale: Weight of classifier-free guidance that draws, >= 0; it decides whether the calibrated weights
             are used, see `CalibratedSchedule`.
@@ -88,6 +90,7 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
         ValueError: for a guidance out of range.
     """
     check_number("guidance_scale", guidance_scale, 0)
+    model = model or ""
     known = load_schedules(SHIPPED if path is None else path)
     of_the_model = [schedule for schedule in known if schedule.model == model]
 
@@ -126,7 +129,7 @@ def _differences(calibrated: str, model: str) -> str:
     return " and ".join([*found, "another negative prompt"] if then[2:] != now[2:] else found)
 
 
-def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedGrid:
+def find_grid(path: str | Path | None, model: str | None, domain: str, guidance_scale: float) -> CalibratedGrid:
     """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
 
     Raises:

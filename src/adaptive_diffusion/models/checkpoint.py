@@ -44,18 +44,28 @@ def save_model(
     return write_network(path, model, model.config.to_dict(), metadata, format=FORMAT, dtype=dtype)
 
 
-def load_model(path: str | Path) -> SimpleUNet:
+def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUNet:
     """Read a checkpoint of `save_model`, with float32 weights.
 
     The `metadata` of the network are those of the file, and the hash of the file as `content_hash`.
 
+    Args:
+        path: The `.safetensors` file.
+        prediction_type: What the model predicts, `epsilon`, `v_prediction` or `sample`, where its file does not say.
+
     Raises:
         UserError: if the file is missing, damaged or of another format, or its tensors do not fit its architecture.
+        ValueError: for a prediction type that is unknown, or another one than the file says.
     """
     model, metadata = read_network(
         path, lambda config: SimpleUNet(UNetConfig(**config)), format=FORMAT, what="SimpleUNet", task="model"
     )
     _check_metadata(path, model.config, metadata)
+    if prediction_type is not None:
+        check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
+        if metadata.get("prediction_type") not in (None, prediction_type):
+            raise ValueError(f"prediction_type={prediction_type} contradicts {path}: {metadata['prediction_type']}")
+        metadata = {**metadata, "prediction_type": prediction_type}
     model._metadata = metadata
 
     return model

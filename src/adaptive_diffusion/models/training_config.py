@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ..diffusion.checks import check_choice, check_count, check_guidance, check_number, check_seed
 from ..diffusion.schedule import NoiseSchedule
@@ -76,8 +76,8 @@ class TrainingConfig:
     validate_every: int = 50_000
     save_every: int = 10_000
     seed: int = 0
-    noise_schedule: dict[str, Any] = field(default_factory=dict)
-    architecture: dict[str, Any] = field(default_factory=dict)
+    noise_schedule: Annotated[dict[str, Any], NoiseSchedule] = field(default_factory=dict)
+    architecture: Annotated[dict[str, Any], UNetConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "validation_images", "validate_every", "save_every"):
@@ -109,6 +109,8 @@ class TrainingConfig:
 
         timesteps = NoiseSchedule(**self.noise_schedule).num_train_timesteps
         check_count("noise_schedule.num_train_timesteps", timesteps, FEWEST_TIMESTEPS)
+        if "num_classes" in self.architecture:
+            raise ValueError("architecture.num_classes is for the data to decide; leave it out")
         UNetConfig(**self.architecture)
 
         if Path(self.state).suffix != ".safetensors":

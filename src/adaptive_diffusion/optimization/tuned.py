@@ -46,7 +46,7 @@ def find_tuned(
 def tuned_scheduler(
     path: str | None,
     trained: str,
-    model: str,
+    model: str | None,
     domain: str,
     guidance_scale: float,
     num_inference_steps: int | None = None,
@@ -74,7 +74,7 @@ def tuned_scheduler(
         UserError: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
         ValueError: for a value out of range.
     """
-    known, file = find_tuned(path, trained, model, domain, guidance_scale)
+    known, file = find_tuned(path, trained, model or "", domain, guidance_scale)
     if known.provenance.get(CALIBRATED) and calibration is None:
         raise UserError(
             f"domain={domain} was tuned with calibrated steps, and there are none; give scheduler.calibration.path, "

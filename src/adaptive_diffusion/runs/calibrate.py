@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,7 +26,6 @@ from ..tracking.provenance import domain_settings, draw_command, git_state, para
 from ..types import PictureModel
 from .assemble import build
 from .naming import labels, progress_bar
-from .train import training_configuration
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class ScheduleTask(ScheduleCalibration):
     model: PictureModel
     domains: Sequence[str] | None = None
     guidance_scale: float | None = None
+    result: ClassVar[str] = "schedule/schedules.json"
+    merged: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,15 +57,20 @@ class ScheduleTask(ScheduleCalibration):
         if self.guidance_scale is not None:
             check_guidance(self.guidance_scale)
 
+    def run(self, cfg: DictConfig) -> float:
+        """See `calibrate_schedules`."""
+        return calibrate_schedules(cfg, self)
 
-def calibrate_schedules(cfg: DictConfig) -> float:
+
+def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
     """Calibrate, domain after domain; what is finished is in the file at once.
 
     Schedules of other models, domains and guidance that the file holds already stay in it, and so do other numbers of
     steps.
 
     Args:
-        cfg: `conf/train.yaml`, composed, with a `ScheduleTask` as its task.
+        cfg: `conf/train.yaml`, composed and checked.
+        task: What to calibrate.
 
     Returns:
         Mean over domains and numbers of steps of the held-out RMSE, relative to the best classical grid's.
@@ -72,8 +79,6 @@ def calibrate_schedules(cfg: DictConfig) -> float:
         UserError: for a value that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
-    cfg = training_configuration(cfg, "schedule/schedules.json", merged=True)
-    task: ScheduleTask = build(cfg, "task")
     problems = _problems(task)
     found = _File(Path(cfg.output), task)
     found.read()  # is refused here, or never

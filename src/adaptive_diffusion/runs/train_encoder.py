@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -21,28 +22,25 @@ from ..tracking.mlflow import Run
 from ..tracking.provenance import git_state, parameters
 from .assemble import build
 from .naming import labels, progress_bar
-from .train import training_configuration
 
 log = logging.getLogger(__name__)
 
 
-def train_encoder(cfg: DictConfig) -> float:
-    """Train the encoder, or go on training it.
+@dataclass(frozen=True)
+class EncoderTask(EncoderTraining):
+    """`task=encoder`: train the encoder, or go on training it."""
 
-    Args:
-        cfg: `conf/train.yaml`, composed, with an `EncoderTraining` as its task.
+    result: ClassVar[str] = "encoder/encoder.safetensors"
 
-    Returns:
-        Share of held-back pictures whose label's caption is the nearest.
+    def run(self, cfg: DictConfig) -> float:
+        """Train; the share of held-back pictures whose label's caption is the nearest.
 
-    Raises:
-        UserError: for a value or data that cannot be used; nothing was written then.
-        MachineError: if the disk or the database refuses.
-    """
-    cfg = training_configuration(cfg, "encoder/encoder.safetensors")
-    config: EncoderTraining = build(cfg, "task")
-    with alone(config.state, cfg.output):
-        return _train_and_write(cfg, EncoderTrainer(config))
+        Raises:
+            UserError: for a value or data that cannot be used; nothing was written then.
+            MachineError: if the disk or the database refuses.
+        """
+        with alone(self.state, cfg.output):
+            return _train_and_write(cfg, EncoderTrainer(self))
 
 
 def _train_and_write(cfg: DictConfig, trainer: EncoderTrainer) -> float:

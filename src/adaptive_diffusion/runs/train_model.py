@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -28,29 +30,26 @@ from ..tracking.mlflow import NoTracker, Run
 from ..tracking.provenance import domain_settings, draw_command, git_state, parameters, setting
 from .assemble import build
 from .naming import labels, progress_bar
-from .train import training_configuration
 
 log = logging.getLogger(__name__)
 
 
-def train_model(cfg: DictConfig) -> float:
-    """Train the U-Net, or go on training it.
+@dataclass(frozen=True)
+class ModelTask(TrainingConfig):
+    """`task=model`: train the U-Net, or go on training it."""
 
-    Args:
-        cfg: `conf/train.yaml`, composed, with a `TrainingConfig` as its task.
+    result: ClassVar[str] = "model/model.safetensors"
 
-    Returns:
-        The validation loss at the end (NaN without held-back pictures).
+    def run(self, cfg: DictConfig) -> float:
+        """Train; the validation loss at the end (NaN without held-back pictures).
 
-    Raises:
-        UserError: for a value or data that cannot be used; nothing was written then.
-        MachineError: if the disk or the database refuses.
-    """
-    cfg = training_configuration(cfg, "model/model.safetensors")
-    _check(cfg)
-    config: TrainingConfig = build(cfg, "task")
-    with alone(config.state, cfg.output) if mx.distributed.init().rank() == 0 else nullcontext():
-        return _train(cfg, config)
+        Raises:
+            UserError: for a value or data that cannot be used; nothing was written then.
+            MachineError: if the disk or the database refuses.
+        """
+        _check(cfg)
+        with alone(self.state, cfg.output) if mx.distributed.init().rank() == 0 else nullcontext():
+            return _train(cfg, self)
 
 
 def _train(cfg: DictConfig, config: TrainingConfig) -> float:

@@ -90,7 +90,7 @@ def _loaded(
     if (ratio := noise.pop("thresholding_ratio")) is not None:
         log.warning(
             "the model's own scheduler thresholds (scheduler_config.json), which is for the run to say here: "
-            "scheduler.thresholding=true scheduler.dynamic_thresholding_ratio=%s",
+            "+scheduler.thresholding=true +scheduler.dynamic_thresholding_ratio=%s",
             ratio,
         )
 
