@@ -6,6 +6,7 @@ Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an
 from __future__ import annotations
 
 import difflib
+import _thread
 import errno
 import os
 import re
@@ -107,6 +108,7 @@ def leave(
     for number in (signal.SIGINT, signal.SIGTERM):  # so that a program that is told to stop can say so
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = _interrupt_again
     try:
         code = run()
         sys.stdout.flush()
@@ -122,6 +124,14 @@ def leave(
             raise
         _exit(*explain(error))
     sys.exit(code)
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Deliver an interruption again that hit a destructor or the end of a weak reference, where Python drops it."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def stop_talking() -> None:

@@ -19,7 +19,7 @@ MOVED = {  # relative to this package
     "converged": "sampling.converged",
     "data": "io.pictures",
     "files": "io.files",
-    "init_image": "io.init_image",
+    "init_image": "io.image_file",
     "metrics.captions": "encoder.captions",
     "metrics.domain": "encoder.domain",
     "metrics.encoder": "encoder.encoder",

@@ -10,7 +10,7 @@ from adaptive_diffusion.encoder.encoder import load_builtin_encoder, save_encode
 from adaptive_diffusion.encoder.encoder_metrics import EncoderMetrics
 from adaptive_diffusion.encoder.reference import kernel_reference_path, load_kernel, load_reference
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.io.pictures import to_float
+from adaptive_diffusion.io.pixels import to_float
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, set_distances
 from adaptive_diffusion.metrics.standard_metrics import StandardMetrics

@@ -26,7 +26,7 @@ from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
-from adaptive_diffusion.io.pictures import to_uint8
+from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.sample import sample

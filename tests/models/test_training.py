@@ -16,8 +16,8 @@ import pytest
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.figures import save_image
-from adaptive_diffusion.io.files import read_tensors
 from adaptive_diffusion.io.network_file import content_hash
+from adaptive_diffusion.io.tensor_file import read_tensors
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.corpus import TimestepDistribution
 from adaptive_diffusion.models.training import Trainer

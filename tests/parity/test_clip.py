@@ -246,7 +246,7 @@ def test_what_is_no_clip_model_is_explained(folder: Path, tmp_path: Path) -> Non
         load_clip(tmp_path / "absent")
 
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"there is no file .*config\.json"):
+    with pytest.raises(UserError, match=r"config\.json"):
         load_clip(tmp_path / "empty")
 
 

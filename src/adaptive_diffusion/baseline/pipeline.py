@@ -13,7 +13,7 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.guidance import GuidedDenoiser
 from ..diffusion.rng import image_keys, normal
-from ..io.pictures import resize, to_float
+from ..io.pixels import resize, to_float
 from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.unet import SimpleUNet, UNetConfig
 from ..program import command

@@ -18,9 +18,8 @@ import numpy as np
 from ..diffusion.checks import check_number
 from ..errors import UserError
 from ..io.files import ASSETS
-from ..io.image_file import prepare_all
 from ..io.network_file import read_network, write_network
-from ..io.pictures import to_float
+from ..io.pixels import prepare_all, to_float
 from ..metrics.features import in_batches
 from ..metrics.pictures import as_float, as_uint8
 from .network import EncoderConfig, EncoderNetwork, unit

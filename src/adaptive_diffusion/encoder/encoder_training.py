@@ -23,7 +23,8 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..errors import UserError
-from ..io.pictures import BatchOrder, to_float
+from ..io.batch_order import BatchOrder
+from ..io.pixels import to_float
 from ..io.training_state import hash_of, read_state, write_state
 from .captions import domain_caption, label_caption
 from .encoder import Encoder

@@ -18,7 +18,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..io.files import ASSETS, atomic_path, parse_json, read_tensors
+from ..io.files import ASSETS, atomic_path, parse_json
+from ..io.tensor_file import read_tensors
 
 FORMAT = "adaptive-diffusion/words/1"
 BUILTIN_WORDS = ASSETS / "words.safetensors"

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..io.pictures import to_float, to_uint8
+from ..io.pixels import to_float, to_uint8
 
 _SLACK = 1e-3  # float rounding at the ends of [-1, 1], which is clipped
 

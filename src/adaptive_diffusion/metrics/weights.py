@@ -9,7 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..errors import UserError
-from ..io.files import atomic_path, read_json, read_tensors
+from ..io.files import atomic_path, read_json
+from ..io.tensor_file import read_tensors
 from ..io.torch_files import read_torch_file
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")

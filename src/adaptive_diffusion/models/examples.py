@@ -14,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.schedule import NoiseSchedule
-from ..io.pictures import BatchOrder, to_float
+from ..io.batch_order import BatchOrder
+from ..io.pixels import to_float
 from .corpus import Corpus, TimestepDistribution
 from .training_config import TrainingConfig
 from .unet import SimpleUNet, UNetConfig

@@ -13,7 +13,7 @@ from ..diffusion.node import Node
 from ..errors import UserError
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
-from ..io.files import ASSETS, whence
+from ..io.files import ASSETS, describe_path
 from ..program import command
 from ..sampling.converged import identity_of
 from ..schedulers.base import SchedulerBase
@@ -91,7 +91,7 @@ class LearnedScheduler(SchedulerBase):
         known = header["environment"]
         one_hot = np.array([float(name == domain) for name in known["domains"]])
         self.route = Residuals(self.schedule, np.array(known["prior"], np.float64), one_hot, known["stopping"])
-        self.source, self.may_stop = whence(self.file), self.route.stopping
+        self.source, self.may_stop = describe_path(self.file), self.route.stopping
         self.set_timesteps()
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:

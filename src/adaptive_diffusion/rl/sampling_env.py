@@ -14,7 +14,7 @@ from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guided_model import Waiting
 from ..diffusion.node import node_at
 from ..io.figures import grid
-from ..io.pictures import to_uint8
+from ..io.pixels import to_uint8
 from .drawing import Drawing
 from .gym import Env
 from .lockstep import Run, run_together

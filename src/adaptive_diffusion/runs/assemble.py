@@ -27,7 +27,7 @@ from ..encoder.domain import Choice
 from ..errors import UserError
 from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from ..grids.grids import Grid, set_timesteps
-from ..io.init_image import read_picture
+from ..io.image_file import read_picture
 from ..metrics.quality import PictureMetrics
 from ..program import command
 from ..sampling.batches import conditions
@@ -35,8 +35,8 @@ from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.base import SchedulerBase
-from ..tracking.mlflow import Tracker
-from ..tracking.provenance import with_model
+from ..tracking.commands import advice_for_this_model
+from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
 from .prompts import follow_prompt
 from .setting_types import arguments_of, target_of, typed
@@ -284,7 +284,7 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     while isinstance(cause, InstantiationException | ImportError) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__  # Hydra wraps what constructors and modules raise
     if isinstance(cause, UserError):
-        raise with_model(cause) from cause.__cause__
+        raise advice_for_this_model(cause) from cause.__cause__
     if _is_mistake(cause, failed):
         raise UserError(f"{group}: {_in_one_line(failed)}") from failed
     raise cause

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..benchmark import Bench, Cell, CellResult, run_benchmark, write_report
 from ..benchmark.report import METRICS, markdown, summarise
-from ..benchmark.store import cell_path, keep, kept
+from ..benchmark.store import cell_path, load_cell, save_cell
 from ..diffusion.checks import check_count, check_number
 from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference
@@ -75,7 +75,7 @@ def run_cell(cfg: DictConfig) -> float:
         log.info("%s %s: measured before", result.domain, result.name)
     else:
         result = _measure_and_record(parts, cell, bench, store)
-    keep(folder / CELL, result)
+    save_cell(folder / CELL, result)
     return result.fd_encoder
 
 
@@ -182,7 +182,7 @@ class BenchmarkReport:
     def end(self, config: DictConfig) -> Path | None:
         """Write the report of the cells that were finished; its folder, or None without any."""
         sweep = Path(config.hydra.sweep.dir)
-        results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := kept(path)) is not None]
+        results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := load_cell(path)) is not None]
         if not results:
             return None
         folder, baseline = sweep / "benchmark", config.benchmark.baseline

@@ -20,9 +20,10 @@ from ..encoder.captions import plain_caption
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
-from ..io import figures
+from ..io.files import write_text
 from ..io.locks import in_turn
-from ..tracking.provenance import domain_settings, draw_command, git_state, parameters, setting
+from ..tracking.commands import domain_settings, draw_command, setting
+from ..tracking.provenance import git_state, parameters
 from ..types import PictureModel
 from .assemble import build
 from .naming import labels, progress_bar
@@ -101,8 +102,8 @@ def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
         except KeyboardInterrupt:
             log.info("%d numbers of steps are in %s; the same command goes on with the others", len(ratios), cfg.output)
             raise
-        figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        figures.write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
+        write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
         run.folder(cfg.paths.run)
     log.info("%-11s%s", "saved", cfg.output)
     where, domain = setting("scheduler.calibration.path", cfg.output), domain_settings(problems[0].domain)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..benchmark.cell import CellResult
 from ..benchmark.report import PLOTS, write_report
-from ..benchmark.store import kept
+from ..benchmark.store import load_cell
 from ..errors import UserError
 from ..program import command
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--plots", nargs="*", choices=list(PLOTS), default=list(PLOTS), help="kinds of plots")
     options = parser.parse_args(argv)
     paths = sorted(options.cells.glob("*.json"), key=lambda path: path.stat().st_mtime)  # the newest takes precedence
-    cells = [cell for path in paths if (cell := kept(path)) is not None]
+    cells = [cell for path in paths if (cell := load_cell(path)) is not None]
     if not cells:
         raise UserError(
             f"{options.cells} keeps no cells; run {command('sample')} -m experiment=benchmark, or give --cells"

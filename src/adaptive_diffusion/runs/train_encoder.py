@@ -15,11 +15,11 @@ from ..encoder.encoder_scores import EncoderScores
 from ..encoder.encoder_training import EncoderTrainer
 from ..encoder.encoder_training_config import EncoderTraining
 from ..interruption import saved_when_interrupted
-from ..io import figures
+from ..io.files import write_text
 from ..io.locks import alone
 from ..io.training_state import state_tag
-from ..tracking.mlflow import Run
 from ..tracking.provenance import git_state, parameters
+from ..tracking.tracker import Run
 from .assemble import build
 from .naming import labels, progress_bar
 
@@ -56,7 +56,7 @@ def _train_and_write(cfg: DictConfig, trainer: EncoderTrainer) -> float:
         known = {"words_hash": trainer.words.content_hash, "images_seen": trainer.images, **asdict(scores)}
         known["training"] = {k: v for k, v in asdict(c).items() if k not in ("data", "state")}
         save_encoder(cfg.output, trainer.finish().network, known)
-        figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(cfg.paths.run)
     log.info("%-11s%s", "saved", cfg.output)
     return scores.label_top1

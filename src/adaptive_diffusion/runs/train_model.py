@@ -18,16 +18,18 @@ from ..diffusion.rng import image_keys, normal
 from ..errors import UserError
 from ..interruption import saved_when_interrupted
 from ..io import figures
+from ..io.files import write_text
 from ..io.locks import alone
-from ..io.pictures import to_uint8
+from ..io.pixels import to_uint8
 from ..io.training_state import state_tag
 from ..models.checkpoint import save_model
 from ..models.training import Trainer, TrainingEvent
 from ..models.training_config import TrainingConfig
 from ..sampling.standard import StandardSampler
 from ..schedulers.classes import DPMSolverScheduler
-from ..tracking.mlflow import NoTracker, Run
-from ..tracking.provenance import domain_settings, draw_command, git_state, parameters, setting
+from ..tracking.commands import domain_settings, draw_command, setting
+from ..tracking.provenance import git_state, parameters
+from ..tracking.tracker import NoTracker, Run
 from .assemble import build
 from .naming import labels, progress_bar
 
@@ -143,7 +145,7 @@ class _Report:
         """Close the bar and keep the files of the run's folder."""
         self._bar.close()
         folder = Path(self._cfg.paths.run)
-        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(self._cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(self._cfg, resolve=True))
         self._run.folder(folder)
 
     def _curve(self, event: TrainingEvent) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
 from ..grids.grids import Grid
-from ..io import figures
+from ..io.files import write_text
 from ..io.locks import alone
 from ..rl.agent import TuningAgent
 from ..rl.agent_file import read_agent
@@ -20,8 +20,9 @@ from ..rl.drawing import drawing_in
 from ..rl.learned_scheduler import Wanted
 from ..rl.reward import QualityReward, Reward
 from ..rl.timestep_environment import TimestepEnv
-from ..tracking.mlflow import Run
-from ..tracking.provenance import domain_settings, draw_command, git_state
+from ..tracking.commands import domain_settings, draw_command
+from ..tracking.provenance import git_state
+from ..tracking.tracker import Run
 from .agent_sweep import write_outcomes
 from .agents import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
 from .assemble import build
@@ -83,7 +84,7 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
         summary = _trained(agent, task.episodes, folder / Path(cfg.output).name, domain, run)
         agent.save(cfg.output)
         run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "standard_error", "quality")})
-        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
     _tell(summary, task, domain)
     log.info("%-11s%s", "saved", cfg.output)

@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name
 from ..errors import UserError
-from ..io import figures
+from ..io.files import write_text
 from ..optimization.domain_adapter import DomainAdapter
 from ..optimization.pipeline import OptimizationPipeline
 from ..rl.agent import TuningAgent
-from ..tracking.mlflow import Run
-from ..tracking.provenance import domain_settings, draw_command, git_state, setting
+from ..tracking.commands import domain_settings, draw_command, setting
+from ..tracking.provenance import git_state
+from ..tracking.tracker import Run
 from .agent_sweep import write_outcomes
 from .agents import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
 from .assemble import build, refused
@@ -87,10 +88,10 @@ def tune(cfg: DictConfig, task: AgentTask) -> float:
             scores[domain] = _report(results, run)
             if known is not None:
                 log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", known.to_config(), known.weight)
-            figures.write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
+            write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
         mean = sum(scores.values()) / len(scores)
         run.metrics({"final/score": mean})
-        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
     where = path_settings(cfg, task.result)
     if cfg.task.calibration is not None:

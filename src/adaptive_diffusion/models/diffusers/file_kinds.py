@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...io.files import hindrance, tensor_types
+from ...io.files import why_unreadable
+from ...io.tensor_file import tensor_types
 
 INDEX = "model_index.json"
 
@@ -23,8 +24,8 @@ _MERGE = (
 
 def of_file(path: Path) -> str:
     """The error about a file instead of a folder."""
-    if hindered := hindrance(path):
-        return hindered
+    if trouble := why_unreadable(path):
+        return f"{path} {trouble}"
     if path.name == INDEX:
         return f"{path} is the index of a pipeline; give its folder: {path.parent}"
     if path.suffix == ".gguf":

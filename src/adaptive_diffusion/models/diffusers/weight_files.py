@@ -11,7 +11,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from ...errors import UserError
-from ...io.files import read_json, read_tensors
+from ...io.files import read_json
+from ...io.tensor_file import read_tensors
 from ...io.torch_files import read_torch_file
 
 # File names of diffusers and of transformers, the best format first.
