@@ -5,8 +5,8 @@ Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an
 
 from __future__ import annotations
 
-import difflib
 import _thread
+import difflib
 import errno
 import os
 import re
@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
@@ -129,7 +130,7 @@ def leave(
 def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
     """Deliver an interruption again that hit a destructor or the end of a weak reference, where Python drops it."""
     if issubclass(lost.exc_type, KeyboardInterrupt):
-        _thread.interrupt_main()
+        threading.Timer(0.05, _thread.interrupt_main).start()  # later: here it would be dropped as well
     else:
         sys.__unraisablehook__(lost)
 
