@@ -33,7 +33,7 @@ from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.runs.assemble import build, checked
+from adaptive_diffusion.runs.assemble import build, checked, prepare
 from adaptive_diffusion.runs.job import explain, job
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setting_types import typed
@@ -599,3 +599,18 @@ def test_an_interrupted_run_is_marked_killed(program):
     assert found, err
     assert (process.returncode, err) == (130, "interrupted\n")
     assert [run.info.status for run in program.runs()] == ["KILLED"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("scheduler._target_=types.SimpleNamespace", "SimpleNamespace, which is no scheduler: it has no set_timesteps"),
+        ("metrics._target_=types.SimpleNamespace", "which is no metrics"),
+        ("grid._target_=fractions.Fraction", "which is no grid"),
+        ("sampler._target_=adaptive_diffusion.rl.reward.SpeedReward", "sampler.*scheduler"),
+        ("model._target_=types.SimpleNamespace", "which is no model: it has no metadata"),
+    ],
+)
+def test_a_part_that_cannot_do_what_its_group_is_for_is_refused(configure, setting, message):
+    with pytest.raises(UserError, match=message):
+        prepare(configure(setting))

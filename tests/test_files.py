@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +47,23 @@ def test_a_full_disk_is_called_what_it_is(tmp_path: Path) -> None:
     sentence, code = explain(raised.value)
     assert code == 1
     assert "the disk is full" in sentence
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the size of files are Linux's here")
+def test_a_write_that_fails_on_a_disk_with_room_is_no_full_disk(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(os.strerror(errno.EFBIG))) as raised:
+            write_tensors(tmp_path / "x.safetensors", {"x": mx.zeros((300, 300))}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, ignored)
+    sentence, code = explain(raised.value)
+    assert code == 1
+    assert "x.safetensors" in sentence
+    assert "disk is full" not in sentence
 
 
 def shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

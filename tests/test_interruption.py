@@ -76,3 +76,20 @@ def test_a_program_that_is_still_importing_ends_in_a_word(number, delay, tmp_pat
         _, err = process.communicate(timeout=100)
     assert process.returncode == 130
     assert err in (b"interrupted\n", b"")  # nothing, before the script's first line
+
+
+def test_an_interruption_that_hits_a_destructor_is_not_lost():
+    code = """
+import os, signal, time
+from adaptive_diffusion.errors import run_program
+class Hit:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+def main(arguments):
+    Hit()
+    time.sleep(5)
+run_program(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

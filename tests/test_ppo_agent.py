@@ -68,6 +68,8 @@ def test_the_configuration_says_what_is_used(bandit):
     ("arguments", "sentence"),
     [
         ({"learning_rate": 0}, "learning_rate must be a number, greater than 0"),
+        ({"learning_rate": 30}, "learning_rate must be .* at most 1"),
+        ({"seed": 2**40}, "seed must be"),
         ({"n_steps": 1}, "n_steps must be a whole number, at least 2"),
         ({"batch_size": 1}, "batch_size must be"),
         ({"batch_size": 0}, "batch_size must be a whole number, at least 2, got 0"),

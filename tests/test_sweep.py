@@ -78,6 +78,7 @@ def do(sweep, tracker):
         except Exception as error:
             result.return_value, result.status = error, JobStatus.FAILED
         sweep.on_job_end(given, result)
+        return result
 
     return job
 
@@ -132,6 +133,13 @@ def test_a_job_that_fails_is_in_the_table_and_in_mlflow_with_its_sentence(sweep,
     assert row.split(maxsplit=3) == ["#0", "scheduler.eta=3", "REFUSED", "eta must lie in [0, 1], got 3"]
     assert any(line.startswith("#2 scheduler.eta=0  FAILED") and "by zero" in line for line in lines)
     assert "2 of 3 jobs failed" in lines
+
+
+def test_what_was_told_of_a_job_is_not_announced_once_more(do, tracker, capsys):
+    assert do(0, "scheduler.eta=1", drawn(tracker, 0)).return_value == 0.25
+    with pytest.raises(UserError, match="eta must lie"):
+        _ = do(1, "scheduler.eta=3", refused).return_value
+    assert "overrides" not in capsys.readouterr().err
 
 
 def test_a_job_that_was_done_before_is_listed_with_its_numbers(sweep, do, tracker, capsys):

@@ -5,6 +5,7 @@ Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an
 
 from __future__ import annotations
 
+import _thread
 import difflib
 import errno
 import os
@@ -13,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
@@ -107,6 +109,7 @@ def leave(
     for number in (signal.SIGINT, signal.SIGTERM):  # so that a program that is told to stop can say so
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+    sys.unraisablehook = _interrupt_again
     try:
         code = run()
         sys.stdout.flush()
@@ -122,6 +125,14 @@ def leave(
             raise
         _exit(*explain(error))
     sys.exit(code)
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Deliver an interruption again that hit a destructor or the end of a weak reference, where Python drops it."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, _thread.interrupt_main).start()  # later: here it would be dropped as well
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def stop_talking() -> None:

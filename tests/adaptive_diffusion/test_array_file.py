@@ -10,7 +10,7 @@ import pytest
 from test_image_file import mutated
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.io import array_file
+from adaptive_diffusion.io import archive
 from adaptive_diffusion.io.array_file import UNNAMED, array_names, read_arrays
 from adaptive_diffusion.io.pictures import load_pictures
 
@@ -80,7 +80,7 @@ def test_an_encrypted_file_is_called_encrypted(file: Path) -> None:
 def test_what_would_fill_the_memory_is_refused_by_the_sizes_it_declares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(array_file, "MAX_UNPACKED", 1_000_000)
+    monkeypatch.setattr(archive, "MAX_UNPACKED", 1_000_000)
     blank = np.zeros((400, 32, 32, 3), np.uint8)  # 1.2 MB
     np.savez(tmp_path / "plain.npz", images=blank)
     assert len(read_arrays(tmp_path / "plain.npz")["images"]) == 400

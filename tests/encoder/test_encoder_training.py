@@ -237,6 +237,8 @@ def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_m
         ({"data": {"landscapes": "x", "cats": "x"}}, "at least two of the domains"),
         ({"save_every": 0}, "save_every must be"),
         ({"learning_rate": 0.0}, "learning_rate must be"),
+        ({"learning_rate": 5.0}, "learning_rate must be"),
+        ({"seed": 2**33}, "seed must be"),
         ({"ema_decay": 1.0}, "ema_decay must be less than 1"),
         ({"seed": -2}, "seed must be"),
         ({"weight_decay": float("nan")}, "weight_decay must be"),

@@ -178,8 +178,8 @@ def _trial(number: int, name: str, folder: Path, whole: Whole, chance: random.Ra
         program = Program(job.script, _command(name, folder), folder)
         if program.wait(share * whole.seconds) is None:
             program.send(how)
-            if program.wait(60) is None:
-                wrong.append(f"{how.name} does not end it within 60 s")
+            if program.wait(zygote.PATIENCE) is None:
+                wrong.append(f"{how.name} does not end it")
                 program.end()
         tally.notes[f"{how.name} {program.code}"] += 1
         wrong += (
@@ -203,7 +203,8 @@ def _trial(number: int, name: str, folder: Path, whole: Whole, chance: random.Ra
 def _killed_early(script: Path, command: list[str], folder: Path, how: int, delay: float) -> list[str]:
     """Kill a process of its own, which has yet to import."""
     begin = (
-        "import os, runpy, sys; os.write(1, b'-'); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        "import os, runpy, sys; os.write(1, b'-'); del sys.argv[0]; sys.path[0] = os.path.dirname(sys.argv[0]); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", begin, str(script), *command],
@@ -214,7 +215,7 @@ def _killed_early(script: Path, command: list[str], folder: Path, how: int, dela
     process.stdout.read(1)  # Python itself has begun, which no script can help
     time.sleep(delay + 0.1)
     process.send_signal(how)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=zygote.PATIENCE)
     return _complaints(out.decode(errors="replace"), process.returncode, how)
 
 

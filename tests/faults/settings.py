@@ -69,7 +69,7 @@ OUT_OF_RANGE = {
         ),
         *("seed=-1", "guidance_scale=-1", "guidance_scale=inf", "image_size=0", "image_size=1000000", "variation=1.5"),
         *("variation=-0.1", "label=nosuchlabel", "init_image=/nowhere.png", "model.path=/nowhere"),
-        *("paths.mlruns=", "name=[a]", "tags=one", "tracking=mlflow tracking.lock_timeout=0", "skip_finished=perhaps"),
+        *("paths.mlruns=", "tags=one", "tracking=mlflow tracking.lock_timeout=0", "skip_finished=perhaps"),
         *("tracking=mlflow tracking.lock_timeout=inf", "tracking=mlflow tracking.ui_port=0", "num_steps=inf"),
         *("tracking=mlflow tracking.ui_port=70000", "tracking=mlflow tracking.database=https://a.example/b"),
         *(
@@ -82,6 +82,9 @@ OUT_OF_RANGE = {
             "scheduler.beta_start=-1",
             "scheduler.prediction_type=guess",
             "sampler=[1]",
+            *(f"{part}._target_=collections.OrderedDict" for part in ("scheduler", "sampler", "metrics", "tracking")),
+            *(f"{part}._target_=adaptive_diffusion.encoder.captions.plain_caption" for part in ("model", "sampler")),
+            "grid._target_=collections.OrderedDict",
         ),
     ),
     "sample init_image": ("strength=0", "strength=-0.5", "strength=2", "strength=nan", "strength=inf"),
@@ -101,13 +104,23 @@ OUT_OF_RANGE = {
         *("task.validation_images=-1", "task.validate_every=0", "task.save_every=0", "log_every=0", "preview_every=0"),
         *("preview_steps=0", "preview_steps=2000", "preview_samples=0", "output=model.bin", "task.state=state.npz"),
         *("task.architecture.widths=[]", "task.architecture.image_size=7", "task.architecture.in_channels=0"),
-        *("task.noise_schedule.num_train_timesteps=2", "task.noise_schedule.beta_schedule=guess"),
+        *(
+            "task.seed=18446744073709551616",
+            "task.noise_schedule.num_train_timesteps=2",
+            "task.noise_schedule.beta_schedule=guess",
+        ),
         *("task.label_dropout=2", "task.label_dropout=-1", "task.prediction_type=guess", "+task.data.dogs=/nowhere"),
     ),
     "train encoder": (
         *("task.images=0", "task.batch_size=0", "task.learning_rate=-1", "task.ema_decay=1", "task.widths=[]"),
         *("task.widths=[0]", "task.dimension=0", "task.image_size=0", "task.validation_fraction=0", "task.seed=-1"),
-        *("task.validation_fraction=1", "task.validation_fraction=-1", "task.save_every=0", "task.weight_decay=-1"),
+        *(
+            "task.seed=99999999999",
+            "task.validation_fraction=1",
+            "task.validation_fraction=-1",
+            "task.save_every=0",
+            "task.weight_decay=-1",
+        ),
         *("output=encoder.npz", "task.data.landscapes=/nowhere", "task.data.general=null"),
     ),
     "train schedule": (
@@ -118,7 +131,16 @@ OUT_OF_RANGE = {
     "train agent": (
         *("task.episodes=0", "task.pictures=0", "task.batches=0", "task.verification_batches=0", "task.min_steps=0"),
         *("task.max_steps=0", "task.num_steps=100", "task.guidance_scale=-1", "reward.weight=2", "reward.weight=-1"),
-        *("agent.learning_rate=-1", "agent.n_steps=1", "agent.batch_size=1", "task.start_from=/nowhere.zip"),
+        *(
+            "agent.seed=99999999999999999999",
+            "agent._target_=pathlib.Path",
+            "reward._target_=pathlib.Path",
+            "agent.learning_rate=-1",
+            "agent.learning_rate=1e6",
+            "agent.n_steps=1",
+            "agent.batch_size=1",
+            "task.start_from=/nowhere.zip",
+        ),
         "output=tuned.yaml",
     ),
     "train policy": (

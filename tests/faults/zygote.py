@@ -7,6 +7,7 @@ must not have been used before, nor anything that leaves threads behind.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import importlib
 import os
 import runpy
@@ -21,13 +22,16 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
 
+PATIENCE = 600  # seconds of a program that hangs; on a machine that does other things, seconds are long
+
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 sys.path.insert(0, str(TESTS))
+backend = importlib.import_module("adaptive_diffusion.backend.prepare")
 
 MODULES = (
-    *("run", "sweep", "benchmark_run", "training_run", "encoder_run", "schedule_run", "agent_run", "policy_run"),
-    *("rl", "optimization", "metrics.standard_metrics", "models.unet", "figures"),
+    *("runs.assemble", "runs.sample", "runs.benchmark", "runs.train_model", "runs.train_encoder", "runs.calibrate"),
+    *("runs.tune", "runs.train_policy", "cli.sweep", "metrics.standard_metrics", "models.unet", "io.figures"),
 )
 LIBRARIES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow", "matplotlib.pyplot", "PIL.Image", "stable_baselines3")
 
@@ -85,10 +89,12 @@ class Program:
             self.wait(30)
 
 
-def run(script: Path, arguments: list[str], folder: Path, seconds: float = 120) -> Program:
-    """A program that has ended; its code is None if that took too long."""
+def run(script: Path, arguments: list[str], folder: Path, seconds: float = PATIENCE) -> Program:
+    """A program that has ended; its code is None if that took too long, and its output then says where it was."""
     program = Program(script, arguments, folder)
     if program.wait(seconds) is None:
+        program.send(signal.SIGUSR1)
+        time.sleep(1)
         program.end()
         program.code = None
     return program
@@ -103,7 +109,9 @@ def _be(script: Path, arguments: list[str], output: Path) -> NoReturn:
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        faulthandler.register(signal.SIGUSR1)
         os.chdir(output.parent)
+        backend._PROCESS = os.getpid()  # MLX computed nothing before the fork
         sys.argv = [str(script), *arguments]
         try:
             runpy.run_path(str(script), run_name="__main__")

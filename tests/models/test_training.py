@@ -240,6 +240,8 @@ def test_min_snr_weights_cap_the_easy_timesteps(recipe: dict) -> None:
         ({"min_snr_gamma": 0.0}, "min_snr_gamma must be"),
         ({"learning_rate": float("nan")}, "learning_rate must be"),
         ({"max_grad_norm": float("inf")}, "max_grad_norm must be"),
+        ({"learning_rate": 2.0}, "learning_rate must be"),
+        ({"seed": 2**32}, "seed must be"),
         ({"log_snr_std": 0.0}, "log_snr_std must be"),
         ({"validation_fraction": 1.0}, "validation_fraction must be"),
         ({"guidance_scale": 1001.0}, "at most 1000"),

@@ -11,6 +11,7 @@ from rl.closed_form import gaussian
 
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.io import archive
 from adaptive_diffusion.rl import lockstep
 from adaptive_diffusion.rl.agent_file import read_agent, write_agent
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
@@ -123,6 +124,25 @@ def test_training_does_not_go_on_with_other_parts(agent, steps, tmp_path):
     for parts in (1, 2):
         with pytest.raises(UserError, match=f"trained with parts=4, and this agent has {parts}"):
             agent(steps, parts=parts).load(tmp_path / "agent.zip")
+
+
+def test_an_agents_archive_cannot_fill_the_memory_nor_fail_in_the_words_of_zip(tmp_path, monkeypatch):
+    write_agent(tmp_path / "agent.zip", {}, {"blank": np.zeros(1_000_000, np.float32)})
+    content = bytearray((tmp_path / "agent.zip").read_bytes())
+    read_agent(tmp_path / "agent.zip")
+    monkeypatch.setattr(archive, "MAX_UNPACKED", 1_000_000)
+    with pytest.raises(UserError, match=r"agent\.zip would unpack to \d+ bytes"):
+        read_agent(tmp_path / "agent.zip")
+
+    monkeypatch.undo()
+    for place, value, trouble in ((6, 1, "encrypted"), (8, 99, "damaged"), (60, 255, "damaged")):  # of each entry
+        other = bytearray(content)
+        for sign, further in ((b"PK\3\4", 0), (b"PK\1\2", 2 * (place < 60))):
+            at = content.index(sign) + place + further
+            other[at] = value
+        (tmp_path / "other.zip").write_bytes(other)
+        with pytest.raises(UserError, match=trouble):
+            read_agent(tmp_path / "other.zip")
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -10,10 +10,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import RescaleAction, TimeLimit
 from rl.closed_form import gaussian
-from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnMaxEpisodes
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize, unwrap_vec_normalize
 from tiny import tiny_checkpoint
 
 from adaptive_diffusion.errors import UserError
@@ -207,6 +207,18 @@ def test_one_of_several_functions_may_end_training(bandit):
     ends = [lambda metrics, episode: episode < 10, lambda metrics, episode: told.append(episode)]
     assert CEMAgent(bandit).train(50, ends)["episodes"] == 10
     assert told == [0, 10]
+
+
+@pytest.mark.parametrize("normalize_env", [True, False])
+def test_callbacks_that_evaluate_see_what_the_policy_sees(bandit, normalize_env):
+    evaluates = EvalCallback(Monitor(bandit), eval_freq=8, n_eval_episodes=1, verbose=0)
+    agent = HyperparameterTuningAgent(bandit, n_steps=8, batch_size=4, normalize_env=normalize_env)
+    agent.train(16, CallbackList([evaluates]))
+    assert evaluates.best_mean_reward > -np.inf
+    seen = unwrap_vec_normalize(evaluates.eval_env)
+    assert not seen.training
+    if normalize_env:
+        assert np.array_equal(seen.obs_rms.mean, agent._normalize.obs_rms.mean)
 
 
 @pytest.mark.parametrize("callback", [3, "log", lambda locals_: True, Counting, [Counting(), 3]])

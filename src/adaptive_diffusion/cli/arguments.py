@@ -114,8 +114,9 @@ def _no_option(name: str, value: str) -> str:
 def _as_written(setting: str, sweeping: bool) -> str:
     """A setting whose text Hydra reads as it stands there, unless it is quoted, or several are given for a sweep."""
     key, equals, text = setting.partition("=")
-    if equals and not key.strip("+~ "):
-        raise UserError(f"settings are given as key=value, got {setting!r}")
+    if (equals and not key.strip("+~ ")) or (not equals and not setting.startswith("~")):
+        hint = "a text with blanks wants quotes, e.g. prompt='a red bird'"
+        raise UserError(f"settings are given as key=value, got {setting!r}; {hint}")
     is_path = _is_one_of(key, PATHS)
     if not equals or not (is_path or _is_one_of(key, TEXTS)):
         return setting

@@ -89,6 +89,7 @@ class SweepRun(Callback):
         """Leave word of what became of the job; one that was refused before it opened a run gets one."""
         if in_sweep():
             _record(config, _ended(config, job_return))
+            job_return.__class__ = _Told
             os.environ.pop(JOB, None)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -149,6 +150,21 @@ class SweepRun(Callback):
         except Exception as error:
             log.warning("the sweep's report could not be made: %s", explain(error)[0])
             return None
+
+
+class _Told(JobReturn):
+    """What became of a job that was told of when it failed; Hydra would announce it once more after the last job."""
+
+    @property
+    def return_value(self) -> Any:
+        """What the job returned, or the error that ended it, raised."""
+        if self.status == JobStatus.FAILED:
+            raise self._return_value
+        return self._return_value
+
+    @return_value.setter
+    def return_value(self, value: Any) -> None:
+        self._return_value = value
 
 
 def _record(config: DictConfig, job: Job) -> None:

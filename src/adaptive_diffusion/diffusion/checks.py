@@ -21,6 +21,11 @@ def check_count(name: str, value: Any, low: int, high: int | None = None) -> int
     return int(value)
 
 
+def check_seed(name: str, value: Any) -> int:
+    """`value` as an int, if every generator takes it as a seed, MLX's and PyTorch's and NumPy's old one: 32 bits."""
+    return check_count(name, value, 0, 2**32 - 1)
+
+
 def check_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False
 ) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..diffusion.checks import check_choice, check_count, check_number
+from ..diffusion.checks import check_choice, check_count, check_number, check_seed
 from ..errors import UserError
 from ..io.splits import SPLITS
 from .captions import SUBJECTS
@@ -63,8 +63,8 @@ class EncoderTraining:
 
         for name in ("images", "batch_size", "dimension", "image_size", "validate_every", "save_every"):
             check_count(name, getattr(self, name), 1)
-        check_count("seed", self.seed, 0)
-        check_number("learning_rate", self.learning_rate, 0, above=True)
+        check_seed("seed", self.seed)
+        check_number("learning_rate", self.learning_rate, 0, 1, above=True)
         check_number("weight_decay", self.weight_decay, 0)
 
         if check_number("ema_decay", self.ema_decay, 0, 1) == 1:

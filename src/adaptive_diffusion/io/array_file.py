@@ -10,12 +10,10 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, read_array
 
 from ..errors import UserError
+from .archive import check_unpacked, why_damaged
 from .files import why_unreadable
 
 UNNAMED = "arr_0"  # np.savez's name for an array without a name; here also the name of the array in a .npy file
-
-# An archive may unpack to the larger of MAX_UNPACKED bytes and MAX_RATIO times its own size.
-MAX_UNPACKED, MAX_RATIO = 2**28, 100
 
 
 def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str, np.ndarray]:
@@ -29,7 +27,7 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
 
     Raises:
         UserError: if the file is missing, damaged or of another kind, holds Python objects, or would unpack to more
-            than `MAX_UNPACKED` bytes and more than `MAX_RATIO` times its size.
+            than `check_unpacked` accepts.
     """
     if trouble := why_unreadable(path):
         raise UserError(f"{path} {trouble}; give {what}")
@@ -44,13 +42,7 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
     except UserError:
         raise
     except Exception as error:  # errors of zlib, zipfile and NumPy have no common class
-        trouble = "it is truncated, damaged or another kind of file; get or make it again"
-        if isinstance(error, RuntimeError) and "encrypted" in str(error):
-            trouble = "it is encrypted; save it without a password"
-        elif isinstance(error, MemoryError):
-            trouble = "it wants more memory than there is; give smaller arrays"
-
-        raise UserError(f"{path} cannot be read as {what}: {trouble}") from error
+        raise UserError(f"{path} cannot be read as {what}: {why_damaged(error)}") from error
 
 
 def array_names(path: str | Path) -> list[str]:
@@ -64,16 +56,7 @@ def array_names(path: str | Path) -> list[str]:
 
 def _unpacked(file: BufferedReader) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        packed = file.seek(0, 2)
-
-        limit = max(MAX_UNPACKED, MAX_RATIO * packed)
-        if unpacked > limit:
-            raise UserError(
-                f"{file.name} would unpack to {unpacked} bytes, {unpacked / packed:.0f} times its size, and {limit} is "
-                "the most; write it again with np.savez, without compression"
-            )
-
+        check_unpacked(archive, "write it again with np.savez, without compression")
         arrays = {}
         for entry in archive.infolist():
             with archive.open(entry) as member:

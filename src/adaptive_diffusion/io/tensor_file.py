@@ -36,7 +36,18 @@ def write_tensors(path: str | Path, tensors: dict[str, mx.array], header: Mappin
     except RuntimeError as error:
         if "write" not in str(error):
             raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise _refusal(path) from error
+
+
+def _refusal(path: str | Path) -> OSError:
+    """Why the system accepts no more bytes in a file: MLX does not say it, Python does."""
+    try:
+        with open(path, "ab") as file:
+            file.write(bytes(2**20))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return OSError(error.errno, error.strerror, str(path))
+    return OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..diffusion.checks import check_choice, check_count, check_guidance, check_number
+from ..diffusion.checks import check_choice, check_count, check_guidance, check_number, check_seed
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
 from ..io.splits import SPLITS
@@ -82,10 +82,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "validation_images", "validate_every", "save_every"):
             check_count(name, getattr(self, name), 1)
-        for name in ("warmup_images", "decay_images", "seed"):
+        check_seed("seed", self.seed)
+        for name in ("warmup_images", "decay_images"):
             check_count(name, getattr(self, name), 0)
 
-        for name in ("learning_rate", "max_grad_norm", "log_snr_std"):
+        check_number("learning_rate", self.learning_rate, 0, 1, above=True)
+        for name in ("max_grad_norm", "log_snr_std"):
             check_number(name, getattr(self, name), 0, above=True)
         check_number("log_snr_mean", self.log_snr_mean)
         for name in ("uniform_fraction", "drop_label", "drop_all"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..diffusion.checks import check_count
+from ..diffusion.checks import check_count, check_seed
 from ..errors import UserError
 from .agent_file import checked_path, read_agent, write_agent
 from .callbacks import Callbacks, callbacks_of
@@ -57,7 +57,7 @@ class TuningAgent(ABC):
         self.work.spent = Spent()
         self.parts = _most_parts(env.noises.pictures) if parts is None else parts
         self.part = self.work.split(self.parts)  # where paths are tried
-        self.seed = check_count("seed", seed, 0)
+        self.seed = check_seed("seed", seed)
         self.eval_every = check_count("eval_every", eval_every, 1)
         self.verbose = check_count("verbose", verbose, 0)
         self.record = Record()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tempfile
 import zipfile
@@ -14,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
+from ..io.archive import check_unpacked, why_damaged
 from ..io.files import atomic_path, parse_json
 from ..io.tensor_file import read_tensors, write_tensors
 
@@ -67,12 +67,15 @@ def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         raise UserError(f"there is no agent at {path}; give the path of a .zip file that an agent was saved to")
     try:
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, "get the agent again, from where it was saved")
             header: Any = parse_json(archive.read(HEADER))
             content = archive.read(TENSORS)
+    except UserError:
+        raise
     except KeyError:
         raise UserError(f"{path} is a zip file but no agent of this project (it lacks {HEADER} or {TENSORS})") from None
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, io.UnsupportedOperation) as error:
-        raise UserError(f"{path} cannot be read as an agent ({error}): it is damaged or another kind of file") from None
+    except Exception as error:  # zlib's and zipfile's own, which have no common kind
+        raise UserError(f"{path} cannot be read as an agent: {why_damaged(error)}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is no agent of this project of the kind wanted (format {FORMAT!r})")
     if header.get("hash") != _hash({key: value for key, value in header.items() if key != "hash"}, content):

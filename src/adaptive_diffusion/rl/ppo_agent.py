@@ -22,8 +22,11 @@ from .gym import Env
 from .policy import Policy, policy_from
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 PATHS_PER_UPDATE = 10
 CLIP_OBSERVATION = 10.0
@@ -68,7 +71,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
     Args:
         env: A `DiffusionHyperparameterEnv`, also where None is given, or a `TimestepEnv`.
-        learning_rate: Of Adam, > 0; None: 0.01 for one-step episodes, 0.005 for longer ones.
+        learning_rate: Of Adam, in (0, 1]; None: 0.01 for one-step episodes, 0.005 for longer ones.
         n_steps: Steps per update, of all parts and `num_envs` together, >= 2, rounded up to as many for each of them;
             None: whole episodes with ten paths or so. The last update of a training is of the steps that are left.
         batch_size: Steps per minibatch, >= 2; None, or more than there are: all of an update.
@@ -114,7 +117,7 @@ class HyperparameterTuningAgent(TuningAgent):
         minibatch = self.n_steps if batch_size is None else check_count("batch_size", batch_size, 2)
         self.batch_size = min(minibatch, self.n_steps)
         chosen = (0.01 if single else 0.005) if learning_rate is None else learning_rate
-        self.learning_rate = check_number("learning_rate", chosen, 0, above=True)
+        self.learning_rate = check_number("learning_rate", chosen, 0, 1, above=True)
         chosen = (0.5 if single else 0.3) if initial_std is None else initial_std
         self.initial_std = check_number("initial_std", chosen, 0, above=True)
         self.normalize_env = bool(normalize_env)
@@ -124,7 +127,6 @@ class HyperparameterTuningAgent(TuningAgent):
     def _build(self, width: int) -> None:
         try:
             from stable_baselines3 import PPO
-            from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
         except ModuleNotFoundError as error:
             raise UserError(
                 f'PPO needs {error.name}, which is not installed: pip install -e ".[rl]", or without the project\'s '
@@ -133,14 +135,7 @@ class HyperparameterTuningAgent(TuningAgent):
         from .vector import LockstepVecEnv
 
         self._lockstep = LockstepVecEnv(self.part, self._lanes)
-        self._normalize = VecNormalize(
-            VecMonitor(self._lockstep),
-            training=self.normalize_env,
-            norm_obs=self.normalize_env,
-            norm_reward=False,
-            clip_obs=CLIP_OBSERVATION,
-            epsilon=VARIANCE_FLOOR,
-        )
+        self._normalize = self._normalised(self._lockstep, training=self.normalize_env)
         self.model: PPO = PPO(
             "MlpPolicy",
             self._normalize,
@@ -193,6 +188,30 @@ class HyperparameterTuningAgent(TuningAgent):
         """All callbacks are called."""
         return callbacks
 
+    def _normalised(self, env: VecEnv, *, training: bool) -> VecNormalize:
+        """Environments as the policy sees them."""
+        from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+
+        return VecNormalize(
+            VecMonitor(env),
+            training=training,
+            norm_obs=self.normalize_env,
+            norm_reward=False,
+            clip_obs=CLIP_OBSERVATION,
+            epsilon=VARIANCE_FLOOR,
+        )
+
+    def _let_evaluate(self, callbacks: Iterable[BaseCallback]) -> None:
+        """Give callbacks that evaluate the policy an environment as it sees it; its user cannot know the means."""
+        from stable_baselines3.common.callbacks import CallbackList, EvalCallback
+        from stable_baselines3.common.vec_env import unwrap_vec_normalize
+
+        for callback in callbacks:
+            if isinstance(callback, CallbackList):
+                self._let_evaluate(callback.callbacks)
+            elif isinstance(callback, EvalCallback) and unwrap_vec_normalize(callback.eval_env) is None:
+                callback.eval_env = self._normalised(callback.eval_env, training=False)
+
     def _learn(self, total: int) -> None:
         from stable_baselines3.common.callbacks import BaseCallback
 
@@ -211,6 +230,7 @@ class HyperparameterTuningAgent(TuningAgent):
                         agent._finished(float(info["episode"]["r"]), int(info["episode"]["l"]))
                 return not agent._ended
 
+        self._let_evaluate(self._callbacks.steps)
         length = self.env.episode_length
         each = -(-total // (self.num_envs * length)) * length  # steps of a lane: whole episodes
         left = each % self._steps

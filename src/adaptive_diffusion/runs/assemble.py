@@ -45,6 +45,16 @@ log = logging.getLogger(__name__)
 
 LARGEST_PICTURE = 4096
 MOST_PICTURES = 1_000_000  # they are all kept in memory
+CONTRACTS = {  # group -> what its parts are asked for first; types.py and docs/extend.md say all of it
+    "model": ("metadata", "state_shape", "condition"),
+    "grid": ("__call__",),
+    "scheduler": ("set_timesteps", "step"),
+    "sampler": ("iterate", "check", "report"),
+    "metrics": ("measure", "converged"),
+    "tracking": ("open", "finished", "how_to_look"),
+    "reward": ("weight",),
+    "agent": ("train", "kind"),
+}
 TARGET = re.compile(r"Error locating target '([^']*)'")  # in Hydra's words
 STEPS = 10  # where neither the user nor a tuned scheduler says how many
 
@@ -266,7 +276,7 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
             raise UserError(f"{group}.{key} is given by the run; leave it out")
     try:
         # in two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it
-        return instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime)
+        return _fit_for(group, instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime))
     except Exception as error:
         failed = error
 
@@ -280,10 +290,22 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     raise cause
 
 
+def _fit_for(group: str, part: Any) -> Any:
+    """The part, if it can do what its group is there for; None stands for none."""
+    if part is not None and (lacking := [name for name in CONTRACTS.get(group, ()) if not hasattr(part, name)]):
+        raise UserError(
+            f"{group}._target_ makes a {type(part).__name__}, which is no {group}: it has no {', '.join(lacking)}; "
+            "docs/extend.md says what each part must have"
+        )
+    return part
+
+
 def _in_one_line(error: BaseException) -> str:
     """What a constructor, or Hydra on the way to it, says."""
     if found := TARGET.match(str(error)):
         return f"_target_ is {found[1]!r}, and Python finds nothing of that name"
+    if found := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument ('.*?')", str(error)):
+        return f"{found[1]} takes no {found[2]}"
     return " ".join(line for line in str(error).splitlines() if not line.startswith("full_key"))
 
 

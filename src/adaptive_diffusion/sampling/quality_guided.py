@@ -64,13 +64,13 @@ class QualityGuidedSampler(EstimatingSampler):
         *,
         finish: int = 4,
     ):
-        super().__init__(scheduler, calibration, model)
         self.quality_threshold = check_number("quality_threshold", quality_threshold, 0, 1)
         self.early_stopping = early_stopping
         self.patience = check_count("patience", patience, 1)
         self.min_steps = check_count("min_steps", min_steps, 1)
         self.max_steps = check_count("max_steps", max_steps, self.min_steps)
         self.finish = check_count("finish", finish, 0)
+        super().__init__(scheduler, calibration, model)
         self.strides = min(self.finish, self.max_steps - 1)
         if early_stopping and self.strides and getattr(scheduler, "may_stop", False):
             raise ValueError(

@@ -50,6 +50,7 @@ class StepReductionSampler(EstimatingSampler):
         calibration: str | None = None,
         model: str | None = None,
     ):
+        self.quality_target = check_number("quality_target", quality_target, 0, 1, above=True)
         super().__init__(scheduler, calibration, model)
         if not isinstance(scheduler, AdaptiveScheduler):
             raise ValueError(
@@ -62,7 +63,6 @@ class StepReductionSampler(EstimatingSampler):
                 f"the curve that steps are reduced by was measured on the model {measured:.12}, and this one is "
                 f"{model:.12}: calibrate it with {command('train')} task=schedule, or take sampler=standard"
             )
-        self.quality_target = check_number("quality_target", quality_target, 0, 1, above=True)
 
     @property
     def config(self) -> dict[str, Any]:
