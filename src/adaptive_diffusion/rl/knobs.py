@@ -9,9 +9,35 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
+from ..grids.grids import PowerGrid
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.base import SchedulerBase
-from .power_solvers import PowerIPNDM, PowerUniPC
+from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
+
+
+@dataclass(eq=False, repr=False)
+class PowerUniPC(UniPCScheduler):
+    """UniPC on the power grid, whatever the number of steps."""
+
+    progress_power: float = 2.0
+
+    @property
+    def spacing(self) -> PowerGrid:
+        """See `SchedulerBase`."""
+        return PowerGrid(self.progress_power)
+
+
+@dataclass(eq=False, repr=False)
+class PowerIPNDM(IPNDMScheduler):
+    """iPNDM on the power grid, whatever the number of steps."""
+
+    progress_power: float = 2.0
+
+    @property
+    def spacing(self) -> PowerGrid:
+        """See `SchedulerBase`."""
+        return PowerGrid(self.progress_power)
+
 
 ADAPTIVE = "dpm_solver"  # the solver of `AdaptiveScheduler`
 OTHERS = {"unipc": PowerUniPC, "ipndm": PowerIPNDM}

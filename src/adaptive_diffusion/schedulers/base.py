@@ -27,8 +27,6 @@ from ..solvers.base import Memory, Position, Solver, Step
 from ..types import Denoiser, SchedulerOutput
 from .config import ConfigMixin
 
-__all__ = ["CLEAN", "Node", "SchedulerBase"]
-
 
 @dataclass(eq=False, repr=False)
 class SchedulerBase(ConfigMixin, ABC):
@@ -87,6 +85,7 @@ class SchedulerBase(ConfigMixin, ABC):
         check_number("dynamic_thresholding_ratio", self.dynamic_thresholding_ratio, 0, 1)
         check_number("sample_max_value", self.sample_max_value, 1)
         check_count("steps_offset", self.steps_offset, 0)
+
         self.schedule = NoiseSchedule(
             self.num_train_timesteps,
             self.beta_start,
@@ -95,6 +94,7 @@ class SchedulerBase(ConfigMixin, ABC):
             self.trained_betas,
             self.rescale_betas_zero_snr,
         )
+
         self.order = 1
         self.init_noise_sigma = 1.0
         self.source, self.may_stop = "", False
@@ -103,6 +103,7 @@ class SchedulerBase(ConfigMixin, ABC):
         self._nodes: list[Node] = []
         self._memory: Memory = ()  # of the solver
         self._next = 0  # index of the timestep that is due
+        _ = self.solver  # a solver refuses values that are out of range
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
         """Choose the grid, and forget the previous run.
@@ -122,6 +123,7 @@ class SchedulerBase(ConfigMixin, ABC):
             grid = self._grid(n)
         else:
             grid = custom_timesteps(timesteps, self.num_train_timesteps)
+
         self.timesteps, self.num_inference_steps = grid, len(grid)
         self._nodes = [*nodes_at(self.schedule, grid), self._end()]
         self._memory, self._next = (), 0
@@ -209,6 +211,7 @@ class SchedulerBase(ConfigMixin, ABC):
         if model_output.shape != sample.shape:
             raise ValueError(f"model_output has shape {model_output.shape} and sample {sample.shape}: they must agree")
         self._check_batch(sample.shape)
+
         x0, eps = interpreted(model_output, sample, self._nodes[index], self.prediction_type, self.limit)
 
         trail, then = self._nodes[: index + 1], self._nodes[index + 1]
@@ -219,6 +222,7 @@ class SchedulerBase(ConfigMixin, ABC):
 
         self._memory, self._next = step.memory, index + 1
         self.follow(trail, self._nodes[index + 1], x0, step.error)
+
         if index + 1 == len(self) and self._nodes[-1] is CLEAN:
             x0 = prev_sample  # the image; a solver may make more of it than the last prediction
         prev_sample = prev_sample.astype(sample.dtype)

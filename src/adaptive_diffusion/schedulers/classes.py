@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..diffusion.checks import check_choice, check_count, check_number
+from ..diffusion.checks import check_choice, check_number
+from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
 from ..grids.grids import KarrasGrid, LogSNRGrid
 from ..grids.spaced import Spaced
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
-from ..solvers.first_order import DDIM, DDPM, VARIANCE_TYPES
-from ..solvers.multistep import SOLVER_TYPES
-from .base import CLEAN, Node, SchedulerBase, first_node
-
-__all__ = ["DDIMScheduler", "DDPMScheduler", "DPMSolverScheduler"]
+from ..solvers.first_order import DDIM, DDPM
+from .base import SchedulerBase, first_node
 
 
 @dataclass(eq=False, repr=False)
@@ -34,10 +32,6 @@ class DDPMScheduler(SchedulerBase):
     """
 
     variance_type: str = "fixed_small"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
 
     @property
     def solver(self) -> DDPM:
@@ -59,10 +53,6 @@ class DDIMScheduler(SchedulerBase):
     eta: float = 0.0
     set_alpha_to_one: bool = True
     use_clipped_model_output: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eta", self.eta, 0, 1)
 
     def _end(self) -> Node:
         return CLEAN if self.set_alpha_to_one else first_node(self)
@@ -106,9 +96,7 @@ class DPMSolverScheduler(SchedulerBase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("solver_order", self.solver_order, 1, 3)
         check_choice("algorithm_type", self.algorithm_type, ("dpmsolver++", "sde-dpmsolver++"))
-        check_choice("solver_type", self.solver_type, SOLVER_TYPES)
         check_choice("final_sigmas_type", self.final_sigmas_type, ("zero", "sigma_min"))
         if self.lambda_min_clipped != -math.inf:
             check_number("lambda_min_clipped", self.lambda_min_clipped, high=float(self.schedule.log_snr(0)))

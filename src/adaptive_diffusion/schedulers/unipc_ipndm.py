@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..diffusion.checks import check_choice, check_count
+from ..diffusion.checks import check_choice
+from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
 from ..grids.spaced import Spaced
 from ..solvers.ipndm import IPNDM
 from ..solvers.unipc import UniPC
-from ..solvers.unipc_weights import UNIPC_TYPES, unipc_weights
-from .base import CLEAN, Node, SchedulerBase, first_node
-
-__all__ = ["IPNDMScheduler", "UniPCScheduler", "unipc_weights"]
+from .base import SchedulerBase, first_node
 
 
 @dataclass(eq=False, repr=False)
@@ -52,8 +50,6 @@ class UniPCScheduler(_Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("solver_order", self.solver_order, 1, 3)
-        check_choice("solver_type", self.solver_type, UNIPC_TYPES)
         check_choice("final_sigmas_type", self.final_sigmas_type, ("zero", "sigma_min"))
 
     @property
