@@ -40,10 +40,9 @@ def played(path, env: TimestepEnv, batch: int):
     """The clean prediction that an episode ends with, and what its last step told."""
     policy, over = load_policy(path, env), False
     seen, _ = env.reset(options={"batch": batch})
-    walk = env._walk
     while not over:
         seen, _, over, _, info = env.step(np.array(policy(seen)))
-    return np.array(walk.x0), info
+    return np.array(env._states), info
 
 
 def drawn(scheduler: LearnedScheduler, env: TimestepEnv, batch: int):

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..schedulers.adaptive import AdaptiveScheduler
 from ..types import PictureModel
 from .drawing import Drawing, drawing_of
 from .gym import Box
 from .knobs import ADAPTIVE, Configuration, Knobs
-from .lockstep import Run, drawing_run
+from .lockstep import Episode, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
 from .reward import GivenReward, HybridReward, Measurement, reward_of
 from .sampling_env import SamplingEnv, Start, Step
@@ -112,13 +111,13 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         self._sampled: dict[tuple[Configuration, int], _Sampled] = {}
         self._plain: dict[tuple[int, float, int], tuple[float, _Sampled]] = {}  # threshold, and what came of it
 
-    def begin(self) -> Run[Start]:
+    def begin(self) -> Episode[Start]:
         """See `SamplingEnv`."""
         yield from ()  # nothing needs to be drawn yet
         self._states = self.noises.x_T(self.batch)
         return self._observation.copy(), {"batch": self.batch}
 
-    def advance(self, action: np.ndarray) -> Run[Step]:
+    def advance(self, action: np.ndarray) -> Episode[Step]:
         """See `SamplingEnv`."""
         configuration = self.knobs.configuration(self.within(action))
         measured = yield from self.measure(configuration)
@@ -130,7 +129,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         """What a configuration is compared with: the prior."""
         return self.knobs.prior
 
-    def measure(self, configuration: Configuration) -> Run[Measurement]:
+    def measure(self, configuration: Configuration) -> Episode[Measurement]:
         """Draw the current batch with a configuration and with the baseline, as far as they are not remembered."""
         baseline = yield from self._draw(self.baseline)
         sampled = yield from self._draw(configuration)
@@ -145,22 +144,26 @@ class DiffusionHyperparameterEnv(SamplingEnv):
             baseline.seconds,
         )
 
-    def _draw(self, configuration: Configuration) -> Run[_Sampled]:
+    def _draw(self, configuration: Configuration) -> Episode[_Sampled]:
         batch, adaptive = self.batch, configuration.solver == ADAPTIVE
         found = self._sampled.get((configuration, batch))
         if found is not None:
             return found
+
         # where no step reached its threshold, a larger one changes nothing
         alike = (configuration.num_steps, configuration.progress_power, batch)
         plain = self._plain.get(alike) if adaptive else None
         if plain is not None and configuration.adaptive_threshold >= plain[0]:
             return plain[1]
+
         scheduler = configuration.scheduler(self.drawing.settings)
         drawn = yield from drawing_run(scheduler, self.noises.x_T(batch))
         self.spent.computed += drawn.evaluations * self.noises.pictures
         states = None if self.render_mode is None else drawn.states
         sampled = _Sampled(self.noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds, states)
         self._sampled[configuration, batch] = sampled
-        if isinstance(scheduler, AdaptiveScheduler) and not scheduler.get_schedule_info()["first_order_fraction"]:
+
+        checked = [np.array(error) for error in drawn.errors]
+        if adaptive and not any((error > configuration.adaptive_threshold).any() for error in checked):
             self._plain[alike] = (configuration.adaptive_threshold, sampled)
         return sampled

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
-from ..diffusion.guided_model import Waiting
-from ..diffusion.node import node_at
+from ..grids.base import FixedGrid
 from ..io.figures import grid
 from ..io.pictures import to_uint8
+from ..sampling.rollout import Rollout
+from ..solvers.dpm_solver import DPMSolver
 from .drawing import Drawing
 from .gym import Env
-from .lockstep import Run, run_together
+from .lockstep import Episode, run_together
 from .noises import FixedNoises
 from .reward import Measurement, Reward
 
@@ -78,11 +79,11 @@ class SamplingEnv(Env, ABC):
         self._splits: dict[int, SamplingEnv] = {}  # by parts: what remembers their baselines
 
     @abstractmethod
-    def begin(self) -> Run[Start]:
+    def begin(self) -> Episode[Start]:
         """The run that begins an episode on `self.batch`."""
 
     @abstractmethod
-    def advance(self, action: np.ndarray) -> Run[Step]:
+    def advance(self, action: np.ndarray) -> Episode[Step]:
         """The run of one step."""
 
     @abstractmethod
@@ -98,8 +99,8 @@ class SamplingEnv(Env, ABC):
         """Go back to where `state` was; the next `reset` begins that episode."""
         self._seed, self._episode = state["seed"], state["episode"]
 
-    def resetting(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Run[Start]:
-        """`reset` as a run, for `run_together`."""
+    def resetting(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Episode[Start]:
+        """`reset` as an episode, for `run_together`."""
         super().reset(seed=seed)
         if seed is not None:
             self._seed, self._episode = seed, 0
@@ -197,11 +198,11 @@ class SamplingEnv(Env, ABC):
         """Whether seconds count: a baseline and what it is compared with are then drawn in batches of the same size."""
         return self.reward.unit == "seconds"
 
-    def _warm_up(self) -> Run[None]:
+    def _warm_up(self) -> Episode[None]:
         """One evaluation that nobody times, before the first that somebody does."""
         process = self.drawing.schedule
-        begin = node_at(process, process.num_train_timesteps - 1)
-        yield Waiting(self.noises.x_T(self.batch), begin, np.arange(self.noises.pictures))
+        begin = FixedGrid.of(process, [process.num_train_timesteps - 1])
+        yield Rollout.begin(begin, DPMSolver(), self.noises.x_T(self.batch))
         self.spent.computed += self.noises.pictures
         self._warm.add(self.batch)
 

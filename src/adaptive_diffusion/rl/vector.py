@@ -9,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..diffusion.checks import check_count
-from .lockstep import Run, run_together
+from .lockstep import Episode, run_together
 from .sampling_env import SamplingEnv
 
 Indices = None | int | Iterable[int]
@@ -37,8 +37,8 @@ class LockstepVecEnv(VecEnv):
 
     def reset(self) -> np.ndarray:
         """(num_envs, O) first observations."""
-        runs = [env.resetting(seed=seed) for env, seed in zip(self.envs, self._seeds, strict=True)]
-        begun = self._run(runs)
+        pairs = zip(self.envs, self._seeds, strict=True)
+        begun = self._run([env.resetting(seed=seed) for env, seed in pairs])
         self._reset_seeds()
         self.reset_infos = [info for _, info in begun]
         return np.stack([observation for observation, _ in begun])
@@ -62,10 +62,10 @@ class LockstepVecEnv(VecEnv):
         rewards = np.array([reward for _, reward, *_ in steps], np.float32)
         return np.stack(observations), rewards, ended, infos
 
-    def _run(self, runs: Sequence[Run[R]]) -> list[R]:
+    def _run(self, episodes: Sequence[Episode[R]]) -> list[R]:
         if self._timed:
-            return [run_together(self._model, [run])[0] for run in runs]
-        return run_together(self._model, runs)
+            return [run_together(self._model, [episode])[0] for episode in episodes]
+        return run_together(self._model, episodes)
 
     def close(self) -> None:
         """Nothing to close."""
