@@ -138,7 +138,7 @@ class AgentBench:
         agent.train(self.episodes * env.episode_length, eval_env=held_out)
         _, _, info = run_episode(env.sibling(), lambda seen: agent.predict(seen)[0], options={"batch": 0})
         result = Result(
-            model=env.drawing.identity,
+            model=env.drawing.guided_identity,
             environment=name,
             domain=env.drawing.domain,
             agent=kind,

@@ -52,7 +52,7 @@ def test_other_timesteps_give_the_pictures_of_dpm_solver_on_them():
     for timesteps in (PowerGrid(2)(env.schedule, 6), info["hyperparameters"]["timesteps"]):
         solver.set_timesteps(timesteps=timesteps)
         condition = mx.array([[1, 0]] * 3, dtype=mx.int32)
-        images = StandardSampler(solver).run(env.drawing.denoiser, env.noises.x_T(0), condition=condition).images
+        images = StandardSampler(solver).run(env.drawing, env.noises.x_T(0), condition=condition).images
         errors.append(env.noises.errors(0, np.array(images)))
     np.testing.assert_allclose(info["qualities"], np.log(errors[0] / errors[1]), atol=1e-3)
     np.testing.assert_allclose(reward, info["qualities"].mean())
@@ -89,7 +89,7 @@ def test_an_action_is_added_to_the_logit_of_the_priors_fraction_of_the_way():
 def test_a_step_is_one_evaluation_of_the_batch_and_the_first_is_remembered():
     env = TimestepEnv(gaussian(), num_steps=6, pictures=4, batches=1)
     play(env, [0.1] * 5)
-    denoiser = env.drawing.denoiser
+    denoiser = env.drawing.network
     denoiser.calls = 0
     play(env, [0.2] * 5)
     assert denoiser.calls == 5

@@ -12,17 +12,17 @@ from typing import Any, Protocol
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.guidance import GuidedDenoiser
-from ..diffusion.rng import image_keys, normal
+from ..diffusion.guidance import GuidedDenoiser, identity_of
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated import CalibratedSchedule
 from ..grids.grids import Grid, set_timesteps
 from ..metrics.features import FeatureEncoder
 from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
-from ..sampling.batches import conditions, draw_batches
-from ..sampling.converged import TOLERANCE, Converged, converged_pictures, identity_of, paired_rmse
-from ..sampling.standard import StandardSampler
+from ..sampling.batches import draw_batches
+from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse
+from ..sampling.standard import StandardSampler, whole
 from ..types import PictureModel, StepTrace
 
 Progress = Callable[[StepTrace], None]
@@ -199,7 +199,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         if cell.sampler.scheduler.stochastic:
             blocks.append(BlockResult(seed, fd_real, None, None, None, evaluations, seconds))
             continue
-        solution = _converged(cell, bench, denoiser, seed)
+        solution = _converged(cell, bench, seed)
         solutions.append(solution)
         targets.append(bench.encoder.features(solution.images))
         fd = frechet_distance(features[-1], targets[-1])
@@ -259,18 +259,15 @@ def _draw(
     return images, evaluations, sum(b.seconds for b in batches) / bench.pictures
 
 
-def _converged(cell: Cell, bench: Bench, denoiser: GuidedDenoiser, seed: int) -> Converged:
-    x_T = normal(image_keys(seed, range(bench.pictures)), bench.shape)
+def _converged(cell: Cell, bench: Bench, seed: int) -> Converged:
+    trained = {"prediction_type": whole(cell.sampler.scheduler).prediction_type}
+    model = GuidedModel.from_model(bench.model, cell.condition, bench.guidance_scale, **trained)
     found = converged_pictures(
-        denoiser,
-        cell.sampler.scheduler,
-        x_T,
-        conditions(cell.condition, bench.pictures),
-        bounded=bench.model.metadata.get("bounded", True),
+        model,
+        model.noise(seed, bench.pictures),
         tolerance=bench.tolerance,
         batch_size=bench.batch_size,
         cache=bench.cache,
-        identity=bench.identity,
     )
     return Converged(_pictures(bench, found.images), _pictures(bench, found.finer), found.steps)
 

@@ -79,6 +79,9 @@ class NoiseSchedule:
         trained_betas: (T,) betas in (0, 1) that replace the named schedule.
         rescale_betas_zero_snr: Rescale to (practically) no signal at T - 1; for models trained that way.
 
+    Attributes:
+        config: The arguments by name.
+
     Raises:
         ValueError: for a value out of range.
     """
@@ -106,6 +109,14 @@ class NoiseSchedule:
         if rescale_betas_zero_snr:
             self.alphas_cumprod = _zero_terminal_snr(self.alphas_cumprod)
         self._lambdas = 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))
+        self.config = {  # JSON types
+            "num_train_timesteps": num_train_timesteps,
+            "beta_start": beta_start,
+            "beta_end": beta_end,
+            "beta_schedule": beta_schedule,
+            "trained_betas": trained_betas if trained_betas is None else np.asarray(trained_betas).tolist(),
+            "rescale_betas_zero_snr": rescale_betas_zero_snr,
+        }
 
     def log_snr(self, t: Any) -> np.ndarray:
         """lambda(t) = log(alpha / sigma); `t` in [0, T - 1], any shape."""

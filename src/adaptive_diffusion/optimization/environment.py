@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..diffusion.guided_model import GuidedModel
 from ..errors import UserError
-from ..rl.drawing import Drawing
 from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.knobs import ADAPTIVE, Configuration, Knobs
 from ..rl.reward import GivenReward
@@ -64,7 +64,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
 
     def __init__(
         self,
-        drawing: Drawing,
+        drawing: GuidedModel,
         start: DomainConfig,
         default: Configuration,
         reward: GivenReward | None = None,
@@ -99,7 +99,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         return self.default
 
 
-def check_environment(env: SamplingEnv, drawing: Drawing) -> None:
+def check_environment(env: SamplingEnv, drawing: GuidedModel) -> None:
     """Refuse an agent's own environment if nothing can be tuned in it, or something else than is wanted.
 
     Raises:
@@ -108,8 +108,8 @@ def check_environment(env: SamplingEnv, drawing: Drawing) -> None:
     if not isinstance(env, DiffusionHyperparameterEnv):
         raise UserError(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
     own = env.drawing
-    if (own.domain, own.identity) != (drawing.domain, drawing.identity):
+    if (own.domain, own.guided_identity) != (drawing.domain, drawing.guided_identity):
         raise UserError(
-            f"the agent's environment draws {own.domain!r} with the model {own.identity:.12}, and "
-            f"{drawing.domain!r} with {drawing.identity:.12} is to be tuned"
+            f"the agent's environment draws {own.domain!r} with the model {own.guided_identity:.12}, and "
+            f"{drawing.domain!r} with {drawing.guided_identity:.12} is to be tuned"
         )

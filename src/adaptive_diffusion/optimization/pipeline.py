@@ -11,12 +11,13 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.guided_model import GuidedModel
 from ..encoder.domain import Detection
 from ..grids.calibrated import find_schedule
 from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
 from ..rl.cost import cost
-from ..rl.drawing import Drawing, drawing_in
+from ..rl.drawing import drawing_in
 from ..rl.knobs import Configuration
 from ..rl.noises import FixedNoises
 from ..rl.progress import say
@@ -197,7 +198,7 @@ class OptimizationPipeline:
         model, guidance = self.adapter.model.identity, self.adapter.guidance_scale
         return DomainConfig(self.num_steps, calibration=find_schedule(self.calibration, model, str(domain), guidance))
 
-    def drawing(self, domain: DomainType | str) -> Drawing:
+    def drawing(self, domain: DomainType | str) -> GuidedModel:
         """The model with its guidance, in a domain.
 
         Raises:
@@ -291,7 +292,7 @@ class OptimizationPipeline:
         steps = min(max(known.num_steps, self.min_steps), self.max_steps)
         return replace(known, num_steps=steps, calibration=default.calibration)
 
-    def _agent(self, drawing: Drawing, start: DomainConfig, default: DomainConfig) -> TuningAgent:
+    def _agent(self, drawing: GuidedModel, start: DomainConfig, default: DomainConfig) -> TuningAgent:
         """The agent, in an environment of the domain."""
         if isinstance(self._given, TuningAgent):
             check_environment(self._given.env, drawing)
@@ -316,7 +317,7 @@ class OptimizationPipeline:
             self.rl_agent = self._given(env)
         return self.rl_agent
 
-    def _fresh(self, drawing: Drawing, domain: str, agent: TuningAgent | None) -> FixedNoises:
+    def _fresh(self, drawing: GuidedModel, domain: str, agent: TuningAgent | None) -> FixedNoises:
         """Noises that neither the agent nor an earlier verification of the domain has seen: those of a later seed."""
         known = self.adapter.known(domain)
         seen = [env.noises.seed for env in (agent.env, agent.eval_env) if env] if agent else []

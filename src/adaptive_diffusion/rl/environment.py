@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.guided_model import GuidedModel
 from ..types import PictureModel
-from .drawing import Drawing, drawing_of
+from .drawing import drawing_of
 from .gym import Box
 from .knobs import ADAPTIVE, Configuration, Knobs
 from .lockstep import Episode, drawing_run
@@ -64,7 +65,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
 
     def __init__(
         self,
-        model: PictureModel | Drawing | None = None,
+        model: PictureModel | GuidedModel | None = None,
         domain: str | None = None,
         reward: GivenReward | None = None,
         *,
@@ -80,7 +81,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
     ):
         self.knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
         drawing, reward = drawing_of(model, domain, guidance_scale), reward_of(reward or HybridReward())
-        check_count("max_steps", max_steps, 1, drawing.schedule.num_train_timesteps)
+        check_count("max_steps", max_steps, 1, drawing.process.num_train_timesteps)
         noises = FixedNoises(
             drawing,
             pictures=pictures,

@@ -46,7 +46,7 @@ def fitting(env: SamplingEnv) -> dict[str, Any]:
         "observation": int(np.prod(observation.shape)),
         "action": int(np.prod(action.shape)),
         "domain": env.drawing.domain,
-        "model": env.drawing.identity,
+        "model": env.drawing.guided_identity,
         "reward": f"{env.reward}",
         "noises": {name: getattr(env.noises, name) for name in ("seed", "batches", "pictures")},
     }

@@ -69,7 +69,7 @@ class Configuration:
         """Grid and solver, its timesteps set; `set_timesteps` keeps to the same kind of grid.
 
         Args:
-            settings: What the model decides, see `Drawing.settings`.
+            settings: What the model decides, see `GuidedModel.settings`.
         """
         if self.solver == ADAPTIVE:
             return self._adaptive(settings)

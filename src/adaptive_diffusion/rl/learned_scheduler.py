@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.guidance import identity_of
 from ..diffusion.node import Node
 from ..errors import UserError
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
 from ..io.files import ASSETS, whence
-from ..sampling.converged import identity_of
 from ..schedulers.base import SchedulerBase
 from ..solvers.base import Position, Step
 from ..solvers.dpm_solver import DPMSolver

@@ -11,11 +11,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
-from ..diffusion.rng import image_keys, normal
+from ..diffusion.guided_model import GuidedModel
 from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse
-from ..schedulers.classes import DPMSolverScheduler
 from ..types import StepTrace
-from .drawing import Drawing
 from .progress import Progress
 
 METRICS = ("rmse", "perceptual")
@@ -42,7 +40,7 @@ class FixedNoises:
 
     def __init__(
         self,
-        drawing: Drawing,
+        drawing: GuidedModel,
         *,
         pictures: int,
         batches: int,
@@ -103,7 +101,7 @@ class FixedNoises:
         """
         whole = self._whole
         solution = whole._solution[batch * self.pictures : (batch + 1) * self.pictures]
-        distances = whole._distance(self.drawing.pictures(states), solution)
+        distances = whole._distance(self.drawing.images(states), solution)
         return np.maximum(distances.astype(np.float64), whole._floor)
 
     def solve(self) -> None:
@@ -116,33 +114,24 @@ class FixedNoises:
 
     @cached_property
     def _noise(self) -> mx.array:
-        return normal(image_keys(self.seed, range(self.batches * self.pictures)), self.drawing.shape)
+        return self.drawing.noise(self.seed, self.batches * self.pictures)
 
     @cached_property
     def _converged(self) -> Converged:
         return self._solved()
 
     def _solved(self, progress: Callable[[StepTrace], None] | None = None) -> Converged:
-        return converged_pictures(
-            self.drawing.denoiser,
-            DPMSolverScheduler(**self.drawing.settings),
-            self._noise,
-            self.drawing.conditions(len(self._noise)),
-            bounded=self.drawing.settings.get("clip_sample", True),
-            tolerance=self._tolerance,
-            cache=self._cache if self.drawing.identity else None,
-            identity=self.drawing.identity,
-            progress=progress,
-        )
+        cache = self._cache if self.drawing.identity else None
+        return converged_pictures(self.drawing, self._noise, tolerance=self._tolerance, cache=cache, progress=progress)
 
     @cached_property
     def _solution(self) -> np.ndarray:
         """Pictures of the converged solution."""
-        return self.drawing.pictures(self._converged.images)
+        return self.drawing.images(self._converged.images)
 
     @cached_property
     def _floor(self) -> float:
-        finer = self.drawing.pictures(self._converged.finer)
+        finer = self.drawing.images(self._converged.finer)
         return max(float(self._distance(self._solution[: len(finer)], finer).mean()), 1e-12)
 
     @cached_property

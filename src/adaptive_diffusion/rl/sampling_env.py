@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
+from ..diffusion.guided_model import GuidedModel
 from ..grids.base import FixedGrid
 from ..io.figures import grid
 from ..io.pictures import to_uint8
 from ..sampling.rollout import Rollout
 from ..solvers.dpm_solver import DPMSolver
-from .drawing import Drawing
 from .gym import Env
 from .lockstep import Episode, run_together
 from .noises import FixedNoises
@@ -65,7 +65,7 @@ class SamplingEnv(Env, ABC):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # as Gymnasium declares it
     episode_length: int
 
-    def __init__(self, drawing: Drawing, reward: Reward, noises: FixedNoises, render_mode: str | None = None):
+    def __init__(self, drawing: GuidedModel, reward: Reward, noises: FixedNoises, render_mode: str | None = None):
         self.drawing, self.reward, self.noises = drawing, reward, noises
         self.spent = Spent()
         if render_mode is not None:
@@ -116,7 +116,7 @@ class SamplingEnv(Env, ABC):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Start:
         """Begin an episode, see the class."""
-        return run_together(self.drawing.model, [self.resetting(seed=seed, options=options)])[0]
+        return run_together(self.drawing, [self.resetting(seed=seed, options=options)])[0]
 
     def step(self, action: np.ndarray) -> Step:
         """Take one step.
@@ -124,7 +124,7 @@ class SamplingEnv(Env, ABC):
         `info` of the last one holds `hyperparameters`, `quality`, `speed`, `evaluations`, `seconds`, and of the single
         pictures `scores`, their rewards, and `qualities`.
         """
-        return run_together(self.drawing.model, [self.advance(action)])[0]
+        return run_together(self.drawing, [self.advance(action)])[0]
 
     def render(self) -> np.ndarray | None:
         """(H, W, 3) uint8: the images of the batch side by side, as they are after the latest `reset` or `step`.
@@ -140,7 +140,7 @@ class SamplingEnv(Env, ABC):
             return None
         if self._states is None:
             raise ValueError("there is nothing to render yet: call reset first")
-        sheet = grid(to_uint8(self.drawing.pictures(np.array(self._states))))
+        sheet = grid(to_uint8(self.drawing.images(np.array(self._states))))
         return sheet[..., :3] if sheet.shape[-1] >= 3 else np.repeat(sheet[..., :1], 3, axis=-1)
 
     def within(self, action: np.ndarray) -> np.ndarray:
@@ -200,7 +200,7 @@ class SamplingEnv(Env, ABC):
 
     def _warm_up(self) -> Episode[None]:
         """One evaluation that nobody times, before the first that somebody does."""
-        process = self.drawing.schedule
+        process = self.drawing.process
         begin = FixedGrid.of(process, [process.num_train_timesteps - 1])
         yield Rollout.begin(begin, DPMSolver(), self.noises.x_T(self.batch))
         self.spent.computed += self.noises.pictures

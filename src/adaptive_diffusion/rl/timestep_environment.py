@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..diffusion.guided_model import Denoised
+from ..diffusion.guided_model import Denoised, GuidedModel
 from ..diffusion.node import Node
 from ..grids.base import FixedGrid
 from ..grids.grids import Grid, PowerGrid
@@ -19,7 +19,7 @@ from ..sampling.rollout import Rollout
 from ..schedulers.classes import DPMSolverScheduler
 from ..solvers.dpm_solver import DPMSolver
 from ..types import PictureModel
-from .drawing import Drawing, drawing_of
+from .drawing import drawing_of
 from .gym import Box
 from .lockstep import Drawn, Episode, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
@@ -66,7 +66,7 @@ class TimestepEnv(SamplingEnv):
 
     def __init__(
         self,
-        model: PictureModel | Drawing | None = None,
+        model: PictureModel | GuidedModel | None = None,
         domain: str | None = None,
         reward: GivenReward | None = None,
         *,
@@ -91,7 +91,7 @@ class TimestepEnv(SamplingEnv):
             cache=cache,
         )
         super().__init__(drawing, reward, noises, render_mode)
-        self.schedule = drawing.schedule
+        self.schedule = drawing.process
         self.budget = check_count("num_steps", num_steps, 2, self.schedule.num_train_timesteps)
         self.episode_length = self.budget - 1
         self.stopping = bool(stopping)

@@ -31,7 +31,7 @@ class LockstepVecEnv(VecEnv):
 
     def __init__(self, env: SamplingEnv, num_envs: int = 1):
         self.envs: list[SamplingEnv] = [env.sibling() for _ in range(check_count("num_envs", num_envs, 1))]
-        self._model, self._timed = env.drawing.model, env.timed
+        self._model, self._timed = env.drawing, env.timed
         self._actions = np.empty((num_envs, 0))
         super().__init__(num_envs, env.observation_space, env.action_space)
 
