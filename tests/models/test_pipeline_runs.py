@@ -21,7 +21,7 @@ from tiny import ROOT, configuration
 from tiny_pipelines import PIPELINES, ddpm, saved, text_encoder, unet, vae
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
-from adaptive_diffusion.calibration.calibration import measure_trajectory
+from adaptive_diffusion.calibration.trajectory import measure_trajectory
 from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.limits import Clipped, unlimited
 from adaptive_diffusion.diffusion.rng import image_keys, normal

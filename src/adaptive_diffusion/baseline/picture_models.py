@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from ..encoder.captions import plain_caption
+from ..encoder.domain import choose
 from ..errors import UserError
 from ..types import Denoiser, PictureModel
 
@@ -50,11 +52,6 @@ class PlainModel:
         return x0
 
 
-def tells(model: Denoiser) -> TypeGuard[PictureModel]:
-    """Whether a model is a `PictureModel` of its own accord."""
-    return hasattr(model, "state_shape")
-
-
 def asked_for(
     model: PictureModel,
     batch_size: int,
@@ -79,9 +76,6 @@ def asked_for(
         UserError: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an
             empty text, or not as many texts as images.
     """
-    from ..encoder.captions import plain_caption  # these sit above this package
-    from ..runs.prompts import choose
-
     if prompt is None and domain is None and label is None:
         return None, None
     if not model.conditional:

@@ -11,15 +11,18 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..diffusion.guidance import GuidedDenoiser
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..io.pictures import resize, to_float
 from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.unet import SimpleUNet, UNetConfig
+from ..sampling.standard import StandardSampler, whole
+from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.base import SchedulerBase
 from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
-from ..schedulers.config import ConfigMixin
-from ..types import Denoiser, PictureModel, Scheduler
-from .picture_models import PlainModel, asked_for, domain_of, tells
+from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
+from ..types import Denoiser, PictureModel, Scheduler, is_picture_model
+from .picture_models import PlainModel, asked_for, domain_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class DiffusionPipeline:
         self.in_channels = check_count("in_channels", in_channels, 1)
         model = self._default_model(in_channels) if model is None else _checked_model(model)
         self.model: Any = model
-        if image_size is None and tells(model):
+        if image_size is None and is_picture_model(model):
             image_size = model.picture_size
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
@@ -125,23 +128,21 @@ class DiffusionPipeline:
                 beside a condition, for another number of pictures, or for a model that cannot be told what to draw.
             MachineError: if latents cannot be decoded.
         """
-        from ..sampling.standard import StandardSampler  # the sampling package sits above this one
-
         batch_size = check_count("batch_size", batch_size, 1)
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
             log.info("seed %d", seed)
         seed = check_count("seed", seed, 0)
-        denoiser, condition, domain = self._guided(batch_size, prompt, domain, label, condition, guidance_scale)
+        model, domain = self._guided(batch_size, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
             num_inference_steps = len(self.scheduler) or 50
-        self._suit(domain, denoiser.guidance_scale if condition is not None else 1.0)
+        self._suit(domain, model.guidance_scale if model.condition is not None else 1.0)
         self.scheduler.set_timesteps(num_inference_steps)
 
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)
         intermediates = []
-        for trace in StandardSampler(self.scheduler).iterate(denoiser, x_T, condition=condition, keys=keys):
+        for trace in StandardSampler(self.scheduler).iterate(model, x_T, keys=keys):
             mx.eval(trace.x0)
             intermediates.append(trace.x0)
 
@@ -177,8 +178,6 @@ class DiffusionPipeline:
         Returns:
             Clean pictures in [-1, 1] at the model's native size, as many as were given.
         """
-        from ..sampling.standard import StandardSampler
-
         T = self.scheduler.config["num_train_timesteps"]
         if not 0 <= timestep <= T - 1:
             raise ValueError(f"timestep must lie in [0, {T - 1}], got {timestep}")
@@ -190,8 +189,8 @@ class DiffusionPipeline:
         batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
         self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
         keys = image_keys(0, range(len(batch)))
-        denoiser, condition, _ = self._guided(len(batch), prompt, domain, label, condition, guidance_scale)
-        x0 = StandardSampler(self.scheduler).run(denoiser, batch, condition=condition, keys=keys).images
+        model, _ = self._guided(len(batch), prompt, domain, label, condition, guidance_scale)
+        x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
         images = mx.clip(self._drawing.decode(x0), -1, 1)
         return images if noisy_image.ndim == 4 else images[0]
 
@@ -239,8 +238,6 @@ class DiffusionPipeline:
 
     def get_scheduler_info(self) -> dict[str, Any]:
         """Scheduler type, settings and timesteps, where these come from, device, and the size of the pictures."""
-        from ..sampling.standard import StandardSampler
-
         return {
             "scheduler_type": type(self.scheduler).__name__,
             "num_train_timesteps": self.scheduler.config.get("num_train_timesteps"),
@@ -257,7 +254,9 @@ class DiffusionPipeline:
     @property
     def _drawing(self) -> PictureModel:
         """The model, as one that draws pictures."""
-        return self.model if tells(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
+        return (
+            self.model if is_picture_model(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
+        )
 
     def _guidance(self, given: float | None) -> float:
         """Weight of classifier-free guidance: as given, else what the model recommends."""
@@ -271,38 +270,28 @@ class DiffusionPipeline:
         label: str | None,
         condition: mx.array | None,
         guidance_scale: float | None,
-    ) -> tuple[GuidedDenoiser, mx.array | None, str | None]:
-        """The model with its guidance, the condition of a batch and its domain, if known; see `generate`."""
-        denoiser = GuidedDenoiser(self.model, self._guidance(guidance_scale))
+    ) -> tuple[GuidedModel, str | None]:
+        """The model with its guidance and the conditions of a batch, and its domain, if known; see `generate`."""
         if condition is None:
-            return denoiser, *asked_for(self._drawing, batch_size, prompt, domain, label)
-        asked = {"prompt": prompt, "domain": domain, "label": label}
-        if beside := [name for name, value in asked.items() if value is not None]:
-            raise ValueError(
-                f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
-            )
-        return denoiser, condition, domain_of(self._drawing, condition)
+            condition, domain = asked_for(self._drawing, batch_size, prompt, domain, label)
+        else:
+            asked = {"prompt": prompt, "domain": domain, "label": label}
+            if beside := [name for name, value in asked.items() if value is not None]:
+                raise ValueError(
+                    f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
+                )
+            domain = domain_of(self._drawing, condition)
+        return whole(self.scheduler).guided(self.model, condition, self._guidance(guidance_scale)), domain
 
     def _suit(self, domain: str | None, guidance_scale: float) -> None:
         """Let a scheduler that knows calibrations take the one that suits what is drawn; its number of steps stays."""
-        from ..schedulers.adaptive import AdaptiveScheduler  # the schedulers package sits above this one
-
-        if isinstance(self.scheduler, AdaptiveScheduler):
+        if isinstance(self.scheduler, SchedulerBase):
             self.scheduler.suit(self._drawing.identity, domain, guidance_scale)
-            self.scheduler.set_timesteps(len(self.scheduler))
 
     def _fit_scheduler(self) -> None:
         """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
-        if not isinstance(self.scheduler, ConfigMixin):
-            return
-        known = self._drawing.metadata
-        trained = {k: known[k] for k in ("prediction_type",) if k in known} | known.get("noise_schedule", {})
-        if not known.get("bounded", True):
-            trained["clip_sample"] = False
-        wrong = {k: v for k, v in trained.items() if k in self.scheduler.config and self.scheduler.config[k] != v}
-        if wrong:
-            log.info("the scheduler was set to what the model was trained with: %s", wrong)
-            self.scheduler.reconfigure(**wrong)
+        if isinstance(self.scheduler, SchedulerBase):
+            self.scheduler.fit(self._drawing)
 
 
 def _checked_model(model: Any) -> Any:
@@ -329,9 +318,6 @@ def _scheduler(given: Any) -> Scheduler:
 
 def _named_scheduler(name: str) -> Scheduler:
     """A scheduler by name: it clips, and those of first order begin where the noise is, which few steps need."""
-    from ..schedulers.adaptive import AdaptiveScheduler  # the schedulers package sits above this one
-    from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
-
     trailing: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
     others: dict[str, Any] = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler, "adaptive": AdaptiveScheduler}
     key = name.replace("_", "-")

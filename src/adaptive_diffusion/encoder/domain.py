@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..errors import UserError
+from ..types import PictureModel
 from .encoder import Encoder, load_builtin_encoder
 from .named_labels import named_labels, says_no_more, without_quality
 from .words import WordVectors
+
+log = logging.getLogger(__name__)
 
 UNSURE = 0.5  # confidence below which the answer is `general`
 CLOSE = 0.75  # cosine of word vectors from which on a phrase of a prompt names a label
@@ -140,3 +145,17 @@ def _phrases(prompt: str, words: WordVectors) -> list[str]:
     found = re.findall(r"[^\W\d_]+", prompt)
     runs = [found[i : i + n] for n in range(1, _LONGEST + 1) for i in range(len(found) - n + 1)]
     return [" ".join(run) for run in runs if words.has_meaning(" ".join(run))] or [prompt]
+
+
+def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
+    """Domain and label for a prompt, among those of the model; any domain, and no label, for a model that reads."""
+    detector = DomainDetector()
+    reads = model.domains is None
+    domains = dict.fromkeys(detector.encoder.config.domains, ()) if model.domains is None else model.domains
+    try:
+        return detector.choose(prompt, domains, domain)
+    except ValueError as error:
+        if not reads:
+            raise UserError(f"prompt: {error}") from error
+        log.warning("the domain of the prompt cannot be told (%s)", error)
+        return Choice(domain or "general", 1.0 if domain else 0.0, None, 0.0)

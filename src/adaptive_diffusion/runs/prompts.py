@@ -7,7 +7,7 @@ import logging
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ..encoder.domain import Choice, DomainDetector
+from ..encoder.domain import Choice, choose
 from ..errors import UserError
 from ..types import PictureModel
 
@@ -49,20 +49,6 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
     cfg.domain.name, cfg.label = choice.domain, choice.label
     cfg.domain.description = f"chosen for the prompt {cfg.prompt!r}"
     return cfg, choice
-
-
-def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
-    """Domain and label for a prompt, among those of the model; any domain, and no label, for a model that reads."""
-    detector = DomainDetector()
-    reads = model.domains is None
-    domains = dict.fromkeys(detector.encoder.config.domains, ()) if model.domains is None else model.domains
-    try:
-        return detector.choose(prompt, domains, domain)
-    except ValueError as error:
-        if not reads:
-            raise UserError(f"prompt: {error}") from error
-        log.warning("the domain of the prompt cannot be told (%s)", error)
-        return Choice(domain or "general", 1.0 if domain else 0.0, None, 0.0)
 
 
 def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:

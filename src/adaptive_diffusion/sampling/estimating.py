@@ -8,9 +8,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.pipeline import DiffusionPipeline
+from ..diffusion.checks import check_count
 from ..diffusion.rng import image_keys, normal
-from ..types import Denoiser, Scheduler
+from ..io.pictures import resize
+from ..types import Denoiser, Scheduler, is_picture_model
 from .quality import QualityEstimator, content_of
 from .standard import StandardSampler, whole
 
@@ -78,10 +79,20 @@ class EstimatingSampler(StandardSampler):
         Returns:
             (B, H, W, C) float32 clean predictions in [-1, 1].
         """
-        pipeline = DiffusionPipeline(model, self.scheduler, image_size, channels)
-        keys = image_keys(seed, range(batch_size))
-        x0 = self.run(model, normal(keys, pipeline.state_shape), condition=condition, keys=keys).images
-        return mx.clip(pipeline.pictures(x0), -1, 1)
+        size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
+        scheduler, keys = whole(self.scheduler), image_keys(seed, range(batch_size))
+        if not is_picture_model(model):
+            scheduler.suit("", None, 1.0)
+            images = self.run(model, normal(keys, (*size, channels)), condition=condition, keys=keys).images
+            return mx.clip(images, -1, 1)
+
+        scheduler.fit(model)
+        scheduler.suit(model.identity, None, float(model.metadata.get("guidance_scale", 1.0)))
+        x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
+        images = model.decode(x0)
+        if model.picture_size != size:
+            images = mx.array(resize(np.array(images), size))
+        return mx.clip(images, -1, 1)
 
     def estimate_quality(self, sample: mx.array) -> float:
         """Mean quality in [0, 1] of clean pictures, (B, H, W, C) or (H, W, C), from variance and gradients alone.

@@ -151,7 +151,7 @@ class AdaptiveScheduler(SchedulerBase):
         self.set_timesteps()
 
     def suit(self, model: str, domain: str | None, guidance_scale: float) -> None:
-        """Before `set_timesteps`: take the calibration that suits what is drawn next.
+        """Take the calibration that suits what is drawn next, and begin anew with as many steps.
 
         A calibration that was given stays, at this guidance. One that was left out becomes the shipped one of the
         model, if there is any, unless `progress_power` asks for a power grid of one's own. None stays None.
@@ -171,6 +171,7 @@ class AdaptiveScheduler(SchedulerBase):
             self.calibration = given.drawn_at(guidance_scale)
         elif given is LEFT_OUT and self.progress_power == POWER:
             self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale)
+        self.set_timesteps(len(self))
 
     def set_timesteps(
         self, num_inference_steps: int | None = None, complexity: float | None = None, *, timesteps: Any = None

@@ -6,6 +6,7 @@ operations and never waits for one.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -14,7 +15,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_choice, check_count, check_number
+from ..diffusion.checks import check_choice, check_count, check_guidance, check_number
+from ..diffusion.guidance import effective_guidance
 from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
 from ..diffusion.limits import Clipped, Limit, Thresholded, unlimited
 from ..diffusion.node import CLEAN, Node, node_at, nodes_at
@@ -24,8 +26,10 @@ from ..grids.base import FixedGrid, Grid, Spacing
 from ..grids.spaced import Spaced
 from ..grids.spacing import TIMESTEP_SPACINGS, custom_timesteps
 from ..solvers.base import Memory, Position, Solver, Step
-from ..types import Denoiser, SchedulerOutput
+from ..types import Denoiser, PictureModel, SchedulerOutput
 from .config import ConfigMixin
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, repr=False)
@@ -150,16 +154,42 @@ class SchedulerBase(ConfigMixin, ABC):
             return Thresholded(self.dynamic_thresholding_ratio, self.sample_max_value)
         return Clipped(self.clip_sample_range) if self.clip_sample else unlimited
 
-    def guided(self, denoiser: Denoiser, condition: mx.array | None = None) -> GuidedModel:
+    def guided(self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float = 1.0) -> GuidedModel:
         """A model as this scheduler takes it to be: its noise schedule, prediction type and clipping.
 
         Args:
-            denoiser: The network with its guidance. A `GuidedModel` says itself what it is.
+            denoiser: The network, perhaps with its guidance. A `GuidedModel` says itself what it is.
             condition: (B, ...) conditions, or None.
+            guidance_scale: Weight of classifier-free guidance of a network without, >= 0.
+
+        Raises:
+            ValueError: for a guidance out of range.
         """
         if isinstance(denoiser, GuidedModel):
             return denoiser if condition is None else denoiser.with_condition(condition)
-        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, condition=condition)
+        scale = effective_guidance(denoiser, check_guidance(guidance_scale))
+        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, scale, condition)
+
+    def fit(self, model: PictureModel) -> None:
+        """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""
+        known = model.metadata
+        trained = {k: known[k] for k in ("prediction_type",) if k in known} | known.get("noise_schedule", {})
+        if not known.get("bounded", True):
+            trained["clip_sample"] = False
+
+        wrong = {k: v for k, v in trained.items() if k in self.config and self.config[k] != v}
+        if wrong:
+            log.info("the scheduler was set to what the model was trained with: %s", wrong)
+            self.reconfigure(**wrong)
+
+    def suit(self, model: str, domain: str | None, guidance_scale: float) -> None:
+        """Take what was measured for what is drawn next, and begin anew with as many steps; here nothing was.
+
+        Args:
+            model: Identity of the model; "" where it is not known.
+            domain: Name of what is drawn; None: unknown, or several domains.
+            guidance_scale: Weight of classifier-free guidance, >= 0.
+        """
 
     @property
     def stochastic(self) -> bool:
