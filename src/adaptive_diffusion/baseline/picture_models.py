@@ -89,6 +89,7 @@ def asked_for(
 
     if label is not None:
         raise UserError(f"prompt and label={label} were both given, and a prompt chooses the label; leave one out")
+
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
     if len(texts) != batch_size:
         raise UserError(f"give one prompt, or as many as pictures: got {len(texts)} for {batch_size}")
@@ -97,6 +98,7 @@ def asked_for(
 
     if not all(text.strip() for text in texts):
         raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
+
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
         log.info("%r: domain %s, %s", text[:60], choice.domain, choice.label or "no label")

@@ -64,6 +64,7 @@ class DiffusionPipeline:
             image_size = model.picture_size
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
+
         self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
         self.scheduler: Scheduler = _scheduler(scheduler)
         self._fit_scheduler()
@@ -132,6 +133,7 @@ class DiffusionPipeline:
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
             log.info("seed %d", seed)
+
         seed = check_count("seed", seed, 0)
         model, domain = self._guided(batch_size, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
@@ -148,6 +150,7 @@ class DiffusionPipeline:
 
         if not return_intermediates:
             return self._finished(intermediates[-1])
+
         pictures = [self._finished(x0) for x0 in intermediates]
         return pictures[-1], pictures
 
@@ -181,11 +184,13 @@ class DiffusionPipeline:
         T = self.scheduler.config["num_train_timesteps"]
         if not 0 <= timestep <= T - 1:
             raise ValueError(f"timestep must lie in [0, {T - 1}], got {timestep}")
+
         steps = 1 if num_inference_steps is None else num_inference_steps
         if not 1 <= steps <= timestep + 1:
             raise ValueError(
                 f"num_inference_steps from timestep {timestep} must lie in [1, {timestep + 1}], got {steps}"
             )
+
         batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
         self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
         keys = image_keys(0, range(len(batch)))
@@ -281,6 +286,7 @@ class DiffusionPipeline:
                     f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
                 )
             domain = domain_of(self._drawing, condition)
+
         return whole(self.scheduler).guided(self.model, condition, self._guidance(guidance_scale)), domain
 
     def _suit(self, domain: str | None, guidance_scale: float) -> None:
@@ -329,4 +335,5 @@ def _named_scheduler(name: str) -> Scheduler:
     else:
         known = ", ".join([*trailing, *others])
         raise ValueError(f"scheduler must be one of {known} or a scheduler object, got {name!r}")
+
     return scheduler

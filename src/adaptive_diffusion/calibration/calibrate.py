@@ -63,10 +63,12 @@ class ScheduleCalibration:
     def __post_init__(self) -> None:
         if not self.steps:
             raise ValueError("steps must name at least one number of steps")
+
         for n in (*self.steps, *self.learned):
             check_count("steps", n, 2, PROFILE_NODES)
         if stray := sorted(set(self.learned) - set(self.steps)):
             raise ValueError(f"learned_steps must be some of steps, got {', '.join(map(str, stray))} besides")
+
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
         if self.learned:

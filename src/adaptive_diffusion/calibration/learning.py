@@ -50,6 +50,7 @@ def learn(
         gain, best = 1 - found.error / best.error, found
         if gain < least_gain:
             break
+
     return best.solution
 
 
@@ -89,12 +90,14 @@ def _better(model: InBatches, reference: ReferenceTrajectories, run: _Run, sched
         moved[k] += step
         changed = Solution(_timesteps(schedule, timesteps, moved), corrections)
         columns.append((run.changed(model, changed, k - 1) - run.pictures) / step)
+
     # c_1 to c_(K - 1) of every step, as far as there are predictions
     places = [(k, j) for k in range(1, n) for j in range(2, min(k, width - 2) + 2)]
     for k, j in places:
         other = corrections.copy()
         other[k, j] += CORRECTION_STEP
         columns.append((run.changed(model, Solution(timesteps, other), k) - run.pictures) / CORRECTION_STEP)
+
     jacobian = np.stack([column.ravel() for column in columns])
     gram, slope = jacobian @ jacobian.T, jacobian @ (reference.images - run.pictures).ravel()
     for damping in DAMPINGS:
@@ -109,6 +112,7 @@ def _better(model: InBatches, reference: ReferenceTrajectories, run: _Run, sched
         found = _Run(model, reference, Solution(_timesteps(schedule, timesteps, moved), other))
         if found.error < run.error:
             return found
+
     return None
 
 

@@ -100,10 +100,12 @@ def measure_trajectory(
             products[band] += part @ part.T / x_T.size
         total += arrays[-1].sum(axis=0)
         squares += (arrays[-1] ** 2).sum(axis=0)
+
     variance = np.maximum(squares - total**2 / n, 0) / (n - 1)
     data_std = float(np.sqrt(variance.mean()))
     if not data_std > SAME:
         raise ValueError(f"the {n} pictures all came out alike: give different noises")
+
     band_variance = np.array([variance[where].mean() for where in bands])[:, None]
     lasting = band_variance / (band_variance + np.exp(-2 * log_snr))  # (bands, m), w^2
     derivative = np.asarray(np.gradient(np.eye(m), log_snr, axis=0, edge_order=2))  # (m, m), to be applied to the D_i
@@ -171,6 +173,7 @@ def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int, p
         ways = best[:, None] + costs
         origins.append(ways.argmin(axis=0))
         best = ways.min(axis=0)
+
     path = [len(log_snr)]
     for origin in reversed(origins):
         path.append(int(origin[path[-1]]))

@@ -135,6 +135,7 @@ class GuidedModel:
         known = model.metadata
         if known.get("prediction_type") is None and "prediction_type" not in changes:
             raise ValueError("the model does not say what it predicts; give prediction_type")
+
         bounded = bool(known.get("bounded", True))
         scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
         scale = effective_guidance(model, scale)

@@ -99,12 +99,15 @@ class NoiseSchedule:
         check_choice("beta_schedule", beta_schedule, BETA_SCHEDULES)
         if not 0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1:
             raise ValueError(f"betas must satisfy 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+
         if trained_betas is None:
             betas = _betas(beta_schedule, T, beta_start, beta_end)
         else:
             betas = np.asarray(trained_betas, np.float64)
+
         if betas.shape != (T,) or not np.all((betas > 0) & (betas < 1)):
             raise ValueError(f"trained_betas must be {T} numbers between 0 and 1, got {trained_betas!r:.80}")
+
         self.alphas_cumprod = np.cumprod(1 - betas)
         if rescale_betas_zero_snr:
             self.alphas_cumprod = _zero_terminal_snr(self.alphas_cumprod)
@@ -167,10 +170,12 @@ class NoiseSchedule:
             t = t[0]
         if not np.all((t >= 0) & (t <= self.num_train_timesteps - 1)):
             raise ValueError(f"timesteps must lie in [0, {self.num_train_timesteps - 1}], got {t!s:.80}")
+
         alpha, sigma = self.alpha(t), self.sigma(t)
         if t.ndim == 0:
             return float(alpha), float(sigma)
         if t.shape != like.shape[:1]:
             raise ValueError(f"timesteps must be a scalar or one per picture ({like.shape[0]}), got shape {t.shape}")
+
         shape = t.shape + (1,) * (like.ndim - 1)
         return mx.array(alpha.reshape(shape), dtype=like.dtype), mx.array(sigma.reshape(shape), dtype=like.dtype)

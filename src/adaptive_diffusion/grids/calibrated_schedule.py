@@ -85,6 +85,7 @@ class CalibratedSchedule:
         check_count("held_out", self.held_out, 2)
         if not self.steps:
             raise ValueError("a calibrated schedule needs the grid of at least one number of steps")
+
         for n, steps in self.steps.items():
             grid = custom_timesteps(steps.timesteps, self.num_train_timesteps)
             if len(grid) != n or grid[0] != self.num_train_timesteps - 1:

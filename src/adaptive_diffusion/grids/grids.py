@@ -153,10 +153,12 @@ def bounded_power(n: int, power: float, target: float, min_ratio: float, max_rat
     reference = np.diff(nodes**power)
     if allowed(target):
         return target
+
     good, bad = power, target
     for _ in range(40):  # the ratios drift from 1 monotonically in p, so bisection finds where one leaves its bounds
         middle = (good + bad) / 2
         good, bad = (middle, bad) if allowed(middle) else (good, middle)
+
     return good
 
 

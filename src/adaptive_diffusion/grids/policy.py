@@ -106,11 +106,12 @@ class Residuals:
         """By how much the two orders of DPM-Solver++(2M) differed in the latest step, but for alpha."""
         if len(memory) < 2:
             return mx.array(0.0)
+
         earlier, before, now = (node.log_snr for node in trail[-3:])
         if before <= earlier:  # float64 does not tell them apart
             return mx.array(0.0)
 
-        # the weight of the older prediction, as in `solvers.multistep`
+        # the weight of the older prediction, as in `multistep_weights`
         h = now - before
         return (math.expm1(-h) * h / 2 / (before - earlier)) * (memory[1] - memory[0])
 

@@ -65,10 +65,12 @@ def _content(path: Path) -> dict[str, Any]:
             f"there are no calibrated schedules at {path}; make them with python train.py task=schedule, or leave "
             "the path out"
         )
+
     try:
         content: Any = parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); calibrate the model again") from error
+
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} holds no calibrated schedules of this project (format {FORMAT!r})")
     return content

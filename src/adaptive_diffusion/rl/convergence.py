@@ -65,12 +65,14 @@ def converged_at(evaluations: Sequence[Evaluation]) -> int | None:
     """
     if not evaluations:
         return None
+
     best = max(e.score for e in evaluations)
     for i in range(1, len(evaluations) - PATIENCE + 1):
         stays = all(e.score >= best - NEAR_BEST for e in evaluations[i : i + PATIENCE])
         gain = evaluations[i].scores - evaluations[0].scores
         if stays and gain.mean() > 2 * standard_error(gain):
             return evaluations[i].episode
+
     return None
 
 

@@ -98,6 +98,7 @@ def drawing_of(
     domains = tuple(model.domains or ())
     if domain is not None and not model.conditional:
         raise ValueError(f"domain {domain!r} was given, but the model was trained without classes; leave it out")
+
     if domain is None:
         domain = DEFAULT_DOMAIN if not domains or DEFAULT_DOMAIN in domains else domains[0]
     class_ids = model.condition(domain, None, plain_caption(domain, None))
@@ -120,6 +121,7 @@ def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = 
             f"the model does not draw {domain!r}; it draws {', '.join(model.domains)}: take one of these, or a model "
             f"that draws {domain!r}"
         )
+
     try:
         return drawing_of(model, domain if model.conditional else None, guidance_scale)
     except ValueError as error:

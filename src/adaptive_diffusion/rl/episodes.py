@@ -23,6 +23,7 @@ def run_episode(env: SamplingEnv, act: Act, **reset: Any) -> tuple[float, list[n
         actions.append(act(observation))
         observation, reward, over, _, info = env.step(actions[-1])
         total += reward
+
     return total, actions, info
 
 

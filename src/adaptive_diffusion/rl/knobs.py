@@ -136,6 +136,7 @@ class Knobs:
         )
         if configuration.solver != ADAPTIVE:
             return configuration
+
         limit = _rounded(_between(threshold, 0.0, prior.adaptive_threshold, 1.0), THRESHOLD_STEP)
         return replace(configuration, adaptive_threshold=limit)
 

@@ -113,6 +113,7 @@ class LearnedScheduler(SchedulerBase):
                 f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}: "
                 f"{_command(self.domain, num_inference_steps, self.guidance_scale)}"
             )
+
         super().set_timesteps(timesteps=self.route.prior)
         self.timesteps: Any = ChosenTimesteps(self.route.prior)
         self._prior_nodes = tuple(self._nodes)
@@ -224,6 +225,7 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
         if differs := wanted.differs(given.header):
             raise UserError(f"the policy in {path} was trained {differs}; {wanted.command()}")
         return given
+
     for folder in (trained, SHIPPED):
         found = {policy.header["environment"]["num_steps"]: policy for policy in _fitting(folder, wanted)}
         if len(found) > 1:
@@ -231,6 +233,7 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
             raise UserError(f"{folder} has policies for {offered} steps; say which, e.g. num_steps={max(found)}")
         if found:
             return next(iter(found.values()))
+
     steps = "" if wanted.num_steps is None else f" with {wanted.num_steps} steps"
     model = "this model" if wanted.model is None else f"the model {_short(wanted.model)}"
     raise UserError(f"no policy was trained for domain={wanted.domain} of {model}{steps}; {wanted.command()}")

@@ -69,6 +69,7 @@ def run_together(model: Model, episodes: Sequence[Episode[R]]) -> list[R]:
                 results[index] = end.value
 
         drawn = dict(zip(wanted, draw_together(model, list(wanted.values())), strict=True))
+
     return [results[index] for index in range(len(episodes))]
 
 

@@ -130,6 +130,7 @@ class HyperparameterTuningAgent(TuningAgent):
                 f'PPO needs {error.name}, which is not installed: pip install -e ".[rl]", or without the project\'s '
                 'folder pip install "adaptive-diffusion-optimizer[rl]"; agent=cem, random and fixed do without'
             ) from None
+
         from .vector import LockstepVecEnv
 
         self._lockstep = LockstepVecEnv(self.part, self._lanes)
@@ -177,6 +178,7 @@ class HyperparameterTuningAgent(TuningAgent):
             )
         if deterministic:
             return np.array(self.export()(observation)), None
+
         normalised = self._normalize.normalize_obs(observation)
         return self.model.predict(normalised, deterministic=deterministic)[0], None
 
@@ -283,6 +285,7 @@ class HyperparameterTuningAgent(TuningAgent):
             raise ValueError(f"parts x num_envs were {len(state['episodes'])} in its training, this one has {lanes}")
         if (state["observations"] is None) == self.normalize_env:
             raise ValueError(f"it was trained with normalize_env={not self.normalize_env}")
+
         kind, *position = state["numpy_rng"]
         version, internal, gauss = state["python_rng"]
         torch_rng, numpy_rng = _tensor(tensors["rng.torch"]), tensors["rng.numpy"]
@@ -292,6 +295,7 @@ class HyperparameterTuningAgent(TuningAgent):
         expected = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
         if {name: tuple(value.shape) for name, value in weights.items()} != expected:
             raise ValueError("its policy network has another architecture")
+
         scores = state["scores"]
         own = {n: v for n, v in tensors.items() if n.startswith("policy.")}
         self._kept = None if scores is None else Choice(state["policy"], own, np.array(scores))
@@ -302,11 +306,13 @@ class HyperparameterTuningAgent(TuningAgent):
             if name.startswith("optimizer."):
                 _, index, slot = name.split(".")
                 slots.setdefault(int(index), {})[slot] = _tensor(value)
+
         policy.optimizer.load_state_dict({**optimizer, "state": slots})
         if state["observations"] is not None:
             mean, variance, count = state["observations"]
             rms: Any = self._normalize.obs_rms
             rms.mean, rms.var, rms.count = np.array(mean), np.array(variance), count
+
         self.model.num_timesteps = state["timesteps"]
         self._begin_again(state)
         torch.set_rng_state(torch_rng)
@@ -317,6 +323,7 @@ class HyperparameterTuningAgent(TuningAgent):
         """Put the siblings at the beginning of their current episodes, without observing these a second time."""
         if not state["begun"]:
             return
+
         for env, episode in zip(self._lockstep.envs, state["episodes"], strict=True):
             env.restore(episode)
         self._lockstep._reset_seeds()  # those of the constructor are still waiting for a first reset

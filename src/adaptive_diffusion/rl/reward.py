@@ -221,6 +221,7 @@ def reward_of(given: Any) -> Reward:
     if type(given) in (QualityReward, SpeedReward, HybridReward, CustomReward):
         own: Reward = given
         return own
+
     function = given if callable(given) else getattr(given, "compute", None)
     if isinstance(given, type) or not callable(function):
         what = f"the class {given.__name__}; call it" if isinstance(given, type) else repr(given)
@@ -228,5 +229,6 @@ def reward_of(given: Any) -> Reward:
             "reward must be a HybridReward(), QualityReward() or SpeedReward(), or a function of a Measurement, got "
             f"{what}"
         )
+
     settings = {name: getattr(given, name) for name in ("weight", "metric", "unit") if hasattr(given, name)}
     return CustomReward(function, **settings)

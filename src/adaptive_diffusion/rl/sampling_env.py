@@ -110,6 +110,7 @@ class SamplingEnv(Env, ABC):
             rng = np.random.default_rng([self._seeded(), self._episode])
             self.batch = int(rng.integers(self.noises.batches))
             self._episode += 1
+
         if self.timed and self.batch not in self._warm:
             yield from self._warm_up()
         return (yield from self.begin())
@@ -181,10 +182,12 @@ class SamplingEnv(Env, ABC):
         """
         if parts == 1:
             return self.sibling()
+
         if parts not in self._splits:
             self._splits[parts] = part = self.sibling()
             part.noises, part.batch, part._warm, part._splits = self.noises.split(parts), 0, set(), {}
             part.forget()
+
         other = self._splits[parts].sibling()
         other.spent = self.spent
         return other
@@ -224,6 +227,7 @@ class SamplingEnv(Env, ABC):
                 f"the reward of {given} on batch {self.batch} is not a finite number ({scores.mean()}): the model or "
                 "the solver diverges there; narrow the hyperparameters down, or mend the model"
             )
+
         return float(scores.mean()), {
             "hyperparameters": hyperparameters,
             "quality": float(measured.quality.mean()),

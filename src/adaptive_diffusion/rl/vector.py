@@ -59,6 +59,7 @@ class LockstepVecEnv(VecEnv):
         for i, (observation, info) in zip(over, begun, strict=True):
             infos[i]["terminal_observation"] = observations[i]
             observations[i], self.reset_infos[i] = observation, info
+
         rewards = np.array([reward for _, reward, *_ in steps], np.float32)
         return np.stack(observations), rewards, ended, infos
 

@@ -89,6 +89,7 @@ def converged_pictures(
         raise ValueError(f"tolerance must be greater than 0, got {tolerance}")
     if cache is not None and not model.guided_identity:
         raise ValueError("a cache of converged images needs an identity of the model, e.g. its content hash")
+
     process = model.process
     most = min(most_steps, process.num_train_timesteps)
     path = None if cache is None else cache / f"{_key(model, x_T)}.npz"
@@ -117,6 +118,7 @@ def converged_pictures(
         steps = 2 * found.steps
         images = [found.finer, solve(steps, rest)] if len(x_T) > CHECKED else [found.finer]
         found = saved(Converged(np.concatenate(images), solve(2 * steps, checked), steps))
+
     return found
 
 
@@ -145,6 +147,7 @@ def _key(model: GuidedModel, x_T: mx.array) -> str:
     if model.condition is not None:
         condition = np.array(model.condition)
         digest.update(np.broadcast_to(condition, (len(x_T), *condition.shape[1:])).tobytes())
+
     return digest.hexdigest()[:32]
 
 

@@ -46,6 +46,7 @@ class EstimatingSampler(StandardSampler):
                 measured,
                 model,
             )
+
         self.reset_history()
 
     @property

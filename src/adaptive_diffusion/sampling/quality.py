@@ -78,20 +78,11 @@ class QualityEstimator:
     """Estimates how far the clean prediction of each picture of a run still is from where the model's ODE leads.
 
     A linear regression gives the logarithm of its RMSE to the converged solution from three numbers: the noise level,
-    the size of the step to it, and how much the step changed the clean prediction. (Contrast and gradients of the
-    prediction, and how much the extrapolated picture changed, were tried as well and ranked held-out pictures no
-    better.)
+    the size of the step to it, and how much the step changed the clean prediction. How well it ranks images, and what
+    else was tried: see docs/notes/tried.md.
 
-    Among the pictures of one step of the second half, whose errors differ little, its rank correlation with the true
-    error is 0.34 to 0.73: 64 held-out noises in each of four domains, 10, 20 and 50 calibrated steps, 0.59 on average.
-    A regression on 18 weights of six measures (detail, change and the noise that the prediction leaves, apart for means
-    of 2x2 pixels and for what is left) reached 0.63 to 0.86, 0.76 on average; with more than a hundred other features
-    the average was 0.80, with small networks on such measures 0.78. It was not kept, because pictures did not stop at
-    better moments by it. In three domains savings and losses were about in proportion; of 50 steps on abstract pictures
-    it saved 35 % at a loss of 1.0 % instead of 32 % at 0.6 %, and the true error itself, were it known, 34 % at 1.2 %.
-
-    The same error shows more in a flat picture: in four domains the perceptual distance to the converged solution went
-    with RMSE / contrast^(1/3). So quality is 1 / (1 + e / 0.12), with the visible error
+    The same error shows more in a flat image: the perceptual distance to the converged solution goes with
+    RMSE / contrast^(1/3). So quality is 1 / (1 + e / 0.12), with the visible error
     e = RMSE (0.4 / contrast)^(1/3), which is the RMSE where the contrast is ordinary.
 
     It also extrapolates. Along the ODE of Gaussian data with variance v, the clean prediction D moves as
@@ -149,6 +140,7 @@ class QualityEstimator:
         still = still_features(x0)
         if previous is None:
             return Observation(x0, still, None)
+
         level_prev, x0_prev = previous
         change = x0 - x0_prev
         picture = x0 if last else extrapolate(x0, change, level, level_prev)
@@ -260,6 +252,7 @@ def load_calibration(path: Path) -> QualityCalibration:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); make it again") from error
+
     raise UserError(f"{path} is no calibration of quality (format {FORMAT!r})")
 
 

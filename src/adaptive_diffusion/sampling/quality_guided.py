@@ -131,6 +131,7 @@ class QualityGuidedSampler(EstimatingSampler):
             active = np.isin(np.arange(len(x_T)), np.concatenate([some.rows for some in moved]))
             # the first are those on the schedule, or else those that left it last
             yield StepTrace(index, moved[0].trail[-1].t, pictures, active, quality)
+
         self._final.append(stopping.quality)
 
     def estimate(self, before: Rollout, after: Rollout) -> tuple[Observation, np.ndarray]:
@@ -190,4 +191,5 @@ class _Stopping:
             gone = finishing(before, denoised, self.scheduler.schedule, sampler.strides)
         else:
             gone = after.end(seen.picture)
+
         return [some for some in (after.select(~leaving), gone.select(leaving)) if len(some.rows)]

@@ -99,6 +99,7 @@ class StandardSampler:
             if progress is not None:
                 progress(trace)
             start = time.perf_counter()
+
         return SampleResult(x0, evaluations, tuple(timesteps), tuple(seconds), np.stack(strip))
 
     def sample(

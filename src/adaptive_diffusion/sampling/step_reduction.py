@@ -47,9 +47,6 @@ class StepReductionSampler(EstimatingSampler):
     reported beside the target are the quality that the curve expects and, of the pictures themselves, what the
     `QualityEstimator` says.
 
-    (Complexity of the first clean prediction, which might tell how many steps a picture needs, was seen to matter on
-    the power grid, in one domain of four, and is left out.)
-
     Args:
         scheduler: Its timesteps set; its own grid.
         quality_target: Quality that pictures are to have, in (0, 1]: 1 / (1 + RMSE / 0.12), at ordinary contrast.
@@ -74,12 +71,14 @@ class StepReductionSampler(EstimatingSampler):
                 f"steps are reduced by a measured curve, and there is none for {type(scheduler).__name__}: take "
                 "scheduler=adaptive"
             )
+
         measured = (scheduler.calibration or self.estimator.calibration).model
         if model is not None and model != measured:
             raise ValueError(
                 f"the curve that steps are reduced by was measured on the model {measured:.12}, and this one is "
                 f"{model:.12}: calibrate it with train.py task=schedule, or take sampler=standard"
             )
+
         self.quality_target = check_number("quality_target", quality_target, 0, 1, above=True)
 
     @property
@@ -150,6 +149,7 @@ class StepReductionSampler(EstimatingSampler):
                 f"sampler=step_reduction knows no error of {most} steps or fewer: take num_steps of at least "
                 f"{min(curve)}, or sampler=standard"
             )
+
         return next((n for n in known if curve[n] <= error_of(self.quality_target)), known[-1])
 
     def reset_history(self) -> None:

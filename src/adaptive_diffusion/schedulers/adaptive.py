@@ -191,6 +191,7 @@ class AdaptiveScheduler(SchedulerBase):
             complexity = check_number("complexity", complexity, 0, 1)
             if timesteps is not None:
                 raise ValueError("set_timesteps takes either timesteps or a complexity to bend the grid with, not both")
+
         if num_inference_steps is None and timesteps is None:
             num_inference_steps = self.config["num_inference_steps"]
 
@@ -351,6 +352,7 @@ class AdaptiveScheduler(SchedulerBase):
         if known.corrections is not None:
             rows = multistep_rows(levels_of(self.schedule, self.timesteps), np.array(known.corrections))
             solver = Fitted(rows, self.limit, solver)
+
         return Recipe(f"{calibration}: {known.rule}", solver, rule=known.rule)
 
     def _recipe_of_given_timesteps(self) -> Recipe:

@@ -23,8 +23,7 @@ from ..diffusion.node import CLEAN, Node, node_at, nodes_at
 from ..diffusion.rng import normal
 from ..diffusion.schedule import PREDICTION_TYPES, NoiseSchedule
 from ..grids.base import FixedGrid, Grid, Spacing
-from ..grids.spaced import Spaced
-from ..grids.spacing import TIMESTEP_SPACINGS, custom_timesteps
+from ..grids.spacing import TIMESTEP_SPACINGS, Spaced, custom_timesteps
 from ..solvers.base import Memory, Position, Solver, Step
 from ..types import Denoiser, PictureModel, SchedulerOutput
 from .config import ConfigMixin
@@ -122,6 +121,7 @@ class SchedulerBase(ConfigMixin, ABC):
         """
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("set_timesteps takes either num_inference_steps or timesteps, and one of them is needed")
+
         if timesteps is None:
             n = check_count("num_inference_steps", num_inference_steps, 1, self.num_train_timesteps)
             grid = self._grid(n)
@@ -240,6 +240,7 @@ class SchedulerBase(ConfigMixin, ABC):
         index = self._locate(timestep)
         if model_output.shape != sample.shape:
             raise ValueError(f"model_output has shape {model_output.shape} and sample {sample.shape}: they must agree")
+
         self._check_batch(sample.shape)
 
         x0, eps = interpreted(model_output, sample, self._nodes[index], self.prediction_type, self.limit)
@@ -316,19 +317,23 @@ class SchedulerBase(ConfigMixin, ABC):
         """The index of a timestep; one that is not due clears the memory."""
         if not self._nodes:
             raise ValueError("the scheduler has no timesteps yet: call set_timesteps first")
+
         try:
             t = np.asarray(timestep, np.float64).item()
         except (TypeError, ValueError):
             raise ValueError(f"timestep must be one number for the whole batch, got {str(timestep)[:80]}") from None
+
         tolerance = 1e-4  # timesteps may have passed through float32
         if self._next < len(self) and abs(self.timesteps[self._next] - t) <= tolerance:
             return self._next
+
         index = int(np.abs(self.timesteps - t).argmin())
         if not abs(self.timesteps[index] - t) <= tolerance:
             raise ValueError(
                 f"timestep {t:g} is not one of the {len(self)} timesteps from {self.timesteps[0]:g} to "
                 f"{self.timesteps[-1]:g}: pass an element of scheduler.timesteps, not its index"
             )
+
         self._memory = ()
         return index
 

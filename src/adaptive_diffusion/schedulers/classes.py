@@ -13,7 +13,7 @@ from ..diffusion.checks import check_choice, check_number
 from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
 from ..grids.grids import KarrasGrid, LogSNRGrid
-from ..grids.spaced import Spaced
+from ..grids.spacing import Spaced
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.first_order import DDIM, DDPM

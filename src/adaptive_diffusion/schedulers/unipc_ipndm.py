@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..diffusion.checks import check_choice
 from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
-from ..grids.spaced import Spaced
+from ..grids.spacing import Spaced
 from ..solvers.ipndm import IPNDM
 from ..solvers.unipc import UniPC
 from .base import SchedulerBase, first_node
