@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class PlainModel:
-    """Any denoiser as a `PictureModel`: it works on pictures of a size that is given, and nothing else is known of it.
+    """Any denoiser as a `PictureModel`: it works on images of a size that is given, and nothing else is known of it.
 
     Args:
         denoiser: The network.
-        state_shape: (H, W, C) of the pictures.
+        state_shape: (H, W, C) of the images.
     """
 
     metadata: Mapping[str, Any] = {}
@@ -44,11 +44,11 @@ class PlainModel:
         return ()
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """States are pictures."""
+        """States are images."""
         return pictures
 
     def decode(self, x0: mx.array) -> mx.array:
-        """States are pictures."""
+        """States are images."""
         return x0
 
 

@@ -1,4 +1,4 @@
-"""DiffusionPipeline: a model and a scheduler, and pictures out of them."""
+"""DiffusionPipeline: a model and a scheduler, and images out of them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class DiffusionPipeline:
-    """Draws pictures with a model and a scheduler.
+    """Draws images with a model and a scheduler.
 
     A `PictureModel` (a `SimpleUNet`, or what `models.diffusers.load_pipeline` gives) tells its size and how it was
-    trained; any other denoiser is taken to work on pictures of `image_size`, and to be what the scheduler says.
+    trained; any other denoiser is taken to work on images of `image_size`, and to be what the scheduler says.
 
     Without a model it uses the trained one that ships with the project, which draws at 32x32; another `image_size`
     is reached by antialiased resizing. With channels other than 3 it builds an untrained `SimpleUNet` and warns.
@@ -42,8 +42,8 @@ class DiffusionPipeline:
             with clipping to [-1, 1], the first three with trailing timesteps. A prediction type or noise schedule that
             is not the model's is set to the model's, and latents are not clipped. An `AdaptiveScheduler` without a
             calibration of its own takes the shipped one of the model, where there is one.
-        image_size: (height, width) of the returned pictures, pixels; None: what the model draws.
-        in_channels: Channels of the pictures, of a model that does not tell.
+        image_size: (height, width) of the returned images, pixels; None: what the model draws.
+        in_channels: Channels of the images, of a model that does not tell.
 
     Raises:
         ValueError: for an unknown scheduler name, a class in the place of an object, a scheduler in the place of the
@@ -85,12 +85,12 @@ class DiffusionPipeline:
 
     @property
     def native_size(self) -> tuple[int, int]:
-        """(height, width) of the pictures that the model draws; `image_size` for one that does not tell."""
+        """(height, width) of the images that the model draws; `image_size` for one that does not tell."""
         return self._drawing.picture_size
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of what the model is called with: a picture, or its latents."""
+        """(H, W, C) of what the model is called with: an image, or its latents."""
         return self._drawing.state_shape
 
     def generate(
@@ -106,14 +106,14 @@ class DiffusionPipeline:
         condition: mx.array | None = None,
         guidance_scale: float | None = None,
     ) -> mx.array | tuple[mx.array, list[mx.array]]:
-        """Draw pictures.
+        """Draw images.
 
         Args:
-            batch_size: Pictures to draw, >= 1.
+            batch_size: Images to draw, >= 1.
             num_inference_steps: Steps; None: as the scheduler is set, or 50.
-            seed: Picture i of a seed is always the same; None draws a new seed, which is logged.
+            seed: Image i of a seed is always the same; None draws a new seed, which is logged.
             return_intermediates: Also return the clean predictions of every step.
-            prompt: What to draw: one text for all pictures, or B. A model that reads no text draws the domain and the
+            prompt: What to draw: one text for all images, or B. A model that reads no text draws the domain and the
                 label that the text names.
             domain: A domain of the model, e.g. "landscapes".
             label: A label of the domain, e.g. "sunrise", without a prompt.
@@ -126,7 +126,7 @@ class DiffusionPipeline:
 
         Raises:
             ValueError: for a batch size, a number of steps or a guidance out of range; for a prompt, domain or label
-                beside a condition, for another number of pictures, or for a model that cannot be told what to draw.
+                beside a condition, for another number of images, or for a model that cannot be told what to draw.
             MachineError: if latents cannot be decoded.
         """
         batch_size = check_count("batch_size", batch_size, 1)
@@ -166,12 +166,12 @@ class DiffusionPipeline:
         condition: mx.array | None = None,
         guidance_scale: float | None = None,
     ) -> mx.array:
-        """Denoise pictures that carry the noise of a known timestep.
+        """Denoise images that carry the noise of a known timestep.
 
         Args:
             noisy_image: (B, *state_shape), or `state_shape` for one picture: what `add_noise` returns.
             timestep: The timestep of the noise, in [0, T - 1].
-            num_inference_steps: Steps from `timestep` down to the clean picture; None: 1, the direct prediction.
+            num_inference_steps: Steps from `timestep` down to the clean image; None: 1, the direct prediction.
             prompt: See `generate`, as for the rest.
             domain: See there.
             label: See there.
@@ -179,7 +179,7 @@ class DiffusionPipeline:
             guidance_scale: See there.
 
         Returns:
-            Clean pictures in [-1, 1] at the model's native size, as many as were given.
+            Clean images in [-1, 1] at the model's native size, as many as were given.
         """
         T = self.scheduler.config["num_train_timesteps"]
         if not 0 <= timestep <= T - 1:
@@ -200,12 +200,12 @@ class DiffusionPipeline:
         return images if noisy_image.ndim == 4 else images[0]
 
     def add_noise(self, images: mx.array, timesteps: Any, noise: mx.array | None = None) -> mx.array:
-        """Noisy states x_t: pictures, or latents for a model of latents.
+        """Noisy states x_t: images, or latents for a model of latents.
 
         Args:
-            images: (B, H, W, C) pictures in [-1, 1] at the model's native size, or (H, W, C) for one; uint8 ones are
+            images: (B, H, W, C) images in [-1, 1] at the model's native size, or (H, W, C) for one; uint8 ones are
                 scaled.
-            timesteps: A scalar, (1,) for all pictures, or (B,), in [0, T - 1].
+            timesteps: A scalar, (1,) for all images, or (B,), in [0, T - 1].
             noise: Standard normal, shaped as the states; None: drawn.
         """
         if images.dtype in (mx.uint8, np.uint8):
@@ -215,7 +215,7 @@ class DiffusionPipeline:
         return self.scheduler.add_noise(states, noise, timesteps)
 
     def pictures(self, states: mx.array) -> mx.array:
-        """(B, *state_shape) clean states -> (B, height, width, C) pictures of `image_size`, about [-1, 1]."""
+        """(B, *state_shape) clean states -> (B, height, width, C) images of `image_size`, about [-1, 1]."""
         images = self._drawing.decode(states)
         if self.native_size == self.image_size:
             return images
@@ -242,7 +242,7 @@ class DiffusionPipeline:
         self._suit(None, self._guidance(None))
 
     def get_scheduler_info(self) -> dict[str, Any]:
-        """Scheduler type, settings and timesteps, where these come from, device, and the size of the pictures."""
+        """Scheduler type, settings and timesteps, where these come from, device, and the size of the images."""
         return {
             "scheduler_type": type(self.scheduler).__name__,
             "num_train_timesteps": self.scheduler.config.get("num_train_timesteps"),
@@ -258,7 +258,7 @@ class DiffusionPipeline:
 
     @property
     def _drawing(self) -> PictureModel:
-        """The model, as one that draws pictures."""
+        """The model, as one that draws images."""
         return (
             self.model if is_picture_model(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
         )

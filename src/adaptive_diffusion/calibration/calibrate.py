@@ -40,11 +40,11 @@ class ScheduleCalibration:
         steps: Numbers of steps to calibrate, each in [2, 60].
         learned_steps: Those of `steps` for which positions and weights are learned as well; None: those of 5, 6, 8, 10
             and 12 that are among them.
-        noises: Pictures that grids are measured and weights fitted on, >= 2.
-        held_out: Other pictures, by which the candidates are judged, >= 2.
-        learned_noises: Pictures of `noises` that a schedule is learned on, >= 2.
+        noises: Images that grids are measured and weights fitted on, >= 2.
+        held_out: Other images, by which the candidates are judged, >= 2.
+        learned_noises: Images of `noises` that a schedule is learned on, >= 2.
         iterations: Gauss-Newton steps of learning, >= 0.
-        batch_size: Pictures per evaluation, >= 1.
+        batch_size: Images per evaluation, >= 1.
         seed: Of the noises, >= 0; the held-out ones have the next.
 
     Raises:
@@ -83,7 +83,7 @@ class ScheduleCalibration:
         return [n for n in LEARNED if n in self.steps] if self.learned_steps is None else self.learned_steps
 
     def evaluations(self) -> int:
-        """Model evaluations of a picture that the calibration of a domain takes at most, about."""
+        """Model evaluations of an image that the calibration of a domain takes at most, about."""
         pictures = self.noises + self.held_out
         measuring = PROFILE_NODES * self.noises + NODES * pictures
         judging = sum(self.steps) * (len(CLASSICAL) * self.held_out + len(FITTED) * pictures)
@@ -107,9 +107,9 @@ def calibrate(
     weights together (see `learning`).
 
     Args:
-        model: What to calibrate: a model in one domain, with its guidance, and one condition for all pictures.
+        model: What to calibrate: a model in one domain, with its guidance, and one condition for all images.
         settings: How.
-        progress: Called with the number of pictures after every model evaluation of a batch.
+        progress: Called with the number of images after every model evaluation of a batch.
 
     Yields:
         The schedule so far, after every number of steps.
@@ -158,11 +158,11 @@ def calibrate(
 
 
 def errors(model: InBatches, reference: ReferenceTrajectories, candidate: Candidate) -> np.ndarray:
-    """(N,) RMSE of the pictures that a candidate draws from the noises of the reference to the reference images.
+    """(N,) RMSE of the images that a candidate draws from the noises of the reference to the reference images.
 
     Args:
         model: The model.
-        reference: Noises and pictures.
+        reference: Noises and images.
         candidate: What draws; DPM-Solver++(2M) where it has no weights of its own.
     """
     if candidate.corrections is None:

@@ -29,7 +29,7 @@ def choose(
 
     Args:
         candidates: Name -> candidate.
-        score: Gives the (N,) errors of the pictures drawn with a candidate, always from the same N >= 2 held-out
+        score: Gives the (N,) errors of the images drawn with a candidate, always from the same N >= 2 held-out
             noises; smaller is better.
         classical: Names of the candidates that know nothing of the model, at least one.
 

@@ -1,6 +1,6 @@
-"""Learned schedules: node positions and solver weights together, so that the pictures at the end come out right.
+"""Learned schedules: node positions and solver weights together, so that the images at the end come out right.
 
-The error of the clean pictures is minimised over some dozens of numbers by Gauss-Newton steps (Levenberg, 1944;
+The error of the clean images is minimised over some dozens of numbers by Gauss-Newton steps (Levenberg, 1944;
 Marquardt, 1963). The Jacobian comes from finite differences: a correction of step k changes nothing before it, so each
 column costs only the evaluations after it, and nothing is differentiated. LD3 (Tong et al., 2025) descends the same
 objective, positions only, by back-propagation through the sampler.
@@ -29,11 +29,11 @@ def learn(
 ) -> Solution:
     """Improve a grid and its weights together.
 
-    One iteration costs about (n - 1) + n (K - 1) columns of n / 2 evaluations per picture.
+    One iteration costs about (n - 1) + n (K - 1) columns of n / 2 evaluations per image.
 
     Args:
         model: The model, with the conditions of the reference.
-        reference: The pictures that should come out; two dozen are enough.
+        reference: The images that should come out; two dozen are enough.
         start: Where to begin, e.g. a grid with fitted corrections.
         iterations: At most so many steps.
         least_gain: Stop when a step takes less than this share off the root mean square error.
@@ -65,7 +65,7 @@ class _Run:
         self.error = float(np.sqrt(np.mean((self.pictures - reference.images) ** 2)))
 
     def changed(self, model: InBatches, solution: Solution, step: int) -> np.ndarray:
-        """The pictures of a solution that agrees with this one up to the evaluation of `step`."""
+        """The images of a solution that agrees with this one up to the evaluation of `step`."""
         before, denoised = self._seen[step]
         rows = multistep_rows(levels_of(model.process, solution.timesteps), solution.corrections)
         other = before.go_on(FixedGrid.of(model.process, solution.timesteps), Fitted(rows), before.memory)

@@ -65,5 +65,5 @@ class GuidedDenoiser:
         self._predict = compiled(model) if isinstance(model, nn.Module) else model
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
-        """(B, H, W, C) noisy pictures, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
+        """(B, H, W, C) noisy images, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
         return guided(self._predict, x, t, condition, self.guidance_scale)[0]

@@ -79,7 +79,7 @@ def quantile(x: mx.array, q: float) -> mx.array:
 
 
 def dynamic_threshold(x0: mx.array, ratio: float, max_value: float) -> mx.array:
-    """Clip each picture at a quantile of its magnitudes, and divide by it (Saharia et al., 2022, section 2.3).
+    """Clip each image at a quantile of its magnitudes, and divide by it (Saharia et al., 2022, section 2.3).
 
     Args:
         x0: (B, ...) clean predictions.

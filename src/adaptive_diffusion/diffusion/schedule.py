@@ -46,7 +46,7 @@ def _zero_terminal_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
 
 
 def x0_from(prediction: mx.array, x_t: mx.array, alpha: Any, sigma: Any, prediction_type: str) -> mx.array:
-    """The clean picture that a prediction of the given type implies at x_t; alpha and sigma scalars or (B, 1, ...)."""
+    """The clean image that a prediction of the given type implies at x_t; alpha and sigma scalars or (B, 1, ...)."""
     if prediction_type == "epsilon":
         return (x_t - sigma * prediction) / alpha
     if prediction_type == "v_prediction":
@@ -154,7 +154,7 @@ class NoiseSchedule:
         return alpha * noise - sigma * x0
 
     def to_x0(self, prediction: mx.array, x_t: mx.array, t: Any, prediction_type: str) -> mx.array:
-        """The clean picture that a prediction of the given type implies at x_t."""
+        """The clean image that a prediction of the given type implies at x_t."""
         alpha, sigma = self._scales(t, x_t)
         return x0_from(prediction, x_t, alpha, sigma, prediction_type)
 
@@ -164,7 +164,7 @@ class NoiseSchedule:
         return (x_t - alpha * x0) / sigma
 
     def _scales(self, t: Any, like: mx.array) -> tuple[Any, Any]:
-        """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per picture."""
+        """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per image."""
         t = np.asarray(t, np.float64)
         if t.shape == (1,):
             t = t[0]

@@ -54,7 +54,7 @@ class CalibratedSchedule:
     Attributes:
         model: Content hash of the model's file.
         guidance_scale: Weight of classifier-free guidance that they were calibrated with, >= 0.
-        domain: Name of the domain whose pictures were drawn.
+        domain: Name of the domain whose images were drawn.
         num_train_timesteps: T of the model.
         metric: What the scores are, e.g. `rmse` to the converged solution.
         noises: Noises that the trajectory was measured from.

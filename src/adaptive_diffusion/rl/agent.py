@@ -34,7 +34,7 @@ class TuningAgent(ABC):
         seed: Of the agent and of its sequence of episodes, >= 0.
         eval_every: Episodes between two evaluations on held-out noises, >= 1; ten times as many after the first twenty.
         verbose: 0 is silent; 1 shows a progress bar, or without a terminal a line a minute.
-        parts: Equal parts of an episode's batch, of 2 pictures or more, on each of which the agent tries something else
+        parts: Equal parts of an episode's batch, of 2 images or more, on each of which the agent tries something else
             at no more evaluations; None: as many as possible.
 
     Raises:
@@ -133,8 +133,8 @@ class TuningAgent(ABC):
             `best_hyperparameters`: of those that it chose in the episodes, the ones with the highest mean reward on
             all batches of the environment's own noises; `best_quality`, their mean
             log(baseline error / error) on held-out noises, where 0 is the baseline's quality and 0.69 half its error,
-            with `best_quality_error`, its standard error over batches and pictures; `best_reward` and
-            `best_reward_error` there; `evaluations` per picture, and `episodes`: hyperparameters, reward and quality of
+            with `best_quality_error`, its standard error over batches and images; `best_reward` and
+            `best_reward_error` there; `evaluations` per image, and `episodes`: hyperparameters, reward and quality of
             each.
         """
         check_count("num_episodes", num_episodes, 1)
@@ -288,5 +288,5 @@ class TuningAgent(ABC):
 
 
 def _most_parts(pictures: int) -> int:
-    """The most equal parts of a batch that have 2 pictures or more."""
+    """The most equal parts of a batch that have 2 images or more."""
     return max(parts for parts in range(1, pictures // 2 + 1) if pictures % parts == 0)

@@ -20,7 +20,7 @@ class Evaluation:
     Attributes:
         episode: Training episodes before it.
         evaluations: Model evaluations that these asked for.
-        scores: (n,) rewards of the single held-out pictures, in the same order every time.
+        scores: (n,) rewards of the single held-out images, in the same order every time.
         quality: Mean log-ratio of the baseline's error to the agent's.
     """
 
@@ -84,7 +84,7 @@ class Record:
         timesteps: Environment steps.
         returns: Return of every finished episode.
         evaluations: See `Evaluation`; the first one is of the untrained agent.
-        asked: Model evaluations that the episodes asked for, each picture counting.
+        asked: Model evaluations that the episodes asked for, each image counting.
         computed: Those that were not remembered.
         seconds: Of training and evaluating.
     """

@@ -22,7 +22,7 @@ from .sampling_env import SamplingEnv, Start, Step
 
 @dataclass(frozen=True, eq=False)
 class _Sampled:
-    """What is remembered of a configuration on a batch; the pictures only where they are rendered."""
+    """What is remembered of a configuration on a batch; the images only where they are rendered."""
 
     errors: np.ndarray
     evaluations: int
@@ -51,11 +51,11 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         min_steps: Fewest steps, >= 1.
         num_steps: The prior's and baseline's steps, between the two others.
         max_steps: Most steps.
-        pictures: Pictures per batch, >= 2.
+        pictures: Images per batch, >= 2.
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: Folder that keeps converged solutions; None: they are solved for once per environment, on first use.
-        render_mode: `rgb_array` or None, see `render`: the noises after a `reset`, the pictures after a `step`.
+        render_mode: `rgb_array` or None, see `render`: the noises after a `reset`, the images after a `step`.
 
     Raises:
         ValueError: for a value out of range, or a model or domain that does not fit.

@@ -28,7 +28,7 @@ def run_episode(env: SamplingEnv, act: Act, **reset: Any) -> tuple[float, list[n
 
 
 def measure(env: SamplingEnv, actor: Callable[[], Act]) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards of the pictures of all batches, and the qualities of all batches.
+    """Rewards of the images of all batches, and the qualities of all batches.
 
     Args:
         env: The environment.

@@ -51,7 +51,7 @@ class Configuration:
     """One way of sampling; the defaults are those of `AdaptiveScheduler` at ten steps.
 
     Attributes:
-        num_steps: Model evaluations per picture.
+        num_steps: Model evaluations per image.
         adaptive_threshold: Of `AdaptiveScheduler`; other solvers do not look at it.
         progress_power: Power of the grid.
         solver: `dpm_solver` (DPM-Solver++(2M) in an `AdaptiveScheduler`), `unipc` or `ipndm`.

@@ -30,7 +30,7 @@ class LearnedScheduler(SchedulerBase):
     """DPM-Solver++(2M) whose next timestep a policy of `train.py task=policy` chooses, as in `TimestepEnv`.
 
     Before every step but the last the policy sees what `TimestepEnv` observes, statistics over the whole batch, and
-    its mean action says how far to go. So a picture depends on those it is drawn with. A policy that may stop ends the
+    its mean action says how far to go. So an image depends on those it is drawn with. A policy that may stop ends the
     run where its second action says so.
 
     `timesteps` is the prior grid to begin with; a loop over it comes to the timesteps that were chosen, and ends where

@@ -1,4 +1,4 @@
-"""Noises that are drawn from again and again, and what pictures drawn from them are compared with."""
+"""Noises that are drawn from again and again, and what images drawn from them are compared with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FixedNoises:
 
     Args:
         drawing: What is drawn.
-        pictures: Pictures per batch, >= 2.
+        pictures: Images per batch, >= 2.
         batches: Number of batches, >= 1.
         seed: Of the noises, >= 0; another seed gives other ones.
         metric: Distance to the converged solution: `rmse` in [-1, 1] units, or `perceptual`, the shipped encoder's.
@@ -74,7 +74,7 @@ class FixedNoises:
         """The same noises in batches of a `parts`-th of the size; solved for once for both.
 
         Raises:
-            ValueError: unless the parts are equal and have 2 pictures or more.
+            ValueError: unless the parts are equal and have 2 images or more.
         """
         if self.pictures % check_count("parts", parts, 1) or self.pictures // parts < 2:
             raise ValueError(f"parts must divide a batch of {self.pictures} pictures into 2 or more each, got {parts}")
@@ -83,21 +83,21 @@ class FixedNoises:
         return part
 
     def x_T(self, batch: int) -> mx.array:
-        """(pictures, H, W, C) standard normal noise of a batch."""
+        """(N, H, W, C) standard normal noise of a batch."""
         return self._whole._noise[batch * self.pictures : (batch + 1) * self.pictures]
 
     def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
-        """Distance of pictures to the converged solutions from the same noises.
+        """Distance of images to the converged solutions from the same noises.
 
-        Distances smaller than a doubling of the converged solution's steps changed it, on average over pictures, count
+        Distances smaller than a doubling of the converged solution's steps changed it, on average over images, count
         as that: more it cannot tell.
 
         Args:
             batch: Number of the batch.
-            states: (pictures, H, W, C) clean states drawn from its noises.
+            states: (N, H, W, C) clean states drawn from its noises.
 
         Returns:
-            (pictures,) float64 > 0.
+            (N,) float64 > 0.
         """
         whole = self._whole
         solution = whole._solution[batch * self.pictures : (batch + 1) * self.pictures]
@@ -126,7 +126,7 @@ class FixedNoises:
 
     @cached_property
     def _solution(self) -> np.ndarray:
-        """Pictures of the converged solution."""
+        """Images of the converged solution."""
         return self.drawing.images(self._converged.images)
 
     @cached_property

@@ -29,7 +29,7 @@ HELD_OUT_BATCHES = 4
 
 @dataclass
 class Spent:
-    """Model evaluations, each picture counting.
+    """Model evaluations, each image counting.
 
     Attributes:
         asked: What the episodes would have cost if nothing had been remembered; agents are compared at equal `asked`.
@@ -41,7 +41,7 @@ class Spent:
 
 
 class SamplingEnv(Env, ABC):
-    """An environment that draws a batch of pictures from fixed noises and scores them.
+    """An environment that draws a batch of images from fixed noises and scores them.
 
     Episode i of a seed always has the same noises: `reset(seed=s)` begins at episode 0, every further `reset()` is the
     next one. `reset(options={"batch": b})` takes batch b instead.
@@ -123,7 +123,7 @@ class SamplingEnv(Env, ABC):
         """Take one step.
 
         `info` of the last one holds `hyperparameters`, `quality`, `speed`, `evaluations`, `seconds`, and of the single
-        pictures `scores`, their rewards, and `qualities`.
+        images `scores`, their rewards, and `qualities`.
         """
         return run_together(self.drawing, [self.advance(action)])[0]
 
@@ -178,7 +178,7 @@ class SamplingEnv(Env, ABC):
         """The same environment, of which an episode draws a `parts`-th of a batch; it shares noises and counters.
 
         Raises:
-            ValueError: unless the parts are equal and have 2 pictures or more.
+            ValueError: unless the parts are equal and have 2 images or more.
         """
         if parts == 1:
             return self.sibling()

@@ -19,7 +19,7 @@ R = TypeVar("R")
 class LockstepVecEnv(VecEnv):
     """Siblings of an environment that take their steps together; no processes, no threads.
 
-    Where the reward counts seconds they take them one after another, as the baseline was drawn: pictures of larger
+    Where the reward counts seconds they take them one after another, as the baseline was drawn: images of larger
     batches cost less time each.
 
     Where Stable-Baselines3 seeds the environments with s, environment i plays the episodes of seed s + i.

@@ -23,7 +23,7 @@ from ..types import StepTrace
 from .rollout import Rollout, run
 
 FIRST_STEPS = 64
-CHECKED = 16  # pictures that are solved with twice the steps as well
+CHECKED = 16  # images that are solved with twice the steps as well
 TOLERANCE = 0.002  # RMSE in [-1, 1]; 0.25 of 255 grey levels
 NUMBERS = 2  # raised when a change of the code changes the solutions, so that those of a cache are not taken for them
 
@@ -45,12 +45,12 @@ class Converged:
 
     @property
     def change(self) -> float:
-        """Mean RMSE between `finer` and the same pictures of `images`."""
+        """Mean RMSE between `finer` and the same images of `images`."""
         return float(paired_rmse(self.images[: len(self.finer)], self.finer).mean())
 
 
 def paired_rmse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N,) float64 root mean square difference of each picture of `a`, (N, H, W, C), from that of `b`."""
+    """(N,) float64 root mean square difference of each image of `a`, (N, H, W, C), from that of `b`."""
     difference = a.astype(np.float64) - b
     return np.asarray(np.sqrt(np.mean(difference**2, axis=(1, 2, 3))))
 

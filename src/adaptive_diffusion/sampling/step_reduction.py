@@ -44,12 +44,12 @@ class StepReductionSampler(EstimatingSampler):
     A curve tells the RMSE to the converged solution that n steps leave on average, for the numbers of steps that were
     measured: that of the scheduler's calibration, on noises held out from it, or the shipped one of the plain power
     grid. Only these numbers are taken: the fewest that the target allows, or, where none does, the largest. What is
-    reported beside the target are the quality that the curve expects and, of the pictures themselves, what the
+    reported beside the target are the quality that the curve expects and, of the images themselves, what the
     `QualityEstimator` says.
 
     Args:
         scheduler: Its timesteps set; its own grid.
-        quality_target: Quality that pictures are to have, in (0, 1]: 1 / (1 + RMSE / 0.12), at ordinary contrast.
+        quality_target: Quality that images are to have, in (0, 1]: 1 / (1 + RMSE / 0.12), at ordinary contrast.
         calibration: See `QualityEstimator`.
         model: Content hash of the model that draws; None: any, at the caller's risk.
 
@@ -83,7 +83,7 @@ class StepReductionSampler(EstimatingSampler):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What decides the pictures besides the scheduler, JSON types."""
+        """What decides the images besides the scheduler, JSON types."""
         return {"quality_target": self.quality_target, **super().config}
 
     def check(self) -> None:
@@ -158,7 +158,7 @@ class StepReductionSampler(EstimatingSampler):
         self._expected: list[np.ndarray] = []
 
     def report(self) -> dict[str, float]:
-        """Also the target, and the mean quality that the curve expects of all pictures since `reset_history`."""
+        """Also the target, and the mean quality that the curve expects of all images since `reset_history`."""
         if not self._expected:
             return {}
         return {

@@ -93,7 +93,7 @@ class AdaptiveScheduler(SchedulerBase):
         beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2`.
         trained_betas: (T,) betas that replace the named schedule.
         rescale_betas_zero_snr: See `NoiseSchedule`.
-        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for pictures in pixel space.
+        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for images in pixel space.
         clip_sample_range: > 0.
 
     Raises:
@@ -180,7 +180,7 @@ class AdaptiveScheduler(SchedulerBase):
 
         Args:
             num_inference_steps: N in [1, T]; None: as given to the constructor.
-            complexity: Of the pictures to come, in [0, 1], e.g. from `estimate_complexity`: bends the power grid;
+            complexity: Of the images to come, in [0, 1], e.g. from `estimate_complexity`: bends the power grid;
                 calibrated steps suit their domain as they are, and stay.
             timesteps: Instead, one's own timesteps: strictly decreasing, real-valued, in [0, T - 1].
 
@@ -244,7 +244,7 @@ class AdaptiveScheduler(SchedulerBase):
         return output
 
     def estimate_complexity(self, sample: mx.array) -> float:
-        """How much of the pictures' contrast lies between neighbouring pixels.
+        """How much of the images' contrast lies between neighbouring pixels.
 
         c = min(1, sqrt((E[dx^2] + E[dy^2]) / (4 Var))), dx and dy being differences of neighbours, each image and
         channel about its mean: 0 for a constant image, 1 for white noise, whatever the contrast. Meant for clean
@@ -274,7 +274,7 @@ class AdaptiveScheduler(SchedulerBase):
             avg_error: Mean error of the run so far (see `solvers.Checked`), None before the first second-order step.
             first_order_fraction: Share of these steps that fell back, or None.
             avg_quality: Mean of the quality estimates since `reset_history`. If there was none, 1 - avg_error: how
-                well the solver's two orders agree, which is not a statement about the pictures.
+                well the solver's two orders agree, which is not a statement about the images.
             quality_source: `estimates`, `solver agreement`, or None with avg_quality.
             avg_complexity: Mean of the complexities estimated since `reset_history`; if there was none, that of the
                 latest clean predictions, or None.
@@ -398,5 +398,5 @@ def _complexity(sample: mx.array) -> float:
     contrast = mx.mean(mx.var(x, axis=(1, 2)), axis=-1)
     dy, dx = x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
     edges = mx.mean(dy * dy, axis=(1, 2, 3)) + mx.mean(dx * dx, axis=(1, 2, 3))
-    # the floor, far below one grey level, keeps a constant picture's rounding errors from counting as detail
+    # the floor, far below one grey level, keeps a constant image's rounding errors from counting as detail
     return float(np.asarray(mx.mean(mx.minimum(mx.sqrt(edges / (4 * contrast + 1e-8)), 1))))

@@ -42,9 +42,9 @@ class SchedulerBase(ConfigMixin, ABC):
         beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2`.
         trained_betas: (T,) betas that replace the named schedule.
         prediction_type: What the model predicts: `epsilon`, `v_prediction` or `sample` (x0).
-        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for pictures in pixel space.
+        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for images in pixel space.
         clip_sample_range: > 0.
-        thresholding: Clip the clean prediction of each picture at a quantile of its magnitudes, and divide by that
+        thresholding: Clip the clean prediction of each image at a quantile of its magnitudes, and divide by that
             (dynamic thresholding; Saharia et al., 2022). Takes the place of `clip_sample`.
         dynamic_thresholding_ratio: That quantile, in [0, 1].
         sample_max_value: Upper bound of the threshold, >= 1 (at 1 it is plain clipping to +-1).
@@ -193,7 +193,7 @@ class SchedulerBase(ConfigMixin, ABC):
 
     @property
     def stochastic(self) -> bool:
-        """Whether steps add noise, so that x_T alone does not decide the picture; the solver says so."""
+        """Whether steps add noise, so that x_T alone does not decide the image; the solver says so."""
         return bool(getattr(self.solver, "stochastic", False))
 
     def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array:
@@ -227,7 +227,7 @@ class SchedulerBase(ConfigMixin, ABC):
             timestep: The timestep of `sample`, an element of `timesteps`. Going on from another one than is due
                 restarts a multistep solver there.
             sample: (B, H, W, C) x_t.
-            key: Random key of a stochastic step, (2,) for the batch or (B, 2), one per picture.
+            key: Random key of a stochastic step, (2,) for the batch or (B, 2), one per image.
             noise: Instead of a key, (B, H, W, C) standard normal noise.
             return_dict: Return a `SchedulerOutput` with the clean prediction as well.
 
@@ -270,7 +270,7 @@ class SchedulerBase(ConfigMixin, ABC):
         """
 
     def select(self, indices: np.ndarray) -> None:
-        """Keep the memory of some pictures only, when others leave the batch.
+        """Keep the memory of some images only, when others leave the batch.
 
         Args:
             indices: Positions in the batch, or a (B,) boolean mask.

@@ -45,7 +45,7 @@ class DDIMScheduler(SchedulerBase):
 
     Args:
         eta: Noise, from 0 (the deterministic DDIM; steps need no key) to 1 (as much as DDPM with `fixed_small`).
-        set_alpha_to_one: The last step leads to the clean picture; else to timestep 0, which holds a little noise.
+        set_alpha_to_one: The last step leads to the clean image; else to timestep 0, which holds a little noise.
         use_clipped_model_output: Take eps from the clean prediction after clipping, not from the model's own output.
         num_train_timesteps, ...: See `SchedulerBase`.
     """
@@ -75,7 +75,7 @@ class DPMSolverScheduler(SchedulerBase):
         euler_at_final: Take the last step at order 1.
         use_karras_sigmas: Replace the spacing by that of Karras et al. (2022), rho 7.
         use_lu_lambdas: Replace the spacing by one uniform in log-SNR.
-        final_sigmas_type: The last step leads to the clean picture (`zero`; always of order 1), or to timestep 0
+        final_sigmas_type: The last step leads to the clean image (`zero`; always of order 1), or to timestep 0
             (`sigma_min`), which holds a little noise.
         lambda_min_clipped: Leave out of the grid the timesteps whose log-SNR is smaller; -5.1 suits
             `squaredcos_cap_v2`.

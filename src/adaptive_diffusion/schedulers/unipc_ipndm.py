@@ -38,7 +38,7 @@ class UniPCScheduler(_Solver):
         solver_order: 1, 2 or 3: clean predictions that the predictor uses, as far as there are that many.
         solver_type: `bh1` or `bh2`: see `unipc_weights`.
         lower_order_final: Lower the order of the last two steps, to 1 at the end.
-        final_sigmas_type: The last step leads to the clean picture (`zero`; always of order 1), or to timestep 0
+        final_sigmas_type: The last step leads to the clean image (`zero`; always of order 1), or to timestep 0
             (`sigma_min`), which holds a little noise.
         num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
     """
