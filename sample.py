@@ -19,21 +19,11 @@ if __name__ == "__main__":
             signal.signal(number, stop)
 
 try:
-    import hydra
-
     from adaptive_diffusion.cli.entry import entry
 except ModuleNotFoundError as error:
     sys.exit(f"Python finds no {error.name}; run this in the project's folder: pip install -e '.[cpu]'")
 except ImportError as error:
     sys.exit(str(error))
 
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="sample")
-def main(cfg):  # type: ignore[no-untyped-def]  # Hydra calls it
-    from adaptive_diffusion.runs.sample import sample  # late, so that --help and tab completion are quick
-
-    return sample(cfg)
-
-
 if __name__ == "__main__":
-    entry(main, __file__)
+    entry(__file__)

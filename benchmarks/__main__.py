@@ -11,11 +11,12 @@ from adaptive_diffusion.errors import UserError, run_program
 
 
 def benchmarks() -> dict[str, str]:
-    """Name and description of each benchmark, read without importing them."""
+    """Name and description of each benchmark, read from its source without importing it."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         has_main = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+
         if has_main and not path.stem.startswith("_"):
             first_line = (ast.get_docstring(tree) or "").partition("\n")[0]
             found[path.stem] = first_line.rpartition("`: ")[2]
@@ -23,23 +24,25 @@ def benchmarks() -> dict[str, str]:
 
 
 def main(argv: list[str]) -> None:
-    """Run the benchmark that `argv` names; the rest of `argv` is the benchmark's own."""
+    """Run the benchmark that `argv` names, with the rest of `argv`; without a name, list all."""
     known = benchmarks()
     if not argv or argv[0] in ("-h", "--help"):
         print(f"{__doc__}\n")
         for name, description in known.items():
             print(f"  {name:<10} {description}")
         return
+
     name, *rest = argv
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise UserError(f"there is no benchmark {name!r}; there are {', '.join(known)}{hint}")
+
     try:
         importlib.import_module(f"{__package__}.{name}").main(rest)
     except ModuleNotFoundError as error:
         raise UserError(f"bench {name} needs {error.name}: pip install -e '.[test]'") from error
-    except ValueError as error:  # what benchmarks are given is all theirs to refuse
+    except ValueError as error:  # benchmarks refuse wrong options by it
         raise UserError(str(error)) from error
 
 

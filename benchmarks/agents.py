@@ -1,8 +1,8 @@
 """`python -m benchmarks agents`: episodes until agents converge, and their scores at equal evaluations.
 
-Every run of an agent, in an environment and a domain, with a seed, leaves one JSON file, and a finished one is not
-repeated: several processes may share the folder, each with domains, agents or seeds of its own. Give each
-`OMP_NUM_THREADS=1` if there are as many as cores. `--report-only` prints the tables of all that is there.
+Every run of an agent, in an environment and a domain, with a seed, writes one JSON file. A finished run is not
+repeated. Several processes may share the folder, each with its own domains, agents or seeds; set `OMP_NUM_THREADS=1` if
+there are as many processes as cores. `--report-only` prints the tables of all files in the folder.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from adaptive_diffusion.rl.episodes import fitting, run_episode
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.sampling_env import SamplingEnv
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from benchmarks.agents_report import Result, keep, kept, report
+from benchmarks.agents_report import Result, load_result, report, save_result
 
-NUMBERS = 1  # raised when a change of the code changes the numbers, so that kept ones are not taken for them
+NUMBERS = 1  # raised when a change of the code changes the numbers, so that old files are not used
 AGENTS: dict[str, Callable[..., TuningAgent]] = {
     "ppo": HyperparameterTuningAgent,
     "cem": CEMAgent,
@@ -40,9 +40,9 @@ AGENTS: dict[str, Callable[..., TuningAgent]] = {
     "fixed": FixedAgent,
 }
 ENVIRONMENTS = {
-    "hyperparameters": "that of `train.py agent=...`: around the scheduler that ships, with its calibrated steps",
-    "timesteps": "TimestepEnv: one step is one model evaluation",
-    "uncalibrated": "as hyperparameters, around the power grid: what a model without calibrated steps would get",
+    "hyperparameters": "the environment of `train.py agent=...`: around the shipped scheduler, with calibrated steps",
+    "timesteps": "TimestepEnv: one step is one network evaluation",
+    "uncalibrated": "as hyperparameters, around the power grid of a model without calibrated steps",
 }
 Start = Mapping[str, Any]  # hyperparameters that an agent chose elsewhere
 
@@ -66,12 +66,12 @@ class TransferredTimestepEnv(TimestepEnv):
 
 @dataclass
 class AgentBench:
-    """Runs of agents, kept in a folder.
+    """Runs of agents, saved in a folder.
 
     Args:
-        output: The folder; converged solutions are kept below it.
-        episodes: To train for, >= 1.
-        pipeline: Says what is drawn and what the default is; None: the shipped model, as in `train.py`.
+        output: The folder; converged solutions are saved below it.
+        episodes: Episodes of training, >= 1.
+        pipeline: Gives model and default configuration; by default of the shipped model, as in `train.py`.
     """
 
     output: Path
@@ -80,12 +80,12 @@ class AgentBench:
     _shared: dict[tuple[str, str], tuple[SamplingEnv, SamplingEnv]] = field(default_factory=dict, repr=False)
 
     def run(self, environment: str, domain: str, agent: str, seed: int) -> Result:
-        """Train an agent from scratch, unless that is done already."""
+        """Train an agent from scratch, or read the result of an earlier run."""
         env, held_out = self._environments(environment, domain)
         return self._trained(environment, env, held_out, agent, seed)
 
     def transfer(self, environment: str, domain: str, agent: str, seed: int) -> Result:
-        """Train an agent that begins with what the same one chose in the nearest other domain, as `DomainAdapter` does.
+        """Train an agent from the result of the same agent in the nearest other domain, as `DomainAdapter` does.
 
         Raises:
             UserError: if there is no other domain.
@@ -94,12 +94,13 @@ class AgentBench:
         source = nearest_domain(domain, {}, load_builtin_encoder(), others)
         if source is None:
             raise UserError(f"no other domain of the model can be compared with {domain!r}; leave --transfer out")
+
         env = self._environment(environment, domain, self.run(environment, source, agent, seed).chosen)
         return self._trained(environment, env, env.held_out(), agent, seed, source)
 
     def results(self) -> list[Result]:
-        """All that is there."""
-        found = [kept(path) for path in sorted(self._folder.glob("*.json"))]
+        """All results in the folder, in the order of the tables."""
+        found = [load_result(path) for path in sorted(self._folder.glob("*.json"))]
         ranks = {name: i for i, name in enumerate([*ENVIRONMENTS, *DomainType, *AGENTS])}
         return sorted(
             (r for r in found if r is not None),
@@ -111,7 +112,7 @@ class AgentBench:
         return self.output / "runs"
 
     def _environments(self, environment: str, domain: str) -> tuple[SamplingEnv, SamplingEnv]:
-        """The environment and its held-out one, shared by agents and seeds, since they remember what was drawn."""
+        """The environment and its held-out twin. Agents and seeds share them, since they remember what was drawn."""
         if (environment, domain) not in self._shared:
             env = self._environment(environment, domain)
             self._shared[environment, domain] = env, env.held_out()
@@ -123,6 +124,7 @@ class AgentBench:
             if start is None:
                 return TimestepEnv(drawing, cache=cache)
             return TransferredTimestepEnv(drawing, timesteps=start["timesteps"], cache=cache)
+
         default = self.pipeline.default_config(domain)
         if environment == "uncalibrated":
             default = replace(default, calibration=None)
@@ -133,10 +135,12 @@ class AgentBench:
     ) -> Result:
         agent = AGENTS[kind](env, seed=seed)
         path = self._folder / f"{name}-{env.drawing.domain}-{kind}-{seed}-{self._fingerprint(agent, source)}.json"
-        if (done := kept(path)) is not None:
+        if (done := load_result(path)) is not None:
             return done
+
         agent.train(self.episodes * env.episode_length, eval_env=held_out)
         _, _, info = run_episode(env.sibling(), lambda seen: agent.predict(seen)[0], options={"batch": 0})
+
         result = Result(
             model=env.drawing.guided_identity,
             environment=name,
@@ -149,7 +153,8 @@ class AgentBench:
             device=backend.info().device,
             record=agent.record,
         )
-        keep(path, result)
+
+        save_result(path, result)
         print(_line(result), flush=True)
         return result
 
@@ -158,6 +163,7 @@ class AgentBench:
         env = agent.env
         default = env.default if isinstance(env, DomainEnv) else None
         calibration = default.calibration if isinstance(default, DomainConfig) else None
+
         decided_by = {
             "numbers": NUMBERS,
             **fitting(env),
@@ -170,7 +176,7 @@ class AgentBench:
 
 
 def main(argv: list[str]) -> None:
-    """Train what was not trained yet, with a line for each run, and print the tables of all that is in the folder."""
+    """Train the agents that have no result yet, with a line for each run, and print the tables of all results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks agents", description=__doc__)
     parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["hyperparameters", "timesteps"])
     parser.add_argument("--domains", nargs="+", default=list(DomainType), help="domains to tune")
@@ -190,14 +196,17 @@ def main(argv: list[str]) -> None:
         for agent in options.agents
         for seed in (options.seeds if agent != "fixed" else [0])  # it does not depend on the seed
     ]
+
     if not options.report_only:
         for run in runs:
             bench.run(*run)
         for run in runs:
             if options.transfer and run[2] != "fixed":
                 bench.transfer(*run)
+
     if not (results := bench.results()):
         raise UserError(f"there are no results in {options.output}; leave --report-only out, or give another --output")
+
     print(report(results))
 
 
@@ -205,6 +214,7 @@ def _line(result: Result) -> str:
     summary = result.record.summary()
     at = summary["convergence_episode"]
     begun = f" begun with {result.source}" if result.source else ""
+
     return (
         f"{result.environment} {result.domain} {result.agent} seed {result.seed}{begun}: "
         f"{'not converged' if at is None else f'converged at {at}'}, score {summary['final_score']:.3f} +- "

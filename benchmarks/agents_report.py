@@ -1,8 +1,7 @@
-"""What runs of agents left behind, and the Markdown tables made of it."""
+"""Results of agents as files, and the Markdown tables of them."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptive_diffusion.io.files import atomic_path, parse_json
+from adaptive_diffusion.io.files import parse_json, write_json
 from adaptive_diffusion.io.markdown import MISSING, table
 from adaptive_diffusion.rl.convergence import NEAR_BEST, Evaluation, Record, converged_at, standard_error
 
@@ -25,15 +24,15 @@ class Result:
 
     Attributes:
         model: Identity of the model with its guidance.
-        environment: Its name.
-        domain: What was drawn.
-        agent: Its name.
-        seed: Of the agent.
-        episodes: To train for.
-        source: Domain whose result it began with; None: it began with the environment's own prior.
+        environment: Name of the environment.
+        domain: Name of the domain.
+        agent: Name of the agent.
+        seed: Seed of the agent.
+        episodes: Episodes of training.
+        source: Domain whose result the agent started from; None: it started from the environment's own prior.
         chosen: Hyperparameters that the trained agent chooses.
-        device: What computed it.
-        record: What training brought.
+        device: MLX's device.
+        record: The record of the training.
     """
 
     model: str
@@ -49,16 +48,16 @@ class Result:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """On held-out noises, the first one of the untrained agent."""
+        """Evaluations on held-out noises; the first is of the untrained agent."""
         return self.record.evaluations
 
     @property
     def final(self) -> Evaluation:
-        """The last one."""
+        """The last evaluation."""
         return self.evaluations[-1]
 
     def at(self, count: int) -> Evaluation | None:
-        """What the agent had when its episodes had asked for no more than `count` model evaluations; None: nothing."""
+        """The latest evaluation after at most `count` network evaluations in episodes, or None."""
         return next((e for e in reversed(self.evaluations) if e.evaluations <= count), None)
 
     def first_with(self, score: float) -> float:
@@ -66,15 +65,13 @@ class Result:
         return next((e.episode for e in self.evaluations if e.score >= score - NEAR_BEST), math.inf)
 
 
-def keep(path: Path, result: Result) -> None:
-    """Write a result, whole or not at all."""
-    content = {**asdict(result), "record": result.record.to_dict()}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def save_result(path: Path, result: Result) -> None:
+    """Write a result atomically, as JSON."""
+    write_json(path, {**asdict(result), "record": result.record.to_dict()})
 
 
-def kept(path: Path) -> Result | None:
-    """Read what `keep` wrote; None if there is nothing, or nothing whole."""
+def load_result(path: Path) -> Result | None:
+    """Read what `save_result` wrote; None if the file is missing or damaged."""
     try:
         content = parse_json(path.read_bytes())
         return Result(**{**content, "record": Record.from_dict(content["record"])})
@@ -86,35 +83,38 @@ def kept(path: Path) -> Result | None:
 
 
 def report(results: Sequence[Result]) -> str:
-    """Markdown: a table for each environment, number of episodes and model, and one for those that began elsewhere.
+    """Markdown: a table for each environment, number of episodes and model, and a table of transfers.
 
     Args:
-        results: Of any of them, at least one.
+        results: At least one, of any environments, models and lengths.
     """
-    parts = [
+    sections = [
         "Scores are means over seeds ± their standard deviation (and the standard error over the held-out pictures, of "
         "the mean over seeds). Equal evaluations are the most that all runs of a domain asked for; before the colon "
         "stands how many. A run that did not converge counts as one that would take longer than it had."
     ]
     for (model, episodes, environment), some in _groups(results, lambda r: (r.model, r.episodes, r.environment)):
         devices = ", ".join(sorted({r.device for r in some}))
-        parts.append(f"### {environment}, {episodes} episodes, model {model[:12]}, on {devices}")
+        sections.append(f"### {environment}, {episodes} episodes, model {model[:12]}, on {devices}")
         scratch = [r for r in some if r.source is None]
         moved = [(r, own) for r in some if r.source is not None and (own := _counterpart(r, scratch))]
-        parts += [_agents(scratch)] if scratch else []
-        parts += [_transfers(moved)] if moved else []
-    return "\n\n".join(parts)
+        sections += [_agents(scratch)] if scratch else []
+        sections += [_transfers(moved)] if moved else []
+
+    return "\n\n".join(sections)
 
 
 def _agents(results: Sequence[Result]) -> str:
-    """Convergence and scores; at equal cost is at the most evaluations that all runs of a domain asked for."""
+    """A table of convergence and scores, also at equal cost: the most evaluations that all runs of a domain reach."""
     rows = []
     for (domain,), of_domain in _groups(results, lambda r: (r.domain,)):
-        count = min(r.final.evaluations for r in of_domain)
+        count = min(r.final.evaluations for r in of_domain)  # what all runs can be compared at
         for (agent,), runs in _groups(of_domain, lambda r: (r.agent,)):
+            # a run that did not converge would take longer than it had: infinity leaves the median right
             converged = [converged_at(r.evaluations) for r in runs]
             found = [episode for episode in converged if episode is not None]
             median = float(np.median([math.inf if episode is None else episode for episode in converged]))
+
             rows.append(
                 [
                     domain,
@@ -128,19 +128,21 @@ def _agents(results: Sequence[Result]) -> str:
                     f"{np.mean([r.final.evaluations for r in runs]):.0f}",
                 ]
             )
+
     names = ["domain", "agent", "episodes (median)", "converged", "score at half the evaluations"]
     header = [*names, "score at equal evaluations", "final score", "final quality", "evaluations"]
     return "\n".join(table(header, rows, "llrrrrrrr"))
 
 
 def _transfers(pairs: Sequence[tuple[Result, Result]]) -> str:
-    """Episodes until the held-out score is within 0.02 of the best that the agent reached from scratch."""
+    """A table of the episodes until the held-out score is within 0.02 of the agent's best score from scratch."""
     rows = []
     for (domain, source, agent), some in _groups(pairs, lambda p: (p[0].domain, p[0].source, p[0].agent)):
         best = [max(e.score for e in own.evaluations) for _, own in some]
         scratch = np.array([own.first_with(b) for (_, own), b in zip(some, best, strict=True)])
         moved = np.array([r.first_with(b) for (r, _), b in zip(some, best, strict=True)])
         saved = float(np.median(scratch - moved))
+
         rows.append(
             [
                 domain,
@@ -154,33 +156,35 @@ def _transfers(pairs: Sequence[tuple[Result, Result]]) -> str:
                 f"{_scores([own.final for _, own in some])} → {_scores([r.final for r, _ in some])}",
             ]
         )
+
     names = ["domain", "begun with", "agent", "episodes from scratch", "begun with it", "saved (median)", "reached"]
     header = [*names, "untrained: scratch → begun with it", "final: scratch → begun with it"]
     return "\n".join(table(header, rows, "lllrrrrrr"))
 
 
 def _counterpart(moved: Result, scratch: Iterable[Result]) -> Result | None:
-    """The run from scratch that one that began elsewhere is compared with."""
+    """The run from scratch to compare a transferred run with."""
     own = (moved.domain, moved.agent, moved.seed)
     return next((r for r in scratch if (r.domain, r.agent, r.seed) == own), None)
 
 
 def _scores(evaluations: Sequence[Evaluation | None]) -> str:
-    """Of several seeds, on the same held-out pictures; a dash where one of them has none yet."""
+    """Mean score of several seeds on the same held-out images; a dash if a seed has none yet."""
     found = [e for e in evaluations if e is not None]
     if len(found) < len(evaluations):
         return MISSING
+
     error = standard_error(np.mean([e.scores for e in found], axis=0))
     return f"{_spread([e.score for e in found])} ({error:.3f})"
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation over seeds, the latter if there are several."""
+    """Mean ± standard deviation over seeds; the mean alone for a single seed."""
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def _groups(items: Iterable[Any], key: Callable[[Any], tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], list[Any]]]:
-    """Items with the same key, in the order in which the keys are first met."""
+    """Items grouped by key, in the order of their first items."""
     found: dict[tuple[Any, ...], list[Any]] = {}
     for item in items:
         found.setdefault(key(item), []).append(item)

@@ -30,8 +30,8 @@ class Measurement:
 
     Attributes:
         blas: Name of the library, as in `backend.BackendInfo`.
-        core: OpenBLAS's instruction set, "" for others.
-        threads: Threads of one product, None where unknown.
+        core: OpenBLAS's instruction set; "" for other libraries.
+        threads: Threads of one product; None if unknown.
         gflops: Best float32 GFLOP/s.
     """
 
@@ -42,12 +42,12 @@ class Measurement:
 
 
 def measure(choice: str, size: int, rounds: int) -> Measurement:
-    """Measure in a process of its own, since a process binds its BLAS once.
+    """Measure in a new process, since a process chooses its BLAS once.
 
     Args:
         choice: Value of ADAPTIVE_DIFFUSION_BLAS.
         size: Side of the square matrices.
-        rounds: Products of which the fastest counts.
+        rounds: Number of products; the fastest counts.
     """
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, str(size), str(rounds)],
@@ -60,18 +60,21 @@ def measure(choice: str, size: int, rounds: int) -> Measurement:
 
 
 def main(argv: list[str]) -> None:
-    """Measure both in turns, and print the ratio of the best."""
+    """Measure both libraries in turns, and print the ratio of the best speeds."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks blas", description=__doc__)
     parser.add_argument("--size", type=int, default=1024, help="side of the square matrices")
     parser.add_argument("--turns", type=int, default=3, help="processes per library, alternating")
     options = parser.parse_args(argv)
 
+    # in turns, so that other work of the machine affects both
     ours, plain = [], []
     for _ in range(options.turns):
         ours.append(measure("auto", options.size, rounds=30))
         plain.append(measure("none", options.size, rounds=2))
+
     best, bundled = (max(found, key=lambda m: m.gflops) for found in (ours, plain))
     for label, m in (("ours", best), ("MLX as shipped", bundled)):
         library = f"{m.blas} {m.core}".strip()
         print(f"{label:<15} {library:<20} {m.gflops:7.1f} GFLOP/s")
+
     print(f"ratio           {best.gflops / bundled.gflops:.1f}x ({options.size} x {options.size}, float32)")

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.models.diffusers import load_diffusers
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 ARCHITECTURE: dict[str, Any] = {
     "sample_size": 32,
@@ -27,7 +27,7 @@ ARCHITECTURE: dict[str, Any] = {
 
 
 def main(argv: list[str]) -> None:
-    """Time forward passes of both, random weights, in one process and in turns; print seconds and their ratio."""
+    """Time forward passes of both with random weights, in turns in one process; print seconds and their ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ddpm", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=4, help="pictures per forward pass")
     parser.add_argument("--repeats", type=int, default=7, help="timed passes of each")
@@ -40,9 +40,11 @@ def main(argv: list[str]) -> None:
     torch.manual_seed(0)
     build: Any = diffusers.UNet2DModel
     theirs = build(**ARCHITECTURE).eval()
+
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours: Any = load_diffusers(folder, dtype=getattr(mx, options.precision))
+
     cuda = torch.cuda.is_available() and mx.default_device() == mx.gpu
     device, dtype = "cuda" if cuda else "cpu", getattr(torch, options.precision)
     theirs.to(device, dtype)
@@ -63,11 +65,13 @@ def main(argv: list[str]) -> None:
     print(f"largest difference between the two: {np.abs(a - b).max():.1e} (values up to {np.abs(b).max():.1f})")
     times = np.array([(seconds(in_mlx), seconds(in_torch)) for _ in range(options.repeats)])
     ratios = times[:, 0] / times[:, 1]
+
     for name, column, where in (
         ("MLX", times[:, 0], str(mx.default_device())),
         ("PyTorch", times[:, 1], torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"),
     ):
         print(f"{name:<8} {np.median(column):6.3f} s a forward pass, at best {column.min():6.3f}  ({where})")
+
     print(
         f"MLX takes {np.median(ratios):.2f} of PyTorch's time (median of {options.repeats} turns, at best "
         f"{ratios.min():.2f}; {times[:, 0].min() / times[:, 1].min():.2f} by the fastest pass of each; batch {B})"

@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 
 def main(argv: list[str]) -> None:

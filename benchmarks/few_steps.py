@@ -1,4 +1,4 @@
-"""`python -m benchmarks few_steps`: the same noises in few steps, beside their converged solution."""
+"""`python -m benchmarks few_steps`: images in few steps beside the converged solutions of the same noises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.io.figures import grid, save_image
-from adaptive_diffusion.io.pictures import to_uint8
+from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
@@ -21,10 +21,11 @@ from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 from adaptive_diffusion.types import Scheduler
+from benchmarks.common import scheduler_settings
 
 
 def main(argv: list[str]) -> None:
-    """Draw each domain in rows - DDIM, DPM-Solver++(2M), adaptive, adaptive with twice the steps, converged."""
+    """Draw each domain in rows: DDIM, DPM-Solver++(2M), adaptive, adaptive with twice the steps, converged."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks few_steps", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
     parser.add_argument("--label", help="a label of the domains; default: any")
@@ -38,12 +39,15 @@ def main(argv: list[str]) -> None:
     model, n = load_builtin_model(), options.steps
     guidance = model.metadata["guidance_scale"] if options.guidance is None else options.guidance
     denoiser = GuidedDenoiser(model, guidance)
-    settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
+    settings = scheduler_settings(model)
     x_T = normal(image_keys(options.seed, range(options.pictures)), model.state_shape)
+
     pictures: list[np.ndarray] = []
     for domain in options.domains:
         condition = conditions(model.condition(domain, options.label, domain), options.pictures)
         calibration = find_schedule(None, model.identity, domain, guidance)
+
+        # the classical samplers on their best grids, then the adaptive one with as many steps and with twice as many
         ddim, dpm = DDIMScheduler(**settings), DPMSolverScheduler(clip_sample=True, **settings)
         ddim.set_timesteps(timesteps=PowerGrid(1)(ddim.schedule, n))
         dpm.set_timesteps(timesteps=PowerGrid(2)(dpm.schedule, n))
@@ -51,12 +55,15 @@ def main(argv: list[str]) -> None:
         for steps in (n, 2 * n):
             adaptive = AdaptiveScheduler(num_inference_steps=steps, calibration=calibration, **settings)
             rows[f"adaptive {steps}"] = adaptive
+
         solution = converged_pictures(ddim.guided(denoiser, condition), x_T).images
         for name, scheduler in rows.items():
             drawn = _draw(scheduler, denoiser, x_T, condition)
             print(f"{domain:<12} {name:<24} RMSE {paired_rmse(drawn, solution).mean():.4f}", flush=True)
             pictures.append(drawn)
+
         pictures.append(solution)
+
     save_image(options.output, grid(to_uint8(np.concatenate(pictures)), columns=options.pictures, cell=64))
     print(options.output)
 

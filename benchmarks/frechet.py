@@ -7,11 +7,11 @@ import argparse
 import numpy as np
 
 from adaptive_diffusion.metrics.frechet import frechet_distance
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 
 def main(argv: list[str]) -> None:
-    """Time both on the same features in one process, and print how far a set is from itself by either."""
+    """Time both on the same features in one process, and print the distance of a set to itself by either."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks frechet", description=__doc__)
     parser.add_argument("--dimensions", type=int, default=2048, help="width of the features")
     parser.add_argument("--pictures", type=int, default=2000, help="feature vectors in either set")
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
 
 
 def _textbook(a: np.ndarray, b: np.ndarray) -> float:
-    """The formula as it is written, with a matrix root: what pytorch-fid, clean-fid and EDM compute."""
+    """The textbook formula with a matrix root, as in pytorch-fid, clean-fid and EDM."""
     import scipy.linalg
 
     covariance_a, covariance_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks guidance`: what calibrated steps are worth at another guidance."""
+"""`python -m benchmarks guidance`: the error of calibrated steps at other guidance scales."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
 from adaptive_diffusion.grids.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -20,6 +21,7 @@ from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import Scheduler
+from benchmarks.common import scheduler_settings
 
 GRIDS: dict[str, Grid] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
 
@@ -27,10 +29,10 @@ GRIDS: dict[str, Grid] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "b
 def main(argv: list[str]) -> None:
     """Print the error with the calibrated weights, and with the calibrated timesteps alone, as factors.
 
-    The error is the RMSE to the converged solution at the same guidance; a factor is relative to the best of
-    DPM-Solver++(2M) and UniPC on the quadratic, log-SNR and blended grid, whichever is best in that cell.
+    The error is the RMSE to the converged solution at the same guidance. A factor is relative to the best of
+    DPM-Solver++(2M) and UniPC with the quadratic, log-SNR and blended grid in the same cell.
     """
-    parser = argparse.ArgumentParser(prog="benchmarks guidance", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks guidance", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
     parser.add_argument("--guidance", nargs="+", type=float, default=[1, 1.5, 2, 3, 5, 7.5])
     parser.add_argument("--steps", nargs="+", type=int, default=[5, 8, 10])
@@ -40,15 +42,17 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     model = load_builtin_model()
-    settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
+    settings = scheduler_settings(model)
     x_T = normal(image_keys(options.seed, range(options.noises)), model.state_shape)
 
-    print("| domain, guidance | steps | best classical | RMSE | weights | timesteps alone |")
-    print("|---|---:|---|---:|---:|---:|", flush=True)
+    header = ["domain, guidance", "steps", "best classical", "RMSE", "weights", "timesteps alone"]
+    print("\n".join(table(header, [], "lrlrrr")), flush=True)
+
     for domain in options.domains:
         class_ids = model.condition(domain, None, domain)
         calibration = find_schedule(options.calibration, model.identity, domain, model.metadata["guidance_scale"])
         assert calibration is not None
+
         for guidance in options.guidance:
             error = Error(GuidedModel.from_model(model, class_ids, guidance), x_T)
             for n in options.steps:
@@ -57,12 +61,14 @@ def main(argv: list[str]) -> None:
                 weighted = AdaptiveScheduler(num_inference_steps=n, calibration=calibration, **settings)
                 alone = DPMSolverScheduler(clip_sample=True, **settings)
                 alone.set_timesteps(timesteps=CalibratedGrid(calibration)(alone.schedule, n))
-                factors = " | ".join(f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone))
-                print(f"| {domain} {guidance:g} | {n} | {best} | {classical[best]:.4f} | {factors} |", flush=True)
+
+                factors = [f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone)]
+                cells = [f"{domain} {guidance:g}", f"{n}", best, f"{classical[best]:.4f}", *factors]
+                print(row_of(cells), flush=True)
 
 
 class Error:
-    """Mean RMSE of what a scheduler draws from the same noises, to their converged solution.
+    """Mean RMSE of a scheduler's images to the converged solutions of the same noises.
 
     Args:
         model: The model, with its guidance and its condition.
@@ -80,7 +86,7 @@ class Error:
 
 
 def _classical(settings: dict[str, Any], n: int) -> Iterator[tuple[str, Scheduler]]:
-    """The solvers and grids that need no calibration, with their timesteps set."""
+    """Solvers and grids without calibration, their timesteps set."""
     solvers: dict[str, Any] = {"2M": DPMSolverScheduler, "UniPC": UniPCScheduler}
     for name, grid in GRIDS.items():
         for solver, kind in solvers.items():

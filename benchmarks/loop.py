@@ -1,4 +1,4 @@
-"""`python -m benchmarks loop`: what the sampling loop itself costs beside the model's forward pass."""
+"""`python -m benchmarks loop`: the cost of the sampling loop beside the network's forward pass."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from adaptive_diffusion.types import Scheduler
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 
 def main(argv: list[str]) -> None:
-    """Time a forward pass, and whole loops around a model that costs nothing, in one process."""
+    """Time a forward pass, and whole loops around a network that costs nothing, in one process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks loop", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=16, help="pictures per batch")
     parser.add_argument("--steps", type=int, default=50, help="steps per loop")
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     forward = _median([seconds(lambda: mx.eval(model(x_T, t))) for _ in range(15)])
     print(f"forward pass, batch {options.batch_size}: {forward * 1e3:.2f} ms")
 
+    # a network that costs nothing leaves the cost of the loop
     def free(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         return x
 

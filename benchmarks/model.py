@@ -1,7 +1,7 @@
-"""`python -m benchmarks model --data FOLDER`: what a model card says of the shipped model.
+"""`python -m benchmarks model --data FOLDER`: the numbers of the shipped model's card.
 
-Draws pictures of every domain, compares them with the training pictures (are samples copies?) and tries guidance
-weights. FOLDER holds `<domain>_<size>.npz` files, split as in training.
+Draws images of every domain, compares them with the training images (are samples copies?) and tries guidance scales.
+FOLDER holds `<domain>_<size>.npz` files, split as in training.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from adaptive_diffusion.encoder.domain import DomainDetector
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
 from adaptive_diffusion.io.figures import grid, save_image, save_picture_grid
-from adaptive_diffusion.io.pictures import PictureSet, load_pictures, to_float, to_uint8
+from adaptive_diffusion.io.pictures import PictureSet, load_pictures
+from adaptive_diffusion.io.pixels import to_float, to_uint8
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
@@ -26,20 +27,21 @@ from adaptive_diffusion.models.unet import SimpleUNet
 from adaptive_diffusion.sampling.batches import draw_batches
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from benchmarks.common import scheduler_settings
 
 GUIDANCE_WEIGHTS = (1.0, 1.5, 2.0, 3.0)
-SHEET = 16  # pictures per domain on the contact sheet
+SHEET = 16  # images per domain on the contact sheet
 
 
 @dataclass(frozen=True)
 class NearestNeighbours:
-    """Distances to the nearest training picture, mirrored ones included; root mean square per pixel in [-1, 1].
+    """Distances to the nearest training image or mirrored training image, RMSE over pixels in [-1, 1].
 
     Attributes:
-        samples: Median over drawn pictures.
-        closest_sample: The smallest of them.
-        held_back: Median over real pictures that training never saw.
-        closest_held_back: The smallest of them.
+        samples: Median over drawn images.
+        closest_sample: Minimum over drawn images.
+        held_back: Median over real images outside the training.
+        closest_held_back: Minimum over real images outside the training.
     """
 
     samples: float
@@ -49,7 +51,7 @@ class NearestNeighbours:
 
 
 def main(argv: list[str]) -> None:
-    """Print the report as JSON; write 64 pictures and the closest pairs of each domain, and a contact sheet, as PNG."""
+    """Print the report as JSON; write images and closest pairs of each domain, and a contact sheet, as PNG."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks model", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of <domain>_<size>.npz")
     parser.add_argument("--model", type=Path, help="model file; default: the shipped one")
@@ -63,9 +65,12 @@ def main(argv: list[str]) -> None:
     model = load_model(options.model) if options.model else load_builtin_model()
     report: dict[str, dict[str, object]] = {}
     sheet: list[np.ndarray] = []
+
     for domain in model.metadata["domains"]:
         pictures = load_pictures(options.data / f"{domain}_{model.config.image_size}.npz", model.config.image_size)
         train, held_back = pictures.split_as_trained(model.metadata["training"])
+
+        # the images of the best guidance are kept for the comparison with the training images
         distances: dict[float, float] = {}
         agreement: dict[float, float] = {}
         drawn = np.zeros(0)
@@ -76,11 +81,13 @@ def main(argv: list[str]) -> None:
             agreement[weight] = float(np.mean([d.domain == domain for d in detector.from_images(samples)]))
             if not drawn.size or distances[weight] <= min(distances.values()):
                 drawn = samples
+
         best = min(distances, key=lambda weight: distances[weight])
         neighbours, pairs = nearest_neighbours(drawn, train, held_back)
         save_picture_grid(options.output / f"{domain}.png", drawn[:64], columns=8)
         save_picture_grid(options.output / f"{domain}_closest_pairs.png", pairs, columns=8)
         sheet.append(draw(model, domain, SHEET, options.steps, model.metadata["guidance_scale"]))
+
         report[domain] = {
             "fd_encoder_by_guidance": {str(weight): round(fd, 2) for weight, fd in distances.items()},
             "domain_agreement_by_guidance": {str(weight): round(share, 3) for weight, share in agreement.items()},
@@ -88,16 +95,17 @@ def main(argv: list[str]) -> None:
             "nearest_neighbours": {k: round(v, 4) for k, v in vars(neighbours).items()},
         }
         print(json.dumps({domain: report[domain]}), flush=True)
+
     save_image(options.output / "samples.png", grid(to_uint8(np.concatenate(sheet)), columns=SHEET, cell=64))
     (options.output / "report.json").write_text(json.dumps(report, indent=2))
     print(f"pictures and report.json are in {options.output}")
 
 
 def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float, batch: int = 32) -> np.ndarray:
-    """(count, H, W, C) pictures of a domain in [-1, 1], without a label; always the same ones."""
-    schedule = model.metadata["noise_schedule"]
-    scheduler = AdaptiveScheduler(prediction_type=model.metadata["prediction_type"], **schedule)
+    """(count, H, W, C) images of a domain in [-1, 1], without a label, from fixed noises."""
+    scheduler = AdaptiveScheduler(**scheduler_settings(model))
     size, domain_id = model.config.image_size, model.metadata["domains"].index(domain) + 1
+
     batches = draw_batches(
         StandardSampler(scheduler),
         GuidedDenoiser(model, guidance),
@@ -125,8 +133,10 @@ def nearest_neighbours(
 
 
 def _nearest(queries: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Root-mean-square distance to, and row of, the nearest of the real pictures and their mirror images."""
+    """RMSE to, and row of, the nearest of the real images and their mirror images."""
     both = np.concatenate([real, real[:, :, ::-1]]).reshape(2 * len(real), -1)
     flat = queries.reshape(len(queries), -1)
+
+    # |a - b|^2 = |a|^2 + |b|^2 - 2ab, for all pairs at once
     squared = (flat**2).sum(1)[:, None] + (both**2).sum(1)[None] - 2 * flat @ both.T
     return np.sqrt(np.maximum(squared.min(axis=1), 0) / flat.shape[1]), squared.argmin(axis=1)

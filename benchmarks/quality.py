@@ -1,4 +1,4 @@
-"""`python -m benchmarks quality`: how well quality is estimated, and what stopping by it saves."""
+"""`python -m benchmarks quality`: how well quality is estimated, and what early stopping saves."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.types import Denoiser, PictureModel
+from benchmarks.common import scheduler_settings
 
 FIT_SEED, TEST_SEED = 5000, 6000
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run in which every picture took every step; its steps but the first, which has nothing to compare with.
+    """A run in which every image took every step, without its first step, which has no step before it.
 
     Attributes:
-        features: (n - 1, N, F) what the estimator saw.
-        still: (n - 1, N, 2) what it sees of a picture without a history.
+        features: (n - 1, N, F) features of the estimator.
+        still: (n - 1, N, 2) its features of an image without a history.
         errors: (n - 1, N) RMSE of the clean predictions to the converged solution.
     """
 
@@ -55,7 +56,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Case:
-    """A domain, some noises and where they lead."""
+    """A domain, some noises and their converged solutions."""
 
     domain: str
     denoiser: Denoiser
@@ -66,7 +67,7 @@ class Case:
 
 
 def main(argv: list[str]) -> None:
-    """Report for each domain and number of steps: rank correlations, evaluations, loss and time of early stopping."""
+    """Report rank correlations, and evaluations, loss and time of early stopping, by domain and number of steps."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
     parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
@@ -83,6 +84,7 @@ def main(argv: list[str]) -> None:
     if options.write is not None:
         cases = [case(domain, FIT_SEED) for domain in options.domains]
         save_calibration(options.write, calibrated(cases, options.steps, options.batch_size))
+
     estimator = QualityEstimator(options.write)
     stopping = {
         "quality_threshold": options.threshold,
@@ -90,6 +92,7 @@ def main(argv: list[str]) -> None:
         "finish": options.finish,
         "calibration": None if options.write is None else str(options.write),
     }
+
     for domain in options.domains:
         test = case(domain, TEST_SEED)
         for n in options.steps:
@@ -98,17 +101,19 @@ def main(argv: list[str]) -> None:
 
 
 def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> QualityCalibration:
-    """Fit the estimator on runs with the calibrated steps and with those of the quadratic grid.
+    """Fit the estimator on runs with calibrated steps and on runs with the quadratic grid.
 
     Args:
-        cases: Domains of the shipped model, each with as many noises of `FIT_SEED`.
+        cases: Domains of the shipped model, all with the same noises of `FIT_SEED`.
         steps: Numbers of steps, each at least 3.
-        batch_size: Pictures per evaluation.
+        batch_size: Images per evaluation.
     """
     model = load_builtin_model()
-    plain = [replace(case, scheduler=AdaptiveScheduler(**_fitted_to(model))) for case in cases]
+    # both kinds of schedules, so that the weights suit either
+    plain = [replace(case, scheduler=AdaptiveScheduler(**scheduler_settings(model))) for case in cases]
     runs = [_observe(case, n, batch_size) for case in [*cases, *plain] for n in steps]
     domains, pictures = [case.domain for case in cases], len(cases[0].x_T)
+
     return QualityCalibration(
         model=model.identity,
         weights=fit_weights([step for run in runs for step in zip(run.features, run.errors, strict=True)]),
@@ -134,15 +139,16 @@ def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> 
 
 
 def plain_curve(model: PictureModel) -> dict[int, float]:
-    """Number of steps -> RMSE of DPM-Solver++(2M) on the quadratic grid, as held-out noises scored it.
+    """Number of steps -> RMSE of DPM-Solver++(2M) on the quadratic grid, on held-out noises.
 
     Args:
-        model: The shipped one; the mean over its domains is taken, at its own guidance.
+        model: The shipped model. The RMSE is a mean over its domains, at its own guidance.
     """
     known = (find_schedule(None, model.identity, d, model.metadata["guidance_scale"]) for d in model.domains or ())
     schedules = [schedule for schedule in known if schedule is not None]
     common = set.intersection(*(set(schedule.steps) for schedule in schedules))
     errors = {n: [schedule.steps[n].scores["quadratic"].mean for schedule in schedules] for n in sorted(common)}
+
     return {n: float(f"{np.mean(error):.4g}") for n, error in errors.items()}
 
 
@@ -157,33 +163,33 @@ def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path
     guidance = float(model.metadata["guidance_scale"])
     denoiser, condition = GuidedDenoiser(model, guidance), model.condition(domain, None, "")
     calibration = find_schedule(None, model.identity, domain, guidance)
-    scheduler = AdaptiveScheduler(calibration=calibration, **_fitted_to(model))
+    scheduler = AdaptiveScheduler(calibration=calibration, **scheduler_settings(model))
     x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
+
     guided = GuidedModel.from_model(model, condition, guidance)
     converged = converged_pictures(guided, x_T, batch_size=batch_size, cache=cache)
     return Case(domain, denoiser, scheduler, x_T, condition, converged.images)
 
 
-def _fitted_to(model: PictureModel) -> dict[str, Any]:
-    return {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
-
-
 def _observe(case: Case, n: int, batch_size: int) -> Run:
     """Let an estimator watch a run of n steps."""
-    schedule, parts = case.scheduler.schedule, []
+    schedule, batches = case.scheduler.schedule, []
     for start in range(0, len(case.x_T), batch_size):
         some = slice(start, start + batch_size)
         case.scheduler.set_timesteps(n)
         estimator, rows = QualityEstimator(), []
         condition = conditions(case.condition, len(case.x_T[some]))
+
         for trace in StandardSampler(case.scheduler).iterate(case.denoiser, case.x_T[some], condition=condition):
             level = float(np.exp(-schedule.log_snr(trace.timestep)))
             seen = estimator.observe(level, trace.x0, last=trace.index + 1 == n)
             if seen.features is not None:
                 errors = paired_rmse(np.array(trace.x0), case.converged[some])
                 rows.append((np.array(seen.features), np.array(still_features(trace.x0)), errors))
-        parts.append([np.stack(column) for column in zip(*rows, strict=True)])
-    return Run(*(np.concatenate(column, axis=1) for column in zip(*parts, strict=True)))
+
+        batches.append([np.stack(column) for column in zip(*rows, strict=True)])
+
+    return Run(*(np.concatenate(column, axis=1) for column in zip(*batches, strict=True)))
 
 
 def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator) -> None:
@@ -200,6 +206,7 @@ def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator
 def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, Any]) -> None:
     encoder = load_builtin_encoder()
     samplers = [StandardSampler(case.scheduler), QualityGuidedSampler(case.scheduler, **stopping)]
+
     distances, evaluations, seconds = [], [], []
     for sampler in samplers:
         results = list(
@@ -214,10 +221,12 @@ def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, An
                 condition=case.condition,
             )
         )
+
         images = np.concatenate([np.array(result.images) for result in results])
         distances.append(encoder.perceptual_distances(images, case.converged).mean())
         evaluations.append(sum(result.total_evaluations for result in results))
         seconds.append(sum(result.seconds for result in results))
+
     unrelated = encoder.perceptual_distances(case.converged, np.roll(case.converged, 1, axis=0)).mean()
     settings = "threshold {quality_threshold:g}, patience {patience}, finish {finish}".format_map(stopping)
     print(f"  stopping with {settings}: saves {1 - evaluations[1] / evaluations[0]:.1%} of the evaluations,", end="")

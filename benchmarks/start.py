@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 JOB = ["scheduler=adaptive", "domain=landscapes", "num_samples=16", "num_steps=10"]
 
@@ -23,6 +23,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each, after one that is not counted")
     parser.add_argument("--script", type=Path, default=Path("sample.py"), help="the project's sample.py")
     options = parser.parse_args(argv)
+
     if not options.script.is_file():
         parser.error(f"there is no {options.script}; start this in the project's folder")
 
@@ -37,9 +38,11 @@ def main(argv: list[str]) -> None:
         rows = [(run(), run("tracking=none"), run("--cfg", "job")) for _ in range(options.repeats)]
         files = sorted(Path(folder).glob("outputs/**/metrics.json"))
         sampling = float(np.median([json.loads(file.read_text())["time/sampling_s"] for file in files]))
+
     total, untracked, importing = (float(v) for v in np.median(np.array(rows), axis=0))
     rest = untracked - importing - sampling
     print(f"the whole job        {total:6.2f} s  (16 pictures, 10 steps; medians of {options.repeats})")
+
     for name, value in {
         "import and compose": importing,
         "draw": sampling,

@@ -1,4 +1,4 @@
-"""SimpleUNet in PyTorch, layer for layer: the yardstick for speed, and a second opinion on what it computes."""
+"""SimpleUNet in PyTorch, layer for layer: a reference for its speed and its output."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ class TorchMirror:
         self.config = model.config
         self.weights: dict[str, Tensor] = {}
         flat: Any = tree_flatten(model.parameters())
+
         for name, value in flat:
             array = np.array(value)
             if array.ndim == 4:  # (O, kH, kW, I) -> (O, I, kH, kW)
                 array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+
             self.weights[name] = torch.from_numpy(array)
 
     def __call__(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
@@ -35,12 +37,15 @@ class TorchMirror:
         c, levels = self.config, len(self.config.widths)
         embedding = self._embed(t, classes)
         h = self._conv("stem", self._fold(x, c.patch_size))
+
         skips = []
         for i in range(levels):
             if i:
                 skips.append(h)
                 h = self._pixelwise(f"downsample.{i - 1}", self._fold(h, 2))
+
             h = self._stage(f"down.{i}", h, embedding, i)
+
         for i in reversed(range(levels - 1)):
             h = torch.cat([self._unfold(self._pixelwise(f"upsample.{i}", h), 2), skips.pop()], dim=1)
             h = self._stage(f"up.{i}", self._pixelwise(f"merge.{i}", h), embedding, i)
@@ -52,6 +57,7 @@ class TorchMirror:
         angles = t[:, None] * frequencies
         h = torch.cat([angles.cos(), angles.sin()], dim=1)
         h = self._linear("time_embedding.1", F.relu(self._linear("time_embedding.0", h)))
+
         for k in range(classes.shape[1]):
             h = h + self.weights[f"class_embedding.{k}.weight"][classes[:, k]]
         return F.relu(h)
@@ -62,6 +68,7 @@ class TorchMirror:
             scale, shift = self._linear(f"{block}.modulation", embedding)[:, :, None, None].chunk(2, dim=1)
             r = F.relu(self._norm(f"{block}.norm", h) * (1 + scale) + shift)
             h = h + self._conv(f"{block}.conv2", F.relu(self._conv(f"{block}.conv1", r)))
+
             if level in self.config.attention_levels:
                 h = self._attention(f"{name}.attention.{j}", h)
         return h

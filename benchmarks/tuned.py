@@ -1,7 +1,7 @@
 """`python -m benchmarks tuned`: tuned configurations beside the default, on the same noises.
 
-Both draw the same pictures, batch by batch in turn, so that what else the machine does strikes both alike. Where tuning
-left the default there is only one to draw.
+The two take turns batch by batch, so that other work of the machine affects both. Where tuning left the default, it
+alone is measured.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptive_diffusion.benchmark.cell import steps_digest
+from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.diffusion.checks import check_count
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.io.figures import writing
+from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.io.markdown import MINUS, table
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance
 from adaptive_diffusion.metrics.statistics import FeatureStatistics
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.domains import DomainType
-from adaptive_diffusion.optimization.knowledge import read_knowledge
+from adaptive_diffusion.optimization.memory import read_records
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.convergence import standard_error
 from adaptive_diffusion.sampling.batches import draw_batches
@@ -40,20 +40,20 @@ DEFAULT, TUNED = "default", "tuned"
 
 @dataclass(frozen=True)
 class Block:
-    """What one configuration gave in one block of noises; a row of the file.
+    """Measurements of one configuration in one block of noises; a row of the file.
 
     Attributes:
-        domain: What was drawn.
+        domain: Name of the domain.
         kind: `default` or `tuned`.
         configuration: Its hyperparameters, in words.
         calibration: Digest of its calibrated steps, see `steps_digest`; "" without.
         model: Identity of the model with its guidance.
         encoder: Hash of the encoder.
-        seed: Of the block's noises.
-        pictures: Pictures of the block.
-        evaluations: Model evaluations per picture.
-        fd_encoder: Frechet distance to the real pictures of the domain.
-        seconds: Seconds per picture of drawing.
+        seed: Seed of the block's noises.
+        pictures: Images in the block.
+        evaluations: Network evaluations per image.
+        fd_encoder: Frechet distance to the real images of the domain.
+        seconds: Seconds of drawing per image.
     """
 
     domain: str
@@ -70,7 +70,7 @@ class Block:
 
 
 def configurations(pipeline: OptimizationPipeline, domain: str) -> dict[str, DomainConfig]:
-    """The default, and what was tuned if that is something else."""
+    """The default, and the tuned configuration if it differs."""
     default = pipeline.default_config(domain)
     tuned = replace(pipeline.adapter.get_config(domain), calibration=default.calibration)
     return {DEFAULT: default} if tuned == default else {DEFAULT: default, TUNED: tuned}
@@ -82,18 +82,18 @@ def measure(
     """Draw and measure a domain's configurations.
 
     Args:
-        pipeline: Says what is drawn, what is the default and what was tuned.
-        domain: One of the model's.
-        pictures: Per block, >= 2; a Frechet distance wants four for each feature of the encoder.
+        pipeline: Gives the model, the default and the tuned configurations.
+        domain: A domain of the model.
+        pictures: Images per block, >= 2; a Frechet distance needs four for each feature of the encoder.
         blocks: Blocks of noises, >= 2.
-        seed: Of the first block; the next has the next.
-        batch_size: Pictures drawn at once.
+        seed: Seed of the first block; each further block has the next seed.
+        batch_size: Images drawn at once.
 
     Yields:
-        For each block, what each configuration gave.
+        For each block, the measurements of each configuration.
 
     Raises:
-        UserError: for a domain that the model does not draw, or that has no real pictures to compare with.
+        UserError: for a domain that the model does not draw, or without reference statistics.
         ValueError: for a value out of range.
     """
     check_count("pictures", pictures, 2)
@@ -101,14 +101,19 @@ def measure(
     drawing, encoder = pipeline.drawing(domain), load_builtin_encoder()
     real = load_reference(domain, encoder)
     configs = configurations(pipeline, domain)
+
+    # the first batch of a process is slower: draw one of each, untimed
     for _ in zip(*(_batches(c, drawing, seed, batch_size, batch_size) for c in configs.values()), strict=True):
-        pass  # the first batch of a process is slower
+        pass
     for block in range(seed, seed + blocks):
         runs = [_batches(config, drawing, block, pictures, batch_size) for config in configs.values()]
+        # zip makes the configurations take turns, batch by batch
         drawn = list(zip(*runs, strict=True))
+
         for (kind, config), batches in zip(configs.items(), zip(*drawn, strict=True), strict=True):
             images = np.clip(np.concatenate([np.array(b.images) for b in batches]), -1, 1)
             found = FeatureStatistics.from_features(encoder.features(images), encoder.name, encoder.content_hash)
+
             yield Block(
                 seed=block,
                 pictures=pictures,
@@ -120,30 +125,33 @@ def measure(
 
 
 def stale(pipeline: OptimizationPipeline, domains: Sequence[str], path: Path) -> str | None:
-    """Why a file does not compare what is tuned now, or None.
+    """Why a file does not compare the configurations of today, or None if it does.
 
     Args:
         pipeline: See `measure`.
-        domains: Those that have to be in it.
-        path: What `write_blocks` wrote.
+        domains: Domains that the file must hold.
+        path: A file of `write_blocks`.
     """
     try:
         blocks = read_blocks(path)
     except UserError as error:
         return str(error)
+
     encoder = load_builtin_encoder().content_hash
     for domain in domains:
         model = pipeline.drawing(domain).guided_identity
         now = [_what(domain, kind, config, model, encoder) for kind, config in configurations(pipeline, domain).items()]
+
         measured = [{name: getattr(block, name) for name in now[0]} for block in blocks if block.domain == domain]
         if any(what not in measured for what in now) or any(what not in now for what in measured):
             return f"it compares other configurations of {domain}, or was measured with another model or encoder"
+
     return None
 
 
 def write_blocks(path: Path, blocks: Sequence[Block]) -> None:
     """Write a CSV file, a row for each block and configuration."""
-    with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, [f.name for f in fields(Block)])
         rows.writeheader()
         rows.writerows(asdict(block) for block in blocks)
@@ -153,7 +161,7 @@ def read_blocks(path: Path) -> list[Block]:
     """Read what `write_blocks` wrote.
 
     Raises:
-        UserError: if it is missing or of another kind.
+        UserError: if the file is missing or of another kind.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -165,10 +173,10 @@ def read_blocks(path: Path) -> list[Block]:
 
 
 def comparison(blocks: Sequence[Block]) -> list[str]:
-    """A row per domain: default -> tuned, each ± two standard errors over the blocks, and the difference likewise.
+    """A Markdown table with a row per domain: default -> tuned, and the difference, ± two standard errors over blocks.
 
     Args:
-        blocks: Of any domains, of each at least two blocks; the same ones of both kinds.
+        blocks: Of any domains, at least two blocks of each, the same blocks of both kinds.
     """
     rows = []
     for domain in dict.fromkeys(block.domain for block in blocks):
@@ -177,6 +185,7 @@ def comparison(blocks: Sequence[Block]) -> list[str]:
         cells = [_changed(kinds, metric) for metric in ("fd_encoder", "seconds")]
         evaluations = " → ".join(f"{np.mean([b.evaluations for b in kind]):g}" for kind in kinds)
         rows.append([domain, evaluations, *cells, f"{len(kinds[0])} x {kinds[0][0].pictures}"])
+
     header = ["default → tuned", "evaluations", "`fd_encoder`", "seconds per picture", "n"]
     return table(header, rows)
 
@@ -192,14 +201,18 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     if options.tuned is not None:
-        read_knowledge(options.tuned)  # an adapter would begin a file that is not there
+        read_records(options.tuned)  # an adapter would begin a missing file
+
     pipeline = OptimizationPipeline(DomainAdapter(options.tuned))
+
     blocks: list[Block] = []
     for domain in options.domains:
         blocks += measure(pipeline, domain, pictures=options.pictures, blocks=options.blocks)
         print(f"{domain} is measured", flush=True)
+
     if options.output is not None:
         write_blocks(options.output, blocks)
+
     print("\n".join(comparison(blocks)))
     dimensions = len(load_reference(options.domains[0], load_builtin_encoder()).mean)
     if caveat := frechet_caveat(options.pictures, dimensions):
@@ -207,7 +220,7 @@ def main(argv: list[str]) -> None:
 
 
 def _what(domain: str, kind: str, config: DomainConfig, model: str, encoder: str) -> dict[str, str]:
-    """What a block measures, and what with."""
+    """The columns that say what a block measures."""
     return {
         "domain": domain,
         "kind": kind,
@@ -235,7 +248,7 @@ def _batches(
 
 
 def _block(seed: str, pictures: str, evaluations: str, fd_encoder: str, seconds: str, **words: str) -> Block:
-    """A row of the file."""
+    """Parse a row of the file."""
     return Block(
         seed=int(seed),
         pictures=int(pictures),
@@ -256,7 +269,7 @@ def _changed(kinds: Sequence[Sequence[Block]], metric: str) -> str:
 
 
 def _interval(values: np.ndarray, sign: str = "") -> str:
-    """The mean and two standard errors, to the first digit of the latter."""
+    """The mean ± two standard errors, to the first digit of the error."""
     error = 2 * standard_error(values)
     decimals = max(-math.floor(math.log10(error)), 0) if error > 0 else 6
     return f"{values.mean():{sign}.{decimals}f} ± {error:.{decimals}f}"

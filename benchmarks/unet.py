@@ -8,11 +8,11 @@ import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from benchmarks.timing import seconds
+from benchmarks.common import seconds
 
 
 def main(argv: list[str]) -> None:
-    """Time both in one process, alternating, and print pictures per second and the ratio of the medians."""
+    """Time both in turns in one process; print images per second and the ratio of the medians."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks unet", description=__doc__)
     parser.add_argument("--batch-size", type=int, default=16, help="pictures per forward pass")
     parser.add_argument("--repeats", type=int, default=15, help="timed passes of each")

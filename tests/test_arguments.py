@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
 
@@ -15,14 +14,15 @@ from tiny import CONF, configuration
 
 from adaptive_diffusion.cli.arguments import PATHS, TEXTS, as_given, for_hydra
 from adaptive_diffusion.cli.catalog import Catalog
-from adaptive_diffusion.cli.schemas import SCHEMAS
+from adaptive_diffusion.cli.schemas import Benchmark, Domain, Paths, Sample, Train
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.runs.setting_types import arguments_of, target_of
 
 CATALOG = Catalog((CONF,))
 NAMES = {  # settings that are texts, but take one of a few names
     *("_target_", "precision", "revision", "draws", "lpips", "model", "domain", "trained", "baseline"),
     *("beta_schedule", "prediction_type", "timestep_spacing", "variance_type", "algorithm_type", "solver_type"),
-    *("final_sigmas_type", "metric", "unit"),
+    *("final_sigmas_type", "metric", "unit", "split"),
 }
 
 
@@ -165,11 +165,17 @@ def test_a_folder_of_configurations_has_to_be_there(tmp_path):
 def test_every_setting_that_is_free_text_or_a_path_is_declared():
     """A new one has to be put into `TEXTS` or `PATHS`, or among the names of this test."""
     undeclared = []
-    for place, schema in SCHEMAS.items():
-        group = place.partition("/")[0] if "/" in place else ""
-        for field in fields(schema):
-            key = f"{group}.{field.name}" if group else field.name
-            texts = get_type_hints(schema)[field.name] in (str, str | None)
-            if texts and field.name not in NAMES and not any(fnmatch.fnmatch(key, p) for p in (*TEXTS, *PATHS)):
-                undeclared.append(key)
+    kinds = {file: arguments_of(target_of(OmegaConf.load(file)))[0] for file in CONF.glob("*/*.yaml")}
+    settings = {
+        f"{file.parent.name}.{key}": kind
+        for file, arguments in kinds.items()
+        for key, kind in arguments.items()
+        if key in OmegaConf.load(file)
+    }
+    for prefix, schema in {"": Sample, " ": Train, "paths.": Paths, "domain.": Domain, "benchmark.": Benchmark}.items():
+        settings |= {f"{prefix.strip()}{name}": kind for name, kind in get_type_hints(schema).items()}
+    for key, kind in settings.items():
+        texts = kind in (str, str | None) and key.rpartition(".")[2] not in NAMES
+        if texts and not any(fnmatch.fnmatch(key, p) for p in (*TEXTS, *PATHS)):
+            undeclared.append(key)
     assert undeclared == []

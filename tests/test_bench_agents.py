@@ -20,7 +20,7 @@ from adaptive_diffusion.rl.convergence import Evaluation, Record
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from benchmarks import agents
 from benchmarks.agents import AgentBench, TransferredTimestepEnv
-from benchmarks.agents_report import Result, keep, kept, report
+from benchmarks.agents_report import Result, load_result, report, save_result
 
 SPREAD = np.linspace(-0.01, 0.01, 16)  # of pictures; its mean is 0, its standard error 0.00154
 
@@ -75,16 +75,16 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_a_result_survives_its_file(tmp_path):
-    keep(tmp_path / "r.json", result([0, 1, 1, 1]))
-    again = kept(tmp_path / "r.json")
+    save_result(tmp_path / "r.json", result([0, 1, 1, 1]))
+    again = load_result(tmp_path / "r.json")
     assert again.record.summary() == result([0, 1, 1, 1]).record.summary()
     assert (again.agent, again.chosen) == ("cem", {"num_steps": 8})
 
 
 def test_what_is_no_whole_result_is_left_out(tmp_path):
     (tmp_path / "r.json").write_text('{"agent": "cem"')
-    assert kept(tmp_path / "r.json") is None
-    assert kept(tmp_path / "missing.json") is None
+    assert load_result(tmp_path / "r.json") is None
+    assert load_result(tmp_path / "missing.json") is None
 
 
 def test_the_median_counts_runs_that_did_not_converge_as_longer_than_they_had():

@@ -15,8 +15,8 @@ import pytest
 from tiny import ROOT, configuration
 
 from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
-from adaptive_diffusion.benchmark.cell import steps_digest
-from adaptive_diffusion.benchmark.store import keep
+from adaptive_diffusion.benchmark.measure import steps_digest
+from adaptive_diffusion.benchmark.store import save_cell
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import (
     SHIPPED,
@@ -27,7 +27,7 @@ from adaptive_diffusion.grids.calibrated import (
     save_schedules,
 )
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
-from adaptive_diffusion.optimization.knowledge import Known, Result
+from adaptive_diffusion.optimization.records import DomainRecord, Result
 from adaptive_diffusion.runs.report import main as report_kept
 from tools import __main__ as build
 from tools import tables
@@ -148,10 +148,10 @@ def test_small_perceptual_distances_have_more_decimals(tmp_path, perceptual, sho
 
 
 def test_a_summary_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"there is no .*summary\.csv; adaptive-diffusion report"):
+    with pytest.raises(UserError, match=r"summary\.csv; adaptive-diffusion report"):
         read_summary(tmp_path / "summary.csv")
     (tmp_path / "summary.csv").write_text("domain,scheduler\nportraits,ddim\n")
-    with pytest.raises(UserError, match="is no summary of the benchmark"):
+    with pytest.raises(UserError, match="no summary"):
         read_summary(tmp_path / "summary.csv")
 
 
@@ -188,12 +188,14 @@ def test_calibrated_steps_stand_beside_the_best_classical_grid():
 
 
 def a_tuned(config, **more):
-    plain = Known("m", 1.5, "towns").config
+    plain = DomainRecord("m", 1.5, "towns").config
     result = {"quality": -0.2, "quality_error": 0.03, "error": 0.014, "error_error": 0.001, "evaluations": 9.0}
     default = {**result, "hyperparameters": plain, "quality": 0.0, "error": 0.011, "evaluations": 10.0}
     provenance = {"calibrated": True, "pictures": 128, "default": default, "chosen": result}
     results = [Result(config, -0.2, 10 / 9, 0.03)]
-    return Known("m", 1.5, "towns", 0.5, config, "tuned", **{"provenance": provenance, "results": results, **more})
+    return DomainRecord(
+        "m", 1.5, "towns", 0.5, config, "tuned", **{"provenance": provenance, "results": results, **more}
+    )
 
 
 def test_tuned_configurations_stand_beside_the_default():
@@ -210,14 +212,15 @@ def test_tuned_configurations_stand_beside_the_default():
         "n": "128",
         "confidence": f"{known.to_config().confidence:.2f}",
     }
-    assert "10 steps adaptive → the default stays" in tuned_configurations([a_tuned(Known("m", 1.5, "d").config)])[2]
+    untuned = DomainRecord("m", 1.5, "d").config
+    assert "10 steps adaptive → the default stays" in tuned_configurations([a_tuned(untuned)])[2]
     unverified = cells_of(tuned_configurations([a_tuned(config, provenance={})]))[2]
     assert unverified[3:7] == ["-"] * 4
     assert tuned_configurations([]) == []
 
 
 def test_a_row_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="a row needs 2 cells, got 1"):
+    with pytest.raises(ValueError, match="2 cells, got 1"):
         table(["a", "b"], [["1"]])
 
 
@@ -383,7 +386,7 @@ def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp
 
 
 def test_without_data_nothing_is_rebuilt():
-    with pytest.raises(UserError, match=r"to rebuild takes --data; .* python -m tools\.tables"):
+    with pytest.raises(UserError, match=r"--data; .*tools\.tables"):
         build.main([])
 
 
@@ -396,7 +399,7 @@ def test_the_report_writes_what_docs_keep_and_its_plots_are_small(tmp_path):
         for grid in ("uniform", "quadratic", "karras", "log_snr"):
             for n in (5, 8, 10, 15, 20, 50):
                 fd, perceptual = rng.uniform(1, 500, 2) / n
-                keep(
+                save_cell(
                     tmp_path / "cells" / f"{scheduler}{grid}{n}.json",
                     a_cell(f"{scheduler} {grid}", n, perceptual, fd, fd),
                 )
@@ -412,8 +415,8 @@ def test_the_report_writes_what_docs_keep_and_its_plots_are_small(tmp_path):
 
 def test_of_cells_that_differ_in_sizes_by_name_only_the_newest_is_reported(tmp_path, capsys):
     old, new = a_cell("ddim uniform", 5, 0.2, 1.0, 10.0), a_cell("ddim uniform", 5, 0.4, 1.0, 10.0)
-    keep(tmp_path / "b.json", old)
-    keep(tmp_path / "a.json", replace(new, variant=("batch_size=64", "num_samples=2")))
+    save_cell(tmp_path / "b.json", old)
+    save_cell(tmp_path / "a.json", replace(new, variant=("batch_size=64", "num_samples=2")))
     os.utime(tmp_path / "b.json", (1, 1))
     report_kept(["--cells", str(tmp_path), "--output", str(tmp_path / "report"), "--plots"])
     assert capsys.readouterr().out.startswith("1 cells of 2 pictures")

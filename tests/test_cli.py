@@ -26,15 +26,17 @@ from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, ti
 from adaptive_diffusion import __version__
 from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.cli.catalog import Catalog
-from adaptive_diffusion.cli.entry import explain, job
 from adaptive_diffusion.cli.mistakes import config_mistake
+from adaptive_diffusion.cli.schemas import Domain
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.runs.assemble import build, check_keys
+from adaptive_diffusion.runs.assemble import build, checked
+from adaptive_diffusion.runs.job import explain, job
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.setting_types import typed
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
@@ -79,7 +81,7 @@ def test_a_job_leaves_pictures_plots_tables_and_its_configuration(configure, tmp
     rows = list(csv.DictReader((run / "steps.csv").open()))
     assert [float(r["timestep"]) for r in rows] == pytest.approx([999, 999 * (2 / 3) ** 2, 999 * (1 / 3) ** 2])
     resolved = OmegaConf.load(run / "config.yaml")
-    assert resolved.scheduler.prediction_type == "v_prediction"  # filled in from the model
+    assert resolved.image_size == 8  # filled in from the model
     assert (resolved.guidance_scale, resolved.image_size) == (1.5, 8)
 
 
@@ -137,7 +139,7 @@ def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configu
 
 def test_a_domain_needs_no_description(configure, tmp_path):
     cfg = configure()
-    cfg.domain = OmegaConf.create({"name": "portraits", "pictures": "/elsewhere"})
+    cfg.domain = Domain(name="portraits", pictures="/elsewhere")
     sample(cfg)
     assert len(list((tmp_path / "run" / "pictures").glob("*.png"))) == 4
 
@@ -167,7 +169,7 @@ def test_a_tracked_job_is_recorded_and_can_be_skipped_when_repeated(configure, t
     assert [r.info.status for r in runs] == ["FINISHED"]
     assert again == pytest.approx(seconds)
     data = runs[0].data
-    assert data.params["scheduler.beta_schedule"] == "squaredcos_cap_v2"
+    assert data.params["scheduler.progress_power"] == "2.0"
     assert data.params["num_steps"] == "3"
     assert data.tags["tags"] == "baseline,paper"
     assert data.metrics["sampling/evaluations_per_picture"] == 3
@@ -258,7 +260,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
     ("overrides", "sentence"),
     [
         (["task.images=16"], "data names no domain; give at least one, e.g. task.data.portraits="),
-        (["task.data.portraits=/nowhere"], "no pictures at /nowhere: give an existing folder"),
+        (["task.data.portraits=/nowhere"], "no pictures at /nowhere"),
         (["task.data.portraits={empty}"], "no readable pictures in"),
         (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),
         (["task.data.portraits={empty}", "log_every=0"], "log_every must be a whole number, at least 1"),
@@ -334,7 +336,10 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("scheduler=euler-ancestral", "ancestral sampling is scheduler=ddpm"),
         ("min_steps=5", "sampler=quality_guided sampler.min_steps=5"),
         ("rho=7", "grid=karras grid.rho=7"),
-        ("scheduler.ratio=0.9", "did you mean 'scheduler.dynamic_thresholding_ratio', of scheduler=ddim or "),
+        ("scheduler.order=3", "did you mean 'scheduler.solver_order', of scheduler=dpm_solver or unipc?"),
+        ("scheduler.beta_start=0.1", "the model says how it was trained; leave it out"),
+        ("scheduler.prediction_type=sample", "model=checkpoint model.prediction_type=sample"),
+        ("scheduler.clip_sample=false", "to overrule it: +scheduler.clip_sample=false"),
         ("hydra/launcher=submitit", "pip install hydra-submitit-launcher"),
         ("hydra/sweeper=ax", "pip install hydra-ax-sweeper"),
         ("hydra/launcher=slurm", "hydra/launcher=basic runs one job after another"),
@@ -411,7 +416,7 @@ def test_the_command_of_the_other_program_composes(program, arguments, tmp_path)
     told = config_mistake(error.value, CONF, wrong, arguments)
     command = shlex.split(told.partition(f"python {program}.py ")[2])
     assert set(arguments) <= set(command)
-    check_keys(configuration(program, tmp_path, *command))
+    checked(configuration(program, tmp_path, *command))
 
 
 def test_options_of_ones_own_folders_are_offered(tmp_path):
@@ -459,7 +464,7 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
         ("sample", "domain.name=[a]", "domain.name must be a text, got [a]"),
         ("sample", "tags=abc", "tags must be a list of texts in [ ], got abc"),
         ("sample", "tags={a: 1}", "tags must be a list of texts in [ ], got {a: 1}"),
-        ("sample", "scheduler.trained_betas=[a]", "scheduler.trained_betas must be a list of numbers in [ ] or null, "),
+        ("train", "task.architecture.widths=[a]", "task.architecture.widths must be a list of whole numbers in [ ], "),
         ("train", "task.architecture=5", "task.architecture must be a group of settings in { }, got 5"),
         ("train", "task.architecture={image_size: a}", "task.architecture.image_size must be a whole number, got 'a'"),
         ("train", "+task.data.cats=[1]", "task.data.cats must be a text or null, got [1]"),
@@ -470,7 +475,7 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
 )
 def test_a_value_of_the_wrong_type_is_told_what_the_setting_takes(root, override, told, tmp_path):
     with pytest.raises(Exception) as error:  # noqa: PT011
-        configuration(root, tmp_path, override)
+        typed(configuration(root, tmp_path, override))
     sentence = config_mistake(error.value, CONF, root, [override])
     assert sentence.startswith(told)
     assert "\n" not in sentence
@@ -542,7 +547,7 @@ def test_a_sweep_makes_one_parent_with_a_child_per_job(program):
 
 
 def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_code(program):
-    code, out, err = program.run("-m", "scheduler.clip_sample_range=-1,1")
+    code, out, err = program.run("-m", "+scheduler.clip_sample_range=-1,1")
     assert code == 2
     assert "job 0 failed: scheduler: clip_sample_range must be a number, greater than 0, got -1.0" in err
     assert "Traceback" not in err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,15 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
 
-from adaptive_diffusion.cli.schemas import SCHEMAS
+from adaptive_diffusion.cli.mistakes import LIMITS, TRAINED
+from adaptive_diffusion.diffusion.schedule import SCHEDULE_ARGUMENTS
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
-from adaptive_diffusion.runs.assemble import build, check_keys, fitted, prepare
+from adaptive_diffusion.runs.assemble import build, checked, facts_for, prepare
+from adaptive_diffusion.runs.setting_types import typed
+from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 TRAINING = ["task", "reward", "agent"]
 GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "metrics", "benchmark", "tracking", *TRAINING]
@@ -42,15 +46,30 @@ def test_an_option_spells_out_exactly_the_arguments_of_what_it_builds(group, opt
         return
     module, _, name = chosen._target_.rpartition(".")
     arguments = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    assert set(chosen) - {"_target_"} == set(arguments)
+    of_the_model = {*TRAINED, *LIMITS, "prediction_type"} if group == "scheduler" else set()
+    assert set(chosen) - {"_target_"} == set(arguments) - of_the_model
+
+
+def test_what_the_model_says_of_a_scheduler_is_named_in_one_more_place_only():
+    assert TRAINED == SCHEDULE_ARGUMENTS
+    assert set(LIMITS) <= set(inspect.signature(DDIMScheduler).parameters)
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "scheduler").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_scheduler_has_a_dozen_settings_at_most(file):
+    assert len(re.findall(r"^ *(?!_target_)\w+:", file.read_text(), re.MULTILINE)) <= 12
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_an_option_has_a_schema_with_the_same_keys(group, option, tmp_path):
-    chosen = node(group, option, tmp_path)
-    schema = OmegaConf.get_type(chosen)
-    assert is_dataclass(schema), f"conf/{group}/{option}.yaml takes no schema"
-    assert {f.name for f in fields(schema)} == set(chosen)
+def test_the_types_of_an_options_settings_are_those_of_its_constructor(group, option, tmp_path):
+    cfg = configuration(root_of(group), tmp_path, f"{group}={option}")
+    assert OmegaConf.to_container(typed(cfg)) == OmegaConf.to_container(cfg)
+    numbers = [key for key, value in OmegaConf.to_container(cfg[group]).items() if type(value) in (int, float)]
+    for key in numbers if "_target_" in cfg[group] else ():
+        wrong = cfg.copy()
+        wrong[group][key] = "some"
+        with pytest.raises(UserError, match=rf"{group}\.{key} must be a (whole )?number.*, got 'some'"):
+            typed(wrong)
 
 
 @pytest.mark.parametrize("file", EXPLAINED, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -61,11 +80,6 @@ def test_every_setting_is_explained_on_its_line(file):
         if re.match(r" *\w+: *\S", line) and "_target_" not in line and "#" not in line
     ]
     assert unexplained == []
-
-
-def test_schemas_are_registered_under_the_names_of_the_options():
-    known = {name for name in SCHEMAS if "/" in name and not name.startswith(("paths/", "domain/"))}
-    assert known == {f"{g}/{o}" for g, o in OPTIONS if g != "domain"}
 
 
 @pytest.mark.parametrize("root", ["sample", "train"])
@@ -88,7 +102,7 @@ def test_the_help_text_names_every_choice(root):
 def test_an_experiment_says_how_to_run_it_and_composes(file, tmp_path):
     command = re.search(r"# Command: +python (\w+)\.py (.*)", file.read_text())
     assert command, "the header gives the command"
-    check_keys(configuration(command[1], tmp_path, *command[2].removeprefix("-m ").split()))
+    checked(configuration(command[1], tmp_path, *command[2].removeprefix("-m ").split()))
 
 
 @pytest.mark.parametrize("recipe", ["train_builtin", "train_encoder"])
@@ -127,18 +141,65 @@ def test_a_scheduler_is_built_for_the_model(scheduler, tmp_path):
     assert np.array(parts.conditions(3)).tolist() == [[2, 0]] * 3
 
 
-def test_contradicting_the_model_is_refused(tmp_path):
-    cfg = configuration("sample", tmp_path, "scheduler.beta_schedule=linear")
-    with pytest.raises(UserError, match=r"scheduler\.beta_schedule=linear contradicts .* squaredcos_cap_v2"):
-        fitted(cfg, tiny_model())
+@pytest.mark.parametrize("setting", ["beta_schedule=linear", "num_train_timesteps=500", "prediction_type=epsilon"])
+def test_contradicting_the_model_is_refused(setting, tmp_path):
+    cfg = configuration("sample", tmp_path, f"+scheduler.{setting}")
+    key, _, value = setting.partition("=")
+    with pytest.raises(UserError, match=rf"scheduler\.{key}={value} contradicts the model"):
+        facts_for(cfg, tiny_model())
 
 
 def test_a_model_that_does_not_say_what_it_predicts_is_asked_about(tmp_path):
     cfg = configuration("sample", tmp_path)
-    with pytest.raises(UserError, match=r"scheduler\.prediction_type=epsilon"):
-        fitted(cfg, tiny_model(prediction_type=None))
-    cfg.scheduler.prediction_type = "epsilon"
-    assert fitted(cfg, tiny_model(prediction_type=None)).scheduler.prediction_type == "epsilon"
+    with pytest.raises(UserError, match=r"model\.prediction_type=epsilon"):
+        facts_for(cfg, tiny_model(prediction_type=None))
+    save_model(tmp_path / "silent.safetensors", tiny_model(prediction_type=None))
+    model = ["model=checkpoint", f"model.path={tmp_path}/silent.safetensors"]
+    parts = prepare(configuration("sample", tmp_path, *model, "model.prediction_type=sample"))
+    assert parts.scheduler.config["prediction_type"] == "sample"
+    assert load_model(tiny_checkpoint(tmp_path), "v_prediction").metadata["prediction_type"] == "v_prediction"
+    with pytest.raises(ValueError, match="contradicts"):
+        load_model(tiny_checkpoint(tmp_path), "epsilon")
+
+
+def test_the_model_decides_whether_to_clip_unless_a_setting_says_it(tmp_path):
+    limited = ["+scheduler.thresholding=true", "+scheduler.dynamic_thresholding_ratio=0.9"]
+    cfg = configuration("sample", tmp_path, "scheduler=ddim", *limited)
+    assert facts_for(cfg, tiny_model())["clip_sample"] is True
+    assert facts_for(cfg, tiny_model(bounded=False))["clip_sample"] is False
+    cfg = configuration("sample", tmp_path, "scheduler=ddim", "+scheduler.clip_sample=false")
+    assert "clip_sample" not in facts_for(cfg, tiny_model())
+
+
+class Part:
+    """Something that is built, and fails in several ways."""
+
+    def __init__(self, fails: str):
+        errors = {"value": ValueError("too small"), "type": TypeError("no number"), "key": KeyError("k")}
+        raise errors.get(fails) or AttributeError("none")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_bug_in_a_constructor_stays_what_it_is_and_a_refused_value_is_a_mistake(nested):
+    def built(fails):
+        part = {"_target_": "test_configs.Part", "fails": fails}
+        return build(OmegaConf.create({"grid": {"_target_": "builtins.dict", "of": part} if nested else part}), "grid")
+
+    for fails, error in {"type": TypeError, "key": KeyError, "attribute": AttributeError}.items():
+        with pytest.raises(error):
+            built(fails)
+    with pytest.raises(UserError, match="too small"):
+        built("value")
+
+
+def test_a_module_that_cannot_be_imported_is_no_mistake_and_a_misspelt_one_is(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "half_written.py").write_text("import nothing_of_that_name\n")
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
+        build(OmegaConf.create({"grid": {"_target_": "half_written.Grid"}}), "grid")
+    for target in ("half_writen.Grid", "adaptive_diffusion.grids.Gird", "adaptive_diffusion.gird.PowerGrid"):
+        with pytest.raises(UserError, match="Python finds nothing of that name"):
+            build(OmegaConf.create({"grid": {"_target_": target}}), "grid")
 
 
 def test_labels_are_numbered_through_all_domains_of_the_model():
@@ -188,6 +249,7 @@ def test_an_unknown_domain_or_label_is_answered_with_what_there_is(domain, label
         ("tracking.lock_timeout=0", "tracking.lock_timeout must be a positive number"),
         ("+schedular=ddim", "there is no setting 'schedular'; did you mean 'scheduler'"),
         ("+scheduler.eta=1", "there is no setting 'scheduler.eta'"),
+        ("+domain.picture=x", "there is no setting 'domain.picture'; did you mean 'domain.pictures'?"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_sentence_before_anything_runs(override, sentence, tmp_path):
@@ -199,7 +261,7 @@ def test_a_bad_value_is_refused_in_one_sentence_before_anything_runs(override, s
 
 
 @pytest.mark.parametrize("override", ["num_steps=ten", "num_step=3", "scheduler.etta=1", "scheduler=ddmi", "domain=x"])
-def test_what_the_schema_does_not_know_does_not_compose(override, tmp_path):
+def test_what_the_roots_do_not_know_does_not_compose(override, tmp_path):
     with pytest.raises(Exception) as error:  # noqa: PT011
         configuration("sample", tmp_path, override)
     assert isinstance(error.value, ConfigCompositionException) or "Could not find" in str(error.value)

@@ -19,7 +19,8 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
-from adaptive_diffusion.optimization.knowledge import FORMAT, REMEMBERED, Known, Result, read_knowledge
+from adaptive_diffusion.optimization.memory import read_records
+from adaptive_diffusion.optimization.records import FORMAT, REMEMBERED, DomainRecord, Result
 
 BETTER = {"num_steps": 8, "adaptive_threshold": 0.6, "progress_power": 2.25, "solver": "dpm_solver"}
 
@@ -108,7 +109,7 @@ def test_other_models_and_guidance_know_nothing_of_it(adapter):
 
 
 def test_a_score_weighs_quality_and_speed_and_its_error_counts_results_and_their_spread():
-    known = Known("m", 1.0, "d", weight=0.25)
+    known = DomainRecord("m", 1.0, "d", weight=0.25)
     assert known.score(BETTER) == (0.0, math.inf)
     known.results = [Result(BETTER, 0.4, 2.0, 0.1)]
     assert known.score(BETTER) == pytest.approx((0.25 * 0.4 + 0.75 * 0.5, 0.025))
@@ -164,14 +165,14 @@ def test_what_is_not_said_of_a_configuration_is_the_default(adapter):
 @pytest.mark.parametrize(
     ("quality", "speed", "given", "sentence"),
     [
-        (0.1, 0, {"num_steps": 5}, "speed must be a number, greater than 0, got 0.0"),
-        (math.nan, 1.0, {"num_steps": 5}, "quality must be a number"),
-        (math.inf, 1.0, {"num_steps": 5}, "quality and speed must be finite"),
-        (0.1, 1.0, {"num_steps": 0}, "num_steps must be a whole number, at least 1, got 0"),
+        (0.1, 0, {"num_steps": 5}, "speed must be .*greater than 0"),
+        (math.nan, 1.0, {"num_steps": 5}, "quality must be"),
+        (math.inf, 1.0, {"num_steps": 5}, "quality must be"),
+        (0.1, 1.0, {"num_steps": 0}, "num_steps must be .*at least 1"),
         (0.1, 1.0, {"num_steps": 5, "adaptive_threshold": 2}, "adaptive_threshold must be"),
         (0.1, 1.0, {"num_steps": 5, "progress_power": 0}, "progress_power must be"),
         (0.1, 1.0, {"num_steps": 5, "solver": "euler"}, "solver must be one of"),
-        (0.1, 1.0, {"num_steps": 5, "power": 2}, "there is no hyperparameter 'power'; there are num_steps,"),
+        (0.1, 1.0, {"num_steps": 5, "power": 2}, "no hyperparameter 'power'; .*num_steps,"),
         (0.1, 1.0, {"solver": "unipc"}, "hyperparameters must say num_steps"),
     ],
 )
@@ -255,7 +256,7 @@ def test_a_domain_of_ones_own_is_a_yaml_file_and_a_folder_of_pictures(adapter, t
     (tmp_path / "walls.yaml").write_text("name: walls\npictures: walls\ndescription: bare\n")
     assert adapter.register(tmp_path / "walls.yaml") == "walls"
     assert "walls" in DomainAdapter(adapter.path, model=adapter.model).domains
-    kept = read_knowledge(adapter.path).domains["walls"]
+    kept = read_records(adapter.path).domains["walls"]
     encoder = load_builtin_encoder()
     images = np.stack([np.asarray(Image.open(tmp_path / "walls" / f"{i}.png")) for i in range(3)])
     assert (kept["description"], kept["pictures"], kept["encoder"]) == ("bare", 3, encoder.content_hash)
@@ -269,7 +270,7 @@ def test_a_new_domain_starts_from_the_nearest_known_one(adapter, tmp_path):
         adapter.register_pictures(name, tmp_path / name)
     assert adapter.get_config("walls") == DomainConfig()
     places = {name: load_reference(name, encoder).mean for name in ("portraits", "abstract")}
-    walls = np.array(read_knowledge(adapter.path).domains["walls"]["features"])
+    walls = np.array(read_records(adapter.path).domains["walls"]["features"])
     near, far = sorted(places, key=lambda name: np.linalg.norm(places[name] - walls))
     adopt(adapter, far, 5)
     assert adapter.get_config("walls").num_steps == 5
@@ -291,7 +292,7 @@ def test_a_new_domain_starts_from_the_nearest_known_one(adapter, tmp_path):
         (None, "there is no domain file"),
         ("name: [", "cannot be read as YAML"),
         ("name: walls", "must say name: .* and pictures:"),
-        ("name: portraits\npictures: walls", "a domain of your own needs a name other than portraits, landscapes"),
+        ("name: portraits\npictures: walls", "a name other than portraits"),
         ("name: walls\npictures: nowhere", "no pictures at"),
         ("name: walls\npictures: one", "needs at least 2 pictures to be placed, .* holds 1"),
     ],

@@ -14,13 +14,14 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from adaptive_diffusion.cli.entry import explain
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
 from adaptive_diffusion.io import checksums
-from adaptive_diffusion.io.files import ASSETS, atomic_path, write_tensors
-from adaptive_diffusion.optimization.history import read_history, write_history
-from adaptive_diffusion.optimization.knowledge import Knowledge, read_knowledge, write_knowledge
+from adaptive_diffusion.io.files import ASSETS, atomic_path
+from adaptive_diffusion.io.tensor_file import write_tensors
+from adaptive_diffusion.optimization.memory import read_history, read_records, write_history, write_records
+from adaptive_diffusion.optimization.records import DomainRecords
+from adaptive_diffusion.runs.job import explain
 from adaptive_diffusion.sampling.quality import load_calibration, save_calibration
 
 
@@ -54,7 +55,7 @@ def shipped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-READERS = {"schedules.json": load_schedules, "tuned.json": read_knowledge, "quality.json": load_calibration}
+READERS = {"schedules.json": load_schedules, "tuned.json": read_records, "quality.json": load_calibration}
 
 
 def with_another_digit(path: Path) -> None:
@@ -76,7 +77,7 @@ def test_a_digit_that_changed_in_a_shipped_file_is_noticed(name: str, tmp_path: 
 @pytest.mark.parametrize("name", READERS)
 def test_a_digit_that_changed_in_a_file_of_ones_own_is_noticed(name: str, tmp_path: Path) -> None:
     file, content = tmp_path / "mine.json", READERS[name](ASSETS / name)
-    save = {"schedules.json": save_schedules, "tuned.json": write_knowledge, "quality.json": save_calibration}[name]
+    save = {"schedules.json": save_schedules, "tuned.json": write_records, "quality.json": save_calibration}[name]
     save(file, content)
     assert READERS[name](file) == content
     file = file.rename(tmp_path / "other.json")  # some readers remember a file
@@ -90,7 +91,7 @@ def test_a_digit_that_changed_in_a_file_of_ones_own_is_noticed(name: str, tmp_pa
 
 
 def test_a_history_has_a_checksum_too(tmp_path: Path) -> None:
-    write_history(tmp_path / "h.json", [{"domain_type": "general"}], Knowledge())
+    write_history(tmp_path / "h.json", [{"domain_type": "general"}], DomainRecords())
     assert read_history(tmp_path / "h.json")[0] == [{"domain_type": "general"}]
     (tmp_path / "h.json").write_text((tmp_path / "h.json").read_text().replace("general", "Beneral"))
     with pytest.raises(UserError, match="checksum does not match"):

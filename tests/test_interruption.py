@@ -12,8 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 from tiny import ROOT
 
-from adaptive_diffusion.cli.entry import job
 from adaptive_diffusion.interruption import uninterrupted
+from adaptive_diffusion.runs.job import job
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import pytest
 from omegaconf import DictConfig
 from tiny import LABELS, configuration, mlflow_database, tiny_checkpoint, tiny_model
 
+from adaptive_diffusion.cli.schemas import Domain
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.grids.calibrated import (
     CalibratedSchedule,
@@ -22,12 +23,12 @@ from adaptive_diffusion.grids.calibrated import (
     save_schedules,
 )
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
-from adaptive_diffusion.optimization import knowledge, verification
 from adaptive_diffusion.optimization import pipeline as module
+from adaptive_diffusion.optimization import verification
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
 from adaptive_diffusion.optimization.environment import DomainEnv, DomainKnobs
-from adaptive_diffusion.optimization.history import FORMAT
+from adaptive_diffusion.optimization.memory import HISTORY_FORMAT, SHIPPED, read_records
 from adaptive_diffusion.optimization.pipeline import FRESH, OptimizationPipeline
 from adaptive_diffusion.optimization.tuned import tuned_scheduler
 from adaptive_diffusion.optimization.verification import verify
@@ -205,9 +206,7 @@ def test_of_a_single_batch_nobody_knows_how_sure_its_seconds_are(monkeypatch):
 
 def test_a_reward_that_is_no_number_names_the_configuration(monkeypatch):
     errors = {DomainConfig(10): np.ones(4), DomainConfig(7): np.full(4, np.nan)}
-    with pytest.raises(
-        ValueError, match=r"the reward of num_steps=7, adaptive_threshold=0.5, .* is not a finite number"
-    ):
+    with pytest.raises(ValueError, match=r"num_steps=7, .* not a finite number"):
         judged(monkeypatch, errors)
 
 
@@ -291,7 +290,7 @@ def test_what_is_remembered_of_seconds_is_what_was_measured_of_them(adapter, mon
     assert final == DomainConfig(9)
     assert adapter.known("portraits").results[-1].speed == pytest.approx(2)
     assert adapter.known("portraits").score(final.to_dict())[0] == pytest.approx(0.75 * 0.5)
-    with pytest.raises(ValueError, match="verification_batches must be a whole number, at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"verification_batches .*at least 2, got 1"):
         OptimizationPipeline(adapter, reward=SpeedReward("seconds"), verification_batches=1)
 
 
@@ -339,7 +338,7 @@ def test_an_agent_can_be_given_and_goes_on_in_its_own_environment(adapter):
     assert pipeline.optimize("portraits", num_training_steps=10)["training"]["episodes"] == 10
     assert pipeline.optimize("portraits", num_training_steps=15)["training"]["episodes"] == 15
     assert pipeline.rl_agent is agent
-    with pytest.raises(UserError, match=r"the agent's environment draws 'portraits' .* and 'abstract'"):
+    with pytest.raises(UserError, match=r"draws 'portraits' .* and 'abstract'"):
         pipeline.optimize("abstract")
     steps = FixedAgent(TimestepEnv(adapter.model, "portraits", pictures=2, batches=1))
     with pytest.raises(UserError, match="its environment is a TimestepEnv"):
@@ -361,7 +360,7 @@ def test_schedulers_and_samplers_are_made_for_the_domain(adapter, monkeypatch):
     sampler = pipeline.create_optimized_sampler(domain_type="abstract")
     assert len(sampler.scheduler) == 7
     assert pipeline.create_optimized_sampler(other).scheduler is other
-    with pytest.raises(ValueError, match=r"config has no 'steps'; it has num_steps, .*quality_threshold"):
+    with pytest.raises(ValueError, match=r"no 'steps'; .*num_steps, .*quality_threshold"):
         pipeline.create_optimized_scheduler({"steps": 5}, "portraits")
     with pytest.raises(UserError, match="there is no domain 'faces'"):
         pipeline.create_optimized_scheduler(domain_type="faces")
@@ -416,7 +415,7 @@ def test_a_pipeline_survives_a_file(adapter, tmp_path):
     assert again.adapter.get_config("portraits") == final
     assert again.adapter.get_config("portraits").confidence == final.confidence
     other = OptimizationPipeline(DomainAdapter(model=tiny_model(content_hash="other")))
-    with pytest.raises(UserError, match=r"p\.json is about the model tiny with guidance_scale=1\.5, and this adapter"):
+    with pytest.raises(UserError, match=r"p\.json is about .*tiny with guidance_scale=1\.5"):
         other.load(tmp_path / "p.json")
 
 
@@ -426,9 +425,9 @@ def test_a_pipeline_survives_a_file(adapter, tmp_path):
         (None, "there are no optimisation results at"),
         ("{", "cannot be read as JSON"),
         ("{}", "holds no optimisation results of this project"),
-        (json.dumps({"format": FORMAT, "history": []}), "is damaged"),
+        (json.dumps({"format": HISTORY_FORMAT, "history": []}), "is damaged"),
         (
-            json.dumps({"format": FORMAT, "history": [], "knowledge": {"known": [1], "domains": {}}}),
+            json.dumps({"format": HISTORY_FORMAT, "history": [], "knowledge": {"known": [1], "domains": {}}}),
             "is damaged",
         ),
     ],
@@ -446,7 +445,7 @@ def test_a_file_that_is_no_pipeline_is_refused(adapter, tmp_path, content, sente
     ("arguments", "sentence"),
     [
         ({"min_steps": 12, "max_steps": 11}, "min_steps must be at most max_steps, got 12 > 11"),
-        ({"num_steps": 30}, "num_steps must be a whole number, between 4 and 20, got 30"),
+        ({"num_steps": 30}, "num_steps .*between 4 and 20, got 30"),
         ({"pictures": 1}, "pictures must be"),
         ({"verification_batches": 0}, "verification_batches must be"),
         ({"model": 1}, "a DomainAdapter already says model and guidance"),
@@ -459,7 +458,7 @@ def test_a_pipeline_that_cannot_be_is_refused(adapter, arguments, sentence):
 
 def test_a_domain_that_the_model_does_not_draw_is_refused(adapter):
     model = tiny_model(content_hash="cats", domains=["cats"], labels={"cats": []})
-    with pytest.raises(UserError, match="the model does not draw 'portraits'; it draws cats"):
+    with pytest.raises(UserError, match=r"does not draw 'portraits'; .*cats"):
         tuned(DomainAdapter(model=model))
 
 
@@ -497,7 +496,7 @@ def draw(checkpoint, folder, *overrides: str) -> int:
 
 def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
     score = tune(checkpoint, tmp_path, "domain=portraits", "reward=speed")
-    (known,) = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json").known
+    (known,) = read_records(tmp_path / "outputs/agent/tuned.json").known
     assert (known.domain, known.weight) == ("portraits", 0)
     assert score == pytest.approx(-known.score(known.config)[0])
     steps = known.config["num_steps"]
@@ -513,25 +512,23 @@ def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
     assert past["final_config"]["num_steps"] == steps
     path = f"scheduler.path={tmp_path}/outputs/agent/tuned.json"
     only = "only for portraits with 1.5; tune it: python train.py agent=ppo domain=abstract"
-    with pytest.raises(
-        UserError, match=rf"nothing was tuned for domain=abstract of this model .* in .*tuned\.json, {only}"
-    ):
+    with pytest.raises(UserError, match=rf"domain=abstract .*tuned\.json, {only}"):
         draw(checkpoint, tmp_path, "domain=abstract", path)
     with pytest.raises(UserError, match=f"with guidance_scale=3, {only[:30]}"):
         draw(checkpoint, tmp_path, "domain=portraits", "guidance_scale=3")
-    with pytest.raises(UserError, match=r"there are no tuned configurations at nowhere\.json"):
+    with pytest.raises(UserError, match=r"no tuned configurations at nowhere\.json"):
         draw(checkpoint, tmp_path, "domain=portraits", "scheduler.path=nowhere.json")
     other = tmp_path / "other.safetensors"
     model = tiny_model()
     model.head.weight = 2 * model.head.weight
     save_model(other, model)
-    with pytest.raises(UserError, match=r"nothing was tuned for domain=portraits of this model .* nor for any other"):
+    with pytest.raises(UserError, match=r"domain=portraits .* nor for any other"):
         draw(other, tmp_path, "domain=portraits", path)
 
 
 def test_without_a_domain_all_are_tuned_into_the_file_that_is_named(checkpoint, tmp_path):
     tune(checkpoint, tmp_path, f"output={tmp_path}/mine.json", "task.episodes=2", agent="agent=fixed")
-    known = knowledge.read_knowledge(tmp_path / "mine.json").known
+    known = read_records(tmp_path / "mine.json").known
     assert [k.domain for k in known] == list(LABELS)
     assert draw(checkpoint, tmp_path, "domain=general", f"scheduler.path={tmp_path}/mine.json") == 10
 
@@ -540,11 +537,9 @@ def test_what_was_tuned_with_calibrated_steps_is_not_drawn_without(checkpoint, t
     save_schedules(tmp_path / "s.json", [calibration(5, 10, model=load_model(checkpoint).identity)])
     tune(checkpoint, tmp_path, "domain=portraits", f"task.calibration={tmp_path}/s.json", "reward=speed")
     path = f"scheduler.calibration.path={tmp_path}/s.json"
-    steps = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json").known[0].config["num_steps"]
+    steps = read_records(tmp_path / "outputs/agent/tuned.json").known[0].config["num_steps"]
     assert draw(checkpoint, tmp_path, "domain=portraits", path) == steps
-    with pytest.raises(
-        UserError, match=r"tuned with calibrated steps, and there are none; give scheduler\.calibration"
-    ):
+    with pytest.raises(UserError, match=r"calibrated steps, .*give scheduler\.calibration"):
         draw(checkpoint, tmp_path, "domain=portraits")
 
 
@@ -566,7 +561,7 @@ def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_pa
     tune(checkpoint, tmp_path, "domain=portraits", f"task.start_from={tmp_path}/agent.zip")
     (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert [e["episode"] for e in past["training"]["evaluations"]] == [0, 10, 20]
-    with pytest.raises(UserError, match="holds an agent of the kind 'cem', and this one is 'fixed'"):
+    with pytest.raises(UserError, match=r"'cem', .*'fixed'"):
         tune(checkpoint, tmp_path, "domain=abstract", f"task.start_from={tmp_path}/agent.zip", agent="agent=fixed")
 
 
@@ -587,10 +582,10 @@ def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["reward.weight=2"], "reward: weight must be a number, at least 0 and at most 1, got 2"),
+        (["reward.weight=2"], "weight must be .*got 2"),
         (["task.min_steps=12", "task.max_steps=11"], "task: min_steps must be at most max_steps, got 12 > 11"),
         (["task.episodes=0"], "task: episodes must be"),
-        (["task.max_steps=1001"], "task: max_steps must be a whole number, between 1 and 1000, got 1001"),
+        (["task.max_steps=1001"], "max_steps .*1000, got 1001"),
         (["reward=speed", "reward.unit=seconds", "task.verification_batches=1"], "task: verification_batches must be"),
         (["task.guidance_scale=-1"], "task: guidance_scale must be"),
         (["domain.name=faces"], "the model does not draw 'faces'; it draws portraits"),
@@ -611,24 +606,21 @@ def test_what_cannot_work_is_refused_before_anything_is_written(checkpoint, tmp_
 def test_a_domain_of_ones_own_is_placed_once_the_model_was_found_to_draw_it(checkpoint, tmp_path):
     walls = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "walls.npz", images=walls)
-    own = {"name": "walls", "pictures": f"{tmp_path}/walls.npz"}
+    own = Domain(name="walls", pictures=f"{tmp_path}/walls.npz")
 
     def tune_it(model):
         cfg = tuning(model, tmp_path, "task.episodes=2", agent="agent=fixed")
         cfg.domain = own
         train(cfg)
 
-    with pytest.raises(UserError, match="the model does not draw 'walls'"):
+    with pytest.raises(UserError, match="does not draw 'walls'"):
         tune_it(checkpoint)
     assert not (tmp_path / "outputs/agent/tuned.json").exists()
     save_model(tmp_path / "walls.safetensors", tiny_model(domains=["walls", *LABELS][:4]))
     tune_it(tmp_path / "walls.safetensors")
-    kept = knowledge.read_knowledge(tmp_path / "outputs/agent/tuned.json")
+    kept = read_records(tmp_path / "outputs/agent/tuned.json")
     assert kept.domains["walls"]["pictures"] == 3
     assert [known.domain for known in kept.known] == ["walls"]
-    own["picture"] = own.pop("pictures")
-    with pytest.raises(UserError, match="a domain has no 'picture'; it has name, pictures and description"):
-        tune_it(tmp_path / "walls.safetensors")
 
 
 def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path, caplog):
@@ -650,17 +642,17 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_training(checkpo
 
 
 def test_an_agent_of_one_domain_is_not_for_all(checkpoint, tmp_path):
-    with pytest.raises(UserError, match=r"task\.start_from is the agent of one domain"):
+    with pytest.raises(UserError, match=r"task\.start_from .*one domain"):
         tune(checkpoint, tmp_path, "task.start_from=a.zip")
 
 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["task=schedule", "domain=portraits"], "domain belongs to train.py agent=..., and this is another task"),
+        (["task=schedule", "domain=portraits"], "domain belongs to train.py agent="),
         (["agent=ppo", "task=schedule"], "agent belongs to train.py agent="),
         (["reward=speed"], "reward belongs to train.py agent="),
-        (["task=agent"], "task=agent needs an agent; give agent=ppo, cem, random or fixed"),
+        (["task=agent"], "needs agent and reward, e.g. agent=ppo"),
     ],
 )
 def test_choices_of_another_task_are_refused(tmp_path, overrides, sentence):
@@ -670,7 +662,7 @@ def test_choices_of_another_task_are_refused(tmp_path, overrides, sentence):
 
 def test_a_model_that_diverges_is_told_of_in_one_sentence(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(FixedNoises, "errors", lambda self, batch, images: np.full(self.pictures, np.nan))
-    with pytest.raises(UserError, match=r"portraits: the reward of num_steps=10, .* is not a finite number"):
+    with pytest.raises(UserError, match=r"portraits: .*num_steps=10, .*finite"):
         tune(checkpoint, tmp_path, "domain=portraits")
 
 
@@ -686,10 +678,10 @@ def test_the_environment_variable_names_the_model_that_is_used_where_none_is(che
     assert load_builtin_model() is shipped
 
 
-@pytest.mark.skipif(not knowledge.SHIPPED.exists(), reason="nothing tuned ships yet")
+@pytest.mark.skipif(not SHIPPED.exists(), reason="nothing tuned ships yet")
 def test_what_ships_is_of_the_shipped_model_in_all_its_domains_and_no_worse_than_the_default():
     model = load_builtin_model()
-    known = knowledge.read_knowledge(knowledge.SHIPPED).known
+    known = read_records(SHIPPED).known
     assert {k.domain for k in known} == set(model.domains)
     for one in known:
         assert (one.model, one.guidance_scale) == (model.identity, model.metadata["guidance_scale"])

@@ -141,7 +141,7 @@ def test_a_policy_that_stops_early_takes_no_more_episodes_for_it(checkpoint, tmp
         (["reward=speed"], "a policy that cannot stop is as fast as any other; take reward=quality"),
         (["domain.name=faces"], "the model does not draw 'faces'; it draws portraits"),
         (["agent=cem"], "task=policy needs agent=ppo: agent=cem learns no policy"),
-        (["domain.name=../portraits"], "must not hold folders"),
+        (["domain.name=../portraits"], "must not contain /"),
         (["output=policy.json"], r"output must be a \.zip file, got 'policy\.json'"),
         (["task.start_from=nowhere.zip"], "there is no agent at nowhere.zip"),
     ],
@@ -162,7 +162,7 @@ def test_a_second_training_into_one_file_is_refused(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("given", ["agent=ppo", "domain=portraits"])
 def test_agent_and_domain_must_be_given(given, tmp_path):
-    with pytest.raises(UserError, match=r"task=policy needs an agent and a domain, e\.g\. agent=ppo domain=landscapes"):
+    with pytest.raises(UserError, match=r"needs (agent|domain), e\.g\. agent=ppo domain=landscapes"):
         train(configuration("train", tmp_path, "task=policy", given))
 
 

@@ -85,13 +85,13 @@ def test_a_program_whose_output_nobody_reads_on_ends_without_a_word():
     assert process.wait(60) == 1
 
 
-@pytest.mark.parametrize(("main", "name"), [(doctor, "adaptive_diffusion.backend.doctor"), (bench, "benchmarks")])
+@pytest.mark.parametrize(("main", "name"), [(doctor, "adaptive-diffusion doctor"), (bench, "python -m benchmarks")])
 def test_help_explains_and_does_nothing(main, name, capsys):
     with pytest.raises(SystemExit) as end:
         run_program(lambda _: main(["--help"]))
     assert end.value.code in (0, None)
     said = capsys.readouterr().out
-    assert f"python -m {name}" in said
+    assert name in said
     assert "GFLOP" not in said
 
 

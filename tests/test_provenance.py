@@ -13,7 +13,7 @@ from tiny import CONF, ROOT
 
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.tracking.provenance import domain_settings, draw_command, setting, with_model
+from adaptive_diffusion.tracking.commands import advice_for_this_model, domain_settings, draw_command, setting
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def test_another_model_and_guidance_are_said_as_sample_takes_them(hydra_job, tmp
 
 def test_advice_to_train_names_the_model_that_draws(hydra_job):
     advice = UserError("nothing was tuned; tune it: python train.py agent=ppo domain=general")
-    assert with_model(advice) is advice
+    assert advice_for_this_model(advice) is advice
     hydra_job("seed=1", root="sample")
-    assert with_model(advice) is advice
+    assert advice_for_this_model(advice) is advice
     hydra_job("model=diffusers", "model.path=/a b", "seed=1", root="sample")
-    said = str(with_model(advice)).partition("tune it: ")[2]
+    said = str(advice_for_this_model(advice)).partition("tune it: ")[2]
     assert shlex.split(said)[2:] == [
         "model@task.model=diffusers",
         "task.model.path=/a b",
@@ -93,7 +93,7 @@ def test_folders_and_own_configurations_are_said_again(hydra_job):
         HydraConfig.get().runtime.config_sources = [ConfigSourceInfo("/my conf", "file", "command-line")]
     said = shlex.split(draw_command("scheduler=adaptive"))
     assert said[2:] == ["--config-dir", "/my conf", "scheduler=adaptive", "paths.outputs='/a b/out'", "paths.mlruns=/c"]
-    advice = str(with_model(UserError("python train.py agent=ppo")))
+    advice = str(advice_for_this_model(UserError("python train.py agent=ppo")))
     assert shlex.split(advice)[2:] == ["--config-dir", "/my conf", "agent=ppo"]
 
 

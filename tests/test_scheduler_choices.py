@@ -14,7 +14,7 @@ from tiny import CONF, configuration, tiny_checkpoint
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.optimization.knowledge import CALIBRATED, Knowledge, Known
+from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord, DomainRecords
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.runs.assemble import prepare
@@ -44,8 +44,8 @@ def folder(tmp_path_factory):
     save_schedules(folder / "s.json", [calibrated(model.identity)])
     for solver in ("dpm_solver", "unipc"):
         config = {"num_steps": STEPS, "adaptive_threshold": 0.5, "progress_power": 1.5, "solver": solver}
-        known = Known(model.identity, GUIDANCE, DOMAIN, config=config, provenance={CALIBRATED: True})
-        (folder / f"tuned {solver}.json").write_text(json.dumps(Knowledge([known]).to_dict()))
+        known = DomainRecord(model.identity, GUIDANCE, DOMAIN, config=config, provenance={CALIBRATED: True})
+        (folder / f"tuned {solver}.json").write_text(json.dumps(DomainRecords([known]).to_dict()))
     env = TimestepEnv(drawing_of(model, DOMAIN, GUIDANCE), num_steps=STEPS, pictures=2, batches=2)
     random_policy(folder / "policy.zip", env)
     return folder

@@ -190,7 +190,7 @@ def test_the_table_shows_what_differs_and_aligns_its_columns():
     metrics = {"time/per_picture_s": 0.5, "sampling/evaluations_per_picture": 10.0}
     jobs = [
         Job(number=9, settings=("a=1", "b=2"), status="FINISHED", metrics=metrics),
-        Job(number=10, settings=("a=1", "b=3"), status="REFUSED", told="no 3"),
+        Job(number=10, settings=("a=1", "b=3"), status="REFUSED", reason="no 3"),
     ]
     assert table(jobs).splitlines() == [
         "job      status    seconds/picture  evaluations/picture",

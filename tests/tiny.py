@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from adaptive_diffusion.cli.schemas import register
-from adaptive_diffusion.encoder.encoder import Encoder, EncoderConfig, EncoderNetwork
+from adaptive_diffusion.encoder.encoder import Encoder
+from adaptive_diffusion.encoder.network import EncoderConfig, EncoderNetwork
 from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig

@@ -1,1 +1,1 @@
-"""How the files that ship with the project are made; nothing here is needed to use them."""
+"""Programs that make the files shipped with the project. Users of the project do not need them."""

@@ -1,9 +1,9 @@
-"""`python -m tools --data FOLDER`: rebuild what ships with the project and is stale.
+"""`python -m tools --data FOLDER`: rebuild the shipped files that are stale.
 
-The shipped files form a chain, each stamped with the hash of what it was made from:
+The shipped files form a chain. Each is stamped with the hashes of the files that it was made from:
 word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality, tuned configurations,
-their comparison with the default, and policies; the benchmark is measured with them, and the tables of README and docs
-are made from it. The model itself comes from `train.py experiment=train_builtin`.
+their comparison with the default, and policies. The benchmark is measured with them, and the tables of README and docs
+are made from the benchmark. The model itself comes from `train.py experiment=train_builtin`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from adaptive_diffusion.errors import UserError, run_program
 from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE
-from adaptive_diffusion.optimization.knowledge import SHIPPED as TUNED
-from adaptive_diffusion.optimization.knowledge import read_knowledge
+from adaptive_diffusion.optimization.memory import SHIPPED as TUNED
+from adaptive_diffusion.optimization.memory import read_records
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.learned_scheduler import SHIPPED as POLICIES
 from adaptive_diffusion.rl.learned_scheduler import Wanted, find_policy
@@ -39,12 +39,12 @@ from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchma
 from tools.benchmark_tables import DOMAINS, read_summary
 from tools.tables import AGAINST_DEFAULT, PROJECT, stale_tables, write_tables
 
-POLICY_STEPS = 8  # of the policies that ship
+POLICY_STEPS = 8  # of the shipped policies
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A shipped file: what it is called, why it is stale (or None), and what makes it again."""
+    """A shipped file: its name, why it is stale (None if it is not), and how to rebuild it."""
 
     name: str
     stale: Callable[[], str | None]
@@ -52,10 +52,11 @@ class Asset:
 
 
 def main(argv: list[str]) -> int:
-    """Look at every asset in the order of the chain, and rebuild what is stale."""
+    """Rebuild the stale assets in the order of the chain."""
     parser = argparse.ArgumentParser(prog="python -m tools", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with <domain>_32.npz for the four domains; not for --check")
     parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
+
     options = parser.parse_args(argv)
     if options.data is None and not options.check:
         raise UserError(
@@ -66,19 +67,22 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the pictures"
         )
+
     stale = 0
     for asset in chain(options.data or Path()):
         reason = asset.stale()
         print(f"{asset.name:<24}{'up to date' if reason is None else 'stale: ' + reason}", flush=True)
+
         if reason is not None:
             stale += 1
             if not options.check:
                 asset.rebuild()
+
     return 1 if options.check and stale else 0
 
 
 def chain(data: Path) -> list[Asset]:
-    """The assets, each after what it is made from."""
+    """The assets, each after those that it is made from."""
     references = [
         Asset(f"reference {d}", partial(_stale_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
     ]
@@ -120,7 +124,7 @@ def _stale_encoder() -> str | None:
 
 
 def _rebuild_encoder(data: Path) -> None:
-    state = f"{load_words().content_hash[:12]}.safetensors"  # a training goes on with the same words only
+    state = f"{load_words().content_hash[:12]}.safetensors"  # a training continues with the same words only
     options = [f"paths.data={data.absolute()}", f"task.state=${{paths.outputs}}/encoder/{state}"]
     _run("train.py", "experiment=train_encoder", *options)
 
@@ -134,12 +138,13 @@ def _rebuild_reference(domain: str, data: Path) -> None:
 
 
 def stale_schedules(path: Path = SHIPPED) -> str | None:
-    """Why calibrated schedules do not fit the shipped model, or None if there is one for each of its domains."""
+    """Why the calibrated schedules do not cover the shipped model and its domains, or None if they do."""
     model, wanted = load_model(BUILTIN_MODEL), set(ScheduleCalibration().steps)
     try:
         found = load_schedules(path)
     except UserError as error:
         return str(error)
+
     guidance = model.metadata["guidance_scale"]
     known = {s.domain: set(s.steps) for s in found if (s.model, s.guidance_scale) == (model.identity, guidance)}
     missing = [domain for domain in model.domains or () if not wanted <= known.get(domain, set())]
@@ -147,7 +152,7 @@ def stale_schedules(path: Path = SHIPPED) -> str | None:
 
 
 def _rebuild_schedules() -> None:
-    made = SHIPPED.with_name("schedules.new.json")  # a new file, else schedules of another model would stay in it
+    made = SHIPPED.with_name("schedules.new.json")  # a new file: an old one would keep the schedules of other models
     _run("train.py", "experiment=calibrate_builtin", f"output={made}", MLX_ENABLE_TF32="0")
     made.replace(SHIPPED)
 
@@ -159,6 +164,7 @@ def stale_quality() -> str | None:
         found = load_calibration(QUALITY)
     except UserError as error:
         return str(error)
+
     if found.model != model.identity:
         return "it was measured on another model"
     return None if found.curve == plain_curve(model) else "the schedules were scored anew"
@@ -170,14 +176,15 @@ def _rebuild_quality() -> None:
 
 
 def stale_tuned(path: Path = TUNED) -> str | None:
-    """Why tuned configurations do not fit the shipped model, or None if there is one for each of its domains."""
+    """Why the tuned configurations do not cover the shipped model and its domains, or None if they do."""
     model = load_model(BUILTIN_MODEL)
     try:
-        known = read_knowledge(path)
+        records = read_records(path)
     except UserError as error:
         return str(error)
+
     guidance = float(model.metadata["guidance_scale"])
-    missing = [domain for domain in model.domains or () if known.find(model.identity, guidance, domain) is None]
+    missing = [domain for domain in model.domains or () if records.find(model.identity, guidance, domain) is None]
     return f"nothing is tuned for {', '.join(missing)}" if missing else None
 
 
@@ -191,6 +198,7 @@ def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:
     """Why a domain's policy does not fit the shipped model, or None."""
     model = load_model(BUILTIN_MODEL)
     wanted = Wanted(identity_of(model, float(model.metadata["guidance_scale"])), domain, POLICY_STEPS)
+
     try:
         find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted)
     except UserError as error:
@@ -210,6 +218,7 @@ def _rebuild_benchmark(summary: str) -> None:
         needed = commands(read_summary(PROJECT / summary), report)
     except UserError:  # there is none yet
         needed = ["python sample.py -m experiment=benchmark", report.replace("--pictures {} ", "")]
+
     raise UserError(
         "\n".join(["measure the benchmark again, which takes hours and may be stopped at any time:", *needed])
     )

@@ -1,4 +1,4 @@
-"""The tables of what ships: held-out errors of the calibrated steps, and tuned configurations."""
+"""Tables of the shipped assets: held-out errors of the calibrated steps, and tuned configurations."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from adaptive_diffusion.calibration.calibrate import CLASSICAL
 from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.configuration import DomainConfig
-from adaptive_diffusion.optimization.knowledge import CALIBRATED, Known
+from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord
 from adaptive_diffusion.rl.knobs import ADAPTIVE
 
-SHOWN = (5, 6, 8, 10, 12, 15, 20, 50)  # of the calibrated numbers of steps, as many as a page is wide
+SHOWN = (5, 6, 8, 10, 12, 15, 20, 50)  # numbers of steps that fit the width of a page
 SOLVERS = {ADAPTIVE: "adaptive", "unipc": "UniPC", "ipndm": "iPNDM"}
 
 
 def calibrated_steps(schedules: Sequence[CalibratedSchedule]) -> list[str]:
-    """A row per schedule: held-out scores of the best classical grid and of the steps taken; no lines of none."""
+    """A row per schedule: held-out scores of the best classical grid and of the calibrated steps; [] without any."""
     if not schedules:
         return []
+
     columns = [n for n in SHOWN if any(n in schedule.steps for schedule in schedules)]
     rows = [[schedule.domain, *(_scores(schedule.steps.get(n)) for n in columns)] for schedule in schedules]
     return table(["held-out RMSE: best classical → calibrated", *map(str, columns)], rows)
 
 
-def tuned_configurations(known: Sequence[Known]) -> list[str]:
-    """A row per domain: the default and what was chosen, as measured on fresh noises; no lines if nothing is known."""
-    if not known:
+def tuned_configurations(records: Sequence[DomainRecord]) -> list[str]:
+    """A row per domain: the default and the chosen configuration, on fresh noises; [] without records."""
+    if not records:
         return []
+
     header = ["domain", "weight of quality", "default → chosen", "evaluations", "error", "quality", "n", "confidence"]
-    return table(header, [_tuned(one) for one in known], "lllrrrrr")
+    return table(header, [_tuned(record) for record in records], "lllrrrrr")
 
 
 def _scores(steps: CalibratedSteps | None) -> str:
@@ -40,26 +42,28 @@ def _scores(steps: CalibratedSteps | None) -> str:
     return f"{classical:.4f} → {steps.scores[steps.rule].mean:.4f}"
 
 
-def _tuned(known: Known) -> list[str]:
-    measured = known.provenance
+def _tuned(record: DomainRecord) -> list[str]:
+    measured = record.provenance
     default, chosen = measured.get("default"), measured.get("chosen")
     plain = DomainConfig().to_dict() if default is None else default["hyperparameters"]
     calibrated = bool(measured.get(CALIBRATED))
-    after = "the default stays" if known.config == plain else _described(known.config, calibrated)
+    after = "the default stays" if record.config == plain else _described(record.config, calibrated)
     numbers = [MISSING] * 3
+
     if default is not None and chosen is not None:
         numbers = [
             f"{default['evaluations']:g} → {chosen['evaluations']:g}",
             f"{_error(default)} → {_error(chosen)}",
             f"{chosen['quality']:+.2f} ± {chosen['quality_error']:.2f}".replace("-", MINUS),
         ]
+
     return [
-        known.domain,
-        f"{known.weight:.2g}",
+        record.domain,
+        f"{record.weight:.2g}",
         f"{_described(plain, calibrated)} → {after}",
         *numbers,
         str(measured.get("pictures", MISSING)),
-        f"{known.to_config().confidence:.2f}",
+        f"{record.to_config().confidence:.2f}",
     ]
 
 

@@ -1,11 +1,11 @@
-"""Whether the benchmark's summaries were measured with what ships, and the commands that measure them again."""
+"""Whether the benchmark's summaries fit the shipped assets, and the commands that measure them again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptive_diffusion.benchmark.cell import steps_digest
+from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.report import short_hashes
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
@@ -14,8 +14,8 @@ from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from tools.benchmark_tables import ADAPTIVE, DOMAINS, GRIDS, SCHEDULERS, Measured, rank, read_summary
 
-SUMMARY = "docs/benchmark/summary.csv"  # what decides: few steps, many pictures
-SCREENING = "docs/screening/summary.csv"  # more steps and methods, fewer pictures
+SUMMARY = "docs/benchmark/summary.csv"  # the main result: few steps, many images
+SCREENING = "docs/screening/summary.csv"  # more steps and methods, fewer images
 REPORTS = {
     SUMMARY: "adaptive-diffusion report --pictures {} --plots quality --output docs/benchmark",
     SCREENING: "adaptive-diffusion report --pictures {} --plots --output docs/screening",
@@ -30,13 +30,17 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
         "model": short_hashes(identity_of(model, guidance)),
         "encoder": short_hashes(f"{encoder.name} {encoder.content_hash}"),
     }
+
     try:
         rows, found = read_summary(summary), load_schedules(schedules)
     except UserError as error:
         return str(error)
+
+    # summaries cut hashes short, so the shipped names are cut as well
     for what, name in shipped.items():
         if others := sorted({getattr(row, what) for row in rows} - {name}):
             return f"it was measured with the {what} {', '.join(other or 'unknown' for other in others)}, not {name}"
+
     known = {s.domain: s for s in found if (s.model, s.guidance_scale) == (model.identity, guidance)}
     anew = [
         f"{row.domain} {row.num_steps}"
@@ -47,8 +51,9 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
 
 
 def commands(rows: Sequence[Measured], report: str) -> list[str]:
-    """Commands that measure the cells of a summary, no others, and make its files; `report` is one of `REPORTS`."""
+    """Commands that measure exactly the cells of a summary and make its files; `report` is one of `REPORTS`."""
     settings = sorted({(row.pictures, row.blocks, row.method[2]) for row in rows})
+
     lines = []
     for pictures, blocks, variant in settings:
         some = [row for row in rows if (row.pictures, row.blocks, row.method[2]) == (pictures, blocks, variant)]
@@ -59,21 +64,26 @@ def commands(rows: Sequence[Measured], report: str) -> list[str]:
                 f"num_steps={','.join(steps)} {where}num_samples={pictures} benchmark.seed_blocks={blocks} "
                 f"{variant}".rstrip()
             )
+
     return [*lines, *(report.format(pictures) for pictures in sorted({pictures for pictures, _, _ in settings}))]
 
 
 def _products(rows: Sequence[Measured]) -> list[tuple[tuple[str, ...], ...]]:
-    """The cells as few products of domains, steps, grids and schedulers, each in the order of the tables."""
+    """The cells as few products of domains, steps, grids and schedulers, in the order of the tables."""
     orders = (DOMAINS, [str(n) for n in sorted({row.num_steps for row in rows})], GRIDS, SCHEDULERS)
     cells: list[tuple[tuple[str, ...], ...]] = [
         ((row.domain,), (str(row.num_steps),), (row.method[1],), (row.method[0],)) for row in rows
     ]
+
+    # along one axis after the other, join the cells that differ in it alone
     for axis, order in enumerate(orders):
         groups: dict[tuple[tuple[str, ...], ...], set[str]] = {}
         for cell in cells:
             groups.setdefault(cell[:axis] + cell[axis + 1 :], set()).update(cell[axis])
+
         cells = [
             (*rest[:axis], tuple(sorted(values, key=lambda name: rank(name, order))), *rest[axis:])
             for rest, values in groups.items()
         ]
+
     return sorted(cells, key=lambda cell: [rank(name, SCHEDULERS) for name in cell[-1]])

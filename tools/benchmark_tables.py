@@ -11,7 +11,7 @@ from pathlib import Path
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 
-# in the order of the tables; what is not named here follows by alphabet, as it is called
+# in the order of the tables; names that are missing here follow by alphabet
 DOMAINS = ("portraits", "landscapes", "abstract", "general")
 SCHEDULERS = {
     "adaptive": "adaptive",
@@ -31,7 +31,7 @@ GRIDS = {
 }
 ADAPTIVE = ("adaptive", "own", "")
 QUADRATIC = ("dpm_solver", "quadratic", "")
-MANY = (("ddim", "uniform", ""), 50)  # what few adaptive steps are to reach
+MANY = (("ddim", "uniform", ""), 50)  # the goal of few adaptive steps
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Measured:
         num_steps: Steps.
         blocks: Blocks of seeds.
         pictures: Pictures per block.
-        model, encoder, calibration: What it was measured with, see `CellResult`; "" where the summary does not say.
+        model, encoder, calibration: See `CellResult`; "" if the summary lacks them.
         perceptual: Mean distance to the converged solution, None for a stochastic scheduler.
         perceptual_sd: Its standard deviation over the blocks, or None.
         fd_converged: Frechet distance of all pictures to the converged ones, or None.
@@ -70,10 +70,10 @@ HEADS = ("`fd_converged`", "perceptual", "`fd_encoder`")
 
 
 def read_summary(path: Path) -> list[Measured]:
-    """The rows of a summary that `benchmark.write_report` wrote.
+    """The rows of a summary of `benchmark.write_report`.
 
     Raises:
-        UserError: if it is missing or of another kind.
+        UserError: if the file is missing or of another kind.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -97,31 +97,38 @@ def results(rows: Sequence[Measured]) -> list[str]:
 
 
 def comparison(rows: Sequence[Measured]) -> list[str]:
-    """Adaptive beside the best other method with as many steps, and the ranges over the domains."""
+    """A table of adaptive beside the best other method with the same steps, with the ranges over domains."""
     body = []
+
     changes: dict[tuple[int, str], tuple[list[float], list[float]]] = {}
     for domain, some in _by_domain(rows).items():
         for own in _adaptive(some):
             others = [row for row in some if row.num_steps == own.num_steps and row.method[0] != ADAPTIVE[0]]
+
             cells = []
             for metric in METRICS:
                 best, quadratic = changes.setdefault((own.num_steps, metric), ([], []))
                 cells.append(_compared(own, others, metric, best, quadratic))
+
             if set(cells) != {MISSING}:
                 body.append([domain, str(own.num_steps), *cells])
+
+    # below the domains, for each number of steps, the range of the differences
     for n in sorted({n for n, _ in changes}):
         ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in METRICS]
         count = max(len(changes[n, metric][0]) for metric in METRICS)
         if count:
             body.append([f"{count} domain{'s' if count > 1 else ''}", str(n), *ranges])
+
     return table(
         ["adaptive / best of the others, difference / to DPM-Solver++ quadratic", "steps", *HEADS], body, "lrlll"
     )
 
 
 def fewest_steps(rows: Sequence[Measured]) -> list[str]:
-    """The fewest adaptive steps that were measured and are no farther than DDIM with fifty, per domain and metric."""
+    """A table of the fewest measured adaptive steps that are as near as DDIM with fifty, by domain and metric."""
     method, many = MANY
+
     body = []
     for domain, some in _by_domain(rows).items():
         goal = next((row for row in some if (row.method, row.num_steps) == MANY), None)
@@ -130,15 +137,16 @@ def fewest_steps(rows: Sequence[Measured]) -> list[str]:
 
 
 def method_name(method: tuple[str, str, str]) -> str:
-    """What the tables call a method."""
+    """The name of a method in the tables."""
     if method == ADAPTIVE:
         return "**adaptive**"
+
     scheduler, grid, variant = method
     return " ".join(filter(None, (SCHEDULERS.get(scheduler, scheduler), GRIDS.get(grid, grid), variant)))
 
 
 def distance(value: float) -> str:
-    """Two digits, or all before the point: 153, 5.9, 0.18; `< 0.01` below that."""
+    """Two digits, or all digits before the point: 153, 5.9, 0.18; `< 0.01` for smaller values."""
     if value < 0.01:
         return "< 0.01"
     return f"{value:.0f}" if value >= 9.95 else f"{value:#.2g}"
@@ -168,6 +176,7 @@ def _conditions(rows: Sequence[Measured]) -> str:
     """How many pictures, and of which model."""
     if not rows:
         return "Nothing is measured yet."
+
     sizes = sorted({(row.blocks, row.pictures) for row in rows})
     n = ", ".join(f"{blocks * pictures:,} pictures a cell ({blocks} x {pictures})" for blocks, pictures in sizes)
     models = sorted({row.model for row in rows if row.model})
@@ -180,12 +189,12 @@ def _by_domain(rows: Sequence[Measured]) -> dict[str, list[Measured]]:
 
 
 def _adaptive(rows: Sequence[Measured]) -> list[Measured]:
-    """Those of the adaptive scheduler, by steps."""
+    """The rows of the adaptive scheduler, by steps."""
     return sorted((row for row in rows if row.method == ADAPTIVE), key=lambda row: row.num_steps)
 
 
 def rank(name: str, known: Iterable[str]) -> tuple[int, str]:
-    """Sorts names in the order of those that are known, others after them by alphabet."""
+    """Sort key of names: known names in their order, then unknown names by alphabet."""
     order = list(known)
     return (order.index(name) if name in order else len(order), name)
 
@@ -203,15 +212,16 @@ def _cell(row: Measured | None) -> str:
 
 
 def _perceptual(mean: float | None, sd: float | None = None) -> str:
-    """Four decimals, up to six where the mean would have fewer than two digits, or its spread none."""
+    """Four decimals; up to six, until the mean shows two digits and the spread one."""
     if mean is None:
         return MISSING
+
     decimals = min(6, max(4, _decimals(mean, 2), _decimals(sd or 0.0, 1)))
     return f"{mean:.{decimals}f}" + ("" if sd is None else f" ± {sd:.{decimals}f}")
 
 
 def _decimals(value: float, digits: int) -> int:
-    """How many decimals show that many digits of a value."""
+    """The number of decimals that shows `digits` digits of a value."""
     return digits - 1 - math.floor(math.log10(value)) if value > 0 else 0
 
 
@@ -221,28 +231,31 @@ def _value(row: Measured, metric: str) -> str:
 
 
 def _compared(own: Measured, others: Sequence[Measured], metric: str, best: list[float], quadratic: list[float]) -> str:
-    """A cell of `comparison`; the differences are also added to the two lists."""
+    """A cell of `comparison`; its differences are appended to the two lists."""
     known = [row for row in others if getattr(row, metric) is not None]
     if getattr(own, metric) is None or not known:
         return MISSING
+
     rival = min(known, key=lambda row: getattr(row, metric))
     best.append(_change(own, rival, metric))
     text = f"{_value(own, metric)} / {_value(rival, metric)} {method_name(rival.method)}, {_percent(best[-1])}"
+
     plain = next((row for row in known if row.method == QUADRATIC), None)
     if plain is None:
         return text
+
     quadratic.append(_change(own, plain, metric))
     return f"{text} / {_percent(quadratic[-1])}"
 
 
 def _change(own: Measured, other: Measured, metric: str) -> float:
-    """By how much the first is larger, as a share of the other."""
+    """The relative difference of a metric, (own - other) / other."""
     a, b = getattr(own, metric), getattr(other, metric)
     return float(a / b - 1) if b else (math.inf if a else 0.0)
 
 
 def _percent(change: float) -> str:
-    """With a sign; near -100 % one more digit, since -100 % would say that nothing is left."""
+    """A change with its sign; one more digit near -100 %, which would mean that nothing is left."""
     return f"{100 * change:+.{1 if change < -0.99 else 0}f} %".replace("-", MINUS)
 
 
@@ -258,6 +271,7 @@ def _fewest(own: Sequence[Measured], goal: Measured | None, metric: str) -> str:
     known = [row for row in own if getattr(row, metric) is not None]
     if goal is None or target is None or not known:
         return MISSING
+
     reached = next((row for row in known if getattr(row, metric) <= target), None)
     if reached is None:
         return f"none up to {known[-1].num_steps} ({_value(known[-1], metric)}; {_value(goal, metric)})"

@@ -1,7 +1,7 @@
 """`python -m tools.tables`: make the tables of README and docs from the files with their numbers.
 
-A table stands between two comments, `<!-- table: NAME; made from FILE sha256 ... -->` and `<!-- end of table -->`; what
-is between them is written anew.
+A table stands between two comments, `<!-- table: NAME; made from FILE sha256 ... -->` and `<!-- end of table -->`. The
+lines between them are written anew.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from adaptive_diffusion.errors import UserError, run_program
 from adaptive_diffusion.grids.calibrated import load_schedules
-from adaptive_diffusion.io.figures import write_text
+from adaptive_diffusion.io.files import write_text
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
-from adaptive_diffusion.optimization.knowledge import read_knowledge
+from adaptive_diffusion.optimization.memory import read_records
 from benchmarks import tuned
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
@@ -35,11 +35,11 @@ BEGIN, END = "<!-- table:", "<!-- end of table -->"
 
 @dataclass(frozen=True)
 class Table:
-    """What makes a block of a page.
+    """The source of a block of a page.
 
     Attributes:
-        source: The file that holds the numbers, from the project's folder.
-        make: Gives the lines for the file's path.
+        source: The file with the numbers, relative to the project's folder.
+        make: Path of the file -> lines of the block.
     """
 
     source: str
@@ -53,13 +53,14 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     reason = stale_tables()
     print(f"{'tables':<24}{'up to date' if reason is None else 'stale: ' + reason}")
+
     if reason is not None and not options.check:
         write_tables()
     return 1 if reason is not None and options.check else 0
 
 
 def stale_tables(project: Path = PROJECT) -> str | None:
-    """Which tables are not what their sources say, or None."""
+    """The tables that differ from their sources, or None."""
     found = {block["name"].strip(): block[0] for text in _read(project).values() for block in BLOCK.finditer(text)}
     stale = [name for name, block in found.items() if block != _block(name, project)]
     return ", ".join(stale) or None
@@ -69,14 +70,14 @@ def write_tables(project: Path = PROJECT) -> None:
     """Make every table again.
 
     Raises:
-        UserError: for a table that nothing makes, or whose source cannot be used.
+        UserError: for a table without a maker, or without a usable source.
     """
     for page, text in _read(project).items():
         write_text(page, BLOCK.sub(lambda block: _block(block["name"].strip(), project), text))
 
 
 def _read(project: Path) -> dict[Path, str]:
-    """The pages that are there."""
+    """The texts of the pages that exist."""
     pages = {page: page.read_text(encoding="utf-8") for name in PAGES if (page := project / name).is_file()}
     for page, text in pages.items():
         if not len(list(BLOCK.finditer(text))) == text.count(BEGIN) == text.count(END):
@@ -87,6 +88,7 @@ def _read(project: Path) -> dict[Path, str]:
 def _block(name: str, project: Path) -> str:
     if name not in TABLES:
         raise UserError(f"nothing makes the table {name!r}; there are {', '.join(TABLES)}")
+
     table = TABLES[name]
     source = project / table.source
     stamp = f"sha256 {hashlib.sha256(source.read_bytes()).hexdigest()[:12]}" if source.is_file() else "once it is there"
@@ -107,9 +109,10 @@ def _calibrated(path: Path) -> list[str]:
 def _tuned(path: Path) -> list[str]:
     if not path.is_file():
         return []
+
     identity, guidance = _shipped()
-    known = read_knowledge(path).known
-    return tuned_configurations([k for k in known if (k.model, k.guidance_scale) == (identity, guidance)])
+    own = [r for r in read_records(path).known if (r.model, r.guidance_scale) == (identity, guidance)]
+    return tuned_configurations(own)
 
 
 def _shipped() -> tuple[str, float]:

@@ -23,8 +23,8 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model
 
 DIMENSION = 64
 SIF = 1e-3  # a of the weight a / (a + p), p being the frequency of the token
-PIECE_FREQUENCY = 1e-4  # of letters, continuation pieces and added words, which have no rank
-VISUAL_WORDS = Path(__file__).with_name("visual_words.txt")  # what prompts name and the vocabulary lacks
+PIECE_FREQUENCY = 1e-4  # of letters, continuation pieces and added words, whose rank is unknown
+VISUAL_WORDS = Path(__file__).with_name("visual_words.txt")  # words of prompts that the vocabulary lacks
 _BATCH = 256
 
 
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--output", type=Path, default=BUILTIN_WORDS, help="the table, .safetensors")
     options = parser.parse_args(argv)
+
     try:
         vocabulary = (options.model / "vocab.txt").read_text(encoding="utf-8").split("\n")
     except OSError as error:
@@ -45,12 +46,14 @@ def main(argv: list[str]) -> None:
     extra = sorted(wanted_words() - set(tokens))
     table = reduce(sentence_vectors(options.model, tokens, extra), DIMENSION)
     weights = SIF / (SIF + np.concatenate([frequencies, np.full(len(extra), PIECE_FREQUENCY)]))
+
     source = {
         "source": "sentence-transformers/all-MiniLM-L6-v2 and its vocabulary (bert-base-uncased)",
         "licence": "Apache-2.0",
         "source_sha256": _sha256(options.model / "model.safetensors"),
         "method": f"Model2Vec: principal components without the first, SIF weights with a = {SIF}",
     }
+
     save_words(options.output, tokens + extra, table * weights[:, None], source)
     size = options.output.stat().st_size / 1e6
     print(f"{len(tokens)} tokens of the vocabulary and {len(extra)} more words, {DIMENSION} dimensions, {size:.2f} MB")
@@ -76,35 +79,38 @@ def wanted_words() -> set[str]:
 
 
 def sentence_vectors(folder: Path, tokens: Sequence[str], words: Sequence[str]) -> np.ndarray:
-    """(N, 384) float32 vectors of tokens of the vocabulary, taken as they are ("##ing" too), and of further words.
+    """(N, 384) float32 vectors of tokens of the vocabulary, pieces such as "##ing" included, and of further words.
 
-    Each is the mean over all places, as sentence-transformers takes it, but not scaled to length 1: what says little
-    has a short vector.
+    A vector is the mean over all positions, as in sentence-transformers, but keeps its length: tokens without much
+    meaning have short vectors.
     """
     try:
         import torch
         from transformers import AutoModel, AutoTokenizer
     except ImportError as error:
         raise UserError(f"this build step needs {error.name}: pip install -e '.[test]'") from error
+
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder).eval()
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     texts = [[first, i, last] for i in tokenizer.convert_tokens_to_ids(list(tokens))]
     texts += tokenizer(list(words))["input_ids"]
-    parts = []
+
+    vectors = []
     with torch.no_grad():
         for start in range(0, len(texts), _BATCH):
             batch = tokenizer.pad({"input_ids": texts[start : start + _BATCH]}, return_tensors="pt")
             mask = batch["attention_mask"][..., None]
             hidden = model(**batch).last_hidden_state
-            parts.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
-    return np.concatenate(parts)
+            vectors.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
+
+    return np.concatenate(vectors)
 
 
 def reduce(vectors: np.ndarray, dimension: int) -> np.ndarray:
     """(N, d) -> (N, dimension): centred, on the principal components after the first, of mean square length 1."""
     centred = vectors - vectors.mean(axis=0)
-    _, _, components = np.linalg.svd(centred.T @ centred)
+    _, _, components = np.linalg.svd(centred.T @ centred)  # the first is common to all texts
     reduced = centred @ components[1 : dimension + 1].T
     return reduced / np.sqrt(np.square(reduced).sum(axis=1).mean())
 

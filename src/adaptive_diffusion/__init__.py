@@ -7,15 +7,20 @@ little more than importing MLX itself.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import moved
 from ._version import __version__
 from .backend.prepare import prepare
 from .lazy import lazy
 
-# The doctor reports a missing backend instead of dying of it, and Python imports this package before it gets to run.
-if "doctor" not in sys.orig_argv:
+# Our own program says in one sentence that a backend is missing; Python imports this package before it gets to run.
+# Its last arguments are those of the script or module, whose name stands before them.
+_started = sys.orig_argv[-len(sys.argv) :][:1]
+if not {Path(word).name for word in _started} & {"adaptive-diffusion", "adaptive_diffusion"}:
     prepare()
+moved.install()
 
 if TYPE_CHECKING:
     from .baseline.pipeline import DiffusionPipeline

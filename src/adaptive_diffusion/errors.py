@@ -5,6 +5,7 @@ Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
@@ -12,7 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 from . import interruption
@@ -65,6 +66,24 @@ def known_error(error: BaseException) -> UserError | MachineError | None:
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and what caused it."""
     return _links(error, lambda link: link.__cause__ or (None if link.__suppress_context__ else link.__context__))
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str | None:
+    """The known name closest to a misspelt one, if any is close."""
+    known = list(known)
+    return next(iter(same_end(given, known)), None) or closest(given, known)
+
+
+def same_end(given: str, known: Iterable[str]) -> list[str]:
+    """The known names whose last part is that of a name."""
+    return [name for name in known if name.split(".")[-1] == given.split(".")[-1]]
+
+
+def closest(given: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like another, whatever the case."""
+    lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), lower, n=1, cutoff=0.6)
+    return lower[close[0]] if close else None
 
 
 def run_program(main: Callable[[list[str]], int | None]) -> NoReturn:

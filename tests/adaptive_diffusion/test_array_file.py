@@ -61,7 +61,7 @@ def test_python_objects_and_other_files_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("images.npy", "no array")
     for name in ("objects", "text", "other"):
-        with pytest.raises(UserError, match=f"{name}.npz cannot be read as a NumPy array file"):
+        with pytest.raises(UserError, match=f"{name}.npz cannot be read"):
             read_arrays(tmp_path / f"{name}.npz")
 
 
@@ -85,7 +85,7 @@ def test_what_would_fill_the_memory_is_refused_by_the_sizes_it_declares(
     np.savez(tmp_path / "plain.npz", images=blank)
     assert len(read_arrays(tmp_path / "plain.npz")["images"]) == 400
     np.savez_compressed(tmp_path / "bomb.npz", images=blank)
-    with pytest.raises(UserError, match=r"bomb\.npz would unpack to 1228928 bytes"):
+    with pytest.raises(UserError, match="would unpack to 1228928"):
         read_arrays(tmp_path / "bomb.npz")
 
 

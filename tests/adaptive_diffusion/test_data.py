@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.io.pictures import BatchOrder, PictureSet, load_pictures, resize, to_float, to_uint8
+from adaptive_diffusion.io.batch_order import BatchOrder
+from adaptive_diffusion.io.pictures import PictureSet, load_pictures
+from adaptive_diffusion.io.pixels import resize, to_float, to_uint8
 
 
 def picture(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB", colour: object = None) -> None:
@@ -124,7 +126,7 @@ def test_pictures_have_the_channels_wanted(tmp_path: Path, channels: int) -> Non
 
 
 def test_other_numbers_of_channels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"1 \(grey\), 3 \(RGB\) or 4"):
+    with pytest.raises(UserError, match="channels, got"):
         load_pictures(tmp_path, 8, channels=2)
 
 
@@ -235,7 +237,7 @@ def test_arrays_of_another_form_are_refused(tmp_path: Path, arrays: dict, messag
 
 def test_pickled_arrays_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="cannot be read as a NumPy array file"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_pictures(tmp_path / "a.npy", 8)
 
 

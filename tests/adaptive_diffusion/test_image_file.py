@@ -11,7 +11,8 @@ from PIL import Image
 
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io import image_file
-from adaptive_diffusion.io.image_file import prepare, prepare_all, read_image
+from adaptive_diffusion.io.image_file import read_image
+from adaptive_diffusion.io.pixels import prepare, prepare_all
 
 RNG = np.random.default_rng(0)
 
@@ -117,7 +118,7 @@ def test_a_dark_pgm_file_of_16_bits_stays_dark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [[0, 1.5], [-3, 1], [-0.5, 40], [0, np.nan], [0, np.inf], [0, 1e9]])
 def test_floats_of_no_usual_range_are_refused_not_clipped(tmp_path: Path, values: list[float]) -> None:
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(UserError, match=r"a\.tiff .*fit none of the ranges"):
+    with pytest.raises(UserError, match="none of the ranges"):
         read_image(tmp_path / "a.tiff", (1, 2))
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 from tiny import tiny_model
 
-from adaptive_diffusion.io.pictures import PictureSet, to_float
+from adaptive_diffusion.io.pictures import PictureSet
+from adaptive_diffusion.io.pixels import to_float
 from benchmarks.model import draw, nearest_neighbours
 
 

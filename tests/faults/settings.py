@@ -85,7 +85,7 @@ OUT_OF_RANGE = {
         ),
     ),
     "sample init_image": ("strength=0", "strength=-0.5", "strength=2", "strength=nan", "strength=inf"),
-    "sample ddim": ("scheduler.eta=-1", "scheduler.eta=2", "scheduler.clip_sample_range=-1"),
+    "sample ddim": ("scheduler.eta=-1", "scheduler.eta=2", "+scheduler.clip_sample_range=-1"),
     "sample quality_guided": ("sampler.quality_threshold=2", "sampler.quality_threshold=-1", "sampler.patience=0"),
     "sample step_reduction": ("sampler.quality_target=2", "sampler.quality_target=-1"),
     "train model": (

@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, frechet_infinity, nuclear_norm
+from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, nuclear_norm
 from adaptive_diffusion.metrics.statistics import (
     FeatureStatistics,
     load_statistics,
@@ -101,8 +101,10 @@ def test_a_file_of_statistics_holds_no_pickle_and_leaves_no_trace_when_it_fails(
     save_statistics(tmp_path / "x.npz", statistics(np.eye(4)))
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         assert {file[name].dtype.kind for name in file.files} <= {"f", "i", "U"}
+
     with pytest.raises(UserError, match=r"must end in \.npz"):
         save_statistics(tmp_path / "x.txt", statistics(np.eye(4)))
+
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
 
 
@@ -143,6 +145,7 @@ def test_files_that_hold_no_statistics_are_refused_in_a_sentence(tmp_path: Path)
     np.savez(tmp_path / "fid.npz", mu=np.zeros(2), sigma=np.eye(2))
     np.savez(tmp_path / "other.npz", images=np.zeros(2))
     np.savez(tmp_path / "pickled.npz", mean=np.array([{}], dtype=object))
+
     for name, message in {
         "absent": "no feature statistics at",
         "cut": "truncated",
@@ -158,41 +161,13 @@ def test_features_may_come_from_mlx_in_any_floating_type_and_pictures_are_no_fea
     x = np.random.default_rng(4).standard_normal((50, 8)).astype(np.float32)
     assert frechet_distance(mx.array(x), x) == pytest.approx(0, abs=1e-10)
     assert frechet_distance(mx.array(x, mx.bfloat16), x) < 1e-3
-    with pytest.raises(ValueError, match="floating point, got uint8; give an encoder's output"):
+    with pytest.raises(ValueError, match="got uint8"):
         frechet_distance(np.zeros((4, 4), np.uint8), x)
 
 
 def test_too_few_pictures_are_flagged() -> None:
     assert frechet_caveat(256, 64) is None
     assert "255 pictures are fewer than 4 x 64" in str(frechet_caveat(255, 64))
-
-
-def test_extrapolation_removes_the_bias_of_small_samples() -> None:
-    # Two samples of one law are at distance 0; for a standard normal one the bias at n >> d is d / n + d (d + 1) / 4n.
-    rng = np.random.default_rng(5)
-    d = 16
-    reference = rng.standard_normal((20_000, d))
-    plain, extrapolated = [], []
-    for seed in range(5):
-        x = rng.standard_normal((800, d))
-        plain.append(frechet_distance(x, reference))
-        extrapolated.append(frechet_infinity(x, reference, points=6, seed=seed).value)
-    assert np.mean(plain) == pytest.approx(d * (d + 1) / (4 * 800) + d / 800, rel=0.25)
-    assert abs(np.mean(extrapolated)) < 0.15 * np.mean(plain)
-
-
-def test_extrapolation_is_repeatable_reports_its_fit_and_refuses_impossible_sizes() -> None:
-    rng = np.random.default_rng(6)
-    x, reference = rng.standard_normal((120, 4)), rng.standard_normal((500, 4))
-    fit = frechet_infinity(x, reference, points=5, seed=1)
-    assert fit == frechet_infinity(x, statistics(reference), points=5, seed=1)
-    assert fit != frechet_infinity(x, reference, points=5, seed=2)
-    assert fit.sizes == (30, 52, 75, 98, 120)
-    assert fit.distances[-1] == pytest.approx(frechet_distance(x, reference))
-    line = [fit.value + fit.slope / n for n in fit.sizes]
-    assert fit.residual == pytest.approx(np.sqrt(np.mean((np.array(line) - fit.distances) ** 2)))
-    with pytest.raises(ValueError, match="smallest < n = 120"):
-        frechet_infinity(x, reference, smallest=120)
 
 
 def test_the_benchmark_compares_both_ways_on_the_same_features(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,5 +68,5 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_features_of_another_width_are_refused() -> None:
-    with pytest.raises(ValueError, match="features of width 7, got 6"):
+    with pytest.raises(ValueError, match="width 7, got 6"):
         REFERENCE.distance(X[:, :6])

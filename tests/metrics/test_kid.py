@@ -12,6 +12,7 @@ def by_definition(x: np.ndarray, y: np.ndarray) -> float:
     m, n = len(x), len(y)
     xx = sum(k(x[i], x[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
     yy = sum(k(y[i], y[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+
     return xx + yy - 2 * sum(k(a, b) for a in x for b in y) / (m * n)
 
 

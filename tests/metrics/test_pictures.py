@@ -1,4 +1,4 @@
-"""What counts as pictures: one check for every metric."""
+"""What counts as images: one check for every metric."""
 
 import mlx.core as mx
 import numpy as np

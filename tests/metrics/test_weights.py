@@ -33,6 +33,7 @@ def test_conversion_keeps_the_numbers_and_the_published_identity(torch_file: Pat
 def test_files_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "w.npz").touch()
     (tmp_path / "w.safetensors").write_bytes(b"no tensors here")
+
     for name, message in {
         "absent.pth": "no weight file at",
         "w.npz": "is no weight file; give .safetensors",
@@ -40,6 +41,7 @@ def test_files_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path) -> 
     }.items():
         with pytest.raises(UserError, match=message):
             read_weights(tmp_path / name)
+
     with pytest.raises(UserError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
         read_weights_folder(tmp_path)
 
@@ -47,9 +49,10 @@ def test_files_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path) -> 
 def test_tensors_are_checked_by_name_and_shape() -> None:
     weights = Weights({"a": mx.zeros((2, 3), mx.float16)}, Path("w.pth"), "0")
     assert pick(weights, {"a": (2, 3)}, "a net")["a"].dtype == mx.float32
-    with pytest.raises(UserError, match=r"w\.pth does not fit a net: 'a' has shape \(2, 3\), expected \(3, 2\)"):
+    with pytest.raises(UserError, match=r"w\.pth .*a net.*'a' .*\(2, 3\), expected \(3, 2\)"):
         pick(weights, {"a": (3, 2)}, "a net")
-    with pytest.raises(UserError, match=r"holds no weights of a net: it lacks 'b' and 1 more of 3"):
+
+    with pytest.raises(UserError, match="lacks 'b' and 1 more"):
         pick(weights, {"a": (2, 3), "b": (1,), "c": (1,)}, "a net")
 
 
@@ -59,11 +62,14 @@ def test_published_files_are_looked_for_safetensors_first(tmp_path: Path, monkey
     file = published.PublishedFile("weights", ("w-1.pth", "other-1.pth"), "0", "https://where")
     cache = tmp_path / "torch" / "hub" / "checkpoints"
     cache.mkdir(parents=True)
-    with pytest.raises(UserError, match=r"the weights were not found: no w-1\.pth in .*download it from https://where"):
+
+    with pytest.raises(UserError, match=r"w-1\.pth .*https://where"):
         published.find_published(file)
+
     for path in (cache / "other-1.pth", cache / "w-1.pth", cache / "w-1.safetensors"):
         path.touch()
         assert published.find_published(file) == path
+
     assert published.find_published(file, cache / "other-1.pth") == cache / "other-1.pth"
     with pytest.raises(UserError, match=r"no w-1\.pth in .*/mine"):
         published.find_published(file, tmp_path / "mine")
@@ -73,6 +79,7 @@ def test_a_hub_model_is_fetched_with_pytorch_weights_only_where_there_are_no_oth
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     huggingface_hub = pytest.importorskip("huggingface_hub")
+
     asked: list[list[str]] = []
 
     def fetch(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
@@ -87,6 +94,8 @@ def test_a_hub_model_is_fetched_with_pytorch_weights_only_where_there_are_no_oth
     model_folder("openai/clip", "v1")
     assert len(asked) == 3
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match="pip install huggingface_hub, or give a folder"):
+
+    with pytest.raises(UserError, match="pip install huggingface_hub"):
         model_folder("openai/clip")
+
     assert model_folder(tmp_path) == tmp_path

@@ -60,6 +60,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(file: Path, monkeypat
     monkeypatch.setattr(mx, "save_safetensors", broken)
     with pytest.raises(OSError, match="no space"):
         save_model(file, SimpleUNet(CONFIG))
+
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
 
@@ -182,6 +183,7 @@ def test_metadata_that_cannot_be_are_refused_when_written_and_when_read(
 ) -> None:
     with pytest.raises(UserError, match=message):
         save_model(file, SimpleUNet(CONFIG), values)
+
     rewrite(file, lambda weights, header: edited(header, **values))
     as_0_1_0(file)
     with pytest.raises(UserError, match=message):
@@ -212,6 +214,7 @@ def test_nested_and_missing_descriptions_get_a_sentence(file: Path, key: str) ->
     rewrite(file, lambda weights, header: header.update({key: "[" * 200_000}))
     with pytest.raises(UserError, match="nested too deep"):
         load_model(file)
+
     rewrite(file, lambda weights, header: header.pop(key))
     with pytest.raises(UserError, match=key):
         load_model(file)
@@ -222,6 +225,7 @@ def test_double_precision_and_git_lfs_are_called_what_they_are(tmp_path: Path) -
     (tmp_path / "d.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     with pytest.raises(UserError, match="float64"):
         load_model(tmp_path / "d.safetensors")
+
     (tmp_path / "p.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(UserError, match="git-lfs"):
         load_model(tmp_path / "p.safetensors")

@@ -27,7 +27,7 @@ from adaptive_diffusion.diffusion.limits import Clipped, unlimited
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
-from adaptive_diffusion.io.pictures import to_uint8
+from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.sample import sample
@@ -47,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def configure(folders: dict[str, Path], tmp_path: Path) -> Any:
-    """Compose a job of two pictures and five steps with a pipeline, without MLflow."""
+    """Compose a job of two images and five steps with a pipeline, without MLflow."""
 
     def compose(kind: str, *overrides: str, folder: Path = tmp_path) -> Any:
         small = ["num_samples=2", "num_steps=5", "tracking=none"]
@@ -76,9 +76,10 @@ def test_a_prompt_is_drawn(kind: str, configure: Any, tmp_path: Path) -> None:
     resolved = OmegaConf.load(tmp_path / "run" / "config.yaml")
     assert (resolved.domain.name, resolved.image_size) == ("landscapes", 16)
     assert resolved.guidance_scale == (5.0 if kind == "sdxl" else 7.5)
-    assert resolved.scheduler.clip_sample is False  # latents have no bounds
-    assert resolved.scheduler.beta_schedule == "scaled_linear"
-    assert resolved.scheduler.prediction_type == ("v_prediction" if kind == "sd2" else "epsilon")
+    facts = prepare(configure(kind, PROMPT)).scheduler.config
+    assert facts["clip_sample"] is False  # latents have no bounds
+    assert facts["beta_schedule"] == "scaled_linear"
+    assert facts["prediction_type"] == ("v_prediction" if kind == "sd2" else "epsilon")
     height, width, _ = np.asarray(Image.open(tmp_path / "run" / "denoising.png")).shape
     assert width > height > 16
 
@@ -92,7 +93,8 @@ def test_every_scheduler_draws_latents(scheduler: str, configure: Any, tmp_path:
 def test_a_model_without_text_draws_what_it_was_trained_on(configure: Any, tmp_path: Path) -> None:
     sample(configure("ddpm"))
     resolved = OmegaConf.load(tmp_path / "run" / "config.yaml")
-    assert (resolved.domain.name, resolved.guidance_scale, resolved.scheduler.clip_sample) == ("unknown", 1.0, True)
+    assert (resolved.domain.name, resolved.guidance_scale) == ("unknown", 1.0)
+    assert prepare(configure("ddpm")).scheduler.config["clip_sample"] is True
     assert quality(tmp_path) == set()  # nobody says what to compare with
     sample(configure("ddpm", "model.draws=portraits"))
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").domain.name == "portraits"
@@ -119,6 +121,7 @@ def test_the_prompt_the_negative_prompt_and_the_seed_change_the_pictures(configu
     }
     for name, overrides in jobs.items():
         sample(configure("sd1", *overrides, "num_steps=2", "metrics=none", folder=tmp_path / name))
+
     for name in "bcde":
         assert np.abs(pictures(tmp_path / "a") - pictures(tmp_path / name)).max() > 5, name
 
@@ -128,6 +131,7 @@ def test_a_guidance_below_one_still_follows_the_prompt_in_one_pass(configure: An
         scale = name if name != "other" else "0"
         settings = [PROMPT, *overrides, f"guidance_scale={scale}", "num_steps=2", "metrics=none"]
         sample(configure("sdxl", *settings, folder=tmp_path / name))
+
     assert all(np.array_equal(pictures(tmp_path / "1"), pictures(tmp_path / name)) for name in ("0", "0.5"))
     assert np.abs(pictures(tmp_path / "0") - pictures(tmp_path / "other")).max() > 5
     assert OmegaConf.load(tmp_path / "0" / "run" / "config.yaml").guidance_scale == 1
@@ -150,8 +154,8 @@ def test_whatever_a_metric_raises_costs_no_pictures(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("nothing to divide by")
 
-    monkeypatch.setattr("adaptive_diffusion.metrics.quality.NoMetrics.measure", broken)
-    sample(configure("ddpm", "model.draws=portraits", "metrics=none"))
+    monkeypatch.setattr("adaptive_diffusion.encoder.encoder_metrics.EncoderMetrics.measure", broken)
+    sample(configure("ddpm", "model.draws=portraits", "metrics=encoder"))
     assert len(pictures(tmp_path)) == 2
     assert "nothing to divide by" in caplog.text
 
@@ -163,12 +167,14 @@ def test_pictures_do_not_depend_on_the_batch_size(configure: Any, tmp_path: Path
                 "sdxl", PROMPT, "num_samples=3", f"batch_size={size}", "guidance_scale=2", folder=tmp_path / str(size)
             )
         )
+
     assert np.abs(pictures(tmp_path / "3") - pictures(tmp_path / "2")).max() <= 1  # grey levels
 
 
 def test_without_a_prompt_the_domain_is_drawn(configure: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         sample(configure("sd1", "domain=portraits", "metrics=none"))
+
     assert "'a portrait of a person', since none was given" in caplog.text
     parts = prepare(configure("sd1", "domain=general", "label=butterfly"))
     assert "butterfly" in parts.caption
@@ -189,7 +195,7 @@ def test_an_over_long_prompt_is_cut_with_a_warning(configure: Any, caplog: pytes
 def test_pictures_need_not_be_square(configure: Any, tmp_path: Path) -> None:
     sample(configure("sd1", PROMPT, "model.height=8", "model.width=24"))
     assert pictures(tmp_path).shape == (2, 8, 24, 3)
-    with pytest.raises(UserError, match="image_size=64 makes square pictures, and this model draws 24x8"):
+    with pytest.raises(UserError, match=r"image_size=64 .*24x8"):
         prepare(configure("sd1", PROMPT, "model.height=8", "model.width=24", "image_size=64"))
 
 
@@ -207,7 +213,7 @@ def test_a_pipeline_has_a_converged_solution(
 def test_a_pipeline_is_benchmarked_as_any_model(
     kind: str, setting: str, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is compared are pictures, decoded from latents that nothing has clipped."""
+    """What is compared are images, decoded from latents that nothing has clipped."""
     monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 4)
     chosen = (kind, setting, "scheduler=dpm_solver")
     distance = sample(configure(*chosen, "benchmark=default", "benchmark.seed_blocks=1", "benchmark.tolerance=2"))
@@ -241,7 +247,7 @@ def test_latents_are_calibrated_as_pictures_are(configure: Any) -> None:
         (
             "ddpm",
             {"precision": "bfloat16", "width": 8},
-            "precision float32 (here bfloat16) and size 16x16 (here 16x8); draw",
+            "size 16x16 (here 16x8)",
         ),
         ("sd1", {"negative_prompt": "blurry"}, "but with another negative prompt; draw as it was calibrated"),
     ],
@@ -254,8 +260,10 @@ def test_schedules_of_the_model_with_other_settings_are_told_by_these(
     (one, *_) = load_schedules(SHIPPED)
     save_schedules(tmp_path / "schedules.json", [replace(one, model=model.identity), one])
     assert find_schedule(tmp_path / "schedules.json", model.identity, one.domain, 1.0) is not None
+
     with pytest.raises(UserError, match=re.escape(sentence)) as error:
         find_schedule(tmp_path / "schedules.json", other.identity, one.domain, 1.0)
+
     assert "has schedules of this model" in str(error.value)
 
 
@@ -268,7 +276,7 @@ def test_thresholding_of_the_models_own_scheduler_is_for_the_run_to_say(
     assert "thresholds" not in caplog.text
     edit("scheduler/scheduler_config.json", thresholding=True, dynamic_thresholding_ratio=0.9)(folder)
     load_pipeline(str(folder))
-    assert "scheduler.thresholding=true scheduler.dynamic_thresholding_ratio=0.9" in caplog.text
+    assert "+scheduler.thresholding=true +scheduler.dynamic_thresholding_ratio=0.9" in caplog.text
 
 
 def test_a_model_of_one_channel_begins_at_the_grey_picture(configure: Any, tmp_path: Path) -> None:
@@ -284,7 +292,8 @@ def test_a_model_of_one_channel_begins_at_the_grey_picture(configure: Any, tmp_p
     start = [f"init_image={tmp_path / 'start.png'}", "strength=0.2", "metrics=none"]
     sample(configure("ddpm", f"model.path={tmp_path / 'grey'}", *start))
     assert len(list(tmp_path.glob("run/pictures/*.png"))) == 2
-    with pytest.raises(UserError, match="draws 3 channels, so no picture can be its beginning"):
+
+    with pytest.raises(UserError, match="draws 3 channels"):
         load_pipeline(str(saved("ddpm", tmp_path / "rgb"))).encode(mx.zeros((1, 16, 16, 4)))
 
 
@@ -305,9 +314,11 @@ def test_guidance_costs_a_doubled_batch_only_where_it_changes_something(folders:
     predict = model._predict
     model._predict = lambda x, *rest: (sizes.append(len(x)), predict(x, *rest))[1]
     x, t = mx.zeros((2, *model.state_shape)), mx.array([1.0, 1.0])
+
     condition = mx.array([model.condition("general", None, "a lake")] * 2)
     for scale in (1.0, 7.5):
         GuidedDenoiser(model, scale)(x, t, condition)
+
     assert sizes == [2, 4]
 
 
@@ -356,9 +367,11 @@ def test_every_picture_may_have_a_prompt_of_its_own_and_the_size_that_is_wanted(
     assert pipeline.scheduler.config["clip_sample"] is False  # latents have no bounds
     both, states = pipeline.generate(2, 3, seed=0, return_intermediates=True, prompt=["the lake", "an inn"])
     assert (both.shape, [s.shape for s in states]) == ((2, 24, 32, 3), [(2, 24, 32, 3)] * 3)
+
     for prompt, same in (("the lake", [True, False]), ("an inn", [False, True])):
         difference = np.abs(np.array(pipeline.generate(2, 3, seed=0, prompt=prompt)) - np.array(both)).max((1, 2, 3))
         assert (difference < 1e-4).tolist() == same
+
     plain = pipeline.generate(2, 3, seed=0, prompt=["the lake", "an inn"], guidance_scale=1)
     assert np.abs(np.array(plain) - np.array(both)).max() > 0.01  # what the model recommends is 5
 
@@ -388,9 +401,9 @@ def test_latents_of_pictures_are_made_noisy_and_become_pictures_again(folders: d
 @pytest.mark.parametrize(
     ("kind", "options", "sentence"),
     [
-        ("ddpm", {"prompt": "the lake"}, "the model reads no text; leave it out, or give a condition"),
-        ("sd1", {"prompt": ["the lake"]}, "give one prompt, or as many as pictures: got 1 for 2"),
-        ("sd1", {"prompt": ["the lake", " "]}, "the prompt is empty; say what to draw"),
+        ("ddpm", {"prompt": "the lake"}, "reads no text"),
+        ("sd1", {"prompt": ["the lake"]}, "got 1 for 2"),
+        ("sd1", {"prompt": ["the lake", " "]}, "prompt is empty"),
         ("sd1", {"prompt": "the lake", "condition": mx.array([[0], [0]])}, "both given"),
         ("sd1", {"condition": mx.array([[0], [7]])}, "was given no text with the id 7"),
     ],
@@ -409,9 +422,11 @@ def test_python_is_told_what_it_may_ask_for(
 def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -> None:
     model, other = (load_pipeline(str(folders["sd1"])) for _ in range(2))
     (lake,), (inn,) = model.condition("general", None, "the lake"), other.condition("general", None, "an inn")
+
     x, t = mx.zeros((2, *model.state_shape)), mx.array([1.0, 1.0])
-    with pytest.raises(UserError, match=f"was given no text with the id {inn}: .*; give the text to it first"):
+    with pytest.raises(UserError, match=f"no text with the id {inn}"):
         model(x, t, mx.array([[lake], [inn]]))
+
     model.condition("general", None, "an inn")
     drawn = np.array(model(x, t, mx.array([[lake], [inn]])))
     assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
@@ -423,17 +438,17 @@ def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -
         ("sd1", ["prompt=''"], "prompt: it is empty"),
         ("sd1", ["prompt='  '"], "prompt: it is empty"),
         ("sd1", [PROMPT, "label=sunrise"], "both given"),
-        ("ddpm", [PROMPT], "reads no text; leave prompt out"),
+        ("ddpm", [PROMPT], "reads no text"),
         ("ddpm", ["label=sunrise"], "trained without classes"),
-        ("ddpm", ["model.negative_prompt=blurry"], "reads no text; leave it out"),
-        ("sd1", ["model.draws=portraits"], "draws what the prompt says; leave it out"),
-        ("sd1", ["model.height=18"], "model.height must be a multiple of 4, since this model halves its pictures"),
-        ("sd1", ["model.height=8192"], "model.height must be at most 4096 pixels, got 8192"),
+        ("ddpm", ["model.negative_prompt=blurry"], "reads no text"),
+        ("sd1", ["model.draws=portraits"], "draws what the prompt says"),
+        ("sd1", ["model.height=18"], "model.height must be a multiple of 4"),
+        ("sd1", ["model.height=8192"], "model.height must be at most 4096"),
         ("sd1", ["model.path=''"], "model.path is empty"),
         ("ddpm", ["model.width=17"], "model.width must be a multiple of 2"),
         ("sd1", ["model.width=0"], "model.width must be a multiple of 4"),
-        ("sd1", ["model.precision=int3"], "precision must be one of float32, float16, bfloat16, 8bit"),
-        ("sd1", ["scheduler.beta_schedule=linear"], "contradicts the model, which was trained with scaled_linear"),
+        ("sd1", ["model.precision=int3"], "precision must be one of"),
+        ("sd1", ["+scheduler.beta_schedule=linear"], "contradicts the model, which was trained with scaled_linear"),
         ("sd1", ["model.path=nowhere"], "there is no model folder nowhere"),
     ],
 )
@@ -488,31 +503,31 @@ def spoil(path: str) -> Any:
 
 
 DAMAGED = [
-    (remove("model_index.json"), "is no diffusers pipeline: it has no model_index.json"),
-    (edit("model_index.json", _class_name="FluxPipeline"), "is a FluxPipeline, which is not supported; supported are"),
+    (remove("model_index.json"), "no model_index.json"),
+    (edit("model_index.json", _class_name="FluxPipeline"), "FluxPipeline"),
     (remove("unet"), "unet/config.json is missing"),
     (remove("vae/diffusion_pytorch_model.safetensors"), "holds no weights"),
     (remove("text_encoder/model.safetensors"), "holds no weights"),
     (remove("tokenizer"), "tokenizer is missing"),
-    (remove("tokenizer/tokenizer.json"), "tokenizer has neither tokenizer.json nor vocab.json with merges.txt"),
-    (remove("tokenizer/tokenizer_config.json"), "tokenizer_config.json, which says how prompts are filled up, is miss"),
+    (remove("tokenizer/tokenizer.json"), "neither tokenizer.json nor vocab.json"),
+    (remove("tokenizer/tokenizer_config.json"), "tokenizer/tokenizer_config.json"),
     (remove("scheduler"), "has no scheduler/scheduler_config.json"),
-    (truncate("unet/diffusion_pytorch_model.safetensors"), "truncated or another kind of file"),
+    (truncate("unet/diffusion_pytorch_model.safetensors"), "truncated"),
     (edit("scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"), "FlowMatchEulerDiscrete"),
-    (edit("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type = 'flow' is not supported"),
-    (edit("scheduler/scheduler_config.json", beta_schedule="sigmoid"), "beta_schedule = 'sigmoid' is not supported"),
+    (edit("scheduler/scheduler_config.json", prediction_type="flow"), "prediction_type = 'flow'"),
+    (edit("scheduler/scheduler_config.json", beta_schedule="sigmoid"), "beta_schedule = 'sigmoid'"),
     (edit("scheduler/scheduler_config.json", beta_start=2.0), "describes no noise"),
-    (edit("unet/config.json", attention_type="gated"), "attention_type = 'gated' is not supported"),
+    (edit("unet/config.json", attention_type="gated"), "attention_type = 'gated'"),
     (edit("unet/config.json", _class_name="UNet2DModel"), "cannot be built"),
     (edit("unet/config.json", sample_size=None), "give model.height and model.width"),
-    (edit("unet/config.json", sample_size=[8]), "sample_size must be a whole number, at least 1, got (8,)"),
-    (edit("unet/config.json", sample_size=[8, None]), "sample_size must be a whole number, at least 1, got None"),
-    (edit("unet/config.json", sample_size="8"), "sample_size must be a whole number, at least 1, got '8'"),
-    (swap("text_encoder", lambda: text_encoder(24)), "its texts have 24 channels and its U-Net attends to 32"),
+    (edit("unet/config.json", sample_size=[8]), "got (8,)"),
+    (edit("unet/config.json", sample_size=[8, None]), "got None"),
+    (edit("unet/config.json", sample_size="8"), "got '8'"),
+    (swap("text_encoder", lambda: text_encoder(24)), "24 channels"),
     (swap("text_encoder", vae), "text_encoder must hold a CLIP text encoder"),
-    (swap("vae", unet), "the vae of a StableDiffusionPipeline must be a AutoencoderKL, got UNet2DConditionModel"),
-    (spoil("unet/diffusion_pytorch_model.safetensors"), "holds NaN or infinity; the file is damaged"),
-    (edit("vae/config.json", _class_name="AutoencoderTiny"), "AutoencoderTiny, which is not supported"),
+    (swap("vae", unet), "must be a AutoencoderKL"),
+    (spoil("unet/diffusion_pytorch_model.safetensors"), "NaN or infinity"),
+    (edit("vae/config.json", _class_name="AutoencoderTiny"), "AutoencoderTiny"),
     (edit("tokenizer/tokenizer_config.json", pad_token="<nothing>"), "fills up with '<nothing>'"),
 ]
 
@@ -525,21 +540,25 @@ def test_a_damaged_or_foreign_folder_gets_a_sentence(
     damage(folder)
     with pytest.raises(UserError, match=re.escape(sentence)) as error:
         load_pipeline(str(folder))
+
     assert "\n" not in str(error.value)
 
 
 def test_a_picture_without_contents_is_no_picture(folders: dict[str, Path]) -> None:
     model: Any = load_pipeline(str(folders["sd1"]))
+
     latents = normal(image_keys(0, range(2)), model.state_shape)
-    with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*a smaller guidance_scale"):
+    with pytest.raises(MachineError, match=r"NaN or infinity.*guidance_scale"):
         model.decode(latents * float("inf"))
+
     half: Any = load_pipeline(str(folders["sd1"]), precision="float16")
-    with pytest.raises(MachineError, match=r"latents hold NaN or infinity.*model\.precision=float32"):
+    with pytest.raises(MachineError, match=r"NaN or infinity.*model\.precision=float32"):
         half.decode(latents * float("inf"))
+
     decode = model._vae.decode
     for broken in (lambda z: mx.zeros_like(decode(z)), lambda z: decode(z) * mx.array([[[[float("nan")]]], [[[1.0]]]])):
         model._vae.decode = broken
-        with pytest.raises(MachineError, match="one colour or of NaN"):
+        with pytest.raises(MachineError, match="one colour"):
             model.decode(latents)
 
 

@@ -10,7 +10,6 @@ import fnmatch
 import hashlib
 import json
 import logging
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from adaptive_diffusion.models.diffusers.source import files_to_fetch, pipeline_
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "someone/tiny-pipeline"
 
-# As in stable-diffusion-v1-5, but for pictures and whole-model checkpoints of other programs.
+# As in stable-diffusion-v1-5, but for images and whole-model checkpoints of other programs.
 SD15 = [
     *("README.md", "model_index.json", "v1-5-pruned.ckpt", "v1-5-pruned.safetensors"),
     *("feature_extractor/preprocessor_config.json", "scheduler/scheduler_config.json"),
@@ -104,12 +103,14 @@ class Hub:
         self._ask(repository, revision)
         (self.repository / "refs").mkdir(parents=True, exist_ok=True)
         (self.repository / "refs" / "main").write_text(COMMIT)
+
         names = self.list_repo_files(repository, revision)
         for name in sorted(n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in allow_patterns)):
             if name.endswith("safetensors") and self.fails is not None:
                 raise self.fails
             (self.snapshot / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.remote / name, self.snapshot / name)
+
         return str(self.snapshot)
 
     def _ask(self, repository: str, revision: str | None) -> None:
@@ -127,6 +128,7 @@ def hub(remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.snapshot_download", fake.snapshot_download)
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: fake)
+
     return fake
 
 
@@ -149,12 +151,15 @@ def test_a_pipeline_is_fetched_once_and_then_needs_no_network(revision: str | No
 
 def test_a_partial_download_is_not_taken_for_the_whole(hub: Hub) -> None:
     hub.fails = ConnectionResetError("the connection broke")
-    with pytest.raises(UserError, match=r"the cache does not have it, .* \(the connection broke\)"):
+    with pytest.raises(UserError, match="the connection broke"):
         pipeline_folder(REPOSITORY)
+
     assert (hub.snapshot / "model_index.json").is_file()
     hub.online = False
-    with pytest.raises(UserError, match=r"what the cache has of it cannot be used \(.*holds no weights.*incomplete\)"):
+
+    with pytest.raises(UserError, match=r"cache .*holds no weights"):
         pipeline_folder(REPOSITORY)
+
     hub.online, hub.fails = True, None
     assert pipeline_folder(REPOSITORY) == hub.snapshot  # goes on where it broke
 
@@ -165,8 +170,10 @@ def test_a_cache_without_a_file_of_the_tokenizer_is_completed(name: str, hub: Hu
     pipeline_folder(REPOSITORY)
     (hub.snapshot / "tokenizer" / name).unlink()
     hub.online = False
-    with pytest.raises(UserError, match=rf"what the cache has of it cannot be used \(.*is not whole: .*{name}"):
+
+    with pytest.raises(UserError, match=f"cache .*{name}"):
         pipeline_folder(REPOSITORY)
+
     hub.online = True
     pipeline_folder(REPOSITORY)
     assert (hub.snapshot / "tokenizer" / name).is_file()
@@ -176,6 +183,7 @@ def test_weights_are_fetched_last(hub: Hub, text: Path) -> None:
     hub.remote, hub.fails = text, ConnectionResetError("the connection broke")
     with pytest.raises(UserError, match="the connection broke"):
         pipeline_folder(REPOSITORY)
+
     small = {path.relative_to(text) for path in text.rglob("*.json")}
     assert {path.relative_to(hub.snapshot) for path in hub.snapshot.rglob("*") if path.is_file()} == small
 
@@ -184,6 +192,7 @@ def test_the_hub_does_not_tell_of_every_retry(hub: Hub, tmp_path: Path) -> None:
     pipeline_folder(REPOSITORY)
     with pytest.raises(AssertionError):  # another repository
         model_folder("someone/else")
+
     assert not any(hub.chatty)
     assert len(hub.chatty) > 2
     assert logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)
@@ -201,7 +210,7 @@ def test_a_revision_says_nothing_about_a_folder_here(
 
 def test_offline_without_a_cache_gets_a_sentence(hub: Hub) -> None:
     hub.online = False
-    with pytest.raises(UserError, match=r"offline mode is enabled.*HF_HUB_OFFLINE") as error:
+    with pytest.raises(UserError, match=r"offline mode.*HF_HUB_OFFLINE") as error:
         pipeline_folder(REPOSITORY)
     assert "\n" not in str(error.value)
 
@@ -211,13 +220,13 @@ def test_a_broken_network_gets_a_sentence(hub: Hub) -> None:
         """Of an HTTP library: no OSError."""
 
     hub.fails = ConnectError("Name or service not known")
-    with pytest.raises(UserError, match=r"could not be had from the Hugging Face hub \(Name or service not known\)"):
+    with pytest.raises(UserError, match="Name or service not known"):
         pipeline_folder(REPOSITORY)
 
 
 def test_a_full_disk_gets_a_sentence(hub: Hub) -> None:
     hub.fails = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(MachineError, match=r"the disk is full.*HF_HOME"):
+    with pytest.raises(MachineError, match=r"disk is full.*HF_HOME"):
         pipeline_folder(REPOSITORY)
 
 
@@ -225,13 +234,13 @@ def test_a_repository_that_is_no_pipeline_gets_a_sentence(hub: Hub, tmp_path: Pa
     hub.remote = tmp_path / "other"
     hub.remote.mkdir()
     (hub.remote / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=re.escape("is no diffusers pipeline: it has no model_index.json")):
+    with pytest.raises(UserError, match=r"no model_index\.json"):
         pipeline_folder(REPOSITORY)
 
 
 @pytest.mark.parametrize("path", ["", " "])
 def test_no_path_is_not_the_working_directory(path: str) -> None:
-    with pytest.raises(UserError, match=r"model\.path is empty; give a folder or a hub id"):
+    with pytest.raises(UserError, match=r"model\.path is empty"):
         pipeline_folder(path)
 
 
@@ -247,10 +256,12 @@ def test_large_files_of_the_cache_are_known_by_their_names(hub: Hub) -> None:
     before = load_pipeline(REPOSITORY).metadata["content_hash"]
     blobs = hub.repository / "blobs"
     blobs.mkdir()
+
     for file in list(folder.rglob("*.safetensors")):
         name = hashlib.sha256(file.read_bytes()).hexdigest()
         file.rename(blobs / name)
         file.symlink_to(blobs / name)
+
     assert load_pipeline(REPOSITORY).metadata["content_hash"] == before
 
 
@@ -261,6 +272,7 @@ def test_the_layout_of_very_old_pipelines_is_understood(remote: Path, tmp_path: 
         for file in list((folder / part).iterdir()):
             file.rename(folder / file.name)
         (folder / part).rmdir()
+
     model: Any = load_pipeline(str(folder))
     assert model.metadata["prediction_type"] == "epsilon"
     assert model.picture_size == (16, 16)
@@ -276,11 +288,14 @@ def test_what_is_no_folder_of_a_pipeline_is_called_what_it_is(tmp_path: Path) ->
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "p.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     save_model(tmp_path / "ours.safetensors", tiny_model())
+
     for name in ("alone", "lora", "empty"):
         (tmp_path / name).mkdir()
+
     shutil.copy(tmp_path / "a.safetensors", tmp_path / "alone")
     shutil.copy(tmp_path / "style.safetensors", tmp_path / "lora" / "pytorch_lora_weights.safetensors")
     cache = shutil.copytree(root, tmp_path / "models--a--b" / "snapshots" / "0").parent.parent
+
     expected = {
         "pony.safetensors": "from_single_file",
         "old.ckpt": "from_single_file",
@@ -309,7 +324,7 @@ def test_a_folder_that_may_not_be_read_is_called_so(tmp_path: Path, monkeypatch:
         raise PermissionError(13, "Permission denied", "secret")
 
     monkeypatch.setattr(Path, "is_dir", closed)
-    with pytest.raises(UserError, match="secret may not be read: permission denied"):
+    with pytest.raises(UserError, match=r"secret .*permission denied"):
         load_pipeline(str(tmp_path))
 
 
@@ -321,6 +336,7 @@ def test_all_parts_of_sdxl_are_sdxl_whichever_class_saved_them(kind: str, tmp_pa
     model = load_pipeline(str(root))
     assert (model.metadata["guidance_scale"], model.picture_size) == (5.0, (16, 16))
     (root / "model_index.json").write_text(json.dumps(index | {"_class_name": kind, "text_encoder": [None, None]}))
+
     with pytest.raises(UserError, match="refiner"):
         load_pipeline(str(root))
 

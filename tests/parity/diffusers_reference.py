@@ -39,6 +39,7 @@ def perturbed(build: Callable[[], Any]) -> Any:
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter += 0.1 * torch.randn_like(parameter)
+
     return model
 
 
@@ -52,6 +53,7 @@ def quiet(model: Any) -> Any:
                 module.bias *= 1e-3
             elif isinstance(module, torch.nn.Conv2d):
                 module.bias *= 1e-3
+
     return model
 
 

@@ -1,4 +1,4 @@
-"""CLIP against transformers: towers, tokenizer and picture preparation, and proof that the tolerance notices faults."""
+"""CLIP against transformers: towers, tokenizer and image preparation, and proof that the tolerance notices faults."""
 
 import json
 import shutil
@@ -43,6 +43,7 @@ def tiny_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     merges = [("t", "h"), ("a", "n"), ("i", "n"), ("th", "e</w>"), ("o", "f</w>"), ("in", "g</w>")]
     tokens = [*letters, *(c + "</w>" for c in letters), *("".join(pair) for pair in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
+
     return {token: i for i, token in enumerate(tokens)}, merges
 
 
@@ -60,14 +61,17 @@ def save_model(folder: Path, act: str = "quick_gelu", legacy_end: bool = False, 
         projection_dim=48,
     )  # fmt: skip
     torch.manual_seed(0)
+
     model = transformers.CLIPModel(config)
     with torch.no_grad():
         for p in model.parameters():
             p += 0.1 * torch.randn_like(p)  # biases begin at 0 and norms at 1, where mix-ups go unnoticed
+
     model.save_pretrained(folder, **options)
     transformers.CLIPTokenizer(vocabulary, merges, model_max_length=LENGTH).save_pretrained(folder)
     size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
     CLIPImageProcessorPil(**size).save_pretrained(folder)
+
     return folder
 
 
@@ -83,7 +87,7 @@ def pixels() -> np.ndarray:
 
 @torch.inference_mode()
 def expected(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """transformers' picture features, prompt features and 100 x cosines."""
+    """transformers' image features, prompt features and 100 x cosines."""
     model = transformers.CLIPModel.from_pretrained(folder).eval()
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
     prepared = CLIPImageProcessorPil.from_pretrained(folder)(list(pixels), return_tensors="pt")
@@ -91,6 +95,7 @@ def expected(folder: Path, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     ids = tokenizer(PROMPTS, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
     texts = model.get_text_features(**ids).pooler_output
     a, b = (z.double() / z.double().norm(dim=1, keepdim=True) for z in (pictures, texts))
+
     return pictures.numpy(), texts.numpy(), (100 * a @ b.T).numpy()
 
 
@@ -121,6 +126,7 @@ def edit(folder: Path, target: Path, name: str, change: Any) -> Path:
     content = json.loads((target / name).read_text())
     change(content)
     (target / name).write_text(json.dumps(content))
+
     return target
 
 
@@ -159,6 +165,7 @@ def test_prompts_become_the_tokens_of_transformers_from_either_kind_of_file(fold
     (original / "vocab.json").write_text(json.dumps(vocabulary))
     (original / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n")
     assert (folder / "tokenizer.json").is_file()
+
     for source in (folder, original):
         ids = clip_score.CLIPTokenizer(source, LENGTH)(PROMPTS)
         for row, tokens in zip(ids, wanted, strict=True):
@@ -234,15 +241,17 @@ def test_what_is_no_clip_model_is_explained(folder: Path, tmp_path: Path) -> Non
     refused(
         "size", lambda c: c.update(size=64, crop_size=64), "pictures of 64 pixels, but the network takes 32", settings
     )
+
     with pytest.raises(UserError, match="no model folder"):
         load_clip(tmp_path / "absent")
+
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"there is no file .*config\.json"):
+    with pytest.raises(UserError, match=r"config\.json"):
         load_clip(tmp_path / "empty")
 
 
 def test_a_hub_model_that_is_not_to_be_had_is_explained() -> None:
-    with pytest.raises(UserError, match=r"openai/clip-vit-base-patch32 is no folder here.*HF_HUB_OFFLINE"):
+    with pytest.raises(UserError, match=r"openai/clip-vit-base-patch32 .*HF_HUB_OFFLINE"):
         load_clip()
 
 
@@ -264,6 +273,7 @@ def test_neither_torch_nor_transformers_is_imported(folder: Path) -> None:
 def test_published_architectures_have_the_published_number_of_parameters() -> None:
     # 151,277,313 and 427,616,513 with logit_scale, which a score does not need.
     large = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+
     wide = {
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
         "patch_size": 14,

@@ -53,8 +53,10 @@ def test_every_output_is_that_of_transformers(name: str, tmp_path: Path) -> None
     theirs = reference(name)
     ours, expected = saved_and_loaded(theirs, tmp_path)(mx.array(IDS)), answer(theirs)
     assert len(ours.hidden_states) == len(expected.hidden_states) == 4
+
     for ours_state, theirs_state in zip(ours.hidden_states, expected.hidden_states, strict=True):
         assert relative_error(ours_state, theirs_state.numpy()) <= TOLERANCE
+
     assert relative_error(ours.last_hidden_state, expected.last_hidden_state.numpy()) <= TOLERANCE
     if name == "projected":
         assert relative_error(ours.text_embeds, expected.text_embeds.numpy()) <= TOLERANCE
@@ -138,7 +140,7 @@ def _encoder(**options: Any) -> Any:
 
 def test_an_overlong_text_is_refused(tmp_path: Path) -> None:
     ours = saved_and_loaded(reference("openai"), tmp_path)
-    with pytest.raises(ValueError, match=r"M in 1..12, got \(1, 13\)"):
+    with pytest.raises(ValueError, match=r"got \(1, 13\)"):
         ours(mx.zeros((1, 13), mx.int32))
 
 

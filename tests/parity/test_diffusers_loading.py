@@ -103,6 +103,7 @@ def test_attention_names_of_old_autoencoders_load(tmp_path: Path) -> None:
     edit_tensors(weights(tmp_path), rename)
     ours, z = load_diffusers(tmp_path), normal(1, 4, 4, 4)
     assert isinstance(ours, AutoencoderKL)
+
     with inference():
         assert relative_error(ours.decode(mx.array(z)), nhwc(model.decode(nchw(z)).sample)) <= 2e-5
 
@@ -179,21 +180,26 @@ def test_a_short_configuration_means_the_defaults_of_diffusers(kind: str, tmp_pa
     ours, reference = build_model(tmp_path).config, getattr(diffusers, kind)
     defaults = {name: p.default for name, p in inspect.signature(reference.__init__).parameters.items()}
     defaults.pop("self")
+
     values = ours.to_dict()
     for name, value in defaults.items():
         if name in values:
             assert values[name] == value, name
         else:
             assert name in ours.IGNORED or value in ours.ONLY[name], name
+
     assert values.keys() <= defaults.keys()
 
 
 def test_the_defaults_of_the_others_are_those_of_the_references(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
+
     reference = dict(diffusers.AutoencoderKL().config)
     for name, value in build_model(tmp_path).config.to_dict().items():
         assert value == (tuple(reference[name]) if isinstance(reference[name], list) else reference[name]), name
+
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["CLIPTextModel"]}))
+
     reference = transformers.CLIPTextConfig().to_dict()
     for name, value in build_model(tmp_path).config.to_dict().items():
         assert value == reference[name], name
@@ -203,8 +209,10 @@ def test_a_missing_head_dimension_is_eight_and_worth_a_warning(folder: Path) -> 
     values = json.loads((folder / "config.json").read_text())
     del values["attention_head_dim"]
     (folder / "config.json").write_text(json.dumps(values))
+
     with pytest.warns(UserWarning, match="attention_head_dim"):
         model: Any = load_diffusers(folder)
+
     assert model.mid_block.attentions[0].heads == 2
     edit_config(folder, attention_head_dim=None)
     one_head: Any = load_diffusers(folder)
@@ -278,6 +286,7 @@ def test_the_published_models_have_their_number_of_parameters(
 def refused(folder: Path, *parts: str, **options: Any) -> None:
     with pytest.raises(UserError) as caught:
         load_diffusers(folder, **options)
+
     message = str(caught.value)
     assert "\n" not in message
     for part in parts:
@@ -446,6 +455,7 @@ def test_an_option_that_is_not_supported_is_named(
         attend = "Attn" if kind == "UNet2DModel" else "CrossAttn"
         base["down_block_types"] = ["DownBlock2D", f"{attend}DownBlock2D"]
         base["up_block_types"] = [f"{attend}UpBlock2D", "UpBlock2D"]
+
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": kind, **base}))
     build_model(tmp_path)
     edit_config(tmp_path, **options)

@@ -133,8 +133,10 @@ class Case:
         self.x = normal(2, 8, 12, model.config.in_channels)
         self.conditions: dict[str, np.ndarray] = {}
         added = {}
+
         if model.config.num_class_embeds:
             self.conditions["class_labels"] = np.array([6, 2])
+
         if isinstance(model, diffusers.UNet2DConditionModel):
             self.conditions["encoder_hidden_states"] = normal(2, 5, 24, seed=1)
             if model.config.addition_embed_type:
@@ -142,11 +144,14 @@ class Case:
                     "text_embeds": normal(2, 16, seed=2),
                     "time_ids": np.array([[512, 640, 0, 16, 512, 512], [64, 48, 3, 0, 128, 1024]], np.float32),
                 }
+
         theirs = {name: torch.tensor(value) for name, value in self.conditions.items()}
         if added:
             theirs["added_cond_kwargs"] = {name: torch.tensor(value) for name, value in added.items()}
+
         with inference():
             self.answer = nhwc(model(nchw(self.x), torch.tensor(TIMESTEPS), **theirs).sample)
+
         self.conditions |= added
 
     def error(self, mutate: Callable[[Any], Any] = lambda model: None) -> float:
@@ -355,6 +360,7 @@ def test_upcast_attention_survives_float16(case: Callable[..., Case]) -> None:
     model = load_diffusers(sd.folder, dtype=mx.float16)
     for module in modules(model, attention.CrossAttention):
         module.to_q.weight, module.to_k.weight = 300 * module.to_q.weight, 300 * module.to_k.weight
+
     context = mx.array(sd.conditions["encoder_hidden_states"])
     assert mx.isfinite(model(mx.array(sd.x), mx.array(TIMESTEPS), context)).all()
 

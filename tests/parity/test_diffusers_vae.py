@@ -49,7 +49,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class Case:
-    """One autoencoder on disk, pictures and latents, and the reference's answers."""
+    """One autoencoder on disk, images and latents, and the reference's answers."""
 
     def __init__(self, model: Any, folder: Path):
         self.folder = folder
@@ -61,10 +61,11 @@ class Case:
             self.decoded = nhwc(model.decode(nchw(self.z)).sample)
 
     def errors(self, mutate: Callable[[Any], Any] = lambda model: None) -> tuple[float, float, float]:
-        """Of mean, log-variance and picture."""
+        """Of mean, log-variance and image."""
         model = load_diffusers(self.folder)
         mutate(model)
         latents = model.encode(mx.array(self.x))
+
         return (
             relative_error(latents.mean, self.mean),
             relative_error(latents.logvar, self.logvar),
@@ -147,6 +148,7 @@ def test_extreme_variances_are_clipped_as_in_diffusers(tmp_path: Path) -> None:
     theirs = perturbed(lambda: AutoencoderKL(**CASES["one_level"]))
     with inference():
         theirs.quant_conv.bias[4:] = torch.tensor([100.0, -100.0, 0.0, 0.0])
+
     ours, x = saved_and_loaded(theirs, tmp_path), normal(1, 4, 4, 3)
     logvar = ours.encode(mx.array(x)).logvar
     assert relative_error(logvar, nhwc(theirs.encode(nchw(x)).latent_dist.logvar)) <= TOLERANCE
@@ -170,7 +172,8 @@ def test_the_scale_of_the_latents_is_read(tmp_path: Path) -> None:
 
 def test_wrong_shapes_are_refused(case: Callable[..., Case]) -> None:
     model = load_diffusers(case("sd").folder)
-    with pytest.raises(ValueError, match=r"multiples of 4, got \(1, 18, 16, 3\)"):
+    with pytest.raises(ValueError, match="multiples of 4"):
         model.encode(mx.zeros((1, 18, 16, 3)))
-    with pytest.raises(ValueError, match=r"\(B, h, w, 4\), got \(1, 4, 8, 8\)"):
+
+    with pytest.raises(ValueError, match=r"\(B, h, w, 4\)"):
         model.decode(mx.zeros((1, 4, 8, 8)))

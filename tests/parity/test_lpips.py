@@ -34,6 +34,7 @@ def vgg16() -> list[nn.Module]:
     for out in VGG_WIDTHS:
         layers += [nn.Conv2d(width, out, 3, 1, 1), nn.ReLU()] if out else [nn.MaxPool2d(2, 2)]
         width = out or width
+
     return layers
 
 
@@ -53,6 +54,7 @@ class TorchLPIPS(nn.Module):
     def forward(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
         x, y = (((torch.tensor(z) - shift) / scale).permute(0, 3, 1, 2) for z in (a, b))
+
         total = torch.zeros(len(x))
         for index, layer in enumerate(self.features):
             x, y = layer(x), layer(y)
@@ -60,12 +62,14 @@ class TorchLPIPS(nn.Module):
                 u, v = (z / (z.square().sum(1, keepdim=True).sqrt() + 1e-10) for z in (x, y))
                 head = getattr(self, f"lin{self.after.index(index)}")["model"]
                 total = total + head((u - v) ** 2).mean((1, 2, 3))
+
         return total.numpy()
 
 
 class Case:
     def __init__(self, trunk: str, folder: Path, gain: float = 1.0):
         torch.manual_seed(0)
+
         self.trunk, self.network = trunk, TorchLPIPS(trunk).eval()
         for name, p in self.network.named_parameters():
             if name.startswith("lin"):
@@ -74,9 +78,11 @@ class Case:
                 nn.init.kaiming_normal_(p)
             else:
                 nn.init.normal_(p, 0, 0.05)
+
         with torch.no_grad():
             for p in self.network.features[0].parameters():
                 p *= gain
+
         state = self.network.state_dict()
         self.trunk_file, self.heads_file = folder / f"{trunk}-trunk.pth", folder / f"{trunk}-heads.pth"
         torch.save({k: v for k, v in state.items() if k.startswith("features")}, self.trunk_file)
@@ -144,8 +150,9 @@ def test_it_is_a_distance_of_pictures_in_the_same_place(alex: Case) -> None:
 def test_the_smallest_picture_works_and_a_smaller_one_is_refused(alex: Case) -> None:
     metric = alex.load()
     assert metric.distances(alex.a[:, :31, :31], alex.b[:, :31, :31]).shape == (2,)
-    with pytest.raises(ValueError, match="at least 31 pixels a side, got 30"):
+    with pytest.raises(ValueError, match="31 pixels"):
         metric.distances(alex.a[:, :30], alex.b[:, :30])
+
     with pytest.raises(ValueError, match="same size"):
         metric.distances(alex.a, alex.b[:, :32])
 
@@ -155,6 +162,7 @@ def test_only_the_published_weights_make_an_lpips(alex: Case, monkeypatch: pytes
     for table, file in (("LPIPS_TRUNKS", alex.trunk_file), ("LPIPS_HEADS", alex.heads_file)):
         known = published.PublishedFile("t", ("t.pth",), read_weights(file).sha256, "url")
         monkeypatch.setattr(lpips, table, {"alex": known})
+
     assert alex.load().metric_name == "lpips"
     trunk = read_weights(alex.trunk_file)
     retrained = Weights(read_weights(alex.heads_file).tensors, alex.heads_file, "0" * 64)
@@ -164,9 +172,12 @@ def test_only_the_published_weights_make_an_lpips(alex: Case, monkeypatch: pytes
 def test_missing_and_foreign_weights_are_explained(alex: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(published.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"no alexnet-owt-7be5be79\.pth in .*; download it from https://"):
+
+    with pytest.raises(UserError, match=r"alexnet-owt-7be5be79\.pth .*https://"):
         load_lpips()
-    with pytest.raises(UserError, match=r"does not fit the trunk 'vgg'|holds no weights of the trunk 'vgg'"):
+
+    with pytest.raises(UserError, match="the trunk 'vgg'"):
         load_lpips("vgg", alex.trunk_file, alex.heads_file)
-    with pytest.raises(ValueError, match="alex or vgg, got 'squeeze'"):
+
+    with pytest.raises(ValueError, match="squeeze"):
         load_lpips("squeeze")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whole pipelines against diffusers: the same folder, noise and prompt lead to the same pictures."""
+"""Whole pipelines against diffusers: the same folder, noise and prompt lead to the same images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROMPT = "the lake in An"
 NEGATIVE = "lake, 3 an"
 STEPS = 5
 GUIDANCE = 4.0
-TOLERANCE = 1e-3  # of pictures in [-1, 1]; float32 leaves a hundredth of it
+TOLERANCE = 1e-3  # of images in [-1, 1]; float32 leaves a hundredth of it
 TEXT = ["sd1", "sd2", "sdxl"]
 PROMPTS = [
     "a lake",
@@ -71,8 +71,10 @@ def our_scheduler(model: Any, solver: str) -> Any:
         "prediction_type": known["prediction_type"],
         "clip_sample": known.get("bounded", True),
     }
+
     if solver == "dpm":
         return DPMSolverScheduler(**options)
+
     # with five leading steps diffusers' DDIM meets its own grid
     return DDIMScheduler(**options, timestep_spacing="leading", steps_offset=1)
 
@@ -87,18 +89,20 @@ def their_scheduler(pipeline: Any, solver: str) -> Any:
 
 
 def our_pictures(model: Any, solver: str, guidance: float = GUIDANCE) -> np.ndarray:
-    """Two pictures in [-1, 1]."""
+    """Two images in [-1, 1]."""
     scheduler = our_scheduler(model, solver)
     scheduler.set_timesteps(STEPS)
     condition = mx.array([model.condition("general", None, PROMPT)] * 2)
     denoiser = GuidedDenoiser(model, guidance)
     x0 = StandardSampler(scheduler).run(denoiser, mx.array(noise(model)), condition=condition).images
+
     return np.clip(np.array(model.decode(x0)), -1, 1)
 
 
 def their_pictures(pipeline: Any, solver: str, negative: str | None = NEGATIVE, guidance: float = GUIDANCE) -> Any:
     channels, side = pipeline.unet.config.in_channels, pipeline.unet.config.sample_size
     pipeline.set_progress_bar_config(disable=True)
+
     before, pipeline.scheduler = pipeline.scheduler, their_scheduler(pipeline, solver)
     try:
         with inference():
@@ -112,6 +116,7 @@ def their_pictures(pipeline: Any, solver: str, negative: str | None = NEGATIVE, 
             ).images
     finally:
         pipeline.scheduler = before
+
     return nhwc(pictures) * 2 - 1
 
 
@@ -147,10 +152,12 @@ def test_a_pixel_pipeline_agrees(solver: str, folders: dict[str, Path], theirs: 
     scheduler.reconfigure(clip_sample=False)
     unet, reference = theirs["ddpm"].unet, their_scheduler(theirs["ddpm"], solver)
     reference.set_timesteps(STEPS)
+
     x = nchw(noise(ours))
     with inference():
         for t in reference.timesteps:
             x = reference.step(unet(x, t).sample, t, x).prev_sample
+
     scheduler.set_timesteps(STEPS)
     x0 = StandardSampler(scheduler).run(ours, mx.array(noise(ours))).images
     assert ours.decode(x0) is x0
@@ -249,6 +256,7 @@ def test_image_to_image_agrees(folders: dict[str, Path], theirs: dict[str, Any])
     clean, strength = normal(2, *ours.state_shape, seed=3), 0.6
     pipeline = diffusers.StableDiffusionImg2ImgPipeline(**theirs["sd1"].components, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
+
     pipeline.scheduler = their_scheduler(theirs["sd1"], "ddim")
     with inference():
         expected = pipeline(
@@ -261,6 +269,7 @@ def test_image_to_image_agrees(folders: dict[str, Path], theirs: dict[str, Any])
             generator=torch.manual_seed(0),
             output_type="pt",
         ).images
+
     drawn = torch.randn(2, 4, 8, 8, generator=torch.manual_seed(0))
     scheduler = our_scheduler(ours, "ddim")
     scheduler.set_timesteps(STEPS)
@@ -276,13 +285,17 @@ def test_image_to_image_agrees(folders: dict[str, Path], theirs: dict[str, Any])
 def test_pictures_are_encoded_as_diffusers_does(standardised: bool, tmp_path: Path) -> None:
     pipeline = stable_diffusion_xl()
     mean, std = np.array([0.1, -0.2, 0.3, 0.0]), np.array([0.5, 1.0, 0.8, 1.2])
+
     if standardised:
         pipeline.vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
+
     pipeline.save_pretrained(tmp_path)
     ours: Any = load_pipeline(str(tmp_path))
+
     x = np.clip(normal(2, 16, 16, 3), -1, 1)
     with inference():
         latents = nhwc(pipeline.vae.encode(nchw(x)).latent_dist.mode())
+
     expected = ((latents - mean) / std if standardised else latents) * 0.13025
     found = ours.encode(mx.array(x))
     assert relative_error(found, expected) < 2e-5
@@ -321,12 +334,15 @@ def old_tokenizer(folder: Path, pad: str | None, pad_in_map: str | None, listed:
     known = {"bos_token": start, "eos_token": end, "unk_token": end}
     settings = {key: {"__type": "AddedToken", **token} for key, token in known.items()}
     settings |= {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer"} | ({"pad_token": pad} if pad else {})
+
     if listed:
         special = [{**token, "normalized": False, "special": True} for token in (start, end)]
         settings["added_tokens_decoder"] = {str(tokens[token["content"]]): token for token in special}
+
     (folder / "vocab.json").write_text(json.dumps(tokens))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
     if pad_in_map:
         (folder / "special_tokens_map.json").write_text(json.dumps(known | {"pad_token": pad_in_map}))
 
@@ -363,6 +379,7 @@ def test_a_padding_token_that_the_tokenizer_did_not_list_is_one_token_too(
     else:
         settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": "!"}))
+
     reference = transformers.CLIPTokenizer.from_pretrained(tmp_path)
     assert reference.pad_token == "!"
     assert PromptTokenizer(tmp_path, 77)(PROMPTS).tolist() == their_ids(reference)
@@ -394,9 +411,11 @@ def with_added_tokens(folder: Path, listed: bool) -> None:
     """An old tokenizer with tokens of a textual inversion; `listed`: with their options, in the configuration."""
     old_tokenizer(folder, END, None, listed)
     first = len(vocabulary()[0])
+
     if not listed:
         (folder / "added_tokens.json").write_text(json.dumps({text: first + i for i, text in enumerate(ADDED)}))
         return
+
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": False}
     new = {str(first + i): {**plain, "content": text, **flags} for i, (text, flags) in enumerate(ADDED.items())}
@@ -419,6 +438,7 @@ def test_added_tokens_with_other_numbers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<toy>": 7}))
     with pytest.raises(UserError, match="'<toy>' as token 7"):
         PromptTokenizer(tmp_path, 77)
+
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<toy>": "many"}))
     with pytest.raises(UserError, match="added tokens in an unknown way"):
         PromptTokenizer(tmp_path, 77)
@@ -440,6 +460,7 @@ def test_an_encoder_of_fewer_layers_than_its_file_encodes_as_transformers_does(t
     reference, ours = transformers.CLIPTextModel.from_pretrained(tmp_path), load_diffusers(tmp_path)
     with torch.no_grad():
         expected = reference(torch.tensor([[1, 2, 3]])).last_hidden_state.numpy()
+
     np.testing.assert_allclose(np.array(ours(mx.array([[1, 2, 3]])).last_hidden_state), expected, atol=1e-5)
 
 
@@ -448,9 +469,11 @@ def test_missing_settings_of_a_scheduler_are_its_defaults(name: str, tmp_path: P
     (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": name}))
     found = trained_noise.read_trained_noise(tmp_path)
     values = {**found["noise_schedule"], "prediction_type": found["prediction_type"], **found["suits"]}
+
     arguments = inspect.signature(getattr(diffusers, name).__init__).parameters
     if "beta_start" not in arguments:
         pytest.skip(f"this {name} needs another package")
+
     absent = {"clip_sample": False, "rescale_betas_zero_snr": False, "timestep_spacing": "linspace", "steps_offset": 0}
     expected = {key: arguments[key].default if key in arguments else absent[key] for key in values}
     assert values == expected
@@ -468,9 +491,11 @@ def test_half_precision_and_quantised_layers_predict_nearly_the_same(folders: di
     names = ("float32", "float16", "8bit", "4bit", "low_memory")
     ours: dict[str, Any] = {name: load_pipeline(str(folders["sd1"]), precision=name) for name in names}
     x, t = mx.array(noise(ours["float32"])), mx.array([500.0, 20.0])
+
     found = {}
     for name, model in ours.items():
         found[name] = np.array(model(x, t, mx.array([model.condition("general", None, PROMPT)] * 2)))
+
     assert all(prediction.dtype == np.float32 for prediction in found.values())
     errors = {name: float(np.abs(found[name] - found["float32"]).mean()) for name in names}
     assert 0 < errors["float16"] < errors["8bit"] < errors["4bit"] < 0.3
@@ -493,6 +518,7 @@ def test_the_published_cifar10_model_draws_what_diffusers_says_it_draws() -> Non
         model: Any = load_pipeline("google/ddpm-cifar10-32", "267b167dc01f0e4e61923ea244e8b988f84deb80")
     except UserError as error:
         pytest.skip(f"{error}; to fetch it: HF_HUB_OFFLINE=0 pytest -m weights")
+
     scheduler = DDIMScheduler(timestep_spacing="leading")
     scheduler.set_timesteps(50)
     x_T = torch.randn(1, 3, 32, 32, generator=torch.manual_seed(0))

@@ -100,11 +100,14 @@ def their_scheduler(cls, n: int, arguments: dict, float64: bool = False):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = THEIRS[cls](**{k: v for k, v in arguments.items() if k not in ours_only})
+
     if arguments.get("rescale_betas_zero_snr"):
         theirs.alphas_cumprod[-1] = 2**-24  # as in its DPM-Solver++; its DDIM and DDPM leave an exact zero
     if float64:
         theirs.alphas_cumprod = torch.cumprod(1 - theirs.betas.double(), 0)
+
     theirs.set_timesteps(n)
+
     extra = {k: arguments[k] for k in ours_only & arguments.keys()}
 
     def step(prediction, i, x, noise, monkeypatch):
@@ -114,6 +117,7 @@ def their_scheduler(cls, n: int, arguments: dict, float64: bool = False):
             )
         else:
             extra["variance_noise"] = torch.from_numpy(noise)
+
         result = theirs.step(torch.from_numpy(prediction), theirs.timesteps[i], torch.from_numpy(x), **extra)
         return result.prev_sample.numpy()
 
@@ -153,6 +157,7 @@ def test_steps_and_loops_agree(case, monkeypatch):
         x = their_step(model(x, i), i, x, noise, monkeypatch).astype(np.float32)
         assert difference(from_x, x) < TOLERANCE, f"step {i} from the same sample"
         y = our_step(free, model(y, i), i, y, noise)
+
     assert difference(y, x) < TOLERANCE, "the whole loop"
 
 
@@ -163,6 +168,7 @@ def test_custom_timesteps_agree_with_diffusers_dpm_solver(solver_order):
     ours.set_timesteps(timesteps=timesteps)
     theirs = diffusers.DPMSolverMultistepScheduler(solver_order=solver_order)
     theirs.set_timesteps(timesteps=timesteps)
+
     x = y = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
     for i, t in enumerate(timesteps):
         x = theirs.step(torch.from_numpy(model(x, i)), t, torch.from_numpy(x)).prev_sample.numpy()
@@ -178,6 +184,7 @@ def test_ddim_is_the_ancestral_step_of_diffusers_ddpm_on_any_grid(spacing, n, mo
     ours = DDIMScheduler(eta=1.0, use_clipped_model_output=True, **arguments)
     ours.set_timesteps(n)
     rng = np.random.default_rng(2)
+
     x = y = rng.standard_normal(SHAPE).astype(np.float32)
     for i in range(n):
         noise = rng.standard_normal(SHAPE).astype(np.float32)
@@ -192,6 +199,7 @@ def test_ddim_is_first_order_dpm_solver_on_linspace():
     theirs.set_timesteps(timesteps=[999, 749, 500, 250, 1])
     ours = DDIMScheduler(clip_sample=False)
     ours.set_timesteps(timesteps=theirs.timesteps.numpy())
+
     x = y = np.random.default_rng(3).standard_normal(SHAPE).astype(np.float32)
     for i, t in enumerate(theirs.timesteps):
         x = theirs.step(torch.from_numpy(model(x, i)), t, torch.from_numpy(x)).prev_sample.numpy()
@@ -215,8 +223,10 @@ def test_sde_order_3_of_diffusers_is_inconsistent():
     theirs.set_timesteps(timesteps=timesteps)
     lam = exact.schedule.log_snr(timesteps)
     zero = np.zeros((1, 1, 1, 1), np.float32)
+
     for scheduler in (ours, exact):
         scheduler.set_timesteps(timesteps=timesteps)
+
     for i in range(3):
         d = np.full((1, 1, 1, 1), (lam[i] - lam[2]) ** 2, np.float32)
         a = our_step(ours, d, i, zero, zero)
@@ -224,6 +234,7 @@ def test_sde_order_3_of_diffusers_is_inconsistent():
         c = theirs.step(
             torch.from_numpy(d), timesteps[i], torch.from_numpy(zero), variance_noise=torch.from_numpy(zero)
         ).prev_sample.numpy()
+
     h = lam[3] - lam[2]
     u = (np.arange(100_000) + 0.5) / 100_000 * h
     truth = exact.schedule.alpha(400) * h * np.mean(2 * np.exp(-2 * (h - u)) * u**2)
@@ -239,6 +250,7 @@ def test_configuration_file_of_diffusers_loads(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = DPMSolverScheduler.load(tmp_path)
+
     assert (ours.beta_schedule, ours.solver_order, ours.steps_offset) == ("scaled_linear", 3, 1)
 
 

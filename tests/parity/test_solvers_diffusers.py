@@ -86,6 +86,7 @@ def agree(theirs, taught, free) -> None:
         x = their_step(theirs, model(x, i), i, x).astype(np.float32)
         assert difference(from_x, x) < TOLERANCE, f"step {i} from the same sample"
         y = our_step(free, model(y, i), i, y)
+
     assert difference(y, x) < TOLERANCE, "the whole loop"
 
 
@@ -100,6 +101,7 @@ def test_unipc_agrees(case):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = diffusers.UniPCMultistepScheduler(**arguments)
+
     theirs.set_timesteps(n)
     taught, free = UniPCScheduler(**arguments), UniPCScheduler(**arguments)
     taught.set_timesteps(n)
@@ -114,9 +116,11 @@ def test_unipc_agrees_on_custom_timesteps(order, final):
     """Real-valued and unevenly spaced ones; diffusers is given their noise levels."""
     arguments = {"solver_order": order, "final_sigmas_type": final}
     theirs = diffusers.UniPCMultistepScheduler(**arguments)
+
     taught, free = UniPCScheduler(**arguments), UniPCScheduler(**arguments)
     for ours in (taught, free):
         ours.set_timesteps(timesteps=[999, 700.5, 650, 300.25, 90, 33.3, 2])
+
     theirs.set_timesteps(7)
     give_noise_levels(theirs, free)
     agree(theirs, taught, free)
@@ -126,10 +130,12 @@ def test_bh1_with_final_sigma_zero_is_finite_here_and_not_in_diffusers():
     theirs, ours = diffusers.UniPCMultistepScheduler(solver_type="bh1"), UniPCScheduler(solver_type="bh1")
     theirs.set_timesteps(10)
     ours.set_timesteps(10)
+
     x = y = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     for i in range(10):
         x, y = their_step(theirs, model(x, i), i, x), our_step(ours, model(y, i), i, y)
         assert i == 9 or difference(y, x) < TOLERANCE
+
     assert np.isfinite(y).all()
     assert not np.isfinite(x).all()
 
@@ -139,6 +145,7 @@ def test_configuration_file_of_diffusers_loads(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = UniPCScheduler.load(tmp_path)
+
     assert (ours.solver_order, ours.solver_type, ours.steps_offset) == (3, "bh1", 1)
 
 
@@ -157,6 +164,7 @@ def test_options_that_change_the_result_are_named(options, instead, tmp_path):
     diffusers.UniPCMultistepScheduler(**options).save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match=rf"UniPCScheduler ignores {next(iter(options))}=.*{instead}") as found:
         UniPCScheduler.load(tmp_path)
+
     assert len(found) == 1
 
 
@@ -175,6 +183,7 @@ def test_ipndm_agrees_up_to_the_last_step(n, spacing):
     theirs = diffusers.IPNDMScheduler()
     theirs.set_timesteps(n)
     theirs.alphas, theirs.betas = (torch.tensor(scale) for scale in list(zip(*ours._nodes, strict=True))[:2])
+
     x = y = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     for i in range(n - 1):
         x, y = their_step(theirs, model(x, i), i, x), our_step(ours, model(y, i), i, y)

@@ -1,8 +1,8 @@
-"""Which BLAS does MLX compute with on the Linux CPU?
+"""The BLAS that MLX computes with on a Linux CPU.
 
-The Linux wheel of MLX bundles the reference BLAS, which multiplies matrices some 15 to 60 times slower than OpenBLAS or
-MKL. Here a faster library is found and loaded, and MLX's calls to BLAS and LAPACK are led to it. SciPy's wheel, which
-MLflow installs anyway, brings an OpenBLAS. On a Mac MLX uses Accelerate and Metal, and nothing here applies.
+The Linux wheel of MLX bundles the slow reference BLAS. This module finds a faster library, loads it, and redirects
+MLX's calls of BLAS and LAPACK to it. SciPy's wheel, which MLflow installs, brings an OpenBLAS. On a Mac, MLX uses
+Accelerate and Metal, and this module does nothing. Measured ratios: docs/notes/tried.md.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ CHOICES = ("auto", "mkl", "openblas", "none")
 REMEDY = 'install one with: pip install -e ".[cpu]" (or on Debian and Ubuntu: apt install libopenblas0-pthread)'
 
 _SYSTEM_OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
-_IMPORTS = re.compile(r"cblas_[a-z0-9_]+|[sdcz][a-z0-9]+_")  # of MLX, from BLAS and LAPACK
+_IMPORTS = re.compile(r"cblas_[a-z0-9_]+|[sdcz][a-z0-9]+_")  # functions of BLAS and LAPACK
 _AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A library that may be loaded.
+    """A library to try.
 
     Attributes:
         name: "openblas", "mkl" or "custom".
         path: The file, or a bare name for the dynamic linker to find.
-        prefix: What the names of its functions begin with; `scipy_` in SciPy's wheel.
+        prefix: The beginning of its functions' names; `scipy_` in SciPy's wheel.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Blas:
-    """What was loaded.
+    """The BLAS in use.
 
     Attributes:
-        name: "openblas", "mkl", "custom", "linked" (MLX was built with or preloaded with another), "accelerate"
-            (macOS), or "bundled" (the slow one of the Linux wheel).
-        path: The library, None for those of MLX and macOS.
-        core: The instruction set that OpenBLAS says it uses, "" for others.
-        threads: Threads that one matrix product may use, None where the library does not say.
-        problems: What went wrong on the way, one sentence each.
+        name: "openblas", "mkl", "custom", "linked" (MLX was built or preloaded with its own), "accelerate" (macOS),
+            or "bundled" (the reference BLAS of the Linux wheel).
+        path: The library; None for those of MLX and macOS.
+        core: The instruction set that OpenBLAS reports; "" for other libraries.
+        threads: Threads of one matrix product; None if the library does not report them.
+        problems: Libraries that could not be used, and why, one sentence each.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Blas:
 
 
 def cpu_flags(cpuinfo: str = "/proc/cpuinfo") -> frozenset[str]:
-    """The processor's instruction sets as Linux names them; empty where it does not (ARM)."""
+    """The processor's instruction sets under Linux's names; empty on ARM, where Linux lists none."""
     with contextlib.suppress(OSError), open(cpuinfo, encoding="utf-8", errors="replace") as file:
         for line in file:
             key, _, value = line.partition(":")
             if key.strip() == "flags":
-                return frozenset(value.split())  # the first processor stands for all
+                return frozenset(value.split())  # all processors are alike
     return frozenset()
 
 
@@ -86,6 +86,7 @@ def candidates(choice: str = "auto") -> list[Candidate]:
         return []
     if choice not in CHOICES:
         return [Candidate("custom", choice)]
+
     openblas = [
         *(Candidate("openblas", path, "scipy_") for path in _beside_packages("scipy.libs/libscipy_openblas-*.so")),
         *(Candidate("openblas", path) for path in _in_prefix("lib/libopenblas.so.0")),
@@ -96,30 +97,37 @@ def candidates(choice: str = "auto") -> list[Candidate]:
 
 
 def load(choice: str) -> Blas:
-    """Load the first candidate that works and let MLX, which has to be imported already, compute with it.
+    """Load the first candidate that works, and redirect MLX's calls to it. MLX has to be imported already.
 
     Args:
         choice: As for `candidates`.
     """
     if sys.platform == "darwin":
         return Blas("accelerate")
+
+    # can MLX's calls be redirected here, and should they be?
     mlx = elf.find("/libmlx.so") if sys.platform == "linux" else None
     calls = {} if mlx is None else {name: to for name, to in mlx.calls().items() if _IMPORTS.fullmatch(name)}
     if mlx is None or "cblas_sgemm" not in calls:
         return Blas("bundled", threads=1, problems=("This build of MLX calls no BLAS that could be replaced.",))
+
     present = elf.owner(calls["cblas_sgemm"])
     if not fnmatch.fnmatch(present, "*/mlx*.libs/*"):
-        return Blas("linked", present)  # a source build, or LD_PRELOAD: somebody chose
+        return Blas("linked", present)  # a source build or LD_PRELOAD: the user chose
+
     problems = []
     for candidate in candidates(choice):
         try:
             library = ctypes.CDLL(candidate.path)
         except OSError as error:
-            if os.sep in candidate.path:  # the bare names are mere guesses
+            if os.sep in candidate.path:  # bare names are guesses, whose failure is no problem
                 problems.append(f"{candidate.path} could not be loaded: {error}.")
             continue
+
+        # functions that the library lacks stay with MLX's own
         found = {name: elf.function_address(library, candidate.prefix + name) for name in calls}
         targets = {name: address for name, address in found.items() if address is not None}
+
         if not {"cblas_sgemm", "cblas_dgemm"} <= targets.keys():
             problems.append(f"{candidate.path} was passed over: it has no function cblas_sgemm or cblas_dgemm.")
         elif not mlx.redirect(targets):
@@ -127,20 +135,21 @@ def load(choice: str) -> Blas:
         else:
             path = elf.owner(targets["cblas_sgemm"]) or candidate.path
             return Blas(candidate.name, path, *_core_and_threads(library, candidate.prefix), tuple(problems))
+
     return Blas("bundled", threads=1, problems=tuple(problems))
 
 
 def _beside_packages(pattern: str) -> list[str]:
-    """Files that wheels brought, beside the packages.
+    """Files of wheels beside the packages.
 
-    The folders of `sys.path` are asked instead of the wheels' records: this finds them in virtual environments, user
-    installs and conda alike, and takes no import of `importlib.metadata`.
+    The folders of `sys.path` are searched: this works in virtual environments, user installs and conda alike, and needs
+    no slow import of `importlib.metadata`.
     """
     return _found(_package_folders(), pattern)
 
 
 def _in_prefix(pattern: str) -> list[str]:
-    """Files that wheels brought, in the prefix: .../lib/python3.11/site-packages -> ..."""
+    """Files of wheels in the prefix, three folders above .../lib/python3.11/site-packages."""
     above = [folder.parents[2] for folder in _package_folders() if len(folder.parents) > 2]
     return _found([Path(sys.prefix), *above], pattern)
 
@@ -154,7 +163,7 @@ def _found(folders: list[Path], pattern: str) -> list[str]:
 
 
 def _core_and_threads(library: ctypes.CDLL, prefix: str) -> tuple[str, int | None]:
-    """The instruction set that OpenBLAS says it uses, "" for others; the threads of one product, None if not said."""
+    """What a library reports: its instruction set, or ""; the threads of one product, or None."""
     core, threads = "", None
 
     if core_name := getattr(library, f"{prefix}openblas_get_corename", None):

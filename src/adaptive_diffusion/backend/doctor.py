@@ -1,4 +1,4 @@
-"""`adaptive-diffusion doctor`: what this installation computes on, how fast, and what is missing."""
+"""`adaptive-diffusion doctor`: the device and BLAS of this installation, its speed, and what is missing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 
 from .._version import __version__
-from ..errors import run_program
+from ..program import command
 from . import blas
 from . import prepare as backend
 
 REQUIRED = ("mlx", "numpy", "hydra-core", "omegaconf", "mlflow", "pillow", "matplotlib", "tqdm")
-EXTRAS = {  # name -> what it is for, and what it brings
+EXTRAS = {  # name -> purpose, packages
     "rl": ("agent=ppo, Gymnasium and PyTorch's own weight files", ("gymnasium", "stable-baselines3", "torch")),
     "standard": ("metrics=standard and models of the hub", ("tokenizers", "huggingface_hub")),
     "test": ("the tests", ("pytest", "diffusers", "transformers", "safetensors")),
@@ -26,22 +26,24 @@ BACKENDS = ("mlx-cpu", "mlx-cuda-13", "mlx-cuda-12", "mlx-metal", "scipy", "mkl"
 
 
 def matmul_gflops(size: int = 1024, rounds: int = 10) -> float:
-    """Best of `rounds`: float32 GFLOP/s of a `size` x `size` matrix product on MLX's default device."""
+    """Speed of a `size` x `size` float32 matrix product on MLX's default device, in GFLOP/s: the best of `rounds`."""
     import mlx.core as mx
 
     a = mx.random.normal((size, size), key=mx.random.key(0))
     b = mx.random.normal((size, size), key=mx.random.key(1))
     mx.eval(a @ b)
     best = float("inf")
+
     for _ in range(rounds):
         start = time.perf_counter()
         mx.eval(a @ b)
         best = min(best, time.perf_counter() - start)
+
     return 2 * size**3 / best / 1e9
 
 
 def version(distribution: str) -> str | None:
-    """The installed version, None where it is not installed."""
+    """The installed version of a distribution, or None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -49,12 +51,13 @@ def version(distribution: str) -> str | None:
 
 
 def report() -> tuple[dict[str, str], list[str]]:
-    """Facts by name, and one sentence for everything that is missing or could be better."""
+    """Facts by name, and a sentence of advice for each thing to mend."""
     facts = {
         "package": f"adaptive-diffusion-optimizer {__version__}",
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": f"{platform.platform()}, {os.cpu_count()} processors",
     }
+
     advice: list[str] = []
     try:
         found = backend.info()
@@ -67,15 +70,18 @@ def report() -> tuple[dict[str, str], list[str]]:
         facts["matmul"] = f"{matmul_gflops():.0f} GFLOP/s (1024 x 1024, float32, {found.device.split()[0]})"
         advice += found.warnings
         advice += _core_advice(found.core)
-    brought = [name for _, names in EXTRAS.values() for name in names]
-    installed = {name: version(name) for name in (*REQUIRED, *BACKENDS, *brought)}
+
+    of_extras = [name for _, names in EXTRAS.values() for name in names]
+    installed = {name: version(name) for name in (*REQUIRED, *BACKENDS, *of_extras)}
     facts["versions"] = ", ".join(f"{name} {number}" for name, number in installed.items() if number)
+
+    # a missing extra is a fact, a missing requirement is a fault
     for extra, (purpose, names) in EXTRAS.items():
         lacking = [name for name in names if not installed[name]]
         state = f'without {", ".join(lacking)}; pip install -e ".[{extra}]"' if lacking else "installed"
         facts[f"extra {extra}"] = f"{state} (for {purpose})"
-    missing = [name for name in REQUIRED if not installed[name]]
-    if missing:
+
+    if missing := [name for name in REQUIRED if not installed[name]]:
         advice.append(f"Not installed: {', '.join(missing)}; get what is missing with: pip install -e .")
     if sys.platform == "linux" and facts["device"].startswith("cpu") and shutil.which("g++") is None:
         advice.append("g++ was not found, so mx.compile runs functions uncompiled; get it with: apt install g++")
@@ -93,7 +99,7 @@ def _describe_blas(found: backend.BackendInfo) -> Iterator[str]:
 
 
 def _core_advice(core: str) -> Iterator[str]:
-    """What to say of an OpenBLAS that was told by the environment to do less than the processor can."""
+    """Advice where the environment keeps OpenBLAS from using the whole processor."""
     chosen = os.environ.get("OPENBLAS_CORETYPE")
     if chosen and core and blas.has_avx512() and core in ("Haswell", "Zen", "Prescott", "Barcelona"):
         yield (
@@ -104,9 +110,10 @@ def _core_advice(core: str) -> Iterator[str]:
 
 def main(argv: list[str]) -> None:
     """Print the report."""
-    argparse.ArgumentParser(prog="adaptive-diffusion doctor", description=__doc__).parse_args(argv)
+    argparse.ArgumentParser(prog=command("doctor"), description=__doc__).parse_args(argv)
     facts, advice = report()
     width = max(len(name) for name in facts)
+
     for name, value in facts.items():
         print(f"{name:<{width}}  {value}")
     if advice:
@@ -115,7 +122,3 @@ def main(argv: list[str]) -> None:
             print(f"  - {sentence}")
     else:
         print("\nNothing is missing.")
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -1,8 +1,7 @@
-"""Point a loaded library's calls at other functions: its entry table is rewritten in memory, its file is left alone.
+"""Redirect a loaded library's calls to other functions, by rewriting its table of imported functions in memory.
 
-The alternative, loading the other library with RTLD_GLOBAL, reaches every library of the process. PyTorch, for one,
-would then take its BLAS from it too, and since it is compiled for MKL's calling convention, its complex dot products
-would be wrong.
+Loading the other functions with RTLD_GLOBAL instead would reach every library of the process. PyTorch would then use
+the same BLAS, and compute wrong complex dot products, since it is compiled for MKL's calling convention.
 """
 
 from __future__ import annotations
@@ -53,35 +52,41 @@ class LoadedLibrary:
         return next(((self.address + h[3], h[6]) for h in self.headers if h[0] == kind), None)
 
     def calls(self) -> dict[str, int]:
-        """Imported functions by name, and where a call to each goes at present."""
+        """Imported functions by name, and the address that each call goes to."""
         return {name: ctypes.c_uint64.from_address(slot).value for name, slot in self._slots()}
 
     def redirect(self, targets: Mapping[str, int]) -> bool:
-        """Let calls to imported functions go elsewhere.
+        """Redirect calls of imported functions.
 
         Args:
-            targets: Name of the function -> address of the code that is to run instead.
+            targets: Name of the function -> address of the code to run instead.
 
         Returns:
-            False where the system forbids it; then nothing has changed.
+            False if the system forbids it; nothing has changed then.
         """
         slots = [(slot, targets[name]) for name, slot in self._slots() if name in targets]
+
+        # the loader has write-protected the pages of this segment
         start, size = self._segment(_PT_GNU_RELRO) or (0, 0)
         sealed = {slot - slot % mmap.PAGESIZE for slot, _ in slots if start <= slot < start + size}
         if not all(_make_writable(page) for page in sealed):
             return False
+
         for slot, address in slots:
             ctypes.c_uint64.from_address(slot).value = address
         return True
 
     def _slots(self) -> Iterator[tuple[str, int]]:
-        """Each imported function's name, and the address of the pointer that calls to it go through."""
+        """Each imported function's name, and the address of the pointer to its code."""
         dynamic = self._segment(_PT_DYNAMIC)
         if dynamic is None:
             return
+
         tags = dict(_DYNAMIC_ENTRY.iter_unpack(ctypes.string_at(*dynamic)[: dynamic[1] // 16 * 16]))
         if not {_DT_PLTRELSZ, _DT_STRTAB, _DT_SYMTAB, _DT_JMPREL} <= tags.keys():
             return
+
+        # each relocation names a symbol and the slot that holds its address
         for offset, info, _ in _RELOCATION.iter_unpack(ctypes.string_at(tags[_DT_JMPREL], tags[_DT_PLTRELSZ])):
             symbol = tags[_DT_SYMTAB] + (info >> 32) * _SYMBOL_SIZE
             name = ctypes.string_at(tags[_DT_STRTAB] + ctypes.c_uint32.from_address(symbol).value)
@@ -100,7 +105,7 @@ class _Symbol(ctypes.Structure):
 
 
 def owner(address: int) -> str:
-    """Path of the library that the code at an address belongs to, "" where there is none."""
+    """Path of the library that holds the code at an address, or ""."""
     found = _Symbol()
     if not ctypes.CDLL(None).dladdr(ctypes.c_void_p(address), ctypes.byref(found)):
         return ""
@@ -108,7 +113,7 @@ def owner(address: int) -> str:
 
 
 def function_address(library: ctypes.CDLL, name: str) -> int | None:
-    """Where a function lies in memory, None where the library has none of that name."""
+    """The address of a function in memory, or None."""
     function = getattr(library, name, None)
     return None if function is None else ctypes.cast(function, ctypes.c_void_p).value
 
@@ -121,6 +126,7 @@ def find(name: str) -> LoadedLibrary | None:
         library = header.contents
         if not (library.name or b"").endswith(name.encode()):
             return 0
+
         raw = ctypes.string_at(library.headers, library.count * _PROGRAM_HEADER.size)
         found.append(LoadedLibrary(library.address, tuple(_PROGRAM_HEADER.iter_unpack(raw))))
         return 1

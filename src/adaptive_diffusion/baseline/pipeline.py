@@ -13,9 +13,10 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
-from ..io.pictures import resize, to_float
+from ..io.pixels import resize, to_float
 from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.unet import SimpleUNet, UNetConfig
+from ..program import command
 from ..sampling.standard import StandardSampler, whole
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.base import SchedulerBase
@@ -78,8 +79,8 @@ class DiffusionPipeline:
             return load_builtin_model()
         log.warning(
             "no trained model for %d channels ships with the project: this SimpleUNet is untrained and draws noise; "
-            "train one with train.py task=model",
-            in_channels,
+            "train one with %s task=model",
+            *(in_channels, command("train")),
         )
         return SimpleUNet(UNetConfig(in_channels=in_channels))
 

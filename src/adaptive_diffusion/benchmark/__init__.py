@@ -1,4 +1,4 @@
-"""Ways of drawing compared from the same noises: `run_benchmark` measures cells, `write_report` tabulates and plots."""
+"""Comparison of sampling methods from the same noises: `run_benchmark` measures cells, `write_report` reports them."""
 
 from .cell import Bench, BlockResult, Cell, CellResult, PairedEncoder
 from .intervals import Interval, paired_bootstrap

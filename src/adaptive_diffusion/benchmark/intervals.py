@@ -27,14 +27,14 @@ class Interval:
 
 
 def paired_bootstrap(a: Any, b: Any, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Percentile interval of the mean difference a - b, pictures drawn with replacement in pairs.
+    """Percentile interval of the mean difference a - b, by drawing pairs with replacement.
 
     Args:
-        a: (n,) a number for each picture.
-        b: (n,) the same of another way of drawing, from the same noises in the same order.
+        a: (n,) a number for each image.
+        b: (n,) the same for another sampling method, from the same noises in the same order.
         level: Coverage, in (0, 1).
-        resamples: Bootstrap samples.
-        seed: Of the resampling.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: for arrays of different or zero length.
@@ -42,7 +42,9 @@ def paired_bootstrap(a: Any, b: Any, *, level: float = 0.95, resamples: int = 20
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.shape != y.shape or x.ndim != 1 or not len(x):
         raise ValueError(f"pairs need two lists of the same length, at least 1, got shapes {x.shape} and {y.shape}")
+
     difference = x - y
+    # a resample draws images, not values: both methods keep the same noises
     rows = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     low, high = np.quantile(difference[rows].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(difference.mean()), float(low), float(high))

@@ -1,4 +1,4 @@
-"""The benchmark's plots: quality against evaluations, and the Pareto front of quality against seconds."""
+"""The benchmark's plots: quality against network evaluations, and the Pareto front of quality against seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..io.figures import writing
+from ..io.files import atomic_path
 
 if TYPE_CHECKING:
     from .rows import Row
@@ -24,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Four metrics against model evaluations per picture; error bars are standard deviations over the blocks.
+    """Plot four metrics against network evaluations per image; error bars are standard deviations over the blocks.
 
     Args:
         path: PNG file.
@@ -33,6 +33,7 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
     """
     figure = _figure((11, 8))
     panels = figure.subplots(2, 2).ravel()
+
     for axes, (metric, name) in zip(panels, TITLES.items(), strict=True):
         for method, points in _methods(rows).items():
             shown = [row for row in points if row.mean[metric] is not None]
@@ -47,18 +48,21 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                     linewidth=1,
                     **_look(method, rows),
                 )
+
         _finish(axes, "model evaluations per picture", name)
+
     _legend(figure, panels[0], title)
     _save(figure, path)
 
 
 def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Quality against seconds per picture, with the front of those that nothing beats in both.
+    """Plot quality against seconds per image, with the Pareto front: the cells that no cell beats in both.
 
     Arguments as for `save_quality_plot`.
     """
     figure = _figure((11, 4.6))
     panels = figure.subplots(1, 2)
+
     for axes, metric in zip(panels, ("fd_encoder", "rmse"), strict=True):
         shown = [row for row in rows if row.mean[metric] is not None]
         for method, points in _methods(shown).items():
@@ -69,16 +73,19 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                 label=method,
                 **{**look, "linestyle": ""},
             )
+
+        # the front is of all methods together
         cost, quality = np.array([[row.mean["seconds"], row.mean[metric]] for row in shown]).reshape(-1, 2).T
         front = pareto_front(cost, quality)
         axes.plot(cost[front], quality[front], color="0.4", linewidth=1, zorder=0, label="Pareto front")
         _finish(axes, "seconds per picture", TITLES[metric])
+
     _legend(figure, panels[0], title)
     _save(figure, path)
 
 
 def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Indices of the points that no other beats in both, by increasing cost; less is better in both, (n,) each."""
+    """Indices of the points that no point beats in both cost and distance, (n,) each, by increasing cost."""
     front: list[int] = []
     for i in np.lexsort((distance, cost)):
         if not front or distance[i] < distance[front[-1]]:
@@ -87,7 +94,7 @@ def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
 
 
 def _methods(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by method, each by steps."""
+    """Rows by method, sorted by steps."""
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row.cell.method, row.cell.num_steps)):
         found.setdefault(row.cell.method, []).append(row)
@@ -118,17 +125,21 @@ def _figure(size: tuple[float, float]) -> Any:
 def _finish(axes: Any, x: str, y: str) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    if not axes.dataLim.y1 > 0:  # no numbers at all, as of stochastic schedulers to a converged solution
+    if not axes.dataLim.y1 > 0:  # no numbers at all: stochastic schedulers have no converged solution
         axes.set_axis_off()
         axes.set_title(f"{y}: no numbers", fontsize="medium")
         return
+
     axes.set_xscale("log")
     axes.set_yscale("log", nonpositive="clip")
+
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        # more ticks within a decade, the fewer decades there are
         subs = (1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1, 3) if high < 3000 * low else (1,)
         axis.set_major_locator(LogLocator(subs=subs, numticks=20))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
+
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3, which="both")
@@ -140,10 +151,10 @@ def _legend(figure: Any, axes: Any, title: str) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    """A PNG file with a palette, a third as large as with all colours."""
+    """Write a PNG file with a palette: a third of the size of one with all colours."""
     from PIL import Image
 
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    with writing(path) as temporary:
+    with atomic_path(path) as temporary:
         picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(temporary, optimize=True)

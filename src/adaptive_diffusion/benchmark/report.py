@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..io.figures import write_text, writing
+from ..io.files import atomic_path, write_text
 from ..io.markdown import table
 from ..metrics.frechet import frechet_caveat
 from .cell import CellResult
@@ -34,10 +34,10 @@ def write_report(
     Args:
         folder: Where to; created.
         results: At least one cell.
-        baseline: Cell that the others are compared with: `<scheduler> <grid>` for that with as many steps,
-            `<scheduler> <grid> <steps>` for a certain one; None: no comparison.
-        plots: Some of `quality` (against evaluations) and `pareto` (against seconds, which mean something only where
-            the machine did nothing else).
+        baseline: The cell to compare with: `<scheduler> <grid>` for the cell with the same number of steps, or
+            `<scheduler> <grid> <steps>`; None: no comparison.
+        plots: Some of `quality` (against evaluations) and `pareto` (against seconds, which need a machine without other
+            work).
 
     Returns:
         The rows of the summary, by domain, steps and method.
@@ -47,41 +47,48 @@ def write_report(
     """
     if not results:
         raise ValueError("a report needs the result of at least one cell")
+
     rows = summarise(results, baseline)
     _write_results(folder / "results.csv", [row.cell for row in rows])
     _write_summary(folder / "summary.csv", rows)
     write_text(folder / "summary.md", markdown(rows))
+
     for domain in dict.fromkeys(row.cell.domain for row in rows):
         some = [row for row in rows if row.cell.domain == domain]
         for kind in plots:
             PLOTS[kind](folder / f"{kind}_{domain}.png", some, domain)
+
     return rows
 
 
 def short_hashes(text: str) -> str:
-    """A text, of each sha256 in it the first 12 digits."""
+    """A text with each sha256 in it cut to 12 digits."""
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", text)
 
 
 def summarise(results: Sequence[CellResult], baseline: str | None = None) -> list[Row]:
-    """One row per cell, named by what distinguishes it from the others; see `write_report`."""
+    """One row per cell, without the settings that all cells share; see `write_report`."""
     ordered = sorted(_without_what_all_share(results), key=lambda r: (r.domain, r.num_steps, r.method))
     by_name = {(r.domain, r.name): r for r in ordered}
+
     rows = []
     for cell in ordered:
         columns = {metric: _over_blocks(cell, metric) for metric in METRICS}
         mean = {metric: None if v is None else float(v.mean()) for metric, v in columns.items()}
         spread = {metric: None if v is None or len(v) < 2 else float(v.std(ddof=1)) for metric, v in columns.items()}
-        own = " ".join((f"{baseline}", *cell.variant, str(cell.num_steps)))  # with the same variant, if there is one
+
+        # the baseline of the same variant comes first, then one of as many steps, then the very cell
+        own = " ".join((f"{baseline}", *cell.variant, str(cell.num_steps)))
         names = (own, f"{baseline} {cell.num_steps}", f"{baseline}")
         other = next((by_name[cell.domain, name] for name in names if (cell.domain, name) in by_name), None)
         difference = {} if other is None or other is cell else _differences(cell, other)
         rows.append(Row(cell, mean, spread, other.name if other and difference else "", difference))
+
     return rows
 
 
 def _without_what_all_share(results: Sequence[CellResult]) -> list[CellResult]:
-    """The cells, their variants without the settings that every one of them has."""
+    """The cells, with the settings that all cells share removed from their variants."""
     shared = set.intersection(*(set(cell.variant) for cell in results))
     return [replace(cell, variant=tuple(v for v in cell.variant if v not in shared)) for cell in results]
 
@@ -93,6 +100,7 @@ def markdown(rows: Sequence[Row]) -> str:
         some = [row for row in rows if row.cell.domain == domain]
         first = some[0].cell
         total = first.pictures * len(first.blocks)
+
         lines += [
             f"### {domain}",
             "",
@@ -107,18 +115,21 @@ def markdown(rows: Sequence[Row]) -> str:
             lines += ["", f"Frechet distances (all): {caveat}."]
         elif caveat := frechet_caveat(first.pictures, first.dimensions):
             lines += ["", f"Frechet distances of a block: {caveat}."]
+
         if not all(row.converged_enough for row in some):
             lines += [
                 "",
                 "*: doubling the converged solutions' steps changes them by more than a tenth of this RMSE; "
                 "lower `benchmark.tolerance`.",
             ]
+
         lines.append("")
+
     return "\n".join(lines)
 
 
 def overview(rows: Sequence[Row]) -> list[str]:
-    """Lines of a Markdown table of one domain: methods down, steps across, perceptual distance and fd real (all)."""
+    """A Markdown table of one domain: a row per method, a column per number of steps, two metrics in a cell."""
     steps = sorted({row.cell.num_steps for row in rows})
     found = {(row.cell.method, row.cell.num_steps): row for row in rows}
 
@@ -158,16 +169,17 @@ def _cells(row: Row) -> list[str]:
 
 
 def _over_blocks(cell: CellResult, metric: str) -> np.ndarray | None:
-    """(blocks,) a metric of each block, of per-picture ones the mean; None where there is none."""
+    """(blocks,) a metric of each block, the mean over images where it is one per image; None without values."""
     values = [getattr(block, metric) for block in cell.blocks]
     return None if None in values else np.array([np.mean(value) for value in values])
 
 
 def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
-    """Of cells from the same noises; {} for others."""
+    """Differences between two cells, or {} if they did not start from the same noises."""
     found: dict[str, Interval] = {}
     if [b.seed for b in cell.blocks] != [b.seed for b in other.blocks]:
         return found
+
     for metric in ("rmse", "perceptual"):
         a, b = cell.paired(metric), other.paired(metric)
         if a is not None and b is not None and a.shape == b.shape:
@@ -176,9 +188,10 @@ def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
 
 
 def _write_results(path: Path, cells: Sequence[CellResult]) -> None:
-    with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["domain", "scheduler", "grid", "variant", "num_steps", "seed", "pictures", *METRICS])
+
         for c in cells:
             columns = [_over_blocks(c, metric) for metric in METRICS]
             for i, block in enumerate(c.blocks):
@@ -195,22 +208,26 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
     header += ["fd_encoder_all", "fd_converged_all", "converged_steps", "converged_rmse", "converged_perceptual"]
     header += ["baseline", *(f"{metric}_difference_{end}" for metric in ("rmse", "perceptual") for end in ends)]
     header += ["model", "encoder", "calibration"]
-    with writing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
+
         for row in rows:
             c = row.cell
             line = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, len(c.blocks), c.pictures]
             line += [_digits(number) for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
             line += [_digits(c.fd_encoder), _digits(c.fd_converged), c.converged_steps]
             line += [_digits(c.converged_rmse), _digits(c.converged_perceptual), row.baseline]
+
             for metric in ("rmse", "perceptual"):
                 found = row.difference.get(metric)
                 line += [None] * 3 if found is None else [_digits(getattr(found, end)) for end in ends]
+
             line += [short_hashes(c.model), short_hashes(c.encoder), c.calibration]
             writer.writerow(line)
 
 
 def _digits(number: float | None) -> float | None:
-    """Six digits, so that the files are small."""
+    """Round to six digits, so that the files are small."""
     return None if number is None else float(f"{number:.6g}")

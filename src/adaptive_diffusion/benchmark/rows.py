@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .cell import CellResult
 from .intervals import Interval
 
-NOT_CONVERGED = 0.1  # from this share of a distance on, the doubling of the converged solution's steps is worth a mark
+NOT_CONVERGED = 0.1  # a converged solution that moves by more than this share of a cell's distance gets a mark
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Row:
     Attributes:
         cell: The cell.
         mean: Metric -> mean over the blocks, None where the cell has no such number.
-        spread: Metric -> standard deviation over the blocks (n - 1), None likewise and for a single block.
-        baseline: Name of the cell it is compared with, "" for none.
+        spread: Metric -> standard deviation over the blocks (n - 1), None without a mean and for a single block.
+        baseline: Name of the cell that it is compared with, or "".
         difference: `rmse` and `perceptual` -> mean difference from the baseline's and its 95 % interval.
     """
 
@@ -30,6 +30,6 @@ class Row:
 
     @property
     def converged_enough(self) -> bool:
-        """Whether the converged solutions are an order nearer to converged than this cell is to them."""
+        """Whether the converged solutions are exact to a tenth of this cell's distance to them."""
         rmse, change = self.mean["rmse"], self.cell.converged_rmse
         return rmse is None or change is None or change <= NOT_CONVERGED * rmse

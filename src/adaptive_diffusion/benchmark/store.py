@@ -1,4 +1,4 @@
-"""Cells that are measured once: each leaves a small JSON file, named by everything that decides its numbers."""
+"""Cells that are measured once: each is saved as a small JSON file, named by everything that decides its numbers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..io.files import atomic_path, parse_json
-from .cell import Bench, BlockResult, Cell, CellResult, Progress, measure_cell
+from ..io.files import parse_json, write_json
+from .cell import Bench, BlockResult, Cell, CellResult
+from .measure import Progress, measure_cell
 
 log = logging.getLogger(__name__)
 
-NUMBERS = 2  # raised when a change of the code changes a cell's numbers, so that kept ones are not taken for them
+NUMBERS = 2  # raised when a change of the code changes a cell's numbers, so that old files are not used
 
 
 def run_benchmark(
@@ -24,12 +25,12 @@ def run_benchmark(
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> list[CellResult]:
-    """Measure cells, all from the same noises; stop at any time and start again, finished cells are not repeated.
+    """Measure cells, all from the same noises. A run that was stopped continues: finished cells are not repeated.
 
     Args:
         cells: What to measure.
         bench: What the cells share.
-        folder: Where finished cells are kept, one JSON file each; None: nowhere.
+        folder: Where finished cells are saved, one JSON file each; None: nowhere.
         progress: Called after every step of drawing.
 
     Returns:
@@ -37,19 +38,23 @@ def run_benchmark(
 
     Raises:
         UserError: if a domain has no reference statistics.
-        ValueError: for fewer than 2 pictures per block, or a number of steps out of range.
+        ValueError: for fewer than 2 images per block, or a number of steps out of range.
     """
     results = []
     for cell in cells:
         path = None if folder is None else cell_path(folder, cell, bench)
-        result = None if path is None else kept(path)
-        if result is not None:  # what is kept may have been named otherwise
+        result = None if path is None else load_cell(path)
+
+        if result is not None:
+            # names decide no numbers: the file may come from a cell with other names
             result = replace(result, scheduler=cell.scheduler, grid=cell.grid_name, variant=cell.variant)
         else:
             result = measure_cell(cell, bench, progress)
             if path is not None:
-                keep(path, result)
+                save_cell(path, result)
+
         results.append(result)
+
     return results
 
 
@@ -78,19 +83,18 @@ def fingerprint(cell: Cell, bench: Bench) -> str:
 
 
 def _named(sampler: object) -> Any:
-    """A sampler's class and, where it has any, the settings that decide its pictures besides its scheduler's."""
+    """A sampler's class, with its own settings if it has any."""
     name, config = type(sampler).__name__, getattr(sampler, "config", None)
     return name if config is None else [name, config]
 
 
-def keep(path: Path, result: CellResult) -> None:
-    """Write a result, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+def save_cell(path: Path, result: CellResult) -> None:
+    """Write a result atomically, as JSON."""
+    write_json(path, asdict(result))
 
 
-def kept(path: Path) -> CellResult | None:
-    """Read what `keep` wrote; None if there is nothing, or nothing whole."""
+def load_cell(path: Path) -> CellResult | None:
+    """Read what `save_cell` wrote; None if the file is missing or damaged."""
     try:
         found: dict[str, Any] = parse_json(path.read_bytes())
         blocks: list[dict[str, Any]] = found.pop("blocks")
@@ -104,7 +108,7 @@ def kept(path: Path) -> CellResult | None:
 
 
 def _block(rmse: list[float] | None, perceptual: list[float] | None, **rest: Any) -> BlockResult:
-    """A block as it was before JSON made its tuples lists."""
+    """A block, whose tuples JSON made lists."""
     return BlockResult(
         rmse=None if rmse is None else tuple(rmse),
         perceptual=None if perceptual is None else tuple(perceptual),

@@ -7,12 +7,16 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 PROGRAMS = ("sample", "train")
+INSTALLED = "adaptive_diffusion.conf"  # entry points by which packages name their folders of configuration
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class Catalog:
 
     @classmethod
     def of(cls, conf: Path, arguments: Sequence[str]) -> Catalog:
-        """The catalog of `conf/` and of the folders that a command line adds by --config-dir and hydra.searchpath."""
-        return cls((conf, *_added(arguments)))
+        """The catalog of `conf/`, of installed packages, and of what --config-dir and hydra.searchpath add."""
+        theirs = (folder for place in installed() if (folder := _folder(place)) is not None)
+        return cls((conf, *theirs, *_added(arguments)))
 
     def is_group(self, name: str) -> bool:
         """Whether there are options to choose from."""
@@ -62,6 +67,20 @@ class Catalog:
     def _root(self, program: str) -> dict[str, Any]:
         found = self.content(".", program)
         return found if isinstance(found, dict) else {}
+
+
+class InstalledPackages(SearchPathPlugin):
+    """Lets Hydra find the configuration that installed packages bring."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Called by Hydra once at the start."""
+        for place in installed():
+            search_path.append("adaptive-diffusion-parts", place)
+
+
+def installed() -> list[str]:
+    """Where installed packages have configuration, as Hydra writes it: pkg://..."""
+    return [f"pkg://{point.value}" for point in entry_points(group=INSTALLED)]
 
 
 def _added(arguments: Sequence[str]) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +13,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..errors import closest, did_you_mean, same_end
+from ..program import command, title
+from ..runs.wrong_values import wrong_value
 from .catalog import PROGRAMS, Catalog
-from .wrong_values import wrong_value
 
 ELSEWHERE = {  # names that other tools have for what is here
     "euler": "Euler's method is scheduler=ddim, whose scheduler.eta is 0 by default",
@@ -32,6 +33,14 @@ PLUGINS = {  # Hydra's own
     "hydra/launcher": ("joblib", "rq", "ray", "submitit"),
     "hydra/sweeper": ("optuna", "ax", "nevergrad"),
 }
+TRAINED = (  # arguments of schedulers that the model knows
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    "rescale_betas_zero_snr",
+)
+LIMITS = (  # those that follow from the model
+    *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio"),
+    "sample_max_value",
+)
 NEEDS = {  # what a choice of train.py takes besides
     "reward": ("agent=ppo",),
     "task=agent": ("agent=ppo",),
@@ -72,7 +81,7 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
     if found := re.search(r"In '(\w+)/(\w+)': Could not override '([^'@]+)", text):
         group, option, key = found.groups()
         other = next(name for name in PROGRAMS if name != program)
-        return f"{group}={option} sets {key!r}, which {program}.py does not have; did you mean {other}.py?"
+        return f"{group}={option} sets {key!r}, which {title(program)} does not have; did you mean {title(other)}?"
     if found := re.search(r"Could not override '(\w+)'\.\s+Did you mean to override (\S+)\?", text):
         chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{found[1]}=")), f"<{found[1]}>")
         return f"there is no {found[1]} to choose there; did you mean {found[2]}={chosen}?"
@@ -111,8 +120,8 @@ def _of_other_program(catalog: Catalog, program: str, arguments: Sequence[str], 
         for group, option in foreign.items()
         if "." not in group and not set(option.split(",")) <= {*catalog.options(group), "null"}
     ]
-    command = shlex.join(["python", f"{other}.py", *_for_program(catalog, other, arguments)])
-    return "; ".join([f"{belong} to {other}.py, which {does}, not to {program}.py: {command}", *unknown])
+    instead = f"{command(other)} {shlex.join(_for_program(catalog, other, arguments))}"
+    return "; ".join([f"{belong} to {title(other)}, which {does}, not to {title(program)}: {instead}", *unknown])
 
 
 def _for_program(catalog: Catalog, program: str, arguments: Sequence[str]) -> list[str]:
@@ -123,7 +132,7 @@ def _for_program(catalog: Catalog, program: str, arguments: Sequence[str]) -> li
         key, equals, value = argument.lstrip("+").partition("=")
         if key in groups:
             known = catalog.options(key)
-            options = [_closest(option, known) or groups[key] or known[0] for option in value.split(",")]
+            options = [closest(option, known) or groups[key] or known[0] for option in value.split(",")]
             taken[key] = f"{key}={','.join(dict.fromkeys(options))}"
         elif not equals and argument.startswith("-"):
             taken[argument] = argument
@@ -157,17 +166,19 @@ def _no_plugin(group: str, option: str) -> str:
         return f"{group} has no option {option!r}; {without}, and packages such as hydra-joblib-launcher add others"
     return (
         f"{group}={option} comes with a package that is not installed here: pip install hydra-{option}-{kind} "
-        f"({'sweeps of sample.py work with it' if option == 'joblib' else 'nobody has tried it here'}); {without}"
+        f"({'sweeps of images work with it' if option == 'joblib' else 'nobody has tried it here'}); {without}"
     )
 
 
 def _no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[str]) -> str:
     """For a setting that is not there: options that have it, or the name that was probably meant."""
     parts, told = key.split("."), f"there is no setting {key!r}"
+    if parts[0] == "scheduler" and (where := _of_the_model(parts[-1], arguments)):
+        return f"{told}: {where}"
     if len(parts) > 1 and (told_options := _of_other_options(catalog, key)):
         return told_options
     known = [name for name in _all_keys(catalog, program, arguments) if not key.startswith(f"{name}.")]
-    if len(parts) == 1 and not _same_end(key, known):
+    if len(parts) == 1 and not same_end(key, known):
         for group in catalog.groups(program):
             if options := _with_setting(catalog, group, parts):
                 value = next((a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")), "<value>")
@@ -180,6 +191,16 @@ def _no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[st
         if name not in known:
             return f"{told}; did you mean {name!r}, of {parts[0]}={' or '.join(options)}?"
     return f"{told}{_meant(key, known)}; --help lists them"
+
+
+def _of_the_model(name: str, arguments: Sequence[str]) -> str | None:
+    """Where an argument of schedulers went that is no setting, because the model decides it."""
+    given = next((a.partition("=")[2] for a in arguments if a.partition("=")[0].endswith(f"scheduler.{name}")), "")
+    if name in LIMITS:
+        return f"the model says how its pictures stay in range; to overrule it: +scheduler.{name}={given or '<value>'}"
+    if name == "prediction_type":
+        return f"the model says what it predicts; where its file does not: model=checkpoint model.{name}={given}"
+    return "the model says how it was trained; leave it out" if name in TRAINED else None
 
 
 def _of_other_options(catalog: Catalog, key: str) -> str | None:
@@ -224,23 +245,6 @@ def _no_choice(catalog: Catalog, arguments: Sequence[str]) -> str | None:
             if catalog.is_group(group) and option not in catalog.options(group):
                 return _no_option(catalog, group, option)
     return None
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str | None:
-    """The known name closest to a misspelt one, if any is close."""
-    return next(iter(_same_end(given, known)), None) or _closest(given, known)
-
-
-def _same_end(given: str, known: Iterable[str]) -> list[str]:
-    """The known names whose last part is that of a name."""
-    return [name for name in known if name.split(".")[-1] == given.split(".")[-1]]
-
-
-def _closest(given: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like another, whatever the case."""
-    lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), lower, n=1, cutoff=0.6)
-    return lower[close[0]] if close else None
 
 
 def _meant(given: str, known: Iterable[str]) -> str:

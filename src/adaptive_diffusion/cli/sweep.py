@@ -21,10 +21,10 @@ from omegaconf import DictConfig
 from .. import interruption
 from ..errors import MachineError, UserError
 from ..interruption import uninterrupted
+from ..runs.job import explain, in_sweep, say
 from ..tracking.jobs import FAILED, Job, Skipped, failures, forget_jobs, jobs_of, table
 from ..tracking.mlflow import JOB, PARENT, MlflowRun, MlflowTracker
 from .arguments import as_given
-from .entry import explain, in_sweep, say
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _record(config: DictConfig, job: Job) -> None:
         tracker = instantiate(config.tracking) if job.status in FAILED and parent else None
         if tracker is not None and not tracker.children(parent, number):
             told = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
-            tracker.failed(" ".join(told), dict(s.lstrip("+~").partition("=")[::2] for s in told), job.told)
+            tracker.failed(" ".join(told), dict(s.lstrip("+~").partition("=")[::2] for s in told), job.reason)
     except (MachineError, UserError, OSError) as error:
         log.warning("what became of job %s could not be recorded: %s", number, explain(error)[0])
 
@@ -173,7 +173,7 @@ def _ended(config: DictConfig, job_return: JobReturn) -> Job:
     job, result = _job(config), job_return._return_value
     if job_return.status != JobStatus.COMPLETED:
         sentence, code = explain(result)
-        return replace(job, status="REFUSED" if code == 2 else "FAILED", told=sentence)
+        return replace(job, status="REFUSED" if code == 2 else "FAILED", reason=sentence)
     if isinstance(result, Skipped):
         return replace(job, status="SKIPPED", metrics=result.metrics)
     file = Path(config.hydra.runtime.output_dir) / "metrics.json"

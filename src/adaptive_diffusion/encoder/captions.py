@@ -1,7 +1,6 @@
-"""Captions made from a domain and a label: what the encoder's two towers are trained to agree on.
+"""Captions of domains and labels, on which the two towers of the encoder are trained.
 
-The data name some 200 labels. What lies between them comes from the word vectors, and from a few dozen words for the
-things each domain is about.
+The data have about 200 labels. `SUBJECTS` adds a few dozen words for each domain, and the word vectors connect both.
 """
 
 from __future__ import annotations
@@ -81,9 +80,9 @@ def label_caption(domain: str, label: str, rng: np.random.Generator | None = Non
     """A caption of a label, e.g. ("landscapes", "sea") -> "a photograph of a sea landscape".
 
     Args:
-        domain: The label's domain; an unknown one is captioned as `general` is.
+        domain: The domain of the label; an unknown domain is worded like `general`.
         label: The label.
-        rng: Chooses the wording; None: the first one.
+        rng: Chooses the wording; None: the first wording.
     """
     return _fill(LABEL_TEMPLATES.get(domain, LABEL_TEMPLATES["general"]), domain, label, rng)
 
@@ -93,13 +92,18 @@ def domain_caption(domain: str, rng: np.random.Generator | None = None) -> str:
 
     Args:
         domain: One of `SUBJECTS`.
-        rng: Chooses wording and subject; None: the first ones.
+        rng: Chooses wording and subject; None: the first of each.
     """
     return _fill(DOMAIN_TEMPLATES[domain], domain, "", rng)
 
 
 def plain_caption(domain: str, label: str | None) -> str:
-    """What a picture of a domain and perhaps a label is to show, for runs without a prompt."""
+    """The caption of a run without a prompt.
+
+    Args:
+        domain: The domain; an unknown domain gives "a photograph of <domain>".
+        label: A label of the domain, or None for a caption of the whole domain.
+    """
     if label is not None:
         return label_caption(domain, label)
     return PLAIN_CAPTIONS.get(domain, f"a photograph of {domain}")

@@ -1,4 +1,4 @@
-"""DomainDetector: what kind of picture this is, or what kind a prompt asks for."""
+"""Detection of the domain of an image or of a prompt."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .words import WordVectors
 log = logging.getLogger(__name__)
 
 UNSURE = 0.5  # confidence below which the answer is `general`
-CLOSE = 0.75  # cosine of word vectors from which on a phrase of a prompt names a label
-NAMED = 50.0  # times that a domain is likelier if the prompt names one of its labels among other words
-_LONGEST = 3  # words of a phrase
+CLOSE = 0.75  # least cosine of two word vectors at which a phrase of a prompt names a label
+NAMED = 50.0  # factor on the probability of a domain if the prompt names one of its labels among other words
+_LONGEST = 3  # words in the longest phrase
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Detection:
     """A detected domain.
 
     Attributes:
-        domain: The domain; `general` where no other is at least `UNSURE` likely.
-        confidence: Calibrated probability of `domain`, in [0, 1]; where unsure, of the best guess.
-        probabilities: Of every domain; they add up to 1.
+        domain: The likeliest domain, or `general` if its probability is below `UNSURE`.
+        confidence: Calibrated probability of the likeliest domain, in [0, 1].
+        probabilities: Probability of every domain; they add up to 1.
     """
 
     domain: str
@@ -42,14 +42,14 @@ class Detection:
 
 @dataclass(frozen=True)
 class Choice:
-    """What of a model's classes a prompt asks for.
+    """The class of a model that a prompt asks for.
 
     Attributes:
         domain: The domain.
         domain_confidence: Its calibrated probability, in [0, 1].
-        label: The label of the domain that a phrase of the prompt names, or None where none is close.
-        label_confidence: Cosine of the word vectors of the closest label and phrase, 1 for the same words; 0 without
-            labels.
+        label: The label of the domain that a phrase of the prompt names; None if no label is close.
+        label_confidence: Cosine of the word vectors of the closest label and phrase: 1 for the same words, 0 for a
+            domain without labels.
     """
 
     domain: str
@@ -59,47 +59,54 @@ class Choice:
 
 
 class DomainDetector:
-    """Tells domains by the encoder's heads for pictures and for prompts.
+    """Detects domains with the two heads of the encoder, one for images and one for prompts.
 
     Args:
-        encoder: The encoder; None: the one that ships with the project.
+        encoder: The encoder; None: the shipped encoder.
     """
 
     def __init__(self, encoder: Encoder | None = None):
         self.encoder = encoder or load_builtin_encoder()
 
     def from_images(self, images: Any) -> list[Detection]:
-        """The domain of each picture, (N, H, W, 3), uint8 or float in [-1, 1].
+        """Detect the domain of each image.
+
+        Args:
+            images: (N, H, W, 3), uint8 or float in [-1, 1].
 
         Raises:
-            ValueError: for unfit pictures, see `pictures.check_pictures`.
+            ValueError: for unfit images, see `pictures.check_pictures`.
         """
         logits = self.encoder.network.domain(mx.array(self.encoder.image_embeddings(images)))
         return self._detect(np.array(logits, np.float64) / self.encoder.metadata.get("image_temperature", 1.0))
 
     def from_prompt(self, prompt: str) -> Detection:
-        """The domain that a prompt asks for.
+        """Detect the domain of a prompt.
 
         Raises:
             ValueError: for a prompt without a word.
         """
+        words = self.encoder.words
         motif = without_quality(prompt)
-        prompt = motif if self.encoder.words.has_meaning(motif) else prompt
-        vectors = self.encoder.words.text_vectors([prompt])
-        if not self.encoder.words.knows(prompt):  # spelling alone says nothing
+        prompt = motif if words.has_meaning(motif) else prompt
+        vectors = words.text_vectors([prompt])
+
+        # The spelling of unknown words says nothing about a domain: all domains are equally likely.
+        if not words.knows(prompt):
             return self._detect(np.zeros((1, len(self.encoder.config.domains))))[0]
+
         return self._detect(np.array(self.encoder.network.prompt_domain(mx.array(vectors)), np.float64))[0]
 
     def choose(self, prompt: str, labels: Mapping[str, Sequence[str]], domain: str | None = None) -> Choice:
-        """Domain and label that a prompt asks for.
+        """Choose the domain and the label that fit a prompt best.
 
-        A label that the prompt names is looked up before its sentence is understood: it is what is wanted where the
-        prompt says nothing else, and makes its domain likelier where it does.
+        Labels that stand in the prompt come first. A prompt of a label alone is decided by this label; among other
+        words, a label makes its domain `NAMED` times as likely.
 
         Args:
             prompt: E.g. "a butterfly".
-            labels: Domains that a model knows, and the labels of each.
-            domain: The domain, where it is known; None: detected, among those of the model.
+            labels: Domains of the model, and the labels of each.
+            domain: The domain, if the user chose it; None: the likeliest of the domains in `labels`.
 
         Raises:
             ValueError: for a prompt without a word.
@@ -107,22 +114,30 @@ class DomainDetector:
         named = named_labels(prompt, labels if domain is None else {domain: labels.get(domain, ())})
         if named and says_no_more(prompt, named):
             return Choice(named[0].domain, 1.0, named[0].label, 1.0)
+
         detection = self.from_prompt(prompt)
         probabilities = detection.probabilities
+
         if domain is None and named:
             domains = {one.domain for one in named}
             weighted = {d: p * (NAMED if d in domains else 1) for d, p in probabilities.items()}
             detection = self._detection(np.array(list(weighted.values())) / sum(weighted.values()))
             probabilities = detection.probabilities
+
         if domain is None:
+            # The encoder may know domains that the model lacks.
             known = {d: p for d, p in probabilities.items() if d in labels} or dict.fromkeys(labels, 0.0)
             domain = detection.domain if detection.domain in labels else max(known, key=lambda d: known[d])
+
         confidence = probabilities.get(domain, 0.0)
         if label := next((one.label for one in named if one.domain == domain), None):
             return Choice(domain, confidence, label, 1.0)
+
         names = list(labels.get(domain, ()))
         if not names:
             return Choice(domain, confidence, None, 0.0)
+
+        # No label stands in the prompt: take the label whose meaning is closest to a phrase.
         words = self.encoder.words
         closeness = (words.text_vectors(_phrases(prompt, words)) @ words.text_vectors(names).T).max(axis=0)
         best = int(closeness.argmax())
@@ -130,21 +145,15 @@ class DomainDetector:
         return Choice(domain, confidence, label, float(closeness[best]))
 
     def _detect(self, logits: np.ndarray) -> list[Detection]:
+        """Detections from the (N, D) logits of the domains, by a softmax."""
         return [self._detection(row) for row in np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))]
 
     def _detection(self, shares: np.ndarray) -> Detection:
-        """What the probabilities of all domains, (D,), say."""
+        """The detection from the (D,) probabilities of the domains."""
         domains, best = self.encoder.config.domains, int(shares.argmax())
         sure = shares[best] >= UNSURE or "general" not in domains
         domain = domains[best] if sure else "general"
         return Detection(domain, float(shares[best]), dict(zip(domains, map(float, shares), strict=True)))
-
-
-def _phrases(prompt: str, words: WordVectors) -> list[str]:
-    """All runs of one to three words of a prompt that mean something; the whole prompt if none does."""
-    found = re.findall(r"[^\W\d_]+", prompt)
-    runs = [found[i : i + n] for n in range(1, _LONGEST + 1) for i in range(len(found) - n + 1)]
-    return [" ".join(run) for run in runs if words.has_meaning(" ".join(run))] or [prompt]
 
 
 def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
@@ -159,3 +168,10 @@ def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
             raise UserError(f"prompt: {error}") from error
         log.warning("the domain of the prompt cannot be told (%s)", error)
         return Choice(domain or "general", 1.0 if domain else 0.0, None, 0.0)
+
+
+def _phrases(prompt: str, words: WordVectors) -> list[str]:
+    """All phrases of one to three words with a meaning; the whole prompt if it has no such phrase."""
+    tokens = re.findall(r"[^\W\d_]+", prompt)
+    runs = [tokens[i : i + n] for n in range(1, _LONGEST + 1) for i in range(len(tokens) - n + 1)]
+    return [" ".join(run) for run in runs if words.has_meaning(" ".join(run))] or [prompt]

@@ -1,4 +1,4 @@
-"""`metrics=encoder`: measures by the encoder that ships with the project."""
+"""`metrics=encoder`: measures by the project's own encoder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ log = logging.getLogger(__name__)
 
 
 class EncoderMetrics:
-    """`metrics=encoder`: by the encoder that ships with the project; needs no download.
+    """Measure images with the project's own encoder; this needs no download.
 
     Args:
-        converged: Also measure the distance to the model's converged solution; costs more evaluations than the run.
-        encoder: An encoder or its file; None: the one that ships with the project.
-        references: Folder of reference statistics; None: those that ship with the project.
+        converged: Also measure the distance to the converged solution of the model. This costs more network evaluations
+            than the run.
+        encoder: An encoder or its file; None: the shipped encoder.
+        references: Folder of reference statistics; None: the shipped statistics.
 
     Raises:
-        UserError: if the encoder's file cannot be used.
+        UserError: if the file of the encoder cannot be used, or `references` is no folder.
     """
 
     def __init__(self, converged: bool = False, encoder: Encoder | str | None = None, references: str | None = None):
@@ -40,22 +41,26 @@ class EncoderMetrics:
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
     ) -> list[Measurement]:
-        """fd_encoder, kid_encoder, clip_encoder, domain_agreement and, to converged pictures, perceptual_encoder.
+        """Measure fd_encoder, kid_encoder, clip_encoder, domain_agreement and, with `converged`, perceptual_encoder.
 
-        The distances are left out for a domain without reference statistics, and for a single picture. Arguments as for
+        A domain without reference statistics, or a single image, gets no fd_encoder and kid_encoder. Arguments as for
         `PictureMetrics.measure`.
         """
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         if not reference_path(domain, self._folder).is_file():
             log.info("no distances to real pictures: there are no reference statistics of the domain %s", domain)
         elif len(images) > 1:
-            found += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
-        found += attempt("clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], [])
+            measurements += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
+
+        measurements += attempt(
+            "clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], []
+        )
         if domain in self.encoder.config.domains:
-            found += attempt("domain_agreement", lambda: [self._agreement(images, domain)], [])
+            measurements += attempt("domain_agreement", lambda: [self._agreement(images, domain)], [])
         if converged is not None:
-            found += attempt("perceptual_encoder", lambda: [self._to_converged(images, converged)], [])
-        return found
+            measurements += attempt("perceptual_encoder", lambda: [self._to_converged(images, converged)], [])
+
+        return measurements
 
     def _to_real(self, images: np.ndarray, domain: str) -> list[Measurement]:
         statistics = load_reference(domain, self.encoder, self._folder)

@@ -1,4 +1,4 @@
-"""The labels of a model that a prompt names word for word, and the words of a prompt that say nothing of its motif."""
+"""The labels that stand in a prompt word for word, and the words of a prompt that do not describe the motif."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-# How good a picture is to be, which is no motif.
+# Words that ask for quality; they do not describe the motif.
 _QUALITY = re.compile(
     r"\b(?:"
     r"(?:best|high|highest|good|great|top|ultra|super|amazing)[ -]?(?:quality|res(?:olution)?|definition|details?)"
@@ -17,7 +17,7 @@ _QUALITY = re.compile(
     r")(?:\s+(?=\W)|\b)",
     re.IGNORECASE,
 )
-# What may stand beside a label without saying more than the label does.
+# Words that add no meaning to a label beside them.
 _FILLERS = (
     "a an the this that some one two three of on in with and or at by for is it its my single "
     "photo photos photograph photographs photography picture pictures image images shot view "
@@ -32,9 +32,9 @@ class NamedLabel:
     """A label that stands in a prompt.
 
     Attributes:
-        domain: Its domain.
+        domain: Domain of the label.
         label: The label.
-        place: The words of the prompt that it takes.
+        place: Indices of its words in the prompt.
     """
 
     domain: str
@@ -43,10 +43,10 @@ class NamedLabel:
 
 
 def without_quality(prompt: str) -> str:
-    """A prompt without "high quality, 4k" and the like.
+    """Remove words such as "high quality, 4k" from a prompt.
 
     Raises:
-        ValueError: for what is no text.
+        ValueError: if the prompt is no text.
     """
     if not isinstance(prompt, str):
         raise ValueError(f"a prompt must be a text, got {type(prompt).__name__}")
@@ -54,9 +54,12 @@ def without_quality(prompt: str) -> str:
 
 
 def named_labels(prompt: str, labels: Mapping[str, Sequence[str]]) -> list[NamedLabel]:
-    """The labels that a prompt names, in singular or plural: of most words first, then as written, then the first."""
+    """The labels that stand in a prompt, in singular or plural.
+
+    Order: labels of more words first, then labels in the same form as in the prompt, then by place.
+    """
     words = _words(prompt)
-    found = [
+    named = [
         NamedLabel(domain, label, range(start, start + len(wanted)))
         for domain, names in labels.items()
         for label in names
@@ -64,43 +67,44 @@ def named_labels(prompt: str, labels: Mapping[str, Sequence[str]]) -> list[Named
         for start in _places(words, wanted)
     ]
 
-    def rank(one: NamedLabel) -> tuple[int, bool, int]:
-        written = words[one.place.start : one.place.stop]
-        return -len(written), written != _words(one.label), one.place.start
+    def rank(label: NamedLabel) -> tuple[int, bool, int]:
+        written = words[label.place.start : label.place.stop]
+        return -len(written), written != _words(label.label), label.place.start
 
-    return sorted(found, key=rank)
+    return sorted(named, key=rank)
 
 
 def says_no_more(prompt: str, named: Sequence[NamedLabel]) -> bool:
-    """Whether a prompt holds nothing of meaning besides the labels that it names."""
-    taken = {i for one in named for i in one.place}
+    """Whether the words beside the labels of a prompt add no meaning."""
+    taken = {i for label in named for i in label.place}
     rest = [word for i, word in enumerate(_words(prompt)) if i not in taken]
     return all(word in _ADDS_NOTHING or len(word) == 1 for word in rest)
 
 
 def _words(text: str) -> list[str]:
-    """Words in small letters, without accents."""
+    """Words of a text in small letters, without accents and without words of quality."""
     plain = unicodedata.normalize("NFD", without_quality(text).casefold())
     plain = "".join(c for c in plain if unicodedata.category(c) != "Mn")
     return re.findall(r"[^\W_]+", plain)
 
 
 def _places(words: Sequence[str], wanted: Sequence[str]) -> Iterator[int]:
-    """Where some words stand one after the other."""
+    """Indices in `words` at which the sequence `wanted` begins."""
     for start in range(len(words) - len(wanted) + 1):
         if all(_same(a, b) for a, b in zip(words[start : start + len(wanted)], wanted, strict=True)):
             yield start
 
 
 def _same(a: str, b: str) -> bool:
-    """Whether two words are the same but for their number."""
+    """Whether two words are equal, or singular and plural of one word."""
     return a == b or not _numbers(a).isdisjoint(_numbers(b))
 
 
 def _numbers(word: str) -> set[str]:
-    """A word, and what it may be the plural of."""
+    """A word and its possible singular forms."""
     forms = {word}
     for ending, instead in (("ies", "y"), ("ves", "f"), ("es", ""), ("s", "")):
         if word.endswith(ending) and len(word) > len(ending) + 2 and not word.endswith("ss"):
             forms.add(word.removesuffix(ending) + instead)
+
     return forms

@@ -1,4 +1,4 @@
-"""The head that tells which domain a prompt asks for: logistic regression on word vectors, calibrated on prompts."""
+"""The head that detects the domain of a prompt: logistic regression on word vectors, calibrated on prompts."""
 
 from __future__ import annotations
 
@@ -13,32 +13,36 @@ from .captions import domain_caption, label_caption
 from .words import WordVectors
 
 CALIBRATION_PROMPTS = Path(__file__).with_name("calibration_prompts.csv")
-_CAPTIONS = 1000  # made up for each domain
-_LONGEST = 3  # phrases in one
+_CAPTIONS = 1000  # generated captions of each domain
+_LONGEST = 3  # phrases in the longest caption
 _L2 = 1e-3
 
 
 def fit_prompt_head(
     words: WordVectors, domains: Sequence[str], labels: Mapping[str, Sequence[str]], seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit on captions made of labels and subjects, the domains equally often, then calibrate on ordinary prompts.
+    """Fit the head on generated captions, then calibrate it on prompts that people write.
 
-    The calibration finds one factor for all logits and a constant for each (Guo et al., 2017): captions are much easier
-    than what people write, and `general`, which has the most varied words, would swallow what is unknown.
+    Every domain has the same number of captions. The calibration fits one factor for all logits and a constant for each
+    domain (Guo et al., 2017). It is needed for two reasons: captions are much easier than prompts, and `general` has
+    the most varied words, so without it most unknown prompts would be detected as `general`.
 
     Args:
         words: The word vectors.
-        domains: Names of the domains, each one of `captions.SUBJECTS`.
+        domains: Names of the domains, keys of `captions.SUBJECTS`.
         labels: Labels of each domain; a domain may have none.
         seed: Seed of the captions.
 
     Returns:
-        (K, D) weight and (K,) bias, so that `vector @ weight.T + bias` are the logits.
+        (K, D) weight and (K,) bias of the logits `vector @ weight.T + bias`.
     """
+    # Head of the logits, on as many captions of every domain.
     rng = np.random.default_rng([seed, 4])
     captions = [_caption(d, labels.get(d, ()), rng) for d in domains for _ in range(_CAPTIONS)]
     x, truth = words.text_vectors(captions), np.repeat(np.arange(len(domains)), _CAPTIONS)
     weight, bias = _regress(x, truth, len(domains))
+
+    # Calibration on real prompts.
     prompts = [(domain, prompt) for domain, prompt in read_prompts(CALIBRATION_PROMPTS) if domain in domains]
     z = words.text_vectors([prompt for _, prompt in prompts]) @ weight.T + bias
     factor, shift = _calibrate(z, np.array([list(domains).index(domain) for domain, _ in prompts]))
@@ -46,10 +50,10 @@ def fit_prompt_head(
 
 
 def read_prompts(path: Path) -> list[tuple[str, str]]:
-    """Pairs of domain and prompt from a `.csv` file with these two columns.
+    """Read pairs of domain and prompt from a `.csv` file.
 
     Raises:
-        UserError: if it has other columns.
+        UserError: if the file lacks one of the columns `domain` and `prompt`.
     """
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
@@ -59,7 +63,7 @@ def read_prompts(path: Path) -> list[tuple[str, str]]:
 
 
 def _caption(domain: str, labels: Sequence[str], rng: np.random.Generator) -> str:
-    """One to three phrases of a domain."""
+    """A random caption of one to three phrases of a domain, joined by "and"."""
     phrases = [
         label_caption(domain, labels[int(rng.integers(len(labels)))], rng)
         if labels and rng.random() < 0.4
@@ -76,16 +80,18 @@ def _regress(x: np.ndarray, truth: np.ndarray, classes: int) -> tuple[np.ndarray
         gradient = (_softmax(x @ weight.T + bias) - target) / len(x)
         weight -= 10.0 * (gradient.T @ x + _L2 * weight)
         bias -= 10.0 * gradient.sum(axis=0)
+
     return weight, bias
 
 
 def _calibrate(z: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
-    """The factor and the (K,) shifts that make the true classes likeliest."""
+    """The factor and the (K,) shifts with the greatest likelihood of the true classes, by gradient descent."""
     factor, shift, target = 1.0, np.zeros(z.shape[1]), np.eye(z.shape[1])[truth]
     for _ in range(4000):
         gradient = (_softmax(factor * z + shift) - target) / len(z)
         factor -= 0.05 * float((gradient * z).sum())
         shift -= 0.5 * gradient.sum(axis=0)
+
     return factor, shift
 
 

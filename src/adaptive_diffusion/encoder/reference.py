@@ -1,4 +1,4 @@
-"""Reference statistics of real pictures that ship with the project, one file per domain."""
+"""The shipped reference statistics of real images, one file per domain."""
 
 from __future__ import annotations
 
@@ -14,41 +14,45 @@ FOLDER = ASSETS / "reference"
 
 
 def reference_path(domain: str, folder: Path = FOLDER) -> Path:
-    """Where the statistics of a domain lie."""
+    """Path of the statistics of a domain."""
     return folder / f"{domain}.npz"
 
 
 def kernel_reference_path(domain: str, folder: Path = FOLDER) -> Path:
-    """Where the moments for the kernel distance lie."""
+    """Path of the moments of a domain for the kernel distance."""
     return folder / f"{domain}_kernel.npz"
 
 
 def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> FeatureStatistics:
-    """Statistics of the real pictures of a domain.
+    """Load the statistics of the real images of a domain.
 
     Args:
         domain: E.g. "portraits".
-        encoder: What the pictures to be compared are encoded with.
-        folder: Where to look; by default the statistics that ship with the project.
+        encoder: The encoder of the images to compare.
+        folder: Folder of the statistics; by default the shipped statistics.
 
     Raises:
-        UserError: if there are none for the domain, or they were made with another encoder.
+        UserError: if the domain has no statistics, or another encoder made them.
     """
     path = reference_path(domain, folder)
     if not path.is_file():
-        known = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith("_kernel"))) or "none"
-        raise UserError(f"there are no reference statistics of the domain {domain!r}; there are those of {known}")
-    found = load_statistics(path)
-    _check_encoder(path, found.encoder, found.encoder_hash, encoder)
-    return found
+        domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith("_kernel"))) or "none"
+        raise UserError(f"there are no reference statistics of the domain {domain!r}; there are those of {domains}")
+
+    statistics = load_statistics(path)
+    _check_encoder(path, statistics.encoder, statistics.encoder_hash, encoder)
+    return statistics
 
 
 def load_kernel(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> KernelReference:
-    """Moments of the real pictures of a domain, for the kernel distance; arguments and errors as `load_reference`."""
+    """Load the moments of the real images of a domain for the kernel distance.
+
+    Arguments and errors as for `load_reference`.
+    """
     path = kernel_reference_path(domain, folder)
-    found = load_kernel_reference(path)
-    _check_encoder(path, found.encoder, found.encoder_hash, encoder)
-    return found
+    moments = load_kernel_reference(path)
+    _check_encoder(path, moments.encoder, moments.encoder_hash, encoder)
+    return moments
 
 
 def _check_encoder(path: Path, name: str, content_hash: str, encoder: FeatureEncoder) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
+from ..program import command
 from .calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from .schedule_file import SHIPPED, load_schedules, save_schedules
 
@@ -67,7 +68,9 @@ class CalibratedGrid:
         return f"timesteps {self.calibrated.origin}"
 
 
-def find_schedule(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedSchedule | None:
+def find_schedule(
+    path: str | Path | None, model: str | None, domain: str, guidance_scale: float
+) -> CalibratedSchedule | None:
     """The schedule of a model in a domain, of several that with the nearest guidance.
 
     Where the domain was not calibrated, that of another domain of the model is taken, with a warning: calibrated steps
@@ -75,7 +78,7 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
 
     Args:
         path: File of schedules; None: the shipped one, which may have none for this model.
-        model: Content hash of the model.
+        model: Content hash of the model; None: of one that does not tell.
         domain: Name of the domain.
         guidance_scale: Weight of classifier-free guidance that draws, >= 0; it decides whether the calibrated weights
             are used, see `CalibratedSchedule`.
@@ -88,6 +91,7 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
         ValueError: for a guidance out of range.
     """
     check_number("guidance_scale", guidance_scale, 0)
+    model = model or ""
     known = load_schedules(SHIPPED if path is None else path)
     of_the_model = [schedule for schedule in known if schedule.model == model]
 
@@ -96,9 +100,9 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
         nearest = min(fitting or of_the_model, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
         if not fitting:
             log.warning(
-                "domain=%s was not calibrated: the steps are those of %s; python train.py task=schedule "
-                "task.domains=[%s] calibrates it",
-                *(domain, nearest.domain, domain),
+                "domain=%s was not calibrated: the steps are those of %s; %s task=schedule task.domains=[%s] "
+                "calibrates it",
+                *(domain, nearest.domain, command("train"), domain),
             )
         return nearest.drawn_at(guidance_scale)
 
@@ -107,13 +111,13 @@ def find_schedule(path: str | Path | None, model: str, domain: str, guidance_sca
     if differences := [found for schedule in known if (found := _differences(schedule.model, model))]:
         raise UserError(
             f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
-            "calibrate it again with python train.py task=schedule, or leave scheduler.calibration.path out"
+            f"calibrate it again with {command('train')} task=schedule, or leave scheduler.calibration.path out"
         )
 
     others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
     raise UserError(
         f"{path} has schedules of the model {others}, and this one is {model:.12}; calibrate it with "
-        "python train.py task=schedule, or leave scheduler.calibration.path out"
+        f"{command('train')} task=schedule, or leave scheduler.calibration.path out"
     )
 
 
@@ -127,7 +131,7 @@ def _differences(calibrated: str, model: str) -> str:
     return " and ".join([*found, "another negative prompt"] if then[2:] != now[2:] else found)
 
 
-def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: float) -> CalibratedGrid:
+def find_grid(path: str | Path | None, model: str | None, domain: str, guidance_scale: float) -> CalibratedGrid:
     """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
 
     Raises:
@@ -138,7 +142,7 @@ def find_grid(path: str | Path | None, model: str, domain: str, guidance_scale: 
     if found is None:
         raise UserError(
             "no calibrated grid ships for this model; "
-            "calibrate with python train.py task=schedule, or choose another grid"
+            f"calibrate with {command('train')} task=schedule, or choose another grid"
         )
     return CalibratedGrid(found)
 

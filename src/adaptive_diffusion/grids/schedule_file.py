@@ -11,7 +11,8 @@ from typing import Any
 
 from ..errors import UserError
 from ..io.checksums import check, with_checksum
-from ..io.files import ASSETS, atomic_path, parse_json
+from ..io.files import ASSETS, read_document, write_text
+from ..program import command
 from .calibrated_schedule import CalibratedSchedule, schedule_from
 
 SHIPPED = ASSETS / "schedules.json"
@@ -30,8 +31,7 @@ def save_schedules(
     """
     known = [replace(schedule, drawn_guidance=None).content() for schedule in schedules]
     content = {"format": FORMAT, "schedules": known, "recipes": recipes or {}}
-    with atomic_path(path) as temporary:
-        temporary.write_text(_compact(json.dumps(with_checksum(content), indent=1)) + "\n", encoding="utf-8")
+    write_text(path, _compact(json.dumps(with_checksum(content), indent=1)) + "\n")
 
 
 def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
@@ -60,20 +60,8 @@ def load_recipes(path: str | Path) -> dict[str, str]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(
-            f"there are no calibrated schedules at {path}; make them with python train.py task=schedule, or leave "
-            "the path out"
-        )
-
-    try:
-        content: Any = parse_json(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); calibrate the model again") from error
-
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} holds no calibrated schedules of this project (format {FORMAT!r})")
-    return content
+    remedy = f"{command('train')} task=schedule, or leave the path out"
+    return read_document(path, FORMAT, "calibrated schedules", remedy)
 
 
 def _compact(text: str) -> str:

@@ -1,4 +1,4 @@
-"""NumPy's array files, .npz and .npy, from wherever they come: nothing is unpickled, and nothing damaged passes."""
+"""NumPy's array files, .npz and .npy. No file is trusted: nothing is unpickled, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, read_array
 
 from ..errors import UserError
-from .image_file import why_unreadable
+from .files import why_unreadable
 
-UNNAMED = "arr_0"  # what np.savez calls an array without a name; so is that of a .npy file called here
+UNNAMED = "arr_0"  # np.savez's name for an array without a name; here also the name of the array in a .npy file
 
-# An archive may unpack to this many bytes, or to so many times its own size, whichever is more.
+# An archive may unpack to the larger of MAX_UNPACKED bytes and MAX_RATIO times its own size.
 MAX_UNPACKED, MAX_RATIO = 2**28, 100
 
 
 def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str, np.ndarray]:
     """The arrays in a file, by name.
 
-    The sums of the archive are checked to the last byte, and its sizes are before anything is unpacked.
+    The sizes that an archive declares are checked before anything is unpacked, its checksums afterwards.
 
     Args:
         path: A .npz or .npy file; its content decides which.
-        what: What it is to be, for the error message.
+        what: What the file has to be, for the error message.
 
     Raises:
-        UserError: if there is no such file, it is damaged or another kind of file, holds Python objects, or would
-            unpack to more than `MAX_UNPACKED` bytes and to more than `MAX_RATIO` times its size.
+        UserError: if the file is missing, damaged or of another kind, holds Python objects, or would unpack to more
+            than `MAX_UNPACKED` bytes and more than `MAX_RATIO` times its size.
     """
     if trouble := why_unreadable(path):
         raise UserError(f"{path} {trouble}; give {what}")
@@ -38,21 +38,23 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
         with open(path, "rb") as file:
             if file.read(2) == b"PK":
                 return _unpacked(file)
+
             file.seek(0)
             return {UNNAMED: _array(file)}
     except UserError:
         raise
-    except Exception as error:  # zlib's, zipfile's and NumPy's own, which have no common kind
+    except Exception as error:  # errors of zlib, zipfile and NumPy have no common class
         trouble = "it is truncated, damaged or another kind of file; get or make it again"
         if isinstance(error, RuntimeError) and "encrypted" in str(error):
             trouble = "it is encrypted; save it without a password"
         elif isinstance(error, MemoryError):
             trouble = "it wants more memory than there is; give smaller arrays"
+
         raise UserError(f"{path} cannot be read as {what}: {trouble}") from error
 
 
 def array_names(path: str | Path) -> list[str]:
-    """The names of the arrays in a .npz file; [] if it is none."""
+    """The names of the arrays in a .npz file; [] for any other file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
@@ -64,6 +66,7 @@ def _unpacked(file: BufferedReader) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
         packed = file.seek(0, 2)
+
         limit = max(MAX_UNPACKED, MAX_RATIO * packed)
         if unpacked > limit:
             raise UserError(
@@ -76,13 +79,15 @@ def _unpacked(file: BufferedReader) -> dict[str, np.ndarray]:
             with archive.open(entry) as member:
                 assert isinstance(member, zipfile.ZipExtFile)
                 arrays[entry.filename.removesuffix(".npy")] = _array(member)
+
         return arrays
 
 
 def _array(file: BufferedReader | zipfile.ZipExtFile) -> np.ndarray:
     if file.peek(len(MAGIC_PREFIX))[: len(MAGIC_PREFIX)] != MAGIC_PREFIX:
         raise ValueError("it does not begin as NumPy's arrays do")
+
     array: np.ndarray = read_array(file, allow_pickle=False)
-    if file.read(1):  # also lets the archive check its sum
-        raise ValueError("it holds more than the array it tells of")
+    if file.read(1):  # reading to the end also makes the archive check its sum
+        raise ValueError("it holds more than the array that it declares")
     return array

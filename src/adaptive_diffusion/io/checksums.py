@@ -1,4 +1,4 @@
-"""A checksum within a JSON file: a digit that changed on a disk or by hand is noticed."""
+"""A checksum within a JSON file, which tells whether the file was damaged or changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .files import ASSETS
 
 KEY = "checksum"
 
-# sha256 of files that ship, and were written before files had a checksum of their own
+# sha256 of the shipped files, which were written before files held a checksum
 SHIPPED = {
     "schedules.json": "1db29c9d82bf585a35d961f2ddfa66730045a2110f7cd1506a6f25e4737c0b29",
     "tuned.json": "4db5cc1ff57a6f538654e6ae41e448b990059be256e5962c97a71af18a655c17",
@@ -22,10 +22,10 @@ SHIPPED = {
 
 
 def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a JSON file, and its checksum.
+    """Add its checksum to the content of a JSON file.
 
     Args:
-        content: JSON types; keys may also be numbers, which become text in JSON.
+        content: JSON types; keys may be numbers, which JSON turns into texts.
     """
     return {**content, KEY: _checksum(content)}
 
@@ -33,23 +33,25 @@ def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
 def check(path: str | Path, content: Mapping[str, Any]) -> None:
     """Compare the content of a JSON file with its checksum.
 
-    Files of version 0.1.0 have none, and are taken as they are.
+    Files of version 0.1.0 hold no checksum. They pass, unless they shipped and differ from the shipped file.
 
     Args:
         path: The file.
-        content: What it says.
+        content: The object in it.
 
     Raises:
-        UserError: if the checksum is not that of the content.
+        UserError: if the content does not have that checksum.
     """
     rest = {name: value for name, value in content.items() if name != KEY}
     path = Path(path)
+
     if KEY in content:
         intact = content[KEY] == _checksum(rest)
     elif path.absolute().parent == ASSETS and path.name in SHIPPED:
         intact = hashlib.sha256(path.read_bytes()).hexdigest() == SHIPPED[path.name]
     else:
         intact = True
+
     if not intact:
         raise UserError(
             f"{path} is damaged, or was changed after it was written (its checksum does not match); make it again, or "
@@ -58,5 +60,5 @@ def check(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    plain = json.loads(json.dumps(content))  # as it will be read
+    plain = json.loads(json.dumps(content))  # as JSON gives it back
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,61 +1,44 @@
-"""The files of a run that people look at: sample grid, denoising strip, schedule plot. All written atomically."""
+"""Pictures of a run: the grid of its images, the denoising strip, the plot of its schedule. All written atomically."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from .files import atomic_path
-from .pictures import to_uint8
+from .pixels import to_uint8
 
 GAP = 2  # pixels between the cells of a grid
 LONGEST_STRIP = 12  # columns of a denoising strip
-
-
-@contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
-    """A temporary path that becomes `path`; an error names `path`, which not every library's error does."""
-    try:
-        with atomic_path(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def save_image(path: str | Path, pixels: np.ndarray) -> None:
     """Write (H, W, C) uint8 pixels, C 1, 3 or 4, as a PNG file."""
     from PIL import Image
 
-    with writing(path) as temporary:
+    with atomic_path(path) as temporary:
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(temporary)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file."""
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.ndarray:
-    """Pictures side by side on white.
+    """Images side by side on white.
 
     Args:
         images: (N, H, W, C) uint8.
-        columns: Pictures per row; None: about as many as rows.
-        cell: Smaller pictures are enlarged, by a whole factor and without smoothing, to about this side in pixels.
+        columns: Images per row; None: about as many as rows.
+        cell: Smaller images are enlarged to about this side, in pixels, by a whole factor and without smoothing.
 
     Returns:
         (H', W', C) uint8.
     """
     N, H, W, C = images.shape
     columns = columns or int(np.ceil(np.sqrt(N)))
-    rows = -(-N // columns)
+    rows = -(-N // columns)  # rounded up
     scale = max(1, round(cell / max(H, W)))
     h, w = H * scale, W * scale
     sheet = np.full((rows * (h + GAP) + GAP, columns * (w + GAP) + GAP, C), 255, np.uint8)
+
     for i, image in enumerate(images):
         top, left = GAP + i // columns * (h + GAP), GAP + i % columns * (w + GAP)
         sheet[top : top + h, left : left + w] = image.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -63,36 +46,36 @@ def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.n
 
 
 def save_picture_grid(path: str | Path, images: np.ndarray, columns: int | None = None) -> None:
-    """Write pictures, (N, H, W, C) uint8 or float in [-1, 1], as one PNG file; see `grid`."""
+    """Write (N, H, W, C) images, uint8 or float in [-1, 1], as one PNG file; see `grid`."""
     save_image(path, grid(images if images.dtype == np.uint8 else to_uint8(images), columns))
 
 
 def denoising_strip(strip: np.ndarray) -> np.ndarray:
-    """One row per picture, one column per step, from the first clean prediction to the last.
+    """One row per image, one column per step, from the first clean prediction to the last.
 
     Args:
-        strip: (steps, K, H, W, C) uint8; of many steps, evenly spaced ones are shown.
+        strip: (steps, K, H, W, C) uint8; at most `LONGEST_STRIP` evenly spaced steps are shown.
 
     Returns:
         (H', W', C) uint8.
     """
     steps, K = strip.shape[:2]
     shown = np.unique(np.linspace(0, steps - 1, min(steps, LONGEST_STRIP)).round().astype(int))
-    by_picture = strip[shown].swapaxes(0, 1)  # (K, shown, H, W, C)
-    return grid(by_picture.reshape(K * len(shown), *strip.shape[2:]), columns=len(shown), cell=64)
+    by_image = strip[shown].swapaxes(0, 1)  # (K, shown, H, W, C)
+    return grid(by_image.reshape(K * len(shown), *strip.shape[2:]), columns=len(shown), cell=64)
 
 
 def save_schedule_plot(
     path: str | Path, timesteps: np.ndarray, log_snr: np.ndarray, title: str, running: np.ndarray
 ) -> None:
-    """Plot where a run evaluated the model; where pictures stopped early, also how many were left.
+    """Plot the timesteps at which a run evaluated the network, and how many images were left if some stopped early.
 
     Args:
         path: PNG file.
-        timesteps: (N,) timesteps in the order visited.
+        timesteps: (N,) timesteps in the order in which they were visited.
         log_snr: (N,) log(alpha / sigma) at them.
         title: Heading.
-        running: (N,) pictures that were evaluated at each step.
+        running: (N,) number of images evaluated at each step.
     """
     # without pyplot: no window system, no global state, half the import time
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -102,16 +85,20 @@ def save_schedule_plot(
     if running.min() < running.max():
         panels["pictures evaluated"] = running
         title += "\ntimestep and log-SNR of the pictures that were longest on the schedule"
+
     figure = Figure(figsize=(4 * len(panels), 3.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     step = np.arange(1, len(timesteps) + 1)
+
     for axes, (name, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         axes.plot(step, values, marker="o" if len(step) <= 60 else None, markersize=4)
         axes.set_xlabel("step")
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
+
         if values is running:
             axes.set_ylim(0)
+
     figure.suptitle(title)
-    with writing(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary)

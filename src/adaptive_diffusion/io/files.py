@@ -1,25 +1,19 @@
-"""Files that are either whole or absent, and reading them."""
+"""Files that are written whole or not at all, and what keeps a file from being read."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
-
-import mlx.core as mx
+from typing import Any
 
 from ..errors import UserError
 
 ASSETS = Path(__file__).parents[1] / "assets"
-GIT_LFS = b"version https://git-lfs"
-LARGEST_HEADER = 100_000_000  # bytes; as safetensors has it
-KNOWN_TYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "C64"}
-NAMES_OF_TYPES = {"F64": "float64"}
+GIT_LFS = b"version https://git-lfs"  # the beginning of a pointer in the place of a large file
 
 _swept: set[Path] = set()  # folders in which this process has looked for what dead processes left
 
@@ -29,109 +23,51 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes when it fails.
 
     The temporary file keeps the suffix of `path`, since writers choose the format by it. Parent folders are created,
-    and what a process that was killed left there is removed.
+    and the temporary files of killed processes are removed there.
+
+    Raises:
+        OSError: if the system refuses; it names `path`, which not every library's error does.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() or path.parent not in _swept:  # not for every picture of a new folder
-        _swept.add(path.parent)
-        _sweep(path.parent)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() or path.parent not in _swept:  # not for every image of a new folder
+            _swept.add(path.parent)
+            _sweep(path.parent)
 
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+        try:
+            yield temporary
 
-def write_tensors(path: str | Path, tensors: dict[str, mx.array], header: Mapping[str, str]) -> None:
-    """Write a safetensors file.
-
-    Args:
-        path: A temporary path, see `atomic_path`.
-        tensors: Name -> tensor.
-        header: What else the file says.
-
-    Raises:
-        OSError: if the system refuses; MLX would say so in words of its own.
-    """
-    open(path, "wb").close()  # says why, if the file cannot be made
-    try:
-        mx.save_safetensors(str(path), tensors, dict(header))
-    except RuntimeError as error:
-        if "write" not in str(error):
+            # the content has to be on the disk before the name is
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:  # not the system's
             raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def whence(path: str | Path) -> str:
-    """What a user is told of the file that something was read from: `shipped <name>`, or its path, cut short."""
-    path = Path(path).absolute()
-    if path.is_relative_to(ASSETS):
-        return f"shipped {path.name}"
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    """Tensors and header of a safetensors file.
-
-    Raises:
-        UserError: if the file is truncated or of another kind.
-    """
-    try:
-        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
-        mx.eval(loaded[0])
-    except (RuntimeError, ValueError, TypeError, OSError) as error:
-        path = Path(path)
-        damaged = f"{path} cannot be read as safetensors: it is truncated or another kind of file; get or make it again"
-        raise UserError(hindrance(path) or _foreign_numbers(path) or damaged) from error
-    return cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
-
-
-def tensor_types(path: Path) -> dict[str, str]:
-    """Name -> type, such as "F32", of the tensors in a safetensors file, without reading them; {} if it is none."""
-    try:
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            described = parse_json(file.read(size)) if size <= LARGEST_HEADER else {}
-        return {name: str(tensor["dtype"]) for name, tensor in described.items() if name != "__metadata__"}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-def hindrance(path: Path) -> str | None:
-    """What keeps a file of any kind from being read: it is not there, not ours to read, or still to be fetched."""
-    try:
-        with open(path, "rb") as file:
-            beginning = file.read(len(GIT_LFS))
-    except FileNotFoundError:
-        return f"there is no file {path}"
-    except PermissionError:
-        return f"{path} may not be read: permission denied; ask its owner, or change its permissions"
-    except OSError:
-        return None
-    if beginning == GIT_LFS:
-        return f"{path} is a pointer of git-lfs, not the file itself; get that: git lfs pull, or another download"
-    return None
-
-
-def _foreign_numbers(path: Path) -> str | None:
-    """What is said of a whole file of numbers that MLX does not know."""
-    foreign = sorted(set(tensor_types(path).values()) - KNOWN_TYPES)
-    if not foreign:
-        return None
-    named = " and ".join(NAMES_OF_TYPES.get(kind, kind) for kind in foreign)
-    return f"{path} holds {named} numbers, which are not supported; save it again in float32 or float16"
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON types atomically, indented."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def parse_json(text: str | bytes) -> Any:
     """What a JSON text describes.
 
     Raises:
-        ValueError: if it is none, or nested too deep for Python.
+        ValueError: if it is not JSON, or nested too deep for Python.
     """
     try:
         return json.loads(text)
@@ -143,20 +79,93 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        UserError: if the file is missing, may not be read or holds something else.
+        UserError: if the file cannot be read or holds something else.
     """
     try:
         content = parse_json(path.read_bytes())
     except (ValueError, OSError) as error:
-        damaged = f"{path} cannot be read as JSON ({error}); get the file again"
-        raise UserError(hindrance(path) or damaged) from error
+        trouble = why_unreadable(path) or f"cannot be read as JSON ({error}); get the file again"
+        raise UserError(f"{path} {trouble}") from error
+
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}; get the file again")
     return content
 
 
+def read_document(path: str | Path, form: str, what: str, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file that names its format.
+
+    Args:
+        path: The file.
+        form: The value of its key `format`.
+        what: What the file has to hold, in the plural, for error messages.
+        remedy: The command that makes such a file, for error messages.
+
+    Raises:
+        UserError: if the file is missing, not JSON or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there are no {what} at {path}; make them: {remedy}")
+
+    try:
+        content: Any = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); make it again: {remedy}") from error
+
+    if not isinstance(content, dict) or content.get("format") != form:
+        raise UserError(f"{path} holds no {what} of this project (format {form!r})")
+    return content
+
+
+def describe_path(path: str | Path) -> str:
+    """How a file is named to users: `shipped <name>`, else its path, relative to the working folder if below it."""
+    path = Path(path).absolute()
+    if path.is_relative_to(ASSETS):
+        return f"shipped {path.name}"
+
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def why_unreadable(path: str | Path, folder: bool = False) -> str | None:
+    """What keeps a file or folder from being read, e.g. `does not exist`; None if nothing does.
+
+    Args:
+        path: The path.
+        folder: Whether it has to be a folder.
+    """
+    try:
+        is_folder = os.path.isdir(path) if os.stat(path) else False
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as error:
+        return f"cannot be opened ({getattr(error, 'strerror', None) or error})".lower()
+
+    if is_folder != folder:
+        return "is a folder" if is_folder else "is no folder"
+    if not folder and not os.path.isfile(path):
+        return "is no file that can be read from the beginning to the end"
+
+    denied = "may not be read (permission denied); ask its owner, or change its permissions"
+    if not os.access(path, os.R_OK | os.X_OK if folder else os.R_OK):
+        return denied
+    if folder:
+        return None
+
+    try:
+        with open(path, "rb") as file:
+            beginning = file.read(len(GIT_LFS))
+    except PermissionError:  # macOS protects some folders beyond what `os.access` knows
+        return denied
+    except OSError:
+        return None
+    if beginning == GIT_LFS:
+        return "is a pointer of git-lfs, not the file itself; get that: git lfs pull, or another download"
+    return None
+
+
 def _sweep(folder: Path) -> None:
-    """Remove the temporary files of processes that are no more."""
+    """Remove the temporary files of processes that have ended."""
     for file in folder.glob(".*.partial*"):
         found = re.fullmatch(r"\..*\.(\d+)\.partial(\..*)?", file.name)
         if found and not _alive(int(found[1])):
@@ -170,7 +179,7 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's process
         return True
     return True
 

@@ -14,14 +14,14 @@ _SETTINGS = ["*.json", "merges.txt"]
 
 
 def model_folder(source: str | Path, revision: str | None = None) -> Path:
-    """The folder of a model; one of the hub is downloaded once and then taken from its cache.
+    """The folder of a model. A model of the hub is downloaded once, and then found in the hub's cache.
 
     Args:
         source: A folder, or a hub id "owner/name". HF_HUB_OFFLINE=1 forbids the network; HF_TOKEN is used where set.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        UserError: if there is no such folder, `huggingface_hub` is not installed, or the hub does not give it.
+        UserError: if there is no such folder, `huggingface_hub` is not installed, or the download fails.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -30,6 +30,7 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
         raise UserError(
             f"there is no model folder {source}; give a folder or a hub id such as openai/clip-vit-base-patch32"
         )
+
     try:
         import huggingface_hub
     except ImportError:
@@ -37,6 +38,7 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
             f"{source} is no folder here, and fetching it from the hub needs another package: pip install "
             "huggingface_hub, or give a folder"
         ) from None
+
     try:
         weights = ["model*.safetensors"]
         with quiet_hub():
@@ -45,18 +47,19 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
             )
             if not any(found.glob("model*.safetensors")):
                 huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=["pytorch_model*.bin"])
-    except (OSError, ValueError) as error:  # what the hub's own errors derive from
+    except (OSError, ValueError) as error:  # the base classes of the hub's own errors
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise UserError(
             f"{source} is no folder here and could not be had from the Hugging Face hub ({first}); download the model "
             "elsewhere and give its folder, or check the id, the network and HF_HUB_OFFLINE"
         ) from error
+
     return found
 
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Within it the hub's library says nothing of retries, which end in one sentence of ours; its bars stay."""
+    """Silence the hub's library about retries: a failure ends in one sentence of ours. Its progress bars stay."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -67,5 +70,5 @@ def quiet_hub() -> Iterator[None]:
 
 
 def is_hub_id(source: str | Path) -> bool:
-    """Whether it has the form owner/name and is no folder here."""
+    """Whether `source` has the form owner/name and is no folder here."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)) is not None and not Path(source).expanduser().is_dir()

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and which label each of them has."""
+"""The image files below a folder, and the label of each."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from .image_file import formats
 
 log = logging.getLogger(__name__)
 
-# What operating systems, file managers and notebooks leave behind; names that begin with a dot are hidden besides.
+# Left behind by operating systems, file managers and notebooks. Names that begin with a dot are left out as well.
 LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db", "$recycle.bin", "@eadir"})
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files below a folder that have the suffix of an image, sorted; what is left out is said, with counts.
+    """The files below a folder that have the suffix of an image, sorted; a warning counts the files that have not.
 
-    Linked folders are followed, each once; hidden folders and files are passed over.
+    Linked folders are followed, each once; hidden folders and files are left out.
     """
     files = [file for file in _files(folder) if not _is_litter(file.name)]
     images = [file for file in files if file.suffix.lower() in formats()]
+
     if others := Counter(file.suffix.lower() or "without suffix" for file in set(files).difference(images)):
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         log.warning(
             "left out of %s: %d files that are no images which can be read (%s)", folder, others.total(), counts
         )
+
     return sorted(images)
 
 
@@ -37,7 +39,7 @@ def has_images(folder: Path) -> bool:
 
 
 def label_of(file: Path, folder: Path) -> str:
-    """The sub-folder that a file lies in, or below; "" for a file in the folder itself."""
+    """The name of the sub-folder that holds a file; "" for a file in the folder itself."""
     first, *rest = file.relative_to(folder).parts
     return first if rest else ""
 
@@ -47,9 +49,10 @@ def _is_litter(name: str) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder. Real folders come first, so that a link to one of them gives it no second label."""
+    """Every file below a folder. Links are followed last, so that a linked folder keeps the label of its real place."""
     seen: set[tuple[int, int]] = set()
     starts = [folder]
+
     for start in starts:  # grows by the links that are found
         for place, folders, files in os.walk(start, onerror=_unreadable):
             identity = os.stat(place).st_dev, os.stat(place).st_ino

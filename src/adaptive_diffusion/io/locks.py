@@ -1,6 +1,6 @@
-"""Locks on files. The system releases a lock when its process ends, however it ends, so none is ever left behind.
+"""Locks on files. The system releases a lock when its process ends, however it ends, so no lock is left behind.
 
-What is locked is a file beside the one that is meant, `.<name>.lock`, which says who holds the lock.
+The lock of a file is a file beside it, `.<name>.lock`, in which the holder describes itself.
 """
 
 from __future__ import annotations
@@ -58,20 +58,24 @@ def _locked(path: Path, *, wait: bool) -> Iterator[None]:
     finally:
         place.unlink(missing_ok=True)  # while it is still locked; see _acquire
         lock.close()
-        for folder in made:  # as after a block that was refused before it wrote anything
+
+        for folder in made:  # stay only if the block wrote into them
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 def _acquire(place: Path, wait: bool) -> IO[str]:
-    """The open and locked file; whoever held the lock before has removed it, so that a new one is made."""
+    """Open and lock the file. Its last holder has removed it by then, so it may have to be made again."""
     import fcntl
 
     while True:
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = open(place, "a+", encoding="utf-8")  # noqa: SIM115
+
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+            # a lock on a removed file would keep nobody out
             if place.exists() and os.path.samestat(os.fstat(lock.fileno()), place.stat()):
                 return lock
         except BaseException:

@@ -8,24 +8,28 @@ MINUS, MISSING = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "") -> list[str]:
-    """The lines of a table.
+    """The lines of a Markdown table.
 
     Args:
         header: Names of the columns.
-        rows: As many cells each.
-        align: `l` or `r` for each column; default: the first left, all others right.
+        rows: As many cells in each.
+        align: `l` or `r` for each column; by default the first is left, the rest are right.
 
     Raises:
         ValueError: for a row of another length.
     """
     align = align or "l" + "r" * (len(header) - 1)
-    lines = [_line(header), "|" + "|".join("---" if a == "l" else "---:" for a in align) + "|"]
+    lines = [row_of(header), "|" + "|".join("---" if a == "l" else "---:" for a in align) + "|"]
+
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"a row needs {len(header)} cells, got {len(row)}: {row}")
-        lines.append(_line(row))
+
+        lines.append(row_of(row))
+
     return lines
 
 
-def _line(cells: Sequence[str]) -> str:
+def row_of(cells: Sequence[str]) -> str:
+    """One row of a table."""
     return f"| {' | '.join(cells)} |"

@@ -1,9 +1,9 @@
-"""A network in one safetensors file: the weights, the architecture, what is known of it, and a hash over all three.
+"""A network in one safetensors file: weights, architecture, metadata, and a hash over all three.
 
 Nothing is unpickled. A file whose format, names, shapes, numbers or checksum do not fit is refused with one sentence.
 
-`content_hash` is what others call the network by; `checksum` guards the whole file, that name included. Files of
-version 0.1.0 have no checksum, and their hash leaves out what is known of the network.
+Other files refer to a network by its `content_hash`. The `checksum` guards the whole file, the content hash included.
+Files of version 0.1.0 have no checksum, and their content hash leaves out the metadata.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import UserError, plainly
-from .files import atomic_path, parse_json, read_tensors, write_tensors
+from ..program import title
+from .files import atomic_path, parse_json
+from .tensor_file import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def flat_parameters(network: nn.Module) -> dict[str, mx.array]:
 
 
 def content_hash(weights: dict[str, mx.array], *described: dict[str, Any]) -> str:
-    """sha256 (hex) of what describes a network, and of every tensor's name, type, shape and bytes."""
+    """sha256 (hex) of a network's descriptions, and of every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256("".join(json.dumps(values, sort_keys=True, default=str) for values in described).encode())
     for name in sorted(weights):
         array = np.array(weights[name])
@@ -58,9 +60,9 @@ def write_network(
         path: Target, ending in `.safetensors`; parent folders are created.
         network: The network.
         config: Its architecture, JSON types.
-        metadata: What is known of it, JSON types.
-        format: Name and version of the kind of file.
-        dtype: Type of the stored weights; float16 halves the file.
+        metadata: Facts about it, JSON types.
+        format: Name and version of the format.
+        dtype: Type of the stored weights; float16 takes half the space.
 
     Returns:
         The content hash that `read_network` will check.
@@ -71,9 +73,11 @@ def write_network(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"a model file must end in .safetensors, got {path.name!r}")
+
     weights = {name: value.astype(dtype) for name, value in flat_parameters(network).items()}
-    metadata = {key: value for key, value in metadata.items() if key != "content_hash"}  # that of an earlier file
+    metadata = {key: value for key, value in metadata.items() if key != "content_hash"}  # of an earlier file
     digest = content_hash(weights, config, metadata)
+
     header = {
         "format": format,
         "config": json.dumps(config),
@@ -93,10 +97,10 @@ def read_network(
 
     Args:
         path: The file.
-        build: Makes the network of an architecture.
-        format: What the file must say of itself.
-        what: Name of the network, for the sentences.
-        task: The `train.py task=...` that writes such files, likewise.
+        build: Makes the network from an architecture.
+        format: The format that the file must have.
+        what: Name of the network, for error messages.
+        task: The `train.py task=...` that writes such files, for error messages.
 
     Returns:
         The network, and its metadata with the file's hash as `content_hash`.
@@ -107,25 +111,41 @@ def read_network(
     path = Path(path)
     if path.is_dir():
         raise UserError(
-            f"{path} is a folder; give a .safetensors file that train.py wrote, or load the folder of a diffusers "
-            "pipeline with model=diffusers"
+            f"{path} is a folder; give a .safetensors file that {title('train')} wrote, or load the folder of a "
+            "diffusers pipeline with model=diffusers"
         )
     if not path.is_file():
-        raise UserError(f"there is no model file at {path}; give the path of a .safetensors file that train.py wrote")
+        raise UserError(f"there is no model file at {path}; give a .safetensors file that {title('train')} wrote")
+
     weights, header = read_tensors(path)
     if header.get("format") != format:
         raise UserError(
             f"{path} is a safetensors file but not a model of this project of the kind wanted (format "
-            f"{header.get('format')!r}, expected {format!r}); give a file that train.py task={task} wrote"
+            f"{header.get('format')!r}, expected {format!r}); give a file that {title('train')} task={task} wrote"
         )
+
     try:
         config, metadata = parse_json(header["config"]), parse_json(header["metadata"])
         if not isinstance(config, dict) or not isinstance(metadata, dict):
             raise ValueError("its config and its metadata must be JSON objects")
+
         network = build(config)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} does not describe a {what} ({plainly(error)}); write it again") from error
-    expected = {name: value.shape for name, value in flat_parameters(network).items()}
+
+    _check_shapes(path, weights, {name: value.shape for name, value in flat_parameters(network).items()})
+    _check_hash(path, weights, config, header)
+    for name, value in weights.items():
+        if not mx.isfinite(value).all().item():
+            raise UserError(f"{path}: tensor {name!r} holds NaN or infinity; the training went astray, train it again")
+
+    network.load_weights([(name, value.astype(mx.float32)) for name, value in weights.items()])
+    mx.eval(network.parameters())
+    return network, {**metadata, "content_hash": header["content_hash"]}
+
+
+def _check_shapes(path: Path, weights: dict[str, mx.array], expected: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a file whose tensors are not those of its architecture."""
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
             raise UserError(f"{path} lacks the tensor {name!r}; it is not a whole model file")
@@ -133,20 +153,14 @@ def read_network(
             raise UserError(f"{path} holds the tensor {name!r}, which its architecture does not have")
         if weights[name].shape != expected[name]:
             raise UserError(f"{path}: tensor {name!r} has shape {weights[name].shape}, expected {expected[name]}")
-    _check_hash(path, weights, config, header)
-    for name, value in weights.items():
-        if not mx.isfinite(value).all().item():
-            raise UserError(f"{path}: tensor {name!r} holds NaN or infinity; the training went astray, train it again")
-    network.load_weights([(name, value.astype(mx.float32)) for name, value in weights.items()])
-    mx.eval(network.parameters())
-    return network, {**metadata, "content_hash": header["content_hash"]}
 
 
 def _check_hash(path: Path, weights: dict[str, mx.array], config: dict[str, Any], header: dict[str, str]) -> None:
-    """Refuse a file that is not as it was written."""
+    """Refuse a file that was changed after it was written."""
     guarded = {key: value for key, value in header.items() if key != "checksum"}
     if header.get("checksum") == content_hash(weights, guarded):
         return
     if "checksum" in header or header.get("content_hash") != content_hash(weights, config):
         raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
+
     log.warning("%s is a file of version 0.1.0, which cannot tell whether what it says of its model was changed", path)

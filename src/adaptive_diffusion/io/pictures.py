@@ -1,4 +1,4 @@
-"""Training pictures: a folder or an array file -> NHWC batches, in an order that is a pure function of the seed."""
+"""A data set of images: read from a folder or an array file, and split into a training and a held-back part."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import numpy as np
 
 from ..errors import UserError
 from .array_file import UNNAMED, read_arrays
-from .image_file import MODES, prepare_all, read_image, why_unreadable
+from .files import why_unreadable
+from .image_file import read_image
 from .image_folder import image_files, label_of
+from .pixels import MODES, prepare_all
+from .pixels import resize as resize  # this module had them in version 0.1.0
+from .pixels import to_float as to_float
 from .splits import SPLITS
 
 log = logging.getLogger(__name__)
@@ -21,11 +25,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures of one domain.
+    """Images of one domain, with their labels.
 
     Attributes:
         images: (N, H, W, C) uint8.
-        labels: (N,) index into `label_names`, or -1 where a picture has no label.
+        labels: (N,) index into `label_names`, or -1 where an image has no label.
         label_names: Names of the labels, sorted as in the source.
     """
 
@@ -39,12 +43,12 @@ class PictureSet:
     def split(
         self, validation_fraction: float, rule: str = "per_label", seed: int = 0
     ) -> tuple[PictureSet, PictureSet]:
-        """Training part and held-back part.
+        """The images to train on, and the images held back.
 
         Args:
-            validation_fraction: Share of the pictures to keep back, in [0, 1).
-            rule: Which: a name in `splits.SPLITS`.
-            seed: Decides what is drawn at random.
+            validation_fraction: Share of the images to hold back, in [0, 1).
+            rule: Which images: a name in `splits.SPLITS`.
+            seed: Decides about random choices.
 
         Raises:
             UserError: for a share or a rule that does not exist, or if nothing is left to train on.
@@ -61,27 +65,27 @@ class PictureSet:
                 f"validation_fraction={validation_fraction} of {len(self)} pictures leaves none to train on"
             )
 
-        parts = self._rows(trained), self._rows(held)
+        train, held_back = self._rows(trained), self._rows(held)
         if len(held):
-            self._tell_of_rare_labels(*parts)
-        return parts
+            self._warn_of_rare_labels(train)
+        return train, held_back
 
     def split_as_trained(self, recipe: Mapping[str, Any]) -> tuple[PictureSet, PictureSet]:
-        """The parts that a network was trained on and judged by, told from the recipe in its file."""
-        return self.split(
-            recipe["validation_fraction"], recipe.get("split", "tail"), recipe["seed"]
-        )  # 0.1.0 had no rule
+        """The split of the training whose recipe stands in a network's file."""
+        rule = recipe.get("split", "tail")  # files of version 0.1.0 name no rule
+        return self.split(recipe["validation_fraction"], rule, recipe["seed"])
 
     def _rows(self, rows: np.ndarray) -> PictureSet:
         return PictureSet(self.images[rows], self.labels[rows], self.label_names)
 
-    def _tell_of_rare_labels(self, train: PictureSet, held: PictureSet) -> None:
-        """Say which labels are not trained, and which are trained on the only picture there is of them."""
+    def _warn_of_rare_labels(self, train: PictureSet) -> None:
+        """Warn of labels without an image in `train`, and of labels whose only image is there."""
         counts, trained = (np.bincount(s.labels[s.labels >= 0], minlength=len(self.label_names)) for s in (self, train))
         groups = {
             "no training pictures": (counts > 0) & (trained == 0),
             "only one picture": (counts == 1) & (trained == 1),
         }
+
         for what, affected in groups.items():
             if names := [name for name, yes in zip(self.label_names, affected, strict=True) if yes]:
                 some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -90,20 +94,21 @@ class PictureSet:
 
 
 def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels: int = 3) -> PictureSet:
-    """Read pictures from a folder or an array file.
+    """Read images from a folder or an array file.
 
     Args:
-        path: A folder of pictures (the names of its sub-folders become labels), a `.npz` file with `images`
+        path: A folder of image files (the names of its sub-folders become labels), a `.npz` file with `images`
             (N, H, W, C) uint8 and optionally `labels` (N,) and `label_names` (K,), or a `.npy` file of images.
-        image_size: Side, or (height, width), in pixels; other sizes are cropped in the middle and resized with
-            antialiasing, see `image_file.prepare`.
-        channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); others are converted.
+        image_size: Side, or (height, width), in pixels; images of other sizes are cropped in the middle and resized
+            with antialiasing, see `pixels.prepare`.
+        channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); images are converted to it.
 
     Raises:
-        UserError: if there is nothing at `path`, no readable picture in it, or arrays of another form.
+        UserError: if there is nothing at `path`, no readable image in it, or arrays of another form.
     """
     if channels not in MODES:
         raise UserError(f"pictures are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
+
     path = Path(path).expanduser()
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
 
@@ -113,70 +118,9 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
     return _from_arrays(path, size, channels) if is_array else _from_folder(path, size, channels)
 
 
-def to_float(images: np.ndarray) -> np.ndarray:
-    """uint8 in [0, 255] -> float32 in [-1, 1]."""
-    return images.astype(np.float32) / 127.5 - 1.0
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """float in [-1, 1] (clipped) -> uint8 in [0, 255], rounded."""
-    return np.clip(np.rint((np.asarray(images, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
-
-
-def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Antialiased bicubic resizing.
-
-    Args:
-        images: (N, H, W, C) float32.
-        size: (height, width) in pixels.
-
-    Returns:
-        (N, height, width, C) float32, each channel resized without quantisation.
-    """
-    from PIL import Image
-
-    def channel(plane: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-
-    images = np.asarray(images, np.float32)
-    return np.stack([np.stack([channel(p) for p in np.moveaxis(image, -1, 0)], axis=-1) for image in images])
-
-
-class BatchOrder:
-    """Which pictures make up batch number `step`: groups drawn equally often, each reshuffled every epoch.
-
-    A pure function of seed and step, so training can resume at any step and split a batch over processes.
-
-    Args:
-        group_sizes: Number of pictures in each group, all positive.
-        batch_size: Pictures per batch.
-        seed: Seed of the order and of the flips.
-    """
-
-    def __init__(self, group_sizes: list[int], batch_size: int, seed: int):
-        self._sizes, self._batch_size, self._seed = group_sizes, batch_size, seed
-        self._permutations: dict[int, tuple[int, np.ndarray]] = {}
-
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Group (B,), row within the group (B,) and whether to mirror (B,) of each picture of batch `step`."""
-        slots = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
-        groups = slots % len(self._sizes)
-        draws = slots // len(self._sizes)
-        rows = np.array([self._row(g, d) for g, d in zip(groups.tolist(), draws.tolist(), strict=True)])
-        mirror = np.random.default_rng([self._seed, 1, step]).random(self._batch_size) < 0.5
-        return groups, rows, mirror
-
-    def _row(self, group: int, draw: int) -> int:
-        """The row of the `draw`-th picture taken from a group."""
-        epoch, position = divmod(draw, self._sizes[group])
-        if self._permutations.get(group, (-1,))[0] != epoch:
-            rng = np.random.default_rng([self._seed, 0, group, epoch])
-            self._permutations[group] = epoch, rng.permutation(self._sizes[group])
-        return int(self._permutations[group][1][position])
-
-
 def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureSet:
     files = image_files(folder)
+
     images, names, skipped = [], [], ""
     for file in files:
         try:
@@ -191,6 +135,7 @@ def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureS
             f"no readable pictures in {folder}: {len(files)} files there have the suffix of a picture{skipped}; "
             "give a folder of PNG, JPEG or other pictures"
         )
+
     label_names = tuple(sorted(set(names) - {""}))
     index = {name: i for i, name in enumerate(label_names)}
     return PictureSet(np.stack(images), np.array([index.get(n, -1) for n in names], np.int32), label_names)
@@ -208,13 +153,14 @@ def _from_arrays(file: Path, size: tuple[int, int], channels: int) -> PictureSet
     ):
         found = "no array 'images'" if images is None else f"{images.dtype} {images.shape}"
         raise UserError(f"{file} must hold 'images' as (N, H, W, 3) uint8 with N > 0 (or 1 or 4 channels), got {found}")
+
     labels, names = arrays.get("labels", np.full(len(images), -1)), arrays.get("label_names", np.array([], str))
     _check_labels(file, len(images), labels, names)
     return PictureSet(prepare_all(images, size, channels), labels.astype(np.int32), tuple(map(str, names)))
 
 
 def _check_labels(file: Path, count: int, labels: np.ndarray, names: np.ndarray) -> None:
-    """Refuse labels that are no index into the names, or names that are no list of different texts."""
+    """Refuse labels that do not index the names, and names that are not different texts."""
     if names.ndim != 1 or (names.size and names.dtype.kind != "U"):
         raise UserError(f"{file}: 'label_names' must be (K,) texts, got {names.dtype} {names.shape}")
     if len(set(names.tolist())) < len(names) or "" in names:

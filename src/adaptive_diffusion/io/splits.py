@@ -1,4 +1,4 @@
-"""Which images of a data set are kept back from training: rules that recipes choose by name."""
+"""Which images of a data set are held back from training: rules that recipes choose by name."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ log = logging.getLogger(__name__)
 
 
 def per_label(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Rows drawn at random, of each label its share; every label keeps at least one image to train on.
+    """Random rows, the same share of each label; at least one image of each label is left to train on.
 
     Args:
-        labels: (N,) labels as whole numbers, -1 for none, which counts as one more label.
-        fraction: The share to keep back, in [0, 1).
-        seed: Decides which.
+        labels: (N,) whole numbers; images without a label, -1, count as a label of their own.
+        fraction: Share of the rows, in [0, 1).
+        seed: Decides about the random choice.
 
     Returns:
-        Row numbers; the first n of them are of all labels as well.
+        Row numbers, in an order whose first n are spread over the labels as well, for any n.
     """
     rng = np.random.default_rng(seed)
-    place = np.empty(len(labels))  # in [0, 1): spread evenly over each label, and over all labels together
+
+    # every label spreads its rows evenly over [0, 1); the first rows by place are then of all labels in proportion
+    place = np.empty(len(labels))
+
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
         place[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)
-        place[rows[-1]] = np.inf  # is trained on
+        place[rows[-1]] = np.inf  # always trained on
 
     count = min(round(len(labels) * fraction), int(np.isfinite(place).sum()))
     return np.argsort(place, kind="stable")[:count]
 
 
 def tail(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """The last rows, one block, as the assets that ship were trained; arguments as for `per_label`.
+    """The last rows, as in the training of the shipped assets; arguments as for `per_label`.
 
-    Where the rows are sorted by label, whole labels are never trained.
+    Where the rows are sorted by label, the last labels are not trained at all.
     """
     return np.arange(len(labels) - round(len(labels) * fraction), len(labels))
 

@@ -1,7 +1,7 @@
 """Read PyTorch's `.pth`, `.pt`, `.bin` and `.ckpt` weight files without ever running code from them.
 
-Such a file is a pickle, a small program that may call any function it names. `torch.load(weights_only=True)` reads it
-with an unpickler of PyTorch's own, which knows what tensors consist of and refuses everything else.
+Such a file is a pickle, a small program that may call any function. `torch.load(weights_only=True)` reads it with
+PyTorch's own unpickler, which knows the pieces of tensors and refuses everything else.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UserError
-from .files import hindrance
+from .files import why_unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAFE_SINCE = (2, 6)  # before, weights_only=True could be tricked into running code (CVE-2025-32434)
-NESTED = ("state_dict", "model", "params")  # where training programs put the tensors
+SAFE_SINCE = (2, 6)  # older versions could be tricked into running code (CVE-2025-32434)
+NESTED = ("state_dict", "model", "params")  # keys under which training programs put the tensors
 CONVERT = "convert it to safetensors where you trust it"
 
 
@@ -33,15 +33,15 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         path: A state dict, or a dict that holds one as "state_dict", "model" or "params".
 
     Returns:
-        Name -> array; bfloat16 becomes float32. Entries that are no tensors are left out.
+        Name -> array; bfloat16 becomes float32. Only tensors are returned.
 
     Raises:
-        UserError: if PyTorch is missing or too old, or the file is damaged, holds no state dict, or names anything but
-            tensors.
+        UserError: if PyTorch is missing or too old, or the file is damaged, holds no state dict, or refers to anything
+            but tensors.
     """
     path = Path(path)
-    if hindered := hindrance(path):
-        raise UserError(hindered)
+    if trouble := why_unreadable(path):
+        raise UserError(f"{path} {trouble}")
 
     return {name: _array(path, name, tensor) for name, tensor in _state_dict(path, _content(path)).items()}
 
@@ -54,24 +54,26 @@ def _content(path: Path) -> Any:
         raise UserError(
             f"{path} is a PyTorch file, which only PyTorch reads: pip install torch, or convert the file to safetensors"
         ) from None
+
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_SINCE:
         raise UserError(f"PyTorch {torch.__version__} may run code of {path}: pip install -U torch, or {CONVERT}")
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # what they say is said below, in one sentence
+        with warnings.catch_warnings(action="ignore"):  # the sentences below say it
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of almost any kind, where the bytes are not what they claim to be
+    except Exception as error:  # damaged bytes raise errors of almost any kind
         if reason := _refusal(error):
             raise UserError(
                 f"{path} is not a plain weight file and was not opened further: {reason}; {CONVERT}"
             ) from error
+
         raise UserError(
             f"{path} cannot be read as a PyTorch weight file: it is damaged or of another kind; get it again"
         ) from error
 
 
 def _refusal(error: Exception) -> str | None:
-    """What a file wants beyond tensors; None where it is only damaged. PyTorch's own text advises to trust the file."""
+    """What a file wants beyond tensors; None if it is damaged. PyTorch's own text advises to trust the file."""
     text = str(error)
     if wanted := re.search(r"GLOBAL (\S+)", text):
         return f"it wants to use {wanted[1]}"
@@ -81,14 +83,16 @@ def _refusal(error: Exception) -> str | None:
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """The tensors by name: of the object itself, or of the one it holds under a usual name."""
+    """The tensors by name: of the object itself, or of the object under one of the usual keys in it."""
     from torch import Tensor
 
     for _ in range(2):
         if isinstance(content, Mapping):
             if found := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
                 return found
+
             content = next((content[key] for key in NESTED if key in content), None)
+
     raise UserError(f"{path} holds no state dict, name -> tensor; {CONVERT}")
 
 

@@ -1,4 +1,4 @@
-"""The state of a training in one safetensors file: all that is needed to go on, and the recipe that it belongs to."""
+"""The state of a training in one safetensors file: its tensors, its counts, and the recipe of the training."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ..errors import UserError
-from .files import atomic_path, read_tensors, write_tensors
+from .files import atomic_path
 from .network_file import content_hash
+from .tensor_file import read_tensors, write_tensors
 
 FORMAT = "adaptive-diffusion/training-state/1"
-TOLD = 6  # settings that differ, of which a sentence speaks
+SHOWN = 6  # differing settings in an error message
 
 
 def write_state(path: str | Path, recipe: Mapping[str, Any], trees: Mapping[str, Any], **counts: int) -> None:
-    """Write a state; whoever is killed meanwhile leaves the one before.
+    """Write a state atomically: a process killed meanwhile leaves the previous state.
 
     Args:
         path: Target, ending in `.safetensors`; parent folders are created.
-        recipe: What has to be the same in a training that goes on from the state, JSON types.
+        recipe: Settings that a training must share to continue from the state, JSON types.
         trees: Name -> tree of tensors (of an `nn.Module`, an optimiser).
-        counts: Whole numbers to keep with them, e.g. the steps done.
+        counts: Whole numbers by name, e.g. the steps done.
     """
     tensors = _flat(trees)
     header = {"format": FORMAT, "recipe": json.dumps(recipe), "counts": json.dumps(counts)}
     header["checksum"] = content_hash(tensors, header)
+
     with atomic_path(path) as temporary:
         write_tensors(temporary, tensors, header)
 
@@ -43,29 +45,32 @@ def read_state(
 
     Args:
         path: The file.
-        recipe: That of the training that wants to go on.
+        recipe: The recipe of the training that continues.
         like: Trees with the names and shapes that the state must have.
 
     Returns:
         The trees and the counts.
 
     Raises:
-        UserError: if the file is damaged, or belongs to another recipe.
+        UserError: if the file is damaged, or of another recipe.
     """
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:
         raise UserError(
             f"{path} is no training state of this version (format {FORMAT!r}); give another task.state to start anew"
         )
+
     checksum = header.pop("checksum", None)
     if checksum != content_hash(tensors, header):
         raise _damaged(path, "its checksum does not match")
 
+    # through JSON, as the recipe in the file went
     if differences := _differences(json.loads(header["recipe"]), json.loads(json.dumps(recipe))):
         raise UserError(
-            f"the training state {path} belongs to another recipe ({_told(differences)}); "
+            f"the training state {path} belongs to another recipe ({_in_words(differences)}); "
             "restore that recipe, or give another task.state to start anew"
         )
+
     _check_tensors(path, tensors, _flat(like))
     counts = json.loads(header["counts"])
     if any(type(count) is not int or count < 0 for count in counts.values()):
@@ -74,12 +79,12 @@ def read_state(
 
 
 def state_tag(path: str | Path) -> dict[str, str]:
-    """The tag of a tracked run by which a training that goes on from a state finds its run again."""
+    """The tag of a tracked run by which a training finds the run that its state belongs to."""
     return {"training.state": hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()}
 
 
 def hash_of(arrays: Iterable[np.ndarray]) -> str:
-    """sha256 (hex) of arrays, such as a training's pictures and their labels."""
+    """sha256 (hex) of arrays, such as a training's images and their labels."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())
@@ -109,16 +114,17 @@ def _damaged(path: str | Path, why: str) -> UserError:
 
 
 def _differences(then: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted name -> the two values of each setting that differs."""
+    """Dotted name -> both values of each setting that differs."""
     if not (isinstance(then, dict) and isinstance(now, dict)):
         return {} if then == now else {name: (then, now)}
+
     found: dict[str, tuple[Any, Any]] = {}
     for key in {**then, **now}:
         found |= _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
     return found
 
 
-def _told(differences: dict[str, tuple[Any, Any]]) -> str:
-    told = [f"{name}: {then} in the state, {now} here" for name, (then, now) in differences.items()]
-    more = [f"and {len(told) - TOLD} more"] if len(told) > TOLD else []
-    return "; ".join(told[:TOLD] + more)
+def _in_words(differences: dict[str, tuple[Any, Any]]) -> str:
+    words = [f"{name}: {then} in the state, {now} here" for name, (then, now) in differences.items()]
+    more = [f"and {len(words) - SHOWN} more"] if len(words) > SHOWN else []
+    return "; ".join(words[:SHOWN] + more)

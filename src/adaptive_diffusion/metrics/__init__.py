@@ -1,4 +1,4 @@
-"""Quality metrics: distances between sets of features, and the networks that give the features."""
+"""Quality metrics: distances between sets of features, and the networks that compute the features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .inception import InceptionV3, load_inception
     from .kid import kernel_distance
     from .lpips import LPIPS, load_lpips
-    from .precision_recall import precision_recall
     from .quality import Measurement
     from .standard_metrics import StandardMetrics
     from .statistics import FeatureStatistics
@@ -37,10 +36,10 @@ __all__ = [
     "load_encoder",
     "load_inception",
     "load_lpips",
-    "precision_recall",
 ]
 
-_HOMES = {  # as the imports above say to type checkers
+# The same names as in the imports above, which only type checkers see.
+_HOMES = {
     "CLIP": "clip_score",
     "LPIPS": "lpips",
     "DomainDetector": ".encoder.domain",
@@ -57,7 +56,6 @@ _HOMES = {  # as the imports above say to type checkers
     "load_encoder": ".encoder.encoder",
     "load_inception": "inception",
     "load_lpips": "lpips",
-    "precision_recall": "precision_recall",
 }
 
 __getattr__, __dir__ = lazy(__name__, _HOMES)

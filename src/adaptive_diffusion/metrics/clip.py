@@ -1,6 +1,6 @@
-"""CLIP (Radford et al., 2021) in MLX: the picture and text towers of any model in Hugging Face's layout.
+"""CLIP (Radford et al., 2021) in MLX: the image and text towers of models in Hugging Face's layout.
 
-Attributes are named as the tensors in the files, so that loading needs no table of names.
+Attributes have the names of the tensors in the files, so loading needs no table of names.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import mlx.nn as nn
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """One tower. Field names and default values are those of Hugging Face's config.json.
+    """The architecture of one tower, with the names and defaults of Hugging Face's config.json.
 
     Attributes:
-        hidden_size: Width.
+        hidden_size: Width C.
         intermediate_size: Width inside the MLPs.
         num_hidden_layers: Number of layers.
-        num_attention_heads: Heads; divides `hidden_size`.
-        hidden_act: "quick_gelu" (OpenAI) or "gelu" (most OpenCLIP models); the weights fit only one.
+        num_attention_heads: Number of heads; divides `hidden_size`.
+        hidden_act: "quick_gelu" (OpenAI) or "gelu" (most OpenCLIP models), as in training.
         layer_norm_eps: Added to the variance in layer normalisation.
     """
 
@@ -35,21 +35,23 @@ class TowerConfig:
     def __post_init__(self) -> None:
         if self.hidden_act not in ("quick_gelu", "gelu"):
             raise ValueError(f"hidden_act must be quick_gelu or gelu, got {self.hidden_act!r}")
+
         for field in fields(self):
             if field.type == "int" and not isinstance(getattr(self, field.name), int):
                 raise ValueError(f"{field.name} must be an integer, got {getattr(self, field.name)!r}")
+
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(f"{self.num_attention_heads} heads do not divide hidden_size {self.hidden_size}")
 
 
 @dataclass(frozen=True)
 class TextConfig(TowerConfig):
-    """The text tower.
+    """The architecture of the text tower.
 
     Attributes:
         vocab_size: Number of tokens.
-        max_position_embeddings: Tokens of a prompt at most.
-        eos_token_id: The token whose output is the prompt's. 2 stands in old files for "the largest id".
+        max_position_embeddings: Largest number of tokens in a prompt.
+        eos_token_id: The end token; its output represents the prompt. In old files, 2 stands for "the largest id".
     """
 
     hidden_size: int = 512
@@ -62,10 +64,10 @@ class TextConfig(TowerConfig):
 
 @dataclass(frozen=True)
 class VisionConfig(TowerConfig):
-    """The picture tower.
+    """The architecture of the image tower.
 
     Attributes:
-        image_size: Side of the square picture, pixels.
+        image_size: Side of the square image, pixels.
         patch_size: Side of a patch, pixels.
     """
 
@@ -81,7 +83,7 @@ class CLIPConfig:
 
     Attributes:
         text: Text tower.
-        vision: Picture tower.
+        vision: Image tower.
         projection_dim: Width of the common space.
     """
 
@@ -90,22 +92,22 @@ class CLIPConfig:
     projection_dim: int = 512
 
     @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> CLIPConfig:
-        """From the content of a config.json; what it leaves out has Hugging Face's defaults.
+    def from_dict(cls, values: dict[str, Any]) -> CLIPConfig:
+        """Build from the content of a config.json; missing keys get Hugging Face's defaults.
 
         Raises:
-            ValueError: if it describes another kind of model, or one that cannot be built.
+            ValueError: for another kind of model, or values out of range.
         """
-        if found.get("model_type") != "clip":
-            raise ValueError(f"model_type must be clip, got {found.get('model_type')!r}")
+        if values.get("model_type") != "clip":
+            raise ValueError(f"model_type must be clip, got {values.get('model_type')!r}")
 
-        def settings(kind: type[TowerConfig], part: str) -> dict[str, Any]:
-            # "text_config_dict" is an older spelling; where a file has both, it wins.
-            given = {**(found.get(part) or {}), **(found.get(f"{part}_dict") or {})}
+        def settings(kind: type[TowerConfig], tower: str) -> dict[str, Any]:
+            # "text_config_dict" is an older spelling; if a file has both, it wins.
+            given = {**(values.get(tower) or {}), **(values.get(f"{tower}_dict") or {})}
             return {f.name: given[f.name] for f in fields(kind) if f.name in given}
 
         text, vision = settings(TextConfig, "text_config"), settings(VisionConfig, "vision_config")
-        return cls(TextConfig(**text), VisionConfig(**vision), int(found.get("projection_dim", 512)))
+        return cls(TextConfig(**text), VisionConfig(**vision), int(values.get("projection_dim", 512)))
 
 
 def quick_gelu(x: mx.array) -> mx.array:
@@ -184,7 +186,7 @@ class _TextModel(nn.Module):
 
     def __call__(self, ids: mx.array) -> mx.array:
         """(B, L) ids -> (B, C) output at each prompt's end token."""
-        x = self.encoder(self.embeddings(ids), "causal")
+        x = self.encoder(self.embeddings(ids), "causal")  # (B, L, C)
         end = mx.argmax(ids if self._end == 2 else ids == self._end, axis=-1)
         return self.final_layer_norm(x[mx.arange(len(ids)), end])
 
@@ -200,6 +202,8 @@ class _VisionEmbeddings(nn.Module):
     def __call__(self, pixels: mx.array) -> mx.array:
         patches = self.patch_embedding(pixels).flatten(1, 2)  # (B, P, C)
         B, _, C = patches.shape
+
+        # The class token stands before the patches.
         first = mx.broadcast_to(self.class_embedding, (B, 1, C))
         return mx.concatenate([first, patches], axis=1) + self.position_embedding.weight
 
@@ -212,7 +216,7 @@ class _VisionModel(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def __call__(self, pixels: mx.array) -> mx.array:
-        """(B, S, S, 3) prepared pictures -> (B, C) output at the class token."""
+        """(B, S, S, 3) prepared images -> (B, C) output at the class token."""
         x = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
         return self.post_layernorm(x[:, 0])
 
@@ -233,7 +237,7 @@ class CLIPModel(nn.Module):
         return self._config
 
     def encode_pixels(self, pixels: mx.array) -> mx.array:
-        """(B, S, S, 3) prepared pictures (see `clip_pictures`) -> (B, D), not normalised."""
+        """(B, S, S, 3) prepared images (see `clip_pictures`) -> (B, D), not normalised."""
         return self.visual_projection(self.vision_model(pixels))
 
     def encode_ids(self, ids: mx.array) -> mx.array:

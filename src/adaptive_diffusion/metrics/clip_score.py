@@ -1,4 +1,4 @@
-"""How well pictures agree with prompts, by a pretrained CLIP model; and its features of pictures."""
+"""Agreement of images and prompts by a pretrained CLIP model, and its image features."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..errors import UserError
+from ..io.clip_tokenizer import CLIPTokenizer
 from ..io.files import read_json
 from ..io.hub import is_hub_id, model_folder
-from ..models.clip_tokenizer import CLIPTokenizer
 from .clip import CLIPConfig, CLIPModel
 from .clip_pictures import Preparation, read_preparation
 from .features import in_batches
@@ -26,12 +26,12 @@ from .weights import Weights, conv_weight, pick, read_weights_folder
 
 
 class CLIP:
-    """A CLIP model with its tokenizer and picture preparation; made by `load_clip`.
+    """A CLIP model with its tokenizer and image preparation; `load_clip` builds it.
 
     Attributes:
-        name: For statistics files, e.g. "clip/openai/clip-vit-base-patch32".
+        name: Name in statistics files, e.g. "clip/openai/clip-vit-base-patch32".
         content_hash: sha256 of the weights and of every setting that changes the features.
-        metric_name: "clip_score" for models that OpenAI or OpenCLIP published, else "clip_similarity".
+        metric_name: "clip_score" for the published models of OpenAI and OpenCLIP, else "clip_similarity".
     """
 
     def __init__(
@@ -39,12 +39,14 @@ class CLIP:
     ):
         self._model, self._tokenizer, self._preparation = model, tokenizer, preparation
         self.name = name
+
         settings = json.dumps([asdict(model.config), asdict(preparation), sha256])
         self.content_hash = hashlib.sha256(settings.encode()).hexdigest()
+
         self.metric_name = "clip_score" if known else "clip_similarity"
 
     def features(self, images: Any, batch_size: int = 32) -> np.ndarray:
-        """Projected features of (N, H, W, 3) pictures, uint8 or float in [-1, 1] (rounded to uint8).
+        """Projected features of (N, H, W, 3) images, uint8 or float in [-1, 1] (rounded to uint8).
 
         Returns:
             (N, D) float32, not normalised.
@@ -57,41 +59,46 @@ class CLIP:
         )
 
     def text_features(self, prompts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Projected features of prompts, (N, D) float32, not normalised; prompts of over 77 tokens are cut.
+        """Projected features of prompts, (N, D) float32, not normalised; a prompt is cut after 77 tokens.
 
         Raises:
-            ValueError: if there is no prompt, or an empty one.
+            ValueError: if there is no prompt, or a prompt is empty.
         """
         if isinstance(prompts, str):
             raise ValueError("prompts must be a list of texts, got one text; give [prompt]")
         if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
             raise ValueError("every prompt must be a text with something in it; leave out empty ones")
+
         ids = self._tokenizer(list(prompts))
         return in_batches(lambda x: self._model.encode_ids(mx.array(x)), ids, batch_size=batch_size)
 
     def scores(self, images: Any, prompts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """100 x cosine of each picture and its prompt, in [-100, 100]; its mean is the run's score.
+        """100 x cosine of each image and its prompt, in [-100, 100]; the mean is the score of the run.
 
-        This is the raw cosine, as torchmetrics reports it; Hessel et al. (2021) clip it at 0 and multiply by 2.5.
+        This is the raw cosine, as in torchmetrics. Hessel et al. (2021) clip it at 0 and multiply by 2.5.
 
         Args:
             images: (N, H, W, 3), see `features`.
-            prompts: One for all pictures, or N.
-            batch_size: Pictures per evaluation.
+            prompts: One prompt for all images, or N prompts.
+            batch_size: Images per evaluation of CLIP.
 
         Returns:
             (N,) float64.
 
         Raises:
-            ValueError: for unfit pictures or prompts, or numbers of them that differ.
+            ValueError: for unfit images or prompts, or for other than one or N prompts.
         """
         pictures = as_uint8(images)
+
         texts = [prompts] * len(pictures) if isinstance(prompts, str) else list(prompts)
         if len(texts) != len(pictures):
             raise ValueError(f"give one prompt, or as many as pictures: got {len(texts)} for {len(pictures)}")
+
+        # Encode each different prompt once.
         different = list(dict.fromkeys(texts))
-        where = [different.index(text) for text in texts]
-        t = _unit(self.text_features(different))[where]
+        rows = [different.index(text) for text in texts]
+        t = _unit(self.text_features(different))[rows]
+
         return 100.0 * (_unit(self.features(pictures, batch_size)) * t).sum(axis=1)
 
 
@@ -103,22 +110,25 @@ def load_clip(source: str | Path = "openai/clip-vit-base-patch32", revision: str
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        UserError: if it is not to be had, is not CLIP, or its files do not fit each other.
+        UserError: if the model cannot be found or fetched, is not CLIP, or its files do not fit each other.
     """
     folder = model_folder(source, revision)
     try:
         config = CLIPConfig.from_dict(read_json(folder / "config.json"))
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / 'config.json'} does not describe a CLIP model: {error}") from error
+
     tokenizer = CLIPTokenizer(folder, config.text.max_position_embeddings)
     if tokenizer.vocab_size > config.text.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.text.vocab_size}"
         )
+
     weights = read_weights_folder(folder)
     from_hub = is_hub_id(source)
     known = weights.sha256 in CLIP_HASHES or (from_hub and str(source).split("/")[0] in CLIP_OWNERS)
     name = str(source) if from_hub else folder.resolve().name
+
     return CLIP(
         fill_model(CLIPModel(config), weights),
         tokenizer,
@@ -130,14 +140,16 @@ def load_clip(source: str | Path = "openai/clip-vit-base-patch32", revision: str
 
 
 def fill_model(model: CLIPModel, weights: Weights) -> CLIPModel:
-    """Put the tensors of a file into a model.
+    """Load the tensors of a file into a model.
 
     Raises:
-        UserError: if one is missing or misshapen.
+        UserError: if a tensor is missing or has another shape.
     """
     patches = "vision_model.embeddings.patch_embedding.weight"
     flat = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))
     shapes = {name: value.shape for name, value in flat}
+
+    # The file has the only convolution in PyTorch's order of axes.
     out, height, width, channels = shapes[patches]
     tensors = pick(weights, {**shapes, patches: (out, channels, height, width)}, "CLIP as its config.json says")
     model.load_weights([(name, conv_weight(value) if name == patches else value) for name, value in tensors.items()])

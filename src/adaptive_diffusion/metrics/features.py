@@ -1,4 +1,4 @@
-"""What an encoder is to the metrics, and how pictures go through one: in batches, one evaluation each."""
+"""The protocol of feature encoders, and their evaluation in batches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .statistics import FeatureStatistics
 
 
 class FeatureEncoder(Protocol):
-    """Anything that turns pictures into feature vectors and can say which it is.
+    """A network that turns images into feature vectors, with a name and a hash.
 
     Attributes:
-        name: What it is and which layer, e.g. "inception_v3/2048".
+        name: Name of the network and the layer, e.g. "inception_v3/2048".
         content_hash: Hash of the weights.
     """
 
@@ -27,12 +27,12 @@ class FeatureEncoder(Protocol):
     def content_hash(self) -> str: ...
 
     def features(self, images: Any, batch_size: int = ...) -> np.ndarray:
-        """(N, H, W, 3) pictures, uint8 or float in [-1, 1] -> (N, d) float32."""
+        """(N, H, W, 3) images, uint8 or float in [-1, 1] -> (N, d) float32."""
         ...
 
 
 def picture_statistics(encoder: FeatureEncoder, images: Any) -> FeatureStatistics:
-    """Statistics of the features of (N, H, W, 3) pictures, N >= 2; see `pictures.check_pictures`."""
+    """Statistics of the features of (N, H, W, 3) images, N >= 2; see `pictures.check_pictures`."""
     return FeatureStatistics.from_features(encoder.features(images), encoder.name, encoder.content_hash)
 
 
@@ -41,7 +41,7 @@ def in_batches(encode: Callable[..., mx.array], *arrays: Any, batch_size: int) -
 
     Args:
         encode: Maps one slice of each array to (n, ...) float32.
-        arrays: (N, ...) each.
+        arrays: Arrays of shape (N, ...).
         batch_size: Rows per slice, positive.
 
     Returns:
@@ -49,15 +49,17 @@ def in_batches(encode: Callable[..., mx.array], *arrays: Any, batch_size: int) -
 
     Raises:
         ValueError: if `batch_size` is not positive.
-        MachineError: if a result is not finite, or zero throughout, as GPU work that silently failed is.
+        MachineError: if a result is not finite.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
-    parts = []
+
+    results = []
     for start in range(0, len(arrays[0]), batch_size):
         y = encode(*(array[start : start + batch_size] for array in arrays))
         mx.eval(y)
-        parts.append(np.array(y))
-        if not np.isfinite(parts[-1]).all():
+        results.append(np.array(y))
+        if not np.isfinite(results[-1]).all():
             raise MachineError("an encoder returned NaN or infinity for finite pictures; its weights are damaged")
-    return np.concatenate(parts)
+
+    return np.concatenate(results)

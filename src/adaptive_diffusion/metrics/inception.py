@@ -1,7 +1,8 @@
-"""InceptionV3 as FID uses it (Szegedy et al., 2016; Heusel et al., 2017), in MLX.
+"""InceptionV3 of FID (Szegedy et al., 2016; Heusel et al., 2017), in MLX.
 
-The network of 2015-12-05 differs from later InceptionV3s: TensorFlow 1's resize, (x - 128) / 128, average pooling that
-does not count padding, a max pool in the last block, and 1008 classes. Names are those of pt_inception-2015-12-05.
+The network of 2015-12-05 differs from later versions of InceptionV3 in five ways: TensorFlow 1's resize, the scaling
+(x - 128) / 128, average pooling without padding in the mean, a max pool in the last block, and 1008 classes. Layers
+have the names of pt_inception-2015-12-05.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CLASSES = 1008
 
 @dataclass(frozen=True)
 class _Conv:
-    """Convolution, batch normalisation, ReLU. Stride 1 keeps the size, stride 2 drops incomplete windows."""
+    """Convolution, batch normalisation and ReLU; `same` pads so that stride 1 keeps the size."""
 
     name: str
     out: int
@@ -39,8 +40,8 @@ class _Conv:
 
 
 _AVERAGE, _MAX, _SHRINK = "average", "max", "shrink"  # 3x3 pools: stride 1, stride 1, stride 2
-_Step = str | _Conv | tuple[_Conv, ...]  # a tuple of convolutions: all on the same input, concatenated
-_Block = tuple[tuple[_Step, ...], ...]  # branches, concatenated
+_Step = str | _Conv | tuple[_Conv, ...]  # a tuple: convolutions of the same input, concatenated
+_Block = tuple[tuple[_Step, ...], ...]  # branches of the same input, concatenated
 
 
 def _double_3x3(width: int, out: int, stride: int = 1) -> tuple[_Step, ...]:
@@ -89,7 +90,8 @@ def _block_e(pool: str) -> _Block:
     )
 
 
-_STEM: tuple[tuple[_Step, ...], ...] = (  # up to "64", then up to "192"
+# The layers up to the features "64", then up to "192".
+_STEM: tuple[tuple[_Step, ...], ...] = (
     (
         _Conv("Conv2d_1a_3x3", 32, (3, 3), 2, same=False),
         _Conv("Conv2d_2a_3x3", 32, (3, 3), same=False),
@@ -133,23 +135,28 @@ def _convolutions() -> dict[str, tuple[int, ...]]:
                 width = step.out
             elif isinstance(step, tuple):
                 width = sum(walk((conv,), prefix, width) for conv in step)
+
         return width
 
     width = 3
     for steps in _STEM:
         width = walk(steps, "", width)
+
     for name, branches in _BLOCKS.items():
         width = sum(walk(branch, f"{name}.", width) for branch in branches)
+
     return shapes
 
 
 def _fold(name: str, tensors: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
-    """Kernel and bias with the batch normalisation in them: once trained it is an affine map. In float64, once."""
+    """Kernel and bias of a convolution with its batch normalisation, which is an affine map after training."""
     gamma, beta, mean, variance = (
         np.array(tensors[f"{name}.bn.{part}"], np.float64) for part in ("weight", "bias", "running_mean", "running_var")
     )
+
     scale = gamma / np.sqrt(variance + BN_EPS)
     kernel = np.array(tensors[f"{name}.conv.weight"]) * scale[:, None, None, None]
+
     return conv_weight(mx.array(kernel.astype(np.float32))), mx.array((beta - mean * scale).astype(np.float32))
 
 
@@ -157,25 +164,28 @@ class InceptionV3:
     """The network, up to one of its layers.
 
     Attributes:
-        layer: Which features: channel means "64", "192", "768", "2048" (FID's), or "logits_unbiased", the 1008
-            logits without bias, as the Inception score uses them.
+        layer: The features: channel means "64", "192", "768" or "2048" (FID), or "logits_unbiased", the 1008 logits
+            without bias of the Inception score.
     """
 
     def __init__(self, weights: Weights, layer: Layer = "2048"):
-        """Build from weights named as in pt_inception-2015-12-05.
+        """Build from weights with the names of pt_inception-2015-12-05.
 
         Raises:
             ValueError: if `layer` is none of `LAYERS`.
-            UserError: if a tensor is missing or misshapen.
+            UserError: if a tensor is missing or has another shape.
         """
         if layer not in LAYERS:
             raise ValueError(f"layer must be one of {', '.join(LAYERS)}, got {layer!r}")
+
         self.layer = layer
         self._sha256 = weights.sha256
+
         kernels = _convolutions()
         shapes = {f"{name}.conv.weight": shape for name, shape in kernels.items()}
         for name, shape in kernels.items():
             shapes |= {f"{name}.bn.{part}": shape[:1] for part in ("weight", "bias", "running_mean", "running_var")}
+
         tensors = pick(weights, {**shapes, "fc.weight": (CLASSES, 2048)}, "InceptionV3 of 2015-12-05")
         self._kernels = {name: _fold(name, tensors) for name in kernels}
         self._fc = mx.contiguous(tensors["fc.weight"].T)
@@ -183,25 +193,25 @@ class InceptionV3:
 
     @property
     def name(self) -> str:
-        """For statistics files, e.g. "inception_v3/2048"."""
+        """Name in statistics files, e.g. "inception_v3/2048"."""
         return f"inception_v3/{self.layer}"
 
     @property
     def content_hash(self) -> str:
-        """sha256 of the published weight file, or of whichever was given."""
+        """sha256 of the weight file."""
         return self._sha256
 
     @property
     def metric_name(self) -> str:
-        """What a Frechet distance of these features may be called: "fid" for the standard weights and layer only."""
+        """Name of a Frechet distance of these features: "fid" for the published weights and layer only."""
         standard = self._sha256 == INCEPTION.sha256 and self.layer == "2048"
         return "fid" if standard else "fd_inception"
 
     def features(self, images: Any, batch_size: int = 16) -> np.ndarray:
-        """Features of (N, H, W, 3) pictures, uint8 or float in [-1, 1] (rounded to uint8, on which FID is defined).
+        """Features of (N, H, W, 3) images, uint8 or float in [-1, 1] (rounded to uint8, on which FID is defined).
 
         Returns:
-            (N, d) float32, d by `layer`.
+            (N, d) float32; `layer` decides d.
 
         Raises:
             ValueError: see `pictures.check_pictures`.
@@ -209,16 +219,18 @@ class InceptionV3:
         return in_batches(lambda x: self._forward(mx.array(x)), as_uint8(images), batch_size=batch_size)
 
     def _forward(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) uint8 -> (B, d)."""
-        x = (resize_bilinear_tf1(x.astype(mx.float32), INPUT_SIZE) - 128) / 128
+        """(B, H, W, 3) uint8 -> (B, d) features."""
+        x = (resize_bilinear_tf1(x.astype(mx.float32), INPUT_SIZE) - 128) / 128  # (B, 299, 299, 3)
         for steps, layer in zip(_STEM, ("64", "192"), strict=True):
             x = self._chain(x, steps, "")
             if layer == self.layer:
                 return x.mean(axis=(1, 2))
+
         for name, branches in _BLOCKS.items():
             x = mx.concatenate([self._chain(x, branch, f"{name}.") for branch in branches], axis=-1)
             if name == "Mixed_6e" and self.layer == "768":
                 break
+
         x = x.mean(axis=(1, 2))
         return x @ self._fc if self.layer == "logits_unbiased" else x
 
@@ -232,6 +244,7 @@ class InceptionV3:
                 x = average_pool_3x3(x)
             else:
                 x = max_pool(x, 3, 1, 1) if step == _MAX else max_pool(x, 3, 2)
+
         return x
 
     def _convolve(self, x: mx.array, conv: _Conv, prefix: str) -> mx.array:
@@ -241,13 +254,13 @@ class InceptionV3:
 
 
 def load_inception(path: str | Path | None = None, layer: Layer = "2048") -> InceptionV3:
-    """InceptionV3 with the weights at `path`, or the published ones where they are usually kept.
+    """InceptionV3 with the weights at `path`, or with the published weights.
 
     Args:
-        path: A file, a folder to look in, or None: see `published.weight_folders`.
+        path: A weight file, or the folder of the published file; None: the folders of `published.weight_folders`.
         layer: See `InceptionV3`.
 
     Raises:
-        UserError: if there are no weights (the sentence says where they belong and where to get them).
+        UserError: if there are no weights, with the folder where they belong and where to get them.
     """
     return InceptionV3(read_weights(find_published(INCEPTION, path)), layer)

@@ -9,19 +9,18 @@ import numpy as np
 
 from .statistics import check_features
 
-_ROWS = 1024  # rows of the kernel matrix held at once
+_ROWS = 1024  # rows of the kernel matrix per block, which bounds the memory
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """Unbiased squared maximum mean discrepancies of random subsets.
+    """Unbiased squared maximum mean discrepancies (MMD^2) of random subsets.
 
     Attributes:
-        mean: Their mean; 0 in expectation for two samples of one distribution, so it may be negative.
-        std: Their standard deviation. Subsets overlap, so this is the spread of a subset's value, not the error of
-            `mean`.
-        subsets: How many subsets.
-        subset_size: Pictures drawn from either set for each.
+        mean: Mean over the subsets. Its expectation is 0 for two samples of one distribution, so it may be negative.
+        std: Standard deviation over the subsets. Subsets overlap, so this is not the error of `mean`.
+        subsets: Number of subsets.
+        subset_size: Images of either set in a subset.
     """
 
     mean: float
@@ -39,8 +38,8 @@ def kernel_distance(
         a: (n, d) features.
         b: (m, d) features of the same encoder.
         subsets: Number of random subsets.
-        subset_size: Pictures of either set in a subset, in [2, min(n, m)]. Default: 1000, or half of the smaller set
-            where that is less (a subset that is the whole set would have no spread).
+        subset_size: Images of either set in a subset, in [2, min(n, m)]. Default: 1000, or half of the smaller set
+            if that is less (subsets equal to the whole set would have no spread).
         seed: Seed of the subsets.
 
     Raises:
@@ -50,23 +49,27 @@ def kernel_distance(
     x, y = check_features(a, "the first features"), check_features(b, "the second features")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"both sets need features of the same width, got {x.shape[1]} and {y.shape[1]}")
+
     size = subset_size_for(min(len(x), len(y)), subsets, subset_size)
     rng = np.random.default_rng(seed)
     in_x, in_y = (choose_subsets(rng, len(z), subsets, size) for z in (x, y))
+
+    # MMD^2 = mean k(x, x') + mean k(y, y') - 2 mean k(x, y); x and x' are different images.
     within = (kernel_sums(x, x, in_x, in_x, diagonal=False) + kernel_sums(y, y, in_y, in_y, diagonal=False)) / (
         size * (size - 1)
     )
     values = within - 2 * kernel_sums(x, y, in_x, in_y) / size**2
+
     return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
 
 
 def kernel_caveat(value: float, spread: float | None, subset_size: int) -> str | None:
-    """What has to stand beside a kernel distance that does not stand out from the spread of its subsets, or None.
+    """The caveat of a kernel distance within the spread of its subsets; None beyond.
 
     Args:
         value: The distance.
-        spread: Standard deviation of the subsets; None: all of them were the whole set.
-        subset_size: Pictures in each.
+        spread: Standard deviation of the subsets; None if each subset was the whole set.
+        subset_size: Images in a subset.
     """
     if spread is not None and abs(value) > spread:
         return None
@@ -77,10 +80,15 @@ def kernel_caveat(value: float, spread: float | None, subset_size: int) -> str |
 
 
 def subset_size_for(smaller: int, subsets: int, given: int | None) -> int:
-    """The size of a subset: the given one, or the default for a smaller set of that size.
+    """Check the size of a subset, or choose the default.
+
+    Args:
+        smaller: Images in the smaller set.
+        subsets: Number of subsets.
+        given: The wanted size, or None for the default.
 
     Raises:
-        ValueError: if it does not fit, or there are no subsets.
+        ValueError: if the size is out of range, or there are no subsets.
     """
     size = max(2, min(1000, smaller // 2)) if given is None else given
     if not 2 <= size <= smaller or subsets < 1:
@@ -88,11 +96,12 @@ def subset_size_for(smaller: int, subsets: int, given: int | None) -> int:
             f"subset_size must lie in [2, {smaller}], the smaller set, and subsets be positive; "
             f"got subset_size {size} and subsets {subsets}"
         )
+
     return size
 
 
 def choose_subsets(rng: np.random.Generator, n: int, subsets: int, size: int) -> np.ndarray:
-    """(n, subsets) indicators of random subsets without replacement."""
+    """(n, subsets) indicators, 0 or 1, of random subsets without replacement."""
     chosen = np.zeros((n, subsets))
     for column in chosen.T:
         column[rng.permutation(n)[:size]] = 1.0
@@ -100,15 +109,21 @@ def choose_subsets(rng: np.random.Generator, n: int, subsets: int, size: int) ->
 
 
 def kernel_sums(x: np.ndarray, y: np.ndarray, in_x: np.ndarray, in_y: np.ndarray, diagonal: bool = True) -> np.ndarray:
-    """(subsets,) sums of k(x_i, y_j) over each subset, which `in_x` and `in_y`, (n, subsets), indicate.
+    """(subsets,) sums of k(x_i, y_j) over each subset; each kernel value is computed once for all subsets.
 
-    Every kernel value is computed once for all subsets.
+    Args:
+        x: (n, d) features.
+        y: (m, d) features.
+        in_x: (n, subsets) indicators of the subsets of x.
+        in_y: (m, subsets) indicators of the subsets of y.
+        diagonal: Whether k(x_i, y_i) counts.
     """
     total = np.zeros(in_x.shape[1])
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)
-        kernel = (x[rows] @ y.T / x.shape[1] + 1.0) ** 3
+        kernel = (x[rows] @ y.T / x.shape[1] + 1.0) ** 3  # (rows, m)
         if not diagonal:
             np.fill_diagonal(kernel[:, start:], 0.0)
         total += (in_x[rows] * (kernel @ in_y)).sum(axis=0)
+
     return total

@@ -1,4 +1,4 @@
-"""LPIPS, the perceptual distance of two pictures (Zhang et al., 2018), version 0.1, in MLX."""
+"""LPIPS, the perceptual distance of two images (Zhang et al., 2018), version 0.1, in MLX."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Trunk = Literal["alex", "vgg"]
 
 NORM_EPS = 1e-10  # added to the norm, not under its root
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # [-1, 1] -> the trunks' input
-_PIXELS = 1 << 18  # of a batch by default, which bounds the memory of the first layers
+_PIXELS = 1 << 18  # of a default batch, which bounds the memory of the first layers
 
 
 @dataclass(frozen=True)
 class _Conv:
-    """A 3-, 5- or 11-pixel convolution with ReLU. `index` is its place in torchvision's `features`."""
+    """A convolution with ReLU; `index` is its index in torchvision's `features`."""
 
     index: int
     out: int
@@ -36,12 +36,12 @@ class _Conv:
 
 @dataclass(frozen=True)
 class _Architecture:
-    """Five stages, compared after each; `pool` (size, stride) stands before the stages in `pooled`."""
+    """A trunk of five stages; a max pool `pool` (size, stride) precedes the stages in `pooled`."""
 
     stages: tuple[tuple[_Conv, ...], ...]
     pool: tuple[int, int]
     pooled: tuple[int, ...]
-    smallest: int  # side of a picture that leaves a pixel in every stage
+    smallest: int  # smallest side of an image, pixels; the last stage then has one pixel
 
 
 _ARCHITECTURES: dict[str, _Architecture] = {
@@ -73,24 +73,30 @@ _ARCHITECTURES: dict[str, _Architecture] = {
 
 
 class LPIPS:
-    """The distance: weighted squared differences of unit-length features at five depths, averaged over pixels."""
+    """The network of LPIPS.
+
+    The distance is the weighted squared difference of features of length 1, averaged over pixels and added over five
+    stages.
+    """
 
     def __init__(self, trunk: Trunk, trunk_weights: Weights, head_weights: Weights):
         """Build from a torchvision state file and the linear heads.
 
         Args:
-            trunk: "alex" (the authors' choice for judging) or "vgg".
-            trunk_weights: With tensors "features.0.weight", ... of AlexNet or VGG-16.
-            head_weights: With tensors "lin0.model.1.weight", ... of LPIPS 0.1.
+            trunk: "alex" (the authors' choice for evaluation) or "vgg".
+            trunk_weights: Tensors "features.0.weight", ... of AlexNet or VGG-16.
+            head_weights: Tensors "lin0.model.1.weight", ... of LPIPS 0.1.
 
         Raises:
             ValueError: for another trunk.
-            UserError: if a tensor is missing or misshapen.
+            UserError: if a tensor is missing or has another shape.
         """
         if trunk not in _ARCHITECTURES:
             raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")
+
         self.trunk = trunk
         self._architecture = _ARCHITECTURES[trunk]
+
         shapes: dict[str, tuple[int, ...]] = {}
         heads: dict[str, tuple[int, ...]] = {}
         width = 3
@@ -100,6 +106,7 @@ class LPIPS:
                 shapes[f"features.{conv.index}.bias"] = (conv.out,)
                 width = conv.out
             heads[f"lin{depth}.model.1.weight"] = (1, width, 1, 1)
+
         tensors = pick(trunk_weights, shapes, f"the trunk {trunk!r} of LPIPS")
         self._kernels = {
             conv.index: (
@@ -109,14 +116,15 @@ class LPIPS:
             for stage in self._architecture.stages
             for conv in stage
         }
-        found = pick(head_weights, heads, f"the heads of LPIPS for {trunk!r}")
-        self._heads = [found[name].reshape(-1) for name in heads]
+
+        head_tensors = pick(head_weights, heads, f"the heads of LPIPS for {trunk!r}")
+        self._heads = [head_tensors[name].reshape(-1) for name in heads]  # (C,) each
         self._hashes = trunk_weights.sha256, head_weights.sha256
         mx.eval(self._kernels, self._heads)
 
     @property
     def name(self) -> str:
-        """For reports, "lpips/alex" or "lpips/vgg"."""
+        """Name in reports, "lpips/alex" or "lpips/vgg"."""
         return f"lpips/{self.trunk}"
 
     @property
@@ -126,68 +134,76 @@ class LPIPS:
 
     @property
     def metric_name(self) -> str:
-        """ "lpips" where both files are the published ones, else "perceptual_distance"."""
+        """Name of the distance: "lpips" for the published files only, else "perceptual_distance"."""
         standard = self._hashes == (LPIPS_TRUNKS[self.trunk].sha256, LPIPS_HEADS[self.trunk].sha256)
         return "lpips" if standard else "perceptual_distance"
 
     def distances(self, a: Any, b: Any, batch_size: int | None = None) -> np.ndarray:
-        """Distance of each picture of `a` from the picture of `b` in the same place.
+        """Perceptual distance of each pair of images (a[i], b[i]).
 
         Args:
             a: (N, H, W, 3), uint8 or float in [-1, 1].
-            b: As `a`. The distance depends on the size of the pictures: compare only at one size.
-            batch_size: Pairs per evaluation; default: so many that a batch has about 2**18 pixels, at most 64.
+            b: As `a`. The distance depends on the size of the images, so only distances at one size can be compared.
+            batch_size: Pairs per evaluation; default: about 2**18 pixels, at most 64 pairs.
 
         Returns:
             (N,) float32, >= 0.
 
         Raises:
-            ValueError: for unfit pictures (see `pictures.check_pictures`), shapes that differ, or pictures smaller
-                than the trunk can take.
+            ValueError: for unfit images (see `pictures.check_pictures`), if the shapes differ, or for images below the
+                smallest size of the trunk.
         """
         x, y = as_float(a), as_float(b)
         if x.shape != y.shape:
             raise ValueError(f"both must be the same number of pictures of the same size, got {x.shape} and {y.shape}")
+
         side = min(x.shape[1:3])
         if side < self._architecture.smallest:
             raise ValueError(
                 f"LPIPS with trunk {self.trunk!r} needs pictures of at least {self._architecture.smallest} pixels a "
                 f"side, got {side}"
             )
+
         size = batch_size or max(1, min(64, _PIXELS // (x.shape[1] * x.shape[2])))
         return in_batches(lambda p, q: self._distance(mx.array(p), mx.array(q)), x, y, batch_size=size)
 
     def _distance(self, a: mx.array, b: mx.array) -> mx.array:
-        """(B, H, W, 3) twice -> (B,)."""
+        """(B, H, W, 3) twice -> (B,) distances."""
+        # One pass of the trunk for both images.
         n = len(a)
         x = (mx.concatenate([a, b]) - mx.array(_SHIFT)) / mx.array(_SCALE)
+
         total = mx.zeros(n)
         for depth, (stage, head) in enumerate(zip(self._architecture.stages, self._heads, strict=True)):
             if depth in self._architecture.pooled:
                 x = max_pool(x, *self._architecture.pool)
+
             for conv in stage:
                 weight, bias = self._kernels[conv.index]
                 x = mx.maximum(mx.conv2d(x, weight, conv.stride, conv.padding) + bias, 0)
+
+            # (2B, h, w, C) features of length 1 -> (B,) weighted squared difference.
             unit = x / (mx.sqrt((x * x).sum(axis=-1, keepdims=True)) + NORM_EPS)
             difference = mx.square(unit[:n] - unit[n:])
             total = total + (difference @ head).mean(axis=(1, 2))
+
         return total
 
 
 def load_lpips(
     trunk: Trunk = "alex", trunk_path: str | Path | None = None, heads_path: str | Path | None = None
 ) -> LPIPS:
-    """LPIPS with given weight files, or the published ones where they are usually kept.
+    """LPIPS with given weight files, or with the published files.
 
     Args:
         trunk: "alex" or "vgg".
-        trunk_path: torchvision's state file of AlexNet or VGG-16, a folder with it, or None: see
+        trunk_path: torchvision's state file of AlexNet or VGG-16, or its folder; None: the folders of
             `published.weight_folders`.
-        heads_path: The linear heads of LPIPS 0.1, likewise.
+        heads_path: File of the linear heads of LPIPS 0.1, or its folder; None: likewise.
 
     Raises:
         ValueError: for another trunk.
-        UserError: if a file is missing (the sentence says where it belongs and where to get it) or does not fit.
+        UserError: if a file is missing, with the folder where it belongs and where to get it, or does not fit.
     """
     if trunk not in _ARCHITECTURES:
         raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")

@@ -1,4 +1,4 @@
-"""Pictures as every metric takes them: (N, H, W, 3), uint8 or float in [-1, 1]; the one place that checks it."""
+"""The check of images for all metrics: (N, H, W, 3), uint8 or float in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..io.pictures import to_float, to_uint8
+from ..io.pixels import to_float, to_uint8
 
-_SLACK = 1e-3  # float rounding at the ends of [-1, 1]; clipped
+_SLACK = 1e-3  # float rounding at the ends of [-1, 1], which is clipped
 
 
 def check_pictures(images: Any) -> np.ndarray:
-    """Pictures as a uint8 or float32 array, or a sentence that says what is wrong with them.
+    """Check images and return them as a uint8 or float32 array.
 
     Args:
         images: (N, H, W, 3) NumPy or MLX array, uint8 in [0, 255] or floating point in [-1, 1], N >= 1.
 
     Returns:
-        The same pictures; floats as float32, clipped to [-1, 1].
+        The same images; floats as float32, clipped to [-1, 1].
 
     Raises:
-        ValueError: for one picture without batch axis, grey, RGBA or channels-first pictures, 16-bit or other
-            integers, floats outside [-1, 1], NaN, or no picture at all. Nothing is converted silently.
+        ValueError: for one image without batch axis, grey, RGBA or channels-first images, 16-bit or other
+            integers, floats outside [-1, 1], NaN, or no image at all. Nothing is converted silently.
     """
     if isinstance(images, mx.array) and images.dtype == mx.bfloat16:
         images = images.astype(mx.float32)  # NumPy has no bfloat16
+
     x = np.asarray(images)
     _check_shape(x)
     if x.dtype == np.uint8:
@@ -36,18 +37,22 @@ def check_pictures(images: Any) -> np.ndarray:
             f"pictures must be uint8 or floating point in [-1, 1], got {x.dtype}; for 16-bit pictures divide by 257 "
             "and convert to uint8"
         )
+
     x = x.astype(np.float32)
     bad = int((~np.isfinite(x).all(axis=(1, 2, 3))).sum())
     if bad:
         raise ValueError(f"pictures must be finite, got NaN or infinity in {bad} of {len(x)}; see what produced them")
+
     low, high = float(x.min()), float(x.max())
     if low < -1 - _SLACK or high > 1 + _SLACK:
         hint = "convert pictures in [0, 255] to uint8" if high > 2 else "clip them if they are samples"
         raise ValueError(f"floating-point pictures must lie in [-1, 1], got [{low:.4g}, {high:.4g}]; {hint}")
+
     return np.clip(x, -1.0, 1.0)
 
 
 def _check_shape(x: np.ndarray) -> None:
+    """Refuse other shapes than (N, H, W, 3), with advice for the common mistakes."""
     accepted = "pictures must be an array (N, H, W, 3)"
     if x.dtype == object:
         raise ValueError(f"{accepted}, got a list of pictures of different sizes; bring them to one size first")
@@ -59,6 +64,7 @@ def _check_shape(x: np.ndarray) -> None:
         raise ValueError(f"{accepted}, got shape {x.shape}")
     if 0 in x.shape:
         raise ValueError(f"{accepted} with at least one picture, got shape {x.shape}")
+
     channels = x.shape[-1]
     if channels == 1:
         raise ValueError(f"{accepted}, got grey pictures of shape {x.shape}; give np.repeat(images, 3, axis=-1)")
@@ -71,12 +77,12 @@ def _check_shape(x: np.ndarray) -> None:
 
 
 def as_uint8(images: Any) -> np.ndarray:
-    """`check_pictures`, as (N, H, W, 3) uint8; floats are rounded, as a saved picture is."""
+    """Check images and return them as (N, H, W, 3) uint8; floats are rounded as in an image file."""
     x = check_pictures(images)
     return x if x.dtype == np.uint8 else to_uint8(x)
 
 
 def as_float(images: Any) -> np.ndarray:
-    """`check_pictures`, as (N, H, W, 3) float32 in [-1, 1]."""
+    """Check images and return them as (N, H, W, 3) float32 in [-1, 1]."""
     x = check_pictures(images)
     return to_float(x) if x.dtype == np.uint8 else x

@@ -1,4 +1,4 @@
-"""The weights that give a metric its name: which files they are, where they are looked for, where to get them."""
+"""The published weight files of the metrics: their hashes, their folders, and where to get them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class PublishedFile:
     """A weight file as its authors published it.
 
     Attributes:
-        title: What it holds, for messages.
-        names: File names it goes by; `.safetensors` in place of the suffix is looked for first.
-        sha256: Of the file; what it holds is only called by its published name when this agrees.
-        url: Where it is published.
+        title: Content of the file, for messages.
+        names: Usual file names. A file of the same name with the suffix `.safetensors` is preferred.
+        sha256: Hash of the file. A metric has its published name only with a file of this hash.
+        url: Address of the file.
     """
 
     title: str
@@ -63,7 +63,7 @@ LPIPS_HEADS = {
         "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth",
     ),
 }
-# sha256 of model files of openai/clip-vit-base-patch32 and -large-patch14, so that a copied folder is recognised too.
+# sha256 of model files of openai/clip-vit-base-patch32 and -large-patch14, which identify a copied folder.
 CLIP_HASHES = frozenset(
     {
         "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",  # ViT-B/32, pytorch_model.bin
@@ -71,40 +71,45 @@ CLIP_HASHES = frozenset(
         "f1a17cdbe0f36fec524f5cafb1c261ea3bbbc13e346e0f74fc9eb0460dedd0d3",  # ViT-L/14, pytorch_model.bin
     }
 )
-CLIP_OWNERS = ("openai", "laion")  # who publishes OpenAI's and OpenCLIP's models on the hub
+CLIP_OWNERS = ("openai", "laion")  # publishers of OpenAI's and OpenCLIP's models on the hub
 
 
 def weight_folders() -> list[Path]:
-    """Where published files are looked for: our own folder, then where PyTorch's libraries keep their downloads."""
+    """Folders of published files: our own folder, then the download folders of PyTorch's libraries."""
     own = os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "adaptive_diffusion" / "weights"
     torch_home = os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch"
     folders = [Path(own).expanduser(), Path(torch_home).expanduser() / "hub" / "checkpoints"]
-    lpips = importlib.util.find_spec("lpips")  # its heads come with the package; found, not imported
+
+    # The package lpips contains the heads; an import would load PyTorch.
+    lpips = importlib.util.find_spec("lpips")
     if lpips is not None and lpips.submodule_search_locations:
         folders.append(Path(lpips.submodule_search_locations[0]) / "weights" / "v0.1")
+
     return folders
 
 
 def find_published(file: PublishedFile, given: str | Path | None = None) -> Path:
-    """Where a published file lies.
+    """Find a published file.
 
     Args:
-        file: Which.
-        given: A file (taken as it is), a folder to look in, or None: `weight_folders`.
+        file: The file.
+        given: A path, which is returned as it is if it is a file; a folder to search; None: search `weight_folders`.
 
     Raises:
-        UserError: saying where it was looked for and how to get it.
+        UserError: if the file is not there, with the searched folders and the address of the file.
     """
     if given is not None:
         given = Path(given).expanduser()
         if given.is_file():
             return given
+
     folders = weight_folders() if given is None else [given]
     names = [name for n in file.names for name in (Path(n).with_suffix(".safetensors").name, n)]
     for folder in folders:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
+
     raise UserError(
         f"the {file.title} were not found: no {file.names[0]} in {' or '.join(map(str, folders))}; download it from "
         f"{file.url} into the first of these, or name another folder with {FOLDER_VARIABLE}"

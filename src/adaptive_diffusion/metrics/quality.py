@@ -1,7 +1,7 @@
-"""How good a run's pictures are: what every choice of `metrics=` offers, and what they share.
+"""The protocol of `metrics=`, and the measurements that its options share.
 
-Numbers of our own encoder carry its name (`fd_encoder`, ...); `fid`, `clip_score` and `lpips` are only used for the
-published weights.
+Numbers of our own encoder carry its name (`fd_encoder`, ...). The names `fid`, `clip_score` and `lpips` are reserved
+for the published weights.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from .statistics import FeatureStatistics, check_same_encoder
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-SUBSETS = 100  # random halves that a kernel distance is averaged over
+SUBSETS = 100  # random subsets in the mean of a kernel distance
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number about a set of pictures.
+    """One number about a set of images.
 
     Attributes:
-        name: E.g. "fd_encoder".
+        name: Name of the measure, e.g. "fd_encoder".
         value: The number.
-        n: Pictures it was measured on.
-        spread: Standard deviation over pictures or subsets, where there is one.
-        caveat: What has to be said beside it, or None.
+        n: Number of measured images.
+        spread: Standard deviation over images or subsets, or None.
+        caveat: A warning that belongs beside the number, or None.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Measurement:
 
 
 class PictureMetrics(Protocol):
-    """What `metrics=` chooses.
+    """An option of `metrics=`.
 
     Attributes:
-        converged: Whether `measure` wants the model's converged pictures from the same noises.
+        converged: Whether `measure` needs the converged images of the model from the same noises.
     """
 
     @property
@@ -63,13 +63,13 @@ class PictureMetrics(Protocol):
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
     ) -> list[Measurement]:
-        """Measure pictures.
+        """Measure images.
 
         Args:
             images: (N, H, W, 3) float32 in [-1, 1].
-            domain: What they are to be compared with.
-            caption: What they are to show.
-            converged: (N, H, W, 3) the model's converged solutions from the same noises, in [-1, 1].
+            domain: Domain of the real images to compare with.
+            caption: Caption of the images.
+            converged: (N, H, W, 3) converged solutions of the model from the same noises, in [-1, 1].
         """
         ...
 
@@ -82,14 +82,14 @@ class NoMetrics:
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
     ) -> list[Measurement]:
-        """Nothing."""
+        """Measure nothing; arguments as for `PictureMetrics.measure`."""
         return []
 
 
 def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
-    """What a measurement returns; where it cannot be taken, a warning says why, and `otherwise` takes its place.
+    """Return the result of `measure`; if it fails, log a warning and return `otherwise`.
 
-    The pictures were drawn and paid for by then: whatever is wrong with a measure must not undo the run.
+    The images are drawn by then. An error of one measure, whatever it is, must not lose them.
     """
     try:
         return measure()
@@ -105,46 +105,50 @@ def set_distances(
     real: np.ndarray | FeatureStatistics,
     kernel: KernelReference | None,
 ) -> list[Measurement]:
-    """Frechet and kernel distance of features to real ones.
+    """Frechet and kernel distance of features to the features of real images.
 
     Args:
         kind: "encoder" for fd_encoder and kid_encoder, "fid" for fid and kid, else the name of a Frechet distance.
         features: (n, d), n >= 2.
-        encoder: What they were encoded with.
-        real: (m, d) features, or statistics.
-        kernel: Moments of the real features, where `real` is statistics; None: no kernel distance then.
+        encoder: Encoder of the features.
+        real: (m, d) features of real images, or their statistics.
+        kernel: Moments of the real features, if `real` is statistics; without them, no kernel distance is measured.
     """
     names = {"encoder": ("fd_encoder", "kid_encoder"), "fid": ("fid", "kid")}
     frechet_name, kernel_name = names.get(kind, (kind, f"{kind}_kernel"))
     n, d = features.shape
     own = FeatureStatistics.from_features(features, encoder.name, encoder.content_hash)
+
     if isinstance(real, FeatureStatistics):
         check_same_encoder(own, real)
         frechet = frechet_distance(own, real)
-        spread = None if kernel is None else kernel.distance(features, subsets=SUBSETS, seed=_SEED)
+        kid = None if kernel is None else kernel.distance(features, subsets=SUBSETS, seed=_SEED)
     else:
         frechet = frechet_distance(features, real)
-        spread = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
-    found = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
-    if spread is not None:
-        std = spread.std if spread.subset_size < n else None
-        caveat = kernel_caveat(spread.mean, std, spread.subset_size)
-        found.append(Measurement(kernel_name, spread.mean, n, std, caveat))
-    return found
+        kid = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
+
+    measurements = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
+    if kid is not None:
+        std = kid.std if kid.subset_size < n else None
+        caveat = kernel_caveat(kid.mean, std, kid.subset_size)
+        measurements.append(Measurement(kernel_name, kid.mean, n, std, caveat))
+
+    return measurements
 
 
 def mean_of(name: str, values: np.ndarray) -> Measurement:
-    """Mean of a number of each picture, (N,), and its spread over them."""
+    """Mean and spread of (N,) values, one of each image."""
     spread = float(values.std()) if len(values) > 1 else None
     return Measurement(name, float(values.mean()), len(values), spread)
 
 
-def as_metrics(found: Sequence[Measurement]) -> dict[str, float]:
-    """Measurements as metrics of a run: the value, its spread as `..._std`, and the sample size as `..._n`."""
+def as_metrics(measurements: Sequence[Measurement]) -> dict[str, float]:
+    """Measurements as metrics of a run: the value, the spread as `..._std`, the number of images as `..._n`."""
     values: dict[str, float] = {}
-    for m in found:
+    for m in measurements:
         values[f"quality/{m.name}"] = m.value
         values[f"quality/{m.name}_n"] = m.n
         if m.spread is not None:
             values[f"quality/{m.name}_std"] = m.spread
+
     return values

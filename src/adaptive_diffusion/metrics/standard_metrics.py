@@ -18,22 +18,23 @@ from .statistics import FeatureStatistics, load_statistics
 
 
 class StandardMetrics:
-    """`metrics=standard`: FID, CLIP score and LPIPS with the published weights, which the user provides.
+    """Measure FID, KID, CLIP score and LPIPS with the published weights, which the user provides.
 
-    Weights are read at once, so that missing ones are found before anything is drawn.
+    The constructor reads the weights, so missing weights are found before anything is drawn.
 
     Args:
-        reference: Real pictures (folder or array file), or a statistics file (`.npz` of `save_statistics`, FID only).
-        inception: InceptionV3 weight file or folder; None: where PyTorch's libraries keep it.
+        reference: Real images (folder or array file), or a statistics file (`.npz` of `save_statistics`, FID only).
+        inception: InceptionV3 weight file or folder; None: the download folders of PyTorch's libraries.
         clip: CLIP model folder or hub id; None: no CLIP score.
         lpips: `alex` or `vgg`; used with `converged` only.
-        converged: Also measure the distance to the model's converged solution; costs more evaluations than the run.
+        converged: Also measure the distance to the converged solution of the model. This costs more network evaluations
+            than the run.
 
     Raises:
-        UserError: if weights or reference are missing; the sentence says where they belong and how to get them.
+        UserError: if weights or reference are missing, with the folder where they belong and where to get them.
     """
 
-    # features of the reference's pictures, and the size at which they were read
+    # (height, width) at which the images of the reference were read, and their features
     _encoded: tuple[tuple[int, int], np.ndarray] | None = None
 
     def __init__(
@@ -53,35 +54,43 @@ class StandardMetrics:
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
     ) -> list[Measurement]:
-        """fid and kid to the reference, clip_score, lpips. See `PictureMetrics.measure`."""
-        found: list[Measurement] = []
+        """Measure fid, kid, clip_score and lpips; arguments as for `PictureMetrics.measure`."""
+        measurements: list[Measurement] = []
         name = self._inception.metric_name
         clip, lpips = self._clip, self._lpips
+
         if len(images) > 1:
-            found += attempt(name, lambda: self._to_real(images), [])
+            measurements += attempt(name, lambda: self._to_real(images), [])
         if clip is not None:
-            found += attempt(clip.metric_name, lambda: [mean_of(clip.metric_name, clip.scores(images, caption))], [])
+            measurements += attempt(
+                clip.metric_name, lambda: [mean_of(clip.metric_name, clip.scores(images, caption))], []
+            )
         if lpips is not None and converged is not None:
-            found += attempt("lpips", lambda: [mean_of(lpips.metric_name, lpips.distances(images, converged))], [])
-        return found
+            measurements += attempt(
+                "lpips", lambda: [mean_of(lpips.metric_name, lpips.distances(images, converged))], []
+            )
+
+        return measurements
 
     def _to_real(self, images: np.ndarray) -> list[Measurement]:
         features, real = self._inception.features(images), self._real_features(images.shape[1:3])
         return set_distances(self._inception.metric_name, features, self._inception, real, None)
 
     def _real_features(self, size: tuple[int, int]) -> np.ndarray | FeatureStatistics:
-        """Those of the reference; of pictures, at the size (height, width) of the pictures judged, computed once."""
+        """Statistics of the reference, or the features of its images at `size`, (height, width); computed once."""
         if isinstance(self._real, FeatureStatistics):
             return self._real
+
         if self._encoded is None or self._encoded[0] != size:
             pictures = load_pictures(self._real, size).images
             if len(pictures) < 2:
                 raise UserError(f"metrics.reference={self._real} holds one picture; give at least two")
             self._encoded = size, self._inception.features(pictures)
+
         return self._encoded[1]
 
     def _read(self, reference: Path) -> Path | FeatureStatistics:
-        """Statistics, or the path again where it holds pictures."""
+        """The statistics in a file; or the path itself, if it has images."""
         if not reference.exists():
             raise UserError(
                 f"metrics.reference={reference} does not exist; give a folder or array file of real pictures, or a "
@@ -92,12 +101,14 @@ class StandardMetrics:
                 raise UserError(f"metrics.reference={reference} is a folder without pictures")
             return reference
         if reference.suffix != ".npz" or "images" in array_names(reference):
-            read_arrays(reference)  # is refused before anything is drawn, or never
+            read_arrays(reference)  # refuses a damaged file before anything is drawn
             return reference
+
         statistics = load_statistics(reference)
         if (statistics.encoder, statistics.encoder_hash) != (self._inception.name, self._inception.content_hash):
             raise UserError(
                 f"metrics.reference={reference} was made with {statistics.encoder}, not with these weights of "
                 f"{self._inception.name}; give real pictures instead"
             )
+
         return statistics

@@ -1,4 +1,4 @@
-"""What is kept of a set of features: size, mean, covariance, and which encoder they came from."""
+"""Statistics of a set of features: number, mean, covariance, and the encoder of the features."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ FORMAT = "adaptive-diffusion/feature-statistics/1"
 
 
 def check_features(features: Any, what: str = "features") -> np.ndarray:
-    """Features as a float64 array, or a sentence that says what is wrong with them.
+    """Check features and return them as a float64 array.
 
     Args:
         features: (n, d) floating NumPy or MLX array, n >= 2.
-        what: What to call them in the sentence.
+        what: Name of the features in the error.
 
     Raises:
         ValueError: for another type or shape, fewer than two rows, or values that are not finite.
     """
     if isinstance(features, mx.array) and features.dtype == mx.bfloat16:
         features = features.astype(mx.float32)  # NumPy has no bfloat16
+
     x = np.asarray(features)
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
         raise ValueError(f"{what} must be (n, d) with n >= 2, got shape {x.shape}")
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"{what} must be floating point, got {x.dtype}; give an encoder's output, not pictures")
+
     x = x.astype(np.float64, copy=False)
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
@@ -41,6 +43,7 @@ def check_features(features: Any, what: str = "features") -> np.ndarray:
             f"{what} must be finite, got NaN or infinity in {bad} of {len(x)} rows; "
             "check the pictures they were computed from"
         )
+
     return x
 
 
@@ -51,10 +54,10 @@ def mean_and_centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def triangular(centred: np.ndarray) -> np.ndarray:
-    """F (min(n - 1, d), d) with F^T F = X^T X for X (n, d) whose rows add up to zero.
+    """A factor F (min(n - 1, d), d) with F^T F = X^T X, for X (n, d) whose rows add up to zero.
 
-    Better conditioned than forming X^T X. Of up to d rows one is given up, as their sum is no news: a Householder
-    reflection that turns (1, ..., 1) into the first axis makes the first row zero and leaves these others.
+    F is better conditioned than X^T X. Up to n = d, the Householder reflection of (1, ..., 1) onto the first axis makes
+    the first row zero, since the rows add up to zero, and gives the other n - 1 rows.
     """
     n, d = centred.shape
     if n > d:
@@ -64,17 +67,17 @@ def triangular(centred: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Mean and covariance of a set of features, and what they are of.
+    """Mean and covariance of a set of features.
 
     Attributes:
-        n: Number of pictures, at least 2.
+        n: Number of images, at least 2.
         mean: (d,) float64.
         covariance: (d, d) float64, unbiased (divided by n - 1).
         encoder: Name of the encoder, e.g. "inception_v3/2048".
-        encoder_hash: Its content hash; statistics of different hashes are never compared.
+        encoder_hash: Content hash of the encoder; statistics of different hashes are never compared.
 
     Raises:
-        ValueError: if the parts do not fit each other, or `covariance` cannot be one.
+        ValueError: if the shapes do not fit each other, a value is not finite, or `covariance` is no covariance.
     """
 
     n: int
@@ -92,18 +95,20 @@ class FeatureStatistics:
             raise ValueError(f"mean must be (d,) and covariance (d, d), got {mean.shape} and {covariance.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
             raise ValueError("mean and covariance must be finite, got NaN or infinity; compute the statistics again")
+
         scale = float(np.abs(covariance).max(initial=0.0))
         if (np.diag(covariance) < 0).any() or not np.allclose(covariance, covariance.T, rtol=0, atol=1e-6 * scale):
             raise ValueError("covariance must be symmetric with a diagonal >= 0; give the matrix that np.cov returns")
         if not self.encoder or not self.encoder_hash:
             raise ValueError("statistics need the encoder's name and content hash, so that encoders are never mixed")
+
         object.__setattr__(self, "n", int(self.n))
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", covariance)
 
     @classmethod
     def from_features(cls, features: Any, encoder: str, encoder_hash: str) -> FeatureStatistics:
-        """Statistics of (n, d) features, n >= 2.
+        """Compute the statistics of (n, d) features, n >= 2.
 
         Raises:
             ValueError: as `check_features`.
@@ -114,23 +119,22 @@ class FeatureStatistics:
 
     @cached_property
     def factor(self) -> np.ndarray:
-        """F (r, d) with covariance = F^T F.
-
-        From the features where they are at hand, else from the stored covariance; eigenvalues of the size of its
-        rounding errors count as zero, or their roots would add up.
-        """
+        """A factor F (r, d) with covariance = F^T F, from the features if they are in memory."""
         if self._centred is not None:
             return triangular(self._centred)
+
         values, vectors = np.linalg.eigh((self.covariance + self.covariance.T) / 2)
-        kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
-        return np.sqrt(values[kept])[:, None] * vectors[:, kept].T
+
+        # Eigenvalues within the rounding error are zero; the sum of their square roots would be an error.
+        positive = values > len(values) * np.finfo(np.float64).eps * values[-1]
+        return np.sqrt(values[positive])[:, None] * vectors[:, positive].T
 
 
 def check_same_encoder(a: FeatureStatistics, b: FeatureStatistics) -> None:
     """Refuse to compare statistics of different encoders.
 
     Raises:
-        ValueError: naming both.
+        ValueError: if the encoders differ.
     """
     if (a.encoder, a.encoder_hash) != (b.encoder, b.encoder_hash):
         raise ValueError(
@@ -140,7 +144,7 @@ def check_same_encoder(a: FeatureStatistics, b: FeatureStatistics) -> None:
 
 
 def save_statistics(path: str | Path, statistics: FeatureStatistics) -> None:
-    """Write statistics as a `.npz` file without pickles, whole or not at all; parent folders are created.
+    """Write statistics atomically as a `.npz` file without pickles; parent folders are created.
 
     Raises:
         UserError: if `path` does not end in `.npz`.
@@ -148,6 +152,7 @@ def save_statistics(path: str | Path, statistics: FeatureStatistics) -> None:
     path = Path(path)
     if path.suffix != ".npz":
         raise UserError(f"a statistics file must end in .npz, got {path.name!r}")
+
     with atomic_path(path) as temporary:
         np.savez(
             temporary,
@@ -161,7 +166,7 @@ def save_statistics(path: str | Path, statistics: FeatureStatistics) -> None:
 
 
 def load_statistics(path: str | Path) -> FeatureStatistics:
-    """Read what `save_statistics` wrote; nothing is unpickled.
+    """Read a file of `save_statistics`; nothing is unpickled.
 
     Raises:
         UserError: if the file is missing, damaged, or of another kind.
@@ -169,17 +174,19 @@ def load_statistics(path: str | Path) -> FeatureStatistics:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there are no feature statistics at {path}; compute them from reference pictures first")
-    found = read_arrays(path, "statistics")
-    if "format" not in found and {"mu", "sigma"} <= found.keys():
+
+    arrays = read_arrays(path, "statistics")
+    if "format" not in arrays and {"mu", "sigma"} <= arrays.keys():
         raise UserError(
             f"{path} holds mu and sigma but neither the sample size nor the encoder; if you know them, build "
             "FeatureStatistics(n, mu, sigma, encoder, encoder_hash) and save that"
         )
-    if str(found.get("format")) != FORMAT:
+    if str(arrays.get("format")) != FORMAT:
         raise UserError(f"{path} holds no feature statistics of this project; give a file save_statistics wrote")
+
     try:
         return FeatureStatistics(
-            int(found["n"]), found["mean"], found["covariance"], str(found["encoder"]), str(found["encoder_hash"])
+            int(arrays["n"]), arrays["mean"], arrays["covariance"], str(arrays["encoder"]), str(arrays["encoder_hash"])
         )
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path} is not a whole statistics file ({error}); compute it again") from error

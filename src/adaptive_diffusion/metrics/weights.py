@@ -1,4 +1,4 @@
-"""Weight files, whatever their format, as tensors: safetensors first, PyTorch's own formats without running code."""
+"""Tensors from weight files: safetensors, and PyTorch's own formats without running code from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..errors import UserError
-from ..io.files import atomic_path, read_json, read_tensors
+from ..io.files import atomic_path, read_json
+from ..io.tensor_file import read_tensors
 from ..io.torch_files import read_torch_file
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
@@ -17,12 +18,12 @@ TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
 @dataclass(frozen=True)
 class Weights:
-    """Named tensors and where they come from.
+    """Named tensors of a file.
 
     Attributes:
         tensors: Name -> tensor, as in the file.
         source: The file or folder.
-        sha256: Of the file, or of the file that `convert_weights` made it from: the published identity of weights.
+        sha256: Hash of the file as it was published. A file of `convert_weights` keeps the hash of its source.
     """
 
     tensors: dict[str, mx.array]
@@ -37,7 +38,7 @@ def read_weights(path: str | Path) -> Weights:
         path: `.safetensors`, or PyTorch's `.pth`, `.pt`, `.bin`, `.ckpt` (see `torch_files`).
 
     Raises:
-        UserError: if there is no such file, or it cannot be read as what its suffix says.
+        UserError: if there is no such file, or its content does not fit its suffix.
     """
     path = Path(path)
     if not path.is_file():
@@ -47,30 +48,33 @@ def read_weights(path: str | Path) -> Weights:
         return Weights(tensors, path, (header or {}).get("source_sha256") or _file_hash(path))
     if path.suffix in TORCH_SUFFIXES:
         return Weights({k: mx.array(v) for k, v in read_torch_file(path).items()}, path, _file_hash(path))
+
     raise UserError(f"{path} is no weight file; give .safetensors (best) or one of {', '.join(TORCH_SUFFIXES)}")
 
 
 def read_weights_folder(folder: str | Path) -> Weights:
-    """Read the weights of a Hugging Face model folder, in one file or in shards, safetensors first.
+    """Read the weights of a Hugging Face model folder from one file or from shards; safetensors are preferred.
 
     Raises:
-        UserError: if the folder holds none, or a shard is missing.
+        UserError: if the folder has no weights, or a shard is missing.
     """
     folder = Path(folder)
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return read_weights(folder / name)
+
         index = folder / f"{name}.index.json"
         if index.is_file():
             shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-            parts = [read_weights(folder / Path(shard).name) for shard in shards]
-            tensors = {k: v for part in parts for k, v in part.tensors.items()}
-            return Weights(tensors, folder, hashlib.sha256("".join(p.sha256 for p in parts).encode()).hexdigest())
+            read = [read_weights(folder / Path(shard).name) for shard in shards]
+            tensors = {name: tensor for weights in read for name, tensor in weights.tensors.items()}
+            return Weights(tensors, folder, hashlib.sha256("".join(w.sha256 for w in read).encode()).hexdigest())
+
     raise UserError(f"{folder} holds neither model.safetensors nor pytorch_model.bin; give a whole model folder")
 
 
 def convert_weights(source: str | Path, target: str | Path) -> None:
-    """Rewrite a weight file as safetensors, which loads faster and needs no trust; its published identity is kept.
+    """Rewrite a weight file as safetensors, which loads faster and cannot hold code; its published hash is kept.
 
     Raises:
         UserError: if `source` cannot be read or `target` does not end in `.safetensors`.
@@ -78,6 +82,7 @@ def convert_weights(source: str | Path, target: str | Path) -> None:
     target = Path(target)
     if target.suffix != ".safetensors":
         raise UserError(f"the target must end in .safetensors, got {target.name!r}")
+
     weights = read_weights(source)
     with atomic_path(target) as temporary:
         mx.save_safetensors(
@@ -86,15 +91,15 @@ def convert_weights(source: str | Path, target: str | Path) -> None:
 
 
 def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dict[str, mx.array]:
-    """The tensors a network needs, float32, after checking that they are there and of the right shape.
+    """Check the tensors of a network and return them as float32.
 
     Args:
-        weights: What was read.
-        shapes: Name -> shape of every tensor needed; others are ignored.
-        what: What to call the network in the sentence.
+        weights: Tensors of a file.
+        shapes: Name -> shape of every tensor of the network; the file may have more.
+        what: Name of the network in the error.
 
     Raises:
-        UserError: naming the first tensor that is missing or misshapen.
+        UserError: if a tensor is missing or has another shape; the first such tensor is named.
     """
     missing = [name for name in shapes if name not in weights.tensors]
     if missing:
@@ -102,15 +107,18 @@ def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dic
             f"{weights.source} holds no weights of {what}: it lacks {missing[0]!r} and {len(missing) - 1} more of "
             f"{len(shapes)} tensors"
         )
+
     for name, shape in shapes.items():
         if weights.tensors[name].shape != shape:
-            found = weights.tensors[name].shape
-            raise UserError(f"{weights.source} does not fit {what}: {name!r} has shape {found}, expected {shape}")
+            actual = weights.tensors[name].shape
+            raise UserError(f"{weights.source} does not fit {what}: {name!r} has shape {actual}, expected {shape}")
+
     return {name: weights.tensors[name].astype(mx.float32) for name in shapes}
 
 
 def conv_weight(weight: mx.array) -> mx.array:
-    """PyTorch's (out, in, height, width) -> MLX's (out, height, width, in), contiguous, else each call copies it."""
+    """PyTorch's (out, in, height, width) -> MLX's (out, height, width, in)."""
+    # MLX would copy a transposed view in every convolution.
     return mx.contiguous(weight.transpose(0, 2, 3, 1))
 
 

@@ -1,4 +1,4 @@
-"""Model files of `SimpleUNet`, and the one that ships with the project."""
+"""Checkpoints of `SimpleUNet`, and the shipped checkpoint."""
 
 from __future__ import annotations
 
@@ -25,55 +25,70 @@ BUILTIN_MODEL = ASSETS / "model.safetensors"
 def save_model(
     path: str | Path, model: SimpleUNet, metadata: dict[str, Any] | None = None, dtype: mx.Dtype = mx.float32
 ) -> str:
-    """Write a model file atomically.
+    """Write a checkpoint atomically.
 
     Args:
         path: Target, ending in `.safetensors`; parent folders are created.
         model: The network.
-        metadata: What is known of the model, JSON types. None: `model.metadata`.
+        metadata: Metadata of the model, JSON types; None: `model.metadata`.
         dtype: Type of the stored weights; float16 halves the file.
 
     Returns:
-        The content hash that `load_model` will check.
+        The content hash, which `load_model` checks.
 
     Raises:
-        UserError: if `path` does not end in `.safetensors`, or the metadata cannot be those of a model.
+        UserError: if `path` does not end in `.safetensors`, or the metadata are invalid.
     """
-    known = model.metadata if metadata is None else metadata
-    _check_known(path, model.config, known)
-    return write_network(path, model, model.config.to_dict(), known, format=FORMAT, dtype=dtype)
+    metadata = model.metadata if metadata is None else metadata
+    _check_metadata(path, model.config, metadata)
+    return write_network(path, model, model.config.to_dict(), metadata, format=FORMAT, dtype=dtype)
 
 
-def load_model(path: str | Path) -> SimpleUNet:
-    """Read a model file written by `save_model`; weights become float32.
+def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUNet:
+    """Read a checkpoint of `save_model`, with float32 weights.
 
-    The returned network's `metadata` holds what was stored, and the file's hash as `content_hash`.
+    The `metadata` of the network are those of the file, and the hash of the file as `content_hash`.
+
+    Args:
+        path: The `.safetensors` file.
+        prediction_type: What the model predicts, `epsilon`, `v_prediction` or `sample`, where its file does not say.
 
     Raises:
-        UserError: if the file is missing, damaged, of another format, or does not fit its own description.
+        UserError: if the file is missing, damaged or of another format, or its tensors do not fit its architecture.
+        ValueError: for a prediction type that is unknown, or another one than the file says.
     """
     model, metadata = read_network(
         path, lambda config: SimpleUNet(UNetConfig(**config)), format=FORMAT, what="SimpleUNet", task="model"
     )
-    _check_known(path, model.config, metadata)
+    _check_metadata(path, model.config, metadata)
+    if prediction_type is not None:
+        check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
+        if metadata.get("prediction_type") not in (None, prediction_type):
+            raise ValueError(f"prediction_type={prediction_type} contradicts {path}: {metadata['prediction_type']}")
+        metadata = {**metadata, "prediction_type": prediction_type}
     model._metadata = metadata
+
     return model
 
 
-def _check_known(path: str | Path, config: UNetConfig, known: dict[str, Any]) -> None:
-    """Refuse metadata that would be used and cannot be those of a model."""
+def _check_metadata(path: str | Path, config: UNetConfig, metadata: dict[str, Any]) -> None:
+    """Refuse invalid metadata of a model."""
     try:
-        if known.get("prediction_type") is not None:
-            check_choice("prediction_type", known["prediction_type"], PREDICTION_TYPES)
-        if not math.isfinite(check_number("guidance_scale", known.get("guidance_scale", 1.0), 0)):
+        if metadata.get("prediction_type") is not None:
+            check_choice("prediction_type", metadata["prediction_type"], PREDICTION_TYPES)
+        if not math.isfinite(check_number("guidance_scale", metadata.get("guidance_scale", 1.0), 0)):
             raise ValueError("guidance_scale must be finite")
-        schedule = known.get("noise_schedule", {})
+
+        schedule = metadata.get("noise_schedule", {})
         if not isinstance(schedule, dict) or not schedule.keys() <= set(SCHEDULE_ARGUMENTS):
             raise ValueError(f"noise_schedule must be an object with some of {', '.join(SCHEDULE_ARGUMENTS)}")
+
         NoiseSchedule(**schedule)
-        domains, labels = known.get("domains", []), known.get("labels", {})
+
+        domains, labels = metadata.get("domains", []), metadata.get("labels", {})
         if not _names(domains) or not isinstance(labels, dict) or not all(map(_names, labels.values())):
             raise ValueError("domains must be a list of names, and labels such a list for each domain")
+
         named = len(domains), sum(len(labels.get(domain, ())) for domain in domains)
         if any(names > classes for names, classes in zip(named, config.num_classes, strict=False)):
             raise ValueError(f"{named[0]} domains and {named[1]} labels are named, for classes {config.num_classes}")
@@ -86,10 +101,10 @@ def _names(value: Any) -> bool:
 
 
 def load_builtin_model() -> SimpleUNet:
-    """The trained model that ships with the project, or that of the file which `ADAPTIVE_DIFFUSION_MODEL` names.
+    """Load the shipped model, once per process.
 
-    The environment variable makes another model the one that is used wherever none is given. A file is loaded once per
-    process.
+    The environment variable `ADAPTIVE_DIFFUSION_MODEL` names another checkpoint, which then replaces the shipped model
+    everywhere.
 
     Raises:
         UserError: if the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""From a domain and a label to the class ids of a class-conditional model."""
+"""Class ids of a domain and a label, for class-conditional models."""
 
 from __future__ import annotations
 
@@ -7,43 +7,51 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import UserError
 
-SHOWN = 40  # labels that a sentence lists at most
+SHOWN = 40  # most labels in the list of an error
 
 
 def class_ids(labels: Mapping[str, Sequence[str]], domain: str, label: str | None) -> tuple[int, int]:
-    """Class ids of a domain and a label, numbered from 1 through all domains; 0 is "any".
+    """Class ids (domain, label) of a domain and a label.
+
+    Ids begin at 1, and labels are numbered through all domains. Id 0 stands for "any".
 
     Args:
-        labels: The model's domains, and the labels of each.
-        domain: One of them.
-        label: One of its labels, or None.
+        labels: Domains of the model, and the labels of each.
+        domain: A domain of the model.
+        label: A label of this domain, or None for any.
 
     Raises:
-        UserError: if the model knows no such domain, or the domain no such label.
+        UserError: if the model does not have the domain, or the domain does not have the label.
     """
     domains = list(labels)
     if domain not in domains:
         raise UserError(f"the model has no domain {domain!r}; it was trained on {', '.join(domains) or 'none'}")
+
     number = domains.index(domain)
     if label is None:
         return number + 1, 0
     if label not in labels[domain]:
         raise UserError(_no_such_label(label, domain, labels))
+
+    # Labels of all earlier domains come first.
     before = sum(len(labels[other]) for other in domains[:number])
     return number + 1, before + list(labels[domain]).index(label) + 1
 
 
 def _no_such_label(label: str, domain: str, labels: Mapping[str, Sequence[str]]) -> str:
-    elsewhere = [name for name, known in labels.items() if label in known]
+    """The error about an unknown label, with the most likely correction."""
+    elsewhere = [other for other, its_labels in labels.items() if label in its_labels]
     if elsewhere:
         return f"{label!r} is a label of domain={elsewhere[0]}, not of domain={domain}"
-    known = sorted(labels[domain])
-    if not known:
+
+    names = sorted(labels[domain])
+    if not names:
         return f"domain={domain} has no labels; leave label out"
-    if close := difflib.get_close_matches(label, known, n=1):
+    if close := difflib.get_close_matches(label, names, n=1):
         return f"domain={domain} has no label {label!r}; did you mean {close[0]!r}?"
-    if close := difflib.get_close_matches(label, [name for names in labels.values() for name in names], n=1):
-        home = next(name for name, names in labels.items() if close[0] in names)
+    if close := difflib.get_close_matches(label, [name for its_labels in labels.values() for name in its_labels], n=1):
+        home = next(other for other, its_labels in labels.items() if close[0] in its_labels)
         return f"domain={domain} has no label {label!r}; did you mean domain={home} label={close[0]}?"
-    shown = ", ".join(known[:SHOWN]) + (", ..." if len(known) > SHOWN else "")
+
+    shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return f"domain={domain} has no label {label!r}; it has {shown}"

@@ -1,7 +1,7 @@
-"""SimpleUNet: the small class-conditional U-Net that ships with the project.
+"""SimpleUNet, the small class-conditional U-Net of the shipped model.
 
-A residual U-Net in the line of DDPM (Ho et al., 2020) and ADM (Dhariwal & Nichol, 2021), cut down until a CPU can
-train it: a patchify stem, one normalisation per block, ReLU, one merged skip per level. NHWC throughout.
+It follows DDPM (Ho et al., 2020) and ADM (Dhariwal & Nichol, 2021), and is small enough to be trained on a CPU: a
+patchify stem, one normalisation per block, ReLU, one merged skip connection per level. All arrays are NHWC.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
 
-MOST_BLOCKS = 1000  # in one network, so that a file cannot ask for any number of them
+MOST_BLOCKS = 1000  # largest number in a network; without it, a small file could ask for any number
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class UNetConfig:
     """The architecture of a `SimpleUNet`.
 
     Attributes:
-        image_size: Side of the square picture, pixels. A multiple of `patch_size * 2 ** (len(widths) - 1)`.
-        in_channels: Picture channels; training reads 1 (grey), 3 (RGB) or 4 (RGBA).
-        patch_size: Side of the pixel patches folded into channels by the stem.
+        image_size: Side of the square image, pixels; a multiple of `patch_size * 2 ** (len(widths) - 1)`.
+        in_channels: Channels of an image; training reads 1 (grey), 3 (RGB) or 4 (RGBA).
+        patch_size: Side of the pixel patches that the stem folds into channels, pixels.
         widths: Channels per resolution level, from fine to coarse; each level halves the side.
         blocks: Residual blocks per level on the way down, and again on the way up.
         attention_levels: Levels (0 = finest) whose blocks are followed by self-attention.
@@ -51,8 +51,10 @@ class UNetConfig:
     def __post_init__(self) -> None:
         for name in ("widths", "blocks", "attention_levels", "num_classes"):
             object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
+
         for name in ("image_size", "in_channels", "patch_size", "head_dim", "embedding_dim"):
             check_count(name, getattr(self, name), 1)
+
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
         if len(self.blocks) != len(self.widths) or min(self.blocks) < 1:
@@ -61,15 +63,18 @@ class UNetConfig:
             )
         if sum(self.blocks) > MOST_BLOCKS:
             raise ValueError(f"blocks must add up to at most {MOST_BLOCKS}, got {sum(self.blocks)}")
+
         multiple = self.patch_size * 2 ** (len(self.widths) - 1)
         if self.image_size < multiple or self.image_size % multiple:
             raise ValueError(
                 f"image_size must be a multiple of {multiple} (patch_size {self.patch_size} and "
                 f"{len(self.widths)} levels), got {self.image_size}"
             )
+
         bad = [level for level in self.attention_levels if not 0 <= level < len(self.widths)]
         if bad:
             raise ValueError(f"attention_levels must lie in 0..{len(self.widths) - 1}, got {bad}")
+
         odd = [self.widths[level] for level in self.attention_levels if self.widths[level] % self.head_dim]
         if odd:
             raise ValueError(f"head_dim {self.head_dim} must divide the widths with attention, got {odd}")
@@ -96,7 +101,7 @@ def timestep_embedding(t: mx.array, dim: int, max_period: float = 10_000.0) -> m
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu(modulate(norm(x)))))), the modulation an affine map of the embedding."""
+    """x + conv(relu(conv(relu(modulate(norm(x)))))); the embedding scales and shifts in `modulate`."""
 
     def __init__(self, width: int, embedding_dim: int):
         super().__init__()
@@ -104,6 +109,8 @@ class ResidualBlock(nn.Module):
         self.modulation = nn.Linear(embedding_dim, 2 * width)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+        # The block is the identity at first.
         self.modulation.weight = mx.zeros_like(self.modulation.weight)
         self.conv2.weight = mx.zeros_like(self.conv2.weight)
 
@@ -133,7 +140,7 @@ class SelfAttention(nn.Module):
 
 
 class Stage(nn.Module):
-    """The residual blocks of one level, each followed by attention where the level has it."""
+    """The residual blocks of one level, each followed by attention on levels with attention."""
 
     def __init__(self, config: UNetConfig, level: int):
         super().__init__()
@@ -146,11 +153,12 @@ class Stage(nn.Module):
             x = block(x, embedding)
             if self.attention:
                 x = self.attention[i](x)
+
         return x
 
 
 def _fold(x: mx.array, p: int) -> mx.array:
-    """(B, H, W, C) -> (B, H/p, W/p, p*p*C): pixel patches into channels."""
+    """(B, H, W, C) -> (B, H/p, W/p, p*p*C): fold p x p patches into the channels."""
     B, H, W, C = x.shape
     return x.reshape(B, H // p, p, W // p, p, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // p, W // p, p * p * C)
 
@@ -162,9 +170,9 @@ def _unfold(x: mx.array, p: int) -> mx.array:
 
 
 class SimpleUNet(nn.Module):
-    """Predicts eps, v or x0 (whatever it was trained for) from a noisy picture, its timestep and its classes.
+    """Predicts eps, v or x0, as trained, from a noisy image, its timestep and its classes.
 
-    Downsampling folds 2x2 pixels into channels and mixes them; upsampling does the reverse.
+    Downsampling folds 2x2 pixels into the channels and mixes them linearly; upsampling does the reverse.
     """
 
     def __init__(self, config: UNetConfig | None = None):
@@ -173,72 +181,77 @@ class SimpleUNet(nn.Module):
         self._metadata: dict[str, Any] = {}
         widths, levels = config.widths, len(config.widths)
         pixels = config.patch_size**2 * config.in_channels
+
         self.time_embedding = [
             nn.Linear(widths[0] * 2, config.embedding_dim),
             nn.Linear(config.embedding_dim, config.embedding_dim),
         ]
         self.class_embedding = [nn.Embedding(n + 1, config.embedding_dim) for n in config.num_classes]
+
         self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down = [Stage(config, i) for i in range(levels)]
         self.downsample = [nn.Linear(4 * widths[i], widths[i + 1]) for i in range(levels - 1)]
+
         self.upsample = [nn.Linear(widths[i + 1], 4 * widths[i]) for i in range(levels - 1)]
         self.merge = [nn.Linear(2 * widths[i], widths[i]) for i in range(levels - 1)]
         self.up = [Stage(config, i) for i in range(levels - 1)]
+
         self.norm = nn.RMSNorm(widths[0])
         self.head = nn.Conv2d(widths[0], pixels, 3, padding=1)
         self.head.weight = mx.zeros_like(self.head.weight)
 
     @property
     def config(self) -> UNetConfig:
-        """The architecture this network was built from."""
+        """The architecture of the network."""
         return self._config
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a checkpoint says about the network (prediction type, noise schedule, labels, ...); {} if untrained."""
+        """Metadata of the checkpoint (prediction type, noise schedule, labels, ...); {} for an untrained network."""
         return self._metadata
 
     @property
     def identity(self) -> str:
-        """The hash of its file, or of its weights."""
-        known = self._metadata
-        return known.get("content_hash") or content_hash(flat_parameters(self), self._config.to_dict(), known)
+        """Hash of the checkpoint, or of the weights of an untrained network."""
+        metadata = self._metadata
+        return metadata.get("content_hash") or content_hash(flat_parameters(self), self._config.to_dict(), metadata)
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a picture."""
+        """(H, W, C) of an image."""
         return self._config.image_size, self._config.image_size, self._config.in_channels
 
     @property
     def picture_size(self) -> tuple[int, int]:
-        """(height, width) of a picture, pixels."""
+        """(height, width) of an image, pixels."""
         return self.state_shape[:2]
 
     @property
     def conditional(self) -> bool:
-        """Whether it was trained with classes."""
+        """Whether the network was trained with classes."""
         return bool(self._config.num_classes)
 
     @property
     def domains(self) -> Mapping[str, Sequence[str]] | None:
-        """The domains it was trained on, with the labels of each; None without classes."""
+        """Domains of the training, with the labels of each; None for a network without classes."""
         labels = self._metadata.get("labels", {})
         return {d: labels.get(d, []) for d in self._metadata.get("domains", ())} if self.conditional else None
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
-        """Class ids of domain and label; the caption is of no use to it. See `PictureModel.condition`."""
+        """Class ids of domain and label; the caption is not used. See `PictureModel.condition`."""
         if self.domains is None:
             if label is not None:
                 raise UserError(f"label={label} was given, but the model was trained without classes")
             return ()
+
         return class_ids(self.domains, domain, label)[: len(self._config.num_classes)]
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """States are pictures."""
+        """Return the images: the network works on pixels."""
         return pictures
 
     def decode(self, x0: mx.array) -> mx.array:
-        """States are pictures."""
+        """Return the states: the network works on pixels."""
         return x0
 
     def embed(self, t: mx.array, classes: mx.array | None) -> mx.array:
@@ -247,28 +260,32 @@ class SimpleUNet(nn.Module):
         h = self.time_embedding[1](nn.relu(self.time_embedding[0](h)))
         for k, table in enumerate(self.class_embedding):
             h = h + (table.weight[0] if classes is None else table(classes[:, k]))
+
         return nn.relu(h)
 
     def __call__(self, x: mx.array, t: mx.array, classes: mx.array | None = None) -> mx.array:
         """Predict for a batch.
 
         Args:
-            x: (B, H, W, C) noisy pictures, H = W = `config.image_size`.
-            t: (B,) timesteps, or a scalar for the whole batch, in [0, T - 1].
+            x: (B, H, W, C) noisy images, H = W = `config.image_size`.
+            t: (B,) timesteps in [0, T - 1], or a scalar for the whole batch.
             classes: (B, K) integer class ids, one column per vocabulary; 0 is the null class. None: all null.
 
         Returns:
-            (B, H, W, C), the prediction.
+            (B, H, W, C) prediction.
         """
         embedding = self.embed(mx.broadcast_to(mx.array(t), (x.shape[0],)), classes)
         h = self.stem(_fold(x, self._config.patch_size))
+
         skips = []
         for i, stage in enumerate(self.down):
             if i:
                 skips.append(h)
-                h = self.downsample[i - 1](_fold(h, 2))
+                h = self.downsample[i - 1](_fold(h, 2))  # half the side
             h = stage(h, embedding)
+
         for i in reversed(range(len(self.up))):
-            h = mx.concatenate([_unfold(self.upsample[i](h), 2), skips.pop()], axis=-1)
+            h = mx.concatenate([_unfold(self.upsample[i](h), 2), skips.pop()], axis=-1)  # twice the side
             h = self.up[i](self.merge[i](h), embedding)
+
         return _unfold(self.head(nn.relu(self.norm(h))), self._config.patch_size)

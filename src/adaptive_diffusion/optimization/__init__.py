@@ -1,4 +1,4 @@
-"""Domain by domain: which configuration to sample with, found by agents, verified, and remembered."""
+"""For each domain, the configuration to sample with: found by agents, verified, and recorded."""
 
 from __future__ import annotations
 

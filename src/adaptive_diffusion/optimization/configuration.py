@@ -1,10 +1,10 @@
-"""DomainConfig: a way of sampling in a domain, and how much is known about it."""
+"""DomainConfig: how to sample in a domain, and how certain its score is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..diffusion.checks import check_count, check_number
@@ -12,20 +12,22 @@ from ..grids.calibrated_schedule import CalibratedSchedule
 from ..rl.knobs import Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
 
-NEAR = 0.1  # a score within this of the measured one counts as the same
+# settings of `QualityGuidedSampler`
+STOPPING = ("quality_threshold", "early_stopping", "patience", "min_steps", "max_steps", "finish")
+NEAR = 0.1  # scores that differ by less count as equal
 
 
 @dataclass(frozen=True)
 class DomainConfig(Configuration):
-    """One way of sampling. With the solver `dpm_solver` it is `AdaptiveScheduler` with its calibration, if it has one.
+    """Hyperparameters of sampling. The solver `dpm_solver` stands for `AdaptiveScheduler`, calibrated if possible.
 
     Attributes:
-        num_steps: Model evaluations per picture, >= 1.
-        adaptive_threshold: Of `AdaptiveScheduler`, in [0, 1]; other solvers do not look at it.
-        progress_power: Power of the grid, in (0, 10]; calibrated steps do not look at it.
+        num_steps: Network evaluations per image, >= 1.
+        adaptive_threshold: Threshold of `AdaptiveScheduler`, in [0, 1]; other solvers ignore it.
+        progress_power: Power of the grid, in (0, 10]; calibrated steps ignore it.
         solver: `dpm_solver`, `unipc` or `ipndm`.
-        confidence: Probability that its true mean score lies within 0.1 of the measured one; 0 if nothing was measured.
-        source: Where it comes from, in words.
+        confidence: Probability that its mean score lies within 0.1 of the measured mean; 0 if nothing was measured.
+        source: Its origin, in words.
         calibration: The calibrated steps of the model in the domain, or None.
 
     Raises:
@@ -55,3 +57,21 @@ def confidence_of(standard_error: float) -> float:
     if standard_error <= 0:
         return 1.0
     return math.erf(NEAR / (math.sqrt(2) * standard_error))
+
+
+def split_config(config: DomainConfig | Mapping[str, Any] | None) -> tuple[DomainConfig | None, dict[str, Any]]:
+    """A user's configuration, None without hyperparameters, and its settings of `QualityGuidedSampler`.
+
+    Raises:
+        ValueError: for a name that is neither.
+    """
+    if config is None or isinstance(config, DomainConfig):
+        return config, {}
+
+    names = [f.name for f in fields(Configuration)]
+    if unknown := sorted(set(config) - {*names, *STOPPING}):
+        raise ValueError(f"config has no {unknown[0]!r}; it has {', '.join(names)}, and {', '.join(STOPPING)}")
+
+    chosen = {name: config[name] for name in names if name in config}
+    stopping = {name: config[name] for name in STOPPING if name in config}
+    return (replace(DomainConfig(), **chosen) if chosen else None), stopping

@@ -1,4 +1,4 @@
-"""DomainAdapter: which configuration a domain is sampled with, from measurement, and what it learns from results."""
+"""DomainAdapter: which configuration a domain is sampled with, from measurements, and what results change."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..models.checkpoint import load_builtin_model
 from ..types import PictureModel
 from .configuration import DomainConfig
 from .domains import DomainType, describe_domain, nearest_domain, place_domain
-from .knowledge import Knowledge, Known, Result
 from .memory import Memory, entry
+from .records import DomainRecord, DomainRecords, Result
 
 __all__ = ["DomainAdapter", "DomainConfig", "DomainType"]
 
@@ -28,16 +28,16 @@ __all__ = ["DomainAdapter", "DomainConfig", "DomainType"]
 class DomainAdapter:
     """Knows of a model which configuration suits which domain.
 
-    What it answers was measured: by `train.py agent=...` or `OptimizationPipeline`, which verify what an agent found,
-    or by results that it was told of. Of a domain of which nothing is known it answers with what is known of the
-    nearest one in encoder space, and if there is none with the default, ten steps of `AdaptiveScheduler`.
+    Configurations come from measurements: `train.py agent=...` and `OptimizationPipeline` verify what an agent found,
+    and `learn_from_results` takes results of users. A domain without a record gets the configuration of the nearest
+    known domain in encoder space, and if there is none the default, ten steps of `AdaptiveScheduler`.
 
     Args:
-        path: JSON file that it reads, and keeps what it learns in; any number of processes may share it. None: it
-            starts from what ships, and what it learns ends with it.
-        model: The model that is to draw; None: the one that ships with the project.
+        path: JSON file of records, read and written; any number of processes may share it. None: the adapter starts
+            from the shipped records and writes nothing.
+        model: The model that draws; None: the model that ships with the project.
         guidance_scale: Weight of classifier-free guidance; None: what the model recommends.
-        detector: Tells domains by samples and prompts; None: the one that ships.
+        detector: Detects domains from samples and prompts; None: the detector that ships.
 
     Raises:
         UserError: if the file cannot be used.
@@ -63,7 +63,7 @@ class DomainAdapter:
 
     @cached_property
     def model(self) -> PictureModel:
-        """The model that is to draw."""
+        """The model that draws."""
         return load_builtin_model() if self._model is None else self._model
 
     @property
@@ -74,16 +74,16 @@ class DomainAdapter:
 
     @cached_property
     def detector(self) -> DomainDetector:
-        """Tells domains by samples and prompts."""
+        """Detects domains from samples and prompts."""
         return self._detector or DomainDetector()
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Names of all domains: those that ship, the model's, and one's own."""
+        """Names of all domains: the shipped ones, the model's and the user's."""
         return tuple(dict.fromkeys([*DomainType, *(self.model.domains or ()), *self._memory.own().domains]))
 
     def register(self, path: str | Path) -> str:
-        """Add a domain of one's own.
+        """Add a user's domain.
 
         Args:
             path: YAML file, see `describe_domain`.
@@ -92,12 +92,12 @@ class DomainAdapter:
             Its name.
 
         Raises:
-            UserError: if the file or the pictures cannot be used.
+            UserError: if the file or the images cannot be used.
         """
         return self._add(*describe_domain(path, self.detector.encoder))
 
     def register_pictures(self, name: str, pictures: str | Path) -> str:
-        """Add a domain of one's own by its name and a folder or array file of pictures; as `register`."""
+        """Add a user's domain by its name and a folder or array file of images; see `register`."""
         return self._add(*place_domain(name, pictures, self.detector.encoder))
 
     def detect(
@@ -110,8 +110,8 @@ class DomainAdapter:
 
         Args:
             domain_type: A domain, or None.
-            prompt: What is to be drawn, in words.
-            sample: (H, W, 3) or (B, H, W, 3) pictures, uint8 or float in [-1, 1]; the mean of their probabilities
+            prompt: What to draw, in words.
+            sample: (H, W, 3) or (B, H, W, 3) images, uint8 or float in [-1, 1]; the mean of their probabilities
                 decides.
 
         Returns:
@@ -119,13 +119,13 @@ class DomainAdapter:
 
         Raises:
             UserError: for an unknown domain.
-            ValueError: for pictures or a prompt that the detector cannot use.
+            ValueError: for images or a prompt that the detector cannot use.
         """
         if domain_type is not None:
             return Detection(self._check(domain_type), 1.0, {str(domain_type): 1.0})
         if sample is not None:
-            pictures = np.asarray(sample)
-            found = self.detector.from_images(pictures[None] if pictures.ndim == 3 else pictures)
+            images = np.asarray(sample)
+            found = self.detector.from_images(images[None] if images.ndim == 3 else images)
             means = {name: float(np.mean([d.probabilities[name] for d in found])) for name in found[0].probabilities}
             best = max(means, key=means.__getitem__)
             return Detection(best if len(found) > 1 else found[0].domain, means[best], means)
@@ -141,12 +141,13 @@ class DomainAdapter:
     ) -> DomainConfig:
         """The configuration to sample with; arguments and errors as for `detect`."""
         domain = self.detect(domain_type, prompt, sample).domain
-        known = self.known(domain)
-        if known is not None:
-            return known.to_config()
-        others = {other: found for other in self.domains if other != domain and (found := self.known(other))}
-        if not others:
+        if (record := self.known(domain)) is not None:
+            return record.to_config()
+
+        others = {other: record for other in self.domains if other != domain and (record := self.known(other))}
+        if not others:  # the encoder need not be loaded
             return DomainConfig()
+
         near = nearest_domain(domain, self._memory.own().domains, self.detector.encoder, set(others))
         if near is None:
             return DomainConfig()
@@ -163,18 +164,19 @@ class DomainAdapter:
     ) -> DomainConfig:
         """Learn from what a configuration achieved.
 
-        It takes over once its mean score less two standard errors exceeds the mean score of the current configuration
-        (the default's is 0). The score is weight quality + (1 - weight) (1 - 1 / speed); the weight is 1/3, or that of
-        the reward which the domain was tuned for. A result without `quality_error` counts with a standard error of
-        0.25 of the score, so that one claim alone seldom replaces what was verified. See `Known.score`.
+        The configuration takes over once its mean score less two standard errors exceeds the mean score of the current
+        configuration; the default's is 0. The score is weight quality + (1 - weight) (1 - 1 / speed). The weight is
+        1/3, or that of the reward for which the domain was tuned. A result without `quality_error` counts with a
+        standard error of 0.25 of the score, so that a single claim seldom replaces a verified configuration. See
+        `DomainRecord.score`.
 
         Args:
             domain_type: The domain.
-            quality: Mean log(error of the default / error) of the pictures: 0 is the default's quality, 0.69 half its
+            quality: Mean log(error of the default / error) over images: 0 is the default's quality, 0.69 half its
                 error.
             speed: Cost of the default / cost, > 0; 1.8 is 1.8 times as fast.
-            hyperparameters: `num_steps`, and what of `adaptive_threshold`, `progress_power` and `solver` is not the
-                default's.
+            hyperparameters: `num_steps`, and `adaptive_threshold`, `progress_power` and `solver` where they differ
+                from the default.
             quality_error: Standard error of the quality.
 
         Returns:
@@ -191,12 +193,14 @@ class DomainAdapter:
             )
         if "num_steps" not in given:
             raise UserError("hyperparameters must say num_steps, the model evaluations per picture")
+
         result = Result(DomainConfig(**given).to_dict(), float(quality), float(speed), quality_error)
         begin = self.get_config(domain)
-        with self._memory.changing() as knowledge:
-            known = entry(knowledge, self._place(domain), begin)
-            known.learn(result)
-            return known.to_config()
+
+        with self._memory.changing() as records:
+            record = entry(records, self._place(domain), begin)
+            record.learn(result)
+            return record.to_config()
 
     def adopt(
         self,
@@ -209,66 +213,68 @@ class DomainAdapter:
         weight: float,
         provenance: Mapping[str, Any],
     ) -> DomainConfig:
-        """Take over a configuration that was verified on fresh noises, with everything that was measured.
+        """Record a configuration that was verified on fresh noises as the current one.
 
         Args:
             domain: The domain.
             config: The configuration.
             quality: See `learn_from_results`.
             speed: Likewise.
-            quality_error: Standard error of the quality, or None if it cannot be told.
-            weight: Of quality in the reward that it was tuned for; later results are scored with it.
+            quality_error: Standard error of the quality, or None if it is unknown.
+            weight: Of quality in the reward for which it was tuned; later results are scored with it.
             provenance: What was measured, JSON types.
 
         Returns:
             What `get_config` answers from now on.
         """
         result = Result(config.to_dict(), quality, speed, quality_error)
-        with self._memory.changing() as knowledge:
-            known = entry(knowledge, self._place(self._check(domain)), config)
-            known.weight, known.config, known.source = weight, config.to_dict(), config.source
-            known.provenance = dict(provenance)
-            known.results = [r for r in known.results if r.hyperparameters != result.hyperparameters] + [result]
-            return known.to_config()
+        with self._memory.changing() as records:
+            record = entry(records, self._place(self._check(domain)), config)
+            record.weight, record.config, record.source = weight, config.to_dict(), config.source
+            record.provenance = dict(provenance)
+            # the verified result takes the place of the claims about this configuration
+            record.results = [r for r in record.results if r.hyperparameters != result.hyperparameters] + [result]
+            return record.to_config()
 
-    def known(self, domain: str) -> Known | None:
-        """What is known of the domain: of one's own file, else of what ships; None if nothing."""
+    def known(self, domain: str) -> DomainRecord | None:
+        """The record of the domain: of the adapter's file, else the shipped one, else None."""
         return self._memory.find(*self._place(domain))
 
-    def export(self) -> Knowledge:
-        """What is known of the model with this guidance, and one's own domains."""
-        known = [found for domain in self.domains if (found := self.known(domain)) is not None]
-        return Knowledge(known, self._memory.own().domains)
+    def export(self) -> DomainRecords:
+        """The records of the model with this guidance, and the user's domains."""
+        known = [record for domain in self.domains if (record := self.known(domain)) is not None]
+        return DomainRecords(known, self._memory.own().domains)
 
-    def take_over(self, knowledge: Knowledge, whose: str) -> None:
-        """Take the place of what is known with what another adapter knew.
+    def take_over(self, records: DomainRecords, source: str) -> None:
+        """Replace the records of the domains in `records`, and add its users' domains.
 
         Args:
-            knowledge: What it exported.
-            whose: Where it was found, for the error message.
+            records: What `export` of another adapter gave.
+            source: Where they were found, for the error message.
 
         Raises:
-            UserError: if it is about another model or guidance.
+            UserError: if a record is about another model or guidance.
         """
         own = self.model.identity, self.guidance_scale
-        for known in knowledge.known:
-            if (known.model, known.guidance_scale) != own:
+        for new in records.known:
+            if (new.model, new.guidance_scale) != own:
                 raise UserError(
-                    f"{whose} is about the model {known.model:.12} with guidance_scale={known.guidance_scale:g}, and "
+                    f"{source} is about the model {new.model:.12} with guidance_scale={new.guidance_scale:g}, and "
                     f"this adapter about {own[0]:.12} with {own[1]:g}"
                 )
+
         with self._memory.changing() as mine:
-            domains = {known.domain for known in knowledge.known}
-            rest = [k for k in mine.known if k.domain not in domains or (k.model, k.guidance_scale) != own]
-            mine.known = [*rest, *knowledge.known]
-            mine.domains |= knowledge.domains
+            domains = {new.domain for new in records.known}
+            rest = [old for old in mine.known if old.domain not in domains or (old.model, old.guidance_scale) != own]
+            mine.known = [*rest, *records.known]
+            mine.domains |= records.domains
 
     def _place(self, domain: str) -> tuple[str, float, str]:
         return self.model.identity, self.guidance_scale, domain
 
     def _add(self, name: str, place: dict[str, Any]) -> str:
-        with self._memory.changing() as knowledge:
-            knowledge.domains[name] = place
+        with self._memory.changing() as records:
+            records.domains[name] = place
         return name
 
     def _check(self, domain: DomainType | str) -> str:

@@ -1,4 +1,4 @@
-"""Domains: the four that ship, those that users add, and how near they are to one another in encoder space."""
+"""Domains: the four that ship, users' own domains, and their distances in encoder space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..metrics.features import picture_statistics
 
 
 class DomainType(StrEnum):
-    """The domains that ship; users' own ones go by their names, see `DomainAdapter.register`."""
+    """The domains that ship; users' domains are known by their names, see `DomainAdapter.register`."""
 
     PORTRAITS = "portraits"
     LANDSCAPES = "landscapes"
@@ -29,27 +29,30 @@ def describe_domain(path: str | Path, encoder: Encoder) -> tuple[str, dict[str, 
     """Read a user's domain, and place it in encoder space.
 
     Args:
-        path: A YAML file with `name`, `pictures` (a folder, or an array file; relative to the YAML file) and perhaps
-            `description`.
-        encoder: Whose features tell where it lies.
+        path: A YAML file with `name`, `pictures` (a folder or an array file, relative to the YAML file), and
+            optionally `description`.
+        encoder: Computes the features that place the domain.
 
     Returns:
-        Its name, and `description`, `features`, `encoder` and `pictures` as `Knowledge.domains` keeps them.
+        Its name, and `description`, `features`, `encoder` and `pictures` as in `DomainRecords.domains`.
 
     Raises:
-        UserError: if the file or the pictures cannot be used.
+        UserError: if the file or the images cannot be used.
     """
     import yaml  # type: ignore[import-untyped]  # comes with OmegaConf
 
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no domain file {path}; give a YAML file with name and pictures")
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
+
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("name", "pictures")):
         raise UserError(f"{path} must say name: <the domain's name> and pictures: <a folder of pictures>")
+
     folder = path.parent / content["pictures"]
     return place_domain(content["name"], folder, encoder, content.get("description") or "")
 
@@ -57,16 +60,18 @@ def describe_domain(path: str | Path, encoder: Encoder) -> tuple[str, dict[str, 
 def place_domain(
     name: str, pictures: str | Path, encoder: Encoder, description: str = ""
 ) -> tuple[str, dict[str, Any]]:
-    """The same from a name and pictures.
+    """Place a user's domain in encoder space, by its name and its images; see `describe_domain`.
 
     Raises:
-        UserError: for the name of a domain that ships, or fewer than two pictures.
+        UserError: for the name of a domain that ships, or fewer than two images.
     """
     if not name or name in set(DomainType):
         raise UserError(f"a domain of your own needs a name other than {', '.join(DomainType)}, got {name!r}")
+
     images = load_pictures(pictures, encoder.config.image_size).images
     if len(images) < 2:
         raise UserError(f"a domain needs at least 2 pictures to be placed, {pictures} holds {len(images)}")
+
     statistics = picture_statistics(encoder, images)
     return name, {
         "description": description,
@@ -77,20 +82,21 @@ def place_domain(
 
 
 def nearest_domain(domain: str, own: Mapping[str, Mapping[str, Any]], encoder: Encoder, among: set[str]) -> str | None:
-    """The nearest of some domains: the smallest Euclidean distance between the means of the encoder's features.
+    """The nearest of some domains, by the Euclidean distance between the means of the encoder's features.
 
     Args:
         domain: Name of the domain.
-        own: Users' own domains, see `Knowledge.domains`.
-        encoder: Whose features the distances are of.
-        among: Names to choose among.
+        own: Users' domains, see `DomainRecords.domains`.
+        encoder: Computes the features.
+        among: Names to choose from.
 
     Returns:
-        Its name; None where nobody knows where the domain lies, or none of the others can be compared with it.
+        Its name; None if the features of the domain or of all domains in `among` are unknown.
     """
     here = _place(domain, own, encoder)
     if here is None:
         return None
+
     distances = {
         name: float(np.linalg.norm(there - here))
         for name in sorted(among - {domain})
@@ -100,7 +106,7 @@ def nearest_domain(domain: str, own: Mapping[str, Mapping[str, Any]], encoder: E
 
 
 def _place(domain: str, own: Mapping[str, Mapping[str, Any]], encoder: Encoder) -> np.ndarray | None:
-    """Mean features of a domain's pictures, or None."""
+    """Mean features of a domain's images, or None if they are unknown."""
     if domain in own:
         known = own[domain]
         return np.array(known["features"]) if known["encoder"] == encoder.content_hash else None

@@ -1,4 +1,4 @@
-"""DomainEnv: an agent begins at what is known of the domain, and is compared with the scheduler that ships."""
+"""DomainEnv: an agent starts from the record of a domain, and is compared with the scheduler that ships."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DomainKnobs(Knobs):
 
     Args:
         min_steps: Fewest steps, >= 1.
-        prior: What action 0 stands for, its solver included.
+        prior: The configuration of action 0, its solver included.
         max_steps: Most steps.
 
     Raises:
@@ -31,11 +31,13 @@ class DomainKnobs(Knobs):
     """
 
     def configuration(self, action: np.ndarray) -> DomainConfig:
-        """What an action stands for; with calibrated steps, their numbers only, and the power that they ignore."""
+        """The configuration of an action. With calibrated steps, it takes a calibrated number of steps."""
         prior = self.prior
         assert isinstance(prior, DomainConfig)
         chosen = super().configuration(action)
         assert isinstance(chosen, DomainConfig)
+
+        # the nearest calibrated number of steps; the grid is calibrated too, so that its power plays no part
         if chosen.solver == ADAPTIVE and prior.calibration is not None:
             known = {n for n in prior.calibration.steps if self.min_steps <= n <= self.max_steps} | {prior.num_steps}
             steps = min(sorted(known), key=lambda n: abs(n - chosen.num_steps))
@@ -44,18 +46,18 @@ class DomainKnobs(Knobs):
 
 
 class DomainEnv(DiffusionHyperparameterEnv):
-    """The environment whose prior is a configuration of the domain, and whose baseline is another one, the default.
+    """The environment around a configuration of the domain, with the default as its baseline.
 
     Args:
-        drawing: What is drawn.
-        start: What action 0 stands for.
-        default: What quality and speed are relative to.
+        drawing: The model in the domain.
+        start: The configuration of action 0.
+        default: The baseline of quality and speed.
         reward: See `reward.py`.
         min_steps: Fewest steps.
         max_steps: Most steps.
-        pictures: Pictures per batch, >= 2.
+        pictures: Images per batch, >= 2.
         batches: Number of fixed batches, >= 1.
-        noise_seed: Of the noises; held-out ones have the next.
+        noise_seed: Seed of the noises; the held-out noises have the next seed.
         cache: Folder of converged solutions, or None.
 
     Raises:
@@ -87,6 +89,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
             noise_seed=noise_seed,
             cache=cache,
         )
+
         self.knobs, self.default = DomainKnobs(min_steps, start, max_steps), default
 
     def describe(self) -> dict[str, Any]:
@@ -95,18 +98,19 @@ class DomainEnv(DiffusionHyperparameterEnv):
 
     @property
     def baseline(self) -> Configuration:
-        """What a configuration is compared with: the default, wherever the knobs are centred."""
+        """The default: what configurations are compared with, wherever the actions are centred."""
         return self.default
 
 
 def check_environment(env: SamplingEnv, drawing: GuidedModel) -> None:
-    """Refuse an agent's own environment if nothing can be tuned in it, or something else than is wanted.
+    """Check that an agent's own environment tunes hyperparameters of the same model in the same domain.
 
     Raises:
-        UserError: saying what it is instead.
+        UserError: if it does not.
     """
     if not isinstance(env, DiffusionHyperparameterEnv):
         raise UserError(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
+
     own = env.drawing
     if (own.domain, own.guided_identity) != (drawing.domain, drawing.guided_identity):
         raise UserError(

@@ -1,20 +1,31 @@
-"""Where a domain adapter keeps what it knows: in a file that any number of processes share, or in itself."""
+"""The files of records: an adapter's own file, which any number of processes share, and a pipeline's history."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from ..errors import UserError
+from ..io.checksums import check, with_checksum
+from ..io.files import ASSETS, read_document, write_json
+from ..io.locks import in_turn
+from ..program import command
 from .configuration import DomainConfig
-from .knowledge import SHIPPED, Knowledge, Known, changing, read_knowledge
+from .records import FORMAT, DomainRecord, DomainRecords
+
+SHIPPED = ASSETS / "tuned.json"
+HISTORY_FORMAT = "adaptive-diffusion/optimization/1"
+
+_NOT_AS_WRITTEN = (KeyError, TypeError, ValueError, AttributeError)
 
 
 class Memory:
-    """Knowledge of one's own, above what ships with the project.
+    """Records of one's own, in a file or in this object, above the records that ship with the project.
 
     Args:
-        path: JSON file; None: what is learned ends with this object.
+        path: JSON file; None: the records end with this object.
 
     Raises:
         UserError: if the file cannot be used.
@@ -22,44 +33,106 @@ class Memory:
 
     def __init__(self, path: str | Path | None):
         self.path = None if path is None else Path(path)
-        self._own = Knowledge()
+        self._own = DomainRecords()
         self.own()
 
-    def own(self) -> Knowledge:
-        """What the file says by now."""
+    def own(self) -> DomainRecords:
+        """One's own records, as the file holds them by now."""
         if self.path is not None and self.path.exists():
-            self._own = read_knowledge(self.path)
+            self._own = read_records(self.path)
         return self._own
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator[Knowledge]:
-        """One's own knowledge, to be changed; kept when the block ends without an error."""
+    def changing(self) -> Iterator[DomainRecords]:
+        """One's own records, to be changed: written when the block ends without an error, and by nobody else meanwhile.
+
+        A file that does not exist yet begins empty.
+        """
         if self.path is None:
             yield self._own
             return
-        with changing(self.path) as knowledge:
-            yield knowledge
-        self._own = knowledge
 
-    def find(self, model: str, guidance_scale: float, domain: str) -> Known | None:
-        """What is known of a model in a domain: by oneself, else of what ships; None if nothing."""
+        with in_turn(self.path):
+            records = read_records(self.path) if self.path.exists() else DomainRecords()
+            yield records
+            write_records(self.path, records)
+
+        self._own = records
+
+    def find(self, model: str, guidance_scale: float, domain: str) -> DomainRecord | None:
+        """The record of a model in a domain: one's own, else the shipped one, else None."""
         return self.own().find(model, guidance_scale, domain) or _shipped().find(model, guidance_scale, domain)
 
 
-def entry(knowledge: Knowledge, place: tuple[str, float, str], begin: DomainConfig) -> Known:
-    """What is to be changed in `knowledge`; if it is new, it begins as what ships, or else with a configuration.
+def entry(records: DomainRecords, place: tuple[str, float, str], begin: DomainConfig) -> DomainRecord:
+    """The record to change in `records`. A new one begins as the shipped one, or else with a configuration.
 
     Args:
-        knowledge: One's own.
-        place: Model, guidance and domain, as `Knowledge.find` takes them.
+        records: One's own.
+        place: Model, guidance and domain, as `DomainRecords.find` takes them.
         begin: The configuration.
     """
-    found = knowledge.find(*place)
+    found = records.find(*place)
     if found is None:
-        found = _shipped().find(*place) or Known(*place, config=begin.to_dict(), source=begin.source)
-        knowledge.known.append(found)
+        found = _shipped().find(*place) or DomainRecord(*place, config=begin.to_dict(), source=begin.source)
+        records.known.append(found)
     return found
 
 
-def _shipped() -> Knowledge:
-    return read_knowledge(SHIPPED) if SHIPPED.exists() else Knowledge()
+def read_records(path: str | Path) -> DomainRecords:
+    """Read a file of tuned configurations.
+
+    Raises:
+        UserError: if it is missing, damaged, changed or of another kind.
+    """
+    content = read_document(path, FORMAT, "tuned configurations", _remedy())
+    try:
+        records = DomainRecords.from_dict(content)
+    except _NOT_AS_WRITTEN as error:
+        raise UserError(f"{path} is damaged ({error}); tune again: {_remedy()}") from error
+
+    check(path, content)
+    return records
+
+
+def write_records(path: str | Path, records: DomainRecords) -> None:
+    """Write a file of tuned configurations atomically."""
+    write_json(path, with_checksum(records.to_dict()))
+
+
+def read_history(path: str | Path) -> tuple[list[dict[str, Any]], DomainRecords]:
+    """Read what `write_history` wrote.
+
+    Raises:
+        UserError: if it is missing, damaged, changed or of another kind.
+    """
+    content = read_document(path, HISTORY_FORMAT, "optimisation results", _remedy())
+    try:
+        history, records = list(content["history"]), DomainRecords.from_dict(content["knowledge"])
+    except _NOT_AS_WRITTEN as error:
+        raise UserError(f"{path} is damaged ({error}); optimise again") from error
+
+    check(path, content)
+    return history, records
+
+
+def write_history(path: str | Path, history: list[dict[str, Any]], records: DomainRecords) -> None:
+    """Write a pipeline's results, and the records of its domains, atomically as JSON.
+
+    Raises:
+        UserError: if `path` does not end in `.json`.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        raise UserError(f"a pipeline's file must end in .json, got {path.name!r}")
+
+    write_json(path, with_checksum({"format": HISTORY_FORMAT, "history": history, "knowledge": records.to_dict()}))
+
+
+def _remedy() -> str:
+    """The command that makes such files."""
+    return f"{command('train')} agent=ppo"
+
+
+def _shipped() -> DomainRecords:
+    return read_records(SHIPPED) if SHIPPED.exists() else DomainRecords()

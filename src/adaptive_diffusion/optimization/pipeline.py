@@ -1,9 +1,9 @@
-"""OptimizationPipeline: from a domain to a configuration that is verified, remembered, and never worse than before."""
+"""OptimizationPipeline: find a configuration for a domain, verify it on fresh noises, and record it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
 from ..rl.cost import cost
 from ..rl.drawing import drawing_in
-from ..rl.knobs import Configuration
 from ..rl.noises import FixedNoises
 from ..rl.progress import say
 from ..rl.reward import GivenReward, HybridReward, reward_of
@@ -26,52 +25,49 @@ from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
 from ..schedulers.base import SchedulerBase
 from ..types import PictureModel
-from .configuration import DomainConfig, confidence_of
+from .configuration import DomainConfig, confidence_of, split_config
 from .domain_adapter import DomainAdapter
 from .domains import DomainType
 from .environment import DomainEnv, check_environment
-from .history import plain, read_history, write_history
-from .knowledge import CALIBRATED, NOISE_SEED, UNTOLD
+from .memory import read_history, write_history
+from .records import CALIBRATED, NOISE_SEED, UNKNOWN_ERROR
 from .verification import Verdict, verify
 
 FRESH = 500  # seeds from the noises of an environment to those that its result is verified on, at least
-
-STOPPING = ("quality_threshold", "early_stopping", "patience", "min_steps", "max_steps", "finish")  # settings
 
 AgentMaker = Callable[[SamplingEnv], TuningAgent]
 
 
 class OptimizationPipeline:
-    """Detection of the domain, what is known of it, an agent that looks for better, and a check of what it found.
+    """Detects a domain, starts from its record, lets an agent search, and verifies what the agent found.
 
-    The default that everything has to beat is the scheduler that ships: `AdaptiveScheduler` with its calibration, or
-    on its power grid for a model that was not calibrated. Whatever an agent finds is measured again on noises that
-    neither it nor an earlier verification saw; unless it is better than the default by more than two standard errors,
-    the default is what is returned.
+    The default is the scheduler that ships: `AdaptiveScheduler` with its calibration, or on its power grid for a model
+    without calibration. What the agent finds is measured again, on noises that neither the agent nor an earlier
+    verification saw. It is returned only if it is better than the default by more than two standard errors.
 
     Args:
-        domain_adapter: What is known of the domains; None: what ships.
-        rl_agent: Makes an agent from an environment, e.g. a class of `rl.baselines`; or an agent, whose environment is
-            then the one that it is trained in; None: `HyperparameterTuningAgent`, which is PPO.
-        use_domain_adaptation: Begin with what is known of the domain, and remember what was found. False: begin with
-            the default, and leave the adapter alone.
-        use_rl_optimization: False: no agent; what is known of the domain is verified as it is.
-        model: What draws; None: the adapter's, which by default is the model that ships with the project.
+        domain_adapter: The records of the domains; None: the records that ship.
+        rl_agent: Makes an agent from an environment, e.g. a class of `rl.baselines`; or an agent, which is trained in
+            its own environment; None: `HyperparameterTuningAgent`, which is PPO.
+        use_domain_adaptation: Start from the record of the domain, and record what was found. False: start from the
+            default, and leave the adapter alone.
+        use_rl_optimization: False: no agent; the recorded configuration is verified as it is.
+        model: The model that draws; None: the adapter's, by default the model that ships with the project.
         guidance_scale: Weight of classifier-free guidance; None: the adapter's, by default what the model recommends.
         reward: What counts, see `rl.reward`; None: `HybridReward()`.
         calibration: File of calibrated steps that `train.py task=schedule` wrote; None: the shipped one, where it fits.
         min_steps: Fewest steps, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
-        pictures: Pictures per batch, >= 2.
-        batches: Batches that an agent learns from, >= 1.
+        pictures: Images per batch, >= 2.
+        batches: Batches from which an agent learns, >= 1.
         verification_batches: Fresh batches of the verification, >= 1; >= 2 where the reward counts seconds.
-        noise_seed: Of the agent's noises; the verification's are `FRESH` seeds away, or beyond all used before.
+        noise_seed: Seed of the agent's noises; the verification's is `FRESH` larger, or beyond all earlier ones.
         cache: Folder of converged solutions, or None.
-        verbose: 0 is silent; 1 says what `optimize` will cost and shows how far it is: minutes, on the shipped model.
+        verbose: 0 is silent; 1 prints the cost of `optimize` in advance, and its progress.
 
     Attributes:
-        rl_agent: The agent as it was given, or the latest one that was trained.
+        rl_agent: As it was given, or the agent that was trained last.
 
     Raises:
         ValueError: for a value out of range, or a model beside an adapter of another one.
@@ -100,6 +96,7 @@ class OptimizationPipeline:
     ):
         if domain_adapter is not None and (model is not None or guidance_scale is not None):
             raise ValueError("a DomainAdapter already says model and guidance; give them to it, not beside it")
+
         self.adapter = domain_adapter or DomainAdapter(model=model, guidance_scale=guidance_scale)
         self.rl_agent = rl_agent
         self._given = rl_agent
@@ -107,9 +104,11 @@ class OptimizationPipeline:
         self.reward = reward_of(reward or HybridReward())
         self.verbose = check_count("verbose", verbose, 0)
         self.max_steps = check_count("max_steps", max_steps, 1)
+
         self.min_steps = check_count("min_steps", min_steps, 1)
         if min_steps > max_steps:
             raise ValueError(f"min_steps must be at most max_steps, got {min_steps} > {max_steps}")
+
         self.num_steps = check_count("num_steps", num_steps, min_steps, max_steps)
         self.pictures, self.batches = check_count("pictures", pictures, 2), check_count("batches", batches, 1)
         fewest = 2 if self.reward.unit == "seconds" else 1
@@ -134,19 +133,19 @@ class OptimizationPipeline:
 
         Args:
             domain_type: The domain; None: that of the sample, else of the prompt.
-            prompt: What is to be drawn, in words.
-            sample: (H, W, 3) or (B, H, W, 3) pictures of the domain, uint8 or float in [-1, 1].
-            num_training_steps: Steps of the environment, one an episode, that the agent is trained for, those that it
-                has had already included, >= 0.
-            num_optimization_episodes: Episodes in which it then chooses, >= 1.
-            callback: Told of every evaluation, see `TuningAgent.train`.
+            prompt: What to draw, in words.
+            sample: (H, W, 3) or (B, H, W, 3) images of the domain, uint8 or float in [-1, 1].
+            num_training_steps: Steps of training in all, >= 0; earlier training of the agent counts. An episode is a
+                step.
+            num_optimization_episodes: Episodes in which the agent then chooses, >= 1.
+            callback: Called with every evaluation, see `TuningAgent.train`.
             checkpoint: File of the agent, saved after every evaluation.
             prepare: Called with the agent before it is trained, e.g. to load one.
 
         Returns:
             `domain_type` and `domain_confidence`; `final_config`, a `DomainConfig`, with `improved` and the `reason`;
-            `start_config` and, from the agent, `agent_config`, `training` and `optimization`; `verification`, what was
-            measured of each configuration, the default first.
+            `start_config` and, from the agent, `agent_config`, `training` and `optimization`; `verification`, the
+            measurements of each configuration, the default first.
 
         Raises:
             UserError: for a domain that is unknown or that the model does not draw.
@@ -154,47 +153,52 @@ class OptimizationPipeline:
         """
         check_count("num_training_steps", num_training_steps, 0)
         check_count("num_optimization_episodes", num_optimization_episodes, 1)
+
         found = self.adapter.detect(domain_type, prompt, sample)
         drawing, default = self.drawing(found.domain), self.default_config(found.domain)
         start = self._start(found.domain, default)
         candidates: list[DomainConfig] = [start]
-        told: dict[str, Any] = {}
+
+        of_agent: dict[str, Any] = {}
         agent = self._agent(drawing, start, default) if self.use_rl_optimization else None
+
         if agent is not None:
             agent.verbose = max(agent.verbose, self.verbose)
             if prepare is not None:
                 prepare(agent)
-            left = num_training_steps - agent.record.timesteps
-            if self.verbose:
-                say(f"{found.domain}: {cost(agent.env, max(left, 0), verification_batches=self.verification_batches)}")
-            if left > 0:
-                agent.train(left, callback, checkpoint=checkpoint)
+
+            self._train(agent, found.domain, num_training_steps, callback, checkpoint)
+
             chosen = agent.optimize_hyperparameters(num_optimization_episodes)
             best = replace(
                 default, **chosen["best_hyperparameters"], source=f"tuned by {agent.kind} for {found.domain}"
             )
             candidates.append(best)
-            told = {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
+            of_agent = {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
+
         noises = self._fresh(drawing, found.domain, agent)
         if self.verbose:
-            noises.solve()
+            noises.solve()  # now, with its progress, and not within the verification
+
         verdict = verify(candidates, default, drawing, self.reward, noises)
-        final = self._remember(found, verdict, agent.kind if agent else None, noises.seed)
+        final = self._record(found, verdict, agent.kind if agent else None, noises.seed)
+
         results = {
             "domain_type": found.domain,
             "domain_confidence": found.confidence,
             "start_config": start,
-            **told,
+            **of_agent,
             "final_config": final,
             "improved": verdict.improved,
             "reason": verdict.reason,
             "verification": [v.to_dict() for v in verdict.all],
         }
-        self._history.append(plain(results))
+
+        self._history.append(_json_types(results))
         return results
 
     def default_config(self, domain: DomainType | str) -> DomainConfig:
-        """The scheduler that ships, as a configuration: what has to be beaten."""
+        """The scheduler that ships, as a configuration: the baseline of every verification."""
         model, guidance = self.adapter.model.identity, self.adapter.guidance_scale
         return DomainConfig(self.num_steps, calibration=find_schedule(self.calibration, model, str(domain), guidance))
 
@@ -207,7 +211,7 @@ class OptimizationPipeline:
         return drawing_in(self.adapter.model, str(domain), self.adapter.guidance_scale)
 
     def agent(self, domain: DomainType | str) -> TuningAgent:
-        """The agent that `optimize` would train in a domain, as it begins: the one given, or a new one.
+        """The agent that `optimize` would train in a domain, before its training: the agent given, or a new one.
 
         Raises:
             UserError: for a domain that is unknown or that the model does not draw, or an agent given that does not
@@ -226,18 +230,18 @@ class OptimizationPipeline:
         """A scheduler for the model, its timesteps set.
 
         Args:
-            config: A configuration, or hyperparameters by name; None: what the adapter knows of the domain. Settings of
-                `QualityGuidedSampler` may stand beside hyperparameters; they are for `create_optimized_sampler`.
+            config: A configuration, or hyperparameters by name; None: the adapter's configuration of the domain. It may
+                also hold settings of `QualityGuidedSampler`, which only `create_optimized_sampler` uses.
             domain_type: The domain; None: that of the prompt.
-            prompt: What is to be drawn, in words.
+            prompt: What to draw, in words.
 
         Raises:
             UserError: for a domain that is unknown or that the model does not draw.
             ValueError: for a hyperparameter that is unknown or out of range.
         """
         domain = self.adapter.detect(domain_type, prompt).domain
-        known, _ = _parts(config)
-        fitted = replace(known or self.adapter.get_config(domain), calibration=self.default_config(domain).calibration)
+        given, _ = split_config(config)
+        fitted = replace(given or self.adapter.get_config(domain), calibration=self.default_config(domain).calibration)
         return fitted.scheduler(self.drawing(domain).settings)
 
     def create_optimized_sampler(
@@ -246,18 +250,18 @@ class OptimizationPipeline:
         config: DomainConfig | Mapping[str, Any] | None = None,
         domain_type: DomainType | str | None = None,
     ) -> QualityGuidedSampler:
-        """The sampling loop that configurations are tuned in: every picture takes every step, and its quality is told.
+        """The sampling loop in which configurations are tuned: every image takes every step; quality is estimated.
 
         Args:
             scheduler: A scheduler; None: one made by `create_optimized_scheduler` from the rest.
-            config: See there. With settings of `QualityGuidedSampler` in it, such as `quality_threshold`, pictures stop
-                early.
-            domain_type: See there.
+            config: See `create_optimized_scheduler`. With settings of `QualityGuidedSampler` in it, such as
+                `quality_threshold`, images stop early.
+            domain_type: See `create_optimized_scheduler`.
 
         Raises:
             UserError, ValueError: as `create_optimized_scheduler` and `QualityGuidedSampler`.
         """
-        _, stopping = _parts(config)
+        _, stopping = split_config(config)
         scheduler = scheduler or self.create_optimized_scheduler(config, domain_type)
         model = self.adapter.model.metadata.get("content_hash", "")
         return QualityGuidedSampler(scheduler, model=model, **{"early_stopping": bool(stopping), **stopping})
@@ -267,7 +271,7 @@ class OptimizationPipeline:
         return list(self._history)
 
     def save(self, path: str | Path) -> None:
-        """Write the history, and what the adapter knows of the domains in it, as JSON; agents save themselves.
+        """Write the history and the adapter's records, as JSON; agents save themselves.
 
         Raises:
             UserError: if `path` does not end in `.json`.
@@ -275,28 +279,40 @@ class OptimizationPipeline:
         write_history(path, self._history, self.adapter.export())
 
     def load(self, path: str | Path) -> None:
-        """Take over what `save` wrote: the history, and with it what was known of the model in each domain.
+        """Take over what `save` wrote: the history, and the records of the model in each domain.
 
         Raises:
             UserError: if the file is missing, damaged, of another kind, or of another model or guidance.
         """
-        history, knowledge = read_history(path)
-        self.adapter.take_over(knowledge, str(path))
+        history, records = read_history(path)
+        self.adapter.take_over(records, str(path))
         self._history = history
 
     def _start(self, domain: str, default: DomainConfig) -> DomainConfig:
-        """What is known of the domain, within the range of steps."""
+        """The configuration that the search starts from: the recorded one, within the range of steps."""
         if not self.use_domain_adaptation:
             return default
+
         known = self.adapter.get_config(domain)
         steps = min(max(known.num_steps, self.min_steps), self.max_steps)
         return replace(known, num_steps=steps, calibration=default.calibration)
+
+    def _train(
+        self, agent: TuningAgent, domain: str, steps: int, callback: Metrics | None, checkpoint: str | Path | None
+    ) -> None:
+        """Train an agent for what is left of `steps`."""
+        left = max(steps - agent.record.timesteps, 0)
+        if self.verbose:
+            say(f"{domain}: {cost(agent.env, left, verification_batches=self.verification_batches)}")
+        if left:
+            agent.train(left, callback, checkpoint=checkpoint)
 
     def _agent(self, drawing: GuidedModel, start: DomainConfig, default: DomainConfig) -> TuningAgent:
         """The agent, in an environment of the domain."""
         if isinstance(self._given, TuningAgent):
             check_environment(self._given.env, drawing)
             return self._given
+
         env = DomainEnv(
             drawing,
             start,
@@ -315,14 +331,16 @@ class OptimizationPipeline:
             self.rl_agent = HyperparameterTuningAgent(env)
         else:
             self.rl_agent = self._given(env)
+
         return self.rl_agent
 
     def _fresh(self, drawing: GuidedModel, domain: str, agent: TuningAgent | None) -> FixedNoises:
-        """Noises that neither the agent nor an earlier verification of the domain has seen: those of a later seed."""
-        known = self.adapter.known(domain)
+        """Noises of a later seed than any that the agent or an earlier verification of the domain has seen."""
+        record = self.adapter.known(domain)
         seen = [env.noises.seed for env in (agent.env, agent.eval_env) if env] if agent else []
-        if known is not None and NOISE_SEED in known.provenance:
-            seen.append(known.provenance[NOISE_SEED])
+        if record is not None and NOISE_SEED in record.provenance:
+            seen.append(record.provenance[NOISE_SEED])
+
         return FixedNoises(
             drawing,
             pictures=self.pictures,
@@ -332,15 +350,18 @@ class OptimizationPipeline:
             cache=self.cache,
         )
 
-    def _remember(self, found: Detection, verdict: Verdict, agent: str | None, noise_seed: int) -> DomainConfig:
-        """The final configuration, with what is known of it."""
+    def _record(self, found: Detection, verdict: Verdict, agent: str | None, noise_seed: int) -> DomainConfig:
+        """Record a verdict with the adapter, if it is used, and return the final configuration."""
         chosen, measured = verdict.chosen, verdict.chosen.to_dict()
         source = chosen.config.source if verdict.improved else "the default, which tuning did not beat"
+
         error = verdict.quality_error
+
         if not self.use_domain_adaptation:
-            confidence = confidence_of(UNTOLD if error is None else self.reward.weight * error)
+            confidence = confidence_of(UNKNOWN_ERROR if error is None else self.reward.weight * error)
             return replace(chosen.config, source=source, confidence=confidence)
-        kept = self.adapter.adopt(
+
+        recorded = self.adapter.adopt(
             found.domain,
             replace(chosen.config, source=source),
             quality=measured["quality"],
@@ -358,20 +379,14 @@ class OptimizationPipeline:
                 "chosen": measured,
             },
         )
-        return replace(kept, calibration=chosen.config.calibration)
+        return replace(recorded, calibration=chosen.config.calibration)
 
 
-def _parts(config: DomainConfig | Mapping[str, Any] | None) -> tuple[DomainConfig | None, dict[str, Any]]:
-    """A configuration that a user gave, None without hyperparameters, and its settings of `QualityGuidedSampler`.
-
-    Raises:
-        ValueError: for a name that is neither.
-    """
-    if config is None or isinstance(config, DomainConfig):
-        return config, {}
-    names = [f.name for f in fields(Configuration)]
-    if unknown := sorted(set(config) - {*names, *STOPPING}):
-        raise ValueError(f"config has no {unknown[0]!r}; it has {', '.join(names)}, and {', '.join(STOPPING)}")
-    chosen = {name: config[name] for name in names if name in config}
-    stopping = {name: config[name] for name in STOPPING if name in config}
-    return (replace(DomainConfig(), **chosen) if chosen else None), stopping
+def _json_types(results: dict[str, Any]) -> dict[str, Any]:
+    """What `optimize` returns, as JSON types."""
+    return {
+        name: {**value.to_dict(), "confidence": value.confidence, "source": value.source}
+        if isinstance(value, DomainConfig)
+        else value
+        for name, value in results.items()
+    }

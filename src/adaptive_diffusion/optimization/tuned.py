@@ -9,43 +9,47 @@ from typing import Any
 
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
-from ..io.files import whence
+from ..io.files import describe_path
+from ..program import command
 from ..schedulers.base import SchedulerBase
-from .knowledge import CALIBRATED, SHIPPED, Knowledge, Known, read_knowledge
+from .memory import SHIPPED, read_records
+from .records import CALIBRATED, DomainRecord, DomainRecords
 
 
 def find_tuned(
     path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float
-) -> tuple[Known, Path]:
-    """What was tuned for a model in a domain, and the file that says so.
+) -> tuple[DomainRecord, Path]:
+    """The record of a model in a domain, and the file that holds it.
 
     Args:
-        path: File that train.py agent=... wrote; None: `trained` where it has one, else the shipped one.
-        trained: Where train.py agent=... writes by default.
+        path: File that train.py agent=... wrote; None: `trained` if it holds the record, else the shipped file.
+        trained: The file that train.py agent=... writes by default.
         model: Identity of the model.
         domain: Name of the domain.
         guidance_scale: Weight of classifier-free guidance.
 
     Raises:
-        UserError: if nothing was tuned for that, or a file cannot be used.
+        UserError: if there is no such record, or a file cannot be used.
     """
+    # a file that was asked for has to exist; the default places may be empty
     files = [Path(trained), SHIPPED] if path is None else [Path(path)]
-    knowledge = {file: read_knowledge(file) for file in files if path is not None or file.exists()}
-    for file, one in knowledge.items():
-        known = one.find(model, guidance_scale, domain)
-        if known is not None:
-            return known, file
-    command = f"python train.py agent=ppo domain={domain}"
+    found = {file: read_records(file) for file in files if path is not None or file.exists()}
+
+    for file, records in found.items():
+        if (record := records.find(model, guidance_scale, domain)) is not None:
+            return record, file
+
+    tune = f"{command('train')} agent=ppo domain={domain}"
     raise UserError(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
-        f"{'' if path is None else f' in {path}'}, {_instead(knowledge.values(), model)}; tune it: {command}"
+        f"{'' if path is None else f' in {path}'}, {_tuned_for(found.values(), model)}; tune it: {tune}"
     )
 
 
 def tuned_scheduler(
     path: str | None,
     trained: str,
-    model: str,
+    model: str | None,
     domain: str,
     guidance_scale: float,
     num_inference_steps: int | None = None,
@@ -73,14 +77,16 @@ def tuned_scheduler(
         UserError: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
         ValueError: for a value out of range.
     """
-    known, file = find_tuned(path, trained, model, domain, guidance_scale)
-    if known.provenance.get(CALIBRATED) and calibration is None:
+    record, file = find_tuned(path, trained, model or "", domain, guidance_scale)
+    if record.provenance.get(CALIBRATED) and calibration is None:
         raise UserError(
             f"domain={domain} was tuned with calibrated steps, and there are none; give scheduler.calibration.path, "
             "the file that train.py task=schedule wrote"
         )
-    configuration = known.to_config()
+
+    configuration = record.to_config()
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
+
     scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(
         {
             "num_train_timesteps": num_train_timesteps,
@@ -94,13 +100,14 @@ def tuned_scheduler(
             "clip_sample_range": clip_sample_range,
         }
     )
-    scheduler.source = whence(file)
+
+    scheduler.source = describe_path(file)
     return scheduler
 
 
-def _instead(knowledge: Iterable[Knowledge], model: str) -> str:
-    """For what something was tuned."""
-    known = [k for one in knowledge for k in one.known if k.model == model]
+def _tuned_for(files: Iterable[DomainRecords], model: str) -> str:
+    """The domains and guidances for which the model was tuned."""
+    known = [record for records in files for record in records.known if record.model == model]
     if not known:
         return "nor for any other of its domains"
-    return "only for " + ", ".join(f"{k.domain} with {k.guidance_scale:g}" for k in known)
+    return "only for " + ", ".join(f"{record.domain} with {record.guidance_scale:g}" for record in known)

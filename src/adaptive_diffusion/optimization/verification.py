@@ -1,4 +1,4 @@
-"""What a configuration is worth is measured on noises that nobody tuned on; the default stays unless it is beaten."""
+"""Configurations measured on noises on which none was tuned; the default stays unless it is beaten."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .configuration import DomainConfig
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """A configuration's pictures, measured.
+    """Measurements of a configuration.
 
     Attributes:
         config: The configuration.
-        batches: What was measured of each batch, the default being the baseline.
-        reward: What counts.
+        batches: Measurements of each batch, relative to the default.
+        reward: Scores the measurements.
     """
 
     config: DomainConfig
@@ -34,24 +34,25 @@ class Verified:
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """(n,) independent rewards: of the pictures, or of the batches where seconds count, one timing for each."""
+        """(n,) independent rewards: of images, or of batches if seconds count, which the images of a batch share."""
         scores = [np.asarray(self.reward(batch), np.float64) for batch in self.batches]
         return np.array([s.mean() for s in scores]) if _timed(self.reward) else np.concatenate(scores)
 
     @property
     def quality(self) -> np.ndarray:
-        """(N,) qualities of the pictures."""
+        """(N,) qualities of the images."""
         return np.concatenate([batch.quality for batch in self.batches])
 
     @property
     def speed(self) -> float:
-        """Cost of the default / cost, in what the reward counts; the harmonic mean over batches."""
+        """Cost of the default / cost, in the reward's unit; the harmonic mean over batches."""
         return float(1 / (1 - np.mean([batch.speed(self.reward.unit) for batch in self.batches])))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; `seconds_error` is None for a single batch."""
         errors = np.concatenate([batch.errors for batch in self.batches])
         seconds = np.array([batch.seconds for batch in self.batches])
+
         return {
             "hyperparameters": self.config.to_dict(),
             "score": float(self.scores.mean()),
@@ -68,13 +69,13 @@ class Verified:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What came of a verification.
+    """The result of a verification.
 
     Attributes:
-        chosen: The best, or the default.
-        improved: Whether it is not the default.
-        reason: Why, in one sentence.
-        all: Everything that was measured, the default first.
+        chosen: The best configuration, or the default.
+        improved: Whether it beats the default.
+        reason: Why it was chosen, in one sentence.
+        all: All measurements, the default first.
     """
 
     chosen: Verified
@@ -84,9 +85,10 @@ class Verdict:
 
     @property
     def quality_error(self) -> float | None:
-        """Standard error of the quality of what was chosen; of the default, its own measure, that of its best rival.
+        """Standard error of the chosen configuration's quality.
 
-        None where the default had no rival that draws other pictures.
+        The default's quality is 0 by definition. Its error is that of the best configuration with other images; None if
+        there is none.
         """
         rivals = [verified for verified in self.all if verified.quality.any()]
         best = self.chosen if self.improved else max(rivals, key=lambda v: float(v.scores.mean()), default=None)
@@ -96,36 +98,38 @@ class Verdict:
 def verify(
     candidates: Iterable[DomainConfig], default: DomainConfig, drawing: GuidedModel, reward: Reward, noises: FixedNoises
 ) -> Verdict:
-    """Choose among configurations and the default, by pictures from noises that none of them was tuned on.
+    """Choose among configurations and the default, by images from fresh noises.
 
-    A candidate with another solver also competes with the adaptive scheduler at the same number of evaluations, and is
-    out if its mean quality is below that one's. Of the others the one with the highest mean reward is taken, if it
-    exceeds the default's by more than two standard errors of their paired difference.
+    A candidate with another solver also competes with the adaptive scheduler at the same number of steps, and is out if
+    its mean quality is lower. The candidate with the highest mean reward is chosen if its reward exceeds the default's
+    by more than two standard errors of their paired difference.
 
-    All are drawn batch by batch in turn, so that whatever else the machine does strikes them alike. Where the reward
-    counts seconds, each is drawn once before, untimed, and the standard errors are those over batches, since the
-    pictures of a batch share one timing.
+    Configurations take turns batch by batch, so that other work of the machine affects all of them. Where the reward
+    counts seconds, each first draws a batch untimed, and standard errors are taken over batches.
 
     Args:
         candidates: Configurations.
-        default: What has to be beaten.
-        drawing: What is drawn.
-        reward: What counts.
-        noises: The noises.
+        default: The configuration to beat.
+        drawing: The model in the domain.
+        reward: Scores the measurements.
+        noises: Noises on which no candidate was tuned.
 
     Raises:
         ValueError: for a reward that is not a finite number, naming the configuration.
     """
+    # a configuration that is named twice is drawn once
     candidates = list(candidates)
     rivals = {c: _rival(default, c) for c in candidates if c.solver != ADAPTIVE}
     configs = list(dict.fromkeys([default, *candidates, *rivals.values()]))
     batches: dict[DomainConfig, list[Measurement]] = {config: [] for config in configs}
+
     for config in configs if _timed(reward) else []:
-        _draw(config, drawing, noises, 0)
+        _draw(config, drawing, noises, 0)  # a first batch is slower
     for batch in range(noises.batches):
         drawn = {config: _draw(config, drawing, noises, batch) for config in configs}
         for config in configs:
             batches[config].append(Measurement(*drawn[config], *drawn[default]))
+
     verified = {config: Verified(config, tuple(batches[config]), reward) for config in configs}
     for config in configs:
         if not np.isfinite(verified[config].scores).all():
@@ -134,18 +138,21 @@ def verify(
     def quality(config: DomainConfig) -> float:
         return float(verified[config].quality.mean())
 
+    # another solver may not win by speed with worse images than the adaptive scheduler has at the same steps
     allowed = [c for c in verified if c not in rivals or quality(c) >= quality(rivals[c])]
     best = max(allowed, key=lambda c: float(verified[c].scores.mean()))
     gain = verified[best].scores - verified[default].scores
     error = standard_error(gain)
     improved = bool(best != default and gain.mean() > 2 * error)
     where = f"on {len(gain)} {'batches of ' if _timed(reward) else ''}fresh noises"
+
     if improved:
         reason = f"better than the default by {gain.mean():.3f} +- {error:.3f} {where}"
     elif best == default:
         reason = f"nothing found is better than the default {where}; the default stays"
     else:
         reason = f"better than the default by only {gain.mean():.3f} +- {error:.3f} {where}; the default stays"
+
     chosen = verified[best if improved else default]
     return Verdict(chosen, improved, reason, tuple(verified.values()))
 
@@ -155,13 +162,13 @@ def _timed(reward: Reward) -> bool:
 
 
 def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:
-    """The adaptive scheduler with as many steps as another solver."""
+    """The adaptive scheduler with the same number of steps as another solver."""
     source = f"the default with {other.num_steps} steps, tried beside {other.solver}"
     return replace(default, num_steps=other.num_steps, source=source)
 
 
 def _draw(config: DomainConfig, drawing: GuidedModel, noises: FixedNoises, batch: int) -> tuple[np.ndarray, int, float]:
-    """Errors of a batch's pictures, and the evaluations and seconds of each."""
+    """Errors of a batch's images, and evaluations and seconds of each image."""
     scheduler = config.scheduler(drawing.settings)
     run = drawing_run(scheduler, noises.x_T(batch))
     drawn = run_together(drawing, [run])[0]

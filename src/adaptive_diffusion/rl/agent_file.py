@@ -14,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UserError
-from ..io.files import atomic_path, parse_json, read_tensors, write_tensors
+from ..io.files import atomic_path, parse_json
+from ..io.tensor_file import read_tensors, write_tensors
 
 FORMAT = "adaptive-diffusion/agent/1"
 HEADER, TENSORS = "agent.json", "tensors.safetensors"

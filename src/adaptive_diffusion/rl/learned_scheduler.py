@@ -14,7 +14,8 @@ from ..diffusion.node import Node
 from ..errors import UserError
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
-from ..io.files import ASSETS, whence
+from ..io.files import ASSETS, describe_path
+from ..program import command
 from ..schedulers.base import SchedulerBase
 from ..solvers.base import Position, Step
 from ..solvers.dpm_solver import DPMSolver
@@ -90,7 +91,7 @@ class LearnedScheduler(SchedulerBase):
         known = header["environment"]
         one_hot = np.array([float(name == domain) for name in known["domains"]])
         self.route = Residuals(self.schedule, np.array(known["prior"], np.float64), one_hot, known["stopping"])
-        self.source, self.may_stop = whence(self.file), self.route.stopping
+        self.source, self.may_stop = describe_path(self.file), self.route.stopping
         self.set_timesteps()
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
@@ -256,4 +257,4 @@ def _short(model: str | None) -> str:
 def _command(domain: str, num_steps: int | None, guidance_scale: float | None) -> str:
     steps = "" if num_steps is None else f" task.num_steps={num_steps}"
     guidance = "" if guidance_scale is None else f" task.guidance_scale={guidance_scale:g}"
-    return f"train one: python train.py task=policy agent=ppo domain={domain}{steps}{guidance}"
+    return f"train one: {command('train')} task=policy agent=ppo domain={domain}{steps}{guidance}"

@@ -14,7 +14,7 @@ from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guided_model import GuidedModel
 from ..grids.base import FixedGrid
 from ..io.figures import grid
-from ..io.pictures import to_uint8
+from ..io.pixels import to_uint8
 from ..sampling.rollout import Rollout
 from ..solvers.dpm_solver import DPMSolver
 from .gym import Env

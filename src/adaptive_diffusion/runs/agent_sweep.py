@@ -11,8 +11,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from ..cli.entry import say
 from ..io.files import atomic_path
+from .job import say
 
 OUTCOMES = "outcomes.json"
 

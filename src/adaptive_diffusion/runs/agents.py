@@ -16,7 +16,8 @@ from ..errors import UserError
 from ..io.locks import alone
 from ..rl.cost import cost
 from ..rl.sampling_env import SamplingEnv
-from ..tracking.provenance import choices, parameters, setting
+from ..tracking.commands import setting
+from ..tracking.provenance import choices, parameters
 from ..types import PictureModel
 from .assemble import build
 

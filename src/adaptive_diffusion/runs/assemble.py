@@ -8,7 +8,7 @@ import logging
 import re
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,33 +16,36 @@ import mlx.core as mx
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from ..cli.mistakes import did_you_mean
 from ..diffusion.checks import check_count, check_guidance, check_name, check_number
 from ..diffusion.guidance import GuidedDenoiser, effective_guidance
 from ..diffusion.rng import image_keys, normal
 from ..diffusion.schedule import NoiseSchedule
 from ..encoder.captions import plain_caption
 from ..encoder.domain import Choice
-from ..errors import MachineError, UserError
+from ..errors import UserError
 from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from ..grids.grids import Grid, set_timesteps
-from ..io.init_image import read_picture
+from ..io.image_file import read_picture
 from ..metrics.quality import PictureMetrics
+from ..program import command
 from ..sampling.batches import conditions
 from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.base import SchedulerBase
-from ..tracking.mlflow import Tracker
-from ..tracking.provenance import with_model
+from ..tracking.commands import advice_for_this_model
+from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
 from .prompts import follow_prompt
+from .setting_types import arguments_of, target_of, typed
 
 log = logging.getLogger(__name__)
 
 LARGEST_PICTURE = 4096
 MOST_PICTURES = 1_000_000  # they are all kept in memory
+TARGET = re.compile(r"Error locating target '([^']*)'")  # in Hydra's words
 STEPS = 10  # where neither the user nor a tuned scheduler says how many
 
 
@@ -85,7 +88,7 @@ class Parts:
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise schedule that the model was trained with."""
-        return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
+        return noise_process(self.model)
 
     def start(self, noise: mx.array) -> mx.array:
         """(B, H, W, C) standard normal noise -> the states that a batch begins with."""
@@ -106,7 +109,7 @@ def prepare(cfg: DictConfig) -> Parts:
     Raises:
         UserError: for a missing, unknown or contradictory value.
     """
-    check_keys(cfg)
+    cfg = checked(cfg)
     _check(check_count, cfg, "num_samples", 1, MOST_PICTURES)
     _check(check_count, cfg, "batch_size", 1, MOST_PICTURES)
     _check(check_count, cfg, "seed", 0)
@@ -121,9 +124,10 @@ def prepare(cfg: DictConfig) -> Parts:
     cfg = fitted(cfg, model)
     check_calibration("scheduler.calibration", cfg.scheduler.get("calibration"), cfg, model)
     check_calibration("grid", cfg.grid, cfg, model)
+    facts = facts_for(cfg, model)
     if cfg.num_steps is not None:
-        _check(check_count, cfg, "num_steps", 1, cfg.scheduler.get("num_train_timesteps"))
-    scheduler: Scheduler = build(cfg, "scheduler")
+        _check(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
+    scheduler: Scheduler = build(cfg, "scheduler", **facts)
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned
     grid: Grid | None = build(cfg, "grid")
@@ -171,7 +175,7 @@ def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel
             others = f"of this model there are {', '.join(sorted(set(found)))}" if found else "nor others of this model"
             raise UserError(
                 f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
-                "calibrate with python train.py task=schedule"
+                f"calibrate with {command('train')} task=schedule"
             )
 
 
@@ -214,8 +218,13 @@ def picture_channels(model: PictureModel) -> int:
     return model.state_shape[-1] if model.state_shape[:2] == tuple(model.picture_size) else 3
 
 
-def check_keys(cfg: DictConfig) -> None:
-    """Refuse a configuration that lacks a value, that has a key its schema does not know, or names that are none.
+def noise_process(model: PictureModel) -> NoiseSchedule:
+    """The noise schedule that a model was trained with."""
+    return NoiseSchedule(**model.metadata.get("noise_schedule", {}))
+
+
+def checked(cfg: DictConfig) -> DictConfig:
+    """A copy with the types of its constructors; refuses one that lacks a value, has an unknown key, or names no names.
 
     Hydra looks for missing values only when they are used, and lets `+key=value` add anything. Runs are named by
     `name`, and files by domains.
@@ -225,16 +234,7 @@ def check_keys(cfg: DictConfig) -> None:
     """
     if missing := sorted(map(str, OmegaConf.missing_keys(cfg))):
         raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=<value>")
-    nodes = {"": cfg, **{f"{key}.": cfg[key] for key in map(str, cfg) if OmegaConf.is_dict(cfg[key])}}
-    for prefix, node in nodes.items():
-        if not is_dataclass(schema := OmegaConf.get_type(node)):
-            continue
-        known = [field.name for field in fields(schema)]
-        for key in (str(k) for k in node):
-            if key not in known:
-                close = did_you_mean(key, known)
-                hint = f"; did you mean {prefix + close!r}?" if close else ""
-                raise UserError(f"there is no setting {prefix + key!r}{hint}; --help lists them")
+    cfg = typed(cfg)
     with refused():
         if cfg.name:
             check_name("name", cfg.name)
@@ -244,6 +244,7 @@ def check_keys(cfg: DictConfig) -> None:
             check_name("domain.name", cfg.domain.name, of_file=True)
         for domain in OmegaConf.select(cfg, "task.data", default={}):
             check_name("a domain of task.data", domain, of_file=True)
+    return cfg
 
 
 def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
@@ -266,69 +267,54 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     try:
         # in two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it
         return instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime)
-    except (MachineError, OSError):
-        raise
-    except UserError as error:
-        raise with_model(error) from error.__cause__
-    except (InstantiationException, TypeError, ValueError) as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, UserError):  # of a part within the part
-            raise with_model(cause) from None
-        if _is_bug(cause):
-            raise
-        raise UserError(f"{group}: {_in_one_line(error)}") from error
+    except Exception as error:
+        failed = error
+
+    cause = failed
+    while isinstance(cause, InstantiationException | ImportError) and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__  # Hydra wraps what constructors and modules raise
+    if isinstance(cause, UserError):
+        raise advice_for_this_model(cause) from cause.__cause__
+    if _is_mistake(cause, failed):
+        raise UserError(f"{group}: {_in_one_line(failed)}") from failed
+    raise cause
 
 
 def _in_one_line(error: BaseException) -> str:
     """What a constructor, or Hydra on the way to it, says."""
-    if found := re.match(r"Error locating target '([^']*)'", str(error)):
+    if found := TARGET.match(str(error)):
         return f"_target_ is {found[1]!r}, and Python finds nothing of that name"
     return " ".join(line for line in str(error).splitlines() if not line.startswith("full_key"))
 
 
-def _is_bug(error: BaseException) -> bool:
-    """Whether a TypeError arose within a constructor, rather than in its call with arguments that it does not take."""
-    raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    return isinstance(error, TypeError) and raised_in != __name__ and not raised_in.startswith("hydra.")
+def _is_mistake(error: BaseException, told: BaseException) -> bool:
+    """Whether an error speaks of a value, or of a call or a name that the configuration gets wrong; else it is a bug.
+
+    Args:
+        error: What a constructor raised, or Hydra on the way to it.
+        told: What Hydra made of it.
+    """
+    if isinstance(error, ModuleNotFoundError):
+        found = TARGET.match(str(told))
+        return found is not None and f"{found[1]}.".startswith(f"{error.name}.")
+    if isinstance(error, TypeError | AttributeError):
+        raised_in = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+        return raised_in == __name__ or raised_in.startswith("hydra.")
+    return isinstance(error, ValueError | InstantiationException | OmegaConfBaseException)
 
 
 def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     """A copy of the configuration with everything filled in that the model decides.
 
-    The scheduler gets the noise schedule and the prediction type that the model was trained with, and does not clip the
-    clean predictions of a model that works on latents.
-
     Raises:
         UserError: if the configuration contradicts the model.
     """
-    cfg = cfg.copy()
-    known = model.metadata
-    defaults = {k: p.default for k, p in inspect.signature(NoiseSchedule).parameters.items()}
-    trained = {**defaults, **known.get("noise_schedule", {}), "prediction_type": known.get("prediction_type")}
-    for key in trained.keys() & cfg.scheduler.keys():
-        given = cfg.scheduler[key]
-        if given is None:
-            cfg.scheduler[key] = trained[key]
-        elif trained[key] is not None and given != trained[key]:
-            raise UserError(
-                f"scheduler.{key}={given} contradicts the model, which was trained with {trained[key]}; "
-                f"leave scheduler.{key} out"
-            )
-    if cfg.scheduler.get("prediction_type", "") is None:
-        raise UserError(
-            "the model file does not say what the model predicts; give scheduler.prediction_type=epsilon, "
-            "v_prediction or sample"
-        )
+    cfg, known = cfg.copy(), model.metadata
     for of_a_model in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler")):
         if OmegaConf.is_dict(of_a_model) and of_a_model.get("model", "") is None:
             of_a_model.model = model.identity
     if cfg.num_steps is None and "trained" not in cfg.scheduler:  # what was tuned has a number of its own
         cfg.num_steps = STEPS
-    for key, value in known.get("suits", {}).items():
-        if cfg.scheduler.get(key, value) is None:
-            cfg.scheduler[key] = value
-    if "clip_sample" in cfg.scheduler and not known.get("bounded", True):
-        cfg.scheduler.clip_sample = False
     if cfg.guidance_scale is None:
         cfg.guidance_scale = float(known.get("guidance_scale", 1.0))
     with refused():
@@ -344,6 +330,33 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
             f"image_size={cfg.image_size} makes square pictures, and this model draws {width}x{height}; leave it out"
         )
     return cfg
+
+
+def facts_for(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
+    """The arguments of the scheduler that the model knows best: its noise schedule, what it predicts, whether to clip.
+
+    Clean predictions of a model that works on latents are not clipped. What a setting says of limits stands.
+
+    Raises:
+        UserError: for a setting that contradicts the model, or a model that does not say what it predicts.
+    """
+    given, known = cfg.scheduler, model.metadata
+    arguments, _ = arguments_of(target_of(given))
+    defaults = {k: p.default for k, p in inspect.signature(NoiseSchedule).parameters.items()}
+    trained = {**defaults, **known.get("noise_schedule", {}), "prediction_type": known.get("prediction_type")}
+    for key in trained.keys() & given.keys():
+        if given[key] is not None and given[key] != trained[key]:
+            raise UserError(
+                f"scheduler.{key}={given[key]} contradicts the model, which was trained with {trained[key]}; leave "
+                f"scheduler.{key} out"
+            )
+    if "prediction_type" in arguments and trained["prediction_type"] is None:
+        raise UserError(
+            "the model file does not say what the model predicts; give model.prediction_type=epsilon, v_prediction or "
+            "sample"
+        )
+    facts = {**trained, "clip_sample": known.get("bounded", True)}
+    return {key: value for key, value in facts.items() if key in arguments and given.get(key) is None}
 
 
 @contextlib.contextmanager

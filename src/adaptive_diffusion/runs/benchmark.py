@@ -12,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..benchmark import Bench, Cell, CellResult, run_benchmark, write_report
 from ..benchmark.report import METRICS, markdown, summarise
-from ..benchmark.store import cell_path, keep, kept
-from ..cli.entry import say
+from ..benchmark.store import cell_path, load_cell, save_cell
 from ..diffusion.checks import check_count, check_number
 from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference
@@ -21,6 +20,7 @@ from ..errors import UserError
 from ..tracking.provenance import choices, git_state, parameters
 from .assemble import Parts, picture_channels, prepare
 from .benchmark_cost import cost
+from .job import say
 from .naming import labels, method, progress_bar
 
 log = logging.getLogger(__name__)
@@ -75,12 +75,12 @@ def run_cell(cfg: DictConfig) -> float:
         log.info("%s %s: measured before", result.domain, result.name)
     else:
         result = _measure_and_record(parts, cell, bench, store)
-    keep(folder / CELL, result)
+    save_cell(folder / CELL, result)
     return result.fd_encoder
 
 
 def _measure_and_record(parts: Parts, cell: Cell, bench: Bench, store: Path) -> CellResult:
-    cfg, git = parts.cfg, git_state(parts.cfg.paths.root)
+    cfg, git = parts.cfg, git_state()
     batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
     tags = {"kind": "benchmark cell", **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"
@@ -182,7 +182,7 @@ class BenchmarkReport:
     def end(self, config: DictConfig) -> Path | None:
         """Write the report of the cells that were finished; its folder, or None without any."""
         sweep = Path(config.hydra.sweep.dir)
-        results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := kept(path)) is not None]
+        results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := load_cell(path)) is not None]
         if not results:
             return None
         folder, baseline = sweep / "benchmark", config.benchmark.baseline

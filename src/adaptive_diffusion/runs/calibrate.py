@@ -8,10 +8,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from .. import __version__
+from .._version import __version__
 from ..calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
 from ..diffusion.checks import check_guidance
 from ..diffusion.guided_model import GuidedModel
@@ -19,13 +20,13 @@ from ..encoder.captions import plain_caption
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
-from ..io import figures
+from ..io.files import write_text
 from ..io.locks import in_turn
-from ..tracking.provenance import domain_settings, draw_command, git_state, parameters, setting
+from ..tracking.commands import domain_settings, draw_command, setting
+from ..tracking.provenance import git_state, parameters
 from ..types import PictureModel
 from .assemble import build
 from .naming import labels, progress_bar
-from .train import training_configuration
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class ScheduleTask(ScheduleCalibration):
     model: PictureModel
     domains: Sequence[str] | None = None
     guidance_scale: float | None = None
+    result: ClassVar[str] = "schedule/schedules.json"
+    merged: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,15 +58,20 @@ class ScheduleTask(ScheduleCalibration):
         if self.guidance_scale is not None:
             check_guidance(self.guidance_scale)
 
+    def run(self, cfg: DictConfig) -> float:
+        """See `calibrate_schedules`."""
+        return calibrate_schedules(cfg, self)
 
-def calibrate_schedules(cfg: DictConfig) -> float:
+
+def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
     """Calibrate, domain after domain; what is finished is in the file at once.
 
     Schedules of other models, domains and guidance that the file holds already stay in it, and so do other numbers of
     steps.
 
     Args:
-        cfg: `conf/train.yaml`, composed, with a `ScheduleTask` as its task.
+        cfg: `conf/train.yaml`, composed and checked.
+        task: What to calibrate.
 
     Returns:
         Mean over domains and numbers of steps of the held-out RMSE, relative to the best classical grid's.
@@ -72,12 +80,10 @@ def calibrate_schedules(cfg: DictConfig) -> float:
         UserError: for a value that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
-    cfg = training_configuration(cfg, "schedule/schedules.json", merged=True)
-    task: ScheduleTask = build(cfg, "task")
     problems = _problems(task)
     found = _File(Path(cfg.output), task)
     found.read()  # is refused here, or never
-    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    tracker, git = build(cfg, "tracking"), git_state()
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
     ratios: list[float] = []
@@ -96,8 +102,8 @@ def calibrate_schedules(cfg: DictConfig) -> float:
         except KeyboardInterrupt:
             log.info("%d numbers of steps are in %s; the same command goes on with the others", len(ratios), cfg.output)
             raise
-        figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        figures.write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
+        write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
         run.folder(cfg.paths.run)
     log.info("%-11s%s", "saved", cfg.output)
     where, domain = setting("scheduler.calibration.path", cfg.output), domain_settings(problems[0].domain)

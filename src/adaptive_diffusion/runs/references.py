@@ -11,15 +11,16 @@ from pathlib import Path
 
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
 from ..encoder.reference import FOLDER, kernel_reference_path, load_kernel, load_reference, reference_path
-from ..errors import UserError, run_program
+from ..errors import UserError
 from ..io.pictures import load_pictures
 from ..metrics.kernel_reference import KernelReference, save_kernel_reference
 from ..metrics.statistics import FeatureStatistics, save_statistics
+from ..program import command
 
 
 def main(argv: list[str]) -> None:
     """Write the statistics of every domain that is given."""
-    parser = argparse.ArgumentParser(prog="adaptive-diffusion references", description=__doc__)
+    parser = argparse.ArgumentParser(prog=command("references"), description=__doc__)
     parser.add_argument("--encoder", type=Path, default=BUILTIN_ENCODER, help="default: the one that ships")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to, for metrics.references")
     parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of pictures or an array file")
@@ -61,7 +62,3 @@ def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str
     except UserError as error:
         return str(error)
     return None
-
-
-if __name__ == "__main__":
-    run_program(main)

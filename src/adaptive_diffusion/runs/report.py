@@ -12,15 +12,16 @@ from pathlib import Path
 
 from ..benchmark.cell import CellResult
 from ..benchmark.report import PLOTS, write_report
-from ..benchmark.store import kept
-from ..errors import UserError, run_program
+from ..benchmark.store import load_cell
+from ..errors import UserError
+from ..program import command
 
 SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a name in a report of one size
 
 
 def main(argv: list[str]) -> None:
     """Read the cells, choose those of one model and one size, of two alike the newer one, and write the report."""
-    parser = argparse.ArgumentParser(prog="python -m adaptive_diffusion.benchmark", description=__doc__)
+    parser = argparse.ArgumentParser(prog=command("report"), description=__doc__)
     parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
     parser.add_argument(
@@ -31,10 +32,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--plots", nargs="*", choices=list(PLOTS), default=list(PLOTS), help="kinds of plots")
     options = parser.parse_args(argv)
     paths = sorted(options.cells.glob("*.json"), key=lambda path: path.stat().st_mtime)  # the newest takes precedence
-    cells = [cell for path in paths if (cell := kept(path)) is not None]
+    cells = [cell for path in paths if (cell := load_cell(path)) is not None]
     if not cells:
         raise UserError(
-            f"{options.cells} keeps no cells; run python sample.py -m experiment=benchmark, or give --cells"
+            f"{options.cells} keeps no cells; run {command('sample')} -m experiment=benchmark, or give --cells"
         )
     models = Counter(cell.model for cell in cells if cell.model.startswith(options.model))
     if not models:
@@ -56,7 +57,3 @@ def main(argv: list[str]) -> None:
 def _named(cell: CellResult) -> CellResult:
     """The cell, its name without sizes: some may have been given on the command line, and others by default."""
     return replace(cell, variant=tuple(v for v in cell.variant if v.partition("=")[0] not in SIZES))
-
-
-if __name__ == "__main__":
-    run_program(main)

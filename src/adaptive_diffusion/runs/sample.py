@@ -15,14 +15,14 @@ import mlx.core as mx
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from .. import __version__
-from ..cli.entry import explain, in_sweep, job
+from .._version import __version__
 from ..diffusion.guidance import identity_of
 from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.rng import image_keys, normal
 from ..errors import MachineError
 from ..io import figures
-from ..io.pictures import resize, to_uint8
+from ..io.files import atomic_path, write_text
+from ..io.pixels import resize, to_uint8
 from ..metrics.quality import Measurement, NoMetrics, as_metrics, attempt
 from ..sampling.batches import draw_batches
 from ..sampling.converged import TOLERANCE, converged_pictures
@@ -32,6 +32,7 @@ from ..tracking.jobs import Skipped
 from ..tracking.provenance import fingerprint, git_state, parameters
 from ..types import SampleResult, StepTrace
 from .assemble import Parts, prepare
+from .job import explain, in_sweep, job
 from .naming import labels, method, origin, progress_bar, run_name
 from .prompts import UNKNOWN
 
@@ -64,7 +65,7 @@ def sample(cfg: DictConfig) -> float:
     if cfg.skip_finished and (metrics := tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
         return Skipped(metrics.get(OBJECTIVE, float("nan")), metrics)
-    git = git_state(cfg.paths.root)
+    git = git_state()
     tags = {
         "fingerprint": identity,
         "mlflow.note.content": cfg.domain.get("description", cfg.domain.name),
@@ -82,7 +83,7 @@ def sample(cfg: DictConfig) -> float:
         quality = judge(parts, batches)  # after the pictures are safe
         metrics = {**cost, **parts.sampler.report(), **as_metrics(quality), **chosen(parts)}
         with pictures_kept(folder):
-            figures.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
             run.metrics(metrics)
         run.folder(folder)
     tell(parts, metrics, quality, folder, run.page)
@@ -198,10 +199,10 @@ def write(folder: Path, parts: Parts, batches: list[SampleResult], diff: str) ->
         strip = to_uint8(batches[0].strip)
         figures.save_image(folder / "denoising.png", figures.denoising_strip(strip))
         _plot_schedule(folder / "schedule.png", parts, batches)
-        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         if diff:
-            figures.write_text(folder / "git.diff", diff + "\n")
-        with figures.writing(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
+            write_text(folder / "git.diff", diff + "\n")
+        with atomic_path(folder / "steps.csv") as temporary, open(temporary, "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
             for number, batch in enumerate(batches):

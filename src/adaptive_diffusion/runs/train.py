@@ -1,19 +1,22 @@
-"""What every training begins with, and which task is run."""
+"""What every task of train.py begins with."""
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..cli.entry import in_sweep, job
 from ..errors import MachineError, UserError
+from ..program import title
 from ..tracking.provenance import fingerprint
-from .assemble import check_keys
+from .assemble import build, checked
+from .job import in_sweep, job
+from .setting_types import target_of
 
 log = logging.getLogger(__name__)
 
@@ -21,32 +24,61 @@ log = logging.getLogger(__name__)
 STATE = "state.safetensors"  # of a training, in the folder of its result where neither is given
 
 
-# what the task builds -> module and function that trains it
-TRAINING_STORIES = {
-    "TrainingConfig": ("train_model", "train_model"),
-    "EncoderTraining": ("train_encoder", "train_encoder"),
-    "ScheduleTask": ("calibrate", "calibrate_schedules"),
-    "AgentTask": ("tune", "tune"),
-    "PolicyTask": ("train_policy", "train_policy"),
-}
+class Task(Protocol):
+    """What `task` builds: anything with `run`. What else it says is optional.
 
+    Attributes:
+        result: File that it writes, below paths.outputs, where `output` is not given; settings in it are written as
+            ${...}. "" if there is none.
+        merged: Whether several jobs of a sweep may add to one file of results.
+        takes: Which of the groups agent, reward and domain it uses; the others are refused.
+        needs: Settings that choose the groups it cannot do without, e.g. "agent=ppo domain=landscapes".
+    """
 
-OF_AGENTS = ("AgentTask", "PolicyTask")
+    result: ClassVar[str] = ""
+    merged: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[str] = ""
+
+    def run(self, cfg: DictConfig, /) -> float:
+        """Do it.
+
+        Args:
+            cfg: `conf/train.yaml`, composed and checked; `output` is the file to write.
+
+        Returns:
+            What a sweeper may minimise.
+        """
+        ...
 
 
 @job
 def train(cfg: DictConfig) -> float:
-    """Train what `task` says: a story of its own for each kind of task."""
-    kind = str(cfg.task.get("_target_", "")).rpartition(".")[2]
-    if kind not in TRAINING_STORIES:
-        raise UserError(
-            f"task builds {kind or 'nothing'}, which train.py does not know; see conf/task for what it does"
-        )
+    """Build what `task` says, and run it.
+
+    Raises:
+        UserError: for a value that cannot be used; nothing was written then.
+        MachineError: if the disk or the database refuses.
+    """
+    target = target_of(cfg.task)
+    _check_groups(cfg, getattr(target, "takes", ()), getattr(target, "needs", ""))
+
+    cfg = training_configuration(cfg, getattr(target, "result", ""), merged=getattr(target, "merged", False))
+    task: Task = build(cfg, "task")
+    if not callable(getattr(task, "run", None)):
+        raise UserError(f"task builds {type(task).__name__}, which cannot be run; see conf/task")
+    return task.run(cfg)
+
+
+def _check_groups(cfg: DictConfig, takes: Collection[str], needs: str) -> None:
+    """Refuse a group that the task does not use, or the lack of one that it needs; see `Task`."""
     for group in ("agent", "reward", "domain"):
-        if kind not in OF_AGENTS and cfg[group] is not None:
-            raise UserError(f"{group} belongs to train.py agent=..., and this is another task; leave one of them out")
-    module, story = TRAINING_STORIES[kind]
-    return getattr(importlib.import_module(f".{module}", __package__), story)(cfg)
+        if group not in takes and cfg[group] is not None:
+            raise UserError(
+                f"{group} belongs to {title('train')} agent=..., and this is another task; leave one of them out"
+            )
+    if lacking := [group for group in re.findall(r"(\w+)=", needs) if cfg[group] is None]:
+        raise UserError(f"this task needs {' and '.join(lacking)}, e.g. {needs}")
 
 
 def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) -> DictConfig:
@@ -57,16 +89,19 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
 
     Args:
         cfg: `conf/train.yaml`, composed.
-        file: Of the result, below paths.outputs, where none is given; settings in it are written as ${...}.
-        merged: Whether several jobs may add to one file of results.
+        file: See `Task.result`.
+        merged: See `Task`.
 
     Raises:
         UserError: for a missing or unknown key, an `output` with another suffix than `file` has, or one that all jobs
             of a sweep would write over.
         MachineError: for an `output` in a folder that cannot be made or written to.
     """
-    cfg = cfg.copy()
-    check_keys(cfg)
+    cfg = checked(cfg)
+    if "data" in cfg.task:
+        cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
+    if not file:
+        return cfg
     if in_sweep():
         if cfg.output is not None and not merged:
             _check_own_output(cfg)
@@ -83,8 +118,6 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
         raise MachineError(
             f"output={cfg.output} cannot be written; give another file, in a folder that you may write to"
         )
-    if "data" in cfg.task:
-        cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     return cfg
 
 

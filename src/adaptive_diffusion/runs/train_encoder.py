@@ -3,50 +3,49 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ..encoder.encoder import save_encoder
-from ..encoder.encoder_training import EncoderScores, EncoderTrainer
+from ..encoder.encoder_scores import EncoderScores
+from ..encoder.encoder_training import EncoderTrainer
 from ..encoder.encoder_training_config import EncoderTraining
 from ..interruption import saved_when_interrupted
-from ..io import figures
+from ..io.files import write_text
 from ..io.locks import alone
 from ..io.training_state import state_tag
-from ..tracking.mlflow import Run
 from ..tracking.provenance import git_state, parameters
+from ..tracking.tracker import Run
 from .assemble import build
 from .naming import labels, progress_bar
-from .train import training_configuration
 
 log = logging.getLogger(__name__)
 
 
-def train_encoder(cfg: DictConfig) -> float:
-    """Train the encoder, or go on training it.
+@dataclass(frozen=True)
+class EncoderTask(EncoderTraining):
+    """`task=encoder`: train the encoder, or go on training it."""
 
-    Args:
-        cfg: `conf/train.yaml`, composed, with an `EncoderTraining` as its task.
+    result: ClassVar[str] = "encoder/encoder.safetensors"
 
-    Returns:
-        Share of held-back pictures whose label's caption is the nearest.
+    def run(self, cfg: DictConfig) -> float:
+        """Train; the share of held-back pictures whose label's caption is the nearest.
 
-    Raises:
-        UserError: for a value or data that cannot be used; nothing was written then.
-        MachineError: if the disk or the database refuses.
-    """
-    cfg = training_configuration(cfg, "encoder/encoder.safetensors")
-    config: EncoderTraining = build(cfg, "task")
-    with alone(config.state, cfg.output):
-        return _train_and_write(cfg, EncoderTrainer(config))
+        Raises:
+            UserError: for a value or data that cannot be used; nothing was written then.
+            MachineError: if the disk or the database refuses.
+        """
+        with alone(self.state, cfg.output):
+            return _train_and_write(cfg, EncoderTrainer(self))
 
 
 def _train_and_write(cfg: DictConfig, trainer: EncoderTrainer) -> float:
     """Train, while nobody else writes the same files."""
-    tracker, git, c = build(cfg, "tracking"), git_state(cfg.paths.root), trainer.config
+    tracker, git, c = build(cfg, "tracking"), git_state(), trainer.config
     identity = state_tag(c.state)
     tags = {**identity, **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train encoder {' '.join(c.data)}"
@@ -57,7 +56,7 @@ def _train_and_write(cfg: DictConfig, trainer: EncoderTrainer) -> float:
         known = {"words_hash": trainer.words.content_hash, "images_seen": trainer.images, **asdict(scores)}
         known["training"] = {k: v for k, v in asdict(c).items() if k not in ("data", "state")}
         save_encoder(cfg.output, trainer.finish().network, known)
-        figures.write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(cfg.paths.run)
     log.info("%-11s%s", "saved", cfg.output)
     return scores.label_top1

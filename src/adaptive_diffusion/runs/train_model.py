@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -16,41 +18,40 @@ from ..diffusion.rng import image_keys, normal
 from ..errors import UserError
 from ..interruption import saved_when_interrupted
 from ..io import figures
+from ..io.files import write_text
 from ..io.locks import alone
-from ..io.pictures import to_uint8
+from ..io.pixels import to_uint8
 from ..io.training_state import state_tag
 from ..models.checkpoint import save_model
 from ..models.training import Trainer, TrainingEvent
 from ..models.training_config import TrainingConfig
 from ..sampling.standard import StandardSampler
 from ..schedulers.classes import DPMSolverScheduler
-from ..tracking.mlflow import NoTracker, Run
-from ..tracking.provenance import domain_settings, draw_command, git_state, parameters, setting
+from ..tracking.commands import domain_settings, draw_command, setting
+from ..tracking.provenance import git_state, parameters
+from ..tracking.tracker import NoTracker, Run
 from .assemble import build
 from .naming import labels, progress_bar
-from .train import training_configuration
 
 log = logging.getLogger(__name__)
 
 
-def train_model(cfg: DictConfig) -> float:
-    """Train the U-Net, or go on training it.
+@dataclass(frozen=True)
+class ModelTask(TrainingConfig):
+    """`task=model`: train the U-Net, or go on training it."""
 
-    Args:
-        cfg: `conf/train.yaml`, composed, with a `TrainingConfig` as its task.
+    result: ClassVar[str] = "model/model.safetensors"
 
-    Returns:
-        The validation loss at the end (NaN without held-back pictures).
+    def run(self, cfg: DictConfig) -> float:
+        """Train; the validation loss at the end (NaN without held-back pictures).
 
-    Raises:
-        UserError: for a value or data that cannot be used; nothing was written then.
-        MachineError: if the disk or the database refuses.
-    """
-    cfg = training_configuration(cfg, "model/model.safetensors")
-    _check(cfg)
-    config: TrainingConfig = build(cfg, "task")
-    with alone(config.state, cfg.output) if mx.distributed.init().rank() == 0 else nullcontext():
-        return _train(cfg, config)
+        Raises:
+            UserError: for a value or data that cannot be used; nothing was written then.
+            MachineError: if the disk or the database refuses.
+        """
+        _check(cfg)
+        with alone(self.state, cfg.output) if mx.distributed.init().rank() == 0 else nullcontext():
+            return _train(cfg, self)
 
 
 def _train(cfg: DictConfig, config: TrainingConfig) -> float:
@@ -58,7 +59,7 @@ def _train(cfg: DictConfig, config: TrainingConfig) -> float:
     trainer = Trainer(config)
     c, first = trainer.config, trainer.group.rank() == 0
     tracker = build(cfg, "tracking") if first else NoTracker()
-    git = git_state(cfg.paths.root)
+    git = git_state()
     identity = state_tag(c.state)
     tags = {**identity, **labels(cfg), **(git.tags if git else {})}
     name = cfg.name or f"train {' '.join(trainer.corpus.domains)}"
@@ -144,7 +145,7 @@ class _Report:
         """Close the bar and keep the files of the run's folder."""
         self._bar.close()
         folder = Path(self._cfg.paths.run)
-        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(self._cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(self._cfg, resolve=True))
         self._run.folder(folder)
 
     def _curve(self, event: TrainingEvent) -> None:

@@ -6,13 +6,13 @@ import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError
 from ..grids.grids import Grid
-from ..io import figures
+from ..io.files import write_text
 from ..io.locks import alone
 from ..rl.agent import TuningAgent
 from ..rl.agent_file import read_agent
@@ -20,13 +20,13 @@ from ..rl.drawing import drawing_in
 from ..rl.learned_scheduler import Wanted
 from ..rl.reward import QualityReward, Reward
 from ..rl.timestep_environment import TimestepEnv
-from ..tracking.mlflow import Run
-from ..tracking.provenance import domain_settings, draw_command, git_state
+from ..tracking.commands import domain_settings, draw_command
+from ..tracking.provenance import git_state
+from ..tracking.tracker import Run
 from .agent_sweep import write_outcomes
 from .agents import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
 from .assemble import build
 from .naming import labels
-from .train import training_configuration
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +51,21 @@ class PolicyTask(AgentTraining):
     episodes: int = 300
     pictures: int = 16
     batches: int = 4
+    result: ClassVar[str] = "policy/${domain.name}_${task.num_steps}.zip"
+    takes: ClassVar[tuple[str, ...]] = ("agent", "reward", "domain")
+    needs: ClassVar[str] = "agent=ppo domain=landscapes"
+
+    def run(self, cfg: DictConfig) -> float:
+        """See `train_policy`."""
+        return train_policy(cfg, self)
 
 
-def train_policy(cfg: DictConfig) -> float:
+def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
     """Train a policy in one domain; its agent is saved after every evaluation.
 
     Args:
-        cfg: `conf/train.yaml`, composed, with a `PolicyTask` as its task, agent=ppo, a reward and a domain.
+        cfg: `conf/train.yaml`, composed and checked, with agent=ppo, a reward and a domain.
+        task: What the policy is to draw.
 
     Returns:
         -1 times the score on held-out noises: what a sweeper may minimise.
@@ -67,21 +75,16 @@ def train_policy(cfg: DictConfig) -> float:
             number.
         MachineError: if the disk or the database refuses.
     """
-    if cfg.agent is None or cfg.domain is None:
-        raise UserError("task=policy needs an agent and a domain, e.g. agent=ppo domain=landscapes")
-    if Path(cfg.domain.name).name != cfg.domain.name:
-        raise UserError(f"domain.name names a file here and must not hold folders, got {cfg.domain.name!r}")
-    cfg = training_configuration(cfg, "policy/${domain.name}_${task.num_steps}.zip")
-    domain, (task, agent) = cfg.domain.name, _parts(cfg)
+    domain, agent = cfg.domain.name, _agent(cfg, task)
     tell_cost(agent.env, task.episodes)
-    tracker, git, folder = build(cfg, "tracking"), git_state(cfg.paths.root), Path(cfg.paths.run)
+    tracker, git, folder = build(cfg, "tracking"), git_state(), Path(cfg.paths.run)
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or " ".join(["train policy", *method(cfg), domain, f"{task.num_steps} steps"])
     with alone(cfg.output), tracker.open(name, params=agent_parameters(cfg), tags=tags) as run:
         summary = _trained(agent, task.episodes, folder / Path(cfg.output).name, domain, run)
         agent.save(cfg.output)
         run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "standard_error", "quality")})
-        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
     _tell(summary, task, domain)
     log.info("%-11s%s", "saved", cfg.output)
@@ -93,9 +96,8 @@ def train_policy(cfg: DictConfig) -> float:
     return -float(summary["final_score"])
 
 
-def _parts(cfg: DictConfig) -> tuple[PolicyTask, TuningAgent]:
-    """The task, and the agent in its environment; everything that can be refused is refused here."""
-    task: PolicyTask = build(cfg, "task")
+def _agent(cfg: DictConfig, task: PolicyTask) -> TuningAgent:
+    """The agent in its environment; everything that can be refused is refused here."""
     domain = cfg.domain.name
     drawing = replace(drawing_in(task.model, domain, task.guidance_scale), domain=domain)
     try:
@@ -122,7 +124,7 @@ def _parts(cfg: DictConfig) -> tuple[PolicyTask, TuningAgent]:
         agent.load(task.start_from)
         if len(agent.record.returns) >= task.episodes:
             raise UserError(f"task.episodes={task.episodes} are done already; give more, or leave task.start_from out")
-    return task, agent
+    return agent
 
 
 def _reward(reward: Reward, stopping: bool) -> Reward:

@@ -7,23 +7,23 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name
 from ..errors import UserError
-from ..io import figures
+from ..io.files import write_text
 from ..optimization.domain_adapter import DomainAdapter
 from ..optimization.pipeline import OptimizationPipeline
 from ..rl.agent import TuningAgent
-from ..tracking.mlflow import Run
-from ..tracking.provenance import domain_settings, draw_command, git_state, setting
+from ..tracking.commands import domain_settings, draw_command, setting
+from ..tracking.provenance import git_state
+from ..tracking.tracker import Run
 from .agent_sweep import write_outcomes
 from .agents import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
 from .assemble import build, refused
 from .naming import labels
-from .train import training_configuration
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,21 @@ class AgentTask(AgentTraining):
     pictures: int = 8
     batches: int = 2
     verification_batches: int = 4
+    result: ClassVar[str] = "agent/tuned.json"
+    takes: ClassVar[tuple[str, ...]] = ("agent", "reward", "domain")
+    needs: ClassVar[str] = "agent=ppo reward=hybrid"
+
+    def run(self, cfg: DictConfig) -> float:
+        """See `tune`."""
+        return tune(cfg, self)
 
 
-def tune(cfg: DictConfig) -> float:
+def tune(cfg: DictConfig, task: AgentTask) -> float:
     """Tune one domain, or one after another all that the model knows; what is finished is in the file at once.
 
     Args:
-        cfg: `conf/train.yaml`, composed, with an `AgentTask` as its task, an agent and a reward.
+        cfg: `conf/train.yaml`, composed and checked, with an agent and a reward.
+        task: What to tune.
 
     Returns:
         -1 times the mean reward of the final configurations: what a sweeper may minimise.
@@ -68,11 +76,8 @@ def tune(cfg: DictConfig) -> float:
             one's own. Or for a reward that is not a finite number, naming the configuration.
         MachineError: if the disk or the database refuses.
     """
-    if cfg.agent is None or cfg.reward is None:
-        raise UserError("task=agent needs an agent; give agent=ppo, cem, random or fixed, and leave task out")
-    cfg = training_configuration(cfg, "agent/tuned.json")
-    pipeline, domains = _pipeline(cfg)
-    tracker, git = build(cfg, "tracking"), git_state(cfg.paths.root)
+    pipeline, domains = _pipeline(cfg, task)
+    tracker, git = build(cfg, "tracking"), git_state()
     tags = {**labels(cfg), **(git.tags if git else {})}
     name = cfg.name or " ".join(["tune", *method(cfg), *domains])
     folder, scores = Path(cfg.paths.run), {}
@@ -83,12 +88,12 @@ def tune(cfg: DictConfig) -> float:
             scores[domain] = _report(results, run)
             if known is not None:
                 log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", known.to_config(), known.weight)
-            figures.write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
+            write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
         mean = sum(scores.values()) / len(scores)
         run.metrics({"final/score": mean})
-        figures.write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         run.folder(folder)
-    where = path_settings(cfg, "agent/tuned.json")
+    where = path_settings(cfg, task.result)
     if cfg.task.calibration is not None:
         where.append(setting("scheduler.calibration.path", cfg.task.calibration))
     draw = {domain: draw_command("scheduler=tuned", *where, *domain_settings(domain)) for domain in domains}
@@ -98,12 +103,9 @@ def tune(cfg: DictConfig) -> float:
     return -mean
 
 
-def _pipeline(cfg: DictConfig) -> tuple[OptimizationPipeline, list[str]]:
+def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, list[str]]:
     """The pipeline, and the domains that it is to tune; everything that can be refused is refused here."""
-    task: AgentTask = build(cfg, "task")
     reward = build(cfg, "reward")
-    if cfg.domain is not None and (unknown := sorted(set(map(str, cfg.domain)) - {"name", "pictures", "description"})):
-        raise UserError(f"a domain has no {unknown[0]!r}; it has name, pictures and description")
     names = [cfg.domain.name] if cfg.domain is not None else list(task.model.domains or ())
     if not names:
         raise UserError("this model has no domains of its own; say what it draws, e.g. domain=landscapes")

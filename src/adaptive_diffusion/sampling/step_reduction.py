@@ -12,6 +12,7 @@ import numpy as np
 from ..diffusion.checks import check_number
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
+from ..program import command
 from ..types import Denoiser, Scheduler, StepTrace
 from .estimating import EstimatingSampler
 from .quality import error_of, quality_of
@@ -76,7 +77,7 @@ class StepReductionSampler(EstimatingSampler):
         if model is not None and model != measured:
             raise ValueError(
                 f"the curve that steps are reduced by was measured on the model {measured:.12}, and this one is "
-                f"{model:.12}: calibrate it with train.py task=schedule, or take sampler=standard"
+                f"{model:.12}: calibrate it with {command('train')} task=schedule, or take sampler=standard"
             )
 
         self.quality_target = check_number("quality_target", quality_target, 0, 1, above=True)

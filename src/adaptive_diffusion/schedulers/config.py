@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..io.files import atomic_path, hindrance, parse_json
+from ..io.files import atomic_path, parse_json, why_unreadable
 
 CONFIG_NAME = "scheduler_config.json"
 
@@ -156,8 +156,8 @@ class ConfigMixin:
         except FileNotFoundError:
             raise ValueError(f"no scheduler configuration at {file}") from None
         except (ValueError, OSError) as error:
-            if hindered := hindrance(file):
-                raise ValueError(hindered) from error
+            if trouble := why_unreadable(file):
+                raise ValueError(f"{file} {trouble}") from error
             config = None
 
         if not isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""What became of the jobs of a sweep: a small file each in its folder, which workers of every launcher can write."""
+"""How the jobs of a sweep ended: a small file for each, which the workers of every launcher can write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST = 100  # characters of a job's settings in a table
 
 
 class Skipped(float):
-    """What a job returns that was not repeated: the result of the run that had finished before.
+    """The return value of a job that was skipped: the result of an earlier run.
 
     Args:
         result: That result.
@@ -35,23 +35,23 @@ class Job:
 
     Attributes:
         number: Counted from 0.
-        settings: What the command line says for this job, as `key=value`.
+        settings: The job's settings on the command line, as `key=value`.
         status: RUNNING, FINISHED, SKIPPED (finished before), REFUSED (a wrong setting), FAILED or KILLED.
-        told: Why it was refused or failed, in one sentence.
+        reason: Why it was refused or failed, in one sentence.
         metrics: Its numbers, if it made any.
     """
 
     number: int
     settings: tuple[str, ...]
     status: str = "RUNNING"
-    told: str = ""
+    reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def save(self, sweep: Path) -> None:
         """Write the file, or replace it."""
-        from ..io.figures import write_text  # late: it imports what draws
+        from ..io.files import write_json
 
-        write_text(_folder(sweep) / f"{self.number}.json", json.dumps(asdict(self), indent=1) + "\n")
+        write_json(_folder(sweep) / f"{self.number}.json", asdict(self))
 
 
 def forget_jobs(sweep: Path) -> None:
@@ -61,7 +61,7 @@ def forget_jobs(sweep: Path) -> None:
 
 
 def jobs_of(sweep: Path) -> list[Job]:
-    """The jobs of a sweep that is over, in their order; whatever is still RUNNING was KILLED."""
+    """The jobs of a sweep that is over, in their order; a job that is still RUNNING was KILLED."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in _folder(sweep).glob("*.json")]
     jobs = [Job(**{**job, "settings": tuple(job["settings"])}) for job in found]
     ended = [Job(**{**vars(job), "status": "KILLED"}) if job.status == "RUNNING" else job for job in jobs]
@@ -69,18 +69,19 @@ def jobs_of(sweep: Path) -> list[Job]:
 
 
 def table(jobs: Sequence[Job]) -> str:
-    """Jobs side by side, each under the settings that not all of them share."""
+    """A table of jobs as plain text, each named by the settings that not all jobs share."""
     rows = [["job", "status", *COLUMNS, ""]]
     for job, settings in zip(jobs, distinguished(jobs), strict=True):
         numbers = [f"{job.metrics[key]:.4g}" if key in job.metrics else "" for key in COLUMNS.values()]
-        rows.append([f"#{job.number} {settings}"[:LONGEST], job.status, *numbers, job.told])
+        rows.append([f"#{job.number} {settings}"[:LONGEST], job.status, *numbers, job.reason])
+
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
 def distinguished(jobs: Sequence[Job]) -> list[str]:
-    """What tells each job from the others; a single one's settings."""
+    """The settings of each job that not all jobs share; all settings of a single job."""
     shared = set.intersection(*(set(job.settings) for job in jobs)) if len(jobs) > 1 else set()
     return [" ".join(setting for setting in job.settings if setting not in shared) for job in jobs]
 
@@ -88,7 +89,7 @@ def distinguished(jobs: Sequence[Job]) -> list[str]:
 def failures(jobs: Sequence[Job]) -> str:
     """Which jobs failed and why, as Markdown; "" if none did."""
     failed = [
-        f"- `#{job.number} {settings}`: {job.told}"
+        f"- `#{job.number} {settings}`: {job.reason}"
         for job, settings in zip(jobs, distinguished(jobs), strict=True)
         if job.status in FAILED
     ]

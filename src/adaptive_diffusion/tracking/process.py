@@ -1,4 +1,4 @@
-"""Which process does something, said so that another one can tell whether it still lives."""
+"""The identity of a process, by which another process can tell whether it still lives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: the ids of processes that are in no container
+_FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: the namespace of processes outside containers
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Process:
     """A process of some host.
 
     Attributes:
-        host: The host's name; in a container, also the namespace that `pid` counts in.
-        pid: The process id, which another process may get later.
-        started: When the process began, in the system's own terms; "" where that cannot be told.
+        host: The host's name; in a container, also the namespace of its process ids.
+        pid: The process id, which the system may reuse later.
+        started: When the process began, as the system writes it; "" if unknown.
     """
 
     host: str
@@ -29,22 +29,22 @@ class Process:
 
     @classmethod
     def this(cls) -> Process:
-        """The process that asks."""
+        """The process that calls."""
         return cls(_host(), os.getpid(), _started(os.getpid()) or "")
 
     @classmethod
     def of(cls, tags: Mapping[str, str]) -> Process | None:
-        """The process that `tags` name, or None if they name none."""
+        """The process in `tags`, or None."""
         host, pid, started = (tags.get(f"process.{name}") for name in ("host", "pid", "started"))
         return cls(host, int(pid), started) if host and pid and pid.isdecimal() and started else None
 
     @property
     def tags(self) -> dict[str, str]:
-        """What `of` reads."""
+        """The process as tags; `of` reads them."""
         return {f"process.{name}": str(value) for name, value in vars(self).items()}
 
     def has_ended(self) -> bool:
-        """Whether this process is known to have ended; of another host's, nothing is known."""
+        """Whether this process is known to have ended; False for a process of another host."""
         return self.host == _host() and _started(self.pid) not in (self.started, "")
 
     def lives(self) -> bool:
@@ -61,7 +61,7 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this host began; None if there is none, "" where that cannot be told."""
+    """When a process of this host began; None if there is no such process, "" if unknown."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -76,6 +76,7 @@ def _from_proc(pid: int) -> str | None:
         line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:  # hidden from this user, or just gone
         return ""
+
     fields = line.rpartition(")")[2].split()  # the name in brackets may hold anything
     return None if fields[0] in "ZX" else fields[19]  # a zombie does nothing any more
 
@@ -88,5 +89,6 @@ def _from_ps(pid: int) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
+
     state, _, started = done.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else started.strip()

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shlex
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import UserError
+from ..program import CHECKOUT, installed
 
-# what does not change the pictures
+# groups of settings that do not change the images
 _NOT_IDENTITY = ("tracking", "paths", "name", "tags", "skip_finished")
 _NOT_PARAMETERS = ("tracking", "paths", "tags")
-_GIVEN_LATER = ("sampler.scheduler", "agent.env")  # null in the configuration: the run builds them from other groups
+_GIVEN_LATER = ("sampler.scheduler", "agent.env")  # null in the configuration; the run builds them from other groups
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class GitState:
         commit: Hash of the commit.
         branch: Name of the branch, `HEAD` when detached.
         dirty: Whether anything differs from the commit, untracked files included.
-        diff: What differs in tracked files.
+        diff: The differences in tracked files.
     """
 
     commit: str
@@ -52,11 +46,22 @@ class GitState:
         }
 
 
-def git_state(folder: str | Path) -> GitState | None:
-    """The state of the repository around `folder`; None without git, a repository or a commit."""
+def git_state(folder: str | Path | None = None) -> GitState | None:
+    """The state of a repository.
+
+    Args:
+        folder: A folder in it; None: that of this package's code, unless it is installed.
+
+    Returns:
+        The state; None without git, a repository or a commit.
+    """
+    if folder is None and installed():
+        return None
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True, timeout=20)
+        done = subprocess.run(
+            ["git", "-C", str(folder or CHECKOUT), *arguments], capture_output=True, check=True, timeout=20
+        )
         return done.stdout.decode(errors="replace").strip("\n")
 
     try:
@@ -68,11 +73,11 @@ def git_state(folder: str | Path) -> GitState | None:
 
 
 def fingerprint(cfg: DictConfig, **more: str) -> str:
-    """sha256 (hex) of everything in a configuration that decides the result.
+    """sha256 (hex) of the settings of a configuration that decide the result.
 
     Args:
         cfg: The configuration, with every value filled in.
-        **more: What decides the result besides, e.g. the hash of the model file.
+        **more: Further facts that decide the result, e.g. the hash of the model file.
     """
     plain = _without(cfg, _NOT_IDENTITY)
     return hashlib.sha256(json.dumps([plain, more], sort_keys=True).encode()).hexdigest()
@@ -82,66 +87,9 @@ def choices() -> dict[str, str]:
     """The option chosen in each group, e.g. {"scheduler": "ddim"}; {} outside a Hydra job."""
     if not HydraConfig.initialized():
         return {}
+
     chosen = HydraConfig.get().runtime.choices
     return {k: v for k, v in chosen.items() if v and "/" not in k and "@" not in k and k != "hydra"}
-
-
-def draw_command(*arguments: str) -> str:
-    """What draws with the model of this job of train.py, in the same folders, quoted for a shell.
-
-    Args:
-        *arguments: Further settings of sample.py; see `setting`.
-    """
-    keys = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
-    folders = {name: name for name in ("paths.root=", "paths.outputs=", "paths.mlruns=")}
-    model = [argument for argument in _renamed({**keys, **folders}) if argument != "guidance_scale=null"]
-    return shlex.join(["python", "sample.py", *_config_dir(), *arguments, *model])
-
-
-def setting(name: str, value: object) -> str:
-    """`name=value` as Hydra reads it back, whatever characters the value has."""
-    text = str(value)
-    try:
-        plain = "${" not in text and OverridesParser.create().parse_override(f"{name}={text}").value() == text
-    except HydraException:
-        plain = False
-    if plain:
-        return f"{name}={text}"
-    text = text.replace("${", "\\${")  # no reference to a setting
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"{name}='{escaped}'"  # backslashes count only before a quote
-
-
-def domain_settings(name: str) -> list[str]:
-    """What tells sample.py to draw a domain: the choice of its file, or its name where there is no such file."""
-    known = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
-    if known is None or name in known.get_group_options("domain"):
-        return [setting("domain", name)]
-    return [setting("domain.name", name), setting("domain.description", name)]
-
-
-def with_model(error: UserError) -> UserError:
-    """The same error, whose advice to train names the model of this job of sample.py."""
-    model = _renamed({"model=": "model@task.model=", "model.": "task.model."})
-    given, train = [*_config_dir(), *model], "python train.py"
-    return UserError(str(error).replace(train, f"{train} {shlex.join(given)}")) if given else error
-
-
-def _config_dir() -> list[str]:
-    """The folder of configurations that this job was given besides, as both programs take it."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    given = [source.path for source in sources if source.provider == "command-line"]
-    return ["--config-dir", given[0]] if given else []
-
-
-def _renamed(keys: Mapping[str, str]) -> list[str]:
-    """The settings that this job was given on the command line, as the other program takes them.
-
-    Args:
-        keys: How those that it takes begin here -> and there; all others are left out.
-    """
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return [keys[key] + argument.removeprefix(key) for argument in given for key in keys if argument.startswith(key)]
 
 
 def parameters(cfg: DictConfig) -> dict[str, str]:

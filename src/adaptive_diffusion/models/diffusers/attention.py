@@ -1,6 +1,6 @@
-"""Attention of the U-Nets and the autoencoder: over pixels alone, and over pixels and a text.
+"""Attention of the U-Nets and the autoencoder: self-attention over pixels, and cross-attention to a text.
 
-Attribute names are those of diffusers.
+Attributes have the names of diffusers.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ import mlx.nn as nn
 
 from .layers import group_norm
 
-TRANSFORMER_EPS = 1e-6  # of the GroupNorm before the transformer blocks, whatever `norm_eps` of the U-Net says
+TRANSFORMER_EPS = 1e-6  # epsilon of the GroupNorm before transformer blocks; `norm_eps` of the U-Net does not apply
 
 
 def multi_head_attention(q: mx.array, k: mx.array, v: mx.array, heads: int, mask: str | None = None) -> mx.array:
-    """Softmax attention of (B, N, C) queries over (B, M, C) keys and values, `heads` times C / heads channels.
+    """Softmax attention with `heads` heads of C / heads channels.
 
     Args:
-        q: (B, N, C).
-        k: (B, M, C).
-        v: (B, M, C).
+        q: (B, N, C) queries.
+        k: (B, M, C) keys.
+        v: (B, M, C) values.
         heads: Number of heads.
-        mask: "causal" lets position i see positions up to i only.
+        mask: "causal" hides later positions; None hides nothing.
 
     Returns:
         (B, N, C).
     """
     B, N, C = q.shape
-    q, k, v = (a.reshape(B, -1, heads, C // heads).transpose(0, 2, 1, 3) for a in (q, k, v))
+    q, k, v = (a.reshape(B, -1, heads, C // heads).transpose(0, 2, 1, 3) for a in (q, k, v))  # (B, heads, N, C / heads)
     h = mx.fast.scaled_dot_product_attention(q, k, v, scale=(C // heads) ** -0.5, mask=mask)
     return h.transpose(0, 2, 1, 3).reshape(B, N, C)
 
@@ -41,14 +41,15 @@ class AttentionBlock(nn.Module):
         channels: C.
         heads: Number of heads.
         groups: Groups of the normalisation; None for no normalisation.
-        eps: Its epsilon.
-        scale_factor: What the sum of both branches is divided by.
+        eps: Epsilon of the normalisation.
+        scale_factor: Divisor of the sum of both branches.
     """
 
     def __init__(self, channels: int, *, heads: int, groups: int | None, eps: float, scale_factor: float = 1.0):
         super().__init__()
         if groups is not None:
             self.group_norm = group_norm(groups, channels, eps)
+
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -61,17 +62,18 @@ class AttentionBlock(nn.Module):
         h = (self.group_norm(x) if "group_norm" in self else x).reshape(B, H * W, C)
         h = multi_head_attention(self.to_q(h), self.to_k(h), self.to_v(h), self.heads)
         h = x + self.to_out[0](h).reshape(B, H, W, C)
+
         return h if self.scale_factor == 1 else h / self.scale_factor
 
 
 class CrossAttention(nn.Module):
-    """Attention of (B, N, channels) over (B, M, context_channels); biases only at the output.
+    """Attention of (B, N, channels) over a (B, M, context_channels) context, with a bias at the output only.
 
     Args:
         channels: Channels of the queries and of the result.
-        context_channels: Channels of what is attended to.
+        context_channels: Channels of the context.
         heads: Number of heads.
-        upcast: Compute scores and softmax in float32 even if the model is in a shorter type.
+        upcast: Compute scores and softmax in float32, also for weights of a shorter type.
     """
 
     def __init__(self, channels: int, context_channels: int, *, heads: int, upcast: bool = False):
@@ -91,7 +93,7 @@ class CrossAttention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """value * gelu(gate) of a doubled projection, the exact GELU (Shazeer, 2020)."""
+    """value * gelu(gate), both from one linear projection, with the exact GELU (Shazeer, 2020)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -103,11 +105,11 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers, four times as wide between them."""
+    """Feed-forward layer with GEGLU, four times as wide inside."""
 
     def __init__(self, channels: int):
         super().__init__()
-        # The reference has a dropout layer in the middle, whose place in the list counts in the tensor names.
+        # The reference has dropout in the middle; its place in the list counts in the names of the tensors.
         self.net = [GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)]
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -142,7 +144,7 @@ class Transformer2DModel(nn.Module):
         heads: Number of heads.
         layers: Number of transformer blocks.
         groups: Groups of the normalisation in front.
-        linear_projection: Whether the outer projections are linear layers; otherwise 1x1 convolutions.
+        linear_projection: Whether the outer projections are linear layers instead of 1x1 convolutions.
         upcast: See `CrossAttention`.
     """
 
@@ -171,4 +173,5 @@ class Transformer2DModel(nn.Module):
         h = self.proj_in(self.norm(x)).reshape(B, H * W, C)
         for block in self.transformer_blocks:
             h = block(h, context)
+
         return x + self.proj_out(h.reshape(B, H, W, C))

@@ -1,4 +1,4 @@
-"""AutoencoderKL of diffusers: between pictures and the latents of Stable Diffusion (Rombach et al., 2022)."""
+"""AutoencoderKL of diffusers: images to latents of Stable Diffusion and back (Rombach et al., 2022)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .blocks import MidBlock, UpBlock, down_path
 from .config import ModelConfig, check_layers, per_level
 from .layers import Downsample2D, ResnetBlock2D, Upsample2D, group_norm
 
-EPS = 1e-6  # of every normalisation; the reference has no option for it
-LOGVAR_RANGE = (-30.0, 20.0)
+EPS = 1e-6  # epsilon of every normalisation; the reference has no option for it
+LOGVAR_RANGE = (-30.0, 20.0)  # as in the reference
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class AutoencoderKLConfig(ModelConfig):
     """The architecture of an `AutoencoderKL` and the scale of its latents.
 
     Attributes:
-        in_channels: Channels of the pictures that are encoded.
-        out_channels: Channels of the decoded pictures.
+        in_channels: Channels of the input images.
+        out_channels: Channels of the decoded images.
         down_block_types: One `DownEncoderBlock2D` per level.
         up_block_types: One `UpDecoderBlock2D` per level.
         block_out_channels: Channels of each level, finest first.
         layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
         latent_channels: Channels of the latents.
         norm_num_groups: Groups of all normalisations.
-        sample_size: Side of the training pictures, pixels.
-        scaling_factor: Diffusion runs on latents times this.
-        shift_factor: What is subtracted before scaling; None: nothing.
-        latents_mean: Mean of each latent channel, where a pipeline standardises them.
-        latents_std: Its standard deviation.
-        force_upcast: The model overflows in float16; run it in float32.
+        sample_size: Side of the training images, pixels.
+        scaling_factor: Factor between the latents of the autoencoder and the latents of the diffusion.
+        shift_factor: Subtracted from latents before scaling; None: 0.
+        latents_mean: Mean of each latent channel, if a pipeline standardises latents.
+        latents_std: Standard deviation of each latent channel.
+        force_upcast: Whether the model overflows in float16 and needs float32.
         use_quant_conv: Whether a 1x1 convolution follows the encoder.
-        use_post_quant_conv: Whether one precedes the decoder.
-        mid_block_add_attention: Whether the middles have attention.
+        use_post_quant_conv: Whether a 1x1 convolution precedes the decoder.
+        mid_block_add_attention: Whether the middle blocks have attention.
     """
 
     in_channels: int = 3
@@ -69,8 +69,10 @@ class AutoencoderKLConfig(ModelConfig):
         check_layers(self.layers_per_block * len(self.block_out_channels))
         self._names("down_block_types", ("DownEncoderBlock2D",))
         self._names("up_block_types", ("UpDecoderBlock2D",))
+
         for name in ("down_block_types", "up_block_types"):
             per_level(name, getattr(self, name), len(self.block_out_channels))
+
         check_number("scaling_factor", self.scaling_factor, 0, above=True)
 
     @property
@@ -81,7 +83,7 @@ class AutoencoderKLConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """The distribution of the latents of a batch of pictures.
+    """The distribution of the latents of a batch of images.
 
     Attributes:
         mean: (B, h, w, latent_channels).
@@ -101,7 +103,7 @@ class DiagonalGaussian:
 
 
 class _Coder(nn.Module):
-    """What encoder and decoder share: two convolutions, the middle, and the residual block."""
+    """Base of encoder and decoder: first and last convolution, middle block, and the residual block."""
 
     def __init__(self, config: AutoencoderKLConfig, in_channels: int, in_width: int, out_width: int, out_channels: int):
         super().__init__()
@@ -123,7 +125,7 @@ class _Coder(nn.Module):
 
 
 class Encoder(_Coder):
-    """(B, H, W, in_channels) pictures -> (B, H / f, W / f, 2 latent_channels) mean and log-variance."""
+    """(B, H, W, in_channels) images -> (B, H / f, W / f, 2 latent_channels) mean and log-variance."""
 
     def __init__(self, config: AutoencoderKLConfig):
         widths = config.block_out_channels
@@ -144,12 +146,13 @@ class Encoder(_Coder):
 
 
 class Decoder(_Coder):
-    """(B, h, w, latent_channels) latents -> (B, f h, f w, out_channels) pictures."""
+    """(B, h, w, latent_channels) latents -> (B, f h, f w, out_channels) images."""
 
     def __init__(self, config: AutoencoderKLConfig):
         widths = config.block_out_channels
         super().__init__(config, config.latent_channels, widths[-1], widths[0], config.out_channels)
         resnet, previous = self._resnet(config), widths[-1]
+
         self.up_blocks = []
         for level in reversed(range(len(widths))):
             width = widths[level]
@@ -167,9 +170,9 @@ class Decoder(_Coder):
 
 
 class AutoencoderKL(nn.Module):
-    """Encodes pictures to a distribution of latents and decodes latents to pictures.
+    """Encodes images to a distribution of latents and decodes latents to images.
 
-    Neither direction applies `scaling_factor`; who runs the diffusion does.
+    Neither direction applies `scaling_factor`; the caller does.
     """
 
     def __init__(self, config: AutoencoderKLConfig | None = None):
@@ -178,6 +181,7 @@ class AutoencoderKL(nn.Module):
         latents = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
         if config.use_quant_conv:
             self.quant_conv = nn.Conv2d(2 * latents, 2 * latents, 1)
         if config.use_post_quant_conv:
@@ -185,7 +189,7 @@ class AutoencoderKL(nn.Module):
 
     @property
     def config(self) -> AutoencoderKLConfig:
-        """The architecture this network was built from."""
+        """The architecture of the network."""
         return self._config
 
     @property
@@ -194,7 +198,7 @@ class AutoencoderKL(nn.Module):
         return self.decoder.conv_in.weight.dtype
 
     def encode(self, x: mx.array) -> DiagonalGaussian:
-        """The latents of pictures.
+        """The distribution of the latents of images.
 
         Args:
             x: (B, H, W, in_channels) in [-1, 1]; H and W multiples of `config.downsampling`.
@@ -208,20 +212,22 @@ class AutoencoderKL(nn.Module):
                 f"pictures must have shape (B, H, W, {self.config.in_channels}) with H and W multiples of {multiple}, "
                 f"got {tuple(x.shape)}"
             )
+
         moments = self.encoder(x.astype(self.dtype))
         if "quant_conv" in self:
             moments = self.quant_conv(moments)
+
         mean, logvar = mx.split(moments.astype(x.dtype), 2, axis=-1)
         return DiagonalGaussian(mean, mx.clip(logvar, *LOGVAR_RANGE))
 
     def decode(self, z: mx.array) -> mx.array:
-        """The pictures of latents.
+        """Decode latents to images.
 
         Args:
             z: (B, h, w, latent_channels), not scaled.
 
         Returns:
-            (B, f h, f w, out_channels), around [-1, 1] and not clipped, in the type of `z`; f is
+            (B, f h, f w, out_channels) images, about in [-1, 1] and not clipped, in the type of `z`; f is
             `config.downsampling`.
 
         Raises:

@@ -1,7 +1,7 @@
 """The text encoders of Stable Diffusion: CLIPTextModel and CLIPTextModelWithProjection of transformers.
 
-Radford et al., 2021. Attribute names are those of transformers 5, which has no `text_model.` in front of the names of
-CLIPTextModel; the loader accepts files with it.
+The text tower of CLIP (Radford et al., 2021). Attributes have the names of transformers 5, without the prefix
+`text_model.` of CLIPTextModel; the loader accepts files with the prefix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .attention import multi_head_attention
 from .config import ModelConfig, check_layers
 
 ACTIVATIONS = {"quick_gelu": nn.gelu_fast_approx, "gelu": nn.gelu}
-HIGHEST_ID = 2  # the end-of-text id of early configurations, which meant "the highest id of the sequence"
+HIGHEST_ID = 2  # as `eos_token_id`, early configurations mean "the highest id of the sequence" by it
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class CLIPTextConfig(ModelConfig):
         vocab_size: Number of tokens.
         hidden_size: Channels.
         intermediate_size: Channels inside the feed-forward layers.
-        projection_dim: Channels of the projected embedding; only with projection.
+        projection_dim: Channels of the projected embedding, in a model with projection.
         num_hidden_layers: Transformer layers.
-        num_attention_heads: Heads of each.
+        num_attention_heads: Attention heads of each layer.
         max_position_embeddings: Longest sequence, tokens.
         hidden_act: "quick_gelu" (OpenAI) or "gelu" (OpenCLIP).
         layer_norm_eps: Epsilon of the normalisations.
-        eos_token_id: Token at whose first place the sequence is pooled; 2 stands for the highest id present.
+        eos_token_id: The sequence is pooled at the first such token; 2 stands for the highest id in the sequence.
     """
 
     vocab_size: int = 49408
@@ -48,7 +48,7 @@ class CLIPTextConfig(ModelConfig):
     layer_norm_eps: float = 1e-5
     eos_token_id: int = 49407
 
-    WARN_UNKNOWN: ClassVar[bool] = False  # these files list every option of text generation
+    WARN_UNKNOWN: ClassVar[bool] = False  # the files list all options of text generation
 
     def __post_init__(self) -> None:
         self._count("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers")
@@ -57,6 +57,7 @@ class CLIPTextConfig(ModelConfig):
         self._names("hidden_act", tuple(ACTIVATIONS))
         check_number("layer_norm_eps", self.layer_norm_eps, 0, above=True)
         check_count("eos_token_id", self.eos_token_id, 0)
+
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"num_attention_heads = {self.num_attention_heads} must divide hidden_size = {self.hidden_size}"
@@ -70,9 +71,9 @@ class CLIPTextOutput:
     Attributes:
         last_hidden_state: (B, M, hidden_size), after the final normalisation.
         hidden_states: The embeddings and the output of every layer, (B, M, hidden_size) each, before the final
-            normalisation; SDXL uses the last but one.
+            normalisation. SDXL uses the second to last.
         pooler_output: (B, hidden_size), `last_hidden_state` at the end of the text.
-        text_embeds: (B, projection_dim), its projection; None without one.
+        text_embeds: (B, projection_dim), the projected `pooler_output`; None in a model without projection.
     """
 
     last_hidden_state: mx.array
@@ -150,7 +151,7 @@ class CLIPEncoder(nn.Module):
 
 
 class CLIPTextModel(nn.Module):
-    """Encodes tokens; the text encoder of Stable Diffusion 1.x and 2.x and the first one of SDXL."""
+    """Encodes tokens: the text encoder of Stable Diffusion 1.x and 2.x, and the first text encoder of SDXL."""
 
     def __init__(self, config: CLIPTextConfig | None = None):
         super().__init__()
@@ -161,19 +162,19 @@ class CLIPTextModel(nn.Module):
 
     @property
     def config(self) -> CLIPTextConfig:
-        """The architecture this network was built from."""
+        """The architecture of the network."""
         return self._config
 
     @property
     def dtype(self) -> mx.Dtype:
-        """Type of the weights; it stays a float type when linear layers are quantised."""
+        """Float type of the weights, also of a model with quantised linear layers."""
         return self.final_layer_norm.weight.dtype
 
     def __call__(self, input_ids: mx.array) -> CLIPTextOutput:
         """Encode a batch.
 
         Args:
-            input_ids: (B, M) token ids, begin and end of text and padding included; M at most
+            input_ids: (B, M) token ids with begin and end of text and padding; M is at most
                 `config.max_position_embeddings`.
 
         Raises:
@@ -182,14 +183,18 @@ class CLIPTextModel(nn.Module):
         longest = self.config.max_position_embeddings
         if input_ids.ndim != 2 or not 0 < input_ids.shape[1] <= longest:
             raise ValueError(f"input_ids must have shape (B, M) with M in 1..{longest}, got {tuple(input_ids.shape)}")
+
         states = self.encoder(self.embeddings(input_ids))
         last, eos = self.final_layer_norm(states[-1]), self.config.eos_token_id
-        end = mx.argmax(input_ids if eos == HIGHEST_ID else input_ids == eos, axis=-1)  # the first of several
+
+        # `argmax` gives the first of several end tokens.
+        end = mx.argmax(input_ids if eos == HIGHEST_ID else input_ids == eos, axis=-1)
+
         return CLIPTextOutput(last, states, last[mx.arange(len(last)), end])
 
 
 class CLIPTextModelWithProjection(nn.Module):
-    """`CLIPTextModel` with a linear map of the pooled text; the second text encoder of SDXL."""
+    """`CLIPTextModel` with a linear map of the pooled text: the second text encoder of SDXL."""
 
     def __init__(self, config: CLIPTextConfig | None = None):
         super().__init__()
@@ -199,16 +204,16 @@ class CLIPTextModelWithProjection(nn.Module):
 
     @property
     def config(self) -> CLIPTextConfig:
-        """The architecture this network was built from."""
+        """The architecture of the network."""
         return self.text_model.config
 
     @property
     def dtype(self) -> mx.Dtype:
-        """Type of the weights; it stays a float type when linear layers are quantised."""
+        """Float type of the weights, also of a model with quantised linear layers."""
         return self.text_model.dtype
 
     def __call__(self, input_ids: mx.array) -> CLIPTextOutput:
-        """See `CLIPTextModel`; `text_embeds` is the projected pooled text."""
+        """Encode a batch, see `CLIPTextModel`; `text_embeds` is the projected pooled text."""
         output = self.text_model(input_ids)
         return CLIPTextOutput(
             output.last_hidden_state,

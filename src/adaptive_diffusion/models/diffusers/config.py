@@ -1,7 +1,7 @@
-"""How a `config.json` of diffusers or transformers becomes a frozen dataclass.
+"""The base of all architectures: a frozen dataclass from a `config.json` of diffusers or transformers.
 
-A key that is missing gets the default of the reference class. A key that asks for something this port does not compute
-is refused by name: ignoring it would load and draw wrong pictures.
+Missing keys get the defaults of the reference class. An option that is not supported is refused by name, because a
+model without it would draw wrong images.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any, ClassVar, Self
 
 from ...diffusion.checks import check_count
 
-MOST_LAYERS = 2000
+MOST_LAYERS = 2000  # no real network has more
 
 
 def _tuples(value: Any) -> Any:
-    """JSON lists as tuples, all the way down."""
+    """Convert JSON lists, also nested lists, to tuples."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The architecture of one model; subclasses name their fields as the reference class names its arguments.
+    """The architecture of a model; the fields of a subclass have the names of the reference class's arguments.
 
     Attributes:
-        ONLY: Options of the reference class that are not fields, with the values that this port accepts.
-        IGNORED: Options that change nothing at inference.
-        WARN_UNKNOWN: Whether a key that is none of these is worth a warning.
+        ONLY: Further options of the reference class, with the values that are supported.
+        IGNORED: Further options without effect at inference.
+        WARN_UNKNOWN: Whether to warn of other keys.
     """
 
     ONLY: ClassVar[dict[str, tuple[Any, ...]]] = {}
@@ -37,10 +37,10 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from the content of a `config.json`; keys that begin with `_` are skipped.
+        """Build from the content of a `config.json`; keys with a leading `_` are skipped.
 
         Raises:
-            ValueError: for a value that is not supported or out of range; the option is named.
+            ValueError: for a value that is not supported or out of range, with the name of the option.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         given = {key: _tuples(value) for key, value in values.items() if not key.startswith("_")}
@@ -49,9 +49,11 @@ class ModelConfig:
             if any(level not in cls.ONLY[key] for level in levels):
                 accepted = " or ".join(repr(value) for value in cls.ONLY[key])
                 raise ValueError(f"{key} = {given[key]!r} is not supported, only {accepted}")
+
         unknown = sorted(given.keys() - names - cls.ONLY.keys() - cls.IGNORED)
         if unknown and cls.WARN_UNKNOWN:
             warnings.warn(f"unknown option {', '.join(unknown)} in config.json: ignored", stacklevel=2)
+
         return cls(**{key: value for key, value in given.items() if key in names})
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,12 +61,12 @@ class ModelConfig:
         return dataclasses.asdict(self)
 
     def _count(self, *names: str, low: int = 1) -> None:
-        """Refuse the named fields unless each is a whole number, at least `low`."""
+        """Check that the named fields are whole numbers, at least `low`."""
         for name in names:
             check_count(name, getattr(self, name), low)
 
     def _names(self, name: str, accepted: Sequence[str | None]) -> None:
-        """Refuse the named field unless it, or each of its entries, is one of `accepted`."""
+        """Check that the named field, or each of its entries, is one of `accepted`."""
         value = getattr(self, name)
         for entry in value if isinstance(value, tuple) else (value,):
             if entry not in accepted:
@@ -72,17 +74,18 @@ class ModelConfig:
                 raise ValueError(f"{name}: {entry!r} is not supported, only {options}")
 
     def _widths(self, name: str, divisor_name: str) -> None:
-        """Refuse the named list of channel counts unless each is positive and a multiple of the divisor."""
+        """Check that the named field is a list of positive multiples of the divisor."""
         widths, divisor = getattr(self, name), check_count(divisor_name, getattr(self, divisor_name), 1)
         if not isinstance(widths, tuple) or not widths:
             raise ValueError(f"{name} must be a list of channel counts, got {widths!r}")
+
         for width in widths:
             if check_count(name, width, 1) % divisor:
                 raise ValueError(f"{name}: {width} is not a multiple of {divisor_name} = {divisor}")
 
 
 def check_layers(count: float) -> None:
-    """Refuse more layers than any network has, before they are built: a small file can ask for any number.
+    """Check the number of layers before they are built, because a small file could ask for any number.
 
     Raises:
         ValueError: for more than `MOST_LAYERS`.
@@ -92,7 +95,7 @@ def check_layers(count: float) -> None:
 
 
 def per_level(name: str, value: Any, levels: int) -> tuple[Any, ...]:
-    """One entry per resolution level: a single value is repeated.
+    """One entry per resolution level; a single value is repeated.
 
     Raises:
         ValueError: for a list of another length.

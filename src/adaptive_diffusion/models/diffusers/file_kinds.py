@@ -1,14 +1,15 @@
-"""What a path is that is no folder of a pipeline, and what to do with it: the sentences of the loader."""
+"""The errors about paths other than folders of pipelines: what the path is, and what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ...io.files import hindrance, tensor_types
+from ...io.files import why_unreadable
+from ...io.tensor_file import tensor_types
 
 INDEX = "model_index.json"
 
-# How webui, ComfyUI and the original code begin the names of the networks that they keep in one file.
+# Prefixes of tensor names in the single-file checkpoints of webui, ComfyUI and the original code.
 _SINGLE_FILE = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")
 _CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _CONVERT = (
@@ -22,9 +23,9 @@ _MERGE = (
 
 
 def of_file(path: Path) -> str:
-    """The sentence about a file that was given in place of a folder."""
-    if hindered := hindrance(path):
-        return hindered
+    """The error about a file instead of a folder."""
+    if trouble := why_unreadable(path):
+        return f"{path} {trouble}"
     if path.name == INDEX:
         return f"{path} is the index of a pipeline; give its folder: {path.parent}"
     if path.suffix == ".gguf":
@@ -33,22 +34,25 @@ def of_file(path: Path) -> str:
         return f"{path} is a file; give the folder of a pipeline, or a hub id"
     if (path.parent / "config.json").is_file() and (path.parent.parent / INDEX).is_file():
         return f"{path} is one file of a pipeline; give the folder of the whole pipeline: {path.parent.parent}"
+
     return f"{path} is {_checkpoint(path)}"
 
 
 def of_folder(path: Path) -> str:
-    """The sentence about a folder that has no index of a pipeline."""
+    """The error about a folder without the index of a pipeline."""
     if (path / "config.json").is_file():
         if (path.parent / INDEX).is_file():
             return f"{path} is one model of a pipeline; give the folder above, with the whole pipeline: {path.parent}"
         return f"{path} is a single model and no pipeline: it has no {INDEX}; give the folder of a whole pipeline"
     if inside := sorted([*path.glob(f"*/{INDEX}"), *path.glob(f"snapshots/*/{INDEX}")]):
         return f"{path} is no pipeline, but holds one; give its folder: {inside[0].parent}"
+
     files = sorted(file for file in path.iterdir() if file.suffix in _CHECKPOINTS)
     if (path / "adapter_config.json").is_file() or any(file.stem == "pytorch_lora_weights" for file in files):
         return f"{path} holds {_MERGE}"
     if files:
         return f"{path} holds no pipeline: {files[0].name} is {_checkpoint(files[0])}"
+
     return (
         f"{path} is no diffusers pipeline: it has no {INDEX}; give a folder that save_pretrained of a pipeline wrote, "
         "or a hub id"
@@ -56,12 +60,13 @@ def of_folder(path: Path) -> str:
 
 
 def _checkpoint(path: Path) -> str:
-    """What a weight file is, with what to do."""
+    """Kind of a weight file, and what to do with it."""
     names = tensor_types(path)
     if any("lora_" in name or ".lora" in name for name in names):
         return _MERGE
     if names.keys() >= {"stem.weight", "head.weight"}:
         return "a model file of this project; draw with it by model=checkpoint model.path=<file>"
+
     whole = any(name.startswith(_SINGLE_FILE) for name in names) or path.suffix == ".ckpt"
     kind = "a single-file checkpoint, as webui and ComfyUI use" if whole else "a single file of weights"
     return f"{kind}; {_CONVERT}"

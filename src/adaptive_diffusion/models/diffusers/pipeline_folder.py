@@ -1,4 +1,4 @@
-"""A folder with a whole pipeline: which models it has, where their files are, and the hash of what decides pictures."""
+"""The folder of a pipeline: its models, their files, and the hash of all files that decide the images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .weight_files import find_weights, shards_of
 PIXEL_PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")
 _ONE = (("text_encoder", "tokenizer"),)
 _TWO = (*_ONE, ("text_encoder_2", "tokenizer_2"))
-# Class -> its text encoders, each with its tokenizer; the parts are the same whatever the class does with them.
+# Class -> folders of its text encoders and tokenizers. Image-to-image and inpainting classes have the same models.
 TEXT_PIPELINES = {
     "StableDiffusionPipeline": _ONE,
     "StableDiffusionImg2ImgPipeline": _ONE,
@@ -25,18 +25,18 @@ TEXT_PIPELINES = {
     "StableDiffusionXLImg2ImgPipeline": _TWO,
     "StableDiffusionXLInpaintPipeline": _TWO,
 }
-VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # a tokenizer has one of these sets of files
 
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """A folder that `save_pretrained` of a pipeline wrote.
+    """A folder of a pipeline, in the layout of `save_pretrained`.
 
     Attributes:
         path: The folder.
         kind: Class of the pipeline.
         options: Options of the pipeline in its index.
-        variant: Variant of the weight files that is read, or None for the plain ones.
+        variant: Variant of the weight files, or None for the plain files.
     """
 
     path: Path
@@ -46,33 +46,38 @@ class PipelineFolder:
 
     @classmethod
     def open(cls, path: Path, half: bool = False) -> PipelineFolder:
-        """Look into a folder, and make sure that it is whole.
+        """Open a folder and check that no file is missing.
 
         Args:
             path: The folder.
-            half: Prefer files in half precision.
+            half: Prefer files in half precision, if every model has them.
 
         Raises:
-            UserError: if it is no pipeline, one of a class that is not supported, or files are missing.
+            UserError: if the folder is no pipeline, its class is not supported, or files are missing.
         """
         if not (path / INDEX).is_file():
             raise UserError(of_folder(path))
+
         content = read_json(path / INDEX)
         kind = str(content.get("_class_name"))
         if kind not in PIXEL_PIPELINES and kind not in TEXT_PIPELINES:
             accepted = ", ".join([*PIXEL_PIPELINES, *TEXT_PIPELINES])
             raise UserError(f"{path} is a {kind}, which is not supported; supported are {accepted}")
+
+        # Lists in the index are the classes of the models; everything else is an option.
         options = {key: value for key, value in content.items() if not isinstance(value, list)}
         if len(TEXT_PIPELINES.get(kind, ())) == 2 and content.get("text_encoder") == [None, None]:
             raise UserError(
                 f"{path} is a refiner of SDXL, which finishes images that another model began and is not supported; "
                 "give the base model"
             )
-        found = cls(path, kind, options)
-        if half and all(_has_variant(found.model(name), "fp16") for name in found.models):
-            found = cls(path, kind, options, "fp16")
-        found.check()
-        return found
+
+        folder = cls(path, kind, options)
+        if half and all(_has_variant(folder.model(name), "fp16") for name in folder.models):
+            folder = cls(path, kind, options, "fp16")
+
+        folder.check()
+        return folder
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -83,32 +88,34 @@ class PipelineFolder:
 
     @property
     def readers(self) -> list[tuple[Path, Path]]:
-        """Folders of each text encoder and its tokenizer."""
+        """(folder of the text encoder, folder of its tokenizer) of all text encoders."""
         return [(self.model(encoder), self.model(tokenizer)) for encoder, tokenizer in TEXT_PIPELINES[self.kind]]
 
     def model(self, name: str) -> Path:
-        """The folder of a part; in very old pipelines of one model, the pipeline's own."""
+        """The folder of a model; very old pipelines of a single model have its files in their own folder."""
         folder = self.path / name
         return self.path if self.kind in PIXEL_PIPELINES and not folder.is_dir() else folder
 
     def check(self) -> None:
-        """Refuse a folder that is not whole.
+        """Check that no file is missing.
 
         Raises:
-            UserError: naming what is missing.
+            UserError: if a file is missing, with its name.
         """
         read_trained_noise(self.path)
+
         folders = [self.model(name) for name in self.models]
         for folder in folders:
             if not (folder / "config.json").is_file():
                 raise self._not_whole(f"{folder.relative_to(self.path) / 'config.json'} is missing")
             shards_of(find_weights(folder, self.variant))
+
         for _, folder in self.readers if self.kind in TEXT_PIPELINES else ():
             if not folder.is_dir():
                 raise self._not_whole(f"its {folder.name} is missing")
             if not any(all((folder / name).is_file() for name in names) for names in VOCABULARIES):
                 raise self._not_whole(f"{folder.name} has neither tokenizer.json nor vocab.json with merges.txt")
-            if not (folder / "tokenizer_config.json").is_file():  # diffusers draws nothing without it, either
+            if not (folder / "tokenizer_config.json").is_file():  # diffusers needs it, too
                 raise self._not_whole(
                     f"{folder.name}/tokenizer_config.json, which says how prompts are filled up, is missing"
                 )
@@ -117,12 +124,13 @@ class PipelineFolder:
         return UserError(f"{self.path} is not whole: {lack}; get the pipeline again")
 
     def content_hash(self) -> str:
-        """sha256 (hex) of the configurations and weight files that are read."""
+        """sha256 (hex) of the configurations and the weight files."""
         digest = hashlib.sha256(self.kind.encode())
         for name in self.models:
             folder = self.model(name)
             for path in (folder / "config.json", *shards_of(find_weights(folder, self.variant))):
                 digest.update(f"{name}/{path.name} {_file_hash(path)}".encode())
+
         return digest.hexdigest()
 
 
@@ -131,13 +139,15 @@ def _has_variant(folder: Path, variant: str) -> bool:
         find_weights(folder, variant)
     except UserError:
         return False
+
     return True
 
 
 def _file_hash(path: Path) -> str:
-    """sha256 (hex) of a file; the hub's cache names large files by it."""
+    """sha256 (hex) of a file; the names of large files in the hub's cache are their hashes."""
     target = path.resolve()
     if target.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", target.name):
         return target.name
+
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""`load_pipeline`: from a folder or a hub id to a model that pictures are drawn with."""
+"""Load a pipeline of diffusers from a folder or a hub id."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from .unet_2d_condition import UNet2DConditionModel
 
 log = logging.getLogger(__name__)
 
-GUIDANCE = {1: 7.5, 2: 5.0}  # text encoders -> what diffusers takes when nothing is said: Stable Diffusion, and SDXL
-LARGEST = 4096
+# Number of text encoders -> default guidance of diffusers: Stable Diffusion, SDXL.
+GUIDANCE = {1: 7.5, 2: 5.0}
+LARGEST = 4096  # side of an image, pixels
 
 
 def load_pipeline(
@@ -36,21 +37,21 @@ def load_pipeline(
     negative_prompt: str | None = None,
     draws: str | None = None,
 ) -> PictureModel:
-    """A DDPM or Stable Diffusion pipeline (1.x, 2.x, XL) in the layout of diffusers.
+    """Load a DDPM or Stable Diffusion pipeline (1.x, 2.x, XL) in the layout of diffusers.
 
     Args:
-        path: Its folder, or a hub id "owner/name".
-        revision: Branch, tag or commit on the hub; None: what is in the cache, else the newest.
-        precision: `float32`, `float16`, `bfloat16`, `8bit`, `4bit` (of the linear layers, the rest float16) or
-            `low_memory` (8 bit, the text encoders 4). None: float16 for Stable Diffusion on a GPU, else float32. All
-            but float32 are for GPUs; quantised layers are many times slower than float32 on a CPU.
-        height: Of the pictures, pixels; None: as the model was trained.
-        width: The same.
-        negative_prompt: What guidance leads away from, for Stable Diffusion.
-        draws: The domain of the pictures, for models that take no text; None: nobody knows.
+        path: Folder of the pipeline, or hub id "owner/name".
+        revision: Branch, tag or commit on the hub; None: the cached version, or the newest if none is cached.
+        precision: `float32`, `float16`, `bfloat16`, `8bit`, `4bit` (linear layers in 8 or 4 bit, the rest in float16)
+            or `low_memory` (8 bit, text encoders 4 bit). None: float16 for Stable Diffusion on a GPU, else float32. A
+            CPU is slow in every precision but float32.
+        height: Height of the images, pixels; None: as in the training of the model.
+        width: Width of the images, likewise.
+        negative_prompt: For Stable Diffusion, a description of unwanted images; guidance leads away from it.
+        draws: For models without text, the domain of the images; None if unknown.
 
     Raises:
-        UserError: if it cannot be found, fetched or used; the sentence says why.
+        UserError: if the pipeline cannot be found, fetched or used, with the reason.
         MachineError: if the disk is full.
     """
     try:
@@ -69,58 +70,86 @@ def _loaded(
     negative_prompt: str | None,
     draws: str | None,
 ) -> PictureModel:
-    """See `load_pipeline`; `wished` is (height, width)."""
+    """Load a pipeline, see `load_pipeline`; `wished` is (height, width)."""
     name = precision or ("float16" if mx.default_device() == mx.gpu else "float32")
     try:
         half = precision_of(name).half
     except ValueError as error:
         raise UserError(f"model.{error}") from None
+
     _warn_of_the_cpu(name)
     folder = PipelineFolder.open(pipeline_folder(path, revision, half), half)
     latent = folder.kind not in PIXEL_PIPELINES
+
+    # By default, pixel models are float32 on every device.
     if precision is None and not latent:
         name, folder = "float32", replace(folder, variant=None)
     chosen = precision_of(name)
+
     noise = read_trained_noise(folder.path)
     if (ratio := noise.pop("thresholding_ratio")) is not None:
         log.warning(
             "the model's own scheduler thresholds (scheduler_config.json), which is for the run to say here: "
-            "scheduler.thresholding=true scheduler.dynamic_thresholding_ratio=%s",
+            "+scheduler.thresholding=true +scheduler.dynamic_thresholding_ratio=%s",
             ratio,
         )
-    content_hash = folder.content_hash()
-    metadata = {**noise, "content_hash": content_hash, "kind": folder.kind}
+
+    metadata = {**noise, "content_hash": folder.content_hash(), "kind": folder.kind}
+
     unet = _network(folder, "unet", UNet2DConditionModel if latent else UNet2DModel, chosen.dtype)
     quantise(unet, chosen.unet_bits)
-    if not latent:
-        if negative_prompt is not None:
-            raise UserError(f"model.negative_prompt was given, but a {folder.kind} reads no text; leave it out")
-        size = _size(folder, unet.config, 1, *wished)
-        identity = f"{content_hash} {name} {size[0]}x{size[1]}"
-        return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
-    if draws is not None:
-        raise UserError(f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out")
+
+    if latent:
+        if draws is not None:
+            raise UserError(
+                f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out"
+            )
+        return _latent_pipeline(folder, name, unet, metadata, wished, negative_prompt)
+
+    if negative_prompt is not None:
+        raise UserError(f"model.negative_prompt was given, but a {folder.kind} reads no text; leave it out")
+    size = _size(folder, unet.config, 1, *wished)
+    identity = _identity(metadata, name, size)
+    return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
+
+
+def _latent_pipeline(
+    folder: PipelineFolder,
+    precision: str,
+    unet: Any,
+    metadata: dict[str, Any],
+    wished: tuple[int | None, int | None],
+    negative_prompt: str | None,
+) -> PictureModel:
+    """Stable Diffusion: the U-Net with decoder and text encoders."""
     vae = _network(folder, "vae", AutoencoderKL, mx.float32)
     size = _size(folder, unet.config, vae.config.downsampling, *wished)
-    metadata["guidance_scale"] = GUIDANCE[len(folder.readers)]
+    metadata = {**metadata, "guidance_scale": GUIDANCE[len(folder.readers)]}
+
     return _built(
         folder,
         LatentPipeline,
         unet,
         vae,
-        _encoders(folder, chosen, unet.config),
+        _encoders(folder, precision_of(precision), unet.config),
         size,
         metadata=metadata,
-        identity=f"{content_hash} {name} {size[0]}x{size[1]}",
+        identity=_identity(metadata, precision, size),
         negative_prompt=negative_prompt,
         zero_null=bool(folder.options.get("force_zeros_for_empty_prompt", len(folder.readers) > 1)),
     )
 
 
+def _identity(metadata: dict[str, Any], precision: str, size: tuple[int, int]) -> str:
+    """Hash and settings that decide the predictions of a pipeline."""
+    return f"{metadata['content_hash']} {precision} {size[0]}x{size[1]}"
+
+
 def _warn_of_the_cpu(precision: str) -> None:
-    """Say what a precision for GPUs costs elsewhere; measured on a linear layer of 1280 channels."""
+    """Warn that a precision for GPUs is slow on a CPU (docs/notes/tried.md)."""
     if precision == "float32" or mx.default_device() != mx.cpu:
         return
+
     quantised = precision_of(precision).unet_bits is not None
     log.warning(
         "model.precision=%s is for GPUs: on a CPU, linear layers take up to %s times as long as in float32; leave it "
@@ -131,16 +160,18 @@ def _warn_of_the_cpu(precision: str) -> None:
 
 
 def _network(folder: PipelineFolder, name: str, kind: type, dtype: mx.Dtype) -> Any:
-    """A network of a pipeline; refused if it is none of that class."""
-    found = load_diffusers(folder.model(name), dtype=dtype, variant=folder.variant)
-    if type(found) is not kind:
+    """Load a network of a pipeline; another class than `kind` is refused."""
+    network = load_diffusers(folder.model(name), dtype=dtype, variant=folder.variant)
+    if type(network) is not kind:
         raise UserError(
-            f"{folder.path}: the {name} of a {folder.kind} must be a {kind.__name__}, got {type(found).__name__}"
+            f"{folder.path}: the {name} of a {folder.kind} must be a {kind.__name__}, got {type(network).__name__}"
         )
-    return found
+
+    return network
 
 
 def _built(folder: PipelineFolder, kind: Any, *arguments: Any, **options: Any) -> Any:
+    """Build a pipeline; its ValueError about the networks becomes an error about the folder."""
     try:
         return kind(*arguments, **options)
     except ValueError as error:
@@ -148,36 +179,43 @@ def _built(folder: PipelineFolder, kind: Any, *arguments: Any, **options: Any) -
 
 
 def _encoders(folder: PipelineFolder, precision: Precision, config: Any) -> list[TextEncoder]:
-    """The text encoders of a pipeline; refused if their channels are not those that its U-Net attends to."""
-    found = [TextEncoder.open(words, encoder, precision, folder.variant) for encoder, words in folder.readers]
-    given, wanted = sum(encoder.width for encoder in found), {config.context_dims[i] for i in config.attention_levels}
+    """The text encoders of a pipeline; their channels must be the context channels of the U-Net."""
+    encoders = [
+        TextEncoder.open(tokenizer, encoder, precision, folder.variant) for encoder, tokenizer in folder.readers
+    ]
+
+    given = sum(encoder.width for encoder in encoders)
+    wanted = {config.context_dims[level] for level in config.attention_levels}
     if wanted - {given}:
         raise UserError(
             f"{folder.path}: its texts have {given} channels and its U-Net attends to {max(wanted - {given})}; the "
             "text encoder is that of another model"
         )
-    return found
+
+    return encoders
 
 
 def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
-    """(height, width) of the pictures: as given, or as trained.
+    """(height, width) of the images: the wanted size, or the size of the training.
 
     Args:
-        folder: For the sentences.
-        config: Of the U-Net.
+        folder: The pipeline, for the errors.
+        config: Architecture of the U-Net.
         factor: Pixels per latent, in each direction.
-        height: Wished for, or None.
-        width: Wished for, or None.
+        height: Wanted height, or None.
+        width: Wanted width, or None.
 
     Raises:
-        UserError: for a size that the networks cannot halve often enough, one that is too large, or an unknown one.
+        UserError: for a size that the networks cannot halve often enough, or that is too large or unknown.
     """
     sides = config.sides
     multiple = factor * 2 ** (config.levels - 1)
-    found = []
+
+    size = []
     for name, given, side in (("height", height, sides[0]), ("width", width, sides[1])):
         if given is None and side is None:
             raise UserError(f"{folder.path} does not say how large its pictures are; give model.height and model.width")
+
         value = side * factor if given is None else given
         if value < multiple or value % multiple:
             raise UserError(
@@ -186,5 +224,7 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
             )
         if value > LARGEST:
             raise UserError(f"model.{name} must be at most {LARGEST} pixels, got {value}")
-        found.append(value)
-    return found[0], found[1]
+
+        size.append(value)
+
+    return size[0], size[1]

@@ -1,6 +1,6 @@
-"""Whole diffusers pipelines as models that pictures are drawn with: in pixel space, or from a text in latent space.
+"""Pipelines of diffusers as denoisers, for all schedulers and samplers of this project.
 
-Which steps are taken is not theirs to say: they are denoisers, for any scheduler and sampler of this project.
+A `PixelPipeline` draws images from noise; a `LatentPipeline` draws the latents of images from a text.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from .text_encoders import EncodedTexts, TextEncoder, encode
 from .unet_2d import UNet2DModel
 from .unet_2d_condition import UNet2DConditionModel
 
-LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue are (ITU-R BT.601), as Pillow weighs them
-DECODED_AT_ONCE = 1024 * 1024  # pixels that are decoded together; larger batches have made Metal return zeros
+LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue (ITU-R BT.601), as in Pillow
+DECODED_AT_ONCE = 1024 * 1024  # pixels per call of the decoder; for more, Metal has returned zeros
 
 
 class PixelPipeline:
-    """A `UNet2DModel` that draws pictures from noise alone.
+    """A `UNet2DModel`, which draws images from noise alone.
 
     Args:
         unet: The network.
-        size: (height, width) of the pictures, pixels.
+        size: (height, width) of the images, pixels.
         metadata: See `PictureModel`.
-        identity: What decides its predictions.
-        domain: What it draws, or None if nobody knows.
+        identity: Hash and settings that decide the predictions.
+        domain: Domain of the images, or None if unknown.
 
     Raises:
-        ValueError: if the network does not predict pictures of the kind it takes.
+        ValueError: if the network needs a class, or its output has other channels than its input.
     """
 
     def __init__(
@@ -50,9 +50,11 @@ class PixelPipeline:
         self.identity = identity
         self.conditional = False
         self.domains: Mapping[str, Sequence[str]] | None = None if domain is None else {domain: ()}
+
         channels, config = unet.config.in_channels, unet.config
         self.state_shape = (*size, channels)
         self.picture_size = size
+
         predicted = 2 * channels if metadata.get("learned_variance") else channels
         if config.num_class_embeds is not None:
             raise ValueError(
@@ -64,14 +66,15 @@ class PixelPipeline:
                 f"a U-Net of {channels} -> {config.out_channels} channels is not supported in a pipeline of pixels; "
                 f"expected {channels} -> {predicted}"
             )
+
         self._predict = compiled(unet)
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
-        """(B, H, W, C) noisy pictures and (B,) timesteps -> (B, H, W, C) prediction; see `Denoiser`."""
-        return self._predict(x, t)[..., : x.shape[-1]]  # what follows is a learned variance
+        """(B, H, W, C) noisy images and (B,) timesteps -> (B, H, W, C) prediction; see `Denoiser`."""
+        return self._predict(x, t)[..., : x.shape[-1]]  # further channels are a learned variance
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
-        """(): there is no condition. See `PictureModel.condition`."""
+        """(): the model has no condition. See `PictureModel.condition`."""
         if label is not None:
             raise UserError(f"label={label} was given, but the model was trained without classes")
         if self.domains is not None and domain not in self.domains:
@@ -79,41 +82,42 @@ class PixelPipeline:
         return ()
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """(B, H, W, 3) pictures -> (B, H, W, C) states, which are the pictures, grey for a model of one channel.
+        """(B, H, W, 3) images -> (B, H, W, C) states: the images, or grey images for a model of one channel.
 
         Raises:
-            UserError: for a model of other channels than pictures have.
+            UserError: for a model of other than one or three channels.
         """
         channels = self.state_shape[-1]
         if pictures.shape[-1] == channels:
             return pictures
         if channels != 1:
             raise UserError(f"the model draws {channels} channels, so no picture can be its beginning; leave it out")
+
         return (pictures * mx.array(LUMA)).sum(axis=-1, keepdims=True)
 
     def decode(self, x0: mx.array) -> mx.array:
-        """States are pictures."""
+        """Return the states: the network works on pixels."""
         return x0
 
 
 class LatentPipeline:
-    """Stable Diffusion: a `UNet2DConditionModel` that reads texts and works on the latents of an `AutoencoderKL`.
+    """Stable Diffusion: a `UNet2DConditionModel` on the latents of an `AutoencoderKL`, with texts as condition.
 
-    Class id 0 is the negative prompt; the others are hashes of the texts that `condition` was given, so that equal ids
-    mean equal texts in all runs. A hash does not lead back to a text: other ids are refused.
+    Class id 0 is the negative prompt. The other ids are hashes of the texts of `condition`, so equal ids mean equal
+    texts in all runs. A hash does not give a text, so ids that `condition` did not return are refused.
 
     Args:
         unet: The network.
-        vae: Decodes latents; in float32.
+        vae: Encoder and decoder of latents, in float32.
         encoders: One text encoder, or the two of SDXL.
-        size: (height, width) of the pictures, pixels.
+        size: (height, width) of the images, pixels.
         metadata: See `PictureModel`.
-        identity: What decides its predictions besides the negative prompt.
-        negative_prompt: What guidance leads away from; None: nothing in particular.
-        zero_null: Whether that is all zeros and not the empty text, as SDXL was trained.
+        identity: Hash and settings that decide the predictions, without the negative prompt.
+        negative_prompt: A description of unwanted images; None: the null text.
+        zero_null: Whether the null text is encoded as zeros, as in the training of SDXL, and not as the empty text.
 
     Raises:
-        ValueError: if the network does not predict latents of the kind that the decoder takes.
+        ValueError: if input or output of the network have other channels than the latents of the decoder.
     """
 
     def __init__(
@@ -132,30 +136,37 @@ class LatentPipeline:
         self.conditional = True
         self.domains: Mapping[str, Sequence[str]] | None = None
         self.picture_size = size
+
         factor, channels = vae.config.downsampling, vae.config.latent_channels
         self.state_shape = (size[0] // factor, size[1] // factor, channels)
+
         if (unet.config.in_channels, unet.config.out_channels) != (channels, channels):
             raise ValueError(
                 f"a U-Net of {unet.config.in_channels} -> {unet.config.out_channels} channels is not supported with "
                 f"latents of {channels}: it is made for something else, such as inpainting"
             )
+
         self._vae, self._encoders = vae, encoders
         self._null = (negative_prompt or "", zero_null and negative_prompt is None)
         self.identity = f"{identity} {json.dumps(self._null)}"
+
         self._texts: dict[int, str] = {}  # class id -> text
         self._encoded: EncodedTexts | None = None
+
         self._predict = compiled(lambda x, t, states, more: unet(x, t, states, **more))
         self._sized = unet.config.addition_embed_type is not None
         self._half = unet.dtype == mx.float16
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
-        """The class id of a text, which is encoded if it is new. See `PictureModel.condition`."""
+        """The class id of a text; a new text is encoded. See `PictureModel.condition`."""
         if not caption.strip():
             raise UserError("the prompt is empty; say what to draw, e.g. prompt='a mountain lake at dawn'")
+
         class_id = _class_id(caption)
         if class_id not in self._texts:
             self._texts[class_id] = caption
             self._encoded = None
+
         self._encode()
         return (class_id,)
 
@@ -165,55 +176,62 @@ class LatentPipeline:
         Args:
             x: (B, h, w, C) noisy latents.
             t: (B,) timesteps in [0, T - 1].
-            condition: (B, 1) ids of texts. None: the negative prompt for all.
+            condition: (B, 1) ids of texts; None: the negative prompt for the whole batch.
 
         Returns:
             (B, h, w, C) prediction.
 
         Raises:
-            UserError: for an id that `condition` has not given.
+            UserError: for an id that `condition` did not return.
         """
         texts = self._encode()
         rows = mx.array([0] * len(x) if condition is None else self._rows(condition))
         more: dict[str, mx.array] = {}
+
         if self._sized and texts.pooled is not None:
             height, width = self.picture_size
-            sizes = mx.array([height, width, 0, 0, height, width], mx.float32)  # as trained on, corner, as wanted
+            # SDXL is conditioned on the original size, the corner of the crop and the target size, pixels.
+            sizes = mx.array([height, width, 0, 0, height, width], mx.float32)
             more = {"text_embeds": texts.pooled[rows], "time_ids": mx.broadcast_to(sizes, (len(x), 6))}
+
         return self._predict(x, t, texts.states[rows], more)
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """(B, H, W, 3) pictures in [-1, 1] -> (B, h, w, C) their likeliest latents."""
+        """(B, H, W, 3) images in [-1, 1] -> (B, h, w, C) most likely latents."""
         config, latents = self._vae.config, self._vae.encode(pictures.astype(mx.float32)).mode()
         if config.latents_mean is not None and config.latents_std is not None:
             return (latents - mx.array(config.latents_mean)) * config.scaling_factor / mx.array(config.latents_std)
         return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
 
     def decode(self, x0: mx.array) -> mx.array:
-        """(B, h, w, C) latents -> (B, H, W, 3) float32 pictures, about [-1, 1], some at a time.
+        """(B, h, w, C) latents -> (B, H, W, 3) float32 images, about in [-1, 1], decoded in sub-batches.
 
         Raises:
-            MachineError: if the latents or the pictures hold NaN, or a picture has only one colour.
+            MachineError: if the latents or the images hold NaN, or an image has only one colour.
         """
         if not mx.isfinite(x0).all().item():
             advice = "model.precision=float32 or bfloat16" if self._half else "a smaller guidance_scale, or more steps"
             raise MachineError(f"the latents hold NaN or infinity: the U-Net overflowed; use {advice}")
+
         height, width = self.picture_size
         at_once = max(1, DECODED_AT_ONCE // (height * width))
         pictures = []
         for start in range(0, len(x0), at_once):
-            some = self._vae.decode(self._unscaled(x0[start : start + at_once].astype(mx.float32)))
-            varied = some.max(axis=(1, 2, 3)) > some.min(axis=(1, 2, 3))
-            if not (varied.all() & mx.isfinite(some).all()).item():
+            decoded = self._vae.decode(self._unscaled(x0[start : start + at_once].astype(mx.float32)))
+            # An image of one colour is the sign of a GPU without memory: Metal returns zeros without an error.
+            varied = decoded.max(axis=(1, 2, 3)) > decoded.min(axis=(1, 2, 3))
+            if not (varied.all() & mx.isfinite(decoded).all()).item():
                 raise MachineError(
                     "the decoder returned a picture of one colour or of NaN, as happens when a GPU runs out of memory; "
                     "use a smaller batch_size or model.precision=low_memory"
                 )
-            pictures.append(some)
+
+            pictures.append(decoded)
+
         return mx.concatenate(pictures)
 
     def _rows(self, condition: mx.array) -> list[int]:
-        """Where the texts of a batch stand among the encoded ones."""
+        """Rows of the texts of a batch among all encoded texts."""
         class_ids: Any = condition[:, 0].tolist()
         places = {class_id: row for row, class_id in enumerate([0, *self._texts])}
         if unknown := [class_id for class_id in class_ids if class_id not in places]:
@@ -221,34 +239,36 @@ class LatentPipeline:
                 f"this model was given no text with the id {unknown[0]}: ids are what its condition() returns; give "
                 "the text to it first"
             )
+
         return [places[class_id] for class_id in class_ids]
 
     def _unscaled(self, latents: mx.array) -> mx.array:
-        """Latents as the decoder takes them."""
+        """Latents of the diffusion -> latents of the decoder, the inverse of the scaling in `encode`."""
         config = self._vae.config
         if config.latents_mean is not None and config.latents_std is not None:
             return latents * mx.array(config.latents_std) / config.scaling_factor + mx.array(config.latents_mean)
         return latents / config.scaling_factor + (config.shift_factor or 0.0)
 
     def _encode(self) -> EncodedTexts:
-        """The negative prompt and all texts."""
+        """The encoded negative prompt and texts, in this order; cached until there is a new text."""
         if self._encoded is None:
             negative, zero = self._null
-            found = encode(self._encoders, [negative, *self._texts.values()])
+            texts = encode(self._encoders, [negative, *self._texts.values()])
             if zero:
-                found = _first_replaced(found, found.zeros())
-            mx.eval([found.states] if found.pooled is None else [found.states, found.pooled])
-            self._encoded = found
+                texts = _first_replaced(texts, texts.zeros())
+            mx.eval([texts.states] if texts.pooled is None else [texts.states, texts.pooled])
+            self._encoded = texts
+
         return self._encoded
 
 
 def _class_id(text: str) -> int:
-    """A positive 31-bit hash."""
+    """A positive 31-bit hash of a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % (2**31 - 1) + 1
 
 
 def _first_replaced(texts: EncodedTexts, others: EncodedTexts) -> EncodedTexts:
-    """The same texts but for the first."""
+    """The texts with the first text of `others` in the first place."""
 
     def mixed(a: mx.array, b: mx.array) -> mx.array:
         return mx.concatenate([b[:1], a[1:]])

@@ -1,4 +1,4 @@
-"""How many bits the weights of a pipeline take in memory."""
+"""Types and bits of the weights of a pipeline in memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import mlx.nn as nn
 
 from ...diffusion.checks import check_choice
 
-GROUP = 32  # weights that share a scale; layers whose rows it does not divide are left alone
+GROUP = 32  # weights with a common scale; layers whose rows it does not divide are not quantised
 
 
 @dataclass(frozen=True)
 class Precision:
-    """Types of the weights; the decoder of latents is float32 whatever it says, since it overflows in float16.
+    """Types of the weights of U-Net and text encoders. The decoder is always float32: it overflows in float16.
 
     Attributes:
-        dtype: Of everything that is not quantised.
-        unet_bits: Bits of the U-Net's linear layers, or None.
-        text_bits: Bits of those of the text encoders, or None.
+        dtype: Type of all weights that are not quantised.
+        unet_bits: Bits of the linear layers of the U-Net; None: not quantised.
+        text_bits: Bits of the linear layers of the text encoders; None: not quantised.
     """
 
     dtype: mx.Dtype
@@ -28,7 +28,7 @@ class Precision:
 
     @property
     def half(self) -> bool:
-        """Whether files in half precision lose nothing."""
+        """Whether files in half precision are as good as files in full precision."""
         return self.dtype != mx.float32
 
 
@@ -46,14 +46,14 @@ def precision_of(name: str) -> Precision:
     """The precision of a name.
 
     Raises:
-        ValueError: for an unknown one.
+        ValueError: for an unknown name.
     """
     check_choice("precision", name, tuple(PRECISIONS))
     return PRECISIONS[name]
 
 
 def quantise(model: nn.Module, bits: int | None) -> None:
-    """Replace the linear layers of a model by quantised ones, in place.
+    """Quantise the linear layers of a model in place.
 
     Args:
         model: The network.

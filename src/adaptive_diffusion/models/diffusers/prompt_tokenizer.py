@@ -1,4 +1,4 @@
-"""Prompts as the text encoders of Stable Diffusion want them: filled up to a fixed length."""
+"""The tokenizer of the text encoders of Stable Diffusion, which pads prompts to a fixed length."""
 
 from __future__ import annotations
 
@@ -8,46 +8,53 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError
+from ...io.clip_tokenizer import END, CLIPTokenizer
 from ...io.files import read_json
-from ..clip_tokenizer import END, CLIPTokenizer
 
 _LISTED = "added_tokens_decoder"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class PromptTokenizer(CLIPTokenizer):
-    """CLIP's tokenizer with padding: the U-Net attends to all positions, so what they are filled up with counts.
+    """CLIP's tokenizer with padding. The U-Net attends to all positions, so the padding token matters.
 
     Args:
-        folder: Where its files are.
-        longest: Tokens that the text encoder takes.
+        folder: Folder of the files.
+        longest: Largest number of tokens of the text encoder.
 
     Raises:
-        UserError: see `CLIPTokenizer`; also for a padding token that is not in the vocabulary.
+        UserError: see `CLIPTokenizer`; also if the padding token is not in the vocabulary.
     """
 
     def __init__(self, folder: Path, longest: int):
         settings = _settings(folder)
         length = settings.get("model_max_length", longest)
         super().__init__(folder, min(int(length), longest))
+
         pad = _text(settings.get("pad_token")) or END
+
         for number, token in sorted(_added(folder, settings).items()):
             self._add(token, number, folder)
-        found = self._tokenizer.token_to_id(pad)
-        if found is None:
+
+        pad_id = self._tokenizer.token_to_id(pad)
+        if pad_id is None:
             raise UserError(f"the tokenizer in {folder} fills up with {pad!r}, which is not in its vocabulary")
-        self.pad_id: int = found
+        self.pad_id: int = pad_id
+
+        # Special tokens are tokens by themselves wherever they stand in a prompt.
         for special in [pad, *_extra(settings)]:
             if special not in {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}:
                 self._tokenizer.add_special_tokens([special])
+
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def _add(self, token: dict[str, Any], number: int, folder: Path) -> None:
-        """Make one token of a text, wherever it stands in a prompt, with the number that the files give it."""
+        """Add a token to the vocabulary and check its number."""
         import tokenizers
 
         flags = {flag: bool(token[flag]) for flag in _FLAGS if flag in token}
         self._tokenizer.add_tokens([tokenizers.AddedToken(token["content"], **flags)])
+
         if (became := self._tokenizer.token_to_id(token["content"])) != number:
             raise UserError(
                 f"the tokenizer in {folder} lists {token['content']!r} as token {number}, and it becomes {became}; its "
@@ -60,23 +67,25 @@ class PromptTokenizer(CLIPTokenizer):
         for row, prompt in zip(ids, prompts, strict=True):
             tokens = super().__call__([prompt])[0]
             row[: len(tokens)] = tokens
+
         return ids
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Settings of the tokenizer; in old folders, whose configuration lists no added tokens, the map of them wins.
+    """Settings of the tokenizer.
 
-    (As `PreTrainedTokenizerBase._from_pretrained` of transformers 5 has it.)
+    In old folders, `tokenizer_config.json` lists no added tokens, and `special_tokens_map.json` has priority, as in
+    `PreTrainedTokenizerBase._from_pretrained` of transformers 5.
     """
-    found, old = read_json(folder / "tokenizer_config.json"), folder / "special_tokens_map.json"
-    return found | read_json(old) if _LISTED not in found and old.is_file() else found
+    settings, old = read_json(folder / "tokenizer_config.json"), folder / "special_tokens_map.json"
+    return settings | read_json(old) if _LISTED not in settings and old.is_file() else settings
 
 
 def _added(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Number -> text and options of the tokens that were added to the vocabulary, from either kind of old folders.
+    """Number -> text and options of the added tokens, from the settings or, in old folders, `added_tokens.json`.
 
     Raises:
-        UserError: if they are listed in another way.
+        UserError: if the tokens are listed in another way.
     """
     old = folder / "added_tokens.json"
     try:
@@ -89,20 +98,22 @@ def _added(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
                 int(number): {"content": text, "special": text in special, "normalized": text not in special}
                 for text, number in numbers.items()
             }
+
         if all(isinstance(token["content"], str) and token["content"] for token in listed.values()):
             return listed
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
+
     raise UserError(f"the tokenizer in {folder} lists its added tokens in an unknown way; get its files again")
 
 
 def _extra(settings: dict[str, Any]) -> list[str]:
-    """Special tokens besides those with a name of their own."""
+    """Special tokens without a name of their own."""
     listed = [settings.get(key) or [] for key in ("additional_special_tokens", "extra_special_tokens")]
     return [text for tokens in listed if isinstance(tokens, list) for token in tokens if (text := _text(token))]
 
 
 def _text(token: Any) -> str | None:
-    """A token, which is written as a string or as an object with options."""
+    """The text of a token; files have it as a string or as an object with options."""
     return token.get("content") if isinstance(token, dict) else token

@@ -1,7 +1,7 @@
-"""Where a pipeline comes from: a folder on this machine, or a repository of the Hugging Face hub.
+"""Find a pipeline: a folder on this machine, or a repository of the Hugging Face hub.
 
-What is in the hub's cache and whole is taken from there without asking the network. Only the files that are read are
-fetched; the hub's own progress bars show it.
+A complete pipeline in the hub's cache is used without the network. Otherwise, only the files of the pipeline are
+fetched; the hub shows its own progress bars.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .weight_files import NAMES, weight_names
 
 log = logging.getLogger(__name__)
 
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
 TOKENIZER_FILES = (
     *("tokenizer.json", "vocab.json", "merges.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -29,28 +29,30 @@ TOKENIZER_FILES = (
 
 
 def pipeline_folder(path: str, revision: str | None = None, half: bool = False) -> Path:
-    """The folder of a pipeline, fetched if need be.
+    """The folder of a pipeline, fetched from the hub if necessary.
 
     Args:
-        path: A folder, or a hub id "owner/name". HF_HUB_OFFLINE=1 forbids the network; HF_TOKEN is used where set.
-        revision: Branch, tag or commit on the hub; None: what is in the cache, else the newest.
-        half: Fetch files in half precision where there are some.
+        path: A folder, or a hub id "owner/name". HF_HUB_OFFLINE=1 forbids the network; HF_TOKEN is used if set.
+        revision: Branch, tag or commit on the hub; None: the cached version, or the newest if none is cached.
+        half: Prefer files in half precision.
 
     Raises:
-        UserError: if there is no such folder, `huggingface_hub` is not installed, or the hub does not give it.
+        UserError: if there is no such folder, `huggingface_hub` is not installed, or the hub does not have it.
         MachineError: if the disk is full.
     """
     if not str(path).strip():
         raise UserError("model.path is empty; give a folder or a hub id such as google/ddpm-cifar10-32")
+
     folder = Path(path).expanduser()
     if folder.is_file():
         raise UserError(of_file(folder))
     if folder.is_dir():
-        if revision not in (None, folder.name):  # in the hub's cache, folders are named by their commit
+        if revision not in (None, folder.name):  # a folder in the hub's cache has the name of its commit
             log.warning("model.revision=%s is for models of the hub; the folder %s is taken as it is", revision, path)
         return folder
     if not is_hub_id(path):
         raise UserError(f"there is no model folder {path}; give a folder or a hub id such as google/ddpm-cifar10-32")
+
     try:
         import huggingface_hub as hub
     except ImportError:
@@ -58,22 +60,23 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
             f"{path} is no folder here, and fetching it from the hub needs another package: pip install "
             "huggingface_hub, or give a folder"
         ) from None
+
     cached = _cached(hub, path, revision)
     lacks = "" if cached is None else _unfit(cached, half)
     return _fetched(hub, path, revision, half, lacks) if cached is None or lacks else cached
 
 
 def _cached(hub: Any, repository: str, revision: str | None) -> Path | None:
-    """The folder in the hub's cache, whole or not, if there is one."""
+    """The folder in the hub's cache, complete or not; None if there is none."""
     try:
-        found = hub.try_to_load_from_cache(repository, INDEX, revision=revision)
-    except (OSError, ValueError):  # what the hub's own errors derive from
+        index = hub.try_to_load_from_cache(repository, INDEX, revision=revision)
+    except (OSError, ValueError):  # the base classes of the hub's errors
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(index).parent if isinstance(index, str) else None
 
 
 def _unfit(folder: Path, half: bool) -> str:
-    """Why a folder cannot be used, or ""."""
+    """The reason why a folder cannot be used, or ""."""
     try:
         PipelineFolder.open(folder, half)
     except UserError as error:
@@ -82,7 +85,15 @@ def _unfit(folder: Path, half: bool) -> str:
 
 
 def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks: str) -> Path:
-    """The folder after fetching what it lacks."""
+    """Fetch the missing files of a pipeline and return its folder.
+
+    Args:
+        hub: The module `huggingface_hub`.
+        repository: Hub id.
+        revision: See `pipeline_folder`.
+        half: See `pipeline_folder`.
+        lacks: Why the cached folder cannot be used, or "" if nothing is cached.
+    """
     try:
         log.info("asking the Hugging Face hub for %s", repository)
         with quiet_hub():
@@ -91,50 +102,59 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks:
                 raise UserError(
                     f"{repository} is no diffusers pipeline: it has no {INDEX}; give the id of one that has"
                 )
+
             files = files_to_fetch(names, half)
-            # weights come last: a cache that has them lacks nothing small
-            for some in ([name for name in files if name.endswith((".json", ".txt"))], files):
-                folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=some))
+            # Weights come last: an interrupted download then lacks weights only.
+            for patterns in ([name for name in files if name.endswith((".json", ".txt"))], files):
+                folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except UserError:
         raise
-    except Exception as error:  # the hub hands on those of its HTTP library, whichever that is
+    except Exception as error:  # the hub passes on the errors of its HTTP library, which varies
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(
                 f"the disk is full: {repository} could not be fetched as a whole; free some space, or set HF_HOME to a "
                 "folder on another disk, and start again"
             ) from error
+
         first = str(error).strip().partition("\n")[0].rstrip(".")
         cached = f"what the cache has of it cannot be used ({lacks})" if lacks else "the cache does not have it"
         raise UserError(
             f"{repository} is no folder here, {cached}, and it could not be had from the Hugging Face hub ({first}); "
             "check the id, the network and HF_HUB_OFFLINE, or download it elsewhere and give its folder"
         ) from error
+
     PipelineFolder.open(folder, half)
     return folder
 
 
 def files_to_fetch(names: Iterable[str], half: bool) -> list[str]:
-    """Those of a repository's files that are read.
+    """The files of a repository that a pipeline needs.
 
     Args:
-        names: All files.
+        names: Names of all files.
         half: Prefer weights in half precision, if every model has them.
 
     Returns:
-        Sorted names: configurations, tokenizers, and of each model one set of weights, the best kind there is.
+        Sorted names: configurations, tokenizers, and the best set of weights of each model.
     """
     names = set(names)
+
     wanted = {name for name in names if name in (INDEX, "config.json", "scheduler_config.json")}
     wanted |= {name for name in names if name.startswith("scheduler/") and name.endswith(".json")}
     wanted |= {name for name in names if re.match(r"tokenizer(_2)?/", name) and Path(name).name in TOKENIZER_FILES}
-    folders = [f"{part}/" for part in PARTS if f"{part}/config.json" in names] or [""]
+
+    # Very old pipelines of one model have its files in their own folder.
+    folders = [f"{model}/" for model in MODELS if f"{model}/config.json" in names] or [""]
     wanted |= {f"{folder}config.json" for folder in folders}
-    found = {folder: {n.removeprefix(folder) for n in names if n.startswith(folder)} for folder in folders}
+    contents = {folder: {n.removeprefix(folder) for n in names if n.startswith(folder)} for folder in folders}
+
+    # Half precision, if every model has it; otherwise full precision.
     variants = ["fp16", None] if half else [None]
     sets = next(
-        (s for v in variants if all((s := {f: _weights(inside, v) for f, inside in found.items()}).values())),
-        {f: _weights(inside, None) for f, inside in found.items()},
+        (s for v in variants if all((s := {f: _weights(inside, v) for f, inside in contents.items()}).values())),
+        {f: _weights(inside, None) for f, inside in contents.items()},
     )
+
     return sorted(wanted | {folder + name for folder, files in sets.items() for name in files})
 
 
@@ -145,9 +165,11 @@ def _weights(names: set[str], variant: str | None) -> set[str]:
             continue
         if not best.endswith(".json"):
             return {best}
+
         suffix, infix = re.match(r".*\.(\w+)\.index(\..*)?\.json", best).groups()  # type: ignore[union-attr]
         stems = "|".join(NAMES[suffix])
         shard = re.compile(rf"({stems})(\.[a-z]\w*)?-\d+-of-\d+(\.[a-z]\w*)?\.{suffix}")
         same = {n for n in names if (m := shard.fullmatch(n)) and (m[2] or m[3]) == infix}
         return {best, *same}
+
     return set()

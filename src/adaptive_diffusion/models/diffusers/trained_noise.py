@@ -1,7 +1,7 @@
-"""The noise that a pipeline was trained with, from its `scheduler_config.json`, whichever scheduler that names.
+"""The noise schedule of a pipeline's training, from its `scheduler_config.json`.
 
-All schedulers of diffusers for variance-preserving models describe the same forward process; they differ in how they go
-back, which is a choice of the run here and not of the model.
+All schedulers of diffusers for variance-preserving models describe the same forward process, so every such scheduler
+will do. They differ in the reverse process, which is a choice of the run here, not of the model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DDPM = {**_COMMON, "timestep_spacing": "leading", "clip_sample": True}
 _KARRAS = {**_COMMON, "beta_start": 0.00085, "beta_end": 0.012}
 _DISTILLED = {**_KARRAS, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}
 
-# The defaults of each class that is understood.
+# The defaults of each supported class.
 CLASSES: dict[str, dict[str, Any]] = {
     "DDPMScheduler": _DDPM,
     "DDPMParallelScheduler": _DDPM,
@@ -59,37 +59,40 @@ SUITS = ("timestep_spacing", "steps_offset", "clip_sample")
 
 
 def read_trained_noise(folder: Path) -> dict[str, Any]:
-    """What a scheduler configuration says of the model.
+    """Read the facts about the model from the configuration of its scheduler.
 
     Args:
-        folder: The pipeline's; the file lies in its `scheduler` folder, in very old ones in the folder itself.
+        folder: Folder of the pipeline; the file is in its folder `scheduler`, or in very old pipelines in `folder`.
 
     Returns:
-        `noise_schedule`, arguments of `NoiseSchedule`; `prediction_type`; `suits`, the spacing and clipping of the
-        model's own scheduler; `learned_variance`, whether the model predicts a variance besides; `thresholding_ratio`,
-        the quantile at which its own scheduler thresholds, None if it does not.
+        `noise_schedule`: arguments of `NoiseSchedule`; `prediction_type`; `suits`: spacing and clipping of the model's
+        own scheduler; `learned_variance`: whether the model also predicts a variance; `thresholding_ratio`: the
+        quantile of the thresholding in the model's own scheduler, None without thresholding.
 
     Raises:
-        UserError: if there is no such file, or it asks for something else than a variance-preserving process with the
-            betas that are known.
+        UserError: if the file is missing, or its process is not variance-preserving with a supported beta schedule.
     """
     path = next((p for p in (folder / "scheduler" / NAME, folder / NAME) if p.is_file()), None)
     if path is None:
         raise UserError(f"{folder} has no scheduler/{NAME}, which says what noise the model was trained with")
+
     given = read_json(path)
     name = str(given.get("_class_name"))
     if name not in CLASSES or given.get("use_flow_sigmas"):
         kind = f"{name} with use_flow_sigmas" if name in CLASSES else name
         raise UserError(f"{path} describes a {kind}, whose noise is not supported; supported are {', '.join(CLASSES)}")
+
     values = {key: given.get(key, default) for key, default in CLASSES[name].items()}
     for key, accepted in (("beta_schedule", BETA_SCHEDULES), ("prediction_type", PREDICTION_TYPES)):
         if values[key] not in accepted:
             raise UserError(f"{path}: {key} = {values[key]!r} is not supported, only {', '.join(accepted)}")
+
     schedule = {key: values[key] for key in SCHEDULE_ARGUMENTS}
     try:
         NoiseSchedule(**schedule)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} describes no noise: {plainly(error)}") from error
+
     return {
         "noise_schedule": schedule,
         "prediction_type": values["prediction_type"],

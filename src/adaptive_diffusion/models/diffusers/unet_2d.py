@@ -1,4 +1,4 @@
-"""UNet2DModel of diffusers: the unconditional pixel-space U-Net of google/ddpm-* and of the converted ADM models."""
+"""UNet2DModel of diffusers: the pixel-space U-Net of google/ddpm-* and of converted ADM models."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
 
 @dataclass(frozen=True)
 class UNet2DConfig(UNetConfig):
-    """The architecture of a `UNet2DModel`; the rest of the options are those of `UNetConfig`.
+    """The architecture of a `UNet2DModel`; see also `UNetConfig`.
 
     Attributes:
-        downsample_type: "conv" or "resnet", how the levels with attention end on the way down.
-        upsample_type: The same on the way up.
+        downsample_type: Kind of the downsampling after levels with attention, "conv" or "resnet".
+        upsample_type: Kind of the upsampling after levels with attention, "conv" or "resnet".
         attention_head_dim: Channels per attention head; None for one head.
         attn_norm_num_groups: Groups of the normalisation of the attention in the middle; None: `norm_num_groups`, or
             no normalisation with "scale_shift".
@@ -51,8 +51,10 @@ class UNet2DConfig(UNetConfig):
         self._names("mid_block_type", ("UNetMidBlock2D", None))
         check_choice("downsample_type", self.downsample_type, ("conv", "resnet"))
         check_choice("upsample_type", self.upsample_type, ("conv", "resnet"))
+
         if self.attn_norm_num_groups is not None:
             self._widths("block_out_channels", "attn_norm_num_groups")
+
         for level in self.attention_levels:
             width = self.block_out_channels[level]
             if self.attention_head_dim is not None and width % check_count(
@@ -69,7 +71,7 @@ class UNet2DConfig(UNetConfig):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """See `ModelConfig.from_dict`; warns where a copied configuration is likely to have lost its head count."""
+        """Build from the content of a `config.json`; warns if the number of attention heads was probably lost."""
         config = super().from_dict(values)
         if "attention_head_dim" not in values and config.attention_levels:
             warnings.warn(
@@ -77,11 +79,12 @@ class UNet2DConfig(UNetConfig):
                 "the google/ddpm-* models often lost their null, which means one head",
                 stacklevel=2,
             )
+
         return config
 
 
 class UNet2DModel(UNet):
-    """Predicts noise, v or x0 (whatever it was trained for) from a noisy picture and its timestep."""
+    """Predicts noise, v or x0, as trained, from a noisy image and its timestep."""
 
     def __init__(self, config: UNet2DConfig | None = None):
         config = config or UNet2DConfig()
@@ -122,7 +125,7 @@ class UNet2DModel(UNet):
 
     @property
     def config(self) -> UNet2DConfig:
-        """The architecture this network was built from."""
+        """The architecture of the network."""
         return self._config
 
     def _attention(self, width: int, groups: int | None, scale_factor: float = 1.0) -> AttentionBlock:
@@ -132,9 +135,11 @@ class UNet2DModel(UNet):
     def _middle(self) -> MidBlock:
         config, width = self.config, self.config.block_out_channels[-1]
         scale = config.mid_block_scale_factor
+
         groups = config.attn_norm_num_groups
         if groups is None and config.resnet_time_scale_shift == "default":
             groups = config.norm_num_groups
+
         resnets: list[nn.Module] = [self._resnet()(width, width, scale_factor=scale) for _ in range(2)]
         return MidBlock(resnets, [self._attention(width, groups, scale)] if config.add_attention else [])
 
@@ -142,14 +147,14 @@ class UNet2DModel(UNet):
         """Predict for a batch.
 
         Args:
-            x: (B, H, W, in_channels) noisy pictures; H and W multiples of 2 ** (levels - 1).
-            t: (B,) timesteps, or one for the whole batch, in [0, T - 1].
+            x: (B, H, W, in_channels) noisy images; H and W multiples of 2 ** (levels - 1).
+            t: (B,) timesteps in [0, T - 1], or a scalar for the whole batch.
             class_labels: (B,) integers, for a class-conditional model.
 
         Returns:
             (B, H, W, out_channels), in the type of `x`.
 
         Raises:
-            ValueError: for another shape, or a class where none is expected or none where one is.
+            ValueError: for another shape, or for a missing or an unexpected class.
         """
         return self._run(x, self._embed(x, t, class_labels))

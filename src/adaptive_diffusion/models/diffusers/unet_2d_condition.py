@@ -21,21 +21,21 @@ UP_BLOCKS = ("CrossAttnUpBlock2D", "UpBlock2D")
 
 @dataclass(frozen=True)
 class UNet2DConditionConfig(UNetConfig):
-    """The architecture of a `UNet2DConditionModel`; the rest of the options are those of `UNetConfig`.
+    """The architecture of a `UNet2DConditionModel`; see also `UNetConfig`.
 
     Attributes:
         cross_attention_dim: Channels of the text embedding, one number or one per level.
         transformer_layers_per_block: Transformer blocks per attention: one number, one per level, or a list per level.
         reverse_transformer_layers_per_block: The same on the way up, coarsest first; None mirrors the way down.
-        attention_head_dim: The number of attention heads (the name is a historical slip), one or one per level.
+        attention_head_dim: Number of attention heads, one number or one per level; the name is a slip of diffusers.
         use_linear_projection: See `Transformer2DModel`.
-        upcast_attention: Attention in float32 even if the weights are shorter.
-        addition_embed_type: "text_time" in SDXL: the pooled text and six numbers about the picture's size are embedded
+        upcast_attention: See `CrossAttention`.
+        addition_embed_type: "text_time" in SDXL: the pooled text and six numbers about the image's size are embedded
             with the time.
-        addition_time_embed_dim: Features of each of those six numbers.
-        projection_class_embeddings_input_dim: Pooled text and features together.
-        conv_in_kernel: Side of the first convolution.
-        conv_out_kernel: Side of the last.
+        addition_time_embed_dim: Features of each of the six numbers.
+        projection_class_embeddings_input_dim: Channels of pooled text and features together.
+        conv_in_kernel: Side of the kernel of the first convolution.
+        conv_out_kernel: Side of the kernel of the last convolution.
     """
 
     in_channels: int = 4
@@ -81,16 +81,20 @@ class UNet2DConditionConfig(UNetConfig):
         self._names("up_block_types", UP_BLOCKS)
         self._names("mid_block_type", ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None))
         self._names("addition_embed_type", ("text_time", None))
+
         for name in ("conv_in_kernel", "conv_out_kernel"):
             if check_count(name, getattr(self, name), 1) % 2 == 0:
                 raise ValueError(f"{name} must be odd, got {getattr(self, name)}")
+
         if self.addition_embed_type:
             self._count("addition_time_embed_dim", "projection_class_embeddings_input_dim")
+
         for level, width in enumerate(self.block_out_channels):
             check_count("cross_attention_dim", self.context_dims[level], 1)
             heads = check_count("attention_head_dim", self.heads[level], 1)
             if width % heads and level in self.attention_levels:
                 raise ValueError(f"attention_head_dim: {heads} heads do not divide the {width} channels of their level")
+
         check_layers(sum(self.layers) * max(_numbers(self.transformer_layers_per_block), default=1))
         check_layers(sum(self.layers) * max(_numbers(self.reverse_transformer_layers_per_block), default=1))
 
@@ -115,34 +119,37 @@ class UNet2DConditionConfig(UNetConfig):
         """Transformer blocks of one attention of one level (0 = finest).
 
         Raises:
-            ValueError: if the configuration gives no number for it.
+            ValueError: if the configuration has no number for this attention.
         """
         name, layers = "transformer_layers_per_block", self.transformer_layers_per_block
         if up and self.reverse_transformer_layers_per_block is not None:
             name = f"reverse_{name}"
             layers = per_level(name, self.reverse_transformer_layers_per_block, self.levels)[::-1]
+
         depth: Any = per_level(name, layers, self.levels)[level]
         if isinstance(depth, tuple):
             if position >= len(depth):
                 raise ValueError(f"{name}: level {level} lists {len(depth)} attentions but has more")
             depth = depth[position]
+
         return check_count(name, depth, 0)
 
 
 def _numbers(value: Any) -> list[float]:
-    """The numbers in a number, or in lists of them."""
+    """All numbers of a nested tuple, or the number itself."""
     if isinstance(value, tuple):
         return [number for entry in value for number in _numbers(entry)]
     return [value] if isinstance(value, int | float) else []
 
 
 class UNet2DConditionModel(UNet):
-    """Predicts noise or v (whatever it was trained for) from a noisy latent, its timestep and an embedded text."""
+    """Predicts noise or v, as trained, from noisy latents, their timestep and an encoded text."""
 
     def __init__(self, config: UNet2DConditionConfig | None = None):
         config = config or UNet2DConditionConfig()
         super().__init__(config, in_kernel=config.conv_in_kernel, out_kernel=config.conv_out_kernel)
         widths, resnet = config.block_out_channels, self._resnet()
+
         if config.addition_embed_type:
             self.add_embedding = TimestepEmbedding(
                 config.projection_class_embeddings_input_dim or 0, config.temb_channels
@@ -174,7 +181,7 @@ class UNet2DConditionModel(UNet):
 
     @property
     def config(self) -> UNet2DConditionConfig:
-        """The architecture this network was built from."""
+        """The architecture of the network."""
         return self._config
 
     def _transformer(self, level: int, depth: int) -> Transformer2DModel:
@@ -193,8 +200,10 @@ class UNet2DConditionModel(UNet):
         config, last = self.config, self.config.levels - 1
         if config.mid_block_type is None:
             return None
+
         attends = config.mid_block_type == "UNetMidBlock2DCrossAttn"
         width, scale = config.block_out_channels[-1], config.mid_block_scale_factor
+
         # Without attention, the reference has a single residual block here.
         resnets: list[nn.Module] = [
             self._resnet()(width, width, scale_factor=scale) for _ in range(2 if attends else 1)
@@ -215,8 +224,8 @@ class UNet2DConditionModel(UNet):
 
         Args:
             x: (B, H, W, in_channels) noisy latents; H and W multiples of 2 ** (levels - 1).
-            t: (B,) timesteps, or one for the whole batch, in [0, T - 1].
-            encoder_hidden_states: (B, M, cross_attention_dim) embedded text.
+            t: (B,) timesteps in [0, T - 1], or a scalar for the whole batch.
+            encoder_hidden_states: (B, M, cross_attention_dim) encoded text.
             text_embeds: (B, P) pooled text, for SDXL.
             time_ids: (B, 6) for SDXL: original height and width, top and left of the crop, target height and width,
                 pixels.
@@ -226,22 +235,27 @@ class UNet2DConditionModel(UNet):
             (B, H, W, out_channels), in the type of `x`.
 
         Raises:
-            ValueError: for another shape, or if an input that the model needs is missing.
+            ValueError: for another shape, or a missing input.
         """
         dim, context = self.config.context_dims[-1], encoder_hidden_states
         if context is None or context.ndim != 3 or context.shape[0] != x.shape[0] or context.shape[2] != dim:
             got = None if context is None else tuple(context.shape)
             raise ValueError(f"encoder_hidden_states must have shape ({x.shape[0]}, M, {dim}), got {got}")
+
         embedding = self._embed(x, t, class_labels)
         if self.config.addition_embed_type:
             embedding = embedding + self._embed_text_time(text_embeds, time_ids)
+
         return self._run(x, embedding, context.astype(self.dtype))
 
     def _embed_text_time(self, text_embeds: mx.array | None, time_ids: mx.array | None) -> mx.array:
+        """(B, temb_channels) embedding of the pooled text and the six numbers about the size."""
         if text_embeds is None or time_ids is None:
             raise ValueError("this model (SDXL) needs text_embeds, the pooled text, and time_ids, the picture's size")
+
         B, K = time_ids.shape
         dim = self.config.addition_time_embed_dim or 0
+        # (B, P) pooled text and (B, K dim) sinusoidal features of the numbers.
         features = mx.concatenate(
             [text_embeds.astype(self.dtype), self._features(time_ids.reshape(-1), dim).reshape(B, K * dim)], axis=-1
         )
@@ -250,4 +264,5 @@ class UNet2DConditionModel(UNet):
                 f"text_embeds ({text_embeds.shape[-1]}) and {K} time_ids of {dim} features each must add up to "
                 f"{self.config.projection_class_embeddings_input_dim}, got {features.shape[-1]}"
             )
+
         return self.add_embedding(features)

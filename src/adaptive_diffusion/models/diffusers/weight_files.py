@@ -1,6 +1,6 @@
-"""The tensors of a model folder: one file, or shards listed in an index; full or half precision.
+"""The tensors of a model folder: one file or shards with an index, in full or half precision.
 
-Safetensors come first; PyTorch's own files, pickles, are read without running code from them.
+Safetensors are preferred. PyTorch's own files, which are pickles, are read without running code from them.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from pathlib import Path
 import mlx.core as mx
 
 from ...errors import UserError
-from ...io.files import read_json, read_tensors
+from ...io.files import read_json
+from ...io.tensor_file import read_tensors
 from ...io.torch_files import read_torch_file
 
-# As diffusers and as transformers name their files, the best format first.
+# File names of diffusers and of transformers, the best format first.
 NAMES = {"safetensors": ("diffusion_pytorch_model", "model"), "bin": ("diffusion_pytorch_model", "pytorch_model")}
 
 
 def weight_names(variant: str | None) -> Iterator[str]:
-    """Names of a weight file or shard index, the best first; arguments as for `find_weights`."""
+    """Possible names of a weight file or an index, the best first; arguments as for `find_weights`."""
     for suffix, stems in NAMES.items():
         for infix in [f".{variant}"] if variant else ["", ".fp16"]:
             for stem in stems:
@@ -28,18 +29,20 @@ def weight_names(variant: str | None) -> Iterator[str]:
 
 
 def find_weights(folder: Path, variant: str | None) -> Path:
-    """The weight file or shard index of a model folder, safetensors before PyTorch files.
+    """Find the weight file or index of a model folder; safetensors are preferred.
 
     Args:
-        folder: Where to look.
-        variant: The infix of `model.fp16.safetensors`. None: no infix, or fp16 if there is nothing else.
+        folder: Folder of the model.
+        variant: Infix of the name, e.g. "fp16" in `model.fp16.safetensors`; None: no infix, or fp16 if there is no such
+            file.
 
     Raises:
-        UserError: if there is none.
+        UserError: if the folder has no weights.
     """
     for name in weight_names(variant):
         if (folder / name).is_file():
             return folder / name
+
     wanted = " or ".join(f"{stem}{f'.{variant}' if variant else ''}.safetensors" for stem in NAMES["safetensors"])
     raise UserError(
         f"{folder} holds no weights: expected {wanted}, or shards with an index; if it was downloaded, the download is "
@@ -48,16 +51,18 @@ def find_weights(folder: Path, variant: str | None) -> Path:
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The files with the tensors: the path itself, or those that an index lists.
+    """The files with the tensors: the path itself, or the shards in an index.
 
     Raises:
-        UserError: if it is an index that lists none, or one that is missing or lies elsewhere.
+        UserError: if an index has no shards, or a shard is missing or outside the folder.
     """
     if path.suffix != ".json":
         return [path]
+
     places = read_json(path).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise UserError(f"{path} lists no tensors (it has no weight_map); get the file again")
+
     for file in sorted(set(places.values())):
         if Path(file).name != file:
             raise UserError(f"{path} points to {file!r}, outside its own folder; do not use this model")
@@ -66,20 +71,23 @@ def shards_of(path: Path) -> list[Path]:
                 f"{path.parent / file} is missing, though {path.name} lists it; the download is incomplete, get it "
                 "again"
             )
+
     return [path.parent / file for file in sorted(set(places.values()))]
 
 
 def read_weights(path: Path) -> dict[str, mx.array]:
-    """The tensors of a file that `find_weights` found.
+    """Read the tensors of a weight file or of all shards of an index (see `find_weights`).
 
     Raises:
-        UserError: if a file is missing or damaged, or the shards do not hold what the index says.
+        UserError: if a file is missing or damaged, or the shards lack a tensor of the index.
     """
     tensors: dict[str, mx.array] = {}
     for shard in shards_of(path):
         tensors |= _read_file(shard)
+
     if path.suffix == ".json" and (lost := sorted(read_json(path)["weight_map"].keys() - tensors.keys())):
         raise UserError(f"no shard beside {path} holds the tensor {lost[0]!r} that it lists; get the model again")
+
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""The shipped detector on prompts it has never seen, on pictures, and its answers when unsure."""
+"""The shipped detector on prompts it has never seen, on images, and its answers when unsure."""
 
 import csv
 import re
@@ -24,6 +24,7 @@ def detector() -> DomainDetector:
 def test_nine_of_ten_prompts_are_understood_in_every_domain(detector: DomainDetector) -> None:
     with open(PROMPTS, newline="") as file:
         rows = list(csv.DictReader(file))
+
     assert Counter(row["domain"] for row in rows) == dict.fromkeys(DOMAINS, 20)
     confusion = Counter((row["domain"], detector.from_prompt(row["prompt"]).domain) for row in rows)
     right = {domain: confusion[domain, domain] for domain in DOMAINS}
@@ -96,7 +97,7 @@ def test_drawn_pictures_are_taken_for_what_was_asked_for(capsys: pytest.CaptureF
     assert "(n = 80)" in prompts
     shares = [float(share) for share in re.findall(r"([\d.]+)%", drawn)]
     assert len(shares) == len(DOMAINS) + 1
-    assert min(shares) >= 85  # 90 with many pictures; of 32, less may be right by chance
+    assert min(shares) >= 85  # 90 with many images; of 32, less may be right by chance
 
 
 @pytest.mark.parametrize("pattern", ["{}", "An {}!", "the {}", "a picture of the {}", "{}, masterpiece, 8k, HDR"])
@@ -143,6 +144,7 @@ def test_a_label_in_another_script_is_found(detector: DomainDetector) -> None:
 def test_prompts_are_understood_at_least_as_well_with_the_labels_of_a_model(detector: DomainDetector) -> None:
     with open(PROMPTS, newline="") as file:
         rows = list(csv.DictReader(file))
+
     labels = load_builtin_model().domains
     chosen = sum(detector.choose(row["prompt"], labels).domain == row["domain"] for row in rows)
     assert chosen >= sum(detector.from_prompt(row["prompt"]).domain == row["domain"] for row in rows)

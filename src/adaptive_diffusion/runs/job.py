@@ -1,0 +1,72 @@
+"""How a run fails: its traceback goes to its own log, one sentence to the terminal, and a sweep goes on."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from .. import errors
+from .wrong_values import wrong_value
+
+T = TypeVar("T")
+
+# conf/hydra/default.yaml sends this logger to the job's log file only
+traceback_log = logging.getLogger("adaptive_diffusion.traceback")
+
+is_program = False  # whether a program runs in this process, which catches `Stop`
+
+
+class Stop(BaseException):
+    """Carries an error past Hydra, which would add lines of its own to it."""
+
+
+def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """Let a job that fails leave its traceback in its own log; within a sweep, also tell at once.
+
+    Hydra's launchers go on with the other jobs and afterwards report only the first that failed.
+    """
+
+    @functools.wraps(task)
+    def run(cfg: DictConfig) -> T:
+        try:
+            return task(cfg)
+        except Exception as error:
+            if errors.was_interrupted(error):
+                raise KeyboardInterrupt from error
+            traceback_log.error("this job failed", exc_info=error)
+            if in_sweep():
+                print(f"job {HydraConfig.get().job.num} failed: {explain(error)[0]}", file=sys.stderr, flush=True)
+                error.told = True  # type: ignore[attr-defined]
+            elif is_program:
+                raise Stop from error
+            raise
+
+    return run
+
+
+def say(text: str) -> None:
+    """Print a text; to nobody once whoever read our output has gone, as with `| head`. What is being done goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        errors.stop_talking()
+
+
+def in_sweep() -> bool:
+    """Whether this process runs a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One sentence about an error, and the exit code it deserves."""
+    if isinstance(error, OmegaConfBaseException) and not errors.known_error(error):
+        return wrong_value(error) or str(error).splitlines()[0], 2
+    return errors.explain(error)

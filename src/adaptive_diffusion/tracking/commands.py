@@ -1,0 +1,79 @@
+"""Commands that continue a job: what a user types to draw with its model, quoted for a shell."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from ..errors import UserError
+from ..program import command
+
+
+def draw_command(*arguments: str) -> str:
+    """The command that draws with the model of this job of train.py, in the same folders, quoted for a shell.
+
+    Args:
+        *arguments: Further settings of sample.py; see `setting`.
+    """
+    keys = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
+    folders = {name: name for name in ("paths.root=", "paths.outputs=", "paths.mlruns=")}
+
+    # null means the model's own guidance, which sample.py takes without being asked
+    model = [argument for argument in _renamed({**keys, **folders}) if argument != "guidance_scale=null"]
+    return " ".join([command("sample"), shlex.join([*_config_dir(), *arguments, *model])]).strip()
+
+
+def setting(name: str, value: object) -> str:
+    """`name=value`, escaped so that Hydra reads the same value back."""
+    text = str(value)
+
+    # without quotes wherever Hydra reads the same text back
+    try:
+        plain = "${" not in text and OverridesParser.create().parse_override(f"{name}={text}").value() == text
+    except HydraException:
+        plain = False
+
+    if plain:
+        return f"{name}={text}"
+
+    text = text.replace("${", "\\${")  # else Hydra would take it for a reference to a setting
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"{name}='{escaped}'"  # backslashes count only before a quote
+
+
+def domain_settings(name: str) -> list[str]:
+    """The settings of sample.py that draw a domain: the choice of its file, or its name if it has no file."""
+    known = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+    if known is None or name in known.get_group_options("domain"):
+        return [setting("domain", name)]
+    return [setting("domain.name", name), setting("domain.description", name)]
+
+
+def advice_for_this_model(error: UserError) -> UserError:
+    """The same error, with the model of this job of sample.py in its advice to train."""
+    model = _renamed({"model=": "model@task.model=", "model.": "task.model."})
+    given, train = [*_config_dir(), *model], command("train")
+    return UserError(str(error).replace(train, f"{train} {shlex.join(given)}")) if given else error
+
+
+def _config_dir() -> list[str]:
+    """The `--config-dir` of this job, which both programs accept."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    given = [source.path for source in sources if source.provider == "command-line"]
+    return ["--config-dir", given[0]] if given else []
+
+
+def _renamed(keys: Mapping[str, str]) -> list[str]:
+    """Settings of this job's command line, renamed for the other program.
+
+    Args:
+        keys: Beginning of a setting here -> its beginning there; settings that begin otherwise are left out.
+    """
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [keys[key] + argument.removeprefix(key) for argument in given for key in keys if argument.startswith(key)]

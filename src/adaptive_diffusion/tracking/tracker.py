@@ -1,0 +1,73 @@
+"""What programs know of a tracker: where runs are recorded, and the run that is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+
+class Run:
+    """An open run that records nothing; `NoTracker` opens it.
+
+    Attributes:
+        page: Address of the run once the UI is open, or None.
+    """
+
+    page: str | None = None
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers; names may contain letters, digits and `_ - . space : /`."""
+
+    def folder(self, path: str | Path, name: str | None = None) -> None:
+        """Log every file below a folder as an artifact, in a folder called `name` if that is given."""
+
+    def image(self, pixels: np.ndarray, key: str, step: int) -> None:
+        """Log one image, (H, W, C) uint8, of a series that the UI shows with a slider."""
+
+
+class Tracker(Protocol):
+    """Where runs are recorded."""
+
+    def open(
+        self, name: str, *, params: Mapping[str, str], tags: Mapping[str, str], resume: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Run]:
+        """Open a run; it ends FINISHED, FAILED on an exception, KILLED on an interruption.
+
+        Args:
+            name: Shown in the UI.
+            params: Settings.
+            tags: Labels that can be searched for.
+            resume: Tags of an unfinished run to go on with, if there is one with these settings.
+        """
+        ...
+
+    def finished(self, fingerprint: str) -> dict[str, float] | None:
+        """Metrics of a FINISHED run with this fingerprint, or None."""
+        ...
+
+    def how_to_look(self) -> str | None:
+        """The command that shows the runs."""
+        ...
+
+
+class NoTracker:
+    """Records nothing."""
+
+    @contextmanager
+    def open(
+        self, name: str, *, params: Mapping[str, str], tags: Mapping[str, str], resume: Mapping[str, str] | None = None
+    ) -> Iterator[Run]:
+        """See `Tracker.open`."""
+        yield Run()
+
+    def finished(self, fingerprint: str) -> dict[str, float] | None:
+        """None: no run is recorded."""
+        return None
+
+    def how_to_look(self) -> str | None:
+        """None: only the files can be looked at."""
+        return None

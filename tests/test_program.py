@@ -1,0 +1,132 @@
+"""`adaptive-diffusion`: its commands, what it says of mistakes, and how the programs are called in what is printed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tiny import ROOT
+
+from adaptive_diffusion import program
+from adaptive_diffusion.cli.main import COMMANDS, main
+
+
+@pytest.fixture(autouse=True)
+def called(monkeypatch):
+    monkeypatch.setenv(program.VARIABLE, program.CONSOLE)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return (end.value.code or 0, *capsys.readouterr())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(arguments, capsys):
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tarin"], "did you mean 'train'?"),
+        (["sampel", "num_steps=3"], "did you mean 'sample'?"),
+        (["zzz"], "there are sample, train"),
+        (["num_steps=5"], "adaptive-diffusion sample num_steps=5"),
+        (["prompt=a hill"], "adaptive-diffusion sample 'prompt=a hill'"),
+        (["references", "--output", "x", "landscapes"], "DOMAIN=PATH"),
+        (["report", "--cells", "nowhere"], "run adaptive-diffusion sample"),
+        (["bench", "lop"], "did you mean loop"),
+    ],
+)
+def test_a_mistake_ends_with_a_sentence_and_exit_code_2(arguments, told, capsys):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert told in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["doctor", "report", "references"])
+def test_commands_call_themselves_as_they_were_called(name, capsys):
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    assert f"usage: adaptive-diffusion {name}" in out
+
+
+def test_bench_without_a_clone_says_where_to_start_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program, "CHECKOUT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "bench")
+    assert code == 2
+    assert "clone of the repository" in err
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "command", "title"),
+    [
+        ("python", "train", "python train.py", "train.py"),
+        ("python", "report", "adaptive-diffusion report", "adaptive-diffusion report"),
+        ("adaptive-diffusion", "sample", "adaptive-diffusion sample", "adaptive-diffusion sample"),
+        ("python -m adaptive_diffusion", "doctor", *2 * ["python -m adaptive_diffusion doctor"]),
+    ],
+)
+def test_programs_are_named_as_they_were_started(how, name, command, title):
+    program.called(how)
+    assert program.command(name) == command
+    assert program.title(name) == title
+
+
+def test_in_a_notebook_they_are_named_as_they_can_be_started(monkeypatch, tmp_path):
+    monkeypatch.delenv(program.VARIABLE)
+    assert program.command("train") == "python train.py"
+    (tmp_path / "conf").mkdir()
+    monkeypatch.setattr(program, "PACKAGE", tmp_path)
+    assert program.command("train") == "adaptive-diffusion train"
+    assert program.conf() == tmp_path / "conf"
+
+
+def module(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m adaptive_diffusion` in a process of its own."""
+    command = [sys.executable, "-m", "adaptive_diffusion", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_a_module_and_its_help_call_it_a_module():
+    out = module("train", "--help").stdout
+    assert "python -m adaptive_diffusion train task=schedule" in out
+    assert "train.py" not in out
+    told = module("train", "scheduler=ddim", code=2).stderr
+    assert "python -m adaptive_diffusion sample scheduler=ddim" in told
+
+
+def test_a_script_and_its_help_call_it_a_script():
+    command = [sys.executable, str(ROOT / "sample.py"), "--help"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "\n  python sample.py scheduler=adaptive" in out
+    assert "as train.py agent=" in out
+
+
+def test_the_shell_completes_the_settings_of_a_command():
+    asked = ("-sc", "query=bash")
+    assert module(*asked, COMP_LINE="adaptive-diffusion ").stdout.split() == list(COMMANDS)
+    found = module(*asked, COMP_LINE="adaptive-diffusion sample scheduler=dd").stdout.split()
+    assert found == ["scheduler=ddim", "scheduler=ddpm"]
+
+
+def test_without_a_backend_only_the_doctor_works(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['mlx'] = None\n")
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    for command in ("sample", "references", "bench"):
+        told = module(command, code=1, PYTHONPATH=path).stderr
+        assert "MLX has no backend" in told
+        assert told.count("\n") == 1
+    assert "MLX has no backend" in module("doctor", PYTHONPATH=path).stdout
