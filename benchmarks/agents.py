@@ -142,7 +142,7 @@ class AgentBench:
         _, _, info = run_episode(env.sibling(), lambda seen: agent.predict(seen)[0], options={"batch": 0})
 
         result = Result(
-            model=env.drawing.identity,
+            model=env.drawing.guided_identity,
             environment=name,
             domain=env.drawing.domain,
             agent=kind,

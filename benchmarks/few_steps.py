@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
             adaptive = AdaptiveScheduler(num_inference_steps=steps, calibration=calibration, **settings)
             rows[f"adaptive {steps}"] = adaptive
 
-        solution = converged_pictures(denoiser, ddim, x_T, condition).images
+        solution = converged_pictures(ddim.guided(denoiser, condition), x_T).images
         for name, scheduler in rows.items():
             drawn = _draw(scheduler, denoiser, x_T, condition)
             print(f"{domain:<12} {name:<24} RMSE {paired_rmse(drawn, solution).mean():.4f}", flush=True)

@@ -9,13 +9,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
 from adaptive_diffusion.grids.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -50,12 +49,12 @@ def main(argv: list[str]) -> None:
     print("\n".join(table(header, [], "lrlrrr")), flush=True)
 
     for domain in options.domains:
-        condition = conditions(model.condition(domain, None, domain), options.noises)
+        class_ids = model.condition(domain, None, domain)
         calibration = find_schedule(options.calibration, model.identity, domain, model.metadata["guidance_scale"])
         assert calibration is not None
 
         for guidance in options.guidance:
-            error = Error(GuidedDenoiser(model, guidance), x_T, condition, DPMSolverScheduler(**settings))
+            error = Error(GuidedModel.from_model(model, class_ids, guidance), x_T)
             for n in options.steps:
                 classical = {name: error(scheduler) for name, scheduler in _classical(settings, n)}
                 best = min(classical, key=lambda name: classical[name])
@@ -72,19 +71,17 @@ class Error:
     """Mean RMSE of a scheduler's images to the converged solutions of the same noises.
 
     Args:
-        denoiser: The network with its guidance.
+        model: The model, with its guidance and its condition.
         x_T: (N, H, W, C) standard normal noise.
-        condition: (N, K) class ids, or None.
-        scheduler: Any scheduler fitted to the model.
     """
 
-    def __init__(self, denoiser: GuidedDenoiser, x_T: mx.array, condition: mx.array | None, scheduler: Scheduler):
-        self._denoiser, self._x_T, self._condition = denoiser, x_T, condition
-        self._solution = converged_pictures(denoiser, scheduler, x_T, condition, tolerance=0.01).images
+    def __init__(self, model: GuidedModel, x_T: mx.array):
+        self._model, self._x_T = model, x_T
+        self._solution = converged_pictures(model, x_T, tolerance=0.01).images
 
     def __call__(self, scheduler: Scheduler) -> float:
         """The error of a scheduler whose timesteps are set."""
-        drawn = StandardSampler(scheduler).run(self._denoiser, self._x_T, condition=self._condition).images
+        drawn = StandardSampler(scheduler).run(self._model, self._x_T).images
         return float(paired_rmse(np.clip(np.array(drawn), -1, 1), self._solution).mean())
 
 

@@ -13,12 +13,13 @@ import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.batches import conditions, draw_batches
-from adaptive_diffusion.sampling.converged import converged_pictures, identity_of, paired_rmse
+from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.quality import (
     FEATURES,
     QualityCalibration,
@@ -165,15 +166,8 @@ def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path
     scheduler = AdaptiveScheduler(calibration=calibration, **scheduler_settings(model))
     x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
 
-    converged = converged_pictures(
-        denoiser,
-        scheduler,
-        x_T,
-        conditions(condition, pictures),
-        batch_size=batch_size,
-        cache=cache,
-        identity=identity_of(model, guidance),
-    )
+    guided = GuidedModel.from_model(model, condition, guidance)
+    converged = converged_pictures(guided, x_T, batch_size=batch_size, cache=cache)
     return Case(domain, denoiser, scheduler, x_T, condition, converged.images)
 
 

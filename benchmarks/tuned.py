@@ -17,6 +17,7 @@ import numpy as np
 
 from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.diffusion.checks import check_count
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
 from adaptive_diffusion.errors import UserError
@@ -30,7 +31,6 @@ from adaptive_diffusion.optimization.domains import DomainType
 from adaptive_diffusion.optimization.memory import read_records
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.convergence import standard_error
-from adaptive_diffusion.rl.drawing import Drawing
 from adaptive_diffusion.sampling.batches import draw_batches
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.types import SampleResult
@@ -120,7 +120,7 @@ def measure(
                 evaluations=sum(b.total_evaluations for b in batches) / pictures,
                 fd_encoder=frechet_distance(found, real),
                 seconds=sum(b.seconds for b in batches) / pictures,
-                **_what(domain, kind, config, drawing.identity, encoder.content_hash),
+                **_what(domain, kind, config, drawing.guided_identity, encoder.content_hash),
             )
 
 
@@ -139,7 +139,7 @@ def stale(pipeline: OptimizationPipeline, domains: Sequence[str], path: Path) ->
 
     encoder = load_builtin_encoder().content_hash
     for domain in domains:
-        model = pipeline.drawing(domain).identity
+        model = pipeline.drawing(domain).guided_identity
         now = [_what(domain, kind, config, model, encoder) for kind, config in configurations(pipeline, domain).items()]
 
         measured = [{name: getattr(block, name) for name in now[0]} for block in blocks if block.domain == domain]
@@ -232,18 +232,18 @@ def _what(domain: str, kind: str, config: DomainConfig, model: str, encoder: str
 
 
 def _batches(
-    config: DomainConfig, drawing: Drawing, seed: int, pictures: int, batch_size: int
+    config: DomainConfig, drawing: GuidedModel, seed: int, pictures: int, batch_size: int
 ) -> Iterator[SampleResult]:
+    assert drawing.state_shape is not None
     scheduler = config.scheduler(drawing.settings)
     return draw_batches(
         StandardSampler(scheduler),
-        drawing.denoiser,
+        drawing,
         lambda: scheduler.set_timesteps(config.num_steps),
-        drawing.shape,
+        drawing.state_shape,
         seed=seed,
         count=pictures,
         batch_size=batch_size,
-        condition=drawing.condition,
     )
 
 

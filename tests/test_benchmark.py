@@ -80,7 +80,7 @@ def test_a_cell_reports_what_a_direct_computation_gives(bench):
         solver.scheduler.set_timesteps(timesteps=[999, 666, 333])
         images = np.array(solver.run(model, x_T, condition=condition).images)
         pooled.append(images)
-        target = converged_pictures(model, solver.scheduler, x_T, condition, tolerance=0.01)
+        target = converged_pictures(solver.scheduler.guided(model, condition), x_T, tolerance=0.01)
         features, real = picture_statistics(encoder, images), tiny_reference("landscapes")
         rmse = [np.sqrt(np.mean((a - b) ** 2)) for a, b in zip(images, target.images, strict=True)]
         assert block.seed == seed

@@ -107,7 +107,7 @@ def test_an_agent_begins_at_what_is_known_and_is_compared_with_the_default(adapt
     for config in (start, default):
         scheduler = config.scheduler(env.drawing.settings)
         assert scheduler.get_schedule_info()["rule"] == "made up"
-        drawn = run_together(env.drawing.model, [drawing_run(scheduler, env.noises.x_T(0))])
+        drawn = run_together(env.drawing, [drawing_run(scheduler, env.noises.x_T(0))])
         errors[config] = env.noises.errors(0, drawn[0].states)
     assert info["qualities"] == pytest.approx(np.log(errors[default] / errors[start]), rel=1e-4)
 
@@ -225,7 +225,7 @@ def test_what_is_returned_was_measured_on_fresh_noises_and_is_remembered(adapter
     noises = FixedNoises(drawing, pictures=2, batches=4, seed=1000 + FRESH)
     for config in (DomainConfig(10), final):
         runs = [drawing_run(config.scheduler(drawing.settings), noises.x_T(b)) for b in range(4)]
-        drawn = run_together(drawing.model, runs)
+        drawn = run_together(drawing, runs)
         errors[config] = np.concatenate([noises.errors(b, batch.states) for b, batch in enumerate(drawn)])
     (measured,) = [v for v in results["verification"] if v["hyperparameters"] == final.to_dict()]
     assert measured["quality"] == pytest.approx(np.log(errors[DomainConfig(10)] / errors[final]).mean(), rel=1e-3)

@@ -11,11 +11,11 @@ from PIL import Image
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.policy import Residuals
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.rl.agent_file import read_agent
 from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
-from adaptive_diffusion.rl.timestep_walk import TimestepWalk
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
@@ -124,7 +124,7 @@ def test_a_policy_that_may_stop_is_trained_for_speed_too(checkpoint, tmp_path):
 
 
 def test_a_policy_that_stops_early_takes_no_more_episodes_for_it(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(TimestepWalk, "stops", lambda self, action: True)  # every episode at its first step
+    monkeypatch.setattr(Residuals, "stops", lambda self, action: True)  # every episode at its first step
     learn(checkpoint, tmp_path, "task.stopping=true", "reward=speed", "task.num_steps=8", "agent.n_steps=5")
     record = read_agent(tmp_path / "outputs" / "policy" / "portraits_8.zip")[0]["record"]
     assert 20 <= len(record["returns"]) <= 21  # the one that begins while the last evaluation is made is finished

@@ -40,7 +40,7 @@ def test_gymnasium_finds_no_fault():
 def test_without_arguments_it_is_the_shipped_model_drawing_landscapes_and_costs_nothing_yet():
     env = DiffusionHyperparameterEnv()
     assert env.drawing.domain == "landscapes"
-    assert env.drawing.condition == (2, 0)
+    assert env.drawing.condition.tolist() == [[2, 0]]
     observation, _ = env.reset(seed=0)
     np.testing.assert_allclose(observation, [0, 1, 0, 0, 1 / 3, 0.5], rtol=1e-6)
     assert env.spent.computed == 0
@@ -65,7 +65,7 @@ def test_the_reward_is_that_of_pictures_drawn_by_hand_against_the_closed_form():
     errors = []
     for scheduler, n, power in ((AdaptiveScheduler(**settings), 10, 2), (UniPCScheduler(**settings), 20, 3)):
         scheduler.set_timesteps(timesteps=PowerGrid(power)(scheduler.schedule, n))
-        images = np.array(StandardSampler(scheduler).run(env.drawing.denoiser, x_T).images)
+        images = np.array(StandardSampler(scheduler).run(env.drawing, x_T).images)
         errors.append(paired_rmse(np.clip(images, -1, 1), solution(np.array(x_T), scheduler.schedule)))
     quality = np.log(errors[0] / errors[1])
 
@@ -147,20 +147,20 @@ def test_environments_that_step_together_share_evaluations_and_see_what_each_wou
         expected.append(alone.step(action)[1])
 
     siblings = [together.sibling() for _ in actions]
-    run_together(together.drawing.model, [s.resetting(options={"batch": 0}) for s in siblings])
+    run_together(together.drawing, [s.resetting(options={"batch": 0}) for s in siblings])
     together.noises.errors(0, np.zeros((8, *SHAPE)))  # solves for the converged pictures
-    denoiser = together.drawing.denoiser
+    denoiser = together.drawing.network
     denoiser.calls = 0
-    steps = run_together(together.drawing.model, [s.advance(a) for s, a in zip(siblings, actions, strict=True)])
+    steps = run_together(together.drawing, [s.advance(a) for s, a in zip(siblings, actions, strict=True)])
     np.testing.assert_allclose([step[1] for step in steps], expected, atol=1e-4)
     assert denoiser.calls == 10 + 20  # the baseline of each, then as many as the longest takes
 
 
 def test_a_model_of_ones_own_in_a_domain_of_its():
     env = DiffusionHyperparameterEnv(tiny_model(), "general", guidance_scale=2.0, pictures=2, batches=1)
-    assert env.drawing.condition == (4, 0)
-    assert env.drawing.denoiser.guidance_scale == 2.0
-    assert env.drawing.schedule.alphas_cumprod[500] == pytest.approx(0.4923, abs=1e-3)  # the cosine schedule's
+    assert env.drawing.condition.tolist() == [[4, 0]]
+    assert env.drawing.guidance_scale == 2.0
+    assert env.drawing.process.alphas_cumprod[500] == pytest.approx(0.4923, abs=1e-3)  # the cosine schedule's
     env.reset(seed=0)
     assert np.isfinite(env.step(np.array([-1, 0, 0, 0], np.float32))[1])
 

@@ -13,7 +13,7 @@ from tiny import ROOT, configuration, tiny_checkpoint
 
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration
 from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
-from adaptive_diffusion.calibration.teacher import CleanPredictor, record
+from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
@@ -25,6 +25,7 @@ from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.converged import paired_rmse
+from adaptive_diffusion.sampling.rollout import InBatches
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
@@ -240,9 +241,9 @@ def test_five_calibrated_steps_of_the_shipped_model_err_half_as_much_as_the_best
     denoiser = GuidedDenoiser(model, 1.5)
     condition = conditions(model.condition("landscapes", None, ""), count)
     noise = normal(image_keys(123, range(count)), model.state_shape)
-    teacher = record(CleanPredictor(solvers["adaptive"].guided(denoiser, condition)), noise)
+    reference = record(InBatches(solvers["adaptive"].guided(denoiser, condition)), noise)
     errors = {}
     for name, solver in solvers.items():
         pictures = np.array(StandardSampler(solver).run(denoiser, noise, condition=condition).images)
-        errors[name] = paired_rmse(pictures, teacher.pictures).mean()
+        errors[name] = paired_rmse(pictures, reference.images).mean()
     assert errors["adaptive"] < 0.5 * min(errors[name] for name in CLASSICAL)

@@ -20,6 +20,7 @@ from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.naming import origin
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.solvers import Fitted
 
 STEPS, DOMAIN, GUIDANCE = 6, "abstract", 2.0
 OPTIONS = {group: sorted(file.stem for file in (CONF / group).glob("*.yaml")) for group in ("grid", "sampler")}
@@ -98,7 +99,7 @@ def test_every_choice_says_what_is_used_of_the_calibration_or_is_refused(schedul
         steps = parts.scheduler
         if isinstance(steps, AdaptiveScheduler) and grid == "own":
             assert known in said
-            assert steps._chosen.rows is not None  # the weights are used indeed
+            assert isinstance(steps.recipe.solver, Fitted)  # the weights are used indeed
         elif isinstance(steps, AdaptiveScheduler):
             assert "without calibrated weights" in said
             assert "takes the place of the calibrated steps" in caplog.text
@@ -129,7 +130,7 @@ def test_weights_are_used_near_their_guidance_only_and_the_line_says_so(guidance
     assert ("guidance 2" in said, f"at guidance {guidance:g} its" in said) == (True, not weights)
     own = prepare(composed(folder, *scheduler_overrides(folder, "adaptive")))
     np.testing.assert_array_equal(parts.scheduler.timesteps, own.scheduler.timesteps)
-    assert (parts.scheduler._chosen.rows is not None) == weights
+    assert isinstance(parts.scheduler.recipe.solver, Fitted) == weights
 
 
 def test_steps_of_another_domain_are_taken_with_a_word(folder, caplog):

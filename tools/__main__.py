@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
+from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
 from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.errors import UserError, run_program
@@ -30,7 +31,6 @@ from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.learned_scheduler import SHIPPED as POLICIES
 from adaptive_diffusion.rl.learned_scheduler import Wanted, find_policy
 from adaptive_diffusion.runs.references import stale_reference, write_reference
-from adaptive_diffusion.sampling.converged import identity_of
 from adaptive_diffusion.sampling.quality import SHIPPED as QUALITY
 from adaptive_diffusion.sampling.quality import load_calibration
 from benchmarks.quality import plain_curve

@@ -35,7 +35,7 @@ MOVED = {  # relative to this package
     "schedulers.calibrate": "calibration.calibrate",
     "schedulers.calibrated": "grids.calibrated",
     "schedulers.calibrated_schedule": "grids.calibrated_schedule",
-    "schedulers.calibration": "calibration.calibration",
+    "schedulers.calibration": "calibration.trajectory",
     "schedulers.grids": "grids.grids",
     "schedulers.schedule_file": "grids.schedule_file",
     "schedulers.solvers": "schedulers.unipc_ipndm",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import mlx.core as mx
 import numpy as np
@@ -102,6 +102,11 @@ class PictureModel(Denoiser, Protocol):
         ...
 
 
+def is_picture_model(model: Denoiser) -> TypeGuard[PictureModel]:
+    """Whether a network says itself what it draws."""
+    return hasattr(model, "state_shape")
+
+
 @dataclass(frozen=True)
 class SchedulerOutput:
     """What one solver step yields.
@@ -185,8 +190,18 @@ class GridAndSolver(Scheduler, Protocol):
         """What keeps clean predictions in their range."""
         ...
 
-    def guided(self, denoiser: Denoiser, condition: mx.array | None = None, /) -> GuidedModel:
+    def guided(
+        self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float = 1.0, /
+    ) -> GuidedModel:
         """A model as this scheduler takes it to be."""
+        ...
+
+    def fit(self, model: PictureModel, /) -> None:
+        """Take over how a model was trained."""
+        ...
+
+    def suit(self, model: str, domain: str | None, guidance_scale: float, /) -> None:
+        """Take what was measured for what is drawn next."""
         ...
 
     def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None, /) -> None:

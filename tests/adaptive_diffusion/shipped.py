@@ -51,8 +51,8 @@ class Shipped:
     @cached_property
     def converged(self) -> np.ndarray:
         """Where the model leads from the noises: 64 steps of iPNDM."""
-        scheduler = AdaptiveScheduler(**self.settings)
-        return converged_pictures(self.network, scheduler, self.x_T, self.condition, most_steps=64).finer
+        model = AdaptiveScheduler(**self.settings).guided(self.network, self.condition)
+        return converged_pictures(model, self.x_T, most_steps=64).finer
 
     def calibration(self, domain: str) -> CalibratedSchedule:
         """What was calibrated for a domain."""

@@ -12,8 +12,8 @@ import pytest
 from gaussian import ode_solution, predict, run
 from scipy.fft import dctn, idctn
 
-from adaptive_diffusion.calibration.calibration import dynamic_programme, equidistributed, measure_trajectory
 from adaptive_diffusion.calibration.choosing import Candidate, choose
+from adaptive_diffusion.calibration.trajectory import dynamic_programme, equidistributed, measure_trajectory
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gaussian import ode_solution, predict
 
+from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.grids import BlendedGrid
 from adaptive_diffusion.sampling import converged
@@ -36,6 +37,12 @@ def model():
     return Gaussian(DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"))
 
 
+def guided(model, network=None, **more):
+    """What is drawn, as the loop takes it."""
+    scheduler = model.scheduler
+    return GuidedModel(network or model, scheduler.schedule, scheduler.prediction_type, **more)
+
+
 def exact(model):
     """The ODE's solution at timestep 0, the last the model knows, and its clean prediction there."""
     schedule = model.scheduler.schedule
@@ -46,7 +53,7 @@ def exact(model):
 
 @pytest.mark.parametrize("tolerance", [3e-3, 3e-4, 1e-4])
 def test_it_is_as_near_to_the_exact_solution_as_the_tolerance_says(model, tolerance):
-    found = converged_pictures(model, model.scheduler, X_T, tolerance=tolerance)
+    found = converged_pictures(guided(model), X_T, tolerance=tolerance)
     assert found.change == pytest.approx(paired_rmse(found.images, found.finer).mean())
     assert found.change <= tolerance
     assert paired_rmse(found.images, exact(model)).max() <= tolerance
@@ -54,21 +61,21 @@ def test_it_is_as_near_to_the_exact_solution_as_the_tolerance_says(model, tolera
 
 
 def test_it_doubles_the_steps_until_the_tolerance_or_the_limit(model):
-    rough = converged_pictures(model, model.scheduler, X_T, tolerance=1)
+    rough = converged_pictures(guided(model), X_T, tolerance=1)
     assert (rough.steps, model.evaluations) == (64, 6 * (64 + 128))
-    fine = converged_pictures(model, model.scheduler, X_T, tolerance=1e-9, most_steps=300)
+    fine = converged_pictures(guided(model), X_T, tolerance=1e-9, most_steps=300)
     assert fine.steps == 128
     assert fine.change > 1e-9
-    few = converged_pictures(model, model.scheduler, X_T, tolerance=1e-9, most_steps=8)
+    few = converged_pictures(guided(model), X_T, tolerance=1e-9, most_steps=8)
     assert few.steps == 4
 
 
 def test_only_the_first_pictures_are_checked_and_not_solved_twice(model, monkeypatch):
     monkeypatch.setattr(converged, "CHECKED", 2)
-    rough = converged_pictures(model, model.scheduler, X_T, tolerance=1)
+    rough = converged_pictures(guided(model), X_T, tolerance=1)
     assert (rough.steps, len(rough.finer), model.evaluations) == (64, 2, 6 * 64 + 2 * 128)
     model.evaluations = 0
-    fine = converged_pictures(model, model.scheduler, X_T, tolerance=rough.change * 0.99, most_steps=256)
+    fine = converged_pictures(guided(model), X_T, tolerance=rough.change * 0.99, most_steps=256)
     assert (fine.steps, model.evaluations) == (128, 6 * 64 + 2 * 128 + 4 * 128 + 2 * 256)
     np.testing.assert_array_equal(fine.images[:2], rough.finer)
     np.testing.assert_allclose(fine.images, exact(model), atol=fine.change + 1e-4)
@@ -79,7 +86,7 @@ def test_it_is_ipndm_on_the_blended_grid_down_to_zero_whatever_the_scheduler(mod
 
     solver = IPNDMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
     solver.set_timesteps(timesteps=[*BlendedGrid()(solver.schedule, 63), 0.0])
-    found = converged_pictures(model, model.scheduler, X_T, tolerance=1)
+    found = converged_pictures(guided(model), X_T, tolerance=1)
     np.testing.assert_allclose(found.images, run(solver, np.array(X_T), std=STD), atol=1e-5)
 
 
@@ -91,18 +98,20 @@ def test_pictures_and_conditions_are_taken_in_batches(model):
         return model(x, t)
 
     condition = mx.arange(6)[:, None]
-    whole = converged_pictures(model, model.scheduler, X_T, tolerance=1)
-    parts = converged_pictures(conditional, model.scheduler, X_T, condition, tolerance=1, batch_size=4)
+    whole = converged_pictures(guided(model), X_T, tolerance=1)
+    parts = converged_pictures(guided(model, conditional, condition=condition), X_T, tolerance=1, batch_size=4)
     np.testing.assert_allclose(parts.images, whole.images, atol=1e-6)
     assert seen[0] == [0, 1, 2, 3]
     assert seen[64] == [4, 5]  # after the 64 steps of the first four
 
 
 def test_a_solution_is_kept_refined_when_a_smaller_tolerance_asks_for_it_and_told_from_others(model, tmp_path):
-    def solve(x_T=X_T, **options):
+    def solve(x_T=X_T, identity="model a", **options):
         before = model.evaluations
-        given = {"cache": tmp_path, "identity": "model a guidance 1", "tolerance": 1, **options}
-        return converged_pictures(model, model.scheduler, x_T, **given), (model.evaluations - before) / len(x_T)
+        given = {"cache": tmp_path, "tolerance": 1, **options}
+        return converged_pictures(guided(model, identity=identity), x_T, **given), (model.evaluations - before) / len(
+            x_T
+        )
 
     first, cost = solve()
     assert cost == 64 + 128
@@ -114,11 +123,11 @@ def test_a_solution_is_kept_refined_when_a_smaller_tolerance_asks_for_it_and_tol
     np.testing.assert_array_equal(refined.images, first.finer)
     assert solve()[0].steps == 128
     assert len(list(tmp_path.iterdir())) == 1
-    for other in ({"identity": "model b guidance 1"}, {"x_T": X_T[:3]}, {"x_T": X_T + 1}):
+    for other in ({"identity": "model b"}, {"x_T": X_T[:3]}, {"x_T": X_T + 1}):
         assert solve(**other)[1] == 64 + 128
     damaged = sorted(tmp_path.iterdir())[0]
     damaged.write_bytes(damaged.read_bytes()[:100])
-    costs = [solve(**o)[1] for o in ({}, {"identity": "model b guidance 1"}, {"x_T": X_T[:3]}, {"x_T": X_T + 1})]
+    costs = [solve(**o)[1] for o in ({}, {"identity": "model b"}, {"x_T": X_T[:3]}, {"x_T": X_T + 1})]
     assert sorted(costs) == [0, 0, 0, 192]
 
 
@@ -128,4 +137,4 @@ def test_a_solution_is_kept_refined_when_a_smaller_tolerance_asks_for_it_and_tol
 )
 def test_what_cannot_work_is_refused(model, options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        converged_pictures(model, model.scheduler, X_T, **options)
+        converged_pictures(guided(model), X_T, **options)

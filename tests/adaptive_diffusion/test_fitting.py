@@ -1,4 +1,4 @@
-"""Fitted and learned steps: the teacher is the ODE, weights do what they say, and what is learned is better."""
+"""Fitted and learned steps: the reference is the ODE, weights do what they say, and what is learned is better."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from scipy.fft import dctn, idctn
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
 from adaptive_diffusion.calibration.fitting import Solution, fit_corrections, levels_of, multistep_rows, run
 from adaptive_diffusion.calibration.learning import learn
-from adaptive_diffusion.calibration.teacher import CleanPredictor, record
+from adaptive_diffusion.calibration.reference import record
+from adaptive_diffusion.diffusion import node_at
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
 from adaptive_diffusion.grids.grids import BlendedGrid, PowerGrid
 from adaptive_diffusion.sampling.converged import paired_rmse
+from adaptive_diffusion.sampling.rollout import InBatches
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
@@ -47,45 +49,47 @@ def noises(seed, count):
     return normal(image_keys(seed, range(count)), SHAPE)
 
 
-def teacher_of(denoiser, seed=0, count=12, nodes=64):
-    predictor = CleanPredictor(SCHEDULER.guided(denoiser))
+def reference_of(denoiser, seed=0, count=12, nodes=64):
+    predictor = InBatches(SCHEDULER.guided(denoiser))
     return predictor, record(predictor, noises(seed, count), nodes)
 
 
-def test_the_teacher_is_the_ode_at_its_nodes_between_them_and_at_the_end():
-    _, teacher = teacher_of(natural, nodes=128)
+def test_the_reference_is_the_ode_at_its_nodes_between_them_and_at_the_end():
+    _, reference = reference_of(natural, nodes=128)
     spectrum = dctn(np.array(noises(0, 12), np.float64), axes=(1, 2, 3), norm="ortho")
     solver = DDIMScheduler()
     solver.timesteps = np.array([999.0])
     for t in (998.7, 640.0, 200.5, 3.3):
         exact = ode_solution(solver, spectrum, t, std=NATURAL) / SCHEDULE.alpha(t)
-        found = dctn(teacher.at(float(np.exp(-SCHEDULE.log_snr(t)))), axes=(1, 2, 3), norm="ortho")
+        found = dctn(reference.at(float(np.exp(-SCHEDULE.log_snr(t)))), axes=(1, 2, 3), norm="ortho")
         np.testing.assert_allclose(found, exact, atol=2e-3 * np.abs(exact).max())
-    clean = dctn(teacher.pictures, axes=(1, 2, 3), norm="ortho")
+    clean = dctn(reference.images, axes=(1, 2, 3), norm="ortho")
     np.testing.assert_allclose(clean, ode_solution(solver, spectrum, None, std=NATURAL), atol=5e-3)
     for i in (0, 50, 127):
-        np.testing.assert_allclose(teacher.at(teacher.levels[i]), teacher.states[i], rtol=1e-5)
-    assert len(teacher[:5]) == 5
-    np.testing.assert_array_equal(teacher[:5].pictures, teacher.pictures[:5])
+        np.testing.assert_allclose(reference.at(reference.levels[i]), reference.states[i], rtol=1e-5)
+    assert len(reference[:5]) == 5
+    np.testing.assert_array_equal(reference[:5].images, reference.images[:5])
 
 
-def test_a_clean_predictor_takes_pictures_in_batches_each_with_its_condition():
+def test_a_model_in_batches_takes_images_each_with_its_condition():
     seen, counted = [], []
 
     def denoiser(x, t, condition):
         seen.append(np.array(condition).tolist())
         return natural(x, t)
 
-    states = np.array(noises(0, 5))
-    found = CleanPredictor(SCHEDULER.guided(denoiser, mx.arange(5)), 2, counted.append)(states, 500.0)
+    states = noises(0, 5)
+    node = node_at(SCHEDULE, 500.0)
+    found = InBatches(SCHEDULER.guided(denoiser, mx.arange(5)), 2, counted.append).denoise(states, node, np.arange(5))
     assert (seen, counted) == ([[0, 1], [2, 3], [4]], [2, 2, 1])
-    np.testing.assert_allclose(found, CleanPredictor(SCHEDULER.guided(natural))(states, 500.0), atol=1e-5)
+    alone = SCHEDULER.guided(natural).denoise(states, node, np.arange(5))
+    np.testing.assert_allclose(found.x0, alone.x0, atol=1e-5)
 
 
 def test_without_corrections_a_step_is_that_of_ddim():
     timesteps = PowerGrid(2)(SCHEDULE, 4)
     rows = multistep_rows(levels_of(SCHEDULE, timesteps), np.zeros((4, 5)))
-    predictor = CleanPredictor(SCHEDULER.guided(bent))
+    predictor = InBatches(SCHEDULER.guided(bent))
     found = run(predictor, np.array(noises(0, 3)) / SCHEDULE.alpha(999.0), Solution(timesteps, np.zeros((4, 5))))
     ddim = DDIMScheduler(clip_sample=False)
     ddim.set_timesteps(timesteps=timesteps)
@@ -108,29 +112,29 @@ def test_weights_that_can_be_exact_are():
     def white(x, t, condition=None):
         return mx.array(predict(SCHEDULER, float(t[0]), np.array(x, np.float64)), mx.float32)
 
-    predictor, teacher = teacher_of(white, nodes=256)
+    predictor, reference = reference_of(white, nodes=256)
     timesteps = PowerGrid(2)(SCHEDULE, 4)
-    fitted = Solution(timesteps, fit_corrections(predictor, teacher, timesteps))
+    fitted = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
     plain = Solution(timesteps, np.zeros((4, 5)))
-    assert paired_rmse(run(predictor, teacher.noise, fitted), teacher.pictures).mean() < 2e-3
-    assert paired_rmse(run(predictor, teacher.noise, plain), teacher.pictures).mean() > 0.05
+    assert paired_rmse(run(predictor, reference.noise, fitted), reference.images).mean() < 2e-3
+    assert paired_rmse(run(predictor, reference.noise, plain), reference.images).mean() > 0.05
 
 
 @pytest.mark.parametrize(("n", "share"), [(3, 1), (5, 0.9), (8, 0.9)])
 def test_fitted_weights_are_better_than_2m_and_learned_ones_still_better_from_new_noises(n, share):
-    predictor, teacher = teacher_of(bent)
-    _, unseen = teacher_of(bent, seed=1)
+    predictor, reference = reference_of(bent)
+    _, unseen = reference_of(bent, seed=1)
     timesteps = BlendedGrid()(SCHEDULE, n)
-    fitted = Solution(timesteps, fit_corrections(predictor, teacher, timesteps))
-    learned = learn(predictor, teacher, fitted, iterations=2)
+    fitted = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
+    learned = learn(predictor, reference, fitted, iterations=2)
     solver = DPMSolverScheduler(clip_sample=False)
     solver.set_timesteps(timesteps=timesteps)
     classical = np.array(StandardSampler(solver).run(bent, noises(1, 12)).images)
     errors = [classical, run(predictor, unseen.noise, fitted), run(predictor, unseen.noise, learned)]
-    first, second, third = (paired_rmse(pictures, unseen.pictures).mean() for pictures in errors)
+    first, second, third = (paired_rmse(pictures, unseen.images).mean() for pictures in errors)
     assert second < 0.5 * first
     assert third < share * second
-    own = [paired_rmse(run(predictor, teacher.noise, s), teacher.pictures) for s in (fitted, learned)]
+    own = [paired_rmse(run(predictor, reference.noise, s), reference.images) for s in (fitted, learned)]
     assert np.sqrt((own[1] ** 2).mean()) < np.sqrt((own[0] ** 2).mean())
     assert learned.timesteps[0] == 999
     assert (np.diff(learned.timesteps) < 0).all()
@@ -138,13 +142,13 @@ def test_fitted_weights_are_better_than_2m_and_learned_ones_still_better_from_ne
 
 
 def test_learning_never_makes_it_worse_and_stops_where_nothing_is_gained():
-    predictor, teacher = teacher_of(bent, count=4)
+    predictor, reference = reference_of(bent, count=4)
     timesteps = BlendedGrid()(SCHEDULE, 3)
-    start = Solution(timesteps, fit_corrections(predictor, teacher, timesteps))
-    assert learn(predictor, teacher, start, iterations=0) is start
+    start = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
+    assert learn(predictor, reference, start, iterations=0) is start
     counted = []
-    counting = CleanPredictor(SCHEDULER.guided(bent), progress=counted.append)
-    learn(counting, teacher, start, iterations=50, least_gain=0.5)
+    counting = InBatches(SCHEDULER.guided(bent), progress=counted.append)
+    learn(counting, reference, start, iterations=50, least_gain=0.5)
     assert sum(counted) < 5 * 4 * 3 * 12  # a few iterations of some 11 columns, not 50
 
 
@@ -183,9 +187,9 @@ def test_the_adaptive_scheduler_draws_what_was_judged(schedule, n):
     """Its error on the held-out noises is the score in the file, by a scheduler and a sampler in MLX."""
     scheduler = AdaptiveScheduler(num_inference_steps=n, calibration=schedule, clip_sample=False)
     drawn = np.array(StandardSampler(scheduler).run(bent, noises(SMALL.seed + 1, 8)).images)
-    _, unseen = teacher_of(bent, SMALL.seed + 1, 8)
+    _, unseen = reference_of(bent, SMALL.seed + 1, 8)
     steps = schedule.steps[n]
-    assert paired_rmse(drawn, unseen.pictures).mean() == pytest.approx(steps.scores[steps.rule].mean, rel=0.01)
+    assert paired_rmse(drawn, unseen.images).mean() == pytest.approx(steps.scores[steps.rule].mean, rel=0.01)
     assert scheduler.get_schedule_info()["rule"] == steps.rule
     assert scheduler.get_schedule_info()["power"] is None
 

@@ -12,7 +12,7 @@ from gaussian import STD, ode_solution, output_std, predict, run
 
 from adaptive_diffusion.diffusion.rng import image_keys
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
-from adaptive_diffusion.solvers.multistep import multistep_weights
+from adaptive_diffusion.solvers.dpm_solver import multistep_weights
 from adaptive_diffusion.types import Scheduler, SchedulerOutput
 
 T = 1000
@@ -414,7 +414,7 @@ def test_dynamic_thresholding_divides_by_the_quantile_of_each_picture():
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 0.995, 1.0])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 3)])
 def test_thresholding_quantile_is_that_of_numpy(ratio, shape):
-    from adaptive_diffusion.diffusion.thresholding import quantile
+    from adaptive_diffusion.diffusion.limits import quantile
 
     x = np.random.default_rng(0).standard_normal(shape).reshape(shape[0], -1).astype(np.float32)
     np.testing.assert_allclose(quantile(mx.array(x), ratio), np.quantile(x, ratio, axis=1)[:, None], atol=1e-6)

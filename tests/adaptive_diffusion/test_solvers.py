@@ -12,8 +12,9 @@ from gaussian import STD, ode_solution, output_std, predict, run
 from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid, set_timesteps
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
-from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler, unipc_weights
-from adaptive_diffusion.solvers.multistep import multistep_weights
+from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
+from adaptive_diffusion.solvers.dpm_solver import multistep_weights
+from adaptive_diffusion.solvers.unipc import unipc_weights
 from adaptive_diffusion.types import Scheduler, SchedulerOutput
 
 T = 1000

@@ -159,7 +159,8 @@ def converged(
     denoiser: Callable[..., mx.array], settings: dict[str, Any], x_T: mx.array, condition: mx.array | None
 ) -> Converged:
     """The converged solution from some noises."""
-    return converged_pictures(denoiser, DPMSolverScheduler(**settings), x_T, condition, most_steps=256)
+    model = DPMSolverScheduler(clip_sample=True, **settings).guided(denoiser, condition)
+    return converged_pictures(model, x_T, most_steps=256)
 
 
 def drawn(folder: Path, *overrides: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,8 +21,9 @@ from tiny import ROOT, configuration
 from tiny_pipelines import PIPELINES, ddpm, saved, text_encoder, unet, vae
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
-from adaptive_diffusion.calibration.calibration import measure_trajectory
+from adaptive_diffusion.calibration.trajectory import measure_trajectory
 from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.limits import Clipped, unlimited
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
@@ -223,7 +224,8 @@ def test_a_pipeline_is_benchmarked_as_any_model(
     parts = prepare(configure(*chosen))
     x_T, condition = normal(image_keys(0, range(2)), parts.model.state_shape), parts.conditions(2)
     bounded = kind == "ddpm"
-    solution = converged_pictures(parts.denoiser, parts.scheduler, x_T, condition, bounded=bounded, tolerance=2)
+    model = replace(parts.scheduler.guided(parts.denoiser, condition), limit=Clipped() if bounded else unlimited)
+    solution = converged_pictures(model, x_T, tolerance=2)
     drawn = parts.sampler.run(parts.denoiser, x_T, condition=condition).images
     pictures = [np.clip(np.array(parts.model.decode(mx.array(x))), -1, 1) for x in (drawn, solution.images)]
     assert cell["blocks"][0]["rmse"] == pytest.approx(paired_rmse(*pictures), rel=1e-3)

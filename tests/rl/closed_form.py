@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
+from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.rl.drawing import Drawing
 
 SHAPE = (4, 4, 3)
@@ -15,7 +16,7 @@ class GaussianDenoiser:
     """D = std^2 / (std^2 + s^2) x / alpha, s = sigma / alpha; counts its calls and the pictures in them."""
 
     def __init__(self, drawing_settings: dict):
-        self.schedule = Drawing(self, SHAPE, drawing_settings).schedule
+        self.schedule = Drawing(self, SHAPE, drawing_settings).process
         self.calls = self.pictures = 0
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
@@ -25,7 +26,7 @@ class GaussianDenoiser:
         return mx.array((STD**2 / (STD**2 + (sigma / alpha) ** 2) / alpha).astype(np.float32)) * x
 
 
-def gaussian(**more: object) -> Drawing:
+def gaussian(**more: object) -> GuidedModel:
     """The drawing of a new `GaussianDenoiser`."""
     settings = {"prediction_type": "sample", "clip_sample": False}
     return Drawing(GaussianDenoiser(settings), SHAPE, settings, **more)

@@ -309,7 +309,7 @@ def test_the_vectorised_form_evaluates_the_model_once_for_all(steps):
     vector = LockstepVecEnv(steps, 4)
     vector.seed(0)
     vector.reset()
-    denoiser = steps.drawing.denoiser
+    denoiser = steps.drawing.network
     denoiser.calls = denoiser.pictures = 0
     vector.step(np.zeros((4, 1), np.float32))
     assert (denoiser.calls, denoiser.pictures) == (1, 4 * 8)
@@ -324,9 +324,9 @@ def test_where_seconds_count_everything_is_timed_in_batches_of_one_size_after_a_
     def network(x, t, condition=None):
         sizes.append(len(x))
         clock.now += 100.0 if len(sizes) == 1 else 1.0
-        return drawing.denoiser(x, t, condition)
+        return drawing.network(x, t, condition)
 
-    env = kind(replace(drawing, denoiser=network), reward=SpeedReward("seconds"), pictures=4, batches=1)
+    env = kind(replace(drawing, network=network), reward=SpeedReward("seconds"), pictures=4, batches=1)
     env.noises.errors(0, np.zeros((4, 4, 4, 3)))  # solves for the converged pictures
     sizes.clear()
     vector = LockstepVecEnv(env, 3)

@@ -57,7 +57,7 @@ class Counting(BaseCallback):
 def test_an_agent_without_an_environment_tunes_the_model_at_hand(agent, tiny):
     env = agent().env
     assert isinstance(env, DiffusionHyperparameterEnv)
-    assert env.drawing.shape == (8, 8, 3)
+    assert env.drawing.state_shape == (8, 8, 3)
 
 
 def test_wrappers_that_only_watch_are_looked_through(bandit):
@@ -83,7 +83,7 @@ def test_other_wrappers_are_refused_before_anything_is_drawn(bandit, wrap, kind)
         HyperparameterTuningAgent(wrap(bandit))
     with pytest.raises(ValueError, match=f"^eval_env must be .* got {kind}$"):
         agent.train(10, eval_env=wrap(bandit))
-    assert bandit.drawing.denoiser.calls == 0
+    assert bandit.drawing.network.calls == 0
 
 
 def test_of_several_environments_that_differ_none_is_taken(bandit):
@@ -225,19 +225,19 @@ def test_callbacks_that_evaluate_see_what_the_policy_sees(bandit, normalize_env)
 def test_what_is_no_callback_is_refused_before_anything_is_drawn(bandit, callback):
     with pytest.raises(ValueError, match="callback must be"):
         HyperparameterTuningAgent(bandit).train(10, callback)
-    assert bandit.drawing.denoiser.calls == 0
+    assert bandit.drawing.network.calls == 0
 
 
 def test_a_search_has_no_steps_that_stable_baselines3_could_watch(bandit):
     with pytest.raises(ValueError, match=r"belong to HyperparameterTuningAgent.*Counting"):
         RandomAgent(bandit).train(10, Counting())
-    assert bandit.drawing.denoiser.calls == 0
+    assert bandit.drawing.network.calls == 0
 
 
 def test_a_checkpoint_of_another_kind_of_file_is_refused_before_anything_is_drawn(bandit):
     with pytest.raises(UserError, match=r"end in \.zip"):
         CEMAgent(bandit).train(10, checkpoint="agent.pt")
-    assert bandit.drawing.denoiser.calls == 0
+    assert bandit.drawing.network.calls == 0
 
 
 # how many episodes

@@ -10,6 +10,7 @@ from rl.closed_form import gaussian
 from rl.policy_files import random_policy
 from tiny import tiny_model
 
+from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.grids import KarrasGrid
 from adaptive_diffusion.models.checkpoint import load_builtin_model
@@ -20,7 +21,6 @@ from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.learned_scheduler import SHIPPED, LearnedScheduler
 from adaptive_diffusion.rl.policy import load_policy
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from adaptive_diffusion.sampling.converged import identity_of
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
 
@@ -40,15 +40,13 @@ def played(path, env: TimestepEnv, batch: int):
     """The clean prediction that an episode ends with, and what its last step told."""
     policy, over = load_policy(path, env), False
     seen, _ = env.reset(options={"batch": batch})
-    walk = env._walk
     while not over:
         seen, _, over, _, info = env.step(np.array(policy(seen)))
-    return np.array(walk.x0), info
+    return np.array(env._states), info
 
 
 def drawn(scheduler: LearnedScheduler, env: TimestepEnv, batch: int):
-    condition = env.drawing.conditions(env.noises.pictures)
-    return StandardSampler(scheduler).run(env.drawing.denoiser, env.noises.x_T(batch), condition=condition)
+    return StandardSampler(scheduler).run(env.drawing, env.noises.x_T(batch))
 
 
 @pytest.mark.parametrize("model", ["closed form", "network"])
@@ -111,10 +109,10 @@ def test_the_quality_guided_sampler_draws_the_same_and_pictures_may_leave(tmp_pa
     path = random_policy(tmp_path / "p.zip", env)
     scheduler = scheduler_of(path, env)
     expected = np.array(drawn(scheduler, env, 0).images)
-    whole = QualityGuidedSampler(scheduler, early_stopping=False).run(env.drawing.denoiser, env.noises.x_T(0))
+    whole = QualityGuidedSampler(scheduler, early_stopping=False).run(env.drawing, env.noises.x_T(0))
     np.testing.assert_allclose(np.array(whole.images), expected, atol=1e-5)
     early = QualityGuidedSampler(scheduler, quality_threshold=0.9, patience=1, min_steps=2)
-    assert early.run(env.drawing.denoiser, env.noises.x_T(0)).evaluations.max() <= STEPS
+    assert early.run(env.drawing, env.noises.x_T(0)).evaluations.max() <= STEPS
 
 
 def test_a_policy_that_may_stop_leaves_no_picture_unfinished(tmp_path):
@@ -126,7 +124,7 @@ def test_a_policy_that_may_stop_leaves_no_picture_unfinished(tmp_path):
         QualityGuidedSampler(scheduler, quality_threshold=0.48, patience=1, min_steps=1, finish=2)
     for settings in ({"finish": 0}, {"early_stopping": False}):
         early = QualityGuidedSampler(scheduler, quality_threshold=0.48, patience=1, min_steps=1, **settings)
-        assert early.run(env.drawing.denoiser, env.noises.x_T(0)).evaluations.max() == 4
+        assert early.run(env.drawing, env.noises.x_T(0)).evaluations.max() == 4
 
 
 def test_pictures_that_stay_go_on_alone(tmp_path):
@@ -134,7 +132,7 @@ def test_pictures_that_stay_go_on_alone(tmp_path):
     scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env)
     x_t, count = env.noises.x_T(0), 3
     for index, t in enumerate(scheduler.timesteps):
-        prediction = env.drawing.denoiser(x_t, np.full(len(x_t), t))
+        prediction = env.drawing.network(x_t, np.full(len(x_t), t))
         x_t = scheduler.step(prediction, t, x_t)
         if index == 2:
             scheduler.select(np.array([True, False, True]))

@@ -52,7 +52,7 @@ def test_other_timesteps_give_the_pictures_of_dpm_solver_on_them():
     for timesteps in (PowerGrid(2)(env.schedule, 6), info["hyperparameters"]["timesteps"]):
         solver.set_timesteps(timesteps=timesteps)
         condition = mx.array([[1, 0]] * 3, dtype=mx.int32)
-        images = StandardSampler(solver).run(env.drawing.denoiser, env.noises.x_T(0), condition=condition).images
+        images = StandardSampler(solver).run(env.drawing, env.noises.x_T(0), condition=condition).images
         errors.append(env.noises.errors(0, np.array(images)))
     np.testing.assert_allclose(info["qualities"], np.log(errors[0] / errors[1]), atol=1e-3)
     np.testing.assert_allclose(reward, info["qualities"].mean())
@@ -89,7 +89,7 @@ def test_an_action_is_added_to_the_logit_of_the_priors_fraction_of_the_way():
 def test_a_step_is_one_evaluation_of_the_batch_and_the_first_is_remembered():
     env = TimestepEnv(gaussian(), num_steps=6, pictures=4, batches=1)
     play(env, [0.1] * 5)
-    denoiser = env.drawing.denoiser
+    denoiser = env.drawing.network
     denoiser.calls = 0
     play(env, [0.2] * 5)
     assert denoiser.calls == 5
@@ -100,15 +100,15 @@ def test_a_step_is_one_evaluation_of_the_batch_and_the_first_is_remembered():
 def test_the_observation_says_what_the_batch_shows():
     env = TimestepEnv(gaussian(domain="b", domains=("a", "b")), num_steps=4, pictures=5)
     start, _ = env.reset(options={"batch": 0})
-    first_x0 = env._walk.x0
+    first_x0 = env._states
     seen = env.step(np.array([0.0]))[0]
     log_snr = env.schedule.log_snr(PowerGrid(2)(env.schedule, 4))
     low, high = env.schedule.log_snr([999, 0])
-    change = np.sqrt(np.mean(np.square(np.array(env._walk.x0) - np.array(first_x0))))
+    change = np.sqrt(np.mean(np.square(np.array(env._states) - np.array(first_x0))))
     assert start[0] == 0.25
     expected = [
         *(0.5, (log_snr[1] - low) / (high - low), np.log10(change + 1e-4) / 4 + 1, 0.0),
-        *((log_snr[1] - log_snr[0]) / 10, np.array(env._walk.x0).std(), 0.1, 0, 1),
+        *((log_snr[1] - log_snr[0]) / 10, np.array(env._states).std(), 0.1, 0, 1),
     ]
     np.testing.assert_allclose(seen, expected, atol=1e-5)
     second = env.step(np.array([0.0]))[0]
@@ -120,7 +120,7 @@ def test_stopping_ends_with_the_clean_prediction_there_is_and_saves_evaluations(
     env.reset(options={"batch": 0})
     for _ in range(3):
         env.step(np.zeros(2))
-    x0 = np.array(env._walk.x0)
+    x0 = np.array(env._states)
     _, reward, _, _, info = env.step(np.array([0, 0.9]))
     assert (info["evaluations"], info["speed"]) == (4, 0.5)
     errors = paired_rmse(np.clip(x0, -1, 1), env.noises._converged.images[:16])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class PlainModel:
-    """Any denoiser as a `PictureModel`: it works on pictures of a size that is given, and nothing else is known of it.
+    """Any denoiser as a `PictureModel`: it works on images of a size that is given, and nothing else is known of it.
 
     Args:
         denoiser: The network.
-        state_shape: (H, W, C) of the pictures.
+        state_shape: (H, W, C) of the images.
     """
 
     metadata: Mapping[str, Any] = {}
@@ -44,17 +44,12 @@ class PlainModel:
         return ()
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """States are pictures."""
+        """States are images."""
         return pictures
 
     def decode(self, x0: mx.array) -> mx.array:
-        """States are pictures."""
+        """States are images."""
         return x0
-
-
-def tells(model: Denoiser) -> TypeGuard[PictureModel]:
-    """Whether a model is a `PictureModel` of its own accord."""
-    return hasattr(model, "state_shape")
 
 
 def asked_for(
@@ -94,6 +89,7 @@ def asked_for(
 
     if label is not None:
         raise UserError(f"prompt and label={label} were both given, and a prompt chooses the label; leave one out")
+
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
     if len(texts) != batch_size:
         raise UserError(f"give one prompt, or as many as pictures: got {len(texts)} for {batch_size}")
@@ -102,6 +98,7 @@ def asked_for(
 
     if not all(text.strip() for text in texts):
         raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
+
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
         log.info("%r: domain %s, %s", text[:60], choice.domain, choice.label or "no label")

@@ -1,4 +1,4 @@
-"""DiffusionPipeline: a model and a scheduler, and pictures out of them."""
+"""DiffusionPipeline: a model and a scheduler, and images out of them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..diffusion.guidance import GuidedDenoiser
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..io.pixels import resize, to_float
 from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.unet import SimpleUNet, UNetConfig
 from ..program import command
+from ..sampling.standard import StandardSampler, whole
+from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.base import SchedulerBase
 from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
-from ..schedulers.config import ConfigMixin
-from ..types import Denoiser, PictureModel, Scheduler
-from .picture_models import PlainModel, asked_for, domain_of, tells
+from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
+from ..types import Denoiser, PictureModel, Scheduler, is_picture_model
+from .picture_models import PlainModel, asked_for, domain_of
 
 log = logging.getLogger(__name__)
 
 
 class DiffusionPipeline:
-    """Draws pictures with a model and a scheduler.
+    """Draws images with a model and a scheduler.
 
     A `PictureModel` (a `SimpleUNet`, or what `models.diffusers.load_pipeline` gives) tells its size and how it was
-    trained; any other denoiser is taken to work on pictures of `image_size`, and to be what the scheduler says.
+    trained; any other denoiser is taken to work on images of `image_size`, and to be what the scheduler says.
 
     Without a model it uses the trained one that ships with the project, which draws at 32x32; another `image_size`
     is reached by antialiased resizing. With channels other than 3 it builds an untrained `SimpleUNet` and warns.
@@ -40,8 +43,8 @@ class DiffusionPipeline:
             with clipping to [-1, 1], the first three with trailing timesteps. A prediction type or noise schedule that
             is not the model's is set to the model's, and latents are not clipped. An `AdaptiveScheduler` without a
             calibration of its own takes the shipped one of the model, where there is one.
-        image_size: (height, width) of the returned pictures, pixels; None: what the model draws.
-        in_channels: Channels of the pictures, of a model that does not tell.
+        image_size: (height, width) of the returned images, pixels; None: what the model draws.
+        in_channels: Channels of the images, of a model that does not tell.
 
     Raises:
         ValueError: for an unknown scheduler name, a class in the place of an object, a scheduler in the place of the
@@ -58,10 +61,11 @@ class DiffusionPipeline:
         self.in_channels = check_count("in_channels", in_channels, 1)
         model = self._default_model(in_channels) if model is None else _checked_model(model)
         self.model: Any = model
-        if image_size is None and tells(model):
+        if image_size is None and is_picture_model(model):
             image_size = model.picture_size
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
+
         self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
         self.scheduler: Scheduler = _scheduler(scheduler)
         self._fit_scheduler()
@@ -82,12 +86,12 @@ class DiffusionPipeline:
 
     @property
     def native_size(self) -> tuple[int, int]:
-        """(height, width) of the pictures that the model draws; `image_size` for one that does not tell."""
+        """(height, width) of the images that the model draws; `image_size` for one that does not tell."""
         return self._drawing.picture_size
 
     @property
     def state_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of what the model is called with: a picture, or its latents."""
+        """(H, W, C) of what the model is called with: an image, or its latents."""
         return self._drawing.state_shape
 
     def generate(
@@ -103,14 +107,14 @@ class DiffusionPipeline:
         condition: mx.array | None = None,
         guidance_scale: float | None = None,
     ) -> mx.array | tuple[mx.array, list[mx.array]]:
-        """Draw pictures.
+        """Draw images.
 
         Args:
-            batch_size: Pictures to draw, >= 1.
+            batch_size: Images to draw, >= 1.
             num_inference_steps: Steps; None: as the scheduler is set, or 50.
-            seed: Picture i of a seed is always the same; None draws a new seed, which is logged.
+            seed: Image i of a seed is always the same; None draws a new seed, which is logged.
             return_intermediates: Also return the clean predictions of every step.
-            prompt: What to draw: one text for all pictures, or B. A model that reads no text draws the domain and the
+            prompt: What to draw: one text for all images, or B. A model that reads no text draws the domain and the
                 label that the text names.
             domain: A domain of the model, e.g. "landscapes".
             label: A label of the domain, e.g. "sunrise", without a prompt.
@@ -123,31 +127,31 @@ class DiffusionPipeline:
 
         Raises:
             ValueError: for a batch size, a number of steps or a guidance out of range; for a prompt, domain or label
-                beside a condition, for another number of pictures, or for a model that cannot be told what to draw.
+                beside a condition, for another number of images, or for a model that cannot be told what to draw.
             MachineError: if latents cannot be decoded.
         """
-        from ..sampling.standard import StandardSampler  # the sampling package sits above this one
-
         batch_size = check_count("batch_size", batch_size, 1)
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
             log.info("seed %d", seed)
+
         seed = check_count("seed", seed, 0)
-        denoiser, condition, domain = self._guided(batch_size, prompt, domain, label, condition, guidance_scale)
+        model, domain = self._guided(batch_size, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
             num_inference_steps = len(self.scheduler) or 50
-        self._suit(domain, denoiser.guidance_scale if condition is not None else 1.0)
+        self._suit(domain, model.guidance_scale if model.condition is not None else 1.0)
         self.scheduler.set_timesteps(num_inference_steps)
 
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)
         intermediates = []
-        for trace in StandardSampler(self.scheduler).iterate(denoiser, x_T, condition=condition, keys=keys):
+        for trace in StandardSampler(self.scheduler).iterate(model, x_T, keys=keys):
             mx.eval(trace.x0)
             intermediates.append(trace.x0)
 
         if not return_intermediates:
             return self._finished(intermediates[-1])
+
         pictures = [self._finished(x0) for x0 in intermediates]
         return pictures[-1], pictures
 
@@ -163,12 +167,12 @@ class DiffusionPipeline:
         condition: mx.array | None = None,
         guidance_scale: float | None = None,
     ) -> mx.array:
-        """Denoise pictures that carry the noise of a known timestep.
+        """Denoise images that carry the noise of a known timestep.
 
         Args:
             noisy_image: (B, *state_shape), or `state_shape` for one picture: what `add_noise` returns.
             timestep: The timestep of the noise, in [0, T - 1].
-            num_inference_steps: Steps from `timestep` down to the clean picture; None: 1, the direct prediction.
+            num_inference_steps: Steps from `timestep` down to the clean image; None: 1, the direct prediction.
             prompt: See `generate`, as for the rest.
             domain: See there.
             label: See there.
@@ -176,33 +180,33 @@ class DiffusionPipeline:
             guidance_scale: See there.
 
         Returns:
-            Clean pictures in [-1, 1] at the model's native size, as many as were given.
+            Clean images in [-1, 1] at the model's native size, as many as were given.
         """
-        from ..sampling.standard import StandardSampler
-
         T = self.scheduler.config["num_train_timesteps"]
         if not 0 <= timestep <= T - 1:
             raise ValueError(f"timestep must lie in [0, {T - 1}], got {timestep}")
+
         steps = 1 if num_inference_steps is None else num_inference_steps
         if not 1 <= steps <= timestep + 1:
             raise ValueError(
                 f"num_inference_steps from timestep {timestep} must lie in [1, {timestep + 1}], got {steps}"
             )
+
         batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
         self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
         keys = image_keys(0, range(len(batch)))
-        denoiser, condition, _ = self._guided(len(batch), prompt, domain, label, condition, guidance_scale)
-        x0 = StandardSampler(self.scheduler).run(denoiser, batch, condition=condition, keys=keys).images
+        model, _ = self._guided(len(batch), prompt, domain, label, condition, guidance_scale)
+        x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
         images = mx.clip(self._drawing.decode(x0), -1, 1)
         return images if noisy_image.ndim == 4 else images[0]
 
     def add_noise(self, images: mx.array, timesteps: Any, noise: mx.array | None = None) -> mx.array:
-        """Noisy states x_t: pictures, or latents for a model of latents.
+        """Noisy states x_t: images, or latents for a model of latents.
 
         Args:
-            images: (B, H, W, C) pictures in [-1, 1] at the model's native size, or (H, W, C) for one; uint8 ones are
+            images: (B, H, W, C) images in [-1, 1] at the model's native size, or (H, W, C) for one; uint8 ones are
                 scaled.
-            timesteps: A scalar, (1,) for all pictures, or (B,), in [0, T - 1].
+            timesteps: A scalar, (1,) for all images, or (B,), in [0, T - 1].
             noise: Standard normal, shaped as the states; None: drawn.
         """
         if images.dtype in (mx.uint8, np.uint8):
@@ -212,7 +216,7 @@ class DiffusionPipeline:
         return self.scheduler.add_noise(states, noise, timesteps)
 
     def pictures(self, states: mx.array) -> mx.array:
-        """(B, *state_shape) clean states -> (B, height, width, C) pictures of `image_size`, about [-1, 1]."""
+        """(B, *state_shape) clean states -> (B, height, width, C) images of `image_size`, about [-1, 1]."""
         images = self._drawing.decode(states)
         if self.native_size == self.image_size:
             return images
@@ -239,9 +243,7 @@ class DiffusionPipeline:
         self._suit(None, self._guidance(None))
 
     def get_scheduler_info(self) -> dict[str, Any]:
-        """Scheduler type, settings and timesteps, where these come from, device, and the size of the pictures."""
-        from ..sampling.standard import StandardSampler
-
+        """Scheduler type, settings and timesteps, where these come from, device, and the size of the images."""
         return {
             "scheduler_type": type(self.scheduler).__name__,
             "num_train_timesteps": self.scheduler.config.get("num_train_timesteps"),
@@ -257,8 +259,10 @@ class DiffusionPipeline:
 
     @property
     def _drawing(self) -> PictureModel:
-        """The model, as one that draws pictures."""
-        return self.model if tells(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
+        """The model, as one that draws images."""
+        return (
+            self.model if is_picture_model(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
+        )
 
     def _guidance(self, given: float | None) -> float:
         """Weight of classifier-free guidance: as given, else what the model recommends."""
@@ -272,38 +276,29 @@ class DiffusionPipeline:
         label: str | None,
         condition: mx.array | None,
         guidance_scale: float | None,
-    ) -> tuple[GuidedDenoiser, mx.array | None, str | None]:
-        """The model with its guidance, the condition of a batch and its domain, if known; see `generate`."""
-        denoiser = GuidedDenoiser(self.model, self._guidance(guidance_scale))
+    ) -> tuple[GuidedModel, str | None]:
+        """The model with its guidance and the conditions of a batch, and its domain, if known; see `generate`."""
         if condition is None:
-            return denoiser, *asked_for(self._drawing, batch_size, prompt, domain, label)
-        asked = {"prompt": prompt, "domain": domain, "label": label}
-        if beside := [name for name, value in asked.items() if value is not None]:
-            raise ValueError(
-                f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
-            )
-        return denoiser, condition, domain_of(self._drawing, condition)
+            condition, domain = asked_for(self._drawing, batch_size, prompt, domain, label)
+        else:
+            asked = {"prompt": prompt, "domain": domain, "label": label}
+            if beside := [name for name, value in asked.items() if value is not None]:
+                raise ValueError(
+                    f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
+                )
+            domain = domain_of(self._drawing, condition)
+
+        return whole(self.scheduler).guided(self.model, condition, self._guidance(guidance_scale)), domain
 
     def _suit(self, domain: str | None, guidance_scale: float) -> None:
         """Let a scheduler that knows calibrations take the one that suits what is drawn; its number of steps stays."""
-        from ..schedulers.adaptive import AdaptiveScheduler  # the schedulers package sits above this one
-
-        if isinstance(self.scheduler, AdaptiveScheduler):
+        if isinstance(self.scheduler, SchedulerBase):
             self.scheduler.suit(self._drawing.identity, domain, guidance_scale)
-            self.scheduler.set_timesteps(len(self.scheduler))
 
     def _fit_scheduler(self) -> None:
         """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
-        if not isinstance(self.scheduler, ConfigMixin):
-            return
-        known = self._drawing.metadata
-        trained = {k: known[k] for k in ("prediction_type",) if k in known} | known.get("noise_schedule", {})
-        if not known.get("bounded", True):
-            trained["clip_sample"] = False
-        wrong = {k: v for k, v in trained.items() if k in self.scheduler.config and self.scheduler.config[k] != v}
-        if wrong:
-            log.info("the scheduler was set to what the model was trained with: %s", wrong)
-            self.scheduler.reconfigure(**wrong)
+        if isinstance(self.scheduler, SchedulerBase):
+            self.scheduler.fit(self._drawing)
 
 
 def _checked_model(model: Any) -> Any:
@@ -330,9 +325,6 @@ def _scheduler(given: Any) -> Scheduler:
 
 def _named_scheduler(name: str) -> Scheduler:
     """A scheduler by name: it clips, and those of first order begin where the noise is, which few steps need."""
-    from ..schedulers.adaptive import AdaptiveScheduler  # the schedulers package sits above this one
-    from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
-
     trailing: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
     others: dict[str, Any] = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler, "adaptive": AdaptiveScheduler}
     key = name.replace("_", "-")
@@ -344,4 +336,5 @@ def _named_scheduler(name: str) -> Scheduler:
     else:
         known = ", ".join([*trailing, *others])
         raise ValueError(f"scheduler must be one of {known} or a scheduler object, got {name!r}")
+
     return scheduler

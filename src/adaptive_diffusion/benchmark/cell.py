@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..diffusion.guidance import identity_of
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.grids import Grid
 from ..metrics.features import FeatureEncoder
 from ..metrics.statistics import FeatureStatistics
-from ..sampling.converged import TOLERANCE, identity_of
+from ..sampling.converged import TOLERANCE
 from ..sampling.standard import StandardSampler
 from ..types import PictureModel
 

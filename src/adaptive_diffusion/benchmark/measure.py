@@ -10,13 +10,14 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.guidance import GuidedDenoiser
-from ..diffusion.rng import image_keys, normal
+from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated import CalibratedSchedule
 from ..grids.grids import set_timesteps
 from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
-from ..sampling.batches import conditions, draw_batches
+from ..sampling.batches import draw_batches
 from ..sampling.converged import Converged, converged_pictures, paired_rmse
+from ..sampling.standard import whole
 from ..types import StepTrace
 from .cell import Bench, BlockResult, Cell, CellResult
 
@@ -44,7 +45,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
             blocks.append(BlockResult(seed, fd_real, None, None, None, evaluations, seconds))
             continue
 
-        solution = _converged(cell, bench, denoiser, seed)
+        solution = _converged(cell, bench, seed)
         solutions.append(solution)
         targets.append(bench.encoder.features(solution.images))
 
@@ -109,18 +110,15 @@ def _draw(
     return images, evaluations, sum(b.seconds for b in batches) / bench.pictures
 
 
-def _converged(cell: Cell, bench: Bench, denoiser: GuidedDenoiser, seed: int) -> Converged:
-    x_T = normal(image_keys(seed, range(bench.pictures)), bench.shape)
+def _converged(cell: Cell, bench: Bench, seed: int) -> Converged:
+    trained = {"prediction_type": whole(cell.sampler.scheduler).prediction_type}
+    model = GuidedModel.from_model(bench.model, cell.condition, bench.guidance_scale, **trained)
     found = converged_pictures(
-        denoiser,
-        cell.sampler.scheduler,
-        x_T,
-        conditions(cell.condition, bench.pictures),
-        bounded=bench.model.metadata.get("bounded", True),
+        model,
+        model.noise(seed, bench.pictures),
         tolerance=bench.tolerance,
         batch_size=bench.batch_size,
         cache=bench.cache,
-        identity=bench.identity,
     )
     return Converged(_images(bench, found.images), _images(bench, found.finer), found.steps)
 

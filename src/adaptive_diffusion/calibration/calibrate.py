@@ -14,13 +14,13 @@ from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
-from ..sampling.rollout import Rollout, finished
+from ..sampling.rollout import InBatches, Rollout, finished
 from ..solvers.dpm_solver import DPMSolver
-from .calibration import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 from .choosing import Candidate, choose
 from .fitting import HISTORY, Solution, fit_corrections, run
 from .learning import learn
-from .teacher import NODES, CleanPredictor, Teacher, record
+from .reference import NODES, ReferenceTrajectories, record
+from .trajectory import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 
 CLASSICAL: dict[str, Grid] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}
 FITTED: dict[str, Callable[[Trajectory, NoiseSchedule, int], np.ndarray]] = {
@@ -40,11 +40,11 @@ class ScheduleCalibration:
         steps: Numbers of steps to calibrate, each in [2, 60].
         learned_steps: Those of `steps` for which positions and weights are learned as well; None: those of 5, 6, 8, 10
             and 12 that are among them.
-        noises: Pictures that grids are measured and weights fitted on, >= 2.
-        held_out: Other pictures, by which the candidates are judged, >= 2.
-        learned_noises: Pictures of `noises` that a schedule is learned on, >= 2.
+        noises: Images that grids are measured and weights fitted on, >= 2.
+        held_out: Other images, by which the candidates are judged, >= 2.
+        learned_noises: Images of `noises` that a schedule is learned on, >= 2.
         iterations: Gauss-Newton steps of learning, >= 0.
-        batch_size: Pictures per evaluation, >= 1.
+        batch_size: Images per evaluation, >= 1.
         seed: Of the noises, >= 0; the held-out ones have the next.
 
     Raises:
@@ -63,10 +63,12 @@ class ScheduleCalibration:
     def __post_init__(self) -> None:
         if not self.steps:
             raise ValueError("steps must name at least one number of steps")
+
         for n in (*self.steps, *self.learned):
             check_count("steps", n, 2, PROFILE_NODES)
         if stray := sorted(set(self.learned) - set(self.steps)):
             raise ValueError(f"learned_steps must be some of steps, got {', '.join(map(str, stray))} besides")
+
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
         if self.learned:
@@ -81,7 +83,7 @@ class ScheduleCalibration:
         return [n for n in LEARNED if n in self.steps] if self.learned_steps is None else self.learned_steps
 
     def evaluations(self) -> int:
-        """Model evaluations of a picture that the calibration of a domain takes at most, about."""
+        """Model evaluations of an image that the calibration of a domain takes at most, about."""
         pictures = self.noises + self.held_out
         measuring = PROFILE_NODES * self.noises + NODES * pictures
         judging = sum(self.steps) * (len(CLASSICAL) * self.held_out + len(FITTED) * pictures)
@@ -99,21 +101,21 @@ def calibrate(
 ) -> Iterator[CalibratedSchedule]:
     """Calibrate a model in a domain.
 
-    Rivals for each number of steps, each judged by its mean RMSE to the teacher's pictures on the held-out noises:
+    Rivals for each number of steps, each judged by its mean RMSE to the reference images on the held-out noises:
     DPM-Solver++(2M) on the classical grids; fitted weights (see `fitting`) on the blended grid, on the equidistributed
-    one and on that of dynamic programming (see `calibration`); and, learned from the best of these, positions and
+    one and on that of dynamic programming (see `trajectory`); and, learned from the best of these, positions and
     weights together (see `learning`).
 
     Args:
-        model: What to calibrate: a model in one domain, with its guidance, and one condition for all pictures.
+        model: What to calibrate: a model in one domain, with its guidance, and one condition for all images.
         settings: How.
-        progress: Called with the number of pictures after every model evaluation of a batch.
+        progress: Called with the number of images after every model evaluation of a batch.
 
     Yields:
         The schedule so far, after every number of steps.
     """
     c, schedule = settings, model.process
-    predict = CleanPredictor(model, c.batch_size, progress)
+    batched = InBatches(model, c.batch_size, progress)
     noise = model.noise(c.seed, c.noises)
     profile = measure_trajectory(
         model,
@@ -122,24 +124,27 @@ def calibrate(
         batch_size=c.batch_size,
         progress=None if progress is None else lambda trace: progress(len(trace.x0)),
     )
-    teacher, unseen = record(predict, noise), record(predict, model.noise(c.seed + 1, c.held_out))
+    reference, unseen = record(batched, noise), record(batched, model.noise(c.seed + 1, c.held_out))
+
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
         candidates = {name: Candidate(grid(schedule, n)) for name, grid in CLASSICAL.items()}
         for name, lay in FITTED.items():
             timesteps = lay(profile, schedule, n)
-            candidates[name] = Candidate(timesteps, fit_corrections(predict, teacher, timesteps))
+            candidates[name] = Candidate(timesteps, fit_corrections(batched, reference, timesteps))
+
         if n in c.learned and c.iterations:
             start = min(
                 (candidates[name] for name in FITTED),
-                key=lambda candidate: float(errors(predict, teacher[: c.learned_noises], candidate).mean()),
+                key=lambda candidate: float(errors(batched, reference[: c.learned_noises], candidate).mean()),
             )
             assert start.corrections is not None
             best = learn(
-                predict, teacher[: c.learned_noises], Solution(start.timesteps, start.corrections), c.iterations
+                batched, reference[: c.learned_noises], Solution(start.timesteps, start.corrections), c.iterations
             )
             candidates["learned"] = Candidate(best.timesteps, best.corrections)
-        found[n] = choose(candidates, lambda candidate: errors(predict, unseen, candidate), classical=list(CLASSICAL))
+
+        found[n] = choose(candidates, lambda candidate: errors(batched, unseen, candidate), classical=list(CLASSICAL))
         yield CalibratedSchedule(
             model=model.identity,
             guidance_scale=model.guidance_scale,
@@ -152,22 +157,22 @@ def calibrate(
         )
 
 
-def errors(predict: CleanPredictor, teacher: Teacher, candidate: Candidate) -> np.ndarray:
-    """(N,) RMSE of the pictures that a candidate draws from the teacher's noises to the teacher's pictures.
+def errors(model: InBatches, reference: ReferenceTrajectories, candidate: Candidate) -> np.ndarray:
+    """(N,) RMSE of the images that a candidate draws from the noises of the reference to the reference images.
 
     Args:
-        predict: The model.
-        teacher: Noises and pictures.
+        model: The model.
+        reference: Noises and images.
         candidate: What draws; DPM-Solver++(2M) where it has no weights of its own.
     """
     if candidate.corrections is None:
-        pictures = _solve(predict, teacher, candidate.timesteps)
+        pictures = _solve(model, reference, candidate.timesteps)
     else:
-        pictures = run(predict, teacher.noise, Solution(candidate.timesteps, candidate.corrections))
-    return np.asarray(np.sqrt(np.mean((pictures - teacher.pictures) ** 2, axis=(1, 2, 3))))
+        pictures = run(model, reference.noise, Solution(candidate.timesteps, candidate.corrections))
+    return np.asarray(np.sqrt(np.mean((pictures - reference.images) ** 2, axis=(1, 2, 3))))
 
 
-def _solve(predict: CleanPredictor, teacher: Teacher, timesteps: np.ndarray) -> np.ndarray:
-    grid = FixedGrid.of(predict.schedule, timesteps)
-    x_t = mx.array((teacher.noise * grid.nodes[0].alpha).astype(np.float32))
-    return np.array(finished(predict.model, [Rollout.begin(grid, DPMSolver(), x_t)]), np.float64)
+def _solve(model: InBatches, reference: ReferenceTrajectories, timesteps: np.ndarray) -> np.ndarray:
+    grid = FixedGrid.of(model.process, timesteps)
+    x_t = mx.array((reference.noise * grid.nodes[0].alpha).astype(np.float32))
+    return np.array(finished(model, [Rollout.begin(grid, DPMSolver(), x_t)]), np.float64)

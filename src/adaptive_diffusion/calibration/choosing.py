@@ -29,7 +29,7 @@ def choose(
 
     Args:
         candidates: Name -> candidate.
-        score: Gives the (N,) errors of the pictures drawn with a candidate, always from the same N >= 2 held-out
+        score: Gives the (N,) errors of the images drawn with a candidate, always from the same N >= 2 held-out
             noises; smaller is better.
         classical: Names of the candidates that know nothing of the model, at least one.
 
@@ -40,10 +40,12 @@ def choose(
         raise ValueError(
             f"the classical grids must be some of the candidates {', '.join(candidates)}, got {', '.join(classical)}"
         )
+
     errors = {name: np.asarray(score(candidate), np.float64) for name, candidate in candidates.items()}
     held_out = len(errors[classical[0]])
     if held_out < 2 or not all(e.shape == (held_out,) and np.isfinite(e).all() for e in errors.values()):
         raise ValueError("score must give the same number of finite errors for all candidates, at least 2")
+
     means = {name: float(error.mean()) for name, error in errors.items()}
     best = min(classical, key=means.__getitem__)
     rival = min((name for name in candidates if name not in classical), key=means.__getitem__, default=best)

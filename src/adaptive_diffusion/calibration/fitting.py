@@ -2,8 +2,8 @@
 
 Textbook multistep weights are exact for polynomials. A model's trajectories are not polynomials, but they are much
 alike, so the weights that lead along them can be found by least squares: from the state that the solver itself has
-reached, to the teacher's state at the next node. That takes `n` evaluations per picture and no gradient. (With learned
-instead of fitted weights: Shaul et al., 2024, "Bespoke non-stationary solvers".)
+reached, to the state of the reference at the next node. That takes `n` evaluations per image and no gradient. (With
+learned instead of fitted weights: Shaul et al., 2024, "Bespoke non-stationary solvers".)
 
 A step from noise level s to s' is x' = r xh + (1 - r) (D_0 + c_1 (D_0 - D_1) + ... + a D_0 + b (xh - D_0) / S), with
 r = s' / s, S = sqrt(s^2 + 1 / 4) and D_j the clean prediction j steps ago. Without the corrections a, b, c it is the
@@ -20,10 +20,10 @@ import numpy as np
 
 from ..diffusion.checks import check_count
 from ..grids.base import FixedGrid
-from ..sampling.rollout import Rollout, finished
+from ..sampling.rollout import InBatches, Rollout, finished
 from ..solvers.base import Memory, Position, Solver, Step
 from ..solvers.fitted import DATA_VARIANCE, Fitted, levels_of, multistep_rows
-from .teacher import CleanPredictor, Teacher
+from .reference import ReferenceTrajectories
 
 __all__ = ["Solution", "begun", "fit_corrections", "levels_of", "multistep_rows", "run"]
 
@@ -44,30 +44,30 @@ class Solution:
     corrections: np.ndarray
 
 
-def begun(predict: CleanPredictor, noise: np.ndarray, solution: Solution) -> Rollout:
+def begun(model: InBatches, noise: np.ndarray, solution: Solution) -> Rollout:
     """(N, H, W, C) states xh at T - 1, at the beginning of a solution; the images are not clipped."""
-    rows = multistep_rows(levels_of(predict.schedule, solution.timesteps), solution.corrections)
-    return _begun(predict, noise, solution.timesteps, Fitted(rows))
+    rows = multistep_rows(levels_of(model.process, solution.timesteps), solution.corrections)
+    return _begun(model, noise, solution.timesteps, Fitted(rows))
 
 
-def run(predict: CleanPredictor, noise: np.ndarray, solution: Solution) -> np.ndarray:
+def run(model: InBatches, noise: np.ndarray, solution: Solution) -> np.ndarray:
     """(N, H, W, C) states xh at T - 1 -> (N, H, W, C) float64 images that a solution draws from them."""
-    return np.array(finished(predict.model, [begun(predict, noise, solution)]), np.float64)
+    return np.array(finished(model, [begun(model, noise, solution)]), np.float64)
 
 
-def _begun(predict: CleanPredictor, noise: np.ndarray, timesteps: np.ndarray, solver: Solver) -> Rollout:
-    grid = FixedGrid.of(predict.schedule, timesteps)
+def _begun(model: InBatches, noise: np.ndarray, timesteps: np.ndarray, solver: Solver) -> Rollout:
+    grid = FixedGrid.of(model.process, timesteps)
     return Rollout.begin(grid, solver, mx.array((grid.nodes[0].alpha * noise).astype(np.float32)))
 
 
 def fit_corrections(
-    predict: CleanPredictor, teacher: Teacher, timesteps: np.ndarray, history: int = HISTORY
+    model: InBatches, reference: ReferenceTrajectories, timesteps: np.ndarray, history: int = HISTORY
 ) -> np.ndarray:
-    """Fit the corrections of every step by least squares to the teacher's states, one step after the other.
+    """Fit the corrections of every step by least squares to the reference's states, one step after the other.
 
     Args:
-        predict: The model, with the teacher's conditions.
-        teacher: Where the steps should lead.
+        model: The model, with the conditions of the reference.
+        reference: Where the steps should lead.
         timesteps: (n,) timesteps, strictly decreasing from T - 1.
         history: K >= 2, predictions that a step combines.
 
@@ -75,8 +75,8 @@ def fit_corrections(
         (n, K + 1) corrections; those of predictions that do not exist yet are 0.
     """
     check_count("history", history, 2)
-    fitting = _Fitting(teacher, levels_of(predict.schedule, timesteps), history)
-    finished(predict.model, [_begun(predict, teacher.noise, timesteps, fitting)])
+    fitting = _Fitting(reference, levels_of(model.process, timesteps), history)
+    finished(model, [_begun(model, reference.noise, timesteps, fitting)])
     return fitting.corrections
 
 
@@ -84,7 +84,7 @@ class _Fitting:
     """A solver that fits the corrections of each step when it is due, and takes the step with them.
 
     Args:
-        teacher: Where the steps should lead.
+        reference: Where the steps should lead.
         levels: (n + 1,) noise levels of the nodes, and 0.
         history: K, predictions that a step combines.
 
@@ -92,8 +92,8 @@ class _Fitting:
         corrections: (n, K + 1) as far as they have been fitted.
     """
 
-    def __init__(self, teacher: Teacher, levels: np.ndarray, history: int):
-        self.teacher, self.levels, self.history = teacher, levels, history
+    def __init__(self, reference: ReferenceTrajectories, levels: np.ndarray, history: int):
+        self.reference, self.levels, self.history = reference, levels, history
         self.corrections = np.zeros((len(levels) - 1, history + 1))
 
     def step(self, at: Position, memory: Memory) -> Step:
@@ -108,7 +108,7 @@ class _Fitting:
         columns += [newest - older for older in predictions[1:]]
         matrix = left * np.stack([column.ravel() for column in columns])
 
-        target = self.teacher.pictures if last else self.teacher.at(pair[1])
+        target = self.reference.images if last else self.reference.at(pair[1])
         missing = target - _combined(self._row(i, pair), state, predictions)
         gram = matrix @ matrix.T
         gram += np.diag(RIDGE * np.diag(gram) + 1e-12)

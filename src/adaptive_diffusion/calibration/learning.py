@@ -1,6 +1,6 @@
-"""Learned schedules: node positions and solver weights together, so that the pictures at the end come out right.
+"""Learned schedules: node positions and solver weights together, so that the images at the end come out right.
 
-The error of the clean pictures is minimised over some dozens of numbers by Gauss-Newton steps (Levenberg, 1944;
+The error of the clean images is minimised over some dozens of numbers by Gauss-Newton steps (Levenberg, 1944;
 Marquardt, 1963). The Jacobian comes from finite differences: a correction of step k changes nothing before it, so each
 column costs only the evaluations after it, and nothing is differentiated. LD3 (Tong et al., 2025) descends the same
 objective, positions only, by back-propagation through the sampler.
@@ -13,10 +13,10 @@ import numpy as np
 from ..diffusion.guided_model import Denoised
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
-from ..sampling.rollout import Rollout, finished
+from ..sampling.rollout import InBatches, Rollout, finished
 from ..solvers.fitted import Fitted
 from .fitting import Solution, begun, levels_of, multistep_rows
-from .teacher import CleanPredictor, Teacher
+from .reference import ReferenceTrajectories
 
 POSITION_STEP = 0.03  # finite difference of a node's log-SNR, in distances to its nearer neighbour
 CORRECTION_STEP = 0.02  # finite difference of a correction
@@ -25,57 +25,58 @@ DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)  # tried in turn until the error falls
 
 
 def learn(
-    predict: CleanPredictor, teacher: Teacher, start: Solution, iterations: int = 3, least_gain: float = 0.01
+    model: InBatches, reference: ReferenceTrajectories, start: Solution, iterations: int = 3, least_gain: float = 0.01
 ) -> Solution:
     """Improve a grid and its weights together.
 
-    One iteration costs about (n - 1) + n (K - 1) columns of n / 2 evaluations per picture.
+    One iteration costs about (n - 1) + n (K - 1) columns of n / 2 evaluations per image.
 
     Args:
-        predict: The model, with the teacher's conditions.
-        teacher: The pictures that should come out; two dozen are enough.
+        model: The model, with the conditions of the reference.
+        reference: The images that should come out; two dozen are enough.
         start: Where to begin, e.g. a grid with fitted corrections.
         iterations: At most so many steps.
         least_gain: Stop when a step takes less than this share off the root mean square error.
 
     Returns:
-        The best found; its error on the teacher's pictures is at most that of `start`.
+        The best found; its error on the reference images is at most that of `start`.
     """
-    schedule = predict.schedule
-    best = _Run(predict, teacher, start)
+    schedule = model.process
+    best = _Run(model, reference, start)
     for _ in range(iterations):
-        found = _better(predict, teacher, best, schedule)
+        found = _better(model, reference, best, schedule)
         if found is None:
             break
         gain, best = 1 - found.error / best.error, found
         if gain < least_gain:
             break
+
     return best.solution
 
 
 class _Run:
     """A whole run of a solution, with everything that a perturbed run can begin from."""
 
-    def __init__(self, predict: CleanPredictor, teacher: Teacher, solution: Solution):
+    def __init__(self, model: InBatches, reference: ReferenceTrajectories, solution: Solution):
         self.solution = solution
         self._seen: list[tuple[Rollout, Denoised]] = []
-        begun_at_noise = begun(predict, teacher.noise, solution)
-        self.pictures = np.array(finished(predict.model, [begun_at_noise], self._note), np.float64)
-        self.error = float(np.sqrt(np.mean((self.pictures - teacher.pictures) ** 2)))
+        begun_at_noise = begun(model, reference.noise, solution)
+        self.pictures = np.array(finished(model, [begun_at_noise], self._note), np.float64)
+        self.error = float(np.sqrt(np.mean((self.pictures - reference.images) ** 2)))
 
-    def changed(self, predict: CleanPredictor, solution: Solution, step: int) -> np.ndarray:
-        """The pictures of a solution that agrees with this one up to the evaluation of `step`."""
+    def changed(self, model: InBatches, solution: Solution, step: int) -> np.ndarray:
+        """The images of a solution that agrees with this one up to the evaluation of `step`."""
         before, denoised = self._seen[step]
-        rows = multistep_rows(levels_of(predict.schedule, solution.timesteps), solution.corrections)
-        other = before.go_on(FixedGrid.of(predict.schedule, solution.timesteps), Fitted(rows), before.memory)
-        return np.array(finished(predict.model, [other.step(denoised)]), np.float64)
+        rows = multistep_rows(levels_of(model.process, solution.timesteps), solution.corrections)
+        other = before.go_on(FixedGrid.of(model.process, solution.timesteps), Fitted(rows), before.memory)
+        return np.array(finished(model, [other.step(denoised)]), np.float64)
 
     def _note(self, before: Rollout, denoised: Denoised, after: Rollout) -> list[Rollout]:
         self._seen.append((before, denoised))
         return [after]
 
 
-def _better(predict: CleanPredictor, teacher: Teacher, run: _Run, schedule: NoiseSchedule) -> _Run | None:
+def _better(model: InBatches, reference: ReferenceTrajectories, run: _Run, schedule: NoiseSchedule) -> _Run | None:
     """The run after one Gauss-Newton step, or None if none takes the error down."""
     timesteps, corrections = run.solution.timesteps, run.solution.corrections
     n, width = corrections.shape
@@ -88,15 +89,17 @@ def _better(predict: CleanPredictor, teacher: Teacher, run: _Run, schedule: Nois
         moved = log_snr.copy()
         moved[k] += step
         changed = Solution(_timesteps(schedule, timesteps, moved), corrections)
-        columns.append((run.changed(predict, changed, k - 1) - run.pictures) / step)
+        columns.append((run.changed(model, changed, k - 1) - run.pictures) / step)
+
     # c_1 to c_(K - 1) of every step, as far as there are predictions
     places = [(k, j) for k in range(1, n) for j in range(2, min(k, width - 2) + 2)]
     for k, j in places:
         other = corrections.copy()
         other[k, j] += CORRECTION_STEP
-        columns.append((run.changed(predict, Solution(timesteps, other), k) - run.pictures) / CORRECTION_STEP)
+        columns.append((run.changed(model, Solution(timesteps, other), k) - run.pictures) / CORRECTION_STEP)
+
     jacobian = np.stack([column.ravel() for column in columns])
-    gram, slope = jacobian @ jacobian.T, jacobian @ (teacher.pictures - run.pictures).ravel()
+    gram, slope = jacobian @ jacobian.T, jacobian @ (reference.images - run.pictures).ravel()
     for damping in DAMPINGS:
         change = np.linalg.solve(gram + np.diag(damping * np.diag(gram) + 1e-12), slope)
         moved, other = log_snr.copy(), corrections.copy()
@@ -106,9 +109,10 @@ def _better(predict: CleanPredictor, teacher: Teacher, run: _Run, schedule: Nois
         moved = np.minimum(moved, end)
         if np.diff(moved).min() < CLOSEST * (end - log_snr[0]) / n:
             continue
-        found = _Run(predict, teacher, Solution(_timesteps(schedule, timesteps, moved), other))
+        found = _Run(model, reference, Solution(_timesteps(schedule, timesteps, moved), other))
         if found.error < run.error:
             return found
+
     return None
 
 

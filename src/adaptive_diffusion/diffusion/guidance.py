@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..types import Denoiser
+from ..types import Denoiser, PictureModel
 from .checks import check_guidance
 from .compiled import compiled
 
@@ -24,10 +24,32 @@ def effective_guidance(model: Denoiser, scale: float) -> float:
     return max(scale, 1.0) if reads_text(model) else scale
 
 
+def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
+    """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
+    if isinstance(model, str):
+        return f"{model} guidance {guidance_scale:g}"
+    return f"{model.identity} guidance {effective_guidance(model, guidance_scale):g}"
+
+
+def guided(
+    predict: Denoiser, x: mx.array, t: mx.array, condition: mx.array | None, guidance_scale: float
+) -> tuple[mx.array, int]:
+    """The guided prediction, and how many passes through the network each image took."""
+    if condition is None or guidance_scale == 1:
+        return predict(x, t, condition), 1
+
+    both = mx.concatenate([condition, mx.zeros_like(condition)])
+    doubled = predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
+    conditional, null = mx.split(doubled, 2)
+    return null + guidance_scale * (conditional - null), 2
+
+
 class GuidedDenoiser:
     """null + scale * (conditional - null), both predictions from one doubled batch.
 
-    The doubled batch is skipped where it would change nothing: at scale 1 and without a condition.
+    The doubled batch is skipped where it would change nothing: at scale 1 and without a condition. It says nothing of
+    the model but its guidance; a scheduler makes a `GuidedModel` of it, or a `GuidedModel` says itself how it was
+    trained.
 
     Args:
         model: The network; a condition of all zeros is its null condition.
@@ -43,9 +65,5 @@ class GuidedDenoiser:
         self._predict = compiled(model) if isinstance(model, nn.Module) else model
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
-        """(B, H, W, C) noisy pictures, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
-        if condition is None or self.guidance_scale == 1:
-            return self._predict(x, t, condition)
-        both = mx.concatenate([condition, mx.zeros_like(condition)])
-        conditional, null = mx.split(self._predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both), 2)
-        return null + self.guidance_scale * (conditional - null)
+        """(B, H, W, C) noisy images, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
+        return guided(self._predict, x, t, condition, self.guidance_scale)[0]

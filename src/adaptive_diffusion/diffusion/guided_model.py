@@ -13,7 +13,7 @@ import numpy as np
 from ..types import Denoiser, PictureModel
 from .checks import check_choice, check_guidance
 from .compiled import compiled
-from .guidance import effective_guidance
+from .guidance import effective_guidance, guided, identity_of
 from .limits import Clipped, Limit, unlimited
 from .node import Node
 from .rng import image_keys, normal
@@ -135,6 +135,7 @@ class GuidedModel:
         known = model.metadata
         if known.get("prediction_type") is None and "prediction_type" not in changes:
             raise ValueError("the model does not say what it predicts; give prediction_type")
+
         bounded = bool(known.get("bounded", True))
         scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
         scale = effective_guidance(model, scale)
@@ -152,6 +153,25 @@ class GuidedModel:
             "domains": tuple(model.domains or ()) if domain else (),
         }
         return cls(model, **facts | changes)
+
+    @property
+    def guided_identity(self) -> str:
+        """What decides the guided predictions: the identity, with the guidance where it does not name it; or ""."""
+        named = not self.identity or " guidance " in self.identity
+        return self.identity if named else identity_of(self.identity, self.guidance_scale)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the model decides of a scheduler: the noise process, the prediction type, and clipping."""
+        clipping: dict[str, Any] = {"clip_sample": self.limit is not unlimited}
+        if isinstance(self.limit, Clipped):
+            clipping["clip_sample_range"] = self.limit.bound
+        return {**self.process.config, "prediction_type": self.prediction_type, **clipping}
+
+    @property
+    def one_hot(self) -> np.ndarray:
+        """(len(domains),) float32, 1 at the domain."""
+        return np.array([float(name == self.domain) for name in self.domains], np.float32)
 
     def noise(self, seed: int, count: int) -> mx.array:
         """(count, *state_shape) standard normal noise; image i of a seed has always the same.
@@ -178,16 +198,10 @@ class GuidedModel:
             t: (b,) timesteps.
             condition: (b, ...) conditions of these images, or None.
         """
+        prediction, passes = guided(self._predict, x, t, condition, self.guidance_scale)
         self.cost.evaluations += len(x)
-        if condition is None or self.guidance_scale == 1:
-            self.cost.passes += len(x)
-            return self._predict(x, t, condition)
-
-        self.cost.passes += 2 * len(x)
-        both = mx.concatenate([condition, mx.zeros_like(condition)])
-        doubled = self._predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
-        conditional, null = mx.split(doubled, 2)
-        return null + self.guidance_scale * (conditional - null)
+        self.cost.passes += passes * len(x)
+        return prediction
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """Evaluate the model at one node.

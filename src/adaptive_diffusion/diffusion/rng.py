@@ -1,4 +1,4 @@
-"""Explicit randomness: one key per picture, so that a picture does not depend on the batch it was drawn in."""
+"""Explicit randomness: one key per image, so that an image does not depend on the batch it was drawn in."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 def image_keys(seed: int, indices: Iterable[int]) -> mx.array:
-    """Keys of the pictures `indices` of the run `seed`.
+    """Keys of the images `indices` of the run `seed`.
 
     Args:
         seed: Run seed, >= 0.
-        indices: Picture numbers within the run, >= 0.
+        indices: Image numbers within the run, >= 0.
 
     Returns:
-        (B, 2) uint32, one MLX random key per picture.
+        (B, 2) uint32, one MLX random key per image.
     """
     states = [np.random.SeedSequence([seed, i]).generate_state(2, np.uint32) for i in indices]
     return mx.array(np.stack(states))
@@ -28,11 +28,11 @@ def step_keys(keys: mx.array, step: int) -> mx.array:
 
 
 def normal(keys: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """Standard normal noise, one picture per key.
+    """Standard normal noise, one image per key.
 
     Args:
         keys: (B, 2) uint32.
-        shape: Shape of one picture, e.g. (H, W, C).
+        shape: Shape of one image, e.g. (H, W, C).
 
     Returns:
         (B, *shape) float32.

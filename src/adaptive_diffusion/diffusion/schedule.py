@@ -46,7 +46,7 @@ def _zero_terminal_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
 
 
 def x0_from(prediction: mx.array, x_t: mx.array, alpha: Any, sigma: Any, prediction_type: str) -> mx.array:
-    """The clean picture that a prediction of the given type implies at x_t; alpha and sigma scalars or (B, 1, ...)."""
+    """The clean image that a prediction of the given type implies at x_t; alpha and sigma scalars or (B, 1, ...)."""
     if prediction_type == "epsilon":
         return (x_t - sigma * prediction) / alpha
     if prediction_type == "v_prediction":
@@ -79,6 +79,9 @@ class NoiseSchedule:
         trained_betas: (T,) betas in (0, 1) that replace the named schedule.
         rescale_betas_zero_snr: Rescale to (practically) no signal at T - 1; for models trained that way.
 
+    Attributes:
+        config: The arguments by name.
+
     Raises:
         ValueError: for a value out of range.
     """
@@ -96,16 +99,27 @@ class NoiseSchedule:
         check_choice("beta_schedule", beta_schedule, BETA_SCHEDULES)
         if not 0 < check_number("beta_start", beta_start) <= check_number("beta_end", beta_end) < 1:
             raise ValueError(f"betas must satisfy 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+
         if trained_betas is None:
             betas = _betas(beta_schedule, T, beta_start, beta_end)
         else:
             betas = np.asarray(trained_betas, np.float64)
+
         if betas.shape != (T,) or not np.all((betas > 0) & (betas < 1)):
             raise ValueError(f"trained_betas must be {T} numbers between 0 and 1, got {trained_betas!r:.80}")
+
         self.alphas_cumprod = np.cumprod(1 - betas)
         if rescale_betas_zero_snr:
             self.alphas_cumprod = _zero_terminal_snr(self.alphas_cumprod)
         self._lambdas = 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))
+        self.config = {  # JSON types
+            "num_train_timesteps": num_train_timesteps,
+            "beta_start": beta_start,
+            "beta_end": beta_end,
+            "beta_schedule": beta_schedule,
+            "trained_betas": trained_betas if trained_betas is None else np.asarray(trained_betas).tolist(),
+            "rescale_betas_zero_snr": rescale_betas_zero_snr,
+        }
 
     def log_snr(self, t: Any) -> np.ndarray:
         """lambda(t) = log(alpha / sigma); `t` in [0, T - 1], any shape."""
@@ -140,7 +154,7 @@ class NoiseSchedule:
         return alpha * noise - sigma * x0
 
     def to_x0(self, prediction: mx.array, x_t: mx.array, t: Any, prediction_type: str) -> mx.array:
-        """The clean picture that a prediction of the given type implies at x_t."""
+        """The clean image that a prediction of the given type implies at x_t."""
         alpha, sigma = self._scales(t, x_t)
         return x0_from(prediction, x_t, alpha, sigma, prediction_type)
 
@@ -150,16 +164,18 @@ class NoiseSchedule:
         return (x_t - alpha * x0) / sigma
 
     def _scales(self, t: Any, like: mx.array) -> tuple[Any, Any]:
-        """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per picture."""
+        """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per image."""
         t = np.asarray(t, np.float64)
         if t.shape == (1,):
             t = t[0]
         if not np.all((t >= 0) & (t <= self.num_train_timesteps - 1)):
             raise ValueError(f"timesteps must lie in [0, {self.num_train_timesteps - 1}], got {t!s:.80}")
+
         alpha, sigma = self.alpha(t), self.sigma(t)
         if t.ndim == 0:
             return float(alpha), float(sigma)
         if t.shape != like.shape[:1]:
             raise ValueError(f"timesteps must be a scalar or one per picture ({like.shape[0]}), got shape {t.shape}")
+
         shape = t.shape + (1,) * (like.ndim - 1)
         return mx.array(alpha.reshape(shape), dtype=like.dtype), mx.array(sigma.reshape(shape), dtype=like.dtype)

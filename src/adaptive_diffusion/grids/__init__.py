@@ -3,7 +3,7 @@
 from ..diffusion.node import CLEAN, Node, node_at, nodes_at
 from .base import FixedGrid, Grid, GridMemory, Spacing
 from .policy import PolicyGrid, Residuals
-from .spaced import Spaced
+from .spacing import Spaced
 
 __all__ = [
     "CLEAN",

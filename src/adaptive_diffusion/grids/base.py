@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol, Self
@@ -14,8 +14,24 @@ from ..diffusion.node import CLEAN, Node, Process, nodes_at
 
 GridMemory = tuple[mx.array, ...]  # what a grid remembers: (B, ...) arrays, which the loop carries, and selects from
 
-Spacing = Callable[[Any, int], np.ndarray]
-"""A rule that spaces n timesteps: (noise process, n) -> (n,) float64, strictly decreasing, e.g. `Spaced`."""
+
+class Spacing(Protocol):
+    """A rule that says at which timesteps N steps evaluate the model."""
+
+    def __call__(self, process: Any, n: int, /) -> np.ndarray:
+        """Space the timesteps.
+
+        Args:
+            process: The noise process that the model was trained with, T timesteps.
+            n: Number of timesteps, in [1, T].
+
+        Returns:
+            (n,) float64 real-valued timesteps, strictly decreasing.
+
+        Raises:
+            ValueError: for `n` out of range.
+        """
+        ...
 
 
 class Grid(Protocol):

@@ -53,6 +53,7 @@ class CalibratedGrid:
                 f"the grids were calibrated for {self.calibrated.num_train_timesteps} training timesteps and the noise "
                 f"schedule has {schedule.num_train_timesteps}: calibrate this model, or choose another grid"
             )
+
         nearest = self.nearest(n)
         grid = np.array(self.calibrated.steps[nearest].timesteps)
         return grid if nearest == n else _resampled(grid, n)
@@ -112,6 +113,7 @@ def find_schedule(
             f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
             f"calibrate it again with {command('train')} task=schedule, or leave scheduler.calibration.path out"
         )
+
     others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
     raise UserError(
         f"{path} has schedules of the model {others}, and this one is {model:.12}; calibrate it with "

@@ -54,7 +54,7 @@ class CalibratedSchedule:
     Attributes:
         model: Content hash of the model's file.
         guidance_scale: Weight of classifier-free guidance that they were calibrated with, >= 0.
-        domain: Name of the domain whose pictures were drawn.
+        domain: Name of the domain whose images were drawn.
         num_train_timesteps: T of the model.
         metric: What the scores are, e.g. `rmse` to the converged solution.
         noises: Noises that the trajectory was measured from.
@@ -85,6 +85,7 @@ class CalibratedSchedule:
         check_count("held_out", self.held_out, 2)
         if not self.steps:
             raise ValueError("a calibrated schedule needs the grid of at least one number of steps")
+
         for n, steps in self.steps.items():
             grid = custom_timesteps(steps.timesteps, self.num_train_timesteps)
             if len(grid) != n or grid[0] != self.num_train_timesteps - 1:

@@ -1,37 +1,21 @@
-"""Where to evaluate the model: grids of timesteps. The step after the last one leads to the clean picture."""
+"""Where to evaluate the model: grids of timesteps. The step after the last one leads to the clean image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
 from ..types import Scheduler
+from .base import Spacing
 from .spacing import karras_timesteps, lu_timesteps
 
 _TABLE = 16_384  # points of a tabulated grid
 
 
-class Grid(Protocol):
-    """A rule that says where N steps evaluate the model."""
-
-    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
-        """Lay the grid.
-
-        Args:
-            schedule: The noise schedule that the model was trained with, T timesteps.
-            n: Number of timesteps, in [1, T].
-
-        Returns:
-            (n,) float64 real-valued timesteps, strictly decreasing from T - 1.
-
-        Raises:
-            ValueError: for `n` out of range.
-        """
-        ...
+Grid = Spacing  # in the configuration, and among the public names, a rule is called a grid
 
 
 @dataclass(frozen=True)
@@ -48,7 +32,7 @@ class PowerGrid:
         check_number("power", self.power, 0, 10, above=True)
 
     def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
-        """See `Grid`."""
+        """See `Spacing`."""
         _check_steps(schedule, n)
         return (schedule.num_train_timesteps - 1) * (1 - np.arange(n) / n) ** self.power
 
@@ -58,7 +42,7 @@ class LogSNRGrid:
     """N timesteps equally spaced in log(alpha / sigma), from T - 1 to 0 (Lu et al., 2022)."""
 
     def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
-        """See `Grid`."""
+        """See `Spacing`."""
         _check_steps(schedule, n)
         return lu_timesteps(schedule, n)
 
@@ -77,7 +61,7 @@ class KarrasGrid:
         check_number("rho", self.rho, 1, 100)
 
     def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
-        """See `Grid`."""
+        """See `Spacing`."""
         _check_steps(schedule, n)
         return karras_timesteps(schedule, n, self.rho)
 
@@ -99,7 +83,7 @@ class BlendedGrid:
         check_number("log_snr_weight", self.log_snr_weight, 0, 1)
 
     def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
-        """See `Grid`."""
+        """See `Spacing`."""
         _check_steps(schedule, n)
         quadratic = np.linspace(0, 1, _TABLE)
         t = (schedule.num_train_timesteps - 1) * (1 - quadratic) ** 2
@@ -153,10 +137,12 @@ def bounded_power(n: int, power: float, target: float, min_ratio: float, max_rat
     reference = np.diff(nodes**power)
     if allowed(target):
         return target
+
     good, bad = power, target
     for _ in range(40):  # the ratios drift from 1 monotonically in p, so bisection finds where one leaves its bounds
         middle = (good + bad) / 2
         good, bad = (middle, bad) if allowed(middle) else (good, middle)
+
     return good
 
 

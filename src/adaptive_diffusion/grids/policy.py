@@ -11,7 +11,6 @@ import numpy as np
 
 from ..diffusion.node import CLEAN, Node, node_at
 from ..diffusion.schedule import NoiseSchedule
-from ..solvers.multistep import multistep_weights
 from .base import GridMemory
 
 RESIDUAL = 2.0  # largest change of a logit
@@ -107,8 +106,14 @@ class Residuals:
         """By how much the two orders of DPM-Solver++(2M) differed in the latest step, but for alpha."""
         if len(memory) < 2:
             return mx.array(0.0)
-        _, weights = multistep_weights([node.log_snr for node in trail[-3:]])
-        return weights[1] * (memory[1] - memory[0]) if len(weights) > 1 else mx.array(0.0)
+
+        earlier, before, now = (node.log_snr for node in trail[-3:])
+        if before <= earlier:  # float64 does not tell them apart
+            return mx.array(0.0)
+
+        # the weight of the older prediction, as in `multistep_weights`
+        h = now - before
+        return (math.expm1(-h) * h / 2 / (before - earlier)) * (memory[1] - memory[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,15 +6,50 @@ training timestep), which costs a step and makes a multistep solver divide by ze
 
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..diffusion.checks import check_choice
+from ..diffusion.checks import check_choice, check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
 
 TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
+
+
+@dataclass(frozen=True)
+class Spaced:
+    """Timesteps equally spaced in t, see `spaced_timesteps`.
+
+    Args:
+        spacing: `leading`, `linspace` or `trailing`.
+        offset: Added to the `leading` grid, timesteps, >= 0.
+        open_end: Leave t = 0 out of `leading` and `linspace`.
+        lowest_log_snr: Leave out the timesteps whose log-SNR is smaller.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    spacing: str = "leading"
+    offset: int = 0
+    open_end: bool = False
+    lowest_log_snr: float = -math.inf
+
+    def __post_init__(self) -> None:
+        check_choice("timestep_spacing", self.spacing, TIMESTEP_SPACINGS)
+        check_count("steps_offset", self.offset, 0)
+        if self.lowest_log_snr != -math.inf:
+            check_number("lambda_min_clipped", self.lowest_log_snr)
+
+    def __call__(self, process: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Spacing`."""
+        usable = process.log_snr(np.arange(process.num_train_timesteps)) >= self.lowest_log_snr
+        last = int(usable.sum())
+        n = check_count("num_inference_steps", n, 1, last)
+        return spaced_timesteps(self.spacing, n, last, self.offset, open_end=self.open_end)
 
 
 def spaced_timesteps(spacing: str, n: int, last: int, steps_offset: int = 0, *, open_end: bool = False) -> np.ndarray:
@@ -56,6 +91,7 @@ def spaced_timesteps(spacing: str, n: int, last: int, steps_offset: int = 0, *, 
                 "use timestep_spacing='trailing'",
                 stacklevel=5,
             )
+
     rounded = np.round(grid)
     return rounded if np.all(np.diff(rounded) < 0) else grid
 
@@ -82,9 +118,11 @@ def custom_timesteps(timesteps: Any, num_train_timesteps: int) -> np.ndarray:
         grid = np.asarray(timesteps, np.float64)
     except (TypeError, ValueError):
         grid = np.empty(0)
+
     high = num_train_timesteps - 1
     if grid.ndim != 1 or grid.size == 0 or not np.all((grid >= 0) & (grid <= high)) or not np.all(np.diff(grid) < 0):
         raise ValueError(
             f"timesteps must be a list of strictly decreasing numbers in [0, {high}], got {str(timesteps)[:80]}"
         )
+
     return grid.copy()

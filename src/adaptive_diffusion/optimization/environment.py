@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..diffusion.guided_model import GuidedModel
 from ..errors import UserError
-from ..rl.drawing import Drawing
 from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.knobs import ADAPTIVE, Configuration, Knobs
 from ..rl.reward import GivenReward
@@ -66,7 +66,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
 
     def __init__(
         self,
-        drawing: Drawing,
+        drawing: GuidedModel,
         start: DomainConfig,
         default: Configuration,
         reward: GivenReward | None = None,
@@ -102,7 +102,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         return self.default
 
 
-def check_environment(env: SamplingEnv, drawing: Drawing) -> None:
+def check_environment(env: SamplingEnv, drawing: GuidedModel) -> None:
     """Check that an agent's own environment tunes hyperparameters of the same model in the same domain.
 
     Raises:
@@ -112,8 +112,8 @@ def check_environment(env: SamplingEnv, drawing: Drawing) -> None:
         raise UserError(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
 
     own = env.drawing
-    if (own.domain, own.identity) != (drawing.domain, drawing.identity):
+    if (own.domain, own.guided_identity) != (drawing.domain, drawing.guided_identity):
         raise UserError(
-            f"the agent's environment draws {own.domain!r} with the model {own.identity:.12}, and "
-            f"{drawing.domain!r} with {drawing.identity:.12} is to be tuned"
+            f"the agent's environment draws {own.domain!r} with the model {own.guided_identity:.12}, and "
+            f"{drawing.domain!r} with {drawing.guided_identity:.12} is to be tuned"
         )

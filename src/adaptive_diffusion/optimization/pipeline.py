@@ -11,12 +11,13 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.guided_model import GuidedModel
 from ..encoder.domain import Detection
 from ..grids.calibrated import find_schedule
 from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
 from ..rl.cost import cost
-from ..rl.drawing import Drawing, drawing_in
+from ..rl.drawing import drawing_in
 from ..rl.noises import FixedNoises
 from ..rl.progress import say
 from ..rl.reward import GivenReward, HybridReward, reward_of
@@ -201,7 +202,7 @@ class OptimizationPipeline:
         model, guidance = self.adapter.model.identity, self.adapter.guidance_scale
         return DomainConfig(self.num_steps, calibration=find_schedule(self.calibration, model, str(domain), guidance))
 
-    def drawing(self, domain: DomainType | str) -> Drawing:
+    def drawing(self, domain: DomainType | str) -> GuidedModel:
         """The model with its guidance, in a domain.
 
         Raises:
@@ -306,7 +307,7 @@ class OptimizationPipeline:
         if left:
             agent.train(left, callback, checkpoint=checkpoint)
 
-    def _agent(self, drawing: Drawing, start: DomainConfig, default: DomainConfig) -> TuningAgent:
+    def _agent(self, drawing: GuidedModel, start: DomainConfig, default: DomainConfig) -> TuningAgent:
         """The agent, in an environment of the domain."""
         if isinstance(self._given, TuningAgent):
             check_environment(self._given.env, drawing)
@@ -333,7 +334,7 @@ class OptimizationPipeline:
 
         return self.rl_agent
 
-    def _fresh(self, drawing: Drawing, domain: str, agent: TuningAgent | None) -> FixedNoises:
+    def _fresh(self, drawing: GuidedModel, domain: str, agent: TuningAgent | None) -> FixedNoises:
         """Noises of a later seed than any that the agent or an earlier verification of the domain has seen."""
         record = self.adapter.known(domain)
         seen = [env.noises.seed for env in (agent.env, agent.eval_env) if env] if agent else []

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..diffusion.guided_model import GuidedModel
 from ..rl.convergence import standard_error
-from ..rl.drawing import Drawing
 from ..rl.knobs import ADAPTIVE
 from ..rl.lockstep import drawing_run, run_together
 from ..rl.noises import FixedNoises
@@ -96,7 +96,7 @@ class Verdict:
 
 
 def verify(
-    candidates: Iterable[DomainConfig], default: DomainConfig, drawing: Drawing, reward: Reward, noises: FixedNoises
+    candidates: Iterable[DomainConfig], default: DomainConfig, drawing: GuidedModel, reward: Reward, noises: FixedNoises
 ) -> Verdict:
     """Choose among configurations and the default, by images from fresh noises.
 
@@ -167,9 +167,9 @@ def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:
     return replace(default, num_steps=other.num_steps, source=source)
 
 
-def _draw(config: DomainConfig, drawing: Drawing, noises: FixedNoises, batch: int) -> tuple[np.ndarray, int, float]:
+def _draw(config: DomainConfig, drawing: GuidedModel, noises: FixedNoises, batch: int) -> tuple[np.ndarray, int, float]:
     """Errors of a batch's images, and evaluations and seconds of each image."""
     scheduler = config.scheduler(drawing.settings)
     run = drawing_run(scheduler, noises.x_T(batch))
-    drawn = run_together(drawing.model, [run])[0]
+    drawn = run_together(drawing, [run])[0]
     return noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds

@@ -1,4 +1,4 @@
-"""Learning how to sample: environments that really draw pictures, rewards that are measured, and agents."""
+"""Learning how to sample: environments that really draw images, rewards that are measured, and agents."""
 
 from __future__ import annotations
 

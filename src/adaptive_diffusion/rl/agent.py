@@ -34,7 +34,7 @@ class TuningAgent(ABC):
         seed: Of the agent and of its sequence of episodes, >= 0.
         eval_every: Episodes between two evaluations on held-out noises, >= 1; ten times as many after the first twenty.
         verbose: 0 is silent; 1 shows a progress bar, or without a terminal a line a minute.
-        parts: Equal parts of an episode's batch, of 2 pictures or more, on each of which the agent tries something else
+        parts: Equal parts of an episode's batch, of 2 images or more, on each of which the agent tries something else
             at no more evaluations; None: as many as possible.
 
     Raises:
@@ -114,10 +114,12 @@ class TuningAgent(ABC):
         if self.verbose:
             self.env.noises.solve()
             self.eval_env.noises.solve()
+
         self._since = time.perf_counter()
         with Progress(self.kind, total, quiet=not self.verbose) as self._bar:  # it closes however training ends
             self._learn(total)
             self._look(last=True)
+
         return self.record.summary()
 
     def optimize_hyperparameters(self, num_episodes: int = 10, deterministic: bool = True) -> dict[str, Any]:
@@ -131,8 +133,8 @@ class TuningAgent(ABC):
             `best_hyperparameters`: of those that it chose in the episodes, the ones with the highest mean reward on
             all batches of the environment's own noises; `best_quality`, their mean
             log(baseline error / error) on held-out noises, where 0 is the baseline's quality and 0.69 half its error,
-            with `best_quality_error`, its standard error over batches and pictures; `best_reward` and
-            `best_reward_error` there; `evaluations` per picture, and `episodes`: hyperparameters, reward and quality of
+            with `best_quality_error`, its standard error over batches and images; `best_reward` and
+            `best_reward_error` there; `evaluations` per image, and `episodes`: hyperparameters, reward and quality of
             each.
         """
         check_count("num_episodes", num_episodes, 1)
@@ -146,6 +148,7 @@ class TuningAgent(ABC):
             found.setdefault(key, (actions, info))
             kept = {name: info[name] for name in ("hyperparameters", "quality", "evaluations", "batch")}
             episodes.append({"reward": reward, **kept})
+
         # on all batches, since a single one may just have been easier
         actions, info = max(found.values(), key=lambda choice: measure(trial, lambda: replay(choice[0]))[0].mean())
         self.eval_env = self.eval_env or self.env.held_out()
@@ -188,9 +191,11 @@ class TuningAgent(ABC):
         header, tensors = read_agent(path)
         if header["kind"] != self.kind:
             raise UserError(f"{path} holds an agent of the kind {header['kind']!r}, and this one is {self.kind!r}")
+
         check_same(self.env, str(path), header)
         if header.get("parts") != self.parts:
             raise UserError(f"{path} was trained with parts={header.get('parts')}, and this agent has {self.parts}")
+
         before = self._state()
         try:
             record = Record.from_dict(header["record"])
@@ -199,6 +204,7 @@ class TuningAgent(ABC):
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             self._restore(*before)
             raise UserError(f"{path} does not fit this agent ({str(error).splitlines()[0]}); train it again") from error
+
         self.record, self._paths = record, paths
         self.work.spent.asked, self.work.spent.computed = record.asked, record.computed
 
@@ -259,6 +265,7 @@ class TuningAgent(ABC):
         wait = self.eval_every * (RARER if len(done) > FREQUENT else 1)
         if done and (episodes == done[-1].episode or not (last or episodes >= done[-1].episode + wait)):
             return
+
         assert self.eval_env is not None
         self._choose()
         record.asked, record.computed = self.work.spent.asked, self.work.spent.computed
@@ -281,5 +288,5 @@ class TuningAgent(ABC):
 
 
 def _most_parts(pictures: int) -> int:
-    """The most equal parts of a batch that have 2 pictures or more."""
+    """The most equal parts of a batch that have 2 images or more."""
     return max(parts for parts in range(1, pictures // 2 + 1) if pictures % parts == 0)

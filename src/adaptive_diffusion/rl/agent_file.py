@@ -49,6 +49,7 @@ def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.
         file = Path(folder) / TENSORS
         write_tensors(file, {name: mx.array(value) for name, value in tensors.items()}, {})
         content = file.read_bytes()
+
     header = {"format": FORMAT, **header}
     text = json.dumps({**header, "hash": _hash(header, content)})
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -65,6 +66,7 @@ def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no agent at {path}; give the path of a .zip file that an agent was saved to")
+
     try:
         with zipfile.ZipFile(path) as archive:
             check_unpacked(archive, "get the agent again, from where it was saved")
@@ -76,10 +78,12 @@ def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
         raise UserError(f"{path} is a zip file but no agent of this project (it lacks {HEADER} or {TENSORS})") from None
     except Exception as error:  # zlib's and zipfile's own, which have no common kind
         raise UserError(f"{path} cannot be read as an agent: {why_damaged(error)}") from error
+
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{path} is no agent of this project of the kind wanted (format {FORMAT!r})")
     if header.get("hash") != _hash({key: value for key, value in header.items() if key != "hash"}, content):
         raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
+
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / TENSORS
         file.write_bytes(content)

@@ -199,6 +199,7 @@ class CEMAgent(SearchAgent):
         self._tried.append((mean_return, actions))
         if len(self._tried) < self.population:
             return
+
         self._tried.sort(key=lambda tried: -tried[0])
         elite = np.stack([np.asarray(a, np.float64) for _, a in self._tried[: self.elites]])
         self.best = self.best + self.smoothing * (elite.mean(axis=0) - self.best)

@@ -50,6 +50,7 @@ def callbacks_of(given: Any) -> Callbacks:
                 "callback must be a function of (metrics, episode), a callback of Stable-Baselines3 (an instance, not "
                 f"its class), or a list of these, got {what}"
             )
+
     return Callbacks(tuple(functions), tuple(steps))
 
 

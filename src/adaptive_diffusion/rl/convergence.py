@@ -20,7 +20,7 @@ class Evaluation:
     Attributes:
         episode: Training episodes before it.
         evaluations: Model evaluations that these asked for.
-        scores: (n,) rewards of the single held-out pictures, in the same order every time.
+        scores: (n,) rewards of the single held-out images, in the same order every time.
         quality: Mean log-ratio of the baseline's error to the agent's.
     """
 
@@ -65,12 +65,14 @@ def converged_at(evaluations: Sequence[Evaluation]) -> int | None:
     """
     if not evaluations:
         return None
+
     best = max(e.score for e in evaluations)
     for i in range(1, len(evaluations) - PATIENCE + 1):
         stays = all(e.score >= best - NEAR_BEST for e in evaluations[i : i + PATIENCE])
         gain = evaluations[i].scores - evaluations[0].scores
         if stays and gain.mean() > 2 * standard_error(gain):
             return evaluations[i].episode
+
     return None
 
 
@@ -82,7 +84,7 @@ class Record:
         timesteps: Environment steps.
         returns: Return of every finished episode.
         evaluations: See `Evaluation`; the first one is of the untrained agent.
-        asked: Model evaluations that the episodes asked for, each picture counting.
+        asked: Model evaluations that the episodes asked for, each image counting.
         computed: Those that were not remembered.
         seconds: Of training and evaluating.
     """

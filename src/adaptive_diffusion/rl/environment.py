@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..schedulers.adaptive import AdaptiveScheduler
+from ..diffusion.guided_model import GuidedModel
 from ..types import PictureModel
-from .drawing import Drawing, drawing_of
+from .drawing import drawing_of
 from .gym import Box
 from .knobs import ADAPTIVE, Configuration, Knobs
-from .lockstep import Run, drawing_run
+from .lockstep import Episode, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
 from .reward import GivenReward, HybridReward, Measurement, reward_of
 from .sampling_env import SamplingEnv, Start, Step
@@ -22,7 +22,7 @@ from .sampling_env import SamplingEnv, Start, Step
 
 @dataclass(frozen=True, eq=False)
 class _Sampled:
-    """What is remembered of a configuration on a batch; the pictures only where they are rendered."""
+    """What is remembered of a configuration on a batch; the images only where they are rendered."""
 
     errors: np.ndarray
     evaluations: int
@@ -51,11 +51,11 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         min_steps: Fewest steps, >= 1.
         num_steps: The prior's and baseline's steps, between the two others.
         max_steps: Most steps.
-        pictures: Pictures per batch, >= 2.
+        pictures: Images per batch, >= 2.
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: Folder that keeps converged solutions; None: they are solved for once per environment, on first use.
-        render_mode: `rgb_array` or None, see `render`: the noises after a `reset`, the pictures after a `step`.
+        render_mode: `rgb_array` or None, see `render`: the noises after a `reset`, the images after a `step`.
 
     Raises:
         ValueError: for a value out of range, or a model or domain that does not fit.
@@ -65,7 +65,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
 
     def __init__(
         self,
-        model: PictureModel | Drawing | None = None,
+        model: PictureModel | GuidedModel | None = None,
         domain: str | None = None,
         reward: GivenReward | None = None,
         *,
@@ -81,7 +81,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
     ):
         self.knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
         drawing, reward = drawing_of(model, domain, guidance_scale), reward_of(reward or HybridReward())
-        check_count("max_steps", max_steps, 1, drawing.schedule.num_train_timesteps)
+        check_count("max_steps", max_steps, 1, drawing.process.num_train_timesteps)
         noises = FixedNoises(
             drawing,
             pictures=pictures,
@@ -112,13 +112,13 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         self._sampled: dict[tuple[Configuration, int], _Sampled] = {}
         self._plain: dict[tuple[int, float, int], tuple[float, _Sampled]] = {}  # threshold, and what came of it
 
-    def begin(self) -> Run[Start]:
+    def begin(self) -> Episode[Start]:
         """See `SamplingEnv`."""
         yield from ()  # nothing needs to be drawn yet
         self._states = self.noises.x_T(self.batch)
         return self._observation.copy(), {"batch": self.batch}
 
-    def advance(self, action: np.ndarray) -> Run[Step]:
+    def advance(self, action: np.ndarray) -> Episode[Step]:
         """See `SamplingEnv`."""
         configuration = self.knobs.configuration(self.within(action))
         measured = yield from self.measure(configuration)
@@ -130,7 +130,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         """What a configuration is compared with: the prior."""
         return self.knobs.prior
 
-    def measure(self, configuration: Configuration) -> Run[Measurement]:
+    def measure(self, configuration: Configuration) -> Episode[Measurement]:
         """Draw the current batch with a configuration and with the baseline, as far as they are not remembered."""
         baseline = yield from self._draw(self.baseline)
         sampled = yield from self._draw(configuration)
@@ -145,22 +145,26 @@ class DiffusionHyperparameterEnv(SamplingEnv):
             baseline.seconds,
         )
 
-    def _draw(self, configuration: Configuration) -> Run[_Sampled]:
+    def _draw(self, configuration: Configuration) -> Episode[_Sampled]:
         batch, adaptive = self.batch, configuration.solver == ADAPTIVE
         found = self._sampled.get((configuration, batch))
         if found is not None:
             return found
+
         # where no step reached its threshold, a larger one changes nothing
         alike = (configuration.num_steps, configuration.progress_power, batch)
         plain = self._plain.get(alike) if adaptive else None
         if plain is not None and configuration.adaptive_threshold >= plain[0]:
             return plain[1]
+
         scheduler = configuration.scheduler(self.drawing.settings)
         drawn = yield from drawing_run(scheduler, self.noises.x_T(batch))
         self.spent.computed += drawn.evaluations * self.noises.pictures
         states = None if self.render_mode is None else drawn.states
         sampled = _Sampled(self.noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds, states)
         self._sampled[configuration, batch] = sampled
-        if isinstance(scheduler, AdaptiveScheduler) and not scheduler.get_schedule_info()["first_order_fraction"]:
+
+        checked = [np.array(error) for error in drawn.errors]
+        if adaptive and not any((error > configuration.adaptive_threshold).any() for error in checked):
             self._plain[alike] = (configuration.adaptive_threshold, sampled)
         return sampled

@@ -23,11 +23,12 @@ def run_episode(env: SamplingEnv, act: Act, **reset: Any) -> tuple[float, list[n
         actions.append(act(observation))
         observation, reward, over, _, info = env.step(actions[-1])
         total += reward
+
     return total, actions, info
 
 
 def measure(env: SamplingEnv, actor: Callable[[], Act]) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards of the pictures of all batches, and the qualities of all batches.
+    """Rewards of the images of all batches, and the qualities of all batches.
 
     Args:
         env: The environment.
@@ -46,7 +47,7 @@ def fitting(env: SamplingEnv) -> dict[str, Any]:
         "observation": int(np.prod(observation.shape)),
         "action": int(np.prod(action.shape)),
         "domain": env.drawing.domain,
-        "model": env.drawing.identity,
+        "model": env.drawing.guided_identity,
         "reward": f"{env.reward}",
         "noises": {name: getattr(env.noises, name) for name in ("seed", "batches", "pictures")},
     }

@@ -9,9 +9,35 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
+from ..grids.grids import PowerGrid
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.base import SchedulerBase
-from .power_solvers import PowerIPNDM, PowerUniPC
+from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
+
+
+@dataclass(eq=False, repr=False)
+class PowerUniPC(UniPCScheduler):
+    """UniPC on the power grid, whatever the number of steps."""
+
+    progress_power: float = 2.0
+
+    @property
+    def spacing(self) -> PowerGrid:
+        """See `SchedulerBase`."""
+        return PowerGrid(self.progress_power)
+
+
+@dataclass(eq=False, repr=False)
+class PowerIPNDM(IPNDMScheduler):
+    """iPNDM on the power grid, whatever the number of steps."""
+
+    progress_power: float = 2.0
+
+    @property
+    def spacing(self) -> PowerGrid:
+        """See `SchedulerBase`."""
+        return PowerGrid(self.progress_power)
+
 
 ADAPTIVE = "dpm_solver"  # the solver of `AdaptiveScheduler`
 OTHERS = {"unipc": PowerUniPC, "ipndm": PowerIPNDM}
@@ -25,7 +51,7 @@ class Configuration:
     """One way of sampling; the defaults are those of `AdaptiveScheduler` at ten steps.
 
     Attributes:
-        num_steps: Model evaluations per picture.
+        num_steps: Model evaluations per image.
         adaptive_threshold: Of `AdaptiveScheduler`; other solvers do not look at it.
         progress_power: Power of the grid.
         solver: `dpm_solver` (DPM-Solver++(2M) in an `AdaptiveScheduler`), `unipc` or `ipndm`.
@@ -43,7 +69,7 @@ class Configuration:
         """Grid and solver, its timesteps set; `set_timesteps` keeps to the same kind of grid.
 
         Args:
-            settings: What the model decides, see `Drawing.settings`.
+            settings: What the model decides, see `GuidedModel.settings`.
         """
         if self.solver == ADAPTIVE:
             return self._adaptive(settings)
@@ -110,6 +136,7 @@ class Knobs:
         )
         if configuration.solver != ADAPTIVE:
             return configuration
+
         limit = _rounded(_between(threshold, 0.0, prior.adaptive_threshold, 1.0), THRESHOLD_STEP)
         return replace(configuration, adaptive_threshold=limit)
 

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.guidance import identity_of
 from ..diffusion.node import Node
 from ..errors import UserError
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
 from ..io.files import ASSETS, describe_path
 from ..program import command
-from ..sampling.converged import identity_of
 from ..schedulers.base import SchedulerBase
 from ..solvers.base import Position, Step
 from ..solvers.dpm_solver import DPMSolver
@@ -31,7 +31,7 @@ class LearnedScheduler(SchedulerBase):
     """DPM-Solver++(2M) whose next timestep a policy of `train.py task=policy` chooses, as in `TimestepEnv`.
 
     Before every step but the last the policy sees what `TimestepEnv` observes, statistics over the whole batch, and
-    its mean action says how far to go. So a picture depends on those it is drawn with. A policy that may stop ends the
+    its mean action says how far to go. So an image depends on those it is drawn with. A policy that may stop ends the
     run where its second action says so.
 
     `timesteps` is the prior grid to begin with; a loop over it comes to the timesteps that were chosen, and ends where
@@ -114,6 +114,7 @@ class LearnedScheduler(SchedulerBase):
                 f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}: "
                 f"{_command(self.domain, num_inference_steps, self.guidance_scale)}"
             )
+
         super().set_timesteps(timesteps=self.route.prior)
         self.timesteps: Any = ChosenTimesteps(self.route.prior)
         self._prior_nodes = tuple(self._nodes)
@@ -225,6 +226,7 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
         if differs := wanted.differs(given.header):
             raise UserError(f"the policy in {path} was trained {differs}; {wanted.command()}")
         return given
+
     for folder in (trained, SHIPPED):
         found = {policy.header["environment"]["num_steps"]: policy for policy in _fitting(folder, wanted)}
         if len(found) > 1:
@@ -232,6 +234,7 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
             raise UserError(f"{folder} has policies for {offered} steps; say which, e.g. num_steps={max(found)}")
         if found:
             return next(iter(found.values()))
+
     steps = "" if wanted.num_steps is None else f" with {wanted.num_steps} steps"
     model = "this model" if wanted.model is None else f"the model {_short(wanted.model)}"
     raise UserError(f"no policy was trained for domain={wanted.domain} of {model}{steps}; {wanted.command()}")

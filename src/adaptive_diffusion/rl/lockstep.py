@@ -1,8 +1,7 @@
-"""Several sampling runs side by side: whenever all of them wait for the model, it is evaluated once for all.
+"""Episodes side by side: the images that they want drawn go through the loop together.
 
-A run is a generator that yields images that wait for an evaluation, and is sent what the model says of them. Runs may
-stand at different timesteps and end at different times; an image does not depend on the images that it is evaluated
-together with.
+An episode is a generator that yields a rollout and is sent what became of it. Rollouts may stand at different nodes and
+end at different times; an image does not depend on the images that it is evaluated together with.
 """
 
 from __future__ import annotations
@@ -10,104 +9,115 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
 from ..backend.prepare import check_process
 from ..diffusion.guided_model import Denoised, Waiting
-from ..sampling.rollout import Model, Rollout
+from ..sampling.rollout import Model, Rollout, run
 from ..sampling.standard import whole
 from ..types import Scheduler
 
 
-class Answer(NamedTuple):
-    """What a run is sent.
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What became of a rollout, and what it cost.
 
     Attributes:
-        denoised: What the model says of its images.
-        seconds: Of the evaluation, this run's share by images.
+        x0: (B, H, W, C) clean images, about in [-1, 1], or latents.
+        evaluations: Model evaluations per image.
+        seconds: Seconds of evaluation per image.
+        errors: (B,) what the solver's check said, of each step that it checked.
     """
 
-    denoised: Denoised
+    x0: mx.array
+    evaluations: int
     seconds: float
+    errors: tuple[mx.array, ...]
+
+    @property
+    def states(self) -> np.ndarray:
+        """`x0` as a NumPy array."""
+        return np.array(self.x0)
 
 
 R = TypeVar("R")
-Run = Generator[Waiting, Answer, R]
+Episode = Generator[Rollout, Drawn, R]
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """What was drawn and what it cost.
-
-    Attributes:
-        states: (B, H, W, C) float32, clean predictions: pictures about in [-1, 1], or latents.
-        evaluations: Model evaluations per picture.
-        seconds: Seconds per picture.
-    """
-
-    states: np.ndarray
-    evaluations: int
-    seconds: float
-
-
-def run_together(model: Model, runs: Sequence[Run[R]]) -> list[R]:
-    """Run to the end and return what each run returned.
+def run_together(model: Model, episodes: Sequence[Episode[R]]) -> list[R]:
+    """Run to the end and return what each episode returned.
 
     Args:
         model: The model, the same for all.
-        runs: Generators that have not begun.
+        episodes: Generators that have not begun.
 
     Raises:
         ValueError: in a fork of the process that imported MLX.
     """
     check_process()
-    waiting: dict[int, Waiting] = {}
     results: dict[int, R] = {}
+    drawn: dict[int, Drawn | None] = dict.fromkeys(range(len(episodes)))
+    while drawn:
+        wanted = {}
+        for index, answer in drawn.items():
+            try:
+                wanted[index] = next(episodes[index]) if answer is None else episodes[index].send(answer)
+            except StopIteration as end:
+                results[index] = end.value
 
-    def go_on(index: int, answer: Answer | None) -> None:
-        try:
-            waiting[index] = next(runs[index]) if answer is None else runs[index].send(answer)
-        except StopIteration as end:
-            waiting.pop(index, None)
-            results[index] = end.value
+        drawn = dict(zip(wanted, draw_together(model, list(wanted.values())), strict=True))
 
-    for index in range(len(runs)):
-        go_on(index, None)
-    while waiting:
-        indices = list(waiting)
-        for index, answer in zip(indices, _answers(model, [waiting[i] for i in indices]), strict=True):
-            go_on(index, answer)
-    return [results[index] for index in range(len(runs))]
+    return [results[index] for index in range(len(episodes))]
 
 
-def drawing_run(scheduler: Scheduler, x_T: mx.array, rows: np.ndarray | None = None) -> Run[Drawn]:
+def draw_together(model: Model, rollouts: Sequence[Rollout]) -> list[Drawn]:
+    """Take rollouts to their end, and tell what each of them cost."""
+    timed, seconds = _Timed(model), [0.0] * len(rollouts)
+    ends, errors = list(rollouts), [list[mx.array]() for _ in rollouts]
+    on_the_way = list(range(len(rollouts)))
+    for moved in run(timed, rollouts):
+        for index, after in zip(on_the_way, moved, strict=True):
+            ends[index] = after
+            seconds[index] += timed.seconds
+            errors[index] += [] if after.error is None else [after.error]
+        on_the_way = [index for index in on_the_way if not ends[index].done]
+
+    return [
+        Drawn(end.x_t, len(end.trail), spent, tuple(seen))
+        for end, spent, seen in zip(ends, seconds, errors, strict=True)
+    ]
+
+
+def drawing_run(scheduler: Scheduler, x_T: mx.array, rows: np.ndarray | None = None) -> Episode[Drawn]:
     """Draw with a deterministic scheduler whose timesteps are set.
 
     Args:
-        scheduler: Grid and solver, of this run alone.
+        scheduler: Grid and solver.
         x_T: (B, H, W, C) standard normal noise.
         rows: (B,) which of the model's conditions apply; None: the first B, or the only one.
     """
-    scheduler, seconds = whole(scheduler), 0.0
-    rollout = Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, rows=rows)
-    while not rollout.done:
-        answer = yield rollout.waiting
-        rollout = rollout.step(answer.denoised)
-        assert rollout.x0 is not None
-        scheduler.follow(rollout.trail, rollout.node, rollout.x0, rollout.error)
-        seconds += answer.seconds
-    return Drawn(np.array(rollout.x0), len(rollout.trail), seconds / len(x_T))
+    scheduler = whole(scheduler)
+    return (yield Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, rows=rows))
 
 
-def _answers(model: Model, waiting: Sequence[Waiting]) -> list[Answer]:
-    """One evaluation of the model for all that wait."""
-    start = time.perf_counter()
-    denoised = model.denoise_all(waiting)
-    mx.eval([some.x0 for some in denoised])
+class _Timed:
+    """A model that measures its evaluations.
 
-    counts = [len(some.rows) for some in waiting]
-    seconds = (time.perf_counter() - start) / sum(counts)
-    return [Answer(some, seconds * count) for some, count in zip(denoised, counts, strict=True)]
+    Attributes:
+        seconds: Of the latest evaluation, per image.
+    """
+
+    def __init__(self, model: Model):
+        self.model, self.seconds = model, 0.0
+
+    def denoise_all(self, waiting: Sequence[Waiting]) -> list[Denoised]:
+        """See `Model`."""
+        start = time.perf_counter()
+        denoised = self.model.denoise_all(waiting)
+        mx.eval([some.x0 for some in denoised])
+
+        self.seconds = (time.perf_counter() - start) / sum(len(some.rows) for some in waiting)
+        return denoised

@@ -1,4 +1,4 @@
-"""Noises that are drawn from again and again, and what pictures drawn from them are compared with."""
+"""Noises that are drawn from again and again, and what images drawn from them are compared with."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
-from ..diffusion.rng import image_keys, normal
+from ..diffusion.guided_model import GuidedModel
 from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse
-from ..schedulers.classes import DPMSolverScheduler
 from ..types import StepTrace
-from .drawing import Drawing
 from .progress import Progress
 
 METRICS = ("rmse", "perceptual")
@@ -29,7 +27,7 @@ class FixedNoises:
 
     Args:
         drawing: What is drawn.
-        pictures: Pictures per batch, >= 2.
+        pictures: Images per batch, >= 2.
         batches: Number of batches, >= 1.
         seed: Of the noises, >= 0; another seed gives other ones.
         metric: Distance to the converged solution: `rmse` in [-1, 1] units, or `perceptual`, the shipped encoder's.
@@ -42,7 +40,7 @@ class FixedNoises:
 
     def __init__(
         self,
-        drawing: Drawing,
+        drawing: GuidedModel,
         *,
         pictures: int,
         batches: int,
@@ -76,7 +74,7 @@ class FixedNoises:
         """The same noises in batches of a `parts`-th of the size; solved for once for both.
 
         Raises:
-            ValueError: unless the parts are equal and have 2 pictures or more.
+            ValueError: unless the parts are equal and have 2 images or more.
         """
         if self.pictures % check_count("parts", parts, 1) or self.pictures // parts < 2:
             raise ValueError(f"parts must divide a batch of {self.pictures} pictures into 2 or more each, got {parts}")
@@ -85,25 +83,25 @@ class FixedNoises:
         return part
 
     def x_T(self, batch: int) -> mx.array:
-        """(pictures, H, W, C) standard normal noise of a batch."""
+        """(N, H, W, C) standard normal noise of a batch."""
         return self._whole._noise[batch * self.pictures : (batch + 1) * self.pictures]
 
     def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
-        """Distance of pictures to the converged solutions from the same noises.
+        """Distance of images to the converged solutions from the same noises.
 
-        Distances smaller than a doubling of the converged solution's steps changed it, on average over pictures, count
+        Distances smaller than a doubling of the converged solution's steps changed it, on average over images, count
         as that: more it cannot tell.
 
         Args:
             batch: Number of the batch.
-            states: (pictures, H, W, C) clean states drawn from its noises.
+            states: (N, H, W, C) clean states drawn from its noises.
 
         Returns:
-            (pictures,) float64 > 0.
+            (N,) float64 > 0.
         """
         whole = self._whole
         solution = whole._solution[batch * self.pictures : (batch + 1) * self.pictures]
-        distances = whole._distance(self.drawing.pictures(states), solution)
+        distances = whole._distance(self.drawing.images(states), solution)
         return np.maximum(distances.astype(np.float64), whole._floor)
 
     def solve(self) -> None:
@@ -116,33 +114,24 @@ class FixedNoises:
 
     @cached_property
     def _noise(self) -> mx.array:
-        return normal(image_keys(self.seed, range(self.batches * self.pictures)), self.drawing.shape)
+        return self.drawing.noise(self.seed, self.batches * self.pictures)
 
     @cached_property
     def _converged(self) -> Converged:
         return self._solved()
 
     def _solved(self, progress: Callable[[StepTrace], None] | None = None) -> Converged:
-        return converged_pictures(
-            self.drawing.denoiser,
-            DPMSolverScheduler(**self.drawing.settings),
-            self._noise,
-            self.drawing.conditions(len(self._noise)),
-            bounded=self.drawing.settings.get("clip_sample", True),
-            tolerance=self._tolerance,
-            cache=self._cache if self.drawing.identity else None,
-            identity=self.drawing.identity,
-            progress=progress,
-        )
+        cache = self._cache if self.drawing.identity else None
+        return converged_pictures(self.drawing, self._noise, tolerance=self._tolerance, cache=cache, progress=progress)
 
     @cached_property
     def _solution(self) -> np.ndarray:
-        """Pictures of the converged solution."""
-        return self.drawing.pictures(self._converged.images)
+        """Images of the converged solution."""
+        return self.drawing.images(self._converged.images)
 
     @cached_property
     def _floor(self) -> float:
-        finer = self.drawing.pictures(self._converged.finer)
+        finer = self.drawing.images(self._converged.finer)
         return max(float(self._distance(self._solution[: len(finer)], finer).mean()), 1e-12)
 
     @cached_property

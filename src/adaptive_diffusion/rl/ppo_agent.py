@@ -39,7 +39,7 @@ class Choice:
 
     Attributes:
         description, tensors: See `policy_from`.
-        scores: (n,) rewards of its mean actions on the pictures of the environment's own batches, if measured.
+        scores: (n,) rewards of its mean actions on the images of the environment's own batches, if measured.
     """
 
     description: dict[str, Any]
@@ -53,7 +53,7 @@ class Choice:
 
 
 class HyperparameterTuningAgent(TuningAgent):
-    """A PPO agent with a tiny policy that is updated after every ten paths or so from noise to pictures.
+    """A PPO agent with a tiny policy that is updated after every ten paths or so from noise to images.
 
     Few episodes are all there is, since each of them draws a batch. So an update comes early, where Stable-Baselines3's
     2048 steps would make it one in 2048 episodes of a one-step environment. The policy has one hidden layer, 16 wide
@@ -61,8 +61,8 @@ class HyperparameterTuningAgent(TuningAgent):
     mean about 0.
 
     The batch of an episode is split, and every part of it explores on a path of its own, which costs no more model
-    evaluations. Rewards differ far more by what was explored than by the pictures that it was explored on, so that two
-    pictures a part teach several times as fast as whole batches do.
+    evaluations. Rewards differ far more by what was explored than by the images that it was explored on, so that two
+    images a part teach several times as fast as whole batches do.
 
     The best choice so far is kept: before every evaluation on held-out noises the latest mean actions are played on
     each of the environment's own batches, and replace those kept before if they are better by more than the standard
@@ -132,6 +132,7 @@ class HyperparameterTuningAgent(TuningAgent):
                 f'PPO needs {error.name}, which is not installed: pip install -e ".[rl]", or without the project\'s '
                 'folder pip install "adaptive-diffusion-optimizer[rl]"; agent=cem, random and fixed do without'
             ) from None
+
         from .vector import LockstepVecEnv
 
         self._lockstep = LockstepVecEnv(self.part, self._lanes)
@@ -172,6 +173,7 @@ class HyperparameterTuningAgent(TuningAgent):
             )
         if deterministic:
             return np.array(self.export()(observation)), None
+
         normalised = self._normalize.normalize_obs(observation)
         return self.model.predict(normalised, deterministic=deterministic)[0], None
 
@@ -279,9 +281,11 @@ class HyperparameterTuningAgent(TuningAgent):
         optimizer = self.model.policy.optimizer.state_dict()["state"]
         for index, slots in optimizer.items():
             tensors |= {f"optimizer.{index}.{slot}": _array(value) for slot, value in slots.items()}
+
         tensors["rng.torch"] = _array(torch.get_rng_state())
         kind, keys, *position = np.random.get_state()  # noqa: NPY002  # what Stable-Baselines3 draws from
         tensors["rng.numpy"] = np.asarray(keys, np.uint32)
+
         rms: Any = self._normalize.obs_rms if self.normalize_env else None
         state = {
             "policy": kept.description,
@@ -296,47 +300,44 @@ class HyperparameterTuningAgent(TuningAgent):
         return state, tensors
 
     def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        import torch
-
         if len(state["episodes"]) != self._lanes:
             lanes = f"{self.parts} x {self.num_envs}"
             raise ValueError(f"parts x num_envs were {len(state['episodes'])} in its training, this one has {lanes}")
         if (state["observations"] is None) == self.normalize_env:
             raise ValueError(f"it was trained with normalize_env={not self.normalize_env}")
-        kind, *position = state["numpy_rng"]
-        version, internal, gauss = state["python_rng"]
-        torch_rng, numpy_rng = _tensor(tensors["rng.torch"]), tensors["rng.numpy"]
-        policy = self.model.policy
-        prefix = "training.policy."
-        weights = {n.removeprefix(prefix): _tensor(v) for n, v in tensors.items() if n.startswith(prefix)}
-        expected = {name: tuple(value.shape) for name, value in policy.state_dict().items()}
-        if {name: tuple(value.shape) for name, value in weights.items()} != expected:
-            raise ValueError("its policy network has another architecture")
+
+        weights = self._checked_weights(tensors)
+
         scores = state["scores"]
         own = {n: v for n, v in tensors.items() if n.startswith("policy.")}
         self._kept = None if scores is None else Choice(state["policy"], own, np.array(scores))
+
+        policy = self.model.policy
         policy.load_state_dict(weights)
-        optimizer = policy.optimizer.state_dict()
-        slots: dict[int, dict[str, Any]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, slot = name.split(".")
-                slots.setdefault(int(index), {})[slot] = _tensor(value)
-        policy.optimizer.load_state_dict({**optimizer, "state": slots})
+        policy.optimizer.load_state_dict({**policy.optimizer.state_dict(), "state": _slots(tensors)})
         if state["observations"] is not None:
             mean, variance, count = state["observations"]
             rms: Any = self._normalize.obs_rms
             rms.mean, rms.var, rms.count = np.array(mean), np.array(variance), count
+
         self.model.num_timesteps = state["timesteps"]
         self._begin_again(state)
-        torch.set_rng_state(torch_rng)
-        np.random.set_state((kind, numpy_rng, *position))  # noqa: NPY002
-        random.setstate((version, tuple(internal), gauss))
+        _restore_randomness(state, tensors)  # last: to begin anew takes random numbers
+
+    def _checked_weights(self, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
+        """The weights that training stood at, by their names in the policy network."""
+        prefix = "training.policy."
+        weights = {n.removeprefix(prefix): _tensor(v) for n, v in tensors.items() if n.startswith(prefix)}
+        expected = {name: tuple(value.shape) for name, value in self.model.policy.state_dict().items()}
+        if {name: tuple(value.shape) for name, value in weights.items()} != expected:
+            raise ValueError("its policy network has another architecture")
+        return weights
 
     def _begin_again(self, state: dict[str, Any]) -> None:
         """Put the siblings at the beginning of their current episodes, without observing these a second time."""
         if not state["begun"]:
             return
+
         for env, episode in zip(self._lockstep.envs, state["episodes"], strict=True):
             env.restore(episode)
         self._lockstep._reset_seeds()  # those of the constructor are still waiting for a first reset
@@ -348,6 +349,27 @@ class HyperparameterTuningAgent(TuningAgent):
 
 def _array(tensor: Any) -> np.ndarray:
     return np.array(tensor.detach().cpu().numpy())
+
+
+def _slots(tensors: dict[str, np.ndarray]) -> dict[int, dict[str, Any]]:
+    """What the optimizer remembers of each weight: index -> name -> tensor."""
+    slots: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, slot = name.split(".")
+            slots.setdefault(int(index), {})[slot] = _tensor(value)
+    return slots
+
+
+def _restore_randomness(state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Let the global generators, which Stable-Baselines3 draws from, go on where they stood."""
+    import torch
+
+    kind, *position = state["numpy_rng"]
+    version, internal, gauss = state["python_rng"]
+    torch.set_rng_state(_tensor(tensors["rng.torch"]))
+    np.random.set_state((kind, tensors["rng.numpy"], *position))  # noqa: NPY002
+    random.setstate((version, tuple(internal), gauss))
 
 
 def _tensor(array: np.ndarray) -> Any:

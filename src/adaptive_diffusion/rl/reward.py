@@ -1,4 +1,4 @@
-"""Rewards: what was measured of pictures drawn, against a baseline from the same noises.
+"""Rewards: what was measured of images drawn, against a baseline from the same noises.
 
 Quality is a log-ratio of errors, so that 0 is as good as the baseline and 0.69 means half its error; speed is the share
 of the baseline's cost that was saved. Both are about 1 where it matters.
@@ -20,15 +20,15 @@ UNITS = ("evaluations", "seconds")
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What was measured of B pictures.
+    """What was measured of B images.
 
     Attributes:
         errors: (B,) distances to the converged solutions, > 0.
-        evaluations: Model evaluations per picture.
-        seconds: Seconds per picture.
+        evaluations: Model evaluations per image.
+        seconds: Seconds per image.
         baseline_errors: (B,) the baseline's distances, from the same noises.
-        baseline_evaluations: The baseline's evaluations per picture.
-        baseline_seconds: The baseline's seconds per picture.
+        baseline_evaluations: The baseline's evaluations per image.
+        baseline_seconds: The baseline's seconds per image.
     """
 
     errors: np.ndarray
@@ -40,7 +40,7 @@ class Measurement:
 
     @property
     def quality(self) -> np.ndarray:
-        """(B,) log(baseline error / error) of each picture; its mean is what is reported as quality."""
+        """(B,) log(baseline error / error) of each image; its mean is what is reported as quality."""
         return np.asarray(np.log(self.baseline_errors / self.errors))
 
     def speed(self, unit: str = "evaluations") -> float:
@@ -49,7 +49,7 @@ class Measurement:
 
 
 class Reward(Protocol):
-    """Turns a measurement into one number per picture; an episode's reward is their mean.
+    """Turns a measurement into one number per image; an episode's reward is their mean.
 
     Attributes:
         weight: Of the quality, in [0, 1]; policies are told.
@@ -102,7 +102,7 @@ class QualityReward:
 
 @dataclass(frozen=True)
 class SpeedReward:
-    """1 - cost / baseline's cost, whatever the pictures look like: fewest steps are best.
+    """1 - cost / baseline's cost, whatever the images look like: fewest steps are best.
 
     Args:
         unit: `evaluations`, or `seconds`, which are measured and hence never quite the same twice.
@@ -162,7 +162,7 @@ class CustomReward:
     """A reward of a user's own.
 
     Args:
-        function: Turns a `Measurement` of B pictures into (B,) rewards, or into one for all.
+        function: Turns a `Measurement` of B images into (B,) rewards, or into one for all.
         weight: See `Reward`.
         metric: Likewise.
         unit: Likewise.
@@ -185,7 +185,7 @@ class CustomReward:
         """See `Reward`.
 
         Raises:
-            ValueError: unless the function gives one number, or one for each picture.
+            ValueError: unless the function gives one number, or one for each image.
         """
         count, rewards = len(measured.errors), self.function(measured)
         numbers = np.asarray(rewards)
@@ -212,7 +212,7 @@ def reward_of(given: Any) -> Reward:
 
     Args:
         given: One of the rewards above; a function that turns a `Measurement` into one number, or into one for each
-            picture; or an object with such a function as its `__call__` or `compute`, which may have `weight`, `metric`
+            image; or an object with such a function as its `__call__` or `compute`, which may have `weight`, `metric`
             and `unit`, see `Reward`: without them 1, `rmse` and `evaluations`.
 
     Raises:
@@ -221,6 +221,7 @@ def reward_of(given: Any) -> Reward:
     if type(given) in (QualityReward, SpeedReward, HybridReward, CustomReward):
         own: Reward = given
         return own
+
     function = given if callable(given) else getattr(given, "compute", None)
     if isinstance(given, type) or not callable(function):
         what = f"the class {given.__name__}; call it" if isinstance(given, type) else repr(given)
@@ -228,5 +229,6 @@ def reward_of(given: Any) -> Reward:
             "reward must be a HybridReward(), QualityReward() or SpeedReward(), or a function of a Measurement, got "
             f"{what}"
         )
+
     settings = {name: getattr(given, name) for name in ("weight", "metric", "unit") if hasattr(given, name)}
     return CustomReward(function, **settings)

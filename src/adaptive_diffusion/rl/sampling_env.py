@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
-from ..diffusion.guided_model import Waiting
-from ..diffusion.node import node_at
+from ..diffusion.guided_model import GuidedModel
+from ..grids.base import FixedGrid
 from ..io.figures import grid
 from ..io.pixels import to_uint8
-from .drawing import Drawing
+from ..sampling.rollout import Rollout
+from ..solvers.dpm_solver import DPMSolver
 from .gym import Env
-from .lockstep import Run, run_together
+from .lockstep import Episode, run_together
 from .noises import FixedNoises
 from .reward import Measurement, Reward
 
@@ -28,7 +29,7 @@ HELD_OUT_BATCHES = 4
 
 @dataclass
 class Spent:
-    """Model evaluations, each picture counting.
+    """Model evaluations, each image counting.
 
     Attributes:
         asked: What the episodes would have cost if nothing had been remembered; agents are compared at equal `asked`.
@@ -40,7 +41,7 @@ class Spent:
 
 
 class SamplingEnv(Env, ABC):
-    """An environment that draws a batch of pictures from fixed noises and scores them.
+    """An environment that draws a batch of images from fixed noises and scores them.
 
     Episode i of a seed always has the same noises: `reset(seed=s)` begins at episode 0, every further `reset()` is the
     next one. `reset(options={"batch": b})` takes batch b instead.
@@ -64,7 +65,7 @@ class SamplingEnv(Env, ABC):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # as Gymnasium declares it
     episode_length: int
 
-    def __init__(self, drawing: Drawing, reward: Reward, noises: FixedNoises, render_mode: str | None = None):
+    def __init__(self, drawing: GuidedModel, reward: Reward, noises: FixedNoises, render_mode: str | None = None):
         self.drawing, self.reward, self.noises = drawing, reward, noises
         self.spent = Spent()
         if render_mode is not None:
@@ -78,11 +79,11 @@ class SamplingEnv(Env, ABC):
         self._splits: dict[int, SamplingEnv] = {}  # by parts: what remembers their baselines
 
     @abstractmethod
-    def begin(self) -> Run[Start]:
+    def begin(self) -> Episode[Start]:
         """The run that begins an episode on `self.batch`."""
 
     @abstractmethod
-    def advance(self, action: np.ndarray) -> Run[Step]:
+    def advance(self, action: np.ndarray) -> Episode[Step]:
         """The run of one step."""
 
     @abstractmethod
@@ -98,8 +99,8 @@ class SamplingEnv(Env, ABC):
         """Go back to where `state` was; the next `reset` begins that episode."""
         self._seed, self._episode = state["seed"], state["episode"]
 
-    def resetting(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Run[Start]:
-        """`reset` as a run, for `run_together`."""
+    def resetting(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Episode[Start]:
+        """`reset` as an episode, for `run_together`."""
         super().reset(seed=seed)
         if seed is not None:
             self._seed, self._episode = seed, 0
@@ -109,21 +110,22 @@ class SamplingEnv(Env, ABC):
             rng = np.random.default_rng([self._seeded(), self._episode])
             self.batch = int(rng.integers(self.noises.batches))
             self._episode += 1
+
         if self.timed and self.batch not in self._warm:
             yield from self._warm_up()
         return (yield from self.begin())
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Start:
         """Begin an episode, see the class."""
-        return run_together(self.drawing.model, [self.resetting(seed=seed, options=options)])[0]
+        return run_together(self.drawing, [self.resetting(seed=seed, options=options)])[0]
 
     def step(self, action: np.ndarray) -> Step:
         """Take one step.
 
         `info` of the last one holds `hyperparameters`, `quality`, `speed`, `evaluations`, `seconds`, and of the single
-        pictures `scores`, their rewards, and `qualities`.
+        images `scores`, their rewards, and `qualities`.
         """
-        return run_together(self.drawing.model, [self.advance(action)])[0]
+        return run_together(self.drawing, [self.advance(action)])[0]
 
     def render(self) -> np.ndarray | None:
         """(H, W, 3) uint8: the images of the batch side by side, as they are after the latest `reset` or `step`.
@@ -139,7 +141,7 @@ class SamplingEnv(Env, ABC):
             return None
         if self._states is None:
             raise ValueError("there is nothing to render yet: call reset first")
-        sheet = grid(to_uint8(self.drawing.pictures(np.array(self._states))))
+        sheet = grid(to_uint8(self.drawing.images(np.array(self._states))))
         return sheet[..., :3] if sheet.shape[-1] >= 3 else np.repeat(sheet[..., :1], 3, axis=-1)
 
     def within(self, action: np.ndarray) -> np.ndarray:
@@ -176,14 +178,16 @@ class SamplingEnv(Env, ABC):
         """The same environment, of which an episode draws a `parts`-th of a batch; it shares noises and counters.
 
         Raises:
-            ValueError: unless the parts are equal and have 2 pictures or more.
+            ValueError: unless the parts are equal and have 2 images or more.
         """
         if parts == 1:
             return self.sibling()
+
         if parts not in self._splits:
             self._splits[parts] = part = self.sibling()
             part.noises, part.batch, part._warm, part._splits = self.noises.split(parts), 0, set(), {}
             part.forget()
+
         other = self._splits[parts].sibling()
         other.spent = self.spent
         return other
@@ -197,11 +201,11 @@ class SamplingEnv(Env, ABC):
         """Whether seconds count: a baseline and what it is compared with are then drawn in batches of the same size."""
         return self.reward.unit == "seconds"
 
-    def _warm_up(self) -> Run[None]:
+    def _warm_up(self) -> Episode[None]:
         """One evaluation that nobody times, before the first that somebody does."""
-        process = self.drawing.schedule
-        begin = node_at(process, process.num_train_timesteps - 1)
-        yield Waiting(self.noises.x_T(self.batch), begin, np.arange(self.noises.pictures))
+        process = self.drawing.process
+        begin = FixedGrid.of(process, [process.num_train_timesteps - 1])
+        yield Rollout.begin(begin, DPMSolver(), self.noises.x_T(self.batch))
         self.spent.computed += self.noises.pictures
         self._warm.add(self.batch)
 
@@ -223,6 +227,7 @@ class SamplingEnv(Env, ABC):
                 f"the reward of {given} on batch {self.batch} is not a finite number ({scores.mean()}): the model or "
                 "the solver diverges there; narrow the hyperparameters down, or mend the model"
             )
+
         return float(scores.mean()), {
             "hyperparameters": hyperparameters,
             "quality": float(measured.quality.mean()),

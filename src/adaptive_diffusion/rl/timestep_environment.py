@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,23 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..diffusion.guided_model import Waiting
+from ..diffusion.guided_model import Denoised, GuidedModel
+from ..diffusion.node import Node
+from ..grids.base import FixedGrid
 from ..grids.grids import Grid, PowerGrid
+from ..grids.policy import RESIDUAL, PolicyGrid, Residuals
+from ..sampling.rollout import Rollout
 from ..schedulers.classes import DPMSolverScheduler
+from ..solvers.dpm_solver import DPMSolver
 from ..types import PictureModel
-from .drawing import Drawing, drawing_of
+from .drawing import drawing_of
 from .gym import Box
-from .lockstep import Drawn, Run, drawing_run
+from .lockstep import Drawn, Episode, drawing_run
 from .noises import SOLVED_WITHIN, FixedNoises
 from .reward import GivenReward, Measurement, QualityReward, reward_of
 from .sampling_env import SamplingEnv, Start, Step
-from .timestep_walk import RESIDUAL, Route, TimestepWalk
+
+SOLVER = DPMSolver(lower_order_final=False)
 
 
 class TimestepEnv(SamplingEnv):
@@ -47,7 +54,7 @@ class TimestepEnv(SamplingEnv):
         num_steps: N, the budget: evaluations of an episode, >= 2. An episode has N - 1 steps.
         stopping: Whether an agent may stop early.
         guidance_scale: As for `DiffusionHyperparameterEnv`.
-        pictures: Pictures per batch, >= 2.
+        pictures: Images per batch, >= 2.
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: As for `DiffusionHyperparameterEnv`.
@@ -59,7 +66,7 @@ class TimestepEnv(SamplingEnv):
 
     def __init__(
         self,
-        model: PictureModel | Drawing | None = None,
+        model: PictureModel | GuidedModel | None = None,
         domain: str | None = None,
         reward: GivenReward | None = None,
         *,
@@ -84,12 +91,12 @@ class TimestepEnv(SamplingEnv):
             cache=cache,
         )
         super().__init__(drawing, reward, noises, render_mode)
-        self.schedule = drawing.schedule
+        self.schedule = drawing.process
         self.budget = check_count("num_steps", num_steps, 2, self.schedule.num_train_timesteps)
         self.episode_length = self.budget - 1
         self.stopping = bool(stopping)
         self._prior = (grid or PowerGrid(2))(self.schedule, self.budget)
-        self.route = Route(self.schedule, self._prior, drawing.one_hot, self.stopping)
+        self.route = Residuals(self.schedule, self._prior, drawing.one_hot, self.stopping)
         high = np.array([RESIDUAL, 1.0][: 1 + self.stopping], np.float32)
         self.action_space = Box(-high, high, dtype=np.float32)
         self.observation_space = Box(-10.0, 10.0, (self.route.width,), np.float32)
@@ -109,56 +116,58 @@ class TimestepEnv(SamplingEnv):
         """See `SamplingEnv`."""
         self._beginnings: dict[int, tuple[mx.array, float]] = {}
         self._baselines: dict[int, Drawn] = {}
-        self._walk: TimestepWalk | None = None
+        self._at: Rollout | None = None  # where the batch was evaluated last, while an episode goes on
 
     def sibling(self) -> TimestepEnv:
         """See `SamplingEnv`; an episode that this one is in the middle of stays its own."""
         other = super().sibling()
         assert isinstance(other, TimestepEnv)
-        other._walk = None
+        other._at = None
         return other
 
-    def begin(self) -> Run[Start]:
+    def begin(self) -> Episode[Start]:
         """See `SamplingEnv`."""
-        self._walk = walk = TimestepWalk(self.route)
-        self._x_t, self._seconds = self.noises.x_T(self.batch), 0.0
+        at = Rollout.begin(FixedGrid((self.route.begin,)), SOLVER, self.noises.x_T(self.batch))
         if self.batch not in self._beginnings:
-            x0 = yield from self._evaluate(walk)
+            drawn = yield at
             self.spent.computed += self.noises.pictures
-            self._beginnings[self.batch] = (x0, self._seconds)
-        x0, self._seconds = self._beginnings[self.batch]
-        walk.see(x0)
-        self._states = walk.x0
-        self.spent.asked += self.noises.pictures
-        return walk.observe(), {"batch": self.batch}
+            self._beginnings[self.batch] = (drawn.x0, drawn.seconds)
 
-    def advance(self, action: np.ndarray) -> Run[Step]:
+        self._states, self._seconds = self._beginnings[self.batch]
+        self._at = at
+        self.spent.asked += self.noises.pictures
+        return self._observe(at), {"batch": self.batch}
+
+    def advance(self, action: np.ndarray) -> Episode[Step]:
         """See `SamplingEnv`."""
-        action, walk = self.within(action), self._walk
-        if walk is None:
+        action, at = self.within(action), self._at
+        if at is None:
             raise ValueError("the episode is over, or has not begun: call reset first")
-        if walk.stops(action):
-            return (yield from self._end(walk))
-        self._x_t = walk.go(self._x_t, action)
-        walk.see((yield from self._evaluate(walk)))
-        self._states = walk.x0
+        if self.route.stops(action):
+            return (yield from self._end(at))
+
+        # the solver reads clean predictions only, no eps
+        step = replace(at, grid=PolicyGrid(self.route, lambda seen: action)).step(Denoised(self._states, self._states))
+        # the run ends with the clean prediction at the node that it leads to
+        self._at = at = replace(step, grid=FixedGrid((*step.trail, step.node)))
+        drawn = yield at
+        self._states, self._seconds = drawn.x0, self._seconds + drawn.seconds
         self.spent.asked += self.noises.pictures
         self.spent.computed += self.noises.pictures
-        if len(walk.trail) == self.budget:
-            return (yield from self._end(walk))
-        return walk.observe(), 0.0, False, False, {"batch": self.batch}
+
+        if len(_seen_at(at)) == self.budget:
+            return (yield from self._end(at))
+        return self._observe(at), 0.0, False, False, {"batch": self.batch}
 
     def timesteps(self) -> list[float]:
         """Timesteps of the current episode so far."""
-        return [] if self._walk is None else [float(t) for t in self.schedule.timestep(self._walk.trail)]
+        return [] if self._at is None else [node.t for node in _seen_at(self._at)]
 
-    def _evaluate(self, walk: TimestepWalk) -> Run[mx.array]:
-        """The clean prediction where the batch stands."""
-        answer = yield Waiting(self._x_t, walk.node, np.arange(self.noises.pictures))
-        self._seconds += answer.seconds
-        return answer.denoised.x0
+    def _observe(self, at: Rollout) -> np.ndarray:
+        """(7 + D,) float32, see the class."""
+        return self.route.observe(_seen_at(at), self._states, at.grid_memory)
 
-    def _end(self, walk: TimestepWalk) -> Run[Step]:
+    def _end(self, at: Rollout) -> Episode[Step]:
         """Score the clean prediction."""
         noises, batch = self.noises, self.batch
         if batch not in self._baselines:
@@ -166,16 +175,21 @@ class TimestepEnv(SamplingEnv):
             solver.set_timesteps(timesteps=self._prior)
             self._baselines[batch] = yield from drawing_run(solver, noises.x_T(batch))
             self.spent.computed += self.budget * noises.pictures
-        baseline = self._baselines[batch]
+
+        baseline, used = self._baselines[batch], len(_seen_at(at))
         measured = Measurement(
-            noises.errors(batch, np.array(walk.x0)),
-            len(walk.trail),
-            self._seconds / noises.pictures,
+            noises.errors(batch, np.array(self._states)),
+            used,
+            self._seconds,
             noises.errors(batch, baseline.states),
             baseline.evaluations,
             baseline.seconds,
         )
-        hyperparameters = {"num_steps": len(walk.trail), "timesteps": self.timesteps()}
-        reward, info = self._score(measured, hyperparameters)
-        self._walk = None
-        return walk.observe(), reward, True, False, info
+        reward, info = self._score(measured, {"num_steps": used, "timesteps": self.timesteps()})
+        self._at = None
+        return self._observe(at), reward, True, False, info
+
+
+def _seen_at(at: Rollout) -> tuple[Node, ...]:
+    """Nodes where the batch was evaluated, the latest included."""
+    return (*at.trail, at.node)

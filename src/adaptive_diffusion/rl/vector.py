@@ -9,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..diffusion.checks import check_count
-from .lockstep import Run, run_together
+from .lockstep import Episode, run_together
 from .sampling_env import SamplingEnv
 
 Indices = None | int | Iterable[int]
@@ -19,7 +19,7 @@ R = TypeVar("R")
 class LockstepVecEnv(VecEnv):
     """Siblings of an environment that take their steps together; no processes, no threads.
 
-    Where the reward counts seconds they take them one after another, as the baseline was drawn: pictures of larger
+    Where the reward counts seconds they take them one after another, as the baseline was drawn: images of larger
     batches cost less time each.
 
     Where Stable-Baselines3 seeds the environments with s, environment i plays the episodes of seed s + i.
@@ -31,14 +31,14 @@ class LockstepVecEnv(VecEnv):
 
     def __init__(self, env: SamplingEnv, num_envs: int = 1):
         self.envs: list[SamplingEnv] = [env.sibling() for _ in range(check_count("num_envs", num_envs, 1))]
-        self._model, self._timed = env.drawing.model, env.timed
+        self._model, self._timed = env.drawing, env.timed
         self._actions = np.empty((num_envs, 0))
         super().__init__(num_envs, env.observation_space, env.action_space)
 
     def reset(self) -> np.ndarray:
         """(num_envs, O) first observations."""
-        runs = [env.resetting(seed=seed) for env, seed in zip(self.envs, self._seeds, strict=True)]
-        begun = self._run(runs)
+        pairs = zip(self.envs, self._seeds, strict=True)
+        begun = self._run([env.resetting(seed=seed) for env, seed in pairs])
         self._reset_seeds()
         self.reset_infos = [info for _, info in begun]
         return np.stack([observation for observation, _ in begun])
@@ -59,13 +59,14 @@ class LockstepVecEnv(VecEnv):
         for i, (observation, info) in zip(over, begun, strict=True):
             infos[i]["terminal_observation"] = observations[i]
             observations[i], self.reset_infos[i] = observation, info
+
         rewards = np.array([reward for _, reward, *_ in steps], np.float32)
         return np.stack(observations), rewards, ended, infos
 
-    def _run(self, runs: Sequence[Run[R]]) -> list[R]:
+    def _run(self, episodes: Sequence[Episode[R]]) -> list[R]:
         if self._timed:
-            return [run_together(self._model, [run])[0] for run in runs]
-        return run_together(self._model, runs)
+            return [run_together(self._model, [episode])[0] for episode in episodes]
+        return run_together(self._model, episodes)
 
     def close(self) -> None:
         """Nothing to close."""

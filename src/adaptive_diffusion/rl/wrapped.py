@@ -35,6 +35,7 @@ def bare(env: Any, name: str) -> SamplingEnv:
                 f"{name} must be a DiffusionHyperparameterEnv or a TimestepEnv (a Monitor, gymnasium.make and a "
                 f"DummyVecEnv around it are fine, other wrappers are not: the agent normalises by itself), got {kind}"
             )
+
     return inner
 
 

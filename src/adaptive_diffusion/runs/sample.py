@@ -16,6 +16,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from .._version import __version__
+from ..diffusion.guidance import identity_of
+from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.rng import image_keys, normal
 from ..errors import MachineError
 from ..io import figures
@@ -23,8 +25,9 @@ from ..io.files import atomic_path, write_text
 from ..io.pixels import resize, to_uint8
 from ..metrics.quality import Measurement, NoMetrics, as_metrics, attempt
 from ..sampling.batches import draw_batches
-from ..sampling.converged import TOLERANCE, converged_pictures, identity_of
+from ..sampling.converged import TOLERANCE, converged_pictures
 from ..sampling.previews import as_pictures
+from ..sampling.standard import whole
 from ..tracking.jobs import Skipped
 from ..tracking.provenance import fingerprint, git_state, parameters
 from ..types import SampleResult, StepTrace
@@ -157,15 +160,17 @@ def converged_solution(parts: Parts) -> np.ndarray | None:
     if parts.starts:
         log.warning("no distance to the converged solution: it is known for plain noise, without variation, init_image")
         return None
+
+    model = replace(
+        whole(parts.scheduler).guided(parts.denoiser, parts.conditions(cfg.num_samples)),
+        limit=Clipped() if parts.model.metadata.get("bounded", True) else unlimited,
+        identity=identity_of(parts.model, cfg.guidance_scale),
+    )
     solution = converged_pictures(
-        parts.denoiser,
-        parts.scheduler,
+        model,
         normal(image_keys(cfg.seed, range(cfg.num_samples)), parts.model.state_shape),
-        parts.conditions(cfg.num_samples),
-        bounded=parts.model.metadata.get("bounded", True),
         batch_size=cfg.batch_size,
         cache=Path(cfg.paths.outputs) / "converged",
-        identity=identity_of(parts.model, cfg.guidance_scale),
     )
     if solution.change > TOLERANCE:
         log.warning("doubling the steps of the converged solution still changes it by %.4f RMSE", solution.change)

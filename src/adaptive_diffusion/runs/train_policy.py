@@ -118,7 +118,7 @@ def _agent(cfg: DictConfig, task: PolicyTask) -> TuningAgent:
     if agent.kind != "ppo":
         raise UserError(f"task=policy needs agent=ppo: agent={agent.kind} learns no policy")
     if task.start_from is not None:
-        wanted = Wanted(drawing.identity, drawing.domain, task.num_steps)
+        wanted = Wanted(drawing.guided_identity, drawing.domain, task.num_steps)
         if differs := wanted.differs(read_agent(task.start_from)[0]):
             raise UserError(f"the agent in {task.start_from} was trained {differs}; leave task.start_from out")
         agent.load(task.start_from)

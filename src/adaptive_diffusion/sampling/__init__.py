@@ -1,4 +1,4 @@
-"""Loops that draw: every step, picture by picture until it is good enough, or as few steps as a target takes."""
+"""Loops that draw: every step, image by image until it is good enough, or as few steps as a target takes."""
 
 from __future__ import annotations
 

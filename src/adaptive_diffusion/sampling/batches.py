@@ -1,4 +1,4 @@
-"""Drawing many pictures in batches; picture i of a seed is the same whatever the batch size, up to rounding."""
+"""Drawing many images in batches; image i of a seed is the same whatever the batch size, up to rounding."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def draw_batches(
     start: Callable[[mx.array], mx.array] | None = None,
     progress: Callable[[StepTrace], None] | None = None,
 ) -> Iterator[SampleResult]:
-    """Draw the pictures 0 to `count` - 1 of a seed.
+    """Draw the images 0 to `count` - 1 of a seed.
 
     Args:
         sampler: The loop.
         denoiser: The network with its guidance.
         begin: Called before every batch: sets the scheduler's timesteps.
-        shape: (H, W, C) of a picture.
+        shape: (H, W, C) of an image.
         seed: >= 0.
-        count: Number of pictures.
-        batch_size: Pictures per batch.
-        condition: Class ids that every picture is drawn with; () for an unconditional model.
+        count: Number of images.
+        batch_size: Images per batch.
+        condition: Class ids that every image is drawn with; () for an unconditional model.
         start: Makes the first states of a batch from its noise, once its timesteps are set (see `starts`); None: they
             are the noise.
         progress: Called after every step.
@@ -51,5 +51,5 @@ def draw_batches(
 
 
 def conditions(class_ids: tuple[int, ...], batch_size: int) -> mx.array | None:
-    """(batch_size, K) int32: the same class ids for every picture of a batch; None if there are none."""
+    """(batch_size, K) int32: the same class ids for every image of a batch; None if there are none."""
     return mx.array([class_ids] * batch_size, dtype=mx.int32) if class_ids else None

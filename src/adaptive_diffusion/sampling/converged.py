@@ -12,23 +12,20 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.guidance import effective_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
-from ..diffusion.schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..grids.base import FixedGrid
 from ..grids.grids import BlendedGrid
 from ..io.array_file import read_arrays
 from ..io.files import atomic_path
 from ..solvers.ipndm import IPNDM
-from ..types import Denoiser, PictureModel, Scheduler, StepTrace
+from ..types import StepTrace
 from .rollout import Rollout, run
 
 FIRST_STEPS = 64
-CHECKED = 16  # pictures that are solved with twice the steps as well
+CHECKED = 16  # images that are solved with twice the steps as well
 TOLERANCE = 0.002  # RMSE in [-1, 1]; 0.25 of 255 grey levels
-NUMBERS = 2  # raised when a change of the code changes the solutions, so that kept ones are not taken for them
-_OF_THE_MODEL = (*SCHEDULE_ARGUMENTS, "prediction_type")
+NUMBERS = 2  # raised when a change of the code changes the solutions, so that those of a cache are not taken for them
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,77 +45,65 @@ class Converged:
 
     @property
     def change(self) -> float:
-        """Mean RMSE between `finer` and the same pictures of `images`."""
+        """Mean RMSE between `finer` and the same images of `images`."""
         return float(paired_rmse(self.images[: len(self.finer)], self.finer).mean())
 
 
 def paired_rmse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N,) float64 root mean square difference of each picture of `a`, (N, H, W, C), from that of `b`."""
+    """(N,) float64 root mean square difference of each image of `a`, (N, H, W, C), from that of `b`."""
     difference = a.astype(np.float64) - b
     return np.asarray(np.sqrt(np.mean(difference**2, axis=(1, 2, 3))))
 
 
 def converged_pictures(
-    denoiser: Denoiser,
-    scheduler: Scheduler,
+    model: GuidedModel,
     x_T: mx.array,
-    condition: mx.array | None = None,
     *,
-    bounded: bool = True,
     tolerance: float = TOLERANCE,
     most_steps: int = 1024,
     batch_size: int = 16,
     cache: Path | None = None,
-    identity: str = "",
     progress: Callable[[StepTrace], None] | None = None,
 ) -> Converged:
     """Solve the probability-flow ODE with ever more steps, until doubling them changes nothing.
 
-    The solver is iPNDM on the blended grid; on an earlier model of the project its 64 steps were nearer to 384 than 64
-    of DPM-Solver++ (2M, 3M) or UniPC on the quadratic, cubic, log-SNR or Karras grid (RMSE 0.0015; 2M on the quadratic
-    grid 0.005). The first pictures are solved with twice the steps as well. Where that changes them too much, all get
-    these steps.
+    The solver is iPNDM on the blended grid (see docs/notes/tried.md). The first images are solved with twice the steps
+    as well. Where that changes them too much, all get these steps.
 
-    The ODE is followed to timestep 0, the last that the model knows; the picture is the clean prediction there.
+    The ODE is followed to timestep 0, the last that the model knows; the image is the clean prediction there.
 
     Args:
-        denoiser: The network with its guidance.
-        scheduler: Any scheduler fitted to the model; its noise schedule and prediction type are used, nothing else.
-        x_T: (N, H, W, C) standard normal noise, e.g. `normal(image_keys(seed, range(N)), shape)`.
-        condition: (N, ...) what each picture is conditioned on, or None.
-        bounded: Clip clean predictions to [-1, 1], as suits pictures; False for latents.
+        model: The model, with the conditions of the N images.
+        x_T: (N, H, W, C) standard normal noise, e.g. `model.noise(seed, N)`.
         tolerance: Largest mean RMSE, in [-1, 1] units, between solutions with N and 2 N steps at which N are enough.
         most_steps: Where to stop doubling anyway, at most T; `Converged.change` then exceeds the tolerance.
-        batch_size: Pictures per evaluation.
+        batch_size: Images per evaluation.
         cache: Folder that keeps solutions; one that is kept and good enough is returned, one that is not is refined.
-        identity: With a cache: what decides the predictions besides the noise, see `identity_of`.
+            Solutions are told apart by the model's `guided_identity`, besides what else decides them.
         progress: Called after every step of every batch.
 
     Raises:
-        ValueError: for a cache without an identity, or a tolerance that is not positive.
+        ValueError: for a cache with a model of no identity, or a tolerance that is not positive.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be greater than 0, got {tolerance}")
-    if cache is not None and not identity:
-        raise ValueError("a cache of converged pictures needs an identity: the model's hash and the guidance")
-    settings = {key: scheduler.config[key] for key in _OF_THE_MODEL if key in scheduler.config}
-    decided_by = settings if bounded else {**settings, "bounded": False}
-    facts = {key: settings[key] for key in SCHEDULE_ARGUMENTS if key in settings}
-    process, limit = NoiseSchedule(**facts), Clipped() if bounded else unlimited
-    model = GuidedModel(denoiser, process, settings.get("prediction_type", "epsilon"), limit, condition=condition)
+    if cache is not None and not model.guided_identity:
+        raise ValueError("a cache of converged images needs an identity of the model, e.g. its content hash")
+
+    process = model.process
     most = min(most_steps, process.num_train_timesteps)
-    path = None if cache is None else cache / f"{_key(identity, decided_by, x_T, condition)}.npz"
+    path = None if cache is None else cache / f"{_key(model, x_T)}.npz"
 
     def solve(steps: int, some: slice) -> np.ndarray:
         grid = FixedGrid.of(process, np.append(BlendedGrid()(process, steps - 1), 0.0))
-        rows, parts = np.arange(len(x_T))[some], []
+        rows, images = np.arange(len(x_T))[some], []
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             begun = Rollout.begin(grid, IPNDM(), x_T[mx.array(batch)], rows=batch)
-            parts.append(_drawn(model, begun, progress))
-        return np.concatenate(parts)
+            images.append(_drawn(model, begun, progress))
+        return np.concatenate(images)
 
-    def keep(solution: Converged) -> Converged:
+    def saved(solution: Converged) -> Converged:
         if path is not None:
             _write(path, solution)
         return solution
@@ -127,11 +112,13 @@ def converged_pictures(
     found = None if path is None else _read(path)
     if found is None:
         first = max(2, min(FIRST_STEPS, most // 2))
-        found = keep(Converged(solve(first, slice(None)), solve(2 * first, checked), first))
+        found = saved(Converged(solve(first, slice(None)), solve(2 * first, checked), first))
+
     while found.change > tolerance and 4 * found.steps <= most:
         steps = 2 * found.steps
         images = [found.finer, solve(steps, rest)] if len(x_T) > CHECKED else [found.finer]
-        found = keep(Converged(np.concatenate(images), solve(2 * steps, checked), steps))
+        found = saved(Converged(np.concatenate(images), solve(2 * steps, checked), steps))
+
     return found
 
 
@@ -146,18 +133,21 @@ def _drawn(model: GuidedModel, begun: Rollout, progress: Callable[[StepTrace], N
     return np.array(after.x_t)
 
 
-def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
-    """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
-    if isinstance(model, str):
-        return f"{model} guidance {guidance_scale:g}"
-    return f"{model.identity} guidance {effective_guidance(model, guidance_scale):g}"
-
-
-def _key(identity: str, settings: dict[str, Any], x_T: mx.array, condition: mx.array | None) -> str:
+def _key(model: GuidedModel, x_T: mx.array) -> str:
     """A hash of everything that decides a solution but the number of steps."""
-    digest = hashlib.sha256(json.dumps([NUMBERS, identity, settings, list(x_T.shape)], sort_keys=True).encode())
+    settings: dict[str, Any] = {**model.process.config, "prediction_type": model.prediction_type}
+    if model.limit is unlimited:
+        settings["bounded"] = False
+    elif model.limit != Clipped():
+        settings["limit"] = repr(model.limit)
+
+    facts = [NUMBERS, model.guided_identity, settings, list(x_T.shape)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     digest.update(np.array(x_T).tobytes())
-    digest.update(b"" if condition is None else np.array(condition).tobytes())
+    if model.condition is not None:
+        condition = np.array(model.condition)
+        digest.update(np.broadcast_to(condition, (len(x_T), *condition.shape[1:])).tobytes())
+
     return digest.hexdigest()[:32]
 
 
@@ -167,7 +157,7 @@ def _write(path: Path, solution: Converged) -> None:
 
 
 def _read(path: Path) -> Converged | None:
-    """What is kept there; None if nothing, or nothing whole, is."""
+    """What was written there; None if nothing, or nothing whole, is."""
     try:
         found = read_arrays(path)
         return Converged(found["images"], found["finer"], int(found["steps"]))

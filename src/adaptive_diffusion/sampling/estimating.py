@@ -1,4 +1,4 @@
-"""What samplers share that estimate the quality of their pictures on the way."""
+"""What samplers share that estimate the quality of their images on the way."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..baseline.pipeline import DiffusionPipeline
+from ..diffusion.checks import check_count
 from ..diffusion.rng import image_keys, normal
-from ..types import Denoiser, Scheduler
+from ..io.pictures import resize
+from ..types import Denoiser, Scheduler, is_picture_model
 from .quality import QualityEstimator, content_of
 from .standard import StandardSampler, whole
 
@@ -45,11 +46,12 @@ class EstimatingSampler(StandardSampler):
                 measured,
                 model,
             )
+
         self.reset_history()
 
     @property
     def config(self) -> dict[str, Any]:
-        """What decides the pictures besides the scheduler, JSON types."""
+        """What decides the images besides the scheduler, JSON types."""
         return {"calibration": content_of(self.estimator.calibration), "model": self.model}
 
     def sample(
@@ -62,38 +64,48 @@ class EstimatingSampler(StandardSampler):
         channels: int = 3,
         condition: mx.array | None = None,
     ) -> mx.array:
-        """Draw pictures from noise, with the model as it was trained.
+        """Draw images from noise, with the model as it was trained.
 
         A `PictureModel` tells its prediction type, its noise schedule and its size: the scheduler is set to them, as
-        `DiffusionPipeline` does, and pictures are drawn at that size and resized to `image_size`.
+        `DiffusionPipeline` does, and images are drawn at that size and resized to `image_size`.
 
         Args:
             model: The denoiser.
-            batch_size: Pictures to draw.
-            image_size: (height, width) of the pictures, pixels.
-            seed: Picture i of a seed is the same whatever the batch it is drawn in, up to rounding.
-            channels: Picture channels.
+            batch_size: Images to draw.
+            image_size: (height, width) of the images, pixels.
+            seed: Image i of a seed is the same whatever the batch it is drawn in, up to rounding.
+            channels: Image channels.
             condition: (B, ...) conditions, or None.
 
         Returns:
             (B, H, W, C) float32 clean predictions in [-1, 1].
         """
-        pipeline = DiffusionPipeline(model, self.scheduler, image_size, channels)
-        keys = image_keys(seed, range(batch_size))
-        x0 = self.run(model, normal(keys, pipeline.state_shape), condition=condition, keys=keys).images
-        return mx.clip(pipeline.pictures(x0), -1, 1)
+        size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
+        scheduler, keys = whole(self.scheduler), image_keys(seed, range(batch_size))
+        if not is_picture_model(model):
+            scheduler.suit("", None, 1.0)
+            images = self.run(model, normal(keys, (*size, channels)), condition=condition, keys=keys).images
+            return mx.clip(images, -1, 1)
+
+        scheduler.fit(model)
+        scheduler.suit(model.identity, None, float(model.metadata.get("guidance_scale", 1.0)))
+        x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
+        images = model.decode(x0)
+        if model.picture_size != size:
+            images = mx.array(resize(np.array(images), size))
+        return mx.clip(images, -1, 1)
 
     def estimate_quality(self, sample: mx.array) -> float:
-        """Mean quality in [0, 1] of clean pictures, (B, H, W, C) or (H, W, C), from variance and gradients alone.
+        """Mean quality in [0, 1] of clean images, (B, H, W, C) or (H, W, C), from variance and gradients alone.
 
         The run itself knows better: see `get_quality_history`.
         """
         return float(self.estimator.still_quality(sample[None] if sample.ndim == 3 else sample).mean())
 
     def get_quality_history(self) -> list[float]:
-        """Mean estimated quality of the pictures after each step of the latest run, each in [0, 1].
+        """Mean estimated quality of the images after each step of the latest run, each in [0, 1].
 
-        A picture that is finished counts with what it ended with; the first step, which has nothing to compare with,
+        An image that is finished counts with what it ended with; the first step, which has nothing to compare with,
         is 0.
         """
         return list(self._history)
@@ -104,7 +116,7 @@ class EstimatingSampler(StandardSampler):
         self._final: list[np.ndarray] = []
 
     def report(self) -> dict[str, float]:
-        """`sampling/estimated_quality`: mean over all pictures drawn since `reset_history`; {} if it is not known."""
+        """`sampling/estimated_quality`: mean over all images drawn since `reset_history`; {} if it is not known."""
         if self._foreign or not self._final:
             return {}
         return {"sampling/estimated_quality": float(np.concatenate(self._final).mean())}
@@ -115,7 +127,7 @@ class EstimatingSampler(StandardSampler):
 
 
 def replaced(pictures: mx.array, rows: np.ndarray, some: mx.array) -> mx.array:
-    """(B, ...) pictures, those of `rows` replaced by `some`; the given array stays as it is."""
+    """(B, ...) images, those of `rows` replaced by `some`; the given array stays as it is."""
     source = np.arange(len(pictures))
     source[rows] = len(pictures) + np.arange(len(rows))
     return mx.concatenate([pictures, some])[mx.array(source)]

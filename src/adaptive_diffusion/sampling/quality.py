@@ -1,4 +1,4 @@
-"""How good a picture already is, told from the run that draws it: no model evaluation, no reference."""
+"""How good an image already is, told from the run that draws it: no model evaluation, no reference."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HALF = 0.12  # visible error at which quality is one half: 15 of 255 grey levels
 CONTRAST = 0.4  # of ordinary pictures: the standard deviation over their pixels, each channel about its mean
 _TINY = 1e-5
 
-# What the regression sees of a picture at a step. Of the step: z = log(sigma / alpha) where the model was evaluated,
+# What the regression sees of an image at a step. Of the step: z = log(sigma / alpha) where the model was evaluated,
 # and h, how far z came since the evaluation before. Of the picture: c = log RMS(D - D_prev), D the clean prediction.
 OF_THE_STEP = ("level", "level^2", "level^3", "step", "step level", "log step")  # z, z^2, z^3, h, h z, log h
 OF_THE_PICTURE = ("change", "change level")  # c, c z
 FEATURES = (*OF_THE_STEP, *OF_THE_PICTURE)
-STILL = ("contrast", "gradient")  # of a picture without a history: logs of its standard deviation and of its gradients
+STILL = ("contrast", "gradient")  # of an image without a history: logs of its standard deviation and of its gradients
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class QualityCalibration:
     Attributes:
         model: Identity of the model.
         weights: `constant`, and one for each of `FEATURES`.
-        still: `constant`, and one for each of `STILL`: for a picture whose history is not known.
-        curve: Number of steps -> mean RMSE of the quadratic grid's pictures to the converged solution.
-        measured: Provenance, JSON types: the command, domains, seeds, pictures, numbers of steps.
+        still: `constant`, and one for each of `STILL`: for an image whose history is not known.
+        curve: Number of steps -> mean RMSE of the quadratic grid's images to the converged solution.
+        measured: Provenance, JSON types: the command, domains, seeds, images, numbers of steps.
 
     Raises:
         ValueError: if a weight is missing or too much.
@@ -64,7 +64,7 @@ class Observation:
     """What a step shows of a batch.
 
     Attributes:
-        picture: (B, H, W, C) a better guess of the clean picture than the prediction, see `QualityEstimator`.
+        picture: (B, H, W, C) a better guess of the clean image than the prediction, see `QualityEstimator`.
         still: (B, 2) `STILL` of the clean prediction.
         features: (B, F) in the order of `FEATURES`; None at the first step, which has nothing to compare with.
     """
@@ -75,28 +75,19 @@ class Observation:
 
 
 class QualityEstimator:
-    """Estimates how far the clean prediction of each picture of a run still is from where the model's ODE leads.
+    """Estimates how far the clean prediction of each image of a run still is from where the model's ODE leads.
 
     A linear regression gives the logarithm of its RMSE to the converged solution from three numbers: the noise level,
-    the size of the step to it, and how much the step changed the clean prediction. (Contrast and gradients of the
-    prediction, and how much the extrapolated picture changed, were tried as well and ranked held-out pictures no
-    better.)
+    the size of the step to it, and how much the step changed the clean prediction. How well it ranks images, and what
+    else was tried: see docs/notes/tried.md.
 
-    Among the pictures of one step of the second half, whose errors differ little, its rank correlation with the true
-    error is 0.34 to 0.73: 64 held-out noises in each of four domains, 10, 20 and 50 calibrated steps, 0.59 on average.
-    A regression on 18 weights of six measures (detail, change and the noise that the prediction leaves, apart for means
-    of 2x2 pixels and for what is left) reached 0.63 to 0.86, 0.76 on average; with more than a hundred other features
-    the average was 0.80, with small networks on such measures 0.78. It was not kept, because pictures did not stop at
-    better moments by it. In three domains savings and losses were about in proportion; of 50 steps on abstract pictures
-    it saved 35 % at a loss of 1.0 % instead of 32 % at 0.6 %, and the true error itself, were it known, 34 % at 1.2 %.
-
-    The same error shows more in a flat picture: in four domains the perceptual distance to the converged solution went
-    with RMSE / contrast^(1/3). So quality is 1 / (1 + e / 0.12), with the visible error
+    The same error shows more in a flat image: the perceptual distance to the converged solution goes with
+    RMSE / contrast^(1/3). So quality is 1 / (1 + e / 0.12), with the visible error
     e = RMSE (0.4 / contrast)^(1/3), which is the RMSE where the contrast is ordinary.
 
     It also extrapolates. Along the ODE of Gaussian data with variance v, the clean prediction D moves as
     1 / sqrt(v + s^2), s = sigma / alpha: an even function of the noise level. So the line through the two latest
-    predictions in s^2, read at s = 0, is a better picture than the latest prediction:
+    predictions in s^2, read at s = 0, is a better image than the latest prediction:
 
         P = D + (D - D_prev) s^2 / (s_prev^2 - s^2)
 
@@ -104,7 +95,7 @@ class QualityEstimator:
     where few steps were calibrated.
 
     The regression was measured on the model that ships with the project. For another model it says which of two
-    pictures is further on, but its scale is that of the shipped one until it is calibrated.
+    images is further on, but its scale is that of the shipped one until it is calibrated.
 
     Args:
         calibration: The regression, or a file that `python -m benchmarks quality --write` made; None: the
@@ -129,7 +120,7 @@ class QualityEstimator:
 
         Args:
             level: sigma / alpha where the model was evaluated, > 0, smaller than at the step before.
-            x0: (B, H, W, C) clean predictions; after the last step the pictures it led to.
+            x0: (B, H, W, C) clean predictions; after the last step the images it led to.
             last: Whether it was the last step, so that nothing is to be extrapolated.
         """
         previous, self._previous = self._previous, (level, x0)
@@ -142,13 +133,14 @@ class QualityEstimator:
 
         Args:
             level: sigma / alpha where the model was evaluated, > 0.
-            x0: (B, H, W, C) clean predictions there; after the last step the pictures it led to.
+            x0: (B, H, W, C) clean predictions there; after the last step the images it led to.
             previous: The same of the step before; None: there was none.
             last: Whether it was the last step, so that nothing is to be extrapolated.
         """
         still = still_features(x0)
         if previous is None:
             return Observation(x0, still, None)
+
         level_prev, x0_prev = previous
         change = x0 - x0_prev
         picture = x0 if last else extrapolate(x0, change, level, level_prev)
@@ -157,7 +149,7 @@ class QualityEstimator:
         return Observation(picture, still, mx.stack([*known, c, c * float(z)], axis=-1))
 
     def quality(self, observation: Observation) -> np.ndarray:
-        """(B,) float64 quality of each picture of an observation, in [0, 1]; 0 at the first step."""
+        """(B,) float64 quality of each image of an observation, in [0, 1]; 0 at the first step."""
         if observation.features is None:
             return np.zeros(len(observation.picture))
         mx.eval(observation.features, observation.still)
@@ -165,12 +157,12 @@ class QualityEstimator:
         return quality_of(error * visibility(np.array(observation.still)))
 
     def still_quality(self, pictures: mx.array) -> np.ndarray:
-        """(B,) float64 quality of pictures without a history, in [0, 1]: from contrast and gradients alone.
+        """(B,) float64 quality of images without a history, in [0, 1]: from contrast and gradients alone.
 
-        A poor guide, since what makes one picture soft makes another one right.
+        A poor guide, since what makes one image soft makes another one right.
 
         Args:
-            pictures: (B, H, W, C) clean pictures, about [-1, 1], at least 2x2 pixels.
+            pictures: (B, H, W, C) clean images, about [-1, 1], at least 2x2 pixels.
         """
         still = np.array(still_features(pictures))
         return quality_of(predict_error(self.calibration.still, STILL, still) * visibility(still))
@@ -210,13 +202,13 @@ def predict_error(weights: Mapping[str, float], names: Sequence[str], features: 
 
 
 def fit_weights(steps: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Regress log errors on the features of pictures at steps.
+    """Regress log errors on the features of images at steps.
 
-    The weights of what the picture shows come from differences between the pictures of a step alone, lest the steps,
+    The weights of what the image shows come from differences between the images of a step alone, lest the steps,
     which differ far more, decide them too; then those of what the step shows from what is left.
 
     Args:
-        steps: For each step (N, F) features and (N,) RMSE > 0 of its pictures, N >= 2.
+        steps: For each step (N, F) features and (N,) RMSE > 0 of its images, N >= 2.
 
     Returns:
         `constant` and the weights, by name.
@@ -234,7 +226,7 @@ def fit_weights(steps: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, flo
 
 
 def fit_still(features: np.ndarray, errors: np.ndarray) -> dict[str, float]:
-    """Regress log errors, (M,), on the features of pictures without a history, (M, 2): `constant` and the weights."""
+    """Regress log errors, (M,), on the features of images without a history, (M, 2): `constant` and the weights."""
     constant, *slopes = _least_squares(np.insert(features.astype(np.float64), 0, 1, axis=1), np.log(errors))
     return {"constant": float(constant), **dict(zip(STILL, map(float, slopes), strict=True))}
 
@@ -260,6 +252,7 @@ def load_calibration(path: Path) -> QualityCalibration:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); make it again") from error
+
     raise UserError(f"{path} is no calibration of quality (format {FORMAT!r})")
 
 
@@ -276,7 +269,7 @@ def content_of(calibration: QualityCalibration) -> dict[str, Any]:
 
 
 def _rms(x: mx.array) -> mx.array:
-    """(B,) root mean square of each picture."""
+    """(B,) root mean square of each image."""
     return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim))))
 
 
@@ -285,7 +278,7 @@ def _least_squares(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def still_features(x: mx.array) -> mx.array:
-    """(B, 2) `STILL` of pictures (B, H, W, C); about a grey level is added to keep the logarithms finite."""
+    """(B, 2) `STILL` of images (B, H, W, C); about a grey level is added to keep the logarithms finite."""
     contrast = mx.mean(mx.std(x, axis=(1, 2)), axis=-1)
     dy, dx = x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
     gradient = mx.sqrt(mx.mean(dy * dy, axis=(1, 2, 3)) + mx.mean(dx * dx, axis=(1, 2, 3)))

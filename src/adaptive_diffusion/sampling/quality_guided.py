@@ -1,4 +1,4 @@
-"""QualityGuidedSampler: every picture stops when it is good enough, and its share of the work stops with it."""
+"""QualityGuidedSampler: every image stops when it is good enough, and its share of the work stops with it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class QualityGuidedSampler(EstimatingSampler):
-    """Early stopping, picture by picture.
+    """Early stopping, image by image.
 
-    A picture leaves the schedule once its estimated quality has been at least the threshold for `patience` steps in a
-    row. From there it is finished with `finish` more evaluations, in long strides to the clean picture (see
-    `finishing`); they share their batch with those of the pictures that are still on the schedule. What is left of the
-    batch is all that the model is evaluated on. Picture i does not depend on its batch, but for rounding.
+    An image leaves the schedule once its estimated quality has been at least the threshold for `patience` steps in a
+    row. From there it is finished with `finish` more evaluations, in long strides to the clean image (see
+    `finishing`); they share their batch with those of the images that are still on the schedule. What is left of the
+    batch is all that the model is evaluated on. Image i does not depend on its batch, but for rounding.
 
     Args:
         scheduler: Grid and solver, with its timesteps set.
@@ -36,18 +36,18 @@ class QualityGuidedSampler(EstimatingSampler):
             here are careful. `conf/sampler/quality_guided.yaml` takes 0.45 and patience 3, which were measured to save
             more: an RMSE of 0.15 between the clean prediction and the converged solution, at ordinary contrast, of
             which finishing leaves little.
-        early_stopping: False: quality is estimated, but every picture takes every step.
+        early_stopping: False: quality is estimated, but every image takes every step.
         patience: Steps in a row that quality must hold, >= 1.
-        min_steps: Evaluations that every picture gets, finishing included, as far as the schedule has them, >= 1.
-        max_steps: Evaluations, finishing included, after which a picture ends whatever its quality, >= `min_steps`.
+        min_steps: Evaluations that every image gets, finishing included, as far as the schedule has them, >= 1.
+        max_steps: Evaluations, finishing included, after which an image ends whatever its quality, >= `min_steps`.
         calibration: See `QualityEstimator`.
         model: Content hash of the model that draws; see `EstimatingSampler`.
-        finish: Evaluations that finish a picture, >= 0. With 0 it ends where it stops, with the clean picture that its
-            latest predictions point to. No picture stops that has no more than these left.
+        finish: Evaluations that finish an image, >= 0. With 0 it ends where it stops, with the clean image that its
+            latest predictions point to. No image stops that has no more than these left.
 
     Raises:
         ValueError: for a value out of range, a scheduler that is not made of a grid and a solver, or one that may end
-            the run before pictures that stopped are finished.
+            the run before images that stopped are finished.
         UserError: if the calibration cannot be read.
     """
 
@@ -80,7 +80,7 @@ class QualityGuidedSampler(EstimatingSampler):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What decides the pictures besides the scheduler, JSON types."""
+        """What decides the images besides the scheduler, JSON types."""
         return {
             "quality_threshold": self.quality_threshold,
             "early_stopping": self.early_stopping,
@@ -92,7 +92,7 @@ class QualityGuidedSampler(EstimatingSampler):
         }
 
     def check(self) -> None:
-        """Warn if no picture can stop before the scheduler's last step."""
+        """Warn if no image can stop before the scheduler's last step."""
         steps = len(self.scheduler)
         known_from = 1 if self.quality_threshold == 0 else 2  # quality after the first step is 0
         earliest = min(max(self.min_steps, self.patience + known_from - 1 + self.strides), self.max_steps)
@@ -111,9 +111,9 @@ class QualityGuidedSampler(EstimatingSampler):
     def iterate(
         self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None
     ) -> Iterator[StepTrace]:
-        """Yield one trace per step, until no picture is left; see `StandardSampler.iterate`.
+        """Yield one trace per step, until no image is left; see `StandardSampler.iterate`.
 
-        A trace's timestep is that of the pictures on the schedule, or, when none is left there, of those that left it
+        A trace's timestep is that of the images on the schedule, or, when none is left there, of those that left it
         last.
         """
         self._history.clear()
@@ -131,17 +131,18 @@ class QualityGuidedSampler(EstimatingSampler):
             active = np.isin(np.arange(len(x_T)), np.concatenate([some.rows for some in moved]))
             # the first are those on the schedule, or else those that left it last
             yield StepTrace(index, moved[0].trail[-1].t, pictures, active, quality)
+
         self._final.append(stopping.quality)
 
     def estimate(self, before: Rollout, after: Rollout) -> tuple[Observation, np.ndarray]:
-        """What a step shows of its pictures, and (b,) their estimated quality."""
+        """What a step shows of its images, and (b,) their estimated quality."""
         assert after.x0 is not None
         previous = None if before.x0 is None else (before.trail[-1].level, before.x0)
         seen = self.estimator.compare(before.node.level, after.x0, previous, after.done)
         return seen, self.estimator.quality(seen)
 
     def leaving(self, held: np.ndarray, taken: int, steps: int | None) -> np.ndarray:
-        """(B,) bool, which pictures leave the schedule.
+        """(B,) bool, which images leave the schedule.
 
         None does where finishing would not take fewer evaluations than the rest of the schedule.
 
@@ -157,15 +158,15 @@ class QualityGuidedSampler(EstimatingSampler):
 
 
 class _Stopping:
-    """Decides after each step which pictures of a run leave the schedule, and sends them to their end.
+    """Decides after each step which images of a run leave the schedule, and sends them to their end.
 
     Args:
         sampler: Its settings.
         scheduler: Its scheduler, which takes note of the steps on the schedule.
-        count: Pictures of the run.
+        count: Images of the run.
 
     Attributes:
-        quality: (count,) estimated quality of each picture at its latest evaluation.
+        quality: (count,) estimated quality of each image at its latest evaluation.
     """
 
     def __init__(self, sampler: QualityGuidedSampler, scheduler: GridAndSolver, count: int):
@@ -190,4 +191,5 @@ class _Stopping:
             gone = finishing(before, denoised, self.scheduler.schedule, sampler.strides)
         else:
             gone = after.end(seen.picture)
+
         return [some for some in (after.select(~leaving), gone.select(leaving)) if len(some.rows)]

@@ -9,9 +9,11 @@ from typing import Protocol, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.guided_model import Denoised, Waiting, at_least_float32
+from ..diffusion.checks import check_count
+from ..diffusion.guided_model import Denoised, GuidedModel, Waiting, at_least_float32
 from ..diffusion.node import CLEAN, Node
 from ..diffusion.rng import normal, step_keys
+from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Grid, GridMemory
 from ..solvers.base import Memory, Position, Solver
 
@@ -215,11 +217,22 @@ class InBatches:
         model: The model.
         batch_size: Images per evaluation, >= 1.
         progress: Called with the number of images after each evaluation, once that is done.
+
+    Raises:
+        ValueError: for a batch size out of range.
     """
 
-    model: Model
-    batch_size: int
+    model: GuidedModel
+    batch_size: int = 16
     progress: Callable[[int], None] | None = None
+
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size, 1)
+
+    @property
+    def process(self) -> NoiseSchedule:
+        """The noise process of the model."""
+        return self.model.process
 
     def denoise_all(self, waiting: Sequence[Waiting]) -> list[Denoised]:
         """See `Model`."""
@@ -227,15 +240,13 @@ class InBatches:
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """See `GuidedModel.denoise`."""
-        parts: list[Denoised] = []
+        batches: list[Denoised] = []
         for first in range(0, len(rows), self.batch_size):
             some = slice(first, first + self.batch_size)
-            part = self.model.denoise_all([Waiting(x_t[some], node, rows[some])])[0]
-            mx.eval(part.x0)
-            parts.append(part)
+            denoised = self.model.denoise(x_t[some], node, rows[some])
+            mx.eval(denoised.x0)
+            batches.append(denoised)
             if self.progress is not None:
-                self.progress(len(part.x0))
+                self.progress(len(denoised.x0))
 
-        if len(parts) == 1:
-            return parts[0]
-        return Denoised(mx.concatenate([part.x0 for part in parts]), mx.concatenate([part.eps for part in parts]))
+        return Denoised(mx.concatenate([some.x0 for some in batches]), mx.concatenate([some.eps for some in batches]))

@@ -1,4 +1,4 @@
-"""StandardSampler: every picture takes every step of the schedule."""
+"""StandardSampler: every image takes every step of the schedule."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class StandardSampler:
             model: The denoiser.
             x_T: (B, H, W, C) standard normal noise.
             condition: (B, ...) conditions, or None.
-            keys: (B, 2) uint32, one key per picture for the noise of stochastic solvers; None suits deterministic ones.
+            keys: (B, 2) uint32, one key per image for the noise of stochastic solvers; None suits deterministic ones.
         """
         scheduler, active = whole(self.scheduler), np.ones(len(x_T), bool)
         guided, rollout = beginning(scheduler, model, x_T, condition, keys)
@@ -99,6 +99,7 @@ class StandardSampler:
             if progress is not None:
                 progress(trace)
             start = time.perf_counter()
+
         return SampleResult(x0, evaluations, tuple(timesteps), tuple(seconds), np.stack(strip))
 
     def sample(
@@ -111,14 +112,14 @@ class StandardSampler:
         channels: int = 3,
         condition: mx.array | None = None,
     ) -> mx.array:
-        """Draw pictures from noise.
+        """Draw images from noise.
 
         Args:
             model: The denoiser.
-            batch_size: Pictures to draw.
+            batch_size: Images to draw.
             image_size: (height, width) in pixels that the model works at.
-            seed: Picture i of a seed is the same whatever the batch it is drawn in, up to rounding.
-            channels: Picture channels.
+            seed: Image i of a seed is the same whatever the batch it is drawn in, up to rounding.
+            channels: Image channels.
             condition: (B, ...) conditions, or None.
 
         Returns:
@@ -140,5 +141,5 @@ class StandardSampler:
         """
 
     def report(self) -> dict[str, float]:
-        """What the sampler itself has to say of the pictures it drew, as metrics of the run; here nothing."""
+        """What the sampler itself has to say of the images it drew, as metrics of the run; here nothing."""
         return {}

@@ -1,4 +1,4 @@
-"""Where a run begins, if not at pure noise: near the noise of another picture, or at a picture with noise on it."""
+"""Where a run begins, if not at pure noise: near the noise of another image, or at an image with noise on it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Start(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class NearNoise:
-    """Noise on the great circle from one noise to others: pictures that are variations of one.
+    """Noise on the great circle from one noise to others: images that are variations of one.
 
     Args:
-        base: (H, W, C) the noise of the picture that is varied.
-        amount: The part of the way to go, in [0, 1]; 0 repeats the picture, 1 draws others.
+        base: (H, W, C) the noise of the image that is varied.
+        amount: The part of the way to go, in [0, 1]; 0 repeats the image, 1 draws others.
     """
 
     base: mx.array
@@ -41,15 +41,15 @@ class NearNoise:
         angle = mx.arccos(cosine)
         sine = mx.sin(angle)
         mixed = (mx.sin((1 - self.amount) * angle) * self.base + mx.sin(self.amount * angle) * noise) / sine
-        return mx.where(sine > 1e-3, mixed, noise)  # the noise of the picture itself is left alone
+        return mx.where(sine > 1e-3, mixed, noise)  # the noise of the image itself is left alone
 
 
 @dataclass(frozen=True, eq=False)
 class FromPicture:
-    """A picture with the noise of the run's first timestep (SDEdit; Meng et al., 2022).
+    """An image with the noise of the run's first timestep (SDEdit; Meng et al., 2022).
 
     Args:
-        clean: (H, W, C) the picture as a state of the model.
+        clean: (H, W, C) the image as a state of the model.
         scheduler: With its timesteps set, see `last_timesteps`.
     """
 

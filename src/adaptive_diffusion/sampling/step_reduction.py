@@ -4,20 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_number
 from ..errors import UserError
+from ..grids.calibrated_schedule import CalibratedSchedule
 from ..program import command
-from ..schedulers.adaptive import AdaptiveScheduler
 from ..types import Denoiser, Scheduler, StepTrace
 from .estimating import EstimatingSampler
 from .quality import error_of, quality_of
 
 POWER, THRESHOLD = 2.0, 0.5  # of the scheduler that the curves were measured with
+
+
+@runtime_checkable
+class Calibrated(Scheduler, Protocol):
+    """A scheduler whose curve was measured: `AdaptiveScheduler`.
+
+    Attributes:
+        num_train_timesteps: T.
+        calibration: The steps that were calibrated, with their errors; None: the plain power grid.
+        adaptive_threshold: Above which a step falls back to first order.
+    """
+
+    num_train_timesteps: int
+    calibration: CalibratedSchedule | None
+    adaptive_threshold: float
+
+    def get_schedule_info(self) -> dict[str, Any]:
+        """`rule` and `power` of the timesteps that are set."""
+        ...
 
 
 class StepReductionSampler(EstimatingSampler):
@@ -26,15 +45,12 @@ class StepReductionSampler(EstimatingSampler):
     A curve tells the RMSE to the converged solution that n steps leave on average, for the numbers of steps that were
     measured: that of the scheduler's calibration, on noises held out from it, or the shipped one of the plain power
     grid. Only these numbers are taken: the fewest that the target allows, or, where none does, the largest. What is
-    reported beside the target are the quality that the curve expects and, of the pictures themselves, what the
+    reported beside the target are the quality that the curve expects and, of the images themselves, what the
     `QualityEstimator` says.
-
-    (Complexity of the first clean prediction, which might tell how many steps a picture needs, was seen to matter on
-    the power grid, in one domain of four, and is left out.)
 
     Args:
         scheduler: Its timesteps set; its own grid.
-        quality_target: Quality that pictures are to have, in (0, 1]: 1 / (1 + RMSE / 0.12), at ordinary contrast.
+        quality_target: Quality that images are to have, in (0, 1]: 1 / (1 + RMSE / 0.12), at ordinary contrast.
         calibration: See `QualityEstimator`.
         model: Content hash of the model that draws; None: any, at the caller's risk.
 
@@ -52,11 +68,12 @@ class StepReductionSampler(EstimatingSampler):
     ):
         self.quality_target = check_number("quality_target", quality_target, 0, 1, above=True)
         super().__init__(scheduler, calibration, model)
-        if not isinstance(scheduler, AdaptiveScheduler):
+        if not isinstance(scheduler, Calibrated):
             raise ValueError(
                 f"steps are reduced by a measured curve, and there is none for {type(scheduler).__name__}: take "
                 "scheduler=adaptive"
             )
+
         measured = (scheduler.calibration or self.estimator.calibration).model
         if model is not None and model != measured:
             raise ValueError(
@@ -66,7 +83,7 @@ class StepReductionSampler(EstimatingSampler):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What decides the pictures besides the scheduler, JSON types."""
+        """What decides the images besides the scheduler, JSON types."""
         return {"quality_target": self.quality_target, **super().config}
 
     def check(self) -> None:
@@ -113,7 +130,7 @@ class StepReductionSampler(EstimatingSampler):
 
     def curve(self) -> dict[int, float]:
         """Number of steps -> mean RMSE to the converged solution, of the steps that the scheduler takes."""
-        assert isinstance(self.scheduler, AdaptiveScheduler)
+        assert isinstance(self.scheduler, Calibrated)
         if (calibration := self.scheduler.calibration) is None:
             return dict(self.estimator.calibration.curve)
         return {n: steps.scores[steps.rule].mean for n, steps in calibration.steps.items()}
@@ -132,6 +149,7 @@ class StepReductionSampler(EstimatingSampler):
                 f"sampler=step_reduction knows no error of {most} steps or fewer: take num_steps of at least "
                 f"{min(curve)}, or sampler=standard"
             )
+
         return next((n for n in known if curve[n] <= error_of(self.quality_target)), known[-1])
 
     def reset_history(self) -> None:
@@ -140,7 +158,7 @@ class StepReductionSampler(EstimatingSampler):
         self._expected: list[np.ndarray] = []
 
     def report(self) -> dict[str, float]:
-        """Also the target, and the mean quality that the curve expects of all pictures since `reset_history`."""
+        """Also the target, and the mean quality that the curve expects of all images since `reset_history`."""
         if not self._expected:
             return {}
         return {
@@ -151,7 +169,7 @@ class StepReductionSampler(EstimatingSampler):
 
     def _check_scheduler(self) -> None:
         scheduler = self.scheduler
-        assert isinstance(scheduler, AdaptiveScheduler)
+        assert isinstance(scheduler, Calibrated)
         info = scheduler.get_schedule_info()
         if info["rule"] is None and info["power"] is None:
             at_noise = scheduler.timesteps[0] == scheduler.num_train_timesteps - 1

@@ -6,6 +6,7 @@ operations and never waits for one.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -14,20 +15,20 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_choice, check_count, check_number
+from ..diffusion.checks import check_choice, check_count, check_guidance, check_number
+from ..diffusion.guidance import effective_guidance
 from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
 from ..diffusion.limits import Clipped, Limit, Thresholded, unlimited
 from ..diffusion.node import CLEAN, Node, node_at, nodes_at
 from ..diffusion.rng import normal
 from ..diffusion.schedule import PREDICTION_TYPES, NoiseSchedule
 from ..grids.base import FixedGrid, Grid, Spacing
-from ..grids.spaced import Spaced
-from ..grids.spacing import TIMESTEP_SPACINGS, custom_timesteps
+from ..grids.spacing import TIMESTEP_SPACINGS, Spaced, custom_timesteps
 from ..solvers.base import Memory, Position, Solver, Step
-from ..types import Denoiser, SchedulerOutput
+from ..types import Denoiser, PictureModel, SchedulerOutput
 from .config import ConfigMixin
 
-__all__ = ["CLEAN", "Node", "SchedulerBase"]
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, repr=False)
@@ -41,9 +42,9 @@ class SchedulerBase(ConfigMixin, ABC):
         beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2`.
         trained_betas: (T,) betas that replace the named schedule.
         prediction_type: What the model predicts: `epsilon`, `v_prediction` or `sample` (x0).
-        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for pictures in pixel space.
+        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for images in pixel space.
         clip_sample_range: > 0.
-        thresholding: Clip the clean prediction of each picture at a quantile of its magnitudes, and divide by that
+        thresholding: Clip the clean prediction of each image at a quantile of its magnitudes, and divide by that
             (dynamic thresholding; Saharia et al., 2022). Takes the place of `clip_sample`.
         dynamic_thresholding_ratio: That quantile, in [0, 1].
         sample_max_value: Upper bound of the threshold, >= 1 (at 1 it is plain clipping to +-1).
@@ -87,6 +88,7 @@ class SchedulerBase(ConfigMixin, ABC):
         check_number("dynamic_thresholding_ratio", self.dynamic_thresholding_ratio, 0, 1)
         check_number("sample_max_value", self.sample_max_value, 1)
         check_count("steps_offset", self.steps_offset, 0)
+
         self.schedule = NoiseSchedule(
             self.num_train_timesteps,
             self.beta_start,
@@ -95,6 +97,7 @@ class SchedulerBase(ConfigMixin, ABC):
             self.trained_betas,
             self.rescale_betas_zero_snr,
         )
+
         self.order = 1
         self.init_noise_sigma = 1.0
         self.source, self.may_stop = "", False
@@ -103,6 +106,7 @@ class SchedulerBase(ConfigMixin, ABC):
         self._nodes: list[Node] = []
         self._memory: Memory = ()  # of the solver
         self._next = 0  # index of the timestep that is due
+        _ = self.solver  # a solver refuses values that are out of range
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
         """Choose the grid, and forget the previous run.
@@ -117,11 +121,13 @@ class SchedulerBase(ConfigMixin, ABC):
         """
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("set_timesteps takes either num_inference_steps or timesteps, and one of them is needed")
+
         if timesteps is None:
             n = check_count("num_inference_steps", num_inference_steps, 1, self.num_train_timesteps)
             grid = self._grid(n)
         else:
             grid = custom_timesteps(timesteps, self.num_train_timesteps)
+
         self.timesteps, self.num_inference_steps = grid, len(grid)
         self._nodes = [*nodes_at(self.schedule, grid), self._end()]
         self._memory, self._next = (), 0
@@ -148,20 +154,46 @@ class SchedulerBase(ConfigMixin, ABC):
             return Thresholded(self.dynamic_thresholding_ratio, self.sample_max_value)
         return Clipped(self.clip_sample_range) if self.clip_sample else unlimited
 
-    def guided(self, denoiser: Denoiser, condition: mx.array | None = None) -> GuidedModel:
+    def guided(self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float = 1.0) -> GuidedModel:
         """A model as this scheduler takes it to be: its noise schedule, prediction type and clipping.
 
         Args:
-            denoiser: The network with its guidance. A `GuidedModel` says itself what it is.
+            denoiser: The network, perhaps with its guidance. A `GuidedModel` says itself what it is.
             condition: (B, ...) conditions, or None.
+            guidance_scale: Weight of classifier-free guidance of a network without, >= 0.
+
+        Raises:
+            ValueError: for a guidance out of range.
         """
         if isinstance(denoiser, GuidedModel):
             return denoiser if condition is None else denoiser.with_condition(condition)
-        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, condition=condition)
+        scale = effective_guidance(denoiser, check_guidance(guidance_scale))
+        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, scale, condition)
+
+    def fit(self, model: PictureModel) -> None:
+        """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""
+        known = model.metadata
+        trained = {k: known[k] for k in ("prediction_type",) if k in known} | known.get("noise_schedule", {})
+        if not known.get("bounded", True):
+            trained["clip_sample"] = False
+
+        wrong = {k: v for k, v in trained.items() if k in self.config and self.config[k] != v}
+        if wrong:
+            log.info("the scheduler was set to what the model was trained with: %s", wrong)
+            self.reconfigure(**wrong)
+
+    def suit(self, model: str, domain: str | None, guidance_scale: float) -> None:
+        """Take what was measured for what is drawn next, and begin anew with as many steps; here nothing was.
+
+        Args:
+            model: Identity of the model; "" where it is not known.
+            domain: Name of what is drawn; None: unknown, or several domains.
+            guidance_scale: Weight of classifier-free guidance, >= 0.
+        """
 
     @property
     def stochastic(self) -> bool:
-        """Whether steps add noise, so that x_T alone does not decide the picture; the solver says so."""
+        """Whether steps add noise, so that x_T alone does not decide the image; the solver says so."""
         return bool(getattr(self.solver, "stochastic", False))
 
     def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array:
@@ -195,7 +227,7 @@ class SchedulerBase(ConfigMixin, ABC):
             timestep: The timestep of `sample`, an element of `timesteps`. Going on from another one than is due
                 restarts a multistep solver there.
             sample: (B, H, W, C) x_t.
-            key: Random key of a stochastic step, (2,) for the batch or (B, 2), one per picture.
+            key: Random key of a stochastic step, (2,) for the batch or (B, 2), one per image.
             noise: Instead of a key, (B, H, W, C) standard normal noise.
             return_dict: Return a `SchedulerOutput` with the clean prediction as well.
 
@@ -208,7 +240,9 @@ class SchedulerBase(ConfigMixin, ABC):
         index = self._locate(timestep)
         if model_output.shape != sample.shape:
             raise ValueError(f"model_output has shape {model_output.shape} and sample {sample.shape}: they must agree")
+
         self._check_batch(sample.shape)
+
         x0, eps = interpreted(model_output, sample, self._nodes[index], self.prediction_type, self.limit)
 
         trail, then = self._nodes[: index + 1], self._nodes[index + 1]
@@ -219,6 +253,7 @@ class SchedulerBase(ConfigMixin, ABC):
 
         self._memory, self._next = step.memory, index + 1
         self.follow(trail, self._nodes[index + 1], x0, step.error)
+
         if index + 1 == len(self) and self._nodes[-1] is CLEAN:
             x0 = prev_sample  # the image; a solver may make more of it than the last prediction
         prev_sample = prev_sample.astype(sample.dtype)
@@ -235,7 +270,7 @@ class SchedulerBase(ConfigMixin, ABC):
         """
 
     def select(self, indices: np.ndarray) -> None:
-        """Keep the memory of some pictures only, when others leave the batch.
+        """Keep the memory of some images only, when others leave the batch.
 
         Args:
             indices: Positions in the batch, or a (B,) boolean mask.
@@ -282,19 +317,23 @@ class SchedulerBase(ConfigMixin, ABC):
         """The index of a timestep; one that is not due clears the memory."""
         if not self._nodes:
             raise ValueError("the scheduler has no timesteps yet: call set_timesteps first")
+
         try:
             t = np.asarray(timestep, np.float64).item()
         except (TypeError, ValueError):
             raise ValueError(f"timestep must be one number for the whole batch, got {str(timestep)[:80]}") from None
+
         tolerance = 1e-4  # timesteps may have passed through float32
         if self._next < len(self) and abs(self.timesteps[self._next] - t) <= tolerance:
             return self._next
+
         index = int(np.abs(self.timesteps - t).argmin())
         if not abs(self.timesteps[index] - t) <= tolerance:
             raise ValueError(
                 f"timestep {t:g} is not one of the {len(self)} timesteps from {self.timesteps[0]:g} to "
                 f"{self.timesteps[-1]:g}: pass an element of scheduler.timesteps, not its index"
             )
+
         self._memory = ()
         return index
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..diffusion.checks import check_choice, check_count, check_number
+from ..diffusion.checks import check_choice, check_number
+from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
 from ..grids.grids import KarrasGrid, LogSNRGrid
-from ..grids.spaced import Spaced
+from ..grids.spacing import Spaced
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
-from ..solvers.first_order import DDIM, DDPM, VARIANCE_TYPES
-from ..solvers.multistep import SOLVER_TYPES
-from .base import CLEAN, Node, SchedulerBase, first_node
-
-__all__ = ["DDIMScheduler", "DDPMScheduler", "DPMSolverScheduler"]
+from ..solvers.first_order import DDIM, DDPM
+from .base import SchedulerBase, first_node
 
 
 @dataclass(eq=False, repr=False)
@@ -35,10 +33,6 @@ class DDPMScheduler(SchedulerBase):
 
     variance_type: str = "fixed_small"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("variance_type", self.variance_type, VARIANCE_TYPES)
-
     @property
     def solver(self) -> DDPM:
         """See `SchedulerBase`."""
@@ -51,7 +45,7 @@ class DDIMScheduler(SchedulerBase):
 
     Args:
         eta: Noise, from 0 (the deterministic DDIM; steps need no key) to 1 (as much as DDPM with `fixed_small`).
-        set_alpha_to_one: The last step leads to the clean picture; else to timestep 0, which holds a little noise.
+        set_alpha_to_one: The last step leads to the clean image; else to timestep 0, which holds a little noise.
         use_clipped_model_output: Take eps from the clean prediction after clipping, not from the model's own output.
         num_train_timesteps, ...: See `SchedulerBase`.
     """
@@ -59,10 +53,6 @@ class DDIMScheduler(SchedulerBase):
     eta: float = 0.0
     set_alpha_to_one: bool = True
     use_clipped_model_output: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eta", self.eta, 0, 1)
 
     def _end(self) -> Node:
         return CLEAN if self.set_alpha_to_one else first_node(self)
@@ -85,7 +75,7 @@ class DPMSolverScheduler(SchedulerBase):
         euler_at_final: Take the last step at order 1.
         use_karras_sigmas: Replace the spacing by that of Karras et al. (2022), rho 7.
         use_lu_lambdas: Replace the spacing by one uniform in log-SNR.
-        final_sigmas_type: The last step leads to the clean picture (`zero`; always of order 1), or to timestep 0
+        final_sigmas_type: The last step leads to the clean image (`zero`; always of order 1), or to timestep 0
             (`sigma_min`), which holds a little noise.
         lambda_min_clipped: Leave out of the grid the timesteps whose log-SNR is smaller; -5.1 suits
             `squaredcos_cap_v2`.
@@ -106,9 +96,7 @@ class DPMSolverScheduler(SchedulerBase):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("solver_order", self.solver_order, 1, 3)
         check_choice("algorithm_type", self.algorithm_type, ("dpmsolver++", "sde-dpmsolver++"))
-        check_choice("solver_type", self.solver_type, SOLVER_TYPES)
         check_choice("final_sigmas_type", self.final_sigmas_type, ("zero", "sigma_min"))
         if self.lambda_min_clipped != -math.inf:
             check_number("lambda_min_clipped", self.lambda_min_clipped, high=float(self.schedule.log_snr(0)))

@@ -107,9 +107,11 @@ class ConfigMixin:
         unknown = [key for key in given if key not in names and not key.startswith("_") and _asks(key, given[key])]
         if "use_flow_sigmas" in unknown:
             raise ValueError(f"use_flow_sigmas={given['use_flow_sigmas']}: flow matching is not supported")
+
         for key in [key for key in unknown if key in _INSTEAD]:
             unknown.remove(key)
             warnings.warn(f"{cls.__name__} ignores {key}={given[key]}: {_INSTEAD[key]}", stacklevel=2)
+
         if unknown:
             warnings.warn(f"{cls.__name__} has no argument {', '.join(unknown)}: ignored", stacklevel=2)
         return cls(**{key: value for key, value in given.items() if key in names})
@@ -157,6 +159,7 @@ class ConfigMixin:
             if trouble := why_unreadable(file):
                 raise ValueError(f"{file} {trouble}") from error
             config = None
+
         if not isinstance(config, dict):
             raise ValueError(f"{file} is not a scheduler configuration: it holds no JSON object")
         return cls.from_config(config, **overrides)

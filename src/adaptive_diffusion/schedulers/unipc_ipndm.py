@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..diffusion.checks import check_choice, check_count
+from ..diffusion.checks import check_choice
+from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
-from ..grids.spaced import Spaced
+from ..grids.spacing import Spaced
 from ..solvers.ipndm import IPNDM
 from ..solvers.unipc import UniPC
-from ..solvers.unipc_weights import UNIPC_TYPES, unipc_weights
-from .base import CLEAN, Node, SchedulerBase, first_node
-
-__all__ = ["IPNDMScheduler", "UniPCScheduler", "unipc_weights"]
+from .base import SchedulerBase, first_node
 
 
 @dataclass(eq=False, repr=False)
@@ -40,7 +38,7 @@ class UniPCScheduler(_Solver):
         solver_order: 1, 2 or 3: clean predictions that the predictor uses, as far as there are that many.
         solver_type: `bh1` or `bh2`: see `unipc_weights`.
         lower_order_final: Lower the order of the last two steps, to 1 at the end.
-        final_sigmas_type: The last step leads to the clean picture (`zero`; always of order 1), or to timestep 0
+        final_sigmas_type: The last step leads to the clean image (`zero`; always of order 1), or to timestep 0
             (`sigma_min`), which holds a little noise.
         num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
     """
@@ -52,8 +50,6 @@ class UniPCScheduler(_Solver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("solver_order", self.solver_order, 1, 3)
-        check_choice("solver_type", self.solver_type, UNIPC_TYPES)
         check_choice("final_sigmas_type", self.final_sigmas_type, ("zero", "sigma_min"))
 
     @property

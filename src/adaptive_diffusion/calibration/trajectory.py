@@ -4,8 +4,8 @@ With s = sigma / alpha, lambda = -log s and the rescaled state xh = x / alpha, t
 noise level to another is xh' = (s' / s) xh + (1 - s' / s) D, D being the clean prediction. What a step gets wrong is
 what D changes on the way, so both rules here need nothing but D and xh on a fine grid.
 
-Of an error in xh, later steps forget a part: w = sd / sqrt(sd^2 + s^2) is left in the clean picture if data are
-Gaussian with standard deviation sd. Pictures have more contrast the lower the frequency, and so an sd for each band of
+Of an error in xh, later steps forget a part: w = sd / sqrt(sd^2 + s^2) is left in the clean image if data are
+Gaussian with standard deviation sd. Images have more contrast the lower the frequency, and so an sd for each band of
 frequencies: what is wrong at high noise is forgotten in the details, but not in the layout, which is decided there.
 """
 
@@ -26,15 +26,15 @@ from ..sampling.rollout import Rollout, run
 from ..solvers.dpm_solver import DPMSolver
 from ..types import StepTrace
 
-SAME = 1e-5  # standard deviation, in [-1, 1] units, below which pictures are all the same
+SAME = 1e-5  # standard deviation, in [-1, 1] units, below which images are all the same
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """What was seen along a model's trajectories, on m nodes uniform in log-SNR from t = T - 1 to t = 0.
 
-    All are root mean squares over pictures and pixels, in [-1, 1] units, float64. "Lasting" is what the propagator w,
-    at the noise level where the error is made, leaves of it in the clean picture.
+    All are root mean squares over images and pixels, in [-1, 1] units, float64. "Lasting" is what the propagator w,
+    at the noise level where the error is made, leaves of it in the clean image.
 
     Attributes:
         log_snr: (m,) lambda of the nodes, increasing.
@@ -42,8 +42,8 @@ class Trajectory:
         lasting_speed: (m,) g w.
         jump_costs: (m + 1, m + 1) lasting difference between one DDIM step from the state at node i to the level of
             node j and the state that the trajectory itself has there, i < j; infinite elsewhere. Node m is the clean
-            picture.
-        data_std: Standard deviation of the drawn pictures about each pixel's mean.
+            image.
+        data_std: Standard deviation of the drawn images about each pixel's mean.
         pictures: Trajectories measured.
     """
 
@@ -65,19 +65,19 @@ def measure_trajectory(
 ) -> Trajectory:
     """Solve the ODE with DPM-Solver++(2M) on a fine grid and measure how the clean prediction moves.
 
-    Costs `nodes` evaluations per picture. All that is kept of a batch are the products of its 2 m arrays xh_i and D_i,
+    Costs `nodes` evaluations per image. All that is kept of a batch are the products of its 2 m arrays xh_i and D_i,
     for each band of frequencies: every measure is a combination of these. (In float64; the states, float32, are less
     exact.)
 
     Args:
-        model: The model, with the conditions of the N pictures.
+        model: The model, with the conditions of the N images.
         x_T: (N, H, W, C) standard normal noise, N >= 2; some 64 are enough.
         nodes: m in [3, T].
-        batch_size: Pictures per evaluation.
+        batch_size: Images per evaluation.
         progress: Called after every step of every batch.
 
     Raises:
-        ValueError: for less than two noises, pictures that all came out alike, or a number out of range.
+        ValueError: for less than two noises, images that all came out alike, or a number out of range.
     """
     schedule = model.process
     m = check_count("nodes", nodes, 3, schedule.num_train_timesteps)
@@ -100,10 +100,12 @@ def measure_trajectory(
             products[band] += part @ part.T / x_T.size
         total += arrays[-1].sum(axis=0)
         squares += (arrays[-1] ** 2).sum(axis=0)
+
     variance = np.maximum(squares - total**2 / n, 0) / (n - 1)
     data_std = float(np.sqrt(variance.mean()))
     if not data_std > SAME:
         raise ValueError(f"the {n} pictures all came out alike: give different noises")
+
     band_variance = np.array([variance[where].mean() for where in bands])[:, None]
     lasting = band_variance / (band_variance + np.exp(-2 * log_snr))  # (bands, m), w^2
     derivative = np.asarray(np.gradient(np.eye(m), log_snr, axis=0, edge_order=2))  # (m, m), to be applied to the D_i
@@ -119,11 +121,11 @@ def measure_trajectory(
 
 
 def equidistributed(trajectory: Trajectory, schedule: NoiseSchedule, n: int) -> np.ndarray:
-    """The grid on which every step contributes the same to the error of the clean picture.
+    """The grid on which every step contributes the same to the error of the clean image.
 
     A first-order step of h in lambda errs by about h^2 g / 2, of which w lasts; steps with equal integrals of
     (g w)^(1 / (p + 1)), p = 1, make the errors equal (de Boor, 1973). Of the n + 1 quantiles the last one, t = 0, is
-    left out: there the clean picture takes its place.
+    left out: there the clean image takes its place.
 
     Args:
         trajectory: What was measured.
@@ -144,7 +146,7 @@ def equidistributed(trajectory: Trajectory, schedule: NoiseSchedule, n: int) -> 
 
 
 def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int, power: float = 1.5) -> np.ndarray:
-    """The nodes on which n first-order jumps to the clean picture cost least together (GITS; Chen et al., 2024).
+    """The nodes on which n first-order jumps to the clean image cost least together (GITS; Chen et al., 2024).
 
     A jump costs the lasting error to the given power. (In the paper the whole error counts, whether it lasts or not.)
     1.5 imitates a second-order solver, whose local error falls with the third power of the step, not the second.
@@ -171,6 +173,7 @@ def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int, p
         ways = best[:, None] + costs
         origins.append(ways.argmin(axis=0))
         best = ways.min(axis=0)
+
     path = [len(log_snr)]
     for origin in reversed(origins):
         path.append(int(origin[path[-1]]))
@@ -221,7 +224,7 @@ def _jump_squares(s: np.ndarray, products: np.ndarray) -> np.ndarray:
 
 
 def _bands(height: int, width: int, channels: int) -> list[np.ndarray]:
-    """Positions in the flat cosine transform of a picture that share a whole-numbered radius and a channel."""
+    """Positions in the flat cosine transform of an image that share a whole-numbered radius and a channel."""
     y, x = np.mgrid[:height, :width]
     radius = np.rint(np.hypot(y / height, x / width) * min(height, width)).astype(int)
     band = (radius[..., None] * channels + np.arange(channels)).reshape(-1)
