@@ -32,7 +32,7 @@ from adaptive_diffusion.rl.sampling_env import SamplingEnv
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from benchmarks.agents_report import Result, load_result, report, save_result
 
-NUMBERS = 1  # raised when a change of the code changes the numbers, so that old files are not used
+CACHE_VERSION = 1  # raised when a change of the code changes the numbers, so that old files are not used
 AGENTS: dict[str, Callable[..., TuningAgent]] = {
     "ppo": HyperparameterTuningAgent,
     "cem": CEMAgent,
@@ -165,7 +165,7 @@ class AgentBench:
         calibration = default.calibration if isinstance(default, DomainConfig) else None
 
         decided_by = {
-            "numbers": NUMBERS,
+            "numbers": CACHE_VERSION,
             **fitting(env),
             "calibration": None if calibration is None else asdict(calibration),
             "agent": agent.get_config(),

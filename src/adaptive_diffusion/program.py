@@ -7,6 +7,7 @@ from pathlib import Path
 
 CONSOLE = "adaptive-diffusion"
 SCRIPTS = ("sample", "train")
+COMPLETION = ("-sc", "--shell-completion")  # Hydra's option for the shell
 VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the workers of a sweep know it, too
 
 PACKAGE = Path(__file__).parent

@@ -5,7 +5,7 @@ Pictures are NHWC float32 in [-1, 1]; time is the training timestep t in [0, T -
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
@@ -255,13 +255,3 @@ class SampleResult:
     def seconds(self) -> float:
         """Seconds of all steps together."""
         return float(sum(self.step_seconds))
-
-
-class Sampler(Protocol):
-    """A loop over a scheduler's timesteps and a controller that decides whether to go on."""
-
-    def iterate(
-        self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None
-    ) -> Iterator[StepTrace]:
-        """Yield one `StepTrace` per step; the caller draws progress, evaluates and may stop."""
-        ...

@@ -16,7 +16,7 @@ from .measure import Progress, measure_cell
 
 log = logging.getLogger(__name__)
 
-NUMBERS = 2  # raised when a change of the code changes a cell's numbers, so that old files are not used
+CACHE_VERSION = 2  # raised when a change of the code changes a cell's numbers, so that old files are not used
 
 
 def run_benchmark(
@@ -67,7 +67,7 @@ def fingerprint(cell: Cell, bench: Bench) -> str:
     """A hash of everything that decides a cell's numbers: model, encoder, reference, settings."""
     real = bench.reference(cell.domain)
     identity: dict[str, Any] = {
-        "numbers": NUMBERS,
+        "numbers": CACHE_VERSION,
         "model": bench.identity,
         "encoder": [bench.encoder.name, bench.encoder.content_hash],
         "reference": hashlib.sha256(real.mean.tobytes() + real.covariance.tobytes()).hexdigest(),

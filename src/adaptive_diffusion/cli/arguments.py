@@ -18,10 +18,11 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeS
 from hydra.errors import HydraException
 
 from ..errors import UserError
+from ..program import COMPLETION
+from ..tracking.commands import quoted
 from .catalog import Catalog
 
 SWEEP = ("-m", "--multirun")
-COMPLETION = ("-sc", "--shell-completion")
 LARGEST_SWEEP = 10_000  # jobs
 
 # Settings that are taken as they are written, blanks, commas and brackets included; a new one belongs in one of the two
@@ -131,9 +132,7 @@ def _as_written(setting: str, sweeping: bool) -> str:
     read = parsed(f"{key}={text}")
     if read is not None and (read.value() == text or (sweeping and read.is_sweep_override())):
         return f"{key}={text}"
-    # backslashes count only before a quote
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"{key}='{escaped}'"
+    return quoted(key, text)
 
 
 def _is_one_of(key: str, patterns: Sequence[str]) -> bool:

@@ -15,7 +15,8 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-PROGRAMS = ("sample", "train")
+from ..program import SCRIPTS
+
 INSTALLED = "adaptive_diffusion.conf"  # entry points by which packages name their folders of configuration
 
 
@@ -62,7 +63,7 @@ class Catalog:
 
     def owner(self, group: str) -> str | None:
         """The program that has a group."""
-        return next((program for program in PROGRAMS if group in self.groups(program)), None)
+        return next((program for program in SCRIPTS if group in self.groups(program)), None)
 
     def _root(self, program: str) -> dict[str, Any]:
         found = self.content(".", program)

@@ -24,7 +24,6 @@ COMMANDS = {
     "bench": "run one of the benchmarks of a clone of the repository",
 }
 MODULES = {"doctor": "..backend.doctor", "report": "..runs.report", "references": "..runs.references"}
-COMPLETION = ("-sc", "--shell-completion")
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -40,7 +39,7 @@ def _run(name: str, rest: list[str]) -> int | None:
     if name == "--version":
         print(f"adaptive-diffusion-optimizer {__version__}")
         return None
-    if name in COMPLETION:
+    if name in program.COMPLETION:
         _complete(name, rest)
         return None
     if name not in COMMANDS:

@@ -13,10 +13,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..diffusion.schedule import SCHEDULE_ARGUMENTS
 from ..errors import closest, did_you_mean, same_end
-from ..program import command, title
+from ..program import SCRIPTS, command, title
 from ..runs.wrong_values import wrong_value
-from .catalog import PROGRAMS, Catalog
+from .catalog import Catalog
 
 ELSEWHERE = {  # names that other tools have for what is here
     "euler": "Euler's method is scheduler=ddim, whose scheduler.eta is 0 by default",
@@ -33,10 +34,6 @@ PLUGINS = {  # Hydra's own
     "hydra/launcher": ("joblib", "rq", "ray", "submitit"),
     "hydra/sweeper": ("optuna", "ax", "nevergrad"),
 }
-TRAINED = (  # arguments of schedulers that the model knows
-    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
-    "rescale_betas_zero_snr",
-)
 LIMITS = (  # those that follow from the model
     *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio"),
     "sample_max_value",
@@ -80,7 +77,7 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
         return f"{found[2]} refers to {found[1]!r}, and there is no such setting; --help lists them"
     if found := re.search(r"In '(\w+)/(\w+)': Could not override '([^'@]+)", text):
         group, option, key = found.groups()
-        other = next(name for name in PROGRAMS if name != program)
+        other = next(name for name in SCRIPTS if name != program)
         return f"{group}={option} sets {key!r}, which {title(program)} does not have; did you mean {title(other)}?"
     if found := re.search(r"Could not override '(\w+)'\.\s+Did you mean to override (\S+)\?", text):
         chosen = next((a.partition("=")[2] for a in arguments if a.startswith(f"{found[1]}=")), f"<{found[1]}>")
@@ -200,7 +197,7 @@ def _of_the_model(name: str, arguments: Sequence[str]) -> str | None:
         return f"the model says how its pictures stay in range; to overrule it: +scheduler.{name}={given or '<value>'}"
     if name == "prediction_type":
         return f"the model says what it predicts; where its file does not: model=checkpoint model.{name}={given}"
-    return "the model says how it was trained; leave it out" if name in TRAINED else None
+    return "the model says how it was trained; leave it out" if name in SCHEDULE_ARGUMENTS else None
 
 
 def _of_other_options(catalog: Catalog, key: str) -> str | None:

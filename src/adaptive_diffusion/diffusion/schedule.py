@@ -158,11 +158,6 @@ class NoiseSchedule:
         alpha, sigma = self._scales(t, x_t)
         return x0_from(prediction, x_t, alpha, sigma, prediction_type)
 
-    def to_eps(self, x0: mx.array, x_t: mx.array, t: Any) -> mx.array:
-        """The noise that a clean prediction implies at x_t."""
-        alpha, sigma = self._scales(t, x_t)
-        return (x_t - alpha * x0) / sigma
-
     def _scales(self, t: Any, like: mx.array) -> tuple[Any, Any]:
         """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per image."""
         t = np.asarray(t, np.float64)

@@ -49,7 +49,7 @@ class CalibratedSchedule:
     """The solutions for a model in one domain.
 
     Their weights are used where the guidance that draws is within a factor of `REACH` of the calibrated one. Beyond
-    that the timesteps are used alone, with DPM-Solver++(2M): see docs/guidance.md for what was measured.
+    that the timesteps are used alone, with DPM-Solver++(2M): see docs/evidence/guidance.md for what was measured.
 
     Attributes:
         model: Content hash of the model's file.

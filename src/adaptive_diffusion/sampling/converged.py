@@ -25,7 +25,9 @@ from .rollout import Rollout, run
 FIRST_STEPS = 64
 CHECKED = 16  # images that are solved with twice the steps as well
 TOLERANCE = 0.002  # RMSE in [-1, 1]; 0.25 of 255 grey levels
-NUMBERS = 2  # raised when a change of the code changes the solutions, so that those of a cache are not taken for them
+CACHE_VERSION = (
+    2  # raised when a change of the code changes the solutions, so that those of a cache are not taken for them
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ def _key(model: GuidedModel, x_T: mx.array) -> str:
     elif model.limit != Clipped():
         settings["limit"] = repr(model.limit)
 
-    facts = [NUMBERS, model.guided_identity, settings, list(x_T.shape)]
+    facts = [CACHE_VERSION, model.guided_identity, settings, list(x_T.shape)]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     digest.update(np.array(x_T).tobytes())
     if model.condition is not None:

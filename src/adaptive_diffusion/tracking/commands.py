@@ -42,9 +42,13 @@ def setting(name: str, value: object) -> str:
     if plain:
         return f"{name}={text}"
 
-    text = text.replace("${", "\\${")  # else Hydra would take it for a reference to a setting
+    return quoted(name, text.replace("${", "\\${"))  # else Hydra would take it for a reference to a setting
+
+
+def quoted(name: str, text: str) -> str:
+    """A setting whose text stands in quotes, as Hydra reads them: a backslash counts before a quote only."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"{name}='{escaped}'"  # backslashes count only before a quote
+    return f"{name}='{escaped}'"
 
 
 def domain_settings(name: str) -> list[str]:
