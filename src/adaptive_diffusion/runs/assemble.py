@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..diffusion.checks import check_count, check_guidance, check_name, check_number
-from ..diffusion.guidance import GuidedDenoiser, effective_guidance
+from ..diffusion.guidance import effective_guidance
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..diffusion.schedule import NoiseSchedule
 from ..encoder.captions import plain_caption
@@ -31,7 +32,7 @@ from ..io.image_file import read_picture
 from ..metrics.quality import PictureMetrics
 from ..program import command
 from ..sampling.batches import conditions
-from ..sampling.standard import StandardSampler
+from ..sampling.standard import StandardSampler, whole
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.base import SchedulerBase
@@ -66,7 +67,7 @@ class Parts:
     Attributes:
         cfg: The configuration with every value filled in that the model decides.
         model: The network.
-        denoiser: The network with its guidance.
+        denoiser: The network with its noise process and its guidance; it counts what it is asked.
         scheduler: Solver with a spacing of its own, fitted to the model.
         grid: Where to evaluate the model instead, or None.
         sampler: The loop.
@@ -80,7 +81,7 @@ class Parts:
 
     cfg: DictConfig
     model: PictureModel
-    denoiser: GuidedDenoiser
+    denoiser: GuidedModel
     scheduler: Scheduler
     grid: Grid | None
     sampler: StandardSampler
@@ -144,9 +145,9 @@ def prepare(cfg: DictConfig) -> Parts:
     check_grid(scheduler, grid)
     starts = _starts(cfg, model, scheduler)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
-    denoiser = GuidedDenoiser(model, cfg.guidance_scale)
+    guided = whole(scheduler).guided(model, None, cfg.guidance_scale)
     metrics: PictureMetrics = build(cfg, "metrics")
-    parts = Parts(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
+    parts = Parts(cfg, model, guided, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
     try:
         parts.set_timesteps()
     except UserError:

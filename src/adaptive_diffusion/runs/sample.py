@@ -78,7 +78,7 @@ def sample(cfg: DictConfig) -> float:
         mx.reset_peak_memory()
         with progress_bar(len(parts.scheduler) * -(-cfg.num_samples // cfg.batch_size), "step") as bar:
             batches = draw(parts, progress=lambda trace: bar.update())
-        cost = measure(batches)
+        cost = {**measure(batches), "sampling/passes": parts.denoiser.cost.passes}
         write(folder, parts, batches, git.diff if git else "")
         quality = judge(parts, batches)  # after the pictures are safe
         metrics = {**cost, **parts.sampler.report(), **as_metrics(quality), **chosen(parts)}
@@ -246,7 +246,7 @@ def tell(parts: Parts, metrics: dict[str, float], quality: list[Measurement], fo
     rows |= {
         "pictures": f"{what}, {width}x{height}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}",
         "scheduler": f"{scheduler}{origin(parts)}, {m['sampling/steps']} steps, "
-        f"{m['sampling/evaluations']} model evaluations",
+        f"{m['sampling/evaluations']} network evaluations ({m['sampling/passes']:.0f} passes)",
         "time": f"{m['time/sampling_s']:.2f} s, {m[OBJECTIVE]:.3g} s per picture, "
         f"a step {m['time/step_s']:.3g} s (median)",
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
