@@ -7,6 +7,7 @@ from tiny import configuration, tiny_model
 
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
+from adaptive_diffusion.runs.assemble import fitted
 from adaptive_diffusion.runs.prompts import follow_prompt
 
 
@@ -48,3 +49,13 @@ def test_a_model_without_classes_takes_no_prompt(tmp_path: Path) -> None:
     model = SimpleUNet(UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=()))
     with pytest.raises(UserError, match="trained without classes"):
         follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly"), model)
+
+
+@pytest.mark.parametrize(("scale", "said"), [(0, True), (0.5, False), (1, False)])
+def test_guidance_that_leaves_out_what_was_asked_for_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, scale: float, said: bool
+) -> None:
+    cfg = configuration("sample", tmp_path, f"guidance_scale={scale}", "domain=landscapes")
+    with caplog.at_level("WARNING"):
+        assert fitted(cfg, tiny_model()).guidance_scale == scale
+    assert ("without domain and label" in caplog.text) is said

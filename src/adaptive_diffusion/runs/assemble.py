@@ -345,6 +345,9 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     if (guidance := effective_guidance(model, cfg.guidance_scale)) != cfg.guidance_scale:
         log.info("guidance_scale=%g is none, 1, for a model that reads the prompt", cfg.guidance_scale)
         cfg.guidance_scale = guidance
+    if cfg.guidance_scale == 0 and model.conditional:
+        log.warning("guidance_scale=0 draws without domain and label, whatever they are; 1 is no guidance")
+
     height, width = model.picture_size
     if cfg.image_size is None and height == width:
         cfg.image_size = height

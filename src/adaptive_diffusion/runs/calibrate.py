@@ -100,7 +100,8 @@ def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
                     scores = {"rmse": _chosen(schedule, n), "ratio": ratios[-1]}
                     run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
         except KeyboardInterrupt:
-            log.info("%d numbers of steps are in %s; the same command goes on with the others", len(ratios), cfg.output)
+            kept = f"{len(ratios)} numbers of steps are in {cfg.output}; the same command goes on with the others"
+            log.info("%s", kept if ratios else "nothing is finished yet; the same command begins anew")
             raise
         write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
