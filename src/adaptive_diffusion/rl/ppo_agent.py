@@ -306,7 +306,9 @@ class HyperparameterTuningAgent(TuningAgent):
         if (state["observations"] is None) == self.normalize_env:
             raise ValueError(f"it was trained with normalize_env={not self.normalize_env}")
 
-        weights = self._checked_weights(tensors)
+        # all is read before anything changes, so that a torn file leaves the agent as it was
+        weights, slots = self._checked_weights(tensors), _slots(tensors)
+        timesteps, randomness = state["timesteps"], _randomness(state, tensors)
 
         scores = state["scores"]
         own = {n: v for n, v in tensors.items() if n.startswith("policy.")}
@@ -314,15 +316,15 @@ class HyperparameterTuningAgent(TuningAgent):
 
         policy = self.model.policy
         policy.load_state_dict(weights)
-        policy.optimizer.load_state_dict({**policy.optimizer.state_dict(), "state": _slots(tensors)})
+        policy.optimizer.load_state_dict({**policy.optimizer.state_dict(), "state": slots})
         if state["observations"] is not None:
             mean, variance, count = state["observations"]
             rms: Any = self._normalize.obs_rms
             rms.mean, rms.var, rms.count = np.array(mean), np.array(variance), count
 
-        self.model.num_timesteps = state["timesteps"]
+        self.model.num_timesteps = timesteps
         self._begin_again(state)
-        _restore_randomness(state, tensors)  # last: to begin anew takes random numbers
+        _set_randomness(*randomness)  # last: to begin anew takes random numbers
 
     def _checked_weights(self, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         """The weights that training stood at, by their names in the policy network."""
@@ -361,15 +363,20 @@ def _slots(tensors: dict[str, np.ndarray]) -> dict[int, dict[str, Any]]:
     return slots
 
 
-def _restore_randomness(state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Let the global generators, which Stable-Baselines3 draws from, go on where they stood."""
-    import torch
-
+def _randomness(state: dict[str, Any], tensors: dict[str, np.ndarray]) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
+    """The states of the global generators of PyTorch, NumPy and Python, which Stable-Baselines3 draws from."""
     kind, *position = state["numpy_rng"]
     version, internal, gauss = state["python_rng"]
-    torch.set_rng_state(_tensor(tensors["rng.torch"]))
-    np.random.set_state((kind, tensors["rng.numpy"], *position))  # noqa: NPY002
-    random.setstate((version, tuple(internal), gauss))
+    return _tensor(tensors["rng.torch"]), (kind, tensors["rng.numpy"], *position), (version, tuple(internal), gauss)
+
+
+def _set_randomness(of_torch: Any, of_numpy: tuple[Any, ...], of_python: tuple[Any, ...]) -> None:
+    """Let the global generators go on where they stood."""
+    import torch
+
+    torch.set_rng_state(of_torch)
+    np.random.set_state(of_numpy)  # noqa: NPY002
+    random.setstate(of_python)
 
 
 def _tensor(array: np.ndarray) -> Any:
