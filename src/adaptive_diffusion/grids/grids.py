@@ -124,7 +124,7 @@ class TableGrid:
         _check_steps(schedule, n)
         if schedule.num_train_timesteps != self.num_train_timesteps:
             raise ValueError(
-                f"the table of timesteps is for models with {self.num_train_timesteps} training timesteps and the noise "
+                f"the table is for models with {self.num_train_timesteps} training timesteps and the noise "
                 f"schedule has {schedule.num_train_timesteps}: choose another grid"
             )
 
