@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,13 @@ from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.export.scheduler_folder import SCHEDULER, scheduler_configuration
 from adaptive_diffusion.export.trained import Trained
-from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
+from adaptive_diffusion.grids.calibrated import (
+    CalibratedGrid,
+    CalibratedSchedule,
+    CalibratedSteps,
+    Score,
+    save_schedules,
+)
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.runs.export import main
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -166,7 +173,8 @@ def test_every_step_is_that_of_the_adaptive_scheduler(
 
     x = np.random.default_rng(2).standard_normal((4, 3, 8, 8), dtype=np.float32)
     theirs, ours = torch.tensor(x), mx.array(x)
-    for t, own in zip(scheduler.timesteps[begin:], adaptive.timesteps[begin:], strict=True):
+    for i in [0, *range(begin, n)] if begin else range(n):  # a step that does not follow the one before begins anew
+        t, own = scheduler.timesteps[i], adaptive.timesteps[i]
         theirs = scheduler.step(network(theirs, float(own), torch), t, theirs, return_dict=False)[0]
         ours = adaptive.step(network(ours, float(own), mx), own, ours)
         np.testing.assert_allclose(theirs.numpy(), np.array(ours), rtol=1e-4, atol=1e-4)
@@ -188,9 +196,20 @@ def test_noise_is_added_as_the_model_was_trained(noise: dict[str, Any]) -> None:
     process = NoiseSchedule(**noise)
     scheduler = exported(made_up(), Trained(process, "epsilon", False))
     x0, eps = np.random.default_rng(3).standard_normal((2, 2, 3, 4, 4), dtype=np.float32)
-    t = np.array([0.0, 1.4])
+    t = np.array([1.4, process.num_train_timesteps - 1])
     found = scheduler.add_noise(torch.tensor(x0), torch.tensor(eps), torch.tensor(t))
     np.testing.assert_allclose(found.numpy(), np.array(process.add_noise(mx.array(x0), mx.array(eps), t)), atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 9])
+def test_steps_that_end_at_0_are_resampled_as_here(n: int) -> None:
+    schedule = made_up()
+    ending = replace(schedule.steps[STEPS], timesteps=(999.0, 700.0, 400.0, 200.0, 50.0, 0.0))
+    schedule = replace(schedule, steps={STEPS: ending})
+    scheduler = exported(schedule, Trained(NoiseSchedule(), "epsilon", False))
+    scheduler.set_timesteps(n)
+    expected = CalibratedGrid(schedule)(NoiseSchedule(), n)
+    np.testing.assert_allclose(scheduler.timesteps.numpy(), expected, rtol=1e-6)
 
 
 def test_half_precision_is_computed_in_float32() -> None:
