@@ -26,7 +26,7 @@ LAYERS = (  # from the bottom; those of one line do not know each other
     ("calibration",),
     ("baseline",),
     ("rl",),
-    ("optimization", "benchmark"),
+    ("optimization", "benchmark", "export"),
     ("tracking",),
     ("runs",),
     ("cli",),

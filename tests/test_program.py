@@ -42,6 +42,7 @@ def test_help_lists_the_commands(arguments, capsys):
         (["num_steps=5"], "adaptive-diffusion sample num_steps=5"),
         (["prompt=a hill"], "adaptive-diffusion sample 'prompt=a hill'"),
         (["references", "--output", "x", "landscapes"], "DOMAIN=PATH"),
+        (["export", "--domain", "hills"], "there are abstract, general, landscapes, portraits"),
         (["report", "--cells", "nowhere"], "run adaptive-diffusion sample"),
         (["bench", "lop"], "did you mean loop"),
     ],
@@ -53,7 +54,7 @@ def test_a_mistake_ends_with_a_sentence_and_exit_code_2(arguments, told, capsys)
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["doctor", "report", "references"])
+@pytest.mark.parametrize("name", ["doctor", "report", "references", "export"])
 def test_commands_call_themselves_as_they_were_called(name, capsys):
     code, out, _ = run(capsys, name, "--help")
     assert code == 0

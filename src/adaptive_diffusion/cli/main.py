@@ -21,9 +21,15 @@ COMMANDS = {
     "doctor": "say which device and BLAS are used, how fast they are, and what is missing",
     "report": "make one report of all cells that benchmarks have kept",
     "references": "write the statistics of real images, by an encoder of your own",
+    "export": "write calibrated schedules for diffusers and other programs",
     "bench": "run one of the benchmarks of a clone of the repository",
 }
-MODULES = {"doctor": "..backend.doctor", "report": "..runs.report", "references": "..runs.references"}
+MODULES = {
+    "doctor": "..backend.doctor",
+    "report": "..runs.report",
+    "references": "..runs.references",
+    "export": "..runs.export",
+}
 
 
 def main(arguments: list[str]) -> NoReturn:

@@ -31,7 +31,7 @@ def save_schedules(
     """
     known = [replace(schedule, drawn_guidance=None).content() for schedule in schedules]
     content = {"format": FORMAT, "schedules": known, "recipes": recipes or {}}
-    write_text(path, _compact(json.dumps(with_checksum(content), indent=1)) + "\n")
+    write_text(path, compact(json.dumps(with_checksum(content), indent=1)) + "\n")
 
 
 def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
@@ -64,6 +64,6 @@ def _content(path: Path) -> dict[str, Any]:
     return read_document(path, FORMAT, "calibrated schedules", remedy)
 
 
-def _compact(text: str) -> str:
+def compact(text: str) -> str:
     """Indented JSON with every list of numbers on one line."""
     return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
