@@ -19,8 +19,8 @@ from ..models.unet import SimpleUNet, UNetConfig
 from ..program import command
 from ..sampling.standard import StandardSampler, whole
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.base import SchedulerBase
 from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from ..schedulers.core import SchedulerCore
 from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 from ..types import Denoiser, PictureModel, Scheduler, is_picture_model
 from .picture_models import PlainModel, asked_for, domain_of
@@ -292,12 +292,12 @@ class DiffusionPipeline:
 
     def _suit(self, domain: str | None, guidance_scale: float) -> None:
         """Let a scheduler that knows calibrations take the one that suits what is drawn; its number of steps stays."""
-        if isinstance(self.scheduler, SchedulerBase):
+        if isinstance(self.scheduler, SchedulerCore):
             self.scheduler.suit(self._drawing.identity, domain, guidance_scale)
 
     def _fit_scheduler(self) -> None:
         """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
-        if isinstance(self.scheduler, SchedulerBase):
+        if isinstance(self.scheduler, SchedulerCore):
             self.scheduler.fit(self._drawing)
 
 

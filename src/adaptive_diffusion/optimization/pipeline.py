@@ -23,7 +23,7 @@ from ..rl.progress import say
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from ..types import PictureModel
 from .configuration import DomainConfig, confidence_of, split_config
 from .domain_adapter import DomainAdapter
@@ -226,7 +226,7 @@ class OptimizationPipeline:
         config: DomainConfig | Mapping[str, Any] | None = None,
         domain_type: DomainType | str | None = None,
         prompt: str | None = None,
-    ) -> SchedulerBase:
+    ) -> SchedulerCore:
         """A scheduler for the model, its timesteps set.
 
         Args:
@@ -246,7 +246,7 @@ class OptimizationPipeline:
 
     def create_optimized_sampler(
         self,
-        scheduler: SchedulerBase | None = None,
+        scheduler: SchedulerCore | None = None,
         config: DomainConfig | Mapping[str, Any] | None = None,
         domain_type: DomainType | str | None = None,
     ) -> QualityGuidedSampler:

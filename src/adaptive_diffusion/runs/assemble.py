@@ -35,7 +35,7 @@ from ..sampling.batches import conditions
 from ..sampling.standard import StandardSampler, whole
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from ..tracking.commands import advice_for_this_model
 from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
@@ -196,7 +196,7 @@ def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:
     Raises:
         UserError: for the calibrated grid beside a scheduler that takes calibrated steps of its own accord.
     """
-    if grid is None or not isinstance(scheduler, SchedulerBase):
+    if grid is None or not isinstance(scheduler, SchedulerCore):
         return
     if isinstance(scheduler, AdaptiveScheduler) and isinstance(grid, CalibratedGrid):
         raise UserError(
@@ -367,7 +367,7 @@ def facts_for(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
         UserError: for a setting that contradicts the model, or a model that does not say what it predicts.
     """
     given, known = cfg.scheduler, model.metadata
-    arguments, _ = arguments_of(target_of(given))
+    arguments, others = arguments_of(target_of(given))
     defaults = {k: p.default for k, p in inspect.signature(NoiseSchedule).parameters.items()}
     trained = {**defaults, **known.get("noise_schedule", {}), "prediction_type": known.get("prediction_type")}
     for key in trained.keys() & given.keys():
@@ -376,13 +376,13 @@ def facts_for(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
                 f"scheduler.{key}={given[key]} contradicts the model, which was trained with {trained[key]}; leave "
                 f"scheduler.{key} out"
             )
-    if "prediction_type" in arguments and trained["prediction_type"] is None:
+    if (others or "prediction_type" in arguments) and trained["prediction_type"] is None:
         raise UserError(
             "the model file does not say what the model predicts; give model.prediction_type=epsilon, v_prediction or "
             "sample"
         )
     facts = {**trained, "clip_sample": known.get("bounded", True)}
-    return {key: value for key, value in facts.items() if key in arguments and given.get(key) is None}
+    return {k: v for k, v in facts.items() if (others or k in arguments) and given.get(k) is None}
 
 
 @contextlib.contextmanager

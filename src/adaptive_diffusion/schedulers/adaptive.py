@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from ..solvers.checked import Checked
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.fitted import Fitted, levels_of, multistep_rows
 from ..types import SchedulerOutput
-from .base import SchedulerBase
+from .core import SchedulerCore
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class Recipe:
     rule: str | None = None
 
 
-class AdaptiveScheduler(SchedulerBase):
+@dataclass(eq=False, repr=False)
+class AdaptiveScheduler(SchedulerCore):
     """A recipe: calibrated timesteps with fitted weights, or a power grid with DPM-Solver++(2M); each step is checked.
 
     Three things adapt.
@@ -78,7 +79,6 @@ class AdaptiveScheduler(SchedulerBase):
     What these gain was measured: see docs/notes/tried.md.
 
     Args:
-        num_train_timesteps: T, timesteps the model was trained with, >= 2.
         num_inference_steps: N in [1, T] to begin with; `set_timesteps` changes it.
         adaptive_threshold: Error above which a step falls back to first order, in [0, 1]; 0 is DDIM.
         progress_power: Power of the grid, in (0, 10]; 1 is uniform, larger puts more steps at low noise.
@@ -87,63 +87,36 @@ class AdaptiveScheduler(SchedulerBase):
         calibration: The steps calibrated for the model, its domain and guidance, or their `content`; None: a power grid
             for all numbers of steps. Left out: a power grid too, until a `DiffusionPipeline` of a model whose
             calibration ships draws with it (see `suit`); a `progress_power` of one's own keeps its grid.
-        prediction_type: `epsilon`, `v_prediction` or `sample`.
-        beta_start: First beta, in (0, 1).
-        beta_end: Last beta, in [beta_start, 1).
-        beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2`.
-        trained_betas: (T,) betas that replace the named schedule.
-        rescale_betas_zero_snr: See `NoiseSchedule`.
-        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for images in pixel space.
-        clip_sample_range: > 0.
+        num_train_timesteps, prediction_type, ...: See `SchedulerCore`.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        num_inference_steps: int = 50,
-        adaptive_threshold: float = 0.5,
-        progress_power: float = POWER,
-        min_step_ratio: float = 0.5,
-        max_step_ratio: float = 2.0,
-        *,
-        calibration: CalibratedSchedule | Mapping[str, Any] | LeftOut | None = LEFT_OUT,
-        prediction_type: str = "epsilon",
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: Any = None,
-        rescale_betas_zero_snr: bool = False,
-        clip_sample: bool = True,
-        clip_sample_range: float = 1.0,
-    ):
-        # `_record_config` reads these while the constructor of the base runs
-        self.num_inference_steps = num_inference_steps
-        self.adaptive_threshold = check_number("adaptive_threshold", adaptive_threshold, 0, 1)
-        self.progress_power = check_number("progress_power", progress_power, 0, 10, above=True)
-        self.min_step_ratio = check_number("min_step_ratio", min_step_ratio, 0, 1, above=True)
-        self.max_step_ratio = check_number("max_step_ratio", max_step_ratio, 1)
-        self._given = given = _checked_calibration(calibration)
+    num_inference_steps: int | None = 50
+    adaptive_threshold: float = 0.5
+    progress_power: float = POWER
+    min_step_ratio: float = 0.5
+    max_step_ratio: float = 2.0
+    _: KW_ONLY
+    calibration: Any = LEFT_OUT  # a CalibratedSchedule or None, once it is built
+
+    def __post_init__(self) -> None:
+        self.adaptive_threshold = check_number("adaptive_threshold", self.adaptive_threshold, 0, 1)
+        self.progress_power = check_number("progress_power", self.progress_power, 0, 10, above=True)
+        self.min_step_ratio = check_number("min_step_ratio", self.min_step_ratio, 0, 1, above=True)
+        self.max_step_ratio = check_number("max_step_ratio", self.max_step_ratio, 1)
+
+        # the solver and the configuration are asked for while the core is built
+        self._given = given = _checked_calibration(self.calibration)
         self.calibration = given if isinstance(given, CalibratedSchedule) else None
         self.recipe = Recipe("no timesteps yet")
-        super().__init__(
-            num_train_timesteps,
-            prediction_type=prediction_type,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-            rescale_betas_zero_snr=rescale_betas_zero_snr,
-            clip_sample=clip_sample,
-            clip_sample_range=clip_sample_range,
-        )
+        super().__post_init__()
 
-        if self.calibration is not None and self.calibration.num_train_timesteps != num_train_timesteps:
+        if self.calibration is not None and self.calibration.num_train_timesteps != self.num_train_timesteps:
             raise ValueError(
                 f"the calibration is for {self.calibration.num_train_timesteps} training timesteps, not "
-                f"{num_train_timesteps}: calibrate this model, or leave calibration out"
+                f"{self.num_train_timesteps}: calibrate this model, or leave calibration out"
             )
 
         self._complexity: float | None = None
@@ -218,7 +191,7 @@ class AdaptiveScheduler(SchedulerBase):
         noise: mx.array | None = None,
         return_dict: bool = False,
     ) -> mx.array | SchedulerOutput:
-        """Advance from one timestep to the next, as `SchedulerBase.step` does.
+        """Advance from one timestep to the next, as `SchedulerCore.step` does.
 
         Args:
             model_output: (B, H, W, C) prediction of the model at `sample`.
@@ -328,12 +301,12 @@ class AdaptiveScheduler(SchedulerBase):
 
     @property
     def spacing(self) -> Spacing:
-        """See `SchedulerBase`: the calibrated grid, or a power grid."""
+        """See `SchedulerCore`: the calibrated grid, or a power grid."""
         return self._power_grid if self.calibration is None else CalibratedGrid(self.calibration)
 
     @property
     def solver(self) -> Checked:
-        """See `SchedulerBase`: fitted weights, or DPM-Solver++(2M), each step checked."""
+        """See `SchedulerCore`: fitted weights, or DPM-Solver++(2M), each step checked."""
         return Checked(self.recipe.solver, self.adaptive_threshold)
 
     def _recipe(self, n: int) -> Recipe:
@@ -371,7 +344,7 @@ class AdaptiveScheduler(SchedulerBase):
         return bounded_power(n, power, target, self.min_step_ratio, self.max_step_ratio)
 
     def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
-        """See `SchedulerBase`: what `get_schedule_info` tells of."""
+        """See `SchedulerCore`: what `get_schedule_info` tells of."""
         self._last_x0 = x0
         if error is not None:
             self._errors.append(error)
