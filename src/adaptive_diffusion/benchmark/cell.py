@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.grids import Grid
@@ -90,7 +91,7 @@ class Bench:
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise schedule that the model was trained with."""
-        return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
+        return ModelFacts.of(self.model).process
 
     @property
     def identity(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -24,11 +26,21 @@ def effective_guidance(model: Denoiser, scale: float) -> float:
     return max(scale, 1.0) if reads_text(model) else scale
 
 
+GUIDED = " guidance "  # between the identity of a model and its guidance
+
+
 def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
     """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
     if isinstance(model, str):
-        return f"{model} guidance {guidance_scale:g}"
-    return f"{model.identity} guidance {effective_guidance(model, guidance_scale):g}"
+        return f"{model}{GUIDED}{guidance_scale:g}"
+    return f"{model.identity}{GUIDED}{effective_guidance(model, guidance_scale):g}"
+
+
+def guidance_in(identity: str) -> float | None:
+    """The guidance that an identity names, see `identity_of`; None for that of a model without."""
+    with suppress(ValueError):
+        return float(identity.rpartition(GUIDED)[2]) if GUIDED in identity else None
+    return None
 
 
 def guided(

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.domain import Detection
 from ..grids.calibrated import find_schedule
@@ -263,7 +264,7 @@ class OptimizationPipeline:
         """
         _, stopping = split_config(config)
         scheduler = scheduler or self.create_optimized_scheduler(config, domain_type)
-        model = self.adapter.model.metadata.get("content_hash", "")
+        model = ModelFacts.of(self.adapter.model).content_hash
         return QualityGuidedSampler(scheduler, model=model, **{"early_stopping": bool(stopping), **stopping})
 
     def get_history(self) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import GuidedDenoiser
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
@@ -92,7 +93,7 @@ def drawing_of(
             f"model must be a model of this project, or a Drawing that describes any other network, got "
             f"{type(model).__name__}"
         )
-    if model.metadata.get("prediction_type") is None:
+    if ModelFacts.of(model).prediction_type is None:
         raise ValueError("the model does not say what it predicts; describe it by a Drawing with a prediction_type")
 
     domains = tuple(model.domains or ())

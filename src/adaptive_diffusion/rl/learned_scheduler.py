@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.guidance import identity_of
+from ..diffusion.guidance import guidance_in, identity_of
 from ..diffusion.node import Node
 from ..errors import UserError
 from ..grids.base import GridMemory
@@ -165,7 +165,7 @@ class Wanted(NamedTuple):
 
     def command(self) -> str:
         """What trains it."""
-        guidance = None if self.model is None else float(self.model.rpartition(" guidance ")[2])
+        guidance = None if self.model is None else guidance_in(self.model)
         return _command(self.domain, self.num_steps, guidance)
 
     def differs(self, header: Mapping[str, Any]) -> str:

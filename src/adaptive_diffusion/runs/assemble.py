@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import re
 import traceback
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..diffusion.checks import check_count, check_guidance, check_name, check_number
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
@@ -231,7 +231,7 @@ def picture_channels(model: PictureModel) -> int:
 
 def noise_process(model: PictureModel) -> NoiseSchedule:
     """The noise schedule that a model was trained with."""
-    return NoiseSchedule(**model.metadata.get("noise_schedule", {}))
+    return ModelFacts.of(model).process
 
 
 def checked(cfg: DictConfig) -> DictConfig:
@@ -332,14 +332,14 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     Raises:
         UserError: if the configuration contradicts the model.
     """
-    cfg, known = cfg.copy(), model.metadata
+    cfg = cfg.copy()
     for of_a_model in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler")):
         if OmegaConf.is_dict(of_a_model) and of_a_model.get("model", "") is None:
             of_a_model.model = model.identity
     if cfg.num_steps is None and "trained" not in cfg.scheduler:  # what was tuned has a number of its own
         cfg.num_steps = STEPS
     if cfg.guidance_scale is None:
-        cfg.guidance_scale = float(known.get("guidance_scale", 1.0))
+        cfg.guidance_scale = float(ModelFacts.of(model).guidance_scale)
     with refused():
         check_guidance(cfg.guidance_scale)
     if (guidance := effective_guidance(model, cfg.guidance_scale)) != cfg.guidance_scale:
@@ -366,10 +366,9 @@ def facts_for(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
     Raises:
         UserError: for a setting that contradicts the model, or a model that does not say what it predicts.
     """
-    given, known = cfg.scheduler, model.metadata
+    given, known = cfg.scheduler, ModelFacts.of(model)
     arguments, others = arguments_of(target_of(given))
-    defaults = {k: p.default for k, p in inspect.signature(NoiseSchedule).parameters.items()}
-    trained = {**defaults, **known.get("noise_schedule", {}), "prediction_type": known.get("prediction_type")}
+    trained = {**known.process.config, "prediction_type": known.prediction_type}
     for key in trained.keys() & given.keys():
         if given[key] is not None and given[key] != trained[key]:
             raise UserError(
@@ -381,7 +380,7 @@ def facts_for(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
             "the model file does not say what the model predicts; give model.prediction_type=epsilon, v_prediction or "
             "sample"
         )
-    facts = {**trained, "clip_sample": known.get("bounded", True)}
+    facts = {**trained, "clip_sample": known.bounded}
     return {k: v for k, v in facts.items() if (others or k in arguments) and given.get(k) is None}
 
 

@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count, check_guidance
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
 from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
 from ..diffusion.limits import Clipped, Limit, unlimited
@@ -146,9 +147,11 @@ class SchedulerCore(ConfigMixin, ABC):
 
     def fit(self, model: PictureModel) -> None:
         """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""
-        known = model.metadata
-        trained = {k: known[k] for k in ("prediction_type",) if k in known} | known.get("noise_schedule", {})
-        if not known.get("bounded", True):
+        known = ModelFacts.of(model)
+        trained = dict(known.noise_schedule)
+        if known.prediction_type is not None:
+            trained["prediction_type"] = known.prediction_type
+        if not known.bounded:
             trained["clip_sample"] = False
 
         wrong = {k: v for k, v in trained.items() if k in self.config and self.config[k] != v}
