@@ -5,11 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from ..types import Denoiser, PictureModel
-from .checks import check_guidance
-from .compiled import compiled
 
 
 def reads_text(model: Denoiser) -> bool:
@@ -54,28 +51,3 @@ def guided(
     doubled = predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
     conditional, null = mx.split(doubled, 2)
     return null + guidance_scale * (conditional - null), 2
-
-
-class GuidedDenoiser:
-    """null + scale * (conditional - null), both predictions from one doubled batch.
-
-    The doubled batch is skipped where it would change nothing: at scale 1 and without a condition. It says nothing of
-    the model but its guidance; a scheduler makes a `GuidedModel` of it, or a `GuidedModel` says itself how it was
-    trained.
-
-    Args:
-        model: The network; a condition of all zeros is its null condition.
-        guidance_scale: >= 0. 1 is no guidance; what less means says `effective_guidance`.
-
-    Raises:
-        ValueError: for a scale that is negative, above 1000 or no number.
-    """
-
-    def __init__(self, model: Denoiser, guidance_scale: float = 1.0):
-        self.model = model
-        self.guidance_scale = effective_guidance(model, check_guidance(guidance_scale))
-        self._predict = compiled(model) if isinstance(model, nn.Module) else model
-
-    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
-        """(B, H, W, C) noisy images, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
-        return guided(self._predict, x, t, condition, self.guidance_scale)[0]
