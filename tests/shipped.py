@@ -10,9 +10,9 @@ import numpy as np
 
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule
-from adaptive_diffusion.grids.grids import Grid
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -66,7 +66,7 @@ class Shipped:
         given = {"calibration": calibration, "num_inference_steps": steps, **self.settings, **settings}
         return AdaptiveScheduler(**given)
 
-    def classical(self, kind: Callable[..., SchedulerBase], grid: Grid, steps: int) -> SchedulerBase:
+    def classical(self, kind: Callable[..., SchedulerBase], grid: Spacing, steps: int) -> SchedulerBase:
         """A solver on a grid."""
         scheduler = kind(**self.settings)
         scheduler.set_timesteps(timesteps=grid(scheduler.schedule, steps))

@@ -12,7 +12,7 @@ import numpy as np
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
 from ..diffusion.schedule import NoiseSchedule
-from ..grids.grids import Grid
+from ..grids.base import Spacing
 from ..metrics.features import FeatureEncoder
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.converged import TOLERANCE
@@ -50,7 +50,7 @@ class Cell:
     grid_name: str
     num_steps: int
     sampler: StandardSampler
-    grid: Grid | None = None
+    grid: Spacing | None = None
     variant: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
-from enum import Enum
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,47 +15,18 @@ from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, find_schedule
-from ..grids.calibrated_schedule import CalibratedSchedule, schedule_from
-from ..grids.grids import PowerGrid, bounded_power
-from ..solvers.base import Solver
+from ..grids.calibrated_schedule import CalibratedSchedule
+from ..grids.grids import PowerGrid
 from ..solvers.checked import Checked
-from ..solvers.dpm_solver import DPMSolver
-from ..solvers.fitted import Fitted, levels_of, multistep_rows
 from ..types import SchedulerOutput
+from .content import bent_power, complexity_of
 from .core import SchedulerCore
+from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration, given_timesteps, power_grid
 
 log = logging.getLogger(__name__)
 
-DETAILED = 0.6  # complexity from which on the plain grid is kept
 POWER = 2.0  # of the grid, where none is given
 ANY_DOMAIN = "general"  # whose calibration is taken where nobody says what is drawn
-
-
-class LeftOut(Enum):
-    """An argument that was left out, where None means something else."""
-
-    LEFT_OUT = "left out"
-
-
-LEFT_OUT: Final = LeftOut.LEFT_OUT
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a run is drawn.
-
-    Attributes:
-        origin: Where its timesteps come from, in a few words.
-        solver: How a step is taken, before it is checked.
-        power: Of the grid; None for a calibrated grid or the caller's timesteps.
-        rule: What made the calibrated steps, `resampled` for a number of steps that was not calibrated; None for other
-            timesteps.
-    """
-
-    origin: str
-    solver: Solver = field(default_factory=DPMSolver)
-    power: float | None = None
-    rule: str | None = None
 
 
 @dataclass(eq=False, repr=False)
@@ -108,7 +78,7 @@ class AdaptiveScheduler(SchedulerCore):
         self.max_step_ratio = check_number("max_step_ratio", self.max_step_ratio, 1)
 
         # the solver and the configuration are asked for while the core is built
-        self._given = given = _checked_calibration(self.calibration)
+        self._given = given = checked_calibration(self.calibration)
         self.calibration = given if isinstance(given, CalibratedSchedule) else None
         self.recipe = Recipe("no timesteps yet")
         super().__post_init__()
@@ -176,7 +146,12 @@ class AdaptiveScheduler(SchedulerCore):
             self._complexity = before
             raise
 
-        self.recipe = self._recipe(len(self)) if timesteps is None else self._recipe_of_given_timesteps()
+        if timesteps is not None:
+            self.recipe = given_timesteps(self.calibration)
+        elif self.calibration is not None:
+            self.recipe = calibrated_steps(self.calibration, self.schedule, self.timesteps, self.limit)
+        else:
+            self.recipe = power_grid(self._power(len(self)))
         self._errors: list[mx.array] = []
         self._last_x0: mx.array | None = None
 
@@ -232,7 +207,7 @@ class AdaptiveScheduler(SchedulerCore):
         Raises:
             ValueError: for an array of another shape.
         """
-        complexity = _complexity(sample)
+        complexity = complexity_of(sample)
         self._complexities.append(complexity)
         return complexity
 
@@ -264,7 +239,7 @@ class AdaptiveScheduler(SchedulerCore):
         if self._complexities:
             complexity = float(np.mean(self._complexities))
         elif self._last_x0 is not None:
-            complexity = _complexity(self._last_x0)
+            complexity = complexity_of(self._last_x0)
 
         return {
             "num_inference_steps": len(self),
@@ -309,67 +284,17 @@ class AdaptiveScheduler(SchedulerCore):
         """See `SchedulerCore`: fitted weights, or DPM-Solver++(2M), each step checked."""
         return Checked(self.recipe.solver, self.adaptive_threshold)
 
-    def _recipe(self, n: int) -> Recipe:
-        """How n steps are taken on the scheduler's own grid."""
-        calibration = self.calibration
-        if calibration is None:
-            power = self._power(n)
-            return Recipe(f"power grid {power:g}", power=power)
-
-        known = calibration.used(n)
-        if known is None:
-            nearest = CalibratedGrid(calibration).nearest(n)
-            return Recipe(f"resampled from {nearest} steps {calibration}", rule="resampled")
-
-        solver: Solver = DPMSolver()
-        if known.corrections is not None:
-            rows = multistep_rows(levels_of(self.schedule, self.timesteps), np.array(known.corrections))
-            solver = Fitted(rows, self.limit, solver)
-
-        return Recipe(f"{calibration}: {known.rule}", solver, rule=known.rule)
-
-    def _recipe_of_given_timesteps(self) -> Recipe:
-        unused = "" if self.calibration is None else ", without calibrated weights"
-        return Recipe(f"given timesteps{unused}")
-
     def _power_grid(self, process: NoiseSchedule, n: int, /) -> np.ndarray:
         return PowerGrid(self._power(n))(process, n)
 
     def _power(self, n: int) -> float:
-        """Power of a grid of n steps, towards 1 for simple content."""
-        power, complexity = self.progress_power, self._complexity
-        if complexity is None:
-            return power
-        target = 1 + (power - 1) * min(1.0, complexity / DETAILED)
-        return bounded_power(n, power, target, self.min_step_ratio, self.max_step_ratio)
+        """Power of a grid of n steps, bent to the content."""
+        if self._complexity is None:
+            return self.progress_power
+        return bent_power(n, self.progress_power, self._complexity, self.min_step_ratio, self.max_step_ratio)
 
     def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
         """See `SchedulerCore`: what `get_schedule_info` tells of."""
         self._last_x0 = x0
         if error is not None:
             self._errors.append(error)
-
-
-def _checked_calibration(given: Any) -> CalibratedSchedule | LeftOut | None:
-    """The calibration that a constructor was given, if it is one."""
-    if isinstance(given, Mapping):
-        try:
-            given = schedule_from(given)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"calibration is no calibrated schedule: {error!r}") from None
-    if not isinstance(given, CalibratedSchedule | LeftOut | None):
-        raise ValueError(f"calibration must be a calibrated schedule, or None for a power grid, got {given!r}")
-    return given
-
-
-def _complexity(sample: mx.array) -> float:
-    x = sample[None] if sample.ndim == 3 else sample
-    if x.ndim != 4 or min(x.shape[1:3]) < 2 or not x.size:
-        raise ValueError(f"complexity needs pictures of shape (B, H, W, C), at least 2x2 pixels, got {sample.shape}")
-
-    x = x.astype(mx.float32)
-    contrast = mx.mean(mx.var(x, axis=(1, 2)), axis=-1)
-    dy, dx = x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
-    edges = mx.mean(dy * dy, axis=(1, 2, 3)) + mx.mean(dx * dx, axis=(1, 2, 3))
-    # the floor, far below one grey level, keeps a constant image's rounding errors from counting as detail
-    return float(np.asarray(mx.mean(mx.minimum(mx.sqrt(edges / (4 * contrast + 1e-8)), 1))))
