@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.domain import DomainDetector
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
@@ -108,7 +108,7 @@ def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float
 
     batches = draw_batches(
         StandardSampler(scheduler),
-        GuidedDenoiser(model, guidance),
+        GuidedModel.from_model(model, (), guidance),
         lambda: scheduler.set_timesteps(steps),
         (size, size, model.config.in_channels),
         seed=0,

@@ -12,7 +12,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
@@ -161,14 +160,14 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path) -> Case:
     model = load_builtin_model()
     guidance = float(model.metadata["guidance_scale"])
-    denoiser, condition = GuidedDenoiser(model, guidance), model.condition(domain, None, "")
+    condition = model.condition(domain, None, "")
     calibration = find_schedule(None, model.identity, domain, guidance)
     scheduler = AdaptiveScheduler(calibration=calibration, **scheduler_settings(model))
     x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
 
     guided = GuidedModel.from_model(model, condition, guidance)
     converged = converged_pictures(guided, x_T, batch_size=batch_size, cache=cache)
-    return Case(domain, denoiser, scheduler, x_T, condition, converged.images)
+    return Case(domain, guided, scheduler, x_T, condition, converged.images)
 
 
 def _observe(case: Case, n: int, batch_size: int) -> Run:

@@ -47,7 +47,7 @@ class PictureModel(Denoiser, Protocol):
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What is known of the network.
+        """What is known of the network; `ModelFacts` reads it, with what holds where it is left out.
 
         `prediction_type`; `noise_schedule`, arguments of `NoiseSchedule`; `guidance_scale`, the default; `content_hash`
         of its files; `suits`, settings of a scheduler that suit it where the user leaves them open; `bounded`, False
@@ -163,7 +163,7 @@ class Scheduler(Protocol):
 
 
 class GridAndSolver(Scheduler, Protocol):
-    """A scheduler that a loop can take apart; `SchedulerBase` is one.
+    """A scheduler that a loop can take apart; `SchedulerCore` is one.
 
     Attributes:
         num_train_timesteps: T.

@@ -31,7 +31,6 @@ from adaptive_diffusion.benchmark import (
 from adaptive_diffusion.benchmark.plots import pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
 from adaptive_diffusion.benchmark.store import save_cell
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.grids import PowerGrid
@@ -73,11 +72,12 @@ def bench(tmp_path):
 
 def test_a_cell_reports_what_a_direct_computation_gives(bench):
     result = measure.measure_cell(a_cell(), bench)
-    model, encoder, pooled = GuidedDenoiser(bench.model, 1.5), tiny_encoder(), []
+    encoder, pooled = tiny_encoder(), []
     for seed, block in zip((5, 6, 7), result.blocks, strict=True):
         x_T, condition = normal(image_keys(seed, range(6)), (8, 8, 3)), mx.array([[2, 0]] * 6)
         solver = a_cell().sampler
         solver.scheduler.set_timesteps(timesteps=[999, 666, 333])
+        model = solver.scheduler.guided(bench.model, None, 1.5)
         images = np.array(solver.run(model, x_T, condition=condition).images)
         pooled.append(images)
         target = converged_pictures(solver.scheduler.guided(model, condition), x_T, tolerance=0.01)

@@ -22,7 +22,7 @@ from tiny_pipelines import PIPELINES, ddpm, saved, text_encoder, unet, vae
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.calibration.trajectory import measure_trajectory
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.limits import Clipped, unlimited
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import MachineError, UserError
@@ -317,7 +317,7 @@ def test_guidance_costs_a_doubled_batch_only_where_it_changes_something(folders:
 
     condition = mx.array([model.condition("general", None, "a lake")] * 2)
     for scale in (1.0, 7.5):
-        GuidedDenoiser(model, scale)(x, t, condition)
+        GuidedModel(model, guidance_scale=scale)(x, t, condition)
 
     assert sizes == [2, 4]
 
@@ -392,7 +392,7 @@ def test_latents_of_pictures_are_made_noisy_and_become_pictures_again(folders: d
     noisy = pipeline.add_noise(images, 300, noise)
     np.testing.assert_allclose(noisy, alpha * model.encode(images) + sigma * noise, atol=1e-4)
     found = pipeline.denoise_image(noisy, 300, prompt="the lake")
-    eps = GuidedDenoiser(model, 7.5)(noisy, t, mx.array([model.condition("general", None, "the lake")] * 2))
+    eps = GuidedModel(model, guidance_scale=7.5)(noisy, t, mx.array([model.condition("general", None, "the lake")] * 2))
     np.testing.assert_allclose(found, mx.clip(model.decode((noisy - sigma * eps) / alpha), -1, 1), atol=1e-4)
     one = pipeline.denoise_image(pipeline.add_noise(images[0], 300, noise[0]), 300, prompt="the lake")
     np.testing.assert_allclose(one, found[0], atol=1e-4)

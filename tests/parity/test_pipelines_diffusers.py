@@ -18,7 +18,6 @@ import transformers
 from diffusers_reference import inference, nchw, nhwc, normal, relative_error
 from tiny_pipelines import PIPELINES, stable_diffusion, stable_diffusion_xl, text_encoder, tokenizer, vocabulary
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.diffusers import LatentPipeline, load_diffusers, load_pipeline, pipelines, trained_noise
 from adaptive_diffusion.models.diffusers.prompt_tokenizer import PromptTokenizer
@@ -93,7 +92,7 @@ def our_pictures(model: Any, solver: str, guidance: float = GUIDANCE) -> np.ndar
     scheduler = our_scheduler(model, solver)
     scheduler.set_timesteps(STEPS)
     condition = mx.array([model.condition("general", None, PROMPT)] * 2)
-    denoiser = GuidedDenoiser(model, guidance)
+    denoiser = scheduler.guided(model, None, guidance)
     x0 = StandardSampler(scheduler).run(denoiser, mx.array(noise(model)), condition=condition).images
 
     return np.clip(np.array(model.decode(x0)), -1, 1)
@@ -276,7 +275,7 @@ def test_image_to_image_agrees(folders: dict[str, Path], theirs: dict[str, Any])
     last_timesteps(scheduler, strength)
     sampler, x_T = StandardSampler(scheduler), FromPicture(mx.array(clean), scheduler)(mx.array(nhwc(drawn)))
     condition = mx.array([ours.condition("general", None, PROMPT)] * 2)
-    x0 = sampler.run(GuidedDenoiser(ours, GUIDANCE), x_T, condition=condition).images
+    x0 = sampler.run(scheduler.guided(ours, None, GUIDANCE), x_T, condition=condition).images
     assert len(scheduler) == 3
     assert difference(np.clip(np.array(ours.decode(x0)), -1, 1), nhwc(expected) * 2 - 1) < TOLERANCE
 

@@ -15,7 +15,6 @@ from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibrat
 from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import GuidedModel
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules
@@ -238,7 +237,7 @@ def test_five_calibrated_steps_of_the_shipped_model_err_half_as_much_as_the_best
     for name, grid in CLASSICAL.items():
         solvers[name] = DPMSolverScheduler(clip_sample=True, **settings)
         solvers[name].set_timesteps(timesteps=grid(solvers[name].schedule, 5))
-    denoiser = GuidedDenoiser(model, 1.5)
+    denoiser = GuidedModel.from_model(model, (), 1.5)
     condition = conditions(model.condition("landscapes", None, ""), count)
     noise = normal(image_keys(123, range(count)), model.state_shape)
     reference = record(InBatches(solvers["adaptive"].guided(denoiser, condition)), noise)

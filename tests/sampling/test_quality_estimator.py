@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import UserError
@@ -200,7 +200,9 @@ def test_all_of_a_calibration_is_measured_on_the_model_and_says_how(tmp_path):
     )
     x_T = normal(image_keys(FIT_SEED, range(2)), model.state_shape)
     condition = model.condition("abstract", None, "")
-    case = Case("abstract", GuidedDenoiser(model, 1.5), scheduler, x_T, condition, np.zeros(x_T.shape, np.float32))
+    case = Case(
+        "abstract", GuidedModel.from_model(model, (), 1.5), scheduler, x_T, condition, np.zeros(x_T.shape, np.float32)
+    )
     found = calibrated([case], [4, 5], 2)
     assert found.model == model.identity
     assert found.curve == plain_curve(model) == load_calibration(SHIPPED).curve

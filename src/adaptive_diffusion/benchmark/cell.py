@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
 from ..diffusion.schedule import NoiseSchedule
-from ..grids.grids import Grid
+from ..grids.base import Spacing
 from ..metrics.features import FeatureEncoder
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.converged import TOLERANCE
@@ -49,7 +50,7 @@ class Cell:
     grid_name: str
     num_steps: int
     sampler: StandardSampler
-    grid: Grid | None = None
+    grid: Spacing | None = None
     variant: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -90,7 +91,7 @@ class Bench:
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise schedule that the model was trained with."""
-        return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
+        return ModelFacts.of(self.model).process
 
     @property
     def identity(self) -> str:

@@ -15,8 +15,7 @@ from .spacing import custom_timesteps, karras_timesteps, lu_timesteps
 
 _TABLE = 16_384  # points of a tabulated grid
 
-
-Grid = Spacing  # in the configuration, and among the public names, a rule is called a grid
+Grid = Spacing  # the name by which version 0.1.0 exported it; here a `Grid` is that of `grids.base`
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def own_spacing() -> None:
     """No grid: the scheduler spaces its timesteps itself."""
 
 
-def set_timesteps(scheduler: Scheduler, grid: Grid | None, schedule: NoiseSchedule, n: int) -> None:
+def set_timesteps(scheduler: Scheduler, grid: Spacing | None, schedule: NoiseSchedule, n: int) -> None:
     """Begin a run of `n` steps on a grid.
 
     Args:

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_guidance
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
 from ..encoder.domain import Detection, DomainDetector
 from ..errors import UserError
@@ -69,8 +70,7 @@ class DomainAdapter:
     @property
     def guidance_scale(self) -> float:
         """Weight of classifier-free guidance."""
-        recommended = float(self.model.metadata.get("guidance_scale", 1.0))
-        return effective_guidance(self.model, recommended if self._guidance is None else self._guidance)
+        return effective_guidance(self.model, ModelFacts.of(self.model).guidance(self._guidance))
 
     @cached_property
     def detector(self) -> DomainDetector:

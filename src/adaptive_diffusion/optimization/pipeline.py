@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.domain import Detection
 from ..grids.calibrated import find_schedule
@@ -23,7 +24,7 @@ from ..rl.progress import say
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from ..types import PictureModel
 from .configuration import DomainConfig, confidence_of, split_config
 from .domain_adapter import DomainAdapter
@@ -226,7 +227,7 @@ class OptimizationPipeline:
         config: DomainConfig | Mapping[str, Any] | None = None,
         domain_type: DomainType | str | None = None,
         prompt: str | None = None,
-    ) -> SchedulerBase:
+    ) -> SchedulerCore:
         """A scheduler for the model, its timesteps set.
 
         Args:
@@ -246,7 +247,7 @@ class OptimizationPipeline:
 
     def create_optimized_sampler(
         self,
-        scheduler: SchedulerBase | None = None,
+        scheduler: SchedulerCore | None = None,
         config: DomainConfig | Mapping[str, Any] | None = None,
         domain_type: DomainType | str | None = None,
     ) -> QualityGuidedSampler:
@@ -263,7 +264,7 @@ class OptimizationPipeline:
         """
         _, stopping = split_config(config)
         scheduler = scheduler or self.create_optimized_scheduler(config, domain_type)
-        model = self.adapter.model.metadata.get("content_hash", "")
+        model = ModelFacts.of(self.adapter.model).content_hash
         return QualityGuidedSampler(scheduler, model=model, **{"early_stopping": bool(stopping), **stopping})
 
     def get_history(self) -> list[dict[str, Any]]:

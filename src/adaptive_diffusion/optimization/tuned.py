@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
 from ..program import command
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from .memory import SHIPPED, read_records
 from .records import CALIBRATED, DomainRecord, DomainRecords
 
@@ -54,24 +54,15 @@ def tuned_scheduler(
     guidance_scale: float,
     num_inference_steps: int | None = None,
     calibration: CalibratedSchedule | None = None,
-    *,
-    num_train_timesteps: int = 1000,
-    prediction_type: str = "epsilon",
-    beta_start: float = 0.0001,
-    beta_end: float = 0.02,
-    beta_schedule: str = "linear",
-    trained_betas: Any = None,
-    rescale_betas_zero_snr: bool = False,
-    clip_sample: bool = True,
-    clip_sample_range: float = 1.0,
-) -> SchedulerBase:
+    **trained_as: Any,
+) -> SchedulerCore:
     """The scheduler of a tuned configuration, its timesteps set; its `source` names the file.
 
     Args:
         path, trained, model, domain, guidance_scale: See `find_tuned`.
         num_inference_steps: Steps in [1, T]; None: as tuned.
         calibration: The calibrated steps of the model in the domain, or None.
-        num_train_timesteps, ...: See `AdaptiveScheduler`.
+        **trained_as: How the model was trained, and whether to clip: see `SchedulerCore`.
 
     Raises:
         UserError: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
@@ -87,20 +78,7 @@ def tuned_scheduler(
     configuration = record.to_config()
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
 
-    scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(
-        {
-            "num_train_timesteps": num_train_timesteps,
-            "prediction_type": prediction_type,
-            "beta_start": beta_start,
-            "beta_end": beta_end,
-            "beta_schedule": beta_schedule,
-            "trained_betas": trained_betas,
-            "rescale_betas_zero_snr": rescale_betas_zero_snr,
-            "clip_sample": clip_sample,
-            "clip_sample_range": clip_sample_range,
-        }
-    )
-
+    scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(trained_as)
     scheduler.source = describe_path(file)
     return scheduler
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.guidance import identity_of
+from ..diffusion.guidance import guidance_in, identity_of
 from ..diffusion.node import Node
 from ..errors import UserError
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
 from ..io.files import ASSETS, describe_path
 from ..program import command
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from ..solvers.base import Position, Step
 from ..solvers.dpm_solver import DPMSolver
 from .agent_file import read_agent
@@ -27,7 +28,8 @@ SHIPPED = ASSETS / "policies"
 ENVIRONMENT = "TimestepEnv"
 
 
-class LearnedScheduler(SchedulerBase):
+@dataclass(eq=False, repr=False)
+class LearnedScheduler(SchedulerCore):
     """DPM-Solver++(2M) whose next timestep a policy of `train.py task=policy` chooses, as in `TimestepEnv`.
 
     Before every step but the last the policy sees what `TimestepEnv` observes, statistics over the whole batch, and
@@ -44,52 +46,31 @@ class LearnedScheduler(SchedulerBase):
         domain: Name of the domain.
         guidance_scale: Weight of classifier-free guidance.
         num_inference_steps: Steps that the policy is to be for; None: as the one there is.
-        num_train_timesteps, ...: See `SchedulerBase`.
+        num_train_timesteps, ...: See `SchedulerCore`.
 
     Raises:
         UserError: if there is no such policy, or it was trained for something else.
         ValueError: for a value out of range.
     """
 
-    def __init__(
-        self,
-        path: str | None = None,
-        trained: str | None = None,
-        model: str | None = None,
-        domain: str = "landscapes",
-        guidance_scale: float = 1.0,
-        num_inference_steps: int | None = None,
-        *,
-        num_train_timesteps: int = 1000,
-        prediction_type: str = "epsilon",
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: Any = None,
-        rescale_betas_zero_snr: bool = False,
-        clip_sample: bool = True,
-        clip_sample_range: float = 1.0,
-    ):
-        self.path, self.trained, self.model = path, trained, model
-        self.domain, self.guidance_scale = domain, guidance_scale
-        self.num_inference_steps = num_inference_steps
-        super().__init__(
-            num_train_timesteps,
-            prediction_type=prediction_type,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-            rescale_betas_zero_snr=rescale_betas_zero_snr,
-            clip_sample=clip_sample,
-            clip_sample_range=clip_sample_range,
-        )
-        wanted = Wanted(None if model is None else identity_of(model, guidance_scale), domain, num_inference_steps)
-        self.file, header, tensors = find_policy(path, trained, wanted)
+    path: str | None = None
+    trained: str | None = None
+    model: str | None = None
+    domain: str = "landscapes"
+    guidance_scale: float = 1.0
+    num_inference_steps: int | None = None
+    num_train_timesteps: int = field(default=1000, kw_only=True)  # the policy comes first
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        model = None if self.model is None else identity_of(self.model, self.guidance_scale)
+        wanted = Wanted(model, self.domain, self.config["num_inference_steps"])
+        self.file, header, tensors = find_policy(self.path, self.trained, wanted)
         self._config["_policy"] = header["hash"]  # what `path` does not tell
         self.policy = policy_in(self.file, header, tensors)
+
         known = header["environment"]
-        one_hot = np.array([float(name == domain) for name in known["domains"]])
+        one_hot = np.array([float(name == self.domain) for name in known["domains"]])
         self.route = Residuals(self.schedule, np.array(known["prior"], np.float64), one_hot, known["stopping"])
         self.source, self.may_stop = describe_path(self.file), self.route.stopping
         self.set_timesteps()
@@ -122,16 +103,16 @@ class LearnedScheduler(SchedulerBase):
 
     @property
     def grid(self) -> PolicyGrid:
-        """See `SchedulerBase`."""
+        """See `SchedulerCore`."""
         return PolicyGrid(self.route, self.policy)
 
     @property
     def solver(self) -> DPMSolver:
-        """See `SchedulerBase`."""
+        """See `SchedulerCore`."""
         return DPMSolver(lower_order_final=False)
 
     def select(self, indices: np.ndarray) -> None:
-        """See `SchedulerBase.select`."""
+        """See `SchedulerCore.select`."""
         count = len(self._memory)
         self._memory = (*self._memory, *self._grid_memory)
         super().select(indices)
@@ -157,7 +138,7 @@ class LearnedScheduler(SchedulerBase):
         return super()._step(at._replace(then=then))
 
     def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
-        """See `SchedulerBase`: the node that was chosen is the next timestep, for loops over the timesteps too."""
+        """See `SchedulerCore`: the node that was chosen is the next timestep, for loops over the timesteps too."""
         taken = len(trail)
         if taken == 1 and len(self) < self.route.budget:  # the run before was stopped
             self._begin_anew()
@@ -184,7 +165,7 @@ class Wanted(NamedTuple):
 
     def command(self) -> str:
         """What trains it."""
-        guidance = None if self.model is None else float(self.model.rpartition(" guidance ")[2])
+        guidance = None if self.model is None else guidance_in(self.model)
         return _command(self.domain, self.num_steps, guidance)
 
     def differs(self, header: Mapping[str, Any]) -> str:

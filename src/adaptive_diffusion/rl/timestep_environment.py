@@ -12,8 +12,8 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.guided_model import Denoised, GuidedModel
 from ..diffusion.node import Node
-from ..grids.base import FixedGrid
-from ..grids.grids import Grid, PowerGrid
+from ..grids.base import FixedGrid, Spacing
+from ..grids.grids import PowerGrid
 from ..grids.policy import RESIDUAL, PolicyGrid, Residuals
 from ..sampling.rollout import Rollout
 from ..schedulers.classes import DPMSolverScheduler
@@ -70,7 +70,7 @@ class TimestepEnv(SamplingEnv):
         domain: str | None = None,
         reward: GivenReward | None = None,
         *,
-        grid: Grid | None = None,
+        grid: Spacing | None = None,
         num_steps: int = 8,
         stopping: bool = False,
         guidance_scale: float | None = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import re
 import traceback
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..diffusion.checks import check_count, check_guidance, check_name, check_number
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
@@ -35,7 +35,7 @@ from ..sampling.batches import conditions
 from ..sampling.standard import StandardSampler, whole
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from ..tracking.commands import advice_for_this_model
 from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
@@ -196,7 +196,7 @@ def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:
     Raises:
         UserError: for the calibrated grid beside a scheduler that takes calibrated steps of its own accord.
     """
-    if grid is None or not isinstance(scheduler, SchedulerBase):
+    if grid is None or not isinstance(scheduler, SchedulerCore):
         return
     if isinstance(scheduler, AdaptiveScheduler) and isinstance(grid, CalibratedGrid):
         raise UserError(
@@ -231,7 +231,7 @@ def picture_channels(model: PictureModel) -> int:
 
 def noise_process(model: PictureModel) -> NoiseSchedule:
     """The noise schedule that a model was trained with."""
-    return NoiseSchedule(**model.metadata.get("noise_schedule", {}))
+    return ModelFacts.of(model).process
 
 
 def checked(cfg: DictConfig) -> DictConfig:
@@ -332,14 +332,14 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     Raises:
         UserError: if the configuration contradicts the model.
     """
-    cfg, known = cfg.copy(), model.metadata
+    cfg = cfg.copy()
     for of_a_model in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler")):
         if OmegaConf.is_dict(of_a_model) and of_a_model.get("model", "") is None:
             of_a_model.model = model.identity
     if cfg.num_steps is None and "trained" not in cfg.scheduler:  # what was tuned has a number of its own
         cfg.num_steps = STEPS
     if cfg.guidance_scale is None:
-        cfg.guidance_scale = float(known.get("guidance_scale", 1.0))
+        cfg.guidance_scale = float(ModelFacts.of(model).guidance_scale)
     with refused():
         check_guidance(cfg.guidance_scale)
     if (guidance := effective_guidance(model, cfg.guidance_scale)) != cfg.guidance_scale:
@@ -366,23 +366,22 @@ def facts_for(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
     Raises:
         UserError: for a setting that contradicts the model, or a model that does not say what it predicts.
     """
-    given, known = cfg.scheduler, model.metadata
-    arguments, _ = arguments_of(target_of(given))
-    defaults = {k: p.default for k, p in inspect.signature(NoiseSchedule).parameters.items()}
-    trained = {**defaults, **known.get("noise_schedule", {}), "prediction_type": known.get("prediction_type")}
+    given, known = cfg.scheduler, ModelFacts.of(model)
+    arguments, others = arguments_of(target_of(given))
+    trained = {**known.process.config, "prediction_type": known.prediction_type}
     for key in trained.keys() & given.keys():
         if given[key] is not None and given[key] != trained[key]:
             raise UserError(
                 f"scheduler.{key}={given[key]} contradicts the model, which was trained with {trained[key]}; leave "
                 f"scheduler.{key} out"
             )
-    if "prediction_type" in arguments and trained["prediction_type"] is None:
+    if (others or "prediction_type" in arguments) and trained["prediction_type"] is None:
         raise UserError(
             "the model file does not say what the model predicts; give model.prediction_type=epsilon, v_prediction or "
             "sample"
         )
-    facts = {**trained, "clip_sample": known.get("bounded", True)}
-    return {key: value for key, value in facts.items() if key in arguments and given.get(key) is None}
+    facts = {**trained, "clip_sample": known.bounded}
+    return {k: v for k, v in facts.items() if (others or k in arguments) and given.get(k) is None}
 
 
 @contextlib.contextmanager

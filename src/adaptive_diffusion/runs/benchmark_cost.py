@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
 from ..sampling.converged import CHECKED, FIRST_STEPS
 from .assemble import STEPS, build
@@ -55,7 +56,7 @@ def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
 def evaluations_per_second(config: DictConfig) -> float:
     """Guided evaluations of one picture per second, by one batch after one that warms up."""
     model: Any = build(config, "model")
-    scale = model.metadata.get("guidance_scale", 1.0) if config.guidance_scale is None else config.guidance_scale
+    scale = ModelFacts.of(model).guidance(config.guidance_scale)
     batch = config.batch_size
     x = mx.zeros((batch * (1 if effective_guidance(model, scale) == 1 else 2), *model.state_shape))
     seconds = 0.0

@@ -16,8 +16,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from .._version import __version__
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
-from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.rng import image_keys, normal
 from ..errors import MachineError
 from ..io import figures
@@ -61,7 +61,7 @@ def sample(cfg: DictConfig) -> float:
         return run_cell(cfg)
     parts = prepare(cfg)
     cfg, tracker, folder = parts.cfg, parts.tracker, Path(cfg.paths.run)
-    identity = fingerprint(cfg, model=parts.model.metadata.get("content_hash", ""), version=__version__)
+    identity = fingerprint(cfg, model=ModelFacts.of(parts.model).content_hash, version=__version__)
     if cfg.skip_finished and (metrics := tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
         return Skipped(metrics.get(OBJECTIVE, float("nan")), metrics)
@@ -163,7 +163,7 @@ def converged_solution(parts: Parts) -> np.ndarray | None:
 
     model = replace(
         whole(parts.scheduler).guided(parts.denoiser, parts.conditions(cfg.num_samples)),
-        limit=Clipped() if parts.model.metadata.get("bounded", True) else unlimited,
+        limit=ModelFacts.of(parts.model).limit,
         identity=identity_of(parts.model, cfg.guidance_scale),
     )
     solution = converged_pictures(

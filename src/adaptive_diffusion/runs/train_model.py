@@ -13,7 +13,6 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_count
-from ..diffusion.guidance import GuidedDenoiser
 from ..diffusion.rng import image_keys, normal
 from ..errors import UserError
 from ..interruption import saved_when_interrupted
@@ -99,13 +98,14 @@ def preview(trainer: Trainer, samples: int, steps: int) -> np.ndarray:
     scheduler = DPMSolverScheduler(
         prediction_type=trainer.config.prediction_type, clip_sample=True, **trainer.config.noise_schedule
     )
+    guided = scheduler.guided(model, None, trainer.config.guidance_scale)
     side, channels = model.config.image_size, model.config.in_channels
     keys, rows = image_keys(0, range(samples)), []
     for domain in range(len(trainer.corpus.domains)):
         scheduler.set_timesteps(steps)
         condition = mx.array([[domain + 1, 0]] * samples, dtype=mx.int32)
-        denoiser, x_T = GuidedDenoiser(model, trainer.config.guidance_scale), normal(keys, (side, side, channels))
-        rows.append(np.array(StandardSampler(scheduler).run(denoiser, x_T, condition=condition, keys=keys).images))
+        x_T = normal(keys, (side, side, channels))
+        rows.append(np.array(StandardSampler(scheduler).run(guided, x_T, condition=condition, keys=keys).images))
     return figures.grid(to_uint8(np.concatenate(rows)), columns=samples)
 
 

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.facts import ModelFacts
 from ..diffusion.rng import image_keys, normal
 from ..io.pictures import resize
 from ..types import Denoiser, Scheduler, is_picture_model
@@ -88,7 +89,7 @@ class EstimatingSampler(StandardSampler):
             return mx.clip(images, -1, 1)
 
         scheduler.fit(model)
-        scheduler.suit(model.identity, None, float(model.metadata.get("guidance_scale", 1.0)))
+        scheduler.suit(model.identity, None, ModelFacts.of(model).guidance_scale)
         x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
         images = model.decode(x0)
         if model.picture_size != size:
