@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
-from ..errors import UserError
+from ..errors import MissingPackage
 from .agent import TuningAgent
 from .callbacks import Callbacks
 from .convergence import standard_error
@@ -86,7 +86,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
     Raises:
         ValueError: for another kind of environment, or a value out of range.
-        UserError: where Stable-Baselines3 is not installed.
+        MissingPackage: where Stable-Baselines3 is not installed.
     """
 
     kind = "ppo"
@@ -128,7 +128,7 @@ class HyperparameterTuningAgent(TuningAgent):
         try:
             from stable_baselines3 import PPO
         except ModuleNotFoundError as error:
-            raise UserError(
+            raise MissingPackage(
                 f'PPO needs {error.name}, which is not installed: pip install -e ".[rl]", or without the project\'s '
                 'folder pip install "adaptive-diffusion-optimizer[rl]"; agent=cem, random and fixed do without'
             ) from None
