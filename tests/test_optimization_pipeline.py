@@ -539,7 +539,7 @@ def test_what_was_tuned_with_calibrated_steps_is_not_drawn_without(checkpoint, t
     path = f"scheduler.calibration.path={tmp_path}/s.json"
     steps = read_records(tmp_path / "outputs/agent/tuned.json").known[0].config["num_steps"]
     assert draw(checkpoint, tmp_path, "domain=portraits", path) == steps
-    with pytest.raises(ValueError, match=r"calibrated steps, .*give scheduler\.calibration"):
+    with pytest.raises(ValueError, match=r"calibrated steps, .*give their file as calibration\.path"):
         draw(checkpoint, tmp_path, "domain=portraits")
 
 

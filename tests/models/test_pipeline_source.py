@@ -240,7 +240,7 @@ def test_a_repository_that_is_no_pipeline_gets_a_sentence(hub: Hub, tmp_path: Pa
 
 @pytest.mark.parametrize("path", ["", " "])
 def test_no_path_is_not_the_working_directory(path: str) -> None:
-    with pytest.raises(ValueError, match=r"model\.path is empty"):
+    with pytest.raises(ValueError, match=r"path is empty"):
         pipeline_folder(path)
 
 

@@ -80,8 +80,8 @@ def tuned_scheduler(
     record, file = find_tuned(path, trained, model or "", domain, guidance_scale)
     if record.provenance.get(CALIBRATED) and calibration is None:
         raise Unusable(
-            f"domain={domain} was tuned with calibrated steps, and there are none; give their file, or calibrate "
-            "the model",
+            f"domain={domain} was tuned with calibrated steps, and there are none; give their file as "
+            "calibration.path, or calibrate the model",
             "schedule",
         )
 
