@@ -42,7 +42,7 @@ class Generators:
     """The states of the global generators of PyTorch, NumPy and Python, which Stable-Baselines3 draws from."""
 
     of_torch: np.ndarray
-    of_numpy: tuple[Any, ...]
+    of_numpy: Any
     of_python: tuple[Any, ...]
 
     @classmethod
