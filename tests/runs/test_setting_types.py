@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.runs.setting_types import typed
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def test_values_become_what_the_annotation_says():
     ],
 )
 def test_a_wrong_value_or_name_is_told_of_by_its_full_name(settings, told):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         part(**settings)
     assert str(error.value).startswith(told)
 
