@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 CONSOLE = "adaptive-diffusion"
 SCRIPTS = ("sample", "train")
 COMPLETION = ("-sc", "--shell-completion")  # Hydra's option for the shell
 VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the workers of a sweep know it, too
+
+TRAININGS = {"schedule": "task=schedule", "agent": "agent=ppo", "policy": "task=policy agent=ppo"}
 
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parents[1]  # unless it is installed
@@ -35,6 +38,19 @@ def command(name: str) -> str:
     if how != "python":
         return f"{how} {name}"
     return f"python {name}.py" if name in SCRIPTS else f"{CONSOLE} {name}"
+
+
+def training(of: str, domain: str | None = None, **settings: Any) -> str:
+    """The command that trains something.
+
+    Args:
+        of: What, one of `TRAININGS`.
+        domain: Name of a domain; None: the command takes no domain.
+        **settings: Of the task; None stands for its default.
+    """
+    given = {"domain": domain, **{f"task.{name}": value for name, value in settings.items()}}
+    values = {name: f"{v:g}" if isinstance(v, float) else v for name, v in given.items() if v is not None}
+    return " ".join([command("train"), TRAININGS[of], *(f"{name}={value}" for name, value in values.items())])
 
 
 def title(name: str) -> str:

@@ -89,7 +89,7 @@ class PictureModel(Denoiser, Protocol):
             caption: The same in words, for models that read.
 
         Raises:
-            UserError: if it cannot draw that.
+            ValueError: if it cannot draw that; `Unusable` is told as the user's mistake.
         """
         ...
 

@@ -10,7 +10,6 @@ from tiny import tiny_model
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -116,7 +115,7 @@ def test_a_model_is_saved_and_loaded(tmp_path: Path) -> None:
     other = DiffusionPipeline(SimpleUNet(config), image_size=(8, 8))
     other.load_model(tmp_path / "model.safetensors")
     assert mx.array_equal(other.model.stem.weight, pipeline.model.stem.weight)
-    with pytest.raises(UserError, match="there is no model file"):
+    with pytest.raises(ValueError, match="there is no model file"):
         other.load_model(tmp_path / "missing.safetensors")
 
 

@@ -32,7 +32,6 @@ from adaptive_diffusion.benchmark.plots import pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
 from adaptive_diffusion.benchmark.store import save_cell
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
@@ -318,16 +317,16 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     assert len((output / "summary.csv").read_text().splitlines()) == 1 + 4
     report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "3"])
     assert "1 cells of 3 pictures" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"no cell has 5 pictures .*2, 3"):
+    with pytest.raises(ValueError, match=r"no cell has 5 pictures .*2, 3"):
         report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
     save_cell(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))
     report_kept(["--cells", str(cells), "--output", str(output)])
     assert "4 cells of 2 pictures" in capsys.readouterr().out  # those of the commonest model alone
     report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
     assert "1 cells of 2 pictures" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"no cell .*'none'"):
+    with pytest.raises(ValueError, match=r"no cell .*'none'"):
         report_kept(["--cells", str(cells), "--output", str(output), "--model", "none"])
-    with pytest.raises(UserError, match="keeps no cells; run"):
+    with pytest.raises(ValueError, match="keeps no cells; run"):
         report_kept(["--cells", str(tmp_path / "none")])
 
 
@@ -384,7 +383,7 @@ def summaries(sweep):
     "override", ["image_size=64", "metrics=encoder", "metrics.converged=true", "skip_finished=true"]
 )
 def test_a_setting_without_effect_is_refused(override):
-    with pytest.raises(UserError, match=f"^{re.escape(override)} has no effect"):
+    with pytest.raises(ValueError, match=f"^{re.escape(override)} has no effect"):
         refuse_without_effect(["experiment=benchmark", "metrics=none", "label=null", "prompt=x", override])
 
 

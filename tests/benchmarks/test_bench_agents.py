@@ -10,7 +10,6 @@ import pytest
 from rl.closed_form import gaussian
 from tiny import LABELS, tiny_model
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.markdown import MISSING
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
@@ -233,7 +232,7 @@ def test_the_command_prints_tables_and_then_repeats_nothing(output, capsys, monk
 
 
 def test_a_report_of_nothing_and_an_unknown_domain_say_what_to_do(tmp_path, bench):
-    with pytest.raises(UserError, match="no results"):
+    with pytest.raises(ValueError, match="no results"):
         agents.main(["--report-only", "--output", str(tmp_path)])
-    with pytest.raises(UserError, match=f"'cats'.*{next(iter(LABELS))}"):
+    with pytest.raises(ValueError, match=f"'cats'.*{next(iter(LABELS))}"):
         bench.run("timesteps", "cats", "cem", seed=0)

@@ -251,7 +251,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
         "train", tmp_path, *TINY_TRAINING, f"+task.data.cats={tiny_pictures(tmp_path)}", "tracking=none"
     )
     held = tmp_path / "outputs" / "model" / file
-    with alone(held), pytest.raises(UserError, match=rf"{file} is in use by process \d+ since"):
+    with alone(held), pytest.raises(ValueError, match=rf"{file} is in use by process \d+ since"):
         train(cfg)
     assert not (tmp_path / "outputs").exists()
 
@@ -259,7 +259,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["task.images=16"], "data names no domain; give at least one, e.g. task.data.portraits="),
+        (["task.images=16"], "data names no domain; give at least one, e.g. data.portraits="),
         (["task.data.portraits=/nowhere"], "no pictures at /nowhere"),
         (["task.data.portraits={empty}"], "no readable pictures in"),
         (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),
@@ -270,7 +270,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
 def test_training_refuses_what_it_cannot_use(overrides, sentence, tmp_path):
     (tmp_path / "empty").mkdir()
     given = [o.format(empty=tmp_path / "empty") for o in overrides]
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         train(configuration("train", tmp_path, *given))
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
 
@@ -447,7 +447,7 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
     with pytest.raises(Exception) as error:  # noqa: PT011
         configuration("train", tmp_path, "task=schedule", override)
     assert sentence in config_mistake(error.value, CONF, "train", ["task=schedule", override])
-    with pytest.raises(UserError, match=r"task.model=diffusers is no model; a choice is model@task.model=diffusers"):
+    with pytest.raises(ValueError, match=r"task.model=diffusers is no model; a choice is model@task.model=diffusers"):
         build(configuration("train", tmp_path, "task=schedule", "task.model=diffusers"), "task")
 
 
@@ -612,5 +612,5 @@ def test_an_interrupted_run_is_marked_killed(program):
     ],
 )
 def test_a_part_that_cannot_do_what_its_group_is_for_is_refused(configure, setting, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         prepare(configure(setting))

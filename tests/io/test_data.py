@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.batch_order import BatchOrder
 from adaptive_diffusion.io.pictures import PictureSet, load_pictures
 from adaptive_diffusion.io.pixels import resize, to_float, to_uint8
@@ -46,12 +45,12 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.L
 def test_a_folder_without_pictures_is_refused(tmp_path: Path, content: dict[str, bytes]) -> None:
     for name, data in content.items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(UserError, match="no readable pictures in"):
+    with pytest.raises(ValueError, match="no readable pictures in"):
         load_pictures(tmp_path, 16)
 
 
 def test_a_missing_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no pictures at"):
+    with pytest.raises(ValueError, match="no pictures at"):
         load_pictures(tmp_path / "nowhere", 16)
 
 
@@ -104,13 +103,13 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 
 def test_a_folder_that_may_not_be_read_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
-    with pytest.raises(UserError, match=r"no pictures at .*permission denied"):
+    with pytest.raises(ValueError, match=r"no pictures at .*permission denied"):
         load_pictures(tmp_path, 8)
 
 
 def test_a_data_set_that_is_a_picture_is_refused_as_one(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(ValueError, match="is no folder"):
         load_pictures(tmp_path / "a.png", 8)
 
 
@@ -126,7 +125,7 @@ def test_pictures_have_the_channels_wanted(tmp_path: Path, channels: int) -> Non
 
 
 def test_other_numbers_of_channels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="channels, got"):
+    with pytest.raises(ValueError, match="channels, got"):
         load_pictures(tmp_path, 8, channels=2)
 
 
@@ -203,7 +202,7 @@ def test_the_old_rule_keeps_back_the_last_block_and_says_what_is_lost(caplog: py
     [((1.0,), "must lie in"), ((0.1, "head"), "per_label, tail"), ((0.9999, "tail"), "none to")],
 )
 def test_splits_that_cannot_be_are_refused(arguments: tuple, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         labelled(ant=5).split(*arguments)
 
 
@@ -231,13 +230,13 @@ def test_arrays_keep_their_labels_and_are_cropped_and_resized(tmp_path: Path) ->
 )
 def test_arrays_of_another_form_are_refused(tmp_path: Path, arrays: dict, message: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         load_pictures(tmp_path / "a.npz", 8)
 
 
 def test_pickled_arrays_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(ValueError, match="cannot be read"):
         load_pictures(tmp_path / "a.npy", 8)
 
 

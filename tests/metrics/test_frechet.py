@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, nuclear_norm
 from adaptive_diffusion.metrics.statistics import (
     FeatureStatistics,
@@ -102,7 +101,7 @@ def test_a_file_of_statistics_holds_no_pickle_and_leaves_no_trace_when_it_fails(
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         assert {file[name].dtype.kind for name in file.files} <= {"f", "i", "U"}
 
-    with pytest.raises(UserError, match=r"must end in \.npz"):
+    with pytest.raises(ValueError, match=r"must end in \.npz"):
         save_statistics(tmp_path / "x.txt", statistics(np.eye(4)))
 
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
@@ -153,7 +152,7 @@ def test_files_that_hold_no_statistics_are_refused_in_a_sentence(tmp_path: Path)
         "other": "no feature statistics of this project",
         "pickled": "cannot be read",
     }.items():
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ValueError, match=message):
             load_statistics(tmp_path / f"{name}.npz")
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.runs.assemble import prepare
@@ -118,7 +117,7 @@ def test_strength_is_a_share_of_the_steps_rounded_down(steps: int, strength: flo
 def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength: float, enough: float) -> None:
     scheduler = DDIMScheduler(timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    with pytest.raises(UserError, match=f"{steps} steps.*strength={enough}"):
+    with pytest.raises(ValueError, match=f"{steps} steps.*strength={enough}"):
         last_timesteps(scheduler, strength)
 
     last_timesteps(scheduler, enough)
@@ -167,7 +166,7 @@ def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
     with Image.open(tmp_path / "run" / "pictures" / "0001.png") as image:
         assert (image.mode, image.size) == ({1: "L", 4: "RGBA"}[channels], (8, 8))
 
-    with pytest.raises(UserError, match="benchmark compares RGB pictures"):
+    with pytest.raises(ValueError, match="benchmark compares RGB pictures"):
         sample(configuration("sample", tmp_path, *job, *small, "benchmark=default"))
 
 
@@ -188,5 +187,5 @@ def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
     ],
 )
 def test_bad_input_gets_a_sentence(overrides: list[str], sentence: str, configure: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         prepare(configure(*(override.format(folder=tmp_path) for override in overrides)))

@@ -16,7 +16,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize, unwrap_vec_normalize
 from tiny import tiny_checkpoint
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.rl import registration
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.drawing import Drawing
@@ -235,7 +234,7 @@ def test_a_search_has_no_steps_that_stable_baselines3_could_watch(bandit):
 
 
 def test_a_checkpoint_of_another_kind_of_file_is_refused_before_anything_is_drawn(bandit):
-    with pytest.raises(UserError, match=r"end in \.zip"):
+    with pytest.raises(ValueError, match=r"end in \.zip"):
         CEMAgent(bandit).train(10, checkpoint="agent.pt")
     assert bandit.drawing.network.calls == 0
 

@@ -16,7 +16,6 @@ from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_doma
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.runs import calibrate as schedule_run
@@ -74,7 +73,7 @@ def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path):
         model, tmp_path, "scheduler=ddim", "grid=calibrated", f"grid.path={tmp_path}/s.json", "num_steps=3"
     )
     assert timesteps_alone == pytest.approx(first.steps[3].timesteps, abs=1e-3)
-    with pytest.raises(UserError, match="no calibrated grid ships for this model"):
+    with pytest.raises(ValueError, match="no calibrated grid ships for this model"):
         draw(model, tmp_path, "scheduler=ddim", "grid=calibrated")
     assert draw(model, tmp_path, path, "domain=abstract", "num_steps=3") == pytest.approx(  # another domain's
         first.steps[3].timesteps, abs=1e-3
@@ -213,7 +212,7 @@ def test_what_is_learned_by_default_is_among_the_steps(model, tmp_path):
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(model, tmp_path, overrides, sentence):
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         calibrate(model, tmp_path, *overrides)
     assert not (tmp_path / "s.json").exists()
 

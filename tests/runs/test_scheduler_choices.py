@@ -11,7 +11,6 @@ from omegaconf import OmegaConf, open_dict
 from rl.policy_files import random_policy
 from tiny import CONF, configuration, tiny_checkpoint
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord, DomainRecords
@@ -92,7 +91,7 @@ def test_every_choice_says_what_is_used_of_the_calibration_or_is_refused(schedul
         caplog.clear()
         try:
             parts = prepare(one)
-        except UserError as error:
+        except ValueError as error:
             refused.append(str(error))
             continue
         ran, said = ran + 1, origin(parts)
@@ -115,7 +114,7 @@ def test_every_choice_says_what_is_used_of_the_calibration_or_is_refused(schedul
 def test_the_calibrated_grid_beside_a_scheduler_that_takes_calibrated_steps_itself_is_refused(folder):
     for scheduler in ("adaptive", "tuned dpm_solver"):
         overrides = [*scheduler_overrides(folder, scheduler), "grid=calibrated", f"grid.path={folder}/s.json"]
-        with pytest.raises(UserError, match=r"leave grid out .* scheduler=dpm_solver"):
+        with pytest.raises(ValueError, match=r"leave grid out .* scheduler=dpm_solver"):
             prepare(composed(folder, *overrides))
 
 
@@ -141,7 +140,7 @@ def test_steps_of_another_domain_are_taken_with_a_word(folder, caplog):
 
 def test_a_curve_of_another_guidance_reduces_no_steps(folder):
     overrides = [*scheduler_overrides(folder, "adaptive"), "sampler=step_reduction", "guidance_scale=9"]
-    with pytest.raises(UserError, match="calibrated for abstract at guidance 2; at guidance 9"):
+    with pytest.raises(ValueError, match="calibrated for abstract at guidance 2; at guidance 9"):
         prepare(composed(folder, *overrides))
 
 
@@ -159,9 +158,9 @@ def test_a_curve_of_another_guidance_reduces_no_steps(folder):
 def test_calibrated_steps_that_are_named_and_not_there_are_refused(setting, sentence, shipped, folder):
     path = [] if shipped else [f"scheduler.calibration.path={folder}/s.json"]
     sentence = sentence.replace("of this model there are abstract", "nor others") if shipped else sentence
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         prepare(composed(folder, "scheduler=adaptive", *path, f"scheduler.{setting}"))
     if not shipped and "high" not in setting:  # which Hydra itself refuses there
         grid = setting.removeprefix("calibration.")
-        with pytest.raises(UserError, match=sentence.replace("scheduler.calibration.", "grid.")):
+        with pytest.raises(ValueError, match=sentence.replace("scheduler.calibration.", "grid.")):
             prepare(composed(folder, "scheduler=ddim", "grid=calibrated", f"grid.path={folder}/s.json", f"grid.{grid}"))

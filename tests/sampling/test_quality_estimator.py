@@ -7,7 +7,6 @@ import pytest
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.quality import (
@@ -187,7 +186,7 @@ def test_a_calibration_survives_its_file_and_a_wrong_file_is_refused(tmp_path):
         ("short", "damaged"),
         ("none", "there is"),
     ):
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(ValueError, match=sentence):
             QualityEstimator(tmp_path / f"{name}.json")
 
 

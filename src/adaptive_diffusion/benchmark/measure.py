@@ -27,7 +27,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
     """Draw a cell's blocks and measure them.
 
     Raises:
-        UserError: if there are no reference statistics of the domain.
+        ValueError: if there are no reference statistics of the domain.
         ValueError: for fewer than 2 images per block, or a number of steps out of range.
     """
     real = bench.reference(cell.domain)

@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from .. import interruption
-from ..errors import MachineError, UserError
+from ..errors import MachineError
 from ..interruption import uninterrupted
 from ..runs.job import explain, in_sweep, say
 from ..tracking.jobs import FAILED, Job, Skipped, failures, forget_jobs, jobs_of, table
@@ -176,7 +176,7 @@ def _record(config: DictConfig, job: Job) -> None:
         if tracker is not None and not tracker.children(parent, number):
             told = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
             tracker.failed(" ".join(told), dict(s.lstrip("+~").partition("=")[::2] for s in told), job.reason)
-    except (MachineError, UserError, OSError) as error:
+    except (MachineError, ValueError, OSError) as error:
         log.warning("what became of job %s could not be recorded: %s", number, explain(error)[0])
 
 

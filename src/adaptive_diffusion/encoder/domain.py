@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UserError
+from ..errors import Unusable
 from ..types import PictureModel
 from .encoder import Encoder, load_builtin_encoder
 from .named_labels import named_labels, says_no_more, without_quality
@@ -165,7 +165,7 @@ def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
         return detector.choose(prompt, domains, domain)
     except ValueError as error:
         if not reads:
-            raise UserError(f"prompt: {error}") from error
+            raise Unusable(f"prompt: {error}") from error
         log.warning("the domain of the prompt cannot be told (%s)", error)
         return Choice(domain or "general", 1.0 if domain else 0.0, None, 0.0)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..models.checkpoint import load_builtin_model, load_model
 from ..models.diffusers.trained_noise import read_trained_noise
 
@@ -37,7 +37,7 @@ class Trained:
                 are read; None: the shipped model.
 
         Raises:
-            UserError: if there is no such model, or it does not say what it predicts.
+            UnusableFile: if there is no such model, or it does not say what it predicts.
         """
         if path is not None and path.is_dir():
             noise = read_trained_noise(path)
@@ -47,6 +47,6 @@ class Trained:
         model = load_builtin_model() if path is None else load_model(path)
         known: dict[str, Any] = model.metadata
         if known.get("prediction_type") is None:
-            raise UserError(f"{path} does not say what the model predicts, so its steps cannot be used elsewhere")
+            raise UnusableFile(f"{path} does not say what the model predicts, so its steps cannot be used elsewhere")
         process = NoiseSchedule(**known.get("noise_schedule", {}))
         return cls(process, known["prediction_type"], bool(known.get("bounded", True)), model.identity)

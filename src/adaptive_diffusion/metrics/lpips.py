@@ -89,7 +89,7 @@ class LPIPS:
 
         Raises:
             ValueError: for another trunk.
-            UserError: if a tensor is missing or has another shape.
+            UnusableFile: if a tensor is missing or has another shape.
         """
         if trunk not in _ARCHITECTURES:
             raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")
@@ -203,7 +203,7 @@ def load_lpips(
 
     Raises:
         ValueError: for another trunk.
-        UserError: if a file is missing, with the folder where it belongs and where to get it, or does not fit.
+        UnusableFile: if a file is missing, with the folder where it belongs and where to get it, or does not fit.
     """
     if trunk not in _ARCHITECTURES:
         raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")

@@ -149,7 +149,7 @@ class OptimizationPipeline:
             measurements of each configuration, the default first.
 
         Raises:
-            UserError: for a domain that is unknown or that the model does not draw.
+            ValueError: for a domain that is unknown or that the model does not draw.
             ValueError: for a reward that is not a finite number, naming the configuration.
         """
         check_count("num_training_steps", num_training_steps, 0)
@@ -207,7 +207,7 @@ class OptimizationPipeline:
         """The model with its guidance, in a domain.
 
         Raises:
-            UserError: if it does not draw the domain, or nothing of it can be compared.
+            ValueError: if it does not draw the domain, or nothing of it can be compared.
         """
         return drawing_in(self.adapter.model, str(domain), self.adapter.guidance_scale)
 
@@ -215,7 +215,7 @@ class OptimizationPipeline:
         """The agent that `optimize` would train in a domain, before its training: the agent given, or a new one.
 
         Raises:
-            UserError: for a domain that is unknown or that the model does not draw, or an agent given that does not
+            ValueError: for a domain that is unknown or that the model does not draw, or an agent given that does not
                 tune it.
             ValueError: for a value out of range.
         """
@@ -237,7 +237,7 @@ class OptimizationPipeline:
             prompt: What to draw, in words.
 
         Raises:
-            UserError: for a domain that is unknown or that the model does not draw.
+            ValueError: for a domain that is unknown or that the model does not draw.
             ValueError: for a hyperparameter that is unknown or out of range.
         """
         domain = self.adapter.detect(domain_type, prompt).domain
@@ -260,7 +260,7 @@ class OptimizationPipeline:
             domain_type: See `create_optimized_scheduler`.
 
         Raises:
-            UserError, ValueError: as `create_optimized_scheduler` and `QualityGuidedSampler`.
+            ValueError: as `create_optimized_scheduler` and `QualityGuidedSampler`.
         """
         _, stopping = split_config(config)
         scheduler = scheduler or self.create_optimized_scheduler(config, domain_type)
@@ -275,7 +275,7 @@ class OptimizationPipeline:
         """Write the history and the adapter's records, as JSON; agents save themselves.
 
         Raises:
-            UserError: if `path` does not end in `.json`.
+            ValueError: if `path` does not end in `.json`.
         """
         write_history(path, self._history, self.adapter.export())
 
@@ -283,7 +283,7 @@ class OptimizationPipeline:
         """Take over what `save` wrote: the history, and the records of the model in each domain.
 
         Raises:
-            UserError: if the file is missing, damaged, of another kind, or of another model or guidance.
+            ValueError: if the file is missing, damaged, of another kind, or of another model or guidance.
         """
         history, records = read_history(path)
         self.adapter.take_over(records, str(path))

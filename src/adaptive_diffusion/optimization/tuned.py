@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import Unusable
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
-from ..program import command
 from ..schedulers.core import SchedulerCore
 from .memory import SHIPPED, read_records
 from .records import CALIBRATED, DomainRecord, DomainRecords
@@ -29,7 +28,7 @@ def find_tuned(
         guidance_scale: Weight of classifier-free guidance.
 
     Raises:
-        UserError: if there is no such record, or a file cannot be used.
+        Unusable: if there is no such record, or a file cannot be used.
     """
     # a file that was asked for has to exist; the default places may be empty
     files = [Path(trained), SHIPPED] if path is None else [Path(path)]
@@ -39,10 +38,11 @@ def find_tuned(
         if (record := records.find(model, guidance_scale, domain)) is not None:
             return record, file
 
-    tune = f"{command('train')} agent=ppo domain={domain}"
-    raise UserError(
+    raise Unusable(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
-        f"{'' if path is None else f' in {path}'}, {_tuned_for(found.values(), model)}; tune it: {tune}"
+        f"{'' if path is None else f' in {path}'}, {_tuned_for(found.values(), model)}; tune it",
+        "agent",
+        domain=domain,
     )
 
 
@@ -65,14 +65,15 @@ def tuned_scheduler(
         **trained_as: How the model was trained, and whether to clip: see `SchedulerCore`.
 
     Raises:
-        UserError: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
+        Unusable: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
         ValueError: for a value out of range.
     """
     record, file = find_tuned(path, trained, model or "", domain, guidance_scale)
     if record.provenance.get(CALIBRATED) and calibration is None:
-        raise UserError(
-            f"domain={domain} was tuned with calibrated steps, and there are none; give scheduler.calibration.path, "
-            "the file that train.py task=schedule wrote"
+        raise Unusable(
+            f"domain={domain} was tuned with calibrated steps, and there are none; give their file as "
+            "calibration.path, or calibrate the model",
+            "schedule",
         )
 
     configuration = record.to_config()

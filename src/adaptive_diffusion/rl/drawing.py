@@ -12,7 +12,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..encoder.captions import plain_caption
-from ..errors import UserError
+from ..errors import Unusable
 from ..models.checkpoint import load_builtin_model
 from ..types import Denoiser, PictureModel
 
@@ -110,10 +110,10 @@ def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = 
         guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
 
     Raises:
-        UserError: if the model does not draw the domain, or does not say what it predicts.
+        Unusable: if the model does not draw the domain, or does not say what it predicts.
     """
     if model.conditional and model.domains is not None and domain not in model.domains:
-        raise UserError(
+        raise Unusable(
             f"the model does not draw {domain!r}; it draws {', '.join(model.domains)}: take one of these, or a model "
             f"that draws {domain!r}"
         )
@@ -121,4 +121,4 @@ def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = 
     try:
         return drawing_of(model, domain if model.conditional else None, guidance_scale)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise Unusable(str(error)) from error

@@ -12,11 +12,10 @@ import numpy as np
 
 from ..diffusion.guidance import guidance_in, identity_of
 from ..diffusion.node import Node
-from ..errors import UserError
+from ..errors import Unusable
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
 from ..io.files import ASSETS, describe_path
-from ..program import command
 from ..schedulers.core import SchedulerCore
 from ..solvers.base import Position, Step
 from ..solvers.dpm_solver import DPMSolver
@@ -49,7 +48,7 @@ class LearnedScheduler(SchedulerCore):
         num_train_timesteps, ...: See `SchedulerCore`.
 
     Raises:
-        UserError: if there is no such policy, or it was trained for something else.
+        Unusable: if there is no such policy, or it was trained for something else.
         ValueError: for a value out of range.
     """
 
@@ -91,9 +90,13 @@ class LearnedScheduler(SchedulerCore):
                 "another scheduler"
             )
         if num_inference_steps not in (None, self.route.budget):
-            raise ValueError(
-                f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}: "
-                f"{_command(self.domain, num_inference_steps, self.guidance_scale)}"
+            raise Unusable(
+                f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}; "
+                "train one",
+                "policy",
+                domain=self.domain,
+                num_steps=num_inference_steps,
+                guidance_scale=self.guidance_scale,
             )
 
         super().set_timesteps(timesteps=self.route.prior)
@@ -163,10 +166,10 @@ class Wanted(NamedTuple):
     domain: str
     num_steps: int | None
 
-    def command(self) -> str:
-        """What trains it."""
+    def training(self) -> dict[str, Any]:
+        """The settings of the training that makes it."""
         guidance = None if self.model is None else guidance_in(self.model)
-        return _command(self.domain, self.num_steps, guidance)
+        return {"domain": self.domain, "num_steps": self.num_steps, "guidance_scale": guidance}
 
     def differs(self, header: Mapping[str, Any]) -> str:
         """What a policy was trained for instead, "" if it fits; the header is that of its file."""
@@ -199,26 +202,28 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
         wanted: What it must have been trained for.
 
     Raises:
-        UserError: if there is none, or it was trained for something else, or several numbers of steps are offered and
+        Unusable: if there is none, or it was trained for something else, or several numbers of steps are offered and
             none is wanted.
     """
     if path is not None:
         given = Found(Path(path), *read_agent(path))
         if differs := wanted.differs(given.header):
-            raise UserError(f"the policy in {path} was trained {differs}; {wanted.command()}")
+            raise Unusable(f"the policy in {path} was trained {differs}; train one", "policy", **wanted.training())
         return given
 
     for folder in (trained, SHIPPED):
         found = {policy.header["environment"]["num_steps"]: policy for policy in _fitting(folder, wanted)}
         if len(found) > 1:
             offered = ", ".join(map(str, sorted(found)))
-            raise UserError(f"{folder} has policies for {offered} steps; say which, e.g. num_steps={max(found)}")
+            raise Unusable(f"{folder} has policies for {offered} steps; say which, e.g. num_steps={max(found)}")
         if found:
             return next(iter(found.values()))
 
     steps = "" if wanted.num_steps is None else f" with {wanted.num_steps} steps"
     model = "this model" if wanted.model is None else f"the model {_short(wanted.model)}"
-    raise UserError(f"no policy was trained for domain={wanted.domain} of {model}{steps}; {wanted.command()}")
+    raise Unusable(
+        f"no policy was trained for domain={wanted.domain} of {model}{steps}; train one", "policy", **wanted.training()
+    )
 
 
 def _fitting(folder: str | Path | None, wanted: Wanted) -> Iterator[Found]:
@@ -233,9 +238,3 @@ def _short(model: str | None) -> str:
     """An identity, with the beginning of its hash."""
     name, _, rest = (model or "unknown").partition(" ")
     return f"{name:.12} {rest}".strip()
-
-
-def _command(domain: str, num_steps: int | None, guidance_scale: float | None) -> str:
-    steps = "" if num_steps is None else f" task.num_steps={num_steps}"
-    guidance = "" if guidance_scale is None else f" task.guidance_scale={guidance_scale:g}"
-    return f"train one: {command('train')} task=policy agent=ppo domain={domain}{steps}{guidance}"

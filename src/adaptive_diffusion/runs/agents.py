@@ -12,7 +12,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..diffusion.checks import check_count, check_guidance
-from ..errors import UserError
+from ..errors import Unusable, UserError
 from ..io.locks import alone
 from ..rl.cost import cost
 from ..rl.sampling_env import SamplingEnv
@@ -111,7 +111,7 @@ def training_in(domain: str, file: Path) -> Iterator[None]:
         else:
             log.info("no agent was saved yet; the same command begins anew")
         raise
-    except UserError:
+    except Unusable:
         raise
     except ValueError as error:
         raise UserError(f"{domain}: {error}") from error

@@ -25,7 +25,7 @@ from ..diffusion.rng import image_keys, normal
 from ..diffusion.schedule import NoiseSchedule
 from ..encoder.captions import plain_caption
 from ..encoder.domain import Choice
-from ..errors import UserError
+from ..errors import MachineError, Unusable, UserError, known_error, sentence
 from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from ..grids.grids import Grid, set_timesteps
 from ..io.image_file import read_picture
@@ -150,7 +150,7 @@ def prepare(cfg: DictConfig) -> Parts:
     parts = Parts(cfg, model, guided, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
     try:
         parts.set_timesteps()
-    except UserError:
+    except Unusable:
         raise
     except ValueError as error:
         raise UserError(f"scheduler: {error}") from error
@@ -284,7 +284,7 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     cause = failed
     while isinstance(cause, InstantiationException | ImportError) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__  # Hydra wraps what constructors and modules raise
-    if isinstance(cause, UserError):
+    if known_error(cause) is cause and not isinstance(cause, MachineError):
         raise advice_for_this_model(cause) from cause.__cause__
     if _is_mistake(cause, failed):
         raise UserError(f"{group}: {_in_one_line(failed)}") from failed
@@ -390,7 +390,7 @@ def refused() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(sentence(error)) from None
 
 
 def _check(check: Any, cfg: DictConfig, key: str, *bounds: float | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
 from ..encoder.reference import FOLDER, kernel_reference_path, load_kernel, load_reference, reference_path
-from ..errors import UserError
+from ..errors import UnusableFile, UserError
 from ..io.pictures import load_pictures
 from ..metrics.kernel_reference import KernelReference, save_kernel_reference
 from ..metrics.statistics import FeatureStatistics, save_statistics
@@ -59,6 +59,6 @@ def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str
     try:
         load_reference(domain, encoder, folder)
         load_kernel(domain, encoder, folder)
-    except UserError as error:
+    except UnusableFile as error:
         return str(error)
     return None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name
-from ..errors import UserError
+from ..errors import Unusable, UserError
 from ..io.files import write_text
 from ..optimization.domain_adapter import DomainAdapter
 from ..optimization.pipeline import OptimizationPipeline
@@ -136,7 +136,7 @@ def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, l
         if cfg.domain is not None and cfg.domain.get("pictures") is not None:
             adapter.register_pictures(cfg.domain.name, cfg.domain.pictures)  # its agent starts from the nearest one
         agent = pipeline.agent(names[0])
-    except UserError:
+    except Unusable:
         raise
     except ValueError as error:
         raise UserError(f"task: {error}") from None

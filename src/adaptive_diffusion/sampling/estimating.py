@@ -30,7 +30,7 @@ class EstimatingSampler(StandardSampler):
 
     Raises:
         ValueError: for a scheduler that is not made of a grid and a solver.
-        UserError: if the calibration cannot be read.
+        UnusableFile: if the calibration cannot be read.
     """
 
     def __init__(self, scheduler: Scheduler, calibration: str | None = None, model: str | None = None):

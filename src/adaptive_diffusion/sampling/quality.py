@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_number
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.checksums import KEY, check, with_checksum
 from ..io.files import ASSETS, atomic_path, parse_json
 from ..solvers.stride import kept_within
@@ -102,7 +102,7 @@ class QualityEstimator:
             shipped one.
 
     Raises:
-        UserError: if the file is missing or damaged.
+        UnusableFile: if the file is missing or damaged.
     """
 
     def __init__(self, calibration: QualityCalibration | str | Path | None = None):
@@ -236,7 +236,7 @@ def load_calibration(path: Path) -> QualityCalibration:
     """Read what `save_calibration` wrote.
 
     Raises:
-        UserError: if the file is missing, damaged or of another kind.
+        UnusableFile: if the file is missing, damaged or of another kind.
     """
     try:
         content: Any = parse_json(path.read_bytes())
@@ -247,13 +247,13 @@ def load_calibration(path: Path) -> QualityCalibration:
             check(path, content)
             return calibration
     except OSError as error:
-        raise UserError(f"there is no calibration of quality at {path}: leave it out, or make one") from error
-    except UserError:
+        raise UnusableFile(f"there is no calibration of quality at {path}: leave it out, or make one") from error
+    except UnusableFile:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); make it again") from error
+        raise UnusableFile(f"{path} is damaged ({error}); make it again") from error
 
-    raise UserError(f"{path} is no calibration of quality (format {FORMAT!r})")
+    raise UnusableFile(f"{path} is no calibration of quality (format {FORMAT!r})")
 
 
 def save_calibration(path: str | Path, calibration: QualityCalibration) -> None:

@@ -48,7 +48,7 @@ class QualityGuidedSampler(EstimatingSampler):
     Raises:
         ValueError: for a value out of range, a scheduler that is not made of a grid and a solver, or one that may end
             the run before images that stopped are finished.
-        UserError: if the calibration cannot be read.
+        UnusableFile: if the calibration cannot be read.
     """
 
     def __init__(
