@@ -33,10 +33,12 @@ from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.runs.assemble import build, checked, prepare
+from adaptive_diffusion.runs.build import build
+from adaptive_diffusion.runs.checks import checked
 from adaptive_diffusion.runs.job import explain, job
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setting_types import typed
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.tracking.mlflow import MlflowTracker

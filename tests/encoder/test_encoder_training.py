@@ -19,7 +19,7 @@ from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.interruption import saved_when_interrupted
 from adaptive_diffusion.io.tensor_file import read_tensors
-from adaptive_diffusion.runs.assemble import build
+from adaptive_diffusion.runs.build import build
 from adaptive_diffusion.runs.train import train, training_configuration
 
 RNG = np.random.default_rng(0)

@@ -29,8 +29,8 @@ from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline
-from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler

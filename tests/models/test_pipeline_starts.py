@@ -17,8 +17,8 @@ from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.sampling.previews import as_pictures
 from adaptive_diffusion.sampling.quality import SHIPPED, load_calibration
 from adaptive_diffusion.sampling.starts import FromPicture, NearNoise, last_timesteps

@@ -7,7 +7,7 @@ from tiny import configuration, tiny_model
 
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.runs.assemble import fitted
+from adaptive_diffusion.runs.fit import fitted
 from adaptive_diffusion.runs.prompts import follow_prompt
 
 

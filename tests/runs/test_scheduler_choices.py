@@ -17,8 +17,8 @@ from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord, DomainRecords
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.naming import origin
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.solvers import Fitted
 

@@ -19,7 +19,7 @@ from ..rl.sampling_env import SamplingEnv
 from ..tracking.commands import setting
 from ..tracking.provenance import choices, parameters
 from ..types import PictureModel
-from .assemble import build
+from .build import build
 
 log = logging.getLogger(__name__)
 

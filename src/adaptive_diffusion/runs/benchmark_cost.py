@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from ..diffusion.guidance import effective_guidance
 from ..sampling.converged import CHECKED, FIRST_STEPS
-from .assemble import STEPS, build
+from .build import build
+from .fit import DEFAULT_STEPS
 
 
 def cost(config: DictConfig) -> str:
@@ -24,7 +25,7 @@ def cost(config: DictConfig) -> str:
         return (
             "No estimate of the cost: the sweep's values are not spelt out. Stop at any time: what is finished is kept."
         )
-    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or STEPS])]
+    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
     others = math.prod(len(values) for values in axes.values())
     pictures = config.num_samples * config.benchmark.seed_blocks
     evaluations = others * sum(steps) * pictures

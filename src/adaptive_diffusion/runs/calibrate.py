@@ -25,7 +25,7 @@ from ..io.locks import in_turn
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.provenance import git_state, parameters
 from ..types import PictureModel
-from .assemble import build
+from .build import build
 from .naming import labels, progress_bar
 
 log = logging.getLogger(__name__)

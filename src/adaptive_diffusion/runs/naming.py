@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..grids.calibrated import CalibratedGrid
 from ..tracking.provenance import choices
-from .assemble import Parts
+from .setup import Setup
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ def method(cfg: DictConfig) -> tuple[str, ...]:
     return (scheduler,) if grid in ("own", "own_spacing") else (scheduler, grid)
 
 
-def origin(parts: Parts) -> str:
+def origin(setup: Setup) -> str:
     """Where the scheduler's timesteps come from, in brackets, if it says so."""
-    grid = parts.grid.origin if isinstance(parts.grid, CalibratedGrid) else ""
-    known = ", ".join(filter(None, (parts.sampler.origin, grid)))
+    grid = setup.grid.origin if isinstance(setup.grid, CalibratedGrid) else ""
+    known = ", ".join(filter(None, (setup.sampler.origin, grid)))
     return f" ({known})" if known else ""
 
 

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import MachineError, UserError
 from ..program import title
 from ..tracking.provenance import fingerprint
-from .assemble import build, checked
+from .build import build
+from .checks import checked
 from .job import in_sweep, job
 from .setting_types import target_of
 

@@ -20,7 +20,7 @@ from ..io.locks import alone
 from ..io.training_state import state_tag
 from ..tracking.provenance import git_state, parameters
 from ..tracking.tracker import Run
-from .assemble import build
+from .build import build
 from .naming import labels, progress_bar
 
 log = logging.getLogger(__name__)

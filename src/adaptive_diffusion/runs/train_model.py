@@ -30,7 +30,7 @@ from ..schedulers.classes import DPMSolverScheduler
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.provenance import git_state, parameters
 from ..tracking.tracker import NoTracker, Run
-from .assemble import build
+from .build import build
 from .naming import labels, progress_bar
 
 log = logging.getLogger(__name__)

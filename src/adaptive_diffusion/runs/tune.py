@@ -22,7 +22,8 @@ from ..tracking.provenance import git_state
 from ..tracking.tracker import Run
 from .agent_sweep import write_outcomes
 from .agents import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
-from .assemble import build, refused
+from .build import build
+from .checks import refused
 from .naming import labels
 
 log = logging.getLogger(__name__)
