@@ -204,7 +204,9 @@ def test_a_pipeline_has_a_converged_solution(
     kind: str, setting: str, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 4)
-    monkeypatch.setattr("adaptive_diffusion.runs.sample.converged_pictures", partial(converged_pictures, tolerance=2.0))
+    monkeypatch.setattr(
+        "adaptive_diffusion.runs.measure_run.converged_pictures", partial(converged_pictures, tolerance=2.0)
+    )
     sample(configure(kind, setting, "metrics.converged=true"))
     assert "perceptual_encoder" in quality(tmp_path)
 

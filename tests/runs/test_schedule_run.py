@@ -90,7 +90,7 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     calibrate(model, tmp_path, "task.domains=[landscapes]")
     (schedule,) = load_schedules(tmp_path / "s.json")
-    assert "1 domains, 2 numbers of steps: some " in caplog.text
+    assert "1 domain, each with " in caplog.text
     assert f"path={tmp_path}/s.json domain=landscapes num_steps=2" in caplog.text
     path = f"scheduler.calibration.path={tmp_path}/s.json"
     for overrides, sentence in (

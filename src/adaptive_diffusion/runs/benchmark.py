@@ -17,11 +17,12 @@ from ..diffusion.checks import check_count, check_number
 from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference
 from ..errors import UserError
-from ..tracking.provenance import choices, git_state, parameters
+from ..tracking.provenance import choices, parameters
 from .benchmark_cost import cost
 from .fit import image_channels
 from .job import say
-from .naming import labels, method, progress_bar
+from .naming import method, progress_bar
+from .recorded import run_tags
 from .setup import Setup, prepare
 
 log = logging.getLogger(__name__)
@@ -81,9 +82,9 @@ def run_cell(cfg: DictConfig) -> float:
 
 
 def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> CellResult:
-    cfg, git = setup.cfg, git_state()
+    cfg = setup.cfg
     batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
-    tags = {"kind": "benchmark cell", **labels(cfg), **(git.tags if git else {})}
+    tags = {"kind": "benchmark cell", **run_tags(cfg)}
     name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"
     with setup.tracker.open(name, params=parameters(cfg), tags=tags) as run:
         with progress_bar(batches * cell.num_steps, "step") as bar:

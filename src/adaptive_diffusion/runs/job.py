@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .. import errors
 from .wrong_values import wrong_value
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -58,6 +60,11 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         errors.stop_talking()
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Log a summary: each row begins with its name, in a column of 11 characters."""
+    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
 
 
 def in_sweep() -> bool:

@@ -1,8 +1,8 @@
-"""Names and labels of runs, and their progress bar."""
+"""How runs are named in words, and their progress bar."""
 
 from __future__ import annotations
 
-import logging
+import re
 import sys
 from typing import Any
 
@@ -13,30 +13,38 @@ from ..grids.calibrated import CalibratedGrid
 from ..tracking.provenance import choices
 from .setup import Setup
 
-log = logging.getLogger(__name__)
-
-
-def labels(cfg: DictConfig) -> dict[str, str]:
-    """The words attached to a run, as an MLflow tag."""
-    return {"tags": ",".join(cfg.tags)} if cfg.tags else {}
+IN_WORDS = {  # names of candidates and grids, as regular expressions -> what they are
+    r"fitted equidistributed": "timesteps of equal error, fitted weights",
+    r"fitted dynamic programme": "timesteps of least error, fitted weights",
+    r"fitted blended": "blended timesteps, fitted weights",
+    r"(?<=: )learned\b": "learned timesteps and weights",
+    r"^power grid ([\d.]+)": r"timesteps spaced by the power \1",
+}
 
 
 def run_name(cfg: DictConfig, steps: str | None = None) -> str:
-    """The name given, or one made from the choices and the steps: those asked for, unless it is said what was taken."""
+    """The given name, or a name made from the choices and the steps.
+
+    Args:
+        cfg: The configuration of a sampling run.
+        steps: Steps that were taken; None: those that were asked for.
+    """
     return cfg.name or " ".join([*method(cfg), cfg.domain.name, f"{steps or cfg.num_steps} steps seed {cfg.seed}"])
 
 
 def method(cfg: DictConfig) -> tuple[str, ...]:
-    """How pictures are drawn: the scheduler, and the grid if it is not the scheduler's own."""
+    """How images are drawn: the scheduler, and the grid if it is not the scheduler's own."""
     scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
     grid = choices().get("grid", cfg.grid._target_.rpartition(".")[2])
     return (scheduler,) if grid in ("own", "own_spacing") else (scheduler, grid)
 
 
-def origin(setup: Setup) -> str:
-    """Where the scheduler's timesteps come from, in brackets, if it says so."""
+def timesteps_source(setup: Setup) -> str:
+    """Where the timesteps come from, in brackets and in plain words; "" if the scheduler does not say."""
     grid = setup.grid.origin if isinstance(setup.grid, CalibratedGrid) else ""
     known = ", ".join(filter(None, (setup.sampler.origin, grid)))
+    for name, words in IN_WORDS.items():
+        known = re.sub(name, words, known)
     return f" ({known})" if known else ""
 
 
