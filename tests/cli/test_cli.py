@@ -359,6 +359,16 @@ def test_a_typo_gets_a_hint(override, sentence, tmp_path):
     assert "\n" not in told
 
 
+def test_a_sweep_over_options_with_and_without_a_setting_names_both(tmp_path):
+    given = ["scheduler=ddim,adaptive", "scheduler.eta=0,1"]
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration("sample", tmp_path, "scheduler=adaptive", "scheduler.eta=0")
+    told = config_mistake(error.value, CONF, "sample", given)
+    assert told.startswith(
+        "'scheduler.eta' is a setting of scheduler=ddim, and this sweep has scheduler=adaptive as well"
+    )
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "belongs", "command"),
     [
@@ -554,7 +564,7 @@ def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_co
     assert "job 0 failed: scheduler: clip_sample_range must be a number, greater than 0, got -1.0" in err
     assert "Traceback" not in err
     assert [run.info.status for run in program.runs()] == ["FAILED", "FAILED", "FINISHED"]
-    assert "1 of 2 jobs failed" in out
+    assert "1 of 2 jobs was refused" in out
     (log,) = program.folder.glob("outputs/sweeps/*/*/0/sample.log")
     assert "Traceback" in log.read_text()
 

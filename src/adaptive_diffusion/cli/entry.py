@@ -89,8 +89,6 @@ def _run(name: str, given: list[str], root: Path) -> None:
 
     logging.raiseExceptions = False  # a log that cannot be written (full disk) must not drown the sentence about it
     register()
-    OmegaConf.register_new_resolver("command", program.command, replace=True)  # for help texts
-    OmegaConf.register_new_resolver("program", program.title, replace=True)
     try:
         _with_hydra(name)()
         return

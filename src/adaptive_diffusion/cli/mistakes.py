@@ -172,8 +172,8 @@ def _no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[st
     parts, told = key.split("."), f"there is no setting {key!r}"
     if parts[0] == "scheduler" and (where := _of_the_model(parts[-1], arguments)):
         return f"{told}: {where}"
-    if len(parts) > 1 and (told_options := _of_other_options(catalog, key)):
-        return told_options
+    if len(parts) > 1 and (elsewhere := _of_other_options(catalog, key, arguments)):
+        return elsewhere
     known = [name for name in _all_keys(catalog, program, arguments) if not key.startswith(f"{name}.")]
     if len(parts) == 1 and not same_end(key, known):
         for group in catalog.groups(program):
@@ -200,13 +200,25 @@ def _of_the_model(name: str, arguments: Sequence[str]) -> str | None:
     return "the model says how it was trained; leave it out" if name in SCHEDULE_ARGUMENTS else None
 
 
-def _of_other_options(catalog: Catalog, key: str) -> str | None:
+def _of_other_options(catalog: Catalog, key: str, arguments: Sequence[str]) -> str | None:
     """For a setting that belongs to other options of its group than the one that was chosen."""
     parts = key.split(".")
     for place, group in enumerate(parts[:-1], 1):
-        if options := _with_setting(catalog, group, parts[place:]):
-            at = "" if place == 1 else f"@{'.'.join(parts[:place])}"
-            return f"{key!r} is a setting of {group}{at}={' or '.join(options)}"
+        options = _with_setting(catalog, group, parts[place:])
+        if not options:
+            continue
+
+        # A sweep over a group may have options with the setting, and options without it.
+        swept = [o for a in arguments for o in a.partition("=")[2].split(",") if a.partition("=")[0] == group]
+        lacking = [option for option in swept if option not in options]
+        if len(lacking) < len(swept):
+            return (
+                f"{key!r} is a setting of {group}={' or '.join(options)}, and this sweep has {group}="
+                f"{','.join(lacking)} as well, without it; sweep over them in a command of their own"
+            )
+
+        at = "" if place == 1 else f"@{'.'.join(parts[:place])}"
+        return f"{key!r} is a setting of {group}{at}={' or '.join(options)}"
     return None
 
 

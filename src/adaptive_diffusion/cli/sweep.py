@@ -12,17 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .. import interruption
 from ..errors import MachineError, UserError
 from ..interruption import uninterrupted
 from ..runs.job import explain, in_sweep, say
-from ..tracking.jobs import FAILED, Job, Skipped, failures, forget_jobs, jobs_of, table
+from ..tracking.jobs import FAILED, NOT_BEGUN, RESULT, Job, Skipped, count_failures, failures, jobs_of, plan_jobs, table
 from ..tracking.mlflow import JOB, PARENT, MlflowRun, MlflowTracker
 from .arguments import as_given
 
@@ -67,7 +70,7 @@ class SweepRun(Callback):
             if isinstance(tracker, MlflowTracker):
                 with tracker.translated():
                     _ = tracker.experiment_id  # takes seconds at first, which may be interrupted
-            forget_jobs(Path(config.hydra.sweep.dir))
+            plan_jobs(Path(config.hydra.sweep.dir), _planned(config))
             with uninterrupted():
                 if isinstance(tracker, MlflowTracker):
                     name = "sweep " + " ".join(as_given(config.hydra.overrides.task))
@@ -114,10 +117,13 @@ class SweepRun(Callback):
         failed = [job for job in jobs if job.status in FAILED]
         if interruption.interrupted or any(job.status == "KILLED" for job in jobs):
             status = "KILLED"
-        if shown := jobs if folder is None else failed:
-            say(f"\n{table(shown)}")
+
+        # A sweep that was refused as a whole has begun no job; its one sentence follows.
+        begun = any(job.status != NOT_BEGUN for job in jobs)
+        if shown := (jobs if begun else []) if folder is None else failed:
+            say(f"\n{table(shown, jobs)}")
         if failed:
-            say(f"{len(failed)} of {len(jobs)} jobs failed")
+            say(count_failures(jobs))
         if self._run_id is not None:
             self._end_run(instantiate(config.tracking), self._run_id, status, jobs, folder)
 
@@ -167,6 +173,18 @@ class _Told(JobReturn):
         self._return_value = value
 
 
+def _planned(config: DictConfig) -> list[list[str]]:
+    """The settings of each job of a sweep; [] for a sweeper that decides on them one after another."""
+    sweeper = OmegaConf.select(config, "hydra.sweeper._target_", default="")
+    if sweeper.rpartition(".")[2] != BasicSweeper.__name__:
+        return []
+
+    given = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*given, *config.hydra.overrides.task]), None)
+    return jobs
+
+
 def _record(config: DictConfig, job: Job) -> None:
     """Write a job's file, and if it failed without a run, one that says so; the job itself does not depend on it."""
     parent, number = os.environ.get(PARENT), str(job.number)
@@ -192,5 +210,8 @@ def _ended(config: DictConfig, job_return: JobReturn) -> Job:
         return replace(job, status="REFUSED" if code == 2 else "FAILED", reason=sentence)
     if isinstance(result, Skipped):
         return replace(job, status="SKIPPED", metrics=result.metrics)
+
+    # A training writes no metrics; what it returned is all that the table can show.
     file = Path(config.hydra.runtime.output_dir) / "metrics.json"
-    return replace(job, status="FINISHED", metrics=json.loads(file.read_text()) if file.is_file() else {})
+    returned = {RESULT: float(result)} if isinstance(result, int | float) else {}
+    return replace(job, status="FINISHED", metrics=json.loads(file.read_text()) if file.is_file() else returned)

@@ -26,10 +26,6 @@ CONTRACTS = {
     "agent": ("train", "kind"),
 }
 TARGET = re.compile(r"Error locating target '([^']*)'")  # in Hydra's words
-LOOKED_IN = (
-    "Python looks in installed packages and in PYTHONPATH; start the program with PYTHONPATH=<folder of your module>, "
-    "or install the package"
-)
 
 
 def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
@@ -82,7 +78,7 @@ def _with_contract(group: str, built: Any) -> Any:
 def _in_one_line(error: BaseException) -> str:
     """What a constructor, or Hydra on the way to it, says."""
     if found := TARGET.match(str(error)):
-        return f"_target_ is {found[1]!r}, and Python finds nothing of that name; {LOOKED_IN}"
+        return f"_target_ is {found[1]!r}, and Python finds nothing of that name; PYTHONPATH=<folder> adds one of yours"
     if found := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument ('.*?')", str(error)):
         return f"{found[1]} takes no {found[2]}"
     return " ".join(line for line in str(error).splitlines() if not line.startswith("full_key"))

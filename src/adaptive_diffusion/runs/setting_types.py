@@ -16,7 +16,7 @@ from os import PathLike
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from hydra.utils import get_object
+from hydra._internal.utils import _locate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -44,9 +44,10 @@ def typed(cfg: DictConfig) -> DictConfig:
 
 def target_of(node: Any) -> Any:
     """What a node builds; None if it builds nothing, or its `_target_` cannot be imported, which `build` explains."""
+    # Not `hydra.utils.get_object`, which logs three lines about a name that it does not find.
     path = node.get("_target_") if OmegaConf.is_dict(node) else None
     with suppress(Exception):
-        return None if path is None else get_object(path)
+        return None if path is None else _locate(path)
     return None
 
 
