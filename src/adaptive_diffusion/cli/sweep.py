@@ -67,10 +67,13 @@ class SweepRun(Callback):
             tracker = instantiate(config.tracking)
             if self._report is not None:
                 self._report.begin(config)
+
             if isinstance(tracker, MlflowTracker):
                 with tracker.translated():
                     _ = tracker.experiment_id  # takes seconds at first, which may be interrupted
             plan_jobs(Path(config.hydra.sweep.dir), _planned(config))
+
+            # From here on, the parent run is closed however the sweep ends.
             with uninterrupted():
                 if isinstance(tracker, MlflowTracker):
                     name = "sweep " + " ".join(as_given(config.hydra.overrides.task))
@@ -83,16 +86,16 @@ class SweepRun(Callback):
             raise SystemExit(code) from error
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leave word that a job of the sweep has begun; this may be a process of a launcher's."""
+        """Record that a job of the sweep has begun; this may be a process of a launcher's."""
         if in_sweep():
             os.environ[JOB] = str(config.hydra.job.num)
             _record(config, _job(config))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Leave word of what became of the job; one that was refused before it opened a run gets one."""
+        """Record how the job ended. A job that was refused before it opened a run gets a run."""
         if in_sweep():
             _record(config, _ended(config, job_return))
-            job_return.__class__ = _Told
+            job_return.__class__ = _Reported
             os.environ.pop(JOB, None)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -112,6 +115,7 @@ class SweepRun(Callback):
     def _end(self, config: DictConfig, status: str) -> None:
         for variable in (PARENT, JOB):
             os.environ.pop(variable, None)
+
         folder = self._end_report(config)
         jobs = jobs_of(Path(config.hydra.sweep.dir))
         failed = [job for job in jobs if job.status in FAILED]
@@ -124,6 +128,7 @@ class SweepRun(Callback):
             say(f"\n{table(shown, jobs)}")
         if failed:
             say(count_failures(jobs))
+
         if self._run_id is not None:
             self._end_run(instantiate(config.tracking), self._run_id, status, jobs, folder)
 
@@ -142,6 +147,7 @@ class SweepRun(Callback):
                 MlflowRun(tracker, run_id).folder(folder, folder.name)
         except MachineError as error:
             log.warning("%s", error)
+
         try:
             tracker.close(run_id, status)
             say(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page(run_id)}")
@@ -158,8 +164,8 @@ class SweepRun(Callback):
             return None
 
 
-class _Told(JobReturn):
-    """What became of a job that was told of when it failed; Hydra would announce it once more after the last job."""
+class _Reported(JobReturn):
+    """How a job ended that has printed its error; Hydra would print the error once more after the last job."""
 
     @property
     def return_value(self) -> Any:
@@ -192,8 +198,8 @@ def _record(config: DictConfig, job: Job) -> None:
         job.save(Path(config.hydra.sweep.dir))
         tracker = instantiate(config.tracking) if job.status in FAILED and parent else None
         if tracker is not None and not tracker.children(parent, number):
-            told = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
-            tracker.failed(" ".join(told), dict(s.lstrip("+~").partition("=")[::2] for s in told), job.reason)
+            settings = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
+            tracker.failed(" ".join(settings), dict(s.lstrip("+~").partition("=")[::2] for s in settings), job.reason)
     except (MachineError, UserError, OSError) as error:
         log.warning("what became of job %s could not be recorded: %s", number, explain(error)[0])
 

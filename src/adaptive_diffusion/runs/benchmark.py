@@ -70,6 +70,7 @@ def run_cell(cfg: DictConfig) -> float:
     cfg = setup.cfg
     if (channels := image_channels(setup.model)) != 3:
         raise UserError(f"a benchmark compares RGB pictures, and this model draws pictures of {channels} channel(s)")
+
     cell, bench = cell_of(setup), bench_of(setup)
     folder, store = Path(cfg.paths.run), Path(cfg.paths.outputs) / "benchmark" / "cells"
     if cell_path(store, cell, bench).is_file():
@@ -89,6 +90,7 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
     with setup.tracker.open(name, params=parameters(cfg), tags=tags) as run:
         with progress_bar(batches * cell.num_steps, "step") as bar:
             (result,) = run_benchmark([cell], bench, store, progress=lambda trace: bar.update())
+
         (row,) = summarise([result])
         names = {"evaluations": "sampling/evaluations_per_picture", "seconds": "time/per_picture_s"}
         means = {names.get(m, f"benchmark/{m}"): value for m in METRICS if (value := row.mean[m]) is not None}
@@ -103,13 +105,13 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
 
 def cell_of(setup: Setup) -> Cell:
     """The cell that a configuration describes."""
-    cfg, chosen = setup.cfg, choices()
+    cfg = setup.cfg
     settings = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("scheduler", "grid", "sampler")}
     return Cell(
         domain=cfg.domain.name,
         condition=setup.condition,
         scheduler=method(cfg)[0],
-        grid_name=chosen.get("grid", cfg.grid._target_.rpartition(".")[2]),
+        grid_name=choices().get("grid", cfg.grid._target_.rpartition(".")[2]),
         num_steps=cfg.num_steps,
         sampler=setup.sampler,
         grid=setup.grid,
@@ -170,7 +172,7 @@ def bench_of(setup: Setup) -> Bench:
 
 
 class BenchmarkReport:
-    """Tells the cost of a benchmark before it starts, and makes its tables and plots when it ends."""
+    """Prints the cost of a benchmark before it starts, and makes its tables and plots when it ends."""
 
     def begin(self, config: DictConfig) -> None:
         """Print the number of cells, evaluations and minutes.
@@ -187,6 +189,7 @@ class BenchmarkReport:
         results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := load_cell(path)) is not None]
         if not results:
             return None
+
         folder, baseline = sweep / "benchmark", config.benchmark.baseline
         rows = write_report(folder, results, baseline)
         if len(rows) <= LONGEST_TABLE:

@@ -1,4 +1,4 @@
-"""What a benchmark will cost, told before it starts."""
+"""What a benchmark will cost, printed before it starts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ def cost(config: DictConfig) -> str:
         return (
             "No estimate of the cost: the sweep's values are not spelt out. Stop at any time: what is finished is kept."
         )
+
     steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
     others = math.prod(len(values) for values in axes.values())
     pictures = config.num_samples * config.benchmark.seed_blocks
     evaluations = others * sum(steps) * pictures
+
     problems = math.prod(len(v) for k, v in axes.items() if k in ("domain", "label", "guidance_scale", "model"))
     solved = FIRST_STEPS * (config.num_samples + 2 * min(CHECKED, config.num_samples))
     converged = problems * config.benchmark.seed_blocks * solved
+
     rate = evaluations_per_second(config)
     return (
         f"{others * len(steps)} cells of {config.benchmark.seed_blocks} x {config.num_samples} pictures: at most "

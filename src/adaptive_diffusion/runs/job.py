@@ -31,7 +31,7 @@ class Stop(BaseException):
 
 
 def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Let a job that fails leave its traceback in its own log; within a sweep, also tell at once.
+    """Let a job that fails leave its traceback in its own log; within a sweep, also print its sentence at once.
 
     Hydra's launchers go on with the other jobs and afterwards report only the first that failed.
     """
@@ -43,10 +43,11 @@ def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
         except Exception as error:
             if errors.was_interrupted(error):
                 raise KeyboardInterrupt from error
+
             traceback_log.error("this job failed", exc_info=error)
             if in_sweep():
                 print(f"job {HydraConfig.get().job.num} failed: {explain(error)[0]}", file=sys.stderr, flush=True)
-                error.told = True  # type: ignore[attr-defined]
+                error.reported = True  # type: ignore[attr-defined]
             elif is_program:
                 raise Stop from error
             raise

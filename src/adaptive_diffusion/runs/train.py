@@ -103,6 +103,8 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
         cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     if not file:
         return cfg
+
+    # Each job of a sweep has files of its own.
     if in_sweep():
         if cfg.output is not None and not merged:
             _check_own_output(cfg)
@@ -111,6 +113,7 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
         if cfg.task.get("state") == f"{cfg.paths.outputs}/{parent}/{STATE}":  # where none is given
             cfg.task.state = f"{cfg.paths.outputs}/{own}/{STATE}"
         file = f"{own}/{name}"
+
     cfg.output = cfg.output or f"${{paths.outputs}}/{file}"
     cfg.output = str(cfg.output)  # settled, whatever becomes of the settings in it
     if not cfg.output.endswith(suffix := Path(file).suffix):
@@ -134,6 +137,6 @@ def _check_own_output(cfg: DictConfig) -> None:
 
 
 def _can_be_made(path: Path) -> bool:
-    """Whether a file can be written, or the folders above it made, as far as permissions tell."""
+    """Whether a file can be written, or the folders above it made, as far as permissions say."""
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     return folder.is_dir() and os.access(folder, os.W_OK)
