@@ -521,7 +521,7 @@ def test_a_new_domain_for_training_is_added_with_a_plus(tmp_path):
     with pytest.raises(ConfigCompositionException) as error:
         configuration("train", tmp_path, "task.data.cats=x")
     told = config_mistake(error.value, CONF, "train", ["task.data.cats=x"])
-    assert told == "there is no domain 'cats' yet; to add one of your own: +task.data.cats=<pictures>"
+    assert told == "there is no domain 'cats' yet; to add one of your own: +task.data.cats=<folder>"
 
 
 def test_a_grid_and_a_strip_have_the_layout_they_promise():

@@ -196,7 +196,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
         signal.signal(signal.SIGINT, before)
 
     assert ended == [1]
-    assert "the state is saved after 64 pictures; the same command goes on from there" in caplog.text
+    assert "the state is saved after 64 images; the same command goes on from there" in caplog.text
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
     train(cfg)
     assert "at 64 of 256 pictures" in caplog.text

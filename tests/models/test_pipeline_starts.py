@@ -161,13 +161,13 @@ def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
     with caplog.at_level(logging.INFO):
         sample(configuration("sample", tmp_path, *job, *small, f"init_image={tmp_path / 'start.png'}", "strength=0.5"))
 
-    assert f"pictures of {channels} channel(s) are drawn, and the metrics take RGB ones" in caplog.text
+    assert f"the images have {channels} channel(s), and the metrics need RGB" in caplog.text
     assert "the last 2 of 4 steps" in caplog.text
 
     with Image.open(tmp_path / "run" / "pictures" / "0001.png") as image:
         assert (image.mode, image.size) == ({1: "L", 4: "RGBA"}[channels], (8, 8))
 
-    with pytest.raises(UserError, match="benchmark compares RGB pictures"):
+    with pytest.raises(UserError, match="benchmark compares RGB images"):
         sample(configuration("sample", tmp_path, *job, *small, "benchmark=default"))
 
 

@@ -20,8 +20,8 @@ NEEDS = {  # what a choice of train.py takes besides
     "reward": ("agent=ppo",),
     "task=agent": ("agent=ppo",),
     "task=policy": ("agent=ppo", "domain=landscapes"),
-    "task=model": ("task.data.portraits=/path/to/pictures",),
-    "task=encoder": ("task.data.portraits=/path/to/pictures", "task.data.landscapes=/path/to/others"),
+    "task=model": ("task.data.portraits=/path/to/images",),
+    "task=encoder": ("task.data.portraits=/path/to/images", "task.data.landscapes=/path/to/others"),
 }
 
 
@@ -81,7 +81,7 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
         return f"{found[1]} is there already; leave the + out"
     if key := _unknown_key(text):
         if key.startswith("task.data."):
-            return f"there is no domain {key.split('.')[-1]!r} yet; to add one of your own: +{key}=<pictures>"
+            return f"there is no domain {key.split('.')[-1]!r} yet; to add one of your own: +{key}=<folder>"
         return no_setting(catalog, program, key, arguments)
     return _in_hydras_words(text)
 

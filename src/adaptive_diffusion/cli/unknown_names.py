@@ -88,7 +88,7 @@ def _of_the_model(name: str, arguments: Sequence[str]) -> str | None:
     """Where an argument of schedulers went that is no setting, because the model decides it."""
     given = next((a.partition("=")[2] for a in arguments if a.partition("=")[0].endswith(f"scheduler.{name}")), "")
     if name in LIMITS:
-        return f"the model says how its pictures stay in range; to overrule it: +scheduler.{name}={given or '<value>'}"
+        return f"the model says how its images stay in range; to overrule it: +scheduler.{name}={given or '<value>'}"
     if name == "prediction_type":
         return f"the model says what it predicts; where its file does not: model=checkpoint model.{name}={given}"
     return "the model says how it was trained; leave it out" if name in SCHEDULE_ARGUMENTS else None

@@ -59,7 +59,7 @@ def run_cell(cfg: DictConfig) -> float:
         cfg: `conf/sample.yaml`, composed, with a `benchmark`.
 
     Returns:
-        fd_encoder of all blocks' pictures.
+        fd_encoder of all blocks' images.
 
     Raises:
         UserError: for a value that cannot be used.
@@ -69,7 +69,7 @@ def run_cell(cfg: DictConfig) -> float:
     setup = prepare(cfg)
     cfg = setup.cfg
     if (channels := image_channels(setup.model)) != 3:
-        raise UserError(f"a benchmark compares RGB pictures, and this model draws pictures of {channels} channel(s)")
+        raise UserError(f"a benchmark compares RGB images, and this model draws images of {channels} channel(s)")
 
     cell, bench = cell_of(setup), bench_of(setup)
     folder, store = Path(cfg.paths.run), Path(cfg.paths.outputs) / "benchmark" / "cells"

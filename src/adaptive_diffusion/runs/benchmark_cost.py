@@ -15,6 +15,7 @@ from ..diffusion.guidance import effective_guidance
 from ..sampling.converged import CHECKED, FIRST_STEPS
 from .build import build
 from .fit import DEFAULT_STEPS
+from .naming import count
 
 
 def cost(config: DictConfig) -> str:
@@ -37,7 +38,7 @@ def cost(config: DictConfig) -> str:
 
     rate = evaluations_per_second(config)
     return (
-        f"{others * len(steps)} cells of {config.benchmark.seed_blocks} x {config.num_samples} pictures: at most "
+        f"{count(others * len(steps), 'cell')} of {config.benchmark.seed_blocks} x {config.num_samples} images: at most "
         f"{evaluations:,} model evaluations, and some {converged:,} for the converged solutions: about "
         f"{(evaluations + converged) / rate / 60:.0f} minutes at {rate:.0f} evaluations/s as things are. Stop at any "
         "time: what is finished is kept and not repeated."
@@ -57,7 +58,7 @@ def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
 
 
 def evaluations_per_second(config: DictConfig) -> float:
-    """Guided evaluations of one picture per second, by one batch after one that warms up."""
+    """Guided evaluations of one image per second, by one batch after one that warms up."""
     model: Any = build(config, "model")
     scale = model.metadata.get("guidance_scale", 1.0) if config.guidance_scale is None else config.guidance_scale
     batch = config.batch_size

@@ -25,7 +25,7 @@ from ..io.locks import in_turn
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
-from .naming import progress_bar
+from .naming import count, progress_bar
 from .recorded import recorded
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
                     scores = {"rmse": _score(schedule, n), "ratio": ratios[-1]}
                     run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
         except KeyboardInterrupt:
-            kept = f"finished so far: {_count(len(ratios), 'calibration')}, kept in {cfg.output}"
+            kept = f"finished so far: {count(len(ratios), 'calibration')}, kept in {cfg.output}"
             go_on = "the same command goes on with the others"
             log.info("%s", f"{kept}; {go_on}" if ratios else "nothing is finished yet; the same command begins anew")
             raise
@@ -111,14 +111,10 @@ def _plan(problems: Sequence[GuidedModel], task: ScheduleTask) -> str:
     """What a calibration will do, and that it may be stopped."""
     evaluations = len(problems) * task.evaluations()
     return (
-        f"{_count(len(problems), 'domain')}, each with {', '.join(map(str, task.steps))} steps: about "
+        f"{count(len(problems), 'domain')}, each with {', '.join(map(str, task.steps))} steps: about "
         f"{evaluations:,} network evaluations of an image. Stop at any time: the numbers of steps that are finished "
         "are kept, and the same command goes on with the others"
     )
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 class _File:

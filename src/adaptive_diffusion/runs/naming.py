@@ -22,6 +22,11 @@ IN_WORDS = {  # names of candidates and grids, as regular expressions -> what th
 }
 
 
+def count(n: int, noun: str) -> str:
+    """A number with its noun, e.g. "1 cell", "2 cells"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def run_name(cfg: DictConfig, steps: str | None = None) -> str:
     """The given name, or a name made from the choices and the steps.
 

@@ -49,13 +49,13 @@ def main(argv: list[str]) -> None:
     asked = Counter({size: n for size, n in sizes.items() if options.pictures in (None, size[0])})
     if not asked:
         known = ", ".join(str(pictures) for pictures in sorted({pictures for pictures, _ in sizes}))
-        raise UserError(f"no cell has {options.pictures} pictures per block; there are cells of {known}")
+        raise UserError(f"no cell has {options.pictures} images per block; there are cells of {known}")
 
     pictures, blocks = asked.most_common(1)[0][0]
     same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
     cells = list({(cell.domain, cell.name): cell for cell in same_size}.values())
     write_report(options.output, cells, options.baseline, options.plots)
-    print(f"{len(cells)} cells of {pictures} pictures per block: {options.output / 'summary.md'}")
+    print(f"{len(cells)} cells of {pictures} images per block: {options.output / 'summary.md'}")
 
 
 def _named(cell: CellResult) -> CellResult:

@@ -40,7 +40,7 @@ class PolicyTask(AgentTraining):
 
     Args:
         grid: The prior.
-        num_steps: Model evaluations of a picture, >= 2.
+        num_steps: Model evaluations of an image, >= 2.
         stopping: Whether the policy may stop earlier.
         model, ...: See `AgentTraining`.
 
