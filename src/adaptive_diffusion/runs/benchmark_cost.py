@@ -38,8 +38,8 @@ def cost(config: DictConfig) -> str:
 
     rate = evaluations_per_second(config)
     return (
-        f"{count(others * len(steps), 'cell')} of {config.benchmark.seed_blocks} x {config.num_samples} images: at most "
-        f"{evaluations:,} model evaluations, and some {converged:,} for the converged solutions: about "
+        f"{count(others * len(steps), 'cell')} of {config.benchmark.seed_blocks} x {config.num_samples} images: "
+        f"at most {evaluations:,} model evaluations, and some {converged:,} for the converged solutions: about "
         f"{(evaluations + converged) / rate / 60:.0f} minutes at {rate:.0f} evaluations/s as things are. Stop at any "
         "time: what is finished is kept and not repeated."
     )
