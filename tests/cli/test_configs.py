@@ -14,7 +14,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
 
-from adaptive_diffusion.cli.mistakes import LIMITS
+from adaptive_diffusion.cli.unknown_names import LIMITS
 from adaptive_diffusion.diffusion.schedule import SCHEDULE_ARGUMENTS
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_model, save_model
