@@ -128,7 +128,7 @@ def test_the_distance_to_the_converged_solution_is_measured_when_asked(configure
     assert found[100] < 0.5 * found[3]
     sample(configure("metrics.converged=true", "scheduler=ddpm"))
     assert "quality/perceptual_encoder" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert "adds noise of its own" in caplog.text
+    assert "this scheduler adds noise" in caplog.text
 
 
 def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configure, tmp_path):

@@ -199,7 +199,7 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
     assert "the state is saved after 64 images; the same command goes on from there" in caplog.text
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
     train(cfg)
-    assert "at 64 of 256 pictures" in caplog.text
+    assert "at 64 of 256 images" in caplog.text
 
 
 @pytest.mark.parametrize(("signals", "saved"), [(1, 1), (2, 0)])

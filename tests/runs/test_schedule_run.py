@@ -21,6 +21,7 @@ from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.runs import calibrate as schedule_run
+from adaptive_diffusion.runs.naming import CANDIDATES
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.batches import conditions
@@ -96,7 +97,7 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
     for overrides, sentence in (
         (
             (path, "num_steps=3"),
-            f"adaptive (calibrated for landscapes at guidance 1.5: {schedule.steps[3].rule}), 3 steps",
+            f"adaptive (calibrated for landscapes at guidance 1.5: {CANDIDATES[schedule.steps[3].rule]}), 3 steps",
         ),
         (
             (path, "num_steps=3", "guidance_scale=6"),
@@ -106,7 +107,7 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
             (path, "num_steps=7"),
             "adaptive (resampled from 3 steps calibrated for landscapes at guidance 1.5), 7 steps",
         ),
-        (("scheduler.calibration=null", "num_steps=3"), "adaptive (power grid 2), 3 steps"),
+        (("scheduler.calibration=null", "num_steps=3"), "adaptive (timesteps spaced by the power 2), 3 steps"),
         (
             (path, "num_steps=3", "grid=karras"),
             "adaptive karras (given timesteps, without calibrated weights), 3 steps",

@@ -13,12 +13,11 @@ from ..grids.calibrated import CalibratedGrid
 from ..tracking.provenance import choices
 from .setup import Setup
 
-IN_WORDS = {  # names of candidates and grids, as regular expressions -> what they are
-    r"fitted equidistributed": "timesteps of equal error, fitted weights",
-    r"fitted dynamic programme": "timesteps of least error, fitted weights",
-    r"fitted blended": "blended timesteps, fitted weights",
-    r"(?<=: )learned\b": "learned timesteps and weights",
-    r"^power grid ([\d.]+)": r"timesteps spaced by the power \1",
+CANDIDATES = {  # name of a calibrated candidate -> what it is: its timesteps, and its weights
+    "fitted equidistributed": "timesteps of equal error, fitted weights",
+    "fitted dynamic programme": "timesteps of least error, fitted weights",
+    "fitted blended": "blended timesteps, fitted weights",
+    "learned": "learned timesteps, learned weights",
 }
 
 
@@ -48,8 +47,13 @@ def timesteps_source(setup: Setup) -> str:
     """Where the timesteps come from, in brackets and in plain words; "" if the scheduler does not say."""
     grid = setup.grid.origin if isinstance(setup.grid, CalibratedGrid) else ""
     known = ", ".join(filter(None, (setup.sampler.origin, grid)))
-    for name, words in IN_WORDS.items():
-        known = re.sub(name, words, known)
+
+    for name, words in CANDIDATES.items():
+        if known.endswith(f": {name}"):
+            used = words.partition(",")[0] if "its timesteps only" in known else words
+            known = known.removesuffix(name) + used
+    known = re.sub(r"^power grid ([\d.]+)", r"timesteps spaced by the power \1", known)
+
     return f" ({known})" if known else ""
 
 
