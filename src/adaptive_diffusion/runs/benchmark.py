@@ -66,6 +66,7 @@ def run_cell(cfg: DictConfig) -> float:
         MachineError: if the disk or the database refuses.
     """
     refuse_without_effect(_overrides())
+
     setup = prepare(cfg)
     cfg = setup.cfg
     if (channels := image_channels(setup.model)) != 3:
@@ -73,11 +74,13 @@ def run_cell(cfg: DictConfig) -> float:
 
     cell, bench = cell_of(setup), bench_of(setup)
     folder, store = Path(cfg.paths.run), Path(cfg.paths.outputs) / "benchmark" / "cells"
+
     if cell_path(store, cell, bench).is_file():
         (result,) = run_benchmark([cell], bench, store)
         log.info("%s %s: measured before", result.domain, result.name)
     else:
         result = _measure_and_record(setup, cell, bench, store)
+
     save_cell(folder / CELL, result)
     return result.fd_encoder
 
@@ -87,19 +90,21 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
     batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
     tags = {"kind": "benchmark cell", **run_tags(cfg)}
     name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"
+
     with setup.tracker.open(name, params=parameters(cfg), tags=tags) as run:
         with progress_bar(batches * cell.num_steps, "step") as bar:
             (result,) = run_benchmark([cell], bench, store, progress=lambda trace: bar.update())
 
+        # Means and spreads over the blocks, and the distances of all images together.
         (row,) = summarise([result])
         names = {"evaluations": "sampling/evaluations_per_picture", "seconds": "time/per_picture_s"}
         means = {names.get(m, f"benchmark/{m}"): value for m in METRICS if (value := row.mean[m]) is not None}
         spreads = {f"benchmark/{m}_sd": value for m in METRICS if (value := row.spread[m]) is not None}
         together = {"benchmark/fd_encoder_all": result.fd_encoder, "benchmark/fd_converged_all": result.fd_converged}
         run.metrics({**means, **spreads, **{k: v for k, v in together.items() if v is not None}})
-    log.info(
-        "%s %s: %s", result.domain, result.name, ", ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in means.items())
-    )
+
+    numbers = ", ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in means.items())
+    log.info("%s %s: %s", result.domain, result.name, numbers)
     return result
 
 
@@ -156,6 +161,7 @@ def bench_of(setup: Setup) -> Bench:
         check_number("benchmark.tolerance", cfg.benchmark.tolerance, 0, above=True)
     except ValueError as error:
         raise UserError(str(error)) from None
+
     encoder = load_builtin_encoder()
     return Bench(
         model=setup.model,

@@ -118,7 +118,7 @@ def _plan(problems: Sequence[GuidedModel], task: ScheduleTask) -> str:
 
 
 class _File:
-    """The file of schedules that this calibration and others add to, and what in it was made just as this one does it.
+    """The file of schedules, to which several calibrations may add at once.
 
     Args:
         path: The file, which may be missing.
@@ -133,7 +133,7 @@ class _File:
         return list(load_schedules(self.path)) if self.path.exists() else []
 
     def finished(self, problem: GuidedModel) -> CalibratedSchedule | None:
-        """Of the numbers of steps that are wanted, those that the file holds by the same recipe; None: not one."""
+        """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""
         recipes = load_recipes(self.path) if self.path.exists() else {}
         wanted = {n for n in self._task.steps if recipes.get(_name(problem, n)) == self._recipe(n)}
         for schedule in self.read():

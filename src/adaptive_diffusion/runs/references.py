@@ -1,4 +1,4 @@
-"""`adaptive-diffusion references`: statistics of real images, by an encoder of one's own.
+"""`adaptive-diffusion references`: statistics of real images, by an encoder of your own.
 
 For example `--encoder mine.safetensors --output references portraits=/pictures/faces landscapes=/pictures/hills`; then
 `sample.py metrics.encoder=mine.safetensors metrics.references=references` compares with them.
@@ -25,9 +25,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to, for metrics.references")
     parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of images or an array file")
     options = parser.parse_args(argv)
+
     given = dict(text.partition("=")[::2] for text in options.pictures)
     if wrong := [name for name, path in given.items() if not name or not path]:
         raise UserError(f"give each domain as DOMAIN=PATH, got {wrong[0]!r} without a path")
+
     encoder = load_encoder(options.encoder)
     for domain, path in given.items():
         write_reference(domain, path, encoder, options.output)

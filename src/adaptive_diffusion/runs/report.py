@@ -20,7 +20,7 @@ SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a n
 
 
 def main(argv: list[str]) -> None:
-    """Read the cells, choose those of one model and one size, of two alike the newer one, and write the report."""
+    """Read the cells of one model and one size, take the newer one of two equal cells, and write the report."""
     parser = argparse.ArgumentParser(prog=command("report"), description=__doc__)
     parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
