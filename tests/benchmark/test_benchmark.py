@@ -317,14 +317,14 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     assert capsys.readouterr().out == f"4 cells of 2 images per block: {output}/summary.md\n"
     assert len((output / "summary.csv").read_text().splitlines()) == 1 + 4
     report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "3"])
-    assert "1 cells of 3 pictures" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"no cell has 5 pictures .*2, 3"):
+    assert "1 cell of 3 images" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no cell has 5 images .*2, 3"):
         report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
     save_cell(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))
     report_kept(["--cells", str(cells), "--output", str(output)])
-    assert "4 cells of 2 pictures" in capsys.readouterr().out  # those of the commonest model alone
+    assert "4 cells of 2 images" in capsys.readouterr().out  # those of the commonest model alone
     report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
-    assert "1 cells of 2 pictures" in capsys.readouterr().out
+    assert "1 cell of 2 images" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"no cell .*'none'"):
         report_kept(["--cells", str(cells), "--output", str(output), "--model", "none"])
     with pytest.raises(UserError, match="keeps no cells; run"):
