@@ -293,7 +293,7 @@ def test_a_new_domain_starts_from_the_nearest_known_one(adapter, tmp_path):
         ("name: walls", "must say name: .* and pictures:"),
         ("name: portraits\npictures: walls", "a name other than portraits"),
         ("name: walls\npictures: nowhere", "no pictures at"),
-        ("name: walls\npictures: one", "needs at least 2 pictures to be placed, .* holds 1"),
+        ("name: walls\npictures: one", "needs at least 2 images to be placed, .* holds 1"),
     ],
 )
 def test_a_domain_that_cannot_be_read_is_refused(adapter, tmp_path, text, sentence):

@@ -131,3 +131,16 @@ def test_without_a_backend_only_the_doctor_works(tmp_path):
         assert "MLX has no backend" in told
         assert told.count("\n") == 1
     assert "MLX has no backend" in module("doctor", PYTHONPATH=path).stdout
+
+
+def test_new_assets_go_to_the_shipped_ones_in_a_checkout_and_to_the_outputs_elsewhere(tmp_path):
+    outputs = str(tmp_path / "outputs")
+    assert program.assets(str(ROOT), outputs) == str(ROOT / "src" / "adaptive_diffusion" / "assets")
+    assert program.assets(str(tmp_path), outputs) == f"{outputs}/assets"
+
+
+def test_what_is_missing_is_installed_from_the_checkout_or_by_name(monkeypatch):
+    assert program.pip_install("rl") == 'pip install -e ".[rl]"'
+    monkeypatch.setattr(program, "installed", lambda: True)
+    assert program.pip_install("rl") == 'pip install "adaptive-diffusion-optimizer[rl]"'
+    assert program.pip_install() == 'pip install "adaptive-diffusion-optimizer"'

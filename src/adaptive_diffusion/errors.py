@@ -136,7 +136,7 @@ def leave(
 
     Args:
         run: The program; what it returns is the exit code, None for 0.
-        explain: The sentence about an error, None if it was told already, and the exit code.
+        explain: The sentence about an error, None if it was printed already, and the exit code.
     """
     wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     for number in (signal.SIGINT, signal.SIGTERM):  # so that a program that is told to stop can say so

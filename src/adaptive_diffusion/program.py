@@ -56,3 +56,22 @@ def training(of: str, domain: str | None = None, **settings: Any) -> str:
 def title(name: str) -> str:
     """What a sentence calls a program: `train.py` or `adaptive-diffusion train`."""
     return command(name).removeprefix("python ") if command(name).endswith(".py") else command(name)
+
+
+def pip_install(extra: str = "") -> str:
+    """The command that installs this package with one of its extras, from a checkout or by name."""
+    extras = f"[{extra}]" if extra else ""
+    if installed():
+        return f'pip install "adaptive-diffusion-optimizer{extras}"'
+    return f'pip install -e ".{extras}"' if extra else "pip install -e ."
+
+
+def assets(root: str, outputs: str) -> str:
+    """The folder that new assets are written to: that of the shipped ones in a checkout, else one among the outputs.
+
+    Args:
+        root: The folder of the programs, paths.root.
+        outputs: The folder of what they write, paths.outputs.
+    """
+    shipped = Path(root) / "src" / "adaptive_diffusion" / "assets"
+    return str(shipped if shipped.is_dir() else Path(outputs) / "assets")

@@ -313,17 +313,17 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     for i, measured in enumerate([*RESULTS, replace(RESULTS[0], pictures=3)]):
         save_cell(cells / f"{i}.json", measured)
     report_kept(["--cells", str(cells), "--output", str(output)])
-    assert capsys.readouterr().out == f"4 cells of 2 pictures per block: {output}/summary.md\n"
+    assert capsys.readouterr().out == f"4 cells of 2 images per block: {output}/summary.md\n"
     assert len((output / "summary.csv").read_text().splitlines()) == 1 + 4
     report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "3"])
-    assert "1 cells of 3 pictures" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"no cell has 5 pictures .*2, 3"):
+    assert "1 cell of 3 images" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"no cell has 5 images .*2, 3"):
         report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
     save_cell(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))
     report_kept(["--cells", str(cells), "--output", str(output)])
-    assert "4 cells of 2 pictures" in capsys.readouterr().out  # those of the commonest model alone
+    assert "4 cells of 2 images" in capsys.readouterr().out  # those of the commonest model alone
     report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
-    assert "1 cells of 2 pictures" in capsys.readouterr().out
+    assert "1 cell of 2 images" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"no cell .*'none'"):
         report_kept(["--cells", str(cells), "--output", str(output), "--model", "none"])
     with pytest.raises(ValueError, match="keeps no cells; run"):
@@ -400,7 +400,7 @@ NARROW = ("experiment=benchmark", "scheduler=ddim,ddpm", "grid=uniform,karras", 
 
 def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_its_run(sweep):
     out = succeed(sweep, *NARROW)
-    assert out.startswith("8 cells of 2 x 4 pictures: at most 160 model evaluations, and some 1,536 for the converged")
+    assert out.startswith("8 cells of 2 x 4 images: at most 160 model evaluations, and some 1,536 for the converged")
     (summary,) = summaries(sweep)
     assert {(s["scheduler"], s["grid"], s["num_steps"]) for s in summary} == set(
         itertools.product(("ddim", "ddpm"), ("uniform", "karras"), ("2", "3"))
@@ -439,7 +439,7 @@ def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_p
 @pytest.mark.slow
 def test_a_sweep_whose_reader_goes_away_ends_quietly_with_everything_recorded(sweep):
     process = sweep.start("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=2")
-    assert process.stdout.readline().startswith("1 cells of 2 x 4 pictures")
+    assert process.stdout.readline().startswith("1 cell of 2 x 4 images")
     process.stdout.close()  # as `| head -1` does
     assert process.stderr.read() == ""
     assert process.wait(timeout=120) == 0

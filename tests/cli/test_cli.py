@@ -33,10 +33,12 @@ from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.runs.assemble import build, checked, prepare
+from adaptive_diffusion.runs.build import build
+from adaptive_diffusion.runs.checks import checked
 from adaptive_diffusion.runs.job import explain, job
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setting_types import typed
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
@@ -126,7 +128,7 @@ def test_the_distance_to_the_converged_solution_is_measured_when_asked(configure
     assert found[100] < 0.5 * found[3]
     sample(configure("metrics.converged=true", "scheduler=ddpm"))
     assert "quality/perceptual_encoder" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert "adds noise of its own" in caplog.text
+    assert "this scheduler adds noise" in caplog.text
 
 
 def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configure, tmp_path):
@@ -357,6 +359,16 @@ def test_a_typo_gets_a_hint(override, sentence, tmp_path):
     assert "\n" not in told
 
 
+def test_a_sweep_over_options_with_and_without_a_setting_names_both(tmp_path):
+    given = ["scheduler=ddim,adaptive", "scheduler.eta=0,1"]
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration("sample", tmp_path, "scheduler=adaptive", "scheduler.eta=0")
+    told = config_mistake(error.value, CONF, "sample", given)
+    assert told.startswith(
+        "'scheduler.eta' is a setting of scheduler=ddim, and this sweep has scheduler=adaptive as well"
+    )
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "belongs", "command"),
     [
@@ -509,7 +521,7 @@ def test_a_new_domain_for_training_is_added_with_a_plus(tmp_path):
     with pytest.raises(ConfigCompositionException) as error:
         configuration("train", tmp_path, "task.data.cats=x")
     told = config_mistake(error.value, CONF, "train", ["task.data.cats=x"])
-    assert told == "there is no domain 'cats' yet; to add one of your own: +task.data.cats=<pictures>"
+    assert told == "there is no domain 'cats' yet; to add one of your own: +task.data.cats=<folder>"
 
 
 def test_a_grid_and_a_strip_have_the_layout_they_promise():
@@ -552,7 +564,7 @@ def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_co
     assert "job 0 failed: scheduler: clip_sample_range must be a number, greater than 0, got -1.0" in err
     assert "Traceback" not in err
     assert [run.info.status for run in program.runs()] == ["FAILED", "FAILED", "FINISHED"]
-    assert "1 of 2 jobs failed" in out
+    assert "1 of 2 jobs was refused" in out
     (log,) = program.folder.glob("outputs/sweeps/*/*/0/sample.log")
     assert "Traceback" in log.read_text()
 

@@ -14,13 +14,16 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
 
-from adaptive_diffusion.cli.mistakes import LIMITS
+from adaptive_diffusion.cli.unknown_names import LIMITS
 from adaptive_diffusion.diffusion.schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from adaptive_diffusion.models.checkpoint import load_model, save_model
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
-from adaptive_diffusion.runs.assemble import build, checked, facts_for, prepare
+from adaptive_diffusion.runs.build import build
+from adaptive_diffusion.runs.checks import checked
+from adaptive_diffusion.runs.fit import scheduler_arguments
 from adaptive_diffusion.runs.setting_types import typed
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 TRAINING = ["task", "reward", "agent"]
@@ -146,13 +149,13 @@ def test_contradicting_the_model_is_refused(setting, tmp_path):
     cfg = configuration("sample", tmp_path, f"+scheduler.{setting}")
     key, _, value = setting.partition("=")
     with pytest.raises(ValueError, match=rf"scheduler\.{key}={value} contradicts the model"):
-        facts_for(cfg, tiny_model())
+        scheduler_arguments(cfg, tiny_model())
 
 
 def test_a_model_that_does_not_say_what_it_predicts_is_asked_about(tmp_path):
     cfg = configuration("sample", tmp_path)
     with pytest.raises(ValueError, match=r"model\.prediction_type=epsilon"):
-        facts_for(cfg, tiny_model(prediction_type=None))
+        scheduler_arguments(cfg, tiny_model(prediction_type=None))
     save_model(tmp_path / "silent.safetensors", tiny_model(prediction_type=None))
     model = ["model=checkpoint", f"model.path={tmp_path}/silent.safetensors"]
     parts = prepare(configuration("sample", tmp_path, *model, "model.prediction_type=sample"))
@@ -165,10 +168,10 @@ def test_a_model_that_does_not_say_what_it_predicts_is_asked_about(tmp_path):
 def test_the_model_decides_whether_to_clip_unless_a_setting_says_it(tmp_path):
     limited = ["+scheduler.thresholding=true", "+scheduler.dynamic_thresholding_ratio=0.9"]
     cfg = configuration("sample", tmp_path, "scheduler=ddim", *limited)
-    assert facts_for(cfg, tiny_model())["clip_sample"] is True
-    assert facts_for(cfg, tiny_model(bounded=False))["clip_sample"] is False
+    assert scheduler_arguments(cfg, tiny_model())["clip_sample"] is True
+    assert scheduler_arguments(cfg, tiny_model(bounded=False))["clip_sample"] is False
     cfg = configuration("sample", tmp_path, "scheduler=ddim", "+scheduler.clip_sample=false")
-    assert "clip_sample" not in facts_for(cfg, tiny_model())
+    assert "clip_sample" not in scheduler_arguments(cfg, tiny_model())
 
 
 class Part:

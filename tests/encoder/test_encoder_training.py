@@ -18,7 +18,7 @@ from adaptive_diffusion.encoder.encoder_training import EncoderEvent, EncoderTra
 from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
 from adaptive_diffusion.interruption import saved_when_interrupted
 from adaptive_diffusion.io.tensor_file import read_tensors
-from adaptive_diffusion.runs.assemble import build
+from adaptive_diffusion.runs.build import build
 from adaptive_diffusion.runs.train import train, training_configuration
 
 RNG = np.random.default_rng(0)
@@ -195,10 +195,10 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
         signal.signal(signal.SIGINT, before)
 
     assert ended == [1]
-    assert "the state is saved after 64 pictures; the same command goes on from there" in caplog.text
+    assert "the state is saved after 64 images; the same command goes on from there" in caplog.text
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
     train(cfg)
-    assert "at 64 of 256 pictures" in caplog.text
+    assert "at 64 of 256 images" in caplog.text
 
 
 @pytest.mark.parametrize(("signals", "saved"), [(1, 1), (2, 0)])

@@ -34,8 +34,8 @@ from adaptive_diffusion.rl.learned_scheduler import LearnedScheduler  # noqa: E4
 from adaptive_diffusion.rl.policy import load_policy  # noqa: E402
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward  # noqa: E402
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv  # noqa: E402
-from adaptive_diffusion.runs.assemble import prepare  # noqa: E402
 from adaptive_diffusion.runs.sample import draw  # noqa: E402
+from adaptive_diffusion.runs.setup import prepare  # noqa: E402
 from adaptive_diffusion.sampling.converged import Converged, converged_pictures  # noqa: E402
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler  # noqa: E402
 from adaptive_diffusion.sampling.rollout import Rollout, finished, run  # noqa: E402

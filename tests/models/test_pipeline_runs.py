@@ -29,8 +29,8 @@ from adaptive_diffusion.errors import MachineError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline
-from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -204,7 +204,9 @@ def test_a_pipeline_has_a_converged_solution(
     kind: str, setting: str, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 4)
-    monkeypatch.setattr("adaptive_diffusion.runs.sample.converged_pictures", partial(converged_pictures, tolerance=2.0))
+    monkeypatch.setattr(
+        "adaptive_diffusion.runs.measure_run.converged_pictures", partial(converged_pictures, tolerance=2.0)
+    )
     sample(configure(kind, setting, "metrics.converged=true"))
     assert "perceptual_encoder" in quality(tmp_path)
 

@@ -16,8 +16,8 @@ from tiny import configuration, tiny_checkpoint
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.sampling.previews import as_pictures
 from adaptive_diffusion.sampling.quality import SHIPPED, load_calibration
 from adaptive_diffusion.sampling.starts import FromPicture, NearNoise, last_timesteps
@@ -160,13 +160,13 @@ def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
     with caplog.at_level(logging.INFO):
         sample(configuration("sample", tmp_path, *job, *small, f"init_image={tmp_path / 'start.png'}", "strength=0.5"))
 
-    assert f"pictures of {channels} channel(s) are drawn, and the metrics take RGB ones" in caplog.text
+    assert f"the images have {channels} channel(s), and the metrics need RGB" in caplog.text
     assert "the last 2 of 4 steps" in caplog.text
 
     with Image.open(tmp_path / "run" / "pictures" / "0001.png") as image:
         assert (image.mode, image.size) == ({1: "L", 4: "RGBA"}[channels], (8, 8))
 
-    with pytest.raises(ValueError, match="benchmark compares RGB pictures"):
+    with pytest.raises(ValueError, match="benchmark compares RGB images"):
         sample(configuration("sample", tmp_path, *job, *small, "benchmark=default"))
 
 

@@ -281,6 +281,6 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_a_minute(monkeypatch, caps
             shown.update(2)
     assert capsys.readouterr().err.splitlines() == [
         "solving: 9 steps",
-        "solving: 4 of 9 steps in 1 min, score 0.5",
-        "solving: 8 of 9 steps in 2 min, score 0.5",
+        "solving: 4 of 9 steps in 1 min, about 1 min left, score 0.5",
+        "solving: 8 of 9 steps in 2 min, about 0 min left, score 0.5",
     ]

@@ -6,7 +6,7 @@ import pytest
 from tiny import configuration, tiny_model
 
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.runs.assemble import fitted
+from adaptive_diffusion.runs.fit import fitted
 from adaptive_diffusion.runs.prompts import follow_prompt
 
 

@@ -19,6 +19,7 @@ from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.runs import calibrate as schedule_run
+from adaptive_diffusion.runs.naming import CANDIDATES
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.batches import conditions
@@ -88,13 +89,13 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     calibrate(model, tmp_path, "task.domains=[landscapes]")
     (schedule,) = load_schedules(tmp_path / "s.json")
-    assert "1 domains, 2 numbers of steps: some " in caplog.text
+    assert "1 domain, each with " in caplog.text
     assert f"path={tmp_path}/s.json domain=landscapes num_steps=2" in caplog.text
     path = f"scheduler.calibration.path={tmp_path}/s.json"
     for overrides, sentence in (
         (
             (path, "num_steps=3"),
-            f"adaptive (calibrated for landscapes at guidance 1.5: {schedule.steps[3].rule}), 3 steps",
+            f"adaptive (calibrated for landscapes at guidance 1.5: {CANDIDATES[schedule.steps[3].rule]}), 3 steps",
         ),
         (
             (path, "num_steps=3", "guidance_scale=6"),
@@ -104,7 +105,7 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
             (path, "num_steps=7"),
             "adaptive (resampled from 3 steps calibrated for landscapes at guidance 1.5), 7 steps",
         ),
-        (("scheduler.calibration=null", "num_steps=3"), "adaptive (power grid 2), 3 steps"),
+        (("scheduler.calibration=null", "num_steps=3"), "adaptive (timesteps spaced by the power 2), 3 steps"),
         (
             (path, "num_steps=3", "grid=karras"),
             "adaptive karras (given timesteps, without calibrated weights), 3 steps",

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..encoder.captions import plain_caption
-from ..encoder.domain import choose
+from ..encoder.domain import check_no_label, choose
 from ..errors import Unusable
 from ..types import Denoiser, PictureModel
 
@@ -87,17 +87,12 @@ def asked_for(
         ids = model.condition(domain, label, plain_caption(domain, label))
         return mx.array([ids] * batch_size), domain
 
-    if label is not None:
-        raise Unusable(f"prompt and label={label} were both given, and a prompt chooses the label; leave one out")
-
+    check_no_label(label)
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
     if len(texts) != batch_size:
         raise Unusable(f"give one prompt, or as many as pictures: got {len(texts)} for {batch_size}")
     if model.domains is None:  # it reads
         return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain
-
-    if not all(text.strip() for text in texts):
-        raise Unusable("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
 
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():

@@ -51,7 +51,8 @@ def _run(name: str, rest: list[str]) -> int | None:
     if name not in COMMANDS:
         raise UserError(_unknown(name))
 
-    if name != "doctor":  # which reports a missing backend itself
+    # The doctor reports a missing backend itself.
+    if name != "doctor":
         try:
             prepare()
         except ImportError as error:

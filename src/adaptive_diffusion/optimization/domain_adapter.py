@@ -192,7 +192,7 @@ class DomainAdapter:
                 f"there is no hyperparameter {unknown[0]!r}; there are {', '.join(DomainConfig().to_dict())}"
             )
         if "num_steps" not in given:
-            raise ValueError("hyperparameters must say num_steps, the model evaluations per picture")
+            raise ValueError("hyperparameters must say num_steps, the model evaluations per image")
 
         result = Result(DomainConfig(**given).to_dict(), float(quality), float(speed), quality_error)
         begin = self.get_config(domain)

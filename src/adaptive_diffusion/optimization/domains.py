@@ -51,7 +51,7 @@ def describe_domain(path: str | Path, encoder: Encoder) -> tuple[str, dict[str, 
         raise UnusableFile(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
 
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("name", "pictures")):
-        raise UnusableFile(f"{path} must say name: <the domain's name> and pictures: <a folder of pictures>")
+        raise UnusableFile(f"{path} must say name: <the domain's name> and pictures: <a folder of images>")
 
     folder = path.parent / content["pictures"]
     return place_domain(content["name"], folder, encoder, content.get("description") or "")
@@ -70,7 +70,7 @@ def place_domain(
 
     images = load_pictures(pictures, encoder.config.image_size).images
     if len(images) < 2:
-        raise UnusableFile(f"a domain needs at least 2 pictures to be placed, {pictures} holds {len(images)}")
+        raise UnusableFile(f"a domain needs at least 2 images to be placed, {pictures} holds {len(images)}")
 
     statistics = picture_statistics(encoder, images)
     return name, {

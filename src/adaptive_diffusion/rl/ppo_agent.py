@@ -13,6 +13,7 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..errors import MissingPackage
+from ..program import pip_install
 from . import torch_state
 from .agent import TuningAgent
 from .callbacks import Callbacks
@@ -129,8 +130,8 @@ class HyperparameterTuningAgent(TuningAgent):
             from stable_baselines3 import PPO
         except ModuleNotFoundError as error:
             raise MissingPackage(
-                f'PPO needs {error.name}, which is not installed: pip install -e ".[rl]", or without the project\'s '
-                'folder pip install "adaptive-diffusion-optimizer[rl]"; agent=cem, random and fixed do without'
+                f"PPO needs {error.name}, which is not installed: {pip_install('rl')}; agent=cem, random and fixed do "
+                "without it"
             ) from None
 
         from .vector import LockstepVecEnv
