@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps of the first three rows of a domain")
     parser.add_argument("--pictures", type=int, default=10, help="noises per domain")
     parser.add_argument("--seed", type=int, default=77, help="of the noises")
-    parser.add_argument("--output", type=Path, default=Path("outputs/few_steps.png"), help="the picture to write")
+    parser.add_argument("--output", type=Path, default=Path("outputs/few_steps.png"), help="the image to write")
     options = parser.parse_args(argv)
 
     model, n = load_builtin_model(), options.steps

@@ -266,7 +266,7 @@ def test_a_default_that_stays_is_as_sure_as_its_best_rival_was_measured(adapter,
     adapter.adopt("portraits", DomainConfig(9), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
     final = tuned(adapter, use_rl_optimization=False, reward=HybridReward(0.5))["final_config"]
     assert final.num_steps == 10
-    assert final.confidence == pytest.approx(confidence_of(0.5 * 0.4 / np.sqrt(7)))  # 8 pictures in 4 batches
+    assert final.confidence == pytest.approx(confidence_of(0.5 * 0.4 / np.sqrt(7)))  # 8 images in 4 batches
 
 
 def test_a_rival_that_draws_the_same_pictures_says_nothing_of_the_default(adapter):
@@ -388,7 +388,7 @@ def test_a_verbose_pipeline_says_what_it_costs_and_a_quiet_one_nothing(adapter, 
 
     assert said() == []
     lines = said(verbose=1)
-    assert lines[0].startswith("portraits: 3 episodes of 2 pictures")
+    assert lines[0].startswith("portraits: 3 episodes of 2 images")
     assert [line.split()[0] for line in lines[1:]] == ["converged", "converged", "cem:", "converged"]
 
 
@@ -446,7 +446,7 @@ def test_a_file_that_is_no_pipeline_is_refused(adapter, tmp_path, content, sente
     [
         ({"min_steps": 12, "max_steps": 11}, "min_steps must be at most max_steps, got 12 > 11"),
         ({"num_steps": 30}, "num_steps .*between 4 and 20, got 30"),
-        ({"pictures": 1}, "pictures must be"),
+        ({"pictures": 1}, "images must be"),
         ({"verification_batches": 0}, "verification_batches must be"),
         ({"model": 1}, "a DomainAdapter already says model and guidance"),
     ],
@@ -629,7 +629,7 @@ def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path,
         tune(
             checkpoint, tmp_path, "domain=portraits", "task.episodes=3", f"reward.weight={weight}", agent="agent=fixed"
         )
-    assert "3 episodes of 2 pictures try things in up to " in caplog.text
+    assert "3 episodes of 2 images try things in up to " in caplog.text
     assert caplog.text.count("replaces ") == 1
     assert "tuned with weight=0.25 of quality" in caplog.text
 

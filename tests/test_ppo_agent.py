@@ -75,7 +75,7 @@ def test_the_configuration_says_what_is_used(bandit):
         ({"initial_std": -1}, "initial_std must be"),
         ({"num_envs": 0}, "num_envs must be"),
         ({"parts": 0}, "parts must be a whole number, at least 1, got 0"),
-        ({"parts": 4}, "parts must divide a batch of 4 pictures into 2 or more each, got 4"),
+        ({"parts": 4}, "parts must divide a batch of 4 images into 2 or more each, got 4"),
         ({"seed": -1}, "seed must be"),
         ({"eval_every": 0}, "eval_every must be"),
     ],

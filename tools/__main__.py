@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         )
     if options.data and (missing := [d for d in DOMAINS if not (options.data / f"{d}_32.npz").is_file()]):
         raise UserError(
-            f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the pictures"
+            f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the images"
         )
 
     stale = 0

@@ -30,7 +30,7 @@ def gaussian_denoiser(x: mx.array, t: mx.array, condition: mx.array | None = Non
 
 @pytest.fixture
 def pipeline() -> DiffusionPipeline:
-    """Pictures of 8x8 pixels with known statistics."""
+    """Images of 8x8 pixels with known statistics."""
     return DiffusionPipeline(gaussian_denoiser, DDIMScheduler(clip_sample=False), image_size=(8, 8))
 
 
@@ -55,7 +55,7 @@ def test_intermediates_are_clean_predictions_of_every_step(pipeline: DiffusionPi
     assert len(intermediates) == 6
     assert float(mx.abs(mx.clip(intermediates[-1], -1, 1) - images).max()) == 0
     spread = [float(x.std()) for x in intermediates]
-    assert spread == sorted(spread), "the first prediction is the mean of the data, the last a picture"
+    assert spread == sorted(spread), "the first prediction is the mean of the data, the last an image"
 
 
 def test_without_a_number_of_steps_the_schedulers_own_count_is_used(pipeline: DiffusionPipeline) -> None:
@@ -273,7 +273,7 @@ def test_prompt_domain_and_label_ask_for_what_the_command_line_asks_for() -> Non
         ({"prompt": " "}, "is empty"),
         ({"prompt": "an apple", "label": "apple"}, "both given"),
         ({"domain": "general", "condition": mx.array([[1, 1]])}, "both given"),
-        ({"prompt": ["an apple", "a forest"]}, "as many as pictures: got 2 for 1"),
+        ({"prompt": ["an apple", "a forest"]}, "as many as images: got 2 for 1"),
         ({"domain": "seascapes"}, "no domain 'seascapes'"),
         ({"domain": "general", "label": "forest"}, "label of domain=landscapes"),
         ({"label": "zebra"}, "no domain of the model has it"),
@@ -303,7 +303,7 @@ def test_one_timestep_makes_a_whole_batch_noisy(pipeline: DiffusionPipeline) -> 
     for one in (mx.array([40]), np.array([40.0]), [40]):
         assert mx.array_equal(pipeline.scheduler.add_noise(clean, noise, one), expected)
         assert mx.array_equal(pipeline.add_noise(clean, one, noise), expected)
-    with pytest.raises(ValueError, match="one per picture"):
+    with pytest.raises(ValueError, match="one per image"):
         pipeline.add_noise(clean, [40, 41], noise)
 
 

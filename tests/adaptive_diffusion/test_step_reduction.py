@@ -21,7 +21,7 @@ X_T = normal(KEYS, (8, 8, 3))
 
 
 class Model:
-    """Clean predictions: what is half of the noisy picture; counts pictures."""
+    """Clean predictions: what is half of the noisy image; counts images."""
 
     def __init__(self):
         self.batches = list[int]()

@@ -110,7 +110,7 @@ def test_all_cells_start_from_the_same_noises(bench, monkeypatch):
     for one in (first, other):
         measure.measure_cell(Cell(**{**vars(one), "sampler": Noting(one.sampler.scheduler)}), bench)
     half = len(seen) // 2
-    assert half == 6  # three blocks of 4 + 2 pictures
+    assert half == 6  # three blocks of 4 + 2 images
     np.testing.assert_array_equal(np.concatenate(seen[:half]), np.concatenate(seen[half:]))
     expected = np.concatenate([np.array(normal(image_keys(s, range(6)), (8, 8, 3))) for s in (5, 6, 7)])
     np.testing.assert_array_equal(np.concatenate(seen[:half]), expected)
@@ -215,7 +215,7 @@ def test_an_interval_of_identical_pairs_is_zero_and_pairs_must_match():
 
 
 def result(method, steps, rmse, domain="landscapes", change=1e-4, seconds=1.0):
-    """A cell of two blocks of two pictures with these RMSEs, (2, 2), or None."""
+    """A cell of two blocks of two images with these RMSEs, (2, 2), or None."""
     blocks = tuple(
         BlockResult(
             s, 10.0 + s, *(None, None, None) if rmse is None else (1.0, tuple(rmse[s]), (0.5, 0.7)), steps, seconds
@@ -269,11 +269,11 @@ def test_the_files_say_what_the_results_are(tmp_path):
     assert (dpm["baseline"], dpm["blocks"], dpm["pictures_per_block"]) == ("ddim uniform 5", "2", "2")
     text = (tmp_path / "summary.md").read_text()
     assert text.count("### ") == 2
-    assert "n = 2 blocks of 2 pictures" in text
+    assert "n = 2 blocks of 2 images" in text
     assert re.search(r"\| dpm uniform \| 5 \|.* 0\.2 \+- .*\| ddim uniform 5 \| -0\.1500 \[", text)
     assert "0.03 +- 0.014*" in text  # not converged enough, and said so
     assert "lower `benchmark.tolerance`" in text
-    assert "4 pictures are fewer than 4 x 4 dimensions" in text
+    assert "4 images are fewer than 4 x 4 dimensions" in text
 
 
 def test_a_report_of_stochastic_schedulers_alone_has_plots_too(tmp_path):
@@ -388,7 +388,7 @@ def test_a_setting_without_effect_is_refused(override):
 
 
 def test_a_setting_without_effect_is_refused_before_a_sweep_and_by_a_single_cell(sweep):
-    sentence = "image_size=64 has no effect on a benchmark: pictures are measured at the size that the model draws"
+    sentence = "image_size=64 has no effect on a benchmark: images are measured at the size that the model draws"
     assert sweep.run("experiment=benchmark", "image_size=64") == (2, "", f"{sentence}; leave it out\n")
     assert sweep.runs() == []
     sweep.settings.remove("-m")

@@ -21,7 +21,7 @@ from benchmarks import agents
 from benchmarks.agents import AgentBench, TransferredTimestepEnv
 from benchmarks.agents_report import Result, load_result, report, save_result
 
-SPREAD = np.linspace(-0.01, 0.01, 16)  # of pictures; its mean is 0, its standard error 0.00154
+SPREAD = np.linspace(-0.01, 0.01, 16)  # of images; its mean is 0, its standard error 0.00154
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_sharing_an_environment_changes_no_number(bench):
 @pytest.mark.parametrize("environment", ["hyperparameters", "timesteps"])
 def test_a_transfer_begins_with_what_the_nearest_domain_chose(bench, environment):
     moved = bench.transfer(environment, "abstract", "random", seed=0)
-    assert moved.source == "general"  # the nearest by the pictures that ship
+    assert moved.source == "general"  # the nearest by the images that ship
     (source,) = [r for r in bench.results() if r.domain == "general"]
     env = bench._environment(environment, "abstract", source.chosen)
     assert env.noises.seed == bench._environment(environment, "abstract").noises.seed

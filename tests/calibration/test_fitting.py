@@ -33,14 +33,14 @@ SCHEDULE = SCHEDULER.schedule
 
 
 def natural(x, t, condition=None):
-    """The exact eps of pictures whose frequencies are independent."""
+    """The exact eps of images whose frequencies are independent."""
     spectrum = dctn(np.array(x, np.float64), axes=(1, 2, 3), norm="ortho")
     eps = predict(SCHEDULER, float(t[0]), spectrum, std=NATURAL)
     return mx.array(idctn(eps, axes=(1, 2, 3), norm="ortho"), mx.float32)
 
 
 def bent(x, t, condition=None):
-    """The same, saturated: no solver's weights are exact for it, and pictures differ."""
+    """The same, saturated: no solver's weights are exact for it, and images differ."""
     return natural(x, t) + 0.2 * mx.tanh(3 * x)
 
 

@@ -46,7 +46,7 @@ from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 @pytest.fixture
 def configure(tmp_path):
-    """Compose a job of four 8x8 pictures and three steps, without MLflow unless asked for."""
+    """Compose a job of four 8x8 images and three steps, without MLflow unless asked for."""
     model = tiny_checkpoint(tmp_path)
 
     def compose(*overrides, folder=tmp_path):
@@ -262,8 +262,8 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
     ("overrides", "sentence"),
     [
         (["task.images=16"], "data names no domain; give at least one, e.g. data.portraits="),
-        (["task.data.portraits=/nowhere"], "no pictures at /nowhere"),
-        (["task.data.portraits={empty}"], "no readable pictures in"),
+        (["task.data.portraits=/nowhere"], "no images at /nowhere"),
+        (["task.data.portraits={empty}"], "no readable images in"),
         (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),
         (["task.data.portraits={empty}", "log_every=0"], "log_every must be a whole number, at least 1"),
         (["output=model.bin"], "output must be a .safetensors file"),

@@ -98,7 +98,7 @@ def test_the_perceptual_distance_is_its_definition() -> None:
 
 
 def test_shapes_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match="same number of pictures"):
+    with pytest.raises(ValueError, match="same number of images"):
         tiny_encoder().perceptual_distances(PICTURES, PICTURES[:2])
 
 

@@ -136,7 +136,7 @@ def test_train_py_writes_an_encoder_that_loads_and_once_trained_only_writes_it(
     assert encoder.metadata["label_top1"] == share
     assert encoder.metadata["images_seen"] == 128
     assert encoder.config.domains == ("landscapes", "general")
-    assert str(tmp_path) not in str(encoder.metadata), "the file does not tell where the pictures are"
+    assert str(tmp_path) not in str(encoder.metadata), "the file does not tell where the images are"
     monkeypatch.setattr(EncoderTrainer, "_advance", None)
     assert train(settings(data, tmp_path, f"output={second}", "tracking=none")) == share
     assert load_encoder(second).metadata == encoder.metadata

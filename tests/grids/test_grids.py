@@ -127,7 +127,7 @@ def test_a_grid_replaces_the_spacing_of_any_scheduler_and_leads_to_the_clean_pic
     scheduler = scheduler(clip_sample=False)
     set_timesteps(scheduler, grid, scheduler.schedule, n)
     np.testing.assert_array_equal(scheduler.timesteps, grid(scheduler.schedule, n))
-    # data of one picture, which is the clean prediction everywhere: the end of any solver and any grid
+    # data of one image, which is the clean prediction everywhere: the end of any solver and any grid
     noise = np.random.default_rng(1).standard_normal
     out = run(scheduler, X[..., :1, :1, :1], lambda i: noise((4, 1, 1, 1)), std=1e-9, mean=0.25)
     np.testing.assert_allclose(out, 0.25, atol=1e-5)

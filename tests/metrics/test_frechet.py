@@ -124,7 +124,7 @@ def test_what_cannot_be_compared_is_refused(x: FeatureStatistics, y: object, mes
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 1}, "at least 2 pictures"),
+        ({"n": 1}, "at least 2 images"),
         ({"mean": np.zeros(3)}, r"got \(3,\) and \(2, 2\)"),
         ({"mean": np.array([0, np.inf])}, "finite"),
         ({"covariance": np.array([[1, 2], [0, 1]])}, "symmetric"),
@@ -166,7 +166,7 @@ def test_features_may_come_from_mlx_in_any_floating_type_and_pictures_are_no_fea
 
 def test_too_few_pictures_are_flagged() -> None:
     assert frechet_caveat(256, 64) is None
-    assert "255 pictures are fewer than 4 x 64" in str(frechet_caveat(255, 64))
+    assert "255 images are fewer than 4 x 64" in str(frechet_caveat(255, 64))
 
 
 def test_the_benchmark_compares_both_ways_on_the_same_features(capsys: pytest.CaptureFixture[str]) -> None:

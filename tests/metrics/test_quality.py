@@ -58,9 +58,9 @@ def test_too_few_pictures_are_flagged_and_not_hidden(references: Path) -> None:
 @pytest.mark.parametrize(
     ("shift", "n", "caveat"),
     [
-        (0.0, 16, "subsets of 8 pictures noise dominates; draw more"),
-        (0.0, 2, "subsets of 2 pictures noise"),
-        (3.0, 2, "subsets of 2 pictures noise"),  # which have no spread
+        (0.0, 16, "subsets of 8 images noise dominates; draw more"),
+        (0.0, 2, "subsets of 2 images noise"),
+        (3.0, 2, "subsets of 2 images noise"),  # which have no spread
         (3.0, 16, None),
     ],
 )
@@ -215,13 +215,13 @@ def test_the_reference_is_prepared_as_the_pictures_are_whatever_their_shape(
 def test_what_cannot_be_compared_does_not_spoil_a_run(
     tmp_path: Path, inception: Inception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ValueError, match="folder without pictures"):
+    with pytest.raises(ValueError, match="folder without images"):
         StandardMetrics(reference=str(tmp_path), clip=None)
 
     np.savez(tmp_path / "one.npz", images=REAL[:1])
     assert measured(StandardMetrics(reference=str(tmp_path / "one.npz"), clip=None)) == {}
     assert "fid could not be measured: " in caplog.text
-    assert "one.npz holds one picture" in caplog.text
+    assert "one.npz holds one image" in caplog.text
     (tmp_path / "one.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:200])
 
     with pytest.raises(ValueError, match=r"one\.npz cannot be read"):

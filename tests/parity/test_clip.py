@@ -238,7 +238,7 @@ def test_what_is_no_clip_model_is_explained(folder: Path, tmp_path: Path) -> Non
     settings = next(name for name in ("preprocessor_config.json", "processor_config.json") if (folder / name).exists())
     refused("resample", lambda c: c.update(resample=2), "not CLIP's", settings)
     refused(
-        "size", lambda c: c.update(size=64, crop_size=64), "pictures of 64 pixels, but the network takes 32", settings
+        "size", lambda c: c.update(size=64, crop_size=64), "images of 64 pixels, but the network takes 32", settings
     )
 
     with pytest.raises(ValueError, match="no model folder"):

@@ -326,7 +326,7 @@ def test_where_seconds_count_everything_is_timed_in_batches_of_one_size_after_a_
         return drawing.network(x, t, condition)
 
     env = kind(replace(drawing, network=network), reward=SpeedReward("seconds"), pictures=4, batches=1)
-    env.noises.errors(0, np.zeros((4, 4, 4, 3)))  # solves for the converged pictures
+    env.noises.errors(0, np.zeros((4, 4, 4, 3)))  # solves for the converged images
     sizes.clear()
     vector = LockstepVecEnv(env, 3)
     vector.reset()

@@ -33,7 +33,7 @@ def bandit() -> DiffusionHyperparameterEnv:
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """The model that is used where none is named draws 8x8 pictures."""
+    """The model that is used where none is named draws 8x8 images."""
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_MODEL", str(tiny_checkpoint(tmp_path)))
 
 

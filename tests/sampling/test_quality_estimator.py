@@ -1,4 +1,4 @@
-"""Quality told from the run itself: the extrapolated picture, the regression and its file."""
+"""Quality told from the run itself: the extrapolated image, the regression and its file."""
 
 import mlx.core as mx
 import numpy as np
@@ -85,7 +85,7 @@ def test_quality_is_one_half_at_the_stated_error_and_inverts():
 
 
 def checkerboard(contrast: float) -> np.ndarray:
-    """(1, 8, 8, 3) pictures whose standard deviation is given, but for the hundredth that keeps it from 0."""
+    """(1, 8, 8, 3) images whose standard deviation is given, but for the hundredth that keeps it from 0."""
     signs = np.indices((8, 8)).sum(axis=0) % 2 * 2 - 1
     return np.repeat(signs[None, ..., None] * (contrast - 0.01), 3, axis=-1).astype(np.float32)
 
@@ -151,7 +151,7 @@ def test_regression_finds_the_weights_that_made_the_errors():
 
 
 def test_differences_between_steps_do_not_decide_what_a_change_means():
-    """At every step the picture that changed more is better; over the steps error and change fall together."""
+    """At every step the image that changed more is better; over the steps error and change fall together."""
     rng, steps = np.random.default_rng(1), []
     for z in np.linspace(-3, 3, 30):
         c = z + 0.1 * rng.normal(size=16)

@@ -38,7 +38,7 @@ MODEL = "0" * 64 + " guidance 1.5"
 
 
 def a_cell(method, steps, perceptual, fd_converged, fd_encoder, domain="portraits", **more):
-    """A cell of two blocks of two pictures; perceptual distances 0.9 and 1.1 times the given one, None: stochastic."""
+    """A cell of two blocks of two images; perceptual distances 0.9 and 1.1 times the given one, None: stochastic."""
     blocks = tuple(
         BlockResult(
             seed,
@@ -86,7 +86,7 @@ def cells_of(lines):
 
 def test_a_table_per_domain_has_adaptive_first_and_leaves_out_what_was_not_measured(rows):
     lines = results(rows)
-    assert lines[0] == "n = 4 pictures a cell (2 x 2); model 000000000000 guidance 1.5."
+    assert lines[0] == "n = 4 images a cell (2 x 2); model 000000000000 guidance 1.5."
     head, _, *body = cells_of(lines[2 : lines.index("", 2)])
     assert head == ["portraits", "5", "8", "50"]
     assert [row[0] for row in body] == [
@@ -418,6 +418,6 @@ def test_of_cells_that_differ_in_sizes_by_name_only_the_newest_is_reported(tmp_p
     save_cell(tmp_path / "a.json", replace(new, variant=("batch_size=64", "num_samples=2")))
     os.utime(tmp_path / "b.json", (1, 1))
     report_kept(["--cells", str(tmp_path), "--output", str(tmp_path / "report"), "--plots"])
-    assert capsys.readouterr().out.startswith("1 cells of 2 pictures")
+    assert capsys.readouterr().out.startswith("1 cells of 2 images")
     (row,) = csv.DictReader((tmp_path / "report" / "summary.csv").open())
     assert (row["variant"], float(row["perceptual_mean"])) == ("", pytest.approx(0.4))

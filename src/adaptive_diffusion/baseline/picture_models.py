@@ -90,7 +90,7 @@ def asked_for(
     check_no_label(label)
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
     if len(texts) != batch_size:
-        raise Unusable(f"give one prompt, or as many as pictures: got {len(texts)} for {batch_size}")
+        raise Unusable(f"give one prompt, or as many as images: got {len(texts)} for {batch_size}")
     if model.domains is None:  # it reads
         return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain
 

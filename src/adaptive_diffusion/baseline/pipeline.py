@@ -72,7 +72,7 @@ class DiffusionPipeline:
         self._fit_scheduler()
         self._suit(None, self._facts.guidance_scale)
         if self.native_size != self.image_size:
-            log.info("pictures are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
+            log.info("images are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
 
     @staticmethod
     def _default_model(in_channels: int) -> SimpleUNet:
@@ -171,7 +171,7 @@ class DiffusionPipeline:
         """Denoise images that carry the noise of a known timestep.
 
         Args:
-            noisy_image: (B, *state_shape), or `state_shape` for one picture: what `add_noise` returns.
+            noisy_image: (B, *state_shape), or `state_shape` for one image: what `add_noise` returns.
             timestep: The timestep of the noise, in [0, T - 1].
             num_inference_steps: Steps from `timestep` down to the clean image; None: 1, the direct prediction.
             prompt: See `generate`, as for the rest.

@@ -131,7 +131,7 @@ class Encoder:
         """
         x, y = as_float(a), as_float(b)
         if x.shape != y.shape:
-            raise ValueError(f"both must be the same number of pictures of the same size, got {x.shape} and {y.shape}")
+            raise ValueError(f"both must be the same number of images of the same size, got {x.shape} and {y.shape}")
 
         def distance(p: np.ndarray, q: np.ndarray) -> mx.array:
             # Per stage: (B, h, w, C) -> (B, h, w) -> (B,).

@@ -45,9 +45,9 @@ class EncoderMetrics:
         """
         measurements: list[Measurement] = []
         if not reference_path(domain, self._folder).is_file():
-            log.info("no distances to real pictures: there are no reference statistics of the domain %s", domain)
+            log.info("no distances to real images: there are no reference statistics of the domain %s", domain)
         elif len(images) > 1:
-            measurements += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
+            measurements += attempt("the distance to real images", lambda: self._to_real(images, domain), [])
 
         measurements += attempt(
             "clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], []

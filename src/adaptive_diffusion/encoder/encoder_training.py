@@ -85,7 +85,7 @@ class EncoderTrainer:
             self.load_state()
         if self.step > config.steps():
             raise UnusableFile(
-                f"the state {config.state} has seen {self.images} pictures already, and images is "
+                f"the state {config.state} has seen {self.images} images already, and images is "
                 f"{config.images}: give as many or more, or another state to start anew"
             )
 
@@ -159,7 +159,7 @@ class EncoderTrainer:
             "domains": list(self.config.data),
             "labels": self.corpus.labels,
             "pictures": {
-                domain: f"{len(pictures)} with the hash {hash_of([pictures.images, pictures.labels]):.12}"
+                domain: f"{len(images)} with the hash {hash_of([images.images, images.labels]):.12}"
                 for domain, pictures in zip(self.config.data, self.corpus.train, strict=True)
             },
             "words": self.words.content_hash,

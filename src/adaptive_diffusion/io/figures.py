@@ -1,4 +1,4 @@
-"""Pictures of a run: the grid of its images, the denoising strip, the plot of its schedule. All written atomically."""
+"""Images of a run: the grid of its images, the denoising strip, the plot of its schedule. All written atomically."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def save_schedule_plot(
 
     panels = {"timestep t": timesteps, r"log-SNR  $\log(\alpha/\sigma)$": log_snr}
     if running.min() < running.max():
-        panels["pictures evaluated"] = running
-        title += "\ntimestep and log-SNR of the pictures that were longest on the schedule"
+        panels["images evaluated"] = running
+        title += "\ntimestep and log-SNR of the images that were longest on the schedule"
 
     figure = Figure(figsize=(4 * len(panels), 3.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)

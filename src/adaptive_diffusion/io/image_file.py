@@ -59,7 +59,7 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
                 ImageOps.exif_transpose(image, in_place=True)
                 return prepare(image, size, channels)
     except Exception as error:  # Pillow's decoders raise errors of any kind for a damaged file
-        raise UnusableFile(f"{path} cannot be read as a picture ({_in_words(error)})") from error
+        raise UnusableFile(f"{path} cannot be read as an image ({_in_words(error)})") from error
 
 
 def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> np.ndarray:
@@ -79,7 +79,7 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> 
     try:
         return to_float(read_image(Path(path).expanduser(), size, channels))
     except UnusableFile as error:
-        raise UnusableFile(f"init_image={error}; give a picture file, e.g. a PNG or JPEG") from error
+        raise UnusableFile(f"init_image={error}; give an image file, e.g. a PNG or JPEG") from error
 
 
 def _in_words(error: Exception) -> str:

@@ -61,9 +61,7 @@ class PictureSet:
         held = SPLITS[rule](self.labels, validation_fraction, seed)
         trained = np.setdiff1d(np.arange(len(self)), held)
         if not len(trained):
-            raise ValueError(
-                f"validation_fraction={validation_fraction} of {len(self)} pictures leaves none to train on"
-            )
+            raise ValueError(f"validation_fraction={validation_fraction} of {len(self)} images leaves none to train on")
 
         train, held_back = self._rows(trained), self._rows(held)
         if len(held):
@@ -82,14 +80,14 @@ class PictureSet:
         """Warn of labels without an image in `train`, and of labels whose only image is there."""
         counts, trained = (np.bincount(s.labels[s.labels >= 0], minlength=len(self.label_names)) for s in (self, train))
         groups = {
-            "no training pictures": (counts > 0) & (trained == 0),
-            "only one picture": (counts == 1) & (trained == 1),
+            "no training images": (counts > 0) & (trained == 0),
+            "only one image": (counts == 1) & (trained == 1),
         }
 
         for what, affected in groups.items():
             if names := [name for name, yes in zip(self.label_names, affected, strict=True) if yes]:
                 some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-                then = ", which is trained on, and none is kept back" if what == "only one picture" else ""
+                then = ", which is trained on, and none is kept back" if what == "only one image" else ""
                 log.warning("labels with %s%s: %d (%s)", what, then, len(names), some)
 
 
@@ -107,16 +105,14 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
         UnusableFile: if there is nothing at `path`, no readable image in it, or arrays of another form.
     """
     if channels not in MODES:
-        raise ValueError(f"pictures are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
+        raise ValueError(f"images are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
 
     path = Path(path).expanduser()
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
 
     is_array = path.suffix.lower() in (".npz", ".npy")
     if trouble := why_unreadable(path, folder=not is_array):
-        raise UnusableFile(
-            f"no pictures at {path}: it {trouble}; give a folder of pictures, or a .npz or .npy array file"
-        )
+        raise UnusableFile(f"no images at {path}: it {trouble}; give a folder of images, or a .npz or .npy array file")
     return _from_arrays(path, size, channels) if is_array else _from_folder(path, size, channels)
 
 
@@ -134,8 +130,8 @@ def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureS
 
     if not images:
         raise UnusableFile(
-            f"no readable pictures in {folder}: {len(files)} files there have the suffix of a picture{skipped}; "
-            "give a folder of PNG, JPEG or other pictures"
+            f"no readable images in {folder}: {len(files)} files there have the suffix of an image{skipped}; "
+            "give a folder of PNG, JPEG or other images"
         )
 
     label_names = tuple(sorted(set(names) - {""}))

@@ -89,7 +89,7 @@ def _from_dict(settings: dict[str, Any], path: Path, image_size: int) -> Prepara
     if odd or settings.get("resample", _BICUBIC) != _BICUBIC or preparation.crop > preparation.size:
         raise UnusableFile(f"{path} asks for a preparation that is not CLIP's (bicubic resize, centre crop, normalise)")
     if preparation.crop != image_size:
-        raise UnusableFile(f"{path} gives pictures of {preparation.crop} pixels, but the network takes {image_size}")
+        raise UnusableFile(f"{path} gives images of {preparation.crop} pixels, but the network takes {image_size}")
 
     return preparation
 

@@ -84,7 +84,7 @@ class StandardMetrics:
         if self._encoded is None or self._encoded[0] != size:
             pictures = load_pictures(self._real, size).images
             if len(pictures) < 2:
-                raise UnusableFile(f"{self._real} holds one picture; give at least two")
+                raise UnusableFile(f"{self._real} holds one image; give at least two")
             self._encoded = size, self._inception.features(pictures)
 
         return self._encoded[1]
@@ -93,12 +93,12 @@ class StandardMetrics:
         """The statistics in a file; or the path itself, if it has images."""
         if not reference.exists():
             raise ValueError(
-                f"reference={reference} does not exist; give a folder or array file of real pictures, or a "
+                f"reference={reference} does not exist; give a folder or array file of real images, or a "
                 "statistics file"
             )
         if reference.is_dir():
             if not has_images(reference):
-                raise ValueError(f"reference={reference} is a folder without pictures")
+                raise ValueError(f"reference={reference} is a folder without images")
             return reference
         if reference.suffix != ".npz" or "images" in array_names(reference):
             read_arrays(reference)  # refuses a damaged file before anything is drawn
@@ -108,7 +108,7 @@ class StandardMetrics:
         if (statistics.encoder, statistics.encoder_hash) != (self._inception.name, self._inception.content_hash):
             raise ValueError(
                 f"reference={reference} was made with {statistics.encoder}, not with these weights of "
-                f"{self._inception.name}; give real pictures instead"
+                f"{self._inception.name}; give real images instead"
             )
 
         return statistics

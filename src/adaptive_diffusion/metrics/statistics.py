@@ -34,14 +34,14 @@ def check_features(features: Any, what: str = "features") -> np.ndarray:
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
         raise ValueError(f"{what} must be (n, d) with n >= 2, got shape {x.shape}")
     if not np.issubdtype(x.dtype, np.floating):
-        raise ValueError(f"{what} must be floating point, got {x.dtype}; give an encoder's output, not pictures")
+        raise ValueError(f"{what} must be floating point, got {x.dtype}; give an encoder's output, not images")
 
     x = x.astype(np.float64, copy=False)
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
         raise ValueError(
             f"{what} must be finite, got NaN or infinity in {bad} of {len(x)} rows; "
-            "check the pictures they were computed from"
+            "check the images they were computed from"
         )
 
     return x
@@ -90,7 +90,7 @@ class FeatureStatistics:
     def __post_init__(self) -> None:
         mean, covariance = np.asarray(self.mean, np.float64), np.asarray(self.covariance, np.float64)
         if self.n < 2:
-            raise ValueError(f"statistics need at least 2 pictures for a covariance, got n = {self.n}")
+            raise ValueError(f"statistics need at least 2 images for a covariance, got n = {self.n}")
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(f"mean must be (d,) and covariance (d, d), got {mean.shape} and {covariance.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
@@ -173,7 +173,7 @@ def load_statistics(path: str | Path) -> FeatureStatistics:
     """
     path = Path(path)
     if not path.is_file():
-        raise UnusableFile(f"there are no feature statistics at {path}; compute them from reference pictures first")
+        raise UnusableFile(f"there are no feature statistics at {path}; compute them from reference images first")
 
     arrays = read_arrays(path, "statistics")
     if "format" not in arrays and {"mu", "sigma"} <= arrays.keys():

@@ -41,7 +41,7 @@ class Corpus:
         for domain, (train, held) in zip(sets, splits, strict=True):
             if not len(train):
                 raise Unusable(
-                    f"{domain}: validation_fraction={config.validation_fraction} keeps all {len(held)} pictures back"
+                    f"{domain}: validation_fraction={config.validation_fraction} keeps all {len(held)} images back"
                 )
 
         offsets = np.cumsum([0] + [len(s.label_names) for s in sets.values()])

@@ -96,7 +96,7 @@ class Trainer:
 
         if self.step > config.steps():
             raise UnusableFile(
-                f"the state {config.state} has seen {self.images} pictures already, and images is "
+                f"the state {config.state} has seen {self.images} images already, and images is "
                 f"{config.images}: give as many or more, or another state to start anew"
             )
 

@@ -46,7 +46,7 @@ NO_VARIANT = (
 
 # settings that a benchmark does not use, and what it does instead
 NO_EFFECT = {
-    "image_size": "pictures are measured at the size that the model draws",
+    "image_size": "images are measured at the size that the model draws",
     "metrics": "what is measured is always the same",
     "skip_finished": "what is finished is never repeated",
 }

@@ -41,7 +41,7 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
 
     Args:
         domain: Name of the domain.
-        pictures: Folder or array file.
+        images: Folder or array file.
         encoder: What encodes them.
         folder: Where the two files go.
 

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--model", default="", help="beginning of the model's hash and guidance; default: the commonest"
     )
-    parser.add_argument("--pictures", type=int, help="pictures per block of the cells; default: the commonest size")
+    parser.add_argument("--pictures", type=int, help="images per block of the cells; default: the commonest size")
     parser.add_argument("--baseline", default="ddim uniform", help="cell that others are compared with")
     parser.add_argument("--plots", nargs="*", choices=list(PLOTS), default=list(PLOTS), help="kinds of plots")
     options = parser.parse_args(argv)

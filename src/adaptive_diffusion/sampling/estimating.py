@@ -42,7 +42,7 @@ class EstimatingSampler(StandardSampler):
         self._foreign = model is not None and model != measured
         if self._foreign:
             log.warning(
-                "quality is estimated by a calibration of the model %.12s, and this one is %.12s: it ranks pictures, "
+                "quality is estimated by a calibration of the model %.12s, and this one is %.12s: it ranks images, "
                 "but its scale is not this model's, and its mean is not reported",
                 measured,
                 model,

@@ -173,7 +173,7 @@ class StepReductionSampler(EstimatingSampler):
         info = scheduler.get_schedule_info()
         if info["rule"] is None and info["power"] is None:
             at_noise = scheduler.timesteps[0] == scheduler.num_train_timesteps - 1
-            cause = "other timesteps were chosen (grid)" if at_noise else "the run begins at a picture (init_image)"
+            cause = "other timesteps were chosen (grid)" if at_noise else "the run begins at an image (init_image)"
             raise Unusable(
                 f"sampler=step_reduction takes steps of scheduler=adaptive's own grid, from pure noise, and here "
                 f"{cause}: leave that out, or take sampler=standard"

@@ -21,7 +21,7 @@ def complexity_of(sample: mx.array) -> float:
     """
     x = sample[None] if sample.ndim == 3 else sample
     if x.ndim != 4 or min(x.shape[1:3]) < 2 or not x.size:
-        raise ValueError(f"complexity needs pictures of shape (B, H, W, C), at least 2x2 pixels, got {sample.shape}")
+        raise ValueError(f"complexity needs images of shape (B, H, W, C), at least 2x2 pixels, got {sample.shape}")
 
     x = x.astype(mx.float32)
     contrast = mx.mean(mx.var(x, axis=(1, 2)), axis=-1)

@@ -282,8 +282,8 @@ class SchedulerCore(ConfigMixin, ABC):
         """Refuse images that the solver remembers nothing of, or that it remembers others beside."""
         if self._memory and self._memory[0].shape != shape:
             raise ValueError(
-                f"the solver remembers pictures of shape {self._memory[0].shape}, got {shape}: call select when "
-                "pictures leave the batch, or set_timesteps to begin anew"
+                f"the solver remembers images of shape {self._memory[0].shape}, got {shape}: call select when "
+                "images leave the batch, or set_timesteps to begin anew"
             )
 
     def _locate(self, timestep: Any) -> int:
@@ -320,5 +320,5 @@ class SchedulerCore(ConfigMixin, ABC):
         if key.shape == (2,):
             return mx.random.normal(shape, key=key)
         if key.shape != (shape[0], 2):
-            raise ValueError(f"key must have shape (2,), or ({shape[0]}, 2) for {shape[0]} pictures, got {key.shape}")
+            raise ValueError(f"key must have shape (2,), or ({shape[0]}, 2) for {shape[0]} images, got {key.shape}")
         return normal(key, shape[1:])

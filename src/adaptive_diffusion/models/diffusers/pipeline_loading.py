@@ -212,12 +212,12 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
     size = []
     for name, given, side in (("height", height, sides[0]), ("width", width, sides[1])):
         if given is None and side is None:
-            raise ValueError(f"{folder.path} does not say how large its pictures are; give height and width")
+            raise ValueError(f"{folder.path} does not say how large its images are; give height and width")
 
         value = side * factor if given is None else given
         if value < multiple or value % multiple:
             raise ValueError(
-                f"{name} must be a multiple of {multiple}, since this model halves its pictures that often, got {value}"
+                f"{name} must be a multiple of {multiple}, since this model halves its images that often, got {value}"
             )
         if value > LARGEST:
             raise ValueError(f"{name} must be at most {LARGEST} pixels, got {value}")

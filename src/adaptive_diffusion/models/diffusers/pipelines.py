@@ -91,7 +91,7 @@ class PixelPipeline:
         if pictures.shape[-1] == channels:
             return pictures
         if channels != 1:
-            raise Unusable(f"the model draws {channels} channels, so no picture can be its beginning; leave it out")
+            raise Unusable(f"the model draws {channels} channels, so no image can be its beginning; leave it out")
 
         return (pictures * mx.array(LUMA)).sum(axis=-1, keepdims=True)
 
@@ -222,7 +222,7 @@ class LatentPipeline:
             varied = decoded.max(axis=(1, 2, 3)) > decoded.min(axis=(1, 2, 3))
             if not (varied.all() & mx.isfinite(decoded).all()).item():
                 raise MachineError(
-                    "the decoder returned a picture of one colour or of NaN, as happens when a GPU runs out of memory; "
+                    "the decoder returned an image of one colour or of NaN, as happens when a GPU runs out of memory; "
                     "use a smaller batch_size or precision=low_memory"
                 )
 
