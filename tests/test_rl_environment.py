@@ -172,7 +172,7 @@ def test_a_model_of_ones_own_in_a_domain_of_its():
         ({"num_steps": 30}, "num_steps must be a whole number, between 4 and 20, got 30"),
         ({"min_steps": 0}, "min_steps must be a whole number, at least 1, got 0"),
         ({"max_steps": 2000}, "max_steps must be a whole number, between 1 and 1000"),
-        ({"pictures": 1}, "images must be a whole number, at least 2"),
+        ({"pictures": 1}, "pictures must be a whole number, at least 2"),
         ({"batches": 0}, "batches must be"),
         ({"noise_seed": -1}, "noise_seed must be"),
         ({"domain": "trees"}, "a Drawing already says domain"),

@@ -178,7 +178,7 @@ def _conditions(rows: Sequence[Measured]) -> str:
         return "Nothing is measured yet."
 
     sizes = sorted({(row.blocks, row.pictures) for row in rows})
-    n = ", ".join(f"{blocks * images:,} images a cell ({blocks} x {pictures})" for blocks, pictures in sizes)
+    n = ", ".join(f"{blocks * pictures:,} images a cell ({blocks} x {pictures})" for blocks, pictures in sizes)
     models = sorted({row.model for row in rows if row.model})
     return f"n = {n}" + "".join(f"; model {model}" for model in models) + "."
 

@@ -38,7 +38,7 @@ class EncoderCorpus:
             pictures = load_pictures(path, config.image_size)
             train, held = pictures.split(config.validation_fraction, config.split, config.seed)
             if not len(train) or not len(held):
-                raise Unusable(f"{domain}: {len(images)} images are too few to keep some back")
+                raise Unusable(f"{domain}: {len(pictures)} images are too few to keep some back")
 
             offsets.append(len(self.labels))
             self.labels += [(domain, name) for name in pictures.label_names]

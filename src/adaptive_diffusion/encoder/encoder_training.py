@@ -159,7 +159,7 @@ class EncoderTrainer:
             "domains": list(self.config.data),
             "labels": self.corpus.labels,
             "pictures": {
-                domain: f"{len(images)} with the hash {hash_of([images.images, images.labels]):.12}"
+                domain: f"{len(pictures)} with the hash {hash_of([pictures.images, pictures.labels]):.12}"
                 for domain, pictures in zip(self.config.data, self.corpus.train, strict=True)
             },
             "words": self.words.content_hash,

@@ -92,7 +92,7 @@ class CLIP:
 
         texts = [prompts] * len(pictures) if isinstance(prompts, str) else list(prompts)
         if len(texts) != len(pictures):
-            raise ValueError(f"give one prompt, or as many as images: got {len(texts)} for {len(images)}")
+            raise ValueError(f"give one prompt, or as many as images: got {len(texts)} for {len(pictures)}")
 
         # Encode each different prompt once.
         different = list(dict.fromkeys(texts))
