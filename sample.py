@@ -1,4 +1,4 @@
-"""Draw pictures and log the run: python sample.py scheduler=adaptive domain=landscapes (--help says more)."""
+"""Draw images and log the run: python sample.py scheduler=adaptive domain=landscapes (--help says more)."""
 
 from __future__ import annotations
 

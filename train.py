@@ -1,4 +1,4 @@
-"""Train a model on pictures, or go on training: python train.py experiment=train_builtin (--help says more)."""
+"""Train a model on images, or go on training: python train.py experiment=train_builtin (--help says more)."""
 
 from __future__ import annotations
 

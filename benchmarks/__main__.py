@@ -7,7 +7,7 @@ import difflib
 import importlib
 from pathlib import Path
 
-from adaptive_diffusion.errors import UserError, run_program
+from adaptive_diffusion.errors import UserError, run_program, sentence
 
 
 def benchmarks() -> dict[str, str]:
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"bench {name} needs {error.name}: pip install -e '.[test]'") from error
     except ValueError as error:  # benchmarks refuse wrong options by it
-        raise UserError(str(error)) from error
+        raise UserError(sentence(error)) from error
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def report(results: Sequence[Result]) -> str:
         results: At least one, of any environments, models and lengths.
     """
     sections = [
-        "Scores are means over seeds ± their standard deviation (and the standard error over the held-out pictures, of "
+        "Scores are means over seeds ± their standard deviation (and the standard error over the held-out images, of "
         "the mean over seeds). Equal evaluations are the most that all runs of a domain asked for; before the colon "
         "stands how many. A run that did not converge counts as one that would take longer than it had."
     ]

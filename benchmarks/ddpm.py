@@ -29,7 +29,7 @@ ARCHITECTURE: dict[str, Any] = {
 def main(argv: list[str]) -> None:
     """Time forward passes of both with random weights, in turns in one process; print seconds and their ratio."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ddpm", description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=4, help="pictures per forward pass")
+    parser.add_argument("--batch-size", type=int, default=4, help="images per forward pass")
     parser.add_argument("--repeats", type=int, default=7, help="timed passes of each")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of weights and input")
     options = parser.parse_args(argv)

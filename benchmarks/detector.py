@@ -16,11 +16,9 @@ from benchmarks.model import draw
 def main(argv: list[str]) -> None:
     """Print a confusion matrix for each kind of input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks detector", description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of <domain>_32.npz: the pictures kept back from training")
+    parser.add_argument("--data", type=Path, help="folder of <domain>_32.npz: the images kept back from training")
     parser.add_argument("--prompts", type=Path, help="csv file with the columns domain and prompt")
-    parser.add_argument(
-        "--drawn", type=int, default=64, help="pictures per domain that the shipped model draws; 0: none"
-    )
+    parser.add_argument("--drawn", type=int, default=64, help="images per domain that the shipped model draws; 0: none")
     parser.add_argument("--steps", type=int, default=15, help="solver steps of these")
     options = parser.parse_args(argv)
 
@@ -34,7 +32,7 @@ def main(argv: list[str]) -> None:
             _, held_back = pictures.split_as_trained(detector.encoder.metadata["training"])
             found.update((domain, d.domain) for d in detector.from_images(held_back.images))
 
-        show("pictures kept back from training", found, domains)
+        show("images kept back from training", found, domains)
 
     if options.prompts:
         pairs = read_prompts(options.prompts)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks encoder`: how long the features of pictures take, shipped encoder."""
+"""`python -m benchmarks encoder`: how long the features of images take, shipped encoder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from benchmarks.common import seconds
 
 
 def main(argv: list[str]) -> None:
-    """Time the features of random pictures, after one warm-up batch."""
+    """Time the features of random images, after one warm-up batch."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks encoder", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=1000, help="32x32 pictures")
+    parser.add_argument("--pictures", type=int, default=1000, help="32x32 images")
     options = parser.parse_args(argv)
 
     encoder = load_builtin_encoder()
@@ -21,4 +21,4 @@ def main(argv: list[str]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (options.pictures, side, side, 3), dtype=np.uint8)
     encoder.features(images[:32])
     taken = seconds(lambda: encoder.features(images))
-    print(f"{options.pictures} pictures, {side}x{side}: {taken:.2f} s, {options.pictures / taken:.0f} pictures/s")
+    print(f"{options.pictures} images, {side}x{side}: {taken:.2f} s, {options.pictures / taken:.0f} pictures/s")

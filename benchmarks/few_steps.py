@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.grids import PowerGrid
@@ -33,12 +33,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps of the first three rows of a domain")
     parser.add_argument("--pictures", type=int, default=10, help="noises per domain")
     parser.add_argument("--seed", type=int, default=77, help="of the noises")
-    parser.add_argument("--output", type=Path, default=Path("outputs/few_steps.png"), help="the picture to write")
+    parser.add_argument("--output", type=Path, default=Path("outputs/few_steps.png"), help="the image to write")
     options = parser.parse_args(argv)
 
     model, n = load_builtin_model(), options.steps
     guidance = model.metadata["guidance_scale"] if options.guidance is None else options.guidance
-    denoiser = GuidedDenoiser(model, guidance)
+    guided = GuidedModel.from_model(model, (), guidance)
     settings = scheduler_settings(model)
     x_T = normal(image_keys(options.seed, range(options.pictures)), model.state_shape)
 
@@ -56,9 +56,9 @@ def main(argv: list[str]) -> None:
             adaptive = AdaptiveScheduler(num_inference_steps=steps, calibration=calibration, **settings)
             rows[f"adaptive {steps}"] = adaptive
 
-        solution = converged_pictures(ddim.guided(denoiser, condition), x_T).images
+        solution = converged_pictures(guided.with_condition(condition), x_T).images
         for name, scheduler in rows.items():
-            drawn = _draw(scheduler, denoiser, x_T, condition)
+            drawn = _draw(scheduler, guided, x_T, condition)
             print(f"{domain:<12} {name:<24} RMSE {paired_rmse(drawn, solution).mean():.4f}", flush=True)
             pictures.append(drawn)
 
@@ -68,5 +68,5 @@ def main(argv: list[str]) -> None:
     print(options.output)
 
 
-def _draw(scheduler: Scheduler, denoiser: GuidedDenoiser, x_T: mx.array, condition: mx.array | None) -> np.ndarray:
-    return np.clip(np.array(StandardSampler(scheduler).run(denoiser, x_T, condition=condition).images), -1, 1)
+def _draw(scheduler: Scheduler, model: GuidedModel, x_T: mx.array, condition: mx.array | None) -> np.ndarray:
+    return np.clip(np.array(StandardSampler(scheduler).run(model, x_T, condition=condition).images), -1, 1)

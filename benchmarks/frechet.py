@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     rng = np.random.default_rng(0)
-    spread = 1 / np.sqrt(np.arange(1, options.dimensions + 1))  # a decaying spectrum, as features of pictures have
+    spread = 1 / np.sqrt(np.arange(1, options.dimensions + 1))  # a decaying spectrum, as features of images have
     a, b = (rng.standard_normal((options.pictures, options.dimensions)) * spread for _ in range(2))
     b += 0.01
     trace = float(np.var(a, axis=0, ddof=1).sum()) * 2
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     found: list[float] = []
     ours = float(np.median([seconds(lambda: found.append(frechet_distance(a, b))) for _ in range(options.rounds)]))
     theirs = seconds(lambda: found.append(_textbook(a, b)))
-    print(f"{options.pictures} pictures, {options.dimensions} dimensions, Tr(C_a + C_b) = {trace:.4g}")
+    print(f"{options.pictures} images, {options.dimensions} dimensions, Tr(C_a + C_b) = {trace:.4g}")
     print(f"{'':<14} {'seconds':>8} {'distance':>12} {'of itself / trace':>18}")
     print(f"{'nuclear norm':<14} {ours:8.2f} {found[0]:12.6f} {frechet_distance(a, a) / trace:18.1e}")
     print(f"{'scipy sqrtm':<14} {theirs:8.2f} {found[-1]:12.6f} {_textbook(a, a) / trace:18.1e}")

@@ -11,8 +11,9 @@ import numpy as np
 
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
-from adaptive_diffusion.grids.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
@@ -23,7 +24,7 @@ from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import Scheduler
 from benchmarks.common import scheduler_settings
 
-GRIDS: dict[str, Grid] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
+GRIDS: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
 
 
 def main(argv: list[str]) -> None:

@@ -19,7 +19,7 @@ from benchmarks.common import seconds
 def main(argv: list[str]) -> None:
     """Time a forward pass, and whole loops around a network that costs nothing, in one process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks loop", description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures per batch")
+    parser.add_argument("--batch-size", type=int, default=16, help="images per batch")
     parser.add_argument("--steps", type=int, default=50, help="steps per loop")
     options = parser.parse_args(argv)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.domain import DomainDetector
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
@@ -55,10 +55,10 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks model", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of <domain>_<size>.npz")
     parser.add_argument("--model", type=Path, help="model file; default: the shipped one")
-    parser.add_argument("--samples", type=int, default=512, help="pictures per domain and guidance weight")
+    parser.add_argument("--samples", type=int, default=512, help="images per domain and guidance weight")
     parser.add_argument("--steps", type=int, default=15, help="solver steps")
     parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCE_WEIGHTS, help="weights to try")
-    parser.add_argument("--output", type=Path, default=Path("outputs/model_report"), help="folder for the pictures")
+    parser.add_argument("--output", type=Path, default=Path("outputs/model_report"), help="folder for the images")
     options = parser.parse_args(argv)
 
     encoder, detector = load_builtin_encoder(), DomainDetector()
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
 
     save_image(options.output / "samples.png", grid(to_uint8(np.concatenate(sheet)), columns=SHEET, cell=64))
     (options.output / "report.json").write_text(json.dumps(report, indent=2))
-    print(f"pictures and report.json are in {options.output}")
+    print(f"images and report.json are in {options.output}")
 
 
 def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float, batch: int = 32) -> np.ndarray:
@@ -108,7 +108,7 @@ def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float
 
     batches = draw_batches(
         StandardSampler(scheduler),
-        GuidedDenoiser(model, guidance),
+        GuidedModel.from_model(model, (), guidance),
         lambda: scheduler.set_timesteps(steps),
         (size, size, model.config.in_channels),
         seed=0,
@@ -122,7 +122,7 @@ def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float
 def nearest_neighbours(
     samples: np.ndarray, train: PictureSet, held_back: PictureSet
 ) -> tuple[NearestNeighbours, np.ndarray]:
-    """Distances of samples and of held-back pictures to the training set, and the 16 closest (sample, real) pairs."""
+    """Distances of samples and of held-back images to the training set, and the 16 closest (sample, real) pairs."""
     real = to_float(train.images)
     to_train, nearest = _nearest(samples, real)
     baseline, _ = _nearest(to_float(held_back.images), real)

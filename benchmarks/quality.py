@@ -12,7 +12,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
@@ -71,11 +70,11 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
     parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
-    parser.add_argument("--pictures", type=int, default=16, help="pictures per domain; as many others for --write")
-    parser.add_argument("--threshold", type=float, default=0.45, help="quality at which pictures stop")
+    parser.add_argument("--pictures", type=int, default=16, help="images per domain; as many others for --write")
+    parser.add_argument("--threshold", type=float, default=0.45, help="quality at which images stop")
     parser.add_argument("--patience", type=int, default=3, help="steps that it must hold")
-    parser.add_argument("--finish", type=int, default=4, help="evaluations that finish a picture that stopped")
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures per evaluation")
+    parser.add_argument("--finish", type=int, default=4, help="evaluations that finish an image that stopped")
+    parser.add_argument("--batch-size", type=int, default=16, help="images per evaluation")
     parser.add_argument("--cache", type=Path, default=Path("outputs/converged"), help="folder of converged solutions")
     parser.add_argument("--write", type=Path, metavar="FILE", help="measure it anew, on other noises, into FILE")
     options = parser.parse_args(argv)
@@ -161,14 +160,14 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path) -> Case:
     model = load_builtin_model()
     guidance = float(model.metadata["guidance_scale"])
-    denoiser, condition = GuidedDenoiser(model, guidance), model.condition(domain, None, "")
+    condition = model.condition(domain, None, "")
     calibration = find_schedule(None, model.identity, domain, guidance)
     scheduler = AdaptiveScheduler(calibration=calibration, **scheduler_settings(model))
     x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
 
     guided = GuidedModel.from_model(model, condition, guidance)
     converged = converged_pictures(guided, x_T, batch_size=batch_size, cache=cache)
-    return Case(domain, denoiser, scheduler, x_T, condition, converged.images)
+    return Case(domain, guided, scheduler, x_T, condition, converged.images)
 
 
 def _observe(case: Case, n: int, batch_size: int) -> Run:
@@ -199,7 +198,7 @@ def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator
     off = float(np.sqrt(np.mean(np.log(estimates / run.errors) ** 2)))
     every = rank_correlation(estimates.ravel(), run.errors.ravel())
     print(f"{domain}, {n} steps: estimates are off by {off:.0%}; rank correlation with the true error {every:.2f} over")
-    print(f"  all steps, {np.mean(late):.2f} among the pictures of a step of the second half: ", end="")
+    print(f"  all steps, {np.mean(late):.2f} among the images of a step of the second half: ", end="")
     print(" ".join(f"{value:.2f}" for value in late), flush=True)
 
 
@@ -231,5 +230,5 @@ def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, An
     settings = "threshold {quality_threshold:g}, patience {patience}, finish {finish}".format_map(stopping)
     print(f"  stopping with {settings}: saves {1 - evaluations[1] / evaluations[0]:.1%} of the evaluations,", end="")
     print(f" time x {seconds[1] / seconds[0]:.2f}; perceptual distance to the converged solution", end="")
-    print(f" {distances[0]:.4f} -> {distances[1]:.4f}, {unrelated:.2f} between unrelated pictures:", end="")
+    print(f" {distances[0]:.4f} -> {distances[1]:.4f}, {unrelated:.2f} between unrelated images:", end="")
     print(f" loss {(distances[1] - distances[0]) / unrelated:.2%} of that", flush=True)

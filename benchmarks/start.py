@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
 
     total, untracked, importing = (float(v) for v in np.median(np.array(rows), axis=0))
     rest = untracked - importing - sampling
-    print(f"the whole job        {total:6.2f} s  (16 pictures, 10 steps; medians of {options.repeats})")
+    print(f"the whole job        {total:6.2f} s  (16 images, 10 steps; medians of {options.repeats})")
 
     for name, value in {
         "import and compose": importing,

@@ -33,7 +33,7 @@ class TorchMirror:
             self.weights[name] = torch.from_numpy(array)
 
     def __call__(self, x: Tensor, t: Tensor, classes: Tensor) -> Tensor:
-        """(B, C, H, W) pictures, (B,) timesteps, (B, K) class ids -> (B, C, H, W) prediction."""
+        """(B, C, H, W) images, (B,) timesteps, (B, K) class ids -> (B, C, H, W) prediction."""
         c, levels = self.config, len(self.config.widths)
         embedding = self._embed(t, classes)
         h = self._conv("stem", self._fold(x, c.patch_size))

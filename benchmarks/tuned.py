@@ -50,7 +50,7 @@ class Block:
         model: Identity of the model with its guidance.
         encoder: Hash of the encoder.
         seed: Seed of the block's noises.
-        pictures: Images in the block.
+        images: Images in the block.
         evaluations: Network evaluations per image.
         fd_encoder: Frechet distance to the real images of the domain.
         seconds: Seconds of drawing per image.
@@ -84,7 +84,7 @@ def measure(
     Args:
         pipeline: Gives the model, the default and the tuned configurations.
         domain: A domain of the model.
-        pictures: Images per block, >= 2; a Frechet distance needs four for each feature of the encoder.
+        images: Images per block, >= 2; a Frechet distance needs four for each feature of the encoder.
         blocks: Blocks of noises, >= 2.
         seed: Seed of the first block; each further block has the next seed.
         batch_size: Images drawn at once.
@@ -186,7 +186,7 @@ def comparison(blocks: Sequence[Block]) -> list[str]:
         evaluations = " → ".join(f"{np.mean([b.evaluations for b in kind]):g}" for kind in kinds)
         rows.append([domain, evaluations, *cells, f"{len(kinds[0])} x {kinds[0][0].pictures}"])
 
-    header = ["default → tuned", "evaluations", "`fd_encoder`", "seconds per picture", "n"]
+    header = ["default → tuned", "evaluations", "`fd_encoder`", "seconds per image", "n"]
     return table(header, rows)
 
 
@@ -195,7 +195,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks tuned", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=list(DomainType), help="domains of the shipped model")
     parser.add_argument("--tuned", type=Path, help="file that train.py agent=... wrote; default: what ships")
-    parser.add_argument("--pictures", type=int, default=264, help="pictures per block, four for each feature or more")
+    parser.add_argument("--pictures", type=int, default=264, help="images per block, four for each feature or more")
     parser.add_argument("--blocks", type=int, default=8, help="blocks of noises; the spread is that over them")
     parser.add_argument("--output", type=Path, help="CSV file of the blocks to write")
     options = parser.parse_args(argv)

@@ -14,7 +14,7 @@ from benchmarks.common import seconds
 def main(argv: list[str]) -> None:
     """Time both in turns in one process; print images per second and the ratio of the medians."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks unet", description=__doc__)
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures per forward pass")
+    parser.add_argument("--batch-size", type=int, default=16, help="images per forward pass")
     parser.add_argument("--repeats", type=int, default=15, help="timed passes of each")
     options = parser.parse_args(argv)
 

@@ -14,7 +14,7 @@ from adaptive_diffusion.metrics.statistics import FeatureStatistics
 
 
 def tiny_reference(domain: str, _encoder: object = None) -> FeatureStatistics:
-    """Statistics of 60 noisy pictures, others for each domain."""
+    """Statistics of 60 noisy images, others for each domain."""
     rng = np.random.default_rng(list(domain.encode()))
     return picture_statistics(tiny_encoder(), rng.uniform(-1, 1, (60, 8, 8, 3)).astype(np.float32))
 

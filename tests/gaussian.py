@@ -40,7 +40,7 @@ def run(
 
 
 def ode_solution(scheduler: Any, x: np.ndarray, t_end: float | None, std: Any = STD, mean: float = 0.0) -> np.ndarray:
-    """Where the ODE leads from x at the first timestep: to `t_end`, or to the clean picture."""
+    """Where the ODE leads from x at the first timestep: to `t_end`, or to the clean image."""
 
     def level(t: float) -> tuple[float, float]:
         return float(scheduler.schedule.alpha(t)), float(scheduler.schedule.sigma(t))

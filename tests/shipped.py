@@ -8,11 +8,11 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule
-from adaptive_diffusion.grids.grids import Grid
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -35,7 +35,7 @@ class Shipped:
     def __init__(self, domains: Sequence[str]):
         self.model = load_builtin_model()
         self.domains, self.guidance, self.evaluations = domains, self.model.metadata["guidance_scale"], 0
-        self.network = GuidedDenoiser(self.model, self.guidance)
+        self.network = GuidedModel.from_model(self.model, (), self.guidance)
         self.settings = {
             "prediction_type": self.model.metadata["prediction_type"],
             "clip_sample": True,
@@ -51,7 +51,7 @@ class Shipped:
     @cached_property
     def converged(self) -> np.ndarray:
         """Where the model leads from the noises: 64 steps of iPNDM."""
-        model = AdaptiveScheduler(**self.settings).guided(self.network, self.condition)
+        model = self.network.with_condition(self.condition)
         return converged_pictures(model, self.x_T, most_steps=64).finer
 
     def calibration(self, domain: str) -> CalibratedSchedule:
@@ -66,7 +66,7 @@ class Shipped:
         given = {"calibration": calibration, "num_inference_steps": steps, **self.settings, **settings}
         return AdaptiveScheduler(**given)
 
-    def classical(self, kind: Callable[..., SchedulerBase], grid: Grid, steps: int) -> SchedulerBase:
+    def classical(self, kind: Callable[..., SchedulerBase], grid: Spacing, steps: int) -> SchedulerBase:
         """A solver on a grid."""
         scheduler = kind(**self.settings)
         scheduler.set_timesteps(timesteps=grid(scheduler.schedule, steps))

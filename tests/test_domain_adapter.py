@@ -15,7 +15,6 @@ from tiny import ROOT, tiny_model
 
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
@@ -65,9 +64,9 @@ def test_an_unknown_domain_is_answered_with_what_there_is(adapter):
     sentence = (
         "there is no domain 'faces'; there are portraits, landscapes, abstract, general, and DomainAdapter.register"
     )
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         adapter.get_config("faces")
-    with pytest.raises(UserError, match="there is no domain 'faces'"):
+    with pytest.raises(ValueError, match="there is no domain 'faces'"):
         adapter.learn_from_results("faces", 0.1, 1.0, {"num_steps": 5})
 
 
@@ -241,9 +240,9 @@ def test_processes_that_learn_into_one_file_lose_nothing(adapter):
 )
 def test_a_file_that_cannot_be_used_is_refused_and_left_alone(adapter, content, sentence):
     adapter.path.write_text(content)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         adapter.learn_from_results("portraits", 0.1, 1.0, BETTER)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         DomainAdapter(adapter.path)
     assert adapter.path.read_text() == content
 
@@ -291,10 +290,10 @@ def test_a_new_domain_starts_from_the_nearest_known_one(adapter, tmp_path):
     [
         (None, "there is no domain file"),
         ("name: [", "cannot be read as YAML"),
-        ("name: walls", "must say name: .* and pictures:"),
+        ("name: walls", "must say name: .* and images:"),
         ("name: portraits\npictures: walls", "a name other than portraits"),
-        ("name: walls\npictures: nowhere", "no pictures at"),
-        ("name: walls\npictures: one", "needs at least 2 pictures to be placed, .* holds 1"),
+        ("name: walls\npictures: nowhere", "no images at"),
+        ("name: walls\npictures: one", "needs at least 2 images to be placed, .* holds 1"),
     ],
 )
 def test_a_domain_that_cannot_be_read_is_refused(adapter, tmp_path, text, sentence):
@@ -303,7 +302,7 @@ def test_a_domain_that_cannot_be_read_is_refused(adapter, tmp_path, text, senten
     file = tmp_path / "domain.yaml"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         adapter.register(file)
     assert not adapter.path.exists()
 

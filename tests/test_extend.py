@@ -45,10 +45,11 @@ def run(folder: Path, program: str, *settings: str) -> tuple[int, str, str]:
 def test_the_parts_of_the_page_draw_together_and_a_mistyped_setting_gets_a_sentence(folder: Path) -> None:
     parts = ["scheduler=euler_ancestral", "grid=cosine", "sampler=partway", "metrics=contrast", "domain=shapes"]
     model = ["model=checkpoint", "model.path=shapes.safetensors", "num_samples=2", "num_steps=6"]
-    code, out, err = run(folder, "sample.py", "-m", *parts, *model, "scheduler.eta=0.8,abc", "sampler.share=0.5")
+    code, out, err = run(folder, "sample.py", "-m", *parts, *model, "scheduler.eta=0.8,abc,2", "sampler.share=0.5")
     assert "euler_ancestral cosine, 3 steps" in out
     assert "quality    contrast" in out
     assert re.search(r"scheduler\.eta must be a number, got 'abc'", err)
+    assert "eta must be between 0 and 1, got 2" in err
     assert "Traceback" not in err
     assert code == 2
 

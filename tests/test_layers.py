@@ -26,7 +26,7 @@ LAYERS = (  # from the bottom; those of one line do not know each other
     ("calibration",),
     ("baseline",),
     ("rl",),
-    ("optimization", "benchmark"),
+    ("optimization", "benchmark", "export"),
     ("tracking",),
     ("runs",),
     ("cli",),
@@ -80,3 +80,8 @@ def _code(file: Path) -> str:
     """The imports of a file, as code."""
     nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
     return "\n".join(ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
+
+
+def test_only_programs_speak_of_the_users_mistakes():
+    library = [name for name in FILES if RANK["errors"] < RANK[name.partition(".")[0]] < RANK["tracking"]]
+    assert [name for name in library if "UserError" in FILES[name].read_text(encoding="utf-8")] == []

@@ -26,7 +26,6 @@ NAMES = {  # of version 0.1.0: module -> what its users import from it
     "metrics.words": "WordVectors load_words",
     "models.checkpoint": "load_builtin_model load_model save_model",
     "models.diffusers": "load_pipeline",
-    "models.guidance": "GuidedDenoiser",
     "optimization.domain_adapter": "DomainAdapter DomainType",
     "optimization.pipeline": "OptimizationPipeline",
     "rl.environment": "DiffusionHyperparameterEnv",

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tiny import LABELS, configuration, mlflow_database, tiny_checkpoint, tiny_model
 
 from adaptive_diffusion.cli.schemas import Domain
-from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.errors import MachineError
 from adaptive_diffusion.grids.calibrated import (
     CalibratedSchedule,
     CalibratedSteps,
@@ -266,7 +266,7 @@ def test_a_default_that_stays_is_as_sure_as_its_best_rival_was_measured(adapter,
     adapter.adopt("portraits", DomainConfig(9), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
     final = tuned(adapter, use_rl_optimization=False, reward=HybridReward(0.5))["final_config"]
     assert final.num_steps == 10
-    assert final.confidence == pytest.approx(confidence_of(0.5 * 0.4 / np.sqrt(7)))  # 8 pictures in 4 batches
+    assert final.confidence == pytest.approx(confidence_of(0.5 * 0.4 / np.sqrt(7)))  # 8 images in 4 batches
 
 
 def test_a_rival_that_draws_the_same_pictures_says_nothing_of_the_default(adapter):
@@ -338,10 +338,10 @@ def test_an_agent_can_be_given_and_goes_on_in_its_own_environment(adapter):
     assert pipeline.optimize("portraits", num_training_steps=10)["training"]["episodes"] == 10
     assert pipeline.optimize("portraits", num_training_steps=15)["training"]["episodes"] == 15
     assert pipeline.rl_agent is agent
-    with pytest.raises(UserError, match=r"draws 'portraits' .* and 'abstract'"):
+    with pytest.raises(ValueError, match=r"draws 'portraits' .* and 'abstract'"):
         pipeline.optimize("abstract")
     steps = FixedAgent(TimestepEnv(adapter.model, "portraits", pictures=2, batches=1))
-    with pytest.raises(UserError, match="its environment is a TimestepEnv"):
+    with pytest.raises(ValueError, match="its environment is a TimestepEnv"):
         OptimizationPipeline(adapter, steps, **SMALL).optimize("portraits")
 
 
@@ -362,7 +362,7 @@ def test_schedulers_and_samplers_are_made_for_the_domain(adapter, monkeypatch):
     assert pipeline.create_optimized_sampler(other).scheduler is other
     with pytest.raises(ValueError, match=r"no 'steps'; .*num_steps, .*quality_threshold"):
         pipeline.create_optimized_scheduler({"steps": 5}, "portraits")
-    with pytest.raises(UserError, match="there is no domain 'faces'"):
+    with pytest.raises(ValueError, match="there is no domain 'faces'"):
         pipeline.create_optimized_scheduler(domain_type="faces")
 
 
@@ -388,7 +388,7 @@ def test_a_verbose_pipeline_says_what_it_costs_and_a_quiet_one_nothing(adapter, 
 
     assert said() == []
     lines = said(verbose=1)
-    assert lines[0].startswith("portraits: 3 episodes of 2 pictures")
+    assert lines[0].startswith("portraits: 3 episodes of 2 images")
     assert [line.split()[0] for line in lines[1:]] == ["converged", "converged", "cem:", "converged"]
 
 
@@ -415,7 +415,7 @@ def test_a_pipeline_survives_a_file(adapter, tmp_path):
     assert again.adapter.get_config("portraits") == final
     assert again.adapter.get_config("portraits").confidence == final.confidence
     other = OptimizationPipeline(DomainAdapter(model=tiny_model(content_hash="other")))
-    with pytest.raises(UserError, match=r"p\.json is about .*tiny with guidance_scale=1\.5"):
+    with pytest.raises(ValueError, match=r"p\.json is about .*tiny with guidance_scale=1\.5"):
         other.load(tmp_path / "p.json")
 
 
@@ -435,9 +435,9 @@ def test_a_pipeline_survives_a_file(adapter, tmp_path):
 def test_a_file_that_is_no_pipeline_is_refused(adapter, tmp_path, content, sentence):
     if content is not None:
         (tmp_path / "p.json").write_text(content)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         OptimizationPipeline(adapter).load(tmp_path / "p.json")
-    with pytest.raises(UserError, match=r"must end in \.json"):
+    with pytest.raises(ValueError, match=r"must end in \.json"):
         OptimizationPipeline(adapter).save(tmp_path / "p.zip")
 
 
@@ -458,7 +458,7 @@ def test_a_pipeline_that_cannot_be_is_refused(adapter, arguments, sentence):
 
 def test_a_domain_that_the_model_does_not_draw_is_refused(adapter):
     model = tiny_model(content_hash="cats", domains=["cats"], labels={"cats": []})
-    with pytest.raises(UserError, match=r"does not draw 'portraits'; .*cats"):
+    with pytest.raises(ValueError, match=r"does not draw 'portraits'; .*cats"):
         tuned(DomainAdapter(model=model))
 
 
@@ -512,17 +512,17 @@ def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
     assert past["final_config"]["num_steps"] == steps
     path = f"scheduler.path={tmp_path}/outputs/agent/tuned.json"
     only = "only for portraits with 1.5; tune it: python train.py agent=ppo domain=abstract"
-    with pytest.raises(UserError, match=rf"domain=abstract .*tuned\.json, {only}"):
+    with pytest.raises(ValueError, match=rf"domain=abstract .*tuned\.json, {only}"):
         draw(checkpoint, tmp_path, "domain=abstract", path)
-    with pytest.raises(UserError, match=f"with guidance_scale=3, {only[:30]}"):
+    with pytest.raises(ValueError, match=f"with guidance_scale=3, {only[:30]}"):
         draw(checkpoint, tmp_path, "domain=portraits", "guidance_scale=3")
-    with pytest.raises(UserError, match=r"no tuned configurations at nowhere\.json"):
+    with pytest.raises(ValueError, match=r"no tuned configurations at nowhere\.json"):
         draw(checkpoint, tmp_path, "domain=portraits", "scheduler.path=nowhere.json")
     other = tmp_path / "other.safetensors"
     model = tiny_model()
     model.head.weight = 2 * model.head.weight
     save_model(other, model)
-    with pytest.raises(UserError, match=r"domain=portraits .* nor for any other"):
+    with pytest.raises(ValueError, match=r"domain=portraits .* nor for any other"):
         draw(other, tmp_path, "domain=portraits", path)
 
 
@@ -539,7 +539,7 @@ def test_what_was_tuned_with_calibrated_steps_is_not_drawn_without(checkpoint, t
     path = f"scheduler.calibration.path={tmp_path}/s.json"
     steps = read_records(tmp_path / "outputs/agent/tuned.json").known[0].config["num_steps"]
     assert draw(checkpoint, tmp_path, "domain=portraits", path) == steps
-    with pytest.raises(UserError, match=r"calibrated steps, .*give scheduler\.calibration"):
+    with pytest.raises(ValueError, match=r"calibrated steps, .*give their file as calibration\.path"):
         draw(checkpoint, tmp_path, "domain=portraits")
 
 
@@ -561,7 +561,7 @@ def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_pa
     tune(checkpoint, tmp_path, "domain=portraits", f"task.start_from={tmp_path}/agent.zip")
     (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert [e["episode"] for e in past["training"]["evaluations"]] == [0, 10, 20]
-    with pytest.raises(UserError, match=r"'cem', .*'fixed'"):
+    with pytest.raises(ValueError, match=r"'cem', .*'fixed'"):
         tune(checkpoint, tmp_path, "domain=abstract", f"task.start_from={tmp_path}/agent.zip", agent="agent=fixed")
 
 
@@ -597,7 +597,7 @@ def test_mlflow_hears_of_every_evaluation_and_of_the_result(checkpoint, tmp_path
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(checkpoint, tmp_path, overrides, sentence):
     mlflow_database(tmp_path / "mlruns")
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         tune(checkpoint, tmp_path, "domain=portraits", "tracking=mlflow", *overrides)
     assert not (tmp_path / "outputs/agent/tuned.json").exists()
     assert not runs(tmp_path)
@@ -613,7 +613,7 @@ def test_a_domain_of_ones_own_is_placed_once_the_model_was_found_to_draw_it(chec
         cfg.domain = own
         train(cfg)
 
-    with pytest.raises(UserError, match="does not draw 'walls'"):
+    with pytest.raises(ValueError, match="does not draw 'walls'"):
         tune_it(checkpoint)
     assert not (tmp_path / "outputs/agent/tuned.json").exists()
     save_model(tmp_path / "walls.safetensors", tiny_model(domains=["walls", *LABELS][:4]))
@@ -629,7 +629,7 @@ def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path,
         tune(
             checkpoint, tmp_path, "domain=portraits", "task.episodes=3", f"reward.weight={weight}", agent="agent=fixed"
         )
-    assert "3 episodes of 2 pictures try things in up to " in caplog.text
+    assert "3 episodes of 2 images try things in up to " in caplog.text
     assert caplog.text.count("replaces ") == 1
     assert "tuned with weight=0.25 of quality" in caplog.text
 
@@ -642,7 +642,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_training(checkpo
 
 
 def test_an_agent_of_one_domain_is_not_for_all(checkpoint, tmp_path):
-    with pytest.raises(UserError, match=r"task\.start_from .*one domain"):
+    with pytest.raises(ValueError, match=r"task\.start_from .*one domain"):
         tune(checkpoint, tmp_path, "task.start_from=a.zip")
 
 
@@ -656,13 +656,13 @@ def test_an_agent_of_one_domain_is_not_for_all(checkpoint, tmp_path):
     ],
 )
 def test_choices_of_another_task_are_refused(tmp_path, overrides, sentence):
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         train(configuration("train", tmp_path, *overrides))
 
 
 def test_a_model_that_diverges_is_told_of_in_one_sentence(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(FixedNoises, "errors", lambda self, batch, images: np.full(self.pictures, np.nan))
-    with pytest.raises(UserError, match=r"portraits: .*num_steps=10, .*finite"):
+    with pytest.raises(ValueError, match=r"portraits: .*num_steps=10, .*finite"):
         tune(checkpoint, tmp_path, "domain=portraits")
 
 
@@ -672,7 +672,7 @@ def test_the_environment_variable_names_the_model_that_is_used_where_none_is(che
     assert load_builtin_model().config.image_size == 8
     assert load_builtin_model() is load_builtin_model()
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_MODEL", "nowhere.safetensors")
-    with pytest.raises(UserError, match=r"nowhere\.safetensors"):
+    with pytest.raises(ValueError, match=r"nowhere\.safetensors"):
         load_builtin_model()
     monkeypatch.delenv("ADAPTIVE_DIFFUSION_MODEL")
     assert load_builtin_model() is shipped

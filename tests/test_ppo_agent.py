@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from rl.closed_form import gaussian
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.rl.baselines import CEMAgent
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.policy import load_policy
@@ -76,7 +75,7 @@ def test_the_configuration_says_what_is_used(bandit):
         ({"initial_std": -1}, "initial_std must be"),
         ({"num_envs": 0}, "num_envs must be"),
         ({"parts": 0}, "parts must be a whole number, at least 1, got 0"),
-        ({"parts": 4}, "parts must divide a batch of 4 pictures into 2 or more each, got 4"),
+        ({"parts": 4}, "parts must divide a batch of 4 images into 2 or more each, got 4"),
         ({"seed": -1}, "seed must be"),
         ({"eval_every": 0}, "eval_every must be"),
     ],
@@ -237,23 +236,23 @@ def test_a_policy_for_another_environment_is_refused_and_the_agent_stays_as_it_w
     agent = HyperparameterTuningAgent(bandit)
     before = weights(agent)
     sentence = "made for TimestepEnv with domains .*'a', 'b'.*, observations of 9 .* this environment is a Diffusion"
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         agent.load(tmp_path / "agent.zip")
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         load_policy(tmp_path / "agent.zip", bandit)
     assert all(np.array_equal(value, weights(agent)[name]) for name, value in before.items())
 
 
 def test_a_policy_of_another_make_is_refused(trained, steps, tmp_path):
     trained.save(tmp_path / "agent.zip")
-    with pytest.raises(UserError, match=r"does not fit this agent \(it was trained with normalize_env=True"):
+    with pytest.raises(ValueError, match=r"does not fit this agent \(it was trained with normalize_env=True"):
         HyperparameterTuningAgent(steps, normalize_env=False).load(tmp_path / "agent.zip")
-    with pytest.raises(UserError, match="parts x num_envs were 2 in its training, this one has 2 x 2"):
+    with pytest.raises(ValueError, match="parts x num_envs were 2 in its training, this one has 2 x 2"):
         HyperparameterTuningAgent(steps, num_envs=2).load(tmp_path / "agent.zip")
-    with pytest.raises(UserError, match="holds an agent of the kind 'ppo', and this one is 'cem'"):
+    with pytest.raises(ValueError, match="holds an agent of the kind 'ppo', and this one is 'cem'"):
         CEMAgent(steps).load(tmp_path / "agent.zip")
     CEMAgent(steps).save(tmp_path / "cem.zip")
-    with pytest.raises(UserError, match="'cem', which has no policy network"):
+    with pytest.raises(ValueError, match="'cem', which has no policy network"):
         load_policy(tmp_path / "cem.zip")
 
 
@@ -262,7 +261,7 @@ def test_files_that_are_none_of_ours_are_refused(trained, tmp_path):
     whole = (tmp_path / "agent.zip").read_bytes()
 
     def refused(name: str, sentence: str) -> None:
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(ValueError, match=sentence):
             trained.load(tmp_path / name)
 
     refused("nothing.zip", "there is no agent at")
@@ -280,5 +279,5 @@ def test_files_that_are_none_of_ours_are_refused(trained, tmp_path):
                     data = content or data.replace(b'"timesteps": 60', b'"timesteps": 61')
                 target.writestr(entry, data)
         refused("new.zip", "was changed after it was written")
-    with pytest.raises(UserError, match=r"must end in \.zip, got 'agent\.pt'"):
+    with pytest.raises(ValueError, match=r"must end in \.zip, got 'agent\.pt'"):
         trained.save(tmp_path / "agent.pt")

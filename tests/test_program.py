@@ -42,6 +42,7 @@ def test_help_lists_the_commands(arguments, capsys):
         (["num_steps=5"], "adaptive-diffusion sample num_steps=5"),
         (["prompt=a hill"], "adaptive-diffusion sample 'prompt=a hill'"),
         (["references", "--output", "x", "landscapes"], "DOMAIN=PATH"),
+        (["export", "--domain", "hills"], "there are abstract, general, landscapes, portraits"),
         (["report", "--cells", "nowhere"], "run adaptive-diffusion sample"),
         (["bench", "lop"], "did you mean loop"),
     ],
@@ -53,7 +54,7 @@ def test_a_mistake_ends_with_a_sentence_and_exit_code_2(arguments, told, capsys)
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["doctor", "report", "references"])
+@pytest.mark.parametrize("name", ["doctor", "report", "references", "export"])
 def test_commands_call_themselves_as_they_were_called(name, capsys):
     code, out, _ = run(capsys, name, "--help")
     assert code == 0
@@ -130,3 +131,16 @@ def test_without_a_backend_only_the_doctor_works(tmp_path):
         assert "MLX has no backend" in told
         assert told.count("\n") == 1
     assert "MLX has no backend" in module("doctor", PYTHONPATH=path).stdout
+
+
+def test_new_assets_go_to_the_shipped_ones_in_a_checkout_and_to_the_outputs_elsewhere(tmp_path):
+    outputs = str(tmp_path / "outputs")
+    assert program.assets(str(ROOT), outputs) == str(ROOT / "src" / "adaptive_diffusion" / "assets")
+    assert program.assets(str(tmp_path), outputs) == f"{outputs}/assets"
+
+
+def test_what_is_missing_is_installed_from_the_checkout_or_by_name(monkeypatch):
+    assert program.pip_install("rl") == 'pip install -e ".[rl]"'
+    monkeypatch.setattr(program, "installed", lambda: True)
+    assert program.pip_install("rl") == 'pip install "adaptive-diffusion-optimizer[rl]"'
+    assert program.pip_install() == 'pip install "adaptive-diffusion-optimizer"'

@@ -1,4 +1,4 @@
-"""The environment really draws pictures, scores them against a baseline from the same noises, and can be repeated."""
+"""The environment really draws images, scores them against a baseline from the same noises, and can be repeated."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ PRIOR = np.zeros(4, np.float32)
 
 
 def solution(x_T: np.ndarray, schedule) -> np.ndarray:
-    """Where the ODE of the Gaussian pictures leads, in closed form, to timestep 0, and the clean prediction there."""
+    """Where the ODE of the Gaussian images leads, in closed form, to timestep 0, and the clean prediction there."""
     levels = [(float(schedule.alpha(t)), float(schedule.sigma(t))) for t in (999, 0)]
     (alpha, sigma), (alpha_0, sigma_0) = levels
     x = x_T / alpha * np.sqrt((STD**2 + (sigma_0 / alpha_0) ** 2) / (STD**2 + (sigma / alpha) ** 2))
@@ -148,7 +148,7 @@ def test_environments_that_step_together_share_evaluations_and_see_what_each_wou
 
     siblings = [together.sibling() for _ in actions]
     run_together(together.drawing, [s.resetting(options={"batch": 0}) for s in siblings])
-    together.noises.errors(0, np.zeros((8, *SHAPE)))  # solves for the converged pictures
+    together.noises.errors(0, np.zeros((8, *SHAPE)))  # solves for the converged images
     denoiser = together.drawing.network
     denoiser.calls = 0
     steps = run_together(together.drawing, [s.advance(a) for s, a in zip(siblings, actions, strict=True)])
@@ -195,7 +195,7 @@ def test_an_unfit_model_is_refused():
 
 
 class Latents:
-    """The tiny model as one of latents: pictures are twice as large, and twice as bright."""
+    """The tiny model as one of latents: images are twice as large, and twice as bright."""
 
     def __init__(self):
         self._model = tiny_model(bounded=False)

@@ -1,4 +1,4 @@
-"""Agents learn on pictures whose errors are known, report what they cost, and choose what they were trained for."""
+"""Agents learn on images whose errors are known, report what they cost, and choose what they were trained for."""
 
 import pytest
 from rl.closed_form import gaussian

@@ -10,7 +10,7 @@ from tiny import tiny_checkpoint
 
 @pytest.fixture
 def small_model(tmp_path, monkeypatch):
-    """The model that is used where none is named draws 8x8 pictures; files lie in an empty folder."""
+    """The model that is used where none is named draws 8x8 images; files lie in an empty folder."""
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_MODEL", str(tiny_checkpoint(tmp_path)))
     monkeypatch.chdir(tmp_path)
     return tmp_path

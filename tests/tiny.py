@@ -1,4 +1,4 @@
-"""A model, pictures and configurations small enough to run a whole job in a test."""
+"""A model, images and configurations small enough to run a whole job in a test."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tiny_checkpoint(folder: Path) -> Path:
 
 
 def tiny_pictures(folder: Path) -> Path:
-    """A file of 40 noisy 8x8 pictures with two labels."""
+    """A file of 40 noisy 8x8 images with two labels."""
     path, rng = folder / "cats.npz", np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), rng.integers(0, 2, 40)
     np.savez(path, images=images, labels=labels, label_names=np.array(["tabby", "black"]))
@@ -99,7 +99,7 @@ def mlflow_database(folder: Path) -> Path:
 
 @functools.cache
 def tiny_encoder() -> Encoder:
-    """An untrained encoder of 8x8 pictures with learned features of width 4, and the shipped word vectors."""
+    """An untrained encoder of 8x8 images with learned features of width 4, and the shipped word vectors."""
     mx.random.seed(0)
     words = load_words()
     config = EncoderConfig(tuple(LABELS), image_size=8, widths=(6, 8), dimension=4, word_dimension=words.dimension)

@@ -1,4 +1,4 @@
-"""Tiny random pipelines of diffusers, written by its own save_pretrained: a second each, 16x16 pictures."""
+"""Tiny random pipelines of diffusers, written by its own save_pretrained: a second each, 16x16 images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def unet(**options: Any) -> Any:
 
 
 def vae(**options: Any) -> Any:
-    """A decoder from 8x8 latents to 16x16 pictures."""
+    """A decoder from 8x8 latents to 16x16 images."""
     settings: dict[str, Any] = {
         "block_out_channels": (8, 16),
         "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -104,7 +104,7 @@ def stable_diffusion(version: int = 1, **vae_options: Any) -> Any:
 
 
 def stable_diffusion_xl(**options: Any) -> Any:
-    """SDXL: two text encoders, the pooled text and the picture's size."""
+    """SDXL: two text encoders, the pooled text and the image's size."""
     network = unet(
         use_linear_projection=True,
         attention_head_dim=(2, 4),

@@ -21,7 +21,7 @@ from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
 from adaptive_diffusion.encoder.words import load_words
-from adaptive_diffusion.errors import UserError, run_program
+from adaptive_diffusion.errors import Unusable, UserError, run_program
 from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         )
     if options.data and (missing := [d for d in DOMAINS if not (options.data / f"{d}_32.npz").is_file()]):
         raise UserError(
-            f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the pictures"
+            f"{options.data} lacks {', '.join(f'{d}_32.npz' for d in missing)}; give the folder of the images"
         )
 
     stale = 0
@@ -106,7 +106,7 @@ def chain(data: Path) -> list[Asset]:
 def _stale_words() -> str | None:
     try:
         load_words()
-    except UserError as error:
+    except Unusable as error:
         return str(error)
     return None
 
@@ -118,7 +118,7 @@ def _rebuild_words() -> None:
 def _stale_encoder() -> str | None:
     try:
         load_encoder(BUILTIN_ENCODER)
-    except UserError as error:
+    except Unusable as error:
         return str(error)
     return None
 
@@ -142,7 +142,7 @@ def stale_schedules(path: Path = SHIPPED) -> str | None:
     model, wanted = load_model(BUILTIN_MODEL), set(ScheduleCalibration().steps)
     try:
         found = load_schedules(path)
-    except UserError as error:
+    except Unusable as error:
         return str(error)
 
     guidance = model.metadata["guidance_scale"]
@@ -162,7 +162,7 @@ def stale_quality() -> str | None:
     model = load_model(BUILTIN_MODEL)
     try:
         found = load_calibration(QUALITY)
-    except UserError as error:
+    except Unusable as error:
         return str(error)
 
     if found.model != model.identity:
@@ -180,7 +180,7 @@ def stale_tuned(path: Path = TUNED) -> str | None:
     model = load_model(BUILTIN_MODEL)
     try:
         records = read_records(path)
-    except UserError as error:
+    except Unusable as error:
         return str(error)
 
     guidance = float(model.metadata["guidance_scale"])
@@ -201,7 +201,7 @@ def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:
 
     try:
         find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted)
-    except UserError as error:
+    except Unusable as error:
         return str(error)
     return None
 

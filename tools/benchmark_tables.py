@@ -43,11 +43,11 @@ class Measured:
         method: Scheduler, grid and variant, as in the summary.
         num_steps: Steps.
         blocks: Blocks of seeds.
-        pictures: Pictures per block.
+        images: Images per block.
         model, encoder, calibration: See `CellResult`; "" if the summary lacks them.
         perceptual: Mean distance to the converged solution, None for a stochastic scheduler.
         perceptual_sd: Its standard deviation over the blocks, or None.
-        fd_converged: Frechet distance of all pictures to the converged ones, or None.
+        fd_converged: Frechet distance of all images to the converged ones, or None.
         fd_encoder: The same to the real ones.
     """
 
@@ -173,12 +173,12 @@ def _measured(row: dict[str, str]) -> Measured:
 
 
 def _conditions(rows: Sequence[Measured]) -> str:
-    """How many pictures, and of which model."""
+    """How many images, and of which model."""
     if not rows:
         return "Nothing is measured yet."
 
     sizes = sorted({(row.blocks, row.pictures) for row in rows})
-    n = ", ".join(f"{blocks * pictures:,} pictures a cell ({blocks} x {pictures})" for blocks, pictures in sizes)
+    n = ", ".join(f"{blocks * pictures:,} images a cell ({blocks} x {pictures})" for blocks, pictures in sizes)
     models = sorted({row.model for row in rows if row.model})
     return f"n = {n}" + "".join(f"; model {model}" for model in models) + "."
 

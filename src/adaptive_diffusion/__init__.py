@@ -24,7 +24,6 @@ moved.install()
 
 if TYPE_CHECKING:
     from .baseline.pipeline import DiffusionPipeline
-    from .diffusion.guidance import GuidedDenoiser
     from .diffusion.schedule import NoiseSchedule
     from .models.checkpoint import load_builtin_model, load_model, save_model
     from .models.unet import SimpleUNet, UNetConfig
@@ -39,7 +38,6 @@ __all__ = [
     "DDPMScheduler",
     "DPMSolverScheduler",
     "DiffusionPipeline",
-    "GuidedDenoiser",
     "NoiseSchedule",
     "SampleResult",
     "SimpleUNet",
@@ -59,7 +57,6 @@ _HOMES = {
     "DDPMScheduler": "schedulers.classes",
     "DPMSolverScheduler": "schedulers.classes",
     "DiffusionPipeline": "baseline.pipeline",
-    "GuidedDenoiser": "diffusion.guidance",
     "NoiseSchedule": "diffusion.schedule",
     "SampleResult": "types",
     "SimpleUNet": "models.unet",

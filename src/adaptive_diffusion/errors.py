@@ -1,4 +1,7 @@
-"""The two kinds of failure a user meets, and the manners of every program: one sentence, and an exit code that fits.
+"""The kinds of failure a user meets, and the manners of every program: one sentence, and an exit code that fits.
+
+The library raises `ValueError` for an argument, `Unusable` and `UnusableFile` for what the arguments stand for, and
+`MissingPackage`. Programs say `UserError`, and tell all of them as the user's mistakes.
 
 Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an interruption.
 """
@@ -16,15 +19,37 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from . import interruption
+from . import interruption, program
 
 INTERRUPTED = 130  # exit code
 
 
+class Unusable(ValueError):
+    """Things that are right by themselves do not fit each other, e.g. a label and a model without classes.
+
+    Args:
+        sentence: What was given, what is accepted, what to do.
+        training: Which training makes what is wanted, for `program.training`; None: none does.
+        **settings: Of that training.
+    """
+
+    def __init__(self, sentence: str, training: str | None = None, **settings: Any):
+        super().__init__(sentence)
+        self.training, self.settings = training, settings
+
+
+class UnusableFile(Unusable):
+    """A file or folder is missing, damaged, of another kind, made for something else, or in use."""
+
+
+class MissingPackage(ImportError):
+    """Something was asked for that takes a package which is not installed. One sentence, which says how to get it."""
+
+
 class UserError(ValueError):
-    """Something the user gave cannot be used. One sentence: what was given, what is accepted, what to do. Exit 2."""
+    """What a program's user gave cannot be used. One sentence: what was given, what is accepted, what to do. Exit 2."""
 
 
 class MachineError(RuntimeError):
@@ -48,7 +73,7 @@ def plainly(error: BaseException) -> str:
 def explain(error: BaseException) -> tuple[str, int]:
     """One sentence about an error, and the exit code it deserves."""
     if known := known_error(error):
-        return str(known), 2 if isinstance(known, UserError) else 1
+        return sentence(known), 1 if isinstance(known, MachineError) else 2
     for link in chain(error):
         if isinstance(link, OSError) and link.errno is not None:
             return _about_files(link), 1
@@ -60,9 +85,17 @@ def explain(error: BaseException) -> tuple[str, int]:
     return f"unexpected {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", 1
 
 
-def known_error(error: BaseException) -> UserError | MachineError | None:
-    """The first link of an error's chain that was meant for the user."""
-    return next((e for e in chain(error) if isinstance(e, (UserError, MachineError))), None)
+def known_error(error: BaseException) -> BaseException | None:
+    """The first link of an error's chain that says in one sentence what the user can do."""
+    meant = (Unusable, MissingPackage, FloatingPointError, UserError, MachineError)
+    return next((link for link in chain(error) if isinstance(link, meant)), None)
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says, and the command that trains what is wanted, if it asks for a training."""
+    if isinstance(error, Unusable) and error.training:
+        return f"{error}: {program.training(error.training, **error.settings)}"
+    return str(error)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -103,7 +136,7 @@ def leave(
 
     Args:
         run: The program; what it returns is the exit code, None for 0.
-        explain: The sentence about an error, None if it was told already, and the exit code.
+        explain: The sentence about an error, None if it was printed already, and the exit code.
     """
     wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     for number in (signal.SIGINT, signal.SIGTERM):  # so that a program that is told to stop can say so

@@ -19,7 +19,7 @@ class Resumable(Protocol):
 
     @property
     def images(self) -> int:
-        """Pictures seen so far."""
+        """Images seen so far."""
         ...
 
     def save_state(self) -> None:
@@ -44,7 +44,7 @@ def saved_when_interrupted(trainer: Resumable) -> Iterator[Callable[[], None]]:
     def step_done() -> None:
         if received:
             trainer.save_state()
-            log.info("the state is saved after %d pictures; the same command goes on from there", trainer.images)
+            log.info("the state is saved after %d images; the same command goes on from there", trainer.images)
             raise KeyboardInterrupt
 
     ours = _interrupting()

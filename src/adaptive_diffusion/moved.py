@@ -27,7 +27,6 @@ MOVED = {  # relative to this package
     "metrics.encoder_training_config": "encoder.encoder_training_config",
     "metrics.reference": "encoder.reference",
     "metrics.words": "encoder.words",
-    "models.guidance": "diffusion.guidance",
     "policy_run": "runs.train_policy",
     "provenance": "tracking.provenance",
     "rng": "diffusion.rng",

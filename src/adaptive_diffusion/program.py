@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 CONSOLE = "adaptive-diffusion"
 SCRIPTS = ("sample", "train")
 COMPLETION = ("-sc", "--shell-completion")  # Hydra's option for the shell
 VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the workers of a sweep know it, too
+
+TRAININGS = {"schedule": "task=schedule", "agent": "agent=ppo", "policy": "task=policy agent=ppo"}
 
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parents[1]  # unless it is installed
@@ -37,6 +40,38 @@ def command(name: str) -> str:
     return f"python {name}.py" if name in SCRIPTS else f"{CONSOLE} {name}"
 
 
+def training(of: str, domain: str | None = None, **settings: Any) -> str:
+    """The command that trains something.
+
+    Args:
+        of: What, one of `TRAININGS`.
+        domain: Name of a domain; None: the command takes no domain.
+        **settings: Of the task; None stands for its default.
+    """
+    given = {"domain": domain, **{f"task.{name}": value for name, value in settings.items()}}
+    values = {name: f"{v:g}" if isinstance(v, float) else v for name, v in given.items() if v is not None}
+    return " ".join([command("train"), TRAININGS[of], *(f"{name}={value}" for name, value in values.items())])
+
+
 def title(name: str) -> str:
     """What a sentence calls a program: `train.py` or `adaptive-diffusion train`."""
     return command(name).removeprefix("python ") if command(name).endswith(".py") else command(name)
+
+
+def pip_install(extra: str = "") -> str:
+    """The command that installs this package with one of its extras, from a checkout or by name."""
+    extras = f"[{extra}]" if extra else ""
+    if installed():
+        return f'pip install "adaptive-diffusion-optimizer{extras}"'
+    return f'pip install -e ".{extras}"' if extra else "pip install -e ."
+
+
+def assets(root: str, outputs: str) -> str:
+    """The folder that new assets are written to: that of the shipped ones in a checkout, else one among the outputs.
+
+    Args:
+        root: The folder of the programs, paths.root.
+        outputs: The folder of what they write, paths.outputs.
+    """
+    shipped = Path(root) / "src" / "adaptive_diffusion" / "assets"
+    return str(shipped if shipped.is_dir() else Path(outputs) / "assets")

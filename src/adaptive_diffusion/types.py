@@ -1,6 +1,6 @@
 """The contracts between the parts: what a model, a scheduler and a sampler are, and what a run gives back.
 
-Pictures are NHWC float32 in [-1, 1]; time is the training timestep t in [0, T - 1], real-valued.
+Images are NHWC float32 in [-1, 1]; time is the training timestep t in [0, T - 1], real-valued.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Denoiser(Protocol):
         """Predict.
 
         Args:
-            x: (B, H, W, C) noisy pictures x_t.
+            x: (B, H, W, C) noisy images x_t.
             t: (B,) timesteps in [0, T - 1].
-            condition: (B, ...) what each picture is conditioned on, or None.
+            condition: (B, ...) what each image is conditioned on, or None.
 
         Returns:
             (B, H, W, C) prediction.
@@ -39,15 +39,15 @@ class Denoiser(Protocol):
 
 
 class PictureModel(Denoiser, Protocol):
-    """A network that whole pictures can be drawn with; its states x_t are pictures, or the latents of pictures.
+    """A network that whole images can be drawn with; its states x_t are images, or the latents of images.
 
-    What a picture is to show reaches it as class ids, (B, K) with 0 for "anything": ids of its own vocabulary, or of
+    What an image is to show reaches it as class ids, (B, K) with 0 for "anything": ids of its own vocabulary, or of
     texts that `condition` was given; equal ids mean the same in all runs.
     """
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What is known of the network.
+        """What is known of the network; `ModelFacts` reads it, with what holds where it is left out.
 
         `prediction_type`; `noise_schedule`, arguments of `NoiseSchedule`; `guidance_scale`, the default; `content_hash`
         of its files; `suits`, settings of a scheduler that suit it where the user leaves them open; `bounded`, False
@@ -67,7 +67,7 @@ class PictureModel(Denoiser, Protocol):
 
     @property
     def picture_size(self) -> tuple[int, int]:
-        """(height, width) of a picture, pixels."""
+        """(height, width) of an image, pixels."""
         ...
 
     @property
@@ -81,7 +81,7 @@ class PictureModel(Denoiser, Protocol):
         ...
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
-        """Class ids for what a picture is to show; () without a condition.
+        """Class ids for what an image is to show; () without a condition.
 
         Args:
             domain: The domain.
@@ -89,16 +89,16 @@ class PictureModel(Denoiser, Protocol):
             caption: The same in words, for models that read.
 
         Raises:
-            UserError: if it cannot draw that.
+            ValueError: if it cannot draw that; `Unusable` is told as the user's mistake.
         """
         ...
 
     def encode(self, pictures: mx.array) -> mx.array:
-        """(B, height, width, C) pictures in [-1, 1] -> (B, *state_shape) clean states."""
+        """(B, height, width, C) images in [-1, 1] -> (B, *state_shape) clean states."""
         ...
 
     def decode(self, x0: mx.array) -> mx.array:
-        """(B, *state_shape) clean predictions -> (B, height, width, C) float32 pictures, about [-1, 1]."""
+        """(B, *state_shape) clean predictions -> (B, height, width, C) float32 images, about [-1, 1]."""
         ...
 
 
@@ -114,7 +114,7 @@ class SchedulerOutput:
     Attributes:
         prev_sample: (B, H, W, C) x at the next, less noisy timestep.
         pred_original_sample: (B, H, W, C) the clean prediction x0 used by the step (after clipping); of the last step,
-            where it leads to the clean picture, that.
+            where it leads to the clean image, that.
     """
 
     prev_sample: mx.array
@@ -125,7 +125,7 @@ class SchedulerOutput:
 class Scheduler(Protocol):
     """Where to evaluate the model (a grid) and how to advance between evaluations (a solver).
 
-    Multistep memory is explicit state: `set_timesteps` resets it, `select` follows pictures that leave the batch.
+    Multistep memory is explicit state: `set_timesteps` resets it, `select` follows images that leave the batch.
     """
 
     order: int
@@ -163,7 +163,7 @@ class Scheduler(Protocol):
 
 
 class GridAndSolver(Scheduler, Protocol):
-    """A scheduler that a loop can take apart; `SchedulerBase` is one.
+    """A scheduler that a loop can take apart; `SchedulerCore` is one.
 
     Attributes:
         num_train_timesteps: T.
@@ -216,8 +216,8 @@ class StepTrace:
     Attributes:
         index: Step number, from 0.
         timestep: The t at which the model was evaluated.
-        x0: (B, H, W, C) clean predictions of all B pictures; a finished picture keeps its final one.
-        active: (B,) bool, the pictures that were evaluated in this step.
+        x0: (B, H, W, C) clean predictions of all B images; a finished image keeps its final one.
+        active: (B,) bool, the images that were evaluated in this step.
         quality: (B,) estimated quality in [0, 1], or None where the sampler estimates none.
     """
 
@@ -234,10 +234,10 @@ class SampleResult:
 
     Attributes:
         images: (B, H, W, C) float32 in [-1, 1], always clean predictions x0.
-        evaluations: (B,) model evaluations spent on each picture (a guided evaluation counts once).
+        evaluations: (B,) model evaluations spent on each image (a guided evaluation counts once).
         timesteps: Timesteps visited, in order.
         step_seconds: Seconds of each step, synchronised.
-        strip: (steps, K, H, W, C) clean predictions of the first K pictures over the steps.
+        strip: (steps, K, H, W, C) clean predictions of the first K images over the steps.
     """
 
     images: mx.array

@@ -114,7 +114,7 @@ def test_beats_ddim_at_equal_steps_on_gaussian_data():
 
 @pytest.mark.parametrize("falloff", [2.0, 2.5, 3.0, 4.0])
 def test_complexity_lowers_the_error_on_the_spectra_of_pictures(falloff):
-    """Gaussian pictures with power 1 / f^a, as natural ones have (Field, 1987: a about 2), in their cosine basis."""
+    """Gaussian images with power 1 / f^a, as natural ones have (Field, 1987: a about 2), in their cosine basis."""
     k = np.arange(32)
     power = (k[:, None] ** 2 + k[None] ** 2 + 0.25) ** (-falloff / 2)
     differences = 4 * np.sin(np.pi * k / 64) ** 2  # E[dx^2] of a cosine of unit power
@@ -147,7 +147,7 @@ def test_any_number_of_steps_is_finite_and_ends_clean(n):
 
 
 def contradict(scheduler: AdaptiveScheduler, pictures: list[bool]) -> np.ndarray:
-    """Samples of a model of x0 whose predictions flip their sign at every step, for the pictures named."""
+    """Samples of a model of x0 whose predictions flip their sign at every step, for the images named."""
     flips = np.array(pictures).reshape(-1, 1, 1, 1)
     x = mx.array(X[: len(pictures)], mx.float32)
     for i, t in enumerate(scheduler.timesteps[:-1]):
@@ -211,7 +211,7 @@ def test_complexity_of_a_wave_is_that_of_its_frequency_whatever_its_contrast():
         for contrast in (0.05, 1.0):
             c = scheduler.estimate_complexity(mx.array(contrast * wave, mx.float32))
             assert c == pytest.approx(np.sin(k / 2), rel=0.03)
-    assert scheduler.estimate_complexity(mx.array(wave[0], mx.float32)) == pytest.approx(c)  # a picture without a batch
+    assert scheduler.estimate_complexity(mx.array(wave[0], mx.float32)) == pytest.approx(c)  # an image without a batch
 
 
 def test_info_before_any_step_reports_the_grid_and_nothing_else():
@@ -342,5 +342,5 @@ def test_bad_complexities_and_pictures_are_refused():
     with pytest.raises(ValueError, match="either timesteps or a complexity"):
         scheduler.set_timesteps(complexity=0.5, timesteps=[5, 3])
     for shape in ((4, 4), (2, 1, 5, 3), (0, 4, 4, 3)):
-        with pytest.raises(ValueError, match="complexity needs pictures of shape"):
+        with pytest.raises(ValueError, match="complexity needs images of shape"):
             scheduler.estimate_complexity(mx.zeros(shape))

@@ -10,7 +10,6 @@ from tiny import tiny_model
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -31,7 +30,7 @@ def gaussian_denoiser(x: mx.array, t: mx.array, condition: mx.array | None = Non
 
 @pytest.fixture
 def pipeline() -> DiffusionPipeline:
-    """Pictures of 8x8 pixels with known statistics."""
+    """Images of 8x8 pixels with known statistics."""
     return DiffusionPipeline(gaussian_denoiser, DDIMScheduler(clip_sample=False), image_size=(8, 8))
 
 
@@ -56,7 +55,7 @@ def test_intermediates_are_clean_predictions_of_every_step(pipeline: DiffusionPi
     assert len(intermediates) == 6
     assert float(mx.abs(mx.clip(intermediates[-1], -1, 1) - images).max()) == 0
     spread = [float(x.std()) for x in intermediates]
-    assert spread == sorted(spread), "the first prediction is the mean of the data, the last a picture"
+    assert spread == sorted(spread), "the first prediction is the mean of the data, the last an image"
 
 
 def test_without_a_number_of_steps_the_schedulers_own_count_is_used(pipeline: DiffusionPipeline) -> None:
@@ -116,7 +115,7 @@ def test_a_model_is_saved_and_loaded(tmp_path: Path) -> None:
     other = DiffusionPipeline(SimpleUNet(config), image_size=(8, 8))
     other.load_model(tmp_path / "model.safetensors")
     assert mx.array_equal(other.model.stem.weight, pipeline.model.stem.weight)
-    with pytest.raises(UserError, match="there is no model file"):
+    with pytest.raises(ValueError, match="there is no model file"):
         other.load_model(tmp_path / "missing.safetensors")
 
 
@@ -274,7 +273,7 @@ def test_prompt_domain_and_label_ask_for_what_the_command_line_asks_for() -> Non
         ({"prompt": " "}, "is empty"),
         ({"prompt": "an apple", "label": "apple"}, "both given"),
         ({"domain": "general", "condition": mx.array([[1, 1]])}, "both given"),
-        ({"prompt": ["an apple", "a forest"]}, "as many as pictures: got 2 for 1"),
+        ({"prompt": ["an apple", "a forest"]}, "as many as images: got 2 for 1"),
         ({"domain": "seascapes"}, "no domain 'seascapes'"),
         ({"domain": "general", "label": "forest"}, "label of domain=landscapes"),
         ({"label": "zebra"}, "no domain of the model has it"),
@@ -304,7 +303,7 @@ def test_one_timestep_makes_a_whole_batch_noisy(pipeline: DiffusionPipeline) -> 
     for one in (mx.array([40]), np.array([40.0]), [40]):
         assert mx.array_equal(pipeline.scheduler.add_noise(clean, noise, one), expected)
         assert mx.array_equal(pipeline.add_noise(clean, one, noise), expected)
-    with pytest.raises(ValueError, match="one per picture"):
+    with pytest.raises(ValueError, match="one per image"):
         pipeline.add_noise(clean, [40, 41], noise)
 
 

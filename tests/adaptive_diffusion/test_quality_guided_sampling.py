@@ -1,4 +1,4 @@
-"""Early stopping, picture by picture, on Gaussian pictures whose end is known; their spread is their condition."""
+"""Early stopping, image by image, on Gaussian images whose end is known; their spread is their condition."""
 
 import json
 
@@ -54,7 +54,7 @@ def sampler(steps: int = 20, **settings: object) -> QualityGuidedSampler:
 
 
 class Scripted(QualityGuidedSampler):
-    """Estimates that are given: one row per step, one column per picture."""
+    """Estimates that are given: one row per step, one column per image."""
 
     script: np.ndarray
 
@@ -64,7 +64,7 @@ class Scripted(QualityGuidedSampler):
 
 
 def scripted(script, **settings: object) -> QualityGuidedSampler:
-    """Pictures stop when the script says, and end there."""
+    """Images stop when the script says, and end there."""
     guided = Scripted(scheduler(len(script)), finish=0, **settings)
     guided.script = np.array(script)
     return guided
@@ -223,7 +223,7 @@ def test_bad_settings_are_refused(settings, sentence):
 )
 def test_a_schedule_in_which_no_picture_can_stop_early_is_warned_of(steps, settings, warned, caplog):
     sampler(steps, **{"patience": 3, **settings}).check()
-    assert ("no picture can stop early" in caplog.text) == warned
+    assert ("no image can stop early" in caplog.text) == warned
 
 
 def test_by_a_calibration_of_another_model_it_warns_and_reports_no_quality(caplog):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.sampling.quality import SHIPPED, error_of, load_calibration
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -22,7 +21,7 @@ X_T = normal(KEYS, (8, 8, 3))
 
 
 class Model:
-    """Clean predictions: what is half of the noisy picture; counts pictures."""
+    """Clean predictions: what is half of the noisy image; counts images."""
 
     def __init__(self):
         self.batches = list[int]()
@@ -138,7 +137,7 @@ def test_the_report_holds_what_the_curve_expects_and_what_is_estimated_beside_th
 
 def test_a_curve_of_another_model_is_refused():
     shipped = load_calibration(SHIPPED).model[:12]
-    with pytest.raises(ValueError, match=f"measured on the model {shipped}, and this one is mine: calibrate it"):
+    with pytest.raises(ValueError, match=f"measured on the model {shipped}, and this one is mine: .* calibrate"):
         StepReductionSampler(scheduler(), model="mine")
     with pytest.raises(ValueError, match="measured on the model m, and this one is mine"):
         StepReductionSampler(scheduler(8, calibrated("m")), model="mine")
@@ -168,9 +167,9 @@ def test_what_has_no_curve_is_refused():
     with pytest.raises(ValueError, match="quality_target must be"):
         StepReductionSampler(scheduler(), 0.0)
     for unlike in (sampler(0.5, progress_power=3.0), sampler(0.5, adaptive_threshold=0.4)):
-        with pytest.raises(UserError, match=r"progress_power=2.*adaptive_threshold=0.5"):
+        with pytest.raises(ValueError, match=r"progress_power=2.*adaptive_threshold=0.5"):
             unlike.check()
-    with pytest.raises(UserError, match="no error of 3 steps or fewer: take num_steps of at least 4"):
+    with pytest.raises(ValueError, match="no error of 3 steps or fewer: take num_steps of at least 4"):
         sampler(0.5, steps=3).check()
     sampler(0.5, steps=4).check()
 
@@ -180,7 +179,7 @@ def test_timesteps_that_are_not_the_schedulers_own_are_refused_with_their_cause(
     made = sampler(0.5)
     made.scheduler.set_timesteps(timesteps=[first, 500, 300, 100])
     for refused in (made.check, lambda: draw(made)):
-        with pytest.raises(UserError, match=cause):
+        with pytest.raises(ValueError, match=cause):
             refused()
 
 

@@ -31,9 +31,7 @@ from adaptive_diffusion.benchmark import (
 from adaptive_diffusion.benchmark.plots import pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
 from adaptive_diffusion.benchmark.store import save_cell
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
@@ -73,11 +71,12 @@ def bench(tmp_path):
 
 def test_a_cell_reports_what_a_direct_computation_gives(bench):
     result = measure.measure_cell(a_cell(), bench)
-    model, encoder, pooled = GuidedDenoiser(bench.model, 1.5), tiny_encoder(), []
+    encoder, pooled = tiny_encoder(), []
     for seed, block in zip((5, 6, 7), result.blocks, strict=True):
         x_T, condition = normal(image_keys(seed, range(6)), (8, 8, 3)), mx.array([[2, 0]] * 6)
         solver = a_cell().sampler
         solver.scheduler.set_timesteps(timesteps=[999, 666, 333])
+        model = solver.scheduler.guided(bench.model, None, 1.5)
         images = np.array(solver.run(model, x_T, condition=condition).images)
         pooled.append(images)
         target = converged_pictures(solver.scheduler.guided(model, condition), x_T, tolerance=0.01)
@@ -111,7 +110,7 @@ def test_all_cells_start_from_the_same_noises(bench, monkeypatch):
     for one in (first, other):
         measure.measure_cell(Cell(**{**vars(one), "sampler": Noting(one.sampler.scheduler)}), bench)
     half = len(seen) // 2
-    assert half == 6  # three blocks of 4 + 2 pictures
+    assert half == 6  # three blocks of 4 + 2 images
     np.testing.assert_array_equal(np.concatenate(seen[:half]), np.concatenate(seen[half:]))
     expected = np.concatenate([np.array(normal(image_keys(s, range(6)), (8, 8, 3))) for s in (5, 6, 7)])
     np.testing.assert_array_equal(np.concatenate(seen[:half]), expected)
@@ -216,7 +215,7 @@ def test_an_interval_of_identical_pairs_is_zero_and_pairs_must_match():
 
 
 def result(method, steps, rmse, domain="landscapes", change=1e-4, seconds=1.0):
-    """A cell of two blocks of two pictures with these RMSEs, (2, 2), or None."""
+    """A cell of two blocks of two images with these RMSEs, (2, 2), or None."""
     blocks = tuple(
         BlockResult(
             s, 10.0 + s, *(None, None, None) if rmse is None else (1.0, tuple(rmse[s]), (0.5, 0.7)), steps, seconds
@@ -270,11 +269,11 @@ def test_the_files_say_what_the_results_are(tmp_path):
     assert (dpm["baseline"], dpm["blocks"], dpm["pictures_per_block"]) == ("ddim uniform 5", "2", "2")
     text = (tmp_path / "summary.md").read_text()
     assert text.count("### ") == 2
-    assert "n = 2 blocks of 2 pictures" in text
+    assert "n = 2 blocks of 2 images" in text
     assert re.search(r"\| dpm uniform \| 5 \|.* 0\.2 \+- .*\| ddim uniform 5 \| -0\.1500 \[", text)
     assert "0.03 +- 0.014*" in text  # not converged enough, and said so
     assert "lower `benchmark.tolerance`" in text
-    assert "4 pictures are fewer than 4 x 4 dimensions" in text
+    assert "4 images are fewer than 4 x 4 dimensions" in text
 
 
 def test_a_report_of_stochastic_schedulers_alone_has_plots_too(tmp_path):
@@ -314,20 +313,20 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     for i, measured in enumerate([*RESULTS, replace(RESULTS[0], pictures=3)]):
         save_cell(cells / f"{i}.json", measured)
     report_kept(["--cells", str(cells), "--output", str(output)])
-    assert capsys.readouterr().out == f"4 cells of 2 pictures per block: {output}/summary.md\n"
+    assert capsys.readouterr().out == f"4 cells of 2 images per block: {output}/summary.md\n"
     assert len((output / "summary.csv").read_text().splitlines()) == 1 + 4
     report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "3"])
-    assert "1 cells of 3 pictures" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"no cell has 5 pictures .*2, 3"):
+    assert "1 cell of 3 images" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"no cell has 5 images .*2, 3"):
         report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
     save_cell(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))
     report_kept(["--cells", str(cells), "--output", str(output)])
-    assert "4 cells of 2 pictures" in capsys.readouterr().out  # those of the commonest model alone
+    assert "4 cells of 2 images" in capsys.readouterr().out  # those of the commonest model alone
     report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
-    assert "1 cells of 2 pictures" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"no cell .*'none'"):
+    assert "1 cell of 2 images" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"no cell .*'none'"):
         report_kept(["--cells", str(cells), "--output", str(output), "--model", "none"])
-    with pytest.raises(UserError, match="keeps no cells; run"):
+    with pytest.raises(ValueError, match="keeps no cells; run"):
         report_kept(["--cells", str(tmp_path / "none")])
 
 
@@ -384,12 +383,12 @@ def summaries(sweep):
     "override", ["image_size=64", "metrics=encoder", "metrics.converged=true", "skip_finished=true"]
 )
 def test_a_setting_without_effect_is_refused(override):
-    with pytest.raises(UserError, match=f"^{re.escape(override)} has no effect"):
+    with pytest.raises(ValueError, match=f"^{re.escape(override)} has no effect"):
         refuse_without_effect(["experiment=benchmark", "metrics=none", "label=null", "prompt=x", override])
 
 
 def test_a_setting_without_effect_is_refused_before_a_sweep_and_by_a_single_cell(sweep):
-    sentence = "image_size=64 has no effect on a benchmark: pictures are measured at the size that the model draws"
+    sentence = "image_size=64 has no effect on a benchmark: images are measured at the size that the model draws"
     assert sweep.run("experiment=benchmark", "image_size=64") == (2, "", f"{sentence}; leave it out\n")
     assert sweep.runs() == []
     sweep.settings.remove("-m")
@@ -401,7 +400,7 @@ NARROW = ("experiment=benchmark", "scheduler=ddim,ddpm", "grid=uniform,karras", 
 
 def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_its_run(sweep):
     out = succeed(sweep, *NARROW)
-    assert out.startswith("8 cells of 2 x 4 pictures: at most 160 model evaluations, and some 1,536 for the converged")
+    assert out.startswith("8 cells of 2 x 4 images: at most 160 model evaluations, and some 1,536 for the converged")
     (summary,) = summaries(sweep)
     assert {(s["scheduler"], s["grid"], s["num_steps"]) for s in summary} == set(
         itertools.product(("ddim", "ddpm"), ("uniform", "karras"), ("2", "3"))
@@ -440,7 +439,7 @@ def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_p
 @pytest.mark.slow
 def test_a_sweep_whose_reader_goes_away_ends_quietly_with_everything_recorded(sweep):
     process = sweep.start("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=2")
-    assert process.stdout.readline().startswith("1 cells of 2 x 4 pictures")
+    assert process.stdout.readline().startswith("1 cell of 2 x 4 images")
     process.stdout.close()  # as `| head -1` does
     assert process.stderr.read() == ""
     assert process.wait(timeout=120) == 0

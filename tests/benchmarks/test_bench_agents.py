@@ -10,7 +10,6 @@ import pytest
 from rl.closed_form import gaussian
 from tiny import LABELS, tiny_model
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.markdown import MISSING
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
@@ -22,7 +21,7 @@ from benchmarks import agents
 from benchmarks.agents import AgentBench, TransferredTimestepEnv
 from benchmarks.agents_report import Result, load_result, report, save_result
 
-SPREAD = np.linspace(-0.01, 0.01, 16)  # of pictures; its mean is 0, its standard error 0.00154
+SPREAD = np.linspace(-0.01, 0.01, 16)  # of images; its mean is 0, its standard error 0.00154
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +173,7 @@ def test_sharing_an_environment_changes_no_number(bench):
 @pytest.mark.parametrize("environment", ["hyperparameters", "timesteps"])
 def test_a_transfer_begins_with_what_the_nearest_domain_chose(bench, environment):
     moved = bench.transfer(environment, "abstract", "random", seed=0)
-    assert moved.source == "general"  # the nearest by the pictures that ship
+    assert moved.source == "general"  # the nearest by the images that ship
     (source,) = [r for r in bench.results() if r.domain == "general"]
     env = bench._environment(environment, "abstract", source.chosen)
     assert env.noises.seed == bench._environment(environment, "abstract").noises.seed
@@ -233,7 +232,7 @@ def test_the_command_prints_tables_and_then_repeats_nothing(output, capsys, monk
 
 
 def test_a_report_of_nothing_and_an_unknown_domain_say_what_to_do(tmp_path, bench):
-    with pytest.raises(UserError, match="no results"):
+    with pytest.raises(ValueError, match="no results"):
         agents.main(["--report-only", "--output", str(tmp_path)])
-    with pytest.raises(UserError, match=f"'cats'.*{next(iter(LABELS))}"):
+    with pytest.raises(ValueError, match=f"'cats'.*{next(iter(LABELS))}"):
         bench.run("timesteps", "cats", "cem", seed=0)

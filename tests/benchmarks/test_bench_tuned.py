@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.markdown import MINUS
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
@@ -65,12 +64,12 @@ def test_what_the_default_is_stands_alone():
 
 
 def test_files_that_are_none_are_refused(tmp_path):
-    with pytest.raises(UserError, match="benchmarks tuned --output"):
+    with pytest.raises(ValueError, match="benchmarks tuned --output"):
         read_blocks(tmp_path / "none.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="make it again"):
+    with pytest.raises(ValueError, match="make it again"):
         read_blocks(tmp_path / "other.csv")
-    with pytest.raises(UserError, match="no tuned configurations"):
+    with pytest.raises(ValueError, match="no tuned configurations"):
         main(["--tuned", str(tmp_path / "none.json")])
 
 

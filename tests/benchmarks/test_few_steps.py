@@ -1,4 +1,4 @@
-"""The picture of few steps beside the converged solution."""
+"""The image of few steps beside the converged solution."""
 
 from __future__ import annotations
 

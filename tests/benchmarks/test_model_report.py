@@ -30,7 +30,7 @@ def test_the_pictures_drawn_are_the_same_whatever_the_batch_and_others_for_anoth
     drawn = draw(model, "general", 5, steps=3, guidance=1.5)
     assert drawn.shape == (5, 8, 8, 3)
     assert np.abs(drawn).max() <= 1
-    assert np.ptp(drawn, axis=0).max() > 0.1  # five pictures, not one
+    assert np.ptp(drawn, axis=0).max() > 0.1  # five images, not one
     np.testing.assert_allclose(draw(model, "general", 5, steps=3, guidance=1.5, batch=2), drawn, atol=1e-4)
     for other in (draw(model, "abstract", 5, steps=3, guidance=1.5), draw(model, "general", 5, steps=3, guidance=3.0)):
         assert np.abs(other - drawn).max() > 1e-3

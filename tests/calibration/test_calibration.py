@@ -16,7 +16,6 @@ from adaptive_diffusion.calibration.choosing import Candidate, choose
 from adaptive_diffusion.calibration.trajectory import dynamic_programme, equidistributed, measure_trajectory
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import CalibratedGrid
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
@@ -130,7 +129,7 @@ def test_clean_predictions_are_clipped_as_the_scheduler_has_it():
         ({"nodes": 1001}, "nodes must be a whole number, between 3 and 1000, got 1001"),
         ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
         ({"x_T": X_T[:1]}, "the number of noises must be a whole number, at least 2, got 1"),
-        ({"x_T": mx.broadcast_to(X_T[:1], (3, *SHAPE)), "nodes": 5}, "the 3 pictures all came out alike"),
+        ({"x_T": mx.broadcast_to(X_T[:1], (3, *SHAPE)), "nodes": 5}, "the 3 images all came out alike"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options, sentence):
@@ -183,7 +182,7 @@ def test_the_dynamic_programme_is_the_best_of_all_paths(n, power):
 
 
 def errors(timesteps, std=NATURAL):
-    """(N,) RMSE of held-out pictures by DPM-Solver++(2M) from the exact solution; in the cosine transform."""
+    """(N,) RMSE of held-out images by DPM-Solver++(2M) from the exact solution; in the cosine transform."""
     scheduler = DPMSolverScheduler()
     scheduler.set_timesteps(timesteps=timesteps)
     return paired_rmse(run(scheduler, HELD_OUT, std=std), ode_solution(scheduler, HELD_OUT, None, std=std))
@@ -317,23 +316,23 @@ def test_a_file_that_is_damaged_or_of_another_kind_is_refused_in_one_sentence(tm
     file = tmp_path / "schedules.json"
     save_schedules(file, [calibrated(gits=[999, 500, 100])])
     file.write_text(damage(json.loads(file.read_text()), path, value))
-    with pytest.raises(UserError, match=sentence) as caught:
+    with pytest.raises(ValueError, match=sentence) as caught:
         load_schedules(file)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_missing_truncated_or_no_json_is_refused(tmp_path):
     file = tmp_path / "schedules.json"
-    with pytest.raises(UserError, match=r"there are no calibrated schedules at .*schedules\.json"):
+    with pytest.raises(ValueError, match=r"there are no calibrated schedules at .*schedules\.json"):
         load_schedules(file)
     save_schedules(file, [calibrated(gits=[999, 500, 100])])
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"\xff\xfe\x00"):
         file.write_bytes(content)
-        with pytest.raises(UserError, match="cannot be read as JSON"):
+        with pytest.raises(ValueError, match="cannot be read as JSON"):
             load_schedules(file)
     file.write_text("[]")
-    with pytest.raises(UserError, match="holds no calibrated schedules"):
+    with pytest.raises(ValueError, match="holds no calibrated schedules"):
         load_schedules(file)
 
 

@@ -17,7 +17,6 @@ from adaptive_diffusion.calibration.learning import learn
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import node_at
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
 from adaptive_diffusion.grids.grids import BlendedGrid, PowerGrid
 from adaptive_diffusion.sampling.converged import paired_rmse
@@ -34,14 +33,14 @@ SCHEDULE = SCHEDULER.schedule
 
 
 def natural(x, t, condition=None):
-    """The exact eps of pictures whose frequencies are independent."""
+    """The exact eps of images whose frequencies are independent."""
     spectrum = dctn(np.array(x, np.float64), axes=(1, 2, 3), norm="ortho")
     eps = predict(SCHEDULER, float(t[0]), spectrum, std=NATURAL)
     return mx.array(idctn(eps, axes=(1, 2, 3), norm="ortho"), mx.float32)
 
 
 def bent(x, t, condition=None):
-    """The same, saturated: no solver's weights are exact for it, and pictures differ."""
+    """The same, saturated: no solver's weights are exact for it, and images differ."""
     return natural(x, t) + 0.2 * mx.tanh(3 * x)
 
 
@@ -281,7 +280,7 @@ def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path, ca
     assert asdict(found)["steps"].keys() == asdict(schedule)["steps"].keys()
     assert find_schedule(file, schedule.model, "portraits", 2.9).guidance_scale == 3  # another domain's
     assert "domain=portraits was not calibrated" in caplog.text
-    with pytest.raises(UserError, match="has schedules of the model 0123456789ab, and this one is fedcba987"):
+    with pytest.raises(ValueError, match="has schedules of the model 0123456789ab, and this one is fedcba987"):
         find_schedule(file, "fedcba9876543210", "landscapes", 1.5)
     with pytest.raises(ValueError, match="guidance_scale must be"):
         find_schedule(file, *given, float("nan"))
@@ -322,7 +321,7 @@ def test_corrections_that_do_not_fit_are_refused(schedule, tmp_path, row, senten
     content = json.loads(file.read_text())
     content["schedules"][0]["steps"]["5"]["corrections"][2] = row
     file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"is damaged .*{sentence}"):
+    with pytest.raises(ValueError, match=f"is damaged .*{sentence}"):
         find_schedule(file, schedule.model, "landscapes", 1.5)
 
 

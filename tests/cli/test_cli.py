@@ -33,10 +33,12 @@ from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.runs.assemble import build, checked, prepare
+from adaptive_diffusion.runs.build import build
+from adaptive_diffusion.runs.checks import checked
 from adaptive_diffusion.runs.job import explain, job
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setting_types import typed
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
@@ -44,7 +46,7 @@ from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 @pytest.fixture
 def configure(tmp_path):
-    """Compose a job of four 8x8 pictures and three steps, without MLflow unless asked for."""
+    """Compose a job of four 8x8 images and three steps, without MLflow unless asked for."""
     model = tiny_checkpoint(tmp_path)
 
     def compose(*overrides, folder=tmp_path):
@@ -126,7 +128,7 @@ def test_the_distance_to_the_converged_solution_is_measured_when_asked(configure
     assert found[100] < 0.5 * found[3]
     sample(configure("metrics.converged=true", "scheduler=ddpm"))
     assert "quality/perceptual_encoder" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert "adds noise of its own" in caplog.text
+    assert "this scheduler adds noise" in caplog.text
 
 
 def test_a_prompt_decides_what_is_drawn_and_how_sure_that_is_gets_logged(configure, tmp_path):
@@ -251,7 +253,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
         "train", tmp_path, *TINY_TRAINING, f"+task.data.cats={tiny_pictures(tmp_path)}", "tracking=none"
     )
     held = tmp_path / "outputs" / "model" / file
-    with alone(held), pytest.raises(UserError, match=rf"{file} is in use by process \d+ since"):
+    with alone(held), pytest.raises(ValueError, match=rf"{file} is in use by process \d+ since"):
         train(cfg)
     assert not (tmp_path / "outputs").exists()
 
@@ -259,9 +261,9 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["task.images=16"], "data names no domain; give at least one, e.g. task.data.portraits="),
-        (["task.data.portraits=/nowhere"], "no pictures at /nowhere"),
-        (["task.data.portraits={empty}"], "no readable pictures in"),
+        (["task.images=16"], "data names no domain; give at least one, e.g. data.portraits="),
+        (["task.data.portraits=/nowhere"], "no images at /nowhere"),
+        (["task.data.portraits={empty}"], "no readable images in"),
         (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),
         (["task.data.portraits={empty}", "log_every=0"], "log_every must be a whole number, at least 1"),
         (["output=model.bin"], "output must be a .safetensors file"),
@@ -270,7 +272,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
 def test_training_refuses_what_it_cannot_use(overrides, sentence, tmp_path):
     (tmp_path / "empty").mkdir()
     given = [o.format(empty=tmp_path / "empty") for o in overrides]
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         train(configuration("train", tmp_path, *given))
     assert [p.name for p in tmp_path.iterdir()] == ["empty"]
 
@@ -355,6 +357,16 @@ def test_a_typo_gets_a_hint(override, sentence, tmp_path):
     told = config_mistake(error.value, CONF, "sample", [override])
     assert sentence in told
     assert "\n" not in told
+
+
+def test_a_sweep_over_options_with_and_without_a_setting_names_both(tmp_path):
+    given = ["scheduler=ddim,adaptive", "scheduler.eta=0,1"]
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration("sample", tmp_path, "scheduler=adaptive", "scheduler.eta=0")
+    told = config_mistake(error.value, CONF, "sample", given)
+    assert told.startswith(
+        "'scheduler.eta' is a setting of scheduler=ddim, and this sweep has scheduler=adaptive as well"
+    )
 
 
 @pytest.mark.parametrize(
@@ -447,7 +459,7 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
     with pytest.raises(Exception) as error:  # noqa: PT011
         configuration("train", tmp_path, "task=schedule", override)
     assert sentence in config_mistake(error.value, CONF, "train", ["task=schedule", override])
-    with pytest.raises(UserError, match=r"task.model=diffusers is no model; a choice is model@task.model=diffusers"):
+    with pytest.raises(ValueError, match=r"task.model=diffusers is no model; a choice is model@task.model=diffusers"):
         build(configuration("train", tmp_path, "task=schedule", "task.model=diffusers"), "task")
 
 
@@ -509,7 +521,7 @@ def test_a_new_domain_for_training_is_added_with_a_plus(tmp_path):
     with pytest.raises(ConfigCompositionException) as error:
         configuration("train", tmp_path, "task.data.cats=x")
     told = config_mistake(error.value, CONF, "train", ["task.data.cats=x"])
-    assert told == "there is no domain 'cats' yet; to add one of your own: +task.data.cats=<pictures>"
+    assert told == "there is no domain 'cats' yet; to add one of your own: +task.data.cats=<folder>"
 
 
 def test_a_grid_and_a_strip_have_the_layout_they_promise():
@@ -552,7 +564,7 @@ def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_co
     assert "job 0 failed: scheduler: clip_sample_range must be a number, greater than 0, got -1.0" in err
     assert "Traceback" not in err
     assert [run.info.status for run in program.runs()] == ["FAILED", "FAILED", "FINISHED"]
-    assert "1 of 2 jobs failed" in out
+    assert "1 of 2 jobs was refused" in out
     (log,) = program.folder.glob("outputs/sweeps/*/*/0/sample.log")
     assert "Traceback" in log.read_text()
 
@@ -612,5 +624,5 @@ def test_an_interrupted_run_is_marked_killed(program):
     ],
 )
 def test_a_part_that_cannot_do_what_its_group_is_for_is_refused(configure, setting, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         prepare(configure(setting))

@@ -14,7 +14,7 @@ from tiny import mlflow_database
 from adaptive_diffusion import interruption
 from adaptive_diffusion.cli.sweep import SweepRun
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.tracking.jobs import Job, Skipped, jobs_of, table
+from adaptive_diffusion.tracking.jobs import Job, Skipped, count_failures, jobs_of, plan_jobs, table
 from adaptive_diffusion.tracking.mlflow import JOB, PARENT, MlflowTracker
 
 
@@ -126,13 +126,13 @@ def test_a_job_that_fails_is_in_the_table_and_in_mlflow_with_its_sentence(sweep,
     assert children[0].data.tags["error"] == "eta must lie in [0, 1], got 3"
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     note = parent.data.tags["mlflow.note.content"]
-    assert "2 of 3 jobs failed" in note
+    assert "1 of 3 jobs failed, 1 was refused" in note
     assert "`#0 scheduler.eta=3`: eta must lie in [0, 1], got 3" in note
     lines = capsys.readouterr().out.splitlines()
     (row,) = (line for line in lines if line.startswith("#0 "))
     assert row.split(maxsplit=3) == ["#0", "scheduler.eta=3", "REFUSED", "eta must lie in [0, 1], got 3"]
     assert any(line.startswith("#2 scheduler.eta=0  FAILED") and "by zero" in line for line in lines)
-    assert "2 of 3 jobs failed" in lines
+    assert "1 of 3 jobs failed, 1 was refused" in lines
 
 
 def test_what_was_told_of_a_job_is_not_announced_once_more(do, tracker, capsys):
@@ -201,7 +201,44 @@ def test_the_table_shows_what_differs_and_aligns_its_columns():
         Job(number=10, settings=("a=1", "b=3"), status="REFUSED", reason="no 3"),
     ]
     assert table(jobs).splitlines() == [
-        "job      status    seconds/picture  evaluations/picture",
-        "#9 b=2   FINISHED  0.5              10",
-        "#10 b=3  REFUSED                                         no 3",
+        "job      status    seconds/image  evaluations/image",
+        "#9 b=2   FINISHED  0.5            10",
+        "#10 b=3  REFUSED                                     no 3",
     ]
+
+
+def test_a_table_of_some_jobs_names_them_by_what_differs_in_the_whole_sweep():
+    jobs = [Job(number=n, settings=("a=1", f"b={n}"), status="FAILED", reason="why") for n in range(2)]
+    assert "#1 b=1  FAILED  why" in table(jobs[1:], jobs)
+
+
+def test_a_single_job_is_named_by_what_it_does_and_not_by_where_it_writes():
+    (line,) = table([Job(number=0, settings=("paths.outputs=/x", "tracking=none", "b=2"))]).splitlines()[1:]
+    assert line == "#0 b=2  RUNNING"
+
+
+def test_jobs_that_were_not_begun_are_listed_and_many_of_them_are_counted(tmp_path):
+    plan_jobs(tmp_path, [[f"seed={n}"] for n in range(30)])
+    Job(number=0, settings=("seed=0",), status="FINISHED", metrics={"result": 2.5}).save(tmp_path)
+    jobs = jobs_of(tmp_path)
+    assert [job.status for job in jobs] == ["FINISHED"] + ["NOT BEGUN"] * 29
+    lines = table(jobs).splitlines()
+    assert lines[:3] == [
+        "job          status     result",
+        "#0 seed=0    FINISHED   2.5",
+        "#1 seed=1    NOT BEGUN",
+    ]
+    assert lines[-1] == "9 more jobs were not begun"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "sentence"),
+    [
+        (["FINISHED"], ""),
+        (["FAILED", "FINISHED"], "1 of 2 jobs failed"),
+        (["REFUSED", "REFUSED"], "2 of 2 jobs were refused"),
+        (["REFUSED", "FAILED", "FINISHED"], "1 of 3 jobs failed, 1 was refused"),
+    ],
+)
+def test_refused_jobs_are_not_called_failed(statuses, sentence):
+    assert count_failures([Job(number=n, settings=(), status=s) for n, s in enumerate(statuses)]) == sentence

@@ -11,7 +11,6 @@ import pytest
 from tiny import tiny_model
 
 from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, Waiting, node_at, unlimited
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
@@ -116,7 +115,7 @@ def test_a_model_of_the_project_says_how_it_was_trained() -> None:
 
     x_t = mx.random.normal((2, 8, 8, 3), key=mx.random.key(1))
     t, condition = mx.full((2,), 300.0), mx.array([list(ids)] * 2, dtype=mx.int32)
-    prediction = GuidedDenoiser(network, 1.5)(x_t, t, condition)
+    prediction = GuidedModel(network, guidance_scale=1.5)(x_t, t, condition)
     node = node_at(model.process, 300)
     expected = np.clip(np.array(node.alpha * x_t - node.sigma * prediction), -1, 1)
     np.testing.assert_allclose(np.array(model.denoise(x_t, node, np.arange(2)).x0), expected, atol=1e-6)
@@ -150,7 +149,10 @@ def test_it_draws_as_the_scheduler_would_with_its_facts_and_counts_the_passes() 
     x_T, condition = mx.random.normal((2, 8, 8, 3), key=mx.random.key(1)), mx.array(ids, dtype=mx.int32)
 
     images = []
-    for denoiser, settings in ((GuidedDenoiser(network, 1.5), facts), (model, {**facts, "prediction_type": "sample"})):
+    for denoiser, settings in (
+        (GuidedModel(network, guidance_scale=1.5).__call__, facts),
+        (model, {**facts, "prediction_type": "sample"}),
+    ):
         scheduler = DDIMScheduler(timestep_spacing="trailing", **settings)
         scheduler.set_timesteps(3)
         images.append(np.array(StandardSampler(scheduler).run(denoiser, x_T, condition=condition).images))

@@ -107,5 +107,5 @@ def test_timesteps_outside_the_schedule_are_refused(t):
 
 def test_a_wrong_number_of_timesteps_is_refused():
     x = mx.zeros((3, 2, 2, 1))
-    with pytest.raises(ValueError, match=r"one per picture \(3\), got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"one per image \(3\), got shape \(2,\)"):
         NoiseSchedule().add_noise(x, x, [1, 2])

@@ -17,7 +17,6 @@ from adaptive_diffusion.encoder.encoder import (
     sharpness,
 )
 from adaptive_diffusion.encoder.network import EncoderConfig
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.frechet import frechet_distance
 
 RNG = np.random.default_rng(0)
@@ -35,12 +34,12 @@ def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
 
 def test_other_word_vectors_than_those_it_was_trained_with_are_refused(tmp_path: Path) -> None:
     save_encoder(tmp_path / "e.safetensors", tiny_encoder().network, {"words_hash": "other"})
-    with pytest.raises(UserError, match="other word vectors"):
+    with pytest.raises(ValueError, match="other word vectors"):
         load_encoder(tmp_path / "e.safetensors")
 
 
 def test_a_diffusion_model_is_no_encoder() -> None:
-    with pytest.raises(UserError, match="task=encoder"):
+    with pytest.raises(ValueError, match="training the encoder"):
         load_encoder(BUILTIN_ENCODER.with_name("model.safetensors"))
 
 
@@ -99,7 +98,7 @@ def test_the_perceptual_distance_is_its_definition() -> None:
 
 
 def test_shapes_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match="same number of pictures"):
+    with pytest.raises(ValueError, match="same number of images"):
         tiny_encoder().perceptual_distances(PICTURES, PICTURES[:2])
 
 

@@ -16,10 +16,9 @@ from adaptive_diffusion.encoder.encoder_corpus import degrade
 from adaptive_diffusion.encoder.encoder_scores import best_temperature
 from adaptive_diffusion.encoder.encoder_training import EncoderEvent, EncoderTrainer
 from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.interruption import saved_when_interrupted
 from adaptive_diffusion.io.tensor_file import read_tensors
-from adaptive_diffusion.runs.assemble import build
+from adaptive_diffusion.runs.build import build
 from adaptive_diffusion.runs.train import train, training_configuration
 
 RNG = np.random.default_rng(0)
@@ -95,13 +94,13 @@ def test_a_longer_run_continues_a_finished_one(recipe: dict[str, Any]) -> None:
 )
 def test_the_state_of_another_recipe_is_refused(recipe: dict[str, Any], change: dict[str, Any]) -> None:
     trained({**recipe, "images": 16})
-    with pytest.raises(UserError, match="another recipe"):
+    with pytest.raises(ValueError, match="another recipe"):
         EncoderTrainer(EncoderTraining(**{**recipe, **change}))
 
 
 def test_a_shorter_run_than_the_state_has_seen_is_refused(recipe: dict[str, Any]) -> None:
     trained({**recipe, "images": 32})
-    with pytest.raises(UserError, match=r"32 .* 16"):
+    with pytest.raises(ValueError, match=r"32 .* 16"):
         EncoderTrainer(EncoderTraining(**{**recipe, "images": 16}))
 
 
@@ -115,7 +114,7 @@ def test_a_diverged_run_stops_and_keeps_its_last_good_state(recipe: dict[str, An
     good = Path(recipe["state"]).read_bytes()
     trainer.network.domain.bias = trainer.network.domain.bias * float("nan")
 
-    with pytest.raises(UserError, match=r"nan.* at step 5"):
+    with pytest.raises(FloatingPointError, match=r"nan.* at step 5"):
         next(events)
 
     assert Path(recipe["state"]).read_bytes() == good
@@ -137,7 +136,7 @@ def test_train_py_writes_an_encoder_that_loads_and_once_trained_only_writes_it(
     assert encoder.metadata["label_top1"] == share
     assert encoder.metadata["images_seen"] == 128
     assert encoder.config.domains == ("landscapes", "general")
-    assert str(tmp_path) not in str(encoder.metadata), "the file does not tell where the pictures are"
+    assert str(tmp_path) not in str(encoder.metadata), "the file does not tell where the images are"
     monkeypatch.setattr(EncoderTrainer, "_advance", None)
     assert train(settings(data, tmp_path, f"output={second}", "tracking=none")) == share
     assert load_encoder(second).metadata == encoder.metadata
@@ -196,10 +195,10 @@ def test_ctrl_c_waits_for_the_end_of_a_step_and_saves_the_state(
         signal.signal(signal.SIGINT, before)
 
     assert ended == [1]
-    assert "the state is saved after 64 pictures; the same command goes on from there" in caplog.text
+    assert "the state is saved after 64 images; the same command goes on from there" in caplog.text
     monkeypatch.setattr(EncoderTrainer, "_advance", advance)
     train(cfg)
-    assert "at 64 of 256 pictures" in caplog.text
+    assert "at 64 of 256 images" in caplog.text
 
 
 @pytest.mark.parametrize(("signals", "saved"), [(1, 1), (2, 0)])
@@ -222,7 +221,7 @@ def test_a_second_ctrl_c_does_not_wait_and_one_after_the_last_step_is_not_lost(s
 
 def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_models(tmp_path: Path) -> None:
     cfg = configuration("train", tmp_path, "task=encoder", "tracking=none", "output=encoder.bin")
-    with pytest.raises(UserError, match=r"must be a \.safetensors file"):
+    with pytest.raises(ValueError, match=r"must be a \.safetensors file"):
         train(cfg)
 
     cfg = configuration("train", tmp_path, "task=encoder")

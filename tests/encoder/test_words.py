@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.encoder.words import BUILTIN_WORDS, load_words, save_words
-from adaptive_diffusion.errors import UserError
 from tools.words import reduce, select, wanted_words
 
 
@@ -82,17 +81,17 @@ def test_a_table_comes_back_up_to_eight_bits(tmp_path: Path) -> None:
 
 
 def test_a_changed_or_foreign_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there are no word vectors"):
+    with pytest.raises(ValueError, match="there are no word vectors"):
         load_words(tmp_path / "none.safetensors")
 
-    with pytest.raises(UserError, match="holds no word vectors"):
+    with pytest.raises(ValueError, match="holds no word vectors"):
         load_words(BUILTIN_WORDS.with_name("model.safetensors"))
 
     tensors, header = mx.load(str(BUILTIN_WORDS), return_metadata=True)
     tensors["scales"] = tensors["scales"] * 2
     mx.save_safetensors(str(tmp_path / "changed.safetensors"), tensors, header)
 
-    with pytest.raises(UserError, match="changed after it was written"):
+    with pytest.raises(ValueError, match="changed after it was written"):
         load_words(tmp_path / "changed.safetensors")
 
 

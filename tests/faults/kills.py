@@ -46,7 +46,7 @@ class Job:
         script: The program.
         arguments: Its command line; {folder} stands for the trial's folder.
         result: A file that must come out the same however often the job was killed, if there is one.
-        pictures: How many pictures there must be at the end, at least.
+        images: How many images there must be at the end, at least.
     """
 
     script: Path
@@ -141,7 +141,7 @@ class Whole:
 
 
 def prepared(base: Path) -> Path:
-    """A folder with a model, pictures and an empty database, made by another process since that computes."""
+    """A folder with a model, images and an empty database, made by another process since that computes."""
     make = f"from pathlib import Path; import tiny; f = Path({str(base)!r}); tiny.mlflow_database(f / 'mlruns'); "
     make += "tiny.tiny_checkpoint(f); tiny.tiny_pictures(f)"
     subprocess.run([sys.executable, "-c", make], cwd=TESTS, check=True)
@@ -194,7 +194,7 @@ def _trial(number: int, name: str, folder: Path, whole: Whole, chance: random.Ra
         wrong.append("the result is another one than that of an uninterrupted job")
     drawn = len(list(folder.glob("outputs/**/pictures/*.png")))
     if last.code == 0 and drawn < job.pictures:
-        wrong.append(f"{drawn} pictures, not {job.pictures}")
+        wrong.append(f"{drawn} images, not {job.pictures}")
     for sentence in wrong:
         tally.wrong.append(f"trial {number}, {name}: {sentence}")
         print(tally.wrong[-1], flush=True)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gaussian import ode_solution, run
+from omegaconf import OmegaConf
+from tiny import CONF
 
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.grids.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid, set_timesteps
+from adaptive_diffusion.grids.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid, TableGrid, set_timesteps
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 
 GRIDS = [PowerGrid(1), PowerGrid(2), LogSNRGrid(), KarrasGrid(), BlendedGrid()]
 SCHEDULES = [NoiseSchedule(), NoiseSchedule(beta_schedule="squaredcos_cap_v2"), NoiseSchedule(400)]
 SCHEDULERS = [DDPMScheduler, DDIMScheduler, DPMSolverScheduler, AdaptiveScheduler]
+TABLES = {option: OmegaConf.load(CONF / "grid" / f"{option}.yaml").timesteps for option in ("ays_sd15", "ays_sdxl")}
+STABLE_DIFFUSION = NoiseSchedule(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 X = np.random.default_rng(0).standard_normal((4, 4, 4, 3))
 
 
@@ -71,6 +75,43 @@ def test_the_blended_grid_has_equal_steps_in_the_mean_of_both_measures_of_progre
     np.testing.assert_allclose(progress, np.arange(7) / 6, atol=2e-3)
 
 
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_a_table_is_taken_as_it_is_and_interpolated_in_log_snr(table):
+    grid, schedule = TableGrid(table), STABLE_DIFFUSION
+    assert grid(schedule, 10).tolist() == table
+
+    known = schedule.log_snr(np.array(table))
+    middles = (known[1:] + known[:-1]) / 2  # with 19 steps every second one is half way between two of the table
+    np.testing.assert_allclose(schedule.log_snr(grid(schedule, 19))[::2], known)
+    np.testing.assert_allclose(schedule.log_snr(grid(schedule, 19))[1::2], middles)
+
+    for n in (1, 2, 5, 11, 200, 1000):
+        t = grid(schedule, n)
+        assert (t[0], t.shape) == (999, (n,))
+        assert t[-1] == (table[-1] if n > 1 else 999)
+        assert (np.diff(t) < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("option", "sigmas"),
+    [
+        ("ays_sd15", [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152]),
+        ("ays_sdxl", [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113]),
+    ],
+)
+def test_the_tables_have_the_noise_levels_that_are_published_beside_them(option, sigmas):
+    exact = STABLE_DIFFUSION.timestep(-np.log(sigmas))
+    np.testing.assert_allclose(TABLES[option], exact, atol=0.6)  # timesteps are rounded to whole ones, sigmas to 0.001
+
+
+def test_a_table_is_refused_where_its_timesteps_mean_something_else():
+    with pytest.raises(ValueError, match="for models with 1000 training timesteps and the noise schedule has 400"):
+        TableGrid(TABLES["ays_sd15"])(NoiseSchedule(400), 10)
+    for table, words in (([999, 999], "strictly decreasing"), ([1000, 1], "in .0, 999."), ([999], "at least two")):
+        with pytest.raises(ValueError, match=words):
+            TableGrid(table)
+
+
 @pytest.mark.parametrize(
     "build", [lambda: PowerGrid(0), lambda: PowerGrid(11), lambda: KarrasGrid(0.5), lambda: BlendedGrid(2)]
 )
@@ -86,7 +127,7 @@ def test_a_grid_replaces_the_spacing_of_any_scheduler_and_leads_to_the_clean_pic
     scheduler = scheduler(clip_sample=False)
     set_timesteps(scheduler, grid, scheduler.schedule, n)
     np.testing.assert_array_equal(scheduler.timesteps, grid(scheduler.schedule, n))
-    # data of one picture, which is the clean prediction everywhere: the end of any solver and any grid
+    # data of one image, which is the clean prediction everywhere: the end of any solver and any grid
     noise = np.random.default_rng(1).standard_normal
     out = run(scheduler, X[..., :1, :1, :1], lambda i: noise((4, 1, 1, 1)), std=1e-9, mean=0.25)
     np.testing.assert_allclose(out, 0.25, atol=1e-5)

@@ -20,7 +20,6 @@ from tiny import configuration, tiny_model  # noqa: E402
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline  # noqa: E402
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration, calibrate  # noqa: E402
 from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, unlimited  # noqa: E402
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser  # noqa: E402
 from adaptive_diffusion.diffusion.rng import image_keys, normal  # noqa: E402
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule  # noqa: E402
 from adaptive_diffusion.grids import FixedGrid, PolicyGrid, Residuals, Spaced  # noqa: E402
@@ -35,8 +34,8 @@ from adaptive_diffusion.rl.learned_scheduler import LearnedScheduler  # noqa: E4
 from adaptive_diffusion.rl.policy import load_policy  # noqa: E402
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward  # noqa: E402
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv  # noqa: E402
-from adaptive_diffusion.runs.assemble import prepare  # noqa: E402
 from adaptive_diffusion.runs.sample import draw  # noqa: E402
+from adaptive_diffusion.runs.setup import prepare  # noqa: E402
 from adaptive_diffusion.sampling.converged import Converged, converged_pictures  # noqa: E402
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler  # noqa: E402
 from adaptive_diffusion.sampling.rollout import Rollout, finished, run  # noqa: E402
@@ -177,7 +176,7 @@ def tiny_guided(guidance_scale: float) -> tuple[Any, dict[str, Any], tuple[int, 
     """The tests' tiny U-Net with guidance, what it was trained with, and the shape of its images."""
     model = tiny_model()
     settings = {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
-    return GuidedDenoiser(model, guidance_scale), settings, model.state_shape
+    return GuidedModel(model, guidance_scale=guidance_scale).__call__, settings, model.state_shape
 
 
 def pipeline_folder(kind: str, folder: Path) -> Path:

@@ -68,7 +68,7 @@ def test_every_recorded_array_belongs_to_a_case() -> None:
 
 
 def test_cases_show_what_they_are_for() -> None:
-    """Pictures stop at different steps, steps fall back, weights were fitted, and a learned schedule was chosen."""
+    """Images stop at different steps, steps fall back, weights were fitted, and a learned schedule was chosen."""
     with np.load(RECORDED) as recorded:
         for name in ("quality guided", "quality guided, no finish", "quality guided, stochastic"):
             assert len(set(recorded[f"sampler {name}/evaluations"].tolist())) > 1, name

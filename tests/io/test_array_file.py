@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from test_image_file import mutated
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io import archive
 from adaptive_diffusion.io.array_file import UNNAMED, array_names, read_arrays
 from adaptive_diffusion.io.pictures import load_pictures
@@ -40,7 +39,7 @@ def test_no_damage_passes(tmp_path: Path, save: object) -> None:
         (tmp_path / "a.npz").write_bytes(mutated(whole, rng))
         try:
             np.testing.assert_array_equal(load_pictures(tmp_path / "a.npz", 6).images, IMAGES)
-        except UserError as error:
+        except ValueError as error:
             sentences.append(str(error))
     assert len(sentences) > 100
     assert all(str(tmp_path / "a.npz") in sentence and "\n" not in sentence for sentence in sentences)
@@ -51,7 +50,7 @@ def test_an_array_shorter_than_its_member_is_refused(tmp_path: Path) -> None:
     content = (tmp_path / "images.npy").read_bytes().replace(b"(7, 6", b"(5, 6")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("images.npy", content)
-    with pytest.raises(UserError, match="truncated, damaged"):
+    with pytest.raises(ValueError, match="truncated, damaged"):
         read_arrays(tmp_path / "a.npz")
 
 
@@ -61,7 +60,7 @@ def test_python_objects_and_other_files_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("images.npy", "no array")
     for name in ("objects", "text", "other"):
-        with pytest.raises(UserError, match=f"{name}.npz cannot be read"):
+        with pytest.raises(ValueError, match=f"{name}.npz cannot be read"):
             read_arrays(tmp_path / f"{name}.npz")
 
 
@@ -73,7 +72,7 @@ def test_an_encrypted_file_is_called_encrypted(file: Path) -> None:
             content[start + flags] |= 1
             start = content.find(header, start + 1)
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.npz .*encrypted"):
+    with pytest.raises(ValueError, match=r"a\.npz .*encrypted"):
         read_arrays(file)
 
 
@@ -85,7 +84,7 @@ def test_what_would_fill_the_memory_is_refused_by_the_sizes_it_declares(
     np.savez(tmp_path / "plain.npz", images=blank)
     assert len(read_arrays(tmp_path / "plain.npz")["images"]) == 400
     np.savez_compressed(tmp_path / "bomb.npz", images=blank)
-    with pytest.raises(UserError, match="would unpack to 1228928"):
+    with pytest.raises(ValueError, match="would unpack to 1228928"):
         read_arrays(tmp_path / "bomb.npz")
 
 
@@ -108,5 +107,5 @@ def test_what_would_fill_the_memory_is_refused_by_the_sizes_it_declares(
 )
 def test_labels_of_another_kind_are_refused(tmp_path: Path, labels: np.ndarray, names: list, message: str) -> None:
     np.savez(tmp_path / "a.npz", images=IMAGES, labels=labels, label_names=np.array(names))
-    with pytest.raises(UserError, match=rf"a\.npz.*{message}"):
+    with pytest.raises(ValueError, match=rf"a\.npz.*{message}"):
         load_pictures(tmp_path / "a.npz", 6)

@@ -1,4 +1,4 @@
-"""Pictures in, batches out: sizes, labels, order, and what happens to files that are no pictures."""
+"""Images in, batches out: sizes, labels, order, and what happens to files that are no images."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.batch_order import BatchOrder
 from adaptive_diffusion.io.pictures import PictureSet, load_pictures
 from adaptive_diffusion.io.pixels import resize, to_float, to_uint8
@@ -33,7 +32,7 @@ def test_a_folder_becomes_square_rgb_pictures_labelled_by_sub_folder(tmp_path: P
 
 def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     picture(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
     whole = tmp_path / "good.png"
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:60])
     with caplog.at_level(logging.WARNING):
@@ -46,12 +45,12 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.L
 def test_a_folder_without_pictures_is_refused(tmp_path: Path, content: dict[str, bytes]) -> None:
     for name, data in content.items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(UserError, match="no readable pictures in"):
+    with pytest.raises(ValueError, match="no readable images in"):
         load_pictures(tmp_path, 16)
 
 
 def test_a_missing_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no pictures at"):
+    with pytest.raises(ValueError, match="no images at"):
         load_pictures(tmp_path / "nowhere", 16)
 
 
@@ -72,7 +71,7 @@ def test_every_suffix_that_pillow_reads_counts_and_the_others_are_counted(
         kind = {"JPE": "JPEG", "jp2": "JPEG2000", "tga": "TGA", "ppm": "PPM", "Webp": "WEBP"}[name.split(".")[1]]
         Image.new("RGB", (8, 8)).save(tmp_path / name, format=kind)
     for name in ("notes.txt", "more.TXT", "raw.cr2", "README"):
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("no image")
     assert len(load_pictures(tmp_path, 8)) == 5
     assert [r.message for r in caplog.records] == [
         f"left out of {tmp_path}: 4 files that are no images which can be read (1 .cr2, 2 .txt, 1 without suffix)"
@@ -104,13 +103,13 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
 
 def test_a_folder_that_may_not_be_read_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
-    with pytest.raises(UserError, match=r"no pictures at .*permission denied"):
+    with pytest.raises(ValueError, match=r"no images at .*permission denied"):
         load_pictures(tmp_path, 8)
 
 
 def test_a_data_set_that_is_a_picture_is_refused_as_one(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(ValueError, match="is no folder"):
         load_pictures(tmp_path / "a.png", 8)
 
 
@@ -126,12 +125,12 @@ def test_pictures_have_the_channels_wanted(tmp_path: Path, channels: int) -> Non
 
 
 def test_other_numbers_of_channels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="channels, got"):
+    with pytest.raises(ValueError, match="channels, got"):
         load_pictures(tmp_path, 8, channels=2)
 
 
 def labelled(**counts: int) -> PictureSet:
-    """As many pictures of each label, sorted by label; "none": without a label. Picture i has the grey level i."""
+    """As many images of each label, sorted by label; "none": without a label. Image i has the grey level i."""
     names = tuple(name for name in counts if name != "none")
     labels = np.concatenate([np.full(n, names.index(k) if k != "none" else -1) for k, n in counts.items()])
     images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
@@ -192,7 +191,7 @@ def test_the_old_rule_keeps_back_the_last_block_and_says_what_is_lost(caplog: py
     train, held = pictures.split(0.1, "tail")
     assert np.array_equal(train.images, pictures.images[:18])
     assert np.array_equal(held.images, pictures.images[18:])
-    assert "no training pictures: 1 (yak)" in caplog.text
+    assert "no training images: 1 (yak)" in caplog.text
     recipe = {"validation_fraction": 0.1, "seed": 0}
     assert np.array_equal(pictures.split_as_trained(recipe)[1].images, held.images)  # files of 0.1.0 name no rule
     assert len(set(pictures.split_as_trained({**recipe, "split": "per_label"})[1].labels)) > 0
@@ -203,7 +202,7 @@ def test_the_old_rule_keeps_back_the_last_block_and_says_what_is_lost(caplog: py
     [((1.0,), "must lie in"), ((0.1, "head"), "per_label, tail"), ((0.9999, "tail"), "none to")],
 )
 def test_splits_that_cannot_be_are_refused(arguments: tuple, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         labelled(ant=5).split(*arguments)
 
 
@@ -231,13 +230,13 @@ def test_arrays_keep_their_labels_and_are_cropped_and_resized(tmp_path: Path) ->
 )
 def test_arrays_of_another_form_are_refused(tmp_path: Path, arrays: dict, message: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         load_pictures(tmp_path / "a.npz", 8)
 
 
 def test_pickled_arrays_are_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(ValueError, match="cannot be read"):
         load_pictures(tmp_path / "a.npy", 8)
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
 from adaptive_diffusion.io import checksums
 from adaptive_diffusion.io.files import ASSETS, atomic_path
@@ -89,7 +88,7 @@ def test_a_digit_that_changed_in_a_shipped_file_is_noticed(name: str, tmp_path: 
     file = shipped(tmp_path, monkeypatch) / name
     assert READERS[name](ASSETS / name)
     with_another_digit(file)
-    with pytest.raises(UserError, match="checksum does not match"):
+    with pytest.raises(ValueError, match="checksum does not match"):
         READERS[name](file)
 
 
@@ -101,7 +100,7 @@ def test_a_digit_that_changed_in_a_file_of_ones_own_is_noticed(name: str, tmp_pa
     assert READERS[name](file) == content
     file = file.rename(tmp_path / "other.json")  # some readers remember a file
     with_another_digit(file)
-    with pytest.raises(UserError, match="checksum does not match"):
+    with pytest.raises(ValueError, match="checksum does not match"):
         READERS[name](file)
     plain = {key: value for key, value in json.loads(file.read_text()).items() if key != checksums.KEY}
     file = tmp_path / "old.json"
@@ -113,5 +112,5 @@ def test_a_history_has_a_checksum_too(tmp_path: Path) -> None:
     write_history(tmp_path / "h.json", [{"domain_type": "general"}], DomainRecords())
     assert read_history(tmp_path / "h.json")[0] == [{"domain_type": "general"}]
     (tmp_path / "h.json").write_text((tmp_path / "h.json").read_text().replace("general", "Beneral"))
-    with pytest.raises(UserError, match="checksum does not match"):
+    with pytest.raises(ValueError, match="checksum does not match"):
         read_history(tmp_path / "h.json")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io import image_file
 from adaptive_diffusion.io.image_file import read_image
 from adaptive_diffusion.io.pixels import prepare, prepare_all
@@ -118,7 +117,7 @@ def test_a_dark_pgm_file_of_16_bits_stays_dark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [[0, 1.5], [-3, 1], [-0.5, 40], [0, np.nan], [0, np.inf], [0, 1e9]])
 def test_floats_of_no_usual_range_are_refused_not_clipped(tmp_path: Path, values: list[float]) -> None:
     Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(UserError, match="none of the ranges"):
+    with pytest.raises(ValueError, match="none of the ranges"):
         read_image(tmp_path / "a.tiff", (1, 2))
 
 
@@ -173,7 +172,7 @@ def test_the_content_decides_not_the_suffix_and_nothing_runs_another_program(tmp
     Image.new("RGB", (8, 8), (0, 0, 90)).save(tmp_path / "a.jpg", format="PNG")
     assert read_image(tmp_path / "a.jpg", (8, 8))[0, 0, 2] == 90
     Image.new("RGB", (8, 8)).save(tmp_path / "b.png", format="EPS")  # Ghostscript would run what is in it
-    with pytest.raises(UserError, match="unknown format"):
+    with pytest.raises(ValueError, match="unknown format"):
         read_image(tmp_path / "b.png", (8, 8))
 
 
@@ -182,7 +181,7 @@ def test_images_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypat
     Image.new("1", (10, 10)).save(tmp_path / "small.png")
     assert read_image(tmp_path / "small.png", (2, 2)).shape == (2, 2, 3)
     Image.new("1", (10, 11)).save(tmp_path / "large.png")
-    with pytest.raises(UserError, match=r"large\.png .*more than 100 pixels"):
+    with pytest.raises(ValueError, match=r"large\.png .*more than 100 pixels"):
         read_image(tmp_path / "large.png", (2, 2))
 
 
@@ -209,7 +208,7 @@ def test_damaged_files_are_read_or_refused_in_one_sentence(tmp_path: Path, capfd
         (tmp_path / "a.png").write_bytes(mutated(originals[trial % len(originals)], rng))
         try:
             assert read_image(tmp_path / "a.png", (5, 5)).shape == (5, 5, 3)
-        except UserError as error:
+        except ValueError as error:
             sentences.append(str(error))
     assert 50 < len(sentences) < 250
     assert all(str(tmp_path / "a.png") in sentence and "\n" not in sentence for sentence in sentences)
@@ -227,12 +226,12 @@ def test_damaged_files_are_read_or_refused_in_one_sentence(tmp_path: Path, capfd
 )
 def test_what_cannot_be_opened_is_called_what_it_is(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         read_image(tmp_path / name, (8, 8))
 
 
 def test_a_missing_permission_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
-    with pytest.raises(UserError, match="permission denied"):
+    with pytest.raises(ValueError, match="permission denied"):
         read_image(tmp_path / "a.png", (8, 8))

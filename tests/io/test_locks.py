@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.locks import alone, in_turn
 
 HOLD = """
@@ -35,7 +34,7 @@ def test_a_second_process_is_refused_and_the_lock_of_a_killed_one_is_free(tmp_pa
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=f"in use by process {holder.pid} "), alone(file):
+    with pytest.raises(ValueError, match=f"in use by process {holder.pid} "), alone(file):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, nuclear_norm
 from adaptive_diffusion.metrics.statistics import (
     FeatureStatistics,
@@ -102,7 +101,7 @@ def test_a_file_of_statistics_holds_no_pickle_and_leaves_no_trace_when_it_fails(
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         assert {file[name].dtype.kind for name in file.files} <= {"f", "i", "U"}
 
-    with pytest.raises(UserError, match=r"must end in \.npz"):
+    with pytest.raises(ValueError, match=r"must end in \.npz"):
         save_statistics(tmp_path / "x.txt", statistics(np.eye(4)))
 
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
@@ -125,7 +124,7 @@ def test_what_cannot_be_compared_is_refused(x: FeatureStatistics, y: object, mes
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 1}, "at least 2 pictures"),
+        ({"n": 1}, "at least 2 images"),
         ({"mean": np.zeros(3)}, r"got \(3,\) and \(2, 2\)"),
         ({"mean": np.array([0, np.inf])}, "finite"),
         ({"covariance": np.array([[1, 2], [0, 1]])}, "symmetric"),
@@ -153,7 +152,7 @@ def test_files_that_hold_no_statistics_are_refused_in_a_sentence(tmp_path: Path)
         "other": "no feature statistics of this project",
         "pickled": "cannot be read",
     }.items():
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ValueError, match=message):
             load_statistics(tmp_path / f"{name}.npz")
 
 
@@ -167,7 +166,7 @@ def test_features_may_come_from_mlx_in_any_floating_type_and_pictures_are_no_fea
 
 def test_too_few_pictures_are_flagged() -> None:
     assert frechet_caveat(256, 64) is None
-    assert "255 pictures are fewer than 4 x 64" in str(frechet_caveat(255, 64))
+    assert "255 images are fewer than 4 x 64" in str(frechet_caveat(255, 64))
 
 
 def test_the_benchmark_compares_both_ways_on_the_same_features(capsys: pytest.CaptureFixture[str]) -> None:

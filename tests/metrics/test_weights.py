@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.errors import MissingPackage
 from adaptive_diffusion.io.hub import model_folder
 from adaptive_diffusion.metrics import published
 from adaptive_diffusion.metrics.weights import Weights, convert_weights, pick, read_weights, read_weights_folder
@@ -26,7 +26,7 @@ def test_conversion_keeps_the_numbers_and_the_published_identity(torch_file: Pat
     assert before.sha256 == after.sha256
     np.testing.assert_array_equal(after.tensors["a"], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(after.tensors["b"], [1, 1])
-    with pytest.raises(UserError, match=r"must end in \.safetensors"):
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
         convert_weights(torch_file, tmp_path / "w.bin")
 
 
@@ -39,20 +39,20 @@ def test_files_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path) -> 
         "w.npz": "is no weight file; give .safetensors",
         "w.safetensors": "cannot be read as safetensors",
     }.items():
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ValueError, match=message):
             read_weights(tmp_path / name)
 
-    with pytest.raises(UserError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+    with pytest.raises(ValueError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
         read_weights_folder(tmp_path)
 
 
 def test_tensors_are_checked_by_name_and_shape() -> None:
     weights = Weights({"a": mx.zeros((2, 3), mx.float16)}, Path("w.pth"), "0")
     assert pick(weights, {"a": (2, 3)}, "a net")["a"].dtype == mx.float32
-    with pytest.raises(UserError, match=r"w\.pth .*a net.*'a' .*\(2, 3\), expected \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"w\.pth .*a net.*'a' .*\(2, 3\), expected \(3, 2\)"):
         pick(weights, {"a": (3, 2)}, "a net")
 
-    with pytest.raises(UserError, match="lacks 'b' and 1 more"):
+    with pytest.raises(ValueError, match="lacks 'b' and 1 more"):
         pick(weights, {"a": (2, 3), "b": (1,), "c": (1,)}, "a net")
 
 
@@ -63,7 +63,7 @@ def test_published_files_are_looked_for_safetensors_first(tmp_path: Path, monkey
     cache = tmp_path / "torch" / "hub" / "checkpoints"
     cache.mkdir(parents=True)
 
-    with pytest.raises(UserError, match=r"w-1\.pth .*https://where"):
+    with pytest.raises(ValueError, match=r"w-1\.pth .*https://where"):
         published.find_published(file)
 
     for path in (cache / "other-1.pth", cache / "w-1.pth", cache / "w-1.safetensors"):
@@ -71,7 +71,7 @@ def test_published_files_are_looked_for_safetensors_first(tmp_path: Path, monkey
         assert published.find_published(file) == path
 
     assert published.find_published(file, cache / "other-1.pth") == cache / "other-1.pth"
-    with pytest.raises(UserError, match=r"no w-1\.pth in .*/mine"):
+    with pytest.raises(ValueError, match=r"no w-1\.pth in .*/mine"):
         published.find_published(file, tmp_path / "mine")
 
 
@@ -95,7 +95,7 @@ def test_a_hub_model_is_fetched_with_pytorch_weights_only_where_there_are_no_oth
     assert len(asked) == 3
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
 
-    with pytest.raises(UserError, match="pip install huggingface_hub"):
+    with pytest.raises(MissingPackage, match="pip install huggingface_hub"):
         model_folder("openai/clip")
 
     assert model_folder(tmp_path) == tmp_path

@@ -22,15 +22,15 @@ from tiny_pipelines import PIPELINES, ddpm, saved, text_encoder, unet, vae
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.calibration.trajectory import measure_trajectory
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.limits import Clipped, unlimited
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.errors import MachineError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline
-from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -107,7 +107,7 @@ def test_the_command_line_may_say_what_it_was_trained_on(
     monkeypatch.setattr("adaptive_diffusion.runs.prompts._domain_given", lambda: True)
     sample(configure("ddpm", "domain=general"))
     assert "domain_agreement" in quality(tmp_path)
-    with pytest.raises(UserError, match="draws portraits, not general"):
+    with pytest.raises(ValueError, match="draws portraits, not general"):
         prepare(configure("ddpm", "domain=general", "model.draws=portraits"))
 
 
@@ -195,7 +195,7 @@ def test_an_over_long_prompt_is_cut_with_a_warning(configure: Any, caplog: pytes
 def test_pictures_need_not_be_square(configure: Any, tmp_path: Path) -> None:
     sample(configure("sd1", PROMPT, "model.height=8", "model.width=24"))
     assert pictures(tmp_path).shape == (2, 8, 24, 3)
-    with pytest.raises(UserError, match=r"image_size=64 .*24x8"):
+    with pytest.raises(ValueError, match=r"image_size=64 .*24x8"):
         prepare(configure("sd1", PROMPT, "model.height=8", "model.width=24", "image_size=64"))
 
 
@@ -204,7 +204,9 @@ def test_a_pipeline_has_a_converged_solution(
     kind: str, setting: str, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 4)
-    monkeypatch.setattr("adaptive_diffusion.runs.sample.converged_pictures", partial(converged_pictures, tolerance=2.0))
+    monkeypatch.setattr(
+        "adaptive_diffusion.runs.measure_run.converged_pictures", partial(converged_pictures, tolerance=2.0)
+    )
     sample(configure(kind, setting, "metrics.converged=true"))
     assert "perceptual_encoder" in quality(tmp_path)
 
@@ -261,7 +263,7 @@ def test_schedules_of_the_model_with_other_settings_are_told_by_these(
     save_schedules(tmp_path / "schedules.json", [replace(one, model=model.identity), one])
     assert find_schedule(tmp_path / "schedules.json", model.identity, one.domain, 1.0) is not None
 
-    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
         find_schedule(tmp_path / "schedules.json", other.identity, one.domain, 1.0)
 
     assert "has schedules of this model" in str(error.value)
@@ -293,7 +295,7 @@ def test_a_model_of_one_channel_begins_at_the_grey_picture(configure: Any, tmp_p
     sample(configure("ddpm", f"model.path={tmp_path / 'grey'}", *start))
     assert len(list(tmp_path.glob("run/pictures/*.png"))) == 2
 
-    with pytest.raises(UserError, match="draws 3 channels"):
+    with pytest.raises(ValueError, match="draws 3 channels"):
         load_pipeline(str(saved("ddpm", tmp_path / "rgb"))).encode(mx.zeros((1, 16, 16, 4)))
 
 
@@ -317,7 +319,7 @@ def test_guidance_costs_a_doubled_batch_only_where_it_changes_something(folders:
 
     condition = mx.array([model.condition("general", None, "a lake")] * 2)
     for scale in (1.0, 7.5):
-        GuidedDenoiser(model, scale)(x, t, condition)
+        GuidedModel(model, guidance_scale=scale)(x, t, condition)
 
     assert sizes == [2, 4]
 
@@ -392,7 +394,7 @@ def test_latents_of_pictures_are_made_noisy_and_become_pictures_again(folders: d
     noisy = pipeline.add_noise(images, 300, noise)
     np.testing.assert_allclose(noisy, alpha * model.encode(images) + sigma * noise, atol=1e-4)
     found = pipeline.denoise_image(noisy, 300, prompt="the lake")
-    eps = GuidedDenoiser(model, 7.5)(noisy, t, mx.array([model.condition("general", None, "the lake")] * 2))
+    eps = GuidedModel(model, guidance_scale=7.5)(noisy, t, mx.array([model.condition("general", None, "the lake")] * 2))
     np.testing.assert_allclose(found, mx.clip(model.decode((noisy - sigma * eps) / alpha), -1, 1), atol=1e-4)
     one = pipeline.denoise_image(pipeline.add_noise(images[0], 300, noise[0]), 300, prompt="the lake")
     np.testing.assert_allclose(one, found[0], atol=1e-4)
@@ -424,7 +426,7 @@ def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -
     (lake,), (inn,) = model.condition("general", None, "the lake"), other.condition("general", None, "an inn")
 
     x, t = mx.zeros((2, *model.state_shape)), mx.array([1.0, 1.0])
-    with pytest.raises(UserError, match=f"no text with the id {inn}"):
+    with pytest.raises(ValueError, match=f"no text with the id {inn}"):
         model(x, t, mx.array([[lake], [inn]]))
 
     model.condition("general", None, "an inn")
@@ -442,18 +444,18 @@ def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -
         ("ddpm", ["label=sunrise"], "trained without classes"),
         ("ddpm", ["model.negative_prompt=blurry"], "reads no text"),
         ("sd1", ["model.draws=portraits"], "draws what the prompt says"),
-        ("sd1", ["model.height=18"], "model.height must be a multiple of 4"),
-        ("sd1", ["model.height=8192"], "model.height must be at most 4096"),
-        ("sd1", ["model.path=''"], "model.path is empty"),
-        ("ddpm", ["model.width=17"], "model.width must be a multiple of 2"),
-        ("sd1", ["model.width=0"], "model.width must be a multiple of 4"),
+        ("sd1", ["model.height=18"], "model: height must be a multiple of 4"),
+        ("sd1", ["model.height=8192"], "model: height must be at most 4096"),
+        ("sd1", ["model.path=''"], "model: path is empty"),
+        ("ddpm", ["model.width=17"], "model: width must be a multiple of 2"),
+        ("sd1", ["model.width=0"], "model: width must be a multiple of 4"),
         ("sd1", ["model.precision=int3"], "precision must be one of"),
         ("sd1", ["+scheduler.beta_schedule=linear"], "contradicts the model, which was trained with scaled_linear"),
         ("sd1", ["model.path=nowhere"], "there is no model folder nowhere"),
     ],
 )
 def test_bad_input_gets_a_sentence(kind: str, overrides: list[str], sentence: str, configure: Any) -> None:
-    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
         prepare(configure(kind, *overrides))
     assert "\n" not in str(error.value)
 
@@ -519,7 +521,7 @@ DAMAGED = [
     (edit("scheduler/scheduler_config.json", beta_start=2.0), "describes no noise"),
     (edit("unet/config.json", attention_type="gated"), "attention_type = 'gated'"),
     (edit("unet/config.json", _class_name="UNet2DModel"), "cannot be built"),
-    (edit("unet/config.json", sample_size=None), "give model.height and model.width"),
+    (edit("unet/config.json", sample_size=None), "give height and width"),
     (edit("unet/config.json", sample_size=[8]), "got (8,)"),
     (edit("unet/config.json", sample_size=[8, None]), "got None"),
     (edit("unet/config.json", sample_size="8"), "got '8'"),
@@ -538,7 +540,7 @@ def test_a_damaged_or_foreign_folder_gets_a_sentence(
 ) -> None:
     folder = shutil.copytree(folders["sd1"], tmp_path / "copy")
     damage(folder)
-    with pytest.raises(UserError, match=re.escape(sentence)) as error:
+    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
         load_pipeline(str(folder))
 
     assert "\n" not in str(error.value)
@@ -552,7 +554,7 @@ def test_a_picture_without_contents_is_no_picture(folders: dict[str, Path]) -> N
         model.decode(latents * float("inf"))
 
     half: Any = load_pipeline(str(folders["sd1"]), precision="float16")
-    with pytest.raises(MachineError, match=r"NaN or infinity.*model\.precision=float32"):
+    with pytest.raises(MachineError, match=r"NaN or infinity.*precision=float32"):
         half.decode(latents * float("inf"))
 
     decode = model._vae.decode

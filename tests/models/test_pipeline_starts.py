@@ -14,11 +14,10 @@ from PIL import Image
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.runs.assemble import prepare
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.sampling.previews import as_pictures
 from adaptive_diffusion.sampling.quality import SHIPPED, load_calibration
 from adaptive_diffusion.sampling.starts import FromPicture, NearNoise, last_timesteps
@@ -118,7 +117,7 @@ def test_strength_is_a_share_of_the_steps_rounded_down(steps: int, strength: flo
 def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength: float, enough: float) -> None:
     scheduler = DDIMScheduler(timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    with pytest.raises(UserError, match=f"{steps} steps.*strength={enough}"):
+    with pytest.raises(ValueError, match=f"{steps} steps.*strength={enough}"):
         last_timesteps(scheduler, strength)
 
     last_timesteps(scheduler, enough)
@@ -161,13 +160,13 @@ def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
     with caplog.at_level(logging.INFO):
         sample(configuration("sample", tmp_path, *job, *small, f"init_image={tmp_path / 'start.png'}", "strength=0.5"))
 
-    assert f"pictures of {channels} channel(s) are drawn, and the metrics take RGB ones" in caplog.text
+    assert f"the images have {channels} channel(s), and the metrics need RGB" in caplog.text
     assert "the last 2 of 4 steps" in caplog.text
 
     with Image.open(tmp_path / "run" / "pictures" / "0001.png") as image:
         assert (image.mode, image.size) == ({1: "L", 4: "RGBA"}[channels], (8, 8))
 
-    with pytest.raises(UserError, match="benchmark compares RGB pictures"):
+    with pytest.raises(ValueError, match="benchmark compares RGB images"):
         sample(configuration("sample", tmp_path, *job, *small, "benchmark=default"))
 
 
@@ -175,18 +174,18 @@ def test_pictures_of_other_channels_are_begun_at_drawn_and_not_measured(
     ("overrides", "sentence"),
     [
         (["init_image=nowhere.png"], "init_image=nowhere.png does not exist"),
-        (["init_image={folder}/tiny.safetensors"], "cannot be read as a picture"),
+        (["init_image={folder}/tiny.safetensors"], "cannot be read as an image"),
         (["init_image={folder}"], "init_image=.* is a folder"),
         (["init_image={folder}/picture.png", "strength=0.09"], "strength=0.09 .*10 steps"),
         (["init_image={folder}/picture.png", "strength=0"], "strength must be"),
         (["init_image={folder}/picture.png", "strength=1.5"], "strength must be"),
         (["variation=2"], "variation must be"),
         (["variation=0.5", "benchmark=default"], "a benchmark begins with plain noise"),
-        (["init_image={folder}/picture.png", "scheduler=adaptive", *REDUCED], r"begins at a picture \(init_image\)"),
+        (["init_image={folder}/picture.png", "scheduler=adaptive", *REDUCED], r"begins at an image \(init_image\)"),
         (["grid=karras", "scheduler=adaptive", *REDUCED], r"other timesteps were chosen \(grid\)"),
         (["scheduler=adaptive", "sampler=step_reduction"], CURVE_OF[:12]),
     ],
 )
 def test_bad_input_gets_a_sentence(overrides: list[str], sentence: str, configure: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         prepare(configure(*(override.format(folder=tmp_path) for override in overrides)))

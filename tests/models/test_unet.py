@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig, timestep_embedding
 
 TINY = {"image_size": 16, "widths": (8, 16), "blocks": (1, 1), "attention_levels": (1,), "head_dim": 8}
@@ -66,15 +66,15 @@ def test_timestep_embedding_is_cosines_and_sines_of_a_geometric_frequency_ladder
 def test_guidance_extrapolates_from_the_null_prediction(model: SimpleUNet) -> None:
     x, t, c = mx.random.normal((2, 16, 16, 3)), mx.array([10.0, 20.0]), mx.array([[1, 2], [2, 0]])
     null, conditional = model(x, t), model(x, t, c)
-    assert difference(GuidedDenoiser(model, 2.5)(x, t, c), null + 2.5 * (conditional - null)) < 1e-5
-    assert difference(GuidedDenoiser(model, 1.0)(x, t, c), conditional) < 1e-6
-    assert difference(GuidedDenoiser(model, 0.0)(x, t, c), null) < 1e-5
+    assert difference(GuidedModel(model, guidance_scale=2.5)(x, t, c), null + 2.5 * (conditional - null)) < 1e-5
+    assert difference(GuidedModel(model, guidance_scale=1.0)(x, t, c), conditional) < 1e-6
+    assert difference(GuidedModel(model, guidance_scale=0.0)(x, t, c), null) < 1e-5
 
 
 @pytest.mark.parametrize("scale", [-1.0, 1e4, float("nan"), float("inf")])
 def test_an_impossible_guidance_scale_is_refused(model: SimpleUNet, scale: float) -> None:
     with pytest.raises(ValueError, match="guidance_scale must be a "):
-        GuidedDenoiser(model, scale)
+        GuidedModel(model, guidance_scale=scale)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import transformers
 from mlx.utils import tree_flatten
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics import clip, clip_score
 from adaptive_diffusion.metrics.clip_score import load_clip
 
@@ -227,7 +226,7 @@ def test_the_same_weights_with_another_setting_are_another_encoder(folder: Path,
 
 def test_what_is_no_clip_model_is_explained(folder: Path, tmp_path: Path) -> None:
     def refused(name: str, change: Any, message: str, part: str = "config.json") -> None:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(ValueError, match=message):
             load_clip(edit(folder, tmp_path / name, part, change))
 
     refused("kind", lambda c: c.update(model_type="siglip"), "model_type must be clip, got 'siglip'")
@@ -239,19 +238,19 @@ def test_what_is_no_clip_model_is_explained(folder: Path, tmp_path: Path) -> Non
     settings = next(name for name in ("preprocessor_config.json", "processor_config.json") if (folder / name).exists())
     refused("resample", lambda c: c.update(resample=2), "not CLIP's", settings)
     refused(
-        "size", lambda c: c.update(size=64, crop_size=64), "pictures of 64 pixels, but the network takes 32", settings
+        "size", lambda c: c.update(size=64, crop_size=64), "images of 64 pixels, but the network takes 32", settings
     )
 
-    with pytest.raises(UserError, match="no model folder"):
+    with pytest.raises(ValueError, match="no model folder"):
         load_clip(tmp_path / "absent")
 
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"config\.json"):
+    with pytest.raises(ValueError, match=r"config\.json"):
         load_clip(tmp_path / "empty")
 
 
 def test_a_hub_model_that_is_not_to_be_had_is_explained() -> None:
-    with pytest.raises(UserError, match=r"openai/clip-vit-base-patch32 .*HF_HUB_OFFLINE"):
+    with pytest.raises(ValueError, match=r"openai/clip-vit-base-patch32 .*HF_HUB_OFFLINE"):
         load_clip()
 
 

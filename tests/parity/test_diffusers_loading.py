@@ -19,7 +19,7 @@ import transformers
 from diffusers_reference import inference, nchw, nhwc, normal, perturbed, relative_error
 from mlx.utils import tree_flatten
 
-from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.errors import UnusableFile
 from adaptive_diffusion.models.diffusers import AutoencoderKL, UNet2DConfig, UNet2DModel, build_model, load_diffusers
 
 LEGACY = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -284,7 +284,7 @@ def test_the_published_models_have_their_number_of_parameters(
 
 
 def refused(folder: Path, *parts: str, **options: Any) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UnusableFile) as caught:
         load_diffusers(folder, **options)
 
     message = str(caught.value)

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics import inception, published
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.inception import InceptionV3, load_inception
@@ -281,11 +280,11 @@ def test_missing_and_foreign_weights_are_explained(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv(published.FOLDER_VARIABLE, str(tmp_path / "mine"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
-    with pytest.raises(UserError, match=r"pt_inception.*mine .*checkpoints.*https://"):
+    with pytest.raises(ValueError, match=r"pt_inception.*mine .*checkpoints.*https://"):
         load_inception()
 
     torch.save({"conv1.weight": torch.zeros(2)}, tmp_path / "resnet.pth")
-    with pytest.raises(UserError, match=r"resnet\.pth .*InceptionV3"):
+    with pytest.raises(ValueError, match=r"resnet\.pth .*InceptionV3"):
         load_inception(tmp_path / "resnet.pth")
 
     with pytest.raises(ValueError, match="layer must be one of 64, 192"):

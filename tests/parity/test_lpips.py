@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.metrics import lpips, published
 from adaptive_diffusion.metrics.layers import max_pool
 from adaptive_diffusion.metrics.lpips import LPIPS, load_lpips
@@ -173,10 +172,10 @@ def test_missing_and_foreign_weights_are_explained(alex: Case, tmp_path: Path, m
     monkeypatch.setenv(published.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    with pytest.raises(UserError, match=r"alexnet-owt-7be5be79\.pth .*https://"):
+    with pytest.raises(ValueError, match=r"alexnet-owt-7be5be79\.pth .*https://"):
         load_lpips()
 
-    with pytest.raises(UserError, match="the trunk 'vgg'"):
+    with pytest.raises(ValueError, match="the trunk 'vgg'"):
         load_lpips("vgg", alex.trunk_file, alex.heads_file)
 
     with pytest.raises(ValueError, match="squeeze"):

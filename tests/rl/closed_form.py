@@ -1,4 +1,4 @@
-"""Pictures of independent Gaussian pixels: a model whose clean prediction is known, and that costs next to nothing."""
+"""Images of independent Gaussian pixels: a model whose clean prediction is known, and that costs next to nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STD = np.geomspace(0.01, 0.25, int(np.prod(SHAPE))).reshape(SHAPE)  # of each pi
 
 
 class GaussianDenoiser:
-    """D = std^2 / (std^2 + s^2) x / alpha, s = sigma / alpha; counts its calls and the pictures in them."""
+    """D = std^2 / (std^2 + s^2) x / alpha, s = sigma / alpha; counts its calls and the images in them."""
 
     def __init__(self, drawing_settings: dict):
         self.schedule = Drawing(self, SHAPE, drawing_settings).process

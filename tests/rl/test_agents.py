@@ -9,7 +9,6 @@ import pytest
 from gymnasium import spaces
 from rl.closed_form import gaussian
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.io import archive
 from adaptive_diffusion.rl import lockstep
@@ -114,7 +113,7 @@ OTHERWISE = {
 @pytest.mark.parametrize("agent", [HyperparameterTuningAgent, CEMAgent])
 def test_training_does_not_go_on_where_its_scores_mean_something_else(agent, difference, tmp_path):
     agent(TimestepEnv(KNOWN, num_steps=5, pictures=8, batches=2)).save(tmp_path / "agent.zip")
-    with pytest.raises(UserError, match=f"was trained with {difference}=.*, and this environment has {difference}="):
+    with pytest.raises(ValueError, match=f"was trained with {difference}=.*, and this environment has {difference}="):
         agent(OTHERWISE[difference]()).load(tmp_path / "agent.zip")
 
 
@@ -122,7 +121,7 @@ def test_training_does_not_go_on_where_its_scores_mean_something_else(agent, dif
 def test_training_does_not_go_on_with_other_parts(agent, steps, tmp_path):
     agent(steps, parts=4).save(tmp_path / "agent.zip")
     for parts in (1, 2):
-        with pytest.raises(UserError, match=f"trained with parts=4, and this agent has {parts}"):
+        with pytest.raises(ValueError, match=f"trained with parts=4, and this agent has {parts}"):
             agent(steps, parts=parts).load(tmp_path / "agent.zip")
 
 
@@ -131,7 +130,7 @@ def test_an_agents_archive_cannot_fill_the_memory_nor_fail_in_the_words_of_zip(t
     content = bytearray((tmp_path / "agent.zip").read_bytes())
     read_agent(tmp_path / "agent.zip")
     monkeypatch.setattr(archive, "MAX_UNPACKED", 1_000_000)
-    with pytest.raises(UserError, match=r"agent\.zip would unpack to \d+ bytes"):
+    with pytest.raises(ValueError, match=r"agent\.zip would unpack to \d+ bytes"):
         read_agent(tmp_path / "agent.zip")
 
     monkeypatch.undo()
@@ -141,7 +140,7 @@ def test_an_agents_archive_cannot_fill_the_memory_nor_fail_in_the_words_of_zip(t
             at = content.index(sign) + place + further
             other[at] = value
         (tmp_path / "other.zip").write_bytes(other)
-        with pytest.raises(UserError, match=trouble):
+        with pytest.raises(ValueError, match=trouble):
             read_agent(tmp_path / "other.zip")
 
 
@@ -158,7 +157,7 @@ def test_an_agent_stays_as_it_was_if_its_file_is_not_whole(agent, lacking, steps
         del header[lacking]
     write_agent(tmp_path / "torn.zip", {k: v for k, v in header.items() if k not in ("format", "hash")}, tensors)
     before = fresh._state()
-    with pytest.raises(UserError, match="does not fit this agent"):
+    with pytest.raises(ValueError, match="does not fit this agent"):
         fresh.load(tmp_path / "torn.zip")
     after = fresh._state()
     assert json.dumps(after[0]) == json.dumps(before[0])
@@ -259,12 +258,12 @@ def test_evaluations_become_rarer_after_the_first_twenty(bandit):
 
 
 def test_an_evaluation_environment_of_another_kind_is_refused(bandit, steps):
-    with pytest.raises(UserError, match="eval_env was made for TimestepEnv"):
+    with pytest.raises(ValueError, match="eval_env was made for TimestepEnv"):
         CEMAgent(bandit).train(10, eval_env=steps)
     wider = DiffusionHyperparameterEnv(gaussian())
     wider.observation_space = spaces.Box(0.0, 1.0, (3,), np.float32)
     with pytest.raises(
-        UserError, match=r"eval_env was made for Diff.* observations of 3 and actions of 4 numbers; .* 2 a"
+        ValueError, match=r"eval_env was made for Diff.* observations of 3 and actions of 4 numbers; .* 2 a"
     ):
         CEMAgent(bandit).train(10, eval_env=wider)
     with pytest.raises(ValueError, match="total_timesteps must be a whole number, at least 1"):
@@ -327,7 +326,7 @@ def test_where_seconds_count_everything_is_timed_in_batches_of_one_size_after_a_
         return drawing.network(x, t, condition)
 
     env = kind(replace(drawing, network=network), reward=SpeedReward("seconds"), pictures=4, batches=1)
-    env.noises.errors(0, np.zeros((4, 4, 4, 3)))  # solves for the converged pictures
+    env.noises.errors(0, np.zeros((4, 4, 4, 3)))  # solves for the converged images
     sizes.clear()
     vector = LockstepVecEnv(env, 3)
     vector.reset()

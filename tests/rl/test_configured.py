@@ -10,7 +10,7 @@ from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward, SpeedReward
-from adaptive_diffusion.runs.assemble import build
+from adaptive_diffusion.runs.build import build
 
 AGENTS = {"ppo": HyperparameterTuningAgent, "cem": CEMAgent, "random": RandomAgent, "fixed": FixedAgent}
 REWARDS = {"quality": QualityReward, "speed": SpeedReward, "hybrid": HybridReward}

@@ -5,7 +5,7 @@ import pytest
 
 from adaptive_diffusion.rl.convergence import Evaluation, Record, converged_at
 
-SPREAD = np.linspace(-0.01, 0.01, 16)  # of pictures; its mean is 0
+SPREAD = np.linspace(-0.01, 0.01, 16)  # of images; its mean is 0
 
 
 def evaluations(*scores: float, spread: np.ndarray = SPREAD) -> list[Evaluation]:

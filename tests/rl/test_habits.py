@@ -16,7 +16,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize, unwrap_vec_normalize
 from tiny import tiny_checkpoint
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.rl import registration
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.drawing import Drawing
@@ -34,7 +33,7 @@ def bandit() -> DiffusionHyperparameterEnv:
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """The model that is used where none is named draws 8x8 pictures."""
+    """The model that is used where none is named draws 8x8 images."""
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_MODEL", str(tiny_checkpoint(tmp_path)))
 
 
@@ -235,7 +234,7 @@ def test_a_search_has_no_steps_that_stable_baselines3_could_watch(bandit):
 
 
 def test_a_checkpoint_of_another_kind_of_file_is_refused_before_anything_is_drawn(bandit):
-    with pytest.raises(UserError, match=r"end in \.zip"):
+    with pytest.raises(ValueError, match=r"end in \.zip"):
         CEMAgent(bandit).train(10, checkpoint="agent.pt")
     assert bandit.drawing.network.calls == 0
 
@@ -282,6 +281,6 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_a_minute(monkeypatch, caps
             shown.update(2)
     assert capsys.readouterr().err.splitlines() == [
         "solving: 9 steps",
-        "solving: 4 of 9 steps in 1 min, score 0.5",
-        "solving: 8 of 9 steps in 2 min, score 0.5",
+        "solving: 4 of 9 steps in 1 min, about 1 min left, score 0.5",
+        "solving: 8 of 9 steps in 2 min, about 0 min left, score 0.5",
     ]

@@ -5,7 +5,6 @@ import numpy as np
 from tiny import tiny_model
 
 from adaptive_diffusion.diffusion import GuidedModel
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.rl.lockstep import drawing_run, run_together
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -33,7 +32,7 @@ def test_runs_of_other_lengths_sizes_and_conditions_draw_as_alone():
     for seed, (count, steps, domain) in enumerate(((2, 3, 1), (1, 5, 2), (3, 1, 4))):
         condition = mx.array([[domain, 0]] * count, dtype=mx.int32)
         schedulers = [AdaptiveScheduler(num_inference_steps=steps, **SETTINGS) for _ in range(2)]
-        guided = GuidedDenoiser(tiny_model(), 1.5)
+        guided = schedulers[0].guided(tiny_model(), None, 1.5)
         alone = StandardSampler(schedulers[0]).run(guided, noise(seed, count), condition=condition)
         expected.append(np.clip(np.array(alone.images), -1, 1))
         runs.append(drawing_run(schedulers[1], noise(seed, count), np.arange(len(ids), len(ids) + count)))

@@ -120,5 +120,5 @@ def test_settings_and_results_of_ones_own_are_checked():
     with pytest.raises(ValueError, match="metric must be one of rmse, perceptual, got 'ssim'"):
         reward_of(broken)
     for result in (np.ones(3), None, "high"):
-        with pytest.raises(ValueError, match="one number, or one for each of 2 pictures"):
+        with pytest.raises(ValueError, match="one number, or one for each of 2 images"):
             reward_of(lambda measured, result=result: result)(MEASURED)

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.policy import Residuals
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.rl.agent_file import read_agent
@@ -75,15 +74,15 @@ def test_a_policy_is_trained_and_drawn_with(checkpoint, tmp_path, caplog):
     timesteps = draw(checkpoint, tmp_path)
     assert len(timesteps) == 4
     assert draw(checkpoint, tmp_path, f"scheduler.path={file}", "num_steps=4") == timesteps
-    with pytest.raises(UserError, match=r"no policy was trained for domain=abstract .* agent=ppo domain=abstract"):
+    with pytest.raises(ValueError, match=r"no policy was trained for domain=abstract .* agent=ppo domain=abstract"):
         draw(checkpoint, tmp_path, "domain=abstract")
-    with pytest.raises(UserError, match="with 5 steps; train one"):
+    with pytest.raises(ValueError, match="with 5 steps; train one"):
         draw(checkpoint, tmp_path, "num_steps=5")
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
     for given in ("grid=uniform", f"init_image={tmp_path}/picture.png"):
-        with pytest.raises(UserError, match="leave grid and init_image out"):
+        with pytest.raises(ValueError, match="leave grid and init_image out"):
             draw(checkpoint, tmp_path, given)
-    with pytest.raises(UserError, match="take scheduler=adaptive"):
+    with pytest.raises(ValueError, match="take scheduler=adaptive"):
         draw(checkpoint, tmp_path, "sampler=step_reduction")
 
 
@@ -109,10 +108,10 @@ def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_pa
     assert episodes(tmp_path / "mine.zip") == [0, 10, 20]
     assert f"scheduler=learned scheduler.path={tmp_path}/mine.zip domain=portraits" in caplog.text
     for override, told in (("domain=abstract", "domain=portraits, not abstract"), ("task.num_steps=5", "4 steps")):
-        with pytest.raises(UserError, match=f"half.zip was trained for {told}"):
+        with pytest.raises(ValueError, match=f"half.zip was trained for {told}"):
             learn(checkpoint, tmp_path, start, override)
     mlflow_database(tmp_path / "mlruns")
-    with pytest.raises(UserError, match=r"task\.episodes=10 are done already"):
+    with pytest.raises(ValueError, match=r"task\.episodes=10 are done already"):
         learn(checkpoint, tmp_path, start, "task.episodes=10", "tracking=mlflow")
     assert not runs(tmp_path)
 
@@ -147,26 +146,29 @@ def test_a_policy_that_stops_early_takes_no_more_episodes_for_it(checkpoint, tmp
     ],
 )
 def test_what_cannot_work_is_refused(checkpoint, tmp_path, overrides, sentence):
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         learn(checkpoint, tmp_path, *overrides)
     assert not (tmp_path / "outputs" / "policy").exists()
 
 
 def test_a_second_training_into_one_file_is_refused(checkpoint, tmp_path):
-    with alone(tmp_path / "p.zip"), pytest.raises(UserError, match=rf"p\.zip is in use by process {os.getpid()} since"):
+    with (
+        alone(tmp_path / "p.zip"),
+        pytest.raises(ValueError, match=rf"p\.zip is in use by process {os.getpid()} since"),
+    ):
         learn(checkpoint, tmp_path, f"output={tmp_path}/p.zip")
-    with alone(tmp_path / "run" / "p.zip"), pytest.raises(UserError, match="in use by"):
+    with alone(tmp_path / "run" / "p.zip"), pytest.raises(ValueError, match="in use by"):
         learn(checkpoint, tmp_path, f"output={tmp_path}/p.zip")
     assert not (tmp_path / "p.zip").exists()
 
 
 @pytest.mark.parametrize("given", ["agent=ppo", "domain=portraits"])
 def test_agent_and_domain_must_be_given(given, tmp_path):
-    with pytest.raises(UserError, match=r"needs (agent|domain), e\.g\. agent=ppo domain=landscapes"):
+    with pytest.raises(ValueError, match=r"needs (agent|domain), e\.g\. agent=ppo domain=landscapes"):
         train(configuration("train", tmp_path, "task=policy", given))
 
 
 def test_a_model_that_diverges_is_told_of_in_one_sentence(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(FixedNoises, "errors", lambda self, batch, images: np.full(self.pictures, np.nan))
-    with pytest.raises(UserError, match=r"portraits: the reward of num_steps=4, .* is not a finite number"):
+    with pytest.raises(ValueError, match=r"portraits: the reward of num_steps=4, .* is not a finite number"):
         learn(checkpoint, tmp_path)

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from tiny import configuration, tiny_model
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.runs.assemble import fitted
+from adaptive_diffusion.runs.fit import fitted
 from adaptive_diffusion.runs.prompts import follow_prompt
 
 
@@ -41,13 +40,13 @@ def test_without_a_prompt_nothing_changes(tmp_path: Path) -> None:
     ],
 )
 def test_unfit_prompts_get_a_sentence(overrides: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         follow_prompt(configuration("sample", tmp_path, *overrides), tiny_model())
 
 
 def test_a_model_without_classes_takes_no_prompt(tmp_path: Path) -> None:
     model = SimpleUNet(UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=()))
-    with pytest.raises(UserError, match="trained without classes"):
+    with pytest.raises(ValueError, match="trained without classes"):
         follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly"), model)
 
 

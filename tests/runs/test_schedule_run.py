@@ -15,12 +15,11 @@ from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibrat
 from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import GuidedModel
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.runs import calibrate as schedule_run
+from adaptive_diffusion.runs.naming import CANDIDATES
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.batches import conditions
@@ -75,7 +74,7 @@ def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path):
         model, tmp_path, "scheduler=ddim", "grid=calibrated", f"grid.path={tmp_path}/s.json", "num_steps=3"
     )
     assert timesteps_alone == pytest.approx(first.steps[3].timesteps, abs=1e-3)
-    with pytest.raises(UserError, match="no calibrated grid ships for this model"):
+    with pytest.raises(ValueError, match="no calibrated grid ships for this model"):
         draw(model, tmp_path, "scheduler=ddim", "grid=calibrated")
     assert draw(model, tmp_path, path, "domain=abstract", "num_steps=3") == pytest.approx(  # another domain's
         first.steps[3].timesteps, abs=1e-3
@@ -90,13 +89,13 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     calibrate(model, tmp_path, "task.domains=[landscapes]")
     (schedule,) = load_schedules(tmp_path / "s.json")
-    assert "1 domains, 2 numbers of steps: some " in caplog.text
+    assert "1 domain, each with " in caplog.text
     assert f"path={tmp_path}/s.json domain=landscapes num_steps=2" in caplog.text
     path = f"scheduler.calibration.path={tmp_path}/s.json"
     for overrides, sentence in (
         (
             (path, "num_steps=3"),
-            f"adaptive (calibrated for landscapes at guidance 1.5: {schedule.steps[3].rule}), 3 steps",
+            f"adaptive (calibrated for landscapes at guidance 1.5: {CANDIDATES[schedule.steps[3].rule]}), 3 steps",
         ),
         (
             (path, "num_steps=3", "guidance_scale=6"),
@@ -106,7 +105,7 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
             (path, "num_steps=7"),
             "adaptive (resampled from 3 steps calibrated for landscapes at guidance 1.5), 7 steps",
         ),
-        (("scheduler.calibration=null", "num_steps=3"), "adaptive (power grid 2), 3 steps"),
+        (("scheduler.calibration=null", "num_steps=3"), "adaptive (timesteps spaced by the power 2), 3 steps"),
         (
             (path, "num_steps=3", "grid=karras"),
             "adaptive karras (given timesteps, without calibrated weights), 3 steps",
@@ -214,7 +213,7 @@ def test_what_is_learned_by_default_is_among_the_steps(model, tmp_path):
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(model, tmp_path, overrides, sentence):
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         calibrate(model, tmp_path, *overrides)
     assert not (tmp_path / "s.json").exists()
 
@@ -238,7 +237,7 @@ def test_five_calibrated_steps_of_the_shipped_model_err_half_as_much_as_the_best
     for name, grid in CLASSICAL.items():
         solvers[name] = DPMSolverScheduler(clip_sample=True, **settings)
         solvers[name].set_timesteps(timesteps=grid(solvers[name].schedule, 5))
-    denoiser = GuidedDenoiser(model, 1.5)
+    denoiser = GuidedModel.from_model(model, (), 1.5)
     condition = conditions(model.condition("landscapes", None, ""), count)
     noise = normal(image_keys(123, range(count)), model.state_shape)
     reference = record(InBatches(solvers["adaptive"].guided(denoiser, condition)), noise)

@@ -11,14 +11,13 @@ from omegaconf import OmegaConf, open_dict
 from rl.policy_files import random_policy
 from tiny import CONF, configuration, tiny_checkpoint
 
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord, DomainRecords
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from adaptive_diffusion.runs.assemble import prepare
-from adaptive_diffusion.runs.naming import origin
+from adaptive_diffusion.runs.naming import timesteps_source
+from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.solvers import Fitted
 
@@ -92,20 +91,20 @@ def test_every_choice_says_what_is_used_of_the_calibration_or_is_refused(schedul
         caplog.clear()
         try:
             parts = prepare(one)
-        except UserError as error:
+        except ValueError as error:
             refused.append(str(error))
             continue
-        ran, said = ran + 1, origin(parts)
+        ran, said = ran + 1, timesteps_source(parts)
         steps = parts.scheduler
         if isinstance(steps, AdaptiveScheduler) and grid == "own":
             assert known in said
             assert isinstance(steps.recipe.solver, Fitted)  # the weights are used indeed
         elif isinstance(steps, AdaptiveScheduler):
             assert "without calibrated weights" in said
-            assert "takes the place of the calibrated steps" in caplog.text
+            assert "replaces the calibrated steps" in caplog.text
         elif scheduler.startswith("tuned"):
             assert "tuned unipc.json" in said
-            assert ("takes the place of the timesteps" in caplog.text) == (grid != "own")
+            assert ("replaces the timesteps" in caplog.text) == (grid != "own")
         if grid == "calibrated":
             assert f"timesteps {known}" in said
     assert ran >= 2
@@ -115,7 +114,7 @@ def test_every_choice_says_what_is_used_of_the_calibration_or_is_refused(schedul
 def test_the_calibrated_grid_beside_a_scheduler_that_takes_calibrated_steps_itself_is_refused(folder):
     for scheduler in ("adaptive", "tuned dpm_solver"):
         overrides = [*scheduler_overrides(folder, scheduler), "grid=calibrated", f"grid.path={folder}/s.json"]
-        with pytest.raises(UserError, match=r"leave grid out .* scheduler=dpm_solver"):
+        with pytest.raises(ValueError, match=r"leave grid out .* scheduler=dpm_solver"):
             prepare(composed(folder, *overrides))
 
 
@@ -125,7 +124,7 @@ def test_the_calibrated_grid_beside_a_scheduler_that_takes_calibrated_steps_itse
 def test_weights_are_used_near_their_guidance_only_and_the_line_says_so(guidance, weights, folder):
     overrides = [*scheduler_overrides(folder, "adaptive"), f"guidance_scale={guidance}"]
     parts = prepare(composed(folder, *overrides))
-    said = origin(parts)
+    said = timesteps_source(parts)
     assert ("its timesteps only" in said) != weights
     assert ("guidance 2" in said, f"at guidance {guidance:g} its" in said) == (True, not weights)
     own = prepare(composed(folder, *scheduler_overrides(folder, "adaptive")))
@@ -136,12 +135,12 @@ def test_weights_are_used_near_their_guidance_only_and_the_line_says_so(guidance
 def test_steps_of_another_domain_are_taken_with_a_word(folder, caplog):
     parts = prepare(composed(folder, *scheduler_overrides(folder, "adaptive"), "domain=portraits"))
     assert "domain=portraits was not calibrated: the steps are those of abstract" in caplog.text
-    assert "calibrated for abstract" in origin(parts)
+    assert "calibrated for abstract" in timesteps_source(parts)
 
 
 def test_a_curve_of_another_guidance_reduces_no_steps(folder):
     overrides = [*scheduler_overrides(folder, "adaptive"), "sampler=step_reduction", "guidance_scale=9"]
-    with pytest.raises(UserError, match="calibrated for abstract at guidance 2; at guidance 9"):
+    with pytest.raises(ValueError, match="calibrated for abstract at guidance 2; at guidance 9"):
         prepare(composed(folder, *overrides))
 
 
@@ -159,9 +158,9 @@ def test_a_curve_of_another_guidance_reduces_no_steps(folder):
 def test_calibrated_steps_that_are_named_and_not_there_are_refused(setting, sentence, shipped, folder):
     path = [] if shipped else [f"scheduler.calibration.path={folder}/s.json"]
     sentence = sentence.replace("of this model there are abstract", "nor others") if shipped else sentence
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         prepare(composed(folder, "scheduler=adaptive", *path, f"scheduler.{setting}"))
     if not shipped and "high" not in setting:  # which Hydra itself refuses there
         grid = setting.removeprefix("calibration.")
-        with pytest.raises(UserError, match=sentence.replace("scheduler.calibration.", "grid.")):
+        with pytest.raises(ValueError, match=sentence.replace("scheduler.calibration.", "grid.")):
             prepare(composed(folder, "scheduler=ddim", "grid=calibrated", f"grid.path={folder}/s.json", f"grid.{grid}"))

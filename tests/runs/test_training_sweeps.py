@@ -13,7 +13,6 @@ from program import Program
 from tiny import CONF, ROOT, tiny_pictures
 
 from adaptive_diffusion.cli.schemas import register
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.runs.agent_sweep import best_outcomes, write_outcomes
 from adaptive_diffusion.runs.train import training_configuration
@@ -65,7 +64,7 @@ def test_a_state_and_an_output_that_are_given_are_kept(job, tmp_path):
 
 def test_an_output_for_all_jobs_is_refused_unless_they_add_to_it(job):
     for output in ("all.safetensors", "'${paths.outputs}/all.safetensors'"):
-        with pytest.raises(UserError, match=r"would all write to output=.*all\.safetensors; leave output out"):
+        with pytest.raises(ValueError, match=r"would all write to output=.*all\.safetensors; leave output out"):
             job("model/model.safetensors", f"output={output}")
     assert job("schedule/schedules.json", "task=schedule", "output=all.json", merged=True).output == "all.json"
 

@@ -22,7 +22,7 @@ X_T = normal(image_keys(0, range(6)), (4, 4, 3))
 
 
 class Gaussian:
-    """The exact denoiser of N(0, STD^2), which counts the pictures it is asked about."""
+    """The exact denoiser of N(0, STD^2), which counts the images it is asked about."""
 
     def __init__(self, scheduler):
         self.scheduler, self.evaluations = scheduler, 0

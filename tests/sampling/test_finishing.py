@@ -1,4 +1,4 @@
-"""The long strides that finish a picture, on Gaussian pixels whose end is known."""
+"""The long strides that finish an image, on Gaussian pixels whose end is known."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ class Gaussian:
 
 
 def finished(evaluations: int) -> tuple[list[float], list[float]]:
-    """Finish pictures from level 0.8 on their exact way; the errors of what is shown, and the timesteps."""
+    """Finish images from level 0.8 on their exact way; the errors of what is shown, and the timesteps."""
     schedule, model = NoiseSchedule(), Gaussian()
     earlier, now = nodes_at(schedule, schedule.timestep(-np.log([1.0, 0.8])))
 

@@ -1,13 +1,12 @@
-"""Quality told from the run itself: the extrapolated picture, the regression and its file."""
+"""Quality told from the run itself: the extrapolated image, the regression and its file."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.quality import (
@@ -86,7 +85,7 @@ def test_quality_is_one_half_at_the_stated_error_and_inverts():
 
 
 def checkerboard(contrast: float) -> np.ndarray:
-    """(1, 8, 8, 3) pictures whose standard deviation is given, but for the hundredth that keeps it from 0."""
+    """(1, 8, 8, 3) images whose standard deviation is given, but for the hundredth that keeps it from 0."""
     signs = np.indices((8, 8)).sum(axis=0) % 2 * 2 - 1
     return np.repeat(signs[None, ..., None] * (contrast - 0.01), 3, axis=-1).astype(np.float32)
 
@@ -152,7 +151,7 @@ def test_regression_finds_the_weights_that_made_the_errors():
 
 
 def test_differences_between_steps_do_not_decide_what_a_change_means():
-    """At every step the picture that changed more is better; over the steps error and change fall together."""
+    """At every step the image that changed more is better; over the steps error and change fall together."""
     rng, steps = np.random.default_rng(1), []
     for z in np.linspace(-3, 3, 30):
         c = z + 0.1 * rng.normal(size=16)
@@ -187,7 +186,7 @@ def test_a_calibration_survives_its_file_and_a_wrong_file_is_refused(tmp_path):
         ("short", "damaged"),
         ("none", "there is"),
     ):
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(ValueError, match=sentence):
             QualityEstimator(tmp_path / f"{name}.json")
 
 
@@ -200,7 +199,9 @@ def test_all_of_a_calibration_is_measured_on_the_model_and_says_how(tmp_path):
     )
     x_T = normal(image_keys(FIT_SEED, range(2)), model.state_shape)
     condition = model.condition("abstract", None, "")
-    case = Case("abstract", GuidedDenoiser(model, 1.5), scheduler, x_T, condition, np.zeros(x_T.shape, np.float32))
+    case = Case(
+        "abstract", GuidedModel.from_model(model, (), 1.5), scheduler, x_T, condition, np.zeros(x_T.shape, np.float32)
+    )
     found = calibrated([case], [4, 5], 2)
     assert found.model == model.identity
     assert found.curve == plain_curve(model) == load_calibration(SHIPPED).curve

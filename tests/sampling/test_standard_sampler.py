@@ -1,4 +1,4 @@
-"""The sampling loop: what it yields, what it counts, and that pictures are independent of their batch."""
+"""The sampling loop: what it yields, what it counts, and that images are independent of their batch."""
 
 import mlx.core as mx
 import numpy as np

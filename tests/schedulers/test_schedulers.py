@@ -340,7 +340,7 @@ def test_a_stochastic_step_asks_for_its_noise(build):
         scheduler.step(x, t, x)
     with pytest.raises(ValueError, match="adds noise here: pass either key or noise to step"):
         scheduler.step(x, t, x, key=mx.random.key(0), noise=x)
-    with pytest.raises(ValueError, match=r"key must have shape \(2,\), or \(2, 2\) for 2 pictures, got \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"key must have shape \(2,\), or \(2, 2\) for 2 images, got \(3, 2\)"):
         scheduler.step(x, t, x, key=image_keys(0, range(3)))
     with pytest.raises(ValueError, match="noise must have the shape of the sample"):
         scheduler.step(x, t, x, noise=x[:1])
@@ -371,7 +371,7 @@ def test_pictures_that_leave_without_select_are_noticed():
     scheduler.set_timesteps(20)
     first, second = scheduler.timesteps[:2]
     scheduler.step(zeros(), first, zeros())
-    with pytest.raises(ValueError, match="call select when pictures leave the batch"):
+    with pytest.raises(ValueError, match="call select when images leave the batch"):
         scheduler.step(zeros()[:1], second, zeros()[:1])
 
 
@@ -399,7 +399,7 @@ def test_clean_prediction_is_clipped_or_not(build):
 
 
 def test_dynamic_thresholding_divides_by_the_quantile_of_each_picture():
-    """Against NumPy's quantile: 1.75 of |x| for the first picture, below the lower bound of 1 for the second."""
+    """Against NumPy's quantile: 1.75 of |x| for the first image, below the lower bound of 1 for the second."""
     x = np.array([[2.0, -1.0, 0.5, -0.25], [0.4, 0.3, -0.2, 0.1]]).reshape(2, 2, 2, 1)
     scheduler = DDIMScheduler(
         prediction_type="sample", thresholding=True, dynamic_thresholding_ratio=0.75 + 1 / 6, sample_max_value=5

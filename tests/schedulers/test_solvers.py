@@ -1,4 +1,4 @@
-"""UniPC and iPNDM: truth on Gaussian data, the weights, conventions, grids, and pictures that leave the batch."""
+"""UniPC and iPNDM: truth on Gaussian data, the weights, conventions, grids, and images that leave the batch."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_ipndm_is_adams_bashforth_in_x_over_alpha():
 @pytest.mark.parametrize("grid", GRIDS, ids=repr)
 @solvers
 def test_any_grid_leads_to_the_clean_picture(solver, grid, n):
-    """Data of one picture, which is the clean prediction everywhere, is where every solver ends."""
+    """Data of one image, which is the clean prediction everywhere, is where every solver ends."""
     scheduler = built(solver)
     set_timesteps(scheduler, grid, scheduler.schedule, n)
     assert len(scheduler) == n
@@ -301,7 +301,7 @@ def test_pictures_that_leave_without_select_are_noticed(solver):
     scheduler.set_timesteps(20)
     first, second = scheduler.timesteps[:2]
     y = scheduler.step(x, first, x)
-    with pytest.raises(ValueError, match="call select when pictures leave the batch"):
+    with pytest.raises(ValueError, match="call select when images leave the batch"):
         scheduler.step(x[:1], second, x[:1])
     expected = built(solver)
     expected.set_timesteps(20)

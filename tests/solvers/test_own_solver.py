@@ -71,12 +71,8 @@ def test_it_is_the_posterior_of_ddpm_written_in_another_way() -> None:
     np.testing.assert_allclose(np.array(steps[0]), np.array(steps[1]), atol=1e-5)
 
 
-def test_the_page_on_the_core_runs_and_shows_this_solver(capsys) -> None:
+def test_the_page_on_the_core_runs(capsys) -> None:
     page = (Path(__file__).parents[2] / "docs" / "core.md").read_text()
-    example, *classes = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    (example,) = [part.split("```")[0] for part in page.split("```python\n")[1:]]
     exec(compile(example, "core.md", "exec"), {})
     assert "(4, 32, 32, 3) Cost(evaluations=40, passes=80)" in capsys.readouterr().out
-    for shown in classes:
-        statements = [line.strip() for line in shown.splitlines() if line.strip()]
-        own = [line.strip() for line in Path(__file__).read_text().splitlines()]
-        assert all(line in own for line in statements)

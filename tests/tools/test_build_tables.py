@@ -17,7 +17,6 @@ from tiny import ROOT, configuration
 from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
 from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.store import save_cell
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import (
     SHIPPED,
     CalibratedSchedule,
@@ -39,7 +38,7 @@ MODEL = "0" * 64 + " guidance 1.5"
 
 
 def a_cell(method, steps, perceptual, fd_converged, fd_encoder, domain="portraits", **more):
-    """A cell of two blocks of two pictures; perceptual distances 0.9 and 1.1 times the given one, None: stochastic."""
+    """A cell of two blocks of two images; perceptual distances 0.9 and 1.1 times the given one, None: stochastic."""
     blocks = tuple(
         BlockResult(
             seed,
@@ -87,7 +86,7 @@ def cells_of(lines):
 
 def test_a_table_per_domain_has_adaptive_first_and_leaves_out_what_was_not_measured(rows):
     lines = results(rows)
-    assert lines[0] == "n = 4 pictures a cell (2 x 2); model 000000000000 guidance 1.5."
+    assert lines[0] == "n = 4 images a cell (2 x 2); model 000000000000 guidance 1.5."
     head, _, *body = cells_of(lines[2 : lines.index("", 2)])
     assert head == ["portraits", "5", "8", "50"]
     assert [row[0] for row in body] == [
@@ -148,10 +147,10 @@ def test_small_perceptual_distances_have_more_decimals(tmp_path, perceptual, sho
 
 
 def test_a_summary_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"summary\.csv; adaptive-diffusion report"):
+    with pytest.raises(ValueError, match=r"summary\.csv; adaptive-diffusion report"):
         read_summary(tmp_path / "summary.csv")
     (tmp_path / "summary.csv").write_text("domain,scheduler\nportraits,ddim\n")
-    with pytest.raises(UserError, match="no summary"):
+    with pytest.raises(ValueError, match="no summary"):
         read_summary(tmp_path / "summary.csv")
 
 
@@ -281,7 +280,7 @@ def test_a_table_without_a_source_yet_is_empty_and_up_to_date(project):
 )
 def test_a_block_that_cannot_be_made_is_refused(project, text, sentence):
     (project / "README.md").write_text(text)
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         tables.stale_tables(project)
 
 
@@ -341,10 +340,10 @@ def test_the_chain_ends_with_the_benchmark_and_the_tables_made_from_it(tmp_path)
     *_, benchmark, screening, readme = build.chain(tmp_path)
     assert (benchmark.name, screening.name, readme.name) == ("benchmark", "screening", "tables")
     assert readme.stale() is None
-    with pytest.raises(UserError, match="takes hours") as told:
+    with pytest.raises(ValueError, match="takes hours") as told:
         benchmark.rebuild()
     assert "--plots quality --output docs/benchmark" in str(told.value)
-    with pytest.raises(UserError, match=r"--output docs/screening"):
+    with pytest.raises(ValueError, match=r"--output docs/screening"):
         screening.rebuild()
 
 
@@ -386,7 +385,7 @@ def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp
 
 
 def test_without_data_nothing_is_rebuilt():
-    with pytest.raises(UserError, match=r"--data; .*tools\.tables"):
+    with pytest.raises(ValueError, match=r"--data; .*tools\.tables"):
         build.main([])
 
 
@@ -419,6 +418,6 @@ def test_of_cells_that_differ_in_sizes_by_name_only_the_newest_is_reported(tmp_p
     save_cell(tmp_path / "a.json", replace(new, variant=("batch_size=64", "num_samples=2")))
     os.utime(tmp_path / "b.json", (1, 1))
     report_kept(["--cells", str(tmp_path), "--output", str(tmp_path / "report"), "--plots"])
-    assert capsys.readouterr().out.startswith("1 cells of 2 pictures")
+    assert capsys.readouterr().out.startswith("1 cells of 2 images")
     (row,) = csv.DictReader((tmp_path / "report" / "summary.csv").open())
     assert (row["variant"], float(row["perceptual_mean"])) == ("", pytest.approx(0.4))

@@ -12,7 +12,7 @@ from omegaconf import open_dict, read_write
 from tiny import CONF, ROOT
 
 from adaptive_diffusion.cli.schemas import register
-from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.errors import Unusable, UserError
 from adaptive_diffusion.tracking.commands import advice_for_this_model, domain_settings, draw_command, setting
 
 
@@ -45,10 +45,13 @@ def test_another_model_and_guidance_are_said_as_sample_takes_them(hydra_job, tmp
 
 
 def test_advice_to_train_names_the_model_that_draws(hydra_job):
-    advice = UserError("nothing was tuned; tune it: python train.py agent=ppo domain=general")
-    assert advice_for_this_model(advice) is advice
+    advice, command = (
+        Unusable("nothing was tuned; tune it", "agent", domain="general"),
+        "train.py agent=ppo domain=general",
+    )
+    assert str(advice_for_this_model(advice)) == f"nothing was tuned; tune it: python {command}"
     hydra_job("seed=1", root="sample")
-    assert advice_for_this_model(advice) is advice
+    assert str(advice_for_this_model(advice)) == f"nothing was tuned; tune it: python {command}"
     hydra_job("model=diffusers", "model.path=/a b", "seed=1", root="sample")
     said = str(advice_for_this_model(advice)).partition("tune it: ")[2]
     assert shlex.split(said)[2:] == [

@@ -16,10 +16,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..program import pip_install
 from . import elf
 
 CHOICES = ("auto", "mkl", "openblas", "none")
-REMEDY = 'install one with: pip install -e ".[cpu]" (or on Debian and Ubuntu: apt install libopenblas0-pthread)'
+REMEDY = f"install one with: {pip_install('cpu')} (or on Debian and Ubuntu: apt install libopenblas0-pthread)"
 
 _SYSTEM_OPENBLAS = ("libopenblas.so.0", "libopenblasp.so.0", "libopenblas.so")
 _IMPORTS = re.compile(r"cblas_[a-z0-9_]+|[sdcz][a-z0-9]+_")  # functions of BLAS and LAPACK

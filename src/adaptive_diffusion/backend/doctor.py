@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 from .._version import __version__
-from ..program import command
+from ..program import command, pip_install
 from . import blas
 from . import prepare as backend
 
@@ -78,11 +78,11 @@ def report() -> tuple[dict[str, str], list[str]]:
     # a missing extra is a fact, a missing requirement is a fault
     for extra, (purpose, names) in EXTRAS.items():
         lacking = [name for name in names if not installed[name]]
-        state = f'without {", ".join(lacking)}; pip install -e ".[{extra}]"' if lacking else "installed"
+        state = f"without {', '.join(lacking)}; {pip_install(extra)}" if lacking else "installed"
         facts[f"extra {extra}"] = f"{state} (for {purpose})"
 
     if missing := [name for name in REQUIRED if not installed[name]]:
-        advice.append(f"Not installed: {', '.join(missing)}; get what is missing with: pip install -e .")
+        advice.append(f"Not installed: {', '.join(missing)}; get what is missing with: {pip_install()}")
     if sys.platform == "linux" and facts["device"].startswith("cpu") and shutil.which("g++") is None:
         advice.append("g++ was not found, so mx.compile runs functions uncompiled; get it with: apt install g++")
     return facts, advice

@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..program import pip_install
 from . import blas
 
 BLAS_VARIABLE = "ADAPTIVE_DIFFUSION_BLAS"
@@ -94,9 +95,9 @@ def prepare() -> None:
 def _missing_backend(error: ImportError) -> str:
     """The sentence for a failed import of MLX."""
     if sys.platform == "darwin":
-        remedy = "install it with: pip install -e . (needs Apple silicon and a native, not Rosetta, Python)"
+        remedy = f"install it with: {pip_install()} (needs Apple silicon and a native, not Rosetta, Python)"
     else:
-        remedy = 'install it with: pip install -e ".[cpu]", or ".[cuda]" for an NVIDIA GPU'
+        remedy = f"install it with: {pip_install('cpu')}, or [cuda] in place of [cpu] for an NVIDIA GPU"
     return f"MLX has no backend here ({error}); {remedy}."
 
 

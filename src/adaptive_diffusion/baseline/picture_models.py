@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..encoder.captions import plain_caption
-from ..encoder.domain import choose
-from ..errors import UserError
+from ..encoder.domain import check_no_label, choose
+from ..errors import Unusable
 from ..types import Denoiser, PictureModel
 
 log = logging.getLogger(__name__)
@@ -73,31 +73,26 @@ def asked_for(
         (B, K) class ids, and the domain; None where nothing was asked for, or the prompts' domains differ.
 
     Raises:
-        UserError: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an
+        Unusable: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an
             empty text, or not as many texts as images.
     """
     if prompt is None and domain is None and label is None:
         return None, None
     if not model.conditional:
         given, why = ("a prompt", "reads no text") if prompt is not None else ("a domain or label", "has no classes")
-        raise UserError(f"{given} was given, but the model {why}; leave it out, or give a condition")
+        raise Unusable(f"{given} was given, but the model {why}; leave it out, or give a condition")
 
     if prompt is None:
         domain = domain or _home(model, label)
         ids = model.condition(domain, label, plain_caption(domain, label))
         return mx.array([ids] * batch_size), domain
 
-    if label is not None:
-        raise UserError(f"prompt and label={label} were both given, and a prompt chooses the label; leave one out")
-
+    check_no_label(label)
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
     if len(texts) != batch_size:
-        raise UserError(f"give one prompt, or as many as pictures: got {len(texts)} for {batch_size}")
+        raise Unusable(f"give one prompt, or as many as images: got {len(texts)} for {batch_size}")
     if model.domains is None:  # it reads
         return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain
-
-    if not all(text.strip() for text in texts):
-        raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
 
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
@@ -120,5 +115,5 @@ def _home(model: PictureModel, label: str | None) -> str:
     homes = [domain for domain, labels in (model.domains or {}).items() if label in labels]
     if len(homes) != 1:
         known = f"domains {', '.join(homes)} have it" if homes else "no domain of the model has it"
-        raise UserError(f"label={label} was given without a domain, and {known}; give domain=... as well")
+        raise Unusable(f"label={label} was given without a domain, and {known}; give domain=... as well")
     return homes[0]

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..io.pixels import resize, to_float
@@ -19,8 +20,8 @@ from ..models.unet import SimpleUNet, UNetConfig
 from ..program import command
 from ..sampling.standard import StandardSampler, whole
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.base import SchedulerBase
 from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from ..schedulers.core import SchedulerCore
 from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 from ..types import Denoiser, PictureModel, Scheduler, is_picture_model
 from .picture_models import PlainModel, asked_for, domain_of
@@ -69,9 +70,9 @@ class DiffusionPipeline:
         self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
         self.scheduler: Scheduler = _scheduler(scheduler)
         self._fit_scheduler()
-        self._suit(None, self._guidance(None))
+        self._suit(None, self._facts.guidance_scale)
         if self.native_size != self.image_size:
-            log.info("pictures are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
+            log.info("images are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
 
     @staticmethod
     def _default_model(in_channels: int) -> SimpleUNet:
@@ -170,7 +171,7 @@ class DiffusionPipeline:
         """Denoise images that carry the noise of a known timestep.
 
         Args:
-            noisy_image: (B, *state_shape), or `state_shape` for one picture: what `add_noise` returns.
+            noisy_image: (B, *state_shape), or `state_shape` for one image: what `add_noise` returns.
             timestep: The timestep of the noise, in [0, T - 1].
             num_inference_steps: Steps from `timestep` down to the clean image; None: 1, the direct prediction.
             prompt: See `generate`, as for the rest.
@@ -240,7 +241,7 @@ class DiffusionPipeline:
         """Replace the model by one from a safetensors file; a file that does not fit is refused."""
         self.model = load_model(path)
         self._fit_scheduler()
-        self._suit(None, self._guidance(None))
+        self._suit(None, self._facts.guidance_scale)
 
     def get_scheduler_info(self) -> dict[str, Any]:
         """Scheduler type, settings and timesteps, where these come from, device, and the size of the images."""
@@ -264,9 +265,9 @@ class DiffusionPipeline:
             self.model if is_picture_model(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
         )
 
-    def _guidance(self, given: float | None) -> float:
-        """Weight of classifier-free guidance: as given, else what the model recommends."""
-        return float(self._drawing.metadata.get("guidance_scale", 1.0)) if given is None else given
+    @property
+    def _facts(self) -> ModelFacts:
+        return ModelFacts.of(self._drawing)
 
     def _guided(
         self,
@@ -288,16 +289,16 @@ class DiffusionPipeline:
                 )
             domain = domain_of(self._drawing, condition)
 
-        return whole(self.scheduler).guided(self.model, condition, self._guidance(guidance_scale)), domain
+        return whole(self.scheduler).guided(self.model, condition, self._facts.guidance(guidance_scale)), domain
 
     def _suit(self, domain: str | None, guidance_scale: float) -> None:
         """Let a scheduler that knows calibrations take the one that suits what is drawn; its number of steps stays."""
-        if isinstance(self.scheduler, SchedulerBase):
+        if isinstance(self.scheduler, SchedulerCore):
             self.scheduler.suit(self._drawing.identity, domain, guidance_scale)
 
     def _fit_scheduler(self) -> None:
         """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
-        if isinstance(self.scheduler, SchedulerBase):
+        if isinstance(self.scheduler, SchedulerCore):
             self.scheduler.fit(self._drawing)
 
 

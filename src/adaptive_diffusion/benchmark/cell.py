@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
 from ..diffusion.schedule import NoiseSchedule
-from ..grids.grids import Grid
+from ..grids.base import Spacing
 from ..metrics.features import FeatureEncoder
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.converged import TOLERANCE
@@ -49,7 +50,7 @@ class Cell:
     grid_name: str
     num_steps: int
     sampler: StandardSampler
-    grid: Grid | None = None
+    grid: Spacing | None = None
     variant: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,7 +64,7 @@ class Bench:
         guidance_scale: Weight of classifier-free guidance, >= 0.
         encoder: Compares images.
         reference: Domain -> statistics of its real images, by the same encoder.
-        pictures: Images per block, >= 2.
+        images: Images per block, >= 2.
         seed_blocks: Number of blocks, >= 1; the report gives the spread over blocks.
         seed: Seed of the first block, >= 0.
         batch_size: Images drawn at once.
@@ -90,7 +91,7 @@ class Bench:
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise schedule that the model was trained with."""
-        return NoiseSchedule(**self.model.metadata.get("noise_schedule", {}))
+        return ModelFacts.of(self.model).process
 
     @property
     def identity(self) -> str:
@@ -127,7 +128,7 @@ class CellResult:
 
     Attributes:
         domain, scheduler, grid, variant, num_steps: The cell.
-        pictures: Images per block.
+        images: Images per block.
         dimensions: Width of the encoder's features.
         blocks: The blocks.
         fd_encoder: Frechet distance of the images of all blocks together to the real images.

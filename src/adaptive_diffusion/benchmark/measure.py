@@ -9,7 +9,6 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.guidance import GuidedDenoiser
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated import CalibratedSchedule
 from ..grids.grids import set_timesteps
@@ -28,16 +27,16 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
     """Draw a cell's blocks and measure them.
 
     Raises:
-        UserError: if there are no reference statistics of the domain.
+        ValueError: if there are no reference statistics of the domain.
         ValueError: for fewer than 2 images per block, or a number of steps out of range.
     """
     real = bench.reference(cell.domain)
-    denoiser = GuidedDenoiser(bench.model, bench.guidance_scale)
+    model = whole(cell.sampler.scheduler).guided(bench.model, None, bench.guidance_scale)
 
     # one entry per block; the converged solutions stay empty for a stochastic scheduler, whose images have other noise
     blocks, features, targets, solutions = [], [], [], []
     for seed in range(bench.seed, bench.seed + bench.seed_blocks):
-        images, evaluations, seconds = _draw(cell, bench, denoiser, seed, progress)
+        images, evaluations, seconds = _draw(cell, bench, model, seed, progress)
         features.append(bench.encoder.features(images))
         fd_real = frechet_distance(_statistics(bench, features[-1]), real)
 
@@ -87,14 +86,14 @@ def steps_digest(calibration: CalibratedSchedule | None, num_steps: int) -> str:
 
 
 def _draw(
-    cell: Cell, bench: Bench, denoiser: GuidedDenoiser, seed: int, progress: Progress | None
+    cell: Cell, bench: Bench, model: GuidedModel, seed: int, progress: Progress | None
 ) -> tuple[np.ndarray, float, float]:
     """(N, H, W, C) images in [-1, 1], network evaluations per image, seconds per image."""
     schedule, scheduler = bench.schedule, cell.sampler.scheduler
     batches = list(
         draw_batches(
             cell.sampler,
-            denoiser,
+            model,
             lambda: set_timesteps(scheduler, cell.grid, schedule, cell.num_steps),
             bench.shape,
             seed=seed,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .rows import Row
 
 TITLES = {
-    "fd_encoder": "fd_encoder to real pictures",
+    "fd_encoder": "fd_encoder to real images",
     "fd_converged": "fd_encoder to the converged solution",
     "rmse": "RMSE to the converged solution",
     "perceptual": "perceptual distance to the converged solution",
@@ -49,7 +49,7 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                     **_look(method, rows),
                 )
 
-        _finish(axes, "model evaluations per picture", name)
+        _finish(axes, "model evaluations per image", name)
 
     _legend(figure, panels[0], title)
     _save(figure, path)
@@ -78,7 +78,7 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
         cost, quality = np.array([[row.mean["seconds"], row.mean[metric]] for row in shown]).reshape(-1, 2).T
         front = pareto_front(cost, quality)
         axes.plot(cost[front], quality[front], color="0.4", linewidth=1, zorder=0, label="Pareto front")
-        _finish(axes, "seconds per picture", TITLES[metric])
+        _finish(axes, "seconds per image", TITLES[metric])
 
     _legend(figure, panels[0], title)
     _save(figure, path)

@@ -104,8 +104,8 @@ def markdown(rows: Sequence[Row]) -> str:
         lines += [
             f"### {domain}",
             "",
-            f"n = {len(first.blocks)} blocks of {first.pictures} pictures; mean +- sd over blocks; fd (all): of all "
-            f"{total} pictures together; differences: 95 % paired bootstrap.",
+            f"n = {len(first.blocks)} blocks of {first.pictures} images; mean +- sd over blocks; fd (all): of all "
+            f"{total} images together; differences: 95 % paired bootstrap.",
             "",
             *overview(some),
             "",

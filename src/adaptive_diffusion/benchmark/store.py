@@ -37,7 +37,7 @@ def run_benchmark(
         The results in the order of the cells; `write_report` makes tables and plots of them.
 
     Raises:
-        UserError: if a domain has no reference statistics.
+        ValueError: if a domain has no reference statistics.
         ValueError: for fewer than 2 images per block, or a number of steps out of range.
     """
     results = []

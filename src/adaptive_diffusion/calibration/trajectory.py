@@ -44,7 +44,7 @@ class Trajectory:
             node j and the state that the trajectory itself has there, i < j; infinite elsewhere. Node m is the clean
             image.
         data_std: Standard deviation of the drawn images about each pixel's mean.
-        pictures: Trajectories measured.
+        images: Trajectories measured.
     """
 
     log_snr: np.ndarray
@@ -104,7 +104,7 @@ def measure_trajectory(
     variance = np.maximum(squares - total**2 / n, 0) / (n - 1)
     data_std = float(np.sqrt(variance.mean()))
     if not data_std > SAME:
-        raise ValueError(f"the {n} pictures all came out alike: give different noises")
+        raise ValueError(f"the {n} images all came out alike: give different noises")
 
     band_variance = np.array([variance[where].mean() for where in bands])[:, None]
     lasting = band_variance / (band_variance + np.exp(-2 * log_snr))  # (bands, m), w^2

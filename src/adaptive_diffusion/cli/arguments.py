@@ -50,6 +50,7 @@ def for_hydra(arguments: Sequence[str], catalog: Catalog | None = None) -> list[
         return list(arguments)
     options, settings = _options_and_settings(arguments)
     sweeping = any(option in SWEEP for option in options)
+
     settings = [_as_written(setting, sweeping) for setting in settings]
     if catalog is not None:
         for folder in catalog.folders:
@@ -78,6 +79,7 @@ def _options_and_settings(arguments: Sequence[str]) -> tuple[list[str], list[str
     known = get_args_parser()._option_string_actions
     options: list[str] = []
     settings: list[str] = []
+
     rest = deque(arguments)
     while rest:
         argument = rest.popleft()
@@ -96,9 +98,11 @@ def _value_of(option: argparse.Action, rest: deque[str]) -> str:
     """The value that follows an option, which is taken from the rest; "" for one that takes none."""
     if option.nargs == 0:
         return ""
+
     choices = option.choices
     if option.nargs == "?" and not (rest and choices and rest[0] in choices):
         return str(option.const)
+
     value = rest.popleft() if rest else ""
     if not value or (choices is not None and value not in choices):
         takes = "a value" if choices is None else f"one of {', '.join(choices)}"
@@ -118,17 +122,23 @@ def _as_written(setting: str, sweeping: bool) -> str:
     if (equals and not key.strip("+~ ")) or (not equals and not setting.startswith("~")):
         hint = "a text with blanks wants quotes, e.g. prompt='a red bird'"
         raise UserError(f"settings are given as key=value, got {setting!r}; {hint}")
+
     is_path = _is_one_of(key, PATHS)
     if not equals or not (is_path or _is_one_of(key, TEXTS)):
         return setting
     if is_path and re.fullmatch(r"\s*(['\"]?)\s*\1\s*", text):
         raise UserError(f"{key}= is empty; give a file or folder, or leave it out")
+
+    # What the user quoted is left alone.
     if text in ("", "null") or QUOTED.fullmatch(text):
         return setting
+
     if is_path:
         text = re.sub(r"^~(?=/|$)" if not sweeping else r"(?:^|(?<=,))~(?=/|,|$)", lambda _: str(Path.home()), text)
     else:
         text = text.replace("${", "\\${")  # no reference to a setting
+
+    # Plain where Hydra reads the same text, or values of a sweep; else in quotes.
     read = parsed(f"{key}={text}")
     if read is not None and (read.value() == text or (sweeping and read.is_sweep_override())):
         return f"{key}={text}"
@@ -148,6 +158,7 @@ def _check_size(settings: Sequence[str], catalog: Catalog) -> None:
         if (size := _size(read, catalog)) == 0:
             raise UserError(f"{setting} names no value, so that there is nothing to run")
         jobs *= size
+
     if jobs > LARGEST_SWEEP:
         raise UserError(f"this sweep has {jobs:,} jobs, and at most {LARGEST_SWEEP:,} are taken; give fewer values")
 

@@ -65,13 +65,13 @@ def run(name: str, given: list[str], root: Path) -> NoReturn:
         root: Where outputs and mlruns go unless the command line says so.
     """
 
-    def told(error: BaseException) -> tuple[str | None, int]:
+    def sentence_and_code(error: BaseException) -> tuple[str | None, int]:
         if _of_configuration(error):
             return config_mistake(error, program.conf(), name, given), 2
         sentence, code = job.explain(error)
-        return None if getattr(error, "told", False) else sentence, code
+        return None if getattr(error, "reported", False) else sentence, code
 
-    errors.leave(lambda: _run(name, given, root), told)
+    errors.leave(lambda: _run(name, given, root), sentence_and_code)
 
 
 def _run(name: str, given: list[str], root: Path) -> None:
@@ -80,24 +80,30 @@ def _run(name: str, given: list[str], root: Path) -> None:
     if "--version" in given:
         print(VERSION)
         return
+
+    # Before Hydra starts: what the configuration refers to, and the command line as Hydra wants it.
     os.environ.setdefault(ROOT, str(root))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands exceptions on instead of printing them and exiting
     sys.argv[1:] = for_hydra(given, Catalog.of(program.conf(), given))
-    if int(rank := os.environ.get("MLX_RANK", "0")) > 0:  # mlx.launch: the first process reports for all
+
+    # mlx.launch: the first process reports for all.
+    if int(rank := os.environ.get("MLX_RANK", "0")) > 0:
         folder = "hydra.run.dir=${paths.outputs}/processes/" + rank
         sys.argv += [folder, "hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 
-    logging.raiseExceptions = False  # a log that cannot be written (full disk) must not drown the sentence about it
+    # A log that cannot be written (full disk) must not drown the sentence about it.
+    logging.raiseExceptions = False
+
     register()
-    OmegaConf.register_new_resolver("command", program.command, replace=True)  # for help texts
-    OmegaConf.register_new_resolver("program", program.title, replace=True)
     try:
         _with_hydra(name)()
         return
     except job.Stop as stop:
         error = stop.__cause__
+
+    # Out here, where the error does not get the stop as its context.
     assert error is not None
-    raise error  # out here, where it does not get the stop as its context
+    raise error
 
 
 def _with_hydra(name: str) -> Callable[[], Any]:

@@ -21,9 +21,15 @@ COMMANDS = {
     "doctor": "say which device and BLAS are used, how fast they are, and what is missing",
     "report": "make one report of all cells that benchmarks have kept",
     "references": "write the statistics of real images, by an encoder of your own",
+    "export": "write calibrated schedules for diffusers and other programs",
     "bench": "run one of the benchmarks of a clone of the repository",
 }
-MODULES = {"doctor": "..backend.doctor", "report": "..runs.report", "references": "..runs.references"}
+MODULES = {
+    "doctor": "..backend.doctor",
+    "report": "..runs.report",
+    "references": "..runs.references",
+    "export": "..runs.export",
+}
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -45,7 +51,8 @@ def _run(name: str, rest: list[str]) -> int | None:
     if name not in COMMANDS:
         raise UserError(_unknown(name))
 
-    if name != "doctor":  # which reports a missing backend itself
+    # The doctor reports a missing backend itself.
+    if name != "doctor":
         try:
             prepare()
         except ImportError as error:

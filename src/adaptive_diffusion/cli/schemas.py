@@ -7,8 +7,9 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
+from .. import program
 from .catalog import InstalledPackages
 
 
@@ -90,7 +91,11 @@ class Train:
 
 
 def register() -> None:
-    """Make the types of the two roots known to Hydra, and the configuration of installed packages."""
+    """Make known to Hydra: the types of the two roots, the configuration of installed packages, and our resolvers."""
     Plugins.instance().register(InstalledPackages)
     for name, schema in (("sample", Sample), ("train", Train)):
         ConfigStore.instance().store(name, schema, group="schema", provider="adaptive_diffusion")
+
+    OmegaConf.register_new_resolver("assets", program.assets, replace=True)
+    OmegaConf.register_new_resolver("command", program.command, replace=True)  # for help texts
+    OmegaConf.register_new_resolver("program", program.title, replace=True)

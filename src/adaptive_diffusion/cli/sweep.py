@@ -12,17 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .. import interruption
-from ..errors import MachineError, UserError
+from ..errors import MachineError
 from ..interruption import uninterrupted
 from ..runs.job import explain, in_sweep, say
-from ..tracking.jobs import FAILED, Job, Skipped, failures, forget_jobs, jobs_of, table
+from ..tracking.jobs import FAILED, NOT_BEGUN, RESULT, Job, Skipped, count_failures, failures, jobs_of, plan_jobs, table
 from ..tracking.mlflow import JOB, PARENT, MlflowRun, MlflowTracker
 from .arguments import as_given
 
@@ -64,10 +67,13 @@ class SweepRun(Callback):
             tracker = instantiate(config.tracking)
             if self._report is not None:
                 self._report.begin(config)
+
             if isinstance(tracker, MlflowTracker):
                 with tracker.translated():
                     _ = tracker.experiment_id  # takes seconds at first, which may be interrupted
-            forget_jobs(Path(config.hydra.sweep.dir))
+            plan_jobs(Path(config.hydra.sweep.dir), _planned(config))
+
+            # From here on, the parent run is closed however the sweep ends.
             with uninterrupted():
                 if isinstance(tracker, MlflowTracker):
                     name = "sweep " + " ".join(as_given(config.hydra.overrides.task))
@@ -80,16 +86,16 @@ class SweepRun(Callback):
             raise SystemExit(code) from error
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leave word that a job of the sweep has begun; this may be a process of a launcher's."""
+        """Record that a job of the sweep has begun; this may be a process of a launcher's."""
         if in_sweep():
             os.environ[JOB] = str(config.hydra.job.num)
             _record(config, _job(config))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Leave word of what became of the job; one that was refused before it opened a run gets one."""
+        """Record how the job ended. A job that was refused before it opened a run gets a run."""
         if in_sweep():
             _record(config, _ended(config, job_return))
-            job_return.__class__ = _Told
+            job_return.__class__ = _Reported
             os.environ.pop(JOB, None)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -109,15 +115,20 @@ class SweepRun(Callback):
     def _end(self, config: DictConfig, status: str) -> None:
         for variable in (PARENT, JOB):
             os.environ.pop(variable, None)
+
         folder = self._end_report(config)
         jobs = jobs_of(Path(config.hydra.sweep.dir))
         failed = [job for job in jobs if job.status in FAILED]
         if interruption.interrupted or any(job.status == "KILLED" for job in jobs):
             status = "KILLED"
-        if shown := jobs if folder is None else failed:
-            say(f"\n{table(shown)}")
+
+        # A sweep that was refused as a whole has begun no job; its one sentence follows.
+        begun = any(job.status != NOT_BEGUN for job in jobs)
+        if shown := (jobs if begun else []) if folder is None else failed:
+            say(f"\n{table(shown, jobs)}")
         if failed:
-            say(f"{len(failed)} of {len(jobs)} jobs failed")
+            say(count_failures(jobs))
+
         if self._run_id is not None:
             self._end_run(instantiate(config.tracking), self._run_id, status, jobs, folder)
 
@@ -136,6 +147,7 @@ class SweepRun(Callback):
                 MlflowRun(tracker, run_id).folder(folder, folder.name)
         except MachineError as error:
             log.warning("%s", error)
+
         try:
             tracker.close(run_id, status)
             say(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page(run_id)}")
@@ -152,8 +164,8 @@ class SweepRun(Callback):
             return None
 
 
-class _Told(JobReturn):
-    """What became of a job that was told of when it failed; Hydra would announce it once more after the last job."""
+class _Reported(JobReturn):
+    """How a job ended that has printed its error; Hydra would print the error once more after the last job."""
 
     @property
     def return_value(self) -> Any:
@@ -167,6 +179,18 @@ class _Told(JobReturn):
         self._return_value = value
 
 
+def _planned(config: DictConfig) -> list[list[str]]:
+    """The settings of each job of a sweep; [] for a sweeper that decides on them one after another."""
+    sweeper = OmegaConf.select(config, "hydra.sweeper._target_", default="")
+    if sweeper.rpartition(".")[2] != BasicSweeper.__name__:
+        return []
+
+    given = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*given, *config.hydra.overrides.task]), None)
+    return jobs
+
+
 def _record(config: DictConfig, job: Job) -> None:
     """Write a job's file, and if it failed without a run, one that says so; the job itself does not depend on it."""
     parent, number = os.environ.get(PARENT), str(job.number)
@@ -174,9 +198,9 @@ def _record(config: DictConfig, job: Job) -> None:
         job.save(Path(config.hydra.sweep.dir))
         tracker = instantiate(config.tracking) if job.status in FAILED and parent else None
         if tracker is not None and not tracker.children(parent, number):
-            told = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
-            tracker.failed(" ".join(told), dict(s.lstrip("+~").partition("=")[::2] for s in told), job.reason)
-    except (MachineError, UserError, OSError) as error:
+            settings = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
+            tracker.failed(" ".join(settings), dict(s.lstrip("+~").partition("=")[::2] for s in settings), job.reason)
+    except (MachineError, ValueError, OSError) as error:
         log.warning("what became of job %s could not be recorded: %s", number, explain(error)[0])
 
 
@@ -192,5 +216,8 @@ def _ended(config: DictConfig, job_return: JobReturn) -> Job:
         return replace(job, status="REFUSED" if code == 2 else "FAILED", reason=sentence)
     if isinstance(result, Skipped):
         return replace(job, status="SKIPPED", metrics=result.metrics)
+
+    # A training writes no metrics; what it returned is all that the table can show.
     file = Path(config.hydra.runtime.output_dir) / "metrics.json"
-    return replace(job, status="FINISHED", metrics=json.loads(file.read_text()) if file.is_file() else {})
+    returned = {RESULT: float(result)} if isinstance(result, int | float) else {}
+    return replace(job, status="FINISHED", metrics=json.loads(file.read_text()) if file.is_file() else returned)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import mlx.core as mx
-import mlx.nn as nn
 
 from ..types import Denoiser, PictureModel
-from .checks import check_guidance
-from .compiled import compiled
 
 
 def reads_text(model: Denoiser) -> bool:
@@ -24,11 +23,21 @@ def effective_guidance(model: Denoiser, scale: float) -> float:
     return max(scale, 1.0) if reads_text(model) else scale
 
 
+GUIDED = " guidance "  # between the identity of a model and its guidance
+
+
 def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
     """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
     if isinstance(model, str):
-        return f"{model} guidance {guidance_scale:g}"
-    return f"{model.identity} guidance {effective_guidance(model, guidance_scale):g}"
+        return f"{model}{GUIDED}{guidance_scale:g}"
+    return f"{model.identity}{GUIDED}{effective_guidance(model, guidance_scale):g}"
+
+
+def guidance_in(identity: str) -> float | None:
+    """The guidance that an identity names, see `identity_of`; None for that of a model without."""
+    with suppress(ValueError):
+        return float(identity.rpartition(GUIDED)[2]) if GUIDED in identity else None
+    return None
 
 
 def guided(
@@ -42,28 +51,3 @@ def guided(
     doubled = predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
     conditional, null = mx.split(doubled, 2)
     return null + guidance_scale * (conditional - null), 2
-
-
-class GuidedDenoiser:
-    """null + scale * (conditional - null), both predictions from one doubled batch.
-
-    The doubled batch is skipped where it would change nothing: at scale 1 and without a condition. It says nothing of
-    the model but its guidance; a scheduler makes a `GuidedModel` of it, or a `GuidedModel` says itself how it was
-    trained.
-
-    Args:
-        model: The network; a condition of all zeros is its null condition.
-        guidance_scale: >= 0. 1 is no guidance; what less means says `effective_guidance`.
-
-    Raises:
-        ValueError: for a scale that is negative, above 1000 or no number.
-    """
-
-    def __init__(self, model: Denoiser, guidance_scale: float = 1.0):
-        self.model = model
-        self.guidance_scale = effective_guidance(model, check_guidance(guidance_scale))
-        self._predict = compiled(model) if isinstance(model, nn.Module) else model
-
-    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
-        """(B, H, W, C) noisy images, (B,) timesteps, (B, ...) condition -> (B, H, W, C) guided prediction."""
-        return guided(self._predict, x, t, condition, self.guidance_scale)[0]

@@ -13,7 +13,8 @@ import numpy as np
 from ..types import Denoiser, PictureModel
 from .checks import check_choice, check_guidance
 from .compiled import compiled
-from .guidance import effective_guidance, guided, identity_of
+from .facts import ModelFacts
+from .guidance import effective_guidance, guidance_in, guided, identity_of
 from .limits import Clipped, Limit, unlimited
 from .node import Node
 from .rng import image_keys, normal
@@ -132,23 +133,19 @@ class GuidedModel:
         Raises:
             ValueError: for a value out of range, or a model that does not say what it predicts.
         """
-        known = model.metadata
-        if known.get("prediction_type") is None and "prediction_type" not in changes:
+        known = ModelFacts.of(model)
+        if known.prediction_type is None and "prediction_type" not in changes:
             raise ValueError("the model does not say what it predicts; give prediction_type")
 
-        bounded = bool(known.get("bounded", True))
-        scale = float(known.get("guidance_scale", 1.0)) if guidance_scale is None else guidance_scale
-        scale = effective_guidance(model, scale)
-
         facts: dict[str, Any] = {
-            "process": NoiseSchedule(**known.get("noise_schedule", {})),
-            "prediction_type": known.get("prediction_type"),
-            "limit": Clipped() if bounded else unlimited,
-            "guidance_scale": scale,
+            "process": known.process,
+            "prediction_type": known.prediction_type,
+            "limit": known.limit,
+            "guidance_scale": effective_guidance(model, known.guidance(guidance_scale)),
             "condition": mx.array([list(class_ids)], dtype=mx.int32) if class_ids else None,
             "state_shape": model.state_shape,
             "identity": model.identity,
-            "decode": None if bounded else model.decode,
+            "decode": None if known.bounded else model.decode,
             "domain": domain,
             "domains": tuple(model.domains or ()) if domain else (),
         }
@@ -157,7 +154,7 @@ class GuidedModel:
     @property
     def guided_identity(self) -> str:
         """What decides the guided predictions: the identity, with the guidance where it does not name it; or ""."""
-        named = not self.identity or " guidance " in self.identity
+        named = not self.identity or guidance_in(self.identity) is not None
         return self.identity if named else identity_of(self.identity, self.guidance_scale)
 
     @property

@@ -170,7 +170,7 @@ class NoiseSchedule:
         if t.ndim == 0:
             return float(alpha), float(sigma)
         if t.shape != like.shape[:1]:
-            raise ValueError(f"timesteps must be a scalar or one per picture ({like.shape[0]}), got shape {t.shape}")
+            raise ValueError(f"timesteps must be a scalar or one per image ({like.shape[0]}), got shape {t.shape}")
 
         shape = t.shape + (1,) * (like.ndim - 1)
         return mx.array(alpha.reshape(shape), dtype=like.dtype), mx.array(sigma.reshape(shape), dtype=like.dtype)

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UserError
+from ..errors import Unusable
 from ..types import PictureModel
 from .encoder import Encoder, load_builtin_encoder
 from .named_labels import named_labels, says_no_more, without_quality
@@ -157,7 +157,14 @@ class DomainDetector:
 
 
 def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
-    """Domain and label for a prompt, among those of the model; any domain, and no label, for a model that reads."""
+    """Domain and label for a prompt, among those of the model; any domain, and no label, for a model that reads.
+
+    Raises:
+        Unusable: for an empty prompt, or a prompt without a word for a model that does not read.
+    """
+    if not prompt.strip():
+        raise Unusable("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
+
     detector = DomainDetector()
     reads = model.domains is None
     domains = dict.fromkeys(detector.encoder.config.domains, ()) if model.domains is None else model.domains
@@ -165,9 +172,19 @@ def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
         return detector.choose(prompt, domains, domain)
     except ValueError as error:
         if not reads:
-            raise UserError(f"prompt: {error}") from error
+            raise Unusable(f"prompt: {error}") from error
         log.warning("the domain of the prompt cannot be told (%s)", error)
         return Choice(domain or "general", 1.0 if domain else 0.0, None, 0.0)
+
+
+def check_no_label(label: str | None) -> None:
+    """Refuse a label that was given beside a prompt.
+
+    Raises:
+        Unusable: if it is not None.
+    """
+    if label is not None:
+        raise Unusable(f"prompt and label={label} were both given, and a prompt chooses the label; leave one out")
 
 
 def _phrases(prompt: str, words: WordVectors) -> list[str]:

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_number
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.files import ASSETS
 from ..io.network_file import read_network, write_network
 from ..io.pixels import prepare_all, to_float
@@ -42,12 +42,12 @@ class Encoder:
         metadata: Metadata of the encoder file, with `content_hash`.
 
     Raises:
-        UserError: if the network was trained with other word vectors.
+        ValueError: if the network was trained with other word vectors.
     """
 
     def __init__(self, network: EncoderNetwork, words: WordVectors, metadata: dict[str, Any]):
         if metadata.get("words_hash", words.content_hash) != words.content_hash:
-            raise UserError("the encoder was trained with other word vectors than the ones given; train it again")
+            raise ValueError("the encoder was trained with other word vectors than the ones given; train it again")
         self.network, self.words, self.metadata = network, words, metadata
         self.config = network._config
 
@@ -131,7 +131,7 @@ class Encoder:
         """
         x, y = as_float(a), as_float(b)
         if x.shape != y.shape:
-            raise ValueError(f"both must be the same number of pictures of the same size, got {x.shape} and {y.shape}")
+            raise ValueError(f"both must be the same number of images of the same size, got {x.shape} and {y.shape}")
 
         def distance(p: np.ndarray, q: np.ndarray) -> mx.array:
             # Per stage: (B, h, w, C) -> (B, h, w) -> (B,).
@@ -176,7 +176,7 @@ def load_encoder(path: str | Path, words: WordVectors | None = None) -> Encoder:
         words: The word vectors of its training; None: the shipped word vectors.
 
     Raises:
-        UserError: if the file is missing, damaged or of another kind, or if its training used other word vectors.
+        UnusableFile: if the file is missing, damaged or of another kind, or if its training used other word vectors.
     """
 
     def build(config: dict[str, Any]) -> EncoderNetwork:
@@ -185,10 +185,11 @@ def load_encoder(path: str | Path, words: WordVectors | None = None) -> Encoder:
     network, metadata = read_network(path, build, format=FORMAT, what="EncoderNetwork", task="encoder")
     try:
         check_number("image_temperature", metadata.get("image_temperature", 1.0), 0, LARGEST_TEMPERATURE, above=True)
+        return Encoder(network, words or load_words(), metadata)
+    except UnusableFile:
+        raise
     except ValueError as error:
-        raise UserError(f"{path} says of its encoder what cannot be: {error}") from error
-
-    return Encoder(network, words or load_words(), metadata)
+        raise UnusableFile(f"{path} says of its encoder what cannot be: {error}") from error
 
 
 @cache
@@ -196,6 +197,6 @@ def load_builtin_encoder() -> Encoder:
     """Load the shipped encoder, once per process.
 
     Raises:
-        UserError: if the shipped file is missing or damaged.
+        UnusableFile: if the shipped file is missing or damaged.
     """
     return load_encoder(BUILTIN_ENCODER)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import Unusable
 from ..io.pictures import PictureSet, load_pictures
 from .encoder_training_config import EncoderTraining
 
@@ -24,7 +24,7 @@ class EncoderCorpus:
         config: Settings of the run.
 
     Raises:
-        UserError: if the images cannot be read, are too few, or have no labels.
+        Unusable: if the images cannot be read, are too few, or have no labels.
     """
 
     def __init__(self, config: EncoderTraining):
@@ -38,7 +38,7 @@ class EncoderCorpus:
             pictures = load_pictures(path, config.image_size)
             train, held = pictures.split(config.validation_fraction, config.split, config.seed)
             if not len(train) or not len(held):
-                raise UserError(f"{domain}: {len(pictures)} pictures are too few to keep some back")
+                raise Unusable(f"{domain}: {len(pictures)} images are too few to keep some back")
 
             offsets.append(len(self.labels))
             self.labels += [(domain, name) for name in pictures.label_names]
@@ -46,7 +46,7 @@ class EncoderCorpus:
             self.held.append(held)
 
         if not self.labels:
-            raise UserError("the pictures have no labels; give folders with sub-folders, or arrays with labels")
+            raise Unusable("the images have no labels; give folders with sub-folders, or arrays with labels")
         self._offsets = np.array(offsets)
 
     def numbered(self, domain: Any, labels: np.ndarray) -> np.ndarray:

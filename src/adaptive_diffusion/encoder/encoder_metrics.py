@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
 from ..metrics.quality import Measurement, attempt, mean_of, set_distances
 from .domain import DomainDetector
 from .encoder import Encoder, load_builtin_encoder, load_encoder
@@ -26,7 +25,7 @@ class EncoderMetrics:
         references: Folder of reference statistics; None: the shipped statistics.
 
     Raises:
-        UserError: if the file of the encoder cannot be used, or `references` is no folder.
+        ValueError: if the file of the encoder cannot be used, or `references` is no folder.
     """
 
     def __init__(self, converged: bool = False, encoder: Encoder | str | None = None, references: str | None = None):
@@ -34,9 +33,7 @@ class EncoderMetrics:
         self.encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder or load_builtin_encoder()
         self._folder = FOLDER if references is None else Path(references)
         if not self._folder.is_dir():
-            raise UserError(
-                f"metrics.references={references} is no folder; leave it out, or give one with <domain>.npz"
-            )
+            raise ValueError(f"references={references} is no folder; leave it out, or give one with <domain>.npz")
 
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
@@ -48,9 +45,9 @@ class EncoderMetrics:
         """
         measurements: list[Measurement] = []
         if not reference_path(domain, self._folder).is_file():
-            log.info("no distances to real pictures: there are no reference statistics of the domain %s", domain)
+            log.info("no distances to real images: there are no reference statistics of the domain %s", domain)
         elif len(images) > 1:
-            measurements += attempt("the distance to real pictures", lambda: self._to_real(images, domain), [])
+            measurements += attempt("the distance to real images", lambda: self._to_real(images, domain), [])
 
         measurements += attempt(
             "clip_encoder", lambda: [mean_of("clip_encoder", self.encoder.scores(images, caption))], []

@@ -22,7 +22,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.batch_order import BatchOrder
 from ..io.pixels import to_float
 from ..io.training_state import hash_of, read_state, write_state
@@ -61,7 +61,7 @@ class EncoderTrainer:
         config: Settings of the run.
 
     Raises:
-        UserError: if the data or the state file cannot be used.
+        UnusableFile: if the data or the state file cannot be used.
     """
 
     def __init__(self, config: EncoderTraining):
@@ -84,9 +84,9 @@ class EncoderTrainer:
         if Path(config.state).exists():
             self.load_state()
         if self.step > config.steps():
-            raise UserError(
-                f"the state {config.state} has seen {self.images} pictures already, and task.images is "
-                f"{config.images}: give as many or more, or another task.state to start anew"
+            raise UnusableFile(
+                f"the state {config.state} has seen {self.images} images already, and images is "
+                f"{config.images}: give as many or more, or another state to start anew"
             )
 
         self._order = BatchOrder([len(s) for s in self.corpus.train], config.batch_size, config.seed)
@@ -118,7 +118,7 @@ class EncoderTrainer:
         """Continue from the state file of a run with the same recipe.
 
         Raises:
-            UserError: if the file is damaged or has another recipe.
+            UnusableFile: if the file is damaged or has another recipe.
         """
         trees, counts = read_state(self.config.state, self._recipe, self._trees())
         self.network.update(trees["network"])
@@ -186,9 +186,9 @@ class EncoderTrainer:
 
         losses = {name: float(value) for name, value in unweighted.items()}
         if not math.isfinite(sum(losses.values())):
-            raise UserError(
+            raise FloatingPointError(
                 f"the loss became {losses} at step {step + 1}; the last good state is in {c.state}: "
-                "start anew with a smaller task.learning_rate and another task.state"
+                "start anew with a smaller learning_rate and another state"
             )
 
         self.step += 1

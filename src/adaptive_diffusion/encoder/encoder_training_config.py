@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..diffusion.checks import check_choice, check_count, check_number, check_seed
-from ..errors import UserError
 from ..io.splits import SPLITS
 from .captions import SUBJECTS
 from .network import EncoderConfig
@@ -36,7 +35,7 @@ class EncoderTraining:
 
     Raises:
         ValueError: for a value out of range, also for the network.
-        UserError: for unknown or too few domains, or a `state` of another suffix.
+        ValueError: for unknown or too few domains, or a `state` of another suffix.
     """
 
     data: dict[str, str]
@@ -59,7 +58,7 @@ class EncoderTraining:
         unknown = sorted(set(self.data) - set(SUBJECTS))
         if unknown or len(self.data) < 2:
             given = ", ".join(self.data) or "none"
-            raise UserError(f"task.data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
+            raise ValueError(f"data must name at least two of the domains {', '.join(SUBJECTS)}, got {given}")
 
         for name in ("images", "batch_size", "dimension", "image_size", "validate_every", "save_every"):
             check_count(name, getattr(self, name), 1)
@@ -78,7 +77,7 @@ class EncoderTraining:
         EncoderConfig(tuple(self.data), self.image_size, tuple(self.widths), self.dimension, word_dimension=1)
 
         if Path(self.state).suffix != ".safetensors":
-            raise UserError(f"state must be a .safetensors file, got {self.state!r}")
+            raise ValueError(f"state must be a .safetensors file, got {self.state!r}")
 
     def steps(self) -> int:
         """Optimiser steps of the whole run."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from .captions import domain_caption, label_caption
 from .words import WordVectors
 
@@ -53,12 +53,12 @@ def read_prompts(path: Path) -> list[tuple[str, str]]:
     """Read pairs of domain and prompt from a `.csv` file.
 
     Raises:
-        UserError: if the file lacks one of the columns `domain` and `prompt`.
+        UnusableFile: if the file lacks one of the columns `domain` and `prompt`.
     """
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if not {"domain", "prompt"} <= set(rows.fieldnames or ()):
-            raise UserError(f"{path} must be a .csv file with the columns domain and prompt")
+            raise UnusableFile(f"{path} must be a .csv file with the columns domain and prompt")
         return [(row["domain"], row["prompt"]) for row in rows]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.files import ASSETS
 from ..metrics.features import FeatureEncoder
 from ..metrics.kernel_reference import KernelReference, load_kernel_reference
@@ -32,12 +32,12 @@ def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) 
         folder: Folder of the statistics; by default the shipped statistics.
 
     Raises:
-        UserError: if the domain has no statistics, or another encoder made them.
+        UnusableFile: if the domain has no statistics, or another encoder made them.
     """
     path = reference_path(domain, folder)
     if not path.is_file():
         domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith("_kernel"))) or "none"
-        raise UserError(f"there are no reference statistics of the domain {domain!r}; there are those of {domains}")
+        raise UnusableFile(f"there are no reference statistics of the domain {domain!r}; there are those of {domains}")
 
     statistics = load_statistics(path)
     _check_encoder(path, statistics.encoder, statistics.encoder_hash, encoder)
@@ -57,8 +57,8 @@ def load_kernel(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> 
 
 def _check_encoder(path: Path, name: str, content_hash: str, encoder: FeatureEncoder) -> None:
     if (name, content_hash) != (encoder.name, encoder.content_hash):
-        raise UserError(
+        raise UnusableFile(
             f"the reference statistics {path} were made with {name} ({content_hash[:12]}), not with "
-            f"{encoder.name} ({encoder.content_hash[:12]}); make them again: "
-            "adaptive-diffusion references, and give metrics.references"
+            f"{encoder.name} ({encoder.content_hash[:12]}); make them again "
+            "with `adaptive-diffusion references`, and give their folder as references"
         )

@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.files import ASSETS, atomic_path, parse_json
 from ..io.tensor_file import read_tensors
 
@@ -176,25 +176,25 @@ def load_words(path: str | Path = BUILTIN_WORDS) -> WordVectors:
     """Read a table of word vectors, by default the shipped table.
 
     Raises:
-        UserError: if the file is missing, damaged or of another kind.
+        UnusableFile: if the file is missing, damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there are no word vectors at {path}; make them: python -m tools.words")
+        raise UnusableFile(f"there are no word vectors at {path}; make them: python -m tools.words")
 
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:
-        raise UserError(f"{path} holds no word vectors of this project; give a file that tools.words wrote")
+        raise UnusableFile(f"{path} holds no word vectors of this project; give a file that tools.words wrote")
 
     arrays = {name: np.array(value) for name, value in tensors.items()}
     if _hash(arrays) != header.get("content_hash") or arrays.keys() != {"vectors", "scales", "vocabulary"}:
-        raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
+        raise UnusableFile(f"{path} was changed after it was written (its content hash does not match); get it again")
 
     vocabulary = arrays["vocabulary"].tobytes().decode().split("\n")
     try:
         metadata = {**parse_json(header["metadata"]), "content_hash": header["content_hash"]}
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} does not say where its vectors come from; it is damaged, get it again") from error
+        raise UnusableFile(f"{path} does not say where its vectors come from; it is damaged, get it again") from error
 
     return WordVectors(vocabulary, arrays["vectors"], arrays["scales"], metadata)
 

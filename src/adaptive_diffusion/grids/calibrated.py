@@ -10,8 +10,7 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import UserError
-from ..program import command
+from ..errors import Unusable, UnusableFile
 from .calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from .schedule_file import SHIPPED, load_schedules, save_schedules
 
@@ -87,7 +86,7 @@ def find_schedule(
         The schedule; None if the shipped file has none of the model.
 
     Raises:
-        UserError: if a file that was given has none of the model, or cannot be used.
+        UnusableFile: if a file that was given has none of the model, or cannot be used.
         ValueError: for a guidance out of range.
     """
     check_number("guidance_scale", guidance_scale, 0)
@@ -100,24 +99,25 @@ def find_schedule(
         nearest = min(fitting or of_the_model, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
         if not fitting:
             log.warning(
-                "domain=%s was not calibrated: the steps are those of %s; %s task=schedule task.domains=[%s] "
-                "calibrates it",
-                *(domain, nearest.domain, command("train"), domain),
+                "domain=%s was not calibrated: the steps are those of %s; calibrate it for steps of its own",
+                *(domain, nearest.domain),
             )
         return nearest.drawn_at(guidance_scale)
 
     if path is None:
         return None
     if differences := [found for schedule in known if (found := _differences(schedule.model, model))]:
-        raise UserError(
+        raise UnusableFile(
             f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
-            f"calibrate it again with {command('train')} task=schedule, or leave scheduler.calibration.path out"
+            "give another path or none, or calibrate it again",
+            "schedule",
         )
 
     others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
-    raise UserError(
-        f"{path} has schedules of the model {others}, and this one is {model:.12}; calibrate it with "
-        f"{command('train')} task=schedule, or leave scheduler.calibration.path out"
+    raise UnusableFile(
+        f"{path} has schedules of the model {others}, and this one is {model:.12}; give another path or "
+        "none, or calibrate it",
+        "schedule",
     )
 
 
@@ -135,15 +135,12 @@ def find_grid(path: str | Path | None, model: str | None, domain: str, guidance_
     """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
 
     Raises:
-        UserError: if there is no schedule of the model, shipped or in the file.
+        UnusableFile: if there is no schedule of the model, shipped or in the file.
         ValueError: for a guidance out of range.
     """
     found = find_schedule(path, model, domain, guidance_scale)
     if found is None:
-        raise UserError(
-            "no calibrated grid ships for this model; "
-            f"calibrate with {command('train')} task=schedule, or choose another grid"
-        )
+        raise Unusable("no calibrated grid ships for this model; choose another grid, or calibrate it", "schedule")
     return CalibratedGrid(found)
 
 

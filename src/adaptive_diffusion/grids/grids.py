@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,11 @@ from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
 from ..types import Scheduler
 from .base import Spacing
-from .spacing import karras_timesteps, lu_timesteps
+from .spacing import custom_timesteps, karras_timesteps, lu_timesteps
 
 _TABLE = 16_384  # points of a tabulated grid
 
-
-Grid = Spacing  # in the configuration, and among the public names, a rule is called a grid
+Grid = Spacing  # the name by which version 0.1.0 exported it; here a `Grid` is that of `grids.base`
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,56 @@ class BlendedGrid:
         return np.interp(np.arange(n) / n, progress, t)
 
 
+@dataclass(frozen=True)
+class TableGrid:
+    """A published table of timesteps, e.g. Align Your Steps (Sabour et al., 2024).
+
+    For another n than the table's the log-SNR of its timesteps, linear in between, is read at n equally spaced places
+    from the first to the last, as the paper does with log sigma. The noise process is that of the model that draws.
+
+    Args:
+        timesteps: At least two, strictly decreasing, in [0, T - 1].
+        num_train_timesteps: T of the model that the table was made for.
+
+    Raises:
+        ValueError: for a table that is none.
+    """
+
+    timesteps: Sequence[float]
+    num_train_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        T = check_count("num_train_timesteps", self.num_train_timesteps, 2)
+        table = custom_timesteps(self.timesteps, T)
+        if len(table) < 2:
+            raise ValueError(f"a table needs at least two timesteps, got {self.timesteps}")
+        object.__setattr__(self, "timesteps", tuple(table.tolist()))
+
+    def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
+        """See `Spacing`; raises ValueError also for a schedule of another length than the table's."""
+        _check_steps(schedule, n)
+        if schedule.num_train_timesteps != self.num_train_timesteps:
+            raise ValueError(
+                f"the table is for models with {self.num_train_timesteps} training timesteps and the noise "
+                f"schedule has {schedule.num_train_timesteps}: choose another grid"
+            )
+
+        table = np.array(self.timesteps)
+        if n == len(table):
+            return table
+
+        places = np.linspace(0, len(table) - 1, n)
+        inner = np.interp(places, np.arange(len(table)), schedule.log_snr(table))
+        grid = schedule.timestep(inner)
+        grid[0], grid[-1] = table[0], table[-1] if n > 1 else table[0]  # without rounding
+        return grid
+
+
 def own_spacing() -> None:
     """No grid: the scheduler spaces its timesteps itself."""
 
 
-def set_timesteps(scheduler: Scheduler, grid: Grid | None, schedule: NoiseSchedule, n: int) -> None:
+def set_timesteps(scheduler: Scheduler, grid: Spacing | None, schedule: NoiseSchedule, n: int) -> None:
     """Begin a run of `n` steps on a grid.
 
     Args:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, read_document, write_text
-from ..program import command
 from .calibrated_schedule import CalibratedSchedule, schedule_from
 
 SHIPPED = ASSETS / "schedules.json"
@@ -31,7 +30,7 @@ def save_schedules(
     """
     known = [replace(schedule, drawn_guidance=None).content() for schedule in schedules]
     content = {"format": FORMAT, "schedules": known, "recipes": recipes or {}}
-    write_text(path, _compact(json.dumps(with_checksum(content), indent=1)) + "\n")
+    write_text(path, compact(json.dumps(with_checksum(content), indent=1)) + "\n")
 
 
 def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
@@ -41,14 +40,14 @@ def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
         path: The file.
 
     Raises:
-        UserError: if the file is missing, damaged, changed or of another kind.
+        UnusableFile: if the file is missing, damaged, changed or of another kind.
     """
     path = Path(path)
     content = _content(path)
     try:
         schedules = tuple(schedule_from(found) for found in content["schedules"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); calibrate the model again") from error
+        raise UnusableFile(f"{path} is damaged ({error}); calibrate the model again") from error
     check(path, content)
     return schedules
 
@@ -60,10 +59,9 @@ def load_recipes(path: str | Path) -> dict[str, str]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    remedy = f"{command('train')} task=schedule, or leave the path out"
-    return read_document(path, FORMAT, "calibrated schedules", remedy)
+    return read_document(path, FORMAT, "calibrated schedules", "schedule")
 
 
-def _compact(text: str) -> str:
+def compact(text: str) -> str:
     """Indented JSON with every list of numbers on one line."""
     return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)

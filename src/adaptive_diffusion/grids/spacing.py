@@ -89,7 +89,7 @@ def spaced_timesteps(spacing: str, n: int, last: int, steps_offset: int = 0, *, 
             warnings.warn(
                 "timestep_spacing='leading' with 1 step evaluates the model at t = 0 only, where it removes no noise; "
                 "use timestep_spacing='trailing'",
-                stacklevel=5,
+                stacklevel=4,
             )
 
     rounded = np.round(grid)

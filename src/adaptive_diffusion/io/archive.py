@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 
-from ..errors import UserError
+from ..errors import UnusableFile
 
 # An archive may unpack to this many bytes, or to so many times its own size, whichever is more.
 MAX_UNPACKED, MAX_RATIO = 2**28, 100
@@ -19,13 +19,13 @@ def check_unpacked(archive: zipfile.ZipFile, remedy: str) -> None:
         remedy: What the user may do, for the error message.
 
     Raises:
-        UserError: if it would unpack to more than `MAX_UNPACKED` bytes and to more than `MAX_RATIO` times its size.
+        UnusableFile: if it would unpack to more than `MAX_UNPACKED` bytes and to more than `MAX_RATIO` times its size.
     """
     assert archive.fp is not None
     unpacked = sum(entry.file_size for entry in archive.infolist())
     packed = archive.fp.seek(0, os.SEEK_END)
     if unpacked > (limit := max(MAX_UNPACKED, MAX_RATIO * packed)):
-        raise UserError(
+        raise UnusableFile(
             f"{archive.filename} would unpack to {unpacked} bytes, {unpacked / packed:.0f} times its size, and {limit} "
             f"is the most; {remedy}"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, read_array
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from .archive import check_unpacked, why_damaged
 from .files import why_unreadable
 
@@ -26,11 +26,11 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
         what: What the file has to be, for the error message.
 
     Raises:
-        UserError: if the file is missing, damaged or of another kind, holds Python objects, or would unpack to more
+        UnusableFile: if the file is missing, damaged or of another kind, holds Python objects, or would unpack to more
             than `check_unpacked` accepts.
     """
     if trouble := why_unreadable(path):
-        raise UserError(f"{path} {trouble}; give {what}")
+        raise UnusableFile(f"{path} {trouble}; give {what}")
 
     try:
         with open(path, "rb") as file:
@@ -39,10 +39,10 @@ def read_arrays(path: str | Path, what: str = "a NumPy array file") -> dict[str,
 
             file.seek(0)
             return {UNNAMED: _array(file)}
-    except UserError:
+    except UnusableFile:
         raise
     except Exception as error:  # errors of zlib, zipfile and NumPy have no common class
-        raise UserError(f"{path} cannot be read as {what}: {why_damaged(error)}") from error
+        raise UnusableFile(f"{path} cannot be read as {what}: {why_damaged(error)}") from error
 
 
 def array_names(path: str | Path) -> list[str]:

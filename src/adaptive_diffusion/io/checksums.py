@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from .files import ASSETS
 
 KEY = "checksum"
@@ -40,7 +40,7 @@ def check(path: str | Path, content: Mapping[str, Any]) -> None:
         content: The object in it.
 
     Raises:
-        UserError: if the content does not have that checksum.
+        UnusableFile: if the content does not have that checksum.
     """
     rest = {name: value for name, value in content.items() if name != KEY}
     path = Path(path)
@@ -53,7 +53,7 @@ def check(path: str | Path, content: Mapping[str, Any]) -> None:
         intact = True
 
     if not intact:
-        raise UserError(
+        raise UnusableFile(
             f"{path} is damaged, or was changed after it was written (its checksum does not match); make it again, or "
             f'remove its "{KEY}" if you changed it yourself'
         )

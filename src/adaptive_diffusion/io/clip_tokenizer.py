@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import MissingPackage, UnusableFile
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,12 @@ class CLIPTokenizer:
             max_length: Largest number of tokens, with start and end; longer prompts are cut.
 
         Raises:
-            UserError: if `tokenizers` is not installed, or the files are missing or not CLIP's.
+            UnusableFile: if `tokenizers` is not installed, or the files are missing or not CLIP's.
         """
         try:
             import tokenizers
         except ImportError:
-            raise UserError("CLIP prompts need another package: pip install tokenizers") from None
+            raise MissingPackage("CLIP prompts need another package: pip install tokenizers") from None
 
         try:
             if (folder / "tokenizer.json").is_file():
@@ -45,14 +45,14 @@ class CLIPTokenizer:
             elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
                 self._tokenizer = _from_vocabulary(tokenizers, folder)
             else:
-                raise UserError(
+                raise UnusableFile(
                     f"{folder} holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt; get the "
                     "whole model folder"
                 )
-        except UserError:
+        except UnusableFile:
             raise
         except Exception as error:  # the library raises bare Exception
-            raise UserError(f"the tokenizer in {folder} cannot be read ({error}); get it again") from error
+            raise UnusableFile(f"the tokenizer in {folder} cannot be read ({error}); get it again") from error
 
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
@@ -63,7 +63,7 @@ class CLIPTokenizer:
 
         expected = [self._tokenizer.token_to_id(START), self._tokenizer.token_to_id(END)]
         if len(ends) < 3 or [ends[0], ends[-1]] != expected:
-            raise UserError(
+            raise UnusableFile(
                 f"the tokenizer in {folder} is not CLIP's: it does not put {START} and {END} around a prompt"
             )
 

@@ -1,7 +1,8 @@
-"""Pictures of a run: the grid of its images, the denoising strip, the plot of its schedule. All written atomically."""
+"""Images of a run: the grid of its images, the denoising strip, the plot of its schedule. All written atomically."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from .pixels import to_uint8
 
 GAP = 2  # pixels between the cells of a grid
 LONGEST_STRIP = 12  # columns of a denoising strip
+LINE, MARGIN = 14, 30  # pixels: height of a line of a label, width of the labels of rows
 
 
 def save_image(path: str | Path, pixels: np.ndarray) -> None:
@@ -45,16 +47,31 @@ def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.n
     return sheet
 
 
-def save_picture_grid(path: str | Path, images: np.ndarray, columns: int | None = None) -> None:
-    """Write (N, H, W, C) images, uint8 or float in [-1, 1], as one PNG file; see `grid`."""
-    save_image(path, grid(images if images.dtype == np.uint8 else to_uint8(images), columns))
+def save_picture_grid(
+    path: str | Path, images: np.ndarray, columns: int | None = None, *, numbered: bool = False
+) -> None:
+    """Write (N, H, W, C) images, uint8 or float in [-1, 1], as one PNG file; see `grid`.
+
+    Args:
+        path: PNG file.
+        images: The images, in rows.
+        columns: Images per row; None: about as many as rows.
+        numbered: Whether each row begins with the number of its first image.
+    """
+    pixels = images if images.dtype == np.uint8 else to_uint8(images)
+    sheet = grid(pixels, columns)
+    if numbered:
+        columns = columns or int(np.ceil(np.sqrt(len(pixels))))
+        sheet = _labelled(sheet, rows=[f"#{first}" for first in range(0, len(pixels), columns)])
+    save_image(path, sheet)
 
 
-def denoising_strip(strip: np.ndarray) -> np.ndarray:
+def denoising_strip(strip: np.ndarray, labels: Sequence[str] = ()) -> np.ndarray:
     """One row per image, one column per step, from the first clean prediction to the last.
 
     Args:
         strip: (steps, K, H, W, C) uint8; at most `LONGEST_STRIP` evenly spaced steps are shown.
+        labels: What stands above each step, some short lines; () for nothing, else one for every step.
 
     Returns:
         (H', W', C) uint8.
@@ -62,7 +79,38 @@ def denoising_strip(strip: np.ndarray) -> np.ndarray:
     steps, K = strip.shape[:2]
     shown = np.unique(np.linspace(0, steps - 1, min(steps, LONGEST_STRIP)).round().astype(int))
     by_image = strip[shown].swapaxes(0, 1)  # (K, shown, H, W, C)
-    return grid(by_image.reshape(K * len(shown), *strip.shape[2:]), columns=len(shown), cell=64)
+    sheet = grid(by_image.reshape(K * len(shown), *strip.shape[2:]), columns=len(shown), cell=64)
+    if not labels:
+        return sheet
+    return _labelled(sheet, [f"#{k}" for k in range(K)], [labels[step] for step in shown])
+
+
+def _labelled(sheet: np.ndarray, rows: Sequence[str], columns: Sequence[str] = ()) -> np.ndarray:
+    """A grid with a label left of every row, and one above every column.
+
+    Args:
+        sheet: (H, W, C) uint8, of rows of one height and columns of one width.
+        rows: A label for every row.
+        columns: A label for every column, perhaps of several lines; () for none.
+
+    Returns:
+        (H', W', C) uint8.
+    """
+    from PIL import Image, ImageDraw
+
+    H, W, C = sheet.shape
+    top = LINE * max((1 + label.count("\n") for label in columns), default=0)
+    labelled = np.full((top + H, MARGIN + W, C), 255, np.uint8)
+    labelled[top:, MARGIN:] = sheet
+
+    text = Image.new("L", (MARGIN + W, top + H), 255)
+    draw = ImageDraw.Draw(text)
+    for i, label in enumerate(rows):
+        draw.text((GAP, top + GAP + i * (H - GAP) // len(rows)), label, fill=0)
+    for i, label in enumerate(columns):
+        draw.multiline_text((MARGIN + GAP + i * (W - GAP) // len(columns), 0), label, fill=0, spacing=1)
+
+    return np.minimum(labelled, np.array(text)[..., None])
 
 
 def save_schedule_plot(
@@ -83,8 +131,8 @@ def save_schedule_plot(
 
     panels = {"timestep t": timesteps, r"log-SNR  $\log(\alpha/\sigma)$": log_snr}
     if running.min() < running.max():
-        panels["pictures evaluated"] = running
-        title += "\ntimestep and log-SNR of the pictures that were longest on the schedule"
+        panels["images evaluated"] = running
+        title += "\ntimestep and log-SNR of the images that were longest on the schedule"
 
     figure = Figure(figsize=(4 * len(panels), 3.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)

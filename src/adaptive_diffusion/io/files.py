@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UnusableFile
 
 ASSETS = Path(__file__).parents[1] / "assets"
 GIT_LFS = b"version https://git-lfs"  # the beginning of a pointer in the place of a large file
@@ -79,42 +79,42 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        UserError: if the file cannot be read or holds something else.
+        UnusableFile: if the file cannot be read or holds something else.
     """
     try:
         content = parse_json(path.read_bytes())
     except (ValueError, OSError) as error:
         trouble = why_unreadable(path) or f"cannot be read as JSON ({error}); get the file again"
-        raise UserError(f"{path} {trouble}") from error
+        raise UnusableFile(f"{path} {trouble}") from error
 
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}; get the file again")
+        raise UnusableFile(f"{path} must hold a JSON object, got {type(content).__name__}; get the file again")
     return content
 
 
-def read_document(path: str | Path, form: str, what: str, remedy: str) -> dict[str, Any]:
+def read_document(path: str | Path, form: str, what: str, training: str) -> dict[str, Any]:
     """The object in a JSON file that names its format.
 
     Args:
         path: The file.
         form: The value of its key `format`.
         what: What the file has to hold, in the plural, for error messages.
-        remedy: The command that makes such a file, for error messages.
+        training: What makes such a file, one of `program.TRAININGS`.
 
     Raises:
-        UserError: if the file is missing, not JSON or of another format.
+        UnusableFile: if the file is missing, not JSON or of another format.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there are no {what} at {path}; make them: {remedy}")
+        raise UnusableFile(f"there are no {what} at {path}; give another path or none, or make them", training)
 
     try:
         content: Any = parse_json(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}); make it again: {remedy}") from error
+        raise UnusableFile(f"{path} cannot be read as JSON ({error}); make it again", training) from error
 
     if not isinstance(content, dict) or content.get("format") != form:
-        raise UserError(f"{path} holds no {what} of this project (format {form!r})")
+        raise UnusableFile(f"{path} holds no {what} of this project (format {form!r})")
     return content
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import MissingPackage, UnusableFile
 
 _SETTINGS = ["*.json", "merges.txt"]
 
@@ -21,20 +21,21 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        UserError: if there is no such folder, `huggingface_hub` is not installed, or the download fails.
+        UnusableFile: if there is no such folder, or the download fails.
+        MissingPackage: without `huggingface_hub`.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
     if not is_hub_id(source):
-        raise UserError(
+        raise UnusableFile(
             f"there is no model folder {source}; give a folder or a hub id such as openai/clip-vit-base-patch32"
         )
 
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError(
+        raise MissingPackage(
             f"{source} is no folder here, and fetching it from the hub needs another package: pip install "
             "huggingface_hub, or give a folder"
         ) from None
@@ -49,7 +50,7 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
                 huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=["pytorch_model*.bin"])
     except (OSError, ValueError) as error:  # the base classes of the hub's own errors
         first = str(error).strip().partition("\n")[0].rstrip(".")
-        raise UserError(
+        raise UnusableFile(
             f"{source} is no folder here and could not be had from the Hugging Face hub ({first}); download the model "
             "elsewhere and give its folder, or check the id, the network and HF_HUB_OFFLINE"
         ) from error

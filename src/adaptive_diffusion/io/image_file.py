@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from .files import why_unreadable
 from .pixels import prepare, to_float
 
@@ -41,12 +41,12 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
         (height, width, channels) uint8.
 
     Raises:
-        UserError: if there is no such file, or it cannot be read as an image.
+        UnusableFile: if there is no such file, or it cannot be read as an image.
     """
     from PIL import Image, ImageOps
 
     if trouble := why_unreadable(path):
-        raise UserError(f"{path} {trouble}")
+        raise UnusableFile(f"{path} {trouble}")
 
     try:
         with warnings.catch_warnings():
@@ -59,7 +59,7 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
                 ImageOps.exif_transpose(image, in_place=True)
                 return prepare(image, size, channels)
     except Exception as error:  # Pillow's decoders raise errors of any kind for a damaged file
-        raise UserError(f"{path} cannot be read as a picture ({_in_words(error)})") from error
+        raise UnusableFile(f"{path} cannot be read as an image ({_in_words(error)})") from error
 
 
 def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> np.ndarray:
@@ -74,12 +74,12 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> 
         (height, width, channels) float32 in [-1, 1].
 
     Raises:
-        UserError: if there is no such file, or it cannot be read as an image.
+        UnusableFile: if there is no such file, or it cannot be read as an image.
     """
     try:
         return to_float(read_image(Path(path).expanduser(), size, channels))
-    except UserError as error:
-        raise UserError(f"init_image={error}; give a picture file, e.g. a PNG or JPEG") from error
+    except UnusableFile as error:
+        raise UnusableFile(f"init_image={error}; give an image file, e.g. a PNG or JPEG") from error
 
 
 def _in_words(error: Exception) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ..errors import UserError
+from ..errors import UnusableFile
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def alone(*paths: str | Path) -> Iterator[None]:
     """Hold the locks of `paths` while the block runs.
 
     Raises:
-        UserError: if another process holds one of them, naming that process.
+        UnusableFile: if another process holds one of them, naming that process.
     """
     with contextlib.ExitStack() as stack:
         for path in paths:
@@ -45,9 +45,8 @@ def _locked(path: Path, *, wait: bool) -> Iterator[None]:
     try:
         lock = _acquire(place, wait)
     except BlockingIOError:
-        raise UserError(
-            f"{path} is in use by {_holder(place)}; wait until it ends, or give this run files of its own "
-            "(output, task.state)"
+        raise UnusableFile(
+            f"{path} is in use by {_holder(place)}; wait until it ends, or write to another file"
         ) from None
 
     try:
@@ -76,8 +75,9 @@ def _acquire(place: Path, wait: bool) -> IO[str]:
             fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
             # a lock on a removed file would keep nobody out
-            if place.exists() and os.path.samestat(os.fstat(lock.fileno()), place.stat()):
-                return lock
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), place.stat()):
+                    return lock
         except BaseException:
             lock.close()
             raise

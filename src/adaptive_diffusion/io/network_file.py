@@ -20,8 +20,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..errors import UserError, plainly
-from ..program import title
+from ..errors import UnusableFile, plainly
 from .files import atomic_path, parse_json
 from .tensor_file import read_tensors, write_tensors
 
@@ -68,11 +67,11 @@ def write_network(
         The content hash that `read_network` will check.
 
     Raises:
-        UserError: if `path` does not end in `.safetensors`.
+        UnusableFile: if `path` does not end in `.safetensors`.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise UserError(f"a model file must end in .safetensors, got {path.name!r}")
+        raise ValueError(f"a model file must end in .safetensors, got {path.name!r}")
 
     weights = {name: value.astype(dtype) for name, value in flat_parameters(network).items()}
     metadata = {key: value for key, value in metadata.items() if key != "content_hash"}  # of an earlier file
@@ -100,28 +99,28 @@ def read_network(
         build: Makes the network from an architecture.
         format: The format that the file must have.
         what: Name of the network, for error messages.
-        task: The `train.py task=...` that writes such files, for error messages.
+        task: What is trained, "model" or "encoder", for error messages.
 
     Returns:
         The network, and its metadata with the file's hash as `content_hash`.
 
     Raises:
-        UserError: if the file is missing, damaged, of another format, or does not fit its own description.
+        UnusableFile: if the file is missing, damaged, of another format, or does not fit its own description.
     """
     path = Path(path)
     if path.is_dir():
-        raise UserError(
-            f"{path} is a folder; give a .safetensors file that {title('train')} wrote, or load the folder of a "
-            "diffusers pipeline with model=diffusers"
+        raise UnusableFile(
+            f"{path} is a folder; give a .safetensors file that a training wrote, or load the folder of a diffusers "
+            "pipeline with model=diffusers"
         )
     if not path.is_file():
-        raise UserError(f"there is no model file at {path}; give a .safetensors file that {title('train')} wrote")
+        raise UnusableFile(f"there is no model file at {path}; give a .safetensors file that a training wrote")
 
     weights, header = read_tensors(path)
     if header.get("format") != format:
-        raise UserError(
+        raise UnusableFile(
             f"{path} is a safetensors file but not a model of this project of the kind wanted (format "
-            f"{header.get('format')!r}, expected {format!r}); give a file that {title('train')} task={task} wrote"
+            f"{header.get('format')!r}, expected {format!r}); give a file that training the {task} wrote"
         )
 
     try:
@@ -131,13 +130,15 @@ def read_network(
 
         network = build(config)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} does not describe a {what} ({plainly(error)}); write it again") from error
+        raise UnusableFile(f"{path} does not describe a {what} ({plainly(error)}); write it again") from error
 
     _check_shapes(path, weights, {name: value.shape for name, value in flat_parameters(network).items()})
     _check_hash(path, weights, config, header)
     for name, value in weights.items():
         if not mx.isfinite(value).all().item():
-            raise UserError(f"{path}: tensor {name!r} holds NaN or infinity; the training went astray, train it again")
+            raise UnusableFile(
+                f"{path}: tensor {name!r} holds NaN or infinity; the training went astray, train it again"
+            )
 
     network.load_weights([(name, value.astype(mx.float32)) for name, value in weights.items()])
     mx.eval(network.parameters())
@@ -148,11 +149,11 @@ def _check_shapes(path: Path, weights: dict[str, mx.array], expected: dict[str, 
     """Refuse a file whose tensors are not those of its architecture."""
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:
-            raise UserError(f"{path} lacks the tensor {name!r}; it is not a whole model file")
+            raise UnusableFile(f"{path} lacks the tensor {name!r}; it is not a whole model file")
         if name not in expected:
-            raise UserError(f"{path} holds the tensor {name!r}, which its architecture does not have")
+            raise UnusableFile(f"{path} holds the tensor {name!r}, which its architecture does not have")
         if weights[name].shape != expected[name]:
-            raise UserError(f"{path}: tensor {name!r} has shape {weights[name].shape}, expected {expected[name]}")
+            raise UnusableFile(f"{path}: tensor {name!r} has shape {weights[name].shape}, expected {expected[name]}")
 
 
 def _check_hash(path: Path, weights: dict[str, mx.array], config: dict[str, Any], header: dict[str, str]) -> None:
@@ -161,6 +162,6 @@ def _check_hash(path: Path, weights: dict[str, mx.array], config: dict[str, Any]
     if header.get("checksum") == content_hash(weights, guarded):
         return
     if "checksum" in header or header.get("content_hash") != content_hash(weights, config):
-        raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
+        raise UnusableFile(f"{path} was changed after it was written (its content hash does not match); get it again")
 
     log.warning("%s is a file of version 0.1.0, which cannot tell whether what it says of its model was changed", path)

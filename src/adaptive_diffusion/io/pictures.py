@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from .array_file import UNNAMED, read_arrays
 from .files import why_unreadable
 from .image_file import read_image
@@ -51,19 +51,17 @@ class PictureSet:
             seed: Decides about random choices.
 
         Raises:
-            UserError: for a share or a rule that does not exist, or if nothing is left to train on.
+            UnusableFile: for a share or a rule that does not exist, or if nothing is left to train on.
         """
         if not 0 <= validation_fraction < 1:
-            raise UserError(f"validation_fraction must lie in [0, 1), got {validation_fraction}")
+            raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction}")
         if rule not in SPLITS:
-            raise UserError(f"split must be one of {', '.join(SPLITS)}, got {rule!r}")
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {rule!r}")
 
         held = SPLITS[rule](self.labels, validation_fraction, seed)
         trained = np.setdiff1d(np.arange(len(self)), held)
         if not len(trained):
-            raise UserError(
-                f"validation_fraction={validation_fraction} of {len(self)} pictures leaves none to train on"
-            )
+            raise ValueError(f"validation_fraction={validation_fraction} of {len(self)} images leaves none to train on")
 
         train, held_back = self._rows(trained), self._rows(held)
         if len(held):
@@ -82,14 +80,14 @@ class PictureSet:
         """Warn of labels without an image in `train`, and of labels whose only image is there."""
         counts, trained = (np.bincount(s.labels[s.labels >= 0], minlength=len(self.label_names)) for s in (self, train))
         groups = {
-            "no training pictures": (counts > 0) & (trained == 0),
-            "only one picture": (counts == 1) & (trained == 1),
+            "no training images": (counts > 0) & (trained == 0),
+            "only one image": (counts == 1) & (trained == 1),
         }
 
         for what, affected in groups.items():
             if names := [name for name, yes in zip(self.label_names, affected, strict=True) if yes]:
                 some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-                then = ", which is trained on, and none is kept back" if what == "only one picture" else ""
+                then = ", which is trained on, and none is kept back" if what == "only one image" else ""
                 log.warning("labels with %s%s: %d (%s)", what, then, len(names), some)
 
 
@@ -104,17 +102,17 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
         channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); images are converted to it.
 
     Raises:
-        UserError: if there is nothing at `path`, no readable image in it, or arrays of another form.
+        UnusableFile: if there is nothing at `path`, no readable image in it, or arrays of another form.
     """
     if channels not in MODES:
-        raise UserError(f"pictures are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
+        raise ValueError(f"images are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
 
     path = Path(path).expanduser()
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
 
     is_array = path.suffix.lower() in (".npz", ".npy")
     if trouble := why_unreadable(path, folder=not is_array):
-        raise UserError(f"no pictures at {path}: it {trouble}; give a folder of pictures, or a .npz or .npy array file")
+        raise UnusableFile(f"no images at {path}: it {trouble}; give a folder of images, or a .npz or .npy array file")
     return _from_arrays(path, size, channels) if is_array else _from_folder(path, size, channels)
 
 
@@ -126,14 +124,14 @@ def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureS
         try:
             images.append(read_image(file, size, channels))
             names.append(label_of(file, folder))
-        except UserError as error:
+        except UnusableFile as error:
             log.warning("skipped: %s", error)
             skipped = f", e.g. {error}"
 
     if not images:
-        raise UserError(
-            f"no readable pictures in {folder}: {len(files)} files there have the suffix of a picture{skipped}; "
-            "give a folder of PNG, JPEG or other pictures"
+        raise UnusableFile(
+            f"no readable images in {folder}: {len(files)} files there have the suffix of an image{skipped}; "
+            "give a folder of PNG, JPEG or other images"
         )
 
     label_names = tuple(sorted(set(names) - {""}))
@@ -152,7 +150,9 @@ def _from_arrays(file: Path, size: tuple[int, int], channels: int) -> PictureSet
         or not images.size
     ):
         found = "no array 'images'" if images is None else f"{images.dtype} {images.shape}"
-        raise UserError(f"{file} must hold 'images' as (N, H, W, 3) uint8 with N > 0 (or 1 or 4 channels), got {found}")
+        raise UnusableFile(
+            f"{file} must hold 'images' as (N, H, W, 3) uint8 with N > 0 (or 1 or 4 channels), got {found}"
+        )
 
     labels, names = arrays.get("labels", np.full(len(images), -1)), arrays.get("label_names", np.array([], str))
     _check_labels(file, len(images), labels, names)
@@ -162,12 +162,12 @@ def _from_arrays(file: Path, size: tuple[int, int], channels: int) -> PictureSet
 def _check_labels(file: Path, count: int, labels: np.ndarray, names: np.ndarray) -> None:
     """Refuse labels that do not index the names, and names that are not different texts."""
     if names.ndim != 1 or (names.size and names.dtype.kind != "U"):
-        raise UserError(f"{file}: 'label_names' must be (K,) texts, got {names.dtype} {names.shape}")
+        raise UnusableFile(f"{file}: 'label_names' must be (K,) texts, got {names.dtype} {names.shape}")
     if len(set(names.tolist())) < len(names) or "" in names:
-        raise UserError(f"{file}: 'label_names' must be different texts, none of them empty")
+        raise UnusableFile(f"{file}: 'label_names' must be different texts, none of them empty")
 
     wanted = f"{file}: 'labels' must be ({count},) indices into the {len(names)} 'label_names'"
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise UserError(f"{wanted}, got {labels.dtype} of shape {labels.shape}")
+        raise UnusableFile(f"{wanted}, got {labels.dtype} of shape {labels.shape}")
     if labels.min() < -1 or labels.max() >= len(names):
-        raise UserError(f"{wanted}, or -1, got shape {labels.shape} with values {labels.min()} to {labels.max()}")
+        raise UnusableFile(f"{wanted}, or -1, got shape {labels.shape} with values {labels.min()} to {labels.max()}")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from .files import parse_json, why_unreadable
 
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -54,7 +54,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]
     """Tensors and header of a safetensors file.
 
     Raises:
-        UserError: if the file cannot be read, or is truncated or of another kind.
+        UnusableFile: if the file cannot be read, or is truncated or of another kind.
     """
     try:
         loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
@@ -62,7 +62,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         trouble = why_unreadable(path) or _foreign_numbers(Path(path))
         damaged = "cannot be read as safetensors: it is truncated or another kind of file; get or make it again"
-        raise UserError(f"{path} {trouble or damaged}") from error
+        raise UnusableFile(f"{path} {trouble or damaged}") from error
 
     return cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import MissingPackage, UnusableFile
 from .files import why_unreadable
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         Name -> array; bfloat16 becomes float32. Only tensors are returned.
 
     Raises:
-        UserError: if PyTorch is missing or too old, or the file is damaged, holds no state dict, or refers to anything
-            but tensors.
+        UnusableFile: if the file is damaged, holds no state dict, or refers to anything but tensors.
+        MissingPackage: if PyTorch is missing or too old.
     """
     path = Path(path)
     if trouble := why_unreadable(path):
-        raise UserError(f"{path} {trouble}")
+        raise UnusableFile(f"{path} {trouble}")
 
     return {name: _array(path, name, tensor) for name, tensor in _state_dict(path, _content(path)).items()}
 
@@ -51,23 +51,23 @@ def _content(path: Path) -> Any:
     try:
         import torch
     except ModuleNotFoundError:
-        raise UserError(
+        raise MissingPackage(
             f"{path} is a PyTorch file, which only PyTorch reads: pip install torch, or convert the file to safetensors"
         ) from None
 
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_SINCE:
-        raise UserError(f"PyTorch {torch.__version__} may run code of {path}: pip install -U torch, or {CONVERT}")
+        raise MissingPackage(f"PyTorch {torch.__version__} may run code of {path}: pip install -U torch, or {CONVERT}")
 
     try:
         with warnings.catch_warnings(action="ignore"):  # the sentences below say it
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes raise errors of almost any kind
         if reason := _refusal(error):
-            raise UserError(
+            raise UnusableFile(
                 f"{path} is not a plain weight file and was not opened further: {reason}; {CONVERT}"
             ) from error
 
-        raise UserError(
+        raise UnusableFile(
             f"{path} cannot be read as a PyTorch weight file: it is damaged or of another kind; get it again"
         ) from error
 
@@ -93,7 +93,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
 
             content = next((content[key] for key in NESTED if key in content), None)
 
-    raise UserError(f"{path} holds no state dict, name -> tensor; {CONVERT}")
+    raise UnusableFile(f"{path} holds no state dict, name -> tensor; {CONVERT}")
 
 
 def _array(path: Path, name: str, tensor: Tensor) -> np.ndarray:
@@ -102,4 +102,4 @@ def _array(path: Path, name: str, tensor: Tensor) -> np.ndarray:
     try:
         return (plain.float() if f"{plain.dtype}" == "torch.bfloat16" else plain).numpy()
     except (TypeError, RuntimeError) as error:
-        raise UserError(f"{path} holds {name!r} as {plain.layout} {plain.dtype}, which is not supported") from error
+        raise UnusableFile(f"{path} holds {name!r} as {plain.layout} {plain.dtype}, which is not supported") from error

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from .files import atomic_path
 from .network_file import content_hash
 from .tensor_file import read_tensors, write_tensors
@@ -52,12 +52,12 @@ def read_state(
         The trees and the counts.
 
     Raises:
-        UserError: if the file is damaged, or of another recipe.
+        UnusableFile: if the file is damaged, or of another recipe.
     """
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is no training state of this version (format {FORMAT!r}); give another task.state to start anew"
+        raise UnusableFile(
+            f"{path} is no training state of this version (format {FORMAT!r}); give another state to start anew"
         )
 
     checksum = header.pop("checksum", None)
@@ -66,9 +66,9 @@ def read_state(
 
     # through JSON, as the recipe in the file went
     if differences := _differences(json.loads(header["recipe"]), json.loads(json.dumps(recipe))):
-        raise UserError(
+        raise UnusableFile(
             f"the training state {path} belongs to another recipe ({_in_words(differences)}); "
-            "restore that recipe, or give another task.state to start anew"
+            "restore that recipe, or give another state to start anew"
         )
 
     _check_tensors(path, tensors, _flat(like))
@@ -109,8 +109,8 @@ def _check_tensors(path: str | Path, tensors: dict[str, mx.array], wanted: dict[
             raise _damaged(path, f"{name!r} holds NaN or infinity")
 
 
-def _damaged(path: str | Path, why: str) -> UserError:
-    return UserError(f"the training state {path} is damaged ({why}); give another task.state to start anew")
+def _damaged(path: str | Path, why: str) -> UnusableFile:
+    return UnusableFile(f"the training state {path} is damaged ({why}); give another state to start anew")
 
 
 def _differences(then: Any, now: Any, name: str = "") -> dict[str, tuple[Any, Any]]:

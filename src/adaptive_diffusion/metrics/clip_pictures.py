@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, plainly
+from ..errors import UnusableFile, plainly
 from ..io.files import read_json
 
 _BICUBIC = 3  # Pillow's number, as in the files
@@ -61,7 +61,7 @@ def read_preparation(folder: Path, image_size: int) -> Preparation:
         image_size: Side of the input of the network, pixels.
 
     Raises:
-        UserError: if the file describes other steps than CLIP's, or another size of the images.
+        UnusableFile: if the file describes other steps than CLIP's, or another size of the images.
     """
     for path in (folder / "preprocessor_config.json", folder / "processor_config.json"):
         if path.is_file():
@@ -82,14 +82,14 @@ def _from_dict(settings: dict[str, Any], path: Path, image_size: int) -> Prepara
         )
     except (KeyError, TypeError, ValueError) as error:
         unlike = f"{path} describes a preparation that is not CLIP's ({plainly(error)}); get the file again"
-        raise UserError(unlike) from error
+        raise UnusableFile(unlike) from error
 
     steps = ("do_resize", "do_center_crop", "do_normalize", "do_rescale")
     odd = [step for step in steps if settings.get(step, True) is not True]
     if odd or settings.get("resample", _BICUBIC) != _BICUBIC or preparation.crop > preparation.size:
-        raise UserError(f"{path} asks for a preparation that is not CLIP's (bicubic resize, centre crop, normalise)")
+        raise UnusableFile(f"{path} asks for a preparation that is not CLIP's (bicubic resize, centre crop, normalise)")
     if preparation.crop != image_size:
-        raise UserError(f"{path} gives pictures of {preparation.crop} pixels, but the network takes {image_size}")
+        raise UnusableFile(f"{path} gives images of {preparation.crop} pixels, but the network takes {image_size}")
 
     return preparation
 

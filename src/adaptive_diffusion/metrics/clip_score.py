@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.clip_tokenizer import CLIPTokenizer
 from ..io.files import read_json
 from ..io.hub import is_hub_id, model_folder
@@ -92,7 +92,7 @@ class CLIP:
 
         texts = [prompts] * len(pictures) if isinstance(prompts, str) else list(prompts)
         if len(texts) != len(pictures):
-            raise ValueError(f"give one prompt, or as many as pictures: got {len(texts)} for {len(pictures)}")
+            raise ValueError(f"give one prompt, or as many as images: got {len(texts)} for {len(pictures)}")
 
         # Encode each different prompt once.
         different = list(dict.fromkeys(texts))
@@ -110,17 +110,17 @@ def load_clip(source: str | Path = "openai/clip-vit-base-patch32", revision: str
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        UserError: if the model cannot be found or fetched, is not CLIP, or its files do not fit each other.
+        UnusableFile: if the model cannot be found or fetched, is not CLIP, or its files do not fit each other.
     """
     folder = model_folder(source, revision)
     try:
         config = CLIPConfig.from_dict(read_json(folder / "config.json"))
     except (TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'config.json'} does not describe a CLIP model: {error}") from error
+        raise UnusableFile(f"{folder / 'config.json'} does not describe a CLIP model: {error}") from error
 
     tokenizer = CLIPTokenizer(folder, config.text.max_position_embeddings)
     if tokenizer.vocab_size > config.text.vocab_size:
-        raise UserError(
+        raise UnusableFile(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.text.vocab_size}"
         )
 
@@ -143,7 +143,7 @@ def fill_model(model: CLIPModel, weights: Weights) -> CLIPModel:
     """Load the tensors of a file into a model.
 
     Raises:
-        UserError: if a tensor is missing or has another shape.
+        UnusableFile: if a tensor is missing or has another shape.
     """
     patches = "vision_model.embeddings.patch_embedding.weight"
     flat = cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters()))

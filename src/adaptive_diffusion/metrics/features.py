@@ -60,6 +60,6 @@ def in_batches(encode: Callable[..., mx.array], *arrays: Any, batch_size: int) -
         mx.eval(y)
         results.append(np.array(y))
         if not np.isfinite(results[-1]).all():
-            raise MachineError("an encoder returned NaN or infinity for finite pictures; its weights are damaged")
+            raise MachineError("an encoder returned NaN or infinity for finite images; its weights are damaged")
 
     return np.concatenate(results)

@@ -55,7 +55,7 @@ def frechet_caveat(n: int, dimensions: int) -> str | None:
     if n >= SAMPLES_PER_DIMENSION * dimensions:
         return None
     return (
-        f"not meaningful in itself: {n} pictures are fewer than {SAMPLES_PER_DIMENSION} x {dimensions} dimensions, "
+        f"not meaningful in itself: {n} images are fewer than {SAMPLES_PER_DIMENSION} x {dimensions} dimensions, "
         "so bias dominates; compare it only with distances at the same size"
     )
 

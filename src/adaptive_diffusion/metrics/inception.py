@@ -173,7 +173,7 @@ class InceptionV3:
 
         Raises:
             ValueError: if `layer` is none of `LAYERS`.
-            UserError: if a tensor is missing or has another shape.
+            UnusableFile: if a tensor is missing or has another shape.
         """
         if layer not in LAYERS:
             raise ValueError(f"layer must be one of {', '.join(LAYERS)}, got {layer!r}")
@@ -261,6 +261,6 @@ def load_inception(path: str | Path | None = None, layer: Layer = "2048") -> Inc
         layer: See `InceptionV3`.
 
     Raises:
-        UserError: if there are no weights, with the folder where they belong and where to get them.
+        UnusableFile: if there are no weights, with the folder where they belong and where to get them.
     """
     return InceptionV3(read_weights(find_published(INCEPTION, path)), layer)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.array_file import read_arrays
 from ..io.files import atomic_path
 from .kid import KernelDistance, choose_subsets, kernel_sums, subset_size_for
@@ -140,7 +140,7 @@ def load_kernel_reference(path: str | Path) -> KernelReference:
     """Read a file of `save_kernel_reference`; nothing is unpickled.
 
     Raises:
-        UserError: if the file is missing, damaged, or of another kind.
+        UnusableFile: if the file is missing, damaged, or of another kind.
     """
     arrays: dict[str, Any] = dict(read_arrays(path, "the moments of a reference"))
     try:
@@ -149,7 +149,7 @@ def load_kernel_reference(path: str | Path) -> KernelReference:
         scalars = {"n": int, "within": float, "encoder": str, "encoder_hash": str}
         return KernelReference(**{k: scalars[k](v) if k in scalars else v for k, v in arrays.items()})
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{path} cannot be read as the moments of a reference ({error}); make it again") from error
+        raise UnusableFile(f"{path} cannot be read as the moments of a reference ({error}); make it again") from error
 
 
 def _triples(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -74,8 +74,7 @@ def kernel_caveat(value: float, spread: float | None, subset_size: int) -> str |
     if spread is not None and abs(value) > spread:
         return None
     return (
-        f"not meaningful in itself: unbiased, but in subsets of {subset_size} pictures noise dominates; "
-        "draw more pictures"
+        f"not meaningful in itself: unbiased, but in subsets of {subset_size} images noise dominates; draw more images"
     )
 
 

@@ -89,7 +89,7 @@ class LPIPS:
 
         Raises:
             ValueError: for another trunk.
-            UserError: if a tensor is missing or has another shape.
+            UnusableFile: if a tensor is missing or has another shape.
         """
         if trunk not in _ARCHITECTURES:
             raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")
@@ -155,12 +155,12 @@ class LPIPS:
         """
         x, y = as_float(a), as_float(b)
         if x.shape != y.shape:
-            raise ValueError(f"both must be the same number of pictures of the same size, got {x.shape} and {y.shape}")
+            raise ValueError(f"both must be the same number of images of the same size, got {x.shape} and {y.shape}")
 
         side = min(x.shape[1:3])
         if side < self._architecture.smallest:
             raise ValueError(
-                f"LPIPS with trunk {self.trunk!r} needs pictures of at least {self._architecture.smallest} pixels a "
+                f"LPIPS with trunk {self.trunk!r} needs images of at least {self._architecture.smallest} pixels a "
                 f"side, got {side}"
             )
 
@@ -203,7 +203,7 @@ def load_lpips(
 
     Raises:
         ValueError: for another trunk.
-        UserError: if a file is missing, with the folder where it belongs and where to get it, or does not fit.
+        UnusableFile: if a file is missing, with the folder where it belongs and where to get it, or does not fit.
     """
     if trunk not in _ARCHITECTURES:
         raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")

@@ -34,40 +34,40 @@ def check_pictures(images: Any) -> np.ndarray:
         return x
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(
-            f"pictures must be uint8 or floating point in [-1, 1], got {x.dtype}; for 16-bit pictures divide by 257 "
+            f"images must be uint8 or floating point in [-1, 1], got {x.dtype}; for 16-bit images divide by 257 "
             "and convert to uint8"
         )
 
     x = x.astype(np.float32)
     bad = int((~np.isfinite(x).all(axis=(1, 2, 3))).sum())
     if bad:
-        raise ValueError(f"pictures must be finite, got NaN or infinity in {bad} of {len(x)}; see what produced them")
+        raise ValueError(f"images must be finite, got NaN or infinity in {bad} of {len(x)}; see what produced them")
 
     low, high = float(x.min()), float(x.max())
     if low < -1 - _SLACK or high > 1 + _SLACK:
-        hint = "convert pictures in [0, 255] to uint8" if high > 2 else "clip them if they are samples"
-        raise ValueError(f"floating-point pictures must lie in [-1, 1], got [{low:.4g}, {high:.4g}]; {hint}")
+        hint = "convert images in [0, 255] to uint8" if high > 2 else "clip them if they are samples"
+        raise ValueError(f"floating-point images must lie in [-1, 1], got [{low:.4g}, {high:.4g}]; {hint}")
 
     return np.clip(x, -1.0, 1.0)
 
 
 def _check_shape(x: np.ndarray) -> None:
     """Refuse other shapes than (N, H, W, 3), with advice for the common mistakes."""
-    accepted = "pictures must be an array (N, H, W, 3)"
+    accepted = "images must be an array (N, H, W, 3)"
     if x.dtype == object:
-        raise ValueError(f"{accepted}, got a list of pictures of different sizes; bring them to one size first")
+        raise ValueError(f"{accepted}, got a list of images of different sizes; bring them to one size first")
     if x.ndim == 3 and x.shape[-1] == 3:
-        raise ValueError(f"{accepted}, got one picture of shape {x.shape}; give images[None]")
+        raise ValueError(f"{accepted}, got one image of shape {x.shape}; give images[None]")
     if x.ndim == 3:
-        raise ValueError(f"{accepted}, got shape {x.shape}; for grey pictures give np.stack([images] * 3, axis=-1)")
+        raise ValueError(f"{accepted}, got shape {x.shape}; for grey images give np.stack([images] * 3, axis=-1)")
     if x.ndim != 4:
         raise ValueError(f"{accepted}, got shape {x.shape}")
     if 0 in x.shape:
-        raise ValueError(f"{accepted} with at least one picture, got shape {x.shape}")
+        raise ValueError(f"{accepted} with at least one image, got shape {x.shape}")
 
     channels = x.shape[-1]
     if channels == 1:
-        raise ValueError(f"{accepted}, got grey pictures of shape {x.shape}; give np.repeat(images, 3, axis=-1)")
+        raise ValueError(f"{accepted}, got grey images of shape {x.shape}; give np.repeat(images, 3, axis=-1)")
     if channels == 4:
         raise ValueError(f"{accepted}, got four channels (RGBA?), {x.shape}; flatten them onto a background first")
     if channels != 3 and x.shape[1] == 3:

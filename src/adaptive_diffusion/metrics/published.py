@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UnusableFile
 
 FOLDER_VARIABLE = "ADAPTIVE_DIFFUSION_WEIGHTS"
 
@@ -96,7 +96,7 @@ def find_published(file: PublishedFile, given: str | Path | None = None) -> Path
         given: A path, which is returned as it is if it is a file; a folder to search; None: search `weight_folders`.
 
     Raises:
-        UserError: if the file is not there, with the searched folders and the address of the file.
+        UnusableFile: if the file is not there, with the searched folders and the address of the file.
     """
     if given is not None:
         given = Path(given).expanduser()
@@ -110,7 +110,7 @@ def find_published(file: PublishedFile, given: str | Path | None = None) -> Path
             if (folder / name).is_file():
                 return folder / name
 
-    raise UserError(
+    raise UnusableFile(
         f"the {file.title} were not found: no {file.names[0]} in {' or '.join(map(str, folders))}; download it from "
         f"{file.url} into the first of these, or name another folder with {FOLDER_VARIABLE}"
     )

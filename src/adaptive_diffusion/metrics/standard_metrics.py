@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.array_file import array_names, read_arrays
 from ..io.image_folder import has_images
 from ..io.pictures import load_pictures
@@ -31,7 +31,7 @@ class StandardMetrics:
             than the run.
 
     Raises:
-        UserError: if weights or reference are missing, with the folder where they belong and where to get them.
+        UnusableFile: if weights or reference are missing, with the folder where they belong and where to get them.
     """
 
     # (height, width) at which the images of the reference were read, and their features
@@ -84,7 +84,7 @@ class StandardMetrics:
         if self._encoded is None or self._encoded[0] != size:
             pictures = load_pictures(self._real, size).images
             if len(pictures) < 2:
-                raise UserError(f"metrics.reference={self._real} holds one picture; give at least two")
+                raise UnusableFile(f"{self._real} holds one image; give at least two")
             self._encoded = size, self._inception.features(pictures)
 
         return self._encoded[1]
@@ -92,13 +92,13 @@ class StandardMetrics:
     def _read(self, reference: Path) -> Path | FeatureStatistics:
         """The statistics in a file; or the path itself, if it has images."""
         if not reference.exists():
-            raise UserError(
-                f"metrics.reference={reference} does not exist; give a folder or array file of real pictures, or a "
+            raise ValueError(
+                f"reference={reference} does not exist; give a folder or array file of real images, or a "
                 "statistics file"
             )
         if reference.is_dir():
             if not has_images(reference):
-                raise UserError(f"metrics.reference={reference} is a folder without pictures")
+                raise ValueError(f"reference={reference} is a folder without images")
             return reference
         if reference.suffix != ".npz" or "images" in array_names(reference):
             read_arrays(reference)  # refuses a damaged file before anything is drawn
@@ -106,9 +106,9 @@ class StandardMetrics:
 
         statistics = load_statistics(reference)
         if (statistics.encoder, statistics.encoder_hash) != (self._inception.name, self._inception.content_hash):
-            raise UserError(
-                f"metrics.reference={reference} was made with {statistics.encoder}, not with these weights of "
-                f"{self._inception.name}; give real pictures instead"
+            raise ValueError(
+                f"reference={reference} was made with {statistics.encoder}, not with these weights of "
+                f"{self._inception.name}; give real images instead"
             )
 
         return statistics

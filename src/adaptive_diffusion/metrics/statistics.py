@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.array_file import read_arrays
 from ..io.files import atomic_path
 
@@ -34,14 +34,14 @@ def check_features(features: Any, what: str = "features") -> np.ndarray:
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
         raise ValueError(f"{what} must be (n, d) with n >= 2, got shape {x.shape}")
     if not np.issubdtype(x.dtype, np.floating):
-        raise ValueError(f"{what} must be floating point, got {x.dtype}; give an encoder's output, not pictures")
+        raise ValueError(f"{what} must be floating point, got {x.dtype}; give an encoder's output, not images")
 
     x = x.astype(np.float64, copy=False)
     bad = int((~np.isfinite(x).all(axis=1)).sum())
     if bad:
         raise ValueError(
             f"{what} must be finite, got NaN or infinity in {bad} of {len(x)} rows; "
-            "check the pictures they were computed from"
+            "check the images they were computed from"
         )
 
     return x
@@ -90,7 +90,7 @@ class FeatureStatistics:
     def __post_init__(self) -> None:
         mean, covariance = np.asarray(self.mean, np.float64), np.asarray(self.covariance, np.float64)
         if self.n < 2:
-            raise ValueError(f"statistics need at least 2 pictures for a covariance, got n = {self.n}")
+            raise ValueError(f"statistics need at least 2 images for a covariance, got n = {self.n}")
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(f"mean must be (d,) and covariance (d, d), got {mean.shape} and {covariance.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
@@ -147,11 +147,11 @@ def save_statistics(path: str | Path, statistics: FeatureStatistics) -> None:
     """Write statistics atomically as a `.npz` file without pickles; parent folders are created.
 
     Raises:
-        UserError: if `path` does not end in `.npz`.
+        ValueError: if `path` does not end in `.npz`.
     """
     path = Path(path)
     if path.suffix != ".npz":
-        raise UserError(f"a statistics file must end in .npz, got {path.name!r}")
+        raise ValueError(f"a statistics file must end in .npz, got {path.name!r}")
 
     with atomic_path(path) as temporary:
         np.savez(
@@ -169,24 +169,24 @@ def load_statistics(path: str | Path) -> FeatureStatistics:
     """Read a file of `save_statistics`; nothing is unpickled.
 
     Raises:
-        UserError: if the file is missing, damaged, or of another kind.
+        UnusableFile: if the file is missing, damaged, or of another kind.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there are no feature statistics at {path}; compute them from reference pictures first")
+        raise UnusableFile(f"there are no feature statistics at {path}; compute them from reference images first")
 
     arrays = read_arrays(path, "statistics")
     if "format" not in arrays and {"mu", "sigma"} <= arrays.keys():
-        raise UserError(
+        raise UnusableFile(
             f"{path} holds mu and sigma but neither the sample size nor the encoder; if you know them, build "
             "FeatureStatistics(n, mu, sigma, encoder, encoder_hash) and save that"
         )
     if str(arrays.get("format")) != FORMAT:
-        raise UserError(f"{path} holds no feature statistics of this project; give a file save_statistics wrote")
+        raise UnusableFile(f"{path} holds no feature statistics of this project; give a file save_statistics wrote")
 
     try:
         return FeatureStatistics(
             int(arrays["n"]), arrays["mean"], arrays["covariance"], str(arrays["encoder"]), str(arrays["encoder_hash"])
         )
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{path} is not a whole statistics file ({error}); compute it again") from error
+        raise UnusableFile(f"{path} is not a whole statistics file ({error}); compute it again") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.files import atomic_path, read_json
 from ..io.tensor_file import read_tensors
 from ..io.torch_files import read_torch_file
@@ -38,25 +38,25 @@ def read_weights(path: str | Path) -> Weights:
         path: `.safetensors`, or PyTorch's `.pth`, `.pt`, `.bin`, `.ckpt` (see `torch_files`).
 
     Raises:
-        UserError: if there is no such file, or its content does not fit its suffix.
+        UnusableFile: if there is no such file, or its content does not fit its suffix.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no weight file at {path}; give an existing .safetensors or .pth file")
+        raise UnusableFile(f"there is no weight file at {path}; give an existing .safetensors or .pth file")
     if path.suffix == ".safetensors":
         tensors, header = read_tensors(path)
         return Weights(tensors, path, (header or {}).get("source_sha256") or _file_hash(path))
     if path.suffix in TORCH_SUFFIXES:
         return Weights({k: mx.array(v) for k, v in read_torch_file(path).items()}, path, _file_hash(path))
 
-    raise UserError(f"{path} is no weight file; give .safetensors (best) or one of {', '.join(TORCH_SUFFIXES)}")
+    raise UnusableFile(f"{path} is no weight file; give .safetensors (best) or one of {', '.join(TORCH_SUFFIXES)}")
 
 
 def read_weights_folder(folder: str | Path) -> Weights:
     """Read the weights of a Hugging Face model folder from one file or from shards; safetensors are preferred.
 
     Raises:
-        UserError: if the folder has no weights, or a shard is missing.
+        UnusableFile: if the folder has no weights, or a shard is missing.
     """
     folder = Path(folder)
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -70,18 +70,19 @@ def read_weights_folder(folder: str | Path) -> Weights:
             tensors = {name: tensor for weights in read for name, tensor in weights.tensors.items()}
             return Weights(tensors, folder, hashlib.sha256("".join(w.sha256 for w in read).encode()).hexdigest())
 
-    raise UserError(f"{folder} holds neither model.safetensors nor pytorch_model.bin; give a whole model folder")
+    raise UnusableFile(f"{folder} holds neither model.safetensors nor pytorch_model.bin; give a whole model folder")
 
 
 def convert_weights(source: str | Path, target: str | Path) -> None:
     """Rewrite a weight file as safetensors, which loads faster and cannot hold code; its published hash is kept.
 
     Raises:
-        UserError: if `source` cannot be read or `target` does not end in `.safetensors`.
+        UnusableFile: if `source` cannot be read.
+        ValueError: if `target` does not end in `.safetensors`.
     """
     target = Path(target)
     if target.suffix != ".safetensors":
-        raise UserError(f"the target must end in .safetensors, got {target.name!r}")
+        raise ValueError(f"the target must end in .safetensors, got {target.name!r}")
 
     weights = read_weights(source)
     with atomic_path(target) as temporary:
@@ -99,11 +100,11 @@ def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dic
         what: Name of the network in the error.
 
     Raises:
-        UserError: if a tensor is missing or has another shape; the first such tensor is named.
+        UnusableFile: if a tensor is missing or has another shape; the first such tensor is named.
     """
     missing = [name for name in shapes if name not in weights.tensors]
     if missing:
-        raise UserError(
+        raise UnusableFile(
             f"{weights.source} holds no weights of {what}: it lacks {missing[0]!r} and {len(missing) - 1} more of "
             f"{len(shapes)} tensors"
         )
@@ -111,7 +112,7 @@ def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dic
     for name, shape in shapes.items():
         if weights.tensors[name].shape != shape:
             actual = weights.tensors[name].shape
-            raise UserError(f"{weights.source} does not fit {what}: {name!r} has shape {actual}, expected {shape}")
+            raise UnusableFile(f"{weights.source} does not fit {what}: {name!r} has shape {actual}, expected {shape}")
 
     return {name: weights.tensors[name].astype(mx.float32) for name in shapes}
 

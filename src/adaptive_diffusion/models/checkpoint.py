@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ..diffusion.checks import check_choice, check_number
 from ..diffusion.schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
-from ..errors import UserError, plainly
+from ..errors import UnusableFile, plainly
 from ..io.files import ASSETS
 from ..io.network_file import read_network, write_network
 from .unet import SimpleUNet, UNetConfig
@@ -37,7 +37,7 @@ def save_model(
         The content hash, which `load_model` checks.
 
     Raises:
-        UserError: if `path` does not end in `.safetensors`, or the metadata are invalid.
+        UnusableFile: if `path` does not end in `.safetensors`, or the metadata are invalid.
     """
     metadata = model.metadata if metadata is None else metadata
     _check_metadata(path, model.config, metadata)
@@ -54,7 +54,7 @@ def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUN
         prediction_type: What the model predicts, `epsilon`, `v_prediction` or `sample`, where its file does not say.
 
     Raises:
-        UserError: if the file is missing, damaged or of another format, or its tensors do not fit its architecture.
+        UnusableFile: if the file is missing, damaged or of another format, or its tensors do not fit its architecture.
         ValueError: for a prediction type that is unknown, or another one than the file says.
     """
     model, metadata = read_network(
@@ -93,7 +93,7 @@ def _check_metadata(path: str | Path, config: UNetConfig, metadata: dict[str, An
         if any(names > classes for names, classes in zip(named, config.num_classes, strict=False)):
             raise ValueError(f"{named[0]} domains and {named[1]} labels are named, for classes {config.num_classes}")
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} says of its model what cannot be: {plainly(error)}") from error
+        raise UnusableFile(f"{path} says of its model what cannot be: {plainly(error)}") from error
 
 
 def _names(value: Any) -> bool:
@@ -107,7 +107,7 @@ def load_builtin_model() -> SimpleUNet:
     everywhere.
 
     Raises:
-        UserError: if the file is missing or damaged.
+        UnusableFile: if the file is missing or damaged.
     """
     return _loaded(Path(os.environ.get(VARIABLE) or BUILTIN_MODEL))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-from ..errors import UserError
+from ..errors import Unusable
 
 SHOWN = 40  # most labels in the list of an error
 
@@ -21,17 +21,17 @@ def class_ids(labels: Mapping[str, Sequence[str]], domain: str, label: str | Non
         label: A label of this domain, or None for any.
 
     Raises:
-        UserError: if the model does not have the domain, or the domain does not have the label.
+        Unusable: if the model does not have the domain, or the domain does not have the label.
     """
     domains = list(labels)
     if domain not in domains:
-        raise UserError(f"the model has no domain {domain!r}; it was trained on {', '.join(domains) or 'none'}")
+        raise Unusable(f"the model has no domain {domain!r}; it was trained on {', '.join(domains) or 'none'}")
 
     number = domains.index(domain)
     if label is None:
         return number + 1, 0
     if label not in labels[domain]:
-        raise UserError(_no_such_label(label, domain, labels))
+        raise Unusable(_no_such_label(label, domain, labels))
 
     # Labels of all earlier domains come first.
     before = sum(len(labels[other]) for other in domains[:number])

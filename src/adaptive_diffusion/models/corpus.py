@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import UserError
+from ..errors import Unusable
 from ..io.pictures import PictureSet, load_pictures
 from .training_config import TrainingConfig
 from .unet import UNetConfig
@@ -28,7 +28,7 @@ class Corpus:
         config: Settings of the run.
 
     Raises:
-        UserError: if the images cannot be read, or all images of a domain would be held out.
+        Unusable: if the images cannot be read, or all images of a domain would be held out.
     """
 
     def __init__(self, config: TrainingConfig):
@@ -40,8 +40,8 @@ class Corpus:
         splits = [s.split(config.validation_fraction, config.split, config.seed) for s in sets.values()]
         for domain, (train, held) in zip(sets, splits, strict=True):
             if not len(train):
-                raise UserError(
-                    f"{domain}: validation_fraction={config.validation_fraction} keeps all {len(held)} pictures back"
+                raise Unusable(
+                    f"{domain}: validation_fraction={config.validation_fraction} keeps all {len(held)} images back"
                 )
 
         offsets = np.cumsum([0] + [len(s.label_names) for s in sets.values()])
@@ -66,7 +66,7 @@ class TimestepDistribution:
         uniform_fraction: Share of uniform timesteps, in [0, 1].
 
     Raises:
-        UserError: if the normal distribution lies beyond all timesteps.
+        Unusable: if the normal distribution lies beyond all timesteps.
     """
 
     def __init__(self, schedule: NoiseSchedule, mean: float, std: float, uniform_fraction: float):
@@ -76,7 +76,7 @@ class TimestepDistribution:
         # Cumulative distribution of lambda, as a rising function of t: lambda falls with t.
         normal = 0.5 * np.vectorize(math.erf)((mean - lambdas) / (std * math.sqrt(2)))
         if not normal[-1] > normal[0]:
-            raise UserError(
+            raise Unusable(
                 f"log_snr_mean={mean} with log_snr_std={std} lies beyond all timesteps of the noise schedule"
             )
 

@@ -20,7 +20,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import UserError
+from ..errors import Unusable, UnusableFile
 from ..io.training_state import hash_of, read_state, write_state
 from .checkpoint import load_model
 from .corpus import Corpus
@@ -58,7 +58,7 @@ class Trainer:
         group: Processes that share each batch; by default the processes of `mlx.launch`, or this process alone.
 
     Raises:
-        UserError: if the data, the configuration or the state file cannot be used.
+        UnusableFile: if the data, the configuration or the state file cannot be used.
     """
 
     def __init__(self, config: TrainingConfig, group: mx.distributed.Group | None = None):
@@ -66,7 +66,7 @@ class Trainer:
 
         self.group = group or mx.distributed.init()
         if config.batch_size % self.group.size():
-            raise UserError(f"batch_size {config.batch_size} must be a multiple of the {self.group.size()} processes")
+            raise Unusable(f"batch_size {config.batch_size} must be a multiple of the {self.group.size()} processes")
 
         self.schedule = NoiseSchedule(**config.noise_schedule)
         self.corpus = Corpus(config)
@@ -95,9 +95,9 @@ class Trainer:
             self.load_state()
 
         if self.step > config.steps():
-            raise UserError(
-                f"the state {config.state} has seen {self.images} pictures already, and task.images is "
-                f"{config.images}: give as many or more, or another task.state to start anew"
+            raise UnusableFile(
+                f"the state {config.state} has seen {self.images} images already, and images is "
+                f"{config.images}: give as many or more, or another state to start anew"
             )
 
         state = [self.model.state, self.averaged.state, self.optimizer.state]
@@ -180,7 +180,7 @@ class Trainer:
         """Continue from the state file of a run with the same recipe.
 
         Raises:
-            UserError: if the file is damaged or has another recipe.
+            UnusableFile: if the file is damaged or has another recipe.
         """
         trees, counts = read_state(self.config.state, self._recipe, self._trees())
         self.model.update(trees["model"])
@@ -196,9 +196,9 @@ class Trainer:
     def _start_from(self, model: SimpleUNet) -> None:
         """Copy the weights of a trained network of the same architecture."""
         if model.config != self.model.config:
-            raise UserError(
+            raise Unusable(
                 f"start_from={self.config.start_from} has another architecture ({model.config}) than this run "
-                f"({self.model.config}); make task.architecture and the labels of the data agree"
+                f"({self.model.config}); make architecture and the labels of the data agree"
             )
 
         self.model.update(model.parameters())
@@ -238,9 +238,9 @@ class Trainer:
         mx.eval(*state)
 
         if not math.isfinite(value := float(loss)):
-            raise UserError(
+            raise FloatingPointError(
                 f"the loss became {value} at step {self.step}; the last good state is in {c.state}: "
-                "start anew with a smaller task.learning_rate or task.max_grad_norm, and another task.state"
+                "start anew with a smaller learning_rate or max_grad_norm, and another state"
             )
 
         return value

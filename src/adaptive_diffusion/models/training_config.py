@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from ..diffusion.checks import check_choice, check_count, check_guidance, check_number, check_seed
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import UserError
 from ..io.splits import SPLITS
 from .unet import UNetConfig
 
@@ -49,7 +48,7 @@ class TrainingConfig:
 
     Raises:
         ValueError: for a value out of range, also in the noise schedule and the architecture.
-        UserError: if `data` is empty, or `state` has another suffix.
+        ValueError: if `data` is empty, or `state` has another suffix.
     """
 
     data: dict[str, str]
@@ -114,9 +113,9 @@ class TrainingConfig:
         UNetConfig(**self.architecture)
 
         if Path(self.state).suffix != ".safetensors":
-            raise UserError(f"state must be a .safetensors file, got {self.state!r}")
+            raise ValueError(f"state must be a .safetensors file, got {self.state!r}")
         if not self.data:
-            raise UserError("data names no domain; give at least one, e.g. task.data.portraits=/path/to/pictures")
+            raise ValueError("data names no domain; give at least one, e.g. data.portraits=/path/to/pictures")
 
     def steps(self) -> int:
         """Optimiser steps of the whole run."""

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..diffusion.checks import check_count
-from ..errors import UserError
+from ..errors import Unusable
 from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
 
@@ -241,7 +241,7 @@ class SimpleUNet(nn.Module):
         """Class ids of domain and label; the caption is not used. See `PictureModel.condition`."""
         if self.domains is None:
             if label is not None:
-                raise UserError(f"label={label} was given, but the model was trained without classes")
+                raise Unusable(f"label={label} was given, but the model was trained without classes")
             return ()
 
         return class_ids(self.domains, domain, label)[: len(self._config.num_classes)]

@@ -12,9 +12,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_guidance
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
 from ..encoder.domain import Detection, DomainDetector
-from ..errors import UserError
+from ..errors import Unusable
 from ..models.checkpoint import load_builtin_model
 from ..types import PictureModel
 from .configuration import DomainConfig
@@ -40,7 +41,7 @@ class DomainAdapter:
         detector: Detects domains from samples and prompts; None: the detector that ships.
 
     Raises:
-        UserError: if the file cannot be used.
+        ValueError: if the file cannot be used.
         ValueError: for a guidance below 0.
     """
 
@@ -69,8 +70,7 @@ class DomainAdapter:
     @property
     def guidance_scale(self) -> float:
         """Weight of classifier-free guidance."""
-        recommended = float(self.model.metadata.get("guidance_scale", 1.0))
-        return effective_guidance(self.model, recommended if self._guidance is None else self._guidance)
+        return effective_guidance(self.model, ModelFacts.of(self.model).guidance(self._guidance))
 
     @cached_property
     def detector(self) -> DomainDetector:
@@ -92,7 +92,7 @@ class DomainAdapter:
             Its name.
 
         Raises:
-            UserError: if the file or the images cannot be used.
+            ValueError: if the file or the images cannot be used.
         """
         return self._add(*describe_domain(path, self.detector.encoder))
 
@@ -118,7 +118,7 @@ class DomainAdapter:
             The domain, with confidence 1 for one that was given, and 0 if there was nothing to go by.
 
         Raises:
-            UserError: for an unknown domain.
+            ValueError: for an unknown domain.
             ValueError: for images or a prompt that the detector cannot use.
         """
         if domain_type is not None:
@@ -183,16 +183,16 @@ class DomainAdapter:
             The configuration to sample with from now on.
 
         Raises:
-            UserError: for an unknown domain or hyperparameter.
+            ValueError: for an unknown domain or hyperparameter.
             ValueError: for a value out of range.
         """
         domain, given = self._check(domain_type), dict(hyperparameters)
         if unknown := sorted(set(given) - set(DomainConfig().to_dict())):
-            raise UserError(
+            raise ValueError(
                 f"there is no hyperparameter {unknown[0]!r}; there are {', '.join(DomainConfig().to_dict())}"
             )
         if "num_steps" not in given:
-            raise UserError("hyperparameters must say num_steps, the model evaluations per picture")
+            raise ValueError("hyperparameters must say num_steps, the model evaluations per image")
 
         result = Result(DomainConfig(**given).to_dict(), float(quality), float(speed), quality_error)
         begin = self.get_config(domain)
@@ -253,12 +253,12 @@ class DomainAdapter:
             source: Where they were found, for the error message.
 
         Raises:
-            UserError: if a record is about another model or guidance.
+            ValueError: if a record is about another model or guidance.
         """
         own = self.model.identity, self.guidance_scale
         for new in records.known:
             if (new.model, new.guidance_scale) != own:
-                raise UserError(
+                raise Unusable(
                     f"{source} is about the model {new.model:.12} with guidance_scale={new.guidance_scale:g}, and "
                     f"this adapter about {own[0]:.12} with {own[1]:g}"
                 )
@@ -280,7 +280,7 @@ class DomainAdapter:
     def _check(self, domain: DomainType | str) -> str:
         name = str(domain)
         if name not in self.domains:
-            raise UserError(
+            raise Unusable(
                 f"there is no domain {name!r}; there are {', '.join(self.domains)}, and DomainAdapter.register adds one"
             )
         return name

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..encoder.encoder import Encoder
 from ..encoder.reference import load_reference
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.pictures import load_pictures
 from ..metrics.features import picture_statistics
 
@@ -37,21 +37,21 @@ def describe_domain(path: str | Path, encoder: Encoder) -> tuple[str, dict[str, 
         Its name, and `description`, `features`, `encoder` and `pictures` as in `DomainRecords.domains`.
 
     Raises:
-        UserError: if the file or the images cannot be used.
+        UnusableFile: if the file or the images cannot be used.
     """
     import yaml  # type: ignore[import-untyped]  # comes with OmegaConf
 
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no domain file {path}; give a YAML file with name and pictures")
+        raise UnusableFile(f"there is no domain file {path}; give a YAML file with name and images")
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
+        raise UnusableFile(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
 
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("name", "pictures")):
-        raise UserError(f"{path} must say name: <the domain's name> and pictures: <a folder of pictures>")
+        raise UnusableFile(f"{path} must say name: <the domain's name> and images: <a folder of images>")
 
     folder = path.parent / content["pictures"]
     return place_domain(content["name"], folder, encoder, content.get("description") or "")
@@ -63,14 +63,14 @@ def place_domain(
     """Place a user's domain in encoder space, by its name and its images; see `describe_domain`.
 
     Raises:
-        UserError: for the name of a domain that ships, or fewer than two images.
+        ValueError: for the name of a domain that ships, or fewer than two images.
     """
     if not name or name in set(DomainType):
-        raise UserError(f"a domain of your own needs a name other than {', '.join(DomainType)}, got {name!r}")
+        raise ValueError(f"a domain of your own needs a name other than {', '.join(DomainType)}, got {name!r}")
 
     images = load_pictures(pictures, encoder.config.image_size).images
     if len(images) < 2:
-        raise UserError(f"a domain needs at least 2 pictures to be placed, {pictures} holds {len(images)}")
+        raise UnusableFile(f"a domain needs at least 2 images to be placed, {pictures} holds {len(images)}")
 
     statistics = picture_statistics(encoder, images)
     return name, {

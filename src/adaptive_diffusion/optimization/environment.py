@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.guided_model import GuidedModel
-from ..errors import UserError
+from ..errors import Unusable
 from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.knobs import ADAPTIVE, Configuration, Knobs
 from ..rl.reward import GivenReward
@@ -55,7 +55,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         reward: See `reward.py`.
         min_steps: Fewest steps.
         max_steps: Most steps.
-        pictures: Images per batch, >= 2.
+        images: Images per batch, >= 2.
         batches: Number of fixed batches, >= 1.
         noise_seed: Seed of the noises; the held-out noises have the next seed.
         cache: Folder of converged solutions, or None.
@@ -106,14 +106,14 @@ def check_environment(env: SamplingEnv, drawing: GuidedModel) -> None:
     """Check that an agent's own environment tunes hyperparameters of the same model in the same domain.
 
     Raises:
-        UserError: if it does not.
+        Unusable: if it does not.
     """
     if not isinstance(env, DiffusionHyperparameterEnv):
-        raise UserError(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
+        raise Unusable(f"the agent must choose hyperparameters, and its environment is a {type(env).__name__}")
 
     own = env.drawing
     if (own.domain, own.guided_identity) != (drawing.domain, drawing.guided_identity):
-        raise UserError(
+        raise Unusable(
             f"the agent's environment draws {own.domain!r} with the model {own.guided_identity:.12}, and "
             f"{drawing.domain!r} with {drawing.guided_identity:.12} is to be tuned"
         )

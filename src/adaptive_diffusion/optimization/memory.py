@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, read_document, write_json
 from ..io.locks import in_turn
-from ..program import command
 from .configuration import DomainConfig
 from .records import FORMAT, DomainRecord, DomainRecords
 
@@ -28,7 +27,7 @@ class Memory:
         path: JSON file; None: the records end with this object.
 
     Raises:
-        UserError: if the file cannot be used.
+        UnusableFile: if the file cannot be used.
     """
 
     def __init__(self, path: str | Path | None):
@@ -83,13 +82,13 @@ def read_records(path: str | Path) -> DomainRecords:
     """Read a file of tuned configurations.
 
     Raises:
-        UserError: if it is missing, damaged, changed or of another kind.
+        UnusableFile: if it is missing, damaged, changed or of another kind.
     """
-    content = read_document(path, FORMAT, "tuned configurations", _remedy())
+    content = read_document(path, FORMAT, "tuned configurations", "agent")
     try:
         records = DomainRecords.from_dict(content)
     except _NOT_AS_WRITTEN as error:
-        raise UserError(f"{path} is damaged ({error}); tune again: {_remedy()}") from error
+        raise UnusableFile(f"{path} is damaged ({error}); tune again", "agent") from error
 
     check(path, content)
     return records
@@ -104,13 +103,13 @@ def read_history(path: str | Path) -> tuple[list[dict[str, Any]], DomainRecords]
     """Read what `write_history` wrote.
 
     Raises:
-        UserError: if it is missing, damaged, changed or of another kind.
+        UnusableFile: if it is missing, damaged, changed or of another kind.
     """
-    content = read_document(path, HISTORY_FORMAT, "optimisation results", _remedy())
+    content = read_document(path, HISTORY_FORMAT, "optimisation results", "agent")
     try:
         history, records = list(content["history"]), DomainRecords.from_dict(content["knowledge"])
     except _NOT_AS_WRITTEN as error:
-        raise UserError(f"{path} is damaged ({error}); optimise again") from error
+        raise UnusableFile(f"{path} is damaged ({error}); tune again", "agent") from error
 
     check(path, content)
     return history, records
@@ -120,18 +119,13 @@ def write_history(path: str | Path, history: list[dict[str, Any]], records: Doma
     """Write a pipeline's results, and the records of its domains, atomically as JSON.
 
     Raises:
-        UserError: if `path` does not end in `.json`.
+        UnusableFile: if `path` does not end in `.json`.
     """
     path = Path(path)
     if path.suffix != ".json":
-        raise UserError(f"a pipeline's file must end in .json, got {path.name!r}")
+        raise ValueError(f"a pipeline's file must end in .json, got {path.name!r}")
 
     write_json(path, with_checksum({"format": HISTORY_FORMAT, "history": history, "knowledge": records.to_dict()}))
-
-
-def _remedy() -> str:
-    """The command that makes such files."""
-    return f"{command('train')} agent=ppo"
 
 
 def _shipped() -> DomainRecords:

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.domain import Detection
 from ..grids.calibrated import find_schedule
@@ -23,7 +24,7 @@ from ..rl.progress import say
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from ..types import PictureModel
 from .configuration import DomainConfig, confidence_of, split_config
 from .domain_adapter import DomainAdapter
@@ -59,7 +60,7 @@ class OptimizationPipeline:
         min_steps: Fewest steps, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
-        pictures: Images per batch, >= 2.
+        images: Images per batch, >= 2.
         batches: Batches from which an agent learns, >= 1.
         verification_batches: Fresh batches of the verification, >= 1; >= 2 where the reward counts seconds.
         noise_seed: Seed of the agent's noises; the verification's is `FRESH` larger, or beyond all earlier ones.
@@ -148,7 +149,7 @@ class OptimizationPipeline:
             measurements of each configuration, the default first.
 
         Raises:
-            UserError: for a domain that is unknown or that the model does not draw.
+            ValueError: for a domain that is unknown or that the model does not draw.
             ValueError: for a reward that is not a finite number, naming the configuration.
         """
         check_count("num_training_steps", num_training_steps, 0)
@@ -206,7 +207,7 @@ class OptimizationPipeline:
         """The model with its guidance, in a domain.
 
         Raises:
-            UserError: if it does not draw the domain, or nothing of it can be compared.
+            ValueError: if it does not draw the domain, or nothing of it can be compared.
         """
         return drawing_in(self.adapter.model, str(domain), self.adapter.guidance_scale)
 
@@ -214,7 +215,7 @@ class OptimizationPipeline:
         """The agent that `optimize` would train in a domain, before its training: the agent given, or a new one.
 
         Raises:
-            UserError: for a domain that is unknown or that the model does not draw, or an agent given that does not
+            ValueError: for a domain that is unknown or that the model does not draw, or an agent given that does not
                 tune it.
             ValueError: for a value out of range.
         """
@@ -226,7 +227,7 @@ class OptimizationPipeline:
         config: DomainConfig | Mapping[str, Any] | None = None,
         domain_type: DomainType | str | None = None,
         prompt: str | None = None,
-    ) -> SchedulerBase:
+    ) -> SchedulerCore:
         """A scheduler for the model, its timesteps set.
 
         Args:
@@ -236,7 +237,7 @@ class OptimizationPipeline:
             prompt: What to draw, in words.
 
         Raises:
-            UserError: for a domain that is unknown or that the model does not draw.
+            ValueError: for a domain that is unknown or that the model does not draw.
             ValueError: for a hyperparameter that is unknown or out of range.
         """
         domain = self.adapter.detect(domain_type, prompt).domain
@@ -246,7 +247,7 @@ class OptimizationPipeline:
 
     def create_optimized_sampler(
         self,
-        scheduler: SchedulerBase | None = None,
+        scheduler: SchedulerCore | None = None,
         config: DomainConfig | Mapping[str, Any] | None = None,
         domain_type: DomainType | str | None = None,
     ) -> QualityGuidedSampler:
@@ -259,11 +260,11 @@ class OptimizationPipeline:
             domain_type: See `create_optimized_scheduler`.
 
         Raises:
-            UserError, ValueError: as `create_optimized_scheduler` and `QualityGuidedSampler`.
+            ValueError: as `create_optimized_scheduler` and `QualityGuidedSampler`.
         """
         _, stopping = split_config(config)
         scheduler = scheduler or self.create_optimized_scheduler(config, domain_type)
-        model = self.adapter.model.metadata.get("content_hash", "")
+        model = ModelFacts.of(self.adapter.model).content_hash
         return QualityGuidedSampler(scheduler, model=model, **{"early_stopping": bool(stopping), **stopping})
 
     def get_history(self) -> list[dict[str, Any]]:
@@ -274,7 +275,7 @@ class OptimizationPipeline:
         """Write the history and the adapter's records, as JSON; agents save themselves.
 
         Raises:
-            UserError: if `path` does not end in `.json`.
+            ValueError: if `path` does not end in `.json`.
         """
         write_history(path, self._history, self.adapter.export())
 
@@ -282,7 +283,7 @@ class OptimizationPipeline:
         """Take over what `save` wrote: the history, and the records of the model in each domain.
 
         Raises:
-            UserError: if the file is missing, damaged, of another kind, or of another model or guidance.
+            ValueError: if the file is missing, damaged, of another kind, or of another model or guidance.
         """
         history, records = read_history(path)
         self.adapter.take_over(records, str(path))

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import Unusable
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
-from ..program import command
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from .memory import SHIPPED, read_records
 from .records import CALIBRATED, DomainRecord, DomainRecords
 
@@ -29,7 +28,7 @@ def find_tuned(
         guidance_scale: Weight of classifier-free guidance.
 
     Raises:
-        UserError: if there is no such record, or a file cannot be used.
+        Unusable: if there is no such record, or a file cannot be used.
     """
     # a file that was asked for has to exist; the default places may be empty
     files = [Path(trained), SHIPPED] if path is None else [Path(path)]
@@ -39,10 +38,11 @@ def find_tuned(
         if (record := records.find(model, guidance_scale, domain)) is not None:
             return record, file
 
-    tune = f"{command('train')} agent=ppo domain={domain}"
-    raise UserError(
+    raise Unusable(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
-        f"{'' if path is None else f' in {path}'}, {_tuned_for(found.values(), model)}; tune it: {tune}"
+        f"{'' if path is None else f' in {path}'}, {_tuned_for(found.values(), model)}; tune it",
+        "agent",
+        domain=domain,
     )
 
 
@@ -54,53 +54,32 @@ def tuned_scheduler(
     guidance_scale: float,
     num_inference_steps: int | None = None,
     calibration: CalibratedSchedule | None = None,
-    *,
-    num_train_timesteps: int = 1000,
-    prediction_type: str = "epsilon",
-    beta_start: float = 0.0001,
-    beta_end: float = 0.02,
-    beta_schedule: str = "linear",
-    trained_betas: Any = None,
-    rescale_betas_zero_snr: bool = False,
-    clip_sample: bool = True,
-    clip_sample_range: float = 1.0,
-) -> SchedulerBase:
+    **trained_as: Any,
+) -> SchedulerCore:
     """The scheduler of a tuned configuration, its timesteps set; its `source` names the file.
 
     Args:
         path, trained, model, domain, guidance_scale: See `find_tuned`.
         num_inference_steps: Steps in [1, T]; None: as tuned.
         calibration: The calibrated steps of the model in the domain, or None.
-        num_train_timesteps, ...: See `AdaptiveScheduler`.
+        **trained_as: How the model was trained, and whether to clip: see `SchedulerCore`.
 
     Raises:
-        UserError: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
+        Unusable: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
         ValueError: for a value out of range.
     """
     record, file = find_tuned(path, trained, model or "", domain, guidance_scale)
     if record.provenance.get(CALIBRATED) and calibration is None:
-        raise UserError(
-            f"domain={domain} was tuned with calibrated steps, and there are none; give scheduler.calibration.path, "
-            "the file that train.py task=schedule wrote"
+        raise Unusable(
+            f"domain={domain} was tuned with calibrated steps, and there are none; give their file as "
+            "calibration.path, or calibrate the model",
+            "schedule",
         )
 
     configuration = record.to_config()
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
 
-    scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(
-        {
-            "num_train_timesteps": num_train_timesteps,
-            "prediction_type": prediction_type,
-            "beta_start": beta_start,
-            "beta_end": beta_end,
-            "beta_schedule": beta_schedule,
-            "trained_betas": trained_betas,
-            "rescale_betas_zero_snr": rescale_betas_zero_snr,
-            "clip_sample": clip_sample,
-            "clip_sample_range": clip_sample_range,
-        }
-    )
-
+    scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(trained_as)
     scheduler.source = describe_path(file)
     return scheduler
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count, check_seed
-from ..errors import UserError
+from ..errors import UnusableFile
 from .agent_file import checked_path, read_agent, write_agent
 from .callbacks import Callbacks, callbacks_of
 from .convergence import Evaluation, Record, standard_error
@@ -167,7 +167,7 @@ class TuningAgent(ABC):
         """Write the agent atomically: a zip of JSON and safetensors, from which `load` goes on where training stood.
 
         Raises:
-            UserError: if `path` does not end in `.zip`.
+            ValueError: if `path` does not end in `.zip`.
         """
         state, tensors = self._state()
         header = {
@@ -185,16 +185,16 @@ class TuningAgent(ABC):
         """Take over what `save` wrote; training goes on from there.
 
         Raises:
-            UserError: if the file is missing, damaged, foreign, of another kind of agent, or trained in another
+            UnusableFile: if the file is missing, damaged, foreign, of another kind of agent, or trained in another
                 environment, with other noises or parts, or for another reward. The agent is then as it was.
         """
         header, tensors = read_agent(path)
         if header["kind"] != self.kind:
-            raise UserError(f"{path} holds an agent of the kind {header['kind']!r}, and this one is {self.kind!r}")
+            raise UnusableFile(f"{path} holds an agent of the kind {header['kind']!r}, and this one is {self.kind!r}")
 
         check_same(self.env, str(path), header)
         if header.get("parts") != self.parts:
-            raise UserError(f"{path} was trained with parts={header.get('parts')}, and this agent has {self.parts}")
+            raise UnusableFile(f"{path} was trained with parts={header.get('parts')}, and this agent has {self.parts}")
 
         before = self._state()
         try:
@@ -203,7 +203,9 @@ class TuningAgent(ABC):
             self._restore(header["state"], tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             self._restore(*before)
-            raise UserError(f"{path} does not fit this agent ({str(error).splitlines()[0]}); train it again") from error
+            raise UnusableFile(
+                f"{path} does not fit this agent ({str(error).splitlines()[0]}); train it again"
+            ) from error
 
         self.record, self._paths = record, paths
         self.work.spent.asked, self.work.spent.computed = record.asked, record.computed

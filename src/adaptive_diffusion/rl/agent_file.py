@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.archive import check_unpacked, why_damaged
 from ..io.files import atomic_path, parse_json
 from ..io.tensor_file import read_tensors, write_tensors
@@ -25,11 +25,11 @@ def checked_path(path: str | Path) -> Path:
     """The path, if an agent can have it.
 
     Raises:
-        UserError: if it does not end in `.zip`.
+        ValueError: if it does not end in `.zip`.
     """
     path = Path(path)
     if path.suffix != ".zip":
-        raise UserError(f"an agent's file must end in .zip, got {path.name!r}")
+        raise ValueError(f"an agent's file must end in .zip, got {path.name!r}")
     return path
 
 
@@ -42,7 +42,7 @@ def write_agent(path: str | Path, header: dict[str, Any], tensors: dict[str, np.
         tensors: float32, integers or bytes; at least one.
 
     Raises:
-        UserError: if `path` does not end in `.zip`.
+        ValueError: if `path` does not end in `.zip`.
     """
     path = checked_path(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,28 +61,30 @@ def read_agent(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     """Read what `write_agent` wrote: the header, to which `hash` was added, that of all the content, and the tensors.
 
     Raises:
-        UserError: if the file is missing, damaged or of another kind.
+        UnusableFile: if the file is missing, damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no agent at {path}; give the path of a .zip file that an agent was saved to")
+        raise UnusableFile(f"there is no agent at {path}; give the path of a .zip file that an agent was saved to")
 
     try:
         with zipfile.ZipFile(path) as archive:
             check_unpacked(archive, "get the agent again, from where it was saved")
             header: Any = parse_json(archive.read(HEADER))
             content = archive.read(TENSORS)
-    except UserError:
+    except UnusableFile:
         raise
     except KeyError:
-        raise UserError(f"{path} is a zip file but no agent of this project (it lacks {HEADER} or {TENSORS})") from None
+        raise UnusableFile(
+            f"{path} is a zip file but no agent of this project (it lacks {HEADER} or {TENSORS})"
+        ) from None
     except Exception as error:  # zlib's and zipfile's own, which have no common kind
-        raise UserError(f"{path} cannot be read as an agent: {why_damaged(error)}") from error
+        raise UnusableFile(f"{path} cannot be read as an agent: {why_damaged(error)}") from error
 
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise UserError(f"{path} is no agent of this project of the kind wanted (format {FORMAT!r})")
+        raise UnusableFile(f"{path} is no agent of this project of the kind wanted (format {FORMAT!r})")
     if header.get("hash") != _hash({key: value for key, value in header.items() if key != "hash"}, content):
-        raise UserError(f"{path} was changed after it was written (its content hash does not match); get it again")
+        raise UnusableFile(f"{path} was changed after it was written (its content hash does not match); get it again")
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / TENSORS

@@ -20,7 +20,7 @@ def cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches
     compared = (noises.batches + HELD_OUT_BATCHES + verification_batches) * noises.pictures
     where = f" in each of {domains} domains" if domains > 1 else ""
     return (
-        f"{episodes} episodes of {noises.pictures} pictures try things in up to {tried:,} model evaluations{where}; "
-        f"the converged solutions of {compared} pictures take {compared * FIRST_STEPS:,} or more, unless they are kept "
+        f"{episodes} episodes of {noises.pictures} images try things in up to {tried:,} model evaluations{where}; "
+        f"the converged solutions of {compared} images take {compared * FIRST_STEPS:,} or more, unless they are kept "
         "from before"
     )

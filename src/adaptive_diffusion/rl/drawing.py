@@ -7,12 +7,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..diffusion.guidance import GuidedDenoiser
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..encoder.captions import plain_caption
-from ..errors import UserError
+from ..errors import Unusable
 from ..models.checkpoint import load_builtin_model
 from ..types import Denoiser, PictureModel
 
@@ -32,7 +32,7 @@ def Drawing(  # it was a class, and its name is public
     """A network of any kind, described by the settings of its scheduler.
 
     Args:
-        denoiser: The network with its guidance.
+        denoiser: The network, with its guidance if it has any.
         shape: (H, W, C) of a state: an image, or latents.
         settings: What the model decides of a scheduler: `prediction_type`, the arguments of its noise schedule, and
             `clip_sample` for images in pixel space, False for latents.
@@ -45,17 +45,13 @@ def Drawing(  # it was a class, and its name is public
     Raises:
         ValueError: for a domain that is not among the domains.
     """
-    settings, scale = settings or {}, 1.0
-    if isinstance(denoiser, GuidedDenoiser):  # so that its passes are counted
-        scale, denoiser = denoiser.guidance_scale, denoiser.model
-
+    settings = settings or {}
     bounded = settings.get("clip_sample", True)
     return GuidedModel(
         denoiser,
         process=NoiseSchedule(**{key: settings[key] for key in SCHEDULE_ARGUMENTS if key in settings}),
         prediction_type=settings.get("prediction_type", "epsilon"),
         limit=Clipped(settings.get("clip_sample_range", 1.0)) if bounded else unlimited,
-        guidance_scale=scale,
         condition=mx.array([condition], dtype=mx.int32) if condition else None,
         state_shape=shape,
         identity=identity,
@@ -92,7 +88,7 @@ def drawing_of(
             f"model must be a model of this project, or a Drawing that describes any other network, got "
             f"{type(model).__name__}"
         )
-    if model.metadata.get("prediction_type") is None:
+    if ModelFacts.of(model).prediction_type is None:
         raise ValueError("the model does not say what it predicts; describe it by a Drawing with a prediction_type")
 
     domains = tuple(model.domains or ())
@@ -114,10 +110,10 @@ def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = 
         guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
 
     Raises:
-        UserError: if the model does not draw the domain, or does not say what it predicts.
+        Unusable: if the model does not draw the domain, or does not say what it predicts.
     """
     if model.conditional and model.domains is not None and domain not in model.domains:
-        raise UserError(
+        raise Unusable(
             f"the model does not draw {domain!r}; it draws {', '.join(model.domains)}: take one of these, or a model "
             f"that draws {domain!r}"
         )
@@ -125,4 +121,4 @@ def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = 
     try:
         return drawing_of(model, domain if model.conditional else None, guidance_scale)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise Unusable(str(error)) from error

@@ -51,7 +51,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         min_steps: Fewest steps, >= 1.
         num_steps: The prior's and baseline's steps, between the two others.
         max_steps: Most steps.
-        pictures: Images per batch, >= 2.
+        images: Images per batch, >= 2.
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: Folder that keeps converged solutions; None: they are solved for once per environment, on first use.

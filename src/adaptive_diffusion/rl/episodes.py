@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import Unusable
 from .sampling_env import SamplingEnv
 
 Act = Callable[[np.ndarray], np.ndarray]
@@ -62,13 +62,13 @@ def check_fits(env: SamplingEnv, what: str, made_for: Mapping[str, Any]) -> None
         made_for: What `fitting` says of the environment that it was made for.
 
     Raises:
-        UserError: naming both.
+        Unusable: naming both.
     """
     ours = fitting(env)
     own, other = ours["environment"], made_for["environment"]
     sizes = [(described["observation"], described["action"]) for described in (ours, made_for)]
     if sizes[0] != sizes[1] or any(own.get(name) != other.get(name) for name in ("environment", "around", "domains")):
-        raise UserError(
+        raise Unusable(
             f"{what} was made for {other['environment']} with domains {other['domains']}, observations of "
             f"{sizes[1][0]} and actions of {sizes[1][1]} numbers; this environment is a "
             f"{own['environment']} with domains {own['domains']}, {sizes[0][0]} and {sizes[0][1]}"
@@ -84,7 +84,7 @@ def check_same(env: SamplingEnv, what: str, made_for: Mapping[str, Any]) -> None
         made_for: What `fitting` says of the environment that it was trained in.
 
     Raises:
-        UserError: naming the first difference.
+        Unusable: naming the first difference.
     """
     check_fits(env, what, made_for)
     ours = fitting(env)
@@ -92,7 +92,7 @@ def check_same(env: SamplingEnv, what: str, made_for: Mapping[str, Any]) -> None
     pairs |= {name: (value, made_for["environment"].get(name)) for name, value in ours["environment"].items()}
     for name, (own, other) in pairs.items():
         if own != other:
-            raise UserError(
+            raise Unusable(
                 f"{what} was trained with {name}={other}, and this environment has {name}={own}; go on with the same "
                 "settings, or train from the beginning"
             )

@@ -11,7 +11,7 @@ import numpy as np
 from ..diffusion.checks import check_choice, check_count
 from ..grids.grids import PowerGrid
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 
@@ -23,7 +23,7 @@ class PowerUniPC(UniPCScheduler):
 
     @property
     def spacing(self) -> PowerGrid:
-        """See `SchedulerBase`."""
+        """See `SchedulerCore`."""
         return PowerGrid(self.progress_power)
 
 
@@ -35,7 +35,7 @@ class PowerIPNDM(IPNDMScheduler):
 
     @property
     def spacing(self) -> PowerGrid:
-        """See `SchedulerBase`."""
+        """See `SchedulerCore`."""
         return PowerGrid(self.progress_power)
 
 
@@ -65,7 +65,7 @@ class Configuration:
     def __post_init__(self) -> None:
         check_choice("solver", self.solver, SOLVERS)
 
-    def scheduler(self, settings: Mapping[str, Any]) -> SchedulerBase:
+    def scheduler(self, settings: Mapping[str, Any]) -> SchedulerCore:
         """Grid and solver, its timesteps set; `set_timesteps` keeps to the same kind of grid.
 
         Args:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.guidance import identity_of
+from ..diffusion.guidance import guidance_in, identity_of
 from ..diffusion.node import Node
-from ..errors import UserError
+from ..errors import Unusable
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
 from ..io.files import ASSETS, describe_path
-from ..program import command
-from ..schedulers.base import SchedulerBase
+from ..schedulers.core import SchedulerCore
 from ..solvers.base import Position, Step
 from ..solvers.dpm_solver import DPMSolver
 from .agent_file import read_agent
@@ -27,7 +27,8 @@ SHIPPED = ASSETS / "policies"
 ENVIRONMENT = "TimestepEnv"
 
 
-class LearnedScheduler(SchedulerBase):
+@dataclass(eq=False, repr=False)
+class LearnedScheduler(SchedulerCore):
     """DPM-Solver++(2M) whose next timestep a policy of `train.py task=policy` chooses, as in `TimestepEnv`.
 
     Before every step but the last the policy sees what `TimestepEnv` observes, statistics over the whole batch, and
@@ -44,52 +45,31 @@ class LearnedScheduler(SchedulerBase):
         domain: Name of the domain.
         guidance_scale: Weight of classifier-free guidance.
         num_inference_steps: Steps that the policy is to be for; None: as the one there is.
-        num_train_timesteps, ...: See `SchedulerBase`.
+        num_train_timesteps, ...: See `SchedulerCore`.
 
     Raises:
-        UserError: if there is no such policy, or it was trained for something else.
+        Unusable: if there is no such policy, or it was trained for something else.
         ValueError: for a value out of range.
     """
 
-    def __init__(
-        self,
-        path: str | None = None,
-        trained: str | None = None,
-        model: str | None = None,
-        domain: str = "landscapes",
-        guidance_scale: float = 1.0,
-        num_inference_steps: int | None = None,
-        *,
-        num_train_timesteps: int = 1000,
-        prediction_type: str = "epsilon",
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: Any = None,
-        rescale_betas_zero_snr: bool = False,
-        clip_sample: bool = True,
-        clip_sample_range: float = 1.0,
-    ):
-        self.path, self.trained, self.model = path, trained, model
-        self.domain, self.guidance_scale = domain, guidance_scale
-        self.num_inference_steps = num_inference_steps
-        super().__init__(
-            num_train_timesteps,
-            prediction_type=prediction_type,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-            rescale_betas_zero_snr=rescale_betas_zero_snr,
-            clip_sample=clip_sample,
-            clip_sample_range=clip_sample_range,
-        )
-        wanted = Wanted(None if model is None else identity_of(model, guidance_scale), domain, num_inference_steps)
-        self.file, header, tensors = find_policy(path, trained, wanted)
+    path: str | None = None
+    trained: str | None = None
+    model: str | None = None
+    domain: str = "landscapes"
+    guidance_scale: float = 1.0
+    num_inference_steps: int | None = None
+    num_train_timesteps: int = field(default=1000, kw_only=True)  # the policy comes first
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        model = None if self.model is None else identity_of(self.model, self.guidance_scale)
+        wanted = Wanted(model, self.domain, self.config["num_inference_steps"])
+        self.file, header, tensors = find_policy(self.path, self.trained, wanted)
         self._config["_policy"] = header["hash"]  # what `path` does not tell
         self.policy = policy_in(self.file, header, tensors)
+
         known = header["environment"]
-        one_hot = np.array([float(name == domain) for name in known["domains"]])
+        one_hot = np.array([float(name == self.domain) for name in known["domains"]])
         self.route = Residuals(self.schedule, np.array(known["prior"], np.float64), one_hot, known["stopping"])
         self.source, self.may_stop = describe_path(self.file), self.route.stopping
         self.set_timesteps()
@@ -110,9 +90,13 @@ class LearnedScheduler(SchedulerBase):
                 "another scheduler"
             )
         if num_inference_steps not in (None, self.route.budget):
-            raise ValueError(
-                f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}: "
-                f"{_command(self.domain, num_inference_steps, self.guidance_scale)}"
+            raise Unusable(
+                f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}; "
+                "train one",
+                "policy",
+                domain=self.domain,
+                num_steps=num_inference_steps,
+                guidance_scale=self.guidance_scale,
             )
 
         super().set_timesteps(timesteps=self.route.prior)
@@ -122,16 +106,16 @@ class LearnedScheduler(SchedulerBase):
 
     @property
     def grid(self) -> PolicyGrid:
-        """See `SchedulerBase`."""
+        """See `SchedulerCore`."""
         return PolicyGrid(self.route, self.policy)
 
     @property
     def solver(self) -> DPMSolver:
-        """See `SchedulerBase`."""
+        """See `SchedulerCore`."""
         return DPMSolver(lower_order_final=False)
 
     def select(self, indices: np.ndarray) -> None:
-        """See `SchedulerBase.select`."""
+        """See `SchedulerCore.select`."""
         count = len(self._memory)
         self._memory = (*self._memory, *self._grid_memory)
         super().select(indices)
@@ -157,7 +141,7 @@ class LearnedScheduler(SchedulerBase):
         return super()._step(at._replace(then=then))
 
     def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
-        """See `SchedulerBase`: the node that was chosen is the next timestep, for loops over the timesteps too."""
+        """See `SchedulerCore`: the node that was chosen is the next timestep, for loops over the timesteps too."""
         taken = len(trail)
         if taken == 1 and len(self) < self.route.budget:  # the run before was stopped
             self._begin_anew()
@@ -182,10 +166,10 @@ class Wanted(NamedTuple):
     domain: str
     num_steps: int | None
 
-    def command(self) -> str:
-        """What trains it."""
-        guidance = None if self.model is None else float(self.model.rpartition(" guidance ")[2])
-        return _command(self.domain, self.num_steps, guidance)
+    def training(self) -> dict[str, Any]:
+        """The settings of the training that makes it."""
+        guidance = None if self.model is None else guidance_in(self.model)
+        return {"domain": self.domain, "num_steps": self.num_steps, "guidance_scale": guidance}
 
     def differs(self, header: Mapping[str, Any]) -> str:
         """What a policy was trained for instead, "" if it fits; the header is that of its file."""
@@ -218,26 +202,28 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
         wanted: What it must have been trained for.
 
     Raises:
-        UserError: if there is none, or it was trained for something else, or several numbers of steps are offered and
+        Unusable: if there is none, or it was trained for something else, or several numbers of steps are offered and
             none is wanted.
     """
     if path is not None:
         given = Found(Path(path), *read_agent(path))
         if differs := wanted.differs(given.header):
-            raise UserError(f"the policy in {path} was trained {differs}; {wanted.command()}")
+            raise Unusable(f"the policy in {path} was trained {differs}; train one", "policy", **wanted.training())
         return given
 
     for folder in (trained, SHIPPED):
         found = {policy.header["environment"]["num_steps"]: policy for policy in _fitting(folder, wanted)}
         if len(found) > 1:
             offered = ", ".join(map(str, sorted(found)))
-            raise UserError(f"{folder} has policies for {offered} steps; say which, e.g. num_steps={max(found)}")
+            raise Unusable(f"{folder} has policies for {offered} steps; say which, e.g. num_steps={max(found)}")
         if found:
             return next(iter(found.values()))
 
     steps = "" if wanted.num_steps is None else f" with {wanted.num_steps} steps"
     model = "this model" if wanted.model is None else f"the model {_short(wanted.model)}"
-    raise UserError(f"no policy was trained for domain={wanted.domain} of {model}{steps}; {wanted.command()}")
+    raise Unusable(
+        f"no policy was trained for domain={wanted.domain} of {model}{steps}; train one", "policy", **wanted.training()
+    )
 
 
 def _fitting(folder: str | Path | None, wanted: Wanted) -> Iterator[Found]:
@@ -252,9 +238,3 @@ def _short(model: str | None) -> str:
     """An identity, with the beginning of its hash."""
     name, _, rest = (model or "unknown").partition(" ")
     return f"{name:.12} {rest}".strip()
-
-
-def _command(domain: str, num_steps: int | None, guidance_scale: float | None) -> str:
-    steps = "" if num_steps is None else f" task.num_steps={num_steps}"
-    guidance = "" if guidance_scale is None else f" task.guidance_scale={guidance_scale:g}"
-    return f"train one: {command('train')} task=policy agent=ppo domain={domain}{steps}{guidance}"

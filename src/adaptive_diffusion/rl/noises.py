@@ -27,7 +27,7 @@ class FixedNoises:
 
     Args:
         drawing: What is drawn.
-        pictures: Images per batch, >= 2.
+        images: Images per batch, >= 2.
         batches: Number of batches, >= 1.
         seed: Of the noises, >= 0; another seed gives other ones.
         metric: Distance to the converged solution: `rmse` in [-1, 1] units, or `perceptual`, the shipped encoder's.
@@ -77,7 +77,7 @@ class FixedNoises:
             ValueError: unless the parts are equal and have 2 images or more.
         """
         if self.pictures % check_count("parts", parts, 1) or self.pictures // parts < 2:
-            raise ValueError(f"parts must divide a batch of {self.pictures} pictures into 2 or more each, got {parts}")
+            raise ValueError(f"parts must divide a batch of {self.pictures} images into 2 or more each, got {parts}")
         part = copy.copy(self)
         part.pictures, part.batches = self.pictures // parts, self.batches * parts
         return part

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UnusableFile
 from .agent_file import read_agent
 
 ACTOR = "mlp_extractor.policy_net"  # Stable-Baselines3's names
@@ -66,7 +66,7 @@ def load_policy(path: str | Path, env: Any = None) -> Policy:
         env: The environment that it is wanted for, whose spaces are then compared; or None.
 
     Raises:
-        UserError: if the file is missing, damaged, holds an agent without a policy, or one for other spaces.
+        UnusableFile: if the file is missing, damaged, holds an agent without a policy, or one for other spaces.
     """
     header, tensors = read_agent(path)
     policy = policy_in(path, header, tensors)
@@ -85,14 +85,14 @@ def policy_in(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str,
         header, tensors: What `read_agent` read.
 
     Raises:
-        UserError: if it holds an agent without a policy, or does not describe one.
+        UnusableFile: if it holds an agent without a policy, or does not describe one.
     """
     if header.get("kind") != "ppo":
-        raise UserError(f"{path} holds an agent of the kind {header.get('kind')!r}, which has no policy network")
+        raise UnusableFile(f"{path} holds an agent of the kind {header.get('kind')!r}, which has no policy network")
     try:
         return policy_from(header["state"]["policy"], tensors)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not describe a policy ({error}); train it again") from error
+        raise UnusableFile(f"{path} does not describe a policy ({error}); train it again") from error
 
 
 def policy_from(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Policy:

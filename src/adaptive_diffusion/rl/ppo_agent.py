@@ -1,11 +1,10 @@
 """HyperparameterTuningAgent: proximal policy optimisation (Schulman et al., 2017) by Stable-Baselines3.
 
-It is the only module, with `vector`, that needs PyTorch and Stable-Baselines3, and loads them when an agent is made.
+Only it, `vector` and `torch_state` need PyTorch and Stable-Baselines3, which are loaded when an agent is made.
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
-from ..errors import UserError
+from ..errors import MissingPackage
+from ..program import pip_install
+from . import torch_state
 from .agent import TuningAgent
 from .callbacks import Callbacks
 from .convergence import standard_error
@@ -86,7 +87,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
     Raises:
         ValueError: for another kind of environment, or a value out of range.
-        UserError: where Stable-Baselines3 is not installed.
+        MissingPackage: where Stable-Baselines3 is not installed.
     """
 
     kind = "ppo"
@@ -128,9 +129,9 @@ class HyperparameterTuningAgent(TuningAgent):
         try:
             from stable_baselines3 import PPO
         except ModuleNotFoundError as error:
-            raise UserError(
-                f'PPO needs {error.name}, which is not installed: pip install -e ".[rl]", or without the project\'s '
-                'folder pip install "adaptive-diffusion-optimizer[rl]"; agent=cem, random and fixed do without'
+            raise MissingPackage(
+                f"PPO needs {error.name}, which is not installed: {pip_install('rl')}; agent=cem, random and fixed do "
+                "without it"
             ) from None
 
         from .vector import LockstepVecEnv
@@ -270,21 +271,19 @@ class HyperparameterTuningAgent(TuningAgent):
             "low": space.low.tolist(),
             "high": space.high.tolist(),
         }
-        return Choice(description, {f"policy.{n}": _array(v) for n, v in self.model.policy.state_dict().items()})
+        weights = {f"policy.{n}": torch_state.array(v) for n, v in self.model.policy.state_dict().items()}
+        return Choice(description, weights)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        import torch
-
         latest = self._latest()
         kept = latest if self._kept is None else self._kept
-        tensors = {**kept.tensors, **{f"training.{name}": value for name, value in latest.tensors.items()}}
-        optimizer = self.model.policy.optimizer.state_dict()["state"]
-        for index, slots in optimizer.items():
-            tensors |= {f"optimizer.{index}.{slot}": _array(value) for slot, value in slots.items()}
-
-        tensors["rng.torch"] = _array(torch.get_rng_state())
-        kind, keys, *position = np.random.get_state()  # noqa: NPY002  # what Stable-Baselines3 draws from
-        tensors["rng.numpy"] = np.asarray(keys, np.uint32)
+        generators, of_generators = torch_state.Generators.now().parts()
+        tensors = {
+            **kept.tensors,
+            **{f"training.{name}": value for name, value in latest.tensors.items()},
+            **torch_state.optimizer_tensors(self.model.policy.optimizer),
+            **of_generators,
+        }
 
         rms: Any = self._normalize.obs_rms if self.normalize_env else None
         state = {
@@ -294,8 +293,7 @@ class HyperparameterTuningAgent(TuningAgent):
             "timesteps": self.model.num_timesteps,
             "begun": self.model._last_obs is not None,
             "episodes": self._lockstep.get_attr("state"),
-            "numpy_rng": [kind, *position],
-            "python_rng": random.getstate(),
+            **generators,
         }
         return state, tensors
 
@@ -307,8 +305,8 @@ class HyperparameterTuningAgent(TuningAgent):
             raise ValueError(f"it was trained with normalize_env={not self.normalize_env}")
 
         # all is read before anything changes, so that a torn file leaves the agent as it was
-        weights, slots = self._checked_weights(tensors), _slots(tensors)
-        timesteps, randomness = state["timesteps"], _randomness(state, tensors)
+        weights, slots = self._checked_weights(tensors), torch_state.optimizer_slots(tensors)
+        timesteps, randomness = state["timesteps"], torch_state.Generators.read(state, tensors)
 
         scores = state["scores"]
         own = {n: v for n, v in tensors.items() if n.startswith("policy.")}
@@ -324,12 +322,12 @@ class HyperparameterTuningAgent(TuningAgent):
 
         self.model.num_timesteps = timesteps
         self._begin_again(state)
-        _set_randomness(*randomness)  # last: to begin anew takes random numbers
+        randomness.restore()  # last: to begin anew takes random numbers
 
     def _checked_weights(self, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         """The weights that training stood at, by their names in the policy network."""
         prefix = "training.policy."
-        weights = {n.removeprefix(prefix): _tensor(v) for n, v in tensors.items() if n.startswith(prefix)}
+        weights = {n.removeprefix(prefix): torch_state.tensor(v) for n, v in tensors.items() if n.startswith(prefix)}
         expected = {name: tuple(value.shape) for name, value in self.model.policy.state_dict().items()}
         if {name: tuple(value.shape) for name, value in weights.items()} != expected:
             raise ValueError("its policy network has another architecture")
@@ -347,39 +345,3 @@ class HyperparameterTuningAgent(TuningAgent):
         self.model._last_obs = self._normalize.reset()
         self.model._last_episode_starts = np.ones(self._lanes, bool)
         self._normalize.training = self.normalize_env
-
-
-def _array(tensor: Any) -> np.ndarray:
-    return np.array(tensor.detach().cpu().numpy())
-
-
-def _slots(tensors: dict[str, np.ndarray]) -> dict[int, dict[str, Any]]:
-    """What the optimizer remembers of each weight: index -> name -> tensor."""
-    slots: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".")
-            slots.setdefault(int(index), {})[slot] = _tensor(value)
-    return slots
-
-
-def _randomness(state: dict[str, Any], tensors: dict[str, np.ndarray]) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
-    """The states of the global generators of PyTorch, NumPy and Python, which Stable-Baselines3 draws from."""
-    kind, *position = state["numpy_rng"]
-    version, internal, gauss = state["python_rng"]
-    return _tensor(tensors["rng.torch"]), (kind, tensors["rng.numpy"], *position), (version, tuple(internal), gauss)
-
-
-def _set_randomness(of_torch: Any, of_numpy: tuple[Any, ...], of_python: tuple[Any, ...]) -> None:
-    """Let the global generators go on where they stood."""
-    import torch
-
-    torch.set_rng_state(of_torch)
-    np.random.set_state(of_numpy)  # noqa: NPY002
-    random.setstate(of_python)
-
-
-def _tensor(array: np.ndarray) -> Any:
-    import torch
-
-    return torch.from_numpy(np.array(array))

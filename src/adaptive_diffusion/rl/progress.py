@@ -23,18 +23,25 @@ class Progress:
     Args:
         what: What goes on.
         total: Steps until it is done; None: nobody knows.
+        unit: What is counted, one of it.
+        initial: Steps that were done before.
         quiet: Whether nothing is said.
     """
 
-    def __init__(self, what: str, total: int | None = None, *, quiet: bool = False):
+    def __init__(
+        self, what: str, total: int | None = None, *, unit: str = "step", initial: int = 0, quiet: bool = False
+    ):
         terminal = sys.stderr.isatty()
-        self.what, self.total, self.done = what, total, 0
-        self._bar = tqdm(total=total, unit="step", desc=what, disable=quiet or not terminal, mininterval=1.0)
+        self.what, self.total, self.unit = what, total, unit
+        self.done = self._initial = initial
+        self._bar = tqdm(
+            total=total, initial=initial, unit=unit, desc=what, disable=quiet or not terminal, mininterval=1.0
+        )
         self._lines = not quiet and not terminal
         self._shown = ""
         self._begun = self._told = time.perf_counter()
         if self._lines:
-            say(what if total is None else f"{what}: {total} steps")
+            say(what if total is None else f"{what}: {total} {unit}s")
 
     def __enter__(self) -> Progress:
         return self
@@ -52,12 +59,18 @@ class Progress:
         if self._lines and now - self._told >= EVERY:
             self._told = now
             so_far = f"{self.done}" if self.total is None else f"{self.done} of {self.total}"
-            say(f"{self.what}: {so_far} steps in {(now - self._begun) / 60:.0f} min{self._shown}")
+            minutes = (now - self._begun) / 60
+            say(f"{self.what}: {so_far} {self.unit}s in {minutes:.0f} min{self._left(minutes)}{self._shown}")
 
     def show(self, **values: Any) -> None:
         """Values to be shown beside the steps."""
         self._bar.set_postfix(**values)
         self._shown = "".join(f", {name} {value}" for name, value in values.items())
+
+    def _left(self, minutes: float) -> str:
+        """How long the rest takes at the rate so far."""
+        taken = self.done - self._initial
+        return "" if self.total is None else f", about {minutes * max(0, self.total - self.done) / taken:.0f} min left"
 
 
 def say(line: str) -> None:

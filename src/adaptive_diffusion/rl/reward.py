@@ -190,7 +190,7 @@ class CustomReward:
         count, rewards = len(measured.errors), self.function(measured)
         numbers = np.asarray(rewards)
         if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), (count,)):
-            raise ValueError(f"{self} must give one number, or one for each of {count} pictures, got {rewards!r:.100}")
+            raise ValueError(f"{self} must give one number, or one for each of {count} images, got {rewards!r:.100}")
         return np.broadcast_to(numbers.astype(np.float64), (count,))
 
     def __repr__(self) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.guided_model import Denoised, GuidedModel
 from ..diffusion.node import Node
-from ..grids.base import FixedGrid
-from ..grids.grids import Grid, PowerGrid
+from ..grids.base import FixedGrid, Spacing
+from ..grids.grids import PowerGrid
 from ..grids.policy import RESIDUAL, PolicyGrid, Residuals
 from ..sampling.rollout import Rollout
 from ..schedulers.classes import DPMSolverScheduler
@@ -54,7 +54,7 @@ class TimestepEnv(SamplingEnv):
         num_steps: N, the budget: evaluations of an episode, >= 2. An episode has N - 1 steps.
         stopping: Whether an agent may stop early.
         guidance_scale: As for `DiffusionHyperparameterEnv`.
-        pictures: Images per batch, >= 2.
+        images: Images per batch, >= 2.
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: As for `DiffusionHyperparameterEnv`.
@@ -70,7 +70,7 @@ class TimestepEnv(SamplingEnv):
         domain: str | None = None,
         reward: GivenReward | None = None,
         *,
-        grid: Grid | None = None,
+        grid: Spacing | None = None,
         num_steps: int = 8,
         stopping: bool = False,
         guidance_scale: float | None = None,

@@ -18,23 +18,23 @@ OUTCOMES = "outcomes.json"
 
 
 class BestAgents(Callback):
-    """Tells at the end of a sweep which job did best, by every reward; nothing where no job trained an agent."""
+    """Prints at the end of a sweep which job did best by each reward, if jobs trained agents."""
 
     _folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember where the jobs will leave their outcomes."""
         self._folder = Path(config.hydra.sweep.dir)
-        atexit.register(self._tell)  # Hydra does not call on_multirun_end when a job failed
+        atexit.register(self._print_best)  # Hydra does not call on_multirun_end when a job failed
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """All jobs succeeded."""
-        self._tell()
+        self._print_best()
 
-    def _tell(self) -> None:
+    def _print_best(self) -> None:
         folder, self._folder = self._folder, None
         if folder is not None and (best := best_outcomes(folder)):
-            say("\n" + "\n".join(map(_told, best)))
+            say("\n" + "\n".join(map(_described, best)))
 
 
 def write_outcomes(
@@ -72,6 +72,6 @@ def best_outcomes(sweep: Path) -> list[dict[str, Any]]:
     return list(best.values())
 
 
-def _told(outcome: dict[str, Any]) -> str:
+def _described(outcome: dict[str, Any]) -> str:
     what = f"{outcome['case']}, reward {outcome['reward']}: {outcome['agent']}, score {outcome['score']:+.3f}"
     return f"{'best':<11}{what}\n{'':<11}{outcome['file']}\n{'draw':<11}{outcome['draw']}"

@@ -1,25 +1,29 @@
-"""What the two stories of agents share, `task=agent` and `task=policy`: settings, checks, and how training can end."""
+"""What `task=agent` and `task=policy` share: settings, the recorded run, and how training can end."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from ..diffusion.checks import check_count, check_guidance
-from ..errors import UserError
+from ..errors import Unusable, UserError
 from ..io.locks import alone
 from ..rl.cost import cost
 from ..rl.sampling_env import SamplingEnv
 from ..tracking.commands import setting
 from ..tracking.provenance import choices, parameters
+from ..tracking.tracker import Run
 from ..types import PictureModel
-from .assemble import build
+from .agent_sweep import write_outcomes
+from .build import build
+from .recorded import recorded
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +36,7 @@ class AgentTraining:
         model: The network.
         guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
         episodes: Episodes to train for, those of `start_from` included, >= 1.
-        pictures: Pictures per batch, >= 2.
+        images: Images per batch, >= 2.
         batches: Batches that are trained on, >= 1.
         noise_seed: Of the noises, >= 0.
         start_from: File of an agent to go on from, or None.
@@ -62,13 +66,36 @@ def method(cfg: DictConfig) -> tuple[str, str]:
     return agent, f"{reward} {cfg.reward.weight:.2g}" if "weight" in cfg.reward else reward
 
 
-def agent_parameters(cfg: DictConfig) -> dict[str, str]:
-    """See `parameters`; rewards whose weight of quality is no setting have it as well."""
-    return {"reward.weight": str(build(cfg, "reward").weight), **parameters(cfg)}
+@contextlib.contextmanager
+def recorded_agent(cfg: DictConfig, *name: str) -> Iterator[Run]:
+    """The run of a training, see `recorded`; the weight of quality is recorded of every reward."""
+    params = {"reward.weight": str(build(cfg, "reward").weight), **parameters(cfg)}
+    with recorded(cfg, build(cfg, "tracking"), " ".join(name), params=params) as run:
+        yield run
+
+
+def finish(cfg: DictConfig, scores: Mapping[str, float], draw: Mapping[str, str]) -> None:
+    """Leave the outcomes for the end of a sweep, and print where the result is and how to draw with it.
+
+    Args:
+        cfg: The configuration of a training.
+        scores: Case, e.g. a domain -> final mean reward.
+        draw: The same -> command that draws with the result.
+    """
+    write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, scores, draw)
+    log.info("%-11s%s", "saved", cfg.output)
+    log.info("%-11s%s", "draw", next(iter(draw.values())))
+
+
+def describe_training(summary: Mapping[str, Any]) -> str:
+    """How long an agent was trained, and whether it converged."""
+    episode = summary["convergence_episode"]
+    converged = "not converged" if episode is None else f"converged after {episode}"
+    return f"{summary['episodes']} episodes, {converged}"
 
 
 def path_settings(cfg: DictConfig, default: str) -> list[str]:
-    """What tells sample.py where the result is; [] if it looks there anyway.
+    """The setting of sample.py that names the result; [] if sample.py reads this file anyway.
 
     Args:
         cfg: The configuration of a training.
@@ -77,8 +104,8 @@ def path_settings(cfg: DictConfig, default: str) -> list[str]:
     return [] if Path(cfg.output) == Path(cfg.paths.outputs) / default else [setting("scheduler.path", cfg.output)]
 
 
-def tell_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
-    """Log what a training will take, before anything is drawn.
+def log_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
+    """Log the cost of a training, before anything is drawn.
 
     Args:
         env: Where it takes place.
@@ -91,7 +118,7 @@ def tell_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_ba
 
 @contextlib.contextmanager
 def training_in(domain: str, file: Path) -> Iterator[None]:
-    """A block that trains an agent: an interruption says how to go on, and what diverges is told of in one sentence.
+    """A block that trains an agent; after an interruption it logs how to go on.
 
     Args:
         domain: Name of the domain.
@@ -111,7 +138,7 @@ def training_in(domain: str, file: Path) -> Iterator[None]:
         else:
             log.info("no agent was saved yet; the same command begins anew")
         raise
-    except UserError:
+    except Unusable:
         raise
     except ValueError as error:
         raise UserError(f"{domain}: {error}") from error

@@ -17,11 +17,13 @@ from ..diffusion.checks import check_count, check_number
 from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference
 from ..errors import UserError
-from ..tracking.provenance import choices, git_state, parameters
-from .assemble import Parts, picture_channels, prepare
+from ..tracking.provenance import choices, parameters
 from .benchmark_cost import cost
+from .fit import image_channels
 from .job import say
-from .naming import labels, method, progress_bar
+from .naming import method, progress_bar
+from .recorded import run_tags
+from .setup import Setup, prepare
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ NO_VARIANT = (
 
 # settings that a benchmark does not use, and what it does instead
 NO_EFFECT = {
-    "image_size": "pictures are measured at the size that the model draws",
+    "image_size": "images are measured at the size that the model draws",
     "metrics": "what is measured is always the same",
     "skip_finished": "what is finished is never repeated",
 }
@@ -57,60 +59,67 @@ def run_cell(cfg: DictConfig) -> float:
         cfg: `conf/sample.yaml`, composed, with a `benchmark`.
 
     Returns:
-        fd_encoder of all blocks' pictures.
+        fd_encoder of all blocks' images.
 
     Raises:
         UserError: for a value that cannot be used.
         MachineError: if the disk or the database refuses.
     """
     refuse_without_effect(_overrides())
-    parts = prepare(cfg)
-    cfg = parts.cfg
-    if (channels := picture_channels(parts.model)) != 3:
-        raise UserError(f"a benchmark compares RGB pictures, and this model draws pictures of {channels} channel(s)")
-    cell, bench = cell_of(parts), bench_of(parts)
+
+    setup = prepare(cfg)
+    cfg = setup.cfg
+    if (channels := image_channels(setup.model)) != 3:
+        raise UserError(f"a benchmark compares RGB images, and this model draws images of {channels} channel(s)")
+
+    cell, bench = cell_of(setup), bench_of(setup)
     folder, store = Path(cfg.paths.run), Path(cfg.paths.outputs) / "benchmark" / "cells"
+
     if cell_path(store, cell, bench).is_file():
         (result,) = run_benchmark([cell], bench, store)
         log.info("%s %s: measured before", result.domain, result.name)
     else:
-        result = _measure_and_record(parts, cell, bench, store)
+        result = _measure_and_record(setup, cell, bench, store)
+
     save_cell(folder / CELL, result)
     return result.fd_encoder
 
 
-def _measure_and_record(parts: Parts, cell: Cell, bench: Bench, store: Path) -> CellResult:
-    cfg, git = parts.cfg, git_state()
+def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> CellResult:
+    cfg = setup.cfg
     batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
-    tags = {"kind": "benchmark cell", **labels(cfg), **(git.tags if git else {})}
+    tags = {"kind": "benchmark cell", **run_tags(cfg)}
     name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"
-    with parts.tracker.open(name, params=parameters(cfg), tags=tags) as run:
+
+    with setup.tracker.open(name, params=parameters(cfg), tags=tags) as run:
         with progress_bar(batches * cell.num_steps, "step") as bar:
             (result,) = run_benchmark([cell], bench, store, progress=lambda trace: bar.update())
+
+        # Means and spreads over the blocks, and the distances of all images together.
         (row,) = summarise([result])
         names = {"evaluations": "sampling/evaluations_per_picture", "seconds": "time/per_picture_s"}
         means = {names.get(m, f"benchmark/{m}"): value for m in METRICS if (value := row.mean[m]) is not None}
         spreads = {f"benchmark/{m}_sd": value for m in METRICS if (value := row.spread[m]) is not None}
         together = {"benchmark/fd_encoder_all": result.fd_encoder, "benchmark/fd_converged_all": result.fd_converged}
         run.metrics({**means, **spreads, **{k: v for k, v in together.items() if v is not None}})
-    log.info(
-        "%s %s: %s", result.domain, result.name, ", ".join(f"{k.split('/')[-1]} {v:.4g}" for k, v in means.items())
-    )
+
+    numbers = ", ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in means.items())
+    log.info("%s %s: %s", result.domain, result.name, numbers)
     return result
 
 
-def cell_of(parts: Parts) -> Cell:
+def cell_of(setup: Setup) -> Cell:
     """The cell that a configuration describes."""
-    cfg, chosen = parts.cfg, choices()
+    cfg = setup.cfg
     settings = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("scheduler", "grid", "sampler")}
     return Cell(
         domain=cfg.domain.name,
-        condition=parts.condition,
+        condition=setup.condition,
         scheduler=method(cfg)[0],
-        grid_name=chosen.get("grid", cfg.grid._target_.rpartition(".")[2]),
+        grid_name=choices().get("grid", cfg.grid._target_.rpartition(".")[2]),
         num_steps=cfg.num_steps,
-        sampler=parts.sampler,
-        grid=parts.grid,
+        sampler=setup.sampler,
+        grid=setup.grid,
         variant=tuple(
             sorted(o for o in _overrides() if not _key(o).startswith("paths.") and _key(o) not in NO_VARIANT)
         ),
@@ -139,22 +148,23 @@ def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def bench_of(parts: Parts) -> Bench:
+def bench_of(setup: Setup) -> Bench:
     """What all cells of a configuration share.
 
     Raises:
         UserError: for a value out of range, or an encoder or reference statistics that are missing.
     """
-    cfg = parts.cfg
+    cfg = setup.cfg
     try:
         check_count("num_samples", cfg.num_samples, 2)
         check_count("benchmark.seed_blocks", cfg.benchmark.seed_blocks, 1)
         check_number("benchmark.tolerance", cfg.benchmark.tolerance, 0, above=True)
     except ValueError as error:
         raise UserError(str(error)) from None
+
     encoder = load_builtin_encoder()
     return Bench(
-        model=parts.model,
+        model=setup.model,
         guidance_scale=cfg.guidance_scale,
         encoder=encoder,
         reference=lambda domain: load_reference(domain, encoder),
@@ -168,7 +178,7 @@ def bench_of(parts: Parts) -> Bench:
 
 
 class BenchmarkReport:
-    """Tells the cost of a benchmark before it starts, and makes its tables and plots when it ends."""
+    """Prints the cost of a benchmark before it starts, and makes its tables and plots when it ends."""
 
     def begin(self, config: DictConfig) -> None:
         """Print the number of cells, evaluations and minutes.
@@ -185,6 +195,7 @@ class BenchmarkReport:
         results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := load_cell(path)) is not None]
         if not results:
             return None
+
         folder, baseline = sweep / "benchmark", config.benchmark.baseline
         rows = write_report(folder, results, baseline)
         if len(rows) <= LONGEST_TABLE:

@@ -1,4 +1,4 @@
-"""What a benchmark will cost, told before it starts."""
+"""What a benchmark will cost, printed before it starts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
 from ..sampling.converged import CHECKED, FIRST_STEPS
-from .assemble import STEPS, build
+from .build import build
+from .fit import DEFAULT_STEPS
+from .naming import count
 
 
 def cost(config: DictConfig) -> str:
@@ -24,17 +27,20 @@ def cost(config: DictConfig) -> str:
         return (
             "No estimate of the cost: the sweep's values are not spelt out. Stop at any time: what is finished is kept."
         )
-    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or STEPS])]
+
+    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
     others = math.prod(len(values) for values in axes.values())
     pictures = config.num_samples * config.benchmark.seed_blocks
     evaluations = others * sum(steps) * pictures
+
     problems = math.prod(len(v) for k, v in axes.items() if k in ("domain", "label", "guidance_scale", "model"))
     solved = FIRST_STEPS * (config.num_samples + 2 * min(CHECKED, config.num_samples))
     converged = problems * config.benchmark.seed_blocks * solved
+
     rate = evaluations_per_second(config)
     return (
-        f"{others * len(steps)} cells of {config.benchmark.seed_blocks} x {config.num_samples} pictures: at most "
-        f"{evaluations:,} model evaluations, and some {converged:,} for the converged solutions: about "
+        f"{count(others * len(steps), 'cell')} of {config.benchmark.seed_blocks} x {config.num_samples} images: "
+        f"at most {evaluations:,} model evaluations, and some {converged:,} for the converged solutions: about "
         f"{(evaluations + converged) / rate / 60:.0f} minutes at {rate:.0f} evaluations/s as things are. Stop at any "
         "time: what is finished is kept and not repeated."
     )
@@ -53,9 +59,9 @@ def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
 
 
 def evaluations_per_second(config: DictConfig) -> float:
-    """Guided evaluations of one picture per second, by one batch after one that warms up."""
+    """Guided evaluations of one image per second, by one batch after one that warms up."""
     model: Any = build(config, "model")
-    scale = model.metadata.get("guidance_scale", 1.0) if config.guidance_scale is None else config.guidance_scale
+    scale = ModelFacts.of(model).guidance(config.guidance_scale)
     batch = config.batch_size
     x = mx.zeros((batch * (1 if effective_guidance(model, scale) == 1 else 2), *model.state_shape))
     seconds = 0.0

@@ -1,4 +1,4 @@
-"""The story of `train.py task=schedule`: calibrate a model in each domain, and write what the scheduler reads."""
+"""`train.py task=schedule`: calibrate a model in each domain, and write the file that `scheduler=adaptive` reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from .._version import __version__
 from ..calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
@@ -23,10 +23,10 @@ from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
 from ..io.files import write_text
 from ..io.locks import in_turn
 from ..tracking.commands import domain_settings, draw_command, setting
-from ..tracking.provenance import git_state, parameters
 from ..types import PictureModel
-from .assemble import build
-from .naming import labels, progress_bar
+from .build import build
+from .naming import count, progress_bar
+from .recorded import recorded
 
 log = logging.getLogger(__name__)
 
@@ -82,38 +82,43 @@ def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
     """
     problems = _problems(task)
     found = _File(Path(cfg.output), task)
-    found.read()  # is refused here, or never
-    tracker, git = build(cfg, "tracking"), git_state()
-    tags = {**labels(cfg), **(git.tags if git else {})}
-    name = cfg.name or f"calibrate {' '.join(p.domain for p in problems)}"
+    found.read()  # a file that cannot be read is refused here
+    tracker = build(cfg, "tracking")
+    log.info("%s", _plan(problems, task))
+
     ratios: list[float] = []
-    log.info(
-        "%d domains, %d numbers of steps: some %s model evaluations of a picture. Stop at any time: the numbers of "
-        "steps that are finished are kept, and the same command goes on with the others",
-        *(len(problems), len(task.steps), f"{len(problems) * task.evaluations():,}"),
-    )
-    with tracker.open(name, params=parameters(cfg), tags=tags) as run:
+    with recorded(cfg, tracker, f"calibrate {' '.join(p.domain for p in problems)}") as run:
         try:
             for problem in problems:
                 for schedule, n in _calibrated(problem, task, found):
                     ratios.append(_report(schedule, n))
-                    scores = {"rmse": _chosen(schedule, n), "ratio": ratios[-1]}
+                    scores = {"rmse": _score(schedule, n), "ratio": ratios[-1]}
                     run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
         except KeyboardInterrupt:
-            kept = f"{len(ratios)} numbers of steps are in {cfg.output}; the same command goes on with the others"
-            log.info("%s", kept if ratios else "nothing is finished yet; the same command begins anew")
+            kept = f"finished so far: {count(len(ratios), 'calibration')}, kept in {cfg.output}"
+            go_on = "the same command goes on with the others"
+            log.info("%s", f"{kept}; {go_on}" if ratios else "nothing is finished yet; the same command begins anew")
             raise
-        write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
-        run.folder(cfg.paths.run)
-    log.info("%-11s%s", "saved", cfg.output)
+
     where, domain = setting("scheduler.calibration.path", cfg.output), domain_settings(problems[0].domain)
+    log.info("%-11s%s", "saved", cfg.output)
     log.info("%-11s%s", "draw", draw_command("scheduler=adaptive", where, *domain, f"num_steps={min(task.steps)}"))
     return sum(ratios) / len(ratios)
 
 
+def _plan(problems: Sequence[GuidedModel], task: ScheduleTask) -> str:
+    """What a calibration will do, and that it may be stopped."""
+    evaluations = len(problems) * task.evaluations()
+    return (
+        f"{count(len(problems), 'domain')}, each with {', '.join(map(str, task.steps))} steps: about "
+        f"{evaluations:,} network evaluations of an image. Stop at any time: the numbers of steps that are finished "
+        "are kept, and the same command goes on with the others"
+    )
+
+
 class _File:
-    """The file of schedules that this calibration and others add to, and what in it was made just as this one does it.
+    """The file of schedules, to which several calibrations may add at once.
 
     Args:
         path: The file, which may be missing.
@@ -128,7 +133,7 @@ class _File:
         return list(load_schedules(self.path)) if self.path.exists() else []
 
     def finished(self, problem: GuidedModel) -> CalibratedSchedule | None:
-        """Of the numbers of steps that are wanted, those that the file holds by the same recipe; None: not one."""
+        """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""
         recipes = load_recipes(self.path) if self.path.exists() else {}
         wanted = {n for n in self._task.steps if recipes.get(_name(problem, n)) == self._recipe(n)}
         for schedule in self.read():
@@ -159,8 +164,8 @@ def _calibrated(problem: GuidedModel, task: ScheduleTask, file: _File) -> Iterat
     done = file.finished(problem)
     finished = set(done.steps) if done else set()
     if done:
-        told = ", ".join(map(str, sorted(finished)))
-        log.info("%s: %s has %s steps by the same recipe already", problem.domain, file.path, told)
+        listed = ", ".join(map(str, sorted(finished)))
+        log.info("%s: %s has %s steps by the same recipe already", problem.domain, file.path, listed)
         yield from ((done, n) for n in sorted(finished))
 
     rest = [n for n in task.steps if n not in finished]
@@ -205,8 +210,8 @@ def _same(schedule: CalibratedSchedule, problem: GuidedModel) -> bool:
     )
 
 
-def _chosen(schedule: CalibratedSchedule, n: int) -> float:
-    """Held-out score of the chosen rule."""
+def _score(schedule: CalibratedSchedule, n: int) -> float:
+    """Held-out score of the chosen candidate."""
     steps = schedule.steps[n]
     return steps.scores[steps.rule].mean
 
@@ -216,4 +221,4 @@ def _report(schedule: CalibratedSchedule, n: int) -> float:
     steps = schedule.steps[n]
     scores = {name: round(score.mean, 4) for name, score in steps.scores.items()}
     log.info("%s %d steps: %s; held-out RMSE %s", schedule.domain, n, steps.rule, json.dumps(scores))
-    return _chosen(schedule, n) / min(steps.scores[name].mean for name in CLASSICAL)
+    return _score(schedule, n) / min(steps.scores[name].mean for name in CLASSICAL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .. import errors
 from .wrong_values import wrong_value
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ class Stop(BaseException):
 
 
 def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Let a job that fails leave its traceback in its own log; within a sweep, also tell at once.
+    """Let a job that fails leave its traceback in its own log; within a sweep, also print its sentence at once.
 
     Hydra's launchers go on with the other jobs and afterwards report only the first that failed.
     """
@@ -41,10 +43,11 @@ def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
         except Exception as error:
             if errors.was_interrupted(error):
                 raise KeyboardInterrupt from error
+
             traceback_log.error("this job failed", exc_info=error)
             if in_sweep():
                 print(f"job {HydraConfig.get().job.num} failed: {explain(error)[0]}", file=sys.stderr, flush=True)
-                error.told = True  # type: ignore[attr-defined]
+                error.reported = True  # type: ignore[attr-defined]
             elif is_program:
                 raise Stop from error
             raise
@@ -58,6 +61,11 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         errors.stop_talking()
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """Log a summary: each row begins with its name, in a column of 11 characters."""
+    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
 
 
 def in_sweep() -> bool:

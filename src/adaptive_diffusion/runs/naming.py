@@ -1,8 +1,8 @@
-"""Names and labels of runs, and their progress bar."""
+"""How runs are named in words, and their progress bar."""
 
 from __future__ import annotations
 
-import logging
+import re
 import sys
 from typing import Any
 
@@ -11,32 +11,49 @@ from tqdm import tqdm
 
 from ..grids.calibrated import CalibratedGrid
 from ..tracking.provenance import choices
-from .assemble import Parts
+from .setup import Setup
 
-log = logging.getLogger(__name__)
+CANDIDATES = {  # name of a calibrated candidate -> what it is: its timesteps, and its weights
+    "fitted equidistributed": "timesteps of equal error, fitted weights",
+    "fitted dynamic programme": "timesteps of least error, fitted weights",
+    "fitted blended": "blended timesteps, fitted weights",
+    "learned": "learned timesteps, learned weights",
+}
 
 
-def labels(cfg: DictConfig) -> dict[str, str]:
-    """The words attached to a run, as an MLflow tag."""
-    return {"tags": ",".join(cfg.tags)} if cfg.tags else {}
+def count(n: int, noun: str) -> str:
+    """A number with its noun, e.g. "1 cell", "2 cells"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def run_name(cfg: DictConfig, steps: str | None = None) -> str:
-    """The name given, or one made from the choices and the steps: those asked for, unless it is said what was taken."""
+    """The given name, or a name made from the choices and the steps.
+
+    Args:
+        cfg: The configuration of a sampling run.
+        steps: Steps that were taken; None: those that were asked for.
+    """
     return cfg.name or " ".join([*method(cfg), cfg.domain.name, f"{steps or cfg.num_steps} steps seed {cfg.seed}"])
 
 
 def method(cfg: DictConfig) -> tuple[str, ...]:
-    """How pictures are drawn: the scheduler, and the grid if it is not the scheduler's own."""
+    """How images are drawn: the scheduler, and the grid if it is not the scheduler's own."""
     scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
     grid = choices().get("grid", cfg.grid._target_.rpartition(".")[2])
     return (scheduler,) if grid in ("own", "own_spacing") else (scheduler, grid)
 
 
-def origin(parts: Parts) -> str:
-    """Where the scheduler's timesteps come from, in brackets, if it says so."""
-    grid = parts.grid.origin if isinstance(parts.grid, CalibratedGrid) else ""
-    known = ", ".join(filter(None, (parts.sampler.origin, grid)))
+def timesteps_source(setup: Setup) -> str:
+    """Where the timesteps come from, in brackets and in plain words; "" if the scheduler does not say."""
+    grid = setup.grid.origin if isinstance(setup.grid, CalibratedGrid) else ""
+    known = ", ".join(filter(None, (setup.sampler.origin, grid)))
+
+    for name, words in CANDIDATES.items():
+        if known.endswith(f": {name}"):
+            used = words.partition(",")[0] if "its timesteps only" in known else words
+            known = known.removesuffix(name) + used
+    known = re.sub(r"^power grid ([\d.]+)", r"timesteps spaced by the power \1", known)
+
     return f" ({known})" if known else ""
 
 

@@ -7,7 +7,7 @@ import logging
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ..encoder.domain import Choice, choose
+from ..encoder.domain import Choice, check_no_label, choose
 from ..errors import UserError
 from ..types import PictureModel
 
@@ -34,17 +34,17 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
     """
     if cfg.prompt is None:
         return _settle(cfg, model), None
-    if cfg.label is not None:
-        raise UserError(f"prompt and label={cfg.label} were both given, and a prompt chooses the label; leave one out")
+
+    check_no_label(cfg.label)
     if not model.conditional:
         raise UserError(
             "a prompt was given, but the model was trained without classes and reads no text; leave prompt out"
         )
-    if not cfg.prompt.strip():
-        raise UserError("prompt: it is empty; say what to draw, e.g. prompt='a butterfly', or leave it out")
+
     choice = choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
     if choice.domain_confidence < DOUBTFUL:
         log.warning("the prompt hardly asks for %s (%.0f %%)", choice.domain, 100 * choice.domain_confidence)
+
     cfg = cfg.copy()
     cfg.domain.name, cfg.label = choice.domain, choice.label
     cfg.domain.description = f"chosen for the prompt {cfg.prompt!r}"
@@ -55,6 +55,7 @@ def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:
     """The configuration with the domain that an unconditional model draws, unless the command line says it."""
     if model.conditional or _domain_given():
         return cfg
+
     known = list(model.domains or ())
     cfg = cfg.copy()
     cfg.domain.name = known[0] if len(known) == 1 else UNKNOWN

@@ -1,4 +1,4 @@
-"""`adaptive-diffusion references`: statistics of real pictures, by an encoder of one's own.
+"""`adaptive-diffusion references`: statistics of real images, by an encoder of your own.
 
 For example `--encoder mine.safetensors --output references portraits=/pictures/faces landscapes=/pictures/hills`; then
 `sample.py metrics.encoder=mine.safetensors metrics.references=references` compares with them.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
 from ..encoder.reference import FOLDER, kernel_reference_path, load_kernel, load_reference, reference_path
-from ..errors import UserError
+from ..errors import UnusableFile, UserError
 from ..io.pictures import load_pictures
 from ..metrics.kernel_reference import KernelReference, save_kernel_reference
 from ..metrics.statistics import FeatureStatistics, save_statistics
@@ -23,11 +23,13 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog=command("references"), description=__doc__)
     parser.add_argument("--encoder", type=Path, default=BUILTIN_ENCODER, help="default: the one that ships")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to, for metrics.references")
-    parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of pictures or an array file")
+    parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of images or an array file")
     options = parser.parse_args(argv)
+
     given = dict(text.partition("=")[::2] for text in options.pictures)
     if wrong := [name for name, path in given.items() if not name or not path]:
         raise UserError(f"give each domain as DOMAIN=PATH, got {wrong[0]!r} without a path")
+
     encoder = load_encoder(options.encoder)
     for domain, path in given.items():
         write_reference(domain, path, encoder, options.output)
@@ -35,16 +37,16 @@ def main(argv: list[str]) -> None:
 
 
 def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder: Path = FOLDER) -> None:
-    """Encode all pictures of a domain, and write mean, covariance and third moments of their features.
+    """Encode all images of a domain, and write mean, covariance and third moments of their features.
 
     Args:
         domain: Name of the domain.
-        pictures: Folder or array file.
+        images: Folder or array file.
         encoder: What encodes them.
         folder: Where the two files go.
 
     Raises:
-        UserError: if there are no pictures.
+        UserError: if there are no images.
     """
     features = encoder.features(load_pictures(pictures, encoder.config.image_size).images)
     identity = (encoder.name, encoder.content_hash)
@@ -59,6 +61,6 @@ def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str
     try:
         load_reference(domain, encoder, folder)
         load_kernel(domain, encoder, folder)
-    except UserError as error:
+    except UnusableFile as error:
         return str(error)
     return None

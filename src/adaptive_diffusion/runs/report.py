@@ -15,43 +15,48 @@ from ..benchmark.report import PLOTS, write_report
 from ..benchmark.store import load_cell
 from ..errors import UserError
 from ..program import command
+from .naming import count
 
 SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a name in a report of one size
 
 
 def main(argv: list[str]) -> None:
-    """Read the cells, choose those of one model and one size, of two alike the newer one, and write the report."""
+    """Read the cells of one model and one size, take the newer one of two equal cells, and write the report."""
     parser = argparse.ArgumentParser(prog=command("report"), description=__doc__)
     parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
     parser.add_argument(
         "--model", default="", help="beginning of the model's hash and guidance; default: the commonest"
     )
-    parser.add_argument("--pictures", type=int, help="pictures per block of the cells; default: the commonest size")
+    parser.add_argument("--pictures", type=int, help="images per block of the cells; default: the commonest size")
     parser.add_argument("--baseline", default="ddim uniform", help="cell that others are compared with")
     parser.add_argument("--plots", nargs="*", choices=list(PLOTS), default=list(PLOTS), help="kinds of plots")
     options = parser.parse_args(argv)
+
     paths = sorted(options.cells.glob("*.json"), key=lambda path: path.stat().st_mtime)  # the newest takes precedence
     cells = [cell for path in paths if (cell := load_cell(path)) is not None]
     if not cells:
         raise UserError(
             f"{options.cells} keeps no cells; run {command('sample')} -m experiment=benchmark, or give --cells"
         )
+
     models = Counter(cell.model for cell in cells if cell.model.startswith(options.model))
     if not models:
         known = "; ".join(sorted({cell.model for cell in cells}))
         raise UserError(f"no cell is of the model {options.model!r}; there are cells of {known}")
+
     of_model = [cell for cell in cells if cell.model == models.most_common(1)[0][0]]
     sizes = Counter((cell.pictures, len(cell.blocks)) for cell in of_model)
     asked = Counter({size: n for size, n in sizes.items() if options.pictures in (None, size[0])})
     if not asked:
         known = ", ".join(str(pictures) for pictures in sorted({pictures for pictures, _ in sizes}))
-        raise UserError(f"no cell has {options.pictures} pictures per block; there are cells of {known}")
+        raise UserError(f"no cell has {options.pictures} images per block; there are cells of {known}")
+
     pictures, blocks = asked.most_common(1)[0][0]
     same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
-    chosen = list({(cell.domain, cell.name): cell for cell in same_size}.values())
-    write_report(options.output, chosen, options.baseline, options.plots)
-    print(f"{len(chosen)} cells of {pictures} pictures per block: {options.output / 'summary.md'}")
+    cells = list({(cell.domain, cell.name): cell for cell in same_size}.values())
+    write_report(options.output, cells, options.baseline, options.plots)
+    print(f"{count(len(cells), 'cell')} of {pictures} images per block: {options.output / 'summary.md'}")
 
 
 def _named(cell: CellResult) -> CellResult:

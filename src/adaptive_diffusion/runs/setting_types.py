@@ -16,7 +16,7 @@ from os import PathLike
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
-from hydra.utils import get_object
+from hydra._internal.utils import _locate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -44,9 +44,10 @@ def typed(cfg: DictConfig) -> DictConfig:
 
 def target_of(node: Any) -> Any:
     """What a node builds; None if it builds nothing, or its `_target_` cannot be imported, which `build` explains."""
+    # Not `hydra.utils.get_object`, which logs three lines about a name that it does not find.
     path = node.get("_target_") if OmegaConf.is_dict(node) else None
     with suppress(Exception):
-        return None if path is None else get_object(path)
+        return None if path is None else _locate(path)
     return None
 
 
@@ -87,6 +88,7 @@ def _described(
             meant = did_you_mean(key, [name for name in arguments if not name.startswith("_")])
             hint = f"; did you mean {path + meant!r}?" if meant else ""
             raise UserError(f"there is no setting {path + key!r}{hint}; --help lists them")
+
         child = node._get_node(key)
         kind = _kind_of(child, arguments.get(key, Any), f"{path}{key}.")
         if kind is not Any or not bases:
@@ -100,13 +102,18 @@ def _kind_of(child: Any, hint: Any, path: str) -> Any:
     settings = isinstance(child, DictConfig) and not empty
     if (owner := _owner_of(hint)) is not None:
         return _described(child if settings else OmegaConf.create(), *arguments_of(owner), path)
+
+    # A node of its own, which builds something or has a schema.
     if settings and ("_target_" in child or is_dataclass(OmegaConf.get_type(child))):
         return _schema_of(child, path)
+
+    # A dictionary of values: OmegaConf does not look into it.
     held = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is dict), dict[str, Any])
-    if settings and (inner := get_args(held)[1]) is not Any:  # OmegaConf does not look into it
+    if settings and (inner := get_args(held)[1]) is not Any:
         for key, value in child.items_ex(resolve=False):
             if OmegaConf.is_config(value):
                 raise UserError(f"{path}{key} must be {in_words(inner)}, got {value}; --help lists the settings")
+
     return _type_of(hint, None) if child._is_interpolation() else hint
 
 
@@ -138,10 +145,12 @@ def _type_of(hint: Any, default: Any) -> Any:
 def _plain(hint: Any) -> Any:
     """An annotation as far as OmegaConf knows such types; Any for others."""
     origin, inner = get_origin(hint), [_plain(a) for a in get_args(hint) if a is not NoneType]
+
     if hint in PLAIN or (isinstance(hint, type) and issubclass(hint, Enum)):
         return hint
     if isinstance(hint, type) and issubclass(hint, PathLike):
         return str
+
     if origin is Annotated:
         return inner[0]
     if origin is Literal:
@@ -151,6 +160,7 @@ def _plain(hint: Any) -> Any:
         kinds = set(inner)
         kind = kinds.pop() if len(kinds) == 1 else Any
         return kind | None if kind is not Any and NoneType in get_args(hint) else kind
+
     if origin in (list, tuple, Sequence, Collection, Iterable):
         return list.__class_getitem__(inner[0]) if inner and inner[0] in PLAIN else Any
     if origin in (dict, Mapping):  # null leaves an entry out

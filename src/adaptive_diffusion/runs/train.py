@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import MachineError, UserError
 from ..program import title
 from ..tracking.provenance import fingerprint
-from .assemble import build, checked
+from .build import build
+from .checks import checked
 from .job import in_sweep, job
 from .setting_types import target_of
 
@@ -102,6 +103,8 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
         cfg.task.data = {name: path for name, path in cfg.task.data.items() if path is not None}
     if not file:
         return cfg
+
+    # Each job of a sweep has files of its own.
     if in_sweep():
         if cfg.output is not None and not merged:
             _check_own_output(cfg)
@@ -110,6 +113,7 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
         if cfg.task.get("state") == f"{cfg.paths.outputs}/{parent}/{STATE}":  # where none is given
             cfg.task.state = f"{cfg.paths.outputs}/{own}/{STATE}"
         file = f"{own}/{name}"
+
     cfg.output = cfg.output or f"${{paths.outputs}}/{file}"
     cfg.output = str(cfg.output)  # settled, whatever becomes of the settings in it
     if not cfg.output.endswith(suffix := Path(file).suffix):
@@ -124,7 +128,7 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
 def _check_own_output(cfg: DictConfig) -> None:
     """Refuse an output that does not name the job of the sweep."""
     written = str(OmegaConf.to_container(cfg, resolve=False)["output"])  # type: ignore[call-overload, index]
-    if not re.search(r"\$\{(?!paths\.(root|outputs|data)\})", written):
+    if not re.search(r"\$\{(?!assets:|paths\.(root|outputs|data)\})", written):
         own = f"output='folder/${{hydra:job.num}}{Path(cfg.output).suffix}'"
         raise UserError(
             f"the jobs of this sweep would all write to output={cfg.output}; leave output out, and each has a file of "
@@ -133,6 +137,6 @@ def _check_own_output(cfg: DictConfig) -> None:
 
 
 def _can_be_made(path: Path) -> bool:
-    """Whether a file can be written, or the folders above it made, as far as permissions tell."""
+    """Whether a file can be written, or the folders above it made, as far as permissions say."""
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     return folder.is_dir() and os.access(folder, os.W_OK)

@@ -1,18 +1,16 @@
-"""The story of `train.py task=policy`: train a policy that chooses timesteps, for `scheduler=learned`."""
+"""`train.py task=policy`: train a policy that chooses timesteps, for `scheduler=learned`."""
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ..errors import UserError
 from ..grids.grids import Grid
-from ..io.files import write_text
 from ..io.locks import alone
 from ..rl.agent import TuningAgent
 from ..rl.agent_file import read_agent
@@ -21,14 +19,19 @@ from ..rl.learned_scheduler import Wanted
 from ..rl.reward import QualityReward, Reward
 from ..rl.timestep_environment import TimestepEnv
 from ..tracking.commands import domain_settings, draw_command
-from ..tracking.provenance import git_state
 from ..tracking.tracker import Run
-from .agent_sweep import write_outcomes
-from .agents import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
-from .assemble import build
-from .naming import labels
-
-log = logging.getLogger(__name__)
+from .agents import (
+    AgentTraining,
+    describe_training,
+    finish,
+    log_cost,
+    method,
+    path_settings,
+    recorded_agent,
+    training_in,
+)
+from .build import build
+from .job import print_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class PolicyTask(AgentTraining):
 
     Args:
         grid: The prior.
-        num_steps: Model evaluations of a picture, >= 2.
+        num_steps: Model evaluations of an image, >= 2.
         stopping: Whether the policy may stop earlier.
         model, ...: See `AgentTraining`.
 
@@ -76,24 +79,23 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
         MachineError: if the disk or the database refuses.
     """
     domain, agent = cfg.domain.name, _agent(cfg, task)
-    tell_cost(agent.env, task.episodes)
-    tracker, git, folder = build(cfg, "tracking"), git_state(), Path(cfg.paths.run)
-    tags = {**labels(cfg), **(git.tags if git else {})}
-    name = cfg.name or " ".join(["train policy", *method(cfg), domain, f"{task.num_steps} steps"])
-    with alone(cfg.output), tracker.open(name, params=agent_parameters(cfg), tags=tags) as run:
-        summary = _trained(agent, task.episodes, folder / Path(cfg.output).name, domain, run)
+    log_cost(agent.env, task.episodes)
+
+    with (
+        alone(cfg.output),
+        recorded_agent(cfg, "train policy", *method(cfg), domain, f"{task.num_steps} steps") as run,
+    ):
+        checkpoint = Path(cfg.paths.run) / Path(cfg.output).name
+        summary = _trained(agent, task.episodes, checkpoint, domain, run)
         agent.save(cfg.output)
         run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "standard_error", "quality")})
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        run.folder(folder)
-    _tell(summary, task, domain)
-    log.info("%-11s%s", "saved", cfg.output)
+    _report(summary, task, domain)
+
     where = path_settings(cfg, f"policy/{domain}_{task.num_steps}.zip")
-    settings = ("scheduler=learned", *where, *domain_settings(domain), f"num_steps={task.num_steps}")
-    case, draw = f"{domain} {task.num_steps} steps", draw_command(*settings)
-    write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, {case: float(summary["final_score"])}, {case: draw})
-    log.info("%-11s%s", "draw", draw)
-    return -float(summary["final_score"])
+    draw = draw_command("scheduler=learned", *where, *domain_settings(domain), f"num_steps={task.num_steps}")
+    score, case = float(summary["final_score"]), f"{domain} {task.num_steps} steps"
+    finish(cfg, {case: score}, {case: draw})
+    return -score
 
 
 def _agent(cfg: DictConfig, task: PolicyTask) -> TuningAgent:
@@ -114,9 +116,11 @@ def _agent(cfg: DictConfig, task: PolicyTask) -> TuningAgent:
         )
     except ValueError as error:
         raise UserError(f"task: {error}") from None
+
     agent: TuningAgent = build(cfg, "agent", env=env)
     if agent.kind != "ppo":
         raise UserError(f"task=policy needs agent=ppo: agent={agent.kind} learns no policy")
+
     if task.start_from is not None:
         wanted = Wanted(drawing.guided_identity, drawing.domain, task.num_steps)
         if differs := wanted.differs(read_agent(task.start_from)[0]):
@@ -128,7 +132,7 @@ def _agent(cfg: DictConfig, task: PolicyTask) -> TuningAgent:
 
 
 def _reward(reward: Reward, stopping: bool) -> Reward:
-    """What a policy that cannot stop is trained for is quality alone: its speed is always the same."""
+    """The reward of the policy: quality alone for a policy that cannot stop, whose speed is always the same."""
     if stopping:
         return reward
     if reward.weight == 0:
@@ -139,24 +143,26 @@ def _reward(reward: Reward, stopping: bool) -> Reward:
 def _trained(agent: TuningAgent, episodes: int, file: Path, domain: str, run: Run) -> dict[str, Any]:
     """Train as far as the episodes go, or to the first evaluation after them; what `TuningAgent.train` returns."""
 
-    def told(metrics: dict[str, float], episode: int) -> bool:
+    def record(metrics: dict[str, float], episode: int) -> bool:
         run.metrics(metrics, episode)
         return episode < episodes
 
-    steps = (episodes - len(agent.record.returns)) * agent.env.episode_length  # fewer where the policy stops earlier
+    # An episode has fewer steps where the policy stops earlier.
+    steps = (episodes - len(agent.record.returns)) * agent.env.episode_length
+
     with training_in(domain, file):
-        return agent.train(steps, told, checkpoint=file)
+        return agent.train(steps, record, checkpoint=file)
 
 
-def _tell(summary: dict[str, Any], task: PolicyTask, domain: str) -> None:
-    """Log what came of it."""
+def _report(summary: dict[str, Any], task: PolicyTask, domain: str) -> None:
+    """Log the result."""
     score, spread, quality = (summary[f"final_{key}"] for key in ("score", "standard_error", "quality"))
-    converged = "not converged" if (at := summary["convergence_episode"]) is None else f"converged after {at}"
-    training = f"{summary['episodes']} episodes, {converged}, {summary['model_evaluations']} model evaluations"
     what = "reward" if task.stopping else "log(prior's error / policy's)"
-    rows = {
-        domain: f"{task.num_steps} steps, {what} {score:+.3f} +- {spread:.3f} (standard error) on held-out noises",
-        "error": f"{math.exp(-quality):.2f} of the prior grid's",
-        "training": f"{training}, {summary['seconds']:.0f} s",
-    }
-    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
+    evaluations, seconds = summary["model_evaluations"], summary["seconds"]
+    print_rows(
+        {
+            domain: f"{task.num_steps} steps, {what} {score:+.3f} +- {spread:.3f} (standard error) on held-out noises",
+            "error": f"{math.exp(-quality):.2f} of the prior grid's",
+            "training": f"{describe_training(summary)}, {evaluations} model evaluations, {seconds:.0f} s",
+        }
+    )

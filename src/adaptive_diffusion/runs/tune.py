@@ -1,4 +1,4 @@
-"""The story of `train.py agent=...`: tune how to sample, verify it, and write what `scheduler=tuned` reads."""
+"""`train.py agent=...`: tune how to sample, verify the result, and write the file that `scheduler=tuned` reads."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ..diffusion.checks import check_name
-from ..errors import UserError
+from ..errors import Unusable, UserError
 from ..io.files import write_text
 from ..optimization.domain_adapter import DomainAdapter
 from ..optimization.pipeline import OptimizationPipeline
 from ..rl.agent import TuningAgent
 from ..tracking.commands import domain_settings, draw_command, setting
-from ..tracking.provenance import git_state
 from ..tracking.tracker import Run
-from .agent_sweep import write_outcomes
-from .agents import AgentTraining, agent_parameters, method, path_settings, tell_cost, training_in
-from .assemble import build, refused
-from .naming import labels
+from .agents import (
+    AgentTraining,
+    describe_training,
+    finish,
+    log_cost,
+    method,
+    path_settings,
+    recorded_agent,
+    training_in,
+)
+from .build import build
+from .checks import refused
+from .job import print_rows
 
 log = logging.getLogger(__name__)
 
@@ -77,29 +85,24 @@ def tune(cfg: DictConfig, task: AgentTask) -> float:
         MachineError: if the disk or the database refuses.
     """
     pipeline, domains = _pipeline(cfg, task)
-    tracker, git = build(cfg, "tracking"), git_state()
-    tags = {**labels(cfg), **(git.tags if git else {})}
-    name = cfg.name or " ".join(["tune", *method(cfg), *domains])
     folder, scores = Path(cfg.paths.run), {}
-    with tracker.open(name, params=agent_parameters(cfg), tags=tags) as run:
+
+    with recorded_agent(cfg, "tune", *method(cfg), *domains) as run:
         for domain in domains:
-            known = pipeline.adapter.known(domain)
+            before = pipeline.adapter.known(domain)
             results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
             scores[domain] = _report(results, run)
-            if known is not None:
-                log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", known.to_config(), known.weight)
+            if before is not None:
+                log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", before.to_config(), before.weight)
             write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
+
         mean = sum(scores.values()) / len(scores)
         run.metrics({"final/score": mean})
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        run.folder(folder)
-    where = path_settings(cfg, task.result)
+
+    settings = ["scheduler=tuned", *path_settings(cfg, task.result)]
     if cfg.task.calibration is not None:
-        where.append(setting("scheduler.calibration.path", cfg.task.calibration))
-    draw = {domain: draw_command("scheduler=tuned", *where, *domain_settings(domain)) for domain in domains}
-    write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, scores, draw)
-    log.info("%-11s%s", "saved", cfg.output)
-    log.info("%-11s%s", "draw", draw[domains[0]])
+        settings.append(setting("scheduler.calibration.path", cfg.task.calibration))
+    finish(cfg, scores, {domain: draw_command(*settings, *domain_settings(domain)) for domain in domains})
     return -mean
 
 
@@ -115,6 +118,7 @@ def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, l
     if task.start_from is not None and len(names) > 1:
         raise UserError("task.start_from is the agent of one domain; say which, e.g. domain=portraits")
     adapter = DomainAdapter(cfg.output, model=task.model, guidance_scale=task.guidance_scale)
+
     try:
         pipeline = OptimizationPipeline(
             adapter,
@@ -130,28 +134,32 @@ def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, l
             noise_seed=task.noise_seed,
             cache=Path(cfg.paths.outputs) / "converged",
         )
+
+        # Both refuse what cannot be drawn.
         for name in names:
             pipeline.default_config(name)
             pipeline.drawing(name)
         if cfg.domain is not None and cfg.domain.get("pictures") is not None:
-            adapter.register_pictures(cfg.domain.name, cfg.domain.pictures)  # its agent starts from the nearest one
+            adapter.register_pictures(cfg.domain.name, cfg.domain.pictures)  # its agent starts from the nearest domain
         agent = pipeline.agent(names[0])
-    except UserError:
+    except Unusable:
         raise
     except ValueError as error:
         raise UserError(f"task: {error}") from None
+
     if task.start_from is not None:
         agent.load(task.start_from)
         if len(agent.record.returns) >= task.episodes:
             log.info("task.episodes=%d are done already; what the agent found is only verified", task.episodes)
-    tell_cost(agent.env, task.episodes, len(names), task.verification_batches)
+
+    log_cost(agent.env, task.episodes, len(names), task.verification_batches)
     return pipeline, names
 
 
 def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: Path, run: Run) -> dict[str, Any]:
     """Tune a domain; its agent is saved after every evaluation."""
 
-    def told(metrics: dict[str, float], episode: int) -> None:
+    def record(metrics: dict[str, float], episode: int) -> None:
         run.metrics({f"{domain}/{name}": value for name, value in metrics.items()}, episode)
 
     load: Callable[[TuningAgent], None] | None = None
@@ -164,35 +172,36 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
         return pipeline.optimize(
             domain,
             num_training_steps=cfg.task.episodes,
-            callback=told,
+            callback=record,
             checkpoint=file,
             prepare=load,
         )
 
 
 def _report(results: dict[str, Any], run: Run) -> float:
-    """Log what came of a domain; its final mean reward."""
+    """Log the result of a domain; its final mean reward."""
     domain, final = results["domain_type"], results["final_config"]
     default = results["verification"][0]
-    chosen = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
+    final_measured = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
+
     names = ("score", "score_error", "quality", "quality_error", "evaluations", "seconds", "error")
-    run.metrics({f"{domain}/final/{name}": chosen[name] for name in names})
+    run.metrics({f"{domain}/final/{name}": final_measured[name] for name in names})
     run.metrics({f"{domain}/default/{name}": default[name] for name in names})
-    training = results["training"]
-    converged = "not converged" if (at := training["convergence_episode"]) is None else f"converged after {at}"
-    rows = {
-        domain: f"{final}, confidence {final.confidence:.0%}",
-        "training": f"{training['episodes']} episodes, {converged}",
-        "default": _row(default),
-        "final": _row(chosen),
-        "verdict": results["reason"],
-    }
-    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
-    return float(chosen["score"])
+
+    print_rows(
+        {
+            domain: f"{final}, confidence {final.confidence:.0%}",
+            "training": describe_training(results["training"]),
+            "default": _row(default),
+            "final": _row(final_measured),
+            "verdict": results["reason"],
+        }
+    )
+    return float(final_measured["score"])
 
 
 def _row(measured: dict[str, Any]) -> str:
     return (
         f"{measured['evaluations']} evaluations, RMSE {measured['error']:.4f} +- "
-        f"{1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per picture"
+        f"{1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per image"
     )

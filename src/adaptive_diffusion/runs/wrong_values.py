@@ -1,4 +1,4 @@
-"""What a value of the wrong type should have been, told from the schema of its setting."""
+"""What a value of the wrong type should have been, from the schema of its setting."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def wrong_value(error: BaseException) -> str | None:
     taken = None if cause is None else _type_of(cause)
     if cause is None or taken is None:
         return None
+
     override = re.search(r"Error merging override \+*([^=\s]+)=(.*)", str(error))
     place = re.search(r"In '([\w/]+)'", str(error))
     key = str(cause.full_key).partition("[")[0]

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.facts import ModelFacts
 from ..diffusion.rng import image_keys, normal
 from ..io.pictures import resize
 from ..types import Denoiser, Scheduler, is_picture_model
@@ -29,7 +30,7 @@ class EstimatingSampler(StandardSampler):
 
     Raises:
         ValueError: for a scheduler that is not made of a grid and a solver.
-        UserError: if the calibration cannot be read.
+        UnusableFile: if the calibration cannot be read.
     """
 
     def __init__(self, scheduler: Scheduler, calibration: str | None = None, model: str | None = None):
@@ -41,7 +42,7 @@ class EstimatingSampler(StandardSampler):
         self._foreign = model is not None and model != measured
         if self._foreign:
             log.warning(
-                "quality is estimated by a calibration of the model %.12s, and this one is %.12s: it ranks pictures, "
+                "quality is estimated by a calibration of the model %.12s, and this one is %.12s: it ranks images, "
                 "but its scale is not this model's, and its mean is not reported",
                 measured,
                 model,
@@ -88,7 +89,7 @@ class EstimatingSampler(StandardSampler):
             return mx.clip(images, -1, 1)
 
         scheduler.fit(model)
-        scheduler.suit(model.identity, None, float(model.metadata.get("guidance_scale", 1.0)))
+        scheduler.suit(model.identity, None, ModelFacts.of(model).guidance_scale)
         x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
         images = model.decode(x0)
         if model.picture_size != size:

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def as_pictures(states: np.ndarray, x0: mx.array, pictures: mx.array) -> np.ndarray:
-    """States as pictures: themselves if they are images, else by the linear map that suits the decoded ones best.
+    """States as images: themselves if they are images, else by the linear map that suits the decoded ones best.
 
     A latent is much like the mean colour of its patch under a linear map. Which one is learned from the end of the run,
     where both are known, by least squares.
@@ -15,7 +15,7 @@ def as_pictures(states: np.ndarray, x0: mx.array, pictures: mx.array) -> np.ndar
     Args:
         states: (..., h, w, c) states of the run.
         x0: (B, h, w, c) its last states.
-        pictures: (B, H, W, C) those decoded; H / h and W / w whole.
+        images: (B, H, W, C) those decoded; H / h and W / w whole.
 
     Returns:
         (..., h, w, C) float32.

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_number
-from ..errors import UserError
+from ..errors import UnusableFile
 from ..io.checksums import KEY, check, with_checksum
 from ..io.files import ASSETS, atomic_path, parse_json
 from ..solvers.stride import kept_within
@@ -21,11 +21,11 @@ from ..solvers.stride import kept_within
 SHIPPED = ASSETS / "quality.json"
 FORMAT = "adaptive-diffusion/quality/2"
 HALF = 0.12  # visible error at which quality is one half: 15 of 255 grey levels
-CONTRAST = 0.4  # of ordinary pictures: the standard deviation over their pixels, each channel about its mean
+CONTRAST = 0.4  # of ordinary images: the standard deviation over their pixels, each channel about its mean
 _TINY = 1e-5
 
 # What the regression sees of an image at a step. Of the step: z = log(sigma / alpha) where the model was evaluated,
-# and h, how far z came since the evaluation before. Of the picture: c = log RMS(D - D_prev), D the clean prediction.
+# and h, how far z came since the evaluation before. Of the image: c = log RMS(D - D_prev), D the clean prediction.
 OF_THE_STEP = ("level", "level^2", "level^3", "step", "step level", "log step")  # z, z^2, z^3, h, h z, log h
 OF_THE_PICTURE = ("change", "change level")  # c, c z
 FEATURES = (*OF_THE_STEP, *OF_THE_PICTURE)
@@ -64,7 +64,7 @@ class Observation:
     """What a step shows of a batch.
 
     Attributes:
-        picture: (B, H, W, C) a better guess of the clean image than the prediction, see `QualityEstimator`.
+        image: (B, H, W, C) a better guess of the clean image than the prediction, see `QualityEstimator`.
         still: (B, 2) `STILL` of the clean prediction.
         features: (B, F) in the order of `FEATURES`; None at the first step, which has nothing to compare with.
     """
@@ -102,7 +102,7 @@ class QualityEstimator:
             shipped one.
 
     Raises:
-        UserError: if the file is missing or damaged.
+        UnusableFile: if the file is missing or damaged.
     """
 
     def __init__(self, calibration: QualityCalibration | str | Path | None = None):
@@ -162,7 +162,7 @@ class QualityEstimator:
         A poor guide, since what makes one image soft makes another one right.
 
         Args:
-            pictures: (B, H, W, C) clean images, about [-1, 1], at least 2x2 pixels.
+            images: (B, H, W, C) clean images, about [-1, 1], at least 2x2 pixels.
         """
         still = np.array(still_features(pictures))
         return quality_of(predict_error(self.calibration.still, STILL, still) * visibility(still))
@@ -236,7 +236,7 @@ def load_calibration(path: Path) -> QualityCalibration:
     """Read what `save_calibration` wrote.
 
     Raises:
-        UserError: if the file is missing, damaged or of another kind.
+        UnusableFile: if the file is missing, damaged or of another kind.
     """
     try:
         content: Any = parse_json(path.read_bytes())
@@ -247,13 +247,13 @@ def load_calibration(path: Path) -> QualityCalibration:
             check(path, content)
             return calibration
     except OSError as error:
-        raise UserError(f"there is no calibration of quality at {path}: leave it out, or make one") from error
-    except UserError:
+        raise UnusableFile(f"there is no calibration of quality at {path}: leave it out, or make one") from error
+    except UnusableFile:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); make it again") from error
+        raise UnusableFile(f"{path} is damaged ({error}); make it again") from error
 
-    raise UserError(f"{path} is no calibration of quality (format {FORMAT!r})")
+    raise UnusableFile(f"{path} is no calibration of quality (format {FORMAT!r})")
 
 
 def save_calibration(path: str | Path, calibration: QualityCalibration) -> None:

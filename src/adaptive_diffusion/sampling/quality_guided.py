@@ -48,7 +48,7 @@ class QualityGuidedSampler(EstimatingSampler):
     Raises:
         ValueError: for a value out of range, a scheduler that is not made of a grid and a solver, or one that may end
             the run before images that stopped are finished.
-        UserError: if the calibration cannot be read.
+        UnusableFile: if the calibration cannot be read.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class QualityGuidedSampler(EstimatingSampler):
         self.strides = min(self.finish, self.max_steps - 1)
         if early_stopping and self.strides and getattr(scheduler, "may_stop", False):
             raise ValueError(
-                "the policy of the scheduler may end the run before pictures that stopped early are finished; take "
+                "the policy of the scheduler may end the run before images that stopped early are finished; take "
                 "sampler=standard, sampler.finish=0, or a policy that was trained with task.stopping=false"
             )
 
@@ -98,7 +98,7 @@ class QualityGuidedSampler(EstimatingSampler):
         earliest = min(max(self.min_steps, self.patience + known_from - 1 + self.strides), self.max_steps)
         if self.early_stopping and earliest >= steps:
             log.warning(
-                "no picture can stop early: with min_steps=%d, patience=%d and finish=%d the first to end has taken "
+                "no image can stop early: with min_steps=%d, patience=%d and finish=%d the first to end has taken "
                 "%d steps, and the run has %d; raise num_steps or lower sampler.min_steps, sampler.patience or "
                 "sampler.finish",
                 self.min_steps,

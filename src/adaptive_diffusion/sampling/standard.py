@@ -137,7 +137,7 @@ class StandardSampler:
         """Before a run, once the scheduler has its timesteps: refuse those that the sampler cannot go along.
 
         Raises:
-            UserError: saying why; here for none.
+            UnusableFile: saying why; here for none.
         """
 
     def report(self) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Protocol
 import mlx.core as mx
 
 from ..diffusion.checks import check_number
-from ..errors import UserError
+from ..errors import Unusable
 from ..types import Scheduler
 
 
@@ -67,13 +67,13 @@ def last_timesteps(scheduler: Scheduler, strength: float) -> None:
 
     Raises:
         ValueError: for another strength.
-        UserError: for one that is less than a single step.
+        ValueError: for one that is less than a single step.
     """
     check_number("strength", strength, 0, 1, above=True)
     steps = len(scheduler)
     kept = math.floor(steps * strength + 1e-9)  # 0.29 of 100 steps is 28.999...
     if kept < 1:
-        raise UserError(
+        raise Unusable(
             f"strength={strength} is less than one of {steps} steps; give at least "
             f"strength={math.ceil(1000 / steps) / 1000:g}, or at least num_steps={math.ceil(1 / strength - 1e-9)}"
         )

@@ -10,9 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_number
-from ..errors import UserError
+from ..errors import Unusable
 from ..grids.calibrated_schedule import CalibratedSchedule
-from ..program import command
 from ..types import Denoiser, Scheduler, StepTrace
 from .estimating import EstimatingSampler
 from .quality import error_of, quality_of
@@ -56,7 +55,7 @@ class StepReductionSampler(EstimatingSampler):
 
     Raises:
         ValueError: for a target out of range, or a scheduler or a model that no curve was measured for.
-        UserError: if the calibration cannot be read.
+        ValueError: if the calibration cannot be read.
     """
 
     def __init__(
@@ -76,9 +75,10 @@ class StepReductionSampler(EstimatingSampler):
 
         measured = (scheduler.calibration or self.estimator.calibration).model
         if model is not None and model != measured:
-            raise ValueError(
+            raise Unusable(
                 f"the curve that steps are reduced by was measured on the model {measured:.12}, and this one is "
-                f"{model:.12}: calibrate it with {command('train')} task=schedule, or take sampler=standard"
+                f"{model:.12}: sample without it, or calibrate the model",
+                "schedule",
             )
 
     @property
@@ -90,7 +90,7 @@ class StepReductionSampler(EstimatingSampler):
         """Refuse a scheduler whose steps no curve was measured for.
 
         Raises:
-            UserError: for timesteps that are not its own, fewer than were measured, or settings that change them.
+            Unusable: for timesteps that are not its own, fewer than were measured, or settings that change them.
         """
         self.steps()
 
@@ -100,7 +100,7 @@ class StepReductionSampler(EstimatingSampler):
         """Yield one trace per step; see `StandardSampler.iterate`. Afterwards the scheduler is as it was.
 
         Raises:
-            UserError: see `check`.
+            Unusable: see `check`.
         """
         most, n = len(self.scheduler), self.steps()
         self._history.clear()
@@ -139,13 +139,13 @@ class StepReductionSampler(EstimatingSampler):
         """How many steps are taken: the fewest of the curve that the target allows, else the most of it.
 
         Raises:
-            UserError: see `check`.
+            Unusable: see `check`.
         """
         self._check_scheduler()
         curve, most = self.curve(), len(self.scheduler)
         known = sorted(n for n in curve if n <= most)
         if not known:
-            raise UserError(
+            raise Unusable(
                 f"sampler=step_reduction knows no error of {most} steps or fewer: take num_steps of at least "
                 f"{min(curve)}, or sampler=standard"
             )
@@ -173,18 +173,18 @@ class StepReductionSampler(EstimatingSampler):
         info = scheduler.get_schedule_info()
         if info["rule"] is None and info["power"] is None:
             at_noise = scheduler.timesteps[0] == scheduler.num_train_timesteps - 1
-            cause = "other timesteps were chosen (grid)" if at_noise else "the run begins at a picture (init_image)"
-            raise UserError(
+            cause = "other timesteps were chosen (grid)" if at_noise else "the run begins at an image (init_image)"
+            raise Unusable(
                 f"sampler=step_reduction takes steps of scheduler=adaptive's own grid, from pure noise, and here "
                 f"{cause}: leave that out, or take sampler=standard"
             )
         if scheduler.calibration is not None and not scheduler.calibration.weights_hold:
-            raise UserError(
+            raise Unusable(
                 f"the curve of sampler=step_reduction was measured with the steps {scheduler.calibration}: take a "
                 "guidance_scale near that, or sampler=standard"
             )
         if scheduler.adaptive_threshold < THRESHOLD or info["power"] not in (None, POWER):
-            raise UserError(
+            raise Unusable(
                 f"the curve of sampler=step_reduction was measured with scheduler.progress_power={POWER:g}, no "
                 f"complexity and scheduler.adaptive_threshold={THRESHOLD:g}: leave them so, or take sampler=standard"
             )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,50 +15,22 @@ from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, find_schedule
-from ..grids.calibrated_schedule import CalibratedSchedule, schedule_from
-from ..grids.grids import PowerGrid, bounded_power
-from ..solvers.base import Solver
+from ..grids.calibrated_schedule import CalibratedSchedule
+from ..grids.grids import PowerGrid
 from ..solvers.checked import Checked
-from ..solvers.dpm_solver import DPMSolver
-from ..solvers.fitted import Fitted, levels_of, multistep_rows
 from ..types import SchedulerOutput
-from .base import SchedulerBase
+from .content import bent_power, complexity_of
+from .core import SchedulerCore
+from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration, given_timesteps, power_grid
 
 log = logging.getLogger(__name__)
 
-DETAILED = 0.6  # complexity from which on the plain grid is kept
 POWER = 2.0  # of the grid, where none is given
 ANY_DOMAIN = "general"  # whose calibration is taken where nobody says what is drawn
 
 
-class LeftOut(Enum):
-    """An argument that was left out, where None means something else."""
-
-    LEFT_OUT = "left out"
-
-
-LEFT_OUT: Final = LeftOut.LEFT_OUT
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a run is drawn.
-
-    Attributes:
-        origin: Where its timesteps come from, in a few words.
-        solver: How a step is taken, before it is checked.
-        power: Of the grid; None for a calibrated grid or the caller's timesteps.
-        rule: What made the calibrated steps, `resampled` for a number of steps that was not calibrated; None for other
-            timesteps.
-    """
-
-    origin: str
-    solver: Solver = field(default_factory=DPMSolver)
-    power: float | None = None
-    rule: str | None = None
-
-
-class AdaptiveScheduler(SchedulerBase):
+@dataclass(eq=False, repr=False)
+class AdaptiveScheduler(SchedulerCore):
     """A recipe: calibrated timesteps with fitted weights, or a power grid with DPM-Solver++(2M); each step is checked.
 
     Three things adapt.
@@ -78,7 +49,6 @@ class AdaptiveScheduler(SchedulerBase):
     What these gain was measured: see docs/notes/tried.md.
 
     Args:
-        num_train_timesteps: T, timesteps the model was trained with, >= 2.
         num_inference_steps: N in [1, T] to begin with; `set_timesteps` changes it.
         adaptive_threshold: Error above which a step falls back to first order, in [0, 1]; 0 is DDIM.
         progress_power: Power of the grid, in (0, 10]; 1 is uniform, larger puts more steps at low noise.
@@ -87,63 +57,36 @@ class AdaptiveScheduler(SchedulerBase):
         calibration: The steps calibrated for the model, its domain and guidance, or their `content`; None: a power grid
             for all numbers of steps. Left out: a power grid too, until a `DiffusionPipeline` of a model whose
             calibration ships draws with it (see `suit`); a `progress_power` of one's own keeps its grid.
-        prediction_type: `epsilon`, `v_prediction` or `sample`.
-        beta_start: First beta, in (0, 1).
-        beta_end: Last beta, in [beta_start, 1).
-        beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2`.
-        trained_betas: (T,) betas that replace the named schedule.
-        rescale_betas_zero_snr: See `NoiseSchedule`.
-        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for images in pixel space.
-        clip_sample_range: > 0.
+        num_train_timesteps, prediction_type, ...: See `SchedulerCore`.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        num_inference_steps: int = 50,
-        adaptive_threshold: float = 0.5,
-        progress_power: float = POWER,
-        min_step_ratio: float = 0.5,
-        max_step_ratio: float = 2.0,
-        *,
-        calibration: CalibratedSchedule | Mapping[str, Any] | LeftOut | None = LEFT_OUT,
-        prediction_type: str = "epsilon",
-        beta_start: float = 0.0001,
-        beta_end: float = 0.02,
-        beta_schedule: str = "linear",
-        trained_betas: Any = None,
-        rescale_betas_zero_snr: bool = False,
-        clip_sample: bool = True,
-        clip_sample_range: float = 1.0,
-    ):
-        # `_record_config` reads these while the constructor of the base runs
-        self.num_inference_steps = num_inference_steps
-        self.adaptive_threshold = check_number("adaptive_threshold", adaptive_threshold, 0, 1)
-        self.progress_power = check_number("progress_power", progress_power, 0, 10, above=True)
-        self.min_step_ratio = check_number("min_step_ratio", min_step_ratio, 0, 1, above=True)
-        self.max_step_ratio = check_number("max_step_ratio", max_step_ratio, 1)
-        self._given = given = _checked_calibration(calibration)
+    num_inference_steps: int | None = 50
+    adaptive_threshold: float = 0.5
+    progress_power: float = POWER
+    min_step_ratio: float = 0.5
+    max_step_ratio: float = 2.0
+    _: KW_ONLY
+    calibration: Any = LEFT_OUT  # a CalibratedSchedule or None, once it is built
+
+    def __post_init__(self) -> None:
+        self.adaptive_threshold = check_number("adaptive_threshold", self.adaptive_threshold, 0, 1)
+        self.progress_power = check_number("progress_power", self.progress_power, 0, 10, above=True)
+        self.min_step_ratio = check_number("min_step_ratio", self.min_step_ratio, 0, 1, above=True)
+        self.max_step_ratio = check_number("max_step_ratio", self.max_step_ratio, 1)
+
+        # the solver and the configuration are asked for while the core is built
+        self._given = given = checked_calibration(self.calibration)
         self.calibration = given if isinstance(given, CalibratedSchedule) else None
         self.recipe = Recipe("no timesteps yet")
-        super().__init__(
-            num_train_timesteps,
-            prediction_type=prediction_type,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-            rescale_betas_zero_snr=rescale_betas_zero_snr,
-            clip_sample=clip_sample,
-            clip_sample_range=clip_sample_range,
-        )
+        super().__post_init__()
 
-        if self.calibration is not None and self.calibration.num_train_timesteps != num_train_timesteps:
+        if self.calibration is not None and self.calibration.num_train_timesteps != self.num_train_timesteps:
             raise ValueError(
                 f"the calibration is for {self.calibration.num_train_timesteps} training timesteps, not "
-                f"{num_train_timesteps}: calibrate this model, or leave calibration out"
+                f"{self.num_train_timesteps}: calibrate this model, or leave calibration out"
             )
 
         self._complexity: float | None = None
@@ -203,7 +146,12 @@ class AdaptiveScheduler(SchedulerBase):
             self._complexity = before
             raise
 
-        self.recipe = self._recipe(len(self)) if timesteps is None else self._recipe_of_given_timesteps()
+        if timesteps is not None:
+            self.recipe = given_timesteps(self.calibration)
+        elif self.calibration is not None:
+            self.recipe = calibrated_steps(self.calibration, self.schedule, self.timesteps, self.limit)
+        else:
+            self.recipe = power_grid(self._power(len(self)))
         self._errors: list[mx.array] = []
         self._last_x0: mx.array | None = None
 
@@ -218,7 +166,7 @@ class AdaptiveScheduler(SchedulerBase):
         noise: mx.array | None = None,
         return_dict: bool = False,
     ) -> mx.array | SchedulerOutput:
-        """Advance from one timestep to the next, as `SchedulerBase.step` does.
+        """Advance from one timestep to the next, as `SchedulerCore.step` does.
 
         Args:
             model_output: (B, H, W, C) prediction of the model at `sample`.
@@ -259,7 +207,7 @@ class AdaptiveScheduler(SchedulerBase):
         Raises:
             ValueError: for an array of another shape.
         """
-        complexity = _complexity(sample)
+        complexity = complexity_of(sample)
         self._complexities.append(complexity)
         return complexity
 
@@ -291,7 +239,7 @@ class AdaptiveScheduler(SchedulerBase):
         if self._complexities:
             complexity = float(np.mean(self._complexities))
         elif self._last_x0 is not None:
-            complexity = _complexity(self._last_x0)
+            complexity = complexity_of(self._last_x0)
 
         return {
             "num_inference_steps": len(self),
@@ -328,75 +276,25 @@ class AdaptiveScheduler(SchedulerBase):
 
     @property
     def spacing(self) -> Spacing:
-        """See `SchedulerBase`: the calibrated grid, or a power grid."""
+        """See `SchedulerCore`: the calibrated grid, or a power grid."""
         return self._power_grid if self.calibration is None else CalibratedGrid(self.calibration)
 
     @property
     def solver(self) -> Checked:
-        """See `SchedulerBase`: fitted weights, or DPM-Solver++(2M), each step checked."""
+        """See `SchedulerCore`: fitted weights, or DPM-Solver++(2M), each step checked."""
         return Checked(self.recipe.solver, self.adaptive_threshold)
-
-    def _recipe(self, n: int) -> Recipe:
-        """How n steps are taken on the scheduler's own grid."""
-        calibration = self.calibration
-        if calibration is None:
-            power = self._power(n)
-            return Recipe(f"power grid {power:g}", power=power)
-
-        known = calibration.used(n)
-        if known is None:
-            nearest = CalibratedGrid(calibration).nearest(n)
-            return Recipe(f"resampled from {nearest} steps {calibration}", rule="resampled")
-
-        solver: Solver = DPMSolver()
-        if known.corrections is not None:
-            rows = multistep_rows(levels_of(self.schedule, self.timesteps), np.array(known.corrections))
-            solver = Fitted(rows, self.limit, solver)
-
-        return Recipe(f"{calibration}: {known.rule}", solver, rule=known.rule)
-
-    def _recipe_of_given_timesteps(self) -> Recipe:
-        unused = "" if self.calibration is None else ", without calibrated weights"
-        return Recipe(f"given timesteps{unused}")
 
     def _power_grid(self, process: NoiseSchedule, n: int, /) -> np.ndarray:
         return PowerGrid(self._power(n))(process, n)
 
     def _power(self, n: int) -> float:
-        """Power of a grid of n steps, towards 1 for simple content."""
-        power, complexity = self.progress_power, self._complexity
-        if complexity is None:
-            return power
-        target = 1 + (power - 1) * min(1.0, complexity / DETAILED)
-        return bounded_power(n, power, target, self.min_step_ratio, self.max_step_ratio)
+        """Power of a grid of n steps, bent to the content."""
+        if self._complexity is None:
+            return self.progress_power
+        return bent_power(n, self.progress_power, self._complexity, self.min_step_ratio, self.max_step_ratio)
 
     def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
-        """See `SchedulerBase`: what `get_schedule_info` tells of."""
+        """See `SchedulerCore`: what `get_schedule_info` tells of."""
         self._last_x0 = x0
         if error is not None:
             self._errors.append(error)
-
-
-def _checked_calibration(given: Any) -> CalibratedSchedule | LeftOut | None:
-    """The calibration that a constructor was given, if it is one."""
-    if isinstance(given, Mapping):
-        try:
-            given = schedule_from(given)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"calibration is no calibrated schedule: {error!r}") from None
-    if not isinstance(given, CalibratedSchedule | LeftOut | None):
-        raise ValueError(f"calibration must be a calibrated schedule, or None for a power grid, got {given!r}")
-    return given
-
-
-def _complexity(sample: mx.array) -> float:
-    x = sample[None] if sample.ndim == 3 else sample
-    if x.ndim != 4 or min(x.shape[1:3]) < 2 or not x.size:
-        raise ValueError(f"complexity needs pictures of shape (B, H, W, C), at least 2x2 pixels, got {sample.shape}")
-
-    x = x.astype(mx.float32)
-    contrast = mx.mean(mx.var(x, axis=(1, 2)), axis=-1)
-    dy, dx = x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
-    edges = mx.mean(dy * dy, axis=(1, 2, 3)) + mx.mean(dx * dx, axis=(1, 2, 3))
-    # the floor, far below one grey level, keeps a constant image's rounding errors from counting as detail
-    return float(np.asarray(mx.mean(mx.minimum(mx.sqrt(edges / (4 * contrast + 1e-8)), 1))))

@@ -1,356 +1,62 @@
-"""SchedulerBase: the conventions of diffusers over a grid and a solver, which see nodes and clean predictions only.
-
-Coefficients are Python floats (float64) from `NoiseSchedule`, applied to MLX arrays, so that a step queues array
-operations and never waits for one.
-"""
+"""SchedulerBase: what the classical schedulers add to the core: equally spaced timesteps, and dynamic thresholding."""
 
 from __future__ import annotations
 
-import logging
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
-import mlx.core as mx
-import numpy as np
-
-from ..diffusion.checks import check_choice, check_count, check_guidance, check_number
-from ..diffusion.guidance import effective_guidance
-from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
-from ..diffusion.limits import Clipped, Limit, Thresholded, unlimited
-from ..diffusion.node import CLEAN, Node, node_at, nodes_at
-from ..diffusion.rng import normal
-from ..diffusion.schedule import PREDICTION_TYPES, NoiseSchedule
-from ..grids.base import FixedGrid, Grid, Spacing
-from ..grids.spacing import TIMESTEP_SPACINGS, Spaced, custom_timesteps
-from ..solvers.base import Memory, Position, Solver, Step
-from ..types import Denoiser, PictureModel, SchedulerOutput
-from .config import ConfigMixin
-
-log = logging.getLogger(__name__)
+from ..diffusion.limits import Limit, Thresholded
+from ..diffusion.node import Node, node_at
+from ..grids.base import Spacing
+from ..grids.spacing import Spaced
+from .core import SchedulerCore
 
 
 @dataclass(eq=False, repr=False)
-class SchedulerBase(ConfigMixin, ABC):
-    """Arguments and conventions common to all schedulers; they are those of diffusers.
+class SchedulerBase(SchedulerCore):
+    """A scheduler that spaces its timesteps itself, by the rules of diffusers.
 
     Args:
-        num_train_timesteps: T, timesteps the model was trained with, >= 2.
-        beta_start: First beta, in (0, 1).
-        beta_end: Last beta, in [beta_start, 1).
-        beta_schedule: `linear`, `scaled_linear` or `squaredcos_cap_v2`.
-        trained_betas: (T,) betas that replace the named schedule.
-        prediction_type: What the model predicts: `epsilon`, `v_prediction` or `sample` (x0).
-        clip_sample: Clip the clean prediction to +-`clip_sample_range`; for images in pixel space.
-        clip_sample_range: > 0.
         thresholding: Clip the clean prediction of each image at a quantile of its magnitudes, and divide by that
             (dynamic thresholding; Saharia et al., 2022). Takes the place of `clip_sample`.
         dynamic_thresholding_ratio: That quantile, in [0, 1].
         sample_max_value: Upper bound of the threshold, >= 1 (at 1 it is plain clipping to +-1).
         timestep_spacing: `leading`, `linspace` or `trailing`, see `spaced_timesteps`.
         steps_offset: Added to the `leading` grid, >= 0.
-        rescale_betas_zero_snr: See `NoiseSchedule`.
-
-    Attributes:
-        timesteps: (N,) float64, decreasing; empty until `set_timesteps`.
-        num_inference_steps: N, or None until `set_timesteps`.
-        order: Model evaluations per step, 1.
-        init_noise_sigma: Standard deviation of x_T, 1.
-        source: Where its settings were read, in a word or two; "" for settings that were given.
-        may_stop: Whether a step may turn out to be the last one, before all timesteps have come.
+        num_train_timesteps, ...: See `SchedulerCore`.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    num_train_timesteps: int = 1000
     _: KW_ONLY
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
-    beta_schedule: str = "linear"
-    trained_betas: Any = None
-    prediction_type: str = "epsilon"
-    clip_sample: bool = True
-    clip_sample_range: float = 1.0
     thresholding: bool = False
     dynamic_thresholding_ratio: float = 0.995
     sample_max_value: float = 1.0
     timestep_spacing: str = "leading"
     steps_offset: int = 0
-    rescale_betas_zero_snr: bool = False
 
     def __post_init__(self) -> None:
-        self._record_config()
-        check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
-        check_choice("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
-        check_number("clip_sample_range", self.clip_sample_range, 0, above=True)
-        check_number("dynamic_thresholding_ratio", self.dynamic_thresholding_ratio, 0, 1)
-        check_number("sample_max_value", self.sample_max_value, 1)
-        check_count("steps_offset", self.steps_offset, 0)
-
-        self.schedule = NoiseSchedule(
-            self.num_train_timesteps,
-            self.beta_start,
-            self.beta_end,
-            self.beta_schedule,
-            self.trained_betas,
-            self.rescale_betas_zero_snr,
-        )
-
-        self.order = 1
-        self.init_noise_sigma = 1.0
-        self.source, self.may_stop = "", False
-        self.num_inference_steps: int | None = None
-        self.timesteps = np.empty(0)
-        self._nodes: list[Node] = []
-        self._memory: Memory = ()  # of the solver
-        self._next = 0  # index of the timestep that is due
-        _ = self.solver  # a solver refuses values that are out of range
-
-    def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None:
-        """Choose the grid, and forget the previous run.
-
-        Args:
-            num_inference_steps: N in [1, T]; the grid then follows `timestep_spacing`.
-            timesteps: Instead of N, one's own timesteps: strictly decreasing, real-valued, in [0, T - 1]. The last
-                step always leads to the end of the schedule, which is no timestep and not in the list.
-
-        Raises:
-            ValueError: for a value out of range, or if not exactly one of the two is given.
-        """
-        if (num_inference_steps is None) == (timesteps is None):
-            raise ValueError("set_timesteps takes either num_inference_steps or timesteps, and one of them is needed")
-
-        if timesteps is None:
-            n = check_count("num_inference_steps", num_inference_steps, 1, self.num_train_timesteps)
-            grid = self._grid(n)
-        else:
-            grid = custom_timesteps(timesteps, self.num_train_timesteps)
-
-        self.timesteps, self.num_inference_steps = grid, len(grid)
-        self._nodes = [*nodes_at(self.schedule, grid), self._end()]
-        self._memory, self._next = (), 0
-
-    @property
-    @abstractmethod
-    def solver(self) -> Solver:
-        """How a run gets from one timestep to the next."""
+        super().__post_init__()
+        _ = self._thresholded, self._spaced  # they refuse values that are out of range
 
     @property
     def spacing(self) -> Spacing:
-        """How a number of timesteps is spaced, as configured."""
-        return Spaced(self.timestep_spacing, self.steps_offset)
-
-    @property
-    def grid(self) -> Grid:
-        """Where a run evaluates the model: the timesteps that are set."""
-        return FixedGrid(tuple(self._nodes[:-1]))
+        """See `SchedulerCore`: as configured."""
+        return self._spaced
 
     @property
     def limit(self) -> Limit:
-        """What keeps clean predictions in their range, as configured."""
-        if self.thresholding:
-            return Thresholded(self.dynamic_thresholding_ratio, self.sample_max_value)
-        return Clipped(self.clip_sample_range) if self.clip_sample else unlimited
-
-    def guided(self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float = 1.0) -> GuidedModel:
-        """A model as this scheduler takes it to be: its noise schedule, prediction type and clipping.
-
-        Args:
-            denoiser: The network, perhaps with its guidance. A `GuidedModel` says itself what it is.
-            condition: (B, ...) conditions, or None.
-            guidance_scale: Weight of classifier-free guidance of a network without, >= 0.
-
-        Raises:
-            ValueError: for a guidance out of range.
-        """
-        if isinstance(denoiser, GuidedModel):
-            return denoiser if condition is None else denoiser.with_condition(condition)
-        scale = effective_guidance(denoiser, check_guidance(guidance_scale))
-        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, scale, condition)
-
-    def fit(self, model: PictureModel) -> None:
-        """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""
-        known = model.metadata
-        trained = {k: known[k] for k in ("prediction_type",) if k in known} | known.get("noise_schedule", {})
-        if not known.get("bounded", True):
-            trained["clip_sample"] = False
-
-        wrong = {k: v for k, v in trained.items() if k in self.config and self.config[k] != v}
-        if wrong:
-            log.info("the scheduler was set to what the model was trained with: %s", wrong)
-            self.reconfigure(**wrong)
-
-    def suit(self, model: str, domain: str | None, guidance_scale: float) -> None:
-        """Take what was measured for what is drawn next, and begin anew with as many steps; here nothing was.
-
-        Args:
-            model: Identity of the model; "" where it is not known.
-            domain: Name of what is drawn; None: unknown, or several domains.
-            guidance_scale: Weight of classifier-free guidance, >= 0.
-        """
+        """See `SchedulerCore`."""
+        return self._thresholded if self.thresholding else super().limit
 
     @property
-    def stochastic(self) -> bool:
-        """Whether steps add noise, so that x_T alone does not decide the image; the solver says so."""
-        return bool(getattr(self.solver, "stochastic", False))
+    def _spaced(self) -> Spaced:
+        return Spaced(self.timestep_spacing, self.steps_offset)
 
-    def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array:
-        """What the model is to be fed: the sample as it is."""
-        return sample
+    @property
+    def _thresholded(self) -> Thresholded:
+        return Thresholded(self.dynamic_thresholding_ratio, self.sample_max_value)
 
-    def predict_x0(self, model_output: mx.array, timestep: Any, sample: mx.array) -> mx.array:
-        """The clean prediction, clipped or thresholded as configured.
-
-        Args:
-            model_output: (B, H, W, C) prediction of the model at `sample`.
-            timestep: In [0, T - 1], on the grid or not; a scalar or (B,).
-            sample: (B, H, W, C) x_t.
-        """
-        return self.limit(self.schedule.to_x0(model_output, sample, timestep, self.prediction_type))
-
-    def step(
-        self,
-        model_output: mx.array,
-        timestep: Any,
-        sample: mx.array,
-        *,
-        key: mx.array | None = None,
-        noise: mx.array | None = None,
-        return_dict: bool = False,
-    ) -> mx.array | SchedulerOutput:
-        """Advance from one timestep to the next.
-
-        Args:
-            model_output: (B, H, W, C) prediction of the model at `sample`.
-            timestep: The timestep of `sample`, an element of `timesteps`. Going on from another one than is due
-                restarts a multistep solver there.
-            sample: (B, H, W, C) x_t.
-            key: Random key of a stochastic step, (2,) for the batch or (B, 2), one per image.
-            noise: Instead of a key, (B, H, W, C) standard normal noise.
-            return_dict: Return a `SchedulerOutput` with the clean prediction as well.
-
-        Returns:
-            (B, H, W, C) the next sample, of the dtype of `sample`.
-
-        Raises:
-            ValueError: for a timestep off the grid, shapes that differ, or a stochastic step without key and noise.
-        """
-        index = self._locate(timestep)
-        if model_output.shape != sample.shape:
-            raise ValueError(f"model_output has shape {model_output.shape} and sample {sample.shape}: they must agree")
-
-        self._check_batch(sample.shape)
-
-        x0, eps = interpreted(model_output, sample, self._nodes[index], self.prediction_type, self.limit)
-
-        trail, then = self._nodes[: index + 1], self._nodes[index + 1]
-        step = self._step(Position(trail, then, at_least_float32(sample), x0, eps, len(self) - index))
-        prev_sample = step.mean
-        if step.std > 0:
-            prev_sample = prev_sample + step.std * self._noise(sample.shape, key, noise)
-
-        self._memory, self._next = step.memory, index + 1
-        self.follow(trail, self._nodes[index + 1], x0, step.error)
-
-        if index + 1 == len(self) and self._nodes[-1] is CLEAN:
-            x0 = prev_sample  # the image; a solver may make more of it than the last prediction
-        prev_sample = prev_sample.astype(sample.dtype)
-        return SchedulerOutput(prev_sample, x0.astype(sample.dtype)) if return_dict else prev_sample
-
-    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
-        """Take note of a step, also of one that a loop took on this grid with this solver; here of nothing.
-
-        Args:
-            trail: Nodes where the model was evaluated.
-            then: Where the step led.
-            x0: (B, H, W, C) the clean predictions of the step, or the clean images that it led to.
-            error: (B,) what the solver's check said of it, or None.
-        """
-
-    def select(self, indices: np.ndarray) -> None:
-        """Keep the memory of some images only, when others leave the batch.
-
-        Args:
-            indices: Positions in the batch, or a (B,) boolean mask.
-        """
-        indices = np.asarray(indices)
-        keep = mx.array(np.flatnonzero(indices) if indices.dtype == bool else indices)
-        self._memory = tuple(array[keep] for array in self._memory)
-
-    def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array:
-        """x_t = alpha x0 + sigma noise, at timesteps in [0, T - 1]: see `NoiseSchedule.add_noise`."""
-        return self.schedule.add_noise(original_samples, noise, timesteps)
-
-    def __len__(self) -> int:
-        """Number of steps; 0 until `set_timesteps`."""
-        return len(self.timesteps)
-
-    def __bool__(self) -> bool:
-        return True  # a scheduler without timesteps is still a scheduler
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r:.40}' for k, v in self.config.items())})"
-
-    def _grid(self, n: int) -> np.ndarray:
-        """(n,) timesteps."""
-        return self.spacing(self.schedule, n)
-
-    def _end(self) -> Node:
-        """Where the last step leads."""
-        return CLEAN
-
-    def _step(self, at: Position) -> Step:
-        """The solver's step."""
-        return self.solver.step(at, self._memory)
-
-    def _check_batch(self, shape: tuple[int, ...]) -> None:
-        """Refuse images that the solver remembers nothing of, or that it remembers others beside."""
-        if self._memory and self._memory[0].shape != shape:
-            raise ValueError(
-                f"the solver remembers pictures of shape {self._memory[0].shape}, got {shape}: call select when "
-                "pictures leave the batch, or set_timesteps to begin anew"
-            )
-
-    def _locate(self, timestep: Any) -> int:
-        """The index of a timestep; one that is not due clears the memory."""
-        if not self._nodes:
-            raise ValueError("the scheduler has no timesteps yet: call set_timesteps first")
-
-        try:
-            t = np.asarray(timestep, np.float64).item()
-        except (TypeError, ValueError):
-            raise ValueError(f"timestep must be one number for the whole batch, got {str(timestep)[:80]}") from None
-
-        tolerance = 1e-4  # timesteps may have passed through float32
-        if self._next < len(self) and abs(self.timesteps[self._next] - t) <= tolerance:
-            return self._next
-
-        index = int(np.abs(self.timesteps - t).argmin())
-        if not abs(self.timesteps[index] - t) <= tolerance:
-            raise ValueError(
-                f"timestep {t:g} is not one of the {len(self)} timesteps from {self.timesteps[0]:g} to "
-                f"{self.timesteps[-1]:g}: pass an element of scheduler.timesteps, not its index"
-            )
-
-        self._memory = ()
-        return index
-
-    def _noise(self, shape: tuple[int, ...], key: mx.array | None, noise: mx.array | None) -> mx.array:
-        if noise is not None and key is None:
-            if noise.shape != shape:
-                raise ValueError(f"noise must have the shape of the sample, {shape}, got {noise.shape}")
-            return noise
-        if key is None or noise is not None:
-            raise ValueError(f"a step of {type(self).__name__} adds noise here: pass either key or noise to step")
-        if key.shape == (2,):
-            return mx.random.normal(shape, key=key)
-        if key.shape != (shape[0], 2):
-            raise ValueError(f"key must have shape (2,), or ({shape[0]}, 2) for {shape[0]} pictures, got {key.shape}")
-        return normal(key, shape[1:])
-
-
-def first_node(scheduler: SchedulerBase) -> Node:
-    """Timestep 0, the least noise the model was trained with."""
-    return node_at(scheduler.schedule, 0)
+    def _first_node(self) -> Node:
+        """Timestep 0, the least noise the model was trained with."""
+        return node_at(self.schedule, 0)

@@ -7,17 +7,16 @@ is a neighbour only on grids with that stride.)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..diffusion.checks import check_choice, check_number
 from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
 from ..grids.grids import KarrasGrid, LogSNRGrid
-from ..grids.spacing import Spaced
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.first_order import DDIM, DDPM
-from .base import SchedulerBase, first_node
+from .base import SchedulerBase
 
 
 @dataclass(eq=False, repr=False)
@@ -55,7 +54,7 @@ class DDIMScheduler(SchedulerBase):
     use_clipped_model_output: bool = False
 
     def _end(self) -> Node:
-        return CLEAN if self.set_alpha_to_one else first_node(self)
+        return CLEAN if self.set_alpha_to_one else self._first_node()
 
     @property
     def solver(self) -> DDIM:
@@ -116,7 +115,7 @@ class DPMSolverScheduler(SchedulerBase):
             return KarrasGrid()
         if self.use_lu_lambdas:
             return LogSNRGrid()
-        return Spaced(self.timestep_spacing, self.steps_offset, open_end=True, lowest_log_snr=self.lambda_min_clipped)
+        return replace(self._spaced, open_end=True, lowest_log_snr=self.lambda_min_clipped)
 
     def _end(self) -> Node:
-        return CLEAN if self.final_sigmas_type == "zero" else first_node(self)
+        return CLEAN if self.final_sigmas_type == "zero" else self._first_node()

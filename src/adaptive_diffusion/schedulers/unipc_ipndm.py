@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..diffusion.checks import check_choice
 from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
-from ..grids.spacing import Spaced
 from ..solvers.ipndm import IPNDM
 from ..solvers.unipc import UniPC
-from .base import SchedulerBase, first_node
+from .base import SchedulerBase
 
 
 @dataclass(eq=False, repr=False)
@@ -23,7 +22,7 @@ class _Solver(SchedulerBase):
     @property
     def spacing(self) -> Spacing:
         """See `SchedulerBase`."""
-        return Spaced(self.timestep_spacing, self.steps_offset, open_end=True)
+        return replace(self._spaced, open_end=True)
 
 
 @dataclass(eq=False, repr=False)
@@ -58,7 +57,7 @@ class UniPCScheduler(_Solver):
         return UniPC(self.solver_order, self.solver_type, self.lower_order_final)
 
     def _end(self) -> Node:
-        return CLEAN if self.final_sigmas_type == "zero" else first_node(self)
+        return CLEAN if self.final_sigmas_type == "zero" else self._first_node()
 
 
 @dataclass(eq=False, repr=False)

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from ..errors import UserError
+from ..errors import UserError, sentence
 from ..program import command
 
 
@@ -59,11 +59,12 @@ def domain_settings(name: str) -> list[str]:
     return [setting("domain.name", name), setting("domain.description", name)]
 
 
-def advice_for_this_model(error: UserError) -> UserError:
-    """The same error, with the model of this job of sample.py in its advice to train."""
+def advice_for_this_model(error: Exception) -> UserError:
+    """What an error says, with the model of this job of sample.py in its advice to train."""
     model = _renamed({"model=": "model@task.model=", "model.": "task.model."})
     given, train = [*_config_dir(), *model], command("train")
-    return UserError(str(error).replace(train, f"{train} {shlex.join(given)}")) if given else error
+    said = sentence(error)
+    return UserError(said.replace(train, f"{train} {shlex.join(given)}") if given else said)
 
 
 def _config_dir() -> list[str]:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-COLUMNS = {"seconds/picture": "time/per_picture_s", "evaluations/picture": "sampling/evaluations_per_picture"}
+RESULT = "result"  # the metric of a job that has no other: what it returned to the sweeper
+COLUMNS = {  # heading -> metric; a column that no job has is left out
+    "seconds/image": "time/per_picture_s",
+    "evaluations/image": "sampling/evaluations_per_picture",
+    "result": RESULT,
+}
 FAILED = ("FAILED", "REFUSED")
+PLAN = "plan"
+NOT_BEGUN = "NOT BEGUN"
+MOST_NOT_BEGUN = 20  # rows of a table; of the others it has the number
+QUIET = ("paths.", "tracking", "hydra.")  # settings that say where a job writes, and not what it does
 LONGEST = 100  # characters of a job's settings in a table
 
 
@@ -36,7 +45,7 @@ class Job:
     Attributes:
         number: Counted from 0.
         settings: The job's settings on the command line, as `key=value`.
-        status: RUNNING, FINISHED, SKIPPED (finished before), REFUSED (a wrong setting), FAILED or KILLED.
+        status: RUNNING, FINISHED, SKIPPED (finished before), REFUSED (a wrong setting), FAILED, KILLED or NOT BEGUN.
         reason: Why it was refused or failed, in one sentence.
         metrics: Its numbers, if it made any.
     """
@@ -54,46 +63,82 @@ class Job:
         write_json(_folder(sweep) / f"{self.number}.json", asdict(self))
 
 
-def forget_jobs(sweep: Path) -> None:
-    """Remove the files of an earlier sweep in the same folder."""
+def plan_jobs(sweep: Path, settings: Sequence[Sequence[str]]) -> None:
+    """Forget an earlier sweep in the same folder, and keep what the jobs of this sweep will be.
+
+    Args:
+        sweep: Folder of the sweep.
+        settings: Of each job, as `key=value`; () where they are not known beforehand.
+    """
+    from ..io.files import write_json
+
     for path in _folder(sweep).glob("*.json"):
         path.unlink(missing_ok=True)
+    if settings:
+        write_json(_folder(sweep) / f"{PLAN}.json", [list(job) for job in settings])
 
 
 def jobs_of(sweep: Path) -> list[Job]:
     """The jobs of a sweep that is over, in their order; a job that is still RUNNING was KILLED."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in _folder(sweep).glob("*.json")]
-    jobs = [Job(**{**job, "settings": tuple(job["settings"])}) for job in found]
-    ended = [Job(**{**vars(job), "status": "KILLED"}) if job.status == "RUNNING" else job for job in jobs]
-    return sorted(ended, key=lambda job: job.number)
+    found: dict[int, Job] = {}
+    for path in _folder(sweep).glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stem == PLAN:
+            planned = [Job(number=n, settings=tuple(job), status=NOT_BEGUN) for n, job in enumerate(content)]
+            found = {job.number: job for job in planned} | found
+        else:
+            job = Job(**{**content, "settings": tuple(content["settings"])})
+            found[job.number] = replace(job, status="KILLED") if job.status == "RUNNING" else job
+
+    return [found[number] for number in sorted(found)]
 
 
-def table(jobs: Sequence[Job]) -> str:
-    """A table of jobs as plain text, each named by the settings that not all jobs share."""
-    rows = [["job", "status", *COLUMNS, ""]]
-    for job, settings in zip(jobs, distinguished(jobs), strict=True):
-        numbers = [f"{job.metrics[key]:.4g}" if key in job.metrics else "" for key in COLUMNS.values()]
-        rows.append([f"#{job.number} {settings}"[:LONGEST], job.status, *numbers, job.reason])
+def table(jobs: Sequence[Job], sweep: Sequence[Job] = ()) -> str:
+    """A table of jobs as plain text, each named by the settings that not all jobs of its sweep share.
+
+    Args:
+        jobs: The jobs to show.
+        sweep: All jobs of the sweep; () if these are all.
+    """
+    waiting = [job for job in jobs if job.status == NOT_BEGUN]
+    hidden = {job.number for job in waiting[MOST_NOT_BEGUN:]}
+    shown = [job for job in jobs if job.number not in hidden]
+    columns = {name: key for name, key in COLUMNS.items() if any(key in job.metrics for job in shown)}
+
+    names = distinguished(sweep or jobs)
+    rows = [["job", "status", *columns, ""]]
+    for job in shown:
+        numbers = [f"{job.metrics[key]:.4g}" if key in job.metrics else "" for key in columns.values()]
+        rows.append([f"#{job.number} {names[job.number]}"[:LONGEST], job.status, *numbers, job.reason])
 
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *([f"{len(hidden)} more jobs were not begun"] if hidden else [])])
 
 
-def distinguished(jobs: Sequence[Job]) -> list[str]:
-    """The settings of each job that not all jobs share; all settings of a single job."""
-    shared = set.intersection(*(set(job.settings) for job in jobs)) if len(jobs) > 1 else set()
-    return [" ".join(setting for setting in job.settings if setting not in shared) for job in jobs]
+def distinguished(jobs: Sequence[Job]) -> dict[int, str]:
+    """Number of a job -> its settings that not all jobs share; of a single job, the settings that say what it does."""
+    if len(jobs) == 1:
+        return {job.number: " ".join(s for s in job.settings if not s.lstrip("+~").startswith(QUIET)) for job in jobs}
+    shared = set.intersection(*(set(job.settings) for job in jobs)) if jobs else set()
+    return {job.number: " ".join(setting for setting in job.settings if setting not in shared) for job in jobs}
 
 
 def failures(jobs: Sequence[Job]) -> str:
     """Which jobs failed and why, as Markdown; "" if none did."""
-    failed = [
-        f"- `#{job.number} {settings}`: {job.reason}"
-        for job, settings in zip(jobs, distinguished(jobs), strict=True)
-        if job.status in FAILED
-    ]
-    return "\n".join([f"{len(failed)} of {len(jobs)} jobs failed:", "", *failed]) if failed else ""
+    names = distinguished(jobs)
+    failed = [f"- `#{job.number} {names[job.number]}`: {job.reason}" for job in jobs if job.status in FAILED]
+    return "\n".join([f"{count_failures(jobs)}:", "", *failed]) if failed else ""
+
+
+def count_failures(jobs: Sequence[Job]) -> str:
+    """How many jobs failed or were refused, e.g. "1 of 3 jobs failed, 1 was refused"; "" if none."""
+    failed, refused = (sum(job.status == status for job in jobs) for status in FAILED)
+    of_all = f" of {len(jobs)} jobs"
+    was_refused = f"{'was' if refused == 1 else 'were'} refused"
+    if failed and refused:
+        return f"{failed}{of_all} failed, {refused} {was_refused}"
+    return f"{failed}{of_all} failed" if failed else f"{refused}{of_all} {was_refused}" if refused else ""
 
 
 def _folder(sweep: Path) -> Path:

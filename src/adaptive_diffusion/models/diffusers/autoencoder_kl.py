@@ -209,7 +209,7 @@ class AutoencoderKL(nn.Module):
         multiple = self.config.downsampling
         if x.ndim != 4 or x.shape[-1] != self.config.in_channels or x.shape[1] % multiple or x.shape[2] % multiple:
             raise ValueError(
-                f"pictures must have shape (B, H, W, {self.config.in_channels}) with H and W multiples of {multiple}, "
+                f"images must have shape (B, H, W, {self.config.in_channels}) with H and W multiples of {multiple}, "
                 f"got {tuple(x.shape)}"
             )
 

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ...errors import UserError, plainly
+from ...errors import UnusableFile, plainly
 from ...io.files import read_json
 from .attention import AttentionBlock
 from .autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
@@ -55,8 +55,8 @@ def load_diffusers(
         The network of the class in `config.json`, with evaluated weights.
 
     Raises:
-        UserError: if the folder is no such model, its class or an option is not supported, or its tensors do not fit or
-            are not finite.
+        UnusableFile: if the folder is no such model, its class or an option is not supported, or its tensors do not fit
+            or are not finite.
         ValueError: if `dtype` is no float type.
     """
     if dtype is not None and not mx.issubdtype(dtype, mx.floating):
@@ -89,17 +89,17 @@ def build_model(folder: str | Path) -> DiffusersModel:
     """Build the network of a `config.json`, with lazy random weights.
 
     Raises:
-        UserError: if the folder has no `config.json`, or its class or an option is not supported.
+        UnusableFile: if the folder has no `config.json`, or its class or an option is not supported.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise UserError(_no_config(Path(folder)))
+        raise UnusableFile(_no_config(Path(folder)))
 
     config = read_json(path)
     name = config.get("_class_name") or (config.get("architectures") or [None])[0]
     if name not in CLASSES:
         accepted = ", ".join(CLASSES)
-        raise UserError(
+        raise UnusableFile(
             f"{path} describes a {name}, which is not supported; supported are {accepted}"
             if name
             else f"{path} does not say which class it describes; expected _class_name or architectures: {accepted}"
@@ -109,7 +109,7 @@ def build_model(folder: str | Path) -> DiffusersModel:
     try:
         return cast(Any, model_class)(config_class.from_dict(config))
     except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(f"{path} asks for a {name} that cannot be built: {plainly(error)}") from error
+        raise UnusableFile(f"{path} asks for a {name} that cannot be built: {plainly(error)}") from error
 
 
 def _no_config(folder: Path) -> str:
@@ -165,7 +165,9 @@ def _check(model: nn.Module, weights: dict[str, mx.array], path: Path) -> None:
     """Check names, types and shapes of the tensors, and remove tensors that the model does not have."""
     expected, kind = _shapes(model), type(model).__name__
     if missing := sorted(expected.keys() - weights.keys()):
-        raise UserError(f"{path} lacks the tensor {_and_more(missing)} of {kind}; it is incomplete or of another model")
+        raise UnusableFile(
+            f"{path} lacks the tensor {_and_more(missing)} of {kind}; it is incomplete or of another model"
+        )
 
     if extra := sorted(weights.keys() - expected.keys()):
         log.warning("%s holds the tensor %s, which its %s does not have: ignored", path, _and_more(extra), kind)
@@ -174,12 +176,12 @@ def _check(model: nn.Module, weights: dict[str, mx.array], path: Path) -> None:
 
     for name, shape in expected.items():
         if not mx.issubdtype(weights[name].dtype, mx.floating):
-            raise UserError(
+            raise UnusableFile(
                 f"{path}: tensor {name!r} holds {str(weights[name].dtype).removeprefix('mlx.core.')} numbers; "
                 "quantised files are not supported, get the float16 or float32 version"
             )
         if tuple(weights[name].shape) != shape:
-            raise UserError(
+            raise UnusableFile(
                 f"{path}: tensor {name!r} has shape {tuple(weights[name].shape)}, but {kind} with this config.json "
                 f"needs {shape}; they belong to different models"
             )
@@ -189,7 +191,7 @@ def _check_finite(name: str, tensor: mx.array, path: Path) -> None:
     """Refuse NaN and infinity."""
     # The sum is much faster; only if it is not finite, which may be an overflow, is every number checked.
     if not mx.isfinite(tensor.sum()).item() and not mx.isfinite(tensor).all().item():
-        raise UserError(f"{path}: tensor {name!r} holds NaN or infinity; the file is damaged, get it again")
+        raise UnusableFile(f"{path}: tensor {name!r} holds NaN or infinity; the file is damaged, get it again")
 
 
 def _and_more(names: list[str]) -> str:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import UnusableFile
 from ...io.files import read_json
 from .file_kinds import INDEX, of_folder
 from .trained_noise import read_trained_noise
@@ -53,21 +53,21 @@ class PipelineFolder:
             half: Prefer files in half precision, if every model has them.
 
         Raises:
-            UserError: if the folder is no pipeline, its class is not supported, or files are missing.
+            UnusableFile: if the folder is no pipeline, its class is not supported, or files are missing.
         """
         if not (path / INDEX).is_file():
-            raise UserError(of_folder(path))
+            raise UnusableFile(of_folder(path))
 
         content = read_json(path / INDEX)
         kind = str(content.get("_class_name"))
         if kind not in PIXEL_PIPELINES and kind not in TEXT_PIPELINES:
             accepted = ", ".join([*PIXEL_PIPELINES, *TEXT_PIPELINES])
-            raise UserError(f"{path} is a {kind}, which is not supported; supported are {accepted}")
+            raise UnusableFile(f"{path} is a {kind}, which is not supported; supported are {accepted}")
 
         # Lists in the index are the classes of the models; everything else is an option.
         options = {key: value for key, value in content.items() if not isinstance(value, list)}
         if len(TEXT_PIPELINES.get(kind, ())) == 2 and content.get("text_encoder") == [None, None]:
-            raise UserError(
+            raise UnusableFile(
                 f"{path} is a refiner of SDXL, which finishes images that another model began and is not supported; "
                 "give the base model"
             )
@@ -100,7 +100,7 @@ class PipelineFolder:
         """Check that no file is missing.
 
         Raises:
-            UserError: if a file is missing, with its name.
+            UnusableFile: if a file is missing, with its name.
         """
         read_trained_noise(self.path)
 
@@ -120,8 +120,8 @@ class PipelineFolder:
                     f"{folder.name}/tokenizer_config.json, which says how prompts are filled up, is missing"
                 )
 
-    def _not_whole(self, lack: str) -> UserError:
-        return UserError(f"{self.path} is not whole: {lack}; get the pipeline again")
+    def _not_whole(self, lack: str) -> UnusableFile:
+        return UnusableFile(f"{self.path} is not whole: {lack}; get the pipeline again")
 
     def content_hash(self) -> str:
         """sha256 (hex) of the configurations and the weight files."""
@@ -137,7 +137,7 @@ class PipelineFolder:
 def _has_variant(folder: Path, variant: str) -> bool:
     try:
         find_weights(folder, variant)
-    except UserError:
+    except UnusableFile:
         return False
 
     return True

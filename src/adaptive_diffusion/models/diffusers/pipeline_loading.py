@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...errors import UserError
+from ...errors import UnusableFile
 from ...types import PictureModel
 from .autoencoder_kl import AutoencoderKL
 from .loading import load_diffusers
@@ -51,13 +51,13 @@ def load_pipeline(
         draws: For models without text, the domain of the images; None if unknown.
 
     Raises:
-        UserError: if the pipeline cannot be found, fetched or used, with the reason.
+        UnusableFile: if the pipeline cannot be found, fetched or used, with the reason.
         MachineError: if the disk is full.
     """
     try:
         return _loaded(path, revision, precision, (height, width), negative_prompt, draws)
     except PermissionError as error:
-        raise UserError(
+        raise UnusableFile(
             f"{error.filename or path} may not be read: permission denied; ask its owner, or change its permissions"
         ) from error
 
@@ -75,7 +75,7 @@ def _loaded(
     try:
         half = precision_of(name).half
     except ValueError as error:
-        raise UserError(f"model.{error}") from None
+        raise ValueError(f"model.{error}") from None
 
     _warn_of_the_cpu(name)
     folder = PipelineFolder.open(pipeline_folder(path, revision, half), half)
@@ -101,13 +101,11 @@ def _loaded(
 
     if latent:
         if draws is not None:
-            raise UserError(
-                f"model.draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out"
-            )
+            raise ValueError(f"draws={draws} was given, but a {folder.kind} draws what the prompt says; leave it out")
         return _latent_pipeline(folder, name, unet, metadata, wished, negative_prompt)
 
     if negative_prompt is not None:
-        raise UserError(f"model.negative_prompt was given, but a {folder.kind} reads no text; leave it out")
+        raise ValueError(f"negative_prompt was given, but a {folder.kind} reads no text; leave it out")
     size = _size(folder, unet.config, 1, *wished)
     identity = _identity(metadata, name, size)
     return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
@@ -152,7 +150,7 @@ def _warn_of_the_cpu(precision: str) -> None:
 
     quantised = precision_of(precision).unet_bits is not None
     log.warning(
-        "model.precision=%s is for GPUs: on a CPU, linear layers take up to %s times as long as in float32; leave it "
+        "precision=%s is for GPUs: on a CPU, linear layers take up to %s times as long as in float32; leave it "
         "out, or expect to wait",
         precision,
         "1,500" if quantised else "20",
@@ -163,7 +161,7 @@ def _network(folder: PipelineFolder, name: str, kind: type, dtype: mx.Dtype) -> 
     """Load a network of a pipeline; another class than `kind` is refused."""
     network = load_diffusers(folder.model(name), dtype=dtype, variant=folder.variant)
     if type(network) is not kind:
-        raise UserError(
+        raise UnusableFile(
             f"{folder.path}: the {name} of a {folder.kind} must be a {kind.__name__}, got {type(network).__name__}"
         )
 
@@ -175,7 +173,7 @@ def _built(folder: PipelineFolder, kind: Any, *arguments: Any, **options: Any) -
     try:
         return kind(*arguments, **options)
     except ValueError as error:
-        raise UserError(f"{folder.path}: {error}") from error
+        raise UnusableFile(f"{folder.path}: {error}") from error
 
 
 def _encoders(folder: PipelineFolder, precision: Precision, config: Any) -> list[TextEncoder]:
@@ -187,7 +185,7 @@ def _encoders(folder: PipelineFolder, precision: Precision, config: Any) -> list
     given = sum(encoder.width for encoder in encoders)
     wanted = {config.context_dims[level] for level in config.attention_levels}
     if wanted - {given}:
-        raise UserError(
+        raise UnusableFile(
             f"{folder.path}: its texts have {given} channels and its U-Net attends to {max(wanted - {given})}; the "
             "text encoder is that of another model"
         )
@@ -206,7 +204,7 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
         width: Wanted width, or None.
 
     Raises:
-        UserError: for a size that the networks cannot halve often enough, or that is too large or unknown.
+        UnusableFile: for a size that the networks cannot halve often enough, or that is too large or unknown.
     """
     sides = config.sides
     multiple = factor * 2 ** (config.levels - 1)
@@ -214,16 +212,15 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
     size = []
     for name, given, side in (("height", height, sides[0]), ("width", width, sides[1])):
         if given is None and side is None:
-            raise UserError(f"{folder.path} does not say how large its pictures are; give model.height and model.width")
+            raise ValueError(f"{folder.path} does not say how large its images are; give height and width")
 
         value = side * factor if given is None else given
         if value < multiple or value % multiple:
-            raise UserError(
-                f"model.{name} must be a multiple of {multiple}, since this model halves its pictures that often, got "
-                f"{value}"
+            raise ValueError(
+                f"{name} must be a multiple of {multiple}, since this model halves its images that often, got {value}"
             )
         if value > LARGEST:
-            raise UserError(f"model.{name} must be at most {LARGEST} pixels, got {value}")
+            raise ValueError(f"{name} must be at most {LARGEST} pixels, got {value}")
 
         size.append(value)
 

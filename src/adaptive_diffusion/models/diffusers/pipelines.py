@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from ...diffusion.compiled import compiled
-from ...errors import MachineError, UserError
+from ...errors import MachineError, Unusable
 from .autoencoder_kl import AutoencoderKL
 from .text_encoders import EncodedTexts, TextEncoder, encode
 from .unet_2d import UNet2DModel
@@ -76,22 +76,22 @@ class PixelPipeline:
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """(): the model has no condition. See `PictureModel.condition`."""
         if label is not None:
-            raise UserError(f"label={label} was given, but the model was trained without classes")
+            raise Unusable(f"label={label} was given, but the model was trained without classes")
         if self.domains is not None and domain not in self.domains:
-            raise UserError(f"the model draws {next(iter(self.domains))}, not {domain}; leave domain out")
+            raise Unusable(f"the model draws {next(iter(self.domains))}, not {domain}; leave domain out")
         return ()
 
     def encode(self, pictures: mx.array) -> mx.array:
         """(B, H, W, 3) images -> (B, H, W, C) states: the images, or grey images for a model of one channel.
 
         Raises:
-            UserError: for a model of other than one or three channels.
+            Unusable: for a model of other than one or three channels.
         """
         channels = self.state_shape[-1]
         if pictures.shape[-1] == channels:
             return pictures
         if channels != 1:
-            raise UserError(f"the model draws {channels} channels, so no picture can be its beginning; leave it out")
+            raise Unusable(f"the model draws {channels} channels, so no image can be its beginning; leave it out")
 
         return (pictures * mx.array(LUMA)).sum(axis=-1, keepdims=True)
 
@@ -160,7 +160,7 @@ class LatentPipeline:
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """The class id of a text; a new text is encoded. See `PictureModel.condition`."""
         if not caption.strip():
-            raise UserError("the prompt is empty; say what to draw, e.g. prompt='a mountain lake at dawn'")
+            raise Unusable("the prompt is empty; say what to draw, e.g. prompt='a mountain lake at dawn'")
 
         class_id = _class_id(caption)
         if class_id not in self._texts:
@@ -182,7 +182,7 @@ class LatentPipeline:
             (B, h, w, C) prediction.
 
         Raises:
-            UserError: for an id that `condition` did not return.
+            Unusable: for an id that `condition` did not return.
         """
         texts = self._encode()
         rows = mx.array([0] * len(x) if condition is None else self._rows(condition))
@@ -210,7 +210,7 @@ class LatentPipeline:
             MachineError: if the latents or the images hold NaN, or an image has only one colour.
         """
         if not mx.isfinite(x0).all().item():
-            advice = "model.precision=float32 or bfloat16" if self._half else "a smaller guidance_scale, or more steps"
+            advice = "precision=float32 or bfloat16" if self._half else "a smaller guidance_scale, or more steps"
             raise MachineError(f"the latents hold NaN or infinity: the U-Net overflowed; use {advice}")
 
         height, width = self.picture_size
@@ -222,8 +222,8 @@ class LatentPipeline:
             varied = decoded.max(axis=(1, 2, 3)) > decoded.min(axis=(1, 2, 3))
             if not (varied.all() & mx.isfinite(decoded).all()).item():
                 raise MachineError(
-                    "the decoder returned a picture of one colour or of NaN, as happens when a GPU runs out of memory; "
-                    "use a smaller batch_size or model.precision=low_memory"
+                    "the decoder returned an image of one colour or of NaN, as happens when a GPU runs out of memory; "
+                    "use a smaller batch_size or precision=low_memory"
                 )
 
             pictures.append(decoded)
@@ -235,7 +235,7 @@ class LatentPipeline:
         class_ids: Any = condition[:, 0].tolist()
         places = {class_id: row for row, class_id in enumerate([0, *self._texts])}
         if unknown := [class_id for class_id in class_ids if class_id not in places]:
-            raise UserError(
+            raise Unusable(
                 f"this model was given no text with the id {unknown[0]}: ids are what its condition() returns; give "
                 "the text to it first"
             )

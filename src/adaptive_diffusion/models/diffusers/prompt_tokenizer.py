@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UnusableFile
 from ...io.clip_tokenizer import END, CLIPTokenizer
 from ...io.files import read_json
 
@@ -23,7 +23,7 @@ class PromptTokenizer(CLIPTokenizer):
         longest: Largest number of tokens of the text encoder.
 
     Raises:
-        UserError: see `CLIPTokenizer`; also if the padding token is not in the vocabulary.
+        UnusableFile: see `CLIPTokenizer`; also if the padding token is not in the vocabulary.
     """
 
     def __init__(self, folder: Path, longest: int):
@@ -38,7 +38,7 @@ class PromptTokenizer(CLIPTokenizer):
 
         pad_id = self._tokenizer.token_to_id(pad)
         if pad_id is None:
-            raise UserError(f"the tokenizer in {folder} fills up with {pad!r}, which is not in its vocabulary")
+            raise UnusableFile(f"the tokenizer in {folder} fills up with {pad!r}, which is not in its vocabulary")
         self.pad_id: int = pad_id
 
         # Special tokens are tokens by themselves wherever they stand in a prompt.
@@ -56,7 +56,7 @@ class PromptTokenizer(CLIPTokenizer):
         self._tokenizer.add_tokens([tokenizers.AddedToken(token["content"], **flags)])
 
         if (became := self._tokenizer.token_to_id(token["content"])) != number:
-            raise UserError(
+            raise UnusableFile(
                 f"the tokenizer in {folder} lists {token['content']!r} as token {number}, and it becomes {became}; its "
                 "files belong to different models"
             )
@@ -85,7 +85,7 @@ def _added(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Number -> text and options of the added tokens, from the settings or, in old folders, `added_tokens.json`.
 
     Raises:
-        UserError: if the tokens are listed in another way.
+        UnusableFile: if the tokens are listed in another way.
     """
     old = folder / "added_tokens.json"
     try:
@@ -102,10 +102,10 @@ def _added(folder: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
         if all(isinstance(token["content"], str) and token["content"] for token in listed.values()):
             return listed
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
+        if isinstance(error, UnusableFile):
             raise
 
-    raise UserError(f"the tokenizer in {folder} lists its added tokens in an unknown way; get its files again")
+    raise UnusableFile(f"the tokenizer in {folder} lists its added tokens in an unknown way; get its files again")
 
 
 def _extra(settings: dict[str, Any]) -> list[str]:

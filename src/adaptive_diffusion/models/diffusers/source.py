@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...errors import MachineError, UserError
+from ...errors import MachineError, MissingPackage, UnusableFile
 from ...io.hub import is_hub_id, quiet_hub
 from .file_kinds import INDEX, of_file
 from .pipeline_folder import PipelineFolder
@@ -37,26 +37,27 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
         half: Prefer files in half precision.
 
     Raises:
-        UserError: if there is no such folder, `huggingface_hub` is not installed, or the hub does not have it.
+        UnusableFile: if there is no such folder, or the hub does not have it.
+        MissingPackage: without `huggingface_hub`.
         MachineError: if the disk is full.
     """
     if not str(path).strip():
-        raise UserError("model.path is empty; give a folder or a hub id such as google/ddpm-cifar10-32")
+        raise ValueError("path is empty; give a folder or a hub id such as google/ddpm-cifar10-32")
 
     folder = Path(path).expanduser()
     if folder.is_file():
-        raise UserError(of_file(folder))
+        raise UnusableFile(of_file(folder))
     if folder.is_dir():
         if revision not in (None, folder.name):  # a folder in the hub's cache has the name of its commit
-            log.warning("model.revision=%s is for models of the hub; the folder %s is taken as it is", revision, path)
+            log.warning("revision=%s is for models of the hub; the folder %s is taken as it is", revision, path)
         return folder
     if not is_hub_id(path):
-        raise UserError(f"there is no model folder {path}; give a folder or a hub id such as google/ddpm-cifar10-32")
+        raise UnusableFile(f"there is no model folder {path}; give a folder or a hub id such as google/ddpm-cifar10-32")
 
     try:
         import huggingface_hub as hub
     except ImportError:
-        raise UserError(
+        raise MissingPackage(
             f"{path} is no folder here, and fetching it from the hub needs another package: pip install "
             "huggingface_hub, or give a folder"
         ) from None
@@ -79,7 +80,7 @@ def _unfit(folder: Path, half: bool) -> str:
     """The reason why a folder cannot be used, or ""."""
     try:
         PipelineFolder.open(folder, half)
-    except UserError as error:
+    except UnusableFile as error:
         return str(error)
     return ""
 
@@ -99,7 +100,7 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks:
         with quiet_hub():
             names = hub.HfApi().list_repo_files(repository, revision=revision)
             if INDEX not in names:
-                raise UserError(
+                raise UnusableFile(
                     f"{repository} is no diffusers pipeline: it has no {INDEX}; give the id of one that has"
                 )
 
@@ -107,7 +108,7 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks:
             # Weights come last: an interrupted download then lacks weights only.
             for patterns in ([name for name in files if name.endswith((".json", ".txt"))], files):
                 folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except UserError:
+    except UnusableFile:
         raise
     except Exception as error:  # the hub passes on the errors of its HTTP library, which varies
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -118,7 +119,7 @@ def _fetched(hub: Any, repository: str, revision: str | None, half: bool, lacks:
 
         first = str(error).strip().partition("\n")[0].rstrip(".")
         cached = f"what the cache has of it cannot be used ({lacks})" if lacks else "the cache does not have it"
-        raise UserError(
+        raise UnusableFile(
             f"{repository} is no folder here, {cached}, and it could not be had from the Hugging Face hub ({first}); "
             "check the id, the network and HF_HUB_OFFLINE, or download it elsewhere and give its folder"
         ) from error

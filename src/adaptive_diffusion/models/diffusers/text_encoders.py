@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...errors import UserError
+from ...errors import UnusableFile
 from .clip_text import CLIPTextConfig
 from .loading import build_model, load_diffusers
 from .precision import Precision, quantise
@@ -56,15 +56,15 @@ class TextEncoder:
         """Read the tokenizer and the configuration of the encoder.
 
         Raises:
-            UserError: if one of them cannot be used, or they do not fit each other.
+            UnusableFile: if one of them cannot be used, or they do not fit each other.
         """
         config = build_model(folder).config
         if not isinstance(config, CLIPTextConfig):
-            raise UserError(f"{folder} must hold a CLIP text encoder, and its config.json describes another model")
+            raise UnusableFile(f"{folder} must hold a CLIP text encoder, and its config.json describes another model")
 
         words = PromptTokenizer(tokenizer, config.max_position_embeddings)
         if words.vocab_size > config.vocab_size:
-            raise UserError(
+            raise UnusableFile(
                 f"the tokenizer in {tokenizer} has {words.vocab_size} tokens and its text encoder {config.vocab_size}; "
                 "they belong to different models"
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...diffusion.schedule import BETA_SCHEDULES, PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
-from ...errors import UserError, plainly
+from ...errors import UnusableFile, plainly
 from ...io.files import read_json
 
 NAME = "scheduler_config.json"
@@ -70,28 +70,30 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
         quantile of the thresholding in the model's own scheduler, None without thresholding.
 
     Raises:
-        UserError: if the file is missing, or its process is not variance-preserving with a supported beta schedule.
+        UnusableFile: if the file is missing, or its process is not variance-preserving with a supported beta schedule.
     """
     path = next((p for p in (folder / "scheduler" / NAME, folder / NAME) if p.is_file()), None)
     if path is None:
-        raise UserError(f"{folder} has no scheduler/{NAME}, which says what noise the model was trained with")
+        raise UnusableFile(f"{folder} has no scheduler/{NAME}, which says what noise the model was trained with")
 
     given = read_json(path)
     name = str(given.get("_class_name"))
     if name not in CLASSES or given.get("use_flow_sigmas"):
         kind = f"{name} with use_flow_sigmas" if name in CLASSES else name
-        raise UserError(f"{path} describes a {kind}, whose noise is not supported; supported are {', '.join(CLASSES)}")
+        raise UnusableFile(
+            f"{path} describes a {kind}, whose noise is not supported; supported are {', '.join(CLASSES)}"
+        )
 
     values = {key: given.get(key, default) for key, default in CLASSES[name].items()}
     for key, accepted in (("beta_schedule", BETA_SCHEDULES), ("prediction_type", PREDICTION_TYPES)):
         if values[key] not in accepted:
-            raise UserError(f"{path}: {key} = {values[key]!r} is not supported, only {', '.join(accepted)}")
+            raise UnusableFile(f"{path}: {key} = {values[key]!r} is not supported, only {', '.join(accepted)}")
 
     schedule = {key: values[key] for key in SCHEDULE_ARGUMENTS}
     try:
         NoiseSchedule(**schedule)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} describes no noise: {plainly(error)}") from error
+        raise UnusableFile(f"{path} describes no noise: {plainly(error)}") from error
 
     return {
         "noise_schedule": schedule,

@@ -251,7 +251,7 @@ class UNet2DConditionModel(UNet):
     def _embed_text_time(self, text_embeds: mx.array | None, time_ids: mx.array | None) -> mx.array:
         """(B, temb_channels) embedding of the pooled text and the six numbers about the size."""
         if text_embeds is None or time_ids is None:
-            raise ValueError("this model (SDXL) needs text_embeds, the pooled text, and time_ids, the picture's size")
+            raise ValueError("this model (SDXL) needs text_embeds, the pooled text, and time_ids, the image's size")
 
         B, K = time_ids.shape
         dim = self.config.addition_time_embed_dim or 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from ...errors import UserError
+from ...errors import UnusableFile
 from ...io.files import read_json
 from ...io.tensor_file import read_tensors
 from ...io.torch_files import read_torch_file
@@ -37,14 +37,14 @@ def find_weights(folder: Path, variant: str | None) -> Path:
             file.
 
     Raises:
-        UserError: if the folder has no weights.
+        UnusableFile: if the folder has no weights.
     """
     for name in weight_names(variant):
         if (folder / name).is_file():
             return folder / name
 
     wanted = " or ".join(f"{stem}{f'.{variant}' if variant else ''}.safetensors" for stem in NAMES["safetensors"])
-    raise UserError(
+    raise UnusableFile(
         f"{folder} holds no weights: expected {wanted}, or shards with an index; if it was downloaded, the download is "
         "incomplete"
     )
@@ -54,20 +54,20 @@ def shards_of(path: Path) -> list[Path]:
     """The files with the tensors: the path itself, or the shards in an index.
 
     Raises:
-        UserError: if an index has no shards, or a shard is missing or outside the folder.
+        UnusableFile: if an index has no shards, or a shard is missing or outside the folder.
     """
     if path.suffix != ".json":
         return [path]
 
     places = read_json(path).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
-        raise UserError(f"{path} lists no tensors (it has no weight_map); get the file again")
+        raise UnusableFile(f"{path} lists no tensors (it has no weight_map); get the file again")
 
     for file in sorted(set(places.values())):
         if Path(file).name != file:
-            raise UserError(f"{path} points to {file!r}, outside its own folder; do not use this model")
+            raise UnusableFile(f"{path} points to {file!r}, outside its own folder; do not use this model")
         if not (path.parent / file).is_file():
-            raise UserError(
+            raise UnusableFile(
                 f"{path.parent / file} is missing, though {path.name} lists it; the download is incomplete, get it "
                 "again"
             )
@@ -79,14 +79,14 @@ def read_weights(path: Path) -> dict[str, mx.array]:
     """Read the tensors of a weight file or of all shards of an index (see `find_weights`).
 
     Raises:
-        UserError: if a file is missing or damaged, or the shards lack a tensor of the index.
+        UnusableFile: if a file is missing or damaged, or the shards lack a tensor of the index.
     """
     tensors: dict[str, mx.array] = {}
     for shard in shards_of(path):
         tensors |= _read_file(shard)
 
     if path.suffix == ".json" and (lost := sorted(read_json(path)["weight_map"].keys() - tensors.keys())):
-        raise UserError(f"no shard beside {path} holds the tensor {lost[0]!r} that it lists; get the model again")
+        raise UnusableFile(f"no shard beside {path} holds the tensor {lost[0]!r} that it lists; get the model again")
 
     return tensors
 

@@ -1,0 +1,167 @@
+"""An option or a setting that does not exist: one sentence, with the name that was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from ..diffusion.schedule import SCHEDULE_ARGUMENTS
+from ..errors import did_you_mean, same_end
+from .catalog import Catalog
+
+ELSEWHERE = {  # names that other tools have for what is here
+    "euler": "Euler's method is scheduler=ddim, whose scheduler.eta is 0 by default",
+    "euler_discrete": "Euler's method is scheduler=ddim, whose scheduler.eta is 0 by default",
+    "euler_a": "ancestral sampling is scheduler=ddpm, or scheduler=ddim scheduler.eta=1",
+    "euler_ancestral": "ancestral sampling is scheduler=ddpm, or scheduler=ddim scheduler.eta=1",
+    "dpmpp_2m": "DPM-Solver++(2M) is scheduler=dpm_solver",
+    "dpm++": "DPM-Solver++(2M) is scheduler=dpm_solver",
+    "pndm": "the nearest to PNDM is scheduler=ipndm",
+    "plms": "the nearest to PLMS is scheduler=ipndm",
+    "karras": "Karras' spacing is grid=karras, with any scheduler",
+}
+PLUGINS = {  # Hydra's own
+    "hydra/launcher": ("joblib", "rq", "ray", "submitit"),
+    "hydra/sweeper": ("optuna", "ax", "nevergrad"),
+}
+LIMITS = (  # those that follow from the model
+    *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio"),
+    "sample_max_value",
+)
+
+
+def no_option(catalog: Catalog, group: str, option: str) -> str:
+    options = catalog.options(group)
+    if group in PLUGINS:
+        return _no_plugin(group, option)
+    if not options:
+        return f"{group} has no option {option!r}; leave it out"
+    if group == "scheduler" and (hint := ELSEWHERE.get(option.lower().replace("-", "_"))):
+        return f"{group} has no option {option!r}: {hint}; options: {', '.join(options)}"
+    return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}"
+
+
+def _no_plugin(group: str, option: str) -> str:
+    """For Hydra's launchers and sweepers, which are packages of their own."""
+    kind = group.partition("/")[2]
+    without = f"without it, {group}=basic runs one job after another"
+    if option not in PLUGINS[group]:
+        return f"{group} has no option {option!r}; {without}, and packages such as hydra-joblib-launcher add others"
+    return (
+        f"{group}={option} comes with a package that is not installed here: pip install hydra-{option}-{kind} "
+        f"({'sweeps of images work with it' if option == 'joblib' else 'nobody has tried it here'}); {without}"
+    )
+
+
+def no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[str]) -> str:
+    """For a setting that is not there: options that have it, or the name that was probably meant."""
+    parts, sentence = key.split("."), f"there is no setting {key!r}"
+    if parts[0] == "scheduler" and (where := _of_the_model(parts[-1], arguments)):
+        return f"{sentence}: {where}"
+    if len(parts) > 1 and (elsewhere := _of_other_options(catalog, key, arguments)):
+        return elsewhere
+
+    known = [name for name in _all_keys(catalog, program, arguments) if not key.startswith(f"{name}.")]
+
+    # A setting of an option, given without its group.
+    if len(parts) == 1 and not same_end(key, known):
+        for group in catalog.groups(program):
+            if options := _with_setting(catalog, group, parts):
+                value = next((a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")), "<value>")
+                return (
+                    f"{sentence}; it is one of {group}={' or '.join(options)}: "
+                    f"{group}={options[0]} {group}.{key}={value or '<value>'}"
+                )
+
+    # A setting of another name, e.g. order for solver_order.
+    if len(parts) == 2 and (meant := _of_any_option(catalog, *parts)):
+        name, options = meant
+        if name not in known:
+            return f"{sentence}; did you mean {name!r}, of {parts[0]}={' or '.join(options)}?"
+    return f"{sentence}{_meant(key, known)}; --help lists them"
+
+
+def _of_the_model(name: str, arguments: Sequence[str]) -> str | None:
+    """Where an argument of schedulers went that is no setting, because the model decides it."""
+    given = next((a.partition("=")[2] for a in arguments if a.partition("=")[0].endswith(f"scheduler.{name}")), "")
+    if name in LIMITS:
+        return f"the model says how its images stay in range; to overrule it: +scheduler.{name}={given or '<value>'}"
+    if name == "prediction_type":
+        return f"the model says what it predicts; where its file does not: model=checkpoint model.{name}={given}"
+    return "the model says how it was trained; leave it out" if name in SCHEDULE_ARGUMENTS else None
+
+
+def _of_other_options(catalog: Catalog, key: str, arguments: Sequence[str]) -> str | None:
+    """For a setting that belongs to other options of its group than the one that was chosen."""
+    parts = key.split(".")
+    for place, group in enumerate(parts[:-1], 1):
+        options = _with_setting(catalog, group, parts[place:])
+        if not options:
+            continue
+
+        # A sweep over a group may have options with the setting, and options without it.
+        swept = [o for a in arguments for o in a.partition("=")[2].split(",") if a.partition("=")[0] == group]
+        lacking = [option for option in swept if option not in options]
+        if len(lacking) < len(swept):
+            return (
+                f"{key!r} is a setting of {group}={' or '.join(options)}, and this sweep has {group}="
+                f"{','.join(lacking)} as well, without it; sweep over them in a command of their own"
+            )
+
+        at = "" if place == 1 else f"@{'.'.join(parts[:place])}"
+        return f"{key!r} is a setting of {group}{at}={' or '.join(options)}"
+    return None
+
+
+def _with_setting(catalog: Catalog, group: str, keys: list[str]) -> list[str]:
+    """The options of a group that have a setting."""
+    return [option for option in catalog.options(group) if _has(catalog.content(group, option), keys)]
+
+
+def _of_any_option(catalog: Catalog, group: str, key: str) -> tuple[str, list[str]] | None:
+    """The setting of any option of a group that ends like a name, e.g. solver_order for order, and its options."""
+    contents = {option: catalog.content(group, option) for option in catalog.options(group)}
+    names = sorted({str(name) for content in contents.values() for name in content})
+    name = next((name for name in names if name.endswith(f"_{key}")), None)
+    if name is None:
+        return None
+    return f"{group}.{name}", [option for option, content in contents.items() if name in content]
+
+
+def _has(content: Any, keys: list[str]) -> bool:
+    """Whether nested dictionaries hold a key in a key."""
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            return False
+        content = content[key]
+    return True
+
+
+def _meant(given: str, known: Iterable[str]) -> str:
+    closest = did_you_mean(given, known)
+    return f"; did you mean {closest!r}?" if closest and closest != given else ""
+
+
+def _all_keys(catalog: Catalog, program: str, arguments: Sequence[str]) -> list[str]:
+    """Every setting there is, with the choices of the command line that exist."""
+    groups = catalog.groups(program)
+    choices = [
+        f"{group}={first}"
+        for group, _, option in (argument.partition("=") for argument in arguments)
+        if group in groups and (first := option.split(",")[0]) in catalog.options(group)  # the first of a sweep
+    ]
+    own = [f"file://{folder.absolute()}" for folder in catalog.folders[1:]]
+    with initialize_config_dir(str(catalog.folders[0]), version_base="1.3"):
+        cfg = compose(program, overrides=[*choices, *([f"hydra.searchpath={own}"] if own else [])])
+    return [*groups, *_flat(cfg)]
+
+
+def _flat(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    for key, value in plain.items():
+        yield prefix + str(key)
+        if isinstance(value, dict):
+            yield from _flat(cfg[key], f"{prefix}{key}.")

@@ -1,0 +1,50 @@
+"""ModelFacts: what a model says of itself in its metadata, with what holds where it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from ..types import PictureModel
+from .limits import Clipped, Limit, unlimited
+from .schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model says of itself.
+
+    Attributes:
+        prediction_type: `epsilon`, `v_prediction` or `sample`; None where the model does not say.
+        noise_schedule: Arguments of `NoiseSchedule`, as far as they are not its defaults.
+        guidance_scale: The weight of classifier-free guidance that the model recommends; 1 is none.
+        bounded: Whether clean predictions are images in [-1, 1]; latents are not bounded, and never clipped.
+        content_hash: Of its files; "" where it has none.
+    """
+
+    prediction_type: str | None = None
+    noise_schedule: Mapping[str, Any] = field(default_factory=dict)
+    guidance_scale: float = 1.0
+    bounded: bool = True
+    content_hash: str = ""
+
+    @classmethod
+    def of(cls, model: PictureModel) -> Self:
+        """The facts of a model; its metadata may say more."""
+        known = model.metadata
+        return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known})
+
+    @property
+    def process(self) -> NoiseSchedule:
+        """The noise process that the model was trained with."""
+        return NoiseSchedule(**self.noise_schedule)
+
+    @property
+    def limit(self) -> Limit:
+        """What keeps clean predictions in the range of the data."""
+        return Clipped() if self.bounded else unlimited
+
+    def guidance(self, given: float | None) -> float:
+        """The guidance that was asked for; where none was, what the model recommends."""
+        return float(self.guidance_scale) if given is None else given

@@ -1,0 +1,122 @@
+"""What a configuration must satisfy before anything is built, and what its choices must not contradict."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..diffusion.checks import check_name, check_number
+from ..errors import UserError, sentence
+from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
+from ..grids.grids import Grid
+from ..program import command
+from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.core import SchedulerCore
+from ..types import PictureModel, Scheduler
+from .setting_types import typed
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """A block that checks what the user gave: its ValueError is raised as the user's mistake."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(sentence(error)) from None
+
+
+def check_setting(check: Callable[..., Any], cfg: DictConfig, key: str, *bounds: float | None) -> None:
+    """Check one setting with a function of `diffusion.checks`, which takes its name, its value and its bounds.
+
+    Raises:
+        UserError: if the function raises ValueError.
+    """
+    with refused():
+        check(key, cfg[key], *bounds)
+
+
+def checked(cfg: DictConfig) -> DictConfig:
+    """A copy of the configuration, in which every setting has the type that its constructor declares.
+
+    Hydra looks for missing values only when they are used, and lets `+key=value` add anything.
+
+    Raises:
+        UserError: for a value that is missing, a key that does not exist, or a name that cannot name a run or a file.
+    """
+    if missing := sorted(map(str, OmegaConf.missing_keys(cfg))):
+        raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=<value>")
+    cfg = typed(cfg)
+
+    # Runs are named by `name`, and files by domains.
+    with refused():
+        if cfg.name:
+            check_name("name", cfg.name)
+        for tag in cfg.tags:
+            check_name("each of tags", tag)
+        if OmegaConf.is_dict(cfg.domain) and "name" in cfg.domain:
+            check_name("domain.name", cfg.domain.name, of_file=True)
+        for domain in OmegaConf.select(cfg, "task.data", default={}):
+            check_name("a domain of task.data", domain, of_file=True)
+
+    return cfg
+
+
+def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel) -> None:
+    """Refuse calibrated steps of a named model or domain that do not exist; others would be used in their place.
+
+    Args:
+        name: Key of the settings, e.g. `scheduler.calibration`.
+        node: The settings, see `find_schedule`; anything else is accepted.
+        cfg: The configuration, fitted to the model.
+        model: The model that draws.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if not OmegaConf.is_dict(node) or not {"path", "model", "domain", "guidance_scale"} <= set(node):
+        return
+    with refused():
+        check_number(f"{name}.guidance_scale", node.guidance_scale, 0)
+
+    # Only what differs from the run's own model and domain was asked for by name.
+    own = {"model": model.identity, "domain": cfg.domain.name}
+    wanted = {key: node[key] for key, value in own.items() if node[key] != value}
+    if not wanted:
+        return
+
+    file = SHIPPED if node.path is None else node.path
+    of_model = [schedule for schedule in load_schedules(file) if schedule.model == node.model]
+    for key, value in wanted.items():
+        known = sorted({getattr(schedule, key) for schedule in of_model})
+        if value not in known:
+            others = f"of this model there are {', '.join(known)}" if known else "nor others of this model"
+            raise UserError(
+                f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
+                f"calibrate with {command('train')} task=schedule"
+            )
+
+
+def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:
+    """Warn of timesteps of the scheduler that a grid replaces.
+
+    Raises:
+        UserError: for the calibrated grid beside a scheduler that uses calibrated steps without being asked.
+    """
+    if grid is None or not isinstance(scheduler, SchedulerCore):
+        return
+    if isinstance(scheduler, AdaptiveScheduler) and isinstance(grid, CalibratedGrid):
+        raise UserError(
+            "grid=calibrated would leave out the weights that this scheduler draws calibrated steps with; leave grid "
+            "out (scheduler.calibration.path takes a file of your own), or take scheduler=dpm_solver for the timesteps "
+            "alone"
+        )
+    if getattr(scheduler, "calibration", None) is not None:
+        log.warning("the grid replaces the calibrated steps, timesteps and weights; leave grid out for them")
+    elif scheduler.source:
+        log.warning("the grid replaces the timesteps of %s; leave grid out for them", scheduler.source)

@@ -1,0 +1,105 @@
+"""What the model decides of a configuration: open settings, and the scheduler's arguments."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..diffusion.checks import check_guidance
+from ..diffusion.facts import ModelFacts
+from ..diffusion.guidance import effective_guidance
+from ..diffusion.schedule import NoiseSchedule
+from ..errors import UserError
+from ..types import PictureModel
+from .checks import refused
+from .setting_types import arguments_of, target_of
+
+log = logging.getLogger(__name__)
+
+DEFAULT_STEPS = 10  # where neither the user nor a tuned scheduler says how many
+
+
+def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
+    """A copy of the configuration with everything filled in that the model decides.
+
+    Raises:
+        UserError: if the configuration contradicts the model.
+    """
+    cfg = cfg.copy()
+
+    # `model: null` in a group stands for the model that draws.
+    for node in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler")):
+        if OmegaConf.is_dict(node) and node.get("model", "") is None:
+            node.model = model.identity
+
+    # A tuned scheduler has a number of steps of its own.
+    if cfg.num_steps is None and "trained" not in cfg.scheduler:
+        cfg.num_steps = DEFAULT_STEPS
+
+    cfg.guidance_scale = _guidance(cfg.guidance_scale, model)
+    cfg.image_size = _image_size(cfg.image_size, model)
+    return cfg
+
+
+def _guidance(given: float | None, model: PictureModel) -> float:
+    """The guidance that a model draws with: its default where none was given."""
+    scale = float(ModelFacts.of(model).guidance_scale) if given is None else given
+    with refused():
+        check_guidance(scale)
+
+    effective = effective_guidance(model, scale)
+    if effective != scale:
+        log.info("guidance_scale=%g is none, 1, for a model that reads the prompt", scale)
+    if effective == 0 and model.conditional:
+        log.warning("guidance_scale=0 draws without domain and label, whatever they are; 1 is no guidance")
+    return effective
+
+
+def _image_size(given: int | None, model: PictureModel) -> int | None:
+    """Side of the images that are written, in pixels; None for a model whose images are not square."""
+    height, width = model.picture_size
+    if given is None:
+        return height if height == width else None
+    if height != width:
+        raise UserError(f"image_size={given} makes square images, and this model draws {width}x{height}; leave it out")
+    return given
+
+
+def scheduler_arguments(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
+    """The arguments of the scheduler that the model decides: noise schedule, prediction type, and whether to clip.
+
+    Clean predictions of a model that works on latents are not clipped. A limit in the configuration is kept.
+
+    Raises:
+        UserError: for a setting that contradicts the model, or a model that does not say what it predicts.
+    """
+    given, known = cfg.scheduler, ModelFacts.of(model)
+    arguments, others = arguments_of(target_of(given))
+    trained = {**known.process.config, "prediction_type": known.prediction_type}
+
+    for key in trained.keys() & given.keys():
+        if given[key] is not None and given[key] != trained[key]:
+            raise UserError(
+                f"scheduler.{key}={given[key]} contradicts the model, which was trained with {trained[key]}; leave "
+                f"scheduler.{key} out"
+            )
+    if (others or "prediction_type" in arguments) and trained["prediction_type"] is None:
+        raise UserError(
+            "the model file does not say what the model predicts; give model.prediction_type=epsilon, v_prediction or "
+            "sample"
+        )
+
+    decided = {**trained, "clip_sample": known.bounded}
+    return {k: v for k, v in decided.items() if (others or k in arguments) and given.get(k) is None}
+
+
+def noise_process(model: PictureModel) -> NoiseSchedule:
+    """The noise schedule that a model was trained with."""
+    return ModelFacts.of(model).process
+
+
+def image_channels(model: PictureModel) -> int:
+    """Channels of a model's images: those of its states, unless the states are latents."""
+    return model.state_shape[-1] if model.state_shape[:2] == tuple(model.picture_size) else 3

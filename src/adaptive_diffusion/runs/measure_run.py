@@ -1,0 +1,100 @@
+"""The numbers of a sampling run: its cost, and the quality of its images."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from ..diffusion.facts import ModelFacts
+from ..diffusion.guidance import identity_of
+from ..diffusion.rng import image_keys, normal
+from ..metrics.quality import Measurement, NoMetrics, attempt
+from ..sampling.converged import TOLERANCE, converged_pictures
+from ..sampling.standard import whole
+from ..types import SampleResult
+from .prompts import UNKNOWN
+from .setup import Setup
+
+log = logging.getLogger(__name__)
+
+SECONDS_PER_IMAGE = "time/per_picture_s"  # the metric that a sweeper may minimise
+
+
+def measure_cost(setup: Setup, batches: list[SampleResult]) -> dict[str, float]:
+    """Steps, evaluations, seconds and memory; durations are synchronised, memory is the most that MLX allocated."""
+    images = sum(len(batch.images) for batch in batches)
+    steps = [seconds for batch in batches for seconds in batch.step_seconds]
+    evaluations = sum(batch.total_evaluations for batch in batches)
+
+    return {
+        "sampling/steps": max(int(batch.evaluations.max()) for batch in batches),
+        "sampling/evaluations": evaluations,
+        "sampling/evaluations_per_picture": evaluations / images,
+        "sampling/passes": setup.denoiser.cost.passes,
+        "time/sampling_s": sum(steps),
+        SECONDS_PER_IMAGE: sum(steps) / images,
+        "time/step_s": statistics.median(steps),
+        "time/first_step_s": steps[0],
+        "memory/peak_mib": mx.get_peak_memory() / 2**20,
+    }
+
+
+def measure_quality(setup: Setup, batches: list[SampleResult]) -> list[Measurement]:
+    """Measure the images as the model drew them, before any resizing."""
+    cfg = setup.cfg
+    if isinstance(setup.metrics, NoMetrics):
+        return []
+
+    images = np.clip(np.concatenate([np.array(batch.images) for batch in batches]), -1, 1)
+    if (channels := images.shape[-1]) != 3:
+        log.info("nothing is measured: the images have %d channel(s), and the metrics need RGB", channels)
+        return []
+    if cfg.domain.name == UNKNOWN:
+        log.info("nothing is measured: nobody says what this model draws; domain=<name> does")
+        return []
+
+    converged = None
+    if setup.metrics.converged:
+        converged = attempt("the distance to the converged solution", lambda: converged_solution(setup), None)
+    about = {"domain": cfg.domain.name, "caption": setup.caption, "converged": converged}
+    return attempt("the quality", lambda: setup.metrics.measure(images, **about), [])
+
+
+def converged_solution(setup: Setup) -> np.ndarray | None:
+    """(N, H, W, C) images that the model converges to from the run's noises; None where these are not defined."""
+    cfg = setup.cfg
+    if setup.scheduler.stochastic:
+        log.warning("no distance to the converged solution: this scheduler adds noise, so its solution is another one")
+        return None
+    if setup.starts:
+        log.warning("no distance to the converged solution: it is known for plain noise, without variation, init_image")
+        return None
+
+    # The converged solution belongs to the model alone: a limit that the scheduler sets must not change it.
+    model = replace(
+        whole(setup.scheduler).guided(setup.denoiser, setup.conditions(cfg.num_samples)),
+        limit=ModelFacts.of(setup.model).limit,
+        identity=identity_of(setup.model, cfg.guidance_scale),
+    )
+    solution = converged_pictures(
+        model,
+        normal(image_keys(cfg.seed, range(cfg.num_samples)), setup.model.state_shape),
+        batch_size=cfg.batch_size,
+        cache=Path(cfg.paths.outputs) / "converged",
+    )
+    if solution.change > TOLERANCE:
+        log.warning("doubling the steps of the converged solution still changes it by %.4f RMSE", solution.change)
+    return np.clip(np.array(setup.model.decode(mx.array(solution.images))), -1, 1)
+
+
+def choice_confidence(setup: Setup) -> dict[str, float]:
+    """How sure the choice of domain and label by a prompt was, as metrics; {} without a prompt."""
+    choice = setup.choice
+    if choice is None:
+        return {}
+    return {"prompt/domain_confidence": choice.domain_confidence, "prompt/label_confidence": choice.label_confidence}

@@ -1,0 +1,97 @@
+"""The files of a sampling run: images, plots, tables, configuration."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from ..errors import MachineError
+from ..io import figures
+from ..io.files import atomic_path, write_text
+from ..io.pixels import resize, to_uint8
+from ..types import SampleResult
+from .job import explain
+from .naming import run_name
+from .setup import Setup
+
+
+def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: str) -> None:
+    """Write images, plots, tables and the configuration.
+
+    Args:
+        folder: Of the run.
+        setup: What drew.
+        batches: What was drawn.
+        diff: Changes in the repository; "" for none.
+
+    Raises:
+        OSError: if the disk refuses the images.
+        MachineError: if the disk refuses something after them.
+    """
+    pixels = _pixels(setup, batches)
+    for i, image in enumerate(pixels):
+        figures.save_image(folder / "pictures" / f"{i:04d}.png", image)
+
+    with images_are_safe(folder):
+        figures.save_picture_grid(folder / "pictures.png", pixels, numbered=True)
+        figures.save_image(folder / "denoising.png", _denoising(setup, batches[0]))
+        _plot_schedule(folder / "schedule.png", setup, batches)
+        _write_steps(folder / "steps.csv", setup, batches)
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(setup.cfg, resolve=True))
+        if diff:
+            write_text(folder / "git.diff", diff + "\n")
+
+
+@contextmanager
+def images_are_safe(folder: Path) -> Iterator[None]:
+    """A block after the images were written: if the disk or the database refuses, the error says where they are."""
+    try:
+        yield
+    except (OSError, MachineError) as error:
+        raise MachineError(f"{explain(error)[0]}; the images are kept in {folder / 'pictures'}") from error
+
+
+def _pixels(setup: Setup, batches: list[SampleResult]) -> np.ndarray:
+    """(N, H, W, C) uint8 images of all batches, at the size that was asked for."""
+    images = np.concatenate([np.array(batch.images) for batch in batches])
+    side = setup.cfg.image_size
+    if side not in (None, images.shape[1]):
+        images = resize(images, (side, side))
+    return to_uint8(images)
+
+
+def _denoising(setup: Setup, batch: SampleResult) -> np.ndarray:
+    """The clean predictions of the first images; each column says its step, its timestep and its noise level."""
+    timesteps = np.array(batch.timesteps)
+    noise = 1 / np.sqrt(1 + np.exp(2 * setup.schedule.log_snr(timesteps)))  # sigma, since alpha^2 + sigma^2 = 1
+    labels = [
+        f"step {step}\nt {t:.4g}\nnoise {sigma:.2f}"
+        for step, (t, sigma) in enumerate(zip(timesteps, noise, strict=True), 1)
+    ]
+    return figures.denoising_strip(to_uint8(batch.strip), labels)
+
+
+def _plot_schedule(path: Path, setup: Setup, batches: list[SampleResult]) -> None:
+    """Plot the timesteps of the batch that took most steps, and how many of all images were evaluated at each."""
+    timesteps = np.array(max((batch.timesteps for batch in batches), key=len))
+    taken = np.concatenate([batch.evaluations for batch in batches])  # by each image, without a gap from the first step
+    running = (taken[:, None] > np.arange(len(timesteps))).sum(axis=0)
+
+    fewest, most = taken.min(), taken.max()
+    title = run_name(setup.cfg, f"{most}" if fewest == most else f"{fewest} to {most}")
+    figures.save_schedule_plot(path, timesteps, setup.schedule.log_snr(timesteps), title, running)
+
+
+def _write_steps(path: Path, setup: Setup, batches: list[SampleResult]) -> None:
+    """Write a table with a row for every step of every batch."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
+        for number, batch in enumerate(batches):
+            rows = zip(batch.timesteps, setup.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
+            table.writerows([number, step, *row] for step, row in enumerate(rows))

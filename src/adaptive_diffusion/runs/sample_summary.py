@@ -1,0 +1,74 @@
+"""What a sampling run prints at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..metrics.quality import Measurement
+from .job import in_sweep, print_rows
+from .measure_run import SECONDS_PER_IMAGE
+from .naming import method, timesteps_source
+from .setup import Setup
+
+LONGEST_PROMPT = 60  # characters that are printed
+
+
+def print_summary(
+    setup: Setup, metrics: Mapping[str, float], quality: list[Measurement], folder: Path, page: str | None
+) -> None:
+    """Print what was drawn, where it is, and how to look at it.
+
+    Args:
+        setup: What drew.
+        metrics: The numbers of the run.
+        quality: What was measured of the images.
+        folder: Of the run.
+        page: Address of the run in the tracker's UI, or None.
+    """
+    cfg, m = setup.cfg, metrics
+    rows = _prompt(setup)
+    rows |= {
+        "images": _images(setup),
+        "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {m['sampling/steps']} steps, "
+        f"{m['sampling/evaluations']} network evaluations ({m['sampling/passes']:.0f} passes)",
+        "time": f"{m['time/sampling_s']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
+        f"a step {m['time/step_s']:.3g} s (median)",
+        "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
+        "saved": str(folder / "pictures.png"),
+    }
+    if cfg.init_image is not None:
+        first, taken = setup.scheduler.timesteps[0], len(setup.scheduler)
+        rows["begins"] = f"at init_image, noisy as at t = {first:g}: the last {taken} of {cfg.num_steps} steps"
+
+    if (estimated := m.get("sampling/estimated_quality")) is not None:
+        rows["estimated"] = f"quality {estimated:.3f}"
+    if (expected := m.get("sampling/expected_quality")) is not None:
+        rows["expected"] = f"quality {expected:.3f} of that many steps, target {m['sampling/quality_target']:g}"
+    if quality:
+        rows["quality"] = f"\n{'':<11}".join(map(str, quality))
+
+    # A sweep says at its end how to look at all of its jobs.
+    if not in_sweep() and (command := setup.tracker.how_to_look()):
+        rows["look"] = f"{command}\n{'':<11}{page}"
+
+    print_rows(rows)
+
+
+def _prompt(setup: Setup) -> dict[str, str]:
+    """What a prompt led to, or what a model that reads was given in its place; {} otherwise."""
+    reads = setup.model.conditional and setup.model.domains is None
+    if (c := setup.choice) is not None:
+        label = "" if reads else f", {c.label or 'no label'} ({c.label_confidence:.0%})"
+        prompt = setup.cfg.prompt[:LONGEST_PROMPT]
+        return {"prompt": f"{prompt!r}: domain {c.domain} ({c.domain_confidence:.0%}){label}"}
+    return {"prompt": f"{setup.caption[:LONGEST_PROMPT]!r}, since none was given"} if reads else {}
+
+
+def _images(setup: Setup) -> str:
+    """How many images of what, and how they were drawn."""
+    cfg = setup.cfg
+    label = f" ({cfg.label})" if cfg.label else ""
+    height, width = setup.model.picture_size if cfg.image_size is None else (cfg.image_size, cfg.image_size)
+    how = f"{width}x{height}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}"
+    return f"{cfg.num_samples} x {cfg.domain.name}{label}, {how}"

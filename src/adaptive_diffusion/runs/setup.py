@@ -1,0 +1,161 @@
+"""From a configuration to everything that a sampling run needs. Whatever cannot be used is refused here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+from omegaconf import DictConfig
+
+from ..diffusion.checks import check_count, check_number
+from ..diffusion.guided_model import GuidedModel
+from ..diffusion.rng import image_keys, normal
+from ..diffusion.schedule import NoiseSchedule
+from ..encoder.captions import plain_caption
+from ..encoder.domain import Choice
+from ..errors import Unusable, UserError
+from ..grids.grids import Grid, set_timesteps
+from ..io.image_file import read_picture
+from ..metrics.quality import PictureMetrics
+from ..sampling.batches import conditions
+from ..sampling.standard import StandardSampler, whole
+from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
+from ..tracking.tracker import Tracker
+from ..types import PictureModel, Scheduler
+from .build import build
+from .checks import check_calibration, check_grid, check_setting, checked
+from .fit import fitted, image_channels, noise_process, scheduler_arguments
+from .prompts import follow_prompt
+
+LARGEST_IMAGE = 4096  # pixels of a side
+MOST_IMAGES = 1_000_000  # all are kept in memory
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a sampling run needs.
+
+    Attributes:
+        cfg: The configuration with every value filled in that the model decides.
+        model: The network.
+        denoiser: The network with its noise process and its guidance; it counts its evaluations and passes.
+        scheduler: Grid and solver, fitted to the model.
+        grid: Timesteps that replace those of the scheduler, or None.
+        sampler: The loop.
+        caption: The content of the images in words: the prompt, or a caption made of domain and label.
+        condition: Class ids of every image; () for an unconditional model.
+        choice: Domain and label that the prompt led to, or None.
+        starts: Changes of the noise before the first step, in order; () for plain noise.
+        metrics: The measures of the images.
+        tracker: Where the run is recorded.
+    """
+
+    cfg: DictConfig
+    model: PictureModel
+    denoiser: GuidedModel
+    scheduler: Scheduler
+    grid: Grid | None
+    sampler: StandardSampler
+    caption: str
+    condition: tuple[int, ...]
+    choice: Choice | None
+    starts: tuple[Start, ...]
+    metrics: PictureMetrics
+    tracker: Tracker
+
+    def conditions(self, batch_size: int) -> mx.array | None:
+        """(batch_size, K) class ids for a batch, or None."""
+        return conditions(self.condition, batch_size)
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule that the model was trained with."""
+        return noise_process(self.model)
+
+    def start(self, noise: mx.array) -> mx.array:
+        """(B, H, W, C) standard normal noise -> the states that a batch begins with."""
+        for start in self.starts:
+            noise = start(noise)
+        return noise
+
+    def set_timesteps(self) -> None:
+        """Set the scheduler's timesteps: `num_steps` of them, or only the last ones if an image is the beginning."""
+        set_timesteps(self.scheduler, self.grid, self.schedule, self.cfg.num_steps)
+        if self.cfg.init_image is not None:
+            last_timesteps(self.scheduler, self.cfg.strength)
+
+
+def prepare(cfg: DictConfig) -> Setup:
+    """Build and check everything that a sampling run needs.
+
+    Raises:
+        UserError: for a missing, unknown or contradictory value.
+    """
+    cfg = checked(cfg)
+    _check_numbers(cfg)
+    tracker: Tracker = build(cfg, "tracking")
+
+    # The prompt chooses domain and label, and the model settles everything that was left open.
+    model: PictureModel = build(cfg, "model")
+    cfg, choice = follow_prompt(cfg, model)
+    caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
+    condition = model.condition(cfg.domain.name, cfg.label, caption)
+    cfg = fitted(cfg, model)
+
+    check_calibration("scheduler.calibration", cfg.scheduler.get("calibration"), cfg, model)
+    check_calibration("grid", cfg.grid, cfg, model)
+    decided = scheduler_arguments(cfg, model)
+    if cfg.num_steps is not None:
+        check_setting(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
+    scheduler: Scheduler = build(cfg, "scheduler", **decided)
+    if cfg.num_steps is None:
+        cfg.num_steps = len(scheduler)  # as it was tuned
+
+    grid: Grid | None = build(cfg, "grid")
+    check_grid(scheduler, grid)
+
+    starts = _starts(cfg, model, scheduler)
+    sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
+    denoiser = whole(scheduler).guided(model, None, cfg.guidance_scale)
+    metrics: PictureMetrics = build(cfg, "metrics")
+    setup = Setup(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
+
+    # Some schedulers and samplers refuse timesteps only when they get them.
+    try:
+        setup.set_timesteps()
+    except Unusable:
+        raise
+    except ValueError as error:
+        raise UserError(f"scheduler: {error}") from error
+    sampler.check()
+
+    return setup
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    """Refuse numbers that no model could draw with."""
+    check_setting(check_count, cfg, "num_samples", 1, MOST_IMAGES)
+    check_setting(check_count, cfg, "batch_size", 1, MOST_IMAGES)
+    check_setting(check_count, cfg, "seed", 0)
+    if cfg.image_size is not None:
+        check_setting(check_count, cfg, "image_size", 1, LARGEST_IMAGE)
+    check_setting(partial(check_number, above=True), cfg, "strength", 0, 1)
+
+
+def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple[Start, ...]:
+    """What changes the noise before the first step: `variation`, `init_image`."""
+    if cfg.benchmark is not None and (cfg.variation is not None or cfg.init_image is not None):
+        raise UserError("a benchmark begins with plain noise; leave variation and init_image out")
+    starts: list[Start] = []
+
+    if cfg.variation is not None:
+        check_setting(check_number, cfg, "variation", 0, 1)
+        first_noise = normal(image_keys(cfg.seed, [0]), model.state_shape)[0]
+        starts.append(NearNoise(first_noise, cfg.variation))
+
+    if cfg.init_image is not None:
+        image = mx.array(read_picture(cfg.init_image, model.picture_size, image_channels(model)))
+        starts.append(FromPicture(model.encode(image[None])[0], scheduler))
+
+    return tuple(starts)
