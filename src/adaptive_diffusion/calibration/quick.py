@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import mlx.core as mx
 import numpy as np
@@ -16,9 +17,9 @@ from ..grids.grids import BlendedGrid
 from ..sampling.rollout import InBatches
 from .calibrate import CLASSICAL, errors
 from .choosing import Candidate, choose
+from .even import even_grid
 from .fitting import fit_corrections
 from .reference import record
-from .residuals import Residuals
 
 RIVALS = ("log_snr", "blended")  # the classical grids that the result is held against
 
@@ -68,15 +69,30 @@ class QuickCalibration:
         recorded = (self.noises + self.held_out) * self.reference_nodes
         return recorded + sum(self.steps) * (self.noises + self.held_out * (1 + len(RIVALS)))
 
+    def only(self, steps: Sequence[int]) -> Self:
+        """See `Recipe`."""
+        return replace(self, steps=steps)
+
+    def decides(self, n: int) -> dict[str, Any]:
+        """See `Recipe`."""
+        names = ("noises", "held_out", "nodes", "seed")
+        return {"recipe": "quick", **{name: getattr(self, name) for name in names}}
+
+    def calibrate(
+        self, model: GuidedModel, progress: Callable[[int], None] | None = None
+    ) -> Iterator[CalibratedSchedule]:
+        """See `Recipe`."""
+        return calibrate_quickly(model, self, progress)
+
 
 def calibrate_quickly(
     model: GuidedModel, settings: QuickCalibration, progress: Callable[[int], None] | None = None
 ) -> Iterator[CalibratedSchedule]:
     """Calibrate a model with few evaluations.
 
-    The grid is the mean, in log-SNR, of three: the blended one, one of equal errors and one of least error, both laid
-    on the recorded trajectories (see `residuals`). Its weights are fitted (see `fitting`). On the held-out noises it
-    has to beat DPM-Solver++(2M) on the classical grids; otherwise the best of these is kept.
+    The grid is the mean, in log-SNR, of the blended one and of one of equal errors (see `even`). Its weights are fitted
+    (see `fitting`). On the held-out noises it has to beat DPM-Solver++(2M) on the classical grids; otherwise the best
+    of these is kept.
 
     Args:
         model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number.
@@ -93,15 +109,15 @@ def calibrate_quickly(
 
     fitted, unseen = trajectories[: c.noises], trajectories[c.noises :]
     others = InBatches(model.with_condition(_rows(batched.model.condition, c.noises)), c.batch_size, progress)
-    residuals = Residuals.of(fitted, process)
 
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
-        timesteps = mean_grid(process, [BlendedGrid()(process, n), residuals.even(n), residuals.least(n)])
+        timesteps = mean_grid(process, [BlendedGrid()(process, n), even_grid(fitted, process, n)])
         candidates = {name: Candidate(CLASSICAL[name](process, n)) for name in RIVALS}
         candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fitted, timesteps))
 
-        found[n] = choose(candidates, lambda candidate: errors(others, unseen, candidate), classical=RIVALS)
+        # a standard error of two images means nothing
+        found[n] = choose(candidates, lambda candidate: errors(others, unseen, candidate), classical=RIVALS, margin=0)
         yield CalibratedSchedule(
             model=model.identity,
             guidance_scale=model.guidance_scale,
