@@ -82,7 +82,7 @@ def weights_hash(denoiser: Any) -> str:
 
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        array = np.array(value.astype(mx.float32) if isinstance(value, mx.array) else value, np.float32)
+        array = np.array(value.astype(mx.float32)) if isinstance(value, mx.array) else value.float().numpy()
         digest.update(f"{name} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -30,7 +30,7 @@ def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, condition: tupl
         model: The model that draws.
         condition: Class ids of every image.
     """
-    if cfg.scheduler.get("calibrate", "never") == "never" or not _calibrates_itself(cfg) or not model.identity:
+    if cfg.scheduler.get("calibrate") not in ("auto", "always") or not _calibrates_itself(cfg) or not model.identity:
         return
 
     file = ScheduleFile(kept_file(cfg.scheduler.calibration.kept, model.identity))
@@ -81,8 +81,8 @@ def _problem(cfg: DictConfig, model: PictureModel, condition: tuple[int, ...]) -
 
 def _unaffordable(cfg: DictConfig, cost: Estimate) -> str:
     return (
-        f"not calibrated for this model, guidance and number of steps, so the power grid draws; calibrating takes "
-        f"{cost.evaluations:,} evaluations, about {_duration(cost.seconds)}: scheduler.calibrate=always"
+        f"{cfg.num_steps} steps are not calibrated for this model, domain and guidance; scheduler.calibrate=always "
+        f"calibrates them first, with {cost.evaluations:,} evaluations, about {_duration(cost.seconds)}"
     )
 
 
