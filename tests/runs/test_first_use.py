@@ -46,7 +46,7 @@ def test_what_nothing_fits_is_calibrated_once_and_then_drawn_with(model, tmp_pat
     (schedule,) = load_schedules(kept)
     assert (schedule.domain, schedule.guidance_scale, set(schedule.steps)) == ("landscapes", 1.5, {3})
     assert timesteps == pytest.approx(schedule.steps[3].timesteps, abs=1e-3)
-    assert "calibrating once: 228 evaluations, about " in caplog.text
+    assert "calibrating once: 201 evaluations, about " in caplog.text
     assert "AdaptiveScheduler (calibrated for landscapes at guidance 1.5: " in caplog.text
 
     caplog.clear()
@@ -75,9 +75,9 @@ def test_nothing_is_calibrated_where_nothing_would_use_it(model, tmp_path, kept,
 
 def test_a_calibration_that_takes_long_is_left_to_the_user(model, tmp_path, kept, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(run_first_use, "estimate", lambda *_: Estimate(228, 121.0, 5.0))
+    monkeypatch.setattr(run_first_use, "estimate", lambda *_: Estimate(201, 121.0, 5.0))
     assert draw(model, tmp_path, AUTO) == pytest.approx([999, 444, 111], abs=1e-3)
-    assert "scheduler.calibrate=always calibrates them first, with 228 evaluations, about 2 min" in caplog.text
+    assert "scheduler.calibrate=always calibrates them first, with 201 evaluations, about 2 min" in caplog.text
     assert not kept.exists()
     draw(model, tmp_path, "scheduler.calibrate=always")
     assert kept.exists()

@@ -41,7 +41,7 @@ class QuickCalibration:
     """
 
     steps: Sequence[int] = (5, 8, 10)
-    noises: int = 6
+    noises: int = 5
     held_out: int = 2
     nodes: int = 24
     batch_size: int = 16
