@@ -25,6 +25,7 @@ from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
 from .build import build
 from .checks import check_calibration, check_grid, check_setting, checked
+from .first_use import calibrate_on_first_use
 from .fit import fitted, image_channels, noise_process, scheduler_arguments
 from .prompts import follow_prompt
 
@@ -108,6 +109,7 @@ def prepare(cfg: DictConfig) -> Setup:
     decided = scheduler_arguments(cfg, model)
     if cfg.num_steps is not None:
         check_setting(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
+    calibrate_on_first_use(cfg, model, condition)
     scheduler: Scheduler = build(cfg, "scheduler", **decided)
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned
