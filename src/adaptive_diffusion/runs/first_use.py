@@ -14,6 +14,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..grids.calibrated import find_schedule, kept_file
 from ..io.locks import in_turn
+from ..sampling.timing import duration
 from ..types import PictureModel
 from .naming import progress_bar
 
@@ -48,7 +49,7 @@ def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, condition: tupl
     with in_turn(file.path.with_suffix(".calibrating")):
         if _fits(cfg, model):
             return
-        log.info("calibrating once: %s evaluations, about %s", f"{cost.evaluations:,}", _duration(cost.seconds))
+        log.info("calibrating once: %s evaluations, about %s", f"{cost.evaluations:,}", duration(cost.seconds))
         with progress_bar(cost.evaluations, "evaluation") as bar:
             for _ in file.calibrate(problem, recipe, bar.update):
                 pass
@@ -82,9 +83,5 @@ def _problem(cfg: DictConfig, model: PictureModel, condition: tuple[int, ...]) -
 def _unaffordable(cfg: DictConfig, cost: Estimate) -> str:
     return (
         f"{cfg.num_steps} steps are not calibrated for this model, domain and guidance; scheduler.calibrate=always "
-        f"calibrates them first, with {cost.evaluations:,} evaluations, about {_duration(cost.seconds)}"
+        f"calibrates them first, with {cost.evaluations:,} evaluations, about {duration(cost.seconds)}"
     )
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(seconds, 1):.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
