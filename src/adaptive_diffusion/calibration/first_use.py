@@ -8,6 +8,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..sampling.timing import seconds_per_evaluation
 from .store import Recipe
 
+TIMED = 4  # images of the batch that is timed
 PATIENCE = 120.0  # seconds that a calibration may take where nobody asked for it
 
 
@@ -27,17 +28,17 @@ class Estimate:
 
     @property
     def affordable(self) -> bool:
-        """Whether the calibration takes less than two minutes, or less than the run itself."""
+        """Whether the calibration takes less than `PATIENCE`, or less than the run itself."""
         return self.seconds < max(PATIENCE, self.run_seconds)
 
 
 def estimate(model: GuidedModel, recipe: Recipe, run_evaluations: int) -> Estimate:
-    """The costs, by one evaluation of one image that is timed here.
+    """The costs, by one evaluation of a small batch that is timed here.
 
     Args:
         model: What would be calibrated.
         recipe: How.
         run_evaluations: Of the run that would use it, each image counting.
     """
-    seconds, evaluations = seconds_per_evaluation(model), recipe.evaluations()
+    seconds, evaluations = seconds_per_evaluation(model, TIMED), recipe.evaluations()
     return Estimate(evaluations, evaluations * seconds, run_evaluations * seconds)
