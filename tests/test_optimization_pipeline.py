@@ -629,7 +629,7 @@ def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path,
         tune(
             checkpoint, tmp_path, "domain=portraits", "task.episodes=3", f"reward.weight={weight}", agent="agent=fixed"
         )
-    assert "3 episodes of 2 images try things in up to " in caplog.text
+    assert "3 episodes of 2 images: up to " in caplog.text
     assert caplog.text.count("replaces ") == 1
     assert "tuned with weight=0.25 of quality" in caplog.text
 

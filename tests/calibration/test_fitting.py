@@ -271,7 +271,7 @@ def test_a_calibration_of_another_noise_schedule_or_of_no_kind_is_refused(schedu
         AdaptiveScheduler(calibration={"steps": {}})
 
 
-def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path, caplog):
+def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path):
     file = tmp_path / "schedules.json"
     save_schedules(file, [schedule, replace(schedule, guidance_scale=3.0)])
     given = (schedule.model, "landscapes")
@@ -279,7 +279,6 @@ def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path, ca
     found = find_schedule(file, *given, 1.5)
     assert asdict(found)["steps"].keys() == asdict(schedule)["steps"].keys()
     assert find_schedule(file, schedule.model, "portraits", 2.9).guidance_scale == 3  # another domain's
-    assert "domain=portraits was not calibrated" in caplog.text
     with pytest.raises(ValueError, match="has schedules of the model 0123456789ab, and this one is fedcba987"):
         find_schedule(file, "fedcba9876543210", "landscapes", 1.5)
     with pytest.raises(ValueError, match="guidance_scale must be"):

@@ -30,9 +30,9 @@ def test_it_costs_what_it_says():
     assert sum(counted) == settings.evaluations() == 8 * 24 + 9 * (5 + 3 * 3)
 
 
-@pytest.mark.parametrize(("steps", "most"), [((5,), 300), ((8,), 300), ((10,), 300), ((5, 8, 10), 600)])
+@pytest.mark.parametrize(("steps", "most"), [((5,), 223), ((8,), 256), ((10,), 278), ((5, 8, 10), 421)])
 def test_it_is_cheap(steps, most):
-    assert QuickCalibration(steps=steps).evaluations() <= most
+    assert QuickCalibration(steps=steps).evaluations() == most <= (300 if len(steps) == 1 else 600)
     assert ScheduleCalibration(steps=steps).evaluations() > 10 * most
 
 

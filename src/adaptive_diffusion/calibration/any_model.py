@@ -33,7 +33,7 @@ def calibrate_model(
     progress: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> CalibratedSchedule:
-    """Find timesteps and solver weights for a denoiser, from some 300 of its evaluations.
+    """Find timesteps and solver weights for a denoiser, from at most 300 of its evaluations (for one number of steps).
 
     Args:
         denoiser: (x, t, condition) -> prediction, see `Denoiser`; e.g. a PyTorch module behind a small wrapper.
@@ -65,9 +65,8 @@ def calibrate_model(
         state_shape,
         weights_hash(denoiser) if identity is None else identity,
     )
-    for schedule in QuickCalibration(steps=steps, **settings).calibrate(model, progress):
-        found = schedule
-    return found
+    *_, schedule = QuickCalibration(steps=steps, **settings).calibrate(model, progress)
+    return schedule
 
 
 def weights_hash(denoiser: Any) -> str:

@@ -1,4 +1,4 @@
-"""The quick recipe: a model calibrated from some 300 network evaluations, for all that it draws."""
+"""The quick recipe: a model is calibrated from at most 300 network evaluations for one number of steps up to 10."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ class QuickCalibration:
         return recorded + sum(self.steps) * (self.noises + self.held_out * (1 + len(RIVALS)))
 
     def only(self, steps: Sequence[int]) -> Self:
-        """See `Recipe`."""
-        return replace(self, steps=steps)
+        """See `Recipe`; the reference trajectories stay as fine."""
+        return replace(self, steps=steps, nodes=self.reference_nodes)
 
     def decides(self, n: int) -> dict[str, Any]:
         """See `Recipe`."""
-        names = ("noises", "held_out", "nodes", "seed")
+        names = ("noises", "held_out", "reference_nodes", "seed")
         return {"recipe": "quick", **{name: getattr(self, name) for name in names}}
 
     def calibrate(
@@ -107,17 +107,19 @@ def calibrate_quickly(
     batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
     trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
 
-    fitted, unseen = trajectories[: c.noises], trajectories[c.noises :]
-    others = InBatches(model.with_condition(_rows(batched.model.condition, c.noises)), c.batch_size, progress)
+    fit_on, held_out = trajectories[: c.noises], trajectories[c.noises :]
+    held_out_model = InBatches(model.with_condition(_rows(batched.model.condition, c.noises)), c.batch_size, progress)
 
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
-        timesteps = mean_grid(process, [BlendedGrid()(process, n), even_grid(fitted, process, n)])
+        timesteps = mean_grid(process, [BlendedGrid()(process, n), even_grid(fit_on, process, n)])
         candidates = {name: Candidate(CLASSICAL[name](process, n)) for name in RIVALS}
-        candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fitted, timesteps))
+        candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fit_on, timesteps))
 
         # a standard error of two images means nothing
-        found[n] = choose(candidates, lambda candidate: errors(others, unseen, candidate), classical=RIVALS, margin=0)
+        found[n] = choose(
+            candidates, lambda candidate: errors(held_out_model, held_out, candidate), classical=RIVALS, margin=0
+        )
         yield CalibratedSchedule(
             model=model.identity,
             guidance_scale=model.guidance_scale,

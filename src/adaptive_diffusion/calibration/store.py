@@ -1,4 +1,4 @@
-"""The file of calibrated schedules that calibrations add to, several at once; what is finished stays."""
+"""The file of calibrated schedules that calibrations add to, several at once; finished steps are kept."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class ScheduleFile:
         with in_turn(self.path):
             known = self.read()
             recipes = load_recipes(self.path) if known else {}
-            before = {n: steps for s in known if _same(s, model) for n, steps in s.steps.items()}
+            before = {n: steps for s in known if _alike(s, schedule) for n, steps in s.steps.items()}
             merged = replace(schedule, steps={**before, n: schedule.steps[n]})
-            others = [s for s in known if not _same(s, model)]
-            save_schedules(self.path, [*others, merged], {**recipes, _name(model, n): _hash(recipe, n)})
+            others = [_without(s, n) if _same(s, model) else s for s in known if not _alike(s, schedule)]
+            save_schedules(self.path, [*filter(None, others), merged], {**recipes, _name(model, n): _hash(recipe, n)})
 
     def calibrate(
         self, model: GuidedModel, recipe: Recipe, progress: Callable[[int], None] | None = None
@@ -101,6 +101,17 @@ def _name(model: GuidedModel, n: int) -> str:
 def _hash(recipe: Recipe, n: int) -> str:
     content = {**recipe.decides(n), "version": __version__}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _alike(a: CalibratedSchedule, b: CalibratedSchedule) -> bool:
+    """Whether two schedules differ in their steps only, so that they can be one."""
+    return replace(a, steps=b.steps, drawn_guidance=None) == replace(b, drawn_guidance=None)
+
+
+def _without(schedule: CalibratedSchedule, n: int) -> CalibratedSchedule | None:
+    """The schedule without a number of steps; None if nothing is left."""
+    steps = {known: found for known, found in schedule.steps.items() if known != n}
+    return replace(schedule, steps=steps) if steps else None
 
 
 def _same(schedule: CalibratedSchedule, model: GuidedModel) -> bool:

@@ -13,10 +13,9 @@ from ..io.files import write_text
 from ..solvers.fitted import levels_of
 from .trained import Trained
 
-# Measured on the shipped model, 32 noises of landscapes; see docs/guide/export.md.
 WARNING = (
-    "A table holds where the model is evaluated, not the calibrated weights. Without them most of the gain is lost: "
-    "with DPM-Solver++(2M) instead, 67 % of it at 5 steps and 80 % at 8 (shipped model, landscapes)."
+    "A table holds where the model is evaluated, not the calibrated weights; without them most of the gain is lost "
+    "(measured in docs/guide/export.md)."
 )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UnusableFile
 from ..models.checkpoint import load_builtin_model, load_model
@@ -45,8 +45,7 @@ class Trained:
             return cls(NoiseSchedule(**noise["noise_schedule"]), noise["prediction_type"], bounded)
 
         model = load_builtin_model() if path is None else load_model(path)
-        known: dict[str, Any] = model.metadata
-        if known.get("prediction_type") is None:
+        facts = ModelFacts.of(model)
+        if facts.prediction_type is None:
             raise UnusableFile(f"{path} does not say what the model predicts, so its steps cannot be used elsewhere")
-        process = NoiseSchedule(**known.get("noise_schedule", {}))
-        return cls(process, known["prediction_type"], bool(known.get("bounded", True)), model.identity)
+        return cls(facts.process, facts.prediction_type, facts.bounded, model.identity)

@@ -70,12 +70,17 @@ class CalibratedGrid:
 
 
 def find_schedule(
-    path: str | Path | None, model: str | None, domain: str, guidance_scale: float, kept: str | Path | None = None
+    path: str | Path | None,
+    model: str | None,
+    domain: str,
+    guidance_scale: float,
+    kept: str | Path | None = None,
+    num_steps: int | None = None,
 ) -> CalibratedSchedule | None:
-    """The schedule of a model in a domain, of several that with the nearest guidance.
+    """The schedule of a model in a domain; if there are several, the one with the nearest guidance.
 
-    Where the domain was not calibrated, that of another domain of the model is taken, with a warning: calibrated steps
-    depend on the model and the guidance more than on the domain.
+    Where the domain was not calibrated, the schedule of another domain is taken: calibrated steps depend on
+    the model and the guidance more than on the domain.
 
     Args:
         path: File of schedules; None: the shipped one, which may have none for this model.
@@ -84,6 +89,8 @@ def find_schedule(
         guidance_scale: Weight of classifier-free guidance that draws, >= 0; it decides whether the calibrated weights
             are used, see `CalibratedSchedule`.
         kept: Folder of calibrations that were made on first use, which are added to the shipped ones; None: none are.
+        num_steps: Steps that are to be drawn: a schedule that has them, and whose weights hold at this guidance, comes
+            first. None: any number.
 
     Returns:
         The schedule; None if no file was given, and none is known of the model.
@@ -94,17 +101,17 @@ def find_schedule(
     """
     check_number("guidance_scale", guidance_scale, 0)
     model = model or ""
-    known = _merged(_known(path, model, kept))
+    known = _merged(known_schedules(path, model, kept))
     of_the_model = [schedule for schedule in known if schedule.model == model]
 
     if of_the_model:
         fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
-        nearest = min(fitting or of_the_model, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
-        if not fitting:
-            log.warning(
-                "domain=%s was not calibrated: the steps are those of %s; calibrate it for steps of its own",
-                *(domain, nearest.domain),
-            )
+
+        def order(schedule: CalibratedSchedule) -> tuple[bool, float]:
+            holds = schedule.drawn_at(guidance_scale).weights_hold and (num_steps or 0) in schedule.steps
+            return not holds, abs(schedule.guidance_scale - guidance_scale)
+
+        nearest = min(fitting or of_the_model, key=order)
         return nearest.drawn_at(guidance_scale)
 
     if path is None:
@@ -129,7 +136,7 @@ def kept_file(folder: str | Path, model: str) -> Path:
     return Path(folder) / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.json"
 
 
-def _known(path: str | Path | None, model: str, kept: str | Path | None) -> list[CalibratedSchedule]:
+def known_schedules(path: str | Path | None, model: str, kept: str | Path | None) -> list[CalibratedSchedule]:
     """The schedules of a file; without one, those that ship and those that are kept."""
     if path is not None:
         return list(load_schedules(path))
@@ -164,7 +171,7 @@ def find_grid(
     """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
 
     Raises:
-        UnusableFile: if there is no schedule of the model, shipped or in the file.
+        Unusable: if no schedule of the model is known, or the file has none.
         ValueError: for a guidance out of range.
     """
     found = find_schedule(path, model, domain, guidance_scale, kept)

@@ -304,7 +304,7 @@ class OptimizationPipeline:
         """Train an agent for what is left of `steps`."""
         left = max(steps - agent.record.timesteps, 0)
         if self.verbose:
-            say(f"{domain}: {cost(agent.env, left, verification_batches=self.verification_batches)}")
+            say(f"{domain}: {cost(agent, left, verification_batches=self.verification_batches)}")
         if left:
             agent.train(left, callback, checkpoint=checkpoint)
 

@@ -222,6 +222,11 @@ class TuningAgent(ABC):
     def _learn(self, total: int) -> None:
         """Take that many steps; call `_look` between updates and `_finished` after every episode."""
 
+    @property
+    def batches_per_choice(self) -> int:
+        """Batches that are drawn before each evaluation, to settle what `predict` will choose."""
+        return 0
+
     @abstractmethod
     def _choose(self) -> None:
         """Settle, before an evaluation, what `predict` will choose; without the noises that it will be evaluated on."""

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from ..sampling.converged import FIRST_STEPS
-from .sampling_env import HELD_OUT_BATCHES, SamplingEnv
+from ..sampling.converged import solving_evaluations
+from ..sampling.timing import duration, seconds_per_evaluation
+from .agent import FREQUENT, RARER, TuningAgent
+from .sampling_env import HELD_OUT_BATCHES
 
 
-def cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> str:
-    """In one sentence.
+def cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batches: int = 0) -> str:
+    """In words, by an evaluation that is timed here.
 
     Args:
-        env: Where it takes place.
+        agent: What is trained.
         episodes: Of each domain.
         domains: How many are trained in.
         verification_batches: Further batches that are compared with converged solutions.
     """
-    noises, described = env.noises, env.describe()
-    tried = episodes * noises.pictures * described.get("max_steps", described["num_steps"])
-    compared = (noises.batches + HELD_OUT_BATCHES + verification_batches) * noises.pictures
+    noises, described = agent.env.noises, agent.env.describe()
+    batch = noises.pictures * described.get("max_steps", described["num_steps"])
+    tried = episodes * batch
+    looks = _looks(episodes, agent.eval_every) * (HELD_OUT_BATCHES + agent.batches_per_choice) * batch
+
+    sizes = [n * noises.pictures for n in (noises.batches, HELD_OUT_BATCHES, verification_batches) if n]
+    process = noises.drawing.process
+    fewest, most = (sum(found) for found in zip(*(solving_evaluations(n, process) for n in sizes), strict=True))
+
+    seconds = domains * seconds_per_evaluation(noises.drawing, noises.pictures)
+    least, longest = (duration(seconds * (tried + looks + solved)) for solved in (fewest, most))
     where = f" in each of {domains} domains" if domains > 1 else ""
     return (
-        f"{episodes} episodes of {noises.pictures} images try things in up to {tried:,} model evaluations{where}; "
-        f"the converged solutions of {compared} images take {compared * FIRST_STEPS:,} or more, unless they are kept "
-        "from before"
+        f"{episodes} episodes of {noises.pictures} images{where}: up to "
+        f"{tried:,} network evaluations for what is tried, up to {looks:,} for held-out scores, and {fewest:,} to "
+        f"{most:,} for the converged solutions of {sum(sizes)} images, unless they are kept from before; about {least} "
+        f"to {longest} as things are"
     )
+
+
+def _looks(episodes: int, every: int) -> int:
+    """Evaluations on held-out noises, those before and after training included."""
+    frequent = min(episodes // every, FREQUENT)
+    return 1 + frequent + (episodes - frequent * every) // (RARER * every) + (episodes % every > 0)

@@ -250,6 +250,11 @@ class HyperparameterTuningAgent(TuningAgent):
         self.model.learn(each * self._lanes, callback=callbacks, reset_num_timesteps=False)
         return self.model.num_timesteps >= end
 
+    @property
+    def batches_per_choice(self) -> int:
+        """See `TuningAgent`: all of the environment's own."""
+        return self.env.noises.batches
+
     def _choose(self) -> None:
         latest = self._latest()
         scores, _ = measure(self.work, lambda: lambda seen: np.array(latest.policy(seen)))

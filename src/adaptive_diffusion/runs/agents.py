@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from ..diffusion.checks import check_count, check_guidance
 from ..errors import Unusable, UserError
 from ..io.locks import alone
+from ..rl.agent import TuningAgent
 from ..rl.cost import cost
-from ..rl.sampling_env import SamplingEnv
 from ..tracking.commands import setting
 from ..tracking.provenance import choices, parameters
 from ..tracking.tracker import Run
@@ -104,16 +104,16 @@ def path_settings(cfg: DictConfig, default: str) -> list[str]:
     return [] if Path(cfg.output) == Path(cfg.paths.outputs) / default else [setting("scheduler.path", cfg.output)]
 
 
-def log_cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
+def log_cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
     """Log the cost of a training, before anything is drawn.
 
     Args:
-        env: Where it takes place.
+        agent: What is trained.
         episodes: Of each domain.
         domains: How many are trained in.
         verification_batches: Further batches that are compared with converged solutions.
     """
-    log.info("%-11s%s", "cost", cost(env, episodes, domains, verification_batches))
+    log.info("%-11s%s", "cost", cost(agent, episodes, domains, verification_batches))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from omegaconf import DictConfig
 
@@ -23,6 +23,7 @@ from ..io.files import write_text
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
+from .checks import refused
 from .naming import count, progress_bar
 from .recorded import recorded
 
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """What is calibrated; how is said beside it.
+    """The model and the domains to calibrate; the other base of a task is the recipe.
 
     Args:
         model: The network.
@@ -50,6 +51,11 @@ class _Task:
             raise ValueError("domains must name at least one domain; null stands for all that the model knows")
         if self.guidance_scale is not None:
             check_guidance(self.guidance_scale)
+        super().__post_init__()  # type: ignore[misc]  # the recipe's
+
+    def run(self, cfg: DictConfig) -> float:
+        """See `calibrate_schedules`."""
+        return calibrate_schedules(cfg, cast(AnyTask, self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +70,6 @@ class ScheduleTask(_Task, QuickCalibration):
         ValueError: for a value out of range.
     """
 
-    def __post_init__(self) -> None:
-        _Task.__post_init__(self)
-        QuickCalibration.__post_init__(self)
-
-    def run(self, cfg: DictConfig) -> float:
-        """See `calibrate_schedules`."""
-        return calibrate_schedules(cfg, self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ThoroughScheduleTask(_Task, ScheduleCalibration):
@@ -84,14 +82,6 @@ class ThoroughScheduleTask(_Task, ScheduleCalibration):
     Raises:
         ValueError: for a value out of range.
     """
-
-    def __post_init__(self) -> None:
-        _Task.__post_init__(self)
-        ScheduleCalibration.__post_init__(self)
-
-    def run(self, cfg: DictConfig) -> float:
-        """See `calibrate_schedules`."""
-        return calibrate_schedules(cfg, self)
 
 
 AnyTask = ScheduleTask | ThoroughScheduleTask
@@ -169,15 +159,13 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
     domains = task.domains or list(model.domains or ())
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
-    try:
+    with refused():
         return [
             GuidedModel.from_model(
                 model, model.condition(domain, None, plain_caption(domain, None)), task.guidance_scale, domain=domain
             )
             for domain in domains
         ]
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def _score(schedule: CalibratedSchedule, n: int) -> float:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name, check_number
 from ..errors import UserError, sentence
-from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
+from ..grids.calibrated import CalibratedGrid, known_schedules
 from ..grids.grids import Grid
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
@@ -90,15 +90,29 @@ def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel
     if not wanted:
         return
 
-    file = SHIPPED if node.path is None else node.path
-    of_model = [schedule for schedule in load_schedules(file) if schedule.model == node.model]
+    known = known_schedules(node.path, node.model, node.get("kept"))
+    of_model = [schedule for schedule in known if schedule.model == node.model]
     for key, value in wanted.items():
-        known = sorted({getattr(schedule, key) for schedule in of_model})
-        if value not in known:
-            others = f"of this model there are {', '.join(known)}" if known else "nor others of this model"
+        names = sorted({getattr(schedule, key) for schedule in of_model})
+        if value not in names:
+            others = f"of this model there are {', '.join(names)}" if names else "nor others of this model"
             raise UserError(
                 f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
                 f"calibrate with {command('train')} task=schedule"
+            )
+
+
+def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Grid | None) -> None:
+    """Warn of calibrated steps of another domain, which are used where the run's own was not calibrated."""
+    for calibration, node in (
+        (getattr(scheduler, "calibration", None), cfg.scheduler.get("calibration")),
+        (getattr(grid, "calibrated", None), cfg.grid),
+    ):
+        if calibration is not None and OmegaConf.is_dict(node) and node.get("domain") not in (None, calibration.domain):
+            log.warning(
+                "domain=%s was not calibrated: the steps are those of %s; calibrate it with "
+                "%s task=schedule task.domains=[%s]",
+                *(node.domain, calibration.domain, command("train"), node.domain),
             )
 
 

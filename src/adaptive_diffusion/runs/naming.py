@@ -19,7 +19,7 @@ CANDIDATES = {  # name of a calibrated candidate -> what it is: its timesteps, a
     "fitted equidistributed": "timesteps of equal error, fitted weights",
     "fitted dynamic programme": "timesteps of least error, fitted weights",
     "fitted blended": "blended timesteps, fitted weights",
-    "quick": "timesteps of nearly equal error, fitted weights",
+    "quick": "timesteps between blended and equal error, fitted weights",
     "learned": "learned timesteps, learned weights",
 }
 

@@ -24,7 +24,7 @@ from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
 from .build import build
-from .checks import check_calibration, check_grid, check_setting, checked
+from .checks import check_calibration, check_grid, check_setting, checked, warn_of_another_domain
 from .first_use import calibrate_on_first_use
 from .fit import fitted, image_channels, noise_process, scheduler_arguments
 from .prompts import follow_prompt
@@ -116,6 +116,7 @@ def prepare(cfg: DictConfig) -> Setup:
 
     grid: Grid | None = build(cfg, "grid")
     check_grid(scheduler, grid)
+    warn_of_another_domain(cfg, scheduler, grid)
 
     starts = _starts(cfg, model, scheduler)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)

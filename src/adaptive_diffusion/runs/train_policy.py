@@ -79,7 +79,7 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
         MachineError: if the disk or the database refuses.
     """
     domain, agent = cfg.domain.name, _agent(cfg, task)
-    log_cost(agent.env, task.episodes)
+    log_cost(agent, task.episodes)
 
     with (
         alone(cfg.output),

@@ -152,7 +152,7 @@ def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, l
         if len(agent.record.returns) >= task.episodes:
             log.info("task.episodes=%d are done already; what the agent found is only verified", task.episodes)
 
-    log_cost(agent.env, task.episodes, len(names), task.verification_batches)
+    log_cost(agent, task.episodes, len(names), task.verification_batches)
     return pipeline, names
 
 

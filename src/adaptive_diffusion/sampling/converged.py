@@ -14,6 +14,7 @@ import numpy as np
 
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
+from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
 from ..grids.grids import BlendedGrid
 from ..io.array_file import read_arrays
@@ -23,6 +24,7 @@ from ..types import StepTrace
 from .rollout import Rollout, run
 
 FIRST_STEPS = 64
+MOST_STEPS = 1024
 CHECKED = 16  # images that are solved with twice the steps as well
 TOLERANCE = 0.002  # RMSE in [-1, 1]; 0.25 of 255 grey levels
 CACHE_VERSION = (
@@ -62,7 +64,7 @@ def converged_pictures(
     x_T: mx.array,
     *,
     tolerance: float = TOLERANCE,
-    most_steps: int = 1024,
+    most_steps: int = MOST_STEPS,
     batch_size: int = 16,
     cache: Path | None = None,
     progress: Callable[[StepTrace], None] | None = None,
@@ -122,6 +124,17 @@ def converged_pictures(
         found = saved(Converged(np.concatenate(images), solve(2 * steps, checked), steps))
 
     return found
+
+
+def solving_evaluations(images: int, process: NoiseSchedule, most_steps: int = MOST_STEPS) -> tuple[int, int]:
+    """Fewest and most network evaluations that `converged_pictures` takes for a number of images."""
+    most = min(most_steps, process.num_train_timesteps)
+    steps, checked = max(2, min(FIRST_STEPS, most // 2)), min(images, CHECKED)
+    fewest = total = images * steps + checked * 2 * steps
+    while 4 * steps <= most:
+        steps *= 2
+        total += (images - checked) * steps + checked * 2 * steps
+    return fewest, total
 
 
 def _drawn(model: GuidedModel, begun: Rollout, progress: Callable[[StepTrace], None] | None) -> np.ndarray:

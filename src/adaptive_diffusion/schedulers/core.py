@@ -89,7 +89,7 @@ class SchedulerCore(ConfigMixin, ABC):
         """Choose the grid, and forget the previous run.
 
         Args:
-            num_inference_steps: N in [1, T]; the grid then follows `timestep_spacing`.
+            num_inference_steps: N in [1, T]; the grid then follows `spacing`.
             timesteps: Instead of N, one's own timesteps: strictly decreasing, real-valued, in [0, T - 1]. The last
                 step always leads to the end of the schedule, which is no timestep and not in the list.
 
