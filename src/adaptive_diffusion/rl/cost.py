@@ -19,8 +19,9 @@ def cost(env: SamplingEnv, episodes: int, domains: int = 1, verification_batches
     tried = episodes * noises.pictures * described.get("max_steps", described["num_steps"])
     compared = (noises.batches + HELD_OUT_BATCHES + verification_batches) * noises.pictures
     where = f" in each of {domains} domains" if domains > 1 else ""
+    solved, passes = compared * FIRST_STEPS, env.drawing.most_passes
     return (
-        f"{episodes} episodes of {noises.pictures} images try things in up to {tried:,} model evaluations{where}; "
-        f"the converged solutions of {compared} images take {compared * FIRST_STEPS:,} or more, unless they are kept "
-        "from before"
+        f"{episodes} episodes of {noises.pictures} images try things in up to {tried:,} model evaluations "
+        f"({tried * passes:,} passes){where}; the converged solutions of {compared} images take {solved:,} "
+        f"({solved * passes:,}) or more, unless they are kept from before"
     )

@@ -10,12 +10,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name, check_number
+from ..diffusion.guidance import Guidance
 from ..errors import UserError, sentence
 from ..grids.calibrated import SHIPPED, CalibratedGrid, load_schedules
 from ..grids.grids import Grid
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
+from ..tracking.provenance import choices
 from ..types import PictureModel, Scheduler
 from .setting_types import typed
 
@@ -100,6 +102,20 @@ def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel
                 f"there are no calibrated steps with {name}.{key}={value}, {others}; leave {name}.{key} out, or "
                 f"calibrate with {command('train')} task=schedule"
             )
+
+
+def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
+    """Refuse a scheduler that was trained or tuned with one weight of guidance, with guidance that changes on the way.
+
+    Raises:
+        UserError: naming both.
+    """
+    if isinstance(guidance, Guidance) and "guidance_scale" in cfg.scheduler:
+        scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
+        raise UserError(
+            f"scheduler={scheduler} was made with one weight of guidance at all noise levels, and here it is "
+            f"{guidance.name}; take guidance=constant, or another scheduler"
+        )
 
 
 def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:
