@@ -22,7 +22,7 @@ from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 from adaptive_diffusion.types import Scheduler
-from benchmarks.common import scheduler_settings
+from benchmarks.common import interval_of, scheduler_settings
 
 HEADER = ["domain", "guidance", "steps", "solver", "passes", "`fd_encoder`", "of a block", "`kid_encoder`"]
 BATCH = 33
@@ -38,10 +38,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"])
     parser.add_argument("--weights", nargs="+", type=float, default=[1.5], help="of guidance")
     parser.add_argument(
-        "--intervals",
-        nargs="+",
-        default=["-2.5:0.35"],
-        help="of log(alpha / sigma), as low:high; write --intervals=-2.5:0.35 where the first is negative",
+        "--interval", action="append", help="of log(alpha / sigma): --interval=-2.5:0.35, several times for several"
     )
     parser.add_argument("--steps", nargs="+", type=int, default=[6])
     parser.add_argument("--pictures", type=int, default=88, help="per block, at least 2")
@@ -51,7 +48,7 @@ def main(argv: list[str]) -> None:
     if options.pictures < 2 or options.blocks < 1:
         raise ValueError(f"at least 1 block of 2 images is needed, got {options.blocks} of {options.pictures}")
 
-    intervals = [_interval(text) for text in options.intervals]
+    intervals = [interval_of(text) for text in options.interval or ["-2.5:0.35"]]
     guidance: list[Guidance] = [Constant(1.0)]
     for weight in options.weights:
         guidance += [Constant(weight), *(Interval(weight, *interval) for interval in intervals)]
@@ -72,14 +69,6 @@ def main(argv: list[str]) -> None:
 
     if caveat := frechet_caveat(total, m.dimensions):
         print(f"\n`fd_encoder`: {caveat}.")
-
-
-def _interval(text: str) -> tuple[float, float]:
-    low, _, high = text.partition(":")
-    try:
-        return float(low), float(high)
-    except ValueError:
-        raise ValueError(f"an interval is two numbers, low:high, got {text!r}") from None
 
 
 class Measured(NamedTuple):

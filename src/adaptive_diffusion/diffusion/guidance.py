@@ -59,7 +59,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Interval:
-    """One weight within an interval of noise levels, and no guidance outside (Kynkaanniemi et al., 2024).
+    """One weight within an interval of noise levels, and no guidance outside (Kynkäänniemi et al., 2024).
 
     The interval is one of log-SNR, log(alpha / sigma), so that it means the same with every noise schedule. Log-SNR
     grows while an image is drawn, with the linear schedule of a thousand timesteps from about -5 to about 5.
