@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -629,7 +630,11 @@ def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path,
         tune(
             checkpoint, tmp_path, "domain=portraits", "task.episodes=3", f"reward.weight={weight}", agent="agent=fixed"
         )
-    assert "3 episodes of 2 images try things in up to " in caplog.text
+    said = re.search(
+        r"3 episodes of 2 images try things in up to (\d+) model evaluations \((\d+) passes\)", caplog.text
+    )
+    assert said is not None
+    assert int(said[2]) == 2 * int(said[1])  # the tiny model is guided
     assert caplog.text.count("replaces ") == 1
     assert "tuned with weight=0.25 of quality" in caplog.text
 
