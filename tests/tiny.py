@@ -79,6 +79,8 @@ def configuration(root: str, folder: Path, *overrides: str) -> DictConfig:
         cfg = compose(root, overrides=[*paths, *overrides])
     if "experiment" in cfg.tracking:
         cfg.tracking.experiment = "test"  # normally the name of Hydra's job
+    if "calibrate" in cfg.get("scheduler", {}) and not any("calibrate" in override for override in overrides):
+        cfg.scheduler.calibrate = "never"  # a run of a test does not calibrate unless it is about that
     return cfg
 
 

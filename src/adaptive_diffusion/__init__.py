@@ -23,7 +23,9 @@ if not {Path(word).name for word in _started} & {"adaptive-diffusion", "adaptive
 moved.install()
 
 if TYPE_CHECKING:
+    from .baseline.picture_models import PlainModel
     from .baseline.pipeline import DiffusionPipeline
+    from .calibration.any_model import calibrate_model
     from .diffusion.schedule import NoiseSchedule
     from .models.checkpoint import load_builtin_model, load_model, save_model
     from .models.unet import SimpleUNet, UNetConfig
@@ -39,12 +41,14 @@ __all__ = [
     "DPMSolverScheduler",
     "DiffusionPipeline",
     "NoiseSchedule",
+    "PlainModel",
     "SampleResult",
     "SimpleUNet",
     "StandardSampler",
     "StepTrace",
     "UNetConfig",
     "__version__",
+    "calibrate_model",
     "load_builtin_model",
     "load_model",
     "save_model",
@@ -58,11 +62,13 @@ _HOMES = {
     "DPMSolverScheduler": "schedulers.classes",
     "DiffusionPipeline": "baseline.pipeline",
     "NoiseSchedule": "diffusion.schedule",
+    "PlainModel": "baseline.picture_models",
     "SampleResult": "types",
     "SimpleUNet": "models.unet",
     "StandardSampler": "sampling.standard",
     "StepTrace": "types",
     "UNetConfig": "models.unet",
+    "calibrate_model": "calibration.any_model",
     "load_builtin_model": "models.checkpoint",
     "load_model": "models.checkpoint",
     "save_model": "models.checkpoint",

@@ -14,6 +14,7 @@ from tiny import tiny_model
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration, calibrate
+from adaptive_diffusion.calibration.quick import QuickCalibration, calibrate_quickly
 from adaptive_diffusion.diffusion import Constant, GuidedModel, Interval, Node, Waiting, node_at, unlimited
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
@@ -182,6 +183,8 @@ def test_a_calibration_takes_constant_guidance_only() -> None:
     assert model.guided_identity.endswith(MIDDLE.name)
     with pytest.raises(ValueError, match="a calibration takes one weight of guidance for all noise levels, not 3"):
         next(calibrate(model, ScheduleCalibration(steps=(3,), noises=2, held_out=2)))
+    with pytest.raises(ValueError, match="a calibration takes one weight"):
+        next(calibrate_quickly(model, QuickCalibration(steps=(3,))))
 
 
 def test_the_pipeline_draws_with_an_interval_and_says_what_is_used_of_the_calibration() -> None:

@@ -20,9 +20,7 @@ import torch
 from tiny import ROOT
 from tiny_pipelines import PIPELINES
 
-from adaptive_diffusion.diffusion.guidance import GuidedDenoiser
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.export.scheduler_folder import SCHEDULER, scheduler_configuration
 from adaptive_diffusion.export.trained import Trained
 from adaptive_diffusion.grids.calibrated import (
@@ -93,7 +91,7 @@ def test_pipelines_of_diffusers_draw_what_ours_draws(kind: str, tmp_path: Path, 
     )
     noise = np.random.default_rng(1).standard_normal((2, *ours.state_shape), dtype=np.float32)
     condition = mx.array([ours.condition("general", None, PROMPT)] * 2)
-    x0 = StandardSampler(adaptive).run(GuidedDenoiser(ours, GUIDANCE), mx.array(noise), condition=condition).images
+    x0 = StandardSampler(adaptive).run(adaptive.guided(ours, condition, GUIDANCE), mx.array(noise)).images
 
     scheduler = copied(tmp_path / "out").CalibratedScheduler.from_pretrained(tmp_path / "out")
     theirs = diffusers.DiffusionPipeline.from_pretrained(folder, scheduler=scheduler)
@@ -296,7 +294,7 @@ def test_mistakes_of_the_command_are_one_sentence(arguments: list[str], told: st
     save_schedules(tmp_path / "OTHER", [made_up()])
     (tmp_path / "EMPTY").mkdir()
     given = [str(tmp_path / name) if name.isupper() else name for name in arguments]
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(ValueError, match=told) as error:
         main([*given, "--output", str(tmp_path / "out")])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
@@ -305,5 +303,5 @@ def test_mistakes_of_the_command_are_one_sentence(arguments: list[str], told: st
 def test_a_file_of_several_models_beside_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDIMScheduler", **SD_NOISE}))
     save_schedules(tmp_path / "s.json", [made_up(), made_up(model="another")])
-    with pytest.raises(UserError, match="schedules of several models"):
+    with pytest.raises(ValueError, match="schedules of several models"):
         main(["--file", f"{tmp_path}/s.json", "--model", str(tmp_path), "--output", str(tmp_path / "out")])

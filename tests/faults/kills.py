@@ -80,7 +80,8 @@ JOBS = {
         result="outputs/encoder/encoder.safetensors",
     ),
     "schedule": _train(
-        *("task=schedule", *MODEL, "task.domains=[landscapes,portraits]", "task.steps=[2,3]", "task.learned_steps=[3]"),
+        *("task=schedule_thorough", *MODEL, "task.domains=[landscapes,portraits]", "task.steps=[2,3]"),
+        "task.learned_steps=[3]",
         *("task.noises=4", "task.held_out=3", "task.learned_noises=2", "task.iterations=1", "task.batch_size=4"),
     ),
     "agent": _train(

@@ -126,7 +126,7 @@ OUT_OF_RANGE = {
     "train schedule": (
         *("task.steps=[]", "task.steps=[0]", "task.domains=[]", "task.domains=[nowhere]", "task.noises=0"),
         *("task.held_out=0", "task.iterations=-1", "task.batch_size=0", "task.guidance_scale=-1", "output=a.txt"),
-        *("task.guidance_scale=inf", "task.learned_noises=0", "task.learned_steps=[9]", "task.seed=-1"),
+        *("task.guidance_scale=inf", "task.nodes=7", "task.seed=-1"),
     ),
     "train agent": (
         *("task.episodes=0", "task.pictures=0", "task.batches=0", "task.verification_batches=0", "task.min_steps=0"),

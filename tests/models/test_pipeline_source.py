@@ -205,7 +205,7 @@ def test_a_revision_says_nothing_about_a_folder_here(
     assert pipeline_folder(str(cached), COMMIT) == cached
     assert not caplog.records
     assert pipeline_folder(str(remote), "fp16") == remote
-    assert "model.revision=fp16 is for models of the hub; the folder" in caplog.text
+    assert "revision=fp16 is for models of the hub; the folder" in caplog.text
 
 
 def test_offline_without_a_cache_gets_a_sentence(hub: Hub) -> None:

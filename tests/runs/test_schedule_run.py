@@ -11,6 +11,8 @@ import pytest
 from program import Program
 from tiny import ROOT, configuration, tiny_checkpoint
 
+from adaptive_diffusion.calibration import calibrate as thorough
+from adaptive_diffusion.calibration import store
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration
 from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.calibration.reference import record
@@ -18,7 +20,6 @@ from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
-from adaptive_diffusion.runs import calibrate as schedule_run
 from adaptive_diffusion.runs.naming import CANDIDATES
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
@@ -42,8 +43,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def calibrate(model: Path, folder: Path, *overrides: str) -> float:
-    chosen = ("task=schedule", "model@task.model=checkpoint", f"task.model.path={model}", f"output={folder}/s.json")
-    return train(configuration("train", folder, *chosen, *SMALL, *overrides))
+    chosen = (
+        "task=schedule_thorough",
+        "model@task.model=checkpoint",
+        f"task.model.path={model}",
+        f"output={folder}/s.json",
+    )
+    return train(configuration("train", folder, *chosen, f"output={folder}/s.json", *SMALL, *overrides))
 
 
 def draw(model: Path, folder: Path, *overrides: str) -> list[float]:
@@ -150,13 +156,13 @@ def counted(monkeypatch) -> list[tuple[str, list[int]]]:
         calls.append((problem.domain, list(task.steps)))
         return calibrate_domain(problem, task, progress)
 
-    monkeypatch.setattr(schedule_run, "calibrate", calibrate)
+    monkeypatch.setattr(thorough, "calibrate", calibrate)
     return calls
 
 
 def test_a_calibration_that_was_interrupted_goes_on_with_what_is_missing(model, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    save, saved = schedule_run.save_schedules, []
+    save, saved = store.save_schedules, []
 
     def interrupted(path, schedules, recipes):
         save(path, schedules, recipes)
@@ -165,11 +171,11 @@ def test_a_calibration_that_was_interrupted_goes_on_with_what_is_missing(model, 
             raise KeyboardInterrupt
 
     two = ("task.domains=[landscapes,portraits]", "task.steps=[2,3,4]")
-    monkeypatch.setattr(schedule_run, "save_schedules", interrupted)
+    monkeypatch.setattr(store, "save_schedules", interrupted)
     with pytest.raises(KeyboardInterrupt):
         calibrate(model, tmp_path, *two)
     assert "the same command goes on" in caplog.text
-    monkeypatch.setattr(schedule_run, "save_schedules", save)
+    monkeypatch.setattr(store, "save_schedules", save)
     calls = counted(monkeypatch)
     ratio = calibrate(model, tmp_path, *two)
     assert calls == [("landscapes", [4]), ("portraits", [2, 3, 4])]
@@ -182,7 +188,7 @@ def test_a_calibration_that_was_interrupted_goes_on_with_what_is_missing(model, 
 
 def test_calibrations_at_once_all_stay_in_one_file(model, tmp_path):
     program = Program(tmp_path, script=ROOT / "train.py")
-    program.settings = [*program.settings[:2], "task=schedule", "model@task.model=checkpoint", *SMALL]
+    program.settings = [*program.settings[:2], "task=schedule_thorough", "model@task.model=checkpoint", *SMALL]
     program.settings += [f"task.model.path={model}", "task.learned_steps=[]"]
     processes = [
         program.start(f"task.domains=[{domain}]", f"task.steps={steps}")
@@ -201,6 +207,14 @@ def test_what_is_learned_by_default_is_among_the_steps(model, tmp_path):
     calibrate(model, tmp_path, "task.domains=[abstract]", "task.steps=[7]", "task.learned_steps=null")
     (found,) = load_schedules(tmp_path / "s.json")
     assert "learned" not in found.steps[7].scores
+
+
+def test_the_quick_recipe_is_the_default(model, tmp_path):
+    chosen = ("task=schedule", "model@task.model=checkpoint", f"task.model.path={model}", "task.domains=[landscapes]")
+    ratio = train(configuration("train", tmp_path, *chosen, "task.steps=[3]", "tracking=none"))
+    (found,) = load_schedules(tmp_path / "outputs" / "schedule" / "schedules.json")
+    assert (found.noises, found.held_out, set(found.steps)) == (5, 2, {3})
+    assert 0 < ratio <= 1
 
 
 @pytest.mark.parametrize(

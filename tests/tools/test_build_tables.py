@@ -418,6 +418,6 @@ def test_of_cells_that_differ_in_sizes_by_name_only_the_newest_is_reported(tmp_p
     save_cell(tmp_path / "a.json", replace(new, variant=("batch_size=64", "num_samples=2")))
     os.utime(tmp_path / "b.json", (1, 1))
     report_kept(["--cells", str(tmp_path), "--output", str(tmp_path / "report"), "--plots"])
-    assert capsys.readouterr().out.startswith("1 cells of 2 images")
+    assert capsys.readouterr().out.startswith("1 cell of 2 images")
     (row,) = csv.DictReader((tmp_path / "report" / "summary.csv").open())
     assert (row["variant"], float(row["perceptual_mean"])) == ("", pytest.approx(0.4))

@@ -18,22 +18,24 @@ log = logging.getLogger(__name__)
 
 
 class PlainModel:
-    """Any denoiser as a `PictureModel`: it works on images of a size that is given, and nothing else is known of it.
+    """Any denoiser as a `PictureModel`, from as little as a function and a shape.
 
     Args:
-        denoiser: The network.
+        denoiser: The network, (x, t, condition) -> prediction.
         state_shape: (H, W, C) of the images.
+        identity: A name that tells it from others, e.g. a hash of its weights; "": calibrations are not kept for it.
+        **metadata: What is known of it, see `PictureModel.metadata`, e.g. prediction_type="v_prediction".
     """
 
-    metadata: Mapping[str, Any] = {}
-    identity = ""
     conditional = False
     domains: Mapping[str, Sequence[str]] | None = None
 
-    def __init__(self, denoiser: Denoiser, state_shape: tuple[int, int, int]):
+    def __init__(self, denoiser: Denoiser, state_shape: tuple[int, int, int], identity: str = "", **metadata: Any):
         self._denoiser = denoiser
         self.state_shape = state_shape
         self.picture_size = state_shape[:2]
+        self.identity = identity
+        self.metadata: Mapping[str, Any] = metadata
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         """See `Denoiser`."""

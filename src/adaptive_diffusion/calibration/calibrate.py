@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import mlx.core as mx
 import numpy as np
@@ -39,8 +40,8 @@ class ScheduleCalibration:
 
     Args:
         steps: Numbers of steps to calibrate, each in [2, 60].
-        learned_steps: Those of `steps` for which positions and weights are learned as well; None: those of 5, 6, 8, 10
-            and 12 that are among them.
+        learned_steps: Numbers of steps for which positions and weights are learned as well, as far as they are among
+            `steps`; None: 5, 6, 8, 10 and 12.
         noises: Images that grids are measured and weights fitted on, >= 2.
         held_out: Other images, by which the candidates are judged, >= 2.
         learned_noises: Images of `noises` that a schedule is learned on, >= 2.
@@ -65,11 +66,8 @@ class ScheduleCalibration:
         if not self.steps:
             raise ValueError("steps must name at least one number of steps")
 
-        for n in (*self.steps, *self.learned):
+        for n in (*self.steps, *(self.learned_steps or ())):
             check_count("steps", n, 2, PROFILE_NODES)
-        if stray := sorted(set(self.learned) - set(self.steps)):
-            raise ValueError(f"learned_steps must be some of steps, got {', '.join(map(str, stray))} besides")
-
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
         if self.learned:
@@ -81,7 +79,8 @@ class ScheduleCalibration:
     @property
     def learned(self) -> Sequence[int]:
         """The numbers of steps for which positions and weights are learned."""
-        return [n for n in LEARNED if n in self.steps] if self.learned_steps is None else self.learned_steps
+        wanted = LEARNED if self.learned_steps is None else self.learned_steps
+        return [n for n in wanted if n in self.steps]
 
     def evaluations(self) -> int:
         """Model evaluations of an image that the calibration of a domain takes at most, about."""
@@ -95,6 +94,21 @@ class ScheduleCalibration:
             for n, c in zip(self.learned, columns, strict=True)
         )
         return int(measuring + judging + learning)
+
+    def only(self, steps: Sequence[int]) -> Self:
+        """See `Recipe`."""
+        return replace(self, steps=steps, learned_steps=[n for n in self.learned if n in steps])
+
+    def decides(self, n: int) -> dict[str, Any]:
+        """See `Recipe`."""
+        names = ("noises", "held_out", "learned_noises", "iterations", "seed")
+        return {**{name: getattr(self, name) for name in names}, "learned": n in self.learned}
+
+    def calibrate(
+        self, model: GuidedModel, progress: Callable[[int], None] | None = None
+    ) -> Iterator[CalibratedSchedule]:
+        """See `Recipe`."""
+        return calibrate(model, self, progress)
 
 
 def calibrate(

@@ -20,18 +20,22 @@ class Candidate:
 
 
 def choose(
-    candidates: Mapping[str, Candidate], score: Callable[[Candidate], np.ndarray], classical: Sequence[str]
+    candidates: Mapping[str, Candidate],
+    score: Callable[[Candidate], np.ndarray],
+    classical: Sequence[str],
+    margin: float = 1.0,
 ) -> CalibratedSteps:
     """Choose among candidates of equally many steps; a calibrated one has to earn its place.
 
-    The best calibrated one is taken if its mean error is below that of the best classical one by more than the
-    standard error of their paired difference, else the classical one.
+    The best calibrated one is taken if its mean error is below that of the best classical one by more than `margin`
+    standard errors of their paired difference, else the classical one.
 
     Args:
         candidates: Name -> candidate.
         score: Gives the (N,) errors of the images drawn with a candidate, always from the same N >= 2 held-out
             noises; smaller is better.
         classical: Names of the candidates that know nothing of the model, at least one.
+        margin: >= 0.
 
     Raises:
         ValueError: if no candidate is classical, or the scores are no pairs of finite numbers.
@@ -50,7 +54,7 @@ def choose(
     best = min(classical, key=means.__getitem__)
     rival = min((name for name in candidates if name not in classical), key=means.__getitem__, default=best)
     gain = errors[best] - errors[rival]
-    if gain.mean() > _standard_error(gain):
+    if gain.mean() > margin * _standard_error(gain):
         best = rival
     scores = {name: Score(means[name], _standard_error(error)) for name, error in errors.items()}
     chosen = candidates[best]

@@ -46,19 +46,11 @@ class ReferenceTrajectories:
 
     def at(self, level: float) -> np.ndarray:
         """(N, H, W, C) float64 states at a noise level, between the nodes by the cubic that has the ODE's slopes."""
-        # Hermite's cubic on the interval that holds the level
-        i = int(np.clip(np.searchsorted(-self.levels, -level, side="right") - 1, 0, len(self.levels) - 2))
-        start, end = self.levels[i : i + 2]
-        h = end - start
-        u = (level - start) / h
-
-        slopes = [(self.states[j] - self.predictions[j].astype(np.float64)) / self.levels[j] for j in (i, i + 1)]
-        return np.asarray(
-            (2 * u**3 - 3 * u**2 + 1) * self.states[i]
-            + (u**3 - 2 * u**2 + u) * h * slopes[0]
-            + (3 * u**2 - 2 * u**3) * self.states[i + 1]
-            + (u**3 - u**2) * h * slopes[1]
-        )
+        result = np.zeros(self.states.shape[1:])
+        for node, value, slope in hermite(self.levels, level):
+            ode = (self.states[node] - self.predictions[node].astype(np.float64)) / self.levels[node]
+            result += value * self.states[node] + slope * ode
+        return result
 
     def __getitem__(self, some: slice) -> ReferenceTrajectories:
         """The trajectories of some of the images."""
@@ -67,6 +59,25 @@ class ReferenceTrajectories:
     def __len__(self) -> int:
         """N, the number of images."""
         return self.states.shape[1]
+
+
+def hermite(levels: np.ndarray, level: float) -> list[tuple[int, float, float]]:
+    """Hermite's cubic on the interval of nodes that holds a noise level.
+
+    Args:
+        levels: (m,) noise levels of the nodes, decreasing.
+        level: Between the first and the last.
+
+    Returns:
+        The two nodes, each with the coefficient of its value and that of its slope.
+    """
+    i = int(np.clip(np.searchsorted(-levels, -level, side="right") - 1, 0, len(levels) - 2))
+    h = float(levels[i + 1] - levels[i])
+    u = float(level - levels[i]) / h
+    return [
+        (i, 2 * u**3 - 3 * u**2 + 1, (u**3 - 2 * u**2 + u) * h),
+        (i + 1, 3 * u**2 - 2 * u**3, (u**3 - u**2) * h),
+    ]
 
 
 def record(model: InBatches, x_T: mx.array, nodes: int = NODES) -> ReferenceTrajectories:

@@ -85,7 +85,7 @@ def measure_trajectory(
     timesteps = lu_timesteps(schedule, m)
     grid = FixedGrid.of(schedule, timesteps)
     log_snr, alpha = schedule.log_snr(timesteps), schedule.alpha(timesteps)
-    bands = _bands(*x_T.shape[1:])
+    bands = frequencies(*x_T.shape[1:])
     products = np.zeros((len(bands), 2 * m, 2 * m))
     total = np.zeros(x_T[0].size)
     squares = np.zeros(x_T[0].size)
@@ -93,7 +93,7 @@ def measure_trajectory(
         rows = np.arange(start, min(start + batch_size, n))
         begun = Rollout.begin(grid, DPMSolver(), x_T[start : start + batch_size], rows=rows)
         x_t, x0 = _solve(model, begun, progress)
-        arrays = _cosine_transform(np.concatenate([x_t / alpha[:, None, None, None, None], x0]))
+        arrays = cosine_transform(np.concatenate([x_t / alpha[:, None, None, None, None], x0]))
         arrays = arrays.reshape(*arrays.shape[:2], -1)  # (2 m, B, H W C)
         for band, where in enumerate(bands):
             part = arrays[:, :, where].reshape(2 * m, -1)
@@ -223,7 +223,7 @@ def _jump_squares(s: np.ndarray, products: np.ndarray) -> np.ndarray:
     )
 
 
-def _bands(height: int, width: int, channels: int) -> list[np.ndarray]:
+def frequencies(height: int, width: int, channels: int) -> list[np.ndarray]:
     """Positions in the flat cosine transform of an image that share a whole-numbered radius and a channel."""
     y, x = np.mgrid[:height, :width]
     radius = np.rint(np.hypot(y / height, x / width) * min(height, width)).astype(int)
@@ -231,7 +231,7 @@ def _bands(height: int, width: int, channels: int) -> list[np.ndarray]:
     return [np.flatnonzero(band == name) for name in np.unique(band)]
 
 
-def _cosine_transform(pictures: np.ndarray) -> np.ndarray:
+def cosine_transform(pictures: np.ndarray) -> np.ndarray:
     """(..., H, W, C) -> the same shape, orthonormal DCT-II of each; that of three colours is grey and two opponents."""
     for axis in (-3, -2, -1):
         n = pictures.shape[axis]

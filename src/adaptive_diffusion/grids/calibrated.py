@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +70,7 @@ class CalibratedGrid:
 
 
 def find_schedule(
-    path: str | Path | None, model: str | None, domain: str, guidance_scale: float
+    path: str | Path | None, model: str | None, domain: str, guidance_scale: float, kept: str | Path | None = None
 ) -> CalibratedSchedule | None:
     """The schedule of a model in a domain, of several that with the nearest guidance.
 
@@ -81,9 +83,10 @@ def find_schedule(
         domain: Name of the domain.
         guidance_scale: Weight of classifier-free guidance that draws, >= 0; it decides whether the calibrated weights
             are used, see `CalibratedSchedule`.
+        kept: Folder of calibrations that were made on first use, which are added to the shipped ones; None: none are.
 
     Returns:
-        The schedule; None if the shipped file has none of the model.
+        The schedule; None if no file was given, and none is known of the model.
 
     Raises:
         UnusableFile: if a file that was given has none of the model, or cannot be used.
@@ -91,7 +94,7 @@ def find_schedule(
     """
     check_number("guidance_scale", guidance_scale, 0)
     model = model or ""
-    known = load_schedules(SHIPPED if path is None else path)
+    known = _merged(_known(path, model, kept))
     of_the_model = [schedule for schedule in known if schedule.model == model]
 
     if of_the_model:
@@ -121,6 +124,30 @@ def find_schedule(
     )
 
 
+def kept_file(folder: str | Path, model: str) -> Path:
+    """Where the calibrations of a model are kept that were made on first use."""
+    return Path(folder) / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.json"
+
+
+def _known(path: str | Path | None, model: str, kept: str | Path | None) -> list[CalibratedSchedule]:
+    """The schedules of a file; without one, those that ship and those that are kept."""
+    if path is not None:
+        return list(load_schedules(path))
+    own = None if kept is None else kept_file(kept, model)
+    return [*load_schedules(SHIPPED), *(load_schedules(own) if own is not None and own.exists() else ())]
+
+
+def _merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]:
+    """The schedules, with the numbers of steps of one problem together; the first that knows a number has it."""
+    merged: dict[tuple[str, str, float], CalibratedSchedule] = {}
+    for schedule in schedules:
+        problem = (schedule.model, schedule.domain, schedule.guidance_scale)
+        if before := merged.get(problem):
+            schedule = replace(before, steps={**schedule.steps, **before.steps})
+        merged[problem] = schedule
+    return list(merged.values())
+
+
 def _differences(calibrated: str, model: str) -> str:
     """In which settings two identities of one pipeline differ; "" if they are of different models."""
     (content, *then), (own, *now) = calibrated.split(" ", 3), model.split(" ", 3)
@@ -131,14 +158,16 @@ def _differences(calibrated: str, model: str) -> str:
     return " and ".join([*found, "another negative prompt"] if then[2:] != now[2:] else found)
 
 
-def find_grid(path: str | Path | None, model: str | None, domain: str, guidance_scale: float) -> CalibratedGrid:
+def find_grid(
+    path: str | Path | None, model: str | None, domain: str, guidance_scale: float, kept: str | Path | None = None
+) -> CalibratedGrid:
     """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
 
     Raises:
         UnusableFile: if there is no schedule of the model, shipped or in the file.
         ValueError: for a guidance out of range.
     """
-    found = find_schedule(path, model, domain, guidance_scale)
+    found = find_schedule(path, model, domain, guidance_scale, kept)
     if found is None:
         raise Unusable("no calibrated grid ships for this model; choose another grid, or calibrate it", "schedule")
     return CalibratedGrid(found)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from omegaconf import DictConfig
 
-from .._version import __version__
-from ..calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
+from ..calibration.calibrate import CLASSICAL, ScheduleCalibration
+from ..calibration.quick import QuickCalibration
+from ..calibration.store import ScheduleFile
 from ..diffusion.checks import check_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
-from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
 from ..io.files import write_text
-from ..io.locks import in_turn
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
@@ -32,17 +30,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleTask(ScheduleCalibration):
-    """What `task=schedule` builds: what to calibrate, and how.
+class _Task:
+    """What is calibrated; how is said beside it.
 
     Args:
         model: The network.
         domains: Names of the domains; None: all that the model knows.
         guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
-        steps, ...: See `ScheduleCalibration`.
-
-    Raises:
-        ValueError: for a value out of range.
     """
 
     model: PictureModel
@@ -52,18 +46,58 @@ class ScheduleTask(ScheduleCalibration):
     merged: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.domains is not None and not self.domains:
             raise ValueError("domains must name at least one domain; null stands for all that the model knows")
         if self.guidance_scale is not None:
             check_guidance(self.guidance_scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleTask(_Task, QuickCalibration):
+    """What `task=schedule` builds.
+
+    Args:
+        model, domains, guidance_scale: What is calibrated.
+        steps, ...: See `QuickCalibration`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __post_init__(self) -> None:
+        _Task.__post_init__(self)
+        QuickCalibration.__post_init__(self)
 
     def run(self, cfg: DictConfig) -> float:
         """See `calibrate_schedules`."""
         return calibrate_schedules(cfg, self)
 
 
-def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
+@dataclass(frozen=True, kw_only=True)
+class ThoroughScheduleTask(_Task, ScheduleCalibration):
+    """What `task=schedule_thorough` builds.
+
+    Args:
+        model, domains, guidance_scale: What is calibrated.
+        steps, ...: See `ScheduleCalibration`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __post_init__(self) -> None:
+        _Task.__post_init__(self)
+        ScheduleCalibration.__post_init__(self)
+
+    def run(self, cfg: DictConfig) -> float:
+        """See `calibrate_schedules`."""
+        return calibrate_schedules(cfg, self)
+
+
+AnyTask = ScheduleTask | ThoroughScheduleTask
+
+
+def calibrate_schedules(cfg: DictConfig, task: AnyTask) -> float:
     """Calibrate, domain after domain; what is finished is in the file at once.
 
     Schedules of other models, domains and guidance that the file holds already stay in it, and so do other numbers of
@@ -81,7 +115,7 @@ def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
         MachineError: if the disk or the database refuses.
     """
     problems = _problems(task)
-    found = _File(Path(cfg.output), task)
+    found = ScheduleFile(Path(cfg.output))
     found.read()  # a file that cannot be read is refused here
     tracker = build(cfg, "tracking")
     log.info("%s", _plan(problems, task))
@@ -107,7 +141,7 @@ def calibrate_schedules(cfg: DictConfig, task: ScheduleTask) -> float:
     return sum(ratios) / len(ratios)
 
 
-def _plan(problems: Sequence[GuidedModel], task: ScheduleTask) -> str:
+def _plan(problems: Sequence[GuidedModel], task: AnyTask) -> str:
     """What a calibration will do, and that it may be stopped."""
     evaluations = len(problems) * task.evaluations()
     return (
@@ -117,74 +151,19 @@ def _plan(problems: Sequence[GuidedModel], task: ScheduleTask) -> str:
     )
 
 
-class _File:
-    """The file of schedules, to which several calibrations may add at once.
-
-    Args:
-        path: The file, which may be missing.
-        task: How numbers of steps are calibrated here.
-    """
-
-    def __init__(self, path: Path, task: ScheduleTask):
-        self.path, self._task = path, task
-
-    def read(self) -> list[CalibratedSchedule]:
-        """All schedules that the file holds by now."""
-        return list(load_schedules(self.path)) if self.path.exists() else []
-
-    def finished(self, problem: GuidedModel) -> CalibratedSchedule | None:
-        """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""
-        recipes = load_recipes(self.path) if self.path.exists() else {}
-        wanted = {n for n in self._task.steps if recipes.get(_name(problem, n)) == self._recipe(n)}
-        for schedule in self.read():
-            if _same(schedule, problem) and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
-                return replace(schedule, steps=steps)
-        return None
-
-    def add(self, problem: GuidedModel, schedule: CalibratedSchedule, n: int) -> None:
-        """Add a number of steps; what other processes added meanwhile stays."""
-        with in_turn(self.path):
-            known = self.read()
-            recipes = load_recipes(self.path) if known else {}
-            before = {n: steps for s in known if _same(s, problem) for n, steps in s.steps.items()}
-            merged = replace(schedule, steps={**before, n: schedule.steps[n]})
-            others = [s for s in known if not _same(s, problem)]
-            save_schedules(self.path, [*others, merged], {**recipes, _name(problem, n): self._recipe(n)})
-
-    def _recipe(self, n: int) -> str:
-        """Hash of all that decides how a number of steps is calibrated."""
-        names = ("noises", "held_out", "learned_noises", "iterations", "seed")
-        settings = {name: getattr(self._task, name) for name in names}
-        recipe = {**settings, "learned": n in self._task.learned, "version": __version__}
-        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-
-
-def _calibrated(problem: GuidedModel, task: ScheduleTask, file: _File) -> Iterator[tuple[CalibratedSchedule, int]]:
+def _calibrated(problem: GuidedModel, task: AnyTask, file: ScheduleFile) -> Iterator[tuple[CalibratedSchedule, int]]:
     """A schedule with each number of steps, as soon as it is in the file; first those that are in it already."""
-    done = file.finished(problem)
-    finished = set(done.steps) if done else set()
-    if done:
-        listed = ", ".join(map(str, sorted(finished)))
+    if done := file.finished(problem, task):
+        listed = ", ".join(map(str, sorted(done.steps)))
         log.info("%s: %s has %s steps by the same recipe already", problem.domain, file.path, listed)
-        yield from ((done, n) for n in sorted(finished))
+        yield from ((done, n) for n in sorted(done.steps))
 
-    rest = [n for n in task.steps if n not in finished]
-    if not rest:
-        return
-    learned = [n for n in task.learned if n in rest]
     with progress_bar(0, "evaluation", unit_scale=True) as bar:
         bar.set_description(problem.domain)
-        for schedule in calibrate(problem, replace(task, steps=rest, learned_steps=learned), bar.update):
-            n = max(schedule.steps)
-            file.add(problem, schedule, n)
-            yield schedule, n
+        yield from file.calibrate(problem, task, bar.update)
 
 
-def _name(problem: GuidedModel, n: int) -> str:
-    return f"{problem.identity} {problem.domain} {problem.guidance_scale:g} {n}"
-
-
-def _problems(task: ScheduleTask) -> list[GuidedModel]:
+def _problems(task: AnyTask) -> list[GuidedModel]:
     """The model in each domain."""
     model = task.model
     domains = task.domains or list(model.domains or ())
@@ -201,15 +180,6 @@ def _problems(task: ScheduleTask) -> list[GuidedModel]:
         raise UserError(str(error)) from None
 
 
-def _same(schedule: CalibratedSchedule, problem: GuidedModel) -> bool:
-    """Whether a schedule is what the calibration of a problem replaces."""
-    return (schedule.model, schedule.domain, schedule.guidance_scale) == (
-        problem.identity,
-        problem.domain,
-        problem.guidance_scale,
-    )
-
-
 def _score(schedule: CalibratedSchedule, n: int) -> float:
     """Held-out score of the chosen candidate."""
     steps = schedule.steps[n]
@@ -221,4 +191,4 @@ def _report(schedule: CalibratedSchedule, n: int) -> float:
     steps = schedule.steps[n]
     scores = {name: round(score.mean, 4) for name, score in steps.scores.items()}
     log.info("%s %d steps: %s; held-out RMSE %s", schedule.domain, n, steps.rule, json.dumps(scores))
-    return _score(schedule, n) / min(steps.scores[name].mean for name in CLASSICAL)
+    return _score(schedule, n) / min(score.mean for name, score in steps.scores.items() if name in CLASSICAL)

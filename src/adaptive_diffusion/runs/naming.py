@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from ..grids.calibrated import CalibratedGrid
 from ..tracking.provenance import choices
-from .setup import Setup
+
+if TYPE_CHECKING:
+    from .setup import Setup
 
 CANDIDATES = {  # name of a calibrated candidate -> what it is: its timesteps, and its weights
     "fitted equidistributed": "timesteps of equal error, fitted weights",
     "fitted dynamic programme": "timesteps of least error, fitted weights",
     "fitted blended": "blended timesteps, fitted weights",
+    "quick": "timesteps of nearly equal error, fitted weights",
     "learned": "learned timesteps, learned weights",
 }
 

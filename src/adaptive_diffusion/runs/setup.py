@@ -26,6 +26,7 @@ from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
 from .build import build
 from .checks import check_calibration, check_grid, check_guided, check_setting, checked
+from .first_use import calibrate_on_first_use
 from .fit import fitted, image_channels, noise_process, scheduler_arguments
 from .prompts import follow_prompt
 
@@ -111,6 +112,8 @@ def prepare(cfg: DictConfig) -> Setup:
         check_setting(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
     guidance = checked_guidance(build(cfg, "guidance"))
     check_guided(cfg, guidance)
+    if not isinstance(guidance, Guidance):  # a calibration measures one weight of guidance
+        calibrate_on_first_use(cfg, model, condition)
     scheduler: Scheduler = build(cfg, "scheduler", **decided)
     if isinstance(guidance, Guidance):  # where it is one number, the settings told the scheduler
         whole(scheduler).suit(model.identity, cfg.domain.name, guidance)

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_number
+from ..diffusion.checks import check_choice, check_number
 from ..diffusion.guidance import Guidance, central_weight
 from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
@@ -58,6 +58,8 @@ class AdaptiveScheduler(SchedulerCore):
         calibration: The steps calibrated for the model, its domain and guidance, or their `content`; None: a power grid
             for all numbers of steps. Left out: a power grid too, until a `DiffusionPipeline` of a model whose
             calibration ships draws with it (see `suit`); a `progress_power` of one's own keeps its grid.
+        calibrate: Whether a program may calibrate what nothing fits yet: `auto`, if that is cheap, `always` or `never`;
+            see `runs.first_use`. The scheduler itself never does.
         num_train_timesteps, prediction_type, ...: See `SchedulerCore`.
 
     Raises:
@@ -71,12 +73,15 @@ class AdaptiveScheduler(SchedulerCore):
     max_step_ratio: float = 2.0
     _: KW_ONLY
     calibration: Any = LEFT_OUT  # a CalibratedSchedule or None, once it is built
+    calibrate: str = "never"
 
     def __post_init__(self) -> None:
         self.adaptive_threshold = check_number("adaptive_threshold", self.adaptive_threshold, 0, 1)
         self.progress_power = check_number("progress_power", self.progress_power, 0, 10, above=True)
         self.min_step_ratio = check_number("min_step_ratio", self.min_step_ratio, 0, 1, above=True)
         self.max_step_ratio = check_number("max_step_ratio", self.max_step_ratio, 1)
+
+        check_choice("calibrate", self.calibrate, ("auto", "always", "never"))
 
         # the solver and the configuration are asked for while the core is built
         self._given = given = checked_calibration(self.calibration)

@@ -1,0 +1,88 @@
+"""Calibrate any denoiser from Python, in one call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..diffusion.guided_model import GuidedModel
+from ..diffusion.limits import Clipped, unlimited
+from ..diffusion.schedule import NoiseSchedule
+from ..grids.calibrated_schedule import CalibratedSchedule
+from ..types import Denoiser
+from .quick import QuickCalibration
+
+
+def calibrate_model(
+    denoiser: Denoiser,
+    state_shape: tuple[int, int, int],
+    *,
+    steps: Sequence[int] = (8,),
+    prediction_type: str = "epsilon",
+    noise_schedule: Mapping[str, Any] | None = None,
+    condition: mx.array | None = None,
+    guidance_scale: float = 1.0,
+    bounded: bool = True,
+    identity: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    **settings: Any,
+) -> CalibratedSchedule:
+    """Find timesteps and solver weights for a denoiser, from some 300 of its evaluations.
+
+    Args:
+        denoiser: (x, t, condition) -> prediction, see `Denoiser`; e.g. a PyTorch module behind a small wrapper.
+        state_shape: (H, W, C) of the images, or of their latents.
+        steps: Numbers of steps to calibrate.
+        prediction_type: What it predicts: `epsilon`, `v_prediction` or `sample`.
+        noise_schedule: Arguments of `NoiseSchedule`; None: its defaults.
+        condition: (k, ...) what images are conditioned on, in turn; zeros are the null condition. None: nothing.
+        guidance_scale: Weight of classifier-free guidance, >= 0; 1 is none.
+        bounded: Whether clean predictions are images in [-1, 1], and are clipped; False for latents.
+        identity: A name that tells this denoiser from others; None: the hash of its weights, if it shows them as a
+            module of MLX or PyTorch, else "".
+        progress: Called with the number of images after every evaluation of a batch.
+        **settings: See `QuickCalibration`.
+
+    Returns:
+        What `AdaptiveScheduler(calibration=...)` takes; `save_schedules` writes it to a file.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+    model = GuidedModel(
+        denoiser,
+        NoiseSchedule(**(noise_schedule or {})),
+        prediction_type,
+        Clipped() if bounded else unlimited,
+        guidance_scale,
+        condition,
+        state_shape,
+        weights_hash(denoiser) if identity is None else identity,
+    )
+    for schedule in QuickCalibration(steps=steps, **settings).calibrate(model, progress):
+        found = schedule
+    return found
+
+
+def weights_hash(denoiser: Any) -> str:
+    """Hash of the weights of a module of MLX or PyTorch; "" for anything else."""
+    weights: Mapping[str, Any] = {}
+    if isinstance(denoiser, nn.Module):
+        weights = dict(tree_flatten(denoiser.parameters()))
+    elif hasattr(denoiser, "state_dict"):
+        weights = {name: value.detach().cpu() for name, value in denoiser.state_dict().items()}
+    if not weights:
+        return ""
+
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        array = np.array(value.astype(mx.float32)) if isinstance(value, mx.array) else value.float().numpy()
+        digest.update(f"{name} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

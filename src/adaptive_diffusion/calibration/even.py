@@ -1,0 +1,59 @@
+"""A grid of equal errors, laid on recorded reference trajectories without any further evaluation of the network.
+
+It is that of `trajectory.equidistributed`: steps in which the clean prediction moves alike, each frequency counting
+as far as a movement of it lasts. The derivative comes from the recorded predictions, between the nodes by a cubic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..diffusion.schedule import NoiseSchedule
+from .reference import ReferenceTrajectories
+from .trajectory import cosine_transform, frequencies
+
+POINTS = 121  # in log-SNR, at which the speed is taken
+
+
+def even_grid(reference: ReferenceTrajectories, process: NoiseSchedule, n: int) -> np.ndarray:
+    """(n,) timesteps from T - 1 on, between which first-order steps err alike.
+
+    Args:
+        reference: Trajectories of at least two images on at least four nodes.
+        process: The noise process of the model.
+        n: Number of steps, >= 1.
+    """
+    log_snr = np.linspace(-np.log(reference.levels[0]), -np.log(reference.levels[-1]), POINTS)
+    density = np.sqrt(_lasting_speed(reference, log_snr))
+    integral = np.append(0.0, np.cumsum(np.diff(log_snr) * (density[1:] + density[:-1]) / 2))
+
+    quantiles = np.interp(np.arange(n) / n * integral[-1], integral, log_snr)
+    return np.append(process.num_train_timesteps - 1.0, process.timestep(quantiles[1:]))
+
+
+def _lasting_speed(reference: ReferenceTrajectories, log_snr: np.ndarray) -> np.ndarray:
+    """(k,) g w of `trajectory.Trajectory` at k values of log-SNR."""
+    shape = reference.predictions.shape
+    predictions = cosine_transform(reference.predictions.astype(np.float64)).reshape(*shape[:2], -1)
+    variance = predictions[-1].var(axis=0, ddof=1)
+    slopes = np.gradient(_cubic(-np.log(reference.levels), log_snr), log_snr, axis=0, edge_order=2)
+
+    squares = np.zeros(len(log_snr))
+    for where in frequencies(*shape[2:]):
+        band = predictions[:, :, where].reshape(len(predictions), -1)
+        speed = np.einsum("ki,ij,kj->k", slopes, band @ band.T, slopes)
+        mean_variance = variance[where].mean()
+        squares += np.maximum(speed, 0) * mean_variance / (mean_variance + np.exp(-2 * log_snr))
+    return np.sqrt(squares)
+
+
+def _cubic(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(k, m) coefficients of Lagrange's cubic through the four nearest of m increasing nodes, at k places."""
+    result = np.zeros((len(at), len(nodes)))
+    for row, x in zip(result, at, strict=True):
+        first = int(np.clip(np.searchsorted(nodes, x) - 2, 0, len(nodes) - 4))
+        near = nodes[first : first + 4]
+        for j, node in enumerate(near):
+            others = np.delete(near, j)
+            row[first + j] = np.prod((x - others) / (node - others))
+    return result

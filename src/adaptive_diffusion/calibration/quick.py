@@ -1,0 +1,147 @@
+"""The quick recipe: a model calibrated from some 300 network evaluations, for all that it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import mlx.core as mx
+import numpy as np
+
+from ..diffusion.checks import check_count
+from ..diffusion.guidance import constant_weight
+from ..diffusion.guided_model import GuidedModel
+from ..diffusion.schedule import NoiseSchedule
+from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
+from ..grids.grids import BlendedGrid
+from ..sampling.rollout import InBatches
+from .calibrate import CLASSICAL, errors
+from .choosing import Candidate, choose
+from .even import even_grid
+from .fitting import fit_corrections
+from .reference import record
+
+RIVALS = ("log_snr", "blended")  # the classical grids that the result is held against
+
+
+@dataclass(frozen=True)
+class QuickCalibration:
+    """How a model is calibrated quickly.
+
+    Args:
+        steps: Numbers of steps to calibrate, each >= 2.
+        noises: Images that the grid is laid and the weights are fitted on, >= 2.
+        held_out: Other images, by which the result is compared with the classical grids, >= 2.
+        nodes: Steps of the reference trajectories, >= 8; twice the largest number of `steps` where that is more.
+        batch_size: Images per evaluation, >= 1.
+        seed: Of the noises, >= 0.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    steps: Sequence[int] = (5, 8, 10)
+    noises: int = 5
+    held_out: int = 2
+    nodes: int = 24
+    batch_size: int = 16
+    seed: int = 20_000
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("steps must name at least one number of steps")
+        for n in self.steps:
+            check_count("steps", n, 2, 500)
+
+        check_count("noises", self.noises, 2)
+        check_count("held_out", self.held_out, 2)
+        check_count("nodes", self.nodes, 8, 1000)
+        check_count("batch_size", self.batch_size, 1)
+        check_count("seed", self.seed, 0)
+
+    @property
+    def reference_nodes(self) -> int:
+        """Steps of the reference trajectories."""
+        return max(self.nodes, 2 * max(self.steps))
+
+    def evaluations(self) -> int:
+        """Network evaluations of the calibration, each image counting."""
+        recorded = (self.noises + self.held_out) * self.reference_nodes
+        return recorded + sum(self.steps) * (self.noises + self.held_out * (1 + len(RIVALS)))
+
+    def only(self, steps: Sequence[int]) -> Self:
+        """See `Recipe`."""
+        return replace(self, steps=steps)
+
+    def decides(self, n: int) -> dict[str, Any]:
+        """See `Recipe`."""
+        names = ("noises", "held_out", "nodes", "seed")
+        return {"recipe": "quick", **{name: getattr(self, name) for name in names}}
+
+    def calibrate(
+        self, model: GuidedModel, progress: Callable[[int], None] | None = None
+    ) -> Iterator[CalibratedSchedule]:
+        """See `Recipe`."""
+        return calibrate_quickly(model, self, progress)
+
+
+def calibrate_quickly(
+    model: GuidedModel, settings: QuickCalibration, progress: Callable[[int], None] | None = None
+) -> Iterator[CalibratedSchedule]:
+    """Calibrate a model with few evaluations.
+
+    The grid is the mean, in log-SNR, of the blended one and of one of equal errors (see `even`). Its weights are fitted
+    (see `fitting`). On the held-out noises it has to beat DPM-Solver++(2M) on the classical grids; otherwise the best
+    of these is kept.
+
+    Args:
+        model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number.
+        settings: How.
+        progress: Called with the number of images after every network evaluation of a batch.
+
+    Yields:
+        The schedule so far, after every number of steps.
+    """
+    c, process = settings, model.process
+    weight = constant_weight(model.guidance_scale, "a calibration")
+    images = c.noises + c.held_out
+    batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
+    trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
+
+    fitted, unseen = trajectories[: c.noises], trajectories[c.noises :]
+    others = InBatches(model.with_condition(_rows(batched.model.condition, c.noises)), c.batch_size, progress)
+
+    found: dict[int, CalibratedSteps] = {}
+    for n in sorted(c.steps):
+        timesteps = mean_grid(process, [BlendedGrid()(process, n), even_grid(fitted, process, n)])
+        candidates = {name: Candidate(CLASSICAL[name](process, n)) for name in RIVALS}
+        candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fitted, timesteps))
+
+        # a standard error of two images means nothing
+        found[n] = choose(candidates, lambda candidate: errors(others, unseen, candidate), classical=RIVALS, margin=0)
+        yield CalibratedSchedule(
+            model=model.identity,
+            guidance_scale=weight,
+            domain=model.domain,
+            num_train_timesteps=process.num_train_timesteps,
+            metric=f"rmse to {c.reference_nodes} steps of iPNDM on the blended grid",
+            noises=c.noises,
+            held_out=c.held_out,
+            steps=dict(found),
+        )
+
+
+def mean_grid(process: NoiseSchedule, grids: Sequence[np.ndarray]) -> np.ndarray:
+    """(n,) timesteps whose log-SNR is the mean of that of some grids, each (n,) timesteps from T - 1 on."""
+    timesteps = process.timestep(np.mean([process.log_snr(grid) for grid in grids], axis=0))
+    return np.append(grids[0][0], timesteps[1:])
+
+
+def repeated(conditions: mx.array | None, count: int) -> mx.array | None:
+    """(count, ...) conditions: (k, ...) given ones in turn."""
+    return None if conditions is None else conditions[mx.arange(count) % len(conditions)]
+
+
+def _rows(conditions: mx.array | None, first: int) -> mx.array | None:
+    return None if conditions is None else conditions[first:]

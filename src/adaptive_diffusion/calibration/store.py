@@ -1,0 +1,112 @@
+"""The file of calibrated schedules that calibrations add to, several at once; what is finished stays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from .._version import __version__
+from ..diffusion.guided_model import GuidedModel
+from ..grids.calibrated_schedule import CalibratedSchedule
+from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
+from ..io.locks import in_turn
+
+
+class Recipe(Protocol):
+    """How a model is calibrated."""
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """The numbers of steps."""
+        ...
+
+    def evaluations(self) -> int:
+        """Network evaluations of a calibration, each image counting; at most, where that is not known."""
+        ...
+
+    def only(self, steps: Sequence[int]) -> Self:
+        """The same for some of its numbers of steps."""
+        ...
+
+    def decides(self, n: int) -> Mapping[str, Any]:
+        """All settings that decide how n steps are calibrated."""
+        ...
+
+    def calibrate(
+        self, model: GuidedModel, progress: Callable[[int], None] | None = None
+    ) -> Iterator[CalibratedSchedule]:
+        """Yield the schedule so far, after every number of steps; `progress` is called with images evaluated."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScheduleFile:
+    """A file of schedules, to which several calibrations may add at once.
+
+    Args:
+        path: The file, which may be missing.
+    """
+
+    path: Path
+
+    def read(self) -> list[CalibratedSchedule]:
+        """All schedules that the file holds by now."""
+        return list(load_schedules(self.path)) if self.path.exists() else []
+
+    def finished(self, model: GuidedModel, recipe: Recipe) -> CalibratedSchedule | None:
+        """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""
+        recipes = load_recipes(self.path) if self.path.exists() else {}
+        wanted = {n for n in recipe.steps if recipes.get(_name(model, n)) == _hash(recipe, n)}
+        for schedule in self.read():
+            if _same(schedule, model) and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
+                return replace(schedule, steps=steps)
+        return None
+
+    def add(self, model: GuidedModel, schedule: CalibratedSchedule, n: int, recipe: Recipe) -> None:
+        """Add a number of steps; what other processes added meanwhile stays."""
+        with in_turn(self.path):
+            known = self.read()
+            recipes = load_recipes(self.path) if known else {}
+            before = {n: steps for s in known if _same(s, model) for n, steps in s.steps.items()}
+            merged = replace(schedule, steps={**before, n: schedule.steps[n]})
+            others = [s for s in known if not _same(s, model)]
+            save_schedules(self.path, [*others, merged], {**recipes, _name(model, n): _hash(recipe, n)})
+
+    def calibrate(
+        self, model: GuidedModel, recipe: Recipe, progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[CalibratedSchedule, int]]:
+        """Calibrate the numbers of steps that the file lacks.
+
+        Yields:
+            A schedule and the number of steps that was calibrated, as soon as it is in the file.
+        """
+        done = self.finished(model, recipe)
+        rest = [n for n in recipe.steps if done is None or n not in done.steps]
+        if not rest:
+            return
+        for schedule in recipe.only(rest).calibrate(model, progress):
+            n = max(schedule.steps)
+            self.add(model, schedule, n, recipe)
+            yield schedule, n
+
+
+def _name(model: GuidedModel, n: int) -> str:
+    return f"{model.identity} {model.domain} {model.guidance_scale:g} {n}"
+
+
+def _hash(recipe: Recipe, n: int) -> str:
+    content = {**recipe.decides(n), "version": __version__}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _same(schedule: CalibratedSchedule, model: GuidedModel) -> bool:
+    """Whether a schedule is what the calibration of a model replaces."""
+    return (schedule.model, schedule.domain, schedule.guidance_scale) == (
+        model.identity,
+        model.domain,
+        model.guidance_scale,
+    )

@@ -1,0 +1,149 @@
+"""The quick recipe: few evaluations, and a result that is at least as good as the classical grids."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+import torch
+from test_fitting import SCHEDULE, SCHEDULER, SHAPE, bent, natural, noises
+
+from adaptive_diffusion import AdaptiveScheduler, PlainModel, StandardSampler, calibrate_model
+from adaptive_diffusion.calibration.any_model import weights_hash
+from adaptive_diffusion.calibration.calibrate import ScheduleCalibration, errors
+from adaptive_diffusion.calibration.choosing import Candidate
+from adaptive_diffusion.calibration.even import even_grid
+from adaptive_diffusion.calibration.quick import QuickCalibration, mean_grid, repeated
+from adaptive_diffusion.calibration.reference import record
+from adaptive_diffusion.calibration.trajectory import equidistributed, measure_trajectory
+from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
+from adaptive_diffusion.grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.sampling.converged import paired_rmse
+from adaptive_diffusion.sampling.rollout import InBatches
+
+
+def test_it_costs_what_it_says():
+    counted: list[int] = []
+    settings = QuickCalibration(steps=(3, 6), noises=5, held_out=3, batch_size=4)
+    calibrate_model(bent, SHAPE, steps=(3, 6), noises=5, held_out=3, batch_size=4, progress=counted.append)
+    assert sum(counted) == settings.evaluations() == 8 * 24 + 9 * (5 + 3 * 3)
+
+
+@pytest.mark.parametrize(("steps", "most"), [((5,), 300), ((8,), 300), ((10,), 300), ((5, 8, 10), 600)])
+def test_it_is_cheap(steps, most):
+    assert QuickCalibration(steps=steps).evaluations() <= most
+    assert ScheduleCalibration(steps=steps).evaluations() > 10 * most
+
+
+def test_it_is_better_than_every_classical_grid_on_other_noises():
+    schedule = calibrate_model(bent, SHAPE, bounded=False, steps=(4, 6))
+    model = InBatches(SCHEDULER.guided(bent))
+    unseen = record(model, noises(77, 16))
+    for n, steps in schedule.steps.items():
+        classical = [
+            errors(model, unseen, Candidate(grid(SCHEDULE, n))).mean()
+            for grid in (PowerGrid(1), PowerGrid(2), LogSNRGrid(), BlendedGrid())
+        ]
+        found = errors(model, unseen, Candidate(np.array(steps.timesteps), np.array(steps.corrections))).mean()
+        assert found < 0.8 * min(classical)
+
+
+def test_a_classical_grid_is_kept_where_it_wins(monkeypatch):
+    from adaptive_diffusion.calibration import quick
+
+    monkeypatch.setattr(quick, "fit_corrections", lambda *_: np.ones((4, 5)))  # weights that are no good
+    (steps,) = calibrate_model(bent, SHAPE, bounded=False, steps=(4,)).steps.values()
+    assert steps.corrections is None
+    assert steps.rule in quick.RIVALS
+    assert steps.scores["quick"].mean > steps.scores[steps.rule].mean
+
+
+def test_the_even_grid_is_the_equidistributed_one_of_the_fine_measurement():
+    model = SCHEDULER.guided(natural)
+    reference = record(InBatches(model), noises(3, 16), nodes=32)
+    profile = measure_trajectory(model, noises(3, 16))
+    for n in (4, 8):
+        found, fine = even_grid(reference, SCHEDULE, n), equidistributed(profile, SCHEDULE, n)
+        distance = np.abs(SCHEDULE.log_snr(found) - SCHEDULE.log_snr(fine)).max()
+        assert distance < 0.15 * np.ptp(SCHEDULE.log_snr(fine)) / n
+
+
+def test_the_mean_of_grids_is_taken_in_log_snr():
+    a, b = PowerGrid(2)(SCHEDULE, 5), LogSNRGrid()(SCHEDULE, 5)
+    mean = mean_grid(SCHEDULE, [a, b])
+    assert mean[0] == a[0] == SCHEDULE.num_train_timesteps - 1
+    expected = (SCHEDULE.log_snr(a[1:]) + SCHEDULE.log_snr(b[1:])) / 2
+    assert SCHEDULE.log_snr(mean[1:]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_conditions_are_given_in_turn():
+    assert repeated(None, 3) is None
+    assert np.array(repeated(mx.array([[1], [2]]), 5)).ravel().tolist() == [1, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"steps": ()}, "at least one number"),
+        ({"steps": (1,)}, "steps must be"),
+        ({"noises": 1}, "noises must be"),
+        ({"held_out": 1}, "held_out must be"),
+        ({"nodes": 7}, "nodes must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"seed": -1}, "seed must be"),
+    ],
+)
+def test_a_bad_value_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        QuickCalibration(**change)
+
+
+class Network(torch.nn.Module):
+    """A small convolution of PyTorch that predicts eps."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x + 0.3 * torch.tanh(self.convolution(x)) * (1 - t[:, None, None, None] / 1000)
+
+
+def test_a_pytorch_module_is_calibrated_behind_a_small_wrapper(tmp_path):
+    network = Network()
+
+    def denoiser(x, t, condition=None):
+        with torch.no_grad():
+            prediction = network(torch.tensor(np.array(x)).permute(0, 3, 1, 2), torch.tensor(np.array(t)))
+        return mx.array(prediction.permute(0, 2, 3, 1).numpy())
+
+    schedule = calibrate_model(denoiser, SHAPE, steps=[5], identity=weights_hash(network), bounded=False)
+    scheduler = AdaptiveScheduler(calibration=schedule, clip_sample=False)
+    scheduler.set_timesteps(5)
+    images = StandardSampler(scheduler).run(denoiser, noises(5, 4)).images
+
+    quadratic = AdaptiveScheduler(calibration=None, clip_sample=False)
+    quadratic.set_timesteps(5)
+    reference = record(InBatches(scheduler.guided(denoiser)), noises(5, 4)).images
+    plain = StandardSampler(quadratic).run(denoiser, noises(5, 4)).images
+    assert paired_rmse(np.array(images), reference).mean() < paired_rmse(np.array(plain), reference).mean()
+
+    save_schedules(tmp_path / "mine.json", [schedule])
+    assert find_schedule(tmp_path / "mine.json", weights_hash(network), "", 1.0) == schedule
+
+
+def test_the_identity_is_the_hash_of_the_weights():
+    linear = nn.Linear(2, 3)
+    before = weights_hash(linear)
+    assert len(before) == 64
+    linear.weight = linear.weight + 1
+    assert weights_hash(linear) != before
+    assert weights_hash(bent) == ""
+
+
+def test_a_function_and_a_shape_make_a_model():
+    model = PlainModel(bent, SHAPE, "mine", prediction_type="epsilon")
+    assert (model.identity, model.metadata["prediction_type"]) == ("mine", "epsilon")
+    assert model.condition("landscapes", None, "") == ()

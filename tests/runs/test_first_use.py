@@ -1,0 +1,135 @@
+"""`scheduler=adaptive` calibrates itself the first time it meets a model, domain, guidance or number of steps."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from program import Program
+from tiny import configuration, tiny_checkpoint
+
+from adaptive_diffusion.calibration import first_use
+from adaptive_diffusion.calibration.first_use import Estimate
+from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, kept_file, load_schedules, save_schedules
+from adaptive_diffusion.models.checkpoint import load_model
+from adaptive_diffusion.runs import first_use as run_first_use
+from adaptive_diffusion.runs.sample import sample
+
+AUTO = "scheduler.calibrate=auto"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def kept(model, tmp_path) -> Path:
+    return kept_file(tmp_path / "outputs" / "calibrations", load_model(model).identity)
+
+
+def draw(model: Path, folder: Path, *overrides: str) -> list[float]:
+    """The timesteps of a run of three steps."""
+    settings = ("model=checkpoint", f"model.path={model}", "num_samples=2", "metrics=none", "tracking=none")
+    sample(configuration("sample", folder, *settings, "num_steps=3", *overrides))
+    with open(folder / "run" / "steps.csv", newline="") as file:
+        return [float(row["timestep"]) for row in csv.DictReader(file)]
+
+
+def test_what_nothing_fits_is_calibrated_once_and_then_drawn_with(model, tmp_path, kept, caplog):
+    caplog.set_level(logging.INFO)
+    timesteps = draw(model, tmp_path, AUTO)
+    (schedule,) = load_schedules(kept)
+    assert (schedule.domain, schedule.guidance_scale, set(schedule.steps)) == ("landscapes", 1.5, {3})
+    assert timesteps == pytest.approx(schedule.steps[3].timesteps, abs=1e-3)
+    assert "calibrating once: 201 evaluations, about " in caplog.text
+    assert "AdaptiveScheduler (calibrated for landscapes at guidance 1.5: " in caplog.text
+
+    caplog.clear()
+    before = kept.read_bytes()
+    assert draw(model, tmp_path, AUTO) == pytest.approx(timesteps)
+    assert "calibrating" not in caplog.text
+    assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["domain=portraits", "guidance_scale=6", "num_steps=4"])
+def test_another_domain_guidance_or_number_of_steps_is_calibrated_too(model, tmp_path, kept, change):
+    draw(model, tmp_path, AUTO)
+    draw(model, tmp_path, AUTO, change)
+    problems = {(s.domain, s.guidance_scale, n) for s in load_schedules(kept) for n in s.steps}
+    assert len(problems) == 2
+    assert ("landscapes", 1.5, 3) in problems
+
+
+@pytest.mark.parametrize(
+    "change", ["scheduler.calibrate=never", "grid=karras", "scheduler.calibration=null", "scheduler=ddim"]
+)
+def test_nothing_is_calibrated_where_nothing_would_use_it(model, tmp_path, kept, change):
+    draw(model, tmp_path, *([] if "never" in change or "ddim" in change else [AUTO]), change)
+    assert not kept.exists()
+
+
+def test_a_calibration_that_takes_long_is_left_to_the_user(model, tmp_path, kept, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(run_first_use, "estimate", lambda *_: Estimate(201, 121.0, 5.0))
+    assert draw(model, tmp_path, AUTO) == pytest.approx([999, 444, 111], abs=1e-3)
+    assert "scheduler.calibrate=always calibrates them first, with 201 evaluations, about 2 min" in caplog.text
+    assert not kept.exists()
+    draw(model, tmp_path, "scheduler.calibrate=always")
+    assert kept.exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "run", "affordable"), [(119, 1, True), (121, 1, False), (121, 122, True), (3000, 2000, False)]
+)
+def test_a_run_pays_for_two_minutes_or_for_as_long_as_it_takes_itself(seconds, run, affordable):
+    assert Estimate(1, seconds, run).affordable is affordable
+    assert first_use.PATIENCE == 120
+
+
+def test_a_wrong_choice_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="calibrate must be one of"):
+        draw(model, tmp_path, "scheduler.calibrate=sometimes")
+
+
+def test_an_interrupted_calibration_leaves_nothing_half_done(model, tmp_path, kept, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adaptive_diffusion.calibration.quick.fit_corrections", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            draw(model, tmp_path, AUTO)
+    assert not kept.exists()
+    draw(model, tmp_path, AUTO)
+    assert kept.exists()
+
+
+def test_of_two_programs_at_once_one_calibrates(model, tmp_path):
+    program = Program(tmp_path)
+    program.settings = [s for s in program.settings if not s.startswith("model")]
+    program.settings += ["model=checkpoint", f"model.path={model}", "num_steps=3", "num_samples=2", "metrics=none"]
+    processes = [program.start("tracking=none", f"seed={seed}") for seed in (1, 2)]
+    texts = []
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        texts.append(out + err)
+    (path,) = (tmp_path / "outputs" / "calibrations").glob("*.json")
+    (schedule,) = load_schedules(path)
+    assert set(schedule.steps) == {3}
+    assert all("calibrated for landscapes at guidance 1.5" in text for text in texts)
+
+
+def test_kept_calibrations_add_to_the_shipped_ones(tmp_path):
+    shipped = next(s for s in load_schedules(SHIPPED) if s.domain == "abstract")
+    eleven = replace(shipped.steps[12], timesteps=tuple(np.linspace(999, 9, 11)), corrections=None)
+    changed = replace(shipped.steps[10], rule="mine")
+    save_schedules(kept_file(tmp_path, shipped.model), [replace(shipped, steps={11: eleven, 10: changed})])
+    found = find_schedule(None, shipped.model, "abstract", 1.5, tmp_path)
+    assert set(found.steps) == {*shipped.steps, 11}
+    assert found.steps[10] == shipped.steps[10], "what ships comes first"
