@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
 
     for domain in options.domains:
         model = GuidedModel.from_model(network, network.condition(domain, None, domain), domain=domain)
-        thorough = find_schedule(None, network.identity, domain, model.guidance_scale)
+        thorough = find_schedule(None, network.identity, domain, network.metadata["guidance_scale"])
         assert thorough is not None
         distance = Distance(model, options.images, options.seed, options.batch_size)
 

@@ -16,6 +16,19 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def interval_of(text: str) -> tuple[float, float]:
+    """The two numbers of an interval, low:high.
+
+    Raises:
+        ValueError: for another text.
+    """
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise ValueError(f"an interval is two numbers, low:high, got {text!r}") from None
+
+
 def scheduler_settings(model: PictureModel) -> dict[str, Any]:
     """The constructor arguments by which a scheduler fits a model."""
     return {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}

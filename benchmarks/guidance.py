@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from adaptive_diffusion.diffusion.guidance import Interval, name_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.base import Spacing
@@ -22,7 +23,7 @@ from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import Scheduler
-from benchmarks.common import scheduler_settings
+from benchmarks.common import interval_of, scheduler_settings
 
 GRIDS: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
 
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks guidance", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
     parser.add_argument("--guidance", nargs="+", type=float, default=[1, 1.5, 2, 3, 5, 7.5])
+    parser.add_argument("--interval", help="of log(alpha / sigma), low:high, as --interval=-2.5:0.35; default: all")
     parser.add_argument("--steps", nargs="+", type=int, default=[5, 8, 10])
     parser.add_argument("--noises", type=int, default=16, help="per cell")
     parser.add_argument("--seed", type=int, default=4242, help="of the noises")
@@ -54,7 +56,8 @@ def main(argv: list[str]) -> None:
         calibration = find_schedule(options.calibration, model.identity, domain, model.metadata["guidance_scale"])
         assert calibration is not None
 
-        for guidance in options.guidance:
+        for weight in options.guidance:
+            guidance = weight if options.interval is None else Interval(weight, *interval_of(options.interval))
             error = Error(GuidedModel.from_model(model, class_ids, guidance), x_T)
             for n in options.steps:
                 classical = {name: error(scheduler) for name, scheduler in _classical(settings, n)}
@@ -64,7 +67,7 @@ def main(argv: list[str]) -> None:
                 alone.set_timesteps(timesteps=CalibratedGrid(calibration)(alone.schedule, n))
 
                 factors = [f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone)]
-                cells = [f"{domain} {guidance:g}", f"{n}", best, f"{classical[best]:.4f}", *factors]
+                cells = [f"{domain} {name_of(guidance)}", f"{n}", best, f"{classical[best]:.4f}", *factors]
                 print(row_of(cells), flush=True)
 
 

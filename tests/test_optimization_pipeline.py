@@ -630,6 +630,7 @@ def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path,
             checkpoint, tmp_path, "domain=portraits", "task.episodes=3", f"reward.weight={weight}", agent="agent=fixed"
         )
     assert "3 episodes of 2 images: up to " in caplog.text
+    assert "; 2 passes each, about " in caplog.text  # the tiny model is guided
     assert caplog.text.count("replaces ") == 1
     assert "tuned with weight=0.25 of quality" in caplog.text
 

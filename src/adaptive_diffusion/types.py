@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 if TYPE_CHECKING:
+    from .diffusion.guidance import Guidance
     from .diffusion.guided_model import GuidedModel
     from .diffusion.limits import Limit
     from .diffusion.node import Node
@@ -191,7 +192,7 @@ class GridAndSolver(Scheduler, Protocol):
         ...
 
     def guided(
-        self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float = 1.0, /
+        self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float | Guidance = 1.0, /
     ) -> GuidedModel:
         """A model as this scheduler takes it to be."""
         ...
@@ -200,7 +201,7 @@ class GridAndSolver(Scheduler, Protocol):
         """Take over how a model was trained."""
         ...
 
-    def suit(self, model: str, domain: str | None, guidance_scale: float, /) -> None:
+    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance, /) -> None:
         """Take what was measured for what is drawn next."""
         ...
 

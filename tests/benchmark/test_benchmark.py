@@ -8,7 +8,7 @@ import json
 import re
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import mlx.core as mx
 import numpy as np
@@ -28,9 +28,9 @@ from adaptive_diffusion.benchmark import (
     store,
     write_report,
 )
-from adaptive_diffusion.benchmark.plots import pareto_front
+from adaptive_diffusion.benchmark.plots import _cost, pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
-from adaptive_diffusion.benchmark.store import save_cell
+from adaptive_diffusion.benchmark.store import load_cell, save_cell
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.metrics.features import picture_statistics
@@ -89,7 +89,7 @@ def test_a_cell_reports_what_a_direct_computation_gives(bench):
         assert block.rmse == pytest.approx(rmse, rel=1e-3)
         perceptual = encoder.perceptual_distances(images, target.images)
         assert block.perceptual == pytest.approx(perceptual.tolist(), rel=1e-2)
-        assert block.evaluations == 3
+        assert (block.evaluations, block.passes) == (3, 6)
         assert block.seconds > 0
     together = picture_statistics(encoder, np.concatenate(pooled))
     assert result.fd_encoder == pytest.approx(frechet_distance(together, real), rel=1e-3)
@@ -334,9 +334,28 @@ def test_columns_of_the_markdown_tables_match_their_headers():
     rows = summarise(RESULTS, "ddim uniform")
     lines = [line for line in markdown(rows).splitlines() if line.startswith("|")]
     small = [line for line in lines if line.count("|") == 4]
-    assert {line.count("|") for line in lines} == {4, 14}
+    assert {line.count("|") for line in lines} == {4, 15}
     assert small == overview(rows)
     assert len(lines) - len(small) == 2 + 4
+
+
+def test_passes_tell_costs_apart_where_evaluations_do_not_and_older_cells_have_none(tmp_path):
+    def paid(cell, passes):
+        return replace(cell, blocks=tuple(replace(block, passes=passes) for block in cell.blocks))
+
+    cells = [paid(RESULTS[0], 8.0), paid(RESULTS[1], 10.0)]
+    assert _cost(summarise(cells)) == ("passes", "network passes")
+    assert _cost(summarise([paid(cell, 10.0) for cell in RESULTS[:2]])) == ("evaluations", "model evaluations")
+    assert _cost(summarise([*cells, RESULTS[2]])) == ("evaluations", "model evaluations")
+
+    content = json.loads(json.dumps(asdict(RESULTS[0])))
+    for block in content["blocks"]:
+        del block["passes"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert load_cell(tmp_path / "old.json") == RESULTS[0]
+    write_report(tmp_path, [RESULTS[0], cells[1]])
+    rows = {row["scheduler"]: row for row in csv.DictReader((tmp_path / "summary.csv").read_text().splitlines())}
+    assert (rows["dpm"]["passes_mean"], float(rows["ddim"]["passes_mean"])) == ("", 10)
 
 
 def test_the_overview_has_a_row_for_each_method_and_a_column_for_each_number_of_steps():
@@ -400,7 +419,7 @@ NARROW = ("experiment=benchmark", "scheduler=ddim,ddpm", "grid=uniform,karras", 
 
 def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_its_run(sweep):
     out = succeed(sweep, *NARROW)
-    assert out.startswith("8 cells of 2 x 4 images: at most 160 model evaluations, and some 1,536 for the converged")
+    assert out.startswith("8 cells of 2 x 4 images: at most 160 model evaluations (320 passes), and ")
     (summary,) = summaries(sweep)
     assert {(s["scheduler"], s["grid"], s["num_steps"]) for s in summary} == set(
         itertools.product(("ddim", "ddpm"), ("uniform", "karras"), ("2", "3"))

@@ -29,11 +29,14 @@ from adaptive_diffusion.errors import MachineError
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline
+from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
+from adaptive_diffusion.rl.drawing import drawing_in
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 
 PROMPT = "prompt=a mountain lake at dawn"
 TEXT = ["sd1", "sd2", "sdxl"]
@@ -135,6 +138,57 @@ def test_a_guidance_below_one_still_follows_the_prompt_in_one_pass(configure: An
     assert all(np.array_equal(pictures(tmp_path / "1"), pictures(tmp_path / name)) for name in ("0", "0.5"))
     assert np.abs(pictures(tmp_path / "0") - pictures(tmp_path / "other")).max() > 5
     assert OmegaConf.load(tmp_path / "0" / "run" / "config.yaml").guidance_scale == 1
+
+
+@pytest.mark.parametrize("scheduler", ["adaptive", "ddim"])
+def test_guidance_in_an_interval_follows_the_prompt_and_saves_passes(
+    scheduler: str, configure: Any, tmp_path: Path
+) -> None:
+    settings = [PROMPT, f"scheduler={scheduler}", "num_steps=4", "metrics=none"]
+    for name, guidance in (("all", []), ("some", ["guidance=interval", "guidance.low=-2", "guidance.high=1"])):
+        sample(configure("sd1", *settings, *guidance, folder=tmp_path / name))
+    passes = [
+        json.loads((tmp_path / name / "run" / "metrics.json").read_text())["sampling/passes"]
+        for name in ("all", "some")
+    ]
+    assert passes[0] == 2 * 4 * 2
+    assert 2 * 4 < passes[1] < passes[0]
+    assert np.abs(pictures(tmp_path / "all") - pictures(tmp_path / "some")).max() > 0
+
+    # less than 1 is none, in an interval too
+    sample(configure("sd1", *settings, "guidance=interval", "guidance.weight=0", folder=tmp_path / "turbo"))
+    sample(configure("sd1", *settings, "guidance_scale=1", folder=tmp_path / "plain"))
+    np.testing.assert_array_equal(pictures(tmp_path / "turbo"), pictures(tmp_path / "plain"))
+
+
+def test_scale_0_of_a_model_that_reads_counts_the_prompt_wherever_it_is_drawn(folders: dict[str, Path]) -> None:
+    """Few-step models ask for 0; null predictions, which know no prompt, would be the literal meaning."""
+    model: Any = load_pipeline(str(folders["sd1"]))
+    condition = mx.array([model.condition("general", None, "the lake")])
+    x, t = normal(image_keys(0, range(1)), model.state_shape), mx.array([500.0])
+    with_prompt, null = model(x, t, condition), model(x, t, None)
+    assert np.abs(np.array(with_prompt - null)).max() > 1e-3
+
+    scheduler = DPMSolverScheduler()
+    for guided in (
+        GuidedModel(model, guidance_scale=0.0),
+        GuidedModel.from_model(model, (), 0.0),
+        scheduler.guided(model, None, 0.0),
+        drawing_in(model, "general", 0.0),  # what agents, policies and calibrations train with
+        DomainAdapter(model=model, guidance_scale=0.0),
+    ):
+        if isinstance(guided, DomainAdapter):
+            assert guided.guidance_scale == 1
+        else:
+            np.testing.assert_array_equal(guided(x, t, condition), with_prompt)
+
+    pipeline = DiffusionPipeline(model, "dpm-solver", image_size=None)
+    images = [
+        np.array(pipeline.generate(1, 2, seed=0, prompt=prompt, guidance_scale=scale))
+        for prompt, scale in (("the lake", 0), ("the lake", 1), ("an inn", 0))
+    ]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert np.abs(images[0] - images[2]).max() > 1e-3
 
 
 @pytest.mark.parametrize("prompt", ["海の夜明け", "море на рассвете", "the"])

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..diffusion.checks import check_count
 from ..diffusion.facts import ModelFacts
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..io.pixels import resize, to_float
@@ -106,7 +107,7 @@ class DiffusionPipeline:
         domain: str | None = None,
         label: str | None = None,
         condition: mx.array | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Guidance | None = None,
     ) -> mx.array | tuple[mx.array, list[mx.array]]:
         """Draw images.
 
@@ -120,7 +121,8 @@ class DiffusionPipeline:
             domain: A domain of the model, e.g. "landscapes".
             label: A label of the domain, e.g. "sunrise", without a prompt.
             condition: (B, ...) conditions for the model instead, e.g. class ids.
-            guidance_scale: Weight of classifier-free guidance; 1 is none. None: what the model recommends, else 1.
+            guidance_scale: Weight of classifier-free guidance; 1 is none. Or `Guidance`, e.g.
+                `Interval(1.5, -2.5, 0.35)`. None: what the model recommends, else 1.
 
         Returns:
             (B, H, W, C) float32 in [-1, 1]; with `return_intermediates` also a list with the clean predictions of
@@ -166,7 +168,7 @@ class DiffusionPipeline:
         domain: str | None = None,
         label: str | None = None,
         condition: mx.array | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Guidance | None = None,
     ) -> mx.array:
         """Denoise images that carry the noise of a known timestep.
 
@@ -276,7 +278,7 @@ class DiffusionPipeline:
         domain: str | None,
         label: str | None,
         condition: mx.array | None,
-        guidance_scale: float | None,
+        guidance_scale: float | Guidance | None,
     ) -> tuple[GuidedModel, str | None]:
         """The model with its guidance and the conditions of a batch, and its domain, if known; see `generate`."""
         if condition is None:
@@ -291,7 +293,7 @@ class DiffusionPipeline:
 
         return whole(self.scheduler).guided(self.model, condition, self._facts.guidance(guidance_scale)), domain
 
-    def _suit(self, domain: str | None, guidance_scale: float) -> None:
+    def _suit(self, domain: str | None, guidance_scale: float | Guidance) -> None:
         """Let a scheduler that knows calibrations take the one that suits what is drawn; its number of steps stays."""
         if isinstance(self.scheduler, SchedulerCore):
             self.scheduler.suit(self._drawing.identity, domain, guidance_scale)

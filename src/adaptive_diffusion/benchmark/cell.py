@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import identity_of
+from ..diffusion.guidance import Guidance, identity_of
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
 from ..metrics.features import FeatureEncoder
@@ -61,7 +61,7 @@ class Bench:
 
     Attributes:
         model: The network.
-        guidance_scale: Weight of classifier-free guidance, >= 0.
+        guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`.
         encoder: Compares images.
         reference: Domain -> statistics of its real images, by the same encoder.
         images: Images per block, >= 2.
@@ -73,7 +73,7 @@ class Bench:
     """
 
     model: PictureModel
-    guidance_scale: float
+    guidance_scale: float | Guidance
     encoder: PairedEncoder
     reference: Callable[[str], FeatureStatistics]
     pictures: int = 88
@@ -111,6 +111,8 @@ class BlockResult:
         perceptual: Perceptual distance of each image to its converged solution, or None.
         evaluations: Network evaluations per image; a guided evaluation counts once.
         seconds: Seconds of drawing per image.
+        passes: Passes through the network per image; a guided evaluation counts twice. None: measured before passes
+            were counted.
     """
 
     seed: int
@@ -120,6 +122,7 @@ class BlockResult:
     perceptual: tuple[float, ...] | None
     evaluations: float
     seconds: float
+    passes: float | None = None
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,12 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
     # one entry per block; the converged solutions stay empty for a stochastic scheduler, whose images have other noise
     blocks, features, targets, solutions = [], [], [], []
     for seed in range(bench.seed, bench.seed + bench.seed_blocks):
-        images, evaluations, seconds = _draw(cell, bench, model, seed, progress)
+        images, cost = _draw(cell, bench, model, seed, progress)
         features.append(bench.encoder.features(images))
         fd_real = frechet_distance(_statistics(bench, features[-1]), real)
 
         if cell.sampler.scheduler.stochastic:
-            blocks.append(BlockResult(seed, fd_real, None, None, None, evaluations, seconds))
+            blocks.append(BlockResult(seed, fd_real, None, None, None, *cost))
             continue
 
         solution = _converged(cell, bench, seed)
@@ -51,7 +51,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         fd = frechet_distance(features[-1], targets[-1])
         rmse = paired_rmse(images, solution.images)
         perceptual = bench.encoder.perceptual_distances(images, solution.images)
-        blocks.append(BlockResult(seed, fd_real, fd, _rounded(rmse), _rounded(perceptual), evaluations, seconds))
+        blocks.append(BlockResult(seed, fd_real, fd, _rounded(rmse), _rounded(perceptual), *cost))
 
     # a Frechet distance falls with the number of images, so it is also taken over all blocks together
     together = np.concatenate(features)
@@ -87,9 +87,9 @@ def steps_digest(calibration: CalibratedSchedule | None, num_steps: int) -> str:
 
 def _draw(
     cell: Cell, bench: Bench, model: GuidedModel, seed: int, progress: Progress | None
-) -> tuple[np.ndarray, float, float]:
-    """(N, H, W, C) images in [-1, 1], network evaluations per image, seconds per image."""
-    schedule, scheduler = bench.schedule, cell.sampler.scheduler
+) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """(N, H, W, C) images in [-1, 1]; evaluations, seconds and passes through the network, each per image."""
+    schedule, scheduler, before = bench.schedule, cell.sampler.scheduler, model.cost.passes
     batches = list(
         draw_batches(
             cell.sampler,
@@ -105,8 +105,9 @@ def _draw(
     )
 
     images = np.concatenate([_images(bench, b.images) for b in batches])
-    evaluations = sum(b.total_evaluations for b in batches) / bench.pictures
-    return images, evaluations, sum(b.seconds for b in batches) / bench.pictures
+    totals = sum(b.total_evaluations for b in batches), sum(b.seconds for b in batches), model.cost.passes - before
+    evaluations, seconds, passes = (total / bench.pictures for total in totals)
+    return images, (evaluations, seconds, passes)
 
 
 def _converged(cell: Cell, bench: Bench, seed: int) -> Converged:

@@ -1,4 +1,4 @@
-"""The benchmark's plots: quality against network evaluations, and the Pareto front of quality against seconds."""
+"""The benchmark's plots: quality against network evaluations or passes, and its Pareto front with seconds."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
     """Plot four metrics against network evaluations per image; error bars are standard deviations over the blocks.
 
+    Where evaluations take different numbers of passes through the network, they are plotted against passes.
+
     Args:
         path: PNG file.
         rows: The rows of one domain.
@@ -33,13 +35,14 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
     """
     figure = _figure((11, 8))
     panels = figure.subplots(2, 2).ravel()
+    cost, unit = _cost(rows)
 
     for axes, (metric, name) in zip(panels, TITLES.items(), strict=True):
         for method, points in _methods(rows).items():
             shown = [row for row in points if row.mean[metric] is not None]
             if shown:
                 axes.errorbar(
-                    [row.mean["evaluations"] for row in shown],
+                    [row.mean[cost] for row in shown],
                     [row.mean[metric] for row in shown],
                     yerr=[row.spread[metric] or 0.0 for row in shown],
                     label=method,
@@ -49,7 +52,7 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                     **_look(method, rows),
                 )
 
-        _finish(axes, "model evaluations per image", name)
+        _finish(axes, f"{unit} per image", name)
 
     _legend(figure, panels[0], title)
     _save(figure, path)
@@ -91,6 +94,14 @@ def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
         if not front or distance[i] < distance[front[-1]]:
             front.append(int(i))
     return np.array(front, int)
+
+
+def _cost(rows: Sequence[Row]) -> tuple[str, str]:
+    """The metric that tells the costs of all rows apart, and its unit."""
+    means = [(row.mean["passes"], row.mean["evaluations"]) for row in rows]
+    ratios = {passes / evaluations for passes, evaluations in means if passes and evaluations}
+    known = all(passes is not None for passes, _ in means)
+    return ("passes", "network passes") if known and len(ratios) > 1 else ("evaluations", "model evaluations")
 
 
 def _methods(rows: Sequence[Row]) -> dict[str, list[Row]]:

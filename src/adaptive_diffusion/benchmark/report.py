@@ -18,10 +18,11 @@ from .intervals import Interval, paired_bootstrap
 from .plots import save_pareto_plot, save_quality_plot
 from .rows import Row
 
-METRICS = ("fd_encoder", "fd_converged", "rmse", "perceptual", "evaluations", "seconds")
+METRICS = ("fd_encoder", "fd_converged", "rmse", "perceptual", "evaluations", "passes", "seconds")
 COLUMNS = (  # of the Markdown tables
-    *("method", "steps", "evaluations", "s/picture", "fd real (all)", "fd real", "fd converged (all)", "fd converged"),
-    *("RMSE", "perceptual", "baseline", "RMSE - baseline", "perceptual - baseline"),
+    *("method", "steps", "evaluations", "passes", "s/picture"),
+    *("fd real (all)", "fd real", "fd converged (all)", "fd converged", "RMSE", "perceptual"),
+    *("baseline", "RMSE - baseline", "perceptual - baseline"),
 )
 PLOTS = {"quality": save_quality_plot, "pareto": save_pareto_plot}
 
@@ -109,7 +110,7 @@ def markdown(rows: Sequence[Row]) -> str:
             "",
             *overview(some),
             "",
-            *table(COLUMNS, map(_cells, some), "l" + 9 * "r" + "lrr"),
+            *table(COLUMNS, map(_cells, some), "l" + 10 * "r" + "lrr"),
         ]
         if caveat := frechet_caveat(total, first.dimensions):
             lines += ["", f"Frechet distances (all): {caveat}."]
@@ -155,6 +156,7 @@ def _cells(row: Row) -> list[str]:
         cell.method,
         str(cell.num_steps),
         f"{row.mean['evaluations']:.4g}",
+        "" if row.mean["passes"] is None else f"{row.mean['passes']:.4g}",
         f"{row.mean['seconds']:.3g}",
         f"{cell.fd_encoder:.4g}",
         value("fd_encoder"),

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.guidance import constant_weight
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
@@ -129,6 +130,7 @@ def calibrate(
         The schedule so far, after every number of steps.
     """
     c, schedule = settings, model.process
+    weight = constant_weight(model.guidance_scale, "a calibration")
     batched = InBatches(model, c.batch_size, progress)
     noise = model.noise(c.seed, c.noises)
     profile = measure_trajectory(
@@ -161,7 +163,7 @@ def calibrate(
         found[n] = choose(candidates, lambda candidate: errors(batched, unseen, candidate), classical=list(CLASSICAL))
         yield CalibratedSchedule(
             model=model.identity,
-            guidance_scale=model.guidance_scale,
+            guidance_scale=weight,
             domain=model.domain,
             num_train_timesteps=schedule.num_train_timesteps,
             metric=f"rmse to {NODES} steps of iPNDM on the blended grid",

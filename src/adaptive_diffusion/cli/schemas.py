@@ -51,6 +51,7 @@ class Sample:
     scheduler: Any = MISSING
     grid: Any = MISSING
     sampler: Any = MISSING
+    guidance: Any = MISSING
     metrics: Any = MISSING
     benchmark: Benchmark | None = None
     tracking: Any = MISSING

@@ -1,5 +1,6 @@
 """What is drawn: a network with its noise process, its guidance and its conditions, evaluated at nodes."""
 
+from .guidance import Constant, Guidance, Interval
 from .guided_model import Cost, Denoised, GuidedModel, Waiting
 from .limits import Clipped, Limit, Thresholded, unlimited
 from .node import CLEAN, Node, Process, node_at, nodes_at
@@ -7,9 +8,12 @@ from .node import CLEAN, Node, Process, node_at, nodes_at
 __all__ = [
     "CLEAN",
     "Clipped",
+    "Constant",
     "Cost",
     "Denoised",
+    "Guidance",
     "GuidedModel",
+    "Interval",
     "Limit",
     "Node",
     "Process",

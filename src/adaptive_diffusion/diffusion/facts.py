@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from ..types import PictureModel
+from .guidance import Guidance
 from .limits import Clipped, Limit, unlimited
 from .schedule import NoiseSchedule
 
@@ -45,6 +46,10 @@ class ModelFacts:
         """What keeps clean predictions in the range of the data."""
         return Clipped() if self.bounded else unlimited
 
-    def guidance(self, given: float | None) -> float:
+    @overload
+    def guidance(self, given: float | None) -> float: ...
+    @overload
+    def guidance(self, given: float | Guidance | None) -> float | Guidance: ...
+    def guidance(self, given: float | Guidance | None) -> float | Guidance:
         """The guidance that was asked for; where none was, what the model recommends."""
         return float(self.guidance_scale) if given is None else given

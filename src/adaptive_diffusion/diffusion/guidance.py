@@ -1,12 +1,130 @@
-"""Classifier-free guidance (Ho & Salimans, 2022)."""
+"""Classifier-free guidance (Ho & Salimans, 2022): how much it weighs at each noise level, and what names it."""
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, overload, runtime_checkable
 
 import mlx.core as mx
+import numpy as np
 
 from ..types import Denoiser, PictureModel
+from .checks import check_guidance
+from .node import Node
+
+GUIDED = " guidance "  # between the identity of a model and its guidance
+
+
+@runtime_checkable
+class Guidance(Protocol):
+    """How much the condition weighs at each noise level."""
+
+    @property
+    def name(self) -> str:
+        """All that decides the weights, in a few words: what was measured with one name is never used for another."""
+        ...
+
+    def weight_at(self, node: Node) -> float:
+        """The weight at a node, >= 0; 1 is no guidance, and costs one pass through the network instead of two."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same weight at every noise level.
+
+    Args:
+        weight: In [0, 1000]; 1 is none.
+
+    Raises:
+        ValueError: for a weight out of range.
+    """
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_guidance(self.weight)
+
+    @property
+    def name(self) -> str:
+        """See `Guidance`."""
+        return f"{self.weight:g}"
+
+    def weight_at(self, node: Node) -> float:
+        """See `Guidance`."""
+        return self.weight
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One weight within an interval of noise levels, and no guidance outside (Kynkäänniemi et al., 2024).
+
+    The interval is one of log-SNR, log(alpha / sigma), so that it means the same with every noise schedule. Log-SNR
+    grows while an image is drawn, with the linear schedule of a thousand timesteps from about -5 to about 5.
+
+    Args:
+        weight: In [0, 1000]; 1 is none.
+        low: Log-SNR from which on there is guidance.
+        high: Log-SNR up to which there is, > `low`.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    weight: float
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __post_init__(self) -> None:
+        check_guidance(self.weight)
+        if math.isnan(self.low) or math.isnan(self.high) or not self.low < self.high:
+            raise ValueError(f"the interval of guidance must have low < high, got {self.low:g} and {self.high:g}")
+
+    @property
+    def name(self) -> str:
+        """See `Guidance`."""
+        return f"{float(self.weight)!r} where log-SNR is {float(self.low)!r} to {float(self.high)!r}"
+
+    def weight_at(self, node: Node) -> float:
+        """See `Guidance`."""
+        return self.weight if self.low <= node.log_snr <= self.high else 1.0
+
+
+def checked_guidance(given: Any) -> float | Guidance:
+    """Guidance, if it is some: a number, or an object that is not constant; a constant one is given as its number.
+
+    Raises:
+        ValueError: for a number out of range, or another object.
+    """
+    if isinstance(given, Constant):
+        return float(given.weight)
+    if isinstance(given, Guidance) and not isinstance(given, type):
+        return given
+    return check_guidance(given)
+
+
+def constant_weight(guidance: float | Guidance, what: str) -> float:
+    """The weight of constant guidance.
+
+    Args:
+        guidance: The guidance.
+        what: What needs it to be constant, for the message.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if isinstance(guidance, Guidance) and not isinstance(guidance, Constant):
+        raise ValueError(f"{what} takes one weight of guidance for all noise levels, not {guidance.name}")
+    return guidance.weight if isinstance(guidance, Constant) else guidance
+
+
+def central_weight(guidance: float | Guidance) -> float:
+    """The weight where signal and noise are equally large, at log-SNR 0: one number that stands for guidance."""
+    if not isinstance(guidance, Guidance):
+        return guidance
+    return check_guidance(guidance.weight_at(Node(math.sqrt(0.5), math.sqrt(0.5), 0.0)))
 
 
 def reads_text(model: Denoiser) -> bool:
@@ -14,40 +132,83 @@ def reads_text(model: Denoiser) -> bool:
     return getattr(model, "conditional", False) and getattr(model, "domains", ()) is None
 
 
-def effective_guidance(model: Denoiser, scale: float) -> float:
-    """The weight that a model is drawn with where `scale` was asked for.
+@overload
+def effective_guidance(model: Denoiser, guidance: float) -> float: ...
+@overload
+def effective_guidance(model: Denoiser, guidance: float | Guidance) -> float | Guidance: ...
+def effective_guidance(model: Denoiser, guidance: float | Guidance) -> float | Guidance:
+    """What a model is drawn with where some guidance was asked for.
 
     With a model that reads, a weight below 1 means no guidance, as in diffusers: few-step models ask for 0. With a
-    model of classes it means less of them, down to 0, which draws without.
+    model of classes it means less of them, down to 0, which draws without. Guidance of one's own is taken as it is.
     """
-    return max(scale, 1.0) if reads_text(model) else scale
+    if not reads_text(model):
+        return guidance
+    if isinstance(guidance, Constant | Interval):
+        return replace(guidance, weight=max(guidance.weight, 1.0))
+    return guidance if isinstance(guidance, Guidance) else max(guidance, 1.0)
 
 
-GUIDED = " guidance "  # between the identity of a model and its guidance
+def name_of(guidance: float | Guidance) -> str:
+    """All that decides guidance, in a few words; a number stands for itself."""
+    return guidance.name if isinstance(guidance, Guidance) else f"{guidance:g}"
 
 
-def identity_of(model: PictureModel | str, guidance_scale: float) -> str:
+def identity_of(model: PictureModel | str, guidance: float | Guidance) -> str:
     """What decides a guided model's predictions: the model's identity, which may be given instead, and the guidance."""
     if isinstance(model, str):
-        return f"{model}{GUIDED}{guidance_scale:g}"
-    return f"{model.identity}{GUIDED}{effective_guidance(model, guidance_scale):g}"
+        return f"{model}{GUIDED}{name_of(guidance)}"
+    return f"{model.identity}{GUIDED}{name_of(effective_guidance(model, guidance))}"
 
 
 def guidance_in(identity: str) -> float | None:
-    """The guidance that an identity names, see `identity_of`; None for that of a model without."""
+    """The constant guidance that an identity names, see `identity_of`; None for that of a model without."""
     with suppress(ValueError):
         return float(identity.rpartition(GUIDED)[2]) if GUIDED in identity else None
     return None
 
 
+def names_guidance(identity: str, guidance: float | Guidance) -> bool:
+    """Whether an identity is that of a guided model: it names a constant weight, or this guidance."""
+    return guidance_in(identity) is not None or identity.endswith(f"{GUIDED}{name_of(guidance)}")
+
+
 def guided(
-    predict: Denoiser, x: mx.array, t: mx.array, condition: mx.array | None, guidance_scale: float
+    predict: Denoiser, x: mx.array, t: mx.array, condition: mx.array | None, weight: float | np.ndarray
 ) -> tuple[mx.array, int]:
-    """The guided prediction, and how many passes through the network each image took."""
-    if condition is None or guidance_scale == 1:
-        return predict(x, t, condition), 1
+    """The guided prediction, and how many passes through the network all images took together.
+
+    Args:
+        predict: The network.
+        x: (b, H, W, C) noisy images.
+        t: (b,) timesteps.
+        condition: (b, ...) conditions, or None.
+        weight: Of guidance, for all images, or (b,) one for each.
+    """
+    if condition is None or np.all(weight == 1):
+        return predict(x, t, condition), len(x)
+    if isinstance(weight, np.ndarray):
+        return _guided_some(predict, x, t, condition, weight)
 
     both = mx.concatenate([condition, mx.zeros_like(condition)])
     doubled = predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
     conditional, null = mx.split(doubled, 2)
-    return null + guidance_scale * (conditional - null), 2
+    return null + weight * (conditional - null), 2 * len(x)
+
+
+def _guided_some(
+    predict: Denoiser, x: mx.array, t: mx.array, condition: mx.array, weights: np.ndarray
+) -> tuple[mx.array, int]:
+    """The same with weights that differ: only the images that are guided are doubled."""
+    n, rows = len(x), np.flatnonzero(weights != 1)
+    at = mx.array(rows)
+    both = mx.concatenate([condition, mx.zeros_like(condition[at])])
+    predicted = predict(mx.concatenate([x, x[at]]), mx.concatenate([t, t[at]]), both)
+
+    conditional, null = predicted[:n], predicted[n:]
+    weight = mx.array(weights[rows].reshape(-1, *[1] * (null.ndim - 1)), dtype=null.dtype)
+    steered = null + weight * (conditional[at] - null)
+
+    source = np.arange(n)
+    source[rows] = n + np.arange(len(rows))
+    return mx.concatenate([conditional, steered])[mx.array(source)], n + len(rows)

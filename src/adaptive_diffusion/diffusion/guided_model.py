@@ -14,9 +14,9 @@ from ..types import Denoiser, PictureModel
 from .checks import check_choice, check_guidance
 from .compiled import compiled
 from .facts import ModelFacts
-from .guidance import effective_guidance, guidance_in, guided, identity_of
+from .guidance import Guidance, checked_guidance, effective_guidance, guided, identity_of, names_guidance
 from .limits import Clipped, Limit, unlimited
-from .node import Node
+from .node import Node, node_at
 from .rng import image_keys, normal
 from .schedule import PREDICTION_TYPES, NoiseSchedule, eps_from, x0_from
 
@@ -64,15 +64,16 @@ class Cost:
 class GuidedModel:
     """A network with its noise process, its guidance and its conditions: all that a run needs to know of a model.
 
-    Guidance is null + scale * (conditional - null), both predictions from one doubled batch (Ho & Salimans, 2022). The
-    doubled batch is skipped where it would change nothing: at scale 1, and without a condition.
+    Guidance is null + weight * (conditional - null), both predictions from one doubled batch (Ho & Salimans, 2022).
+    Only images whose weight is not 1 are doubled, and none without a condition.
 
     Args:
         network: Predicts eps, v or x0; a condition of all zeros is its null condition.
         process: The noise process that the network was trained with.
         prediction_type: What the network predicts: `epsilon`, `v_prediction` or `sample` (x0).
         limit: Keeps clean predictions in the range of the data.
-        guidance_scale: Weight of classifier-free guidance, >= 0; 1 is none.
+        guidance_scale: Weight of classifier-free guidance, in [0, 1000]; 1 is none. Or `Guidance`, which says the
+            weight at each noise level; `Constant` becomes its number. With a network that reads, less than 1 is none.
         condition: (N, ...) what each image of the run is conditioned on, (1, ...) the same for all, or None.
         state_shape: (H, W, C) of a state, an image or its latents; None where the caller knows.
         identity: What decides the predictions of the network, e.g. its content hash; "" where it is not known.
@@ -91,7 +92,7 @@ class GuidedModel:
     process: NoiseSchedule = field(default_factory=NoiseSchedule)
     prediction_type: str = "epsilon"
     limit: Limit = field(default_factory=Clipped)
-    guidance_scale: float = 1.0
+    guidance_scale: float | Guidance = 1.0
     condition: mx.array | None = None
     state_shape: tuple[int, int, int] | None = None
     identity: str = ""
@@ -102,7 +103,8 @@ class GuidedModel:
     _predict: Denoiser = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_guidance(self.guidance_scale)
+        scale = effective_guidance(self.network, checked_guidance(self.guidance_scale))
+        object.__setattr__(self, "guidance_scale", scale)
         check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
         if self.domains and self.domain not in self.domains:
             raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
@@ -115,7 +117,7 @@ class GuidedModel:
         cls,
         model: PictureModel,
         class_ids: Sequence[int] = (),
-        guidance_scale: float | None = None,
+        guidance_scale: float | Guidance | None = None,
         *,
         domain: str = "",
         **changes: Any,
@@ -125,8 +127,7 @@ class GuidedModel:
         Args:
             model: The model.
             class_ids: What every image is conditioned on, see `PictureModel.condition`; () for an unconditional model.
-            guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends. With a model
-                that reads, less than 1 is no guidance.
+            guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None: what the model recommends.
             domain: Name of what is drawn.
             **changes: Other arguments of this class, in the place of what the model says.
 
@@ -141,7 +142,7 @@ class GuidedModel:
             "process": known.process,
             "prediction_type": known.prediction_type,
             "limit": known.limit,
-            "guidance_scale": effective_guidance(model, known.guidance(guidance_scale)),
+            "guidance_scale": known.guidance(guidance_scale),
             "condition": mx.array([list(class_ids)], dtype=mx.int32) if class_ids else None,
             "state_shape": model.state_shape,
             "identity": model.identity,
@@ -154,8 +155,13 @@ class GuidedModel:
     @property
     def guided_identity(self) -> str:
         """What decides the guided predictions: the identity, with the guidance where it does not name it; or ""."""
-        named = not self.identity or guidance_in(self.identity) is not None
+        named = not self.identity or names_guidance(self.identity, self.guidance_scale)
         return self.identity if named else identity_of(self.identity, self.guidance_scale)
+
+    @property
+    def most_passes(self) -> int:
+        """Passes through the network that an evaluation of an image takes at most: 2 with guidance, else 1."""
+        return 1 if self.condition is None or self.guidance_scale == 1 else 2
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -195,10 +201,18 @@ class GuidedModel:
             t: (b,) timesteps.
             condition: (b, ...) conditions of these images, or None.
         """
-        prediction, passes = guided(self._predict, x, t, condition, self.guidance_scale)
-        self.cost.evaluations += len(x)
-        self.cost.passes += passes * len(x)
-        return prediction
+        if not isinstance(self.guidance_scale, Guidance):
+            return self._guided(x, t, condition, [self.guidance_scale])
+        return self._guided(x, t, condition, [self.weight_at(node_at(self.process, s)) for s in np.array(t).tolist()])
+
+    def weight_at(self, node: Node) -> float:
+        """The weight of guidance at a node; 1 is none.
+
+        Raises:
+            ValueError: for `Guidance` that says a weight out of range.
+        """
+        scale = self.guidance_scale
+        return check_guidance(scale.weight_at(node)) if isinstance(scale, Guidance) else scale
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """Evaluate the model at one node.
@@ -217,9 +231,10 @@ class GuidedModel:
             waiting: At least one; their images have the same shape.
         """
         x, t, rows = _together(waiting)
-        prediction = self(x, t, self._conditions(rows))
-
         sizes = [len(some.rows) for some in waiting]
+        weights = np.repeat([self.weight_at(some.node) for some in waiting], sizes).tolist()
+        prediction = self._guided(x, t, self._conditions(rows), weights)
+
         parts = [prediction] if len(waiting) == 1 else mx.split(prediction, np.cumsum(sizes)[:-1].tolist())
         return [self.denoised(part, some.x_t, some.node) for part, some in zip(parts, waiting, strict=True)]
 
@@ -237,6 +252,14 @@ class GuidedModel:
         """(B, H, W, C) clean states -> (B, H', W', C) images in [-1, 1]."""
         decoded = states if self.decode is None else np.array(self.decode(mx.array(states)))
         return np.clip(decoded, -1, 1)
+
+    def _guided(self, x: mx.array, t: mx.array, condition: mx.array | None, weights: list[float]) -> mx.array:
+        """The guided prediction, with a weight for each image, or one for all; it is counted."""
+        weight = weights[0] if len(set(weights)) == 1 else np.array(weights)
+        prediction, passes = guided(self._predict, x, t, condition, weight)
+        self.cost.evaluations += len(x)
+        self.cost.passes += passes
+        return prediction
 
     def _conditions(self, rows: np.ndarray) -> mx.array | None:
         """(b, ...) conditions of some images."""

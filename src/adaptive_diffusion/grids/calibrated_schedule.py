@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
+from ..diffusion.guidance import Guidance, Interval, checked_guidance
 from .spacing import custom_timesteps
 
 REACH = 2.0  # factor of guidance, up or down, within which calibrated weights are used; see `CalibratedSchedule`
@@ -48,8 +49,9 @@ class CalibratedSteps:
 class CalibratedSchedule:
     """The solutions for a model in one domain.
 
-    Their weights are used where the guidance that draws is within a factor of `REACH` of the calibrated one. Beyond
-    that the timesteps are used alone, with DPM-Solver++(2M): see docs/evidence/guidance.md for what was measured.
+    Their weights are used where the guidance that draws is within a factor of `REACH` of the calibrated one; in an
+    interval of noise levels, where both its weight and 1, that outside, are. Beyond that, and with guidance of one's
+    own, the timesteps are used alone, with DPM-Solver++(2M): see docs/evidence/guidance.md for what was measured.
 
     Attributes:
         model: Content hash of the model's file.
@@ -60,7 +62,8 @@ class CalibratedSchedule:
         noises: Noises that the trajectory was measured from.
         held_out: Other noises, which the scores are of.
         steps: n -> solution of n steps, at least one.
-        drawn_guidance: Guidance that images are drawn with, >= 0; None: as calibrated.
+        drawn_guidance: Guidance that images are drawn with, >= 0, or the name of guidance that the weights are not for;
+            None: as calibrated.
 
     Raises:
         ValueError: for a grid that is none, or a number out of range.
@@ -74,11 +77,11 @@ class CalibratedSchedule:
     noises: int
     held_out: int
     steps: Mapping[int, CalibratedSteps]
-    drawn_guidance: float | None = field(default=None, repr=False)
+    drawn_guidance: float | str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_number("guidance_scale", self.guidance_scale, 0)
-        if self.drawn_guidance is not None:
+        if self.drawn_guidance is not None and not isinstance(self.drawn_guidance, str):
             check_number("drawn_guidance", self.drawn_guidance, 0)
         check_count("num_train_timesteps", self.num_train_timesteps, 2)
         check_count("noises", self.noises, 2)
@@ -99,16 +102,24 @@ class CalibratedSchedule:
     def weights_hold(self) -> bool:
         """Whether the guidance that draws is near enough to the calibrated one for the weights to help."""
         drawn = self.guidance_scale if self.drawn_guidance is None else self.drawn_guidance
-        return self.guidance_scale / REACH <= drawn <= self.guidance_scale * REACH
+        return not isinstance(drawn, str) and self._near(drawn)
+
+    def _near(self, weight: float) -> bool:
+        """Whether a weight of guidance is within reach of the calibrated one."""
+        return self.guidance_scale / REACH <= weight <= self.guidance_scale * REACH
 
     def used(self, n: int) -> CalibratedSteps | None:
         """The solution of n steps, if there is one; without its weights where they do not hold."""
         steps = self.steps.get(n)
         return steps if steps is None or self.weights_hold else replace(steps, corrections=None)
 
-    def drawn_at(self, guidance_scale: float) -> CalibratedSchedule:
-        """The same solutions, to draw with at some guidance, >= 0."""
-        return replace(self, drawn_guidance=None if guidance_scale == self.guidance_scale else guidance_scale)
+    def drawn_at(self, guidance: float | Guidance) -> CalibratedSchedule:
+        """The same solutions, to draw with at some guidance: a number >= 0, or `Guidance`."""
+        given = checked_guidance(guidance) if isinstance(guidance, Guidance) else guidance
+        if isinstance(given, Interval) and self._near(1.0):  # the weight outside
+            given = given.weight
+        drawn = given.name if isinstance(given, Guidance) else given
+        return replace(self, drawn_guidance=None if drawn == self.guidance_scale else drawn)
 
     def content(self) -> dict[str, Any]:
         """What `schedule_from` makes a schedule of."""
@@ -124,11 +135,10 @@ class CalibratedSchedule:
 
     def __str__(self) -> str:
         """Its origin, and whether only its timesteps are used."""
-        return (
-            self.origin
-            if self.weights_hold
-            else f"{self.origin}; at guidance {self.drawn_guidance:g} its timesteps only"
-        )
+        if self.weights_hold:
+            return self.origin
+        drawn = self.drawn_guidance
+        return f"{self.origin}; at guidance {drawn if isinstance(drawn, str) else f'{drawn:g}'} its timesteps only"
 
 
 def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:

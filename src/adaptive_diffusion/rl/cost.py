@@ -29,11 +29,11 @@ def cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batch
     seconds = domains * seconds_per_evaluation(noises.drawing, noises.pictures)
     least, longest = (duration(seconds * (tried + looks + solved)) for solved in (fewest, most))
     where = f" in each of {domains} domains" if domains > 1 else ""
+    passes = noises.drawing.most_passes
     return (
-        f"{episodes} episodes of {noises.pictures} images{where}: up to "
-        f"{tried:,} network evaluations for what is tried, up to {looks:,} for held-out scores, and {fewest:,} to "
-        f"{most:,} for the converged solutions of {sum(sizes)} images, unless they are kept from before; about {least} "
-        f"to {longest} as things are"
+        f"{episodes} episodes of {noises.pictures} images{where}: up to {tried:,} network evaluations for what is tried"
+        f", up to {looks:,} for held-out scores, and {fewest:,} to {most:,} for the converged solutions of {sum(sizes)} "
+        f"images, unless they are kept from before; {passes} passes each, about {least} to {longest} as things are"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..diffusion.facts import ModelFacts
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
@@ -62,7 +63,9 @@ def Drawing(  # it was a class, and its name is public
 
 
 def drawing_of(
-    model: PictureModel | GuidedModel | None = None, domain: str | None = None, guidance_scale: float | None = None
+    model: PictureModel | GuidedModel | None = None,
+    domain: str | None = None,
+    guidance_scale: float | Guidance | None = None,
 ) -> GuidedModel:
     """What to draw with a model.
 
@@ -70,7 +73,7 @@ def drawing_of(
         model: A model that says how it was trained; None: the one that ships with the project. Any other network is
             described by a `GuidedModel` (`Drawing` makes one), which is returned as it is.
         domain: One of the model's domains; None: landscapes, or the first if there are none.
-        guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
+        guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None: what the model recommends.
 
     Raises:
         ValueError: for a domain that the model does not know, a model that does not say what it predicts, or another
@@ -101,13 +104,13 @@ def drawing_of(
     return GuidedModel.from_model(model, class_ids, guidance_scale, domain=domain)
 
 
-def drawing_in(model: PictureModel, domain: str, guidance_scale: float | None = None) -> GuidedModel:
+def drawing_in(model: PictureModel, domain: str, guidance_scale: float | Guidance | None = None) -> GuidedModel:
     """What to draw with a model in a domain that a user asks for; without classes, the same in every domain.
 
     Args:
         model: A model that says how it was trained.
         domain: Name of the domain.
-        guidance_scale: Weight of classifier-free guidance, >= 0; None: what the model recommends.
+        guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None: what the model recommends.
 
     Raises:
         Unusable: if the model does not draw the domain, or does not say what it predicts.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..types import PictureModel
 from .drawing import drawing_of
@@ -47,7 +48,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
             with the project.
         domain: One of the model's domains; None: landscapes.
         reward: See `reward.py`; None: `HybridReward()`.
-        guidance_scale: Weight of classifier-free guidance; None: what the model recommends.
+        guidance_scale: Weight of classifier-free guidance, or `Guidance`; None: what the model recommends.
         min_steps: Fewest steps, >= 1.
         num_steps: The prior's and baseline's steps, between the two others.
         max_steps: Most steps.
@@ -69,7 +70,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         domain: str | None = None,
         reward: GivenReward | None = None,
         *,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Guidance | None = None,
         min_steps: int = 4,
         num_steps: int = 10,
         max_steps: int = 20,

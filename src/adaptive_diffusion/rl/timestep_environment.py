@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import Denoised, GuidedModel
 from ..diffusion.node import Node
 from ..grids.base import FixedGrid, Spacing
@@ -73,7 +74,7 @@ class TimestepEnv(SamplingEnv):
         grid: Spacing | None = None,
         num_steps: int = 8,
         stopping: bool = False,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Guidance | None = None,
         pictures: int = 16,
         batches: int = 4,
         noise_seed: int = 1000,

@@ -97,7 +97,11 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
 
         # Means and spreads over the blocks, and the distances of all images together.
         (row,) = summarise([result])
-        names = {"evaluations": "sampling/evaluations_per_picture", "seconds": "time/per_picture_s"}
+        names = {
+            "evaluations": "sampling/evaluations_per_picture",
+            "passes": "sampling/passes_per_picture",
+            "seconds": "time/per_picture_s",
+        }
         means = {names.get(m, f"benchmark/{m}"): value for m in METRICS if (value := row.mean[m]) is not None}
         spreads = {f"benchmark/{m}_sd": value for m in METRICS if (value := row.spread[m]) is not None}
         together = {"benchmark/fd_encoder_all": result.fd_encoder, "benchmark/fd_converged_all": result.fd_converged}
@@ -165,7 +169,7 @@ def bench_of(setup: Setup) -> Bench:
     encoder = load_builtin_encoder()
     return Bench(
         model=setup.model,
-        guidance_scale=cfg.guidance_scale,
+        guidance_scale=setup.denoiser.guidance_scale,
         encoder=encoder,
         reference=lambda domain: load_reference(domain, encoder),
         pictures=cfg.num_samples,

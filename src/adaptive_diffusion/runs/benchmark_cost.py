@@ -18,6 +18,8 @@ from .build import build
 from .fit import DEFAULT_STEPS
 from .naming import count
 
+PROBLEM = ("domain", "label", "guidance_scale", "guidance", "model")  # settings that decide the converged solutions
+
 
 def cost(config: DictConfig) -> str:
     """What a sweep will take at most, by a forward pass that is timed."""
@@ -33,16 +35,17 @@ def cost(config: DictConfig) -> str:
     pictures = config.num_samples * config.benchmark.seed_blocks
     evaluations = others * sum(steps) * pictures
 
-    problems = math.prod(len(v) for k, v in axes.items() if k in ("domain", "label", "guidance_scale", "model"))
+    problems = math.prod(len(v) for k, v in axes.items() if k.partition(".")[0] in PROBLEM)
     solved = FIRST_STEPS * (config.num_samples + 2 * min(CHECKED, config.num_samples))
     converged = problems * config.benchmark.seed_blocks * solved
 
-    rate = evaluations_per_second(config)
+    passes = passes_per_evaluation(config, model := build(config, "model"))
+    rate = evaluations_per_second(model, config.batch_size, passes)
     return (
         f"{count(others * len(steps), 'cell')} of {config.benchmark.seed_blocks} x {config.num_samples} images: "
-        f"at most {evaluations:,} model evaluations, and some {converged:,} for the converged solutions: about "
-        f"{(evaluations + converged) / rate / 60:.0f} minutes at {rate:.0f} evaluations/s as things are. Stop at any "
-        "time: what is finished is kept and not repeated."
+        f"at most {evaluations:,} model evaluations ({evaluations * passes:,} passes), and some {converged:,} for the "
+        f"converged solutions ({converged * passes:,}): about {(evaluations + converged) / rate / 60:.0f} minutes at "
+        f"{rate:.0f} evaluations/s as things are. Stop at any time: what is finished is kept and not repeated."
     )
 
 
@@ -58,12 +61,17 @@ def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
     return axes
 
 
-def evaluations_per_second(config: DictConfig) -> float:
-    """Guided evaluations of one image per second, by one batch after one that warms up."""
-    model: Any = build(config, "model")
-    scale = ModelFacts.of(model).guidance(config.guidance_scale)
-    batch = config.batch_size
-    x = mx.zeros((batch * (1 if effective_guidance(model, scale) == 1 else 2), *model.state_shape))
+def passes_per_evaluation(config: DictConfig, model: Any) -> int:
+    """Passes through the network that an evaluation takes at most: 2 with guidance, else 1."""
+    if not model.conditional:
+        return 1
+    weight = ModelFacts.of(model).guidance(config.guidance.get("weight", math.inf))  # guidance without one: any
+    return 1 if effective_guidance(model, weight) == 1 else 2
+
+
+def evaluations_per_second(model: Any, batch: int, passes: int) -> float:
+    """Evaluations of one image per second, by one batch after one that warms up."""
+    x = mx.zeros((batch * passes, *model.state_shape))
     seconds = 0.0
     for _ in range(2):
         start = time.perf_counter()

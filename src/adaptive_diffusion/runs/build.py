@@ -19,6 +19,7 @@ CONTRACTS = {
     "model": ("metadata", "state_shape", "condition"),
     "grid": ("__call__",),
     "scheduler": ("set_timesteps", "step"),
+    "guidance": ("name", "weight_at"),
     "sampler": ("iterate", "check", "report"),
     "metrics": ("measure", "converged"),
     "tracking": ("open", "finished", "how_to_look"),

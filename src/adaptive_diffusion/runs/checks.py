@@ -10,12 +10,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name, check_number
+from ..diffusion.guidance import Guidance
 from ..errors import UserError, sentence
 from ..grids.calibrated import CalibratedGrid, known_schedules
 from ..grids.grids import Grid
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
+from ..tracking.provenance import choices
 from ..types import PictureModel, Scheduler
 from .setting_types import typed
 
@@ -114,6 +116,20 @@ def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Grid | N
                 "%s task=schedule task.domains=[%s]",
                 *(node.domain, calibration.domain, command("train"), node.domain),
             )
+
+
+def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
+    """Refuse a scheduler that was trained or tuned with one weight of guidance, with guidance that changes on the way.
+
+    Raises:
+        UserError: naming both.
+    """
+    if isinstance(guidance, Guidance) and "guidance_scale" in cfg.scheduler:
+        scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
+        raise UserError(
+            f"scheduler={scheduler} was made with one weight of guidance at all noise levels, and here it is "
+            f"{guidance.name}; take guidance=constant, or another scheduler"
+        )
 
 
 def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:

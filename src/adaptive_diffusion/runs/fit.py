@@ -38,9 +38,31 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     if cfg.num_steps is None and "trained" not in cfg.scheduler:
         cfg.num_steps = DEFAULT_STEPS
 
-    cfg.guidance_scale = _guidance(cfg.guidance_scale, model)
+    _fit_guidance(cfg, model)
     cfg.image_size = _image_size(cfg.image_size, model)
     return cfg
+
+
+def _fit_guidance(cfg: DictConfig, model: PictureModel) -> None:
+    """Settle the weight of guidance in a configuration, which `guidance_scale` and `guidance.weight` both say.
+
+    Raises:
+        UserError: if they contradict each other, or `guidance` takes no weight and one is given.
+    """
+    guidance, scale = cfg.guidance, cfg.guidance_scale
+    takes_weight = "weight" in guidance
+    own = takes_weight and not OmegaConf.is_interpolation(guidance, "weight")
+
+    if scale is not None and not takes_weight:
+        raise UserError(f"guidance_scale={scale:g} has no effect: this guidance says its weights itself; leave it out")
+    if scale is not None and own and scale != guidance.weight:
+        raise UserError(
+            f"guidance_scale={scale:g} and guidance.weight={guidance.weight:g} contradict each other; give one of them"
+        )
+
+    cfg.guidance_scale = _guidance(guidance.weight if own else scale, model)
+    if own:
+        guidance.weight = cfg.guidance_scale
 
 
 def _guidance(given: float | None, model: PictureModel) -> float:

@@ -36,6 +36,7 @@ def measure_cost(setup: Setup, batches: list[SampleResult]) -> dict[str, float]:
         "sampling/evaluations": evaluations,
         "sampling/evaluations_per_picture": evaluations / images,
         "sampling/passes": setup.denoiser.cost.passes,
+        "sampling/passes_per_picture": setup.denoiser.cost.passes / images,
         "time/sampling_s": sum(steps),
         SECONDS_PER_IMAGE: sum(steps) / images,
         "time/step_s": statistics.median(steps),
@@ -79,7 +80,7 @@ def converged_solution(setup: Setup) -> np.ndarray | None:
     model = replace(
         whole(setup.scheduler).guided(setup.denoiser, setup.conditions(cfg.num_samples)),
         limit=ModelFacts.of(setup.model).limit,
-        identity=identity_of(setup.model, cfg.guidance_scale),
+        identity=identity_of(setup.model, setup.denoiser.guidance_scale),
     )
     solution = converged_pictures(
         model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..diffusion.guidance import name_of
 from ..metrics.quality import Measurement
 from .job import in_sweep, print_rows
 from .measure_run import SECONDS_PER_IMAGE
@@ -70,5 +71,5 @@ def _images(setup: Setup) -> str:
     cfg = setup.cfg
     label = f" ({cfg.label})" if cfg.label else ""
     height, width = setup.model.picture_size if cfg.image_size is None else (cfg.image_size, cfg.image_size)
-    how = f"{width}x{height}, seed {cfg.seed}, guidance {cfg.guidance_scale:g}"
+    how = f"{width}x{height}, seed {cfg.seed}, guidance {name_of(setup.denoiser.guidance_scale)}"
     return f"{cfg.num_samples} x {cfg.domain.name}{label}, {how}"

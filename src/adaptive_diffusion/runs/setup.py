@@ -9,6 +9,7 @@ import mlx.core as mx
 from omegaconf import DictConfig
 
 from ..diffusion.checks import check_count, check_number
+from ..diffusion.guidance import Guidance, checked_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..diffusion.schedule import NoiseSchedule
@@ -24,7 +25,7 @@ from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
 from .build import build
-from .checks import check_calibration, check_grid, check_setting, checked, warn_of_another_domain
+from .checks import check_calibration, check_grid, check_guided, check_setting, checked, warn_of_another_domain
 from .first_use import calibrate_on_first_use
 from .fit import fitted, image_channels, noise_process, scheduler_arguments
 from .prompts import follow_prompt
@@ -109,8 +110,13 @@ def prepare(cfg: DictConfig) -> Setup:
     decided = scheduler_arguments(cfg, model)
     if cfg.num_steps is not None:
         check_setting(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
-    calibrate_on_first_use(cfg, model, condition)
+    guidance = checked_guidance(build(cfg, "guidance"))
+    check_guided(cfg, guidance)
+    if not isinstance(guidance, Guidance):  # a calibration measures one weight of guidance
+        calibrate_on_first_use(cfg, model, condition)
     scheduler: Scheduler = build(cfg, "scheduler", **decided)
+    if isinstance(guidance, Guidance):  # where it is one number, the settings told the scheduler
+        whole(scheduler).suit(model.identity, cfg.domain.name, guidance)
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned
 
@@ -120,7 +126,7 @@ def prepare(cfg: DictConfig) -> Setup:
 
     starts = _starts(cfg, model, scheduler)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
-    denoiser = whole(scheduler).guided(model, None, cfg.guidance_scale)
+    denoiser = whole(scheduler).guided(model, None, guidance)
     metrics: PictureMetrics = build(cfg, "metrics")
     setup = Setup(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_number
+from ..diffusion.guidance import Guidance, central_weight
 from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
@@ -98,7 +99,7 @@ class AdaptiveScheduler(SchedulerCore):
         self.reset_history()
         self.set_timesteps()
 
-    def suit(self, model: str, domain: str | None, guidance_scale: float) -> None:
+    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
         """Take the calibration that suits what is drawn next, and begin anew with as many steps.
 
         A calibration that was given stays, at this guidance. One that was left out becomes the shipped one of the
@@ -107,7 +108,7 @@ class AdaptiveScheduler(SchedulerCore):
         Args:
             model: Identity of the model; "" where it does not tell.
             domain: Name of what is drawn; None: unknown, or several domains.
-            guidance_scale: Weight of classifier-free guidance, >= 0.
+            guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`.
 
         Raises:
             ValueError: for a guidance out of range.
@@ -118,7 +119,8 @@ class AdaptiveScheduler(SchedulerCore):
                 log.warning("the calibration is of the model %.12s, and %.12s draws with it", given.model, model)
             self.calibration = given.drawn_at(guidance_scale)
         elif given is LEFT_OUT and self.progress_power == POWER:
-            self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale)
+            found = find_schedule(None, model, domain or ANY_DOMAIN, central_weight(guidance_scale))
+            self.calibration = found and found.drawn_at(guidance_scale)
         self.set_timesteps(len(self))
 
     def set_timesteps(

@@ -15,9 +15,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_choice, check_count, check_guidance
+from ..diffusion.checks import check_choice, check_count
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import effective_guidance
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
 from ..diffusion.limits import Clipped, Limit, unlimited
 from ..diffusion.node import CLEAN, Node, nodes_at
@@ -129,21 +129,22 @@ class SchedulerCore(ConfigMixin, ABC):
         """What keeps clean predictions in their range, as configured."""
         return Clipped(self.clip_sample_range) if self.clip_sample else unlimited
 
-    def guided(self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float = 1.0) -> GuidedModel:
+    def guided(
+        self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float | Guidance = 1.0
+    ) -> GuidedModel:
         """A model as this scheduler takes it to be: its noise schedule, prediction type and clipping.
 
         Args:
             denoiser: The network, perhaps with its guidance. A `GuidedModel` says itself what it is.
             condition: (B, ...) conditions, or None.
-            guidance_scale: Weight of classifier-free guidance of a network without, >= 0.
+            guidance_scale: Weight of classifier-free guidance of a network without, >= 0, or `Guidance`.
 
         Raises:
             ValueError: for a guidance out of range.
         """
         if isinstance(denoiser, GuidedModel):
             return denoiser if condition is None else denoiser.with_condition(condition)
-        scale = effective_guidance(denoiser, check_guidance(guidance_scale))
-        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, scale, condition)
+        return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, guidance_scale, condition)
 
     def fit(self, model: PictureModel) -> None:
         """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""
@@ -159,13 +160,13 @@ class SchedulerCore(ConfigMixin, ABC):
             log.info("the scheduler was set to what the model was trained with: %s", wrong)
             self.reconfigure(**wrong)
 
-    def suit(self, model: str, domain: str | None, guidance_scale: float) -> None:
+    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
         """Take what was measured for what is drawn next, and begin anew with as many steps; here nothing was.
 
         Args:
             model: Identity of the model; "" where it is not known.
             domain: Name of what is drawn; None: unknown, or several domains.
-            guidance_scale: Weight of classifier-free guidance, >= 0.
+            guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`.
         """
 
     @property

@@ -11,6 +11,7 @@ RESULT = "result"  # the metric of a job that has no other: what it returned to 
 COLUMNS = {  # heading -> metric; a column that no job has is left out
     "seconds/image": "time/per_picture_s",
     "evaluations/image": "sampling/evaluations_per_picture",
+    "passes/image": "sampling/passes_per_picture",
     "result": RESULT,
 }
 FAILED = ("FAILED", "REFUSED")

@@ -80,6 +80,8 @@ def fingerprint(cfg: DictConfig, **more: str) -> str:
         **more: Further facts that decide the result, e.g. the hash of the model file.
     """
     plain = _without(cfg, _NOT_IDENTITY)
+    if str(plain.get("guidance", {}).get("_target_")).endswith(".guidance.Constant"):
+        del plain["guidance"]  # guidance_scale says it all
     return hashlib.sha256(json.dumps([plain, more], sort_keys=True).encode()).hexdigest()
 
 

@@ -1,0 +1,145 @@
+"""`python -m benchmarks guidance_interval`: distance to real images and passes, by weight and interval of guidance."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from adaptive_diffusion.diffusion.guidance import Constant, Guidance, Interval
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
+from adaptive_diffusion.encoder.encoder import load_builtin_encoder
+from adaptive_diffusion.encoder.reference import load_kernel, load_reference
+from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
+from adaptive_diffusion.io.markdown import row_of, table
+from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance
+from adaptive_diffusion.metrics.statistics import FeatureStatistics
+from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.sampling.batches import conditions
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
+from adaptive_diffusion.types import Scheduler
+from benchmarks.common import interval_of, scheduler_settings
+
+HEADER = ["domain", "guidance", "steps", "solver", "passes", "`fd_encoder`", "of a block", "`kid_encoder`"]
+BATCH = 33
+
+
+def main(argv: list[str]) -> None:
+    """Print, for each guidance, passes per image and distances to real images, with their spread over blocks of noises.
+
+    All rows of a domain begin with the same noises and take the shipped calibrated timesteps, once with the weights
+    that were fitted at constant guidance, once with DPM-Solver++(2M).
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks guidance_interval", description=__doc__)
+    parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"])
+    parser.add_argument("--weights", nargs="+", type=float, default=[1.5], help="of guidance")
+    parser.add_argument(
+        "--interval", action="append", help="of log(alpha / sigma): --interval=-2.5:0.35, several times for several"
+    )
+    parser.add_argument("--steps", nargs="+", type=int, default=[6])
+    parser.add_argument("--pictures", type=int, default=88, help="per block, at least 2")
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=31337, help="of the first block's noises; the next has the next")
+    options = parser.parse_args(argv)
+    if options.pictures < 2 or options.blocks < 1:
+        raise ValueError(f"at least 1 block of 2 images is needed, got {options.blocks} of {options.pictures}")
+
+    intervals = [interval_of(text) for text in options.interval or ["-2.5:0.35"]]
+    guidance: list[Guidance] = [Constant(1.0)]
+    for weight in options.weights:
+        guidance += [Constant(weight), *(Interval(weight, *interval) for interval in intervals)]
+
+    total = options.pictures * options.blocks
+    print(f"n = {total} images a row ({options.blocks} x {options.pictures}); +- sd over blocks, of kid over subsets\n")
+    print("\n".join(table(HEADER, [], "llrlrrrr")), flush=True)
+
+    measure = Measure(options.pictures, options.blocks, options.seed)
+    for domain in options.domains:
+        for some in guidance:
+            for n in options.steps:
+                for solver in ("weights", "2M"):
+                    m = measure(domain, some, n, solver)
+                    block = f"{np.mean(m.fds):.1f} +- {np.std(m.fds, ddof=1):.1f}" if options.blocks > 1 else ""
+                    cells = [domain, some.name, f"{n}", solver, f"{m.passes:g}", f"{m.fd:.1f}", block]
+                    print(row_of([*cells, f"{m.kid:.3f} +- {m.kid_spread:.3f}"]), flush=True)
+
+    if caveat := frechet_caveat(total, m.dimensions):
+        print(f"\n`fd_encoder`: {caveat}.")
+
+
+class Measured(NamedTuple):
+    """What was measured of one guidance: passes per image, and distances to the real images.
+
+    Attributes:
+        passes: Through the network, per image.
+        fd: Frechet distance of all images.
+        fds: That of each block.
+        kid: Kernel distance of all images.
+        kid_spread: Its standard deviation over random subsets.
+        dimensions: Width of the features.
+    """
+
+    passes: float
+    fd: float
+    fds: list[float]
+    kid: float
+    kid_spread: float
+    dimensions: int
+
+
+@dataclass
+class Measure:
+    """Draws with the shipped model and compares with the real images of a domain.
+
+    Args:
+        pictures: Images per block.
+        blocks: Number of blocks.
+        seed: Of the first block.
+    """
+
+    pictures: int
+    blocks: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.model, self.encoder = load_builtin_model(), load_builtin_encoder()
+
+    def __call__(self, domain: str, guidance: Guidance, n: int, solver: str) -> Measured:
+        """One row: a domain and its guidance, drawn in n calibrated steps with `weights`, or with `2M`."""
+        model = GuidedModel.from_model(self.model, (), guidance)
+        scheduler = self._scheduler(domain, n, solver)
+        condition = conditions(self.model.condition(domain, None, domain), BATCH)
+        assert condition is not None
+
+        features = []
+        for seed in range(self.seed, self.seed + self.blocks):
+            x_T, images = model.noise(seed, self.pictures), []
+            for first in range(0, self.pictures, BATCH):
+                batch = x_T[first : first + BATCH]
+                drawn = StandardSampler(scheduler).run(model, batch, condition=condition[: len(batch)]).images
+                images.append(np.clip(np.array(drawn), -1, 1))
+            features.append(self.encoder.features(np.concatenate(images)))
+
+        real, together = load_reference(domain, self.encoder), np.concatenate(features)
+        kid = load_kernel(domain, self.encoder).distance(together)
+        passes = model.cost.passes / (self.pictures * self.blocks)
+        fd, fds = self._fd(together, real), [self._fd(f, real) for f in features]
+        return Measured(passes, fd, fds, kid.mean, kid.std, together.shape[1])
+
+    def _scheduler(self, domain: str, n: int, solver: str) -> Scheduler:
+        settings = scheduler_settings(self.model)
+        calibration = find_schedule(None, self.model.identity, domain, self.model.metadata["guidance_scale"])
+        assert calibration is not None
+        if solver == "weights":
+            return AdaptiveScheduler(num_inference_steps=n, calibration=calibration, **settings)
+        alone = DPMSolverScheduler(clip_sample=True, **settings)
+        alone.set_timesteps(timesteps=CalibratedGrid(calibration)(alone.schedule, n))
+        return alone
+
+    def _fd(self, features: np.ndarray, real: FeatureStatistics) -> float:
+        encoder = self.encoder
+        return frechet_distance(FeatureStatistics.from_features(features, encoder.name, encoder.content_hash), real)
