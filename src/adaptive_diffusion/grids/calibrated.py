@@ -75,7 +75,6 @@ def find_schedule(
     domain: str,
     guidance_scale: float,
     kept: str | Path | None = None,
-    num_steps: int | None = None,
 ) -> CalibratedSchedule | None:
     """The schedule of a model in a domain; if there are several, the one with the nearest guidance.
 
@@ -89,8 +88,6 @@ def find_schedule(
         guidance_scale: Weight of classifier-free guidance that draws, >= 0; it decides whether the calibrated weights
             are used, see `CalibratedSchedule`.
         kept: Folder of calibrations that were made on first use, which are added to the shipped ones; None: none are.
-        num_steps: Steps that are to be drawn: a schedule that has them, and whose weights hold at this guidance, comes
-            first. None: any number.
 
     Returns:
         The schedule; None if no file was given, and none is known of the model.
@@ -106,12 +103,7 @@ def find_schedule(
 
     if of_the_model:
         fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
-
-        def order(schedule: CalibratedSchedule) -> tuple[bool, float]:
-            holds = schedule.drawn_at(guidance_scale).weights_hold and (num_steps or 0) in schedule.steps
-            return not holds, abs(schedule.guidance_scale - guidance_scale)
-
-        nearest = min(fitting or of_the_model, key=order)
+        nearest = min(fitting or of_the_model, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
         return nearest.drawn_at(guidance_scale)
 
     if path is None:

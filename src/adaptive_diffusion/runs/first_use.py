@@ -72,7 +72,7 @@ def _calibrates_itself(cfg: DictConfig, model: PictureModel) -> bool:
 def _fits(cfg: DictConfig, model: PictureModel) -> bool:
     """Whether the domain was calibrated for this number of steps, near enough to this guidance."""
     kept, domain = cfg.scheduler.calibration.kept, cfg.domain.name
-    found = find_schedule(None, model.identity, domain, cfg.guidance_scale, kept, cfg.num_steps)
+    found = find_schedule(None, model.identity, domain, cfg.guidance_scale, kept)
     return found is not None and found.domain == cfg.domain.name and found.weights_hold and cfg.num_steps in found.steps
 
 
