@@ -89,7 +89,7 @@ def _draw(
     cell: Cell, bench: Bench, model: GuidedModel, seed: int, progress: Progress | None
 ) -> tuple[np.ndarray, float, float]:
     """(N, H, W, C) images in [-1, 1], network evaluations per image, seconds per image."""
-    schedule, scheduler = bench.schedule, cell.sampler.scheduler
+    schedule, scheduler, before = bench.schedule, cell.sampler.scheduler, model.cost.evaluations
     batches = list(
         draw_batches(
             cell.sampler,
@@ -105,7 +105,7 @@ def _draw(
     )
 
     images = np.concatenate([_images(bench, b.images) for b in batches])
-    evaluations = sum(b.total_evaluations for b in batches) / bench.pictures
+    evaluations = (model.cost.evaluations - before) / bench.pictures
     return images, evaluations, sum(b.seconds for b in batches) / bench.pictures
 
 

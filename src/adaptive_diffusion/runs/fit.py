@@ -38,6 +38,10 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     if cfg.num_steps is None and "trained" not in cfg.scheduler:
         cfg.num_steps = DEFAULT_STEPS
 
+    # A first prediction is known for plain noise only.
+    if cfg.scheduler.get("first_evaluation") and (cfg.get("init_image") or cfg.get("variation") is not None):
+        cfg.scheduler.first_evaluation = "network"
+
     cfg.guidance_scale = _guidance(cfg.guidance_scale, model)
     cfg.image_size = _image_size(cfg.image_size, model)
     return cfg

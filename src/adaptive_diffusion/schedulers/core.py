@@ -17,6 +17,7 @@ import numpy as np
 
 from ..diffusion.checks import check_choice, check_count, check_guidance
 from ..diffusion.facts import ModelFacts
+from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guidance import effective_guidance
 from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
 from ..diffusion.limits import Clipped, Limit, unlimited
@@ -144,6 +145,15 @@ class SchedulerCore(ConfigMixin, ABC):
             return denoiser if condition is None else denoiser.with_condition(condition)
         scale = effective_guidance(denoiser, check_guidance(guidance_scale))
         return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, scale, condition)
+
+    def answering(self, model: GuidedModel, shape: tuple[int, ...]) -> GuidedModel | KnownFirst:
+        """Who answers along the grid of a run that begins now: the model, unless something of it is known already.
+
+        Args:
+            model: The model, with the conditions of the run.
+            shape: (B, H, W, C) of the run's states.
+        """
+        return model
 
     def fit(self, model: PictureModel) -> None:
         """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""
