@@ -71,7 +71,8 @@ class FirstPrediction:
 
         gains = [(z * d).sum(axis=(0, 3)) / ((z * z).sum(axis=(0, 3)) + RIDGE) for z, d in parts]
         found = cls(np.zeros_like(mean), np.stack(gains, axis=-1))
-        return cls(mean - found.predict(mean_noise[None])[0], found.gains, tuple(condition))
+        found = cls(mean - found.predict(mean_noise[None])[0], found.gains, tuple(condition))
+        return first_prediction_from(found.content())  # as precise as a file keeps it
 
     def predict(self, noise: np.ndarray) -> np.ndarray:
         """(B, H, W, C) noises -> (B, H, W, C) float64 clean predictions."""
@@ -89,6 +90,12 @@ class FirstPrediction:
         if noise.shape[1:] != self.mean.shape:
             raise ValueError(f"the first prediction is for states of shape {self.mean.shape}, got {noise.shape[1:]}")
         return mx.array(self.predict(np.array(at_least_float32(noise))).astype(np.float32))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FirstPrediction) and self.content() == other.content()
+
+    def __hash__(self) -> int:
+        return hash((self.condition, self.mean.tobytes(), self.gains.tobytes()))
 
     def content(self) -> dict[str, Any]:
         """What `first_prediction_from` makes one of; the mean as text, in half precision."""
