@@ -27,6 +27,8 @@ HEADER = (
     "stored, refitted from many",
 )
 OWN_SEED = 71_000  # of the noises that weights are refitted from
+MEASURED = (4, 8, 16, 32, 64)  # noises that a first prediction is measured from, to compare
+UNSEEN = 64  # noises that it is compared on
 
 
 def main(argv: list[str]) -> None:
@@ -43,15 +45,22 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--noises", type=int, default=64, help="per cell")
     parser.add_argument("--seed", type=int, default=86_000, help="of the noises")
     parser.add_argument("--measured", type=int, default=64, help="noises that the first prediction is measured from")
+    parser.add_argument("--predictions", action="store_true", help="only tell how near the stored prediction is")
     parser.add_argument("--few", nargs=2, type=int, default=[6, 24], help="noises and nodes of few trajectories")
     parser.add_argument("--many", nargs=2, type=int, default=[32, 64], help="noises and nodes of many trajectories")
     options = parser.parse_args(argv)
 
     model = load_builtin_model()
-    print("\n".join(table(list(HEADER), [], "lrrrrr")), flush=True)
+    header = ["domain", *(f"{m} noises" for m in MEASURED)] if options.predictions else list(HEADER)
+    print("\n".join(table(header, [], "l" + "r" * (len(header) - 1))), flush=True)
 
     for domain in options.domains:
         guided = GuidedModel.from_model(model, model.condition(domain, options.label, domain))
+        if options.predictions:
+            name = f"{domain}, {options.label}" if options.label else domain
+            print(row_of([name, *_nearness(guided, options.seed)]), flush=True)
+            continue
+
         calibration = find_schedule(None, model.identity, domain, guided.guidance_scale)
         assert calibration is not None
         first = first_prediction(guided, model.state_shape, options.measured)
@@ -65,6 +74,19 @@ def main(argv: list[str]) -> None:
             cells = ["-" if errors is None else _compared(errors, evaluated) for errors in stored]
             told = "-" if evaluated is None else f"{evaluated.mean():.4f}"
             print(row_of([domain, str(n), told, *cells]), flush=True)
+
+
+def _nearness(model: GuidedModel, seed: int) -> list[str]:
+    """How far first predictions of unseen noises are from what is stored of some, and in brackets from their mean."""
+    assert model.state_shape is not None
+    noise, node = model.noise(seed, UNSEEN), first_node(model.process)
+    exact = InBatches(model).denoise(noise, node, np.arange(UNSEEN)).x0
+    told = []
+    for measured in MEASURED:
+        first = first_prediction(model, model.state_shape, measured)
+        errors = [paired_rmse(np.array(known), np.array(exact)).mean() for known in (first(noise), first.mean[None])]
+        told.append(f"{errors[0]:.4f} ({errors[1]:.4f})")
+    return told
 
 
 @dataclass

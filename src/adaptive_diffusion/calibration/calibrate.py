@@ -130,7 +130,7 @@ def calibrate(
     )
     reference, unseen = record(batched, noise), record(batched, model.noise(c.seed + 1, c.held_out))
 
-    first = first_prediction(model, noise.shape[1:])
+    first = first_prediction(model, noise.shape[1:], batch_size=c.batch_size)
     if progress is not None:
         progress(FIRST_NOISES)
 

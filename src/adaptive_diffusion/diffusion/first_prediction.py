@@ -24,7 +24,6 @@ from .schedule import NoiseSchedule, eps_from
 NOISES = 64  # that a first prediction is measured from in calibration
 SHARED = 16  # that it is measured from in a run, for a condition that was not calibrated
 FREQUENCIES = 4  # of the noise, along each axis, that the prediction follows
-BATCH = 16  # images per evaluation
 SEED = 64_000  # of the noises
 RIDGE = 0.5  # squared noises that a gain is shrunk by
 
@@ -119,34 +118,43 @@ def first_prediction_from(content: Mapping[str, Any]) -> FirstPrediction:
     return FirstPrediction(mean, np.array(content["gains"], np.float64), tuple(map(int, content["condition"])))
 
 
-def first_prediction(model: GuidedModel, shape: tuple[int, ...], noises: int = NOISES) -> FirstPrediction:
+def first_prediction(
+    model: GuidedModel, shape: tuple[int, ...], noises: int = NOISES, batch_size: int = 16
+) -> FirstPrediction:
     """Measure what a model predicts at T - 1, from fixed noises; it counts as so many evaluations.
+
+    These noises belong to nobody else, so that weights are fitted to predictions from noises that are unseen here.
 
     Args:
         model: The model, with one condition for all images.
         shape: (H, W, C) of its states.
         noises: How many, >= 2.
+        batch_size: Images per evaluation, >= 1.
 
     Raises:
         ValueError: for images that differ in their condition, or a number out of range.
     """
     check_count("noises", noises, 2)
+    check_count("batch_size", batch_size, 1)
     condition = condition_of(model)
     if condition is None:
         raise ValueError("a first prediction is measured with one condition for all images, and these differ")
 
     one = model if model.condition is None else model.with_condition(model.condition[:1])
     noise, predictions = normal(image_keys(SEED, range(noises)), shape), list[np.ndarray]()
-    for first in range(0, noises, BATCH):
-        some = noise[first : first + BATCH]
+    for first in range(0, noises, batch_size):
+        some = noise[first : first + batch_size]
         predictions.append(np.array(one.denoise(some, first_node(one.process), np.arange(len(some))).x0))
     return FirstPrediction.fit(np.array(noise), np.concatenate(predictions), condition)
 
 
 def condition_of(model: GuidedModel) -> tuple[int, ...] | None:
-    """The class ids that all images of a run share, () without any; None where they differ."""
+    """The class ids that all images of a run share, () without any; None where they differ, or are no ids."""
     if model.condition is None:
         return ()
+    if not mx.issubdtype(model.condition.dtype, mx.integer):
+        return None
+
     rows = np.array(model.condition)
     return tuple(int(i) for i in rows[0].ravel()) if (rows == rows[:1]).all() else None
 

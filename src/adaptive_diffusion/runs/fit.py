@@ -39,7 +39,9 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
         cfg.num_steps = DEFAULT_STEPS
 
     # A first prediction is known for plain noise only.
-    if cfg.scheduler.get("first_evaluation") and (cfg.get("init_image") or cfg.get("variation") is not None):
+    begun = [name for name in ("init_image", "variation") if cfg.get(name) is not None]
+    if begun and cfg.scheduler.get("first_evaluation", "network") != "network":
+        log.info("with %s the first prediction is evaluated, as by scheduler.first_evaluation=network", begun[0])
         cfg.scheduler.first_evaluation = "network"
 
     cfg.guidance_scale = _guidance(cfg.guidance_scale, model)

@@ -165,7 +165,7 @@ class AdaptiveScheduler(SchedulerCore):
         key = condition, model.guidance_scale
         if self.first_evaluation == "shared" and key not in self._firsts:
             log.info("the first prediction is measured once for all images, by %d evaluations", SHARED)
-            self._firsts[key] = first_prediction(model, shape[1:], SHARED)
+            self._firsts[key] = first_prediction(model, shape[1:], SHARED, shape[0])
         return self._firsts.get(key)
 
     def set_timesteps(
