@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 if TYPE_CHECKING:
+    from .diffusion.first_prediction import KnownFirst
     from .diffusion.guidance import Guidance
     from .diffusion.guided_model import GuidedModel
     from .diffusion.limits import Limit
@@ -197,6 +198,10 @@ class GridAndSolver(Scheduler, Protocol):
         """A model as this scheduler takes it to be."""
         ...
 
+    def answering(self, model: GuidedModel, shape: tuple[int, ...], /) -> GuidedModel | KnownFirst:
+        """Who answers along the grid of a run that begins now, whose states are of a shape (B, H, W, C)."""
+        ...
+
     def fit(self, model: PictureModel, /) -> None:
         """Take over how a model was trained."""
         ...
@@ -218,7 +223,7 @@ class StepTrace:
         index: Step number, from 0.
         timestep: The t at which the model was evaluated.
         x0: (B, H, W, C) clean predictions of all B images; a finished image keeps its final one.
-        active: (B,) bool, the images that were evaluated in this step.
+        active: (B,) bool, the images that were evaluated in this step; none where the prediction was known.
         quality: (B,) estimated quality in [0, 1], or None where the sampler estimates none.
     """
 
@@ -239,6 +244,7 @@ class SampleResult:
         timesteps: Timesteps visited, in order.
         step_seconds: Seconds of each step, synchronised.
         strip: (steps, K, H, W, C) clean predictions of the first K images over the steps.
+        known: Steps at the beginning that were taken without an evaluation.
     """
 
     images: mx.array
@@ -246,6 +252,7 @@ class SampleResult:
     timesteps: tuple[float, ...]
     step_seconds: tuple[float, ...]
     strip: np.ndarray
+    known: int = 0
 
     @property
     def total_evaluations(self) -> int:

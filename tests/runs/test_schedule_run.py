@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,17 @@ import pytest
 from program import Program
 from tiny import ROOT, configuration, tiny_checkpoint
 
+from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.calibration import calibrate as thorough
 from adaptive_diffusion.calibration import store
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration
 from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import GuidedModel
+from adaptive_diffusion.diffusion.first_prediction import SHARED
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules
+from adaptive_diffusion.grids.calibrated import SHIPPED, Score, find_schedule, load_schedules, save_schedules
+from adaptive_diffusion.io.figures import save_image
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.runs.naming import CANDIDATES
 from adaptive_diffusion.runs.sample import sample
@@ -52,12 +57,78 @@ def calibrate(model: Path, folder: Path, *overrides: str) -> float:
     return train(configuration("train", folder, *chosen, f"output={folder}/s.json", *SMALL, *overrides))
 
 
+class Counted:
+    """A model that remembers its calls."""
+
+    def __init__(self, model, calls: list[int]):
+        self._model, self._calls = model, calls
+
+    def __getattr__(self, name: str):
+        return getattr(self._model, name)
+
+    def __call__(self, x, t, condition=None):
+        self._calls.append(len(x))
+        return self._model(x, t, condition)
+
+
 def draw(model: Path, folder: Path, *overrides: str) -> list[float]:
     """The timesteps of a run."""
     chosen = ("model=checkpoint", f"model.path={model}", "num_samples=2", "metrics=none", "tracking=none")
     sample(configuration("sample", folder, *chosen, *overrides))
     with open(folder / "run" / "steps.csv", newline="") as file:
         return [float(row["timestep"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def better(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file by which 3 steps with a stored first prediction are better than 2 without."""
+    folder = tmp_path_factory.mktemp("better")
+    calibrate(model, folder, "task.domains=[landscapes]")
+    (found,) = load_schedules(folder / "s.json")
+    stored = found.steps[3].stored
+    assert found.first is not None
+    assert stored is not None
+    steps = {**found.steps, 3: replace(found.steps[3], stored=replace(stored, score=Score(0.0, 0.0)))}
+    save_schedules(folder / "better.json", [replace(found, steps=steps)])
+    return folder / "better.json"
+
+
+@pytest.mark.parametrize(
+    ("choices", "evaluations"),
+    [
+        (["scheduler.first_evaluation=network"], 2 * 3),
+        (["scheduler.first_evaluation=stored"], 2 * 2),
+        (["scheduler.first_evaluation=stored", "batch_size=1"], 2 * 2),
+        (["scheduler.first_evaluation=stored", "label=forest"], 2 * 3),
+        (["scheduler.first_evaluation=shared", "label=forest", "batch_size=1"], 2 * 2 + SHARED),
+        (["scheduler.first_evaluation=stored", "variation=0.1"], 2 * 3),
+        (["scheduler.first_evaluation=stored", "init_image=image.png", "strength=1"], 2 * 3),
+        (["scheduler.first_evaluation=stored", "grid=uniform"], 2 * 3),
+    ],
+)
+def test_a_run_counts_what_a_stored_first_prediction_saves(model, better, choices, evaluations, tmp_path):
+    save_image(tmp_path / "image.png", np.zeros((8, 8, 3), np.uint8))
+    choices = [choice.replace("image.png", f"{tmp_path}/image.png") for choice in choices]
+    draw(model, tmp_path, f"scheduler.calibration.path={better}", "num_steps=3", "domain=landscapes", *choices)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["sampling/steps"], metrics["sampling/evaluations"]) == (3, evaluations)
+    assert metrics["sampling/passes"] == 2 * evaluations  # guided
+    assert metrics["sampling/evaluations_per_picture"] == evaluations / 2
+
+
+def test_a_pipeline_saves_the_first_evaluation_too(model, better):
+    (calibration,) = load_schedules(better)
+    images, evaluations = {}, {}
+    for choice in ("network", "stored"):
+        network, calls = load_model(model), []
+        counted = Counted(network, calls)
+        scheduler = AdaptiveScheduler(calibration=calibration, first_evaluation=choice)
+        pipeline = DiffusionPipeline(counted, scheduler, image_size=None)
+        images[choice] = np.array(pipeline.generate(2, 3, seed=1, domain="landscapes"))
+        evaluations[choice] = len(calls)
+    assert evaluations == {"network": 3, "stored": 2}
+    assert images["stored"].shape == images["network"].shape == (2, 8, 8, 3)
+    assert not np.array_equal(images["stored"], images["network"])
 
 
 def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path, caplog):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -89,7 +90,7 @@ def _draw(
     cell: Cell, bench: Bench, model: GuidedModel, seed: int, progress: Progress | None
 ) -> tuple[np.ndarray, tuple[float, float, float]]:
     """(N, H, W, C) images in [-1, 1]; evaluations, seconds and passes through the network, each per image."""
-    schedule, scheduler, before = bench.schedule, cell.sampler.scheduler, model.cost.passes
+    schedule, scheduler, before = bench.schedule, cell.sampler.scheduler, replace(model.cost)
     batches = list(
         draw_batches(
             cell.sampler,
@@ -105,9 +106,9 @@ def _draw(
     )
 
     images = np.concatenate([_images(bench, b.images) for b in batches])
-    totals = sum(b.total_evaluations for b in batches), sum(b.seconds for b in batches), model.cost.passes - before
-    evaluations, seconds, passes = (total / bench.pictures for total in totals)
-    return images, (evaluations, seconds, passes)
+    spent = model.cost.evaluations - before.evaluations, model.cost.passes - before.passes
+    evaluations, passes = (total / bench.pictures for total in spent)
+    return images, (evaluations, sum(b.seconds for b in batches) / bench.pictures, passes)
 
 
 def _converged(cell: Cell, bench: Bench, seed: int) -> Converged:

@@ -10,6 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.first_prediction import NOISES as FIRST_NOISES
+from ..diffusion.first_prediction import first_prediction
 from ..diffusion.guidance import constant_weight
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
@@ -19,6 +21,7 @@ from ..grids.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
 from ..sampling.rollout import InBatches, Rollout, finished
 from ..solvers.dpm_solver import DPMSolver
 from .choosing import Candidate, choose
+from .first import with_stored
 from .fitting import HISTORY, Solution, fit_corrections, run
 from .learning import learn
 from .reference import NODES, ReferenceTrajectories, record
@@ -85,15 +88,16 @@ class ScheduleCalibration:
     def evaluations(self) -> int:
         """Model evaluations of an image that the calibration of a domain takes at most, about."""
         pictures = self.noises + self.held_out
-        measuring = PROFILE_NODES * self.noises + NODES * pictures
+        measuring = PROFILE_NODES * self.noises + NODES * pictures + FIRST_NOISES
         judging = sum(self.steps) * (len(CLASSICAL) * self.held_out + len(FITTED) * pictures)
+        storing = sum(n - 1 for n in self.steps) * (self.noises + 2 * self.held_out)
         columns = (n - 1 + n * (HISTORY - 1) for n in self.learned)
         learning = sum(
             n
             * (len(FITTED) * self.learned_noises + self.held_out + self.iterations * self.learned_noises * (c / 2 + 1))
             for n, c in zip(self.learned, columns, strict=True)
         )
-        return int(measuring + judging + learning)
+        return int(measuring + judging + storing + learning)
 
     def only(self, steps: Sequence[int]) -> Self:
         """See `Recipe`."""
@@ -142,6 +146,10 @@ def calibrate(
     )
     reference, unseen = record(batched, noise), record(batched, model.noise(c.seed + 1, c.held_out))
 
+    first = first_prediction(model, noise.shape[1:], batch_size=c.batch_size)
+    if progress is not None:
+        progress(FIRST_NOISES)
+
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
         candidates = {name: Candidate(grid(schedule, n)) for name, grid in CLASSICAL.items()}
@@ -160,7 +168,8 @@ def calibrate(
             )
             candidates["learned"] = Candidate(best.timesteps, best.corrections)
 
-        found[n] = choose(candidates, lambda candidate: errors(batched, unseen, candidate), classical=list(CLASSICAL))
+        chosen = choose(candidates, lambda candidate: errors(batched, unseen, candidate), classical=list(CLASSICAL))
+        found[n] = with_stored(batched, first, reference, unseen, chosen)
         yield CalibratedSchedule(
             model=model.identity,
             guidance_scale=weight,
@@ -170,6 +179,7 @@ def calibrate(
             noises=c.noises,
             held_out=c.held_out,
             steps=dict(found),
+            first=first,
         )
 
 

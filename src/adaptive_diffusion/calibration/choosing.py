@@ -56,10 +56,20 @@ def choose(
     gain = errors[best] - errors[rival]
     if gain.mean() > margin * _standard_error(gain):
         best = rival
-    scores = {name: Score(means[name], _standard_error(error)) for name, error in errors.items()}
+    scores = {name: score_of(error) for name, error in errors.items()}
     chosen = candidates[best]
-    rows = None if chosen.corrections is None else tuple(tuple(map(_digits, row)) for row in chosen.corrections)
+    rows = None if chosen.corrections is None else rows_of(chosen.corrections)
     return CalibratedSteps(tuple(map(_digits, chosen.timesteps)), rows, best, scores)
+
+
+def score_of(errors: np.ndarray) -> Score:
+    """The mean of (N,) errors, N >= 2, and its standard error."""
+    return Score(float(errors.mean()), _standard_error(errors))
+
+
+def rows_of(corrections: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    """Corrections as they are kept."""
+    return tuple(tuple(map(_digits, row)) for row in corrections)
 
 
 def _digits(value: float) -> float:

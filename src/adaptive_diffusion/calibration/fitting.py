@@ -19,6 +19,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.first_prediction import KnownFirst
 from ..grids.base import FixedGrid
 from ..sampling.rollout import InBatches, Rollout, finished
 from ..solvers.base import Memory, Position, Solver, Step
@@ -44,24 +45,27 @@ class Solution:
     corrections: np.ndarray
 
 
-def begun(model: InBatches, noise: np.ndarray, solution: Solution) -> Rollout:
+Evaluated = InBatches | KnownFirst  # what draws while weights are fitted
+
+
+def begun(model: Evaluated, noise: np.ndarray, solution: Solution) -> Rollout:
     """(N, H, W, C) states xh at T - 1, at the beginning of a solution; the images are not clipped."""
     rows = multistep_rows(levels_of(model.process, solution.timesteps), solution.corrections)
     return _begun(model, noise, solution.timesteps, Fitted(rows))
 
 
-def run(model: InBatches, noise: np.ndarray, solution: Solution) -> np.ndarray:
+def run(model: Evaluated, noise: np.ndarray, solution: Solution) -> np.ndarray:
     """(N, H, W, C) states xh at T - 1 -> (N, H, W, C) float64 images that a solution draws from them."""
     return np.array(finished(model, [begun(model, noise, solution)]), np.float64)
 
 
-def _begun(model: InBatches, noise: np.ndarray, timesteps: np.ndarray, solver: Solver) -> Rollout:
+def _begun(model: Evaluated, noise: np.ndarray, timesteps: np.ndarray, solver: Solver) -> Rollout:
     grid = FixedGrid.of(model.process, timesteps)
     return Rollout.begin(grid, solver, mx.array((grid.nodes[0].alpha * noise).astype(np.float32)))
 
 
 def fit_corrections(
-    model: InBatches, reference: ReferenceTrajectories, timesteps: np.ndarray, history: int = HISTORY
+    model: Evaluated, reference: ReferenceTrajectories, timesteps: np.ndarray, history: int = HISTORY
 ) -> np.ndarray:
     """Fit the corrections of every step by least squares to the reference's states, one step after the other.
 

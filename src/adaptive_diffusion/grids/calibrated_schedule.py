@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
+from ..diffusion.first_prediction import FirstPrediction, first_prediction_from
 from ..diffusion.guidance import Guidance, Interval, checked_guidance
 from .spacing import custom_timesteps
 
@@ -29,6 +31,19 @@ class Score:
 
 
 @dataclass(frozen=True)
+class StoredFirst:
+    """Weights of the same timesteps where the prediction at the first one is stored, which saves an evaluation.
+
+    Attributes:
+        corrections: (n, K + 1) of the solver's weights, as in `CalibratedSteps`.
+        score: The held-out score with them.
+    """
+
+    corrections: tuple[tuple[float, ...], ...]
+    score: Score
+
+
+@dataclass(frozen=True)
 class CalibratedSteps:
     """The solution for one number of steps, and why it is this one.
 
@@ -37,12 +52,19 @@ class CalibratedSteps:
         corrections: (n, K + 1) of the solver's weights, see `fitting.multistep_rows`; None: DPM-Solver++(2M).
         rule: Name of the rule that made them.
         scores: Name -> held-out score, of that rule and of its rivals.
+        stored: The weights that take the place of `corrections` where the first prediction is stored; None: unknown.
     """
 
     timesteps: tuple[float, ...]
     corrections: tuple[tuple[float, ...], ...] | None
     rule: str
     scores: Mapping[str, Score]
+    stored: StoredFirst | None = None
+
+    @property
+    def score(self) -> Score:
+        """The held-out score."""
+        return self.scores[self.rule]
 
 
 @dataclass(frozen=True)
@@ -62,6 +84,7 @@ class CalibratedSchedule:
         noises: Noises that the trajectory was measured from.
         held_out: Other noises, which the scores are of.
         steps: n -> solution of n steps, at least one.
+        first: What the model predicts at the first timestep, at this guidance; None: not measured.
         drawn_guidance: Guidance that images are drawn with, >= 0, or the name of guidance that the weights are not for;
             None: as calibrated.
 
@@ -77,6 +100,7 @@ class CalibratedSchedule:
     noises: int
     held_out: int
     steps: Mapping[int, CalibratedSteps]
+    first: FirstPrediction | None = None
     drawn_guidance: float | str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +121,7 @@ class CalibratedSchedule:
                     f"got {len(grid)} from {grid[0]:g} on"
                 )
             _check_corrections(steps.corrections, n)
+            _check_corrections(None if steps.stored is None else steps.stored.corrections, n)
 
     @property
     def weights_hold(self) -> bool:
@@ -113,6 +138,21 @@ class CalibratedSchedule:
         steps = self.steps.get(n)
         return steps if steps is None or self.weights_hold else replace(steps, corrections=None)
 
+    def with_stored_first(self, n: int) -> CalibratedSteps | None:
+        """The solution of n steps whose first prediction is stored, by the weights for it.
+
+        Returns:
+            The solution; None where none was measured, where the weights do not hold, and where n - 1 steps, which
+            take as many evaluations, were not measured to be worse by more than the standard error.
+        """
+        steps, rival = self.steps.get(n), self.steps.get(n - 1)
+        if not self.weights_hold or steps is None or steps.stored is None or rival is None:
+            return None
+
+        found, other = steps.stored.score, rival.score
+        better = other.mean - found.mean > math.hypot(other.standard_error, found.standard_error)
+        return replace(steps, corrections=steps.stored.corrections) if better else None
+
     def drawn_at(self, guidance: float | Guidance) -> CalibratedSchedule:
         """The same solutions, to draw with at some guidance: a number >= 0, or `Guidance`."""
         given = checked_guidance(guidance) if isinstance(guidance, Guidance) else guidance
@@ -123,9 +163,14 @@ class CalibratedSchedule:
 
     def content(self) -> dict[str, Any]:
         """What `schedule_from` makes a schedule of."""
-        content = asdict(self)
-        if self.drawn_guidance is None:
-            del content["drawn_guidance"]
+        content = asdict(replace(self, first=None))
+        content["first"] = None if self.first is None else self.first.content()
+
+        # What is not known is left out, as in files of versions that did not ask for it.
+        optional = [(content, "drawn_guidance"), (content, "first")]
+        for found, name in [*optional, *((steps, "stored") for steps in content["steps"].values())]:
+            if found[name] is None:
+                del found[name]
         return content
 
     @property
@@ -149,7 +194,8 @@ def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
     """
     rest = dict(content)
     steps = {int(n): _steps(**found) for n, found in rest.pop("steps").items()}
-    return CalibratedSchedule(steps=steps, **rest)
+    first = rest.pop("first", None)
+    return CalibratedSchedule(steps=steps, first=None if first is None else first_prediction_from(first), **rest)
 
 
 def _steps(
@@ -157,9 +203,15 @@ def _steps(
     corrections: Sequence[Sequence[float]] | None,
     rule: str,
     scores: dict[str, dict[str, float]],
+    stored: dict[str, Any] | None = None,
 ) -> CalibratedSteps:
-    rows = None if corrections is None else tuple(tuple(map(float, row)) for row in corrections)
-    return CalibratedSteps(tuple(timesteps), rows, rule, {name: Score(**found) for name, found in scores.items()})
+    known = None if stored is None else StoredFirst(_rows(stored["corrections"]), Score(**stored["score"]))
+    judged = {name: Score(**found) for name, found in scores.items()}
+    return CalibratedSteps(tuple(timesteps), None if corrections is None else _rows(corrections), rule, judged, known)
+
+
+def _rows(corrections: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, row)) for row in corrections)
 
 
 def _check_corrections(rows: tuple[tuple[float, ...], ...] | None, n: int) -> None:

@@ -33,7 +33,8 @@ def cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batch
     return (
         f"{episodes} episodes of {noises.pictures} images{where}: up to {tried:,} network evaluations for what is tried"
         f", up to {looks:,} for held-out scores, and {fewest:,} to {most:,} for the converged solutions of "
-        f"{sum(sizes)} images, unless they are kept from before; {passes} passes each, about {least} to {longest} as things are"
+        f"{sum(sizes)} images, unless they are kept from before; {passes} passes each, about {least} to {longest} "
+        "as things are"
     )
 
 

@@ -38,6 +38,12 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     if cfg.num_steps is None and "trained" not in cfg.scheduler:
         cfg.num_steps = DEFAULT_STEPS
 
+    # A first prediction is known for plain noise only.
+    begun = [name for name in ("init_image", "variation") if cfg.get(name) is not None]
+    if begun and cfg.scheduler.get("first_evaluation", "network") != "network":
+        log.info("with %s the first prediction is evaluated, as by scheduler.first_evaluation=network", begun[0])
+        cfg.scheduler.first_evaluation = "network"
+
     _fit_guidance(cfg, model)
     cfg.image_size = _image_size(cfg.image_size, model)
     return cfg

@@ -29,10 +29,10 @@ def measure_cost(setup: Setup, batches: list[SampleResult]) -> dict[str, float]:
     """Steps, evaluations, seconds and memory; durations are synchronised, memory is the most that MLX allocated."""
     images = sum(len(batch.images) for batch in batches)
     steps = [seconds for batch in batches for seconds in batch.step_seconds]
-    evaluations = sum(batch.total_evaluations for batch in batches)
+    evaluations = setup.denoiser.cost.evaluations  # also those that all images share
 
     return {
-        "sampling/steps": max(int(batch.evaluations.max()) for batch in batches),
+        "sampling/steps": max(int(batch.evaluations.max()) + batch.known for batch in batches),
         "sampling/evaluations": evaluations,
         "sampling/evaluations_per_picture": evaluations / images,
         "sampling/passes": setup.denoiser.cost.passes,

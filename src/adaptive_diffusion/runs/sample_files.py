@@ -79,8 +79,10 @@ def _denoising(setup: Setup, batch: SampleResult) -> np.ndarray:
 def _plot_schedule(path: Path, setup: Setup, batches: list[SampleResult]) -> None:
     """Plot the timesteps of the batch that took most steps, and how many of all images were evaluated at each."""
     timesteps = np.array(max((batch.timesteps for batch in batches), key=len))
-    taken = np.concatenate([batch.evaluations for batch in batches])  # by each image, without a gap from the first step
-    running = (taken[:, None] > np.arange(len(timesteps))).sum(axis=0)
+    known = max(batch.known for batch in batches)  # steps without an evaluation; from there on without a gap
+    taken = np.concatenate([batch.known + batch.evaluations for batch in batches])
+    steps = np.arange(len(timesteps))
+    running = ((steps >= known) & (taken[:, None] > steps)).sum(axis=0)
 
     fewest, most = taken.min(), taken.max()
     title = run_name(setup.cfg, f"{most}" if fewest == most else f"{fewest} to {most}")

@@ -17,7 +17,7 @@ from .estimating import EstimatingSampler, replaced
 from .finishing import finishing
 from .quality import Observation
 from .rollout import Rollout, run
-from .standard import beginning, whole
+from .standard import beginning, evaluated, whole
 
 log = logging.getLogger(__name__)
 
@@ -118,17 +118,17 @@ class QualityGuidedSampler(EstimatingSampler):
         """
         self._history.clear()
         stopping = _Stopping(self, whole(self.scheduler), len(x_T))
-        guided, rollout = beginning(stopping.scheduler, model, x_T, condition, keys)
+        answering, rollout = beginning(stopping.scheduler, model, x_T, condition, keys)
 
         pictures = x_T
-        for index, moved in enumerate(run(guided, [rollout], stopping)):
+        for index, moved in enumerate(run(answering, [rollout], stopping)):
             for some in moved:
                 assert some.x0 is not None
                 pictures = replaced(pictures, some.rows, some.x0)
 
             quality = stopping.quality.copy()
             self._history.append(float(quality.mean()))
-            active = np.isin(np.arange(len(x_T)), np.concatenate([some.rows for some in moved]))
+            active = evaluated(answering, moved, len(x_T))
             # the first are those on the schedule, or else those that left it last
             yield StepTrace(index, moved[0].trail[-1].t, pictures, active, quality)
 

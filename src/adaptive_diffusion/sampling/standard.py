@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..types import Denoiser, GridAndSolver, SampleResult, Scheduler, StepTrace
@@ -19,8 +20,8 @@ STRIP_PICTURES = 8
 
 def beginning(
     scheduler: GridAndSolver, model: Denoiser, x_T: mx.array, condition: mx.array | None, keys: mx.array | None
-) -> tuple[GuidedModel, Rollout]:
-    """A run that begins: the model as its scheduler takes it to be, and the images on its grid.
+) -> tuple[GuidedModel | KnownFirst, Rollout]:
+    """A run that begins: who answers along the grid of its scheduler, and the images on it.
 
     Args:
         scheduler: Grid and solver, with its timesteps set.
@@ -29,8 +30,20 @@ def beginning(
         condition: (B, ...) conditions, or None.
         keys: (B, 2) random keys, or None.
     """
-    guided = scheduler.guided(model, condition)
-    return guided, Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, keys=keys)
+    answering = scheduler.answering(scheduler.guided(model, condition), x_T.shape)
+    return answering, Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, keys=keys)
+
+
+def evaluated(model: GuidedModel | KnownFirst, moved: Sequence[Rollout], count: int) -> np.ndarray:
+    """(count,) bool, the images of a run that a step evaluated the network on.
+
+    Args:
+        model: Who answered.
+        moved: The rollouts after the step.
+        count: Images of the run.
+    """
+    asked = [some for some in moved if not (isinstance(model, KnownFirst) and model.known(some.trail[-1]))]
+    return np.isin(np.arange(count), np.concatenate([np.array([], np.int64), *(some.rows for some in asked)]))
 
 
 def whole(scheduler: Any) -> GridAndSolver:
@@ -69,12 +82,12 @@ class StandardSampler:
             condition: (B, ...) conditions, or None.
             keys: (B, 2) uint32, one key per image for the noise of stochastic solvers; None suits deterministic ones.
         """
-        scheduler, active = whole(self.scheduler), np.ones(len(x_T), bool)
-        guided, rollout = beginning(scheduler, model, x_T, condition, keys)
-        for index, (after,) in enumerate(run(guided, [rollout])):
+        scheduler = whole(self.scheduler)
+        answering, rollout = beginning(scheduler, model, x_T, condition, keys)
+        for index, (after,) in enumerate(run(answering, [rollout])):
             assert after.x0 is not None
             scheduler.follow(after.trail, after.node, after.x0, after.error)
-            yield StepTrace(index, after.trail[-1].t, after.x0, active)
+            yield StepTrace(index, after.trail[-1].t, after.x0, evaluated(answering, [after], len(x_T)))
 
     def run(
         self,
@@ -87,12 +100,13 @@ class StandardSampler:
     ) -> SampleResult:
         """Sample to the end; arguments as for `iterate`, `progress` is called after every (synchronised) step."""
         evaluations = np.zeros(len(x_T), np.int64)
-        timesteps, seconds, strip = [], [], []
+        timesteps, seconds, strip, known = [], [], [], 0
         x0, start = x_T, time.perf_counter()
         for trace in self.iterate(model, x_T, condition=condition, keys=keys):
             x0 = trace.x0
             mx.eval(x0)
             evaluations += trace.active
+            known += not evaluations.any()
             timesteps.append(trace.timestep)
             strip.append(np.array(x0[:STRIP_PICTURES]))  # a copy: a slice would keep the whole batch in memory
             seconds.append(time.perf_counter() - start)
@@ -100,7 +114,7 @@ class StandardSampler:
                 progress(trace)
             start = time.perf_counter()
 
-        return SampleResult(x0, evaluations, tuple(timesteps), tuple(seconds), np.stack(strip))
+        return SampleResult(x0, evaluations, tuple(timesteps), tuple(seconds), np.stack(strip), known)
 
     def sample(
         self,

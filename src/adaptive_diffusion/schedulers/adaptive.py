@@ -11,7 +11,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_number
+from ..diffusion.first_prediction import SHARED, FirstPrediction, KnownFirst, condition_of, first_prediction
 from ..diffusion.guidance import Guidance, central_weight
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 POWER = 2.0  # of the grid, where none is given
 ANY_DOMAIN = "general"  # whose calibration is taken where nobody says what is drawn
+FIRST_EVALUATIONS = ("network", "stored", "shared")
 
 
 @dataclass(eq=False, repr=False)
@@ -60,6 +63,9 @@ class AdaptiveScheduler(SchedulerCore):
             calibration ships draws with it (see `suit`); a `progress_power` of one's own keeps its grid.
         calibrate: Whether a program may calibrate what nothing fits yet: `auto`, if that is cheap, `always` or `never`;
             see `runs.first_use`. The scheduler itself never does.
+        first_evaluation: `network` evaluates the model at every timestep; `stored` takes the first prediction from the
+            calibration, where held-out noises say that this is better at equal evaluations; `shared` also measures it
+            for what was not calibrated, such as a label, once for all images (see `answering`).
         num_train_timesteps, prediction_type, ...: See `SchedulerCore`.
 
     Raises:
@@ -74,6 +80,7 @@ class AdaptiveScheduler(SchedulerCore):
     _: KW_ONLY
     calibration: Any = LEFT_OUT  # a CalibratedSchedule or None, once it is built
     calibrate: str = "never"
+    first_evaluation: str = "network"
 
     def __post_init__(self) -> None:
         self.adaptive_threshold = check_number("adaptive_threshold", self.adaptive_threshold, 0, 1)
@@ -82,6 +89,10 @@ class AdaptiveScheduler(SchedulerCore):
         self.max_step_ratio = check_number("max_step_ratio", self.max_step_ratio, 1)
 
         check_choice("calibrate", self.calibrate, ("auto", "always", "never"))
+        check_choice("first_evaluation", self.first_evaluation, FIRST_EVALUATIONS)
+        # what was not calibrated: condition and guidance -> its first prediction
+        self._firsts: dict[tuple[tuple[int, ...], float | Guidance], FirstPrediction] = {}
+        self._suits = True  # whether the calibration is of the model that draws
 
         # the solver and the configuration are asked for while the core is built
         self._given = given = checked_calibration(self.calibration)
@@ -115,13 +126,53 @@ class AdaptiveScheduler(SchedulerCore):
         """
         given = self._given
         if isinstance(given, CalibratedSchedule):
-            if model not in ("", given.model):
+            self._suits = model in ("", given.model)
+            if not self._suits:
                 log.warning("the calibration is of the model %.12s, and %.12s draws with it", given.model, model)
             self.calibration = given.drawn_at(guidance_scale)
         elif given is LEFT_OUT and self.progress_power == POWER:
             found = find_schedule(None, model, domain or ANY_DOMAIN, central_weight(guidance_scale))
             self.calibration = found and found.drawn_at(guidance_scale)
+        self._firsts.clear()
         self.set_timesteps(len(self))
+
+    def answering(self, model: GuidedModel, shape: tuple[int, ...]) -> GuidedModel | KnownFirst:
+        """See `SchedulerCore`: unless `first_evaluation` is network, the model with its first prediction known.
+
+        The prediction is that of the calibration, if condition and guidance are those that it was measured with. For
+        another condition, or another guidance at which the weights hold, the model is evaluated; or the prediction is
+        measured from a few fixed noises, once until `suit`, if it may be shared. These evaluations are counted. Images
+        whose conditions differ are evaluated.
+
+        Args:
+            model: The model, with the conditions of the run.
+            shape: (B, H, W, C) of the run's states.
+        """
+        calibration = self.calibration
+        if self.first_evaluation == "network" or calibration is None or self.recipe.rule is None:
+            return model
+
+        better = calibration.with_stored_first(len(self)) is not None
+        first = self._first(calibration, model, shape) if better else None
+        self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit, first is not None)
+        return model if first is None else KnownFirst(model, first)
+
+    def _first(
+        self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]
+    ) -> FirstPrediction | None:
+        """What the model predicts at the first timestep; None where it has to be evaluated."""
+        condition = condition_of(model)
+        if condition is None or not self._suits or model.identity not in ("", calibration.model):
+            return None
+
+        first = calibration.first
+        if first is not None and first.condition == condition and model.guidance_scale == calibration.guidance_scale:
+            return first
+        key = condition, model.guidance_scale
+        if self.first_evaluation == "shared" and key not in self._firsts:
+            log.info("the first prediction is measured once for all images, by %d evaluations", SHARED)
+            self._firsts[key] = first_prediction(model, shape[1:], SHARED, shape[0])
+        return self._firsts.get(key)
 
     def set_timesteps(
         self, num_inference_steps: int | None = None, complexity: float | None = None, *, timesteps: Any = None
@@ -276,6 +327,8 @@ class AdaptiveScheduler(SchedulerCore):
 
     def _record_config(self) -> None:
         super()._record_config()
+        if self.first_evaluation == "network":
+            del self._config["first_evaluation"]  # as before there was a choice
         if self._given is LEFT_OUT:
             del self._config["calibration"]  # left out, as it was
         elif self.calibration is not None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
 from ..diffusion.facts import ModelFacts
+from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
 from ..diffusion.limits import Clipped, Limit, unlimited
@@ -145,6 +146,15 @@ class SchedulerCore(ConfigMixin, ABC):
         if isinstance(denoiser, GuidedModel):
             return denoiser if condition is None else denoiser.with_condition(condition)
         return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, guidance_scale, condition)
+
+    def answering(self, model: GuidedModel, shape: tuple[int, ...]) -> GuidedModel | KnownFirst:
+        """Who answers along the grid of a run that begins now: the model, unless something of it is known already.
+
+        Args:
+            model: The model, with the conditions of the run.
+            shape: (B, H, W, C) of the run's states.
+        """
+        return model
 
     def fit(self, model: PictureModel) -> None:
         """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""

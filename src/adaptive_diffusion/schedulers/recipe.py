@@ -57,7 +57,11 @@ def given_timesteps(calibration: CalibratedSchedule | None) -> Recipe:
 
 
 def calibrated_steps(
-    calibration: CalibratedSchedule, process: NoiseSchedule, timesteps: np.ndarray, limit: Limit
+    calibration: CalibratedSchedule,
+    process: NoiseSchedule,
+    timesteps: np.ndarray,
+    limit: Limit,
+    stored_first: bool = False,
 ) -> Recipe:
     """Calibrated timesteps, with their weights where this number of steps was calibrated.
 
@@ -66,10 +70,12 @@ def calibrated_steps(
         process: The noise process of the model.
         timesteps: (n,) as `CalibratedGrid` spaces them.
         limit: Keeps clean images in the range of the data.
+        stored_first: Whether the first prediction is stored, and not evaluated.
     """
-    known = calibration.used(len(timesteps))
+    n = len(timesteps)
+    known = calibration.with_stored_first(n) if stored_first else calibration.used(n)
     if known is None:
-        nearest = CalibratedGrid(calibration).nearest(len(timesteps))
+        nearest = CalibratedGrid(calibration).nearest(n)
         return Recipe(f"resampled from {nearest} steps {calibration}", rule="resampled")
 
     solver: Solver = DPMSolver()
@@ -77,7 +83,8 @@ def calibrated_steps(
         rows = multistep_rows(levels_of(process, timesteps), np.array(known.corrections))
         solver = Fitted(rows, limit, solver)
 
-    return Recipe(f"{calibration}: {known.rule}", solver, rule=known.rule)
+    told = "first prediction stored, " if stored_first else ""
+    return Recipe(f"{told}{calibration}: {known.rule}", solver, rule=known.rule)
 
 
 def checked_calibration(given: Any) -> CalibratedSchedule | LeftOut | None:
