@@ -134,6 +134,18 @@ def test_a_pytorch_module_is_calibrated_behind_a_small_wrapper(tmp_path):
     assert find_schedule(tmp_path / "mine.json", weights_hash(network), "", 1.0) == schedule
 
 
+@pytest.mark.parametrize(
+    ("denoiser", "error", "sentence"),
+    [
+        (lambda x, t, condition=None: x * mx.nan, FloatingPointError, "not finite"),
+        (lambda x, t, condition=None: x[..., :1], ValueError, r"predicts \(7, 6, 6, 1\) for states of \(7, 6, 6, 3\)"),
+    ],
+)
+def test_a_denoiser_that_is_none_is_refused(denoiser, error, sentence):
+    with pytest.raises(error, match=sentence):
+        calibrate_model(denoiser, SHAPE)
+
+
 def test_the_identity_is_the_hash_of_the_weights():
     linear = nn.Linear(2, 3)
     before = weights_hash(linear)

@@ -14,6 +14,7 @@ from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.calibration.first_use import PATIENCE, Estimate
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, kept_file, load_schedules, save_schedules
+from adaptive_diffusion.io.figures import save_image
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.runs import first_use as run_first_use
 from adaptive_diffusion.runs.sample import sample
@@ -65,11 +66,33 @@ def test_another_domain_guidance_or_number_of_steps_is_calibrated_too(model, tmp
 
 
 @pytest.mark.parametrize(
-    "change", ["scheduler.calibrate=never", "grid=karras", "scheduler.calibration=null", "scheduler=ddim"]
+    "change",
+    [
+        *("scheduler.calibrate=never", "grid=karras", "scheduler.calibration=null", "scheduler=ddim", "num_steps=1"),
+        *("num_steps=501", "init_image={folder}/image.png"),
+    ],
 )
 def test_nothing_is_calibrated_where_nothing_would_use_it(model, tmp_path, kept, change):
-    draw(model, tmp_path, *([] if "never" in change or "ddim" in change else [AUTO]), change)
+    save_image(tmp_path / "image.png", np.zeros((8, 8, 3), np.uint8))
+    auto = [] if "never" in change or "ddim" in change else [AUTO]
+    draw(model, tmp_path, *auto, change.replace("{folder}", str(tmp_path)))
     assert not kept.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "folder"])
+def test_a_damaged_file_of_kept_calibrations_does_not_stop_a_run(model, tmp_path, kept, content, caplog):
+    kept.parent.mkdir(parents=True)
+    kept.mkdir() if content == "folder" else kept.write_text(content)
+    assert draw(model, tmp_path, AUTO) == pytest.approx([999, 444, 111], abs=1e-3)
+    assert f"delete {kept}, and they are made again" in caplog.text
+    assert "nothing was calibrated, since it cannot be kept" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_does_not_stop_a_run(model, tmp_path, kept, caplog):
+    kept.parent.parent.mkdir(parents=True)
+    kept.parent.write_text("in the way")
+    assert draw(model, tmp_path, AUTO) == pytest.approx([999, 444, 111], abs=1e-3)
+    assert "nothing was calibrated, since it cannot be kept" in caplog.text
 
 
 def test_a_calibration_that_takes_long_is_left_to_the_user(model, tmp_path, kept, monkeypatch, caplog):

@@ -280,6 +280,13 @@ def test_what_is_learned_by_default_is_among_the_steps(model, tmp_path):
     assert "learned" not in found.steps[7].scores
 
 
+def test_a_calibration_says_that_it_replaces_one_of_another_recipe(model, tmp_path, caplog):
+    calibrate(model, tmp_path, "task.domains=[landscapes]")
+    assert "is replaced" not in caplog.text
+    calibrate(model, tmp_path, "task.domains=[landscapes]", "task.seed=9", "task.steps=[3]")
+    assert "landscapes: the calibration of 3 steps by another recipe in" in caplog.text
+
+
 def test_the_quick_recipe_is_the_default(model, tmp_path):
     chosen = ("task=schedule", "model@task.model=checkpoint", f"task.model.path={model}", "task.domains=[landscapes]")
     ratio = train(configuration("train", tmp_path, *chosen, "task.steps=[3]", "tracking=none"))

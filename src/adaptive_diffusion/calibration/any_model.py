@@ -23,7 +23,7 @@ def calibrate_model(
     denoiser: Denoiser,
     state_shape: tuple[int, int, int],
     *,
-    steps: Sequence[int] = (8,),
+    steps: int | Sequence[int] = 8,
     prediction_type: str = "epsilon",
     noise_schedule: Mapping[str, Any] | None = None,
     condition: mx.array | None = None,
@@ -38,7 +38,7 @@ def calibrate_model(
     Args:
         denoiser: (x, t, condition) -> prediction, see `Denoiser`; e.g. a PyTorch module behind a small wrapper.
         state_shape: (H, W, C) of the images, or of their latents.
-        steps: Numbers of steps to calibrate.
+        steps: Number of steps to calibrate, or several.
         prediction_type: What it predicts: `epsilon`, `v_prediction` or `sample`.
         noise_schedule: Arguments of `NoiseSchedule`; None: its defaults.
         condition: (k, ...) what images are conditioned on, in turn; zeros are the null condition. None: nothing.
@@ -53,7 +53,8 @@ def calibrate_model(
         What `AdaptiveScheduler(calibration=...)` takes; `save_schedules` writes it to a file.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: for a value out of range, or predictions of another shape.
+        FloatingPointError: for predictions that are not finite.
     """
     model = GuidedModel(
         denoiser,
@@ -65,7 +66,9 @@ def calibrate_model(
         state_shape,
         weights_hash(denoiser) if identity is None else identity,
     )
-    *_, schedule = QuickCalibration(steps=steps, **settings).calibrate(model, progress)
+    *_, schedule = QuickCalibration(steps=(steps,) if isinstance(steps, int) else steps, **settings).calibrate(
+        model, progress
+    )
     return schedule
 
 

@@ -22,6 +22,7 @@ from .even import even_grid
 from .fitting import fit_corrections
 from .reference import record
 
+MOST_STEPS = 500  # half of what a reference trajectory may take
 RIVALS = ("log_snr", "blended")  # the classical grids that the result is held against
 
 
@@ -52,11 +53,11 @@ class QuickCalibration:
         if not self.steps:
             raise ValueError("steps must name at least one number of steps")
         for n in self.steps:
-            check_count("steps", n, 2, 500)
+            check_count("steps", n, 2, MOST_STEPS)
 
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
-        check_count("nodes", self.nodes, 8, 1000)
+        check_count("nodes", self.nodes, 8, 2 * MOST_STEPS)
         check_count("batch_size", self.batch_size, 1)
         check_count("seed", self.seed, 0)
 
@@ -102,12 +103,17 @@ def calibrate_quickly(
 
     Yields:
         The schedule so far, after every number of steps.
+
+    Raises:
+        FloatingPointError: if the model predicts what is not finite.
     """
     c, process = settings, model.process
     weight = constant_weight(model.guidance_scale, "a calibration")
     images = c.noises + c.held_out
     batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
     trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
+    if not np.isfinite(trajectories.predictions).all():
+        raise FloatingPointError("the predictions of the model are not finite, so it cannot be calibrated")
 
     fit_on, held_out = trajectories[: c.noises], trajectories[c.noises :]
     held_out_model = InBatches(model.with_condition(_rows(batched.model.condition, c.noises)), c.batch_size, progress)

@@ -66,6 +66,12 @@ class ScheduleFile:
                 return replace(schedule, steps=steps)
         return None
 
+    def replaced(self, model: GuidedModel, recipe: Recipe) -> list[int]:
+        """The wanted numbers of steps that the file holds by another recipe, and that a calibration replaces."""
+        held = {n for schedule in self.read() if _same(schedule, model) for n in schedule.steps}
+        done = self.finished(model, recipe)
+        return sorted(held & set(recipe.steps) - set(done.steps if done else ()))
+
     def add(self, model: GuidedModel, schedule: CalibratedSchedule, n: int, recipe: Recipe) -> None:
         """Add a number of steps; what other processes added meanwhile stays."""
         with in_turn(self.path):

@@ -257,6 +257,8 @@ class GuidedModel:
         """The guided prediction, with a weight for each image, or one for all; it is counted."""
         weight = weights[0] if len(set(weights)) == 1 else np.array(weights)
         prediction, passes = guided(self._predict, x, t, condition, weight)
+        if prediction.shape != x.shape:
+            raise ValueError(f"the network predicts {prediction.shape} for states of {x.shape}; they must agree")
         self.cost.evaluations += len(x)
         self.cost.passes += passes
         return prediction

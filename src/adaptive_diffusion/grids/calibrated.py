@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Iterable
@@ -132,8 +133,21 @@ def known_schedules(path: str | Path | None, model: str, kept: str | Path | None
     """The schedules of a file; without one, those that ship and those that are kept."""
     if path is not None:
         return list(load_schedules(path))
-    own = None if kept is None else kept_file(kept, model)
-    return [*load_schedules(SHIPPED), *(load_schedules(own) if own is not None and own.exists() else ())]
+    return [*load_schedules(SHIPPED), *(() if kept is None else _readable(kept_file(kept, model)))]
+
+
+def _readable(path: Path) -> tuple[CalibratedSchedule, ...]:
+    """The schedules of a file that is kept by the program itself; a file that cannot be read is no reason to stop."""
+    try:
+        return load_schedules(path) if path.exists() else ()
+    except (UnusableFile, OSError) as error:
+        _warn_once(f"calibrations that were kept are not used ({error}); delete {path}, and they are made again")
+        return ()
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    log.warning("%s", sentence)
 
 
 def _merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]:

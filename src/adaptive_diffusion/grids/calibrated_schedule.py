@@ -176,7 +176,7 @@ class CalibratedSchedule:
     @property
     def origin(self) -> str:
         """For whom it was calibrated, in a few words."""
-        return f"calibrated for {self.domain} at guidance {self.guidance_scale:g}"
+        return f"calibrated for {self.domain or 'this model'} at guidance {self.guidance_scale:g}"
 
     def __str__(self) -> str:
         """Its origin, and whether only its timesteps are used."""

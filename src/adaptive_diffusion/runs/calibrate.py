@@ -148,6 +148,12 @@ def _calibrated(problem: GuidedModel, task: AnyTask, file: ScheduleFile) -> Iter
         log.info("%s: %s has %s steps by the same recipe already", problem.domain, file.path, listed)
         yield from ((done, n) for n in sorted(done.steps))
 
+    if replaced := file.replaced(problem, task):
+        log.warning(
+            "%s: the calibration of %s steps by another recipe in %s is replaced; output=<another file> keeps it",
+            *(problem.domain, ", ".join(map(str, replaced)), file.path),
+        )
+
     with progress_bar(0, "evaluation", unit_scale=True) as bar:
         bar.set_description(problem.domain)
         yield from file.calibrate(problem, task, bar.update)

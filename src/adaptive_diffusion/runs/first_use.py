@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from ..calibration.first_use import Estimate, estimate
-from ..calibration.quick import QuickCalibration
+from ..calibration.quick import MOST_STEPS, QuickCalibration
 from ..calibration.store import ScheduleFile
 from ..diffusion.guidance import reads_text
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
+from ..errors import UnusableFile, explain
 from ..grids.calibrated import find_schedule, kept_file
-from ..io.locks import in_turn
+from ..io.locks import alone, in_turn
 from ..sampling.timing import duration
 from ..types import PictureModel
 from .naming import progress_bar
@@ -24,7 +28,8 @@ log = logging.getLogger(__name__)
 def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, condition: tuple[int, ...]) -> None:
     """Calibrate what the run is about to draw, if nothing fits it yet and the calibration is affordable.
 
-    The result is kept under `paths.outputs`, in a file of the model, where `find_schedule` finds it.
+    The result is kept under `paths.outputs`, in a file of the model, where `find_schedule` finds it. Where nothing can
+    be kept, nothing is calibrated, and the run draws with what there is.
 
     Args:
         cfg: The configuration, fitted to the model.
@@ -33,8 +38,10 @@ def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, condition: tupl
     """
     if cfg.scheduler.get("calibrate") not in ("auto", "always") or not _calibrates_itself(cfg, model):
         return
-
-    file = ScheduleFile(kept_file(cfg.scheduler.calibration.kept, model.identity))
+    if not 2 <= cfg.num_steps <= MOST_STEPS:
+        if cfg.scheduler.calibrate == "always":
+            log.warning("%d steps cannot be calibrated; 2 to %d can", cfg.num_steps, MOST_STEPS)
+        return
     if _fits(cfg, model):
         return
 
@@ -45,15 +52,39 @@ def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, condition: tupl
         log.info("%s", _unaffordable(cfg, cost))
         return
 
-    # Of two processes that come here at once, the second waits, and then finds what it needs.
-    with in_turn(file.path.with_suffix(".calibrating")):
-        if _fits(cfg, model):
-            return
-        log.info("calibrating once: %s evaluations, about %s", f"{cost.evaluations:,}", duration(cost.seconds))
+    file = ScheduleFile(kept_file(cfg.scheduler.calibration.kept, model.identity))
+    try:
+        with _one_at_a_time(file.path):
+            if not _fits(cfg, model):
+                _calibrate(file, in_domain, recipe, cost)
+    except (OSError, UnusableFile) as error:
+        log.warning("nothing was calibrated, since it cannot be kept: %s", explain(error)[0])
+
+
+def _calibrate(file: ScheduleFile, model: GuidedModel, recipe: QuickCalibration, cost: Estimate) -> None:
+    file.read()  # a file that cannot be read is refused before the work, not after it
+    log.info("calibrating once: %s evaluations, about %s", f"{cost.evaluations:,}", duration(cost.seconds))
+    try:
         with progress_bar(cost.evaluations, "evaluation") as bar:
-            for _ in file.calibrate(in_domain, recipe, bar.update):
+            for _ in file.calibrate(model, recipe, bar.update):
                 pass
-    log.info("%-11s%s", "calibrated", file.path)
+    except KeyboardInterrupt:
+        log.info("the calibration was interrupted, and begins anew when it is needed again")
+        raise
+    log.info("%-11s%s", "kept in", file.path)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """Of two runs that want the same calibration at once, the second waits, and then finds it."""
+    lock = file.with_suffix(".calibrating")
+    try:
+        with alone(lock):
+            pass
+    except UnusableFile:
+        log.info("another run calibrates this model; waiting for it")
+    with in_turn(lock):
+        yield
 
 
 def _calibrates_itself(cfg: DictConfig, model: PictureModel) -> bool:
@@ -66,7 +97,8 @@ def _calibrates_itself(cfg: DictConfig, model: PictureModel) -> bool:
 
     own = {"model": model.identity, "domain": cfg.domain.name, "guidance_scale": cfg.guidance_scale}
     given_by_user = any(calibration.get(name) != value for name, value in own.items())
-    return not given_by_user and cfg.num_steps >= 2 and cfg.grid.get("_target_", "").endswith("own_spacing")
+    own_timesteps = cfg.grid.get("_target_", "").endswith("own_spacing") and cfg.init_image is None
+    return not given_by_user and own_timesteps and "quality_target" not in cfg.sampler  # which sets the number of steps
 
 
 def _fits(cfg: DictConfig, model: PictureModel) -> bool:
