@@ -96,7 +96,7 @@ def test_the_standard_deviation_is_about_each_pixels_mean():
 
     found = measure_trajectory(scheduler.guided(denoiser), X_T)
     assert found.data_std == pytest.approx(0.1, rel=0.01)
-    assert found.pictures == 32
+    assert found.images == 32
 
 
 def test_it_is_the_same_in_batches_and_each_picture_has_its_condition(natural):

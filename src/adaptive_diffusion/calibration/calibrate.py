@@ -15,9 +15,9 @@ from ..diffusion.first_prediction import first_prediction
 from ..diffusion.guidance import constant_weight
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
-from ..grids.base import FixedGrid
+from ..grids.base import FixedGrid, Spacing
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
-from ..grids.grids import BlendedGrid, Grid, LogSNRGrid, PowerGrid
+from ..grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
 from ..sampling.rollout import InBatches, Rollout, finished
 from ..solvers.dpm_solver import DPMSolver
 from .choosing import Candidate, choose
@@ -27,7 +27,7 @@ from .learning import learn
 from .reference import NODES, ReferenceTrajectories, record
 from .trajectory import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 
-CLASSICAL: dict[str, Grid] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}
+CLASSICAL: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}
 FITTED: dict[str, Callable[[Trajectory, NoiseSchedule, int], np.ndarray]] = {
     "fitted blended": lambda profile, schedule, n: BlendedGrid()(schedule, n),
     "fitted equidistributed": equidistributed,

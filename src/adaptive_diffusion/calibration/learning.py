@@ -61,8 +61,8 @@ class _Run:
         self.solution = solution
         self._seen: list[tuple[Rollout, Denoised]] = []
         begun_at_noise = begun(model, reference.noise, solution)
-        self.pictures = np.array(finished(model, [begun_at_noise], self._note), np.float64)
-        self.error = float(np.sqrt(np.mean((self.pictures - reference.images) ** 2)))
+        self.images = np.array(finished(model, [begun_at_noise], self._note), np.float64)
+        self.error = float(np.sqrt(np.mean((self.images - reference.images) ** 2)))
 
     def changed(self, model: InBatches, solution: Solution, step: int) -> np.ndarray:
         """The images of a solution that agrees with this one up to the evaluation of `step`."""
@@ -89,17 +89,17 @@ def _better(model: InBatches, reference: ReferenceTrajectories, run: _Run, sched
         moved = log_snr.copy()
         moved[k] += step
         changed = Solution(_timesteps(schedule, timesteps, moved), corrections)
-        columns.append((run.changed(model, changed, k - 1) - run.pictures) / step)
+        columns.append((run.changed(model, changed, k - 1) - run.images) / step)
 
     # c_1 to c_(K - 1) of every step, as far as there are predictions
     places = [(k, j) for k in range(1, n) for j in range(2, min(k, width - 2) + 2)]
     for k, j in places:
         other = corrections.copy()
         other[k, j] += CORRECTION_STEP
-        columns.append((run.changed(model, Solution(timesteps, other), k) - run.pictures) / CORRECTION_STEP)
+        columns.append((run.changed(model, Solution(timesteps, other), k) - run.images) / CORRECTION_STEP)
 
     jacobian = np.stack([column.ravel() for column in columns])
-    gram, slope = jacobian @ jacobian.T, jacobian @ (reference.images - run.pictures).ravel()
+    gram, slope = jacobian @ jacobian.T, jacobian @ (reference.images - run.images).ravel()
     for damping in DAMPINGS:
         change = np.linalg.solve(gram + np.diag(damping * np.diag(gram) + 1e-12), slope)
         moved, other = log_snr.copy(), corrections.copy()

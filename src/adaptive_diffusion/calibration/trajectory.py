@@ -52,7 +52,7 @@ class Trajectory:
     lasting_speed: np.ndarray
     jump_costs: np.ndarray
     data_std: float
-    pictures: int
+    images: int
 
 
 def measure_trajectory(
@@ -116,7 +116,7 @@ def measure_trajectory(
         lasting_speed=np.sqrt((speed * lasting).sum(axis=0)),
         jump_costs=_jump_costs(log_snr, products, lasting),
         data_std=data_std,
-        pictures=n,
+        images=n,
     )
 
 

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from ..diffusion.checks import check_name, check_number
 from ..diffusion.guidance import Guidance
 from ..errors import UserError, sentence
+from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
-from ..grids.grids import Grid
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
@@ -104,7 +104,7 @@ def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel
             )
 
 
-def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Grid | None) -> None:
+def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Spacing | None) -> None:
     """Warn of calibrated steps of another domain, which are used where the run's own was not calibrated."""
     for calibration, node in (
         (getattr(scheduler, "calibration", None), cfg.scheduler.get("calibration")),
@@ -132,7 +132,7 @@ def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
         )
 
 
-def check_grid(scheduler: Scheduler, grid: Grid | None) -> None:
+def check_grid(scheduler: Scheduler, grid: Spacing | None) -> None:
     """Warn of timesteps of the scheduler that a grid replaces.
 
     Raises:

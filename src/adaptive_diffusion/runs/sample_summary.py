@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..diffusion.guidance import name_of
+from ..diffusion.guidance import name_of, reads_text
 from ..metrics.quality import Measurement
 from .job import in_sweep, print_rows
 from .measure_run import SECONDS_PER_IMAGE
@@ -58,7 +58,7 @@ def print_summary(
 
 def _prompt(setup: Setup) -> dict[str, str]:
     """What a prompt led to, or what a model that reads was given in its place; {} otherwise."""
-    reads = setup.model.conditional and setup.model.domains is None
+    reads = reads_text(setup.model)
     if (c := setup.choice) is not None:
         label = "" if reads else f", {c.label or 'no label'} ({c.label_confidence:.0%})"
         prompt = setup.cfg.prompt[:LONGEST_PROMPT]

@@ -16,7 +16,8 @@ from ..diffusion.schedule import NoiseSchedule
 from ..encoder.captions import plain_caption
 from ..encoder.domain import Choice
 from ..errors import Unusable, UserError
-from ..grids.grids import Grid, set_timesteps
+from ..grids.base import Spacing
+from ..grids.grids import set_timesteps
 from ..io.image_file import read_picture
 from ..metrics.quality import PictureMetrics
 from ..sampling.batches import conditions
@@ -42,7 +43,7 @@ class Setup:
         cfg: The configuration with every value filled in that the model decides.
         model: The network.
         denoiser: The network with its noise process and its guidance; it counts its evaluations and passes.
-        scheduler: Grid and solver, fitted to the model.
+        scheduler: Spacing and solver, fitted to the model.
         grid: Timesteps that replace those of the scheduler, or None.
         sampler: The loop.
         caption: The content of the images in words: the prompt, or a caption made of domain and label.
@@ -57,7 +58,7 @@ class Setup:
     model: PictureModel
     denoiser: GuidedModel
     scheduler: Scheduler
-    grid: Grid | None
+    grid: Spacing | None
     sampler: StandardSampler
     caption: str
     condition: tuple[int, ...]
@@ -120,7 +121,7 @@ def prepare(cfg: DictConfig) -> Setup:
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned
 
-    grid: Grid | None = build(cfg, "grid")
+    grid: Spacing | None = build(cfg, "grid")
     check_grid(scheduler, grid)
     warn_of_another_domain(cfg, scheduler, grid)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig
 
 from ..errors import UserError
-from ..grids.grids import Grid
+from ..grids.base import Spacing
 from ..io.locks import alone
 from ..rl.agent import TuningAgent
 from ..rl.agent_file import read_agent
@@ -48,7 +48,7 @@ class PolicyTask(AgentTraining):
         ValueError: for a value out of range.
     """
 
-    grid: Grid
+    grid: Spacing
     num_steps: int = 8
     stopping: bool = False
     episodes: int = 300

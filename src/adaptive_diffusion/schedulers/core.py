@@ -240,7 +240,7 @@ class SchedulerCore(ConfigMixin, ABC):
             prev_sample = prev_sample + step.std * self._noise(sample.shape, key, noise)
 
         self._memory, self._next = step.memory, index + 1
-        self.follow(trail, self._nodes[index + 1], x0, step.error)
+        self.follow(trail, then, x0, step.error)
 
         if index + 1 == len(self) and self._nodes[-1] is CLEAN:
             x0 = prev_sample  # the image; a solver may make more of it than the last prediction
