@@ -7,20 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import mlx.core as mx
 import numpy as np
-
-if TYPE_CHECKING:
-    from .diffusion.first_prediction import KnownFirst
-    from .diffusion.guidance import Guidance
-    from .diffusion.guided_model import GuidedModel
-    from .diffusion.limits import Limit
-    from .diffusion.node import Node
-    from .diffusion.schedule import NoiseSchedule
-    from .grids.base import Grid
-    from .solvers.base import Solver
 
 
 class Denoiser(Protocol):
@@ -162,57 +152,6 @@ class Scheduler(Protocol):
     def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array: ...
 
     def __len__(self) -> int: ...
-
-
-class GridAndSolver(Scheduler, Protocol):
-    """A scheduler that a loop can take apart; `SchedulerCore` is one.
-
-    Attributes:
-        num_train_timesteps: T.
-        prediction_type: What it takes the model to predict.
-        schedule: The noise process that it takes the model to be trained with.
-    """
-
-    num_train_timesteps: int
-    prediction_type: str
-    schedule: NoiseSchedule
-
-    @property
-    def grid(self) -> Grid:
-        """Where a run evaluates the model."""
-        ...
-
-    @property
-    def solver(self) -> Solver:
-        """How a run gets from one timestep to the next."""
-        ...
-
-    @property
-    def limit(self) -> Limit:
-        """What keeps clean predictions in their range."""
-        ...
-
-    def guided(
-        self, denoiser: Denoiser, condition: mx.array | None = None, guidance_scale: float | Guidance = 1.0, /
-    ) -> GuidedModel:
-        """A model as this scheduler takes it to be."""
-        ...
-
-    def answering(self, model: GuidedModel, shape: tuple[int, ...], /) -> GuidedModel | KnownFirst:
-        """Who answers along the grid of a run that begins now, whose states are of a shape (B, H, W, C)."""
-        ...
-
-    def fit(self, model: PictureModel, /) -> None:
-        """Take over how a model was trained."""
-        ...
-
-    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance, /) -> None:
-        """Take what was measured for what is drawn next."""
-        ...
-
-    def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None, /) -> None:
-        """Take note of a step that a loop took."""
-        ...
 
 
 @dataclass(frozen=True)

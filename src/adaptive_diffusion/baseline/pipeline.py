@@ -19,7 +19,8 @@ from ..io.pixels import resize, to_float
 from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.unet import SimpleUNet, UNetConfig
 from ..program import command
-from ..sampling.standard import StandardSampler, whole
+from ..sampling.grid_and_solver import whole
+from ..sampling.standard import StandardSampler
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from ..schedulers.core import SchedulerCore

@@ -17,7 +17,7 @@ from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.batches import draw_batches
 from ..sampling.converged import Converged, converged_pictures, paired_rmse
-from ..sampling.standard import whole
+from ..sampling.grid_and_solver import whole
 from ..types import StepTrace
 from .cell import Bench, BlockResult, Cell, CellResult
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..backend.prepare import check_process
 from ..diffusion.guided_model import Denoised, Waiting
+from ..sampling.grid_and_solver import whole
 from ..sampling.rollout import Model, Rollout, run
-from ..sampling.standard import whole
 from ..types import Scheduler
 
 

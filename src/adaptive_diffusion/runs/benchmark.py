@@ -21,7 +21,8 @@ from ..tracking.provenance import choices, parameters
 from .benchmark_cost import cost
 from .fit import image_channels
 from .job import say
-from .naming import method, progress_bar
+from .naming import method
+from .progress import progress_bar
 from .recorded import run_tags
 from .setup import Setup, prepare
 

@@ -24,7 +24,8 @@ from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
 from .checks import refused
-from .naming import count, progress_bar
+from .naming import count
+from .progress import progress_bar
 from .recorded import recorded
 
 log = logging.getLogger(__name__)

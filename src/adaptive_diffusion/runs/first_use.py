@@ -20,7 +20,7 @@ from ..grids.calibrated import find_schedule, kept_file
 from ..io.locks import alone, in_turn
 from ..sampling.timing import duration
 from ..types import PictureModel
-from .naming import progress_bar
+from .progress import progress_bar
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from ..diffusion.guidance import identity_of
 from ..diffusion.rng import image_keys, normal
 from ..metrics.quality import Measurement, NoMetrics, attempt
 from ..sampling.converged import TOLERANCE, converged_pictures
-from ..sampling.standard import whole
+from ..sampling.grid_and_solver import whole
 from ..types import SampleResult
 from .prompts import UNKNOWN
 from .setup import Setup

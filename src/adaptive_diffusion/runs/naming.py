@@ -1,19 +1,14 @@
-"""How runs are named in words, and their progress bar."""
+"""How runs are named in words."""
 
 from __future__ import annotations
 
 import re
-import sys
-from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from ..grids.calibrated import CalibratedGrid
 from ..tracking.provenance import choices
-
-if TYPE_CHECKING:
-    from .setup import Setup
+from .setup import Setup
 
 CANDIDATES = {  # name of a calibrated candidate -> what it is: its timesteps, and its weights
     "fitted equidistributed": "timesteps of equal error, fitted weights",
@@ -58,9 +53,3 @@ def timesteps_source(setup: Setup) -> str:
     known = re.sub(r"^power grid ([\d.]+)", r"timesteps spaced by the power \1", known)
 
     return f" ({known})" if known else ""
-
-
-def progress_bar(total: int, unit: str, initial: int = 0, **options: Any) -> Any:
-    """A tqdm bar on a terminal, nothing elsewhere."""
-    quiet = not sys.stderr.isatty()
-    return tqdm(total=total, unit=unit, initial=initial, disable=quiet, leave=False, dynamic_ncols=True, **options)

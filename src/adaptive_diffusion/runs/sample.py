@@ -22,7 +22,8 @@ from ..tracking.provenance import fingerprint, git_state, parameters
 from ..types import SampleResult, StepTrace
 from .job import job
 from .measure_run import SECONDS_PER_IMAGE, choice_confidence, measure_cost, measure_quality
-from .naming import progress_bar, run_name, timesteps_source
+from .naming import run_name, timesteps_source
+from .progress import progress_bar
 from .recorded import run_tags
 from .sample_files import images_are_safe, write_files
 from .sample_summary import print_summary

@@ -21,7 +21,8 @@ from ..grids.grids import set_timesteps
 from ..io.image_file import read_picture
 from ..metrics.quality import PictureMetrics
 from ..sampling.batches import conditions
-from ..sampling.standard import StandardSampler, whole
+from ..sampling.grid_and_solver import whole
+from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler

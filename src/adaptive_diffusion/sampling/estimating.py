@@ -13,8 +13,9 @@ from ..diffusion.facts import ModelFacts
 from ..diffusion.rng import image_keys, normal
 from ..io.pictures import resize
 from ..types import Denoiser, Scheduler, is_picture_model
+from .grid_and_solver import whole
 from .quality import QualityEstimator, content_of
-from .standard import StandardSampler, whole
+from .standard import StandardSampler
 
 log = logging.getLogger(__name__)
 

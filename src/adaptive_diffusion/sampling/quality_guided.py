@@ -12,12 +12,13 @@ import numpy as np
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.guided_model import Denoised
 from ..solvers.stride import Stride
-from ..types import Denoiser, GridAndSolver, Scheduler, StepTrace
+from ..types import Denoiser, Scheduler, StepTrace
 from .estimating import EstimatingSampler, replaced
 from .finishing import finishing
+from .grid_and_solver import GridAndSolver, whole
 from .quality import Observation
 from .rollout import Rollout, run
-from .standard import beginning, evaluated, whole
+from .standard import beginning, evaluated
 
 log = logging.getLogger(__name__)
 

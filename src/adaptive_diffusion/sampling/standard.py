@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -12,7 +11,8 @@ import numpy as np
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
-from ..types import Denoiser, GridAndSolver, SampleResult, Scheduler, StepTrace
+from ..types import Denoiser, SampleResult, Scheduler, StepTrace
+from .grid_and_solver import GridAndSolver, whole
 from .rollout import Rollout, run
 
 STRIP_PICTURES = 8
@@ -44,21 +44,6 @@ def evaluated(model: GuidedModel | KnownFirst, moved: Sequence[Rollout], count: 
     """
     asked = [some for some in moved if not (isinstance(model, KnownFirst) and model.known(some.trail[-1]))]
     return np.isin(np.arange(count), np.concatenate([np.array([], np.int64), *(some.rows for some in asked)]))
-
-
-def whole(scheduler: Any) -> GridAndSolver:
-    """The scheduler, if it is made of a grid and a solver, so that a loop can take it apart.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if not all(hasattr(type(scheduler), name) for name in ("grid", "solver", "guided", "follow")):
-        raise ValueError(
-            "a sampler needs a scheduler that is made of a grid and a solver, such as a SchedulerBase, got "
-            f"{type(scheduler).__name__}"
-        )
-    made: GridAndSolver = scheduler
-    return made
 
 
 class StandardSampler:
