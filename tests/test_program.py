@@ -140,7 +140,9 @@ def test_new_assets_go_to_the_shipped_ones_in_a_checkout_and_to_the_outputs_else
 
 
 def test_what_is_missing_is_installed_from_the_checkout_or_by_name(monkeypatch):
-    assert program.pip_install("rl") == 'pip install -e ".[rl]"'
+    monkeypatch.setattr(program, "_backend", lambda: "cpu")
+    assert program.pip_install("rl") == 'pip install -e ".[cpu,rl]"'
+    assert program.pip_install("cpu") == 'pip install -e ".[cpu]"'
     monkeypatch.setattr(program, "installed", lambda: True)
-    assert program.pip_install("rl") == 'pip install "adaptive-diffusion-optimizer[rl]"'
+    assert program.pip_install("rl") == 'pip install "adaptive-diffusion-optimizer[cpu,rl]"'
     assert program.pip_install() == 'pip install "adaptive-diffusion-optimizer"'

@@ -50,7 +50,7 @@ def test_an_extra_is_named_with_what_it_is_for_and_never_counts_as_missing(monke
     monkeypatch.setattr(doctor, "matmul_gflops", lambda: 1.0)
     monkeypatch.setattr(doctor, "version", lambda name: None if name in ("torch", "gymnasium") else "1.0")
     facts, advice = doctor.report()
-    assert facts["extra rl"].startswith('without gymnasium, torch; pip install -e ".[rl]" (for agent=ppo')
+    assert facts["extra rl"].startswith('without gymnasium, torch; pip install -e ".[cpu,rl]" (for agent=ppo')
     assert facts["extra standard"].startswith("installed")
     assert not [sentence for sentence in advice if "Not installed" in sentence]
 
