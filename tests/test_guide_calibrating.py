@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
 
 PAGE = Path(__file__).parent.parent / "docs" / "guide" / "calibrating.md"
 
 
-def test_the_python_blocks_run_as_written():
+def test_the_python_blocks_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    calibrated: dict[str, object] = {}
+    assert len(blocks) == 3
+    calibrated: dict[str, Any] = {}
     exec(blocks[0], calibrated)
     assert calibrated["images"].shape == (4, 32, 32, 3)
     assert set(calibrated["schedule"].steps) == {8}
-    exec(blocks[1], found := {})
+    assert load_schedules(tmp_path / "mine.json")[0].model == "my network"
+
+    exec(blocks[1], calibrated)
+    assert calibrated["make"]().identity == "my network"
+    exec(blocks[2], found := dict[str, Any]())
     assert found["scheduler"].calibration is found["calibration"]
+
+
+def test_the_numbers_of_steps_that_ship_are_those_of_the_pages() -> None:
+    (shipped,) = {tuple(schedule.steps) for schedule in load_schedules(SHIPPED)}
+    listed = re.search(r"ships: ([\d, and]+) steps", PAGE.read_text(encoding="utf-8"))
+    assert listed is not None
+    assert tuple(map(int, re.findall(r"\d+", listed[1]))) == shipped

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from tiny import ROOT
@@ -139,8 +141,16 @@ def test_new_assets_go_to_the_shipped_ones_in_a_checkout_and_to_the_outputs_else
     assert program.assets(str(tmp_path), outputs) == f"{outputs}/assets"
 
 
+@pytest.mark.parametrize(("installed", "extra"), [("mlx-cuda-13", "cuda"), ("mlx-cpu", "cpu"), ("mlx-metal", "cpu")])
+def test_hints_to_install_name_the_backend_that_is_there(installed, extra, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [SimpleNamespace(name=installed)])
+    assert f"[{extra},rl]" in program.pip_install("rl")
+
+
 def test_what_is_missing_is_installed_from_the_checkout_or_by_name(monkeypatch):
-    assert program.pip_install("rl") == 'pip install -e ".[rl]"'
+    monkeypatch.setattr(program, "_backend", lambda: "cpu")
+    assert program.pip_install("rl") == 'pip install -e ".[cpu,rl]"'
+    assert program.pip_install("cpu") == 'pip install -e ".[cpu]"'
     monkeypatch.setattr(program, "installed", lambda: True)
-    assert program.pip_install("rl") == 'pip install "adaptive-diffusion-optimizer[rl]"'
+    assert program.pip_install("rl") == 'pip install "adaptive-diffusion-optimizer[cpu,rl]"'
     assert program.pip_install() == 'pip install "adaptive-diffusion-optimizer"'

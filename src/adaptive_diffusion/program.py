@@ -8,6 +8,7 @@ from typing import Any
 
 CONSOLE = "adaptive-diffusion"
 SCRIPTS = ("sample", "train")
+BACKENDS = ("cpu", "cuda")  # extras with a backend of MLX
 COMPLETION = ("-sc", "--shell-completion")  # Hydra's option for the shell
 VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the workers of a sweep know it, too
 
@@ -59,11 +60,23 @@ def title(name: str) -> str:
 
 
 def pip_install(extra: str = "") -> str:
-    """The command that installs this package with one of its extras, from a checkout or by name."""
-    extras = f"[{extra}]" if extra else ""
+    """The command that installs this package with one of its extras, from a checkout or by name.
+
+    The backend is named beside every other extra, so that the command is enough on a new machine too.
+    """
+    names = [extra] if extra in ("", *BACKENDS) else [_backend(), extra]
+    extras = f"[{','.join(names)}]" if extra else ""
     if installed():
         return f'pip install "adaptive-diffusion-optimizer{extras}"'
     return f'pip install -e ".{extras}"' if extra else "pip install -e ."
+
+
+def _backend() -> str:
+    """The extra with MLX's backend: `cuda` where that is installed, else `cpu`."""
+    from importlib.metadata import distributions
+
+    cuda = any(str(found.name).startswith("mlx-cuda") for found in distributions())
+    return "cuda" if cuda else "cpu"
 
 
 def assets(root: str, outputs: str) -> str:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from adaptive_diffusion.backend import doctor
+from adaptive_diffusion.program import pip_install
 from benchmarks import __main__ as bench
 from benchmarks import blas as blas_bench
 
@@ -50,7 +51,7 @@ def test_an_extra_is_named_with_what_it_is_for_and_never_counts_as_missing(monke
     monkeypatch.setattr(doctor, "matmul_gflops", lambda: 1.0)
     monkeypatch.setattr(doctor, "version", lambda name: None if name in ("torch", "gymnasium") else "1.0")
     facts, advice = doctor.report()
-    assert facts["extra rl"].startswith('without gymnasium, torch; pip install -e ".[rl]" (for agent=ppo')
+    assert facts["extra rl"].startswith(f"without gymnasium, torch; {pip_install('rl')} (for agent=ppo")
     assert facts["extra standard"].startswith("installed")
     assert not [sentence for sentence in advice if "Not installed" in sentence]
 

@@ -284,9 +284,10 @@ def test_tables_hold_decreasing_noise_levels_that_end_in_0(tmp_path: Path) -> No
         (["--domain", "hills"], "no schedule with --domain hills; there are abstract"),
         (["--domain", "general", "--guidance", "7"], "no schedule with --guidance 7.0; there are 1.5"),
         (["--domain", "general", "--steps", "5,11"], "--steps 11 was not calibrated; there are 4, 5, 6"),
-        (["--domain", "general", "--model", "nowhere"], "nowhere"),
+        (["--domain", "general", "--steps", "5,x"], "--steps must be numbers, e.g. 5,8,10, got 'x'"),
+        (["--domain", "general", "--model", "nowhere"], "no model at nowhere; give a checkpoint or the folder"),
         (["--file", "nowhere.json"], "there are no calibrated schedules at nowhere.json"),
-        (["--file", "OTHER"], "no schedule with --model bee00208f615; there are m"),
+        (["--file", "OTHER"], "no steps of the model bee00208f615, only of m; give --model"),
         (["--file", "OTHER", "--model", "EMPTY"], "has no scheduler/scheduler_config.json"),
     ],
 )
@@ -298,6 +299,19 @@ def test_mistakes_of_the_command_are_one_sentence(arguments: list[str], told: st
         main([*given, "--output", str(tmp_path / "out")])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_output_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("kept")
+    for output in ("afile", "afile/below"):
+        with pytest.raises(ValueError, match=r"--output .* cannot be a folder: .*afile is a file"):
+            main(["--domain", "general", "--output", str(tmp_path / output)])
+    assert (tmp_path / "afile").read_text() == "kept"
+
+
+def test_steps_are_sorted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--domain", "general", "--steps", "12,5,8", "--output", str(tmp_path)])
+    assert "5, 8, 12 steps; draw at this guidance" in capsys.readouterr().out
 
 
 def test_a_file_of_several_models_beside_a_folder_is_refused(tmp_path: Path) -> None:

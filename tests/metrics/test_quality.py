@@ -61,6 +61,7 @@ def test_too_few_pictures_are_flagged_and_not_hidden(references: Path) -> None:
         (0.0, 16, "subsets of 8 images noise dominates; draw more"),
         (0.0, 2, "subsets of 2 images noise"),
         (3.0, 2, "subsets of 2 images noise"),  # which have no spread
+        (3.0, 4, "subsets of 2 images noise"),  # whose spread happens to be small
         (3.0, 16, None),
     ],
 )

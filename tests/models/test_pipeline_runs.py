@@ -107,7 +107,7 @@ def test_a_model_without_text_draws_what_it_was_trained_on(configure: Any, tmp_p
 def test_the_command_line_may_say_what_it_was_trained_on(
     configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptive_diffusion.runs.prompts._domain_given", lambda: True)
+    monkeypatch.setattr("adaptive_diffusion.runs.prompts.given", lambda name: True)
     sample(configure("ddpm", "domain=general"))
     assert "domain_agreement" in quality(tmp_path)
     with pytest.raises(ValueError, match="draws portraits, not general"):

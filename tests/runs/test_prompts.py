@@ -20,7 +20,7 @@ def test_a_prompt_fills_in_domain_and_label(tmp_path: Path) -> None:
 def test_a_prompt_at_odds_with_the_given_domain_is_followed_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("adaptive_diffusion.runs.prompts._domain_given", lambda: True)
+    monkeypatch.setattr("adaptive_diffusion.runs.prompts.given", lambda name: True)
     cfg, _ = follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly", "domain=portraits"), tiny_model())
     assert cfg.domain.name == "portraits"
     assert "hardly asks for portraits" in caplog.text

@@ -121,4 +121,4 @@ def main(argv: list[str]) -> None:
         for sentence in advice:
             print(f"  - {sentence}")
     else:
-        print("\nNothing is missing.")
+        print("\nNothing that drawing needs is missing.")

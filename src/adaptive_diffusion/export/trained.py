@@ -44,6 +44,8 @@ class Trained:
             bounded = not (path / "vae").is_dir()
             return cls(NoiseSchedule(**noise["noise_schedule"]), noise["prediction_type"], bounded)
 
+        if path is not None and not path.exists():
+            raise UnusableFile(f"there is no model at {path}; give a checkpoint or the folder of a pipeline")
         model = load_builtin_model() if path is None else load_model(path)
         facts = ModelFacts.of(model)
         if facts.prediction_type is None:

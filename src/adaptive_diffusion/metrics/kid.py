@@ -9,6 +9,7 @@ import numpy as np
 
 from .statistics import check_features
 
+FEWEST = 8  # images in a subset, below which its spread says nothing
 _ROWS = 1024  # rows of the kernel matrix per block, which bounds the memory
 
 
@@ -64,14 +65,16 @@ def kernel_distance(
 
 
 def kernel_caveat(value: float, spread: float | None, subset_size: int) -> str | None:
-    """The caveat of a kernel distance within the spread of its subsets; None beyond.
+    """The caveat of a kernel distance of few images, or within the spread of its subsets; None beyond.
+
+    Few images have few different subsets, which overlap, so their spread is too small to be trusted.
 
     Args:
         value: The distance.
         spread: Standard deviation of the subsets; None if each subset was the whole set.
         subset_size: Images in a subset.
     """
-    if spread is not None and abs(value) > spread:
+    if spread is not None and abs(value) > spread and subset_size >= FEWEST:
         return None
     return (
         f"not meaningful in itself: unbiased, but in subsets of {subset_size} images noise dominates; draw more images"

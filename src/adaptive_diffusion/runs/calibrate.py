@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
 from .checks import refused
-from .naming import count
+from .naming import GRIDS, candidate, count
 from .progress import progress_bar
 from .recorded import recorded
 
@@ -184,6 +183,7 @@ def _score(schedule: CalibratedSchedule, n: int) -> float:
 def _report(schedule: CalibratedSchedule, n: int) -> float:
     """Log the candidates of a number of steps; the chosen one's score relative to the best classical one's."""
     steps = schedule.steps[n]
-    scores = {name: round(score.mean, 4) for name, score in steps.scores.items()}
-    log.info("%s %d steps: %s; held-out RMSE %s", schedule.domain, n, steps.rule, json.dumps(scores))
+    chosen = f"{candidate(steps.rule)}, held-out RMSE {_score(schedule, n):.4f}"
+    rivals = [f"{GRIDS.get(name, name)} {score.mean:.4f}" for name, score in steps.scores.items() if name != steps.rule]
+    log.info("%s, %s: %s", schedule.domain, count(n, "step"), "; ".join(filter(None, (chosen, ", ".join(rivals)))))
     return _score(schedule, n) / min(score.mean for name, score in steps.scores.items() if name in CLASSICAL)

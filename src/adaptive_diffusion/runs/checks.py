@@ -147,6 +147,6 @@ def check_grid(scheduler: Scheduler, grid: Spacing | None) -> None:
             "alone"
         )
     if getattr(scheduler, "calibration", None) is not None:
-        log.warning("the grid replaces the calibrated steps, timesteps and weights; leave grid out for them")
+        log.warning("grid=... draws with its own timesteps instead of the calibrated ones; leave grid out to use these")
     elif scheduler.source:
         log.warning("the grid replaces the timesteps of %s; leave grid out for them", scheduler.source)

@@ -31,6 +31,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/export"), help="folder to write to")
     options = parser.parse_args(argv)
 
+    existing = next(path for path in (options.output, *options.output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"--output {options.output} cannot be a folder: {existing} is a file; give another one")
+
     trained = Trained.of(options.model)
     schedule = chosen(options.file, trained, options.domain, options.guidance)
     schedule = with_steps(schedule, options.steps)
@@ -57,7 +61,7 @@ def chosen(file: Path, trained: Trained, domain: str | None, guidance: float | N
     """
     known = list(load_schedules(file))
     if trained.identity is not None:
-        known = _those(known, "model", trained.identity, file)
+        known = _of_model(known, trained.identity, file)
     elif len({schedule.model for schedule in known}) > 1:
         raise UserError(f"{file} has schedules of several models; give a file with those of one")
 
@@ -75,13 +79,26 @@ def with_steps(schedule: CalibratedSchedule, steps: str) -> CalibratedSchedule:
     """A schedule with some of its numbers of steps, e.g. "5,8"; with all for "".
 
     Raises:
-        UserError: for a number of steps that was not calibrated.
+        UserError: for what is no number, or a number of steps that was not calibrated.
     """
     names = [name.strip() for name in steps.split(",") if name.strip()]
-    known = {str(n): found for n, found in schedule.steps.items()}
-    if wrong := [name for name in names if name not in known]:
-        raise UserError(f"--steps {wrong[0]} was not calibrated; there are {_listed(known)}")
-    return replace(schedule, steps={int(name): known[name] for name in names or known})
+    if wrong := [name for name in names if not name.isdecimal()]:
+        raise UserError(f"--steps must be numbers, e.g. 5,8,10, got {wrong[0]!r}")
+
+    numbers = sorted({int(name) for name in names} or schedule.steps)
+    if missing := [n for n in numbers if n not in schedule.steps]:
+        raise UserError(f"--steps {missing[0]} was not calibrated; there are {_listed(sorted(schedule.steps))}")
+    return replace(schedule, steps={n: schedule.steps[n] for n in numbers})
+
+
+def _of_model(known: list[CalibratedSchedule], identity: str, file: Path) -> list[CalibratedSchedule]:
+    """The schedules of a model."""
+    found = [schedule for schedule in known if schedule.model == identity]
+    if not found:
+        others = _listed(sorted({f"{schedule.model:.12}" for schedule in known}))
+        wanted = "--file with steps of this model" if file == SHIPPED else "--model, the model that was calibrated"
+        raise UserError(f"{file} has no steps of the model {identity:.12}, only of {others}; give {wanted}")
+    return found
 
 
 def _those(known: list[CalibratedSchedule], name: str, value: object, file: Path) -> list[CalibratedSchedule]:
@@ -91,8 +108,7 @@ def _those(known: list[CalibratedSchedule], name: str, value: object, file: Path
     if value is None and len(values) > 1:
         raise UserError(f"{file} has several: give {asked}, one of {_listed(values)}")
     if value is not None and value not in values:
-        listed = _listed(f"{v:.12}" if name == "model" else v for v in values)
-        raise UserError(f"{file} has no schedule with {asked} {value!s:.12}; there are {listed}")
+        raise UserError(f"{file} has no schedule with {asked} {value}; there are {_listed(values)}")
     return [schedule for schedule in known if value in (None, getattr(schedule, name))]
 
 

@@ -17,11 +17,17 @@ CANDIDATES = {  # name of a calibrated candidate -> what it is: its timesteps, a
     "quick": "timesteps between blended and equal error, fitted weights",
     "learned": "learned timesteps, learned weights",
 }
+GRIDS = {"quadratic": "quadratic grid", "log_snr": "log-SNR grid", "blended": "blended grid"}  # the classical ones
 
 
-def count(n: int, noun: str) -> str:
-    """A number with its noun, e.g. "1 cell", "2 cells"."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
+def count(n: float, noun: str, several: str | None = None) -> str:
+    """A number with its noun, e.g. "1 cell", "2 cells"; `several` is the plural where it is not the noun with an s."""
+    return f"{n} {noun if n == 1 else several or noun + 's'}"
+
+
+def candidate(name: str) -> str:
+    """A calibrated candidate in words, with its timesteps and weights in brackets unless it is a classical grid."""
+    return f"{name} ({CANDIDATES[name]})" if name in CANDIDATES else GRIDS.get(name, name)
 
 
 def run_name(cfg: DictConfig, steps: str | None = None) -> str:

@@ -41,7 +41,7 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
             "a prompt was given, but the model was trained without classes and reads no text; leave prompt out"
         )
 
-    choice = choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
+    choice = choose(cfg.prompt, model, cfg.domain.name if given("domain") else None)
     if choice.domain_confidence < DOUBTFUL:
         log.warning("the prompt hardly asks for %s (%.0f %%)", choice.domain, 100 * choice.domain_confidence)
 
@@ -53,7 +53,7 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
 
 def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:
     """The configuration with the domain that an unconditional model draws, unless the command line says it."""
-    if model.conditional or _domain_given():
+    if model.conditional or given("domain"):
         return cfg
 
     known = list(model.domains or ())
@@ -63,8 +63,8 @@ def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:
     return cfg
 
 
-def _domain_given() -> bool:
-    """Whether the command line says which domain."""
+def given(name: str) -> bool:
+    """Whether the command line says what a setting is."""
     if not HydraConfig.initialized():
         return False
-    return any(str(override).lstrip("+").startswith("domain=") for override in HydraConfig.get().overrides.task)
+    return any(str(override).lstrip("+").startswith(f"{name}=") for override in HydraConfig.get().overrides.task)

@@ -70,7 +70,7 @@ def _denoising(setup: Setup, batch: SampleResult) -> np.ndarray:
     timesteps = np.array(batch.timesteps)
     noise = 1 / np.sqrt(1 + np.exp(2 * setup.schedule.log_snr(timesteps)))  # sigma, since alpha^2 + sigma^2 = 1
     labels = [
-        f"step {step}\nt {t:.4g}\nnoise {sigma:.2f}"
+        f"step {step}\nt = {t:.4g}\nnoise {sigma:.2f}"
         for step, (t, sigma) in enumerate(zip(timesteps, noise, strict=True), 1)
     ]
     return figures.denoising_strip(to_uint8(batch.strip), labels)

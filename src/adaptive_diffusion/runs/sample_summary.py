@@ -9,7 +9,7 @@ from ..diffusion.guidance import name_of, reads_text
 from ..metrics.quality import Measurement
 from .job import in_sweep, print_rows
 from .measure_run import SECONDS_PER_IMAGE
-from .naming import method, timesteps_source
+from .naming import count, method, timesteps_source
 from .setup import Setup
 
 LONGEST_PROMPT = 60  # characters that are printed
@@ -28,11 +28,14 @@ def print_summary(
         page: Address of the run in the tracker's UI, or None.
     """
     cfg, m = setup.cfg, metrics
+    steps = count(m["sampling/steps"], "step")
+    evaluations = count(m["sampling/evaluations"], "network evaluation")
+    passes = count(round(m["sampling/passes"]), "pass", "passes")
+
     rows = _prompt(setup)
     rows |= {
         "images": _images(setup),
-        "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {m['sampling/steps']} steps, "
-        f"{m['sampling/evaluations']} network evaluations ({m['sampling/passes']:.0f} passes)",
+        "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes})",
         "time": f"{m['time/sampling_s']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
         f"a step {m['time/step_s']:.3g} s (median)",
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
@@ -69,7 +72,9 @@ def _prompt(setup: Setup) -> dict[str, str]:
 def _images(setup: Setup) -> str:
     """How many images of what, and how they were drawn."""
     cfg = setup.cfg
+    unguided = setup.model.conditional and name_of(setup.denoiser.guidance_scale) == "0"
     label = f" ({cfg.label})" if cfg.label else ""
+    what = "without domain and label" if unguided else f"x {cfg.domain.name}{label}"
     height, width = setup.model.picture_size if cfg.image_size is None else (cfg.image_size, cfg.image_size)
     how = f"{width}x{height}, seed {cfg.seed}, guidance {name_of(setup.denoiser.guidance_scale)}"
-    return f"{cfg.num_samples} x {cfg.domain.name}{label}, {how}"
+    return f"{cfg.num_samples} {what}, {how}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +31,9 @@ from .build import build
 from .checks import check_calibration, check_grid, check_guided, check_setting, checked, warn_of_another_domain
 from .first_use import calibrate_on_first_use
 from .fit import fitted, image_channels, noise_process, scheduler_arguments
-from .prompts import follow_prompt
+from .prompts import follow_prompt, given
+
+log = logging.getLogger(__name__)
 
 LARGEST_IMAGE = 4096  # pixels of a side
 MOST_IMAGES = 1_000_000  # all are kept in memory
@@ -152,6 +155,8 @@ def _check_numbers(cfg: DictConfig) -> None:
     if cfg.image_size is not None:
         check_setting(check_count, cfg, "image_size", 1, LARGEST_IMAGE)
     check_setting(partial(check_number, above=True), cfg, "strength", 0, 1)
+    if cfg.init_image is None and given("strength"):
+        log.warning("strength=%g has no effect without init_image", cfg.strength)
 
 
 def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple[Start, ...]:

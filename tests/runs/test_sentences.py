@@ -1,0 +1,59 @@
+"""What runs tell at their end and beside their settings, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import configuration, tiny_checkpoint
+
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.runs.calibrate import _report
+from adaptive_diffusion.runs.sample import sample
+
+
+def drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture, *overrides: str) -> str:
+    model = ["model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}"]
+    small = ["num_samples=1", "metrics=none", "tracking=none", "scheduler=ddim"]
+    with caplog.at_level("INFO"):
+        sample(configuration("sample", tmp_path, *model, *small, *overrides))
+    return caplog.text
+
+
+def test_one_step_is_one_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert "DDIMScheduler, 1 step, 1 network evaluation (2 passes)" in drawn(tmp_path, caplog, "num_steps=1")
+
+
+def test_images_without_guidance_are_not_told_to_be_of_a_domain(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "1 without domain and label, 8x8" in drawn(tmp_path, caplog, "num_steps=2", "guidance_scale=0")
+
+
+def test_a_strength_without_an_image_has_no_effect_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "strength=0.5 has no effect without init_image"
+    assert said not in drawn(tmp_path, caplog, "num_steps=2")
+    monkeypatch.setattr("adaptive_diffusion.runs.setup.given", lambda name: name == "strength")
+    assert said in drawn(tmp_path, caplog, "num_steps=2", "strength=0.5")
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (
+            "quick",
+            "landscapes, 2 steps: quick (timesteps between blended and equal error, fitted weights), held-out RMSE "
+            "0.0143; log-SNR grid 0.0549, blended grid 0.0447",
+        ),
+        ("blended", "landscapes, 2 steps: blended grid, held-out RMSE 0.0447; log-SNR grid 0.0549, quick 0.0143"),
+    ],
+)
+def test_a_calibration_reports_its_candidates_in_words(rule: str, told: str, caplog: pytest.LogCaptureFixture) -> None:
+    scores = {"log_snr": Score(0.0549, 0), "blended": Score(0.0447, 0), "quick": Score(0.01432, 0)}
+    steps = {2: CalibratedSteps((999.0, 500.0), None, rule, scores)}
+    schedule = CalibratedSchedule("m", 1.5, "landscapes", 1000, "rmse", 4, 3, steps)
+    with caplog.at_level("INFO"):
+        assert _report(schedule, 2) == pytest.approx(scores[rule].mean / 0.0447)
+    assert told in caplog.text
