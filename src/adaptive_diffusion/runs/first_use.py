@@ -17,6 +17,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..errors import UnusableFile, explain
 from ..grids.calibrated import find_schedule, kept_file
+from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.locks import alone, in_turn
 from ..sampling.timing import duration
 from ..types import PictureModel
@@ -25,7 +26,9 @@ from .progress import progress_bar
 log = logging.getLogger(__name__)
 
 
-def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, condition: tuple[int, ...]) -> None:
+def calibrate_on_first_use(
+    cfg: DictConfig, model: PictureModel, condition: tuple[int, ...]
+) -> CalibratedSchedule | None:
     """Calibrate what the run is about to draw, if nothing fits it yet and the calibration is affordable.
 
     The result is kept under `paths.outputs`, in a file of the model, where `find_schedule` finds it. Where nothing can
@@ -35,30 +38,35 @@ def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, condition: tupl
         cfg: The configuration, fitted to the model.
         model: The model that draws.
         condition: Class ids of every image.
+
+    Returns:
+        The calibration; None if nothing was calibrated.
     """
     if cfg.scheduler.get("calibrate") not in ("auto", "always") or not _calibrates_itself(cfg, model):
-        return
+        return None
     if not 2 <= cfg.num_steps <= MOST_STEPS:
         if cfg.scheduler.calibrate == "always":
             log.warning("%d steps cannot be calibrated; 2 to %d can", cfg.num_steps, MOST_STEPS)
-        return
+        return None
     if _fits(cfg, model):
-        return
+        return None
 
     in_domain = _in_domain(cfg, model, condition)
     recipe = QuickCalibration(steps=(cfg.num_steps,), batch_size=cfg.batch_size)
     cost = estimate(in_domain, recipe, cfg.num_samples * cfg.num_steps)
     if cfg.scheduler.calibrate == "auto" and not cost.affordable:
         log.info("%s", _unaffordable(cfg, cost))
-        return
+        return None
 
     file = ScheduleFile(kept_file(cfg.scheduler.calibration.kept, model.identity))
     try:
         with _one_at_a_time(file.path):
             if not _fits(cfg, model):
                 _calibrate(file, in_domain, recipe, cost)
+            return _known(cfg, model)
     except (OSError, UnusableFile) as error:
         log.warning("nothing was calibrated, since it cannot be kept: %s", explain(error)[0])
+        return None
 
 
 def _calibrate(file: ScheduleFile, model: GuidedModel, recipe: QuickCalibration, cost: Estimate) -> None:
@@ -103,9 +111,14 @@ def _calibrates_itself(cfg: DictConfig, model: PictureModel) -> bool:
 
 def _fits(cfg: DictConfig, model: PictureModel) -> bool:
     """Whether the domain was calibrated for this number of steps, near enough to this guidance."""
-    kept, domain = cfg.scheduler.calibration.kept, cfg.domain.name
-    found = find_schedule(None, model.identity, domain, cfg.guidance_scale, kept)
+    found = _known(cfg, model)
     return found is not None and found.domain == cfg.domain.name and found.weights_hold and cfg.num_steps in found.steps
+
+
+def _known(cfg: DictConfig, model: PictureModel) -> CalibratedSchedule | None:
+    """What ships or is kept for the model, the domain and the guidance of the run."""
+    kept, domain = cfg.scheduler.calibration.kept, cfg.domain.name
+    return find_schedule(None, model.identity, domain, cfg.guidance_scale, kept)
 
 
 def _in_domain(cfg: DictConfig, model: PictureModel, condition: tuple[int, ...]) -> GuidedModel:

@@ -25,6 +25,7 @@ from ..sampling.batches import conditions
 from ..sampling.grid_and_solver import whole
 from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
+from ..schedulers.adaptive import AdaptiveScheduler
 from ..tracking.tracker import Tracker
 from ..types import PictureModel, Scheduler
 from .build import build
@@ -117,8 +118,6 @@ def prepare(cfg: DictConfig) -> Setup:
         check_setting(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
     guidance = checked_guidance(build(cfg, "guidance"))
     check_guided(cfg, guidance)
-    if not isinstance(guidance, Guidance):  # a calibration measures one weight of guidance
-        calibrate_on_first_use(cfg, model, condition)
     scheduler: Scheduler = build(cfg, "scheduler", **decided)
     if isinstance(guidance, Guidance):  # where it is one number, the settings told the scheduler
         whole(scheduler).suit(model.identity, cfg.domain.name, guidance)
@@ -127,13 +126,18 @@ def prepare(cfg: DictConfig) -> Setup:
 
     grid: Spacing | None = build(cfg, "grid")
     check_grid(scheduler, grid)
-    warn_of_another_domain(cfg, scheduler, grid)
 
     starts = _starts(cfg, model, scheduler)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = whole(scheduler).guided(model, None, guidance)
     metrics: PictureMetrics = build(cfg, "metrics")
     setup = Setup(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
+
+    # Nothing is wrong with the settings, so the work may begin. A calibration measures one weight of guidance.
+    found = None if isinstance(guidance, Guidance) else calibrate_on_first_use(cfg, model, condition)
+    if found is not None and isinstance(scheduler, AdaptiveScheduler):
+        scheduler.reconfigure(calibration=found)
+    warn_of_another_domain(cfg, scheduler, grid)
 
     # Some schedulers and samplers refuse timesteps only when they get them.
     try:
