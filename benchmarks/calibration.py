@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -21,10 +20,8 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
-from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import Scheduler
-from benchmarks.common import scheduler_settings
+from benchmarks.common import classical_schedulers, scheduler_settings
 
 GRIDS: dict[str, Spacing] = {
     "uniform": PowerGrid(1),
@@ -70,7 +67,7 @@ def main(argv: list[str]) -> None:
         distance = Distance(model, options.images, options.seed, options.batch_size)
 
         for n in options.steps:
-            classical = {name: distance(scheduler) for name, scheduler in _classical(settings, n)}
+            classical = {name: distance(scheduler) for name, scheduler in classical_schedulers(settings, GRIDS, n)}
             name = min(classical, key=lambda name: classical[name][0].mean())
             best, best_perceptual = classical[name]
 
@@ -80,7 +77,7 @@ def main(argv: list[str]) -> None:
             factors = [rmse.mean() / best.mean() for rmse, _ in found]
             share = np.log(factors[1]) / np.log(factors[0])
 
-            cells = [domain, f"{n}", name, f"{_mean(best)}", *(f"{factor:.2f}" for factor in factors), f"{share:.2f}"]
+            cells = [domain, f"{n}", name, _mean(best), *(f"{factor:.2f}" for factor in factors), f"{share:.2f}"]
             print(row_of([*cells, *(_mean(p) for p in (best_perceptual, *(p for _, p in found)))]), flush=True)
 
 
@@ -108,16 +105,6 @@ class Distance:
             batches.append(StandardSampler(scheduler).run(self._model, some).images)
         images = np.clip(np.array(mx.concatenate(batches)), -1, 1)
         return paired_rmse(images, self._solution), self._encoder.perceptual_distances(images, self._solution)
-
-
-def _classical(settings: dict[str, Any], n: int) -> Iterator[tuple[str, Scheduler]]:
-    """Solvers and grids without calibration, their timesteps set."""
-    solvers: dict[str, Any] = {"2M": DPMSolverScheduler, "UniPC": UniPCScheduler}
-    for name, grid in GRIDS.items():
-        for solver, kind in solvers.items():
-            scheduler = kind(clip_sample=True, **settings)
-            scheduler.set_timesteps(timesteps=grid(scheduler.schedule, n))
-            yield f"{solver} {name}", scheduler
 
 
 def _adaptive(settings: dict[str, Any], n: int, schedule: CalibratedSchedule) -> Scheduler:

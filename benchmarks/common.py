@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from adaptive_diffusion.grids.base import Spacing
+from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
+from adaptive_diffusion.schedulers.core import SchedulerCore
+from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import PictureModel
 
 
@@ -32,3 +36,15 @@ def interval_of(text: str) -> tuple[float, float]:
 def scheduler_settings(model: PictureModel) -> dict[str, Any]:
     """The constructor arguments by which a scheduler fits a model."""
     return {"prediction_type": model.metadata["prediction_type"], **model.metadata["noise_schedule"]}
+
+
+def classical_schedulers(
+    settings: dict[str, Any], grids: Mapping[str, Spacing], n: int
+) -> Iterator[tuple[str, SchedulerCore]]:
+    """DPM-Solver++(2M) and UniPC on some grids, their n timesteps set, each with a name."""
+    solvers: dict[str, Any] = {"2M": DPMSolverScheduler, "UniPC": UniPCScheduler}
+    for name, grid in grids.items():
+        for solver, kind in solvers.items():
+            scheduler = kind(clip_sample=True, **settings)
+            scheduler.set_timesteps(timesteps=grid(scheduler.schedule, n))
+            yield f"{solver} {name}", scheduler

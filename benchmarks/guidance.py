@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -21,9 +19,8 @@ from adaptive_diffusion.sampling.converged import converged_pictures, paired_rms
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
-from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import Scheduler
-from benchmarks.common import interval_of, scheduler_settings
+from benchmarks.common import classical_schedulers, interval_of, scheduler_settings
 
 GRIDS: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
 
@@ -60,7 +57,7 @@ def main(argv: list[str]) -> None:
             guidance = weight if options.interval is None else Interval(weight, *interval_of(options.interval))
             error = Error(GuidedModel.from_model(model, class_ids, guidance), x_T)
             for n in options.steps:
-                classical = {name: error(scheduler) for name, scheduler in _classical(settings, n)}
+                classical = {name: error(scheduler) for name, scheduler in classical_schedulers(settings, GRIDS, n)}
                 best = min(classical, key=lambda name: classical[name])
                 weighted = AdaptiveScheduler(num_inference_steps=n, calibration=calibration, **settings)
                 alone = DPMSolverScheduler(clip_sample=True, **settings)
@@ -87,13 +84,3 @@ class Error:
         """The error of a scheduler whose timesteps are set."""
         drawn = StandardSampler(scheduler).run(self._model, self._x_T).images
         return float(paired_rmse(np.clip(np.array(drawn), -1, 1), self._solution).mean())
-
-
-def _classical(settings: dict[str, Any], n: int) -> Iterator[tuple[str, Scheduler]]:
-    """Solvers and grids without calibration, their timesteps set."""
-    solvers: dict[str, Any] = {"2M": DPMSolverScheduler, "UniPC": UniPCScheduler}
-    for name, grid in GRIDS.items():
-        for solver, kind in solvers.items():
-            scheduler = kind(clip_sample=True, **settings)
-            scheduler.set_timesteps(timesteps=grid(scheduler.schedule, n))
-            yield f"{solver} {name}", scheduler

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..diffusion.schedule import NoiseSchedule
 from .reference import ReferenceTrajectories
-from .trajectory import cosine_transform, frequencies
+from .trajectory import cosine_transform, equal_parts, frequencies
 
 POINTS = 121  # in log-SNR, at which the speed is taken
 
@@ -24,11 +24,8 @@ def even_grid(reference: ReferenceTrajectories, process: NoiseSchedule, n: int) 
         n: Number of steps, >= 1.
     """
     log_snr = np.linspace(-np.log(reference.levels[0]), -np.log(reference.levels[-1]), POINTS)
-    density = np.sqrt(_lasting_speed(reference, log_snr))
-    integral = np.append(0.0, np.cumsum(np.diff(log_snr) * (density[1:] + density[:-1]) / 2))
-
-    quantiles = np.interp(np.arange(n) / n * integral[-1], integral, log_snr)
-    return np.append(process.num_train_timesteps - 1.0, process.timestep(quantiles[1:]))
+    nodes = equal_parts(log_snr, _lasting_speed(reference, log_snr), n)
+    return np.append(process.num_train_timesteps - 1.0, process.timestep(nodes[1:]))
 
 
 def _lasting_speed(reference: ReferenceTrajectories, log_snr: np.ndarray) -> np.ndarray:

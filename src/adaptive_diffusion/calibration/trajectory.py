@@ -140,9 +140,20 @@ def equidistributed(trajectory: Trajectory, schedule: NoiseSchedule, n: int) -> 
     """
     check_count("num_inference_steps", n, 1, schedule.num_train_timesteps)
     log_snr = trajectory.log_snr
-    density = np.sqrt(trajectory.lasting_speed)
+    return schedule.timestep(equal_parts(log_snr, trajectory.lasting_speed, n))
+
+
+def equal_parts(log_snr: np.ndarray, lasting_speed: np.ndarray, n: int) -> np.ndarray:
+    """(n,) values of log-SNR, from the first on, between which the integral of the root of the speed is the same.
+
+    Args:
+        log_snr: (m,) increasing.
+        lasting_speed: (m,) g w there, see `Trajectory`.
+        n: Number of steps, >= 1.
+    """
+    density = np.sqrt(lasting_speed)
     integral = np.append(0.0, np.cumsum(np.diff(log_snr) * (density[1:] + density[:-1]) / 2))
-    return schedule.timestep(np.interp(np.arange(n) / n * integral[-1], integral, log_snr))
+    return np.interp(np.arange(n) / n * integral[-1], integral, log_snr)
 
 
 def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int, power: float = 1.5) -> np.ndarray:
