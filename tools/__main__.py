@@ -1,7 +1,7 @@
 """`python -m tools --data FOLDER`: rebuild the shipped files that are stale.
 
 The shipped files form a chain. Each is stamped with the hashes of the files that it was made from:
-word vectors -> encoder -> reference statistics, and model -> schedules -> calibration of quality, tuned configurations,
+word vectors -> encoder -> reference statistics, vicreg -> its reference statistics and clusters, and model -> schedules -> calibration of quality, tuned configurations,
 their comparison with the default, and policies. The benchmark is measured with them, and the tables of README and docs
 are made from the benchmark. The model itself comes from `train.py experiment=train_builtin`.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
+from adaptive_diffusion.encoder.vicreg import load_vicreg
 from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.errors import Unusable, UserError, run_program
 from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
@@ -30,7 +31,12 @@ from adaptive_diffusion.optimization.memory import read_records
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.learned_scheduler import SHIPPED as POLICIES
 from adaptive_diffusion.rl.learned_scheduler import Wanted, find_policy
-from adaptive_diffusion.runs.references import stale_reference, write_reference
+from adaptive_diffusion.runs.references import (
+    stale_reference,
+    stale_vicreg_reference,
+    write_reference,
+    write_vicreg_reference,
+)
 from adaptive_diffusion.sampling.quality import SHIPPED as QUALITY
 from adaptive_diffusion.sampling.quality import load_calibration
 from benchmarks.quality import plain_curve
@@ -90,6 +96,15 @@ def chain(data: Path) -> list[Asset]:
         Asset("word vectors", _stale_words, _rebuild_words),
         Asset("encoder", _stale_encoder, partial(_rebuild_encoder, data)),
         *references,
+        Asset("vicreg", _stale_vicreg, partial(_rebuild_vicreg, data)),
+        *(
+            Asset(
+                f"vicreg reference {d}",
+                partial(_stale_vicreg_reference, d),
+                partial(_rebuild_vicreg_reference, d, data),
+            )
+            for d in DOMAINS
+        ),
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
@@ -135,6 +150,26 @@ def _stale_reference(domain: str) -> str | None:
 
 def _rebuild_reference(domain: str, data: Path) -> None:
     write_reference(domain, data / f"{domain}_32.npz", load_encoder(BUILTIN_ENCODER))
+
+
+def _stale_vicreg() -> str | None:
+    try:
+        load_vicreg()
+    except Unusable as error:
+        return str(error)
+    return None
+
+
+def _rebuild_vicreg(data: Path) -> None:
+    _run("train.py", "experiment=train_vicreg", f"paths.data={data.absolute()}")
+
+
+def _stale_vicreg_reference(domain: str) -> str | None:
+    return stale_vicreg_reference(domain, load_vicreg())
+
+
+def _rebuild_vicreg_reference(domain: str, data: Path) -> None:
+    write_vicreg_reference(domain, data / f"{domain}_32.npz", load_vicreg())
 
 
 def stale_schedules(path: Path = SHIPPED) -> str | None:

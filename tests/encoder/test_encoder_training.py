@@ -13,9 +13,10 @@ from tiny import configuration, mlflow_database
 
 from adaptive_diffusion.encoder.encoder import load_encoder
 from adaptive_diffusion.encoder.encoder_corpus import degrade
-from adaptive_diffusion.encoder.encoder_scores import best_temperature
-from adaptive_diffusion.encoder.encoder_training import EncoderEvent, EncoderTrainer
+from adaptive_diffusion.encoder.encoder_scores import EncoderScores, best_temperature
+from adaptive_diffusion.encoder.encoder_training import EncoderTrainer
 from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
+from adaptive_diffusion.encoder.image_training import TrainingEvent
 from adaptive_diffusion.interruption import saved_when_interrupted
 from adaptive_diffusion.io.tensor_file import read_tensors
 from adaptive_diffusion.runs.build import build
@@ -51,7 +52,7 @@ def recipe(data: dict[str, str], tmp_path: Path) -> dict[str, Any]:
     return {"data": data, "state": str(tmp_path / "state.safetensors"), **small, **times}
 
 
-def trained(recipe: dict[str, Any]) -> list[EncoderEvent]:
+def trained(recipe: dict[str, Any]) -> list[TrainingEvent[EncoderScores]]:
     return list(EncoderTrainer(EncoderTraining(**recipe)).run())
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import Unusable
-from ..io.pictures import PictureSet, load_pictures
 from .encoder_training_config import EncoderTraining
+from .image_training import load_split
 
 
 class EncoderCorpus:
@@ -29,25 +29,12 @@ class EncoderCorpus:
 
     def __init__(self, config: EncoderTraining):
         self.domains = tuple(config.data)
-        self.train: list[PictureSet] = []
-        self.held: list[PictureSet] = []
-        self.labels: list[tuple[str, str]] = []
-        offsets = []
-
-        for domain, path in config.data.items():
-            pictures = load_pictures(path, config.image_size)
-            train, held = pictures.split(config.validation_fraction, config.split, config.seed)
-            if not len(train) or not len(held):
-                raise Unusable(f"{domain}: {len(pictures)} images are too few to keep some back")
-
-            offsets.append(len(self.labels))
-            self.labels += [(domain, name) for name in pictures.label_names]
-            self.train.append(train)
-            self.held.append(held)
-
+        self.train, self.held = load_split(config)
+        names = [pictures.label_names for pictures in self.train]
+        self.labels = [(domain, name) for domain, own in zip(self.domains, names, strict=True) for name in own]
         if not self.labels:
             raise Unusable("the images have no labels; give folders with sub-folders, or arrays with labels")
-        self._offsets = np.array(offsets)
+        self._offsets = np.cumsum([0, *map(len, names)])
 
     def numbered(self, domain: Any, labels: np.ndarray) -> np.ndarray:
         """Labels of a domain (or of an array of domains) as indices of `self.labels`; -1 stays for no label."""

@@ -8,6 +8,7 @@ from ..errors import UnusableFile
 from ..io.files import ASSETS
 from ..metrics.features import FeatureEncoder
 from ..metrics.kernel_reference import KernelReference, load_kernel_reference
+from ..metrics.precision_recall import ClusterReference, load_clusters
 from ..metrics.statistics import FeatureStatistics, load_statistics
 
 FOLDER = ASSETS / "reference"
@@ -23,6 +24,11 @@ def kernel_reference_path(domain: str, folder: Path = FOLDER) -> Path:
     return folder / f"{domain}_kernel.npz"
 
 
+def vicreg_paths(domain: str, folder: Path = FOLDER) -> tuple[Path, Path]:
+    """Paths of the statistics and of the clusters of a domain by the ruler without labels."""
+    return folder / f"{domain}_vicreg.npz", folder / f"{domain}_clusters.npz"
+
+
 def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> FeatureStatistics:
     """Load the statistics of the real images of a domain.
 
@@ -36,7 +42,7 @@ def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) 
     """
     path = reference_path(domain, folder)
     if not path.is_file():
-        domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith("_kernel"))) or "none"
+        domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if "_" not in f.stem)) or "none"
         raise UnusableFile(f"there are no reference statistics of the domain {domain!r}; there are those of {domains}")
 
     statistics = load_statistics(path)
@@ -53,6 +59,23 @@ def load_kernel(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> 
     moments = load_kernel_reference(path)
     _check_encoder(path, moments.encoder, moments.encoder_hash, encoder)
     return moments
+
+
+def load_vicreg_reference(
+    domain: str, encoder: FeatureEncoder, folder: Path = FOLDER
+) -> tuple[FeatureStatistics, ClusterReference]:
+    """Load the statistics and the clusters of the real images of a domain by the ruler without labels.
+
+    Arguments as for `load_reference`.
+
+    Raises:
+        UnusableFile: if a file is missing or damaged, or if another encoder made it.
+    """
+    path, clusters_path = vicreg_paths(domain, folder)
+    statistics, clusters = load_statistics(path), load_clusters(clusters_path)
+    _check_encoder(path, statistics.encoder, statistics.encoder_hash, encoder)
+    _check_encoder(clusters_path, clusters.encoder, clusters.encoder_hash, encoder)
+    return statistics, clusters
 
 
 def _check_encoder(path: Path, name: str, content_hash: str, encoder: FeatureEncoder) -> None:

@@ -10,10 +10,20 @@ import argparse
 from pathlib import Path
 
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
-from ..encoder.reference import FOLDER, kernel_reference_path, load_kernel, load_reference, reference_path
+from ..encoder.reference import (
+    FOLDER,
+    kernel_reference_path,
+    load_kernel,
+    load_reference,
+    load_vicreg_reference,
+    reference_path,
+    vicreg_paths,
+)
+from ..encoder.vicreg import BUILTIN_VICREG, VICRegEncoder, load_vicreg
 from ..errors import UnusableFile, UserError
 from ..io.pictures import load_pictures
 from ..metrics.kernel_reference import KernelReference, save_kernel_reference
+from ..metrics.precision_recall import ClusterReference, save_clusters
 from ..metrics.statistics import FeatureStatistics, save_statistics
 from ..program import command
 
@@ -22,6 +32,7 @@ def main(argv: list[str]) -> None:
     """Write the statistics of every domain that is given."""
     parser = argparse.ArgumentParser(prog=command("references"), description=__doc__)
     parser.add_argument("--encoder", type=Path, default=BUILTIN_ENCODER, help="default: the one that ships")
+    parser.add_argument("--vicreg", type=Path, default=BUILTIN_VICREG, help="the one without labels; default: as above")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to, for metrics.references")
     parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of images or an array file")
     options = parser.parse_args(argv)
@@ -30,9 +41,10 @@ def main(argv: list[str]) -> None:
     if wrong := [name for name, path in given.items() if not name or not path]:
         raise UserError(f"give each domain as DOMAIN=PATH, got {wrong[0]!r} without a path")
 
-    encoder = load_encoder(options.encoder)
+    encoder, vicreg = load_encoder(options.encoder), load_vicreg(options.vicreg)
     for domain, path in given.items():
         write_reference(domain, path, encoder, options.output)
+        write_vicreg_reference(domain, path, vicreg, options.output)
         print(f"{domain:<12}{reference_path(domain, options.output)}", flush=True)
 
 
@@ -41,7 +53,7 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
 
     Args:
         domain: Name of the domain.
-        images: Folder or array file.
+        pictures: Folder or array file.
         encoder: What encodes them.
         folder: Where the two files go.
 
@@ -61,6 +73,29 @@ def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str
     try:
         load_reference(domain, encoder, folder)
         load_kernel(domain, encoder, folder)
+    except UnusableFile as error:
+        return str(error)
+    return None
+
+
+def write_vicreg_reference(domain: str, pictures: str | Path, vicreg: VICRegEncoder, folder: Path = FOLDER) -> None:
+    """Encode all images of a domain without labels, and write mean, covariance and clusters of their features.
+
+    Arguments and errors as for `write_reference`.
+    """
+    features = vicreg.features(load_pictures(pictures, vicreg.config.image_size).images)
+    path, clusters_path = vicreg_paths(domain, folder)
+    identity = (vicreg.name, vicreg.content_hash)
+    save_statistics(path, FeatureStatistics.from_features(features, *identity))
+    save_clusters(clusters_path, ClusterReference.from_features(features, *identity))
+
+
+def stale_vicreg_reference(domain: str, vicreg: VICRegEncoder, folder: Path = FOLDER) -> str | None:
+    """Why the files of `write_vicreg_reference` have to be made again, or None."""
+    if not all(path.is_file() for path in vicreg_paths(domain, folder)):
+        return "missing"
+    try:
+        load_vicreg_reference(domain, vicreg, folder)
     except UnusableFile as error:
         return str(error)
     return None

@@ -1,0 +1,152 @@
+"""Precision and recall of a set of images, by clusters of the features of real images.
+
+A Frechet distance does not tell bad images from too few kinds of good ones. Precision and recall do (Sajjadi et al.,
+2018; Kynkaanniemi et al., 2019). Both papers compare with every real image. The reference here holds clusters of real
+images only, so that no single picture's features are kept.
+
+- Precision: the share of the images that lie in the ball of their nearest cluster. A ball holds `HELD` of the cluster's
+  own images, so real images reach about `HELD`.
+- Recall: how much of the real images' histogram over the clusters the images' histogram covers, sum_k min(p_k, q_k);
+  this is the middle of the precision-recall curve of Sajjadi et al. Chance alone keeps n images below 1, and lets fewer
+  images cover less, so the sum is divided by what n real images cover on average: they reach about 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UnusableFile
+from ..io.array_file import read_arrays
+from ..io.files import atomic_path
+from .statistics import check_features
+
+FORMAT = "adaptive-diffusion/clusters/1"
+CLUSTERS = 64  # at most
+SMALLEST = 10  # images in the smallest cluster: a centre is never that of one or two pictures
+HELD = 0.9
+_ROUNDS = 30  # of k-means
+_DRAWS = 200  # simulated sets of real images
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterReference:
+    """Clusters of the features of real images.
+
+    Attributes:
+        n: Number of images.
+        centres: (k, d) float64 means of the clusters.
+        shares: (k,) share of the images in each cluster, adding up to 1.
+        radii: (k,) distance from the centre within which `HELD` of the cluster's images lie.
+        encoder: Name of the encoder.
+        encoder_hash: Its content hash.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or a value is out of range.
+    """
+
+    n: int
+    centres: np.ndarray
+    shares: np.ndarray
+    radii: np.ndarray
+    encoder: str
+    encoder_hash: str
+
+    def __post_init__(self) -> None:
+        k = len(self.shares)
+        if self.centres.ndim != 2 or not len(self.centres) == k == len(self.radii):
+            raise ValueError(f"centres must be (k, d), shares and radii (k,), got {self.centres.shape} and {k} shares")
+        if not all(np.isfinite(values).all() for values in (self.centres, self.shares, self.radii)):
+            raise ValueError("the clusters must be finite")
+        if (self.shares < 0).any() or (self.radii < 0).any() or abs(self.shares.sum() - 1) > 1e-6:
+            raise ValueError("shares must be >= 0 and add up to 1, and radii must be >= 0")
+
+    @classmethod
+    def from_features(
+        cls, features: Any, encoder: str, encoder_hash: str, clusters: int = CLUSTERS, seed: int = 0
+    ) -> ClusterReference:
+        """Cluster (n, d) features by k-means; clusters of fewer than `SMALLEST` images are dissolved.
+
+        Args:
+            features: Features of real images.
+            encoder: Name of their encoder.
+            encoder_hash: Its content hash.
+            clusters: Clusters to begin with; fewer where images are few.
+            seed: Seed of the first centres.
+
+        Raises:
+            ValueError: as `check_features`.
+        """
+        x = check_features(features)
+        k = max(1, min(clusters, len(x) // (2 * SMALLEST)))
+        centres = x[np.random.default_rng(seed).choice(len(x), k, replace=False)]
+
+        for _ in range(_ROUNDS):
+            own, _ = _nearest(x, centres)
+            counts = np.bincount(own, minlength=len(centres))
+            large = counts >= min(SMALLEST, counts.max())
+            centres = np.stack([x[own == c].mean(axis=0) for c in np.flatnonzero(large)])
+
+        own, distances = _nearest(x, centres)
+        counts = np.bincount(own, minlength=len(centres))
+        radii = np.array([np.quantile(distances[own == c], HELD) if counts[c] else 0.0 for c in range(len(centres))])
+        return cls(len(x), centres, counts / len(x), radii, encoder, encoder_hash)
+
+    def precision(self, features: Any) -> float:
+        """Share of the images in the ball of their nearest cluster, in [0, 1]."""
+        own, distances = _nearest(self._checked(features), self.centres)
+        return float((distances <= self.radii[own]).mean())
+
+    def recall(self, features: Any) -> float:
+        """Share of the real images' histogram that is covered, in units of what as many real images cover; >= 0."""
+        own, _ = _nearest(self._checked(features), self.centres)
+        expected, _ = self.real_coverage(len(own))
+        return self._coverage(np.bincount(own, minlength=len(self.shares))) / expected
+
+    def real_coverage(self, n: int) -> tuple[float, float]:
+        """Mean and spread of sum_k min(p_k, q_k) over simulated sets of n real images."""
+        drawn = np.random.default_rng(0).multinomial(n, self.shares / self.shares.sum(), _DRAWS)
+        found = [self._coverage(counts) for counts in drawn]
+        return float(np.mean(found)), float(np.std(found))
+
+    def _coverage(self, counts: np.ndarray) -> float:
+        return float(np.minimum(self.shares, counts / counts.sum()).sum())
+
+    def _checked(self, features: Any) -> np.ndarray:
+        x = check_features(features)
+        if x.shape[1] != self.centres.shape[1]:
+            raise ValueError(f"the reference has features of width {self.centres.shape[1]}, got {x.shape[1]}")
+        return x
+
+
+def _nearest(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the nearest centre (n,), and the distance to it (n,)."""
+    squares = np.square(x).sum(axis=1)[:, None] - 2 * x @ centres.T + np.square(centres).sum(axis=1)
+    own = squares.argmin(axis=1)
+    return own, np.sqrt(np.maximum(squares[np.arange(len(x)), own], 0.0))
+
+
+def save_clusters(path: str | Path, reference: ClusterReference) -> None:
+    """Write a reference atomically as a `.npz` file without pickles."""
+    arrays: dict[str, Any] = {field.name: np.asarray(getattr(reference, field.name)) for field in fields(reference)}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, format=np.array(FORMAT), **arrays)
+
+
+def load_clusters(path: str | Path) -> ClusterReference:
+    """Read a file of `save_clusters`; nothing is unpickled.
+
+    Raises:
+        UnusableFile: if the file is missing, damaged, or of another kind.
+    """
+    arrays: dict[str, Any] = dict(read_arrays(path, "the clusters of a reference"))
+    try:
+        if str(arrays.pop("format", "")) != FORMAT:
+            raise ValueError("it is another kind of file")
+        scalars = {"n": int, "encoder": str, "encoder_hash": str}
+        return ClusterReference(**{k: scalars[k](v) if k in scalars else v for k, v in arrays.items()})
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UnusableFile(f"{path} cannot be read as the clusters of a reference ({error}); make it again") from error
