@@ -1,9 +1,10 @@
 """`python -m tools --data FOLDER`: rebuild the shipped files that are stale.
 
 The shipped files form a chain. Each is stamped with the hashes of the files that it was made from:
-word vectors -> encoder -> reference statistics, vicreg -> its reference statistics and clusters, and model -> schedules -> calibration of quality, tuned configurations,
-their comparison with the default, and policies. The benchmark is measured with them, and the tables of README and docs
-are made from the benchmark. The model itself comes from `train.py experiment=train_builtin`.
+word vectors -> encoder -> reference statistics, vicreg -> its reference statistics and clusters, and model -> schedules
+-> calibration of quality, tuned configurations, their comparison with the default, and policies. The benchmark is
+measured with them, and the tables of README and docs are made from the benchmark. The model itself comes from
+`train.py experiment=train_builtin`.
 """
 
 from __future__ import annotations
@@ -92,19 +93,16 @@ def chain(data: Path) -> list[Asset]:
     references = [
         Asset(f"reference {d}", partial(_stale_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
     ]
+    vicreg_references = [
+        Asset(f"vicreg reference {d}", partial(_stale_vicreg_reference, d), partial(_rebuild_vicreg_reference, d, data))
+        for d in DOMAINS
+    ]
     return [
         Asset("word vectors", _stale_words, _rebuild_words),
         Asset("encoder", _stale_encoder, partial(_rebuild_encoder, data)),
         *references,
         Asset("vicreg", _stale_vicreg, partial(_rebuild_vicreg, data)),
-        *(
-            Asset(
-                f"vicreg reference {d}",
-                partial(_stale_vicreg_reference, d),
-                partial(_rebuild_vicreg_reference, d, data),
-            )
-            for d in DOMAINS
-        ),
+        *vicreg_references,
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
