@@ -4,18 +4,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_encoder
+from tiny import LABELS, tiny_encoder
 
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder, save_encoder
 from adaptive_diffusion.encoder.encoder_metrics import EncoderMetrics
-from adaptive_diffusion.encoder.reference import kernel_reference_path, load_kernel, load_reference
+from adaptive_diffusion.encoder.reference import (
+    kernel_reference_path,
+    load_kernel,
+    load_reference,
+    load_vicreg_reference,
+)
+from adaptive_diffusion.encoder.vicreg import VICRegEncoder, load_vicreg
 from adaptive_diffusion.io.pixels import to_float
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, set_distances
 from adaptive_diffusion.metrics.standard_metrics import StandardMetrics
 from adaptive_diffusion.metrics.statistics import FeatureStatistics, save_statistics
 from adaptive_diffusion.runs.references import main as make_references
-from adaptive_diffusion.runs.references import stale_reference, write_reference
+from adaptive_diffusion.runs.references import (
+    stale_reference,
+    stale_vicreg_reference,
+    write_reference,
+    write_vicreg_reference,
+)
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
@@ -32,6 +43,32 @@ def references(tmp_path: Path) -> Path:
 def measured(metrics, **options) -> dict[str, Measurement]:
     options = {"domain": "landscapes", "caption": "the sea", **options}
     return {m.name: m for m in metrics.measure(DRAWN, **options)}
+
+
+def test_the_ruler_without_labels_measures_beside_the_encoder(references: Path) -> None:
+    write_vicreg_reference("landscapes", references.parent / "real.npz", load_vicreg(), references)
+    found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)))
+    assert {"fd_encoder", "fd_vicreg", "precision", "recall"} < set(found)
+    statistics, clusters = load_vicreg_reference("landscapes", load_vicreg(), references)
+    features = load_vicreg().features(DRAWN)
+    own = FeatureStatistics.from_features(features, "vicreg/64", statistics.encoder_hash)
+    assert found["fd_vicreg"].value == pytest.approx(frechet_distance(own, statistics), rel=1e-6)
+    assert (found["precision"].value, found["precision"].n) == (clusters.precision(features), 30)
+    assert found["recall"].value == clusters.recall(features)
+    assert "real images: 1 +- 0" in str(found["recall"])
+
+
+def test_references_of_another_ruler_are_stale_and_refused(references: Path) -> None:
+    ruler = load_vicreg()
+    assert stale_vicreg_reference("landscapes", ruler, references) == "missing"
+    write_vicreg_reference("landscapes", references.parent / "real.npz", ruler, references)
+    assert stale_vicreg_reference("landscapes", ruler, references) is None
+    other = VICRegEncoder(ruler.network, {"content_hash": "other"})
+    assert "not with vicreg/64 (other)" in str(stale_vicreg_reference("landscapes", other, references))
+
+
+def test_the_references_that_ship_fit_the_ruler_that_ships() -> None:
+    assert [stale_vicreg_reference(domain, load_vicreg()) for domain in LABELS] == [None] * 4
 
 
 def test_the_encoders_numbers_carry_its_name_and_the_sample_size(references: Path) -> None:

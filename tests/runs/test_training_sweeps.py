@@ -42,6 +42,7 @@ def job(tmp_path, monkeypatch):
         ("model/model.safetensors", "task=model", "task.ema_decay=0.5"),
         ("model/model.safetensors", "task=model", "task.images=500"),
         ("encoder/encoder.safetensors", "task=encoder", "task.weight_decay=0.3"),
+        ("vicreg/vicreg.safetensors", "task=vicreg", "task.seed=3"),
         ("schedule/schedules.json", "task=schedule", "task.seed=4"),
         ("agent/tuned.json", "agent=cem", "reward=speed"),
         ("agent/tuned.json", "agent=cem", "agent.elites=2"),

@@ -17,6 +17,7 @@ from tiny import ROOT, configuration
 from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
 from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.store import save_cell
+from adaptive_diffusion.encoder.vicreg import BUILTIN_VICREG, load_vicreg
 from adaptive_diffusion.grids.calibrated import (
     SHIPPED,
     CalibratedSchedule,
@@ -353,12 +354,16 @@ def test_what_ships_was_made_by_the_commands_that_the_chain_runs(tmp_path, monke
     monkeypatch.setattr(build, "SHIPPED", tmp_path / "schedules.json")
     made.write_text("new")
     assets = {asset.name: asset for asset in build.chain(tmp_path)}
-    for name in ("encoder", "schedules", "quality"):
+    for name in ("encoder", "vicreg", "schedules", "quality"):
         assets[name].rebuild()
     assert (tmp_path / "schedules.json").read_text() == "new"
-    encoder, schedules, quality = ran
+    encoder, vicreg, schedules, quality = ran
 
-    training, calibration = (configuration("train", tmp_path, *command[1:]) for command in (encoder, schedules))
+    training, ruler, calibration = (
+        configuration("train", tmp_path, *command[1:]) for command in (encoder, vicreg, schedules)
+    )
+    assert Path(ruler.output) == BUILTIN_VICREG
+    assert ruler.task.images == load_vicreg().metadata["training"]["images"]
     assert Path(training.output) == build.BUILTIN_ENCODER
     assert Path(training.task.state).parent == tmp_path / "outputs" / "encoder"
     assert Path(calibration.output) == made

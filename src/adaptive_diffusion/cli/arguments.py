@@ -30,7 +30,8 @@ TEXTS = ("prompt", "label", "name", "*.negative_prompt", "domain.name", "domain.
 PATHS = (  # `~` is the home directory in these; ${...} refers to a setting
     *("paths.*", "output", "init_image", "*.path", "*.kept", "task.data.*", "task.state", "task.start_from"),
     *("task.calibration", "sampler.calibration", "metrics.encoder", "metrics.reference", "metrics.references"),
-    *("metrics.inception", "metrics.clip", "tracking.database", "tracking.artifacts", "domain.pictures"),
+    *("metrics.vicreg", "metrics.inception", "metrics.clip"),
+    *("tracking.database", "tracking.artifacts", "domain.pictures"),
     *("hydra.run.dir", "hydra.sweep.dir"),
 )
 QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)

@@ -22,6 +22,7 @@ NEEDS = {  # what a choice of train.py takes besides
     "task=policy": ("agent=ppo", "domain=landscapes"),
     "task=model": ("task.data.portraits=/path/to/images",),
     "task=encoder": ("task.data.portraits=/path/to/images", "task.data.landscapes=/path/to/others"),
+    "task=vicreg": ("task.data.portraits=/path/to/images",),
 }
 
 
