@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
@@ -132,6 +131,8 @@ def pixel_components(images: np.ndarray) -> Encode:
     """The principal components of pixels, fitted on images."""
     x = to_float(images).reshape(len(images), -1)
     mean = x.mean(axis=0)
-    _, vectors = mx.linalg.eigh(mx.array((x - mean).T @ (x - mean) / len(x)), stream=mx.cpu)
-    basis = np.array(vectors)[:, -COMPONENTS:]
+    x = x - mean
+    basis = np.random.default_rng(0).standard_normal((x.shape[1], COMPONENTS)).astype(np.float32)
+    for _ in range(20):  # of orthogonal iteration
+        basis = np.linalg.qr(x.T @ (x @ basis))[0]
     return lambda pictures: np.asarray((pictures.reshape(len(pictures), -1) - mean) @ basis)

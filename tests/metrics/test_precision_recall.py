@@ -18,7 +18,7 @@ def islands(count: int, seed: int, kinds: int = 8) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def reference() -> ClusterReference:
-    return ClusterReference.from_features(islands(2000, 0), "toy/6", "hash", clusters=32)
+    return ClusterReference.from_features(islands(2000, 0), "toy/6", "hash", clusters=12)
 
 
 @pytest.mark.parametrize("n", [50, 264, 2000])

@@ -107,8 +107,13 @@ class ClusterReference:
         return self._coverage(np.bincount(own, minlength=len(self.shares))) / expected
 
     def real_coverage(self, n: int) -> tuple[float, float]:
-        """Mean and spread of sum_k min(p_k, q_k) over simulated sets of n real images."""
-        drawn = np.random.default_rng(0).multinomial(n, self.shares / self.shares.sum(), _DRAWS)
+        """Mean and spread of sum_k min(p_k, q_k) over simulated sets of n real images.
+
+        The shares p_k are those of a finite number of images too. Chance moves both, q_k by p_k / n and p_k by p_k / N,
+        as if fewer than n images were compared with exact shares.
+        """
+        fewer = max(1, round(n * self.n / (n + self.n)))
+        drawn = np.random.default_rng(0).multinomial(fewer, self.shares / self.shares.sum(), _DRAWS)
         found = [self._coverage(counts) for counts in drawn]
         return float(np.mean(found)), float(np.std(found))
 
