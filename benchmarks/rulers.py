@@ -80,18 +80,21 @@ def measure(
 
 def changes() -> dict[str, Change]:
     """Each change by its name and strength: images -> (N, H, W, 3) changed images in [-1, 1]."""
+    kinds: list[tuple[str, tuple[float, ...], Callable[..., np.ndarray]]] = [
+        ("blur {}", (0.05, 0.1, 0.2), lambda s, _, a: blurred(to_float(s.images), a)),
+        ("noise {}", (0.02, 0.05, 0.15), lambda s, rng, sigma: noisy(to_float(s.images), sigma, rng)),
+        ("detail {0}x{0}", (24, 16, 8), lambda s, _, side: coarse(to_float(s.images), side)),
+        ("each {} times", (2, 4, 8), lambda s, _, times: to_float(repeated(s.images, times))),
+        ("one label {:.0%}", (0.25, 0.5, 1.0), lambda s, rng, share: one_label(s, share, rng)),
+    ]
     found: dict[str, Change] = {"unchanged": lambda s, _: to_float(s.images)}
-    for a in (0.05, 0.1, 0.2):
-        found[f"blur {a}"] = lambda s, _, a=a: blurred(to_float(s.images), a)  # type: ignore[misc]
-    for sigma in (0.02, 0.05, 0.15):
-        found[f"noise {sigma}"] = lambda s, rng, sigma=sigma: noisy(to_float(s.images), sigma, rng)  # type: ignore[misc]
-    for side in (24, 16, 8):
-        found[f"detail {side}x{side}"] = lambda s, _, side=side: coarse(to_float(s.images), side)  # type: ignore[misc]
-    for times in (2, 4, 8):
-        found[f"each {times} times"] = lambda s, _, t=times: to_float(repeated(s.images, t))  # type: ignore[misc]
-    for share in (0.25, 0.5, 1.0):
-        found[f"one label {share:.0%}"] = lambda s, rng, share=share: one_label(s, share, rng)  # type: ignore[misc]
+    for name, strengths, function in kinds:
+        found |= {name.format(strength): _with(function, strength) for strength in strengths}
     return found
+
+
+def _with(function: Callable[..., np.ndarray], strength: float) -> Change:
+    return lambda pictures, rng: function(pictures, rng, strength)
 
 
 def blurred(x: np.ndarray, a: float) -> np.ndarray:
