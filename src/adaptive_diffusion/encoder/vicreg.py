@@ -74,7 +74,7 @@ class VICRegNetwork(nn.Module):
         self.first = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(incoming, config.widths, strict=True)]
         self.second = [nn.Conv2d(width, width, 3, padding=1) for width in config.widths]
         for layer in (*self.first, *self.second):  # He et al., 2015: nothing is normalised between the layers
-            layer.weight = nn.init.he_normal()(layer.weight)
+            layer.weight = nn.init.he_normal()(layer.weight, "fan_in", 1.0)
 
         self.whiten = nn.Linear(config.pooled + DETAILS, config.dimension)  # fitted after the training
 

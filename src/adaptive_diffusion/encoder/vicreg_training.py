@@ -76,8 +76,9 @@ class VICRegTrainer(ImageTrainer[dict[str, float]]):
         UnusableFile: if the data or the state file cannot be used.
     """
 
+    config: VICRegTraining
+
     def __init__(self, config: VICRegTraining):
-        self.config = config
         train, self.held = load_split(config)
         mx.random.seed(config.seed)
         super().__init__(config, _Expanded(config.network()), train, {})
@@ -115,7 +116,7 @@ class VICRegTrainer(ImageTrainer[dict[str, float]]):
 
     def _loss(self, *batch: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
         """The weighted loss of two views, and each loss before weighting."""
-        embeddings: Any = self._network(mx.concatenate(batch))
+        embeddings: Any = self._network(mx.concatenate(list(batch)))
         losses = vicreg_losses(*mx.split(embeddings, 2))
         return sum((LOSS_WEIGHTS[name] * loss for name, loss in losses.items()), mx.array(0.0)), losses
 

@@ -67,7 +67,9 @@ def _train(trainer: ImageTrainer[S], run: Run) -> S:
 def flat(scores: Any, prefix: str = "") -> dict[str, float]:
     """Scores, a dataclass or a dictionary of numbers and of dictionaries, as one dictionary of numbers."""
     values: dict[str, float] = {}
-    for name, value in (asdict(scores) if is_dataclass(scores) else scores).items():
+    if is_dataclass(scores) and not isinstance(scores, type):
+        scores = asdict(scores)
+    for name, value in scores.items():
         values |= flat(value, f"{prefix}{name}_") if isinstance(value, dict) else {prefix + name: value}
     return values
 
