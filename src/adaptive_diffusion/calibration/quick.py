@@ -110,6 +110,7 @@ def calibrate_quickly(
     c, process = settings, model.process
     weight = constant_weight(model.guidance_scale, "a calibration")
     images = c.noises + c.held_out
+    model = model.of_images(c.seed, images)
     batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
     trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
     if not np.isfinite(trajectories.predictions).all():
