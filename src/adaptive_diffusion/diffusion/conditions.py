@@ -99,7 +99,7 @@ class Mixture:
         return [[list(row), share] for row, share in zip(self.ids, self.shares, strict=True)]
 
     def __str__(self) -> str:
-        drawn = [share for share in self.shares if share > 0]
+        drawn = [share for share in self.shares if share]
         return f"{len(drawn)} {'by share' if len(set(drawn)) > 1 else 'in equal shares'}"
 
 
@@ -120,8 +120,12 @@ def conditions_of(model: PictureModel, domain: str, label: str | None, caption: 
         return Same(model.condition(domain, label, caption))
 
     without = Same(model.condition(domain, None, caption))
-    names = (model.domains or {}).get(domain, ()) if model.conditional else ()
-    counts = ModelFacts.of(model).label_counts.get(domain, [1] * len(names))
-    if label == NO_LABEL or not names or not any(counts):  # without counts, no image had a label
+    names = (model.domains or {}).get(domain, ())
+    if label == NO_LABEL or not model.conditional or not names:
         return without
-    return Mixture(tuple(model.condition(domain, name, caption) for name in names), tuple(counts))
+
+    counts = ModelFacts.of(model).label_counts.get(domain, [1] * len(names))
+    shares = {model.condition(domain, name, caption): n for name, n in zip(names, counts, strict=True) if n}
+    if len(shares) < 2:
+        return Same(*shares) if shares else without
+    return Mixture(tuple(shares), tuple(shares.values()))

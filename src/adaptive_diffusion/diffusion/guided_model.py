@@ -124,7 +124,7 @@ class GuidedModel:
     def from_model(
         cls,
         model: PictureModel,
-        conditions: Conditions = Same(),  # noqa: B008  # it is frozen
+        conditions: Conditions | Sequence[int] = (),
         guidance_scale: float | Guidance | None = None,
         *,
         domain: str = "",
@@ -134,7 +134,8 @@ class GuidedModel:
 
         Args:
             model: The model.
-            conditions: What images are conditioned on, see `conditions_of`.
+            conditions: What images are conditioned on, see `conditions_of`; or class ids of all of them, see
+                `PictureModel.condition`, () for an unconditional model.
             guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None: what the model recommends.
             domain: Name of what is drawn.
             **changes: Other arguments of this class, in the place of what the model says.
@@ -146,13 +147,14 @@ class GuidedModel:
         if known.prediction_type is None and "prediction_type" not in changes:
             raise ValueError("the model does not say what it predicts; give prediction_type")
 
+        given = Same(tuple(conditions)) if isinstance(conditions, Sequence) else conditions
         facts: dict[str, Any] = {
             "process": known.process,
             "prediction_type": known.prediction_type,
             "limit": known.limit,
             "guidance_scale": known.guidance(guidance_scale),
-            "condition": None if isinstance(conditions, Mixture) else conditions.rows(0, [0]),
-            "mixture": conditions if isinstance(conditions, Mixture) else None,
+            "condition": None if isinstance(given, Mixture) else given.rows(0, [0]),
+            "mixture": given if isinstance(given, Mixture) else None,
             "state_shape": model.state_shape,
             "identity": model.identity,
             "decode": None if known.bounded else model.decode,
