@@ -16,8 +16,8 @@ from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 pytestmark = pytest.mark.filterwarnings("ignore:.*(alternative render modes|symmetric and normalized)")
 
 
-def play(env: TimestepEnv, actions) -> tuple:
-    env.reset(options={"batch": 0})
+def play(env: TimestepEnv, actions, batch: int = 0) -> tuple:
+    env.reset(options={"batch": batch})
     observations = []
     for action in actions:
         observation, reward, over, _, info = env.step(np.atleast_1d(action))
@@ -45,7 +45,7 @@ def test_no_action_is_the_prior_grid_and_its_own_baseline(grid, steps):
 
 def test_other_timesteps_give_the_pictures_of_dpm_solver_on_them():
     env = TimestepEnv(tiny_model(), "landscapes", num_steps=6, pictures=3, batches=2)
-    _, reward, info = play(env, [0.7, -0.4, 1.9, -5, 0.2])
+    _, reward, info = play(env, [0.7, -0.4, 1.9, -5, 0.2], batch=1)
     labels = env.drawing.condition[env.batch * 3 :][:3]  # each image has its own
     assert len(np.unique(np.array(labels), axis=0)) == 2
     solver = DPMSolverScheduler(**env.drawing.settings)
