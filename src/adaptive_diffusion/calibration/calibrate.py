@@ -148,7 +148,7 @@ def calibrate(
     )
     reference, unseen = record(batched, noise), record(judging, model.noise(c.seed + 1, c.held_out))
 
-    # images whose conditions differ have no first prediction in common
+    # images whose conditions differ have no first prediction in common, so there is none to store
     one = model.mixture is None
     first = first_prediction(model, noise.shape[1:], batch_size=c.batch_size) if one else None
     if first is not None and progress is not None:

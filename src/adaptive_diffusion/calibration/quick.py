@@ -97,7 +97,8 @@ def calibrate_quickly(
     of these is kept.
 
     Args:
-        model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number.
+        model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number; of a
+            mixture, with its own.
         settings: How.
         progress: Called with the number of images after every network evaluation of a batch.
 

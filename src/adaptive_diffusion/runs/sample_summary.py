@@ -66,7 +66,7 @@ def _prompt(setup: Setup) -> dict[str, str]:
     """What a prompt led to, or what a model that reads was given in its place; {} otherwise."""
     reads = reads_text(setup.model)
     if (c := setup.choice) is not None:
-        label = "" if reads else f", {f'{c.label} ({c.label_confidence:.0%})' if c.label else 'no label'}"
+        label = "" if reads or c.label is None else f", {c.label} ({c.label_confidence:.0%})"
         prompt = setup.cfg.prompt[:LONGEST_PROMPT]
         return {"prompt": f"{prompt!r}: domain {c.domain} ({c.domain_confidence:.0%}){label}"}
     return {"prompt": f"{setup.caption[:LONGEST_PROMPT]!r}, since none was given"} if reads else {}
