@@ -125,7 +125,7 @@ def prepare(cfg: DictConfig) -> Setup:
     check_grid(scheduler, grid)
 
     starts = _starts(cfg, model, scheduler)
-    if cfg.variation is not None:  # of image 0, and so of its label
+    if cfg.variation is not None and cfg.variation < 1:  # of image 0, and so of its label; 1 leaves nothing of it
         conditions = _as_image_0(conditions, cfg.seed)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = whole(scheduler).guided(model, None, guidance)
