@@ -10,6 +10,7 @@ import numpy as np
 
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
 from adaptive_diffusion.calibration.quick import QuickCalibration
+from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.grids.base import Spacing
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> None:
     print("\n".join(table(header, [], "lrlrrrrrrr")), flush=True)
 
     for domain in options.domains:
-        model = GuidedModel.from_model(network, network.condition(domain, None, domain), domain=domain)
+        model = GuidedModel.from_model(network, conditions_of(network, domain, None, domain), domain=domain)
         thorough = find_schedule(None, network.identity, domain, network.metadata["guidance_scale"])
         assert thorough is not None
         distance = Distance(model, options.images, options.seed, options.batch_size)
@@ -85,24 +86,25 @@ class Distance:
     """Distances of a scheduler's images to the converged solutions of the same noises.
 
     Args:
-        model: The model, with its guidance and one condition.
+        model: The model, with its guidance and its conditions.
         images: Noises.
         seed: Of the noises.
         batch_size: Images per evaluation.
     """
 
     def __init__(self, model: GuidedModel, images: int, seed: int, batch_size: int):
-        self._model, self._batch_size = model, batch_size
+        self._model, self._batch_size = model.of_images(seed, images), batch_size
         self._x_T = model.noise(seed, images)
-        self._solution = converged_pictures(model, self._x_T, batch_size=batch_size, tolerance=0.01).images
+        self._solution = converged_pictures(self._model, self._x_T, batch_size=batch_size, tolerance=0.01).images
         self._encoder = load_builtin_encoder()
 
     def __call__(self, scheduler: Scheduler) -> tuple[np.ndarray, np.ndarray]:
         """(N,) RMSE and (N,) perceptual distances of a scheduler whose timesteps are set."""
-        batches = []
+        batches, condition = [], self._model.condition
         for first in range(0, len(self._x_T), self._batch_size):
-            some = self._x_T[first : first + self._batch_size]
-            batches.append(StandardSampler(scheduler).run(self._model, some).images)
+            some = slice(first, first + self._batch_size)
+            own = None if condition is None else condition[some]
+            batches.append(StandardSampler(scheduler).run(self._model, self._x_T[some], condition=own).images)
         images = np.clip(np.array(mx.concatenate(batches)), -1, 1)
         return paired_rmse(images, self._solution), self._encoder.perceptual_distances(images, self._solution)
 

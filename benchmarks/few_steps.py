@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import find_schedule
@@ -15,7 +16,6 @@ from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.io.figures import grid, save_image
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     """Draw each domain in rows: DDIM, DPM-Solver++(2M), adaptive, adaptive with twice the steps, converged."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks few_steps", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
-    parser.add_argument("--label", help="a label of the domains; default: any")
+    parser.add_argument("--label", help="a label of the domains, or none; default: by share")
     parser.add_argument("--guidance", type=float, help="weight of classifier-free guidance; default: the model's own")
     parser.add_argument("--steps", type=int, default=5, help="steps of the first three rows of a domain")
     parser.add_argument("--pictures", type=int, default=10, help="noises per domain")
@@ -38,13 +38,14 @@ def main(argv: list[str]) -> None:
 
     model, n = load_builtin_model(), options.steps
     guidance = model.metadata["guidance_scale"] if options.guidance is None else options.guidance
-    guided = GuidedModel.from_model(model, (), guidance)
+    guided = GuidedModel.from_model(model, guidance_scale=guidance)
     settings = scheduler_settings(model)
     x_T = normal(image_keys(options.seed, range(options.pictures)), model.state_shape)
 
     pictures: list[np.ndarray] = []
     for domain in options.domains:
-        condition = conditions(model.condition(domain, options.label, domain), options.pictures)
+        images = range(options.pictures)
+        condition = conditions_of(model, domain, options.label, domain).rows(options.seed, images)
         calibration = find_schedule(None, model.identity, domain, guidance)
 
         # the classical samplers on their best grids, then the adaptive one with as many steps and with twice as many

@@ -10,6 +10,7 @@ import numpy as np
 
 from adaptive_diffusion.calibration.fitting import Evaluated, Solution, fit_corrections, run
 from adaptive_diffusion.calibration.reference import ReferenceTrajectories, record
+from adaptive_diffusion.diffusion.conditions import NO_LABEL, conditions_of
 from adaptive_diffusion.diffusion.facts import ModelFacts
 from adaptive_diffusion.diffusion.first_prediction import KnownFirst, first_node, first_prediction
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks first", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
-    parser.add_argument("--label", help="a label of the domains; default: any")
+    parser.add_argument("--label", default=NO_LABEL, help="a label of the domains, or none")
     parser.add_argument("--evaluations", nargs="+", type=int, default=[4, 5, 6, 7, 8, 9, 10])
     parser.add_argument("--noises", type=int, default=64, help="per cell")
     parser.add_argument("--seed", type=int, default=86_000, help="of the noises")
@@ -56,10 +57,9 @@ def main(argv: list[str]) -> None:
     print("\n".join(table(header, [], "l" + "r" * (len(header) - 1))), flush=True)
 
     for domain in options.domains:
-        guided = GuidedModel.from_model(model, model.condition(domain, options.label, domain))
+        guided = GuidedModel.from_model(model, conditions_of(model, domain, options.label, domain))
         if options.predictions:
-            name = f"{domain}, {options.label}" if options.label else domain
-            print(row_of([name, *_nearness(guided, options.seed)]), flush=True)
+            print(row_of([f"{domain}, {options.label}", *_nearness(guided, options.seed)]), flush=True)
             continue
 
         calibration = find_schedule(None, model.identity, domain, ModelFacts.of(model).guidance(None))

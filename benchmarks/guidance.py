@@ -7,6 +7,7 @@ import argparse
 import mlx.core as mx
 import numpy as np
 
+from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guidance import Interval, name_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
@@ -49,13 +50,14 @@ def main(argv: list[str]) -> None:
     print("\n".join(table(header, [], "lrlrrr")), flush=True)
 
     for domain in options.domains:
-        class_ids = model.condition(domain, None, domain)
+        conditions = conditions_of(model, domain, None, domain)
         calibration = find_schedule(options.calibration, model.identity, domain, model.metadata["guidance_scale"])
         assert calibration is not None
 
         for weight in options.guidance:
             guidance = weight if options.interval is None else Interval(weight, *interval_of(options.interval))
-            error = Error(GuidedModel.from_model(model, class_ids, guidance), x_T)
+            guided = GuidedModel.from_model(model, conditions, guidance)
+            error = Error(guided.of_images(options.seed, options.noises), x_T)
             for n in options.steps:
                 classical = {name: error(scheduler) for name, scheduler in classical_schedulers(settings, GRIDS, n)}
                 best = min(classical, key=lambda name: classical[name])
@@ -72,7 +74,7 @@ class Error:
     """Mean RMSE of a scheduler's images to the converged solutions of the same noises.
 
     Args:
-        model: The model, with its guidance and its condition.
+        model: The model, with its guidance and its conditions.
         x_T: (N, H, W, C) standard normal noise.
     """
 

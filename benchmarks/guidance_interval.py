@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guidance import Constant, Guidance, Interval
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
@@ -17,7 +18,6 @@ from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance
 from adaptive_diffusion.metrics.statistics import FeatureStatistics
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
@@ -110,17 +110,17 @@ class Measure:
 
     def __call__(self, domain: str, guidance: Guidance, n: int, solver: str) -> Measured:
         """One row: a domain and its guidance, drawn in n calibrated steps with `weights`, or with `2M`."""
-        model = GuidedModel.from_model(self.model, (), guidance)
+        model = GuidedModel.from_model(self.model, guidance_scale=guidance)
         scheduler = self._scheduler(domain, n, solver)
-        condition = conditions(self.model.condition(domain, None, domain), BATCH)
-        assert condition is not None
+        conditions = conditions_of(self.model, domain, None, domain)
 
         features = []
         for seed in range(self.seed, self.seed + self.blocks):
             x_T, images = model.noise(seed, self.pictures), []
             for first in range(0, self.pictures, BATCH):
                 batch = x_T[first : first + BATCH]
-                drawn = StandardSampler(scheduler).run(model, batch, condition=condition[: len(batch)]).images
+                own = conditions.rows(seed, range(first, first + len(batch)))
+                drawn = StandardSampler(scheduler).run(model, batch, condition=own).images
                 images.append(np.clip(np.array(drawn), -1, 1))
             features.append(self.encoder.features(np.concatenate(images)))
 

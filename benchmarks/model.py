@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.domain import DomainDetector
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
@@ -102,19 +103,19 @@ def main(argv: list[str]) -> None:
 
 
 def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float, batch: int = 32) -> np.ndarray:
-    """(count, H, W, C) images of a domain in [-1, 1], without a label, from fixed noises."""
+    """(count, H, W, C) images of a domain in [-1, 1], with labels by share, from fixed noises."""
     scheduler = AdaptiveScheduler(**scheduler_settings(model))
-    size, domain_id = model.config.image_size, model.metadata["domains"].index(domain) + 1
+    size = model.config.image_size
 
     batches = draw_batches(
         StandardSampler(scheduler),
-        GuidedModel.from_model(model, (), guidance),
+        GuidedModel.from_model(model, guidance_scale=guidance),
         lambda: scheduler.set_timesteps(steps),
         (size, size, model.config.in_channels),
         seed=0,
         count=count,
         batch_size=batch,
-        condition=(domain_id, 0),
+        conditions=conditions_of(model, domain, None, domain),
     )
     return np.clip(np.concatenate([np.array(result.images) for result in batches]), -1, 1)
 

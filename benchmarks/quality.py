@@ -12,12 +12,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from adaptive_diffusion.diffusion.conditions import Conditions, conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.sampling.batches import conditions, draw_batches
+from adaptive_diffusion.sampling.batches import draw_batches
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.quality import (
     FEATURES,
@@ -55,13 +56,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Case:
-    """A domain, some noises and their converged solutions."""
+    """A domain, the noises of a seed and their converged solutions."""
 
     domain: str
+    seed: int
     denoiser: Denoiser
     scheduler: AdaptiveScheduler
     x_T: mx.array
-    condition: tuple[int, ...]
+    conditions: Conditions
     converged: np.ndarray
 
 
@@ -160,14 +162,15 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path) -> Case:
     model = load_builtin_model()
     guidance = float(model.metadata["guidance_scale"])
-    condition = model.condition(domain, None, "")
+    conditions = conditions_of(model, domain, None, "")
     calibration = find_schedule(None, model.identity, domain, guidance)
     scheduler = AdaptiveScheduler(calibration=calibration, **scheduler_settings(model))
     x_T = normal(image_keys(seed, range(pictures)), model.state_shape)
 
-    guided = GuidedModel.from_model(model, condition, guidance)
-    converged = converged_pictures(guided, x_T, batch_size=batch_size, cache=cache)
-    return Case(domain, guided, scheduler, x_T, condition, converged.images)
+    guided = GuidedModel.from_model(model, guidance_scale=guidance)
+    solved = guided.with_condition(conditions.rows(seed, range(pictures)))
+    converged = converged_pictures(solved, x_T, batch_size=batch_size, cache=cache)
+    return Case(domain, seed, guided, scheduler, x_T, conditions, converged.images)
 
 
 def _observe(case: Case, n: int, batch_size: int) -> Run:
@@ -177,7 +180,7 @@ def _observe(case: Case, n: int, batch_size: int) -> Run:
         some = slice(start, start + batch_size)
         case.scheduler.set_timesteps(n)
         estimator, rows = QualityEstimator(), []
-        condition = conditions(case.condition, len(case.x_T[some]))
+        condition = case.conditions.rows(case.seed, range(len(case.x_T))[some])
 
         for trace in StandardSampler(case.scheduler).iterate(case.denoiser, case.x_T[some], condition=condition):
             level = float(np.exp(-schedule.log_snr(trace.timestep)))
@@ -214,10 +217,10 @@ def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, An
                 case.denoiser,
                 lambda: case.scheduler.set_timesteps(n),
                 case.x_T.shape[1:],
-                seed=TEST_SEED,
+                seed=case.seed,
                 count=len(case.x_T),
                 batch_size=batch_size,
-                condition=case.condition,
+                conditions=case.conditions,
             )
         )
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.diffusion.checks import check_count
+from adaptive_diffusion.diffusion.conditions import Same
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
@@ -244,6 +245,7 @@ def _batches(
         seed=seed,
         count=pictures,
         batch_size=batch_size,
+        conditions=drawing.mixture or Same(),
     )
 
 

@@ -40,7 +40,7 @@ def test_gymnasium_finds_no_fault():
 def test_without_arguments_it_is_the_shipped_model_drawing_landscapes_and_costs_nothing_yet():
     env = DiffusionHyperparameterEnv()
     assert env.drawing.domain == "landscapes"
-    assert env.drawing.condition.tolist() == [[2, 0]]
+    assert {domain for domain, _ in env.drawing.condition.tolist()} == {2}
     observation, _ = env.reset(seed=0)
     np.testing.assert_allclose(observation, [0, 1, 0, 0, 1 / 3, 0.5], rtol=1e-6)
     assert env.spent.computed == 0
@@ -158,7 +158,7 @@ def test_environments_that_step_together_share_evaluations_and_see_what_each_wou
 
 def test_a_model_of_ones_own_in_a_domain_of_its():
     env = DiffusionHyperparameterEnv(tiny_model(), "general", guidance_scale=2.0, pictures=2, batches=1)
-    assert env.drawing.condition.tolist() == [[4, 0]]
+    assert {domain for domain, _ in env.drawing.condition.tolist()} == {4}
     assert env.drawing.guidance_scale == 2.0
     assert env.drawing.process.alphas_cumprod[500] == pytest.approx(0.4923, abs=1e-3)  # the cosine schedule's
     env.reset(seed=0)

@@ -31,6 +31,7 @@ from adaptive_diffusion.benchmark import (
 from adaptive_diffusion.benchmark.plots import _cost, pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise
 from adaptive_diffusion.benchmark.store import load_cell, save_cell
+from adaptive_diffusion.diffusion.conditions import Same
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.metrics.features import picture_statistics
@@ -47,7 +48,7 @@ FITTED = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction
 def a_cell(scheduler=DPMSolverScheduler, steps=3, **more):
     sampler = StandardSampler(scheduler(clip_sample=True, **FITTED))
     given = {"scheduler": scheduler.__name__[:3].lower(), "grid_name": "uniform", "grid": PowerGrid(1), **more}
-    return Cell("landscapes", (2, 0), num_steps=steps, sampler=sampler, **given)
+    return Cell("landscapes", Same((2, 0)), num_steps=steps, sampler=sampler, **given)
 
 
 @pytest.fixture

@@ -389,7 +389,7 @@ def pipeline_case() -> Arrays:
 def sample_case(*overrides: str) -> Arrays:
     """What `sample.py` draws: two images of the shipped model, as means of 4x4 pixels."""
     with tempfile.TemporaryDirectory() as folder:
-        images, evaluations = s.drawn(Path(folder), "num_samples=2", "seed=7", *overrides)
+        images, evaluations = s.drawn(Path(folder), "num_samples=2", "seed=7", "label=none", *overrides)
     return {"images": _means(images), "evaluations": evaluations}
 
 

@@ -176,6 +176,11 @@ def test_a_file_of_the_first_version_loads_with_a_word_of_warning(file: Path, ca
         ({"domains": "cats"}, "domains"),
         ({"domains": ["a"], "labels": {"a": 5}}, "labels"),
         ({"domains": ["a", "b", "c"]}, "classes"),
+        ({"domains": ["a"], "labels": {"a": ["x"]}, "label_counts": {"a": [1, 2]}}, "label_counts"),
+        ({"domains": ["a"], "labels": {"a": ["x"]}, "label_counts": {"a": [-1]}}, "label_counts"),
+        ({"domains": ["a"], "labels": {"a": ["x"]}, "label_counts": {"a": ["1"]}}, "label_counts"),
+        ({"label_counts": {"a": [1]}}, "label_counts"),
+        ({"label_counts": [1]}, "label_counts"),
     ],
 )
 def test_metadata_that_cannot_be_are_refused_when_written_and_when_read(

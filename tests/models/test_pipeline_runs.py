@@ -232,7 +232,7 @@ def test_without_a_prompt_the_domain_is_drawn(configure: Any, tmp_path: Path, ca
     assert "'a portrait of a person', since none was given" in caplog.text
     parts = prepare(configure("sd1", "domain=general", "label=butterfly"))
     assert "butterfly" in parts.caption
-    assert parts.condition == prepare(configure("sd1", f"prompt={parts.caption}")).condition
+    assert parts.conditions == prepare(configure("sd1", f"prompt={parts.caption}")).conditions
 
 
 def test_a_prompt_without_a_known_word_is_drawn_too(configure: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -278,7 +278,7 @@ def test_a_pipeline_is_benchmarked_as_any_model(
     assert cell["domain"] == "general"
     assert cell["blocks"][0]["evaluations"] == 5
     parts = prepare(configure(*chosen))
-    x_T, condition = normal(image_keys(0, range(2)), parts.model.state_shape), parts.conditions(2)
+    x_T, condition = normal(image_keys(0, range(2)), parts.model.state_shape), parts.conditions.rows(0, range(2))
     bounded = kind == "ddpm"
     model = replace(parts.scheduler.guided(parts.denoiser, condition), limit=Clipped() if bounded else unlimited)
     solution = converged_pictures(model, x_T, tolerance=2)
@@ -291,7 +291,7 @@ def test_a_pipeline_is_benchmarked_as_any_model(
 def test_latents_are_calibrated_as_pictures_are(configure: Any) -> None:
     parts = prepare(configure("sd1", PROMPT))
     x_T = normal(image_keys(0, range(3)), parts.model.state_shape)
-    found = measure_trajectory(parts.scheduler.guided(parts.denoiser, parts.conditions(3)), x_T, nodes=5)
+    found = measure_trajectory(parts.scheduler.guided(parts.denoiser, parts.conditions.rows(0, range(3))), x_T, nodes=5)
     assert found.data_std > 1.2  # latents are not clipped to [-1, 1]
     assert len(parts.model.metadata["content_hash"]) == 64
 

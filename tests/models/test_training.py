@@ -89,6 +89,10 @@ def test_the_loss_falls_and_the_averaged_model_can_be_saved(recipe: dict, tmp_pa
     metadata = load_model(tmp_path / "m.safetensors").metadata
     assert metadata["labels"] == {"dark": [], "bright": ["even", "odd"]}
     assert metadata["images_seen"] == 160
+    (_, dark), (_, bright) = trainer.corpus.train
+    assert (dark[:, 1] == 0).all()
+    assert metadata["label_counts"] == {"dark": [], "bright": [int((bright[:, 1] == label).sum()) for label in (1, 2)]}
+    assert sum(metadata["label_counts"]["bright"]) == len(bright)
 
 
 def test_a_killed_run_continues_bit_for_bit(recipe: dict, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """One step of this environment is one evaluation; no action is the prior grid, and the solver is DPM-Solver++(2M)."""
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -17,8 +16,8 @@ from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 pytestmark = pytest.mark.filterwarnings("ignore:.*(alternative render modes|symmetric and normalized)")
 
 
-def play(env: TimestepEnv, actions) -> tuple:
-    env.reset(options={"batch": 0})
+def play(env: TimestepEnv, actions, batch: int = 0) -> tuple:
+    env.reset(options={"batch": batch})
     observations = []
     for action in actions:
         observation, reward, over, _, info = env.step(np.atleast_1d(action))
@@ -45,15 +44,16 @@ def test_no_action_is_the_prior_grid_and_its_own_baseline(grid, steps):
 
 
 def test_other_timesteps_give_the_pictures_of_dpm_solver_on_them():
-    env = TimestepEnv(tiny_model(), "portraits", num_steps=6, pictures=3, batches=1)
-    _, reward, info = play(env, [0.7, -0.4, 1.9, -5, 0.2])
+    env = TimestepEnv(tiny_model(), "landscapes", num_steps=6, pictures=3, batches=2)
+    _, reward, info = play(env, [0.7, -0.4, 1.9, -5, 0.2], batch=1)
+    labels = env.drawing.condition[env.batch * 3 :][:3]  # each image has its own
+    assert len(np.unique(np.array(labels), axis=0)) == 2
     solver = DPMSolverScheduler(**env.drawing.settings)
     errors = []
     for timesteps in (PowerGrid(2)(env.schedule, 6), info["hyperparameters"]["timesteps"]):
         solver.set_timesteps(timesteps=timesteps)
-        condition = mx.array([[1, 0]] * 3, dtype=mx.int32)
-        images = StandardSampler(solver).run(env.drawing, env.noises.x_T(0), condition=condition).images
-        errors.append(env.noises.errors(0, np.array(images)))
+        images = StandardSampler(solver).run(env.drawing, env.noises.x_T(env.batch), condition=labels).images
+        errors.append(env.noises.errors(env.batch, np.array(images)))
     np.testing.assert_allclose(info["qualities"], np.log(errors[0] / errors[1]), atol=1e-3)
     np.testing.assert_allclose(reward, info["qualities"].mean())
 

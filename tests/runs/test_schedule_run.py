@@ -8,6 +8,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from program import Program
@@ -20,6 +21,7 @@ from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibrat
 from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import GuidedModel
+from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.first_prediction import SHARED
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import SHIPPED, Score, find_schedule, load_schedules, save_schedules
@@ -28,7 +30,6 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.runs.naming import CANDIDATES
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
-from adaptive_diffusion.sampling.batches import conditions
 from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -81,10 +82,11 @@ def draw(model: Path, folder: Path, *overrides: str) -> list[float]:
 
 @pytest.fixture(scope="module")
 def better(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file by which 3 steps with a stored first prediction are better than 2 without."""
-    folder = tmp_path_factory.mktemp("better")
-    calibrate(model, folder, "task.domains=[landscapes]")
-    (found,) = load_schedules(folder / "s.json")
+    """A file by which 3 steps with a stored first prediction, of no label, are better than 2 without."""
+    folder, network = tmp_path_factory.mktemp("better"), load_model(model)
+    null = conditions_of(network, "landscapes", "none", "")
+    task = ScheduleCalibration((2, 3), (3,), noises=4, held_out=3, learned_noises=2, iterations=1, batch_size=4)
+    *_, found = calibrate_domain(GuidedModel.from_model(network, null, domain="landscapes"), task)
     stored = found.steps[3].stored
     assert found.first is not None
     assert stored is not None
@@ -97,13 +99,14 @@ def better(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("choices", "evaluations"),
     [
         (["scheduler.first_evaluation=network"], 2 * 3),
-        (["scheduler.first_evaluation=stored"], 2 * 2),
-        (["scheduler.first_evaluation=stored", "batch_size=1"], 2 * 2),
+        (["scheduler.first_evaluation=stored", "label=none"], 2 * 2),
+        (["scheduler.first_evaluation=stored", "label=none", "batch_size=1"], 2 * 2),
+        (["scheduler.first_evaluation=stored"], 2 * 3),
         (["scheduler.first_evaluation=stored", "label=forest"], 2 * 3),
         (["scheduler.first_evaluation=shared", "label=forest", "batch_size=1"], 2 * 2 + SHARED),
-        (["scheduler.first_evaluation=stored", "variation=0.1"], 2 * 3),
-        (["scheduler.first_evaluation=stored", "init_image=image.png", "strength=1"], 2 * 3),
-        (["scheduler.first_evaluation=stored", "grid=uniform"], 2 * 3),
+        (["scheduler.first_evaluation=stored", "label=none", "variation=0.1"], 2 * 3),
+        (["scheduler.first_evaluation=stored", "label=none", "init_image=image.png", "strength=1"], 2 * 3),
+        (["scheduler.first_evaluation=stored", "label=none", "grid=uniform"], 2 * 3),
     ],
 )
 def test_a_run_counts_what_a_stored_first_prediction_saves(model, better, choices, evaluations, tmp_path):
@@ -124,7 +127,7 @@ def test_a_pipeline_saves_the_first_evaluation_too(model, better):
         counted = Counted(network, calls)
         scheduler = AdaptiveScheduler(calibration=calibration, first_evaluation=choice)
         pipeline = DiffusionPipeline(counted, scheduler, image_size=None)
-        images[choice] = np.array(pipeline.generate(2, 3, seed=1, domain="landscapes"))
+        images[choice] = np.array(pipeline.generate(2, 3, seed=1, domain="landscapes", label="none"))
         evaluations[choice] = len(calls)
     assert evaluations == {"network": 3, "stored": 2}
     assert images["stored"].shape == images["network"].shape == (2, 8, 8, 3)
@@ -330,7 +333,7 @@ def test_five_calibrated_steps_of_the_shipped_model_err_half_as_much_as_the_best
         solvers[name] = DPMSolverScheduler(clip_sample=True, **settings)
         solvers[name].set_timesteps(timesteps=grid(solvers[name].schedule, 5))
     denoiser = GuidedModel.from_model(model, (), 1.5)
-    condition = conditions(model.condition("landscapes", None, ""), count)
+    condition = mx.array([model.condition("landscapes", None, "")] * count)
     noise = normal(image_keys(123, range(count)), model.state_shape)
     reference = record(InBatches(solvers["adaptive"].guided(denoiser, condition)), noise)
     errors = {}

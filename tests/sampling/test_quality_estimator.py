@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
@@ -198,10 +199,8 @@ def test_all_of_a_calibration_is_measured_on_the_model_and_says_how(tmp_path):
         **model.metadata["noise_schedule"],
     )
     x_T = normal(image_keys(FIT_SEED, range(2)), model.state_shape)
-    condition = model.condition("abstract", None, "")
-    case = Case(
-        "abstract", GuidedModel.from_model(model, (), 1.5), scheduler, x_T, condition, np.zeros(x_T.shape, np.float32)
-    )
+    conditions, zeros = conditions_of(model, "abstract", None, ""), np.zeros(x_T.shape, np.float32)
+    case = Case("abstract", FIT_SEED, GuidedModel.from_model(model, (), 1.5), scheduler, x_T, conditions, zeros)
     found = calibrated([case], [4, 5], 2)
     assert found.model == model.identity
     assert found.curve == plain_curve(model) == load_calibration(SHIPPED).curve

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.conditions import NO_LABEL, conditions_of
 from ..encoder.captions import plain_caption
 from ..encoder.domain import check_no_label, choose
 from ..errors import Unusable
@@ -57,6 +58,7 @@ class PlainModel:
 def asked_for(
     model: PictureModel,
     batch_size: int,
+    seed: int,
     prompt: str | Sequence[str] | None = None,
     domain: str | None = None,
     label: str | None = None,
@@ -66,10 +68,11 @@ def asked_for(
     Args:
         model: The model that draws.
         batch_size: B, images.
+        seed: Of the images, >= 0; it decides their labels, where these are open.
         prompt: One text for all images, or one for each. A model that reads no text is asked for the domain and the
             label that the text names.
         domain: A domain of the model; beside a prompt it stands.
-        label: A label of the domain, or of the only domain that has it.
+        label: A label of the domain, or of the only domain that has it; see `conditions_of`, also for none.
 
     Returns:
         (B, K) class ids, and the domain; None where nothing was asked for, or the prompts' domains differ.
@@ -86,8 +89,8 @@ def asked_for(
 
     if prompt is None:
         domain = domain or _home(model, label)
-        ids = model.condition(domain, label, plain_caption(domain, label))
-        return mx.array([ids] * batch_size), domain
+        caption = plain_caption(domain, None if label == NO_LABEL else label)
+        return conditions_of(model, domain, label, caption).rows(seed, range(batch_size)), domain
 
     check_no_label(label)
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
@@ -99,9 +102,10 @@ def asked_for(
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
         log.info("%r: domain %s, %s", text[:60], choice.domain, choice.label or "no label")
-    rows = [model.condition(choices[text].domain, choices[text].label, text) for text in texts]
+    asked = {text: conditions_of(model, choice.domain, choice.label, text) for text, choice in choices.items()}
+    rows = [asked[text].rows(seed, [image]) for image, text in enumerate(texts)]
     domains = {choice.domain for choice in choices.values()}
-    return mx.array(rows), domains.pop() if len(domains) == 1 else None
+    return mx.concatenate([row for row in rows if row is not None]), domains.pop() if len(domains) == 1 else None
 
 
 def domain_of(model: PictureModel, condition: mx.array) -> str | None:
@@ -114,7 +118,7 @@ def domain_of(model: PictureModel, condition: mx.array) -> str | None:
 
 def _home(model: PictureModel, label: str | None) -> str:
     """The domain of a label that was given alone."""
-    homes = [domain for domain, labels in (model.domains or {}).items() if label in labels]
+    homes = [domain for domain, labels in (model.domains or {}).items() if label in (*labels, NO_LABEL)]
     if len(homes) != 1:
         known = f"domains {', '.join(homes)} have it" if homes else "no domain of the model has it"
         raise Unusable(f"label={label} was given without a domain, and {known}; give domain=... as well")

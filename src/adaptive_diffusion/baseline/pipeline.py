@@ -119,8 +119,9 @@ class DiffusionPipeline:
             return_intermediates: Also return the clean predictions of every step.
             prompt: What to draw: one text for all images, or B. A model that reads no text draws the domain and the
                 label that the text names.
-            domain: A domain of the model, e.g. "landscapes".
-            label: A label of the domain, e.g. "sunrise", without a prompt.
+            domain: A domain of the model, e.g. "landscapes". Where nothing names a label, each image has one, drawn by
+                its share in the training data; image i of a seed has always the same.
+            label: A label of the domain, e.g. "sunrise", without a prompt; "none" for no label.
             condition: (B, ...) conditions for the model instead, e.g. class ids.
             guidance_scale: Weight of classifier-free guidance; 1 is none. Or `Guidance`, e.g.
                 `Interval(1.5, -2.5, 0.35)`. None: what the model recommends, else 1.
@@ -140,7 +141,7 @@ class DiffusionPipeline:
             log.info("seed %d", seed)
 
         seed = check_count("seed", seed, 0)
-        model, domain = self._guided(batch_size, prompt, domain, label, condition, guidance_scale)
+        model, domain = self._guided(batch_size, seed, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
             num_inference_steps = len(self.scheduler) or 50
         self._suit(domain, model.guidance_scale if model.condition is not None else 1.0)
@@ -178,7 +179,7 @@ class DiffusionPipeline:
             timestep: The timestep of the noise, in [0, T - 1].
             num_inference_steps: Steps from `timestep` down to the clean image; None: 1, the direct prediction.
             prompt: See `generate`, as for the rest.
-            domain: See there.
+            domain: See there; the labels are those of seed 0.
             label: See there.
             condition: See there.
             guidance_scale: See there.
@@ -199,7 +200,7 @@ class DiffusionPipeline:
         batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
         self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
         keys = image_keys(0, range(len(batch)))
-        model, _ = self._guided(len(batch), prompt, domain, label, condition, guidance_scale)
+        model, _ = self._guided(len(batch), 0, prompt, domain, label, condition, guidance_scale)
         x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
         images = mx.clip(self._drawing.decode(x0), -1, 1)
         return images if noisy_image.ndim == 4 else images[0]
@@ -275,6 +276,7 @@ class DiffusionPipeline:
     def _guided(
         self,
         batch_size: int,
+        seed: int,
         prompt: str | Sequence[str] | None,
         domain: str | None,
         label: str | None,
@@ -283,7 +285,7 @@ class DiffusionPipeline:
     ) -> tuple[GuidedModel, str | None]:
         """The model with its guidance and the conditions of a batch, and its domain, if known; see `generate`."""
         if condition is None:
-            condition, domain = asked_for(self._drawing, batch_size, prompt, domain, label)
+            condition, domain = asked_for(self._drawing, batch_size, seed, prompt, domain, label)
         else:
             asked = {"prompt": prompt, "domain": domain, "label": label}
             if beside := [name for name, value in asked.items() if value is not None]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..diffusion.conditions import Conditions
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance, identity_of
 from ..diffusion.schedule import NoiseSchedule
@@ -34,7 +35,7 @@ class Cell:
 
     Attributes:
         domain: Name of the domain, which has reference statistics of real images.
-        condition: Class ids of the domain in the model; () for an unconditional one.
+        conditions: What images are conditioned on, see `conditions_of`.
         scheduler: Name of the scheduler, for the tables.
         grid_name: Name of the grid.
         num_steps: Steps, >= 1.
@@ -45,7 +46,7 @@ class Cell:
     """
 
     domain: str
-    condition: tuple[int, ...]
+    conditions: Conditions
     scheduler: str
     grid_name: str
     num_steps: int

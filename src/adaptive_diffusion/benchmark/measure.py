@@ -100,7 +100,7 @@ def _draw(
             seed=seed,
             count=bench.pictures,
             batch_size=bench.batch_size,
-            condition=cell.condition,
+            conditions=cell.conditions,
             progress=progress,
         )
     )
@@ -113,9 +113,9 @@ def _draw(
 
 def _converged(cell: Cell, bench: Bench, seed: int) -> Converged:
     trained = {"prediction_type": whole(cell.sampler.scheduler).prediction_type}
-    model = GuidedModel.from_model(bench.model, cell.condition, bench.guidance_scale, **trained)
+    model = GuidedModel.from_model(bench.model, cell.conditions, bench.guidance_scale, **trained)
     found = converged_pictures(
-        model,
+        model.of_images(seed, bench.pictures),
         model.noise(seed, bench.pictures),
         tolerance=bench.tolerance,
         batch_size=bench.batch_size,

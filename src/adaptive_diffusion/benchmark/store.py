@@ -73,7 +73,7 @@ def fingerprint(cell: Cell, bench: Bench) -> str:
         "reference": hashlib.sha256(real.mean.tobytes() + real.covariance.tobytes()).hexdigest(),
         "blocks": [bench.seed, bench.seed_blocks, bench.pictures, bench.batch_size],
         "tolerance": bench.tolerance,
-        "cell": [cell.domain, cell.condition, cell.num_steps],
+        "cell": [cell.domain, cell.conditions.content, cell.num_steps],
         "scheduler": [type(cell.sampler.scheduler).__name__, cell.sampler.scheduler.config],
         "grid": repr(cell.grid),
         "sampler": _named(cell.sampler),

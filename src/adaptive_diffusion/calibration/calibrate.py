@@ -126,7 +126,8 @@ def calibrate(
     weights together (see `learning`).
 
     Args:
-        model: What to calibrate: a model in one domain, with its guidance, and one condition for all images.
+        model: What to calibrate: a model in one domain, with its guidance. Its first prediction is stored where all
+            images share one condition.
         settings: How.
         progress: Called with the number of images after every model evaluation of a batch.
 
@@ -135,19 +136,22 @@ def calibrate(
     """
     c, schedule = settings, model.process
     weight = constant_weight(model.guidance_scale, "a calibration")
-    batched = InBatches(model, c.batch_size, progress)
+    drawn, others = model.of_images(c.seed, c.noises), model.of_images(c.seed + 1, c.held_out)
+    batched, judging = (InBatches(images, c.batch_size, progress) for images in (drawn, others))
     noise = model.noise(c.seed, c.noises)
     profile = measure_trajectory(
-        model,
+        drawn,
         noise,
         nodes=PROFILE_NODES,
         batch_size=c.batch_size,
         progress=None if progress is None else lambda trace: progress(len(trace.x0)),
     )
-    reference, unseen = record(batched, noise), record(batched, model.noise(c.seed + 1, c.held_out))
+    reference, unseen = record(batched, noise), record(judging, model.noise(c.seed + 1, c.held_out))
 
-    first = first_prediction(model, noise.shape[1:], batch_size=c.batch_size)
-    if progress is not None:
+    # images whose conditions differ have no first prediction in common, so there is none to store
+    one = model.mixture is None
+    first = first_prediction(model, noise.shape[1:], batch_size=c.batch_size) if one else None
+    if first is not None and progress is not None:
         progress(FIRST_NOISES)
 
     found: dict[int, CalibratedSteps] = {}
@@ -168,8 +172,8 @@ def calibrate(
             )
             candidates["learned"] = Candidate(best.timesteps, best.corrections)
 
-        chosen = choose(candidates, lambda candidate: errors(batched, unseen, candidate), classical=list(CLASSICAL))
-        found[n] = with_stored(batched, first, reference, unseen, chosen)
+        chosen = choose(candidates, lambda candidate: errors(judging, unseen, candidate), classical=list(CLASSICAL))
+        found[n] = chosen if first is None else with_stored(batched, first, reference, unseen, chosen)
         yield CalibratedSchedule(
             model=model.identity,
             guidance_scale=weight,

@@ -97,7 +97,8 @@ def calibrate_quickly(
     of these is kept.
 
     Args:
-        model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number.
+        model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number; of a
+            mixture, with its own.
         settings: How.
         progress: Called with the number of images after every network evaluation of a batch.
 
@@ -110,6 +111,7 @@ def calibrate_quickly(
     c, process = settings, model.process
     weight = constant_weight(model.guidance_scale, "a calibration")
     images = c.noises + c.held_out
+    model = model.of_images(c.seed, images)
     batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
     trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
     if not np.isfinite(trajectories.predictions).all():

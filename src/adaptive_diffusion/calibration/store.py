@@ -60,7 +60,7 @@ class ScheduleFile:
     def finished(self, model: GuidedModel, recipe: Recipe) -> CalibratedSchedule | None:
         """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""
         recipes = load_recipes(self.path) if self.path.exists() else {}
-        wanted = {n for n in recipe.steps if recipes.get(_name(model, n)) == _hash(recipe, n)}
+        wanted = {n for n in recipe.steps if recipes.get(_name(model, n)) == _hash(model, recipe, n)}
         for schedule in self.read():
             if _same(schedule, model) and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
                 return replace(schedule, steps=steps)
@@ -80,7 +80,9 @@ class ScheduleFile:
             before = {n: steps for s in known if _alike(s, schedule) for n, steps in s.steps.items()}
             merged = replace(schedule, steps={**before, n: schedule.steps[n]})
             others = [_without(s, n) if _same(s, model) else s for s in known if not _alike(s, schedule)]
-            save_schedules(self.path, [*filter(None, others), merged], {**recipes, _name(model, n): _hash(recipe, n)})
+            save_schedules(
+                self.path, [*filter(None, others), merged], {**recipes, _name(model, n): _hash(model, recipe, n)}
+            )
 
     def calibrate(
         self, model: GuidedModel, recipe: Recipe, progress: Callable[[int], None] | None = None
@@ -104,8 +106,9 @@ def _name(model: GuidedModel, n: int) -> str:
     return f"{model.identity} {model.domain} {model.guidance_scale:g} {n}"
 
 
-def _hash(recipe: Recipe, n: int) -> str:
-    content = {**recipe.decides(n), "version": __version__}
+def _hash(model: GuidedModel, recipe: Recipe, n: int) -> str:
+    labels = {} if model.mixture is None else {"labels": model.mixture.content}
+    content = {**recipe.decides(n), **labels, "version": __version__}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

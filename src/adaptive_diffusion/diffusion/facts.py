@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self, overload
 
@@ -22,6 +22,8 @@ class ModelFacts:
         guidance_scale: The weight of classifier-free guidance that the model recommends; 1 is none.
         bounded: Whether clean predictions are images in [-1, 1]; latents are not bounded, and never clipped.
         content_hash: Of its files; "" where it has none.
+        label_counts: Of a domain, how many training images each of its labels had, in the order of the labels; a domain
+            is missing where nobody says it.
     """
 
     prediction_type: str | None = None
@@ -29,6 +31,7 @@ class ModelFacts:
     guidance_scale: float = 1.0
     bounded: bool = True
     content_hash: str = ""
+    label_counts: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: PictureModel) -> Self:

@@ -150,6 +150,8 @@ def first_prediction(
 
 def condition_of(model: GuidedModel) -> tuple[int, ...] | None:
     """The class ids that all images of a run share, () without any; None where they differ, or are no ids."""
+    if model.mixture is not None:
+        return None
     if model.condition is None:
         return ()
     if not mx.issubdtype(model.condition.dtype, mx.integer):

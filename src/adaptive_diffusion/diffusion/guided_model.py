@@ -13,6 +13,7 @@ import numpy as np
 from ..types import Denoiser, PictureModel
 from .checks import check_choice, check_guidance
 from .compiled import compiled
+from .conditions import Conditions, Mixture, Same
 from .facts import ModelFacts
 from .guidance import Guidance, checked_guidance, effective_guidance, guided, identity_of, names_guidance
 from .limits import Clipped, Limit, unlimited
@@ -80,12 +81,15 @@ class GuidedModel:
         decode: Makes images of clean states, (B, H, W, C) -> (B, H', W', 3); None: states are images.
         domain: Name of what is drawn.
         domains: Names that a policy tells apart, among them `domain`; () if there is nothing to tell apart.
+        mixture: In the place of `condition`, what each image of any seed is conditioned on; `of_images` says which
+            images these are, before the model is evaluated.
 
     Attributes:
-        cost: Evaluations and passes so far, of this object and of what `with_condition` makes of it.
+        cost: Evaluations and passes so far, of this object and of what `with_condition` and `of_images` make of it.
 
     Raises:
-        ValueError: for a scale out of range, an unknown prediction type, or a domain that is not one of the domains.
+        ValueError: for a scale out of range, an unknown prediction type, a domain that is not one of the domains, or
+            a condition beside a mixture.
     """
 
     network: Denoiser
@@ -99,6 +103,7 @@ class GuidedModel:
     decode: Callable[[mx.array], mx.array] | None = None
     domain: str = ""
     domains: tuple[str, ...] = ()
+    mixture: Mixture | None = None
     cost: Cost = field(default_factory=Cost, init=False)
     _predict: Denoiser = field(init=False, repr=False)
 
@@ -109,6 +114,9 @@ class GuidedModel:
         if self.domains and self.domain not in self.domains:
             raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
 
+        if self.condition is not None and self.mixture is not None:
+            raise ValueError("condition and mixture were both given, which say the same; leave one of them out")
+
         network = compiled(self.network) if isinstance(self.network, nn.Module) else self.network
         object.__setattr__(self, "_predict", network)
 
@@ -116,7 +124,7 @@ class GuidedModel:
     def from_model(
         cls,
         model: PictureModel,
-        class_ids: Sequence[int] = (),
+        conditions: Conditions | Sequence[int] = (),
         guidance_scale: float | Guidance | None = None,
         *,
         domain: str = "",
@@ -126,7 +134,8 @@ class GuidedModel:
 
         Args:
             model: The model.
-            class_ids: What every image is conditioned on, see `PictureModel.condition`; () for an unconditional model.
+            conditions: What images are conditioned on, see `conditions_of`; or class ids of all of them, see
+                `PictureModel.condition`, () for an unconditional model.
             guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None: what the model recommends.
             domain: Name of what is drawn.
             **changes: Other arguments of this class, in the place of what the model says.
@@ -138,12 +147,14 @@ class GuidedModel:
         if known.prediction_type is None and "prediction_type" not in changes:
             raise ValueError("the model does not say what it predicts; give prediction_type")
 
+        given = Same(tuple(conditions)) if isinstance(conditions, Sequence) else conditions
         facts: dict[str, Any] = {
             "process": known.process,
             "prediction_type": known.prediction_type,
             "limit": known.limit,
             "guidance_scale": known.guidance(guidance_scale),
-            "condition": mx.array([list(class_ids)], dtype=mx.int32) if class_ids else None,
+            "condition": None if isinstance(given, Mixture) else given.rows(0, [0]),
+            "mixture": given if isinstance(given, Mixture) else None,
             "state_shape": model.state_shape,
             "identity": model.identity,
             "decode": None if known.bounded else model.decode,
@@ -161,7 +172,8 @@ class GuidedModel:
     @property
     def most_passes(self) -> int:
         """Passes through the network that an evaluation of an image takes at most: 2 with guidance, else 1."""
-        return 1 if self.condition is None or self.guidance_scale == 1 else 2
+        unconditional = self.condition is None and self.mixture is None
+        return 1 if unconditional or self.guidance_scale == 1 else 2
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -177,7 +189,7 @@ class GuidedModel:
         return np.array([float(name == self.domain) for name in self.domains], np.float32)
 
     def noise(self, seed: int, count: int) -> mx.array:
-        """(count, *state_shape) standard normal noise; image i of a seed has always the same.
+        """(count, *state_shape) standard normal noise; image i of a seed has always the same, see also `of_images`.
 
         Raises:
             ValueError: for a model whose state shape is not known.
@@ -186,9 +198,13 @@ class GuidedModel:
             raise ValueError("the model does not say the shape of its states; give state_shape")
         return normal(image_keys(seed, range(count)), self.state_shape)
 
+    def of_images(self, seed: int, count: int) -> Self:
+        """The same model with the conditions of the images 0 to `count` - 1 of a seed; see `noise`."""
+        return self if self.mixture is None else self.with_condition(self.mixture.rows(seed, range(count)))
+
     def with_condition(self, condition: mx.array | None) -> Self:
         """The same model with other conditions; it adds to the same cost."""
-        other = replace(self, condition=condition)
+        other = replace(self, condition=condition, mixture=None)
         object.__setattr__(other, "cost", self.cost)
         object.__setattr__(other, "_predict", self._predict)  # compiled once
         return other
@@ -265,6 +281,8 @@ class GuidedModel:
 
     def _conditions(self, rows: np.ndarray) -> mx.array | None:
         """(b, ...) conditions of some images."""
+        if self.mixture is not None:
+            raise ValueError("each image has a condition of its own, and nobody said which images these are: of_images")
         condition = self.condition
         if condition is None:
             return None

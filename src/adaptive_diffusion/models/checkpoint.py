@@ -92,12 +92,21 @@ def _check_metadata(path: str | Path, config: UNetConfig, metadata: dict[str, An
         named = len(domains), sum(len(labels.get(domain, ())) for domain in domains)
         if any(names > classes for names, classes in zip(named, config.num_classes, strict=False)):
             raise ValueError(f"{named[0]} domains and {named[1]} labels are named, for classes {config.num_classes}")
+
+        counts = metadata.get("label_counts", {})
+        if not isinstance(counts, dict) or not all(_counts(counts[d], len(labels.get(d, ()))) for d in counts):
+            raise ValueError("label_counts must be, of each domain, a finite number >= 0 for each of its labels")
     except (ValueError, TypeError) as error:
         raise UnusableFile(f"{path} says of its model what cannot be: {plainly(error)}") from error
 
 
 def _names(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+def _counts(value: Any, labels: int) -> bool:
+    numbers = isinstance(value, list | tuple) and all(isinstance(n, int | float) for n in value)
+    return numbers and len(value) == labels and all(0 <= n < math.inf for n in value)
 
 
 def load_builtin_model() -> SimpleUNet:

@@ -23,6 +23,7 @@ class Corpus:
         train: Per domain, (N, H, W, C) uint8 images and their (N, 2) class ids (domain, label). Ids begin at 1; 0 is
             the null class.
         validation: The same of the held-out images.
+        label_counts: Of each domain, how many training images each of its labels has.
 
     Args:
         config: Settings of the run.
@@ -47,6 +48,10 @@ class Corpus:
         offsets = np.cumsum([0] + [len(s.label_names) for s in sets.values()])
         self.num_classes = (len(sets), int(offsets[-1]))
         self.train = [self._with_classes(train, d, offsets) for d, (train, _) in enumerate(splits)]
+        self.label_counts = {
+            domain: np.bincount(train.labels[train.labels >= 0], minlength=len(self.labels[domain])).tolist()
+            for domain, (train, _) in zip(sets, splits, strict=True)
+        }
         self.validation = [self._with_classes(held, d, offsets) for d, (_, held) in enumerate(splits)]
 
     @staticmethod

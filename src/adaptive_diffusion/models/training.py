@@ -156,6 +156,7 @@ class Trainer:
             "noise_schedule": c.noise_schedule,
             "domains": list(self.corpus.domains),
             "labels": {domain: list(names) for domain, names in self.corpus.labels.items()},
+            "label_counts": self.corpus.label_counts,
             "images_seen": self._images_before + self.images,
             "training": {k: v for k, v in asdict(c).items() if k not in ("data", "state", "start_from")},
         }

@@ -170,6 +170,6 @@ def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:
 def _draw(config: DomainConfig, drawing: GuidedModel, noises: FixedNoises, batch: int) -> tuple[np.ndarray, int, float]:
     """Errors of a batch's images, and evaluations and seconds of each image."""
     scheduler = config.scheduler(drawing.settings)
-    run = drawing_run(scheduler, noises.x_T(batch))
-    drawn = run_together(drawing, [run])[0]
+    run = drawing_run(scheduler, noises.x_T(batch), noises.rows(batch))
+    drawn = run_together(noises.drawing, [run])[0]
     return noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..diffusion.conditions import conditions_of
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
@@ -100,8 +101,8 @@ def drawing_of(
 
     if domain is None:
         domain = DEFAULT_DOMAIN if not domains or DEFAULT_DOMAIN in domains else domains[0]
-    class_ids = model.condition(domain, None, plain_caption(domain, None))
-    return GuidedModel.from_model(model, class_ids, guidance_scale, domain=domain)
+    conditions = conditions_of(model, domain, None, plain_caption(domain, None))
+    return GuidedModel.from_model(model, conditions, guidance_scale, domain=domain)
 
 
 def drawing_in(model: PictureModel, domain: str, guidance_scale: float | Guidance | None = None) -> GuidedModel:

@@ -92,7 +92,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
             tolerance=SOLVED_WITHIN,
             cache=cache,
         )
-        super().__init__(drawing, reward, noises, render_mode)
+        super().__init__(reward, noises, render_mode)
         self._observation = np.append(drawing.one_hot, [reward.weight, num_steps / max_steps]).astype(np.float32)
         self.observation_space = Box(0.0, 1.0, self._observation.shape, np.float32)
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
@@ -159,7 +159,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
             return plain[1]
 
         scheduler = configuration.scheduler(self.drawing.settings)
-        drawn = yield from drawing_run(scheduler, self.noises.x_T(batch))
+        drawn = yield from drawing_run(scheduler, self.noises.x_T(batch), self.noises.rows(batch))
         self.spent.computed += drawn.evaluations * self.noises.pictures
         states = None if self.render_mode is None else drawn.states
         sampled = _Sampled(self.noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds, states)

@@ -34,6 +34,9 @@ class FixedNoises:
         tolerance: See `converged_pictures`.
         cache: Folder that keeps converged solutions, or None.
 
+    Attributes:
+        drawing: What is drawn, with the conditions of all images of all batches.
+
     Raises:
         ValueError: for a value out of range.
     """
@@ -50,10 +53,10 @@ class FixedNoises:
         cache: str | Path | None = None,
     ):
         check_choice("metric", metric, METRICS)
-        self.drawing = drawing
         self.pictures = check_count("pictures", pictures, 2)
         self.batches = check_count("batches", batches, 1)
         self.seed = check_count("noise_seed", seed, 0)
+        self.drawing, self._any = drawing.of_images(seed, pictures * batches), drawing
         self.metric = metric
         self._tolerance, self._cache = tolerance, None if cache is None else Path(cache)
         self._whole = self  # what is solved for is kept there
@@ -61,7 +64,7 @@ class FixedNoises:
     def others(self, batches: int) -> FixedNoises:
         """Batches of other noises for the same purpose: those of the next seed."""
         return FixedNoises(
-            self.drawing,
+            self._any,
             pictures=self.pictures,
             batches=batches,
             seed=self.seed + 1,
@@ -85,6 +88,10 @@ class FixedNoises:
     def x_T(self, batch: int) -> mx.array:
         """(N, H, W, C) standard normal noise of a batch."""
         return self._whole._noise[batch * self.pictures : (batch + 1) * self.pictures]
+
+    def rows(self, batch: int) -> np.ndarray:
+        """(N,) which images of `drawing` a batch is."""
+        return np.arange(batch * self.pictures, (batch + 1) * self.pictures)
 
     def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
         """Distance of images to the converged solutions from the same noises.

@@ -49,7 +49,6 @@ class SamplingEnv(Env, ABC):
     Numbers of an action that lie beyond the action space count as its bounds.
 
     Args:
-        drawing: What is drawn.
         reward: What it is scored by.
         noises: What it is drawn from.
         render_mode: `rgb_array`, so that `render` shows the batch, or None.
@@ -65,8 +64,8 @@ class SamplingEnv(Env, ABC):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # as Gymnasium declares it
     episode_length: int
 
-    def __init__(self, drawing: GuidedModel, reward: Reward, noises: FixedNoises, render_mode: str | None = None):
-        self.drawing, self.reward, self.noises = drawing, reward, noises
+    def __init__(self, reward: Reward, noises: FixedNoises, render_mode: str | None = None):
+        self.reward, self.noises = reward, noises
         self.spent = Spent()
         if render_mode is not None:
             check_choice("render_mode", render_mode, tuple(self.metadata["render_modes"]))
@@ -89,6 +88,11 @@ class SamplingEnv(Env, ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What decides whether a policy fits: names and numbers, JSON types."""
+
+    @property
+    def drawing(self) -> GuidedModel:
+        """What is drawn, with the conditions of the images of all batches."""
+        return self.noises.drawing
 
     @property
     def state(self) -> dict[str, int]:
@@ -205,7 +209,7 @@ class SamplingEnv(Env, ABC):
         """One evaluation that nobody times, before the first that somebody does."""
         process = self.drawing.process
         begin = FixedGrid.of(process, [process.num_train_timesteps - 1])
-        yield Rollout.begin(begin, DPMSolver(), self.noises.x_T(self.batch))
+        yield Rollout.begin(begin, DPMSolver(), self.noises.x_T(self.batch), rows=self.noises.rows(self.batch))
         self.spent.computed += self.noises.pictures
         self._warm.add(self.batch)
 

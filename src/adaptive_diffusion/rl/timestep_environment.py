@@ -91,7 +91,7 @@ class TimestepEnv(SamplingEnv):
             tolerance=SOLVED_WITHIN,
             cache=cache,
         )
-        super().__init__(drawing, reward, noises, render_mode)
+        super().__init__(reward, noises, render_mode)
         self.schedule = drawing.process
         self.budget = check_count("num_steps", num_steps, 2, self.schedule.num_train_timesteps)
         self.episode_length = self.budget - 1
@@ -128,7 +128,8 @@ class TimestepEnv(SamplingEnv):
 
     def begin(self) -> Episode[Start]:
         """See `SamplingEnv`."""
-        at = Rollout.begin(FixedGrid((self.route.begin,)), SOLVER, self.noises.x_T(self.batch))
+        noises, batch = self.noises, self.batch
+        at = Rollout.begin(FixedGrid((self.route.begin,)), SOLVER, noises.x_T(batch), rows=noises.rows(batch))
         if self.batch not in self._beginnings:
             drawn = yield at
             self.spent.computed += self.noises.pictures
@@ -174,7 +175,7 @@ class TimestepEnv(SamplingEnv):
         if batch not in self._baselines:
             solver = DPMSolverScheduler(**self.drawing.settings)
             solver.set_timesteps(timesteps=self._prior)
-            self._baselines[batch] = yield from drawing_run(solver, noises.x_T(batch))
+            self._baselines[batch] = yield from drawing_run(solver, noises.x_T(batch), noises.rows(batch))
             self.spent.computed += self.budget * noises.pictures
 
         baseline, used = self._baselines[batch], len(_seen_at(at))

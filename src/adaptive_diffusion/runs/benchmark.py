@@ -119,7 +119,7 @@ def cell_of(setup: Setup) -> Cell:
     settings = {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("scheduler", "grid", "sampler")}
     return Cell(
         domain=cfg.domain.name,
-        condition=setup.condition,
+        conditions=setup.conditions,
         scheduler=method(cfg)[0],
         grid_name=choices().get("grid", cfg.grid._target_.rpartition(".")[2]),
         num_steps=cfg.num_steps,

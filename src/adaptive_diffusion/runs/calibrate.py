@@ -14,6 +14,7 @@ from ..calibration.calibrate import CLASSICAL, ScheduleCalibration
 from ..calibration.quick import QuickCalibration
 from ..calibration.store import ScheduleFile
 from ..diffusion.checks import check_guidance
+from ..diffusion.conditions import conditions_of
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..errors import UserError
@@ -168,7 +169,10 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
     with refused():
         return [
             GuidedModel.from_model(
-                model, model.condition(domain, None, plain_caption(domain, None)), task.guidance_scale, domain=domain
+                model,
+                conditions_of(model, domain, None, plain_caption(domain, None)),
+                task.guidance_scale,
+                domain=domain,
             )
             for domain in domains
         ]

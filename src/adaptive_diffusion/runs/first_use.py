@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..calibration.first_use import Estimate, estimate
 from ..calibration.quick import MOST_STEPS, QuickCalibration
 from ..calibration.store import ScheduleFile
+from ..diffusion.conditions import Conditions, conditions_of
 from ..diffusion.guidance import reads_text
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
@@ -26,9 +27,7 @@ from .progress import progress_bar
 log = logging.getLogger(__name__)
 
 
-def calibrate_on_first_use(
-    cfg: DictConfig, model: PictureModel, condition: tuple[int, ...]
-) -> CalibratedSchedule | None:
+def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, conditions: Conditions) -> CalibratedSchedule | None:
     """Calibrate what the run is about to draw, if nothing fits it yet and the calibration is affordable.
 
     The result is kept under `paths.outputs`, in a file of the model, where `find_schedule` finds it. Where nothing can
@@ -37,7 +36,7 @@ def calibrate_on_first_use(
     Args:
         cfg: The configuration, fitted to the model.
         model: The model that draws.
-        condition: Class ids of every image.
+        conditions: What the images of the run are conditioned on.
 
     Returns:
         The calibration; None if nothing was calibrated.
@@ -51,7 +50,7 @@ def calibrate_on_first_use(
     if _fits(cfg, model):
         return None
 
-    in_domain = _in_domain(cfg, model, condition)
+    in_domain = _in_domain(cfg, model, conditions)
     recipe = QuickCalibration(steps=(cfg.num_steps,), batch_size=cfg.batch_size)
     cost = estimate(in_domain, recipe, cfg.num_samples * cfg.num_steps)
     if cfg.scheduler.calibrate == "auto" and not cost.affordable:
@@ -121,11 +120,12 @@ def _known(cfg: DictConfig, model: PictureModel) -> CalibratedSchedule | None:
     return find_schedule(None, model.identity, domain, cfg.guidance_scale, kept)
 
 
-def _in_domain(cfg: DictConfig, model: PictureModel, condition: tuple[int, ...]) -> GuidedModel:
+def _in_domain(cfg: DictConfig, model: PictureModel, conditions: Conditions) -> GuidedModel:
     """The model in the run's domain, whatever the label; a model that reads gets the run's prompt."""
     domain = cfg.domain.name
-    class_ids = condition if reads_text(model) else model.condition(domain, None, plain_caption(domain, None))
-    return GuidedModel.from_model(model, class_ids, cfg.guidance_scale, domain=domain)
+    if not reads_text(model):
+        conditions = conditions_of(model, domain, None, plain_caption(domain, None))
+    return GuidedModel.from_model(model, conditions, cfg.guidance_scale, domain=domain)
 
 
 def _unaffordable(cfg: DictConfig, cost: Estimate) -> str:

@@ -78,7 +78,7 @@ def converged_solution(setup: Setup) -> np.ndarray | None:
 
     # The converged solution belongs to the model alone: a limit that the scheduler sets must not change it.
     model = replace(
-        whole(setup.scheduler).guided(setup.denoiser, setup.conditions(cfg.num_samples)),
+        whole(setup.scheduler).guided(setup.denoiser, setup.conditions.rows(cfg.seed, range(cfg.num_samples))),
         limit=ModelFacts.of(setup.model).limit,
         identity=identity_of(setup.model, setup.denoiser.guidance_scale),
     )

@@ -54,7 +54,8 @@ def sample(cfg: DictConfig) -> float:
     setup = prepare(cfg)
     cfg, folder = setup.cfg, Path(setup.cfg.paths.run)
 
-    identity = fingerprint(cfg, model=ModelFacts.of(setup.model).content_hash, version=__version__)
+    model, conditions = ModelFacts.of(setup.model).content_hash, setup.conditions.content
+    identity = fingerprint(cfg, model=model, conditions=conditions, version=__version__)
     if cfg.skip_finished and (metrics := setup.tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
         return Skipped(metrics.get(SECONDS_PER_IMAGE, float("nan")), metrics)
@@ -89,7 +90,7 @@ def draw(setup: Setup, progress: Callable[[StepTrace], None] | None = None) -> l
         seed=cfg.seed,
         count=cfg.num_samples,
         batch_size=cfg.batch_size,
-        condition=setup.condition,
+        conditions=setup.conditions,
         start=setup.start,
         progress=progress,
     )
@@ -118,4 +119,6 @@ def _tags(setup: Setup, identity: str) -> dict[str, str]:
     tags = {"fingerprint": identity, "mlflow.note.content": domain.get("description", domain.name)}
     if source := timesteps_source(setup):
         tags["steps"] = source.strip(" ()")
+    if labels := str(setup.conditions):
+        tags["labels"] = labels
     return tags

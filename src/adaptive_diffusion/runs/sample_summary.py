@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..diffusion.conditions import NO_LABEL
 from ..diffusion.guidance import name_of, reads_text
 from ..metrics.quality import Measurement
 from .job import in_sweep, print_rows
@@ -33,8 +34,10 @@ def print_summary(
     passes = count(round(m["sampling/passes"]), "pass", "passes")
 
     rows = _prompt(setup)
+    rows["images"] = _images(setup)
+    if (labels := str(setup.conditions)) and not _unguided(setup):
+        rows["labels"] = labels
     rows |= {
-        "images": _images(setup),
         "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes})",
         "time": f"{m['time/sampling_s']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
         f"a step {m['time/step_s']:.3g} s (median)",
@@ -63,18 +66,22 @@ def _prompt(setup: Setup) -> dict[str, str]:
     """What a prompt led to, or what a model that reads was given in its place; {} otherwise."""
     reads = reads_text(setup.model)
     if (c := setup.choice) is not None:
-        label = "" if reads else f", {c.label or 'no label'} ({c.label_confidence:.0%})"
+        label = "" if reads or c.label is None else f", {c.label} ({c.label_confidence:.0%})"
         prompt = setup.cfg.prompt[:LONGEST_PROMPT]
         return {"prompt": f"{prompt!r}: domain {c.domain} ({c.domain_confidence:.0%}){label}"}
     return {"prompt": f"{setup.caption[:LONGEST_PROMPT]!r}, since none was given"} if reads else {}
 
 
+def _unguided(setup: Setup) -> bool:
+    """Whether the images are drawn without domain and label."""
+    return setup.model.conditional and name_of(setup.denoiser.guidance_scale) == "0"
+
+
 def _images(setup: Setup) -> str:
     """How many images of what, and how they were drawn."""
     cfg = setup.cfg
-    unguided = setup.model.conditional and name_of(setup.denoiser.guidance_scale) == "0"
-    label = f" ({cfg.label})" if cfg.label else ""
-    what = "without domain and label" if unguided else f"x {cfg.domain.name}{label}"
+    label = {None: "", NO_LABEL: " (no label)"}.get(cfg.label, f" ({cfg.label})")
+    what = "without domain and label" if _unguided(setup) else f"x {cfg.domain.name}{label}"
     height, width = setup.model.picture_size if cfg.image_size is None else (cfg.image_size, cfg.image_size)
     how = f"{width}x{height}, seed {cfg.seed}, guidance {name_of(setup.denoiser.guidance_scale)}"
     return f"{cfg.num_samples} {what}, {how}"

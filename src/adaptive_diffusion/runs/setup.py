@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import mlx.core as mx
+import numpy as np
 from omegaconf import DictConfig
 
 from ..diffusion.checks import check_count, check_number
+from ..diffusion.conditions import NO_LABEL, Conditions, Same, conditions_of
 from ..diffusion.guidance import Guidance, checked_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
@@ -21,7 +23,6 @@ from ..grids.base import Spacing
 from ..grids.grids import set_timesteps
 from ..io.image_file import read_picture
 from ..metrics.quality import PictureMetrics
-from ..sampling.batches import conditions
 from ..sampling.grid_and_solver import whole
 from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
@@ -52,7 +53,7 @@ class Setup:
         grid: Timesteps that replace those of the scheduler, or None.
         sampler: The loop.
         caption: The content of the images in words: the prompt, or a caption made of domain and label.
-        condition: Class ids of every image; () for an unconditional model.
+        conditions: What images are conditioned on.
         choice: Domain and label that the prompt led to, or None.
         starts: Changes of the noise before the first step, in order; () for plain noise.
         metrics: The measures of the images.
@@ -66,15 +67,11 @@ class Setup:
     grid: Spacing | None
     sampler: StandardSampler
     caption: str
-    condition: tuple[int, ...]
+    conditions: Conditions
     choice: Choice | None
     starts: tuple[Start, ...]
     metrics: PictureMetrics
     tracker: Tracker
-
-    def conditions(self, batch_size: int) -> mx.array | None:
-        """(batch_size, K) class ids for a batch, or None."""
-        return conditions(self.condition, batch_size)
 
     @property
     def schedule(self) -> NoiseSchedule:
@@ -107,8 +104,8 @@ def prepare(cfg: DictConfig) -> Setup:
     # The prompt chooses domain and label, and the model settles everything that was left open.
     model: PictureModel = build(cfg, "model")
     cfg, choice = follow_prompt(cfg, model)
-    caption = cfg.prompt or plain_caption(cfg.domain.name, cfg.label)
-    condition = model.condition(cfg.domain.name, cfg.label, caption)
+    caption = cfg.prompt or plain_caption(cfg.domain.name, None if cfg.label == NO_LABEL else cfg.label)
+    conditions = conditions_of(model, cfg.domain.name, cfg.label, caption)
     cfg = fitted(cfg, model)
 
     check_calibration("scheduler.calibration", cfg.scheduler.get("calibration"), cfg, model)
@@ -128,13 +125,15 @@ def prepare(cfg: DictConfig) -> Setup:
     check_grid(scheduler, grid)
 
     starts = _starts(cfg, model, scheduler)
+    if cfg.variation is not None and cfg.variation < 1:  # of image 0, and so of its label; 1 leaves nothing of it
+        conditions = _as_image_0(conditions, cfg.seed)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
     denoiser = whole(scheduler).guided(model, None, guidance)
     metrics: PictureMetrics = build(cfg, "metrics")
-    setup = Setup(cfg, model, denoiser, scheduler, grid, sampler, caption, condition, choice, starts, metrics, tracker)
+    setup = Setup(cfg, model, denoiser, scheduler, grid, sampler, caption, conditions, choice, starts, metrics, tracker)
 
     # Nothing is wrong with the settings, so the work may begin. A calibration measures one weight of guidance.
-    found = None if isinstance(guidance, Guidance) else calibrate_on_first_use(cfg, model, condition)
+    found = None if isinstance(guidance, Guidance) else calibrate_on_first_use(cfg, model, conditions)
     if found is not None and isinstance(scheduler, AdaptiveScheduler):
         scheduler.reconfigure(calibration=found)
     warn_of_another_domain(cfg, scheduler, grid)
@@ -161,6 +160,12 @@ def _check_numbers(cfg: DictConfig) -> None:
     check_setting(partial(check_number, above=True), cfg, "strength", 0, 1)
     if cfg.init_image is None and given("strength"):
         log.warning("strength=%g has no effect without init_image", cfg.strength)
+
+
+def _as_image_0(conditions: Conditions, seed: int) -> Conditions:
+    """What image 0 of a seed is conditioned on, for all images."""
+    rows = conditions.rows(seed, [0])
+    return Same() if rows is None else Same(tuple(map(int, np.array(rows[0]))))
 
 
 def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple[Start, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from ..diffusion.checks import check_count
+from ..diffusion.conditions import conditions_of
 from ..diffusion.rng import image_keys, normal
 from ..interruption import saved_when_interrupted
 from ..io import figures
@@ -122,9 +123,9 @@ def preview(trainer: Trainer, samples: int, steps: int) -> np.ndarray:
     x_T = normal(keys, (side, side, channels))
 
     rows = []
-    for domain in range(len(trainer.corpus.domains)):
+    for domain in trainer.corpus.domains:
         scheduler.set_timesteps(steps)
-        condition = mx.array([[domain + 1, 0]] * samples, dtype=mx.int32)
+        condition = conditions_of(model, domain, None, domain).rows(0, range(samples))
         result = StandardSampler(scheduler).run(guided, x_T, condition=condition, keys=keys)
         rows.append(np.array(result.images))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
+from ..diffusion.conditions import Conditions, Same
 from ..diffusion.rng import image_keys, normal
 from ..types import Denoiser, SampleResult, StepTrace
 from .standard import StandardSampler
@@ -20,7 +21,7 @@ def draw_batches(
     seed: int,
     count: int,
     batch_size: int,
-    condition: tuple[int, ...] = (),
+    conditions: Conditions = Same(),  # noqa: B008  # it is frozen
     start: Callable[[mx.array], mx.array] | None = None,
     progress: Callable[[StepTrace], None] | None = None,
 ) -> Iterator[SampleResult]:
@@ -34,7 +35,7 @@ def draw_batches(
         seed: >= 0.
         count: Number of images.
         batch_size: Images per batch.
-        condition: Class ids that every image is drawn with; () for an unconditional model.
+        conditions: What images are conditioned on, see `conditions_of`.
         start: Makes the first states of a batch from its noise, once its timesteps are set (see `starts`); None: they
             are the noise.
         progress: Called after every step.
@@ -43,13 +44,9 @@ def draw_batches(
         The result of each batch.
     """
     for first in range(0, count, batch_size):
-        keys = image_keys(seed, range(first, min(first + batch_size, count)))
+        images = range(first, min(first + batch_size, count))
+        keys = image_keys(seed, images)
         begin()
-        noise, given = normal(keys, shape), conditions(condition, len(keys))
+        noise = normal(keys, shape)
         x_T = noise if start is None else start(noise)
-        yield sampler.run(denoiser, x_T, condition=given, keys=keys, progress=progress)
-
-
-def conditions(class_ids: tuple[int, ...], batch_size: int) -> mx.array | None:
-    """(batch_size, K) int32: the same class ids for every image of a batch; None if there are none."""
-    return mx.array([class_ids] * batch_size, dtype=mx.int32) if class_ids else None
+        yield sampler.run(denoiser, x_T, condition=conditions.rows(seed, images), keys=keys, progress=progress)

@@ -15,10 +15,11 @@ def seconds_per_evaluation(model: GuidedModel, images: int = 1) -> float:
     """Seconds of a guided evaluation of one image, timed in a batch after one that compiles the network.
 
     Args:
-        model: The model, with one condition for all images, or none.
+        model: The model; of its conditions that of the first image is taken.
         images: Images of the batch, >= 1.
     """
-    one = model.with_condition(None if model.condition is None else model.condition[:1])
+    one = model.of_images(0, 1)
+    one = one.with_condition(None if one.condition is None else one.condition[:1])
     x_T, node = one.noise(0, images), node_at(model.process, model.process.num_train_timesteps - 1)
 
     seconds = 0.0

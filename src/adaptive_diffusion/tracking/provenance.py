@@ -72,12 +72,12 @@ def git_state(folder: str | Path | None = None) -> GitState | None:
         return None
 
 
-def fingerprint(cfg: DictConfig, **more: str) -> str:
+def fingerprint(cfg: DictConfig, **more: Any) -> str:
     """sha256 (hex) of the settings of a configuration that decide the result.
 
     Args:
         cfg: The configuration, with every value filled in.
-        **more: Further facts that decide the result, e.g. the hash of the model file.
+        **more: Further facts that decide the result, JSON types, e.g. the hash of the model file.
     """
     plain = _without(cfg, _NOT_IDENTITY)
     if str(plain.get("guidance", {}).get("_target_")).endswith(".guidance.Constant"):
