@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.schedule import NoiseSchedule
@@ -27,7 +28,7 @@ def calibrate_model(
     prediction_type: str = "epsilon",
     noise_schedule: Mapping[str, Any] | None = None,
     condition: mx.array | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | Guidance = 1.0,
     bounded: bool = True,
     identity: str | None = None,
     progress: Callable[[int], None] | None = None,
@@ -42,7 +43,7 @@ def calibrate_model(
         prediction_type: What it predicts: `epsilon`, `v_prediction` or `sample`.
         noise_schedule: Arguments of `NoiseSchedule`; None: its defaults.
         condition: (k, ...) what images are conditioned on, in turn; zeros are the null condition. None: nothing.
-        guidance_scale: Weight of classifier-free guidance, >= 0; 1 is none.
+        guidance_scale: Weight of classifier-free guidance, >= 0, 1 is none; or `Guidance`, e.g. `Interval(2, low=-2)`.
         bounded: Whether clean predictions are images in [-1, 1], and are clipped; False for latents.
         identity: A name that tells this denoiser from others; None: the hash of its weights, if it shows them as a
             module of MLX or PyTorch, else "".

@@ -12,7 +12,7 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.first_prediction import NOISES as FIRST_NOISES
 from ..diffusion.first_prediction import first_prediction
-from ..diffusion.guidance import constant_weight
+from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid, Spacing
@@ -134,7 +134,6 @@ def calibrate(
         The schedule so far, after every number of steps.
     """
     c, schedule = settings, model.process
-    weight = constant_weight(model.guidance_scale, "a calibration")
     batched = InBatches(model, c.batch_size, progress)
     noise = model.noise(c.seed, c.noises)
     profile = measure_trajectory(
@@ -172,7 +171,7 @@ def calibrate(
         found[n] = with_stored(batched, first, reference, unseen, chosen)
         yield CalibratedSchedule(
             model=model.identity,
-            guidance_scale=weight,
+            guidance_scale=kept_guidance(model.guidance_scale),
             domain=model.domain,
             num_train_timesteps=schedule.num_train_timesteps,
             metric=f"rmse to {NODES} steps of iPNDM on the blended grid",

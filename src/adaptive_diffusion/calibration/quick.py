@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..diffusion.guidance import constant_weight
+from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
@@ -108,7 +108,6 @@ def calibrate_quickly(
         FloatingPointError: if the model predicts what is not finite.
     """
     c, process = settings, model.process
-    weight = constant_weight(model.guidance_scale, "a calibration")
     images = c.noises + c.held_out
     batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
     trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
@@ -130,7 +129,7 @@ def calibrate_quickly(
         )
         yield CalibratedSchedule(
             model=model.identity,
-            guidance_scale=weight,
+            guidance_scale=kept_guidance(model.guidance_scale),
             domain=model.domain,
             num_train_timesteps=process.num_train_timesteps,
             metric=f"rmse to {c.reference_nodes} steps of iPNDM on the blended grid",

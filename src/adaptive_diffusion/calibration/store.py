@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from .._version import __version__
+from ..diffusion.guidance import kept_guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
@@ -101,7 +102,7 @@ class ScheduleFile:
 
 
 def _name(model: GuidedModel, n: int) -> str:
-    return f"{model.identity} {model.domain} {model.guidance_scale:g} {n}"
+    return f"{model.identity} {model.domain} {name_of(model.guidance_scale)} {n}"
 
 
 def _hash(recipe: Recipe, n: int) -> str:
@@ -125,5 +126,5 @@ def _same(schedule: CalibratedSchedule, model: GuidedModel) -> bool:
     return (schedule.model, schedule.domain, schedule.guidance_scale) == (
         model.identity,
         model.domain,
-        model.guidance_scale,
+        kept_guidance(model.guidance_scale),
     )

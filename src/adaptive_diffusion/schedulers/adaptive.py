@@ -12,7 +12,7 @@ import numpy as np
 
 from ..diffusion.checks import check_choice, check_number
 from ..diffusion.first_prediction import SHARED, FirstPrediction, KnownFirst, condition_of, first_prediction
-from ..diffusion.guidance import Guidance, central_weight
+from ..diffusion.guidance import Guidance, kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
@@ -131,8 +131,7 @@ class AdaptiveScheduler(SchedulerCore):
                 log.warning("the calibration is of the model %.12s, and %.12s draws with it", given.model, model)
             self.calibration = given.drawn_at(guidance_scale)
         elif given is LEFT_OUT and self.progress_power == POWER:
-            found = find_schedule(None, model, domain or ANY_DOMAIN, central_weight(guidance_scale))
-            self.calibration = found and found.drawn_at(guidance_scale)
+            self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale)
         self._firsts.clear()
         self.set_timesteps(len(self))
 
@@ -165,8 +164,8 @@ class AdaptiveScheduler(SchedulerCore):
         if condition is None or not self._suits or model.identity not in ("", calibration.model):
             return None
 
-        first = calibration.first
-        if first is not None and first.condition == condition and model.guidance_scale == calibration.guidance_scale:
+        first, same = calibration.first, kept_guidance(model.guidance_scale) == calibration.guidance_scale
+        if first is not None and first.condition == condition and same:
             return first
         key = condition, model.guidance_scale
         if self.first_evaluation == "shared" and key not in self._firsts:
