@@ -15,6 +15,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
 from ..io.locks import in_turn
+from .identity import with_fingerprint
 
 
 class Recipe(Protocol):
@@ -97,6 +98,7 @@ class ScheduleFile:
             return
         for schedule in recipe.only(rest).calibrate(model, progress):
             n = max(schedule.steps)
+            schedule = with_fingerprint(schedule, model)
             self.add(model, schedule, n, recipe)
             yield schedule, n
 
@@ -112,7 +114,7 @@ def _hash(recipe: Recipe, n: int) -> str:
 
 def _alike(a: CalibratedSchedule, b: CalibratedSchedule) -> bool:
     """Whether two schedules differ in their steps only, so that they can be one."""
-    return replace(a, steps=b.steps, drawn_guidance=None) == replace(b, drawn_guidance=None)
+    return replace(a, steps=b.steps).as_calibrated == b.as_calibrated
 
 
 def _without(schedule: CalibratedSchedule, n: int) -> CalibratedSchedule | None:

@@ -82,7 +82,8 @@ def find_schedule(
     """The schedule of a model in a domain; if there are several, the one with the same guidance, or the nearest.
 
     Where the domain was not calibrated, the schedule of another domain is taken: calibrated steps depend on
-    the model and the guidance more than on the domain.
+    the model and the guidance more than on the domain. Where a pipeline was calibrated with another precision, size or
+    negative prompt, its schedule is taken without the weights.
 
     Args:
         path: File of schedules; None: the shipped one, which may have none for this model.
@@ -104,6 +105,10 @@ def find_schedule(
     model = model or ""
     known = _merged(known_schedules(path, model, kept))
     of_the_model = [schedule for schedule in known if schedule.model == model]
+    if not of_the_model:  # those of the same weights, drawn otherwise
+        alike = [schedule for found in known if (schedule := drawn_with(found, model)).otherwise]
+        fewest = min((len(schedule.otherwise) for schedule in alike), default=0)
+        of_the_model = [schedule for schedule in alike if len(schedule.otherwise) == fewest]
 
     if of_the_model:
         fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
@@ -112,13 +117,6 @@ def find_schedule(
 
     if path is None:
         return None
-    if differences := [found for schedule in known if (found := _differences(schedule.model, model))]:
-        raise UnusableFile(
-            f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
-            "give another path or none, or calibrate it again",
-            "schedule",
-        )
-
     others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
     raise UnusableFile(
         f"{path} has schedules of the model {others}, and this one is {model:.12}; give another path or "
@@ -168,6 +166,12 @@ def _merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]
             schedule = replace(before, steps={**schedule.steps, **before.steps})
         merged[problem] = schedule
     return list(merged.values())
+
+
+def drawn_with(schedule: CalibratedSchedule, model: str) -> CalibratedSchedule:
+    """A schedule to draw with a model: of the same weights under other settings, it says in which these differ."""
+    same = model in ("", schedule.model)
+    return replace(schedule, otherwise="" if same else _differences(schedule.model, model))
 
 
 def _differences(calibrated: str, model: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
+from ..diffusion.fingerprint import Fingerprint
 from ..diffusion.first_prediction import FirstPrediction, first_prediction_from
 from ..diffusion.guidance import (
     Guidance,
@@ -81,8 +82,8 @@ class CalibratedSchedule:
 
     Their weights are used where the guidance that draws is within a factor of `REACH` of the calibrated one, at every
     noise level: of an interval, both the weight in it and 1, that outside, count. Guidance of one's own is known by its
-    name, and has to be the same. Elsewhere the timesteps are used alone, with DPM-Solver++(2M): see
-    docs/evidence/guidance.md for what was measured.
+    name, and has to be the same. Elsewhere, and for a model that is not quite the calibrated one, the timesteps are
+    used alone, with DPM-Solver++(2M): see docs/evidence/guidance.md for what was measured.
 
     Attributes:
         model: Content hash of the model's file.
@@ -94,7 +95,10 @@ class CalibratedSchedule:
         held_out: Other noises, which the scores are of.
         steps: n -> solution of n steps, at least one.
         first: What the model predicts at the first timestep, at this guidance; None: not measured.
+        fingerprint: Of the network, where `model` is a name that a user gave it; None: it is a hash, or unknown.
         drawn_guidance: Guidance that images are drawn with, in the same way; None: as calibrated.
+        otherwise: In what the model that draws differs from the calibrated one, e.g. "another negative prompt"; "":
+            in nothing that is known.
 
     Raises:
         ValueError: for a grid that is none, or a number out of range.
@@ -109,7 +113,9 @@ class CalibratedSchedule:
     held_out: int
     steps: Mapping[int, CalibratedSteps]
     first: FirstPrediction | None = None
+    fingerprint: Fingerprint | None = None
     drawn_guidance: KeptGuidance | None = field(default=None, repr=False)
+    otherwise: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         for name in ("guidance_scale", "drawn_guidance"):
@@ -133,8 +139,8 @@ class CalibratedSchedule:
 
     @property
     def weights_hold(self) -> bool:
-        """Whether the guidance that draws is near enough to the calibrated one for the weights to help."""
-        return self.guidance_factor <= REACH
+        """Whether guidance and model are near enough to the calibrated ones for the weights to help."""
+        return self.guidance_factor <= REACH and not self.otherwise
 
     @property
     def guidance_factor(self) -> float:
@@ -166,6 +172,11 @@ class CalibratedSchedule:
         drawn = kept_guidance(guidance) if isinstance(guidance, Guidance) else guidance
         return replace(self, drawn_guidance=None if drawn == self.guidance_scale else drawn)
 
+    @property
+    def as_calibrated(self) -> CalibratedSchedule:
+        """The same solutions, whatever they are drawn with."""
+        return replace(self, drawn_guidance=None, otherwise="")
+
     def content(self) -> dict[str, Any]:
         """What `schedule_from` makes a schedule of."""
         content = asdict(replace(self, first=None))
@@ -174,9 +185,9 @@ class CalibratedSchedule:
         content["first"] = None if self.first is None else self.first.content()
 
         # What is not known is left out, as in files of versions that did not ask for it.
-        optional = [(content, "drawn_guidance"), (content, "first")]
+        optional = [(content, name) for name in ("drawn_guidance", "first", "fingerprint", "otherwise")]
         for found, name in [*optional, *((steps, "stored") for steps in content["steps"].values())]:
-            if found[name] is None:
+            if found[name] in (None, ""):
                 del found[name]
         return content
 
@@ -187,8 +198,10 @@ class CalibratedSchedule:
 
     def __str__(self) -> str:
         """Its origin, and whether only its timesteps are used."""
-        if self.drawn_guidance is None or self.weights_hold:
+        if self.weights_hold:
             return self.origin
+        if self.otherwise or self.drawn_guidance is None:
+            return f"{self.origin} with {self.otherwise}; its timesteps only"
         return f"{self.origin}; at guidance {name_of(self.drawn_guidance)} its timesteps only"
 
 
@@ -204,6 +217,8 @@ def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
     for name in ("guidance_scale", "drawn_guidance"):
         if rest.get(name) is not None:
             rest[name] = guidance_from(rest[name])
+    if (known := rest.pop("fingerprint", None)) is not None:
+        rest["fingerprint"] = Fingerprint(tuple(known["numbers"]), tuple(known["shape"]), bool(known["conditioned"]))
     return CalibratedSchedule(steps=steps, first=None if first is None else first_prediction_from(first), **rest)
 
 
