@@ -48,7 +48,7 @@ class ScheduleCalibration:
         noises: Images that grids are measured and weights fitted on, >= 2.
         held_out: Other images, by which the candidates are judged, >= 2.
         learned_noises: Images of `noises` that a schedule is learned on, >= 2.
-        iterations: Gauss-Newton steps of learning, >= 0.
+        iterations: Gauss-Newton steps of learning at most, >= 0; they end where the held-out error no longer falls.
         batch_size: Images per evaluation, >= 1.
         seed: Of the noises, >= 0; the held-out ones have the next.
 
@@ -94,7 +94,11 @@ class ScheduleCalibration:
         columns = (n - 1 + n * (HISTORY - 1) for n in self.learned)
         learning = sum(
             n
-            * (len(FITTED) * self.learned_noises + self.held_out + self.iterations * self.learned_noises * (c / 2 + 1))
+            * (
+                (len(FITTED) + 1) * self.learned_noises
+                + (2 + self.iterations) * self.held_out
+                + self.iterations * self.learned_noises * (c / 2 + 1)
+            )
             for n, c in zip(self.learned, columns, strict=True)
         )
         return int(measuring + judging + storing + learning)
@@ -123,7 +127,7 @@ def calibrate(
     Rivals for each number of steps, each judged by its mean RMSE to the reference images on the held-out noises:
     DPM-Solver++(2M) on the classical grids; fitted weights (see `fitting`) on the blended grid, on the equidistributed
     one and on that of dynamic programming (see `trajectory`); and, learned from the best of these, positions and
-    weights together (see `learning`).
+    weights together (see `learning`), as long as the held-out noises profit.
 
     Args:
         model: What to calibrate: a model in one domain, with its guidance, and one condition for all images.
@@ -162,9 +166,8 @@ def calibrate(
                 key=lambda candidate: float(errors(batched, reference[: c.learned_noises], candidate).mean()),
             )
             assert start.corrections is not None
-            best = learn(
-                batched, reference[: c.learned_noises], Solution(start.timesteps, start.corrections), c.iterations
-            )
+            solution = Solution(start.timesteps, start.corrections)
+            best = learn(batched, reference[: c.learned_noises], unseen, solution, c.iterations)
             candidates["learned"] = Candidate(best.timesteps, best.corrections)
 
         chosen = choose(candidates, lambda candidate: errors(batched, unseen, candidate), classical=list(CLASSICAL))
