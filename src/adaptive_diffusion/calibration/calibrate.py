@@ -104,18 +104,18 @@ class ScheduleCalibration:
         return int(measuring + judging + storing + learning)
 
     def only(self, steps: Sequence[int]) -> Self:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         return replace(self, steps=steps, learned_steps=[n for n in self.learned if n in steps])
 
     def decides(self, n: int) -> dict[str, Any]:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         names = ("noises", "held_out", "learned_noises", "iterations", "seed")
         return {**{name: getattr(self, name) for name in names}, "learned": n in self.learned}
 
     def calibrate(
         self, model: GuidedModel, progress: Callable[[int], None] | None = None
     ) -> Iterator[CalibratedSchedule]:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         return calibrate(model, self, progress)
 
 

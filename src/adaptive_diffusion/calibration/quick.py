@@ -72,18 +72,18 @@ class QuickCalibration:
         return recorded + sum(self.steps) * (self.noises + self.held_out * (1 + len(RIVALS)))
 
     def only(self, steps: Sequence[int]) -> Self:
-        """See `Recipe`; the reference trajectories stay as fine."""
+        """See `CalibrationRecipe`; the reference trajectories stay as fine."""
         return replace(self, steps=steps, nodes=self.reference_nodes)
 
     def decides(self, n: int) -> dict[str, Any]:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         names = ("noises", "held_out", "reference_nodes", "seed")
         return {"recipe": "quick", **{name: getattr(self, name) for name in names}}
 
     def calibrate(
         self, model: GuidedModel, progress: Callable[[int], None] | None = None
     ) -> Iterator[CalibratedSchedule]:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         return calibrate_quickly(model, self, progress)
 
 

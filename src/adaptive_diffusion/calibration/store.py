@@ -18,7 +18,7 @@ from ..io.locks import in_turn
 from .identity import with_fingerprint
 
 
-class Recipe(Protocol):
+class CalibrationRecipe(Protocol):
     """How a model is calibrated."""
 
     @property
@@ -59,7 +59,7 @@ class ScheduleFile:
         """All schedules that the file holds by now."""
         return list(load_schedules(self.path)) if self.path.exists() else []
 
-    def finished(self, model: GuidedModel, recipe: Recipe) -> CalibratedSchedule | None:
+    def finished(self, model: GuidedModel, recipe: CalibrationRecipe) -> CalibratedSchedule | None:
         """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""
         recipes = load_recipes(self.path) if self.path.exists() else {}
         wanted = {n for n in recipe.steps if recipes.get(_name(model, n)) == _hash(recipe, n)}
@@ -68,13 +68,13 @@ class ScheduleFile:
                 return replace(schedule, steps=steps)
         return None
 
-    def replaced(self, model: GuidedModel, recipe: Recipe) -> list[int]:
+    def replaced(self, model: GuidedModel, recipe: CalibrationRecipe) -> list[int]:
         """The wanted numbers of steps that the file holds by another recipe, and that a calibration replaces."""
         held = {n for schedule in self.read() if _same(schedule, model) for n in schedule.steps}
         done = self.finished(model, recipe)
         return sorted(held & set(recipe.steps) - set(done.steps if done else ()))
 
-    def add(self, model: GuidedModel, schedule: CalibratedSchedule, n: int, recipe: Recipe) -> None:
+    def add(self, model: GuidedModel, schedule: CalibratedSchedule, n: int, recipe: CalibrationRecipe) -> None:
         """Add a number of steps; what other processes added meanwhile stays."""
         with in_turn(self.path):
             known = self.read()
@@ -85,7 +85,7 @@ class ScheduleFile:
             save_schedules(self.path, [*filter(None, others), merged], {**recipes, _name(model, n): _hash(recipe, n)})
 
     def calibrate(
-        self, model: GuidedModel, recipe: Recipe, progress: Callable[[int], None] | None = None
+        self, model: GuidedModel, recipe: CalibrationRecipe, progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[CalibratedSchedule, int]]:
         """Calibrate the numbers of steps that the file lacks.
 
@@ -107,7 +107,7 @@ def _name(model: GuidedModel, n: int) -> str:
     return f"{model.identity} {model.domain} {name_of(model.guidance_scale)} {n}"
 
 
-def _hash(recipe: Recipe, n: int) -> str:
+def _hash(recipe: CalibrationRecipe, n: int) -> str:
     content = {**recipe.decides(n), "version": __version__}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
