@@ -12,7 +12,7 @@ from test_fitting import SCHEDULE, SCHEDULER, SHAPE, bent, natural, noises
 from adaptive_diffusion import AdaptiveScheduler, PlainModel, StandardSampler, calibrate_model
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration, errors
 from adaptive_diffusion.calibration.choosing import Candidate
-from adaptive_diffusion.calibration.even import even_grid
+from adaptive_diffusion.calibration.even import EvenGrid
 from adaptive_diffusion.calibration.identity import weights_hash
 from adaptive_diffusion.calibration.quick import QuickCalibration, mean_grid, repeated
 from adaptive_diffusion.calibration.reference import record
@@ -119,7 +119,7 @@ def test_the_even_grid_is_the_equidistributed_one_of_the_fine_measurement():
     reference = record(InBatches(model), noises(3, 16), nodes=32)
     profile = measure_trajectory(model, noises(3, 16))
     for n in (4, 8):
-        found, fine = even_grid(reference, SCHEDULE, n), equidistributed(profile, SCHEDULE, n)
+        found, fine = EvenGrid.of(reference)(SCHEDULE, n), equidistributed(profile, SCHEDULE, n)
         distance = np.abs(SCHEDULE.log_snr(found) - SCHEDULE.log_snr(fine)).max()
         assert distance < 0.15 * np.ptp(SCHEDULE.log_snr(fine)) / n
 

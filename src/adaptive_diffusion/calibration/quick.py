@@ -18,7 +18,7 @@ from ..grids.grids import BlendedGrid
 from ..sampling.rollout import InBatches
 from .calibrate import CLASSICAL, errors
 from .choosing import Candidate, choose
-from .even import even_grid
+from .even import EvenGrid
 from .fitting import fit_corrections
 from .reference import record
 
@@ -117,9 +117,10 @@ def calibrate_quickly(
     fit_on, held_out = trajectories[: c.noises], trajectories[c.noises :]
     held_out_model = InBatches(model.with_condition(_rows(batched.model.condition, c.noises)), c.batch_size, progress)
 
+    even = EvenGrid.of(fit_on)
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
-        timesteps = mean_grid(process, [BlendedGrid()(process, n), even_grid(fit_on, process, n)])
+        timesteps = mean_grid(process, [BlendedGrid()(process, n), even(process, n)])
         candidates = {name: Candidate(CLASSICAL[name](process, n)) for name in RIVALS}
         candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fit_on, timesteps))
 
