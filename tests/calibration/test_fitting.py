@@ -119,13 +119,18 @@ def test_weights_that_can_be_exact_are():
     assert paired_rmse(run(predictor, reference.noise, plain), reference.images).mean() > 0.05
 
 
+def error_on(model, images):
+    """The mean error of a solution on some images."""
+    return lambda solution: float(paired_rmse(run(model, images.noise, solution), images.images).mean())
+
+
 @pytest.mark.parametrize(("n", "share"), [(3, 1), (5, 0.9), (8, 0.9)])
 def test_fitted_weights_are_better_than_2m_and_learned_ones_still_better_from_new_noises(n, share):
     predictor, reference = reference_of(bent)
     _, unseen = reference_of(bent, seed=1)
     timesteps = BlendedGrid()(SCHEDULE, n)
     fitted = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
-    learned = learn(predictor, reference, fitted, iterations=2)
+    learned = learn(predictor, reference, error_on(predictor, reference_of(bent, seed=2)[1]), fitted, iterations=2)
     solver = DPMSolverScheduler(clip_sample=False)
     solver.set_timesteps(timesteps=timesteps)
     classical = np.array(StandardSampler(solver).run(bent, noises(1, 12)).images)
@@ -144,11 +149,30 @@ def test_learning_never_makes_it_worse_and_stops_where_nothing_is_gained():
     predictor, reference = reference_of(bent, count=4)
     timesteps = BlendedGrid()(SCHEDULE, 3)
     start = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
-    assert learn(predictor, reference, start, iterations=0) is start
+    assert learn(predictor, reference, error_on(predictor, reference), start, iterations=0) is start
     counted = []
     counting = InBatches(SCHEDULER.guided(bent), progress=counted.append)
-    learn(counting, reference, start, iterations=50, least_gain=0.5)
+    learn(counting, reference, error_on(counting, reference), start, iterations=50, least_gain=0.5)
     assert sum(counted) < 5 * 4 * 3 * 12  # a few iterations of some 11 columns, not 50
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_learning_from_a_few_extreme_images_is_stopped_by_others(seed):
+    """The errors of a few images are far beyond those of the rest, and decide the squares that learning falls by."""
+
+    def heavy_tailed(x, t, condition=None):
+        states = np.array(x, np.float64)
+        extreme = np.abs(states.mean(axis=(1, 2, 3), keepdims=True)) * np.sqrt(states[0].size) > 1.5
+        return natural(x, t) + mx.array(np.where(extreme, 0.5, 0.02) * np.sin(4 * states), mx.float32)
+
+    predictor, reference = reference_of(heavy_tailed, seed=seed, count=4)
+    held_out, fresh = (reference_of(heavy_tailed, seed=s, count=24)[1] for s in (10, 11))
+    timesteps = BlendedGrid()(SCHEDULE, 4)
+    start = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
+    learned = learn(predictor, reference, error_on(predictor, held_out), start, iterations=3)
+    for unseen in (held_out, fresh):
+        before, after = (paired_rmse(run(predictor, unseen.noise, s), unseen.images).mean() for s in (start, learned))
+        assert after <= before
 
 
 def problem(denoiser=bent):

@@ -10,10 +10,10 @@ import torch
 from test_fitting import SCHEDULE, SCHEDULER, SHAPE, bent, natural, noises
 
 from adaptive_diffusion import AdaptiveScheduler, PlainModel, StandardSampler, calibrate_model
-from adaptive_diffusion.calibration.any_model import weights_hash
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration, errors
 from adaptive_diffusion.calibration.choosing import Candidate
-from adaptive_diffusion.calibration.even import even_grid
+from adaptive_diffusion.calibration.even import EvenGrid
+from adaptive_diffusion.calibration.identity import weights_hash
 from adaptive_diffusion.calibration.quick import QuickCalibration, mean_grid, repeated
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.calibration.trajectory import equidistributed, measure_trajectory
@@ -34,6 +34,61 @@ def test_it_costs_what_it_says():
 def test_it_is_cheap(steps, most):
     assert QuickCalibration(steps=steps).evaluations() == most <= (300 if len(steps) == 1 else 600)
     assert ScheduleCalibration(steps=steps).evaluations() > 10 * most
+
+
+def test_a_model_that_is_only_named_is_recognised_by_what_it_predicts(tmp_path, caplog):
+    calls = []
+
+    def retrained(x, t, condition=None):
+        calls.append(len(x))
+        return 1.1 * bent(x, t)
+
+    def half(x, t, condition=None):
+        return bent(x, t).astype(mx.bfloat16)
+
+    save_schedules(tmp_path / "s.json", [calibrate_model(bent, SHAPE, bounded=False, steps=3, identity="mine")])
+    schedule = find_schedule(tmp_path / "s.json", "mine", "", 1.0)
+    scheduler = AdaptiveScheduler(num_inference_steps=3, calibration=schedule, clip_sample=False)
+    for denoiser in (bent, half):
+        StandardSampler(scheduler).run(denoiser, noises(0, 2))
+        assert scheduler.origin == "calibrated for this model at guidance 1: quick"
+    assert caplog.text == ""
+
+    for _ in range(2):
+        StandardSampler(scheduler).run(retrained, noises(0, 2))
+    assert calls == [1, *[2] * 6], "one evaluation more, once"
+    assert (
+        scheduler.origin == "calibrated for this model at guidance 1 with other predictions; its timesteps only: quick"
+    )
+    assert caplog.text.count("mine predicts otherwise than when its steps were calibrated") == 1
+    scheduler.suit("mine", None, 1.0)
+    StandardSampler(scheduler).run(bent, noises(0, 2))
+    assert "timesteps only" not in scheduler.origin
+
+
+def test_a_hash_of_weights_needs_no_fingerprint():
+    network = nn.Conv2d(3, 3, 1)
+
+    def calibrated(**given):
+        return calibrate_model(network_of(network), SHAPE, steps=2, noises=2, nodes=8, **given).fingerprint
+
+    assert calibrated() is None
+    assert calibrated(identity="mine") is not None
+    assert calibrate_model(bent, SHAPE, steps=2, noises=2, nodes=8).fingerprint is not None
+
+
+def network_of(module):
+    """A denoiser that shows the weights of a module."""
+
+    class Shown(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = module
+
+        def __call__(self, x, t, condition=None):
+            return self.module(x)
+
+    return Shown()
 
 
 def test_it_is_better_than_every_classical_grid_on_other_noises():
@@ -64,7 +119,7 @@ def test_the_even_grid_is_the_equidistributed_one_of_the_fine_measurement():
     reference = record(InBatches(model), noises(3, 16), nodes=32)
     profile = measure_trajectory(model, noises(3, 16))
     for n in (4, 8):
-        found, fine = even_grid(reference, SCHEDULE, n), equidistributed(profile, SCHEDULE, n)
+        found, fine = EvenGrid.of(reference)(SCHEDULE, n), equidistributed(profile, SCHEDULE, n)
         distance = np.abs(SCHEDULE.log_snr(found) - SCHEDULE.log_snr(fine)).max()
         assert distance < 0.15 * np.ptp(SCHEDULE.log_snr(fine)) / n
 

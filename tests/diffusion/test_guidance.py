@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -13,11 +15,13 @@ from gaussian import STD
 from tiny import tiny_model
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
-from adaptive_diffusion.calibration.calibrate import ScheduleCalibration, calibrate
-from adaptive_diffusion.calibration.quick import QuickCalibration, calibrate_quickly
+from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
+from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.diffusion import Constant, GuidedModel, Interval, Node, Waiting, node_at, unlimited
-from adaptive_diffusion.diffusion.guidance import identity_of
+from adaptive_diffusion.diffusion.guidance import Guidance, identity_of
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
+from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score, schedule_from
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.sampling.converged import converged_pictures
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -26,6 +30,8 @@ from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 LINEAR, COSINE = NoiseSchedule(), NoiseSchedule(beta_schedule="squaredcos_cap_v2")
 MIDDLE = Interval(3.0, -1.0, 1.0)
+STEPS = {2: CalibratedSteps((999.0, 300.0), ((0.1, 0.2, 0.3),) * 2, "fitted", {"fitted": Score(0.1, 0.01)})}
+NAMED = "falling from 4"  # the default of `Falling`
 
 
 @dataclass(frozen=True)
@@ -178,13 +184,76 @@ def test_guidance_that_makes_no_sense_is_refused(make: Any, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_calibration_takes_constant_guidance_only() -> None:
-    model = drawing_of(tiny_model(), "landscapes", MIDDLE)
-    assert model.guided_identity.endswith(MIDDLE.name)
-    with pytest.raises(ValueError, match="a calibration takes one weight of guidance for all noise levels, not 3"):
-        next(calibrate(model, ScheduleCalibration(steps=(3,), noises=2, held_out=2)))
-    with pytest.raises(ValueError, match="a calibration takes one weight"):
-        next(calibrate_quickly(model, QuickCalibration(steps=(3,))))
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ScheduleCalibration(steps=(3,), noises=2, held_out=2, learned_noises=2, learned_steps=(3,), iterations=1),
+        QuickCalibration(steps=(3,)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("guidance", "kept"),
+    [(1.5, 1.5), (Constant(2), 2.0), (MIDDLE, MIDDLE), (Interval(2, low=-1), Interval(2, low=-1)), (Falling(), NAMED)],
+)
+def test_a_calibration_knows_its_guidance(recipe: Any, guidance: Any, kept: Any) -> None:
+    model = drawing_of(tiny_model(), "landscapes", guidance)
+    (schedule,) = recipe.calibrate(model)
+    assert schedule.guidance_scale == kept
+    text = json.dumps(schedule.content(), allow_nan=False)
+    assert schedule_from(json.loads(text)) == schedule
+    assert schedule.drawn_at(guidance).weights_hold
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "drawn", "hold"),
+    [
+        (MIDDLE, Interval(6, -1, 1), True),
+        (MIDDLE, Interval(6.1, -1, 1), False),
+        (MIDDLE, Interval(3, -1, 1.5), False),  # 3 where it was 1
+        (Interval(2, -1, 1), Interval(2, -2, 1.5), True),  # 2 where it was 1
+        (Interval(2, -1, 1), Interval(4, -2, 1.5), False),
+        (Interval(2, -1, 1), 2.0, True),
+        (Interval(2, -1, 1), 1.0, True),
+        (Interval(2, -1, 1), 2.1, False),
+        (7.5, Interval(7.5), True),  # the same under two names
+        (7.5, Interval(7.5, low=-1), False),
+        (NAMED, Falling(), True),
+        (NAMED, Falling(5), False),
+        (NAMED, 4.0, False),
+        (4.0, Falling(), False),
+    ],
+)
+def test_weights_hold_where_guidance_is_within_a_factor_of_two_at_every_noise_level(
+    calibrated: Any, drawn: Any, hold: bool
+) -> None:
+    schedule = CalibratedSchedule("m", calibrated, "abstract", 1000, "rmse", 2, 2, STEPS).drawn_at(drawn)
+    assert schedule.weights_hold == hold
+    assert ("its timesteps only" in str(schedule)) != hold
+
+
+def test_the_same_guidance_is_found_before_one_that_is_near(tmp_path: Path) -> None:
+    known = [1.5, MIDDLE, Interval(1.5, -1, 1), NAMED, 6.0]
+    schedules = [CalibratedSchedule("m", guidance, "abstract", 1000, "rmse", 2, 2, STEPS) for guidance in known]
+    save_schedules(tmp_path / "s.json", schedules)
+
+    def found(guidance: float | Guidance) -> Any:
+        schedule = find_schedule(tmp_path / "s.json", "m", "abstract", guidance)
+        assert schedule is not None
+        return schedule.guidance_scale
+
+    for guidance in (1.5, MIDDLE, Interval(1.5, -1, 1), 6.0):
+        assert found(guidance) == guidance
+    assert found(Falling()) == NAMED
+    assert found(3.4) == 6.0, "1.5 is nearer, but its weights do not hold"
+    assert found(Interval(1.6, -1, 1)) == Interval(1.5, -1, 1)
+    assert found(Interval(1.5, -1, 2)) in (1.5, Interval(1.5, -1, 1))
+
+
+def test_a_file_of_constant_guidance_is_read_and_written_as_before() -> None:
+    content = CalibratedSchedule("m", 1.5, "abstract", 1000, "rmse", 2, 2, STEPS).content()
+    assert content["guidance_scale"] == 1.5
+    with pytest.raises((TypeError, ValueError)):
+        schedule_from({**content, "guidance_scale": {"weight": -1}})
 
 
 def test_the_pipeline_draws_with_an_interval_and_says_what_is_used_of_the_calibration() -> None:

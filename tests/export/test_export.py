@@ -282,7 +282,7 @@ def test_tables_hold_decreasing_noise_levels_that_end_in_0(tmp_path: Path) -> No
     [
         ([], "has several: give --domain, one of abstract, general, landscapes, portraits"),
         (["--domain", "hills"], "no schedule with --domain hills; there are abstract"),
-        (["--domain", "general", "--guidance", "7"], "no schedule with --guidance 7.0; there are 1.5"),
+        (["--domain", "general", "--guidance", "7"], "no schedule with --guidance 7; there are 1.5"),
         (["--domain", "general", "--steps", "5,11"], "--steps 11 was not calibrated; there are 4, 5, 6"),
         (["--domain", "general", "--steps", "5,x"], "--steps must be numbers, e.g. 5,8,10, got 'x'"),
         (["--domain", "general", "--model", "nowhere"], "no model at nowhere; give a checkpoint or the folder"),

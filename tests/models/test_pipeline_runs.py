@@ -299,28 +299,35 @@ def test_latents_are_calibrated_as_pictures_are(configure: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "sentence"),
     [
-        ("ddpm", {"height": 32}, "but with size 16x16 (here 32x16); draw as it was calibrated"),
+        ("ddpm", {"height": 32}, "with size 16x16 (here 32x16); its timesteps only"),
         (
             "ddpm",
             {"precision": "bfloat16", "width": 8},
-            "size 16x16 (here 16x8)",
+            "with precision float32 (here bfloat16) and size 16x16 (here 16x8); its timesteps only",
         ),
-        ("sd1", {"negative_prompt": "blurry"}, "but with another negative prompt; draw as it was calibrated"),
+        ("sd1", {"negative_prompt": "blurry"}, "with another negative prompt; its timesteps only"),
     ],
 )
-def test_schedules_of_the_model_with_other_settings_are_told_by_these(
+def test_with_other_settings_the_timesteps_of_the_model_are_used_alone(
     kind: str, settings: dict[str, Any], sentence: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     model: Any = load_pipeline(str(folders[kind]), precision="float32")
     other: Any = load_pipeline(str(folders[kind]), **{"precision": "float32", **settings})
     (one, *_) = load_schedules(SHIPPED)
     save_schedules(tmp_path / "schedules.json", [replace(one, model=model.identity), one])
-    assert find_schedule(tmp_path / "schedules.json", model.identity, one.domain, 1.0) is not None
+    path = tmp_path / "schedules.json"
+    same, found = (find_schedule(path, drawn.identity, one.domain, 1.0) for drawn in (model, other))
+    assert same is not None
+    assert same.weights_hold
+    assert found is not None
+    assert not found.weights_hold
+    assert sentence in str(found)
 
-    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
-        find_schedule(tmp_path / "schedules.json", other.identity, one.domain, 1.0)
-
-    assert "has schedules of this model" in str(error.value)
+    scheduler = AdaptiveScheduler(num_inference_steps=5, calibration=same)
+    scheduler.suit(other.identity, None, 1.0)
+    assert sentence in scheduler.origin
+    scheduler.suit(model.identity, None, 1.0)
+    assert "timesteps only" not in scheduler.origin
 
 
 def test_thresholding_of_the_models_own_scheduler_is_for_the_run_to_say(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from program import Program
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.calibration.first_use import PATIENCE, Estimate
+from adaptive_diffusion.diffusion import Interval
 from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, kept_file, load_schedules, save_schedules
 from adaptive_diffusion.io.figures import save_image
 from adaptive_diffusion.models.checkpoint import load_model
@@ -146,6 +148,45 @@ def test_of_two_programs_at_once_one_calibrates(model, tmp_path):
     assert set(schedule.steps) == {3}
     assert all("calibrated for landscapes at guidance 1.5" in text for text in texts)
     assert sum("calibrating once" in text for text in texts) == 1
+
+
+def test_an_interval_is_calibrated_and_found_again(model, tmp_path, kept, caplog):
+    caplog.set_level(logging.INFO)
+    interval = ("guidance=interval", "guidance.weight=3", "guidance.low=-2", "guidance.high=1")
+    draw(model, tmp_path, AUTO)
+    timesteps = draw(model, tmp_path, AUTO, *interval, "guidance.weight=4")
+    known = {schedule.guidance_scale: schedule for schedule in load_schedules(kept)}
+    assert set(known) == {1.5, Interval(4, -2, 1)}
+    assert timesteps == pytest.approx(known[Interval(4, -2, 1)].steps[3].timesteps, abs=1e-3)
+    assert timesteps != pytest.approx(known[1.5].steps[3].timesteps, abs=1e-3)
+
+    before = kept.read_bytes()
+    draw(model, tmp_path, AUTO, *interval)
+    assert kept.read_bytes() == before
+    said = "calibrated for landscapes at guidance "
+    assert caplog.text.count(f"{said}4.0 where log-SNR is -2.0 to 1.0: ") == 2, "the last run takes what is near"
+    assert caplog.text.count(f"{said}1.5: ") == 1
+
+    draw(model, tmp_path, "scheduler=dpm_solver", "grid=calibrated", *interval, "guidance.weight=4")
+    assert "timesteps calibrated for landscapes at guidance 4.0 where log-SNR is -2.0 to 1.0" in caplog.text
+
+
+def test_guidance_of_ones_own_is_calibrated_by_its_name(model, tmp_path, kept, monkeypatch):
+    (tmp_path / "steep_guidance.py").write_text(
+        "class Steep:\n"
+        "    name = 'steep'\n"
+        "    def weight_at(self, node):\n"
+        "        return 6.0 if node.log_snr < 0 else 1.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ("model=checkpoint", f"model.path={model}", "num_samples=2", "num_steps=3", "metrics=none")
+    for _ in range(2):
+        cfg = configuration("sample", tmp_path, *settings, "tracking=none", AUTO)
+        OmegaConf.set_struct(cfg, False)
+        cfg.guidance = {"_target_": "steep_guidance.Steep"}
+        sample(cfg)
+        (schedule,) = load_schedules(kept)
+        assert schedule.guidance_scale == "steep"
 
 
 def test_kept_calibrations_add_to_the_shipped_ones(tmp_path):

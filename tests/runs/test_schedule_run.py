@@ -20,7 +20,7 @@ from adaptive_diffusion.calibration import store
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration
 from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.calibration.reference import record
-from adaptive_diffusion.diffusion import GuidedModel
+from adaptive_diffusion.diffusion import GuidedModel, Interval
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.first_prediction import SHARED
 from adaptive_diffusion.diffusion.rng import image_keys, normal
@@ -299,11 +299,28 @@ def test_the_quick_recipe_is_the_default(model, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("overrides", "guidance"),
+    [
+        (["guidance@task.guidance=interval", "task.guidance.low=-1"], Interval(1.5, -1, 0.35)),
+        (["guidance@task.guidance=interval", "task.guidance_scale=2"], Interval(2, -2.5, 0.35)),
+        (["task.guidance.weight=3"], 3),
+    ],
+)
+def test_a_task_takes_any_guidance(model, tmp_path, overrides, guidance):
+    chosen = ("task=schedule", "model@task.model=checkpoint", f"task.model.path={model}", "task.domains=[landscapes]")
+    train(configuration("train", tmp_path, *chosen, "task.steps=[3]", "tracking=none", *overrides))
+    (found,) = load_schedules(tmp_path / "outputs" / "schedule" / "schedules.json")
+    assert found.guidance_scale == guidance
+
+
+@pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         (["task.domains=[faces]"], "the model has no domain 'faces'"),
         (["task.steps=[99]"], "task: steps must be a whole number, between 2 and 60, got 99"),
         (["task.guidance_scale=-1"], "task: guidance_scale must be"),
+        (["task.guidance_scale=2", "task.guidance.weight=3"], "contradict each other"),
+        (["guidance@task.guidance=interval", "task.guidance.low=5"], "must have low < high"),
         (["output=schedules.txt"], "output must be a .json file, got 'schedules.txt'"),
     ],
 )

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
-import numpy as np
-from mlx.utils import tree_flatten
 
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..types import Denoiser
+from .identity import weights_hash, with_fingerprint
 from .quick import QuickCalibration
 
 
@@ -27,7 +25,7 @@ def calibrate_model(
     prediction_type: str = "epsilon",
     noise_schedule: Mapping[str, Any] | None = None,
     condition: mx.array | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | Guidance = 1.0,
     bounded: bool = True,
     identity: str | None = None,
     progress: Callable[[int], None] | None = None,
@@ -42,10 +40,11 @@ def calibrate_model(
         prediction_type: What it predicts: `epsilon`, `v_prediction` or `sample`.
         noise_schedule: Arguments of `NoiseSchedule`; None: its defaults.
         condition: (k, ...) what images are conditioned on, in turn; zeros are the null condition. None: nothing.
-        guidance_scale: Weight of classifier-free guidance, >= 0; 1 is none.
+        guidance_scale: Weight of classifier-free guidance, >= 0, 1 is none; or `Guidance`, e.g. `Interval(2, low=-2)`.
         bounded: Whether clean predictions are images in [-1, 1], and are clipped; False for latents.
         identity: A name that tells this denoiser from others; None: the hash of its weights, if it shows them as a
-            module of MLX or PyTorch, else "".
+            module of MLX or PyTorch, else "". What is no hash is not trusted alone: one more evaluation keeps a
+            fingerprint of the denoiser, by which `AdaptiveScheduler` recognises it.
         progress: Called with the number of images after every evaluation of a batch.
         **settings: See `QuickCalibration`.
 
@@ -69,22 +68,4 @@ def calibrate_model(
     *_, schedule = QuickCalibration(steps=(steps,) if isinstance(steps, int) else steps, **settings).calibrate(
         model, progress
     )
-    return schedule
-
-
-def weights_hash(denoiser: Any) -> str:
-    """Hash of the weights of a module of MLX or PyTorch; "" for anything else."""
-    weights: Mapping[str, Any] = {}
-    if isinstance(denoiser, nn.Module):
-        weights = dict(tree_flatten(denoiser.parameters()))
-    elif hasattr(denoiser, "state_dict"):
-        weights = {name: value.detach().cpu() for name, value in denoiser.state_dict().items()}
-    if not weights:
-        return ""
-
-    digest = hashlib.sha256()
-    for name, value in sorted(weights.items()):
-        array = np.array(value.astype(mx.float32)) if isinstance(value, mx.array) else value.float().numpy()
-        digest.update(f"{name} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    return with_fingerprint(schedule, model)

@@ -12,7 +12,7 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.first_prediction import NOISES as FIRST_NOISES
 from ..diffusion.first_prediction import first_prediction
-from ..diffusion.guidance import constant_weight
+from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid, Spacing
@@ -48,7 +48,7 @@ class ScheduleCalibration:
         noises: Images that grids are measured and weights fitted on, >= 2.
         held_out: Other images, by which the candidates are judged, >= 2.
         learned_noises: Images of `noises` that a schedule is learned on, >= 2.
-        iterations: Gauss-Newton steps of learning, >= 0.
+        iterations: Gauss-Newton steps of learning at most, >= 0; they end where the held-out error no longer falls.
         batch_size: Images per evaluation, >= 1.
         seed: Of the noises, >= 0; the held-out ones have the next.
 
@@ -94,24 +94,28 @@ class ScheduleCalibration:
         columns = (n - 1 + n * (HISTORY - 1) for n in self.learned)
         learning = sum(
             n
-            * (len(FITTED) * self.learned_noises + self.held_out + self.iterations * self.learned_noises * (c / 2 + 1))
+            * (
+                (len(FITTED) + 1) * self.learned_noises
+                + (2 + self.iterations) * self.held_out
+                + self.iterations * self.learned_noises * (c / 2 + 1)
+            )
             for n, c in zip(self.learned, columns, strict=True)
         )
         return int(measuring + judging + storing + learning)
 
     def only(self, steps: Sequence[int]) -> Self:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         return replace(self, steps=steps, learned_steps=[n for n in self.learned if n in steps])
 
     def decides(self, n: int) -> dict[str, Any]:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         names = ("noises", "held_out", "learned_noises", "iterations", "seed")
         return {**{name: getattr(self, name) for name in names}, "learned": n in self.learned}
 
     def calibrate(
         self, model: GuidedModel, progress: Callable[[int], None] | None = None
     ) -> Iterator[CalibratedSchedule]:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         return calibrate(model, self, progress)
 
 
@@ -123,7 +127,7 @@ def calibrate(
     Rivals for each number of steps, each judged by its mean RMSE to the reference images on the held-out noises:
     DPM-Solver++(2M) on the classical grids; fitted weights (see `fitting`) on the blended grid, on the equidistributed
     one and on that of dynamic programming (see `trajectory`); and, learned from the best of these, positions and
-    weights together (see `learning`).
+    weights together (see `learning`), as long as the held-out noises profit.
 
     Args:
         model: What to calibrate: a model in one domain, with its guidance. Its first prediction is stored where all
@@ -135,7 +139,6 @@ def calibrate(
         The schedule so far, after every number of steps.
     """
     c, schedule = settings, model.process
-    weight = constant_weight(model.guidance_scale, "a calibration")
     drawn, others = model.of_images(c.seed, c.noises), model.of_images(c.seed + 1, c.held_out)
     batched, judging = (InBatches(images, c.batch_size, progress) for images in (drawn, others))
     noise = model.noise(c.seed, c.noises)
@@ -167,8 +170,13 @@ def calibrate(
                 key=lambda candidate: float(errors(batched, reference[: c.learned_noises], candidate).mean()),
             )
             assert start.corrections is not None
+            solution = Solution(start.timesteps, start.corrections)
             best = learn(
-                batched, reference[: c.learned_noises], Solution(start.timesteps, start.corrections), c.iterations
+                batched,
+                reference[: c.learned_noises],
+                lambda tried: float(errors(judging, unseen, Candidate(tried.timesteps, tried.corrections)).mean()),
+                solution,
+                c.iterations,
             )
             candidates["learned"] = Candidate(best.timesteps, best.corrections)
 
@@ -176,7 +184,7 @@ def calibrate(
         found[n] = chosen if first is None else with_stored(batched, first, reference, unseen, chosen)
         yield CalibratedSchedule(
             model=model.identity,
-            guidance_scale=weight,
+            guidance_scale=kept_guidance(model.guidance_scale),
             domain=model.domain,
             num_train_timesteps=schedule.num_train_timesteps,
             metric=f"rmse to {NODES} steps of iPNDM on the blended grid",

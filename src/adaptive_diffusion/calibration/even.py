@@ -6,6 +6,8 @@ as far as a movement of it lasts. The derivative comes from the recorded predict
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..diffusion.schedule import NoiseSchedule
@@ -15,17 +17,28 @@ from .trajectory import cosine_transform, equal_parts, frequencies
 POINTS = 121  # in log-SNR, at which the speed is taken
 
 
-def even_grid(reference: ReferenceTrajectories, process: NoiseSchedule, n: int) -> np.ndarray:
-    """(n,) timesteps from T - 1 on, between which first-order steps err alike.
+@dataclass(frozen=True, eq=False)
+class EvenGrid:
+    """Timesteps between which first-order steps err alike; see `Spacing`.
 
-    Args:
-        reference: Trajectories of at least two images on at least four nodes.
-        process: The noise process of the model.
-        n: Number of steps, >= 1.
+    Attributes:
+        log_snr: (k,) where the speed is known, increasing.
+        lasting_speed: (k,) g w of `trajectory.Trajectory` there.
     """
-    log_snr = np.linspace(-np.log(reference.levels[0]), -np.log(reference.levels[-1]), POINTS)
-    nodes = equal_parts(log_snr, _lasting_speed(reference, log_snr), n)
-    return np.append(process.num_train_timesteps - 1.0, process.timestep(nodes[1:]))
+
+    log_snr: np.ndarray
+    lasting_speed: np.ndarray
+
+    @classmethod
+    def of(cls, reference: ReferenceTrajectories) -> EvenGrid:
+        """Measured on trajectories of at least two images on at least four nodes."""
+        log_snr = np.linspace(-np.log(reference.levels[0]), -np.log(reference.levels[-1]), POINTS)
+        return cls(log_snr, _lasting_speed(reference, log_snr))
+
+    def __call__(self, process: NoiseSchedule, n: int, /) -> np.ndarray:
+        """(n,) timesteps from T - 1 on, n >= 1."""
+        nodes = equal_parts(self.log_snr, self.lasting_speed, n)
+        return np.append(process.num_train_timesteps - 1.0, process.timestep(nodes[1:]))
 
 
 def _lasting_speed(reference: ReferenceTrajectories, log_snr: np.ndarray) -> np.ndarray:

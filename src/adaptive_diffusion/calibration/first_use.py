@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..diffusion.guided_model import GuidedModel
 from ..sampling.timing import seconds_per_evaluation
-from .store import Recipe
+from .store import CalibrationRecipe
 
 TIMED = 4  # images of the batch that is timed
 PATIENCE = 120.0  # seconds that a calibration may take where nobody asked for it
@@ -32,7 +32,7 @@ class Estimate:
         return self.seconds < max(PATIENCE, self.run_seconds)
 
 
-def estimate(model: GuidedModel, recipe: Recipe, run_evaluations: int) -> Estimate:
+def estimate(model: GuidedModel, recipe: CalibrationRecipe, run_evaluations: int) -> Estimate:
     """The costs, by one evaluation of a small batch that is timed here.
 
     Args:

@@ -8,6 +8,8 @@ objective, positions only, by back-propagation through the sampler.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..diffusion.guided_model import Denoised
@@ -25,33 +27,45 @@ DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)  # tried in turn until the error falls
 
 
 def learn(
-    model: InBatches, reference: ReferenceTrajectories, start: Solution, iterations: int = 3, least_gain: float = 0.01
+    model: InBatches,
+    reference: ReferenceTrajectories,
+    judge: Callable[[Solution], float],
+    start: Solution,
+    iterations: int = 3,
+    least_gain: float = 0.01,
 ) -> Solution:
-    """Improve a grid and its weights together.
+    """Improve a grid and its weights together, as long as other images profit.
 
-    One iteration costs about (n - 1) + n (K - 1) columns of n / 2 evaluations per image.
+    A few images with errors far beyond the others' decide the squares, so that steps may lead away from what suits most
+    images: the error on images that nothing is learned on says when to stop (Prechelt, 1998).
+
+    One iteration costs about (n - 1) + n (K - 1) columns of n / 2 evaluations per image, and n for each held-out one.
 
     Args:
-        model: The model, with the conditions of the reference.
+        model: The model, with one condition for all images.
         reference: The images that should come out; two dozen are enough.
+        judge: The error of a solution on other images, which decides how many steps are taken.
         start: Where to begin, e.g. a grid with fitted corrections.
         iterations: At most so many steps.
-        least_gain: Stop when a step takes less than this share off the root mean square error.
+        least_gain: Stop when a step takes less than this share off the held-out error.
 
     Returns:
-        The best found; its error on the reference images is at most that of `start`.
+        The best by the held-out images, perhaps `start`.
     """
-    schedule = model.process
-    best = _Run(model, reference, start)
+    best = start
+    if iterations == 0:
+        return best
+
+    error, at = judge(start), _Run(model, reference, start)
     for _ in range(iterations):
-        found = _better(model, reference, best, schedule)
-        if found is None:
+        found = _better(model, reference, at, model.process)
+        if found is None or not (changed := judge(found.solution)) < error:
             break
-        gain, best = 1 - found.error / best.error, found
+        gain, error, best, at = 1 - changed / error, changed, found.solution, found
         if gain < least_gain:
             break
 
-    return best.solution
+    return best
 
 
 class _Run:
@@ -76,9 +90,9 @@ class _Run:
         return [after]
 
 
-def _better(model: InBatches, reference: ReferenceTrajectories, run: _Run, schedule: NoiseSchedule) -> _Run | None:
+def _better(model: InBatches, reference: ReferenceTrajectories, at: _Run, schedule: NoiseSchedule) -> _Run | None:
     """The run after one Gauss-Newton step, or None if none takes the error down."""
-    timesteps, corrections = run.solution.timesteps, run.solution.corrections
+    timesteps, corrections = at.solution.timesteps, at.solution.corrections
     n, width = corrections.shape
     log_snr = schedule.log_snr(timesteps)
     end = float(schedule.log_snr(0.0))
@@ -89,17 +103,17 @@ def _better(model: InBatches, reference: ReferenceTrajectories, run: _Run, sched
         moved = log_snr.copy()
         moved[k] += step
         changed = Solution(_timesteps(schedule, timesteps, moved), corrections)
-        columns.append((run.changed(model, changed, k - 1) - run.images) / step)
+        columns.append((at.changed(model, changed, k - 1) - at.images) / step)
 
     # c_1 to c_(K - 1) of every step, as far as there are predictions
     places = [(k, j) for k in range(1, n) for j in range(2, min(k, width - 2) + 2)]
     for k, j in places:
         other = corrections.copy()
         other[k, j] += CORRECTION_STEP
-        columns.append((run.changed(model, Solution(timesteps, other), k) - run.images) / CORRECTION_STEP)
+        columns.append((at.changed(model, Solution(timesteps, other), k) - at.images) / CORRECTION_STEP)
 
     jacobian = np.stack([column.ravel() for column in columns])
-    gram, slope = jacobian @ jacobian.T, jacobian @ (reference.images - run.images).ravel()
+    gram, slope = jacobian @ jacobian.T, jacobian @ (reference.images - at.images).ravel()
     for damping in DAMPINGS:
         change = np.linalg.solve(gram + np.diag(damping * np.diag(gram) + 1e-12), slope)
         moved, other = log_snr.copy(), corrections.copy()
@@ -110,7 +124,7 @@ def _better(model: InBatches, reference: ReferenceTrajectories, run: _Run, sched
         if np.diff(moved).min() < CLOSEST * (end - log_snr[0]) / n:
             continue
         found = _Run(model, reference, Solution(_timesteps(schedule, timesteps, moved), other))
-        if found.error < run.error:
+        if found.error < at.error:
             return found
 
     return None

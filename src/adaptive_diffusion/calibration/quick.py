@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..diffusion.guidance import constant_weight
+from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
@@ -18,7 +18,7 @@ from ..grids.grids import BlendedGrid
 from ..sampling.rollout import InBatches
 from .calibrate import CLASSICAL, errors
 from .choosing import Candidate, choose
-from .even import even_grid
+from .even import EvenGrid
 from .fitting import fit_corrections
 from .reference import record
 
@@ -72,18 +72,18 @@ class QuickCalibration:
         return recorded + sum(self.steps) * (self.noises + self.held_out * (1 + len(RIVALS)))
 
     def only(self, steps: Sequence[int]) -> Self:
-        """See `Recipe`; the reference trajectories stay as fine."""
+        """See `CalibrationRecipe`; the reference trajectories stay as fine."""
         return replace(self, steps=steps, nodes=self.reference_nodes)
 
     def decides(self, n: int) -> dict[str, Any]:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         names = ("noises", "held_out", "reference_nodes", "seed")
         return {"recipe": "quick", **{name: getattr(self, name) for name in names}}
 
     def calibrate(
         self, model: GuidedModel, progress: Callable[[int], None] | None = None
     ) -> Iterator[CalibratedSchedule]:
-        """See `Recipe`."""
+        """See `CalibrationRecipe`."""
         return calibrate_quickly(model, self, progress)
 
 
@@ -109,7 +109,6 @@ def calibrate_quickly(
         FloatingPointError: if the model predicts what is not finite.
     """
     c, process = settings, model.process
-    weight = constant_weight(model.guidance_scale, "a calibration")
     images = c.noises + c.held_out
     model = model.of_images(c.seed, images)
     batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
@@ -120,9 +119,10 @@ def calibrate_quickly(
     fit_on, held_out = trajectories[: c.noises], trajectories[c.noises :]
     held_out_model = InBatches(model.with_condition(_rows(batched.model.condition, c.noises)), c.batch_size, progress)
 
+    even = EvenGrid.of(fit_on)
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
-        timesteps = mean_grid(process, [BlendedGrid()(process, n), even_grid(fit_on, process, n)])
+        timesteps = mean_grid(process, [BlendedGrid()(process, n), even(process, n)])
         candidates = {name: Candidate(CLASSICAL[name](process, n)) for name in RIVALS}
         candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fit_on, timesteps))
 
@@ -132,7 +132,7 @@ def calibrate_quickly(
         )
         yield CalibratedSchedule(
             model=model.identity,
-            guidance_scale=weight,
+            guidance_scale=kept_guidance(model.guidance_scale),
             domain=model.domain,
             num_train_timesteps=process.num_train_timesteps,
             metric=f"rmse to {c.reference_nodes} steps of iPNDM on the blended grid",

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from .._version import __version__
+from ..diffusion.guidance import kept_guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
 from ..io.locks import in_turn
+from .identity import with_fingerprint
 
 
-class Recipe(Protocol):
+class CalibrationRecipe(Protocol):
     """How a model is calibrated."""
 
     @property
@@ -57,7 +59,7 @@ class ScheduleFile:
         """All schedules that the file holds by now."""
         return list(load_schedules(self.path)) if self.path.exists() else []
 
-    def finished(self, model: GuidedModel, recipe: Recipe) -> CalibratedSchedule | None:
+    def finished(self, model: GuidedModel, recipe: CalibrationRecipe) -> CalibratedSchedule | None:
         """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""
         recipes = load_recipes(self.path) if self.path.exists() else {}
         wanted = {n for n in recipe.steps if recipes.get(_name(model, n)) == _hash(model, recipe, n)}
@@ -66,13 +68,13 @@ class ScheduleFile:
                 return replace(schedule, steps=steps)
         return None
 
-    def replaced(self, model: GuidedModel, recipe: Recipe) -> list[int]:
+    def replaced(self, model: GuidedModel, recipe: CalibrationRecipe) -> list[int]:
         """The wanted numbers of steps that the file holds by another recipe, and that a calibration replaces."""
         held = {n for schedule in self.read() if _same(schedule, model) for n in schedule.steps}
         done = self.finished(model, recipe)
         return sorted(held & set(recipe.steps) - set(done.steps if done else ()))
 
-    def add(self, model: GuidedModel, schedule: CalibratedSchedule, n: int, recipe: Recipe) -> None:
+    def add(self, model: GuidedModel, schedule: CalibratedSchedule, n: int, recipe: CalibrationRecipe) -> None:
         """Add a number of steps; what other processes added meanwhile stays."""
         with in_turn(self.path):
             known = self.read()
@@ -85,7 +87,7 @@ class ScheduleFile:
             )
 
     def calibrate(
-        self, model: GuidedModel, recipe: Recipe, progress: Callable[[int], None] | None = None
+        self, model: GuidedModel, recipe: CalibrationRecipe, progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[CalibratedSchedule, int]]:
         """Calibrate the numbers of steps that the file lacks.
 
@@ -98,15 +100,16 @@ class ScheduleFile:
             return
         for schedule in recipe.only(rest).calibrate(model, progress):
             n = max(schedule.steps)
+            schedule = with_fingerprint(schedule, model)
             self.add(model, schedule, n, recipe)
             yield schedule, n
 
 
 def _name(model: GuidedModel, n: int) -> str:
-    return f"{model.identity} {model.domain} {model.guidance_scale:g} {n}"
+    return f"{model.identity} {model.domain} {name_of(model.guidance_scale)} {n}"
 
 
-def _hash(model: GuidedModel, recipe: Recipe, n: int) -> str:
+def _hash(model: GuidedModel, recipe: CalibrationRecipe, n: int) -> str:
     labels = {} if model.mixture is None else {"labels": model.mixture.content}
     content = {**recipe.decides(n), **labels, "version": __version__}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -114,7 +117,7 @@ def _hash(model: GuidedModel, recipe: Recipe, n: int) -> str:
 
 def _alike(a: CalibratedSchedule, b: CalibratedSchedule) -> bool:
     """Whether two schedules differ in their steps only, so that they can be one."""
-    return replace(a, steps=b.steps, drawn_guidance=None) == replace(b, drawn_guidance=None)
+    return replace(a, steps=b.steps).as_calibrated == b.as_calibrated
 
 
 def _without(schedule: CalibratedSchedule, n: int) -> CalibratedSchedule | None:
@@ -128,5 +131,5 @@ def _same(schedule: CalibratedSchedule, model: GuidedModel) -> bool:
     return (schedule.model, schedule.domain, schedule.guidance_scale) == (
         model.identity,
         model.domain,
-        model.guidance_scale,
+        kept_guidance(model.guidance_scale),
     )

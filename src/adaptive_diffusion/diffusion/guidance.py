@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol, overload, runtime_checkable
 
 import mlx.core as mx
@@ -105,26 +107,58 @@ def checked_guidance(given: Any) -> float | Guidance:
     return check_guidance(given)
 
 
-def constant_weight(guidance: float | Guidance, what: str) -> float:
-    """The weight of constant guidance.
+KeptGuidance = float | Interval | str  # one weight, weights in an interval, or the name of guidance of one's own
 
-    Args:
-        guidance: The guidance.
-        what: What needs it to be constant, for the message.
+
+def kept_guidance(guidance: float | Guidance | str) -> KeptGuidance:
+    """What a file keeps of guidance: its values where they are known, else its name.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: for a number out of range, or an object that is no guidance.
     """
-    if isinstance(guidance, Guidance) and not isinstance(guidance, Constant):
-        raise ValueError(f"{what} takes one weight of guidance for all noise levels, not {guidance.name}")
-    return guidance.weight if isinstance(guidance, Constant) else guidance
-
-
-def central_weight(guidance: float | Guidance) -> float:
-    """The weight where signal and noise are equally large, at log-SNR 0: one number that stands for guidance."""
-    if not isinstance(guidance, Guidance):
+    if isinstance(guidance, str):
         return guidance
-    return check_guidance(guidance.weight_at(Node(math.sqrt(0.5), math.sqrt(0.5), 0.0)))
+    known = checked_guidance(guidance)
+    return known.name if isinstance(known, Guidance) and not isinstance(known, Interval) else known
+
+
+def content_of(guidance: KeptGuidance) -> float | str | dict[str, float]:
+    """What `guidance_from` makes kept guidance of, in JSON's types; bounds that are infinite are left out."""
+    if not isinstance(guidance, Interval):
+        return guidance
+    bounds = {"low": guidance.low, "high": guidance.high}
+    return {"weight": guidance.weight, **{name: bound for name, bound in bounds.items() if math.isfinite(bound)}}
+
+
+def guidance_from(content: Any) -> KeptGuidance:
+    """Kept guidance from its `content_of`, or as it is.
+
+    Raises:
+        TypeError, ValueError: if it is none.
+    """
+    return kept_guidance(Interval(**content) if isinstance(content, Mapping) else content)
+
+
+def factor_between(one: KeptGuidance, other: KeptGuidance) -> float:
+    """The largest factor, >= 1, between the weights of two kinds of guidance at any noise level; inf where unknown."""
+    if one == other:
+        return 1.0
+    if isinstance(one, str) or isinstance(other, str):
+        return math.inf
+
+    # Between the bounds of both, the weights are constant.
+    bounds = {bound for g in (one, other) if isinstance(g, Interval) for bound in (g.low, g.high)}
+    inner = sorted(bound for bound in bounds if math.isfinite(bound)) or [0.0]
+    between = [(low + high) / 2 for low, high in pairwise([inner[0] - 2, *inner, inner[-1] + 2])]
+    pairs = [sorted((_weight(one, level), _weight(other, level))) for level in between]
+    return max(1.0 if less == more else more / less if less else math.inf for less, more in pairs)
+
+
+def _weight(guidance: float | Interval, log_snr: float) -> float:
+    """The weight at a log-SNR."""
+    if isinstance(guidance, Interval):
+        return guidance.weight if guidance.low <= log_snr <= guidance.high else 1.0
+    return guidance
 
 
 def reads_text(model: Denoiser) -> bool:
@@ -149,8 +183,10 @@ def effective_guidance(model: Denoiser, guidance: float | Guidance) -> float | G
     return guidance if isinstance(guidance, Guidance) else max(guidance, 1.0)
 
 
-def name_of(guidance: float | Guidance) -> str:
-    """All that decides guidance, in a few words; a number stands for itself."""
+def name_of(guidance: float | Guidance | str) -> str:
+    """All that decides guidance, in a few words; a number stands for itself, and so does a name."""
+    if isinstance(guidance, str):
+        return guidance
     return guidance.name if isinstance(guidance, Guidance) else f"{guidance:g}"
 
 

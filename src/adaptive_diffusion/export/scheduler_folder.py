@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
+from ..diffusion.guidance import content_of
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.schedule_file import compact
 from ..io.files import write_text
@@ -46,7 +47,7 @@ def scheduler_configuration(schedule: CalibratedSchedule, trained: Trained) -> d
         "calibrated_for": {
             "model": schedule.model,
             "domain": schedule.domain,
-            "guidance_scale": schedule.guidance_scale,
+            "guidance_scale": content_of(schedule.guidance_scale),
             "made_by": f"adaptive-diffusion-optimizer {__version__}",
         },
         "calibrated_steps": {

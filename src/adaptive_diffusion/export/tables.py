@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..diffusion.guidance import name_of
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.schedule_file import compact
 from ..io.files import write_text
@@ -54,4 +55,4 @@ def tables(schedule: CalibratedSchedule, trained: Trained) -> dict[str, dict[str
 
 
 def _subject(schedule: CalibratedSchedule) -> str:
-    return f"model {schedule.model:.12}, {schedule.domain}, guidance {schedule.guidance_scale:g}"
+    return f"model {schedule.model:.12}, {schedule.domain}, guidance {name_of(schedule.guidance_scale)}"

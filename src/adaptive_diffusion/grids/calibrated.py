@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
+from ..diffusion.guidance import Guidance, KeptGuidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable, UnusableFile
 from .calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
@@ -74,20 +76,21 @@ def find_schedule(
     path: str | Path | None,
     model: str | None,
     domain: str,
-    guidance_scale: float,
+    guidance_scale: float | Guidance,
     kept: str | Path | None = None,
 ) -> CalibratedSchedule | None:
-    """The schedule of a model in a domain; if there are several, the one with the nearest guidance.
+    """The schedule of a model in a domain; if there are several, the one with the same guidance, or the nearest.
 
     Where the domain was not calibrated, the schedule of another domain is taken: calibrated steps depend on
-    the model and the guidance more than on the domain.
+    the model and the guidance more than on the domain. Where a pipeline was calibrated with another precision, size or
+    negative prompt, its schedule is taken without the weights.
 
     Args:
         path: File of schedules; None: the shipped one, which may have none for this model.
         model: Content hash of the model; None: of one that does not tell.
         domain: Name of the domain.
-        guidance_scale: Weight of classifier-free guidance that draws, >= 0; it decides whether the calibrated weights
-            are used, see `CalibratedSchedule`.
+        guidance_scale: Weight of classifier-free guidance that draws, >= 0, or `Guidance`; it decides whether the
+            calibrated weights are used, see `CalibratedSchedule`.
         kept: Folder of calibrations that were made on first use, which are added to the shipped ones; None: none are.
 
     Returns:
@@ -97,31 +100,35 @@ def find_schedule(
         UnusableFile: if a file that was given has none of the model, or cannot be used.
         ValueError: for a guidance out of range.
     """
-    check_number("guidance_scale", guidance_scale, 0)
+    if not isinstance(guidance_scale, Guidance):
+        check_number("guidance_scale", guidance_scale, 0)
     model = model or ""
     known = _merged(known_schedules(path, model, kept))
     of_the_model = [schedule for schedule in known if schedule.model == model]
+    if not of_the_model:  # those of the same weights, drawn otherwise
+        alike = [schedule for found in known if (schedule := drawn_with(found, model)).otherwise]
+        fewest = min((len(schedule.otherwise) for schedule in alike), default=0)
+        of_the_model = [schedule for schedule in alike if len(schedule.otherwise) == fewest]
 
     if of_the_model:
         fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
-        nearest = min(fitting or of_the_model, key=lambda schedule: abs(schedule.guidance_scale - guidance_scale))
-        return nearest.drawn_at(guidance_scale)
+        at = [schedule.drawn_at(guidance_scale) for schedule in fitting or of_the_model]
+        return min(at, key=_distance)
 
     if path is None:
         return None
-    if differences := [found for schedule in known if (found := _differences(schedule.model, model))]:
-        raise UnusableFile(
-            f"{path} has schedules of this model, but with {min(differences, key=len)}; draw as it was calibrated, "
-            "give another path or none, or calibrate it again",
-            "schedule",
-        )
-
     others = ", ".join(sorted({f"{schedule.model:.12}" for schedule in known}))
     raise UnusableFile(
         f"{path} has schedules of the model {others}, and this one is {model:.12}; give another path or "
         "none, or calibrate it",
         "schedule",
     )
+
+
+def _distance(schedule: CalibratedSchedule) -> tuple[float, float]:
+    """How far the guidance that draws is from the calibrated one; where no factor tells, a small weight is nearest."""
+    known = schedule.guidance_scale
+    return schedule.guidance_factor, known if isinstance(known, int | float) else math.inf
 
 
 def kept_file(folder: str | Path, model: str) -> Path:
@@ -152,13 +159,19 @@ def _warn_once(sentence: str) -> None:
 
 def _merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]:
     """The schedules, with the numbers of steps of one problem together; the first that knows a number has it."""
-    merged: dict[tuple[str, str, float], CalibratedSchedule] = {}
+    merged: dict[tuple[str, str, KeptGuidance], CalibratedSchedule] = {}
     for schedule in schedules:
         problem = (schedule.model, schedule.domain, schedule.guidance_scale)
         if before := merged.get(problem):
             schedule = replace(before, steps={**schedule.steps, **before.steps})
         merged[problem] = schedule
     return list(merged.values())
+
+
+def drawn_with(schedule: CalibratedSchedule, model: str) -> CalibratedSchedule:
+    """A schedule to draw with a model: of the same weights under other settings, it says in which these differ."""
+    same = model in ("", schedule.model)
+    return replace(schedule, otherwise="" if same else _differences(schedule.model, model))
 
 
 def _differences(calibrated: str, model: str) -> str:
@@ -172,7 +185,11 @@ def _differences(calibrated: str, model: str) -> str:
 
 
 def find_grid(
-    path: str | Path | None, model: str | None, domain: str, guidance_scale: float, kept: str | Path | None = None
+    path: str | Path | None,
+    model: str | None,
+    domain: str,
+    guidance_scale: float | Guidance,
+    kept: str | Path | None = None,
 ) -> CalibratedGrid:
     """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
 

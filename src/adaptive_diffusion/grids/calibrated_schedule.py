@@ -10,8 +10,17 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
+from ..diffusion.fingerprint import Fingerprint
 from ..diffusion.first_prediction import FirstPrediction, first_prediction_from
-from ..diffusion.guidance import Guidance, Interval, checked_guidance
+from ..diffusion.guidance import (
+    Guidance,
+    KeptGuidance,
+    content_of,
+    factor_between,
+    guidance_from,
+    kept_guidance,
+    name_of,
+)
 from .spacing import custom_timesteps
 
 REACH = 2.0  # factor of guidance, up or down, within which calibrated weights are used; see `CalibratedSchedule`
@@ -71,13 +80,14 @@ class CalibratedSteps:
 class CalibratedSchedule:
     """The solutions for a model in one domain.
 
-    Their weights are used where the guidance that draws is within a factor of `REACH` of the calibrated one; in an
-    interval of noise levels, where both its weight and 1, that outside, are. Beyond that, and with guidance of one's
-    own, the timesteps are used alone, with DPM-Solver++(2M): see docs/evidence/guidance.md for what was measured.
+    Their weights are used where the guidance that draws is within a factor of `REACH` of the calibrated one, at every
+    noise level: of an interval, both the weight in it and 1, that outside, count. Guidance of one's own is known by its
+    name, and has to be the same. Elsewhere, and for a model that is not quite the calibrated one, the timesteps are
+    used alone, with DPM-Solver++(2M): see docs/evidence/guidance.md for what was measured.
 
     Attributes:
         model: Content hash of the model's file.
-        guidance_scale: Weight of classifier-free guidance that they were calibrated with, >= 0.
+        guidance_scale: Guidance that they were calibrated with: a weight >= 0, an `Interval`, or a name.
         domain: Name of the domain whose images were drawn.
         num_train_timesteps: T of the model.
         metric: What the scores are, e.g. `rmse` to the converged solution.
@@ -85,15 +95,17 @@ class CalibratedSchedule:
         held_out: Other noises, which the scores are of.
         steps: n -> solution of n steps, at least one.
         first: What the model predicts at the first timestep, at this guidance; None: not measured.
-        drawn_guidance: Guidance that images are drawn with, >= 0, or the name of guidance that the weights are not for;
-            None: as calibrated.
+        fingerprint: Of the network, where `model` is a name that a user gave it; None: it is a hash, or unknown.
+        drawn_guidance: Guidance that images are drawn with, in the same way; None: as calibrated.
+        otherwise: In what the model that draws differs from the calibrated one, e.g. "another negative prompt"; "":
+            in nothing that is known.
 
     Raises:
         ValueError: for a grid that is none, or a number out of range.
     """
 
     model: str
-    guidance_scale: float
+    guidance_scale: KeptGuidance
     domain: str
     num_train_timesteps: int
     metric: str
@@ -101,12 +113,14 @@ class CalibratedSchedule:
     held_out: int
     steps: Mapping[int, CalibratedSteps]
     first: FirstPrediction | None = None
-    drawn_guidance: float | str | None = field(default=None, repr=False)
+    fingerprint: Fingerprint | None = None
+    drawn_guidance: KeptGuidance | None = field(default=None, repr=False)
+    otherwise: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
-        check_number("guidance_scale", self.guidance_scale, 0)
-        if self.drawn_guidance is not None and not isinstance(self.drawn_guidance, str):
-            check_number("drawn_guidance", self.drawn_guidance, 0)
+        for name in ("guidance_scale", "drawn_guidance"):
+            if isinstance(weight := getattr(self, name), int | float):
+                check_number(name, weight, 0)
         check_count("num_train_timesteps", self.num_train_timesteps, 2)
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
@@ -125,13 +139,13 @@ class CalibratedSchedule:
 
     @property
     def weights_hold(self) -> bool:
-        """Whether the guidance that draws is near enough to the calibrated one for the weights to help."""
-        drawn = self.guidance_scale if self.drawn_guidance is None else self.drawn_guidance
-        return not isinstance(drawn, str) and self._near(drawn)
+        """Whether guidance and model are near enough to the calibrated ones for the weights to help."""
+        return self.guidance_factor <= REACH and not self.otherwise
 
-    def _near(self, weight: float) -> bool:
-        """Whether a weight of guidance is within reach of the calibrated one."""
-        return self.guidance_scale / REACH <= weight <= self.guidance_scale * REACH
+    @property
+    def guidance_factor(self) -> float:
+        """Largest factor between the guidance that draws and the calibrated one, at any noise level; 1 for the same."""
+        return 1.0 if self.drawn_guidance is None else factor_between(self.guidance_scale, self.drawn_guidance)
 
     def used(self, n: int) -> CalibratedSteps | None:
         """The solution of n steps, if there is one; without its weights where they do not hold."""
@@ -155,35 +169,40 @@ class CalibratedSchedule:
 
     def drawn_at(self, guidance: float | Guidance) -> CalibratedSchedule:
         """The same solutions, to draw with at some guidance: a number >= 0, or `Guidance`."""
-        given = checked_guidance(guidance) if isinstance(guidance, Guidance) else guidance
-        if isinstance(given, Interval) and self._near(1.0):  # the weight outside
-            given = given.weight
-        drawn = given.name if isinstance(given, Guidance) else given
+        drawn = kept_guidance(guidance) if isinstance(guidance, Guidance) else guidance
         return replace(self, drawn_guidance=None if drawn == self.guidance_scale else drawn)
+
+    @property
+    def as_calibrated(self) -> CalibratedSchedule:
+        """The same solutions, whatever they are drawn with."""
+        return replace(self, drawn_guidance=None, otherwise="")
 
     def content(self) -> dict[str, Any]:
         """What `schedule_from` makes a schedule of."""
         content = asdict(replace(self, first=None))
+        for name in ("guidance_scale", "drawn_guidance"):
+            content[name] = content_of(getattr(self, name))
         content["first"] = None if self.first is None else self.first.content()
 
         # What is not known is left out, as in files of versions that did not ask for it.
-        optional = [(content, "drawn_guidance"), (content, "first")]
+        optional = [(content, name) for name in ("drawn_guidance", "first", "fingerprint", "otherwise")]
         for found, name in [*optional, *((steps, "stored") for steps in content["steps"].values())]:
-            if found[name] is None:
+            if found[name] in (None, ""):
                 del found[name]
         return content
 
     @property
     def origin(self) -> str:
         """For whom it was calibrated, in a few words."""
-        return f"calibrated for {self.domain or 'this model'} at guidance {self.guidance_scale:g}"
+        return f"calibrated for {self.domain or 'this model'} at guidance {name_of(self.guidance_scale)}"
 
     def __str__(self) -> str:
         """Its origin, and whether only its timesteps are used."""
         if self.weights_hold:
             return self.origin
-        drawn = self.drawn_guidance
-        return f"{self.origin}; at guidance {drawn if isinstance(drawn, str) else f'{drawn:g}'} its timesteps only"
+        if self.otherwise or self.drawn_guidance is None:
+            return f"{self.origin} with {self.otherwise}; its timesteps only"
+        return f"{self.origin}; at guidance {name_of(self.drawn_guidance)} its timesteps only"
 
 
 def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
@@ -195,6 +214,11 @@ def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
     rest = dict(content)
     steps = {int(n): _steps(**found) for n, found in rest.pop("steps").items()}
     first = rest.pop("first", None)
+    for name in ("guidance_scale", "drawn_guidance"):
+        if rest.get(name) is not None:
+            rest[name] = guidance_from(rest[name])
+    if (known := rest.pop("fingerprint", None)) is not None:
+        rest["fingerprint"] = Fingerprint(tuple(known["numbers"]), tuple(known["shape"]), bool(known["conditioned"]))
     return CalibratedSchedule(steps=steps, first=None if first is None else first_prediction_from(first), **rest)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def save_schedules(
         schedules: What is known.
         recipes: Anything that names a calibration -> hash of how it was made; `load_recipes` gives it back.
     """
-    known = [replace(schedule, drawn_guidance=None).content() for schedule in schedules]
+    known = [schedule.as_calibrated.content() for schedule in schedules]
     content = {"format": FORMAT, "schedules": known, "recipes": recipes or {}}
     write_text(path, compact(json.dumps(with_checksum(content), indent=1)) + "\n")
 

@@ -40,7 +40,7 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     Raises:
         UserError: if the constructor refuses a value.
     """
-    for name in ("model", "grid"):
+    for name in ("model", "grid", "guidance"):
         if group == "task" and isinstance(option := cfg.task.get(name), str):
             raise UserError(f"task.{name}={option} is no {name}; a choice is {name}@task.{name}={option}")
     for key in runtime:

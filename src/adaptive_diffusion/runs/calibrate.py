@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from omegaconf import DictConfig
 
@@ -15,6 +15,8 @@ from ..calibration.quick import QuickCalibration
 from ..calibration.store import ScheduleFile
 from ..diffusion.checks import check_guidance
 from ..diffusion.conditions import conditions_of
+from ..diffusion.facts import ModelFacts
+from ..diffusion.guidance import Constant, Guidance, checked_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..errors import UserError
@@ -39,11 +41,13 @@ class _Task:
         model: The network.
         domains: Names of the domains; None: all that the model knows.
         guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
+        guidance: Makes guidance, given its `weight` unless it has one of its own.
     """
 
     model: PictureModel
     domains: Sequence[str] | None = None
     guidance_scale: float | None = None
+    guidance: Any = Constant
     result: ClassVar[str] = "schedule/schedules.json"
     merged: ClassVar[bool] = True
 
@@ -53,6 +57,19 @@ class _Task:
         if self.guidance_scale is not None:
             check_guidance(self.guidance_scale)
         super().__post_init__()  # type: ignore[misc]  # the recipe's
+
+    @property
+    def guided_by(self) -> float | Guidance:
+        """The guidance that is calibrated for."""
+        settings = getattr(self.guidance, "keywords", {"weight": None})
+        if "weight" not in settings:  # guidance of one's own
+            if self.guidance_scale is not None:
+                raise ValueError("task.guidance_scale has no effect: this guidance says its weights itself")
+            return checked_guidance(self.guidance())
+        given = [weight for weight in (settings["weight"], self.guidance_scale) if weight is not None]
+        if len(set(given)) > 1:
+            raise ValueError("task.guidance_scale and task.guidance.weight contradict each other; give one of them")
+        return checked_guidance(self.guidance(weight=given[0] if given else ModelFacts.of(self.model).guidance(None)))
 
     def run(self, cfg: DictConfig) -> float:
         """See `calibrate_schedules`."""
@@ -64,7 +81,7 @@ class ScheduleTask(_Task, QuickCalibration):
     """What `task=schedule` builds.
 
     Args:
-        model, domains, guidance_scale: What is calibrated.
+        model, domains, guidance_scale, guidance: What is calibrated.
         steps, ...: See `QuickCalibration`.
 
     Raises:
@@ -77,7 +94,7 @@ class ThoroughScheduleTask(_Task, ScheduleCalibration):
     """What `task=schedule_thorough` builds.
 
     Args:
-        model, domains, guidance_scale: What is calibrated.
+        model, domains, guidance_scale, guidance: What is calibrated.
         steps, ...: See `ScheduleCalibration`.
 
     Raises:
@@ -171,7 +188,7 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
             GuidedModel.from_model(
                 model,
                 conditions_of(model, domain, None, plain_caption(domain, None)),
-                task.guidance_scale,
+                task.guided_by,
                 domain=domain,
             )
             for domain in domains

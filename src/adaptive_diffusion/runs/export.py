@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from ..diffusion.guidance import name_of
 from ..errors import UserError
 from ..export.scheduler_folder import write_scheduler
 from ..export.tables import WARNING, write_tables
@@ -26,7 +28,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--file", type=Path, default=SHIPPED, help="file of schedules; default: the one that ships")
     parser.add_argument("--model", type=Path, help="checkpoint or pipeline folder; default: the shipped model")
     parser.add_argument("--domain", help="domain that was calibrated; needed if there are several")
-    parser.add_argument("--guidance", type=float, help="guidance that was calibrated; needed if there are several")
+    parser.add_argument("--guidance", type=_guidance, help="guidance that was calibrated; needed if there are several")
     parser.add_argument("--steps", default="", help="numbers of steps, e.g. 5,8,10; default: all that were calibrated")
     parser.add_argument("--output", type=Path, default=Path("outputs/export"), help="folder to write to")
     options = parser.parse_args(argv)
@@ -47,14 +49,14 @@ def main(argv: list[str]) -> None:
     print(f"sigmas.json, sigmas.txt: {WARNING}")
 
 
-def chosen(file: Path, trained: Trained, domain: str | None, guidance: float | None) -> CalibratedSchedule:
+def chosen(file: Path, trained: Trained, domain: str | None, guidance: float | str | None) -> CalibratedSchedule:
     """The one schedule of a file that is meant.
 
     Args:
         file: The file of schedules.
         trained: The model.
         domain: Name of the domain; None: the only one.
-        guidance: Weight of guidance; None: the only one.
+        guidance: Weight of guidance, or the name of another kind; None: the only one.
 
     Raises:
         UserError: if there is none, or the choice is not clear.
@@ -66,7 +68,7 @@ def chosen(file: Path, trained: Trained, domain: str | None, guidance: float | N
         raise UserError(f"{file} has schedules of several models; give a file with those of one")
 
     known = _those(known, "domain", domain, file)
-    (schedule, *_) = _those(known, "guidance_scale", guidance, file)
+    (schedule, *_) = _those(known, "guidance", None if guidance is None else name_of(guidance), file)
     if schedule.num_train_timesteps != trained.process.num_train_timesteps:
         raise UserError(
             f"the steps were calibrated for {schedule.num_train_timesteps} training timesteps and the model has "
@@ -101,15 +103,22 @@ def _of_model(known: list[CalibratedSchedule], identity: str, file: Path) -> lis
     return found
 
 
-def _those(known: list[CalibratedSchedule], name: str, value: object, file: Path) -> list[CalibratedSchedule]:
-    """The schedules with a value, which may be left out where all have the same."""
-    values = sorted({getattr(schedule, name) for schedule in known})
-    asked = "--guidance" if name == "guidance_scale" else f"--{name}"
+def _those(known: list[CalibratedSchedule], name: str, value: str | None, file: Path) -> list[CalibratedSchedule]:
+    """The schedules with a domain or guidance, which may be left out where all have the same."""
+    said = [schedule.domain if name == "domain" else name_of(schedule.guidance_scale) for schedule in known]
+    values, asked = sorted(set(said)), f"--{name}"
     if value is None and len(values) > 1:
         raise UserError(f"{file} has several: give {asked}, one of {_listed(values)}")
     if value is not None and value not in values:
         raise UserError(f"{file} has no schedule with {asked} {value}; there are {_listed(values)}")
-    return [schedule for schedule in known if value in (None, getattr(schedule, name))]
+    return [schedule for schedule, own in zip(known, said, strict=True) if value in (None, own)]
+
+
+def _guidance(text: str) -> float | str:
+    """A weight, or the name of guidance that is no weight."""
+    with suppress(ValueError):
+        return float(text)
+    return text
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -13,7 +13,7 @@ from ..calibration.first_use import Estimate, estimate
 from ..calibration.quick import MOST_STEPS, QuickCalibration
 from ..calibration.store import ScheduleFile
 from ..diffusion.conditions import Conditions, conditions_of
-from ..diffusion.guidance import reads_text
+from ..diffusion.guidance import Guidance, reads_text
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..errors import UnusableFile, explain
@@ -27,7 +27,9 @@ from .progress import progress_bar
 log = logging.getLogger(__name__)
 
 
-def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, conditions: Conditions) -> CalibratedSchedule | None:
+def calibrate_on_first_use(
+    cfg: DictConfig, model: PictureModel, conditions: Conditions, guidance: float | Guidance
+) -> CalibratedSchedule | None:
     """Calibrate what the run is about to draw, if nothing fits it yet and the calibration is affordable.
 
     The result is kept under `paths.outputs`, in a file of the model, where `find_schedule` finds it. Where nothing can
@@ -37,6 +39,7 @@ def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, conditions: Con
         cfg: The configuration, fitted to the model.
         model: The model that draws.
         conditions: What the images of the run are conditioned on.
+        guidance: Guidance of the run.
 
     Returns:
         The calibration; None if nothing was calibrated.
@@ -47,10 +50,10 @@ def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, conditions: Con
         if cfg.scheduler.calibrate == "always":
             log.warning("%d steps cannot be calibrated; 2 to %d can", cfg.num_steps, MOST_STEPS)
         return None
-    if _fits(cfg, model):
+    if _fits(cfg, model, guidance):
         return None
 
-    in_domain = _in_domain(cfg, model, conditions)
+    in_domain = _in_domain(cfg, model, conditions, guidance)
     recipe = QuickCalibration(steps=(cfg.num_steps,), batch_size=cfg.batch_size)
     cost = estimate(in_domain, recipe, cfg.num_samples * cfg.num_steps)
     if cfg.scheduler.calibrate == "auto" and not cost.affordable:
@@ -60,9 +63,9 @@ def calibrate_on_first_use(cfg: DictConfig, model: PictureModel, conditions: Con
     file = ScheduleFile(kept_file(cfg.scheduler.calibration.kept, model.identity))
     try:
         with _one_at_a_time(file.path):
-            if not _fits(cfg, model):
+            if not _fits(cfg, model, guidance):
                 _calibrate(file, in_domain, recipe, cost)
-            return _known(cfg, model)
+            return _known(cfg, model, guidance)
     except (OSError, UnusableFile) as error:
         log.warning("nothing was calibrated, since it cannot be kept: %s", explain(error)[0])
         return None
@@ -108,24 +111,24 @@ def _calibrates_itself(cfg: DictConfig, model: PictureModel) -> bool:
     return not given_by_user and own_timesteps and "quality_target" not in cfg.sampler  # which sets the number of steps
 
 
-def _fits(cfg: DictConfig, model: PictureModel) -> bool:
+def _fits(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> bool:
     """Whether the domain was calibrated for this number of steps, near enough to this guidance."""
-    found = _known(cfg, model)
+    found = _known(cfg, model, guidance)
     return found is not None and found.domain == cfg.domain.name and found.weights_hold and cfg.num_steps in found.steps
 
 
-def _known(cfg: DictConfig, model: PictureModel) -> CalibratedSchedule | None:
+def _known(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> CalibratedSchedule | None:
     """What ships or is kept for the model, the domain and the guidance of the run."""
     kept, domain = cfg.scheduler.calibration.kept, cfg.domain.name
-    return find_schedule(None, model.identity, domain, cfg.guidance_scale, kept)
+    return find_schedule(None, model.identity, domain, guidance, kept)
 
 
-def _in_domain(cfg: DictConfig, model: PictureModel, conditions: Conditions) -> GuidedModel:
+def _in_domain(cfg: DictConfig, model: PictureModel, conditions: Conditions, guidance: float | Guidance) -> GuidedModel:
     """The model in the run's domain, whatever the label; a model that reads gets the run's prompt."""
     domain = cfg.domain.name
     if not reads_text(model):
         conditions = conditions_of(model, domain, None, plain_caption(domain, None))
-    return GuidedModel.from_model(model, conditions, cfg.guidance_scale, domain=domain)
+    return GuidedModel.from_model(model, conditions, guidance, domain=domain)
 
 
 def _unaffordable(cfg: DictConfig, cost: Estimate) -> str:

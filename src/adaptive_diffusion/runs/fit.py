@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_guidance
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import effective_guidance
+from ..diffusion.guidance import Guidance, effective_guidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
 from ..types import PictureModel
@@ -69,6 +69,17 @@ def _fit_guidance(cfg: DictConfig, model: PictureModel) -> None:
     cfg.guidance_scale = _guidance(guidance.weight if own else scale, model)
     if own:
         guidance.weight = cfg.guidance_scale
+
+
+def with_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:
+    """The configuration by which calibrated steps are looked for: by all of the guidance, not by its weight alone."""
+    if not isinstance(guidance, Guidance):
+        return cfg
+    cfg = cfg.copy()
+    for node in (cfg.scheduler.get("calibration"), cfg.grid):
+        if OmegaConf.is_dict(node) and node.get("guidance_scale") == cfg.guidance_scale:
+            OmegaConf.update(node, "guidance_scale", OmegaConf.to_container(cfg.guidance, resolve=True))
+    return cfg
 
 
 def _guidance(given: float | None, model: PictureModel) -> float:

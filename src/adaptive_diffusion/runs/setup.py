@@ -32,7 +32,7 @@ from ..types import PictureModel, Scheduler
 from .build import build
 from .checks import check_calibration, check_grid, check_guided, check_setting, checked, warn_of_another_domain
 from .first_use import calibrate_on_first_use
-from .fit import fitted, image_channels, noise_process, scheduler_arguments
+from .fit import fitted, image_channels, noise_process, scheduler_arguments, with_guidance
 from .prompts import follow_prompt, given
 
 log = logging.getLogger(__name__)
@@ -115,13 +115,14 @@ def prepare(cfg: DictConfig) -> Setup:
         check_setting(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
     guidance = checked_guidance(build(cfg, "guidance"))
     check_guided(cfg, guidance)
-    scheduler: Scheduler = build(cfg, "scheduler", **decided)
+    looked_for = with_guidance(cfg, guidance)
+    scheduler: Scheduler = build(looked_for, "scheduler", **decided)
     if isinstance(guidance, Guidance):  # where it is one number, the settings told the scheduler
         whole(scheduler).suit(model.identity, cfg.domain.name, guidance)
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned
 
-    grid: Spacing | None = build(cfg, "grid")
+    grid: Spacing | None = build(looked_for, "grid")
     check_grid(scheduler, grid)
 
     starts = _starts(cfg, model, scheduler)
@@ -132,8 +133,8 @@ def prepare(cfg: DictConfig) -> Setup:
     metrics: PictureMetrics = build(cfg, "metrics")
     setup = Setup(cfg, model, denoiser, scheduler, grid, sampler, caption, conditions, choice, starts, metrics, tracker)
 
-    # Nothing is wrong with the settings, so the work may begin. A calibration measures one weight of guidance.
-    found = None if isinstance(guidance, Guidance) else calibrate_on_first_use(cfg, model, conditions)
+    # Nothing is wrong with the settings, so the work may begin.
+    found = calibrate_on_first_use(cfg, model, conditions, guidance)
     if found is not None and isinstance(scheduler, AdaptiveScheduler):
         scheduler.reconfigure(calibration=found)
     warn_of_another_domain(cfg, scheduler, grid)

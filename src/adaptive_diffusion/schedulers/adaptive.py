@@ -12,12 +12,12 @@ import numpy as np
 
 from ..diffusion.checks import check_choice, check_number
 from ..diffusion.first_prediction import SHARED, FirstPrediction, KnownFirst, condition_of, first_prediction
-from ..diffusion.guidance import Guidance, central_weight
+from ..diffusion.guidance import Guidance, kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
-from ..grids.calibrated import CalibratedGrid, find_schedule
+from ..grids.calibrated import CalibratedGrid, drawn_with, find_schedule
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.grids import PowerGrid
 from ..solvers.checked import Checked
@@ -25,6 +25,7 @@ from ..types import SchedulerOutput
 from .content import bent_power, complexity_of
 from .core import SchedulerCore
 from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration, given_timesteps, power_grid
+from .recognition import Recognition
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class AdaptiveScheduler(SchedulerCore):
         check_choice("first_evaluation", self.first_evaluation, FIRST_EVALUATIONS)
         # what was not calibrated: condition and guidance -> its first prediction
         self._firsts: dict[tuple[tuple[int, ...], float | Guidance], FirstPrediction] = {}
+        self._recognised = Recognition()
         self._suits = True  # whether the calibration is of the model that draws
 
         # the solver and the configuration are asked for while the core is built
@@ -126,13 +128,13 @@ class AdaptiveScheduler(SchedulerCore):
         """
         given = self._given
         if isinstance(given, CalibratedSchedule):
+            suited = drawn_with(given, model).drawn_at(guidance_scale)
             self._suits = model in ("", given.model)
-            if not self._suits:
+            if not self._suits and not suited.otherwise:
                 log.warning("the calibration is of the model %.12s, and %.12s draws with it", given.model, model)
-            self.calibration = given.drawn_at(guidance_scale)
+            self.calibration = suited
         elif given is LEFT_OUT and self.progress_power == POWER:
-            found = find_schedule(None, model, domain or ANY_DOMAIN, central_weight(guidance_scale))
-            self.calibration = found and found.drawn_at(guidance_scale)
+            self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale)
         self._firsts.clear()
         self.set_timesteps(len(self))
 
@@ -148,8 +150,11 @@ class AdaptiveScheduler(SchedulerCore):
             model: The model, with the conditions of the run.
             shape: (B, H, W, C) of the run's states.
         """
-        calibration = self.calibration
-        if self.first_evaluation == "network" or calibration is None or self.recipe.rule is None:
+        if self.calibration is None or self.recipe.rule is None:
+            return model
+        self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
+        self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit)
+        if self.first_evaluation == "network":
             return model
 
         better = calibration.with_stored_first(len(self)) is not None
@@ -165,8 +170,8 @@ class AdaptiveScheduler(SchedulerCore):
         if condition is None or not self._suits or model.identity not in ("", calibration.model):
             return None
 
-        first = calibration.first
-        if first is not None and first.condition == condition and model.guidance_scale == calibration.guidance_scale:
+        first, same = calibration.first, kept_guidance(model.guidance_scale) == calibration.guidance_scale
+        if first is not None and first.condition == condition and same:
             return first
         key = condition, model.guidance_scale
         if self.first_evaluation == "shared" and key not in self._firsts:

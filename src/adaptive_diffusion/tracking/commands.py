@@ -21,7 +21,10 @@ def draw_command(*arguments: str) -> str:
     Args:
         *arguments: Further settings of sample.py; see `setting`.
     """
-    keys = {"model@task.model=": "model=", "task.model.": "model.", "task.guidance_scale=": "guidance_scale="}
+    keys = {
+        **{f"{group}@task.{group}=": f"{group}=" for group in ("model", "guidance")},
+        **{f"task.{group}": group for group in ("model.", "guidance.", "guidance_scale=")},
+    }
     folders = {name: name for name in ("paths.root=", "paths.outputs=", "paths.mlruns=")}
 
     # null means the model's own guidance, which sample.py takes without being asked
