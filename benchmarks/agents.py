@@ -28,7 +28,9 @@ from adaptive_diffusion.rl.agent import TuningAgent
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.episodes import fitting, run_episode
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
+from adaptive_diffusion.rl.reward import QualityReward
 from adaptive_diffusion.rl.sampling_env import SamplingEnv
+from adaptive_diffusion.rl.searches import CMAESAgent, TPEAgent
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from benchmarks.agents_report import Result, load_result, report, save_result
 
@@ -36,12 +38,15 @@ CACHE_VERSION = 1  # raised when a change of the code changes the numbers, so th
 AGENTS: dict[str, Callable[..., TuningAgent]] = {
     "ppo": HyperparameterTuningAgent,
     "cem": CEMAgent,
+    "tpe": TPEAgent,
+    "cmaes": CMAESAgent,
     "random": RandomAgent,
     "fixed": FixedAgent,
 }
 ENVIRONMENTS = {
     "hyperparameters": "the environment of `train.py agent=...`: around the shipped scheduler, with calibrated steps",
     "timesteps": "TimestepEnv: one step is one network evaluation",
+    "real": "as hyperparameters, but guidance is chosen in the place of the solver, by the distance to real images",
     "uncalibrated": "as hyperparameters, around the power grid of a model without calibrated steps",
 }
 Start = Mapping[str, Any]  # hyperparameters that an agent chose elsewhere
@@ -71,11 +76,15 @@ class AgentBench:
     Args:
         output: The folder; converged solutions are saved below it.
         episodes: Episodes of training, >= 1.
+        most: Model evaluations of a training, after which it ends; None: as many as its episodes take.
+        pictures: Images per batch; None: what the environment takes. Timesteps take 16.
         pipeline: Gives model and default configuration; by default of the shipped model, as in `train.py`.
     """
 
     output: Path
     episodes: int = 100
+    most: int | None = None
+    pictures: int | None = None
     pipeline: OptimizationPipeline = field(default_factory=OptimizationPipeline)
     _shared: dict[tuple[str, str], tuple[SamplingEnv, SamplingEnv]] = field(default_factory=dict, repr=False)
 
@@ -128,7 +137,9 @@ class AgentBench:
         default = self.pipeline.default_config(domain)
         if environment == "uncalibrated":
             default = replace(default, calibration=None)
-        return DomainEnv(drawing, replace(default, **(start or {})), default, cache=cache)
+        reward = QualityReward("real") if environment == "real" else None
+        begin = replace(default, **(start or {}))
+        return DomainEnv(drawing, begin, default, reward, pictures=self.pictures, cache=cache)
 
     def _trained(
         self, name: str, env: SamplingEnv, held_out: SamplingEnv, kind: str, seed: int, source: str | None = None
@@ -138,7 +149,7 @@ class AgentBench:
         if (done := load_result(path)) is not None:
             return done
 
-        agent.train(self.episodes * env.episode_length, eval_env=held_out)
+        agent.train(self.episodes * env.episode_length, eval_env=held_out, max_evaluations=self.most)
         _, _, info = run_episode(env.sibling(), lambda seen: agent.predict(seen)[0], options={"batch": 0})
 
         result = Result(
@@ -170,6 +181,7 @@ class AgentBench:
             "calibration": None if calibration is None else asdict(calibration),
             "agent": agent.get_config(),
             "episodes": self.episodes,
+            **({} if self.most is None else {"most": self.most}),
             "source": source,
         }
         return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
@@ -183,12 +195,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--agents", nargs="+", choices=AGENTS, default=list(AGENTS), help="fixed takes seed 0 only")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="of the agents")
     parser.add_argument("--episodes", type=int, default=100, help="to train for")
+    parser.add_argument("--evaluations", type=int, help="of the model, each image counting, that end a training too")
+    parser.add_argument("--pictures", type=int, help="per batch; default: what the environment takes")
     parser.add_argument("--transfer", action="store_true", help="begin also with the nearest other domain's result")
     parser.add_argument("--output", type=Path, default=Path("outputs/agents"), help="folder of the results")
     parser.add_argument("--report-only", action="store_true", help="only print the tables of all that is there")
     options = parser.parse_args(argv)
 
-    bench = AgentBench(options.output, options.episodes)
+    bench = AgentBench(options.output, options.episodes, options.evaluations, options.pictures)
     runs = [
         (environment, domain, agent, seed)
         for environment in options.environments

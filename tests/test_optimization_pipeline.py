@@ -36,6 +36,7 @@ from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.lockstep import drawing_run, run_together
+from adaptive_diffusion.rl.measurement import Measurement
 from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward, Reward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
@@ -123,7 +124,9 @@ def judged(monkeypatch, errors: dict[DomainConfig, np.ndarray], reward: Reward |
 
     monkeypatch.setattr(verification, "_draw", draw)
     default, *candidates = errors
-    return verify(candidates, default, None, reward or QualityReward(), SimpleNamespace(batches=1))
+    return verify(
+        candidates, default, None, reward or QualityReward(), SimpleNamespace(batches=1, measured=Measurement)
+    )
 
 
 def timed(monkeypatch, seconds: dict[DomainConfig, list[float]], reward: Reward | None = None):
@@ -136,7 +139,7 @@ def timed(monkeypatch, seconds: dict[DomainConfig, list[float]], reward: Reward 
 
     monkeypatch.setattr(verification, "_draw", draw)
     default, *candidates = seconds
-    noises = SimpleNamespace(batches=len(seconds[default]))
+    noises = SimpleNamespace(batches=len(seconds[default]), measured=Measurement)
     return verify(candidates, default, None, reward or SpeedReward("seconds"), noises), drawn
 
 
@@ -171,7 +174,7 @@ def test_another_solver_must_be_as_good_as_the_adaptive_scheduler_at_the_same_ev
 
     monkeypatch.setattr(verification, "_draw", draw)
     speedy = HybridReward(0.5)  # 12 evaluations cost 0.1, which both make up for
-    verdict = verify([other], default, None, speedy, SimpleNamespace(batches=1))
+    verdict = verify([other], default, None, speedy, SimpleNamespace(batches=1, measured=Measurement))
     assert verdict.chosen.config == (rival if calibrated == 0.7 else other)
     if calibrated == 0.7:
         assert verdict.chosen.config.source == "the default with 12 steps, tried beside unipc"

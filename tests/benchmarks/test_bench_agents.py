@@ -143,9 +143,12 @@ def test_the_episodes_that_a_transfer_saves_are_counted_to_the_best_score_from_s
 @pytest.mark.parametrize("environment", agents.ENVIRONMENTS)
 def test_every_agent_is_trained_once(bench, environment, capsys):
     first = [bench.run(environment, "abstract", agent, seed=0) for agent in agents.AGENTS]
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert len(capsys.readouterr().out.splitlines()) == len(agents.AGENTS)
     assert all(r.final.episode >= 2 and r.final.evaluations == r.record.asked > 0 for r in first)
-    again = [AgentBench(bench.output, 2, bench.pipeline).run(environment, "abstract", a, seed=0) for a in agents.AGENTS]
+    again = [
+        AgentBench(bench.output, 2, pipeline=bench.pipeline).run(environment, "abstract", a, seed=0)
+        for a in agents.AGENTS
+    ]
     assert capsys.readouterr().out == ""
     assert [r.record.summary() for r in again] == [r.record.summary() for r in first]
     assert [r.agent for r in bench.results()] == list(agents.AGENTS)
@@ -154,7 +157,7 @@ def test_every_agent_is_trained_once(bench, environment, capsys):
 def test_another_seed_or_number_of_episodes_is_another_run(bench, capsys):
     bench.run("hyperparameters", "abstract", "random", seed=0)
     bench.run("hyperparameters", "abstract", "random", seed=1)
-    AgentBench(bench.output, 4, bench.pipeline).run("hyperparameters", "abstract", "random", seed=0)
+    AgentBench(bench.output, 4, pipeline=bench.pipeline).run("hyperparameters", "abstract", "random", seed=0)
     assert len(capsys.readouterr().out.splitlines()) == len(bench.results()) == 3
 
 
@@ -163,7 +166,7 @@ def test_sharing_an_environment_changes_no_number(bench):
     shared = bench.run("hyperparameters", "abstract", "random", seed=1)
     for path in (bench.output / "runs").iterdir():
         path.unlink()
-    alone = AgentBench(bench.output, 2, bench.pipeline).run("hyperparameters", "abstract", "random", seed=1)
+    alone = AgentBench(bench.output, 2, pipeline=bench.pipeline).run("hyperparameters", "abstract", "random", seed=1)
     assert alone.record.computed > shared.record.computed
     for a, b in zip(shared.evaluations, alone.evaluations, strict=True):
         assert a.evaluations == b.evaluations

@@ -28,6 +28,9 @@ def test_runs_of_other_lengths_sizes_and_conditions_draw_as_alone():
             calls.append((sum(len(some.x_t) for some in waiting), waiting[0].node.t))
             return self.model.denoise_all(waiting)
 
+        def passes_at(self, node, guidance):
+            return self.model.passes_at(node, guidance)
+
     runs, expected, ids = [], [], []
     for seed, (count, steps, domain) in enumerate(((2, 3, 1), (1, 5, 2), (3, 1, 4))):
         condition = mx.array([[domain, 0]] * count, dtype=mx.int32)
@@ -43,6 +46,7 @@ def test_runs_of_other_lengths_sizes_and_conditions_draw_as_alone():
     for got, images in zip(drawn, expected, strict=True):
         np.testing.assert_allclose(got.states, images, atol=1e-5)
     assert [d.evaluations for d in drawn] == [3, 5, 1]
+    assert [d.passes for d in drawn] == [6, 10, 2]
     assert [count for count, _ in calls] == [6, 3, 3, 1, 1]
     assert calls[0][1] == 999
     assert all(d.seconds > 0 for d in drawn)

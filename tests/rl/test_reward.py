@@ -49,9 +49,9 @@ def test_a_weight_outside_0_to_1_is_refused(weight):
 
 
 def test_unknown_metrics_and_units_are_refused():
-    with pytest.raises(ValueError, match="metric must be one of rmse, perceptual, got 'fid'"):
+    with pytest.raises(ValueError, match="metric must be one of rmse, perceptual, real, real_text, got 'fid'"):
         QualityReward("fid")
-    with pytest.raises(ValueError, match="unit must be one of evaluations, seconds, got 'joules'"):
+    with pytest.raises(ValueError, match="unit must be one of evaluations, passes, seconds, got 'joules'"):
         SpeedReward("joules")
     with pytest.raises(ValueError, match="unit"):
         HybridReward(unit="joules")
@@ -117,7 +117,7 @@ def test_what_is_no_reward_is_refused(given):
 def test_settings_and_results_of_ones_own_are_checked():
     broken = Computed(1)
     broken.metric = "ssim"
-    with pytest.raises(ValueError, match="metric must be one of rmse, perceptual, got 'ssim'"):
+    with pytest.raises(ValueError, match="metric must be one of rmse, perceptual, real, real_text, got 'ssim'"):
         reward_of(broken)
     for result in (np.ones(3), None, "high"):
         with pytest.raises(ValueError, match="one number, or one for each of 2 images"):

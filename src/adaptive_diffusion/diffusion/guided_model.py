@@ -41,11 +41,13 @@ class Waiting(NamedTuple):
         x_t: (b, H, W, C) noisy images.
         node: Where they are.
         rows: (b,) which images of the run they are.
+        guidance: What they are guided by in the place of the model's own guidance; None: that.
     """
 
     x_t: mx.array
     node: Node
     rows: np.ndarray
+    guidance: Guidance | None = None
 
 
 @dataclass
@@ -221,14 +223,18 @@ class GuidedModel:
             return self._guided(x, t, condition, [self.guidance_scale])
         return self._guided(x, t, condition, [self.weight_at(node_at(self.process, s)) for s in np.array(t).tolist()])
 
-    def weight_at(self, node: Node) -> float:
-        """The weight of guidance at a node; 1 is none.
+    def weight_at(self, node: Node, guidance: Guidance | None = None) -> float:
+        """The weight of guidance at a node, of the model's own or of another; 1 is none.
 
         Raises:
             ValueError: for `Guidance` that says a weight out of range.
         """
-        scale = self.guidance_scale
+        scale = self.guidance_scale if guidance is None else guidance
         return check_guidance(scale.weight_at(node)) if isinstance(scale, Guidance) else scale
+
+    def passes_at(self, node: Node, guidance: Guidance | None = None) -> int:
+        """Passes through the network that an evaluation of an image takes at a node: 2 with guidance, else 1."""
+        return 1 if self.condition is None or self.weight_at(node, guidance) == 1 else 2
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """Evaluate the model at one node.
@@ -248,7 +254,7 @@ class GuidedModel:
         """
         x, t, rows = _together(waiting)
         sizes = [len(some.rows) for some in waiting]
-        weights = np.repeat([self.weight_at(some.node) for some in waiting], sizes).tolist()
+        weights = np.repeat([self.weight_at(some.node, some.guidance) for some in waiting], sizes).tolist()
         prediction = self._guided(x, t, self._conditions(rows), weights)
 
         parts = [prediction] if len(waiting) == 1 else mx.split(prediction, np.cumsum(sizes)[:-1].tolist())
@@ -294,7 +300,7 @@ class GuidedModel:
 def _together(waiting: Sequence[Waiting]) -> tuple[mx.array, mx.array, np.ndarray]:
     """Images, timesteps and rows of all that wait."""
     if len(waiting) == 1:
-        x_t, node, rows = waiting[0]
+        x_t, node, rows, _ = waiting[0]
         return x_t, mx.full((len(x_t),), node.t), rows
 
     t = np.repeat([some.node.t for some in waiting], [len(some.rows) for some in waiting])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..diffusion.checks import check_count, check_number
 from ..grids.calibrated_schedule import CalibratedSchedule
-from ..rl.knobs import Configuration
+from ..rl.knobs import HYPERPARAMETERS, Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
 
 # settings of `QualityGuidedSampler`
@@ -26,6 +26,7 @@ class DomainConfig(Configuration):
         adaptive_threshold: Threshold of `AdaptiveScheduler`, in [0, 1]; other solvers ignore it.
         progress_power: Power of the grid, in (0, 10]; calibrated steps ignore it.
         solver: `dpm_solver`, `unipc` or `ipndm`.
+        guidance_weight, guidance_low, guidance_high: See `Configuration`.
         confidence: Probability that its mean score lies within 0.1 of the measured mean; 0 if nothing was measured.
         source: Its origin, in words.
         calibration: The calibrated steps of the model in the domain, or None.
@@ -44,11 +45,9 @@ class DomainConfig(Configuration):
         check_number("adaptive_threshold", self.adaptive_threshold, 0, 1)
         check_number("progress_power", self.progress_power, 0, 10, above=True)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The hyperparameters by name."""
-        return {f.name: getattr(self, f.name) for f in fields(Configuration)}
-
     def _adaptive(self, settings: Mapping[str, Any]) -> AdaptiveScheduler:
+        # The calibration is that of the model's constant guidance, whose weights hold within a factor of 2. Steps that
+        # were calibrated for `self.guidance` (calibration.quick, about 220 evaluations) belong here.
         return super()._adaptive({**settings, "calibration": self.calibration})
 
 
@@ -68,7 +67,7 @@ def split_config(config: DomainConfig | Mapping[str, Any] | None) -> tuple[Domai
     if config is None or isinstance(config, DomainConfig):
         return config, {}
 
-    names = [f.name for f in fields(Configuration)]
+    names = HYPERPARAMETERS
     if unknown := sorted(set(config) - {*names, *STOPPING}):
         raise ValueError(f"config has no {unknown[0]!r}; it has {', '.join(names)}, and {', '.join(STOPPING)}")
 

@@ -17,6 +17,7 @@ from ..diffusion.guidance import effective_guidance
 from ..encoder.domain import Detection, DomainDetector
 from ..errors import Unusable
 from ..models.checkpoint import load_builtin_model
+from ..rl.knobs import HYPERPARAMETERS
 from ..types import PictureModel
 from .configuration import DomainConfig
 from .domains import DomainType, describe_domain, nearest_domain, place_domain
@@ -175,8 +176,8 @@ class DomainAdapter:
             quality: Mean log(error of the default / error) over images: 0 is the default's quality, 0.69 half its
                 error.
             speed: Cost of the default / cost, > 0; 1.8 is 1.8 times as fast.
-            hyperparameters: `num_steps`, and `adaptive_threshold`, `progress_power` and `solver` where they differ
-                from the default.
+            hyperparameters: `num_steps`, and `adaptive_threshold`, `progress_power`, `solver`, `guidance_weight`,
+                `guidance_low` and `guidance_high` where they differ from the default.
             quality_error: Standard error of the quality.
 
         Returns:
@@ -187,10 +188,8 @@ class DomainAdapter:
             ValueError: for a value out of range.
         """
         domain, given = self._check(domain_type), dict(hyperparameters)
-        if unknown := sorted(set(given) - set(DomainConfig().to_dict())):
-            raise ValueError(
-                f"there is no hyperparameter {unknown[0]!r}; there are {', '.join(DomainConfig().to_dict())}"
-            )
+        if unknown := sorted(set(given) - set(HYPERPARAMETERS)):
+            raise ValueError(f"there is no hyperparameter {unknown[0]!r}; there are {', '.join(HYPERPARAMETERS)}")
         if "num_steps" not in given:
             raise ValueError("hyperparameters must say num_steps, the model evaluations per image")
 

@@ -11,7 +11,9 @@ import numpy as np
 from ..diffusion.guided_model import GuidedModel
 from ..errors import Unusable
 from ..rl.environment import DiffusionHyperparameterEnv
+from ..rl.guidance_knobs import StepKnobs
 from ..rl.knobs import ADAPTIVE, Configuration, Knobs
+from ..rl.real_noises import METRICS as TO_REAL_IMAGES
 from ..rl.reward import GivenReward
 from ..rl.sampling_env import SamplingEnv
 from .configuration import DomainConfig
@@ -55,7 +57,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         reward: See `reward.py`.
         min_steps: Fewest steps.
         max_steps: Most steps.
-        images: Images per batch, >= 2.
+        images: Images per batch, >= 2; None: see `DiffusionHyperparameterEnv`.
         batches: Number of fixed batches, >= 1.
         noise_seed: Seed of the noises; the held-out noises have the next seed.
         cache: Folder of converged solutions, or None.
@@ -73,7 +75,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         *,
         min_steps: int = 4,
         max_steps: int = 20,
-        pictures: int = 8,
+        pictures: int | None = None,
         batches: int = 2,
         noise_seed: int = 1000,
         cache: str | Path | None = None,
@@ -90,7 +92,10 @@ class DomainEnv(DiffusionHyperparameterEnv):
             cache=cache,
         )
 
-        self.knobs, self.default = DomainKnobs(min_steps, start, max_steps), default
+        self.default, knobs = default, DomainKnobs(min_steps, start, max_steps)
+        # around calibrated steps there is nothing to find in the solver and its grid
+        only_steps = start.calibration is not None and self.reward.metric in TO_REAL_IMAGES
+        self._turn(StepKnobs(knobs) if only_steps else knobs)
 
     def describe(self) -> dict[str, Any]:
         """See `SamplingEnv`; actions mean the same only around the same configuration."""

@@ -21,6 +21,8 @@ from ..rl.cost import cost
 from ..rl.drawing import drawing_in
 from ..rl.noises import FixedNoises
 from ..rl.progress import say
+from ..rl.real_noises import METRICS as TO_REAL_IMAGES
+from ..rl.real_noises import noises_for
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
@@ -60,7 +62,7 @@ class OptimizationPipeline:
         min_steps: Fewest steps, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
-        images: Images per batch, >= 2.
+        images: Images per batch, >= 2; None: 8, or 66 where they are compared with real images.
         batches: Batches from which an agent learns, >= 1.
         verification_batches: Fresh batches of the verification, >= 1; >= 2 where the reward counts seconds.
         noise_seed: Seed of the agent's noises; the verification's is `FRESH` larger, or beyond all earlier ones.
@@ -88,7 +90,7 @@ class OptimizationPipeline:
         min_steps: int = 4,
         num_steps: int = 10,
         max_steps: int = 20,
-        pictures: int = 8,
+        pictures: int | None = None,
         batches: int = 2,
         verification_batches: int = 4,
         noise_seed: int = 1000,
@@ -111,7 +113,8 @@ class OptimizationPipeline:
             raise ValueError(f"min_steps must be at most max_steps, got {min_steps} > {max_steps}")
 
         self.num_steps = check_count("num_steps", num_steps, min_steps, max_steps)
-        self.pictures, self.batches = check_count("pictures", pictures, 2), check_count("batches", batches, 1)
+        self.pictures = None if pictures is None else check_count("pictures", pictures, 2)
+        self.batches = check_count("batches", batches, 1)
         fewest = 2 if self.reward.unit == "seconds" else 1
         self.verification_batches = check_count("verification_batches", verification_batches, fewest)
         self.noise_seed = check_count("noise_seed", noise_seed, 0)
@@ -209,7 +212,9 @@ class OptimizationPipeline:
         Raises:
             ValueError: if it does not draw the domain, or nothing of it can be compared.
         """
-        return drawing_in(self.adapter.model, str(domain), self.adapter.guidance_scale)
+        drawing = drawing_in(self.adapter.model, str(domain), self.adapter.guidance_scale)
+        # a model without classes does not know which domain it is for
+        return drawing if drawing.domain == str(domain) else replace(drawing, domain=str(domain))
 
     def agent(self, domain: DomainType | str) -> TuningAgent:
         """The agent that `optimize` would train in a domain, before its training: the agent given, or a new one.
@@ -295,6 +300,8 @@ class OptimizationPipeline:
             return default
 
         known = self.adapter.get_config(domain)
+        if self.reward.metric not in TO_REAL_IMAGES:  # a converged solution knows the model's own guidance alone
+            known = replace(known, guidance_weight=None, guidance_low=None, guidance_high=None)
         steps = min(max(known.num_steps, self.min_steps), self.max_steps)
         return replace(known, num_steps=steps, calibration=default.calibration)
 
@@ -342,12 +349,12 @@ class OptimizationPipeline:
         if record is not None and NOISE_SEED in record.provenance:
             seen.append(record.provenance[NOISE_SEED])
 
-        return FixedNoises(
+        return noises_for(
+            self.reward.metric,
             drawing,
             pictures=self.pictures,
             batches=self.verification_batches,
             seed=max([self.noise_seed + FRESH, *(seed + 1 for seed in seen)]),
-            metric=self.reward.metric,
             cache=self.cache,
         )
 

@@ -26,8 +26,9 @@ class Result:
     """What a configuration achieved.
 
     Attributes:
-        hyperparameters: `num_steps`, `adaptive_threshold`, `progress_power`, `solver`.
-        quality: Mean log(baseline error / error): 0 is the baseline's error, 0.69 half of it.
+        hyperparameters: `num_steps`, `adaptive_threshold`, `progress_power`, `solver`, and of the guidance what is not
+            the model's.
+        quality: Mean quality by the reward, e.g. log(baseline error / error): 0 is the baseline's.
         speed: Baseline's cost / cost, > 0.
         error: Standard error of the quality; None: unknown.
 

@@ -1,18 +1,22 @@
-"""`scheduler=tuned`: the scheduler that a model's tuned configuration describes."""
+"""`scheduler=tuned`, `guidance=tuned`: what a model's tuned configuration describes."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import Unusable
+from ..diffusion.guidance import Constant, Guidance
+from ..errors import Unusable, UnusableFile
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
 from ..schedulers.core import SchedulerCore
 from .memory import SHIPPED, read_records
 from .records import CALIBRATED, DomainRecord, DomainRecords
+
+log = logging.getLogger(__name__)
 
 
 def find_tuned(
@@ -82,6 +86,28 @@ def tuned_scheduler(
     scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(trained_as)
     scheduler.source = describe_path(file)
     return scheduler
+
+
+def tuned_guidance(path: str | None, trained: str, model: str | None, domain: str, weight: float) -> Guidance:
+    """The guidance of a tuned configuration; constant guidance where nothing was tuned.
+
+    Args:
+        path, trained, model, domain: See `find_tuned`.
+        weight: Constant weight that was tuned around, and that is taken where nothing was.
+
+    Raises:
+        UnusableFile: if a file cannot be used.
+        ValueError: for a value out of range.
+    """
+    constant = Constant(weight)
+    try:
+        record, _ = find_tuned(path, trained, model or "", domain, weight)
+    except UnusableFile:
+        raise
+    except Unusable:
+        log.info("nothing was tuned for domain=%s of this model: guidance is %s at every step", domain, constant.name)
+        return constant
+    return record.to_config().guidance or constant
 
 
 def _tuned_for(files: Iterable[DomainRecords], model: str) -> str:

@@ -62,6 +62,7 @@ class Verified:
             "error": float(errors.mean()),
             "error_error": standard_error(errors),
             "evaluations": self.batches[0].evaluations,
+            "passes": self.batches[0].passes,
             "seconds": float(seconds.mean()),
             "seconds_error": standard_error(seconds) if len(seconds) > 1 else None,
         }
@@ -128,7 +129,8 @@ def verify(
     for batch in range(noises.batches):
         drawn = {config: _draw(config, drawing, noises, batch) for config in configs}
         for config in configs:
-            batches[config].append(Measurement(*drawn[config], *drawn[default]))
+            one, other = drawn[config], drawn[default]
+            batches[config].append(noises.measured(*one[:3], *other[:3], *one[3:], *other[3:]))
 
     verified = {config: Verified(config, tuple(batches[config]), reward) for config in configs}
     for config in configs:
@@ -167,9 +169,12 @@ def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:
     return replace(default, num_steps=other.num_steps, source=source)
 
 
-def _draw(config: DomainConfig, drawing: GuidedModel, noises: FixedNoises, batch: int) -> tuple[np.ndarray, int, float]:
-    """Errors of a batch's images, and evaluations and seconds of each image."""
-    scheduler = config.scheduler(drawing.settings)
-    run = drawing_run(scheduler, noises.x_T(batch), noises.rows(batch))
+def _draw(
+    config: DomainConfig, drawing: GuidedModel, noises: FixedNoises, batch: int
+) -> tuple[np.ndarray, int, float, int]:
+    """Errors of a batch's images, and evaluations, seconds and passes of each image."""
+    run = drawing_run(
+        config.scheduler(drawing.settings), noises.x_T(batch), noises.rows(batch), guidance=config.guidance
+    )
     drawn = run_together(noises.drawing, [run])[0]
-    return noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds
+    return noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds, drawn.passes

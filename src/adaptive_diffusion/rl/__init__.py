@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from .policy import load_policy
     from .ppo_agent import HyperparameterTuningAgent
     from .reward import HybridReward, QualityReward, SpeedReward
+    from .searches import CMAESAgent, TPEAgent
     from .timestep_environment import TimestepEnv
 
 __all__ = [
     "CEMAgent",
+    "CMAESAgent",
     "DiffusionHyperparameterEnv",
     "Drawing",
     "FixedAgent",
@@ -26,12 +28,14 @@ __all__ = [
     "QualityReward",
     "RandomAgent",
     "SpeedReward",
+    "TPEAgent",
     "TimestepEnv",
     "load_policy",
 ]
 
 _HOMES = {  # as the imports above say to type checkers
     "CEMAgent": "baselines",
+    "CMAESAgent": "searches",
     "DiffusionHyperparameterEnv": "environment",
     "Drawing": "drawing",
     "FixedAgent": "baselines",
@@ -40,6 +44,7 @@ _HOMES = {  # as the imports above say to type checkers
     "QualityReward": "reward",
     "RandomAgent": "baselines",
     "SpeedReward": "reward",
+    "TPEAgent": "searches",
     "TimestepEnv": "timestep_environment",
     "load_policy": "policy",
 }

@@ -18,6 +18,7 @@ from .convergence import Evaluation, Record, standard_error
 from .environment import DiffusionHyperparameterEnv
 from .episodes import check_fits, check_same, fitting, measure, replay, run_episode
 from .gym import Env
+from .noises import FixedNoises
 from .progress import Progress
 from .sampling_env import SamplingEnv, Spent
 from .wrapped import bare
@@ -34,8 +35,8 @@ class TuningAgent(ABC):
         seed: Of the agent and of its sequence of episodes, >= 0.
         eval_every: Episodes between two evaluations on held-out noises, >= 1; ten times as many after the first twenty.
         verbose: 0 is silent; 1 shows a progress bar, or without a terminal a line a minute.
-        parts: Equal parts of an episode's batch, of 2 images or more, on each of which the agent tries something else
-            at no more evaluations; None: as many as possible.
+        parts: Equal parts of an episode's batch, of 2 images or more, or 32 where they are compared with real images,
+            on each of which the agent tries something else at no more evaluations; None: as many as possible.
 
     Raises:
         ValueError: for another kind of environment, or a value out of range.
@@ -55,7 +56,7 @@ class TuningAgent(ABC):
         self.env = env = DiffusionHyperparameterEnv() if env is None else bare(env, "env")
         self.work = env.sibling()  # remembers what the environment does, but counts this agent's evaluations alone
         self.work.spent = Spent()
-        self.parts = _most_parts(env.noises.pictures) if parts is None else parts
+        self.parts = _most_parts(env.noises) if parts is None else parts
         self.part = self.work.split(self.parts)  # where paths are tried
         self.seed = check_seed("seed", seed)
         self.eval_every = check_count("eval_every", eval_every, 1)
@@ -294,6 +295,7 @@ class TuningAgent(ABC):
             self._stopped = self._callbacks.end(metrics, episodes)
 
 
-def _most_parts(pictures: int) -> int:
-    """The most equal parts of a batch that have 2 images or more."""
-    return max(parts for parts in range(1, pictures // 2 + 1) if pictures % parts == 0)
+def _most_parts(noises: FixedNoises) -> int:
+    """The most equal parts of a batch that have enough images."""
+    most = max(noises.pictures // noises.fewest, 1)
+    return max(parts for parts in range(1, most + 1) if noises.pictures % parts == 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..sampling.converged import solving_evaluations
 from ..sampling.timing import duration, seconds_per_evaluation
 from .agent import FREQUENT, RARER, TuningAgent
 from .sampling_env import HELD_OUT_BATCHES
@@ -22,19 +21,23 @@ def cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batch
     tried = episodes * batch
     looks = _looks(episodes, agent.eval_every) * (HELD_OUT_BATCHES + agent.batches_per_choice) * batch
 
-    sizes = [n * noises.pictures for n in (noises.batches, HELD_OUT_BATCHES, verification_batches) if n]
-    process = noises.drawing.process
-    fewest, most = (sum(found) for found in zip(*(solving_evaluations(n, process) for n in sizes), strict=True))
+    sets = [noises, *(noises.others(n) for n in (HELD_OUT_BATCHES, verification_batches) if n)]
+    fewest, most = (sum(found) for found in zip(*(some.solving() for some in sets), strict=True))
 
     seconds = domains * seconds_per_evaluation(noises.drawing, noises.pictures)
     least, longest = (duration(seconds * (tried + looks + solved)) for solved in (fewest, most))
     where = f" in each of {domains} domains" if domains > 1 else ""
     passes = noises.drawing.most_passes
+    images = sum(some.batches for some in sets) * noises.pictures
+    solutions = (
+        f"{fewest:,} to {most:,} for the converged solutions of {images} images, unless they are kept from before"
+        if most
+        else "none for converged solutions, since images are compared with real ones"
+    )
     return (
         f"{episodes} episodes of {noises.pictures} images{where}: up to {tried:,} network evaluations for what is tried"
-        f", up to {looks:,} for held-out scores, and {fewest:,} to {most:,} for the converged solutions of "
-        f"{sum(sizes)} images, unless they are kept from before; {passes} passes each, about {least} to {longest} "
-        "as things are"
+        f", up to {looks:,} for held-out scores, and {solutions}; {passes} passes each, about {least} to {longest} as "
+        "things are"
     )
 
 

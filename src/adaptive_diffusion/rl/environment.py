@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..types import PictureModel
 from .drawing import drawing_of
+from .guidance_knobs import Turned, with_guidance
 from .gym import Box
 from .knobs import ADAPTIVE, Configuration, Knobs
 from .lockstep import Episode, drawing_run
-from .noises import SOLVED_WITHIN, FixedNoises
+from .noises import SOLVED_WITHIN
+from .real_noises import METRICS as TO_REAL_IMAGES
+from .real_noises import noises_for
 from .reward import GivenReward, HybridReward, Measurement, reward_of
 from .sampling_env import SamplingEnv, Start, Step
 
@@ -27,6 +30,7 @@ class _Sampled:
 
     errors: np.ndarray
     evaluations: int
+    passes: int
     seconds: float
     states: np.ndarray | None
 
@@ -35,7 +39,9 @@ class DiffusionHyperparameterEnv(SamplingEnv):
     """One step, one episode: a configuration is chosen, a small batch is really drawn with it, and scored.
 
     Action: 4 numbers in [-1, 1] for the number of steps, `adaptive_threshold`, `progress_power` and the solver; all 0
-    is the prior, `AdaptiveScheduler` as it is, which is also the baseline of the reward. See `Knobs`.
+    is the prior, `AdaptiveScheduler` as it is, which is also the baseline of the reward. See `Knobs`. With a reward of
+    distances to real images, 3 numbers for the weight and the two ends of guidance come before them: see
+    `GuidanceKnobs`. (Converged solutions hold at one guidance only.)
 
     Observation: the domain as one-hot (none for a model without classes), the weight of quality in the reward, and
     the prior's steps as a share of `max_steps`; all in [0, 1].
@@ -52,7 +58,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         min_steps: Fewest steps, >= 1.
         num_steps: The prior's and baseline's steps, between the two others.
         max_steps: Most steps.
-        images: Images per batch, >= 2.
+        images: Images per batch, >= 2; None: 8, or 66 where they are compared with real images.
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: Folder that keeps converged solutions; None: they are solved for once per environment, on first use.
@@ -74,29 +80,34 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         min_steps: int = 4,
         num_steps: int = 10,
         max_steps: int = 20,
-        pictures: int = 8,
+        pictures: int | None = None,
         batches: int = 2,
         noise_seed: int = 1000,
         cache: str | Path | None = None,
         render_mode: str | None = None,
     ):
-        self.knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
+        knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
         drawing, reward = drawing_of(model, domain, guidance_scale), reward_of(reward or HybridReward())
         check_count("max_steps", max_steps, 1, drawing.process.num_train_timesteps)
-        noises = FixedNoises(
+        noises = noises_for(
+            reward.metric,
             drawing,
             pictures=pictures,
             batches=batches,
             seed=noise_seed,
-            metric=reward.metric,
             tolerance=SOLVED_WITHIN,
             cache=cache,
         )
         super().__init__(reward, noises, render_mode)
         self._observation = np.append(drawing.one_hot, [reward.weight, num_steps / max_steps]).astype(np.float32)
         self.observation_space = Box(0.0, 1.0, self._observation.shape, np.float32)
-        self.action_space = Box(-1.0, 1.0, (4,), np.float32)
+        self._turn(knobs)
         self.forget()
+
+    def _turn(self, knobs: Turned) -> None:
+        """Take these knobs, and those of guidance where the reward can tell guidance apart."""
+        self.knobs = with_guidance(knobs, self.drawing) if self.reward.metric in TO_REAL_IMAGES else knobs
+        self.action_space = Box(-1.0, 1.0, (self.knobs.width,), np.float32)
 
     def describe(self) -> dict[str, Any]:
         """See `SamplingEnv`."""
@@ -111,7 +122,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
     def forget(self) -> None:
         """See `SamplingEnv`."""
         self._sampled: dict[tuple[Configuration, int], _Sampled] = {}
-        self._plain: dict[tuple[int, float, int], tuple[float, _Sampled]] = {}  # threshold, and what came of it
+        self._plain: dict[tuple[Configuration, int], tuple[float, _Sampled]] = {}  # threshold, and what came of it
 
     def begin(self) -> Episode[Start]:
         """See `SamplingEnv`."""
@@ -137,13 +148,15 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         sampled = yield from self._draw(configuration)
         self.spent.asked += sampled.evaluations * self.noises.pictures
         self._states = sampled.states
-        return Measurement(
+        return self.noises.measured(
             sampled.errors,
             sampled.evaluations,
             sampled.seconds,
             baseline.errors,
             baseline.evaluations,
             baseline.seconds,
+            sampled.passes,
+            baseline.passes,
         )
 
     def _draw(self, configuration: Configuration) -> Episode[_Sampled]:
@@ -153,16 +166,18 @@ class DiffusionHyperparameterEnv(SamplingEnv):
             return found
 
         # where no step reached its threshold, a larger one changes nothing
-        alike = (configuration.num_steps, configuration.progress_power, batch)
+        alike = (replace(configuration, adaptive_threshold=1.0), batch)
         plain = self._plain.get(alike) if adaptive else None
         if plain is not None and configuration.adaptive_threshold >= plain[0]:
             return plain[1]
 
         scheduler = configuration.scheduler(self.drawing.settings)
-        drawn = yield from drawing_run(scheduler, self.noises.x_T(batch), self.noises.rows(batch))
+        x_T, rows = self.noises.x_T(batch), self.noises.rows(batch)
+        drawn = yield from drawing_run(scheduler, x_T, rows, guidance=configuration.guidance)
         self.spent.computed += drawn.evaluations * self.noises.pictures
         states = None if self.render_mode is None else drawn.states
-        sampled = _Sampled(self.noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds, states)
+        errors = self.noises.errors(batch, drawn.states)
+        sampled = _Sampled(errors, drawn.evaluations, drawn.passes, drawn.seconds, states)
         self._sampled[configuration, batch] = sampled
 
         checked = [np.array(error) for error in drawn.errors]

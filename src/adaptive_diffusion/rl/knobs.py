@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
+from ..diffusion.guidance import Constant, Guidance, Interval
 from ..grids.grids import PowerGrid
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
@@ -55,15 +57,37 @@ class Configuration:
         adaptive_threshold: Of `AdaptiveScheduler`; other solvers do not look at it.
         progress_power: Power of the grid.
         solver: `dpm_solver` (DPM-Solver++(2M) in an `AdaptiveScheduler`), `unipc` or `ipndm`.
+        guidance_weight: Weight of classifier-free guidance; None: that of the model that is drawn, at all noise levels.
+        guidance_low: Log-SNR from which on there is guidance, see `Interval`; None: from the beginning.
+        guidance_high: Log-SNR up to which there is; None: to the end.
+
+    Raises:
+        ValueError: for an unknown solver, or guidance out of range.
     """
 
     num_steps: int = 10
     adaptive_threshold: float = 0.5
     progress_power: float = 2.0
     solver: str = ADAPTIVE
+    guidance_weight: float | None = None
+    guidance_low: float | None = None
+    guidance_high: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("solver", self.solver, SOLVERS)
+        if self.guidance_weight is None and (self.guidance_low, self.guidance_high) != (None, None):
+            raise ValueError("an interval of guidance needs a guidance_weight")
+        self.guidance  # noqa: B018  # refuses what is out of range
+
+    @property
+    def guidance(self) -> Guidance | None:
+        """What guides in the place of the model's own guidance; None: that."""
+        if self.guidance_weight is None:
+            return None
+        low, high = self.guidance_low, self.guidance_high
+        if low is None and high is None:
+            return Constant(self.guidance_weight)
+        return Interval(self.guidance_weight, -math.inf if low is None else low, math.inf if high is None else high)
 
     def scheduler(self, settings: Mapping[str, Any]) -> SchedulerCore:
         """Grid and solver, its timesteps set; `set_timesteps` keeps to the same kind of grid.
@@ -86,11 +110,14 @@ class Configuration:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The hyperparameters by name."""
-        return asdict(self)
+        """The hyperparameters by name; of the guidance only what is not the model's."""
+        return {name: value for name in HYPERPARAMETERS if (value := getattr(self, name)) is not None}
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.to_dict().items())
+
+
+HYPERPARAMETERS = tuple(f.name for f in fields(Configuration))
 
 
 @dataclass(frozen=True)
@@ -111,6 +138,7 @@ class Knobs:
     min_steps: int = 4
     prior: Configuration = Configuration()
     max_steps: int = 20
+    width: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         check_count("min_steps", self.min_steps, 1)
@@ -130,18 +158,18 @@ class Knobs:
         place = SOLVERS.index(prior.solver) + min(int((solver + 1) / 2 * 3), 2) - 1
         configuration = replace(
             prior,
-            num_steps=round(_between(steps, self.min_steps, prior.num_steps, self.max_steps)),
-            progress_power=_rounded(_between(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER), POWER_STEP),
+            num_steps=round(between(steps, self.min_steps, prior.num_steps, self.max_steps)),
+            progress_power=_rounded(between(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER), POWER_STEP),
             solver=SOLVERS[place % len(SOLVERS)],
         )
         if configuration.solver != ADAPTIVE:
             return configuration
 
-        limit = _rounded(_between(threshold, 0.0, prior.adaptive_threshold, 1.0), THRESHOLD_STEP)
+        limit = _rounded(between(threshold, 0.0, prior.adaptive_threshold, 1.0), THRESHOLD_STEP)
         return replace(configuration, adaptive_threshold=limit)
 
 
-def _between(action: float, low: float, prior: float, high: float) -> float:
+def between(action: float, low: float, prior: float, high: float) -> float:
     """-1 -> low, 0 -> prior, 1 -> high, straight lines in between."""
     return float(prior + action * (high - prior if action > 0 else prior - low))
 

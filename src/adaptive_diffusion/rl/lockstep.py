@@ -15,9 +15,10 @@ import mlx.core as mx
 import numpy as np
 
 from ..backend.prepare import check_process
-from ..diffusion.guided_model import Denoised, Waiting
+from ..diffusion.guidance import Guidance
+from ..diffusion.guided_model import Denoised, GuidedModel, Waiting
 from ..sampling.grid_and_solver import whole
-from ..sampling.rollout import Model, Rollout, run
+from ..sampling.rollout import Rollout, run
 from ..types import Scheduler
 
 
@@ -28,12 +29,14 @@ class Drawn:
     Attributes:
         x0: (B, H, W, C) clean images, about in [-1, 1], or latents.
         evaluations: Model evaluations per image.
+        passes: Passes through the network per image: two for a guided evaluation, one for an unguided one.
         seconds: Seconds of evaluation per image.
         errors: (B,) what the solver's check said, of each step that it checked.
     """
 
     x0: mx.array
     evaluations: int
+    passes: int
     seconds: float
     errors: tuple[mx.array, ...]
 
@@ -47,7 +50,7 @@ R = TypeVar("R")
 Episode = Generator[Rollout, Drawn, R]
 
 
-def run_together(model: Model, episodes: Sequence[Episode[R]]) -> list[R]:
+def run_together(model: GuidedModel, episodes: Sequence[Episode[R]]) -> list[R]:
     """Run to the end and return what each episode returned.
 
     Args:
@@ -73,7 +76,7 @@ def run_together(model: Model, episodes: Sequence[Episode[R]]) -> list[R]:
     return [results[index] for index in range(len(episodes))]
 
 
-def draw_together(model: Model, rollouts: Sequence[Rollout]) -> list[Drawn]:
+def draw_together(model: GuidedModel, rollouts: Sequence[Rollout]) -> list[Drawn]:
     """Take rollouts to their end, and tell what each of them cost."""
     timed, seconds = _Timed(model), [0.0] * len(rollouts)
     ends, errors = list(rollouts), [list[mx.array]() for _ in rollouts]
@@ -86,21 +89,30 @@ def draw_together(model: Model, rollouts: Sequence[Rollout]) -> list[Drawn]:
         on_the_way = [index for index in on_the_way if not ends[index].done]
 
     return [
-        Drawn(end.x_t, len(end.trail), spent, tuple(seen))
+        Drawn(end.x_t, len(end.trail), passes(model, end), spent, tuple(seen))
         for end, spent, seen in zip(ends, seconds, errors, strict=True)
     ]
 
 
-def drawing_run(scheduler: Scheduler, x_T: mx.array, rows: np.ndarray | None = None) -> Episode[Drawn]:
+def passes(model: GuidedModel, end: Rollout) -> int:
+    """Passes through the network per image of a rollout so far."""
+    return sum(model.passes_at(node, end.guidance) for node in end.trail)
+
+
+def drawing_run(
+    scheduler: Scheduler, x_T: mx.array, rows: np.ndarray | None = None, guidance: Guidance | None = None
+) -> Episode[Drawn]:
     """Draw with a deterministic scheduler whose timesteps are set.
 
     Args:
         scheduler: Grid and solver.
         x_T: (B, H, W, C) standard normal noise.
         rows: (B,) which of the model's conditions apply; None: the first B, or the only one.
+        guidance: What guides in the place of the model's own guidance; None: that.
     """
     scheduler = whole(scheduler)
-    return (yield Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, rows=rows))
+    x_t = x_T * scheduler.init_noise_sigma
+    return (yield Rollout.begin(scheduler.grid, scheduler.solver, x_t, rows=rows, guidance=guidance))
 
 
 class _Timed:
@@ -110,7 +122,7 @@ class _Timed:
         seconds: Of the latest evaluation, per image.
     """
 
-    def __init__(self, model: Model):
+    def __init__(self, model: GuidedModel):
         self.model, self.seconds = model, 0.0
 
     def denoise_all(self, waiting: Sequence[Waiting]) -> list[Denoised]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guided_model import GuidedModel
-from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse
+from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse, solving_evaluations
 from ..types import StepTrace
+from .measurement import Measurement
 from .progress import Progress
 
 METRICS = ("rmse", "perceptual")
@@ -36,10 +37,15 @@ class FixedNoises:
 
     Attributes:
         drawing: What is drawn, with the conditions of all images of all batches.
+        measured: Makes a measurement of errors.
+        fewest: Images of a part, at least, see `split`.
 
     Raises:
         ValueError: for a value out of range.
     """
+
+    measured: type[Measurement] = Measurement
+    fewest = 2
 
     def __init__(
         self,
@@ -77,10 +83,12 @@ class FixedNoises:
         """The same noises in batches of a `parts`-th of the size; solved for once for both.
 
         Raises:
-            ValueError: unless the parts are equal and have 2 images or more.
+            ValueError: unless the parts are equal and have `fewest` images or more.
         """
-        if self.pictures % check_count("parts", parts, 1) or self.pictures // parts < 2:
-            raise ValueError(f"parts must divide a batch of {self.pictures} images into 2 or more each, got {parts}")
+        if self.pictures % check_count("parts", parts, 1) or self.pictures // parts < self.fewest:
+            raise ValueError(
+                f"parts must divide a batch of {self.pictures} images into {self.fewest} or more each, got {parts}"
+            )
         part = copy.copy(self)
         part.pictures, part.batches = self.pictures // parts, self.batches * parts
         return part
@@ -118,6 +126,10 @@ class FixedNoises:
             return
         with Progress(f"converged solutions of {whole.batches * whole.pictures} images") as shown:
             vars(whole)["_converged"] = whole._solved(lambda step: shown.update())
+
+    def solving(self) -> tuple[int, int]:
+        """Fewest and most model evaluations that the converged solutions take."""
+        return solving_evaluations(self.batches * self.pictures, self.drawing.process)
 
     @cached_property
     def _noise(self) -> mx.array:

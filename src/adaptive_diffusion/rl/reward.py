@@ -1,7 +1,8 @@
 """Rewards: what was measured of images drawn, against a baseline from the same noises.
 
-Quality is a log-ratio of errors, so that 0 is as good as the baseline and 0.69 means half its error; speed is the share
-of the baseline's cost that was saved. Both are about 1 where it matters.
+Quality is a log-ratio of errors to the model's converged solution, so that 0 is as good as the baseline and 0.69 means
+half its error; or, for the metrics `real` and `real_text`, what was won in distance to real images, see `RealNoises`.
+Speed is the share of the baseline's cost that was saved. Both are about 1 where it matters.
 """
 
 from __future__ import annotations
@@ -13,39 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_number
-from .noises import METRICS
+from .measurement import Measurement as Measurement
+from .noises import METRICS as TO_THE_SOLUTION
+from .real_noises import METRICS as TO_REAL_IMAGES
 
-UNITS = ("evaluations", "seconds")
-
-
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """What was measured of B images.
-
-    Attributes:
-        errors: (B,) distances to the converged solutions, > 0.
-        evaluations: Model evaluations per image.
-        seconds: Seconds per image.
-        baseline_errors: (B,) the baseline's distances, from the same noises.
-        baseline_evaluations: The baseline's evaluations per image.
-        baseline_seconds: The baseline's seconds per image.
-    """
-
-    errors: np.ndarray
-    evaluations: float
-    seconds: float
-    baseline_errors: np.ndarray
-    baseline_evaluations: float
-    baseline_seconds: float
-
-    @property
-    def quality(self) -> np.ndarray:
-        """(B,) log(baseline error / error) of each image; its mean is what is reported as quality."""
-        return np.asarray(np.log(self.baseline_errors / self.errors))
-
-    def speed(self, unit: str = "evaluations") -> float:
-        """1 - cost / baseline's cost: at most 1, 0 for the baseline's own cost, -1 for twice of it."""
-        return 1.0 - getattr(self, unit) / getattr(self, f"baseline_{unit}")
+METRICS = (*TO_THE_SOLUTION, *TO_REAL_IMAGES)
+UNITS = ("evaluations", "passes", "seconds")
 
 
 class Reward(Protocol):
@@ -53,9 +27,10 @@ class Reward(Protocol):
 
     Attributes:
         weight: Of the quality, in [0, 1]; policies are told.
-        metric: The distance that errors are measured by, `rmse` or `perceptual`.
-        unit: What costs, `evaluations` or `seconds`. For the sake of seconds, environments that play side by side draw
-            one after another.
+        metric: The distance that errors are measured by: `rmse` or `perceptual`, to the converged solution; `real`, to
+            the domain's real images; or `real_text`, which adds the agreement of image and text.
+        unit: What costs, `evaluations`, `passes` through the network, or `seconds`. For the sake of seconds,
+            environments that play side by side draw one after another.
     """
 
     @property
@@ -74,10 +49,10 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class QualityReward:
-    """log(baseline error / error), whatever it costs.
+    """Quality, whatever it costs.
 
     Args:
-        metric: `rmse` or `perceptual`.
+        metric: `rmse`, `perceptual`, `real` or `real_text`, see `Reward`.
     """
 
     metric: str = "rmse"
@@ -92,7 +67,7 @@ class QualityReward:
 
     @property
     def unit(self) -> str:
-        """`evaluations`: time does not matter."""
+        """`evaluations`: they do not matter."""
         return UNITS[0]
 
     def __call__(self, measured: Measurement, /) -> np.ndarray:
@@ -105,7 +80,7 @@ class SpeedReward:
     """1 - cost / baseline's cost, whatever the images look like: fewest steps are best.
 
     Args:
-        unit: `evaluations`, or `seconds`, which are measured and hence never quite the same twice.
+        unit: `evaluations`, `passes`, or `seconds`, which are measured and hence never quite the same twice.
         metric: The distance that quality is reported in beside it.
     """
 
@@ -136,8 +111,8 @@ class HybridReward:
 
     Args:
         weight: Of the quality, in [0, 1].
-        metric: `rmse` or `perceptual`. (Perceptual distances are squares: their p is about twice as large.)
-        unit: `evaluations` or `seconds`.
+        metric: See `Reward`. (Perceptual distances are squares: their p is about twice as large.)
+        unit: `evaluations`, `passes` or `seconds`.
 
     Raises:
         ValueError: for a weight outside [0, 1], or an unknown metric or unit.

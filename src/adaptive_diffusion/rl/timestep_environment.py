@@ -23,8 +23,9 @@ from ..types import PictureModel
 from .drawing import drawing_of
 from .gym import Box
 from .lockstep import Drawn, Episode, drawing_run
-from .noises import SOLVED_WITHIN, FixedNoises
-from .reward import GivenReward, Measurement, QualityReward, reward_of
+from .noises import SOLVED_WITHIN
+from .real_noises import noises_for
+from .reward import GivenReward, QualityReward, reward_of
 from .sampling_env import SamplingEnv, Start, Step
 
 SOLVER = DPMSolver(lower_order_final=False)
@@ -82,12 +83,12 @@ class TimestepEnv(SamplingEnv):
         render_mode: str | None = None,
     ):
         drawing, reward = drawing_of(model, domain, guidance_scale), reward_of(reward or QualityReward())
-        noises = FixedNoises(
+        noises = noises_for(
+            reward.metric,
             drawing,
             pictures=pictures,
             batches=batches,
             seed=noise_seed,
-            metric=reward.metric,
             tolerance=SOLVED_WITHIN,
             cache=cache,
         )
@@ -179,13 +180,15 @@ class TimestepEnv(SamplingEnv):
             self.spent.computed += self.budget * noises.pictures
 
         baseline, used = self._baselines[batch], len(_seen_at(at))
-        measured = Measurement(
+        measured = noises.measured(
             noises.errors(batch, np.array(self._states)),
             used,
             self._seconds,
             noises.errors(batch, baseline.states),
             baseline.evaluations,
             baseline.seconds,
+            sum(self.drawing.passes_at(node) for node in _seen_at(at)),
+            baseline.passes,
         )
         reward, info = self._score(measured, {"num_steps": used, "timesteps": self.timesteps()})
         self._at = None

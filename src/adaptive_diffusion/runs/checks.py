@@ -10,16 +10,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name, check_number
-from ..diffusion.guidance import Guidance
+from ..diffusion.guidance import Guidance, checked_guidance, name_of
 from ..errors import UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
+from ..optimization.tuned import tuned_guidance, tuned_scheduler
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
 from ..tracking.provenance import choices
 from ..types import PictureModel, Scheduler
-from .setting_types import typed
+from .setting_types import target_of, typed
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +119,26 @@ def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Spacing 
             )
 
 
+def is_tuned(node: DictConfig) -> bool:
+    """Whether a group takes what `train.py agent=...` found."""
+    return target_of(node) in (tuned_guidance, tuned_scheduler)
+
+
 def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
     """Refuse a scheduler that was trained or tuned with one weight of guidance, with guidance that changes on the way.
+
+    A scheduler that was tuned together with its guidance is warned of with another one.
 
     Raises:
         UserError: naming both.
     """
+    if is_tuned(cfg.scheduler):
+        place = {name: cfg.scheduler[name] for name in ("path", "trained", "model", "domain")}
+        suits = checked_guidance(tuned_guidance(**place, weight=cfg.guidance_scale))
+        if suits == guidance:
+            return
+        if isinstance(suits, Guidance) or suits != cfg.guidance_scale:
+            log.warning("the scheduler was tuned with guidance %s; guidance=tuned draws with it", name_of(suits))
     if isinstance(guidance, Guidance) and "guidance_scale" in cfg.scheduler:
         scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
         raise UserError(

@@ -13,7 +13,7 @@ from ..diffusion.guidance import Guidance, effective_guidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
 from ..types import PictureModel
-from .checks import refused
+from .checks import is_tuned, refused
 from .setting_types import arguments_of, target_of
 
 log = logging.getLogger(__name__)
@@ -30,13 +30,17 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     cfg = cfg.copy()
 
     # `model: null` in a group stands for the model that draws.
-    for node in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler")):
+    for node in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler"), cfg.guidance):
         if OmegaConf.is_dict(node) and node.get("model", "") is None:
             node.model = model.identity
 
     # A tuned scheduler has a number of steps of its own.
     if cfg.num_steps is None and "trained" not in cfg.scheduler:
         cfg.num_steps = DEFAULT_STEPS
+
+    # One file holds steps and guidance.
+    if is_tuned(cfg.scheduler) and is_tuned(cfg.guidance) and cfg.guidance.path is None:
+        cfg.guidance.path = cfg.scheduler.path
 
     # A first prediction is known for plain noise only.
     begun = [name for name in ("init_image", "variation") if cfg.get(name) is not None]

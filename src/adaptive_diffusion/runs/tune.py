@@ -57,7 +57,7 @@ class AgentTask(AgentTraining):
     min_steps: int = 4
     num_steps: int = 10
     max_steps: int = 20
-    pictures: int = 8
+    pictures: int | None = None
     batches: int = 2
     verification_batches: int = 4
     result: ClassVar[str] = "agent/tuned.json"
@@ -184,7 +184,7 @@ def _report(results: dict[str, Any], run: Run) -> float:
     default = results["verification"][0]
     final_measured = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
 
-    names = ("score", "score_error", "quality", "quality_error", "evaluations", "seconds", "error")
+    names = ("score", "score_error", "quality", "quality_error", "evaluations", "passes", "seconds", "error")
     run.metrics({f"{domain}/final/{name}": final_measured[name] for name in names})
     run.metrics({f"{domain}/default/{name}": default[name] for name in names})
 
@@ -202,6 +202,6 @@ def _report(results: dict[str, Any], run: Run) -> float:
 
 def _row(measured: dict[str, Any]) -> str:
     return (
-        f"{measured['evaluations']} evaluations, RMSE {measured['error']:.4f} +- "
+        f"{measured['evaluations']} evaluations, {measured['passes']:g} passes, error {measured['error']:.4f} +- "
         f"{1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per image"
     )

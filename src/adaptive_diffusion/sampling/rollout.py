@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import Denoised, GuidedModel, Waiting, at_least_float32
 from ..diffusion.node import CLEAN, Node
 from ..diffusion.rng import normal, step_keys
@@ -44,6 +45,7 @@ class Rollout:
         memory: What the solver remembers.
         grid_memory: What the grid remembers.
         error: (b,) what the solver's check said of the latest step, or None.
+        guidance: What guides them in the place of the model's own guidance; None: that.
     """
 
     rows: np.ndarray
@@ -57,6 +59,7 @@ class Rollout:
     memory: Memory = ()
     grid_memory: GridMemory = ()
     error: mx.array | None = None
+    guidance: Guidance | None = None
 
     @classmethod
     def begin(
@@ -67,6 +70,7 @@ class Rollout:
         *,
         rows: np.ndarray | None = None,
         keys: mx.array | None = None,
+        guidance: Guidance | None = None,
     ) -> Self:
         """Images at the beginning of a grid.
 
@@ -76,11 +80,11 @@ class Rollout:
             x_t: (b, H, W, C) standard normal noise, or noisy images at the grid's first node.
             rows: (b,) which images of the run they are; None: 0 to b - 1.
             keys: (b, 2) random keys, one per image; None suits deterministic solvers.
+            guidance: What guides them in the place of the model's own guidance; None: that.
         """
         node, memory = grid.next((), None, ())
-        return cls(
-            np.arange(len(x_t)) if rows is None else rows, x_t, grid, solver, node, keys=keys, grid_memory=memory
-        )
+        rows = np.arange(len(x_t)) if rows is None else rows
+        return cls(rows, x_t, grid, solver, node, keys=keys, grid_memory=memory, guidance=guidance)
 
     @property
     def done(self) -> bool:
@@ -90,7 +94,7 @@ class Rollout:
     @property
     def waiting(self) -> Waiting:
         """What is to be evaluated next."""
-        return Waiting(self.x_t, self.node, self.rows)
+        return Waiting(self.x_t, self.node, self.rows, self.guidance)
 
     def step(self, denoised: Denoised) -> Rollout:
         """The same images one step further, now that the model has been evaluated at `node`.
@@ -238,12 +242,12 @@ class InBatches:
         """See `Model`."""
         return [self.denoise(*some) for some in waiting]
 
-    def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
-        """See `GuidedModel.denoise`."""
+    def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray, guidance: Guidance | None = None) -> Denoised:
+        """See `GuidedModel.denoise`; with guidance in the place of the model's, unless it is None."""
         batches: list[Denoised] = []
         for first in range(0, len(rows), self.batch_size):
             some = slice(first, first + self.batch_size)
-            denoised = self.model.denoise(x_t[some], node, rows[some])
+            denoised = self.model.denoise_all([Waiting(x_t[some], node, rows[some], guidance)])[0]
             mx.eval(denoised.x0)
             batches.append(denoised)
             if self.progress is not None:

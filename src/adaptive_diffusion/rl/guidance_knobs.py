@@ -1,0 +1,135 @@
+"""Actions for guidance: its weight and the interval of noise levels that it holds in, around a prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..diffusion.guidance import Guidance
+from ..diffusion.guided_model import GuidedModel
+from ..diffusion.schedule import NoiseSchedule
+from .knobs import Configuration, between
+
+WEIGHT_STEP, END_STEP = 0.1, 0.25  # END_STEP in log-SNR
+NEAR = 1e-5  # log-SNR, within which ends are the same
+LATEST_BEGINNING, EARLIEST_END = 0.0, -1.0  # log-SNR that the ends of the interval move to at most
+
+
+class Turned(Protocol):
+    """Actions and the configurations they stand for; `Knobs` is one.
+
+    Attributes:
+        width: Numbers of an action.
+        min_steps, prior, max_steps: See `Knobs`.
+    """
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def min_steps(self) -> int: ...
+
+    @property
+    def prior(self) -> Configuration: ...
+
+    @property
+    def max_steps(self) -> int: ...
+
+    def configuration(self, action: np.ndarray, /) -> Configuration:
+        """What an action, (width,) numbers in [-1, 1], stands for; 0 is the prior."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepKnobs:
+    """An action of one number, the steps; everything else stays the prior's.
+
+    Args:
+        others: Knobs whose first action is for the steps.
+    """
+
+    others: Turned
+    width = 1
+
+    @property
+    def min_steps(self) -> int:
+        """See `Knobs`."""
+        return self.others.min_steps
+
+    @property
+    def prior(self) -> Configuration:
+        """See `Knobs`."""
+        return self.others.prior
+
+    @property
+    def max_steps(self) -> int:
+        """See `Knobs`."""
+        return self.others.max_steps
+
+    def configuration(self, action: np.ndarray) -> Configuration:
+        """See `Turned`."""
+        return self.others.configuration(np.append(action, np.zeros(self.others.width - 1)))
+
+
+@dataclass(frozen=True)
+class GuidanceKnobs(StepKnobs):
+    """Three actions for the weight and the two ends of the interval of guidance, before those of other knobs.
+
+    The weight goes from 1, which is none, to twice as far above it, or 2 where that is more; the interval begins
+    between the first noise level and log-SNR 0, and ends between log-SNR -1 and the last noise level. Weights differ
+    from the prior's by multiples of 0.1, ends by multiples of 0.25, so that what was measured once is met again.
+
+    Args:
+        others: Knobs for the rest.
+        weight: The model's own guidance, at all noise levels.
+        process: The noise process of the model.
+    """
+
+    weight: float
+    process: NoiseSchedule
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        """See `Turned`."""
+        return 3 + self.others.width
+
+    def configuration(self, action: np.ndarray) -> Configuration:
+        """See `Turned`."""
+        return replace(self.others.configuration(action[3:]), **self._guidance(*action[:3]))
+
+    def _guidance(self, weighs: float, begins: float, ends: float) -> dict[str, Any]:
+        prior = self.prior
+        first, last = self.process.log_snr([self.process.num_train_timesteps - 1, 0]).tolist()
+        own = self.weight if prior.guidance_weight is None else prior.guidance_weight
+        low_before = first if prior.guidance_low is None else prior.guidance_low
+        high_before = last if prior.guidance_high is None else prior.guidance_high
+
+        weight = _moved(weighs, min(own, 1.0), own, max(2 * own - 1, 2.0), WEIGHT_STEP)
+        low = _moved(begins, first, low_before, max(LATEST_BEGINNING, low_before), END_STEP)
+        high = _moved(ends, min(EARLIEST_END, high_before), high_before, last, END_STEP)
+        high = max(high, low + END_STEP)
+
+        # one way of saying what is the same
+        open_low = None if low <= first + NEAR else low
+        open_high = None if high >= last - NEAR else high
+        if weight == 1:
+            open_low = open_high = None
+        if weight == self.weight and (open_low, open_high) == (None, None):
+            weight = None
+        return {"guidance_weight": weight, "guidance_low": open_low, "guidance_high": open_high}
+
+
+def with_guidance(knobs: Turned, drawing: GuidedModel) -> Turned:
+    """The knobs, with those of guidance before them where the drawing has constant guidance."""
+    scale = drawing.guidance_scale
+    if drawing.condition is None or isinstance(scale, Guidance):
+        return knobs
+    return GuidanceKnobs(knobs, scale, drawing.process)
+
+
+def _moved(action: float, lowest: float, prior: float, highest: float, step: float) -> Any:
+    """From the prior by a multiple of a step, within the bounds."""
+    by = round((between(action, lowest, prior, highest) - prior) / step) * step
+    return float(np.clip(round(prior + by, 6), lowest, highest))

@@ -1,0 +1,131 @@
+"""Noises whose images are compared with the real images of a domain, not with the model's converged solution."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..diffusion.checks import check_choice
+from ..diffusion.guided_model import GuidedModel
+from ..encoder.captions import plain_caption
+from ..encoder.encoder import Encoder, load_builtin_encoder
+from ..encoder.reference import FOLDER, load_kernel
+from .measurement import REAL_UNIT, RealMeasurement
+from .noises import FixedNoises
+
+METRICS = ("real", "real_text")
+FEWEST = 32  # images of a batch, below which noise is all there is of it
+PICTURES, REAL_PICTURES = 8, 66  # of a batch, where nobody says how many
+COSINE = 0.05  # of image and text, that counts as much as a quality of 1
+
+
+class RealNoises(FixedNoises):
+    """Batches of fixed noises, whose images are compared with the moments of a domain's real images.
+
+    The mean error of a batch is its squared kernel distance (see `kid`) to all the real images, unbiased, as a share of
+    their spread, see `KernelReference.spread`. Nothing is solved for, so that nothing but the images has to be drawn.
+
+    Args:
+        drawing: What is drawn; its domain is the one of the real images.
+        pictures: Images per batch, >= 2.
+        batches: Number of batches, >= 1.
+        seed: Of the noises, >= 0.
+        metric: `real`, or `real_text`: then an image's error is also less by 0.02 for 0.05 of cosine of the shipped
+            encoder between it and the caption of the domain.
+        encoder: What encodes images and text; None: the encoder that ships.
+        references: Folder of the moments, see `load_kernel`; by default those that ship.
+
+    Raises:
+        ValueError: for a value out of range.
+        UnusableFile: for a domain without moments of real images by the encoder.
+    """
+
+    measured = RealMeasurement
+    fewest = FEWEST
+
+    def __init__(
+        self,
+        drawing: GuidedModel,
+        *,
+        pictures: int,
+        batches: int,
+        seed: int,
+        metric: str = "real",
+        encoder: Encoder | None = None,
+        references: Path = FOLDER,
+    ):
+        super().__init__(drawing, pictures=pictures, batches=batches, seed=seed)
+        check_choice("metric", metric, METRICS)
+        self.metric = metric
+        self._encoder, self._references = encoder or load_builtin_encoder(), references
+        self._real = load_kernel(drawing.domain, self._encoder, references)
+
+    def others(self, batches: int) -> RealNoises:
+        """See `FixedNoises`."""
+        return RealNoises(
+            self.drawing,
+            pictures=self.pictures,
+            batches=batches,
+            seed=self.seed + 1,
+            metric=self.metric,
+            encoder=self._encoder,
+            references=self._references,
+        )
+
+    def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
+        """What each image adds to the distance of the batch to the real images, see `contributions`.
+
+        Args:
+            batch: Number of the batch.
+            states: (N, H, W, C) clean states drawn from its noises.
+
+        Returns:
+            (N,) float64, of either sign.
+        """
+        if not np.isfinite(states).all():  # the model or the solver diverges there, as the reward will say
+            return np.full(len(states), np.nan)
+        contributions = self.contributions(self.features(states))
+        if self.metric == "real":
+            return contributions
+
+        cosines = self._encoder.scores(self.drawing.images(states), self._caption) / 100
+        return contributions + (1 - cosines) / COSINE * REAL_UNIT
+
+    def features(self, states: np.ndarray) -> np.ndarray:
+        """(N, d) features of the images that (N, H, W, C) clean states are."""
+        return self._encoder.features(self.drawing.images(states))
+
+    def contributions(self, features: np.ndarray) -> np.ndarray:
+        """(N,) what images with these (N, d) features add to their distance, as a share of the real images' spread."""
+        return self._real.contributions(features) / self._real.spread
+
+    def solve(self) -> None:
+        """There is nothing to solve for."""
+
+    def solving(self) -> tuple[int, int]:
+        """See `FixedNoises`: none."""
+        return 0, 0
+
+    @cached_property
+    def _caption(self) -> str:
+        return plain_caption(self.drawing.domain, None)
+
+
+def noises_for(
+    metric: str, drawing: GuidedModel, *, pictures: int | None, batches: int, seed: int, **solving: Any
+) -> FixedNoises:
+    """The noises that a metric asks for, see `Reward`.
+
+    Args:
+        metric: `rmse`, `perceptual`, `real` or `real_text`.
+        drawing, pictures, batches, seed: See `FixedNoises`; pictures=None: 8, or 66 to compare with real ones.
+        **solving: `tolerance` and `cache`, see `FixedNoises`, where converged solutions are needed.
+    """
+    if pictures is None:
+        pictures = REAL_PICTURES if metric in METRICS else PICTURES
+    if metric in METRICS:
+        return RealNoises(drawing, pictures=pictures, batches=batches, seed=seed, metric=metric)
+    return FixedNoises(drawing, pictures=pictures, batches=batches, seed=seed, metric=metric, **solving)

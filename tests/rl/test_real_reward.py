@@ -1,0 +1,165 @@
+"""Distances to real images as a reward: exact, split among the images, paired, and without converged solutions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rl.closed_form import gaussian
+from tiny import tiny_model
+
+from adaptive_diffusion.diffusion.guidance import Constant, Interval
+from adaptive_diffusion.errors import UnusableFile
+from adaptive_diffusion.metrics.kernel_reference import KernelReference
+from adaptive_diffusion.rl.baselines import CEMAgent
+from adaptive_diffusion.rl.cost import cost
+from adaptive_diffusion.rl.drawing import drawing_of
+from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
+from adaptive_diffusion.rl.guidance_knobs import GuidanceKnobs, StepKnobs
+from adaptive_diffusion.rl.knobs import Configuration, Knobs
+from adaptive_diffusion.rl.measurement import REAL_UNIT
+from adaptive_diffusion.rl.real_noises import COSINE, RealNoises
+from adaptive_diffusion.rl.reward import HybridReward, QualityReward
+from adaptive_diffusion.sampling.standard import StandardSampler
+
+REAL = QualityReward("real")
+
+
+def features(seed: int, n: int, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(shift, 1, (n, 5))
+
+
+def test_contributions_sum_to_the_unbiased_distance_of_all_images():
+    real, drawn = features(0, 40), features(1, 12, 0.5)
+    reference = KernelReference.from_features(real, "made up", "0")
+    k = lambda a, b: (a @ b.T / 5 + 1) ** 3  # noqa: E731
+    within_drawn, within_real = k(drawn, drawn), k(real, real)
+    distance = (
+        (within_drawn.sum() - np.trace(within_drawn)) / (12 * 11)
+        + (within_real.sum() - np.trace(within_real)) / (40 * 39)
+        - 2 * k(drawn, real).mean()
+    )
+    assert reference.contributions(drawn).mean() == pytest.approx(distance, rel=1e-9)
+
+
+def test_their_spread_is_the_error_of_the_distance():
+    reference = KernelReference.from_features(features(0, 200), "made up", "0")
+    found = [reference.contributions(features(seed, 60, 0.5)) for seed in range(1, 301)]
+    spread = np.std([one.mean() for one in found])
+    stated = np.mean([one.std(ddof=1) for one in found]) / np.sqrt(60)
+    assert stated == pytest.approx(spread, rel=0.15)
+
+
+def test_the_images_that_lie_where_real_ones_do_get_the_credit():
+    reference = KernelReference.from_features(features(0, 200), "made up", "0")
+    drawn = np.concatenate([features(1, 30), features(2, 30, 1.0)])
+    contributions = reference.contributions(drawn)
+    assert contributions[:30].mean() < contributions[30:].mean()
+
+
+def test_the_spread_is_that_of_the_kernel_to_first_order():
+    close = 5 + 0.01 * features(0, 400)
+    kernel = (close @ close.T / 5 + 1) ** 3
+    exact = np.trace(kernel) / 400 - (kernel.sum() - np.trace(kernel)) / (400 * 399)
+    assert KernelReference.from_features(close, "made up", "0").spread == pytest.approx(exact, rel=0.02)
+
+
+def env(reward=REAL, **more) -> DiffusionHyperparameterEnv:
+    settings = {"pictures": 4, "batches": 1, "min_steps": 2, "num_steps": 3, "max_steps": 5, **more}
+    return DiffusionHyperparameterEnv(
+        drawing_of(tiny_model(content_hash="tiny"), "portraits"), reward=reward, **settings
+    )
+
+
+def test_the_reward_is_paired_with_the_baseline_and_nothing_is_solved_for(monkeypatch):
+    monkeypatch.setattr("adaptive_diffusion.rl.noises.converged_pictures", None)
+    world = env()
+    world.reset(options={"batch": 0})
+    assert world.step(np.zeros(7))[1] == 0
+    _, reward, _, _, info = world.step(np.array([1, 0, 0, 1, 0, 0, 0]))
+    assert info["hyperparameters"]["guidance_weight"] == 2
+    assert info["hyperparameters"]["num_steps"] == 5
+
+    model, noises = world.drawing, world.noises
+    errors = []
+    for weight, steps in ((1.5, 3), (2.0, 5)):
+        guided = drawing_of(tiny_model(), "portraits", weight)
+        scheduler = Configuration(steps).scheduler(model.settings)
+        images = StandardSampler(scheduler).run(guided, noises.x_T(0)).images
+        errors.append(noises.errors(0, np.array(images)))
+    assert reward == pytest.approx((errors[0] - errors[1]).mean() / REAL_UNIT, rel=1e-3, abs=1e-3)
+    np.testing.assert_allclose(info["scores"], (errors[0] - errors[1]) / REAL_UNIT, rtol=1e-2, atol=1e-2)
+    assert "none for converged solutions" in cost(CEMAgent(world), 3)
+
+
+def test_cost_counts_passes():
+    world = env(HybridReward(0.0, "real", "passes"))
+    world.reset(options={"batch": 0})
+    assert world.step(np.array([-1, 0, 0, 0, 0, 0, 0]))[1] == pytest.approx(0.5)  # no guidance: one pass for two
+
+
+def test_agreement_with_the_text_is_part_of_it_if_asked():
+    drawing = drawing_of(tiny_model(), "portraits")
+    plain, reading = (RealNoises(drawing, pictures=4, batches=1, seed=0, metric=m) for m in ("real", "real_text"))
+    states = np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)).astype(np.float32)
+    cosines = plain._encoder.scores(states, plain._caption) / 100
+    expected = plain.errors(0, states) + (1 - cosines) * REAL_UNIT / COSINE
+    np.testing.assert_allclose(reading.errors(0, states), expected)
+
+
+def test_a_domain_without_real_images_is_refused():
+    with pytest.raises(UnusableFile, match="cats"):
+        DiffusionHyperparameterEnv(gaussian(domain="cats"), reward=REAL)
+
+
+def test_images_that_are_no_numbers_are_the_rewards_fault_not_the_encoders():
+    noises = RealNoises(drawing_of(tiny_model(), "portraits"), pictures=4, batches=1, seed=0)
+    assert np.isnan(noises.errors(0, np.full((4, 8, 8, 3), np.nan))).all()
+
+
+def test_a_batch_is_large_and_is_split_into_large_parts_only():
+    world = env(pictures=None)
+    assert world.noises.pictures == 66
+    assert CEMAgent(world).parts == 2
+    assert world.held_out().noises.errors.__func__ is RealNoises.errors
+    with pytest.raises(ValueError, match="into 32 or more each"):
+        world.split(33)
+
+
+# what actions stand for
+
+
+def knobs(prior: Configuration | None = None) -> GuidanceKnobs:
+    process = drawing_of(tiny_model(), "portraits").process
+    return GuidanceKnobs(StepKnobs(Knobs(4, prior or Configuration(10), 20)), 1.5, process)
+
+
+def chosen(*action: float, prior: Configuration | None = None) -> Configuration:
+    return knobs(prior).configuration(np.array(action))
+
+
+def test_no_action_is_the_prior_whatever_it_is():
+    assert chosen(0, 0, 0, 0) == Configuration(10)
+    for prior in (Configuration(8, guidance_weight=1.37, guidance_low=-2.4, guidance_high=0.35), Configuration(7)):
+        assert chosen(0, 0, 0, 0, prior=prior) == prior
+
+
+def test_guidance_is_turned_in_steps():
+    found = chosen(0.42, 0.5, -0.7, -1)
+    assert (found.num_steps, found.guidance_weight) == (4, 1.7)
+    assert found.guidance == Interval(1.7, found.guidance_low, found.guidance_high)
+    process = knobs().process
+    first, last = process.log_snr([999, 0])
+    assert first < found.guidance_low < 0 < found.guidance_high < last
+    assert chosen(0.44, 0.5, -0.7, -1) == found
+
+
+def test_what_is_the_same_has_one_name():
+    assert chosen(-1, 0.5, -0.5, 0) == chosen(-1, 0, 0, 0) == Configuration(10, guidance_weight=1.0)
+    assert chosen(0, -1, 1, 0) == Configuration(10)
+    assert chosen(0.4, -0.3, 0.3, 0).guidance == Constant(1.7)
+    assert chosen(0, 1, -1, 0).guidance_low < chosen(0, 1, -1, 0).guidance_high
+
+
+def test_an_interval_needs_a_weight():
+    with pytest.raises(ValueError, match="needs a guidance_weight"):
+        Configuration(guidance_low=0.0)

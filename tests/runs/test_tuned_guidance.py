@@ -1,0 +1,54 @@
+"""Guidance that was tuned: what a run draws with, where it is taken from, and what is said where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import configuration, tiny_checkpoint
+
+from adaptive_diffusion.diffusion import Interval
+from adaptive_diffusion.models.checkpoint import load_model
+from adaptive_diffusion.optimization.configuration import DomainConfig
+from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
+from adaptive_diffusion.runs.setup import prepare
+
+FOUND = Interval(1.7, -2.5, 0.5)
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Any:
+    """Makes a configuration of a model that was tuned for portraits, but not for landscapes."""
+    checkpoint = tiny_checkpoint(tmp_path)
+    config = DomainConfig(6, guidance_weight=1.7, guidance_low=-2.5, guidance_high=0.5, source="a test")
+    adapter = DomainAdapter(tmp_path / "mine.json", model=load_model(checkpoint))
+    adapter.adopt("portraits", config, quality=1.0, speed=2.0, quality_error=0.1, weight=1.0, provenance={})
+    assert adapter.get_config("portraits") == config
+
+    given = ["model=checkpoint", f"model.path={checkpoint}", "tracking=none", "metrics=none", "domain=portraits"]
+    return lambda *overrides: configuration("sample", tmp_path, *given, *overrides)
+
+
+def test_a_tuned_scheduler_draws_with_the_guidance_it_was_tuned_with(configure: Any, tmp_path: Path) -> None:
+    setup = prepare(configure("scheduler=tuned", f"scheduler.path={tmp_path}/mine.json"))
+    assert setup.denoiser.guidance_scale == FOUND
+    assert setup.cfg.num_steps == 6
+
+
+def test_other_schedulers_do_if_they_are_asked_to(configure: Any, tmp_path: Path) -> None:
+    setup = prepare(configure("scheduler=dpm_solver", "guidance=tuned", f"guidance.path={tmp_path}/mine.json"))
+    assert setup.denoiser.guidance_scale == FOUND
+
+
+def test_where_nothing_was_tuned_guidance_is_constant_and_one_line_says_so(configure: Any, caplog: Any) -> None:
+    with caplog.at_level("INFO"):
+        setup = prepare(configure("guidance=tuned"))
+    assert setup.denoiser.guidance_scale == 1.5
+    assert [r.message for r in caplog.records if "nothing was tuned for domain=portraits" in r.message] != []
+
+
+def test_a_tuned_scheduler_with_other_guidance_is_warned_of(configure: Any, tmp_path: Path, caplog: Any) -> None:
+    setup = prepare(configure("scheduler=tuned", f"scheduler.path={tmp_path}/mine.json", "guidance=constant"))
+    assert setup.denoiser.guidance_scale == 1.5
+    assert "tuned with guidance 1.7 where log-SNR is -2.5 to 0.5; guidance=tuned draws with it" in caplog.text
