@@ -66,7 +66,7 @@ class RealNoises(FixedNoises):
     def others(self, batches: int) -> RealNoises:
         """See `FixedNoises`."""
         return RealNoises(
-            self.drawing,
+            self._any,
             pictures=self.pictures,
             batches=batches,
             seed=self.seed + 1,
