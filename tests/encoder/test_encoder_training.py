@@ -14,7 +14,7 @@ from tiny import configuration, mlflow_database
 from adaptive_diffusion.encoder.encoder import load_encoder
 from adaptive_diffusion.encoder.encoder_corpus import degrade
 from adaptive_diffusion.encoder.encoder_scores import EncoderScores, best_temperature
-from adaptive_diffusion.encoder.encoder_training import EncoderTrainer
+from adaptive_diffusion.encoder.encoder_training import VARIANCE, EncoderTrainer
 from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
 from adaptive_diffusion.encoder.image_training import TrainingEvent
 from adaptive_diffusion.interruption import saved_when_interrupted
@@ -74,6 +74,16 @@ def test_a_killed_run_continues_bit_for_bit(recipe: dict[str, Any], tmp_path: Pa
     ours, uninterrupted = (read_tensors(r["state"])[0] for r in (recipe, whole))
     assert ours.keys() == uninterrupted.keys()
     assert all(mx.array_equal(ours[name], uninterrupted[name]) for name in ours)
+
+
+def test_the_finished_encoder_has_features_of_one_length_and_embeds_as_it_was_trained(recipe: dict[str, Any]) -> None:
+    trainer = EncoderTrainer(EncoderTraining(**recipe))
+    list(trainer.run())
+    trained_one, finished = trainer.encoder(), trainer.finish()
+    images = np.concatenate([pictures.images for pictures in trainer.corpus.held])
+    learned = finished.features(images)[:, : finished.config.dimension]
+    assert learned.var(axis=0).mean() == pytest.approx(VARIANCE, rel=1e-3)
+    assert np.allclose(finished.image_embeddings(images), trained_one.image_embeddings(images), atol=1e-4)
 
 
 def test_a_longer_run_continues_a_finished_one(recipe: dict[str, Any]) -> None:

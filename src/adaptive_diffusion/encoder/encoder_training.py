@@ -22,6 +22,7 @@ from .prompt_head import fit_prompt_head
 from .words import WordVectors, load_words
 
 SUBJECTS_PER_STEP = 16  # captions of each domain in a training step
+VARIANCE = 10.0  # of a feature over the held-out images, in the mean; that of the sharpness is about as large
 LOSS_WEIGHTS = {"label": 1.0, "captions": 0.3, "domain": 0.5, "words": 0.5}
 
 
@@ -56,11 +57,16 @@ class EncoderTrainer(ImageTrainer[EncoderScores]):
         return Encoder(network, self.words, {"words_hash": self.words.content_hash})
 
     def finish(self) -> Encoder:
-        """The trained encoder with its head for prompts.
+        """The trained encoder with its head for prompts, and with features of the variance `VARIANCE`.
 
-        The head reads word vectors only, so it is fitted by itself after the training.
+        The head reads word vectors only, so it is fitted by itself after the training. No loss knows how long the
+        features are, and a distance should not depend on how that turned out.
         """
         encoder = self.encoder()
+        held = np.concatenate([encoder.features(pictures.images) for pictures in self.corpus.held])
+        learned = held[:, : self.config.dimension]
+        encoder.network.scale_features(float(np.sqrt(VARIANCE / learned.var(axis=0).mean())))
+
         labels: dict[str, list[str]] = {domain: [] for domain in self.config.data}
         for domain, name in self.corpus.labels:
             labels[domain].append(name)

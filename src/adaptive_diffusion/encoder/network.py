@@ -102,6 +102,14 @@ class EncoderNetwork(nn.Module):
         spread = mx.sqrt(mx.square(last - mean[:, None, None]).mean(axis=(1, 2)) + 1e-6)
         return self.to_features(mx.concatenate([mean, spread], axis=-1))
 
+    def scale_features(self, factor: float) -> None:
+        """Make the features longer by a factor; what they embed to stays, since `to_shared` divides by it."""
+        self.to_features.weight, self.to_features.bias = (
+            factor * self.to_features.weight,
+            factor * self.to_features.bias,
+        )
+        self.to_shared.weight = self.to_shared.weight / factor
+
     def embed_features(self, features: mx.array) -> mx.array:
         """(B, dimension) features -> unit vectors of the shared space."""
         return unit(self.to_shared(features))
