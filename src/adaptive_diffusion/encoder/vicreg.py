@@ -156,7 +156,7 @@ class VICRegEncoder:
             batch_size: Images per evaluation.
 
         Returns:
-            (N, dimension) float32; within a domain of the training images, they have about unit variance.
+            (N, dimension) float32; within a domain of the training images, the learned ones have about unit variance.
 
         Raises:
             ValueError: for unfit images, see `pictures.check_pictures`.

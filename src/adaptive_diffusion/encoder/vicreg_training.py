@@ -22,6 +22,9 @@ from .vicreg import DETAILS, VICRegConfig, VICRegEncoder, VICRegNetwork
 LOSS_WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}  # of the paper
 EMBEDDING = 256  # width of the embeddings that the loss compares
 CROP = 3 / 4  # side of a crop, in sides of the image
+DETAIL = (
+    0.3  # standard deviation of a detail: noise of 2.5 grey levels then counts about as a blur [0.05, 0.9, 0.05] does
+)
 _SCORED = 256  # held-out images in the scores
 
 
@@ -136,11 +139,11 @@ def vicreg_losses(a: mx.array, b: mx.array) -> dict[str, mx.array]:
 
 
 def fit_whitening(raw: list[np.ndarray], dimension: int) -> tuple[np.ndarray, np.ndarray]:
-    """The linear map to features of unit variance and no correlation within a domain.
+    """The linear map to features that have a known variance within a domain.
 
-    A distance between images of one domain is thus not ruled by what tells domains apart. The learned values and the
-    detail of patches are whitened apart, so that `DETAILS` features are of detail alone. Of the learned values, scaled
-    to unit variance, the greatest principal components are kept.
+    A distance between images of one domain is thus not ruled by what tells domains apart. Of the learned values, scaled
+    to unit variance, the greatest principal components are kept and whitened. The details of patches are scaled to the
+    standard deviation `DETAIL`: whitened, they would answer to noise that nobody sees.
 
     Args:
         raw: (N, pooled + DETAILS) of each domain.
@@ -160,14 +163,13 @@ def fit_whitening(raw: list[np.ndarray], dimension: int) -> tuple[np.ndarray, np
     split = centred.shape[1] - DETAILS
     weight = np.zeros((dimension, centred.shape[1]))
     weight[: dimension - DETAILS, :split] = _components(centred[:, :split], dimension - DETAILS)
-    weight[dimension - DETAILS :, split:] = _components(centred[:, split:], DETAILS)
+    weight[dimension - DETAILS :, split:] = np.diag(DETAIL / _spread(centred[:, split:]))
     return weight, -weight @ np.mean([x.mean(axis=0) for x in raw], axis=0)
 
 
 def _components(centred: np.ndarray, count: int) -> np.ndarray:
     """(count, D) map of (N, D) values to their greatest principal components, scaled to unit variance."""
-    spread = centred.std(axis=0)
-    scale = np.where(spread > 1e-3 * spread.max(), spread, np.inf)  # a value that is nearly constant is left out
+    scale = _spread(centred)
     values, vectors = np.linalg.eigh(np.cov(centred / scale, rowvar=False))
     largest = values[::-1][:count]
     return np.asarray((vectors[:, ::-1][:, :count] / np.sqrt(np.maximum(largest, 1e-6))).T / scale)
@@ -188,3 +190,9 @@ def _view(x: np.ndarray, rng: np.random.Generator) -> mx.array:
     mean = x.mean(axis=(1, 2), keepdims=True)
     x = mean + (x - mean) * rng.uniform(0.8, 1.2, (B, 1, 1, 1)) + rng.uniform(-0.1, 0.1, (B, 1, 1, 3))
     return mx.array(np.clip(x, -1, 1).astype(np.float32))
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """(D,) standard deviations of (N, D) values; infinite for a value that is nearly constant, which leaves it out."""
+    spread = values.std(axis=0)
+    return np.where(spread > 1e-3 * spread.max(), spread, np.inf)
