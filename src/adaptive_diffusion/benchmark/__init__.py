@@ -3,6 +3,7 @@
 from .cell import Bench, BlockResult, Cell, CellResult, PairedEncoder
 from .intervals import Interval, paired_bootstrap
 from .report import write_report
+from .second_ruler import SecondRuler
 from .store import run_benchmark
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "CellResult",
     "Interval",
     "PairedEncoder",
+    "SecondRuler",
     "paired_bootstrap",
     "run_benchmark",
     "write_report",

@@ -13,12 +13,14 @@ from ..diffusion.conditions import Conditions
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance, identity_of
 from ..diffusion.schedule import NoiseSchedule
+from ..encoder.domain import DomainDetector
 from ..grids.base import Spacing
 from ..metrics.features import FeatureEncoder
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.converged import TOLERANCE
 from ..sampling.standard import StandardSampler
 from ..types import PictureModel
+from .second_ruler import SecondRuler
 
 
 class PairedEncoder(FeatureEncoder, Protocol):
@@ -71,6 +73,8 @@ class Bench:
         batch_size: Images drawn at once.
         tolerance: See `converged_pictures`.
         cache: Folder of converged solutions, or None.
+        second_ruler: Domain -> the ruler without labels, or None where it knows no real images of the domain.
+        detector: Tells the domain of an image, or None.
     """
 
     model: PictureModel
@@ -83,6 +87,8 @@ class Bench:
     batch_size: int = 16
     tolerance: float = TOLERANCE
     cache: Path | None = None
+    second_ruler: Callable[[str], SecondRuler | None] = lambda domain: None
+    detector: DomainDetector | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -114,6 +120,10 @@ class BlockResult:
         seconds: Seconds of drawing per image.
         passes: Passes through the network per image; a guided evaluation counts twice. None: measured before passes
             were counted.
+        fd_vicreg: Frechet distance to the real images by the ruler without labels. This and the next are None without
+            that ruler, and where they were measured before it was used.
+        precision, recall: See `ClusterReference`.
+        domain_agreement: Share of the images that the detector takes for the domain, or None.
     """
 
     seed: int
@@ -124,6 +134,10 @@ class BlockResult:
     evaluations: float
     seconds: float
     passes: float | None = None
+    fd_vicreg: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    domain_agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,8 @@ class CellResult:
         model: Hash of the model with its guidance.
         encoder: Name and hash of the encoder.
         calibration: Digest of the calibrated steps, see `steps_digest`; "" without calibration.
+        fd_vicreg, precision, recall: Of the images of all blocks together, or None; see `BlockResult`.
+        vicreg: Name and hash of the encoder without labels, or "".
     """
 
     domain: str
@@ -161,6 +177,10 @@ class CellResult:
     model: str = ""
     encoder: str = ""
     calibration: str = ""
+    fd_vicreg: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    vicreg: str = ""
 
     @property
     def method(self) -> str:

@@ -31,18 +31,22 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         ValueError: if there are no reference statistics of the domain.
         ValueError: for fewer than 2 images per block, or a number of steps out of range.
     """
-    real = bench.reference(cell.domain)
+    real, second = bench.reference(cell.domain), bench.second_ruler(cell.domain)
     model = whole(cell.sampler.scheduler).guided(bench.model, None, bench.guidance_scale)
 
     # one entry per block; the converged solutions stay empty for a stochastic scheduler, whose images have other noise
-    blocks, features, targets, solutions = [], [], [], []
+    blocks, features, seconds, targets, solutions = [], [], [], [], []
     for seed in range(bench.seed, bench.seed + bench.seed_blocks):
         images, cost = _draw(cell, bench, model, seed, progress)
         features.append(bench.encoder.features(images))
         fd_real = frechet_distance(_statistics(bench, features[-1]), real)
+        more = _agreement(bench, cell.domain, images)
+        if second is not None:
+            seconds.append(second.encoder.features(images))
+            more |= second.measure(seconds[-1])
 
         if cell.sampler.scheduler.stochastic:
-            blocks.append(BlockResult(seed, fd_real, None, None, None, *cost))
+            blocks.append(BlockResult(seed, fd_real, None, None, None, *cost, **more))
             continue
 
         solution = _converged(cell, bench, seed)
@@ -52,7 +56,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         fd = frechet_distance(features[-1], targets[-1])
         rmse = paired_rmse(images, solution.images)
         perceptual = bench.encoder.perceptual_distances(images, solution.images)
-        blocks.append(BlockResult(seed, fd_real, fd, _rounded(rmse), _rounded(perceptual), *cost))
+        blocks.append(BlockResult(seed, fd_real, fd, _rounded(rmse), _rounded(perceptual), *cost, **more))
 
     # a Frechet distance falls with the number of images, so it is also taken over all blocks together
     together = np.concatenate(features)
@@ -75,6 +79,8 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         model=bench.identity,
         encoder=f"{bench.encoder.name} {bench.encoder.content_hash}",
         calibration=steps_digest(getattr(cell.sampler.scheduler, "calibration", None), cell.num_steps),
+        vicreg="" if second is None else second.name,
+        **({} if second is None else second.measure(np.concatenate(seconds))),
     )
 
 
@@ -122,6 +128,13 @@ def _converged(cell: Cell, bench: Bench, seed: int) -> Converged:
         cache=bench.cache,
     )
     return Converged(_images(bench, found.images), _images(bench, found.finer), found.steps)
+
+
+def _agreement(bench: Bench, domain: str, images: np.ndarray) -> dict[str, float]:
+    """The share of images that are taken for the domain, if the detector knows it."""
+    if bench.detector is None or domain not in bench.detector.encoder.config.domains:
+        return {}
+    return {"domain_agreement": bench.detector.agreement(images, domain)}
 
 
 def _images(bench: Bench, states: mx.array | np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "fd_encoder": "fd_encoder to real images",
+    "fd_vicreg": "fd_vicreg to real images",
     "fd_converged": "fd_encoder to the converged solution",
     "rmse": "RMSE to the converged solution",
     "perceptual": "perceptual distance to the converged solution",
@@ -24,7 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Plot four metrics against network evaluations per image; error bars are standard deviations over the blocks.
+    """Plot distances against network evaluations per image; error bars are standard deviations over the blocks.
 
     Where evaluations take different numbers of passes through the network, they are plotted against passes.
 
@@ -33,8 +34,9 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
         rows: The rows of one domain.
         title: Heading.
     """
-    figure = _figure((11, 8))
-    panels = figure.subplots(2, 2).ravel()
+    figure = _figure((15, 8))
+    *panels, spare = figure.subplots(2, 3).ravel()
+    spare.set_axis_off()
     cost, unit = _cost(rows)
 
     for axes, (metric, name) in zip(panels, TITLES.items(), strict=True):

@@ -18,10 +18,15 @@ from .intervals import Interval, paired_bootstrap
 from .plots import save_pareto_plot, save_quality_plot
 from .rows import Row
 
-METRICS = ("fd_encoder", "fd_converged", "rmse", "perceptual", "evaluations", "passes", "seconds")
+METRICS = (  # of every block
+    *("fd_encoder", "fd_vicreg", "precision", "recall", "domain_agreement"),
+    *("fd_converged", "rmse", "perceptual", "evaluations", "passes", "seconds"),
+)
+TOGETHER = ("fd_encoder", "fd_vicreg", "precision", "recall", "fd_converged")  # of all images of a cell
 COLUMNS = (  # of the Markdown tables
     *("method", "steps", "evaluations", "passes", "s/picture"),
-    *("fd real (all)", "fd real", "fd converged (all)", "fd converged", "RMSE", "perceptual"),
+    *("fd real (all)", "fd real", "fd vicreg (all)", "fd vicreg", "precision (all)", "recall (all)", "of the domain"),
+    *("fd converged (all)", "fd converged", "RMSE", "perceptual"),
     *("baseline", "RMSE - baseline", "perceptual - baseline"),
 )
 PLOTS = {"quality": save_quality_plot, "pareto": save_pareto_plot}
@@ -105,12 +110,12 @@ def markdown(rows: Sequence[Row]) -> str:
         lines += [
             f"### {domain}",
             "",
-            f"n = {len(first.blocks)} blocks of {first.pictures} images; mean +- sd over blocks; fd (all): of all "
+            f"n = {len(first.blocks)} blocks of {first.pictures} images; mean +- sd over blocks; (all): of all "
             f"{total} images together; differences: 95 % paired bootstrap.",
             "",
             *overview(some),
             "",
-            *table(COLUMNS, map(_cells, some), "l" + 10 * "r" + "lrr"),
+            *table(COLUMNS, map(_cells, some), "l" + 15 * "r" + "lrr"),
         ]
         if caveat := frechet_caveat(total, first.dimensions):
             lines += ["", f"Frechet distances (all): {caveat}."]
@@ -130,7 +135,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def overview(rows: Sequence[Row]) -> list[str]:
-    """A Markdown table of one domain: a row per method, a column per number of steps, two metrics in a cell."""
+    """A Markdown table of one domain: a row per method, a column per number of steps, three metrics in a cell."""
     steps = sorted({row.cell.num_steps for row in rows})
     found = {(row.cell.method, row.cell.num_steps): row for row in rows}
 
@@ -138,11 +143,12 @@ def overview(rows: Sequence[Row]) -> list[str]:
         if row is None:
             return ""
         perceptual = "" if row.mean["perceptual"] is None else f"{row.mean['perceptual']:.3f}"
-        return f"{perceptual} / {row.cell.fd_encoder:.0f}"
+        vicreg = "" if row.cell.fd_vicreg is None else f"{row.cell.fd_vicreg:.3g}"
+        return f"{perceptual} / {row.cell.fd_encoder:.0f} / {vicreg}"
 
     methods = dict.fromkeys(row.cell.method for row in rows)
     body = [[method, *(cell(found.get((method, n))) for n in steps)] for method in methods]
-    return table(["perceptual / fd real (all), steps:", *map(str, steps)], body)
+    return table(["perceptual / fd real (all) / fd vicreg (all), steps:", *map(str, steps)], body)
 
 
 def _cells(row: Row) -> list[str]:
@@ -152,15 +158,24 @@ def _cells(row: Row) -> list[str]:
         mean, spread = row.mean[metric], row.spread[metric]
         return "" if mean is None else f"{mean:.4g}" + ("" if spread is None else f" +- {spread:.2g}")
 
+    def together(metric: str, digits: str = ".4g") -> str:
+        number = getattr(cell, metric)
+        return "" if number is None else f"{number:{digits}}"
+
     return [
         cell.method,
         str(cell.num_steps),
         f"{row.mean['evaluations']:.4g}",
         "" if row.mean["passes"] is None else f"{row.mean['passes']:.4g}",
         f"{row.mean['seconds']:.3g}",
-        f"{cell.fd_encoder:.4g}",
+        together("fd_encoder"),
         value("fd_encoder"),
-        "" if cell.fd_converged is None else f"{cell.fd_converged:.4g}",
+        together("fd_vicreg"),
+        value("fd_vicreg"),
+        together("precision", ".3f"),
+        together("recall", ".3f"),
+        value("domain_agreement"),
+        together("fd_converged"),
         value("fd_converged"),
         value("rmse") + mark,
         value("perceptual"),
@@ -207,9 +222,9 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
     ends = ("mean", "low", "high")
     header = ["domain", "scheduler", "grid", "variant", "num_steps", "blocks", "pictures_per_block"]
     header += [f"{metric}_{what}" for metric in METRICS for what in ("mean", "sd")]
-    header += ["fd_encoder_all", "fd_converged_all", "converged_steps", "converged_rmse", "converged_perceptual"]
+    header += [*(f"{m}_all" for m in TOGETHER), "converged_steps", "converged_rmse", "converged_perceptual"]
     header += ["baseline", *(f"{metric}_difference_{end}" for metric in ("rmse", "perceptual") for end in ends)]
-    header += ["model", "encoder", "calibration"]
+    header += ["model", "encoder", "calibration", "vicreg"]
 
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -219,14 +234,14 @@ def _write_summary(path: Path, rows: Sequence[Row]) -> None:
             c = row.cell
             line = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, len(c.blocks), c.pictures]
             line += [_digits(number) for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
-            line += [_digits(c.fd_encoder), _digits(c.fd_converged), c.converged_steps]
+            line += [*(_digits(getattr(c, metric)) for metric in TOGETHER), c.converged_steps]
             line += [_digits(c.converged_rmse), _digits(c.converged_perceptual), row.baseline]
 
             for metric in ("rmse", "perceptual"):
                 found = row.difference.get(metric)
                 line += [None] * 3 if found is None else [_digits(getattr(found, end)) for end in ends]
 
-            line += [short_hashes(c.model), short_hashes(c.encoder), c.calibration]
+            line += [short_hashes(c.model), short_hashes(c.encoder), c.calibration, short_hashes(c.vicreg)]
             writer.writerow(line)
 
 

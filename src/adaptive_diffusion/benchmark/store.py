@@ -65,7 +65,7 @@ def cell_path(folder: Path, cell: Cell, bench: Bench) -> Path:
 
 def fingerprint(cell: Cell, bench: Bench) -> str:
     """A hash of everything that decides a cell's numbers: model, encoder, reference, settings."""
-    real = bench.reference(cell.domain)
+    real, second = bench.reference(cell.domain), bench.second_ruler(cell.domain)
     identity: dict[str, Any] = {
         "numbers": CACHE_VERSION,
         "model": bench.identity,
@@ -79,6 +79,10 @@ def fingerprint(cell: Cell, bench: Bench) -> str:
         "sampler": _named(cell.sampler),
         "settings": cell.settings,
     }
+    if second is not None:
+        identity["second ruler"] = second.identity
+    if bench.detector is not None:
+        identity["detector"] = bench.detector.encoder.content_hash
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -80,6 +80,10 @@ class DomainDetector:
         logits = self.encoder.network.domain(mx.array(self.encoder.image_embeddings(images)))
         return self._detect(np.array(logits, np.float64) / self.encoder.metadata.get("image_temperature", 1.0))
 
+    def agreement(self, images: Any, domain: str) -> float:
+        """Share of the images that are taken for a domain; arguments as for `from_images`."""
+        return float(np.mean([found.domain == domain for found in self.from_images(images)]))
+
     def from_prompt(self, prompt: str) -> Detection:
         """Detect the domain of a prompt.
 

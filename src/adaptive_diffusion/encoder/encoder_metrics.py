@@ -88,8 +88,7 @@ class EncoderMetrics:
         ]
 
     def _agreement(self, images: np.ndarray, domain: str) -> Measurement:
-        detected = DomainDetector(self.encoder).from_images(images)
-        return Measurement("domain_agreement", float(np.mean([d.domain == domain for d in detected])), len(images))
+        return Measurement("domain_agreement", DomainDetector(self.encoder).agreement(images, domain), len(images))
 
     def _to_converged(self, images: np.ndarray, converged: np.ndarray) -> Measurement:
         return mean_of("perceptual_encoder", self.encoder.perceptual_distances(images, converged))

@@ -10,12 +10,14 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ..benchmark import Bench, Cell, CellResult, run_benchmark, write_report
-from ..benchmark.report import METRICS, markdown, summarise
+from ..benchmark import Bench, Cell, CellResult, SecondRuler, run_benchmark, write_report
+from ..benchmark.report import METRICS, TOGETHER, markdown, summarise
 from ..benchmark.store import cell_path, load_cell, save_cell
 from ..diffusion.checks import check_count, check_number
+from ..encoder.domain import DomainDetector
 from ..encoder.encoder import load_builtin_encoder
-from ..encoder.reference import load_reference
+from ..encoder.reference import load_reference, load_vicreg_reference, vicreg_paths
+from ..encoder.vicreg import load_vicreg
 from ..errors import UserError
 from ..tracking.provenance import choices, parameters
 from .benchmark_cost import cost
@@ -105,8 +107,8 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
         }
         means = {names.get(m, f"benchmark/{m}"): value for m in METRICS if (value := row.mean[m]) is not None}
         spreads = {f"benchmark/{m}_sd": value for m in METRICS if (value := row.spread[m]) is not None}
-        together = {"benchmark/fd_encoder_all": result.fd_encoder, "benchmark/fd_converged_all": result.fd_converged}
-        run.metrics({**means, **spreads, **{k: v for k, v in together.items() if v is not None}})
+        together = {f"benchmark/{m}_all": value for m in TOGETHER if (value := getattr(result, m)) is not None}
+        run.metrics({**means, **spreads, **together})
 
     numbers = ", ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in means.items())
     log.info("%s %s: %s", result.domain, result.name, numbers)
@@ -125,11 +127,15 @@ def cell_of(setup: Setup) -> Cell:
         num_steps=cfg.num_steps,
         sampler=setup.sampler,
         grid=setup.grid,
-        variant=tuple(
-            sorted(o for o in _overrides() if not _key(o).startswith("paths.") and _key(o) not in NO_VARIANT)
-        ),
+        variant=variant_of(_overrides()),
         settings=settings,
     )
+
+
+def variant_of(overrides: Iterable[str]) -> tuple[str, ...]:
+    """The overrides that name a cell, in one order: a choice comes before what is set in it, e.g. guidance=interval."""
+    named = [o for o in overrides if not _key(o).startswith("paths.") and _key(o) not in NO_VARIANT]
+    return tuple(sorted(named, key=lambda override: (_key(override).split("."), override)))
 
 
 def refuse_without_effect(overrides: Iterable[str]) -> None:
@@ -179,7 +185,16 @@ def bench_of(setup: Setup) -> Bench:
         batch_size=cfg.batch_size,
         tolerance=cfg.benchmark.tolerance,
         cache=Path(cfg.paths.outputs) / "benchmark" / "converged",
+        second_ruler=_second_ruler,
+        detector=DomainDetector(encoder),
     )
+
+
+def _second_ruler(domain: str) -> SecondRuler | None:
+    if not all(path.is_file() for path in vicreg_paths(domain)):
+        return None
+    vicreg = load_vicreg()
+    return SecondRuler(vicreg, *load_vicreg_reference(domain, vicreg))
 
 
 class BenchmarkReport:
