@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,7 @@ class Measured:
         perceptual_sd: Its standard deviation over the blocks, or None.
         fd_converged: Frechet distance of all images to the converged ones, or None.
         fd_encoder: The same to the real ones.
+        fd_vicreg, precision, recall: Of all images by the ruler without labels, None if they were not measured.
     """
 
     domain: str
@@ -63,10 +64,17 @@ class Measured:
     perceptual_sd: float | None
     fd_converged: float | None
     fd_encoder: float | None
+    fd_vicreg: float | None
+    precision: float | None
+    recall: float | None
 
 
-METRICS = ("fd_converged", "perceptual", "fd_encoder")
-HEADS = ("`fd_converged`", "perceptual", "`fd_encoder`")
+HEADS = {
+    "fd_converged": "`fd_converged`",
+    "perceptual": "perceptual",
+    "fd_encoder": "`fd_encoder`",
+    "fd_vicreg": "`fd_vicreg`",
+}
 
 
 def read_summary(path: Path) -> list[Measured]:
@@ -86,19 +94,30 @@ def read_summary(path: Path) -> list[Measured]:
 
 def results(rows: Sequence[Measured]) -> list[str]:
     """A table per domain: methods down, steps across, in a cell perceptual / fd_converged / fd_encoder."""
-    lines = [_conditions(rows)]
+    return [_conditions(rows), *_tables(rows, _cell)]
+
+
+def second_ruler(rows: Sequence[Measured]) -> list[str]:
+    """The same tables with fd_vicreg / precision / recall in a cell; nothing where none were measured."""
+    measured = [row for row in rows if row.fd_vicreg is not None]
+    return [_conditions(measured), *_tables(measured, _by_vicreg)] if measured else []
+
+
+def _tables(rows: Sequence[Measured], show: Callable[[Measured | None], str]) -> list[str]:
+    """A table per domain: methods down, steps across."""
+    lines = []
     for domain, some in _by_domain(rows).items():
         found = {(row.method, row.num_steps): row for row in some}
         steps = sorted({row.num_steps for row in some})
         methods = sorted({row.method for row in some}, key=_place)
-        body = [[method_name(method), *(_cell(found.get((method, n))) for n in steps)] for method in methods]
+        body = [[method_name(method), *(show(found.get((method, n))) for n in steps)] for method in methods]
         lines += ["", *table([domain, *map(str, steps)], body)]
     return lines
 
 
 def comparison(rows: Sequence[Measured]) -> list[str]:
     """A table of adaptive beside the best other method with the same steps, with the ranges over domains."""
-    body = []
+    body, metrics = [], _metrics(rows)
 
     changes: dict[tuple[int, str], tuple[list[float], list[float]]] = {}
     for domain, some in _by_domain(rows).items():
@@ -106,7 +125,7 @@ def comparison(rows: Sequence[Measured]) -> list[str]:
             others = [row for row in some if row.num_steps == own.num_steps and row.method[0] != ADAPTIVE[0]]
 
             cells = []
-            for metric in METRICS:
+            for metric in metrics:
                 best, quadratic = changes.setdefault((own.num_steps, metric), ([], []))
                 cells.append(_compared(own, others, metric, best, quadratic))
 
@@ -115,13 +134,16 @@ def comparison(rows: Sequence[Measured]) -> list[str]:
 
     # below the domains, for each number of steps, the range of the differences
     for n in sorted({n for n, _ in changes}):
-        ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in METRICS]
-        count = max(len(changes[n, metric][0]) for metric in METRICS)
+        ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in metrics]
+        count = max(len(changes[n, metric][0]) for metric in metrics)
         if count:
             body.append([f"{count} domain{'s' if count > 1 else ''}", str(n), *ranges])
 
+    heads = [HEADS[metric] for metric in metrics]
     return table(
-        ["adaptive / best of the others, difference / to DPM-Solver++ quadratic", "steps", *HEADS], body, "lrlll"
+        ["adaptive / best of the others, difference / to DPM-Solver++ quadratic", "steps", *heads],
+        body,
+        "lr" + "l" * len(heads),
     )
 
 
@@ -129,11 +151,13 @@ def fewest_steps(rows: Sequence[Measured]) -> list[str]:
     """A table of the fewest measured adaptive steps that are as near as DDIM with fifty, by domain and metric."""
     method, many = MANY
 
-    body = []
+    body, metrics = [], _metrics(rows)
     for domain, some in _by_domain(rows).items():
         goal = next((row for row in some if (row.method, row.num_steps) == MANY), None)
-        body.append([domain, *(_fewest(_adaptive(some), goal, metric) for metric in METRICS)])
-    return table([f"fewest adaptive steps that reach {method_name(method)} {many}", *HEADS], body, "llll")
+        body.append([domain, *(_fewest(_adaptive(some), goal, metric) for metric in metrics)])
+    heads = [HEADS[metric] for metric in metrics]
+    head = f"fewest adaptive steps that reach {method_name(method)} {many}"
+    return table([head, *heads], body, "l" * (1 + len(heads)))
 
 
 def method_name(method: tuple[str, str, str]) -> str:
@@ -156,6 +180,9 @@ def _measured(row: dict[str, str]) -> Measured:
     def number(column: str) -> float | None:
         return float(row[column]) if row[column] else None
 
+    def later(column: str) -> float | None:  # older summaries lack it
+        return number(column) if column in row else None
+
     return Measured(
         domain=row["domain"],
         method=(row["scheduler"], row["grid"], row["variant"]),
@@ -169,6 +196,9 @@ def _measured(row: dict[str, str]) -> Measured:
         perceptual_sd=number("perceptual_sd"),
         fd_converged=number("fd_converged_all"),
         fd_encoder=number("fd_encoder_all"),
+        fd_vicreg=later("fd_vicreg_all"),
+        precision=later("precision_all"),
+        recall=later("recall_all"),
     )
 
 
@@ -209,6 +239,18 @@ def _cell(row: Measured | None) -> str:
         return ""
     frechet = (MISSING if value is None else distance(value) for value in (row.fd_converged, row.fd_encoder))
     return " / ".join((_perceptual(row.perceptual, row.perceptual_sd), *frechet))
+
+
+def _by_vicreg(row: Measured | None) -> str:
+    if row is None or row.fd_vicreg is None:
+        return ""
+    shares = (MISSING if value is None else f"{value:.2f}" for value in (row.precision, row.recall))
+    return " / ".join((distance(row.fd_vicreg), *shares))
+
+
+def _metrics(rows: Sequence[Measured]) -> list[str]:
+    """What the tables compare: fd_vicreg only where it was measured."""
+    return [metric for metric in HEADS if metric != "fd_vicreg" or any(row.fd_vicreg is not None for row in rows)]
 
 
 def _perceptual(mean: float | None, sd: float | None = None) -> str:

@@ -21,7 +21,7 @@ from adaptive_diffusion.optimization.memory import read_records
 from benchmarks import tuned
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
-from tools.benchmark_tables import comparison, fewest_steps, read_summary, results
+from tools.benchmark_tables import comparison, fewest_steps, read_summary, results, second_ruler
 
 PROJECT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/evidence/results.md", "docs/evidence/calibration.md", "docs/evidence/agents.md")
@@ -123,6 +123,7 @@ def _shipped() -> tuple[str, float]:
 
 TABLES = {
     "benchmark": Table(SUMMARY, lambda path: results(read_summary(path))),
+    "second ruler": Table(SUMMARY, lambda path: second_ruler(read_summary(path))),
     "benchmark commands": Table(SUMMARY, lambda path: _commands(path, SUMMARY)),
     "adaptive against the others": Table(SUMMARY, lambda path: comparison(read_summary(path))),
     "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),

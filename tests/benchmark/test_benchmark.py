@@ -335,7 +335,7 @@ def test_columns_of_the_markdown_tables_match_their_headers():
     rows = summarise(RESULTS, "ddim uniform")
     lines = [line for line in markdown(rows).splitlines() if line.startswith("|")]
     small = [line for line in lines if line.count("|") == 4]
-    assert {line.count("|") for line in lines} == {4, 15}
+    assert {line.count("|") for line in lines} == {4, 20}
     assert small == overview(rows)
     assert len(lines) - len(small) == 2 + 4
 
@@ -427,6 +427,7 @@ def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_i
     )
     assert {s["domain"] for s in summary} == {"portraits"}
     assert all((s["rmse_mean"] == "") == (s["scheduler"] == "ddpm") for s in summary)
+    assert all(float(s["fd_vicreg_all"]) > 0 and 0 <= float(s["precision_all"]) <= 1 for s in summary)
     compared = [s for s in summary if s["scheduler"] == "ddim" and s["grid"] == "karras"]
     assert [s["baseline"] for s in compared] == ["ddim uniform 2", "ddim uniform 3"]
     parent, *children = sweep.runs()
