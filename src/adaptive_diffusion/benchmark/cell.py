@@ -71,7 +71,7 @@ class Bench:
         seed_blocks: Number of blocks, >= 1; the report gives the spread over blocks.
         seed: Seed of the first block, >= 0.
         batch_size: Images drawn at once.
-        tolerance: See `converged_pictures`.
+        tolerance: See `converged_pictures`; None: nothing is compared with converged solutions.
         cache: Folder of converged solutions, or None.
         second_ruler: Domain -> the ruler without labels, or None where it knows no real images of the domain.
         detector: Tells the domain of an image, or None.
@@ -85,7 +85,7 @@ class Bench:
     seed_blocks: int = 3
     seed: int = 0
     batch_size: int = 16
-    tolerance: float = TOLERANCE
+    tolerance: float | None = TOLERANCE
     cache: Path | None = None
     second_ruler: Callable[[str], SecondRuler | None] = lambda domain: None
     detector: DomainDetector | None = None
@@ -108,7 +108,8 @@ class Bench:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """Measurements of one block. A stochastic scheduler has no converged solution, so three of them are None.
+    """Measurements of one block. Three of them are None without converged solutions: a stochastic scheduler has none, and
+    see `Bench.tolerance`.
 
     Attributes:
         seed: Seed of the block.

@@ -34,7 +34,8 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
     real, second = bench.reference(cell.domain), bench.second_ruler(cell.domain)
     model = whole(cell.sampler.scheduler).guided(bench.model, None, bench.guidance_scale)
 
-    # one entry per block; the converged solutions stay empty for a stochastic scheduler, whose images have other noise
+    # one entry per block; the converged solutions stay empty where nothing is compared with them, as of a stochastic
+    # scheduler, whose images have other noise
     blocks, features, seconds, targets, solutions = [], [], [], [], []
     for seed in range(bench.seed, bench.seed + bench.seed_blocks):
         images, cost = _draw(cell, bench, model, seed, progress)
@@ -45,11 +46,11 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
             seconds.append(second.encoder.features(images))
             more |= second.measure(seconds[-1])
 
-        if cell.sampler.scheduler.stochastic:
+        if bench.tolerance is None or cell.sampler.scheduler.stochastic:
             blocks.append(BlockResult(seed, fd_real, None, None, None, *cost, **more))
             continue
 
-        solution = _converged(cell, bench, seed)
+        solution = _converged(cell, bench, seed, bench.tolerance)
         solutions.append(solution)
         targets.append(bench.encoder.features(solution.images))
 
@@ -117,13 +118,13 @@ def _draw(
     return images, (evaluations, sum(b.seconds for b in batches) / bench.pictures, passes)
 
 
-def _converged(cell: Cell, bench: Bench, seed: int) -> Converged:
+def _converged(cell: Cell, bench: Bench, seed: int, tolerance: float) -> Converged:
     trained = {"prediction_type": whole(cell.sampler.scheduler).prediction_type}
     model = GuidedModel.from_model(bench.model, cell.conditions, bench.guidance_scale, **trained)
     found = converged_pictures(
         model.of_images(seed, bench.pictures),
         model.noise(seed, bench.pictures),
-        tolerance=bench.tolerance,
+        tolerance=tolerance,
         batch_size=bench.batch_size,
         cache=bench.cache,
     )

@@ -38,7 +38,7 @@ class Benchmark:
     """The `benchmark` group."""
 
     seed_blocks: int = MISSING
-    tolerance: float = MISSING
+    tolerance: float | None = MISSING
     baseline: str | None = MISSING
 
 

@@ -169,7 +169,8 @@ def bench_of(setup: Setup) -> Bench:
     try:
         check_count("num_samples", cfg.num_samples, 2)
         check_count("benchmark.seed_blocks", cfg.benchmark.seed_blocks, 1)
-        check_number("benchmark.tolerance", cfg.benchmark.tolerance, 0, above=True)
+        if cfg.benchmark.tolerance is not None:
+            check_number("benchmark.tolerance", cfg.benchmark.tolerance, 0, above=True)
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -37,7 +37,7 @@ def cost(config: DictConfig) -> str:
 
     problems = math.prod(len(v) for k, v in axes.items() if k.partition(".")[0] in PROBLEM)
     solved = FIRST_STEPS * (config.num_samples + 2 * min(CHECKED, config.num_samples))
-    converged = problems * config.benchmark.seed_blocks * solved
+    converged = 0 if config.benchmark.tolerance is None else problems * config.benchmark.seed_blocks * solved
 
     passes = passes_per_evaluation(config, model := build(config, "model"))
     rate = evaluations_per_second(model, config.batch_size, passes)
