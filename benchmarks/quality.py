@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
 
     Early stopping is set as in `sampler=quality_guided` where nothing else is given.
     """
-    defaults = OmegaConf.load(SETTINGS)
+    defaults: Any = OmegaConf.load(SETTINGS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
     parser.add_argument("--steps", nargs="+", type=int, default=[10], help="numbers of steps, each at least 3")
