@@ -11,15 +11,17 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from omegaconf import OmegaConf
 
 from adaptive_diffusion.diffusion.conditions import Conditions, conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.encoder.encoder import load_builtin_encoder
+from adaptive_diffusion.encoder.encoder_metrics import EncoderMetrics
 from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.batches import draw_batches
-from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
+from adaptive_diffusion.sampling.converged import MOST_STEPS, converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.quality import (
     FEATURES,
     QualityCalibration,
@@ -33,10 +35,12 @@ from adaptive_diffusion.sampling.quality import (
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.types import Denoiser, PictureModel
+from adaptive_diffusion.types import PictureModel
 from benchmarks.common import scheduler_settings
 
 FIT_SEED, TEST_SEED = 5000, 6000
+STOPPING = ("quality_threshold", "patience", "min_steps", "finish")  # settings of the sampler that can be given
+SETTINGS = Path(__file__).parents[1] / "conf" / "sampler" / "quality_guided.yaml"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Case:
 
     domain: str
     seed: int
-    denoiser: Denoiser
+    denoiser: GuidedModel
     scheduler: AdaptiveScheduler
     x_T: mx.array
     conditions: Conditions
@@ -68,31 +72,37 @@ class Case:
 
 
 def main(argv: list[str]) -> None:
-    """Report rank correlations, and evaluations, loss and time of early stopping, by domain and number of steps."""
+    """Report rank correlations, and cost, loss and time of early stopping beside every step, by domain and steps.
+
+    Early stopping is set as in `sampler=quality_guided` where nothing else is given.
+    """
+    defaults: Any = OmegaConf.load(SETTINGS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
-    parser.add_argument("--steps", nargs="+", type=int, default=[20, 50], help="numbers of steps, each at least 3")
-    parser.add_argument("--pictures", type=int, default=16, help="images per domain; as many others for --write")
-    parser.add_argument("--threshold", type=float, default=0.45, help="quality at which images stop")
-    parser.add_argument("--patience", type=int, default=3, help="steps that it must hold")
-    parser.add_argument("--finish", type=int, default=4, help="evaluations that finish an image that stopped")
+    parser.add_argument("--steps", nargs="+", type=int, default=[10], help="numbers of steps, each at least 3")
+    parser.add_argument("--pictures", type=int, default=16, help="images per domain")
+    for name in STOPPING:
+        option, default = f"--{name.replace('_', '-')}", defaults[name]
+        parser.add_argument(option, type=type(default), default=default, help=f"sampler.{name}")
     parser.add_argument("--batch-size", type=int, default=16, help="images per evaluation")
     parser.add_argument("--cache", type=Path, default=Path("outputs/converged"), help="folder of converged solutions")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="measure it anew, on other noises, into FILE")
+    parser.add_argument(
+        "--most-steps", type=int, default=MOST_STEPS, help="at which a converged solution is left as it is"
+    )
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="what --write made; default: what ships")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="calibrate on other noises into FILE, and no more")
     options = parser.parse_args(argv)
 
-    case = partial(_case, pictures=options.pictures, batch_size=options.batch_size, cache=options.cache)
+    solving = {"batch_size": options.batch_size, "cache": options.cache, "most_steps": options.most_steps}
+    case = partial(_case, pictures=options.pictures, solving=solving)
     if options.write is not None:
         cases = [case(domain, FIT_SEED) for domain in options.domains]
-        save_calibration(options.write, calibrated(cases, options.steps, options.batch_size))
+        save_calibration(options.write, calibrated(cases, options.steps, options.batch_size, options.most_steps))
+        return
 
-    estimator = QualityEstimator(options.write)
-    stopping = {
-        "quality_threshold": options.threshold,
-        "patience": options.patience,
-        "finish": options.finish,
-        "calibration": None if options.write is None else str(options.write),
-    }
+    estimator = QualityEstimator(options.calibration)
+    stopping = {name: getattr(options, name) for name in STOPPING}
+    stopping["calibration"] = None if options.calibration is None else str(options.calibration)
 
     for domain in options.domains:
         test = case(domain, TEST_SEED)
@@ -101,15 +111,19 @@ def main(argv: list[str]) -> None:
             _report_stopping(test, n, options.batch_size, stopping)
 
 
-def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> QualityCalibration:
+def calibrated(
+    cases: Sequence[Case], steps: Sequence[int], batch_size: int, most_steps: int = MOST_STEPS
+) -> QualityCalibration:
     """Fit the estimator on runs with calibrated steps and on runs with the quadratic grid.
 
     Args:
         cases: Domains of the shipped model, all with the same noises of `FIT_SEED`.
         steps: Numbers of steps, each at least 3.
         batch_size: Images per evaluation.
+        most_steps: Where the converged solutions of the cases were left as they were.
     """
     model = load_builtin_model()
+    exactness = "" if most_steps == MOST_STEPS else f" --most-steps {most_steps}"
     # both kinds of schedules, so that the weights suit either
     plain = [replace(case, scheduler=AdaptiveScheduler(**scheduler_settings(model))) for case in cases]
     runs = [_observe(case, n, batch_size) for case in [*cases, *plain] for n in steps]
@@ -125,7 +139,7 @@ def calibrated(cases: Sequence[Case], steps: Sequence[int], batch_size: int) -> 
         curve=plain_curve(model),
         measured={
             "command": f"python -m benchmarks quality --domains {' '.join(domains)} --steps "
-            f"{' '.join(map(str, steps))} --pictures {pictures} --write FILE",
+            f"{' '.join(map(str, steps))} --pictures {pictures}{exactness} --write FILE",
             "weights": {
                 "guidance_scale": model.metadata["guidance_scale"],
                 "domains": domains,
@@ -159,7 +173,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path) -> Case:
+def _case(domain: str, seed: int, *, pictures: int, solving: dict[str, Any]) -> Case:
     model = load_builtin_model()
     guidance = float(model.metadata["guidance_scale"])
     conditions = conditions_of(model, domain, None, "")
@@ -169,7 +183,7 @@ def _case(domain: str, seed: int, *, pictures: int, batch_size: int, cache: Path
 
     guided = GuidedModel.from_model(model, guidance_scale=guidance)
     solved = guided.with_condition(conditions.rows(seed, range(pictures)))
-    converged = converged_pictures(solved, x_T, batch_size=batch_size, cache=cache)
+    converged = converged_pictures(solved, x_T, **solving)
     return Case(domain, seed, guided, scheduler, x_T, conditions, converged.images)
 
 
@@ -206,32 +220,44 @@ def _report_estimates(domain: str, n: int, run: Run, estimator: QualityEstimator
 
 
 def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, Any]) -> None:
-    encoder = load_builtin_encoder()
-    samplers = [StandardSampler(case.scheduler), QualityGuidedSampler(case.scheduler, **stopping)]
+    """Print n steps for every image, early stopping, and for every image as many steps as that took in the mean."""
+    count, metrics = len(case.x_T), EncoderMetrics()
+    print("  stopping with " + ", ".join(f"{name} {value}" for name, value in stopping.items() if value is not None))
+    header = ["sampler", "evaluations", "passes", "perceptual distance", "fd_encoder", "fd_vicreg", "seconds an image"]
+    print("\n".join(table(header, [])), flush=True)
 
-    distances, evaluations, seconds = [], [], []
-    for sampler in samplers:
-        results = list(
-            draw_batches(
-                sampler,
-                case.denoiser,
-                lambda: case.scheduler.set_timesteps(n),
-                case.x_T.shape[1:],
-                seed=case.seed,
-                count=len(case.x_T),
-                batch_size=batch_size,
-                conditions=case.conditions,
-            )
+    def row(name: str, sampler: StandardSampler, steps: int) -> float:
+        drawn = draw_batches(
+            sampler,
+            case.denoiser,
+            lambda: case.scheduler.set_timesteps(steps),
+            case.x_T.shape[1:],
+            seed=case.seed,
+            count=count,
+            batch_size=batch_size,
+            conditions=case.conditions,
         )
-
+        before = case.denoiser.cost.passes
+        results = list(drawn)
         images = np.concatenate([np.array(result.images) for result in results])
-        distances.append(encoder.perceptual_distances(images, case.converged).mean())
-        evaluations.append(sum(result.total_evaluations for result in results))
-        seconds.append(sum(result.seconds for result in results))
+        evaluations = sum(result.total_evaluations for result in results) / count
+        distances = metrics.encoder.perceptual_distances(images, case.converged)
+        found = {m.name: m.value for m in metrics.measure(images, domain=case.domain, caption=case.domain)}
+        cells = [
+            f"{name}, {steps} steps",
+            f"{evaluations:.2f}",
+            f"{(case.denoiser.cost.passes - before) / count:.1f}",
+            f"{distances.mean():.4f} +- {distances.std(ddof=1) / np.sqrt(count):.4f}",
+            *(f"{found[ruler]:.1f}" for ruler in ("fd_encoder", "fd_vicreg")),
+            f"{sum(result.seconds for result in results) / count:.2f}",
+        ]
+        print(row_of(cells), flush=True)
+        return evaluations
 
-    unrelated = encoder.perceptual_distances(case.converged, np.roll(case.converged, 1, axis=0)).mean()
-    settings = "threshold {quality_threshold:g}, patience {patience}, finish {finish}".format_map(stopping)
-    print(f"  stopping with {settings}: saves {1 - evaluations[1] / evaluations[0]:.1%} of the evaluations,", end="")
-    print(f" time x {seconds[1] / seconds[0]:.2f}; perceptual distance to the converged solution", end="")
-    print(f" {distances[0]:.4f} -> {distances[1]:.4f}, {unrelated:.2f} between unrelated images:", end="")
-    print(f" loss {(distances[1] - distances[0]) / unrelated:.2%} of that", flush=True)
+    row("standard", StandardSampler(case.scheduler), n)
+    taken = row("quality_guided", QualityGuidedSampler(case.scheduler, **stopping), n)
+    if (as_many := round(taken)) < n:
+        row("standard", StandardSampler(case.scheduler), as_many)
+
+    unrelated = metrics.encoder.perceptual_distances(case.converged, np.roll(case.converged, 1, axis=0)).mean()
+    print(f"  unrelated images are {unrelated:.2f} apart", flush=True)

@@ -417,7 +417,10 @@ SAMPLE = {
     "dpm_solver blended": ("scheduler=dpm_solver", "grid=blended", "num_steps=6"),
     "unipc calibrated grid": ("scheduler=unipc", "grid=calibrated", "num_steps=6"),
     "ipndm quadratic": ("scheduler=ipndm", "grid=quadratic", "num_steps=6"),
-    "quality_guided": ("sampler=quality_guided", "num_steps=15", "sampler.min_steps=6"),
+    "quality_guided": (
+        *("sampler=quality_guided", "num_steps=15", "sampler.quality_threshold=0.45"),
+        *("sampler.patience=3", "sampler.min_steps=6", "sampler.finish=4"),
+    ),
     "step_reduction": ("sampler=step_reduction", "num_steps=20", "sampler.quality_target=0.6"),
     "variation": ("variation=0.3", "num_steps=5"),
 }
