@@ -138,11 +138,11 @@ def test_the_markdown_shows_the_second_ruler_and_passes_beside_fd_encoder():
 def test_converged_solutions_have_the_guidance_of_the_cell(tmp_path):
     guidance = Interval(3.0, -1.0, 1.0)
     bench = replace(a_bench(), guidance_scale=guidance, cache=tmp_path)
-    found = measure._converged(a_cell(), bench, 0)
+    found = measure._converged(a_cell(), bench, 0, 1.0)
     model = GuidedModel.from_model(bench.model, Same((2, 0)), guidance, prediction_type="v_prediction")
     expected = converged_pictures(model, model.noise(0, 5), tolerance=1.0).images
     np.testing.assert_allclose(found.images, np.clip(expected, -1, 1), atol=1e-5)
-    constant = measure._converged(a_cell(), replace(bench, guidance_scale=3.0), 0)
+    constant = measure._converged(a_cell(), replace(bench, guidance_scale=3.0), 0, 1.0)
     assert np.abs(constant.images - found.images).max() > 1e-3  # another solution, and another file of the cache
     assert len(list(tmp_path.glob("*.npz"))) == 2
 

@@ -182,15 +182,16 @@ def test_a_calibration_draws_the_labels_of_its_noises(recipe, seeds, tmp_path, m
         for noise, row in zip(model.noise(seed, n), rows(seed, n), strict=True)
     }
     checked = []
-    denoise = GuidedModel.denoise
+    denoise_all = GuidedModel.denoise_all
 
-    def noted(self, x_t, node, images):
-        for noisy, image in zip(np.array(x_t), images, strict=True):
-            if (known := kinds.get(tuple(noisy.ravel()[:8]))) is not None:
-                checked.append(self.condition[int(image)].tolist() == known)
-        return denoise(self, x_t, node, images)
+    def noted(self, waiting):
+        for some in waiting:
+            for noisy, image in zip(np.array(some.x_t), some.rows, strict=True):
+                if (known := kinds.get(tuple(noisy.ravel()[:8]))) is not None:
+                    checked.append(self.condition[int(image)].tolist() == known)
+        return denoise_all(self, waiting)
 
-    monkeypatch.setattr(GuidedModel, "denoise", noted)
+    monkeypatch.setattr(GuidedModel, "denoise_all", noted)
     file, costs = ScheduleFile(tmp_path / "s.json"), []
     ((schedule, n),) = file.calibrate(model, recipe, costs.append)
     assert n == 3

@@ -1,0 +1,53 @@
+"""`python -m tools.tuned`: verify the guidance that a grid found for each domain, and record what holds.
+
+The grid: weights 1.3, 1.5 and 1.8 within an interval of noise levels, 6 to 10 steps, by `fd_encoder` of 264 images
+(`python -m benchmarks guidance_interval`). What it found is verified as what an agent finds is: on noises that the grid
+never saw, against the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from adaptive_diffusion.errors import run_program
+from adaptive_diffusion.optimization.configuration import DomainConfig
+from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
+from adaptive_diffusion.optimization.memory import SHIPPED
+from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
+from adaptive_diffusion.rl.reward import HybridReward
+
+SOURCE = "found by a grid of guidance"
+MIDDLE = DomainConfig(6, guidance_weight=1.3, guidance_low=-2.0, guidance_high=0.35, source=SOURCE)
+FOUND = {
+    "portraits": DomainConfig(6, guidance_weight=1.5, guidance_low=-4.0, guidance_high=-1.0, source=SOURCE),
+    "landscapes": MIDDLE,
+    "abstract": MIDDLE,
+    "general": MIDDLE,
+}
+IMAGES = 66  # of a batch
+
+
+def main(argv: list[str]) -> None:
+    """Verify the configurations of some domains, and write the records."""
+    parser = argparse.ArgumentParser(prog="python -m tools.tuned", description=__doc__)
+    parser.add_argument("--domains", nargs="+", choices=list(FOUND), default=list(FOUND))
+    parser.add_argument("--batches", type=int, default=12, help=f"fresh batches of {IMAGES} images, >= 1")
+    parser.add_argument("--output", type=Path, default=SHIPPED, help="the records, .json")
+    options = parser.parse_args(argv)
+
+    adapter = DomainAdapter(options.output)
+    for domain in options.domains:
+        adapter.adopt(domain, FOUND[domain], quality=0.0, speed=1.0, quality_error=None, weight=1 / 3, provenance={})
+        pipeline = OptimizationPipeline(
+            adapter,
+            use_rl_optimization=False,
+            reward=HybridReward(metric="real", unit="passes"),
+            pictures=IMAGES,
+            verification_batches=options.batches,
+        )
+        print(f"{domain}: {pipeline.optimize(domain)['reason']}", flush=True)
+
+
+if __name__ == "__main__":
+    run_program(main)
