@@ -2,7 +2,7 @@
 
 The shipped files form a chain. Each is stamped with the hashes of the files that it was made from:
 word vectors -> encoder -> reference statistics, vicreg -> its reference statistics and clusters, and model -> schedules
--> calibration of quality, tuned configurations, their comparison with the default, and policies. The benchmark is
+-> calibration of quality, tuned configurations, and policies. The benchmark is
 measured with them, and the tables of README and docs are made from the benchmark. The model itself comes from
 `train.py experiment=train_builtin`.
 """
@@ -29,7 +29,6 @@ from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE
 from adaptive_diffusion.optimization.memory import SHIPPED as TUNED
 from adaptive_diffusion.optimization.memory import read_records
-from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.learned_scheduler import SHIPPED as POLICIES
 from adaptive_diffusion.rl.learned_scheduler import Wanted, find_policy
 from adaptive_diffusion.runs.references import (
@@ -41,10 +40,9 @@ from adaptive_diffusion.runs.references import (
 from adaptive_diffusion.sampling.quality import SHIPPED as QUALITY
 from adaptive_diffusion.sampling.quality import load_calibration
 from benchmarks.quality import plain_curve
-from benchmarks.tuned import stale as stale_comparison
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
 from tools.benchmark_tables import DOMAINS, read_summary
-from tools.tables import AGAINST_DEFAULT, PROJECT, stale_tables, write_tables
+from tools.tables import PROJECT, stale_tables, write_tables
 
 POLICY_STEPS = 8  # of the shipped policies
 
@@ -106,7 +104,6 @@ def chain(data: Path) -> list[Asset]:
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
-        Asset("tuned against default", _stale_against_default, _rebuild_against_default),
         *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
         *(
             Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
@@ -224,7 +221,7 @@ def stale_tuned(path: Path = TUNED) -> str | None:
 
 def _rebuild_tuned() -> None:
     made = TUNED.with_name("tuned.new.json")
-    _run("train.py", "agent=ppo", f"output={made}")
+    _run("-m", "tools.tuned", "--output", str(made))
     made.replace(TUNED)
 
 
@@ -256,14 +253,6 @@ def _rebuild_benchmark(summary: str) -> None:
     raise UserError(
         "\n".join(["measure the benchmark again, which takes hours and may be stopped at any time:", *needed])
     )
-
-
-def _stale_against_default() -> str | None:
-    return stale_comparison(OptimizationPipeline(), DOMAINS, PROJECT / AGAINST_DEFAULT)
-
-
-def _rebuild_against_default() -> None:
-    _run("-m", "benchmarks", "tuned", "--output", AGAINST_DEFAULT)
 
 
 def _run(*command: str, **environment: str) -> None:

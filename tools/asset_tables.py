@@ -10,7 +10,7 @@ from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSt
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord
-from adaptive_diffusion.rl.knobs import ADAPTIVE
+from adaptive_diffusion.rl.knobs import ADAPTIVE, Configuration
 
 SHOWN = (5, 6, 8, 10, 12, 15, 20, 50)  # numbers of steps that fit the width of a page
 SOLVERS = {ADAPTIVE: "adaptive", "unipc": "UniPC", "ipndm": "iPNDM"}
@@ -30,9 +30,8 @@ def tuned_configurations(records: Sequence[DomainRecord]) -> list[str]:
     """A row per domain: the default and the chosen configuration, on fresh noises; [] without records."""
     if not records:
         return []
-
-    header = ["domain", "weight of quality", "default → chosen", "evaluations", "error", "quality", "n", "confidence"]
-    return table(header, [_tuned(record) for record in records], "lllrrrrr")
+    header = ["domain", "default → chosen", "evaluations", "passes", "quality", "n", "confidence"]
+    return table(header, [_tuned(record) for record in records], "llrrrrr")
 
 
 def _scores(steps: CalibratedSteps | None) -> str:
@@ -53,13 +52,12 @@ def _tuned(record: DomainRecord) -> list[str]:
     if default is not None and chosen is not None:
         numbers = [
             f"{default['evaluations']:g} → {chosen['evaluations']:g}",
-            f"{_error(default)} → {_error(chosen)}",
+            f"{default.get('passes') or 0:g} → {chosen.get('passes') or 0:g}",
             f"{chosen['quality']:+.2f} ± {chosen['quality_error']:.2f}".replace("-", MINUS),
         ]
 
     return [
         record.domain,
-        f"{record.weight:.2g}",
         f"{_described(plain, calibrated)} → {after}",
         *numbers,
         str(measured.get("pictures", MISSING)),
@@ -68,12 +66,9 @@ def _tuned(record: DomainRecord) -> list[str]:
 
 
 def _described(config: Mapping[str, Any], calibrated: bool) -> str:
-    """Steps, solver, and the power of the grid where it decides the timesteps."""
+    """Steps, solver, the power of the grid where it decides the timesteps, and guidance that is not the model's."""
     text = f"{config['num_steps']} steps {SOLVERS.get(config['solver'], config['solver'])}"
-    if calibrated and config["solver"] == ADAPTIVE:
-        return text
-    return f"{text}, power {config['progress_power']:g}"
-
-
-def _error(measured: Mapping[str, Any]) -> str:
-    return f"{measured['error']:.4f} ± {measured['error_error']:.4f}"
+    if not calibrated or config["solver"] != ADAPTIVE:
+        text += f", power {config['progress_power']:g}"
+    guidance = Configuration(**config).guidance
+    return text if guidance is None else f"{text}, guidance {guidance.name}"

@@ -18,7 +18,6 @@ from adaptive_diffusion.grids.calibrated import load_schedules
 from adaptive_diffusion.io.files import write_text
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.optimization.memory import read_records
-from benchmarks import tuned
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
 from tools.benchmark_tables import comparison, fewest_steps, read_summary, results, second_ruler
@@ -27,7 +26,6 @@ PROJECT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/evidence/results.md", "docs/evidence/calibration.md", "docs/evidence/agents.md")
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
-AGAINST_DEFAULT = "docs/tuned.csv"
 
 BLOCK = re.compile(r"<!-- table: (?P<name>[^;>]+)(?:;[^>]*)?-->\n(?P<lines>.*?)<!-- end of table -->", re.DOTALL)
 BEGIN, END = "<!-- table:", "<!-- end of table -->"
@@ -131,7 +129,6 @@ TABLES = {
     "screening commands": Table(SCREENING, lambda path: _commands(path, SCREENING)),
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "tuned configurations": Table(TUNED, _tuned),
-    "tuned against default": Table(AGAINST_DEFAULT, lambda path: tuned.comparison(tuned.read_blocks(path))),
 }
 
 

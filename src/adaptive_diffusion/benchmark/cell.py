@@ -108,7 +108,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """Measurements of one block. Three of them are None without converged solutions: a stochastic scheduler has none, and
+    """Measurements of one block. Three of them are None without converged solutions: a stochastic scheduler has none;
     see `Bench.tolerance`.
 
     Attributes:
