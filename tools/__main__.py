@@ -202,7 +202,7 @@ def stale_quality() -> str | None:
 
 def _rebuild_quality() -> None:
     # converged solutions of 64 steps miss their tolerance by a hair; steps that hold it would cost some times as much
-    options = ["--steps", "10", "20", "50", "--pictures", "64", "--most-steps", "128", "--write", str(QUALITY)]
+    options = ["--steps", "10", "20", "50", "--pictures", "32", "--most-steps", "128", "--write", str(QUALITY)]
     _run("-m", "benchmarks", "quality", "--domains", *DOMAINS, *options)
 
 

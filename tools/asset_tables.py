@@ -52,7 +52,7 @@ def _tuned(record: DomainRecord) -> list[str]:
     if default is not None and chosen is not None:
         numbers = [
             f"{default['evaluations']:g} → {chosen['evaluations']:g}",
-            f"{default.get('passes') or 0:g} → {chosen.get('passes') or 0:g}",
+            f"{default['passes']:g} → {chosen['passes']:g}",
             f"{chosen['quality']:+.2f} ± {chosen['quality_error']:.2f}".replace("-", MINUS),
         ]
 

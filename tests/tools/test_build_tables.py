@@ -17,6 +17,7 @@ from tiny import ROOT, configuration
 from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
 from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.store import save_cell
+from adaptive_diffusion.diffusion.guidance import Interval
 from adaptive_diffusion.encoder.vicreg import BUILTIN_VICREG, load_vicreg
 from adaptive_diffusion.grids.calibrated import (
     SHIPPED,
@@ -206,8 +207,8 @@ def test_calibrated_steps_stand_beside_the_best_classical_grid():
 
 def a_tuned(config, **more):
     plain = DomainRecord("m", 1.5, "towns").config
-    result = {"quality": -0.2, "quality_error": 0.03, "error": 0.014, "error_error": 0.001, "evaluations": 9.0}
-    default = {**result, "hyperparameters": plain, "quality": 0.0, "error": 0.011, "evaluations": 10.0}
+    result = {"quality": -0.2, "quality_error": 0.03, "evaluations": 9.0, "passes": 11.0}
+    default = {**result, "hyperparameters": plain, "quality": 0.0, "evaluations": 10.0, "passes": 20.0}
     provenance = {"calibrated": True, "pictures": 128, "default": default, "chosen": result}
     results = [Result(config, -0.2, 10 / 9, 0.03)]
     return DomainRecord(
@@ -221,10 +222,9 @@ def test_tuned_configurations_stand_beside_the_default():
     head, _, row = cells_of(tuned_configurations([known]))
     assert dict(zip(head, row, strict=True)) == {
         "domain": "towns",
-        "weight of quality": "0.5",
         "default → chosen": "10 steps adaptive → 9 steps UniPC, power 2.5",
         "evaluations": "10 → 9",
-        "error": "0.0110 ± 0.0010 → 0.0140 ± 0.0010",
+        "passes": "20 → 11",
         "quality": "-0.20 ± 0.03",
         "n": "128",
         "confidence": f"{known.to_config().confidence:.2f}",
@@ -232,7 +232,9 @@ def test_tuned_configurations_stand_beside_the_default():
     untuned = DomainRecord("m", 1.5, "d").config
     assert "10 steps adaptive → the default stays" in tuned_configurations([a_tuned(untuned)])[2]
     unverified = cells_of(tuned_configurations([a_tuned(config, provenance={})]))[2]
-    assert unverified[3:7] == ["-"] * 4
+    assert unverified[2:6] == ["-"] * 4
+    guided = a_tuned({**untuned, "guidance_weight": 1.3, "guidance_low": -2.0})
+    assert f"10 steps adaptive, guidance {Interval(1.3, -2.0).name}" in tuned_configurations([guided])[2]
     assert tuned_configurations([]) == []
 
 
@@ -399,6 +401,7 @@ def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp
     assert build.stale_policy("portraits") is None
     other = json.loads(build.TUNED.read_text(encoding="utf-8"))
     other["known"] = [known for known in other["known"] if known["domain"] != "abstract"]
+    other.pop("checksum", None)
     (tmp_path / "tuned.json").write_text(json.dumps(other), encoding="utf-8")
     assert build.stale_tuned(tmp_path / "tuned.json") == "nothing is tuned for abstract"
     shutil.copy(build.POLICIES / "general_8.zip", tmp_path / "portraits_8.zip")
