@@ -215,8 +215,9 @@ def stale_tuned(path: Path = TUNED) -> str | None:
         return str(error)
 
     guidance = float(model.metadata["guidance_scale"])
-    missing = [domain for domain in model.domains or () if records.find(model.identity, guidance, domain) is None]
-    return f"nothing is tuned for {', '.join(missing)}" if missing else None
+    found = {domain: records.find(model.identity, guidance, domain) for domain in model.domains or ()}
+    missing = [domain for domain, record in found.items() if record is None or "reason" not in record.provenance]
+    return f"nothing is tuned and verified for {', '.join(missing)}" if missing else None
 
 
 def _rebuild_tuned() -> None:

@@ -8,13 +8,15 @@ never saw, against the default.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from adaptive_diffusion.errors import run_program
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
-from adaptive_diffusion.optimization.memory import SHIPPED
+from adaptive_diffusion.optimization.memory import read_records, write_records
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
+from adaptive_diffusion.optimization.records import DomainRecord, DomainRecords
 from adaptive_diffusion.rl.reward import HybridReward
 
 SOURCE = "found by a grid of guidance"
@@ -33,20 +35,33 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.tuned", description=__doc__)
     parser.add_argument("--domains", nargs="+", choices=list(FOUND), default=list(FOUND))
     parser.add_argument("--batches", type=int, default=12, help=f"fresh batches of {IMAGES} images, >= 1")
-    parser.add_argument("--output", type=Path, default=SHIPPED, help="the records, .json")
+    parser.add_argument("--output", type=Path, required=True, help="the records, .json; other domains in it stay")
     options = parser.parse_args(argv)
 
-    adapter = DomainAdapter(options.output)
     for domain in options.domains:
-        adapter.adopt(domain, FOUND[domain], quality=0.0, speed=1.0, quality_error=None, weight=1 / 3, provenance={})
-        pipeline = OptimizationPipeline(
-            adapter,
-            use_rl_optimization=False,
-            reward=HybridReward(metric="real", unit="passes"),
-            pictures=IMAGES,
-            verification_batches=options.batches,
-        )
-        print(f"{domain}: {pipeline.optimize(domain)['reason']}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:  # nothing is recorded before it is verified
+            adapter = DomainAdapter(Path(folder) / "candidate.json")
+            reason, record = verify(domain, adapter, options.batches)
+
+        records = read_records(options.output) if options.output.exists() else DomainRecords()
+        records.known = [known for known in records.known if known.domain != domain] + [record]
+        write_records(options.output, records)
+        print(f"{domain}: {reason}", flush=True)
+
+
+def verify(domain: str, adapter: DomainAdapter, batches: int) -> tuple[str, DomainRecord]:
+    """The verdict on what was found for a domain, and the record of it."""
+    adapter.adopt(domain, FOUND[domain], quality=0.0, speed=1.0, quality_error=None, weight=1 / 3, provenance={})
+    reward = HybridReward(metric="real", unit="passes")
+    pipeline = OptimizationPipeline(
+        adapter, use_rl_optimization=False, reward=reward, pictures=IMAGES, verification_batches=batches
+    )
+    reason = pipeline.optimize(domain)["reason"]
+
+    record = adapter.known(domain)
+    assert record is not None
+    record.results = [r for r in record.results if r.hyperparameters == record.config and r.error is not None]
+    return reason, record
 
 
 if __name__ == "__main__":

@@ -403,7 +403,7 @@ def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp
     other["known"] = [known for known in other["known"] if known["domain"] != "abstract"]
     other.pop("checksum", None)
     (tmp_path / "tuned.json").write_text(json.dumps(other), encoding="utf-8")
-    assert build.stale_tuned(tmp_path / "tuned.json") == "nothing is tuned for abstract"
+    assert build.stale_tuned(tmp_path / "tuned.json") == "nothing is tuned and verified for abstract"
     shutil.copy(build.POLICIES / "general_8.zip", tmp_path / "portraits_8.zip")
     assert "domain=general, not portraits" in build.stale_policy("portraits", tmp_path)
     assert build.stale_policy("abstract", tmp_path) is not None

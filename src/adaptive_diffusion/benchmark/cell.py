@@ -67,7 +67,7 @@ class Bench:
         guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`.
         encoder: Compares images.
         reference: Domain -> statistics of its real images, by the same encoder.
-        images: Images per block, >= 2.
+        pictures: Images per block, >= 2.
         seed_blocks: Number of blocks, >= 1; the report gives the spread over blocks.
         seed: Seed of the first block, >= 0.
         batch_size: Images drawn at once.
@@ -147,7 +147,7 @@ class CellResult:
 
     Attributes:
         domain, scheduler, grid, variant, num_steps: The cell.
-        images: Images per block.
+        pictures: Images per block.
         dimensions: Width of the encoder's features.
         blocks: The blocks.
         fd_encoder: Frechet distance of the images of all blocks together to the real images.

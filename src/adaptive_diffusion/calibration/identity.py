@@ -26,7 +26,7 @@ def with_fingerprint(schedule: CalibratedSchedule, model: GuidedModel) -> Calibr
     """
     if schedule.fingerprint is not None or model.state_shape is None or _is_hash(model):
         return schedule
-    return replace(schedule, fingerprint=Fingerprint.of(model, model.state_shape))
+    return replace(schedule, fingerprint=Fingerprint.of(model.of_images(0, 1), model.state_shape))
 
 
 def _is_hash(model: GuidedModel) -> bool:

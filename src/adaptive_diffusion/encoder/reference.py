@@ -42,7 +42,8 @@ def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) 
     """
     path = reference_path(domain, folder)
     if not path.is_file():
-        domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if "_" not in f.stem)) or "none"
+        others = ("_kernel", "_vicreg", "_clusters")
+        domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith(others))) or "none"
         raise UnusableFile(f"there are no reference statistics of the domain {domain!r}; there are those of {domains}")
 
     statistics = load_statistics(path)

@@ -57,7 +57,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         reward: See `reward.py`.
         min_steps: Fewest steps.
         max_steps: Most steps.
-        images: Images per batch, >= 2; None: see `DiffusionHyperparameterEnv`.
+        pictures: Images per batch, >= 2; None: see `DiffusionHyperparameterEnv`.
         batches: Number of fixed batches, >= 1.
         noise_seed: Seed of the noises; the held-out noises have the next seed.
         cache: Folder of converged solutions, or None.

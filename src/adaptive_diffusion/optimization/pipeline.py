@@ -62,7 +62,7 @@ class OptimizationPipeline:
         min_steps: Fewest steps, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
-        images: Images per batch, >= 2; None: 8, or 66 where they are compared with real images.
+        pictures: Images per batch, >= 2; None: 8, or 66 where they are compared with real images.
         batches: Batches from which an agent learns, >= 1.
         verification_batches: Fresh batches of the verification, >= 1; >= 2 where the reward counts seconds.
         noise_seed: Seed of the agent's noises; the verification's is `FRESH` larger, or beyond all earlier ones.

@@ -58,7 +58,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         min_steps: Fewest steps, >= 1.
         num_steps: The prior's and baseline's steps, between the two others.
         max_steps: Most steps.
-        images: Images per batch, >= 2; None: 8, or 66 where they are compared with real images.
+        pictures: Images per batch, >= 2; None: 8, or 66 where they are compared with real images.
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: Folder that keeps converged solutions; None: they are solved for once per environment, on first use.

@@ -28,7 +28,7 @@ class FixedNoises:
 
     Args:
         drawing: What is drawn.
-        images: Images per batch, >= 2.
+        pictures: Images per batch, >= 2.
         batches: Number of batches, >= 1.
         seed: Of the noises, >= 0; another seed gives other ones.
         metric: Distance to the converged solution: `rmse` in [-1, 1] units, or `perceptual`, the shipped encoder's.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..diffusion.checks import check_choice
+from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..encoder.encoder import Encoder, load_builtin_encoder
@@ -17,7 +17,7 @@ from .measurement import REAL_UNIT, RealMeasurement
 from .noises import FixedNoises
 
 METRICS = ("real", "real_text")
-FEWEST = 32  # images of a batch, below which noise is all there is of it
+FEWEST = 32  # images of a batch or of a part, at least: below, noise is all there is of it
 PICTURES, REAL_PICTURES = 8, 66  # of a batch, where nobody says how many
 COSINE = 0.05  # of image and text, that counts as much as a quality of 1
 
@@ -57,6 +57,7 @@ class RealNoises(FixedNoises):
         encoder: Encoder | None = None,
         references: Path = FOLDER,
     ):
+        check_count("pictures", pictures, FEWEST)
         super().__init__(drawing, pictures=pictures, batches=batches, seed=seed)
         check_choice("metric", metric, METRICS)
         self.metric = metric

@@ -67,7 +67,7 @@ class QualityReward:
 
     @property
     def unit(self) -> str:
-        """`evaluations`: they do not matter."""
+        """`evaluations`; what it costs does not enter the reward."""
         return UNITS[0]
 
     def __call__(self, measured: Measurement, /) -> np.ndarray:

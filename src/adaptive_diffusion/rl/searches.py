@@ -55,6 +55,10 @@ class RememberingAgent(SearchAgent):
         super()._restore(state, tensors)
         self.tried = [(float(value), np.array(actions)) for value, actions in state["tried"]]
 
+    def _stream(self) -> int:
+        """A seed for the next sequence, which no other seed of an agent shares."""
+        return int(np.random.SeedSequence([self.seed, len(self.tried)]).generate_state(1)[0])
+
 
 class TPEAgent(RememberingAgent):
     """The tree-structured Parzen estimator (Bergstra et al., 2011) by Optuna, beginning at the prior.
@@ -96,7 +100,7 @@ class TPEAgent(RememberingAgent):
         level = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            sampler = optuna.samplers.TPESampler(seed=self.seed + len(self.tried), n_startup_trials=self.startup)
+            sampler = optuna.samplers.TPESampler(seed=self._stream(), n_startup_trials=self.startup)
             study = optuna.create_study(direction="maximize", sampler=sampler)
             for value, actions in self.tried:
                 params = dict(zip(names, actions.ravel().tolist(), strict=True))
@@ -179,7 +183,7 @@ class CMAESAgent(RememberingAgent):
         self._strategy.tell([(actions.ravel(), -value) for value, actions in generation])
 
     def _propose(self) -> np.ndarray:
-        self._strategy.reseed_rng(self.seed + len(self.tried))
+        self._strategy.reseed_rng(self._stream())
         return np.reshape(self._strategy.ask(), self.shape)
 
     def _batches(self) -> list[int]:

@@ -56,7 +56,7 @@ class TimestepEnv(SamplingEnv):
         num_steps: N, the budget: evaluations of an episode, >= 2. An episode has N - 1 steps.
         stopping: Whether an agent may stop early.
         guidance_scale: As for `DiffusionHyperparameterEnv`.
-        images: Images per batch, >= 2.
+        pictures: Images per batch, >= 2.
         batches: Number of fixed batches that episodes are drawn from, >= 1.
         noise_seed: Of these noises; held-out ones have the next seed.
         cache: As for `DiffusionHyperparameterEnv`.

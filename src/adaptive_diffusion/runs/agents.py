@@ -36,7 +36,7 @@ class AgentTraining:
         model: The network.
         guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
         episodes: Episodes to train for, those of `start_from` included, >= 1.
-        images: Images per batch, >= 2; None, of task=agent: 8, or 66 where they are compared with real images.
+        pictures: Images per batch, >= 2; None, of task=agent: 8, or 66 where they are compared with real images.
         batches: Batches that are trained on, >= 1.
         noise_seed: Of the noises, >= 0.
         start_from: File of an agent to go on from, or None.

@@ -11,6 +11,8 @@ from ..grids.calibrated_schedule import CalibratedSchedule
 
 log = logging.getLogger(__name__)
 
+OTHERWISE = "other predictions"  # why the weights are left out
+
 
 class Recognition:
     """Leaves the weights out for a network that predicts otherwise than the calibrated one, and says so once.
@@ -41,4 +43,6 @@ class Recognition:
                     "calibrate it anew, or give it another identity",
                     calibration.model or "the model",
                 )
-        return calibration if self._seen[1] else replace(calibration, otherwise="other predictions")
+        if not self._seen[1]:
+            return replace(calibration, otherwise=OTHERWISE)
+        return replace(calibration, otherwise="") if calibration.otherwise == OTHERWISE else calibration
