@@ -235,7 +235,7 @@ def test_what_is_returned_was_measured_on_fresh_noises_and_is_remembered(adapter
     assert measured["quality"] > 0
 
     assert adapter.get_config("portraits") == final
-    assert adapter.get_config("portraits").source == "tuned by cem for portraits"
+    assert adapter.get_config("portraits").source == final.source
     known = adapter.known("portraits")
     assert known.weight == 1
     assert known.provenance["chosen"] == measured

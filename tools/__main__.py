@@ -43,7 +43,6 @@ from benchmarks.quality import plain_curve
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
 from tools.benchmark_tables import DOMAINS, read_summary
 from tools.tables import PROJECT, stale_tables, write_tables
-from tools.tuned import calibrate, uncalibrated
 
 POLICY_STEPS = 8  # of the shipped policies
 
@@ -105,7 +104,6 @@ def chain(data: Path) -> list[Asset]:
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
-        Asset("schedules of tuned", stale_tuned_schedules, partial(calibrate, TUNED, SHIPPED)),
         *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
         *(
             Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
@@ -203,8 +201,7 @@ def stale_quality() -> str | None:
 
 
 def _rebuild_quality() -> None:
-    # converged solutions of 64 steps miss their tolerance by a hair; steps that hold it would cost some times as much
-    options = ["--steps", "10", "20", "50", "--pictures", "16", "--most-steps", "128", "--write", str(QUALITY)]
+    options = ["--steps", "10", "20", "50", "--pictures", "64", "--write", str(QUALITY)]
     _run("-m", "benchmarks", "quality", "--domains", *DOMAINS, *options)
 
 
@@ -226,12 +223,6 @@ def _rebuild_tuned() -> None:
     made = TUNED.with_name("tuned.new.json")
     _run("-m", "tools.tuned", "--output", str(made))
     made.replace(TUNED)
-
-
-def stale_tuned_schedules() -> str | None:
-    """Why the schedules lack some for the guidance that was tuned, or None."""
-    missing = [domain for domain, _ in uncalibrated(TUNED, SHIPPED)]
-    return f"none for the tuned guidance of {', '.join(missing)}" if missing else None
 
 
 def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:

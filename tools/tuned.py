@@ -11,15 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from adaptive_diffusion.calibration.quick import QuickCalibration
-from adaptive_diffusion.calibration.store import ScheduleFile
-from adaptive_diffusion.diffusion.conditions import conditions_of
-from adaptive_diffusion.diffusion.guidance import Guidance
-from adaptive_diffusion.diffusion.guided_model import GuidedModel
-from adaptive_diffusion.encoder.captions import plain_caption
 from adaptive_diffusion.errors import run_program
-from adaptive_diffusion.grids.calibrated import load_schedules
-from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.memory import read_records, write_records
@@ -36,7 +28,6 @@ FOUND = {
     "general": MIDDLE,
 }
 IMAGES = 66  # of a batch
-RECIPE = QuickCalibration(tuple(range(4, 11)), noises=64, held_out=16, nodes=48, batch_size=40)
 
 
 def main(argv: list[str]) -> None:
@@ -71,23 +62,6 @@ def verify(domain: str, adapter: DomainAdapter, batches: int) -> tuple[str, Doma
     assert record is not None
     record.results = [r for r in record.results if r.hyperparameters == record.config and r.error is not None]
     return reason, record
-
-
-def calibrate(records: Path, schedules: Path) -> None:
-    """Add to a file of schedules those for the guidance of some records that it lacks."""
-    network = load_builtin_model()
-    for domain, guidance in uncalibrated(records, schedules):
-        conditions = conditions_of(network, domain, None, plain_caption(domain, None))
-        model = GuidedModel.from_model(network, conditions, guidance, domain=domain)
-        for _, n in ScheduleFile(schedules).calibrate(model, RECIPE):
-            print(f"{domain}: {n} steps calibrated", flush=True)
-
-
-def uncalibrated(records: Path, schedules: Path) -> list[tuple[str, Guidance]]:
-    """Domains and their tuned guidance, of which a file of schedules knows nothing."""
-    tuned = [(record.domain, record.to_config().guidance) for record in read_records(records).known]
-    known = {(schedule.domain, schedule.guidance_scale) for schedule in load_schedules(schedules)}
-    return [(domain, guidance) for domain, guidance in tuned if guidance and (domain, guidance) not in known]
 
 
 if __name__ == "__main__":

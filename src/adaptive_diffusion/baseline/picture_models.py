@@ -119,8 +119,6 @@ def domain_of(model: PictureModel, condition: mx.array) -> str | None:
 def _home(model: PictureModel, label: str | None) -> str:
     """The domain of a label that was given alone."""
     homes = [domain for domain, labels in (model.domains or {}).items() if label in (*labels, NO_LABEL)]
-    if label == NO_LABEL and len(homes) != 1:
-        raise Unusable("label=none leaves the domain open; give domain=... as well")
     if len(homes) != 1:
         known = f"domains {', '.join(homes)} have it" if homes else "no domain of the model has it"
         raise Unusable(f"label={label} was given without a domain, and {known}; give domain=... as well")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..diffusion.checks import check_choice, check_count
+from ..diffusion.checks import check_choice
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..encoder.encoder import Encoder, load_builtin_encoder
@@ -57,7 +57,6 @@ class RealNoises(FixedNoises):
         encoder: Encoder | None = None,
         references: Path = FOLDER,
     ):
-        check_count("pictures", pictures, FEWEST)
         super().__init__(drawing, pictures=pictures, batches=batches, seed=seed)
         check_choice("metric", metric, METRICS)
         self.metric = metric
