@@ -221,7 +221,7 @@ def test_a_bare_adaptive_scheduler_takes_the_calibration_of_the_shipped_model() 
     assert scheduler.get_schedule_info()["calibration"] is None
     pipeline = DiffusionPipeline(scheduler=scheduler, image_size=None)
     assert "calibrated for general" in pipeline.get_scheduler_info()["origin"]  # until it is said what to draw
-    images = pipeline.generate(2, seed=5, domain="portraits")
+    images = pipeline.generate(2, seed=5, domain="portraits", label="none")
     info = scheduler.get_schedule_info()
     assert info["calibration"] == "calibrated for portraits at guidance 1.5"
     known = find_schedule(None, pipeline.model.identity, "portraits", 1.5)
