@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -13,7 +14,7 @@ from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..types import Denoiser
-from .identity import weights_hash, with_fingerprint
+from .identity import fingerprint_of, weights_hash
 from .quick import QuickCalibration
 
 
@@ -68,4 +69,4 @@ def calibrate_model(
     *_, schedule = QuickCalibration(steps=(steps,) if isinstance(steps, int) else steps, **settings).calibrate(
         model, progress
     )
-    return with_fingerprint(schedule, model)
+    return replace(schedule, fingerprint=fingerprint_of(model))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -14,19 +13,13 @@ from mlx.utils import tree_flatten
 
 from ..diffusion.fingerprint import Fingerprint
 from ..diffusion.guided_model import GuidedModel
-from ..grids.calibrated_schedule import CalibratedSchedule
 
 
-def with_fingerprint(schedule: CalibratedSchedule, model: GuidedModel) -> CalibratedSchedule:
-    """A schedule with the fingerprint of its model, unless the identity of this one is a hash of what it is made of.
-
-    Args:
-        schedule: What was calibrated.
-        model: For which model; it is evaluated once.
-    """
-    if schedule.fingerprint is not None or model.state_shape is None or _is_hash(model):
-        return schedule
-    return replace(schedule, fingerprint=Fingerprint.of(model.of_images(0, 1), model.state_shape))
+def fingerprint_of(model: GuidedModel) -> Fingerprint | None:
+    """The fingerprint of a model, which is evaluated once; None if its identity is a hash of what it is made of."""
+    if model.state_shape is None or _is_hash(model):
+        return None
+    return Fingerprint.of(model.of_images(0, 1), model.state_shape)
 
 
 def _is_hash(model: GuidedModel) -> bool:

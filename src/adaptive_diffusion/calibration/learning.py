@@ -42,7 +42,7 @@ def learn(
     One iteration costs about (n - 1) + n (K - 1) columns of n / 2 evaluations per image, and n for each held-out one.
 
     Args:
-        model: The model, with one condition for all images.
+        model: The model, with the conditions of the reference.
         reference: The images that should come out; two dozen are enough.
         judge: The error of a solution on other images, which decides how many steps are taken.
         start: Where to begin, e.g. a grid with fitted corrections.

@@ -15,7 +15,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
 from ..io.locks import in_turn
-from .identity import with_fingerprint
+from .identity import fingerprint_of
 
 
 class CalibrationRecipe(Protocol):
@@ -98,9 +98,10 @@ class ScheduleFile:
         rest = [n for n in recipe.steps if done is None or n not in done.steps]
         if not rest:
             return
+        fingerprint = fingerprint_of(model)  # once: it hashes the weights, or evaluates the model
         for schedule in recipe.only(rest).calibrate(model, progress):
             n = max(schedule.steps)
-            schedule = with_fingerprint(schedule, model)
+            schedule = replace(schedule, fingerprint=fingerprint)
             self.add(model, schedule, n, recipe)
             yield schedule, n
 

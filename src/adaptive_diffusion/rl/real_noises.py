@@ -17,7 +17,7 @@ from .measurement import REAL_UNIT, RealMeasurement
 from .noises import FixedNoises
 
 METRICS = ("real", "real_text")
-FEWEST = 32  # images of a batch or of a part, at least: below, noise is all there is of it
+FEWEST = 32  # images of a part of a batch, at least: below, noise is all there is of it
 PICTURES, REAL_PICTURES = 8, 66  # of a batch, where nobody says how many
 COSINE = 0.05  # of image and text, that counts as much as a quality of 1
 
