@@ -162,7 +162,7 @@ class QualityEstimator:
         A poor guide, since what makes one image soft makes another one right.
 
         Args:
-            images: (B, H, W, C) clean images, about [-1, 1], at least 2x2 pixels.
+            pictures: (B, H, W, C) clean images, about [-1, 1], at least 2x2 pixels.
         """
         still = np.array(still_features(pictures))
         return quality_of(predict_error(self.calibration.still, STILL, still) * visibility(still))

@@ -1,0 +1,63 @@
+"""The pages that are made for the site of the documentation."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from tiny import ROOT
+
+site = pytest.importorskip("tools.site")
+
+
+def test_settings_are_read_with_their_values_and_comments():
+    lines = [
+        "_target_: own.Class",
+        "a: 1   # one",
+        "       # and more",
+        "b:   # holds",
+        "  c: ${x}",
+        "- none",
+        "d: 'e # f'  # g",
+    ]
+    assert site.settings(lines) == [
+        ["_target_", "own.Class", ""],
+        ["a", "1", "one and more"],
+        ["b", "", "holds"],
+        ["b.c", "${x}", ""],
+    ]
+
+
+def test_every_file_of_the_configuration_has_its_place():
+    page = site.configuration()
+    folders = {file.parent.name for file in (ROOT / "conf").glob("*/*.yaml")} - {"hydra"}
+    for folder in folders:
+        for file in (ROOT / "conf" / folder).glob("*.yaml"):
+            assert f"### {folder}={file.stem}\n" in page
+
+
+def test_every_public_name_is_on_a_page():
+    page = site.python("metrics")
+    assert "::: adaptive_diffusion.metrics.frechet.frechet_distance\n" in page
+
+
+@pytest.mark.parametrize(
+    ("uri", "link", "leads"),
+    [
+        ("guide/first-run.md", "../../CONTRIBUTING.md", "../project/contributing.md"),
+        ("guide/first-run.md", "metrics.md#a-part", "metrics.md#a-part"),
+        ("project/contributing.md", "docs/extend.md", "../extend.md"),
+        ("project/encoder_card.md", "MODEL_CARD.md", "model_card.md"),
+        ("index.md", "https://mlflow.org", "https://mlflow.org"),
+    ],
+)
+def test_links_lead_to_pages_of_the_site(uri, link, leads):
+    page = SimpleNamespace(file=SimpleNamespace(src_uri=uri))
+    assert site.on_page_markdown(f"[a]({link})", page) == f"[a]({leads})"
+
+
+def test_every_page_has_its_place_in_the_navigation():
+    written = {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").rglob("*.md")}
+    named = set(re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert written - named == set()
