@@ -19,7 +19,6 @@ def test_settings_are_read_with_their_values_and_comments():
         "b:   # holds",
         "  c: ${x}",
         "- none",
-        "d: 'e # f'  # g",
     ]
     assert site.settings(lines) == [
         ["_target_", "own.Class", ""],

@@ -1,0 +1,80 @@
+"""The commands of README and guide: all compose, and those that draw with what ships do so, with two images each."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
+from tiny import ROOT, configuration
+
+from adaptive_diffusion.cli.arguments import for_hydra
+from adaptive_diffusion.program import SCRIPTS
+from adaptive_diffusion.runs.sample import sample
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+OPTIONS = ("--config-dir", "--help", "--cfg", "hydra.searchpath", "hydra/launcher")  # of folders that a reader has
+ELSEWHERE = (
+    "model=stable_diffusion",
+    "model=diffusers",
+    "model=checkpoint",
+    "own.make",
+    "outputs/",
+    "FILE",
+    "experiment=",
+)
+SMALL = ["num_samples=2", "batch_size=2", "tracking=none"]
+
+
+def documented() -> list[tuple[str, tuple[str, ...]]]:
+    """(program, arguments) of every command in a block of a page, once each."""
+    blocks = [
+        b for page in PAGES for b in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    words = [shlex.split(line, comments=True) for line in lines if line.startswith("python ")]
+    return sorted({(Path(w[1]).stem, tuple(w[2:])) for w in words if Path(w[1]).stem in SCRIPTS})
+
+
+def first_job(arguments: tuple[str, ...]) -> list[str]:
+    """The settings of the first job of a command."""
+    settings = [word for word in for_hydra(arguments) if word not in ("-m", "--multirun")]
+    overrides = OverridesParser.create().parse_overrides(settings)
+    values = [next(iter(o.sweep_string_iterator())) if o.is_sweep_override() else None for o in overrides]
+    keys = [setting.partition("=")[0] for setting in settings]
+    return [setting if v is None else f"{key}={v}" for key, setting, v in zip(keys, settings, values, strict=True)]
+
+
+def has(arguments: tuple[str, ...], words: tuple[str, ...]) -> bool:
+    return any(word in argument for argument in arguments for word in words)
+
+
+COMMANDS = [(program, arguments) for program, arguments in documented() if not has(arguments, OPTIONS)]
+DRAWING = [arguments for program, arguments in COMMANDS if program == "sample" and not has(arguments, ELSEWHERE)]
+
+OTHERS = [(program, arguments) for program, arguments in COMMANDS if arguments not in DRAWING]
+
+
+@pytest.mark.parametrize(("program", "arguments"), OTHERS, ids=lambda value: " ".join(value) if value else "")
+def test_a_documented_command_composes(program: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
+    cfg = configuration(program, tmp_path, *first_job(arguments))
+    assert cfg.paths.outputs == f"{tmp_path}/outputs"
+
+
+@pytest.mark.parametrize("arguments", DRAWING, ids=" ".join)
+def test_a_documented_command_draws(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8), "orange").save("sketch.png")
+    unmeasured = [] if has(arguments, ("metrics.",)) else ["metrics=none"]
+    sample(configuration("sample", tmp_path, *first_job(arguments), *SMALL, *unmeasured))
+    assert (tmp_path / "run" / "pictures.png").is_file()
+
+
+def test_the_pages_have_commands_of_both_programs() -> None:
+    assert {program for program, _ in COMMANDS} == set(SCRIPTS)
+    assert len(DRAWING) > 20
