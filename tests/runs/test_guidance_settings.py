@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from tiny import configuration, tiny_checkpoint
+from tiny import configuration, tiny_checkpoint, tiny_model
 
 from adaptive_diffusion.diffusion import Interval
 from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.tracking.provenance import fingerprint
@@ -26,6 +27,14 @@ INTERVAL = ("guidance=interval", "guidance.low=-1", "guidance.high=1")
 def configure(tmp_path: Path) -> Any:
     model = ["model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}", "tracking=none", "metrics=none"]
     return lambda *overrides: configuration("sample", tmp_path, *model, "num_samples=2", "num_steps=4", *overrides)
+
+
+def weaker(folder: Path, share: float = 0.5, **metadata: object) -> str:
+    """The setting of a weaker model: the tiny one, with a head that predicts less."""
+    model = tiny_model(**metadata)
+    model.head.weight = share * model.head.weight
+    save_model(folder / "weak.safetensors", model)
+    return f"guidance.weak_model={folder / 'weak.safetensors'}"
 
 
 def passes(folder: Path) -> tuple[float, float]:
@@ -145,3 +154,72 @@ def test_guidance_of_ones_own_takes_no_weight(configure: Any, tmp_path: Path, mo
     assert 4 < passes(tmp_path)[1] < 8
     with pytest.raises(ValueError, match=re.escape("guidance_scale=2 has no effect: this guidance says its weights")):
         prepare(own("guidance_scale=2"))
+
+
+@pytest.mark.parametrize("scheduler", ["adaptive", "ddpm", "unipc"])
+def test_a_weaker_model_guides_every_scheduler_and_its_passes_count(
+    scheduler: str, configure: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    auto = ("guidance=auto", weaker(tmp_path), f"scheduler={scheduler}")
+    with caplog.at_level("INFO"):
+        sample(configure(*auto))
+    assert passes(tmp_path) == (16, 8)
+    assert "guidance 1.5 by the weaker model" in caplog.text
+
+    cfg = configure(*auto, "guidance.weight=2", "guidance.low=-1", "guidance.high=1")
+    setup = prepare(cfg)
+    setup.set_timesteps()
+    inside = sum(-1 <= setup.schedule.log_snr(float(t)) <= 1 for t in setup.scheduler.timesteps)
+    sample(cfg)
+    assert passes(tmp_path)[1] == 4 + inside
+
+
+def test_guidance_by_a_weaker_model_is_calibrated_on_first_use(configure: Any, tmp_path: Path) -> None:
+    auto = ("guidance=auto", weaker(tmp_path), "num_steps=2", "scheduler.calibrate=always")
+    first, again = (prepare(configure(*auto)).scheduler.calibration for _ in range(2))
+    assert first == again
+    assert re.fullmatch("1.5 by the weaker model [0-9a-f]{12}", first.guidance_scale)
+
+    weaker(tmp_path, 0.25)  # another model in the same file
+    assert prepare(configure(*auto)).scheduler.calibration.guidance_scale != first.guidance_scale
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metadata", "sentence"),
+    [
+        ((), {"labels": {}}, "the weaker model of guidance was trained with other domains or labels"),
+        (("guidance_scale=0.5",), {}, "guidance_scale with a weaker model must be a number, at least 1"),
+        (("scheduler=tuned",), {}, "was made with one weight .* levels, and here it is 1.5 by the weaker model"),
+        (("guidance.weak_model=gone.safetensors",), {}, "there is no model file at gone.safetensors"),
+    ],
+)
+def test_a_weaker_model_that_cannot_guide_gets_one_sentence(
+    overrides: tuple[str, ...], metadata: dict[str, Any], sentence: str, configure: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as error:
+        prepare(configure("guidance=auto", weaker(tmp_path, **metadata), *overrides))
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_is_another_one_once_the_file_of_the_weaker_model_is(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(
+        "adaptive_diffusion.runs.sample.fingerprint", lambda *a, **k: found.append(s := fingerprint(*a, **k)) or s
+    )
+    for share in (0.5, 0.25):
+        sample(configure("guidance=auto", weaker(tmp_path, share), "scheduler=ddim"))
+    assert found[0] != found[1]
+
+
+def test_kinds_of_guidance_compare_in_a_sweep(configure: Any, tmp_path: Path) -> None:
+    weaker(tmp_path)
+    default = tmp_path / "outputs" / "model" / "weak.safetensors"  # the only setting that not all of them have
+    default.parent.mkdir(parents=True)
+    (tmp_path / "weak.safetensors").rename(default)
+    names = [
+        prepare(configure(f"guidance={kind}")).denoiser.guidance_scale for kind in ("constant", "interval", "auto")
+    ]
+    assert names[:2] == [1.5, Interval(1.5, -2.5, 0.35)]
+    assert names[2].name.startswith("1.5 by the weaker model")

@@ -144,7 +144,7 @@ class DiffusionPipeline:
         model, domain = self._guided(batch_size, seed, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
             num_inference_steps = len(self.scheduler) or 50
-        self._suit(domain, model.guidance_scale if model.condition is not None else 1.0)
+        self._suit(domain, model.guidance_scale if model.most_passes > 1 else 1.0)
         self.scheduler.set_timesteps(num_inference_steps)
 
         keys = image_keys(seed, range(batch_size))

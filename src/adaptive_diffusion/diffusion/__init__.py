@@ -1,5 +1,6 @@
 """What is drawn: a network with its noise process, its guidance and its conditions, evaluated at nodes."""
 
+from .autoguidance import Autoguidance
 from .guidance import Constant, Guidance, Interval
 from .guided_model import Cost, Denoised, GuidedModel, Waiting
 from .limits import Clipped, Limit, Thresholded, unlimited
@@ -7,6 +8,7 @@ from .node import CLEAN, Node, Process, node_at, nodes_at
 
 __all__ = [
     "CLEAN",
+    "Autoguidance",
     "Clipped",
     "Constant",
     "Cost",

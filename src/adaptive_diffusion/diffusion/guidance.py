@@ -21,7 +21,11 @@ GUIDED = " guidance "  # between the identity of a model and its guidance
 
 @runtime_checkable
 class Guidance(Protocol):
-    """How much the condition weighs at each noise level."""
+    """How much the condition weighs at each noise level.
+
+    Guidance with an attribute `weaker`, a network, leads away from the predictions of that in the place of those of the
+    null condition; see `Autoguidance`.
+    """
 
     @property
     def name(self) -> str:
@@ -209,10 +213,20 @@ def names_guidance(identity: str, guidance: float | Guidance) -> bool:
     return guidance_in(identity) is not None or identity.endswith(f"{GUIDED}{name_of(guidance)}")
 
 
+def weaker_in(guidance: float | Guidance) -> Denoiser | None:
+    """The network whose prediction takes the place of the null condition; None: the null condition."""
+    return getattr(guidance, "weaker", None)
+
+
 def guided(
-    predict: Denoiser, x: mx.array, t: mx.array, condition: mx.array | None, weight: float | np.ndarray
+    predict: Denoiser,
+    x: mx.array,
+    t: mx.array,
+    condition: mx.array | None,
+    weight: float | np.ndarray,
+    weaker: Denoiser | None = None,
 ) -> tuple[mx.array, int]:
-    """The guided prediction, and how many passes through the network all images took together.
+    """The guided prediction, and how many passes through a network all images took together.
 
     Args:
         predict: The network.
@@ -220,31 +234,51 @@ def guided(
         t: (b,) timesteps.
         condition: (b, ...) conditions, or None.
         weight: Of guidance, for all images, or (b,) one for each.
+        weaker: Predicts with the same condition what guidance leads away from; None: `predict` with the null condition.
     """
-    if condition is None or np.all(weight == 1):
+    if (condition is None and weaker is None) or np.all(weight == 1):
         return predict(x, t, condition), len(x)
     if isinstance(weight, np.ndarray):
-        return _guided_some(predict, x, t, condition, weight)
+        return _guided_some(predict, x, t, condition, weight, weaker)
 
-    both = mx.concatenate([condition, mx.zeros_like(condition)])
-    doubled = predict(mx.concatenate([x, x]), mx.concatenate([t, t]), both)
-    conditional, null = mx.split(doubled, 2)
-    return null + weight * (conditional - null), 2 * len(x)
+    strong, weak = _pair(predict, weaker, (x, t, condition), (x, t, condition))
+    return weak + weight * (strong - weak), 2 * len(x)
 
 
 def _guided_some(
-    predict: Denoiser, x: mx.array, t: mx.array, condition: mx.array, weights: np.ndarray
+    predict: Denoiser,
+    x: mx.array,
+    t: mx.array,
+    condition: mx.array | None,
+    weights: np.ndarray,
+    weaker: Denoiser | None,
 ) -> tuple[mx.array, int]:
-    """The same with weights that differ: only the images that are guided are doubled."""
+    """The same with weights that differ: only the images that are guided take two passes."""
     n, rows = len(x), np.flatnonzero(weights != 1)
     at = mx.array(rows)
-    both = mx.concatenate([condition, mx.zeros_like(condition[at])])
-    predicted = predict(mx.concatenate([x, x[at]]), mx.concatenate([t, t[at]]), both)
+    guided_ones = x[at], t[at], None if condition is None else condition[at]
+    strong, weak = _pair(predict, weaker, (x, t, condition), guided_ones)
 
-    conditional, null = predicted[:n], predicted[n:]
-    weight = mx.array(weights[rows].reshape(-1, *[1] * (null.ndim - 1)), dtype=null.dtype)
-    steered = null + weight * (conditional[at] - null)
+    weight = mx.array(weights[rows].reshape(-1, *[1] * (weak.ndim - 1)), dtype=weak.dtype)
+    steered = weak + weight * (strong[at] - weak)
 
     source = np.arange(n)
     source[rows] = n + np.arange(len(rows))
-    return mx.concatenate([conditional, steered])[mx.array(source)], n + len(rows)
+    return mx.concatenate([strong, steered])[mx.array(source)], n + len(rows)
+
+
+Batch = tuple[mx.array, mx.array, mx.array | None]  # noisy images, timesteps, conditions
+
+
+def _pair(predict: Denoiser, weaker: Denoiser | None, images: Batch, some: Batch) -> tuple[mx.array, mx.array]:
+    """The predictions of all images, and what guidance leads some of them away from.
+
+    The null condition is predicted in one batch with the condition.
+    """
+    if weaker is not None:
+        return predict(*images), weaker(*some)
+
+    (x, t, condition), (x_some, t_some, condition_some) = images, some
+    both = mx.concatenate([condition, mx.zeros_like(condition_some)])
+    predicted = predict(mx.concatenate([x, x_some]), mx.concatenate([t, t_some]), both)
+    return predicted[: len(x)], predicted[len(x) :]

@@ -11,11 +11,12 @@ import mlx.nn as nn
 import numpy as np
 
 from ..types import Denoiser, PictureModel
+from .autoguidance import Autoguidance
 from .checks import check_choice, check_guidance
 from .compiled import compiled
 from .conditions import Conditions, Mixture, Same
 from .facts import ModelFacts
-from .guidance import Guidance, checked_guidance, effective_guidance, guided, identity_of, names_guidance
+from .guidance import Guidance, checked_guidance, effective_guidance, guided, identity_of, names_guidance, weaker_in
 from .limits import Clipped, Limit, unlimited
 from .node import Node, node_at
 from .rng import image_keys, normal
@@ -56,7 +57,8 @@ class Cost:
 
     Attributes:
         evaluations: Evaluations of the guided model; the field's NFE.
-        passes: Passes through the network: two for a guided evaluation, one for an unguided one.
+        passes: Passes through a network: two for a guided evaluation, one for an unguided one. A pass through the
+            weaker network of `Autoguidance` counts as one, whatever its size.
     """
 
     evaluations: int = 0
@@ -68,7 +70,8 @@ class GuidedModel:
     """A network with its noise process, its guidance and its conditions: all that a run needs to know of a model.
 
     Guidance is null + weight * (conditional - null), both predictions from one doubled batch (Ho & Salimans, 2022).
-    Only images whose weight is not 1 are doubled, and none without a condition.
+    Only images whose weight is not 1 are doubled, and none without a condition. `Autoguidance` has a weaker network in
+    the place of the null condition.
 
     Args:
         network: Predicts eps, v or x0; a condition of all zeros is its null condition.
@@ -90,8 +93,8 @@ class GuidedModel:
         cost: Evaluations and passes so far, of this object and of what `with_condition` and `of_images` make of it.
 
     Raises:
-        ValueError: for a scale out of range, an unknown prediction type, a domain that is not one of the domains, or
-            a condition beside a mixture.
+        ValueError: for a scale out of range, an unknown prediction type, a domain that is not one of the domains, a
+            condition beside a mixture, or `Autoguidance` by a model that does not fit.
     """
 
     network: Denoiser
@@ -118,6 +121,12 @@ class GuidedModel:
 
         if self.condition is not None and self.mixture is not None:
             raise ValueError("condition and mixture were both given, which say the same; leave one of them out")
+
+        if isinstance(scale, Autoguidance):
+            shape, process = self.state_shape, self.process.config
+            scale.check_fits(
+                self.network, prediction_type=self.prediction_type, noise_schedule=process, state_shape=shape
+            )
 
         network = compiled(self.network) if isinstance(self.network, nn.Module) else self.network
         object.__setattr__(self, "_predict", network)
@@ -175,7 +184,8 @@ class GuidedModel:
     def most_passes(self) -> int:
         """Passes through the network that an evaluation of an image takes at most: 2 with guidance, else 1."""
         unconditional = self.condition is None and self.mixture is None
-        return 1 if unconditional or self.guidance_scale == 1 else 2
+        unguided = unconditional and weaker_in(self.guidance_scale) is None
+        return 1 if unguided or self.guidance_scale == 1 else 2
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -221,7 +231,8 @@ class GuidedModel:
         """
         if not isinstance(self.guidance_scale, Guidance):
             return self._guided(x, t, condition, [self.guidance_scale])
-        return self._guided(x, t, condition, [self.weight_at(node_at(self.process, s)) for s in np.array(t).tolist()])
+        weights = [self.weight_at(node_at(self.process, s)) for s in np.array(t).tolist()]
+        return self._guided(x, t, condition, weights, weaker_in(self.guidance_scale))
 
     def weight_at(self, node: Node, guidance: Guidance | None = None) -> float:
         """The weight of guidance at a node, of the model's own or of another; 1 is none.
@@ -234,7 +245,8 @@ class GuidedModel:
 
     def passes_at(self, node: Node, guidance: Guidance | None = None) -> int:
         """Passes through the network that an evaluation of an image takes at a node: 2 with guidance, else 1."""
-        return 1 if self.condition is None or self.weight_at(node, guidance) == 1 else 2
+        unguided = self.condition is None and weaker_in(guidance or self.guidance_scale) is None
+        return 1 if unguided or self.weight_at(node, guidance) == 1 else 2
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """Evaluate the model at one node.
@@ -252,10 +264,14 @@ class GuidedModel:
         Args:
             waiting: At least one; their images have the same shape.
         """
+        weaker = [weaker_in(some.guidance or self.guidance_scale) for some in waiting]
+        if any(network is not weaker[0] for network in weaker):
+            return [self.denoise_all([some])[0] for some in waiting]
+
         x, t, rows = _together(waiting)
         sizes = [len(some.rows) for some in waiting]
         weights = np.repeat([self.weight_at(some.node, some.guidance) for some in waiting], sizes).tolist()
-        prediction = self._guided(x, t, self._conditions(rows), weights)
+        prediction = self._guided(x, t, self._conditions(rows), weights, weaker[0])
 
         parts = [prediction] if len(waiting) == 1 else mx.split(prediction, np.cumsum(sizes)[:-1].tolist())
         return [self.denoised(part, some.x_t, some.node) for part, some in zip(parts, waiting, strict=True)]
@@ -275,10 +291,17 @@ class GuidedModel:
         decoded = states if self.decode is None else np.array(self.decode(mx.array(states)))
         return np.clip(decoded, -1, 1)
 
-    def _guided(self, x: mx.array, t: mx.array, condition: mx.array | None, weights: list[float]) -> mx.array:
+    def _guided(
+        self,
+        x: mx.array,
+        t: mx.array,
+        condition: mx.array | None,
+        weights: list[float],
+        weaker: Denoiser | None = None,
+    ) -> mx.array:
         """The guided prediction, with a weight for each image, or one for all; it is counted."""
         weight = weights[0] if len(set(weights)) == 1 else np.array(weights)
-        prediction, passes = guided(self._predict, x, t, condition, weight)
+        prediction, passes = guided(self._predict, x, t, condition, weight, weaker)
         if prediction.shape != x.shape:
             raise ValueError(f"the network predicts {prediction.shape} for states of {x.shape}; they must agree")
         self.cost.evaluations += len(x)

@@ -12,6 +12,7 @@ import mlx.core as mx
 from omegaconf import DictConfig
 
 from .._version import __version__
+from ..diffusion.autoguidance import Autoguidance
 from ..diffusion.facts import ModelFacts
 from ..io.files import write_text
 from ..metrics.quality import as_metrics
@@ -55,7 +56,9 @@ def sample(cfg: DictConfig) -> float:
     cfg, folder = setup.cfg, Path(setup.cfg.paths.run)
 
     model, conditions = ModelFacts.of(setup.model).content_hash, setup.conditions.content
-    identity = fingerprint(cfg, model=model, conditions=conditions, version=__version__)
+    guidance = setup.denoiser.guidance_scale
+    weaker = {"guidance": guidance.name} if isinstance(guidance, Autoguidance) else {}  # its file may be another now
+    identity = fingerprint(cfg, model=model, conditions=conditions, version=__version__, **weaker)
     if cfg.skip_finished and (metrics := setup.tracker.finished(identity)) is not None:
         log.info("skipped: a run with this configuration is finished")
         return Skipped(metrics.get(SECONDS_PER_IMAGE, float("nan")), metrics)
