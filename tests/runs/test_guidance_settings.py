@@ -156,7 +156,7 @@ def test_guidance_of_ones_own_takes_no_weight(configure: Any, tmp_path: Path, mo
         prepare(own("guidance_scale=2"))
 
 
-@pytest.mark.parametrize("scheduler", ["adaptive", "ddpm", "unipc"])
+@pytest.mark.parametrize("scheduler", ["adaptive", "ddpm"])
 def test_a_weaker_model_guides_every_scheduler_and_its_passes_count(
     scheduler: str, configure: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

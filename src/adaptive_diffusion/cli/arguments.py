@@ -30,7 +30,7 @@ TEXTS = ("prompt", "label", "name", "*.negative_prompt", "domain.name", "domain.
 PATHS = (  # `~` is the home directory in these; ${...} refers to a setting
     *("paths.*", "output", "init_image", "*.path", "*.kept", "task.data.*", "task.state", "task.start_from"),
     *("task.calibration", "sampler.calibration", "metrics.encoder", "metrics.reference", "metrics.references"),
-    *("metrics.vicreg", "metrics.inception", "metrics.clip"),
+    *("metrics.vicreg", "metrics.inception", "metrics.clip", "*.weak_model"),
     *("tracking.database", "tracking.artifacts", "domain.pictures"),
     *("hydra.run.dir", "hydra.sweep.dir"),
 )

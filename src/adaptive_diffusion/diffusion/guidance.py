@@ -279,6 +279,8 @@ def _pair(predict: Denoiser, weaker: Denoiser | None, images: Batch, some: Batch
         return predict(*images), weaker(*some)
 
     (x, t, condition), (x_some, t_some, condition_some) = images, some
+    assert condition is not None  # without, only a weaker network guides
+    assert condition_some is not None
     both = mx.concatenate([condition, mx.zeros_like(condition_some)])
     predicted = predict(mx.concatenate([x, x_some]), mx.concatenate([t, t_some]), both)
     return predicted[: len(x)], predicted[len(x) :]
