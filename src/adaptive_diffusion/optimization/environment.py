@@ -95,7 +95,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
         self.default, knobs = default, DomainKnobs(min_steps, start, max_steps)
         # around calibrated steps there is nothing to find in the solver and its grid
         only_steps = start.calibration is not None and self.reward.metric in TO_REAL_IMAGES
-        self._turn(StepKnobs(knobs) if only_steps else knobs)
+        self._use(StepKnobs(knobs) if only_steps else knobs)
 
     def describe(self) -> dict[str, Any]:
         """See `SamplingEnv`; actions mean the same only around the same configuration."""

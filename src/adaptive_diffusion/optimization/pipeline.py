@@ -13,7 +13,6 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
-from ..encoder.domain import Detection
 from ..grids.calibrated import find_schedule
 from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
@@ -21,20 +20,19 @@ from ..rl.cost import cost
 from ..rl.drawing import drawing_in
 from ..rl.noises import FixedNoises
 from ..rl.progress import say
-from ..rl.real_noises import METRICS as TO_REAL_IMAGES
 from ..rl.real_noises import noises_for
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
 from ..schedulers.core import SchedulerCore
 from ..types import PictureModel
-from .configuration import DomainConfig, confidence_of, split_config
+from .configuration import DomainConfig, split_config
 from .domain_adapter import DomainAdapter
 from .domains import DomainType
 from .environment import DomainEnv, check_environment
 from .memory import read_history, write_history
-from .records import CALIBRATED, NOISE_SEED, UNKNOWN_ERROR
-from .verification import Verdict, verify
+from .recording import final_config, json_types, known_config, record, unseen_seed
+from .verification import verify
 
 FRESH = 500  # seeds from the noises of an environment to those that its result is verified on, at least
 
@@ -101,8 +99,7 @@ class OptimizationPipeline:
             raise ValueError("a DomainAdapter already says model and guidance; give them to it, not beside it")
 
         self.adapter = domain_adapter or DomainAdapter(model=model, guidance_scale=guidance_scale)
-        self.rl_agent = rl_agent
-        self._given = rl_agent
+        self.rl_agent = self._given = rl_agent
         self.use_domain_adaptation, self.use_rl_optimization = use_domain_adaptation, use_rl_optimization
         self.reward = reward_of(reward or HybridReward())
         self.verbose = check_count("verbose", verbose, 0)
@@ -152,8 +149,8 @@ class OptimizationPipeline:
             measurements of each configuration, the default first.
 
         Raises:
-            ValueError: for a domain that is unknown or that the model does not draw.
-            ValueError: for a reward that is not a finite number, naming the configuration.
+            ValueError: for a domain that is unknown or that the model does not draw, or a reward that is not a finite
+                number, naming the configuration.
         """
         check_count("num_training_steps", num_training_steps, 0)
         check_count("num_optimization_episodes", num_optimization_episodes, 1)
@@ -185,7 +182,9 @@ class OptimizationPipeline:
             noises.solve()  # now, with its progress, and not within the verification
 
         verdict = verify(candidates, default, drawing, self.reward, noises)
-        final = self._record(found, verdict, agent.kind if agent else None, noises.seed)
+        final = final_config(verdict, self.reward)
+        if self.use_domain_adaptation:
+            final = record(self.adapter, found.domain, verdict, self.reward, agent, noises.seed)
 
         results = {
             "domain_type": found.domain,
@@ -198,7 +197,7 @@ class OptimizationPipeline:
             "verification": [v.to_dict() for v in verdict.all],
         }
 
-        self._history.append(_json_types(results))
+        self._history.append(json_types(results))
         return results
 
     def default_config(self, domain: DomainType | str) -> DomainConfig:
@@ -220,9 +219,8 @@ class OptimizationPipeline:
         """The agent that `optimize` would train in a domain, before its training: the agent given, or a new one.
 
         Raises:
-            ValueError: for a domain that is unknown or that the model does not draw, or an agent given that does not
-                tune it.
-            ValueError: for a value out of range.
+            ValueError: for a domain that is unknown or that the model does not draw, an agent given that does not tune
+                it, or a value out of range.
         """
         default = self.default_config(domain)
         return self._agent(self.drawing(domain), self._start(str(domain), default), default)
@@ -242,8 +240,7 @@ class OptimizationPipeline:
             prompt: What to draw, in words.
 
         Raises:
-            ValueError: for a domain that is unknown or that the model does not draw.
-            ValueError: for a hyperparameter that is unknown or out of range.
+            ValueError: for a domain or a hyperparameter that is unknown, out of range, or not drawn by the model.
         """
         domain = self.adapter.detect(domain_type, prompt).domain
         given, _ = split_config(config)
@@ -299,9 +296,7 @@ class OptimizationPipeline:
         if not self.use_domain_adaptation:
             return default
 
-        known = self.adapter.get_config(domain)
-        if self.reward.metric not in TO_REAL_IMAGES:  # a converged solution knows the model's own guidance alone
-            known = replace(known, guidance_weight=None, guidance_low=None, guidance_high=None)
+        known = known_config(self.adapter, domain, self.reward)
         steps = min(max(known.num_steps, self.min_steps), self.max_steps)
         return replace(known, num_steps=steps, calibration=default.calibration)
 
@@ -343,58 +338,12 @@ class OptimizationPipeline:
         return self.rl_agent
 
     def _fresh(self, drawing: GuidedModel, domain: str, agent: TuningAgent | None) -> FixedNoises:
-        """Noises of a later seed than any that the agent or an earlier verification of the domain has seen."""
-        record = self.adapter.known(domain)
-        seen = [env.noises.seed for env in (agent.env, agent.eval_env) if env] if agent else []
-        if record is not None and NOISE_SEED in record.provenance:
-            seen.append(record.provenance[NOISE_SEED])
-
+        """Noises that neither the agent nor an earlier verification of the domain has seen."""
         return noises_for(
             self.reward.metric,
             drawing,
             pictures=self.pictures,
             batches=self.verification_batches,
-            seed=max([self.noise_seed + FRESH, *(seed + 1 for seed in seen)]),
+            seed=unseen_seed(self.adapter, domain, agent, self.noise_seed + FRESH),
             cache=self.cache,
         )
-
-    def _record(self, found: Detection, verdict: Verdict, agent: str | None, noise_seed: int) -> DomainConfig:
-        """Record a verdict with the adapter, if it is used, and return the final configuration."""
-        chosen, measured = verdict.chosen, verdict.chosen.to_dict()
-        source = chosen.config.source if verdict.improved else "the default, which tuning did not beat"
-
-        error = verdict.quality_error
-
-        if not self.use_domain_adaptation:
-            confidence = confidence_of(UNKNOWN_ERROR if error is None else self.reward.weight * error)
-            return replace(chosen.config, source=source, confidence=confidence)
-
-        recorded = self.adapter.adopt(
-            found.domain,
-            replace(chosen.config, source=source),
-            quality=measured["quality"],
-            speed=chosen.speed,
-            quality_error=error,
-            weight=self.reward.weight,
-            provenance={
-                CALIBRATED: chosen.config.calibration is not None,
-                "reward": f"{self.reward}",
-                "agent": agent,
-                NOISE_SEED: noise_seed,
-                "pictures": len(chosen.quality),
-                "reason": verdict.reason,
-                "default": verdict.all[0].to_dict(),
-                "chosen": measured,
-            },
-        )
-        return replace(recorded, calibration=chosen.config.calibration)
-
-
-def _json_types(results: dict[str, Any]) -> dict[str, Any]:
-    """What `optimize` returns, as JSON types."""
-    return {
-        name: {**value.to_dict(), "confidence": value.confidence, "source": value.source}
-        if isinstance(value, DomainConfig)
-        else value
-        for name, value in results.items()
-    }

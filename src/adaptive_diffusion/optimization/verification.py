@@ -13,8 +13,9 @@ from ..diffusion.guided_model import GuidedModel
 from ..rl.convergence import standard_error
 from ..rl.knobs import ADAPTIVE
 from ..rl.lockstep import drawing_run, run_together
+from ..rl.measurement import Measurement, Sampled
 from ..rl.noises import FixedNoises
-from ..rl.reward import Measurement, Reward
+from ..rl.reward import Reward
 from .configuration import DomainConfig
 
 
@@ -129,8 +130,7 @@ def verify(
     for batch in range(noises.batches):
         drawn = {config: _draw(config, drawing, noises, batch) for config in configs}
         for config in configs:
-            one, other = drawn[config], drawn[default]
-            batches[config].append(noises.measured(*one[:3], *other[:3], *one[3:], *other[3:]))
+            batches[config].append(noises.measurement.of(drawn[config], drawn[default]))
 
     verified = {config: Verified(config, tuple(batches[config]), reward) for config in configs}
     for config in configs:
@@ -169,12 +169,9 @@ def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:
     return replace(default, num_steps=other.num_steps, source=source)
 
 
-def _draw(
-    config: DomainConfig, drawing: GuidedModel, noises: FixedNoises, batch: int
-) -> tuple[np.ndarray, int, float, int]:
-    """Errors of a batch's images, and evaluations, seconds and passes of each image."""
+def _draw(config: DomainConfig, drawing: GuidedModel, noises: FixedNoises, batch: int) -> Sampled:
+    """The images of a configuration from a batch of noises."""
     run = drawing_run(
         config.scheduler(drawing.settings), noises.x_T(batch), noises.rows(batch), guidance=config.guidance
     )
-    drawn = run_together(noises.drawing, [run])[0]
-    return noises.errors(batch, drawn.states), drawn.evaluations, drawn.seconds, drawn.passes
+    return noises.sampled(batch, run_together(noises.drawing, [run])[0])

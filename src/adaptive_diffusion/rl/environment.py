@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +13,16 @@ from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..types import PictureModel
 from .drawing import drawing_of
-from .guidance_knobs import Turned, with_guidance
+from .guidance_knobs import ActionMapping, with_guidance
 from .gym import Box
 from .knobs import ADAPTIVE, Configuration, Knobs
 from .lockstep import Episode, drawing_run
+from .measurement import Measurement, Sampled
 from .noises import SOLVED_WITHIN
 from .real_noises import METRICS as TO_REAL_IMAGES
 from .real_noises import noises_for
-from .reward import GivenReward, HybridReward, Measurement, reward_of
+from .reward import GivenReward, HybridReward, reward_of
 from .sampling_env import SamplingEnv, Start, Step
-
-
-@dataclass(frozen=True, eq=False)
-class _Sampled:
-    """What is remembered of a configuration on a batch; the images only where they are rendered."""
-
-    errors: np.ndarray
-    evaluations: int
-    passes: int
-    seconds: float
-    states: np.ndarray | None
 
 
 class DiffusionHyperparameterEnv(SamplingEnv):
@@ -101,10 +91,10 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         super().__init__(reward, noises, render_mode)
         self._observation = np.append(drawing.one_hot, [reward.weight, num_steps / max_steps]).astype(np.float32)
         self.observation_space = Box(0.0, 1.0, self._observation.shape, np.float32)
-        self._turn(knobs)
+        self._use(knobs)
         self.forget()
 
-    def _turn(self, knobs: Turned) -> None:
+    def _use(self, knobs: ActionMapping) -> None:
         """Take these knobs, and those of guidance where the reward can tell guidance apart."""
         self.knobs = with_guidance(knobs, self.drawing) if self.reward.metric in TO_REAL_IMAGES else knobs
         self.action_space = Box(-1.0, 1.0, (self.knobs.width,), np.float32)
@@ -121,8 +111,8 @@ class DiffusionHyperparameterEnv(SamplingEnv):
 
     def forget(self) -> None:
         """See `SamplingEnv`."""
-        self._sampled: dict[tuple[Configuration, int], _Sampled] = {}
-        self._plain: dict[tuple[Configuration, int], tuple[float, _Sampled]] = {}  # threshold, and what came of it
+        self._sampled: dict[tuple[Configuration, int], Sampled] = {}
+        self._plain: dict[tuple[Configuration, int], tuple[float, Sampled]] = {}  # threshold, and what came of it
 
     def begin(self) -> Episode[Start]:
         """See `SamplingEnv`."""
@@ -148,18 +138,9 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         sampled = yield from self._draw(configuration)
         self.spent.asked += sampled.evaluations * self.noises.pictures
         self._states = sampled.states
-        return self.noises.measured(
-            sampled.errors,
-            sampled.evaluations,
-            sampled.seconds,
-            baseline.errors,
-            baseline.evaluations,
-            baseline.seconds,
-            sampled.passes,
-            baseline.passes,
-        )
+        return self.noises.measurement.of(sampled, baseline)
 
-    def _draw(self, configuration: Configuration) -> Episode[_Sampled]:
+    def _draw(self, configuration: Configuration) -> Episode[Sampled]:
         batch, adaptive = self.batch, configuration.solver == ADAPTIVE
         found = self._sampled.get((configuration, batch))
         if found is not None:
@@ -175,9 +156,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         x_T, rows = self.noises.x_T(batch), self.noises.rows(batch)
         drawn = yield from drawing_run(scheduler, x_T, rows, guidance=configuration.guidance)
         self.spent.computed += drawn.evaluations * self.noises.pictures
-        states = None if self.render_mode is None else drawn.states
-        errors = self.noises.errors(batch, drawn.states)
-        sampled = _Sampled(errors, drawn.evaluations, drawn.passes, drawn.seconds, states)
+        sampled = self.noises.sampled(batch, drawn, keep_states=self.render_mode is not None)
         self._sampled[configuration, batch] = sampled
 
         checked = [np.array(error) for error in drawn.errors]

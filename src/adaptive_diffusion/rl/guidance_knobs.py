@@ -17,7 +17,7 @@ NEAR = 1e-5  # log-SNR, within which ends are the same
 LATEST_BEGINNING, EARLIEST_END = 0.0, -1.0  # log-SNR that the ends of the interval move to at most
 
 
-class Turned(Protocol):
+class ActionMapping(Protocol):
     """Actions and the configurations they stand for; `Knobs` is one.
 
     Attributes:
@@ -50,7 +50,7 @@ class StepKnobs:
         others: Knobs whose first action is for the steps.
     """
 
-    others: Turned
+    others: ActionMapping
     width = 1
 
     @property
@@ -69,7 +69,7 @@ class StepKnobs:
         return self.others.max_steps
 
     def configuration(self, action: np.ndarray) -> Configuration:
-        """See `Turned`."""
+        """See `ActionMapping`."""
         return self.others.configuration(np.append(action, np.zeros(self.others.width - 1)))
 
 
@@ -92,11 +92,11 @@ class GuidanceKnobs(StepKnobs):
 
     @property
     def width(self) -> int:  # type: ignore[override]
-        """See `Turned`."""
+        """See `ActionMapping`."""
         return 3 + self.others.width
 
     def configuration(self, action: np.ndarray) -> Configuration:
-        """See `Turned`."""
+        """See `ActionMapping`."""
         return replace(self.others.configuration(action[3:]), **self._guidance(*action[:3]))
 
     def _guidance(self, weighs: float, begins: float, ends: float) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class GuidanceKnobs(StepKnobs):
         return {"guidance_weight": weight, "guidance_low": open_low, "guidance_high": open_high}
 
 
-def with_guidance(knobs: Turned, drawing: GuidedModel) -> Turned:
+def with_guidance(knobs: ActionMapping, drawing: GuidedModel) -> ActionMapping:
     """The knobs, with those of guidance before them where the drawing has constant guidance."""
     scale = drawing.guidance_scale
     if drawing.condition is None or isinstance(scale, Guidance):

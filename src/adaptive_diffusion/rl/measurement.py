@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 REAL_UNIT = 0.02  # squared kernel distance, in shares of the real images' spread, that counts as a quality of 1
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """The images drawn from a batch of noises: their errors, and their cost.
+
+    Attributes:
+        errors: (B,) see `FixedNoises.errors`.
+        evaluations: Model evaluations per image.
+        seconds: Seconds per image.
+        passes: Passes through the network per image.
+        states: (B, H, W, C) the clean states, where they are rendered.
+    """
+
+    errors: np.ndarray
+    evaluations: int
+    seconds: float
+    passes: int
+    states: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +52,20 @@ class Measurement:
     baseline_seconds: float
     passes: float = 0.0
     baseline_passes: float = 0.0
+
+    @classmethod
+    def of(cls, sampled: Sampled, baseline: Sampled) -> Self:
+        """What was measured of images beside the baseline's."""
+        return cls(
+            errors=sampled.errors,
+            evaluations=sampled.evaluations,
+            seconds=sampled.seconds,
+            baseline_errors=baseline.errors,
+            baseline_evaluations=baseline.evaluations,
+            baseline_seconds=baseline.seconds,
+            passes=sampled.passes,
+            baseline_passes=baseline.passes,
+        )
 
     @property
     def quality(self) -> np.ndarray:

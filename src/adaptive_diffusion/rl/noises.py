@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 import mlx.core as mx
 import numpy as np
@@ -14,7 +15,8 @@ from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guided_model import GuidedModel
 from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse, solving_evaluations
 from ..types import StepTrace
-from .measurement import Measurement
+from .lockstep import Drawn
+from .measurement import Measurement, Sampled
 from .progress import Progress
 
 METRICS = ("rmse", "perceptual")
@@ -37,14 +39,14 @@ class FixedNoises:
 
     Attributes:
         drawing: What is drawn, with the conditions of all images of all batches.
-        measured: Makes a measurement of errors.
+        measurement: What a comparison with a baseline is.
         fewest: Images of a part, at least, see `split`.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    measured: type[Measurement] = Measurement
+    measurement: type[Measurement] = Measurement
     fewest = 2
 
     def __init__(
@@ -65,19 +67,12 @@ class FixedNoises:
         self.drawing, self._any = drawing.of_images(seed, pictures * batches), drawing
         self.metric = metric
         self._tolerance, self._cache = tolerance, None if cache is None else Path(cache)
+        self._settings: dict[str, Any] = {"metric": metric, "tolerance": tolerance, "cache": cache}
         self._whole = self  # what is solved for is kept there
 
-    def others(self, batches: int) -> FixedNoises:
+    def others(self, batches: int) -> Self:
         """Batches of other noises for the same purpose: those of the next seed."""
-        return FixedNoises(
-            self._any,
-            pictures=self.pictures,
-            batches=batches,
-            seed=self.seed + 1,
-            metric=self.metric,
-            tolerance=self._tolerance,
-            cache=self._cache,
-        )
+        return type(self)(self._any, pictures=self.pictures, batches=batches, seed=self.seed + 1, **self._settings)
 
     def split(self, parts: int) -> FixedNoises:
         """The same noises in batches of a `parts`-th of the size; solved for once for both.
@@ -118,6 +113,12 @@ class FixedNoises:
         solution = whole._solution[batch * self.pictures : (batch + 1) * self.pictures]
         distances = whole._distance(self.drawing.images(states), solution)
         return np.maximum(distances.astype(np.float64), whole._floor)
+
+    def sampled(self, batch: int, drawn: Drawn, *, keep_states: bool = False) -> Sampled:
+        """The errors and the cost of the images that were drawn from a batch; their states where they are kept."""
+        states = drawn.states
+        errors = self.errors(batch, states)
+        return Sampled(errors, drawn.evaluations, drawn.seconds, drawn.passes, states if keep_states else None)
 
     def solve(self) -> None:
         """Solve for the converged solutions now, unless they are there already, and show how far that is."""

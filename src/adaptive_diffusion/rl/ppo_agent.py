@@ -5,8 +5,7 @@ Only it, `vector` and `torch_state` need PyTorch and Stable-Baselines3, which ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from .callbacks import Callbacks
 from .convergence import standard_error
 from .episodes import measure
 from .gym import Env
-from .policy import Policy, policy_from
+from .policy import Policy
+from .policy_snapshot import CLIP_OBSERVATION, VARIANCE_FLOOR, PolicySnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,27 +30,6 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 PATHS_PER_UPDATE = 10
-CLIP_OBSERVATION = 10.0
-VARIANCE_FLOOR = 0.01  # so that what never changed in training is not blown up
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """A policy that stays as it is while training goes on.
-
-    Attributes:
-        description, tensors: See `policy_from`.
-        scores: (n,) rewards of its mean actions on the images of the environment's own batches, if measured.
-    """
-
-    description: dict[str, Any]
-    tensors: dict[str, np.ndarray]
-    scores: np.ndarray | None = None
-
-    @cached_property
-    def policy(self) -> Policy:
-        """In MLX."""
-        return policy_from(self.description, self.tensors)
 
 
 class HyperparameterTuningAgent(TuningAgent):
@@ -122,7 +101,7 @@ class HyperparameterTuningAgent(TuningAgent):
         chosen = (0.5 if single else 0.3) if initial_std is None else initial_std
         self.initial_std = check_number("initial_std", chosen, 0, above=True)
         self.normalize_env = bool(normalize_env)
-        self._kept: Choice | None = None
+        self._kept: PolicySnapshot | None = None
         self._build(16 if single else 32)
 
     def _build(self, width: int) -> None:
@@ -264,20 +243,10 @@ class HyperparameterTuningAgent(TuningAgent):
                 return
         self._kept = replace(latest, scores=scores)
 
-    def _latest(self) -> Choice:
+    def _latest(self) -> PolicySnapshot:
         """The policy as training has it now, with no score."""
-        rms: Any = self._normalize.obs_rms if self.normalize_env else None
-        space: Any = self.env.action_space
-        width = self.env.observation_space.shape or (0,)
-        description = {
-            "mean": (np.zeros(width) if rms is None else rms.mean).tolist(),
-            "std": (np.ones(width) if rms is None else np.sqrt(rms.var + VARIANCE_FLOOR)).tolist(),
-            "clip": CLIP_OBSERVATION if self.normalize_env else float(np.finfo(np.float32).max),
-            "low": space.low.tolist(),
-            "high": space.high.tolist(),
-        }
-        weights = {f"policy.{n}": torch_state.array(v) for n, v in self.model.policy.state_dict().items()}
-        return Choice(description, weights)
+        rms = self._normalize.obs_rms if self.normalize_env else None
+        return PolicySnapshot.of(self.model.policy, self.env, rms)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         latest = self._latest()
@@ -315,7 +284,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
         scores = state["scores"]
         own = {n: v for n, v in tensors.items() if n.startswith("policy.")}
-        self._kept = None if scores is None else Choice(state["policy"], own, np.array(scores))
+        self._kept = None if scores is None else PolicySnapshot(state["policy"], own, np.array(scores))
 
         policy = self.model.policy
         policy.load_state_dict(weights)

@@ -43,7 +43,7 @@ class RealNoises(FixedNoises):
         UnusableFile: for a domain without moments of real images by the encoder.
     """
 
-    measured = RealMeasurement
+    measurement = RealMeasurement
     fewest = FEWEST
 
     def __init__(
@@ -60,20 +60,9 @@ class RealNoises(FixedNoises):
         super().__init__(drawing, pictures=pictures, batches=batches, seed=seed)
         check_choice("metric", metric, METRICS)
         self.metric = metric
-        self._encoder, self._references = encoder or load_builtin_encoder(), references
+        self._encoder = encoder or load_builtin_encoder()
+        self._settings = {"metric": metric, "encoder": self._encoder, "references": references}
         self._real = load_kernel(drawing.domain, self._encoder, references)
-
-    def others(self, batches: int) -> RealNoises:
-        """See `FixedNoises`."""
-        return RealNoises(
-            self._any,
-            pictures=self.pictures,
-            batches=batches,
-            seed=self.seed + 1,
-            metric=self.metric,
-            encoder=self._encoder,
-            references=self._references,
-        )
 
     def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
         """What each image adds to the distance of the batch to the real images, see `contributions`.

@@ -26,16 +26,8 @@ class RememberingAgent(SearchAgent):
         tried: Mean return and sequence of actions, (episode_length, A), of all that was tried, oldest first.
     """
 
-    def __init__(
-        self,
-        env: Env | None = None,
-        *,
-        seed: int = 0,
-        eval_every: int = 10,
-        verbose: int = 0,
-        parts: int | None = 1,
-    ):
-        super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose, parts=parts)
+    def __init__(self, env: Env | None, **shared: Any):
+        super().__init__(env, **shared)
         self.tried: list[tuple[float, np.ndarray]] = []
 
     @property

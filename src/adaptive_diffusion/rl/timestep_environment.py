@@ -22,7 +22,8 @@ from ..solvers.dpm_solver import DPMSolver
 from ..types import PictureModel
 from .drawing import drawing_of
 from .gym import Box
-from .lockstep import Drawn, Episode, drawing_run
+from .lockstep import Episode, drawing_run
+from .measurement import Sampled
 from .noises import SOLVED_WITHIN
 from .real_noises import noises_for
 from .reward import GivenReward, QualityReward, reward_of
@@ -117,7 +118,7 @@ class TimestepEnv(SamplingEnv):
     def forget(self) -> None:
         """See `SamplingEnv`."""
         self._beginnings: dict[int, tuple[mx.array, float]] = {}
-        self._baselines: dict[int, Drawn] = {}
+        self._baselines: dict[int, Sampled] = {}
         self._at: Rollout | None = None  # where the batch was evaluated last, while an episode goes on
 
     def sibling(self) -> TimestepEnv:
@@ -176,20 +177,14 @@ class TimestepEnv(SamplingEnv):
         if batch not in self._baselines:
             solver = DPMSolverScheduler(**self.drawing.settings)
             solver.set_timesteps(timesteps=self._prior)
-            self._baselines[batch] = yield from drawing_run(solver, noises.x_T(batch), noises.rows(batch))
+            drawn = yield from drawing_run(solver, noises.x_T(batch), noises.rows(batch))
+            self._baselines[batch] = noises.sampled(batch, drawn)
             self.spent.computed += self.budget * noises.pictures
 
-        baseline, used = self._baselines[batch], len(_seen_at(at))
-        measured = noises.measured(
-            noises.errors(batch, np.array(self._states)),
-            used,
-            self._seconds,
-            noises.errors(batch, baseline.states),
-            baseline.evaluations,
-            baseline.seconds,
-            sum(self.drawing.passes_at(node) for node in _seen_at(at)),
-            baseline.passes,
-        )
+        seen = _seen_at(at)
+        used, passes = len(seen), sum(self.drawing.passes_at(node) for node in seen)
+        sampled = Sampled(noises.errors(batch, np.array(self._states)), used, self._seconds, passes)
+        measured = noises.measurement.of(sampled, self._baselines[batch])
         reward, info = self._score(measured, {"num_steps": used, "timesteps": self.timesteps()})
         self._at = None
         return self._observe(at), reward, True, False, info
