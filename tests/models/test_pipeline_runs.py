@@ -180,7 +180,7 @@ def test_scale_0_of_a_model_that_reads_counts_the_prompt_wherever_it_is_drawn(fo
         if isinstance(guided, DomainAdapter):
             assert guided.guidance_scale == 1
         else:
-            np.testing.assert_allclose(guided(x, t, condition), with_prompt, atol=1e-5)
+            np.testing.assert_array_equal(guided(x, t, condition), with_prompt)
 
     pipeline = DiffusionPipeline(model, "dpm-solver", image_size=None)
     images = [
@@ -398,7 +398,7 @@ def test_a_missing_condition_is_the_negative_prompt(kind: str, folders: dict[str
     assert lake != other
     again: Any = load_pipeline(str(folders[kind]), negative_prompt="the lake")
     assert again.condition("general", None, "an inn") == (other,)  # the same text, the same id, in any run
-    np.testing.assert_allclose(different, np.array(again(x, t, mx.array([[other]]))), atol=1e-5)
+    np.testing.assert_array_equal(different, np.array(again(x, t, mx.array([[other]]))))  # whatever else was encoded
     assert model.identity == again.identity != load_pipeline(str(folders[kind])).identity
 
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def wrong_padding(model: Any) -> None:
 
 
 def wrong_layer(model: Any) -> None:
-    model._encoders = [lambda texts, e=e: _last_but_one_replaced(e(texts)) for e in model._encoders]
+    model._encoders = [lambda texts, e=e: [_last_but_one_replaced(one) for one in e(texts)] for e in model._encoders]
 
 
 def _last_but_one_replaced(output: Any) -> Any:
@@ -180,8 +181,7 @@ def swapped_encoders(model: Any) -> None:
     encode = model._encode
 
     def swapped() -> Any:
-        found = encode()
-        return type(found)(mx.concatenate([found.states[..., 32:], found.states[..., :32]], axis=-1), found.pooled)
+        return [replace(text, states=mx.roll(text.states, 32, axis=-1)) for text in encode()]
 
     model._encode = swapped
 

@@ -15,7 +15,7 @@ import mlx.core as mx
 from ...diffusion.compiled import compiled
 from ...errors import MachineError, Unusable
 from .autoencoder_kl import AutoencoderKL
-from .text_encoders import EncodedTexts, TextEncoder, encode
+from .text_encoders import EncodedText, TextEncoder, encode
 from .unet_2d import UNet2DModel
 from .unet_2d_condition import UNet2DConditionModel
 
@@ -151,7 +151,7 @@ class LatentPipeline:
         self.identity = f"{identity} {json.dumps(self._null)}"
 
         self._texts: dict[int, str] = {}  # class id -> text
-        self._encoded: EncodedTexts | None = None
+        self._encoded: list[EncodedText] = []
 
         self._predict = compiled(lambda x, t, states, more: unet(x, t, states, **more))
         self._sized = unet.config.addition_embed_type is not None
@@ -165,7 +165,6 @@ class LatentPipeline:
         class_id = _class_id(caption)
         if class_id not in self._texts:
             self._texts[class_id] = caption
-            self._encoded = None
 
         self._encode()
         return (class_id,)
@@ -184,17 +183,18 @@ class LatentPipeline:
         Raises:
             Unusable: for an id that `condition` did not return.
         """
-        texts = self._encode()
-        rows = mx.array([0] * len(x) if condition is None else self._rows(condition))
+        encoded = self._encode()
+        texts = [encoded[row] for row in ([0] * len(x) if condition is None else self._rows(condition))]
         more: dict[str, mx.array] = {}
 
-        if self._sized and texts.pooled is not None:
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        if self._sized and pooled:
             height, width = self.picture_size
             # SDXL is conditioned on the original size, the corner of the crop and the target size, pixels.
             sizes = mx.array([height, width, 0, 0, height, width], mx.float32)
-            more = {"text_embeds": texts.pooled[rows], "time_ids": mx.broadcast_to(sizes, (len(x), 6))}
+            more = {"text_embeds": mx.stack(pooled), "time_ids": mx.broadcast_to(sizes, (len(x), 6))}
 
-        return self._predict(x, t, texts.states[rows], more)
+        return self._predict(x, t, mx.stack([text.states for text in texts]), more)
 
     def encode(self, pictures: mx.array) -> mx.array:
         """(B, H, W, 3) images in [-1, 1] -> (B, h, w, C) most likely latents."""
@@ -249,15 +249,15 @@ class LatentPipeline:
             return latents * mx.array(config.latents_std) / config.scaling_factor + mx.array(config.latents_mean)
         return latents / config.scaling_factor + (config.shift_factor or 0.0)
 
-    def _encode(self) -> EncodedTexts:
-        """The encoded negative prompt and texts, in this order; cached until there is a new text."""
-        if self._encoded is None:
-            negative, zero = self._null
-            texts = encode(self._encoders, [negative, *self._texts.values()])
-            if zero:
-                texts = _first_replaced(texts, texts.zeros())
-            mx.eval([texts.states] if texts.pooled is None else [texts.states, texts.pooled])
-            self._encoded = texts
+    def _encode(self) -> list[EncodedText]:
+        """The encoded negative prompt and texts, in this order; each is encoded once."""
+        negative, zero = self._null
+        new = [negative, *self._texts.values()][len(self._encoded) :]
+        if new:
+            encoded = encode(self._encoders, new)
+            if zero and not self._encoded:
+                encoded[0] = encoded[0].zeros()
+            self._encoded += encoded
 
         return self._encoded
 
@@ -265,13 +265,3 @@ class LatentPipeline:
 def _class_id(text: str) -> int:
     """A positive 31-bit hash of a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % (2**31 - 1) + 1
-
-
-def _first_replaced(texts: EncodedTexts, others: EncodedTexts) -> EncodedTexts:
-    """The texts with the first text of `others` in the first place."""
-
-    def mixed(a: mx.array, b: mx.array) -> mx.array:
-        return mx.concatenate([b[:1], a[1:]])
-
-    pooled = None if texts.pooled is None or others.pooled is None else mixed(texts.pooled, others.pooled)
-    return EncodedTexts(mixed(texts.states, others.states), pooled)

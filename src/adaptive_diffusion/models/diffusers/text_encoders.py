@@ -17,20 +17,20 @@ from .prompt_tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True)
-class EncodedTexts:
-    """Encoded texts, the context of a U-Net.
+class EncodedText:
+    """An encoded text, the context of a U-Net.
 
     Attributes:
-        states: (N, M, D), a vector for each token.
-        pooled: (N, P), a vector for the whole text in SDXL; else None.
+        states: (M, D), a vector for each token.
+        pooled: (P,), a vector for the whole text in SDXL; else None.
     """
 
     states: mx.array
     pooled: mx.array | None = None
 
-    def zeros(self) -> EncodedTexts:
+    def zeros(self) -> EncodedText:
         """Zeros of the same shapes."""
-        return EncodedTexts(mx.zeros_like(self.states), None if self.pooled is None else mx.zeros_like(self.pooled))
+        return EncodedText(mx.zeros_like(self.states), None if self.pooled is None else mx.zeros_like(self.pooled))
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,34 @@ class TextEncoder:
 
         return cls(words, config.hidden_size, folder, precision, variant)
 
-    def __call__(self, texts: list[str]) -> Any:
-        """Load the encoder and encode texts; returns a `CLIPTextOutput`."""
+    def __call__(self, texts: list[str]) -> list[Any]:
+        """Load the encoder and encode texts; returns a `CLIPTextOutput` of each.
+
+        Each text is encoded alone: in a batch, its rounding errors would depend on the other texts.
+        """
         encoder: Any = load_diffusers(self.folder, dtype=self.precision.dtype, variant=self.variant)
         quantise(encoder, self.precision.text_bits)
-        output = encoder(mx.array(self.tokenizer(texts)))
-        mx.eval(output.last_hidden_state)
-        return output
+        outputs = [encoder(mx.array(tokens[None])) for tokens in self.tokenizer(texts)]
+        mx.eval([output.last_hidden_state for output in outputs])
+        return outputs
 
 
-def encode(encoders: Sequence[TextEncoder], texts: list[str]) -> EncodedTexts:
+def encode(encoders: Sequence[TextEncoder], texts: list[str]) -> list[EncodedText]:
     """Encode texts with the encoders of a pipeline.
 
     With one encoder, the states are its normalised last states. With two (SDXL), they are the states before the last
     layers of both, concatenated along the channels; the second encoder also gives the pooled text.
     """
+    by_text = list(zip(*(encoder(texts) for encoder in encoders), strict=True))
     if len(encoders) == 1:
-        return EncodedTexts(encoders[0](texts).last_hidden_state)
-
-    outputs = [encoder(texts) for encoder in encoders]
-    states = mx.concatenate([output.hidden_states[-2] for output in outputs], axis=-1)
-    return EncodedTexts(states, outputs[-1].text_embeds)
+        encoded = [EncodedText(output.last_hidden_state[0]) for (output,) in by_text]
+    else:
+        encoded = [
+            EncodedText(
+                mx.concatenate([output.hidden_states[-2][0] for output in outputs], axis=-1),
+                outputs[-1].text_embeds[0],
+            )
+            for outputs in by_text
+        ]
+    mx.eval([(text.states, [] if text.pooled is None else text.pooled) for text in encoded])
+    return encoded
