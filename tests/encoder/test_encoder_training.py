@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from tiny import configuration, mlflow_database
 
 from adaptive_diffusion.encoder.encoder import load_encoder
-from adaptive_diffusion.encoder.encoder_corpus import degrade
+from adaptive_diffusion.encoder.encoder_corpus import EncoderCorpus, degrade
 from adaptive_diffusion.encoder.encoder_scores import EncoderScores, best_temperature
 from adaptive_diffusion.encoder.encoder_training import VARIANCE, EncoderTrainer
 from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
@@ -238,6 +238,12 @@ def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_m
     cfg = configuration("train", tmp_path, "task=encoder")
     file = training_configuration(cfg, "encoder/encoder.safetensors").output
     assert file == f"{tmp_path}/outputs/encoder/encoder.safetensors"
+
+
+def test_a_label_with_the_name_of_no_label_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    named = coloured(tmp_path, "general", 0, ["apple", "none"])
+    with pytest.raises(ValueError, match="general has a label named 'none'"):
+        EncoderCorpus(EncoderTraining(**{**recipe, "data": {**recipe["data"], "general": named}}))
 
 
 @pytest.mark.parametrize(

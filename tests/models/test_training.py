@@ -156,6 +156,13 @@ def test_pictures_of_two_channels_are_refused(recipe: dict) -> None:
         Trainer(TrainingConfig(**{**recipe, "architecture": {**ARCHITECTURE, "in_channels": 2}}))
 
 
+def test_a_label_with_the_name_of_no_label_is_refused(recipe: dict) -> None:
+    images = np.zeros((20, 8, 8, 3), np.uint8)
+    np.savez(recipe["data"]["bright"], images=images, labels=np.arange(20) % 2, label_names=["even", "none"])
+    with pytest.raises(ValueError, match="bright has a label named 'none'"):
+        Trainer(TrainingConfig(**recipe))
+
+
 def test_every_label_is_trained_and_the_last_block_is_kept_back_only_where_asked(recipe: dict) -> None:
     images = np.zeros((20, 8, 8, 3), np.uint8)
     labels = np.repeat([0, 1], [18, 2])

@@ -118,7 +118,15 @@ def domain_of(model: PictureModel, condition: mx.array) -> str | None:
 
 def _home(model: PictureModel, label: str | None) -> str:
     """The domain of a label that was given alone."""
-    homes = [domain for domain, labels in (model.domains or {}).items() if label in (*labels, NO_LABEL)]
+    domains = model.domains or {}
+    if label == NO_LABEL:
+        if len(domains) == 1:
+            return next(iter(domains))
+        raise Unusable(
+            f"label={NO_LABEL} draws a domain without a label, and no domain was given; give domain=... as well"
+        )
+
+    homes = [domain for domain, labels in domains.items() if label in labels]
     if len(homes) != 1:
         known = f"domains {', '.join(homes)} have it" if homes else "no domain of the model has it"
         raise Unusable(f"label={label} was given without a domain, and {known}; give domain=... as well")

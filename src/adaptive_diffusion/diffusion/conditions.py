@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 
+from ..errors import Unusable
 from ..types import PictureModel
 from .facts import ModelFacts
 
@@ -101,6 +102,23 @@ class Mixture:
     def __str__(self) -> str:
         drawn = [share for share in self.shares if share]
         return f"{len(drawn)} {'by share' if len(set(drawn)) > 1 else 'in equal shares'}"
+
+
+def check_label_names(labels: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a label of the data that has the name of no label.
+
+    Args:
+        labels: Domain -> its labels.
+
+    Raises:
+        Unusable: naming the domain.
+    """
+    for domain, names in labels.items():
+        if NO_LABEL in names:
+            raise Unusable(
+                f"{domain} has a label named {NO_LABEL!r}, and label={NO_LABEL} asks for images without a label; "
+                "rename it in the data"
+            )
 
 
 def conditions_of(model: PictureModel, domain: str, label: str | None, caption: str) -> Conditions:

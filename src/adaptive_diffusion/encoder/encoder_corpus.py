@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..diffusion.conditions import check_label_names
 from ..errors import Unusable
 from .encoder_training_config import EncoderTraining
 from .image_training import load_split
@@ -24,7 +25,7 @@ class EncoderCorpus:
         config: Settings of the run.
 
     Raises:
-        Unusable: if the images cannot be read, are too few, or have no labels.
+        Unusable: if the images cannot be read, are too few, have no labels, or have one named `none`.
     """
 
     def __init__(self, config: EncoderTraining):
@@ -32,6 +33,7 @@ class EncoderCorpus:
         self.train, self.held = load_split(config)
         names = [pictures.label_names for pictures in self.train]
         self.labels = [(domain, name) for domain, own in zip(self.domains, names, strict=True) for name in own]
+        check_label_names(dict(zip(self.domains, names, strict=True)))
         if not self.labels:
             raise Unusable("the images have no labels; give folders with sub-folders, or arrays with labels")
         self._offsets = np.cumsum([0, *map(len, names)])

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..diffusion.conditions import check_label_names
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable
 from ..io.pictures import PictureSet, load_pictures
@@ -29,7 +30,7 @@ class Corpus:
         config: Settings of the run.
 
     Raises:
-        Unusable: if the images cannot be read, or all images of a domain would be held out.
+        Unusable: if the images cannot be read, a label is named `none`, or all images of a domain would be held out.
     """
 
     def __init__(self, config: TrainingConfig):
@@ -37,6 +38,7 @@ class Corpus:
         sets = {domain: load_pictures(path, net.image_size, net.in_channels) for domain, path in config.data.items()}
         self.domains = tuple(sets)
         self.labels = {domain: s.label_names for domain, s in sets.items()}
+        check_label_names(self.labels)
 
         splits = [s.split(config.validation_fraction, config.split, config.seed) for s in sets.values()]
         for domain, (train, held) in zip(sets, splits, strict=True):
