@@ -6,7 +6,7 @@ of y alone. The moments replace the features: the result is exact, and no featur
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnusableFile
-from ..io.array_file import read_arrays
-from ..io.files import atomic_path
 from .kid import KernelDistance, choose_subsets, kernel_sums, subset_size_for
+from .reference_file import load_record, save_record
 from .statistics import check_features
 
 FORMAT = "adaptive-diffusion/kernel-reference/1"
@@ -173,9 +171,7 @@ class KernelReference:
 
 def save_kernel_reference(path: str | Path, reference: KernelReference) -> None:
     """Write a reference atomically as a `.npz` file without pickles."""
-    arrays: dict[str, Any] = {field.name: np.asarray(getattr(reference, field.name)) for field in fields(reference)}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, format=np.array(FORMAT), **arrays)
+    save_record(path, reference, FORMAT)
 
 
 def load_kernel_reference(path: str | Path) -> KernelReference:
@@ -184,14 +180,7 @@ def load_kernel_reference(path: str | Path) -> KernelReference:
     Raises:
         UnusableFile: if the file is missing, damaged, or of another kind.
     """
-    arrays: dict[str, Any] = dict(read_arrays(path, "the moments of a reference"))
-    try:
-        if str(arrays.pop("format", "")) != FORMAT:
-            raise ValueError("it is another kind of file")
-        scalars = {"n": int, "within": float, "encoder": str, "encoder_hash": str}
-        return KernelReference(**{k: scalars[k](v) if k in scalars else v for k, v in arrays.items()})
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UnusableFile(f"{path} cannot be read as the moments of a reference ({error}); make it again") from error
+    return load_record(path, KernelReference, FORMAT, "the moments of a reference")
 
 
 def _triples(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,15 +13,13 @@ images only, so that no single picture's features are kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import UnusableFile
-from ..io.array_file import read_arrays
-from ..io.files import atomic_path
+from .reference_file import load_record, save_record
 from .statistics import check_features
 
 FORMAT = "adaptive-diffusion/clusters/1"
@@ -136,9 +134,7 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def save_clusters(path: str | Path, reference: ClusterReference) -> None:
     """Write a reference atomically as a `.npz` file without pickles."""
-    arrays: dict[str, Any] = {field.name: np.asarray(getattr(reference, field.name)) for field in fields(reference)}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, format=np.array(FORMAT), **arrays)
+    save_record(path, reference, FORMAT)
 
 
 def load_clusters(path: str | Path) -> ClusterReference:
@@ -147,11 +143,4 @@ def load_clusters(path: str | Path) -> ClusterReference:
     Raises:
         UnusableFile: if the file is missing, damaged, or of another kind.
     """
-    arrays: dict[str, Any] = dict(read_arrays(path, "the clusters of a reference"))
-    try:
-        if str(arrays.pop("format", "")) != FORMAT:
-            raise ValueError("it is another kind of file")
-        scalars = {"n": int, "encoder": str, "encoder_hash": str}
-        return ClusterReference(**{k: scalars[k](v) if k in scalars else v for k, v in arrays.items()})
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UnusableFile(f"{path} cannot be read as the clusters of a reference ({error}); make it again") from error
+    return load_record(path, ClusterReference, FORMAT, "the clusters of a reference")

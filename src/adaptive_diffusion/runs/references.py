@@ -7,6 +7,7 @@ For example `--encoder mine.safetensors --output references portraits=/pictures/
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
@@ -68,14 +69,8 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
 
 def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str | None:
     """Why the statistics of a domain have to be made again, or None."""
-    if not (reference_path(domain, folder).is_file() and kernel_reference_path(domain, folder).is_file()):
-        return "missing"
-    try:
-        load_reference(domain, encoder, folder)
-        load_kernel(domain, encoder, folder)
-    except UnusableFile as error:
-        return str(error)
-    return None
+    paths = reference_path(domain, folder), kernel_reference_path(domain, folder)
+    return _stale(paths, lambda: (load_reference(domain, encoder, folder), load_kernel(domain, encoder, folder)))
 
 
 def write_vicreg_reference(domain: str, pictures: str | Path, vicreg: VICRegEncoder, folder: Path = FOLDER) -> None:
@@ -92,10 +87,15 @@ def write_vicreg_reference(domain: str, pictures: str | Path, vicreg: VICRegEnco
 
 def stale_vicreg_reference(domain: str, vicreg: VICRegEncoder, folder: Path = FOLDER) -> str | None:
     """Why the files of `write_vicreg_reference` have to be made again, or None."""
-    if not all(path.is_file() for path in vicreg_paths(domain, folder)):
+    return _stale(vicreg_paths(domain, folder), lambda: load_vicreg_reference(domain, vicreg, folder))
+
+
+def _stale(paths: tuple[Path, ...], load: Callable[[], object]) -> str | None:
+    """Why files cannot be read, or None."""
+    if not all(path.is_file() for path in paths):
         return "missing"
     try:
-        load_vicreg_reference(domain, vicreg, folder)
+        load()
     except UnusableFile as error:
         return str(error)
     return None
