@@ -244,7 +244,7 @@ def test_a_power_grid_that_is_asked_for_stays(settings: dict) -> None:
 def test_a_model_without_a_shipped_calibration_is_drawn_on_the_power_grid() -> None:
     pipeline = DiffusionPipeline(tiny_model(), AdaptiveScheduler(num_inference_steps=5), image_size=None)
     pipeline.generate(1, seed=0, label="sunrise")
-    assert pipeline.get_scheduler_info()["origin"] == "power grid 2"
+    assert pipeline.get_scheduler_info()["origin"] == "timesteps spaced by the power 2"
 
 
 def test_prompt_domain_and_label_ask_for_what_the_command_line_asks_for() -> None:

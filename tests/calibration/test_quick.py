@@ -18,6 +18,7 @@ from adaptive_diffusion.calibration.quick import QuickCalibration, mean_grid, re
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.calibration.trajectory import equidistributed, measure_trajectory
 from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
+from adaptive_diffusion.grids.candidates import in_words
 from adaptive_diffusion.grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
@@ -51,14 +52,15 @@ def test_a_model_that_is_only_named_is_recognised_by_what_it_predicts(tmp_path, 
     scheduler = AdaptiveScheduler(num_inference_steps=3, calibration=schedule, clip_sample=False)
     for denoiser in (bent, half):
         StandardSampler(scheduler).run(denoiser, noises(0, 2))
-        assert scheduler.origin == "calibrated for this model at guidance 1: quick"
+        assert scheduler.origin == f"calibrated for this model at guidance 1: {in_words('quick')}"
     assert caplog.text == ""
 
     for _ in range(2):
         StandardSampler(scheduler).run(retrained, noises(0, 2))
     assert calls == [1, *[2] * 6], "one evaluation more, once"
-    assert (
-        scheduler.origin == "calibrated for this model at guidance 1 with other predictions; its timesteps only: quick"
+    only = in_words("quick", weights=False)
+    assert scheduler.origin == (
+        f"calibrated for this model at guidance 1 with other predictions; its timesteps only: {only}"
     )
     assert caplog.text.count("mine predicts otherwise than when its steps were calibrated") == 1
     scheduler.suit("mine", None, 1.0)

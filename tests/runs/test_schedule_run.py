@@ -25,9 +25,9 @@ from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.first_prediction import SHARED
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import SHIPPED, Score, find_schedule, load_schedules, save_schedules
+from adaptive_diffusion.grids.candidates import in_words
 from adaptive_diffusion.io.figures import save_image
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
-from adaptive_diffusion.runs.naming import CANDIDATES
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.sampling.converged import paired_rmse
@@ -175,7 +175,7 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
     for overrides, sentence in (
         (
             (path, "num_steps=3"),
-            f"adaptive (calibrated for landscapes at guidance 1.5: {CANDIDATES[schedule.steps[3].rule]}), 3 steps",
+            f"adaptive (calibrated for landscapes at guidance 1.5: {in_words(schedule.steps[3].rule)}), 3 steps",
         ),
         (
             (path, "num_steps=3", "guidance_scale=6"),

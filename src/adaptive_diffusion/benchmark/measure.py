@@ -12,12 +12,11 @@ import numpy as np
 
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated import CalibratedSchedule
-from ..grids.grids import set_timesteps
 from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.batches import draw_batches
 from ..sampling.converged import Converged, converged_pictures, paired_rmse
-from ..sampling.grid_and_solver import whole
+from ..sampling.grid_and_solver import set_timesteps, whole
 from ..types import StepTrace
 from .cell import Bench, BlockResult, Cell, CellResult
 

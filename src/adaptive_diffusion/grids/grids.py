@@ -9,7 +9,6 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
-from ..types import Scheduler
 from .base import Spacing
 from .spacing import custom_timesteps, karras_timesteps, lu_timesteps
 
@@ -140,24 +139,6 @@ class TableGrid:
 
 def own_spacing() -> None:
     """No grid: the scheduler spaces its timesteps itself."""
-
-
-def set_timesteps(scheduler: Scheduler, grid: Spacing | None, schedule: NoiseSchedule, n: int) -> None:
-    """Begin a run of `n` steps on a grid.
-
-    Args:
-        scheduler: Any scheduler; a grid replaces its own spacing.
-        grid: Where to evaluate the model; None: the scheduler's own spacing.
-        schedule: The noise schedule that the model was trained with.
-        n: Number of steps, in [1, T].
-
-    Raises:
-        ValueError: for `n` out of range.
-    """
-    if grid is None:
-        scheduler.set_timesteps(n)
-    else:
-        scheduler.set_timesteps(timesteps=grid(schedule, n))
 
 
 def bounded_power(n: int, power: float, target: float, min_ratio: float, max_ratio: float) -> float:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from omegaconf import DictConfig
 
 from ..grids.calibrated import CalibratedGrid
+from ..grids.candidates import CANDIDATES, in_words
 from ..tracking.provenance import choices
 from .setup import Setup
 
-CANDIDATES = {  # name of a calibrated candidate -> what it is: its timesteps, and its weights
-    "fitted equidistributed": "timesteps of equal error, fitted weights",
-    "fitted dynamic programme": "timesteps of least error, fitted weights",
-    "fitted blended": "blended timesteps, fitted weights",
-    "quick": "timesteps between blended and equal error, fitted weights",
-    "learned": "learned timesteps, learned weights",
-}
 GRIDS = {"quadratic": "quadratic grid", "log_snr": "log-SNR grid", "blended": "blended grid"}  # the classical ones
 
 
@@ -27,7 +19,7 @@ def count(n: float, noun: str, several: str | None = None) -> str:
 
 def candidate(name: str) -> str:
     """A calibrated candidate in words, with its timesteps and weights in brackets unless it is a classical grid."""
-    return f"{name} ({CANDIDATES[name]})" if name in CANDIDATES else GRIDS.get(name, name)
+    return f"{name} ({in_words(name)})" if name in CANDIDATES else GRIDS.get(name, name)
 
 
 def run_name(cfg: DictConfig, steps: str | None = None) -> str:
@@ -51,11 +43,4 @@ def timesteps_source(setup: Setup) -> str:
     """Where the timesteps come from, in brackets and in plain words; "" if the scheduler does not say."""
     grid = setup.grid.origin if isinstance(setup.grid, CalibratedGrid) else ""
     known = ", ".join(filter(None, (setup.sampler.origin, grid)))
-
-    for name, words in CANDIDATES.items():
-        if known.endswith(f": {name}"):
-            used = words.partition(",")[0] if "its timesteps only" in known else words
-            known = known.removesuffix(name) + used
-    known = re.sub(r"^power grid ([\d.]+)", r"timesteps spaced by the power \1", known)
-
     return f" ({known})" if known else ""

@@ -20,10 +20,9 @@ from ..encoder.captions import plain_caption
 from ..encoder.domain import Choice
 from ..errors import Unusable, UserError
 from ..grids.base import Spacing
-from ..grids.grids import set_timesteps
 from ..io.image_file import read_picture
 from ..metrics.quality import PictureMetrics
-from ..sampling.grid_and_solver import whole
+from ..sampling.grid_and_solver import set_timesteps, whole
 from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler

@@ -1,4 +1,4 @@
-"""The contract of a scheduler that a loop can take apart."""
+"""The contract of a scheduler that a loop can take apart, and where it evaluates the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Limit
 from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
-from ..grids.base import Grid
+from ..grids.base import Grid, Spacing
 from ..solvers.base import Solver
 from ..types import Denoiser, PictureModel, Scheduler
 
@@ -82,3 +82,21 @@ def whole(scheduler: Any) -> GridAndSolver:
         )
     made: GridAndSolver = scheduler
     return made
+
+
+def set_timesteps(scheduler: Scheduler, grid: Spacing | None, schedule: NoiseSchedule, n: int) -> None:
+    """Begin a run of `n` steps on a grid.
+
+    Args:
+        scheduler: Any scheduler; a grid replaces its own spacing.
+        grid: Where to evaluate the model; None: the scheduler's own spacing.
+        schedule: The noise schedule that the model was trained with.
+        n: Number of steps, in [1, T].
+
+    Raises:
+        ValueError: for `n` out of range.
+    """
+    if grid is None:
+        scheduler.set_timesteps(n)
+    else:
+        scheduler.set_timesteps(timesteps=grid(schedule, n))

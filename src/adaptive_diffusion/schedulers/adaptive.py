@@ -24,6 +24,7 @@ from ..solvers.checked import Checked
 from ..types import SchedulerOutput
 from .content import bent_power, complexity_of
 from .core import SchedulerCore
+from .history import History
 from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration, given_timesteps, power_grid
 from .recognition import Recognition
 
@@ -109,7 +110,7 @@ class AdaptiveScheduler(SchedulerCore):
             )
 
         self._complexity: float | None = None
-        self.reset_history()
+        self._history = History()
         self.set_timesteps()
 
     def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
@@ -215,8 +216,7 @@ class AdaptiveScheduler(SchedulerCore):
             self.recipe = calibrated_steps(self.calibration, self.schedule, self.timesteps, self.limit)
         else:
             self.recipe = power_grid(self._power(len(self)))
-        self._errors: list[mx.array] = []
-        self._last_x0: mx.array | None = None
+        self._history = self._history.next_run()
 
     def step(
         self,
@@ -251,7 +251,7 @@ class AdaptiveScheduler(SchedulerCore):
             check_number("quality_estimate", quality_estimate, 0, 1)
         output = super().step(model_output, timestep, sample, key=key, noise=noise, return_dict=return_dict)
         if quality_estimate is not None:
-            self._qualities.append(quality_estimate)
+            self._history.qualities.append(quality_estimate)
         return output
 
     def estimate_complexity(self, sample: mx.array) -> float:
@@ -271,7 +271,7 @@ class AdaptiveScheduler(SchedulerCore):
             ValueError: for an array of another shape.
         """
         complexity = complexity_of(sample)
-        self._complexities.append(complexity)
+        self._history.complexities.append(complexity)
         return complexity
 
     def get_schedule_info(self) -> dict[str, Any]:
@@ -290,20 +290,6 @@ class AdaptiveScheduler(SchedulerCore):
             avg_complexity: Mean of the complexities estimated since `reset_history`; if there was none, that of the
                 latest clean predictions, or None.
         """
-        errors = np.concatenate([np.asarray(error) for error in self._errors]) if self._errors else None
-
-        quality, source = None, None
-        if self._qualities:
-            quality, source = float(np.mean([np.mean(np.asarray(q)) for q in self._qualities])), "estimates"
-        elif errors is not None:
-            quality, source = max(0.0, 1 - float(errors.mean())), "solver agreement"
-
-        complexity = None
-        if self._complexities:
-            complexity = float(np.mean(self._complexities))
-        elif self._last_x0 is not None:
-            complexity = complexity_of(self._last_x0)
-
         return {
             "num_inference_steps": len(self),
             "timesteps": self.timesteps.tolist(),
@@ -311,11 +297,7 @@ class AdaptiveScheduler(SchedulerCore):
             "calibration": None if self.recipe.rule is None else str(self.calibration),
             "rule": self.recipe.rule,
             "complexity": self._complexity,
-            "avg_error": None if errors is None else float(errors.mean()),
-            "first_order_fraction": None if errors is None else float((errors > self.adaptive_threshold).mean()),
-            "avg_quality": quality,
-            "quality_source": source,
-            "avg_complexity": complexity,
+            **self._history.summary(self.adaptive_threshold),
         }
 
     @property
@@ -325,10 +307,7 @@ class AdaptiveScheduler(SchedulerCore):
 
     def reset_history(self) -> None:
         """Forget the recorded qualities, complexities and errors; the grid and the solver's memory stay."""
-        self._qualities: list[Any] = []
-        self._complexities: list[float] = []
-        self._errors = []
-        self._last_x0 = None
+        self._history = History()
 
     def _record_config(self) -> None:
         super()._record_config()
@@ -360,6 +339,6 @@ class AdaptiveScheduler(SchedulerCore):
 
     def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
         """See `SchedulerCore`: what `get_schedule_info` tells of."""
-        self._last_x0 = x0
+        self._history.last_x0 = x0
         if error is not None:
-            self._errors.append(error)
+            self._history.errors.append(error)

@@ -13,6 +13,7 @@ from ..diffusion.limits import Limit
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated import CalibratedGrid
 from ..grids.calibrated_schedule import CalibratedSchedule, schedule_from
+from ..grids.candidates import in_words
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.fitted import Fitted, levels_of, multistep_rows
@@ -47,7 +48,7 @@ class Recipe:
 
 def power_grid(power: float) -> Recipe:
     """Timesteps of a power grid."""
-    return Recipe(f"power grid {power:g}", power=power)
+    return Recipe(f"timesteps spaced by the power {power:g}", power=power)
 
 
 def given_timesteps(calibration: CalibratedSchedule | None) -> Recipe:
@@ -84,7 +85,8 @@ def calibrated_steps(
         solver = Fitted(rows, limit, solver)
 
     told = "first prediction stored, " if stored_first else ""
-    return Recipe(f"{told}{calibration}: {known.rule}", solver, rule=known.rule)
+    found = in_words(known.rule, weights=known.corrections is not None)
+    return Recipe(f"{told}{calibration}: {found}", solver, rule=known.rule)
 
 
 def checked_calibration(given: Any) -> CalibratedSchedule | LeftOut | None:
