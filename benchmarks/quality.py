@@ -248,7 +248,7 @@ def _report_stopping(case: Case, n: int, batch_size: int, stopping: dict[str, An
             f"{evaluations:.2f}",
             f"{(case.denoiser.cost.passes - before) / count:.1f}",
             f"{distances.mean():.4f} +- {distances.std(ddof=1) / np.sqrt(count):.4f}",
-            *(f"{found[ruler]:.1f}" for ruler in ("fd_encoder", "fd_vicreg")),
+            *(f"{found[name]:.1f}" for name in ("fd_encoder", "fd_vicreg")),
             f"{sum(result.seconds for result in results) / count:.2f}",
         ]
         print(row_of(cells), flush=True)

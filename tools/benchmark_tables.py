@@ -49,7 +49,7 @@ class Measured:
         perceptual_sd: Its standard deviation over the blocks, or None.
         fd_converged: Frechet distance of all images to the converged ones, or None.
         fd_encoder: The same to the real ones.
-        fd_vicreg, precision, recall: Of all images by the ruler without labels, None if they were not measured.
+        fd_vicreg, precision, recall: Of all images by the VICReg encoder, None if they were not measured.
     """
 
     domain: str
@@ -97,7 +97,7 @@ def results(rows: Sequence[Measured]) -> list[str]:
     return [_conditions(rows), *_tables(rows, _cell)]
 
 
-def second_ruler(rows: Sequence[Measured]) -> list[str]:
+def second_encoder(rows: Sequence[Measured]) -> list[str]:
     """The same tables with fd_vicreg / precision / recall in a cell; nothing where none were measured."""
     measured = [row for row in rows if row.fd_vicreg is not None]
     return [_conditions(measured), *_tables(measured, _by_vicreg)] if measured else []

@@ -20,7 +20,7 @@ from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.optimization.memory import read_records
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
-from tools.benchmark_tables import comparison, fewest_steps, read_summary, results, second_ruler
+from tools.benchmark_tables import comparison, fewest_steps, read_summary, results, second_encoder
 
 PROJECT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/evidence/results.md", "docs/evidence/calibration.md", "docs/evidence/agents.md")
@@ -121,7 +121,7 @@ def _shipped() -> tuple[str, float]:
 
 TABLES = {
     "benchmark": Table(SUMMARY, lambda path: results(read_summary(path))),
-    "second ruler": Table(SUMMARY, lambda path: second_ruler(read_summary(path))),
+    "second encoder": Table(SUMMARY, lambda path: second_encoder(read_summary(path))),
     "benchmark commands": Table(SUMMARY, lambda path: _commands(path, SUMMARY)),
     "adaptive against the others": Table(SUMMARY, lambda path: comparison(read_summary(path))),
     "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),

@@ -1,4 +1,4 @@
-"""The ruler without labels learns from crops, resumable bit for bit, and sees noise, blur and lost variety."""
+"""The VICReg encoder learns from crops, resumable bit for bit, and sees noise, blur and lost variety."""
 
 from pathlib import Path
 from typing import Any

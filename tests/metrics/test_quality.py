@@ -45,7 +45,7 @@ def measured(metrics, **options) -> dict[str, Measurement]:
     return {m.name: m for m in metrics.measure(DRAWN, **options)}
 
 
-def test_the_ruler_without_labels_measures_beside_the_encoder(references: Path) -> None:
+def test_the_vicreg_encoder_measures_beside_the_encoder(references: Path) -> None:
     write_vicreg_reference("landscapes", references.parent / "real.npz", load_vicreg(), references)
     found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)))
     assert {"fd_encoder", "fd_vicreg", "precision", "recall"} < set(found)
@@ -58,16 +58,16 @@ def test_the_ruler_without_labels_measures_beside_the_encoder(references: Path) 
     assert "real images: 1 +- 0" in str(found["recall"])
 
 
-def test_references_of_another_ruler_are_stale_and_refused(references: Path) -> None:
-    ruler = load_vicreg()
-    assert stale_vicreg_reference("landscapes", ruler, references) == "missing"
-    write_vicreg_reference("landscapes", references.parent / "real.npz", ruler, references)
-    assert stale_vicreg_reference("landscapes", ruler, references) is None
-    other = VICRegEncoder(ruler.network, {"content_hash": "other"})
+def test_references_of_another_vicreg_encoder_are_stale_and_refused(references: Path) -> None:
+    vicreg = load_vicreg()
+    assert stale_vicreg_reference("landscapes", vicreg, references) == "missing"
+    write_vicreg_reference("landscapes", references.parent / "real.npz", vicreg, references)
+    assert stale_vicreg_reference("landscapes", vicreg, references) is None
+    other = VICRegEncoder(vicreg.network, {"content_hash": "other"})
     assert "not with vicreg/64 (other)" in str(stale_vicreg_reference("landscapes", other, references))
 
 
-def test_the_references_that_ship_fit_the_ruler_that_ships() -> None:
+def test_the_references_that_ship_fit_the_vicreg_encoder_that_ships() -> None:
     assert [stale_vicreg_reference(domain, load_vicreg()) for domain in LABELS] == [None] * 4
 
 

@@ -3,7 +3,7 @@
 from .cell import Bench, BlockResult, Cell, CellResult, PairedEncoder
 from .intervals import Interval, paired_bootstrap
 from .report import write_report
-from .second_ruler import SecondRuler
+from .second_encoder import SecondEncoder
 from .store import run_benchmark
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "CellResult",
     "Interval",
     "PairedEncoder",
-    "SecondRuler",
+    "SecondEncoder",
     "paired_bootstrap",
     "run_benchmark",
     "write_report",

@@ -20,7 +20,7 @@ from ..metrics.statistics import FeatureStatistics
 from ..sampling.converged import TOLERANCE
 from ..sampling.standard import StandardSampler
 from ..types import PictureModel
-from .second_ruler import SecondRuler
+from .second_encoder import SecondEncoder
 
 
 class PairedEncoder(FeatureEncoder, Protocol):
@@ -73,7 +73,7 @@ class Bench:
         batch_size: Images drawn at once.
         tolerance: See `converged_pictures`; None: nothing is compared with converged solutions.
         cache: Folder of converged solutions, or None.
-        second_ruler: Domain -> the ruler without labels, or None where it knows no real images of the domain.
+        second_encoder: Domain -> the VICReg encoder, or None where it knows no real images of the domain.
         detector: Tells the domain of an image, or None.
     """
 
@@ -87,7 +87,7 @@ class Bench:
     batch_size: int = 16
     tolerance: float | None = TOLERANCE
     cache: Path | None = None
-    second_ruler: Callable[[str], SecondRuler | None] = lambda domain: None
+    second_encoder: Callable[[str], SecondEncoder | None] = lambda domain: None
     detector: DomainDetector | None = None
 
     @property
@@ -121,8 +121,8 @@ class BlockResult:
         seconds: Seconds of drawing per image.
         passes: Passes through the network per image; a guided evaluation counts twice. None: measured before passes
             were counted.
-        fd_vicreg: Frechet distance to the real images by the ruler without labels. This and the next are None without
-            that ruler, and where they were measured before it was used.
+        fd_vicreg: Frechet distance to the real images by the VICReg encoder. This and the next are None without
+            that encoder, and where they were measured before it was used.
         precision, recall: See `ClusterReference`.
         domain_agreement: Share of the images that the detector takes for the domain, or None.
     """

@@ -30,7 +30,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
         ValueError: if there are no reference statistics of the domain.
         ValueError: for fewer than 2 images per block, or a number of steps out of range.
     """
-    real, second = bench.reference(cell.domain), bench.second_ruler(cell.domain)
+    real, second = bench.reference(cell.domain), bench.second_encoder(cell.domain)
     model = whole(cell.sampler.scheduler).guided(bench.model, None, bench.guidance_scale)
 
     # one entry per block; the converged solutions stay empty where nothing is compared with them, as of a stochastic

@@ -65,7 +65,7 @@ def cell_path(folder: Path, cell: Cell, bench: Bench) -> Path:
 
 def fingerprint(cell: Cell, bench: Bench) -> str:
     """A hash of everything that decides a cell's numbers: model, encoder, reference, settings."""
-    real, second = bench.reference(cell.domain), bench.second_ruler(cell.domain)
+    real, second = bench.reference(cell.domain), bench.second_encoder(cell.domain)
     identity: dict[str, Any] = {
         "numbers": CACHE_VERSION,
         "model": bench.identity,
@@ -80,7 +80,7 @@ def fingerprint(cell: Cell, bench: Bench) -> str:
         "settings": cell.settings,
     }
     if second is not None:
-        identity["second ruler"] = second.identity
+        identity["second ruler"] = second.identity  # by its first name, so that cells that were kept are found
     if bench.detector is not None:
         identity["detector"] = bench.detector.encoder.content_hash
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

@@ -25,7 +25,7 @@ def kernel_reference_path(domain: str, folder: Path = FOLDER) -> Path:
 
 
 def vicreg_paths(domain: str, folder: Path = FOLDER) -> tuple[Path, Path]:
-    """Paths of the statistics and of the clusters of a domain by the ruler without labels."""
+    """Paths of the statistics and of the clusters of a domain by the VICReg encoder."""
     return folder / f"{domain}_vicreg.npz", folder / f"{domain}_clusters.npz"
 
 
@@ -65,7 +65,7 @@ def load_kernel(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> 
 def load_vicreg_reference(
     domain: str, encoder: FeatureEncoder, folder: Path = FOLDER
 ) -> tuple[FeatureStatistics, ClusterReference]:
-    """Load the statistics and the clusters of the real images of a domain by the ruler without labels.
+    """Load the statistics and the clusters of the real images of a domain by the VICReg encoder.
 
     Arguments as for `load_reference`.
 

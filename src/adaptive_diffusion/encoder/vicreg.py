@@ -1,4 +1,4 @@
-"""A second ruler of sets of images, trained without labels and captions: VICReg and the detail of patches.
+"""A second encoder for distances between sets of images, trained without labels: VICReg and the detail of patches.
 
 The other encoder learns to tell labels apart, and so it measures labels more than looks. This one learns by VICReg
 (Bardes et al., 2022) to recognise an image in two crops; nothing in its training makes it overlook blur or noise. Its

@@ -1,4 +1,4 @@
-"""Training of the ruler without labels, by VICReg (Bardes et al., 2022); it takes minutes on a CPU.
+"""Training of the VICReg encoder (Bardes et al., 2022); it takes minutes on a CPU.
 
 Two crops of an image, moved, mirrored and slightly recoloured, shall have the same embedding (invariance), while every
 dimension of the embedding varies over the batch (variance) and no two of them vary together (covariance). A crop is cut

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ..benchmark import Bench, Cell, CellResult, SecondRuler, run_benchmark, write_report
+from ..benchmark import Bench, Cell, CellResult, SecondEncoder, run_benchmark, write_report
 from ..benchmark.report import METRICS, TOGETHER, markdown, summarise
 from ..benchmark.store import cell_path, load_cell, save_cell
 from ..diffusion.checks import check_count, check_number
@@ -186,16 +186,16 @@ def bench_of(setup: Setup) -> Bench:
         batch_size=cfg.batch_size,
         tolerance=cfg.benchmark.tolerance,
         cache=Path(cfg.paths.outputs) / "benchmark" / "converged",
-        second_ruler=_second_ruler,
+        second_encoder=_second_encoder,
         detector=DomainDetector(encoder),
     )
 
 
-def _second_ruler(domain: str) -> SecondRuler | None:
+def _second_encoder(domain: str) -> SecondEncoder | None:
     if not all(path.is_file() for path in vicreg_paths(domain)):
         return None
     vicreg = load_vicreg()
-    return SecondRuler(vicreg, *load_vicreg_reference(domain, vicreg))
+    return SecondEncoder(vicreg, *load_vicreg_reference(domain, vicreg))
 
 
 class BenchmarkReport:

@@ -1,4 +1,4 @@
-"""`train.py task=vicreg`: train the ruler without labels, or go on training it, and write it with its losses."""
+"""`train.py task=vicreg`: train the VICReg encoder, or go on training it, and write it with its losses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .train_images import metadata, train_and_write
 
 @dataclass(frozen=True)
 class VICRegTask(VICRegTraining):
-    """`task=vicreg`: train the ruler without labels, or go on training it."""
+    """`task=vicreg`: train the VICReg encoder, or go on training it."""
 
     result: ClassVar[str] = "vicreg/vicreg.safetensors"
 

@@ -1,4 +1,4 @@
-"""The second ruler of a cell: real images of its domain by an encoder that was trained without labels."""
+"""The second encoder of a cell: real images of its domain by an encoder that was trained without labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..metrics.statistics import FeatureStatistics
 
 
 @dataclass(frozen=True)
-class SecondRuler:
+class SecondEncoder:
     """An encoder, and the real images of a domain by it.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The benchmark's second ruler: what a cell measures besides fd_encoder, and files from before it did."""
+"""The benchmark's second encoder: what a cell measures besides fd_encoder, and files from before it did."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark_program import tiny_reference
 from test_benchmark import RESULTS, a_cell
 from tiny import tiny_encoder, tiny_model
 
-from adaptive_diffusion.benchmark import Bench, SecondRuler, measure, store, write_report
+from adaptive_diffusion.benchmark import Bench, SecondEncoder, measure, store, write_report
 from adaptive_diffusion.benchmark.report import markdown, summarise
 from adaptive_diffusion.benchmark.store import load_cell, save_cell
 from adaptive_diffusion.diffusion.conditions import Same
@@ -29,11 +29,11 @@ MORE = ("fd_vicreg", "precision", "recall")
 ENCODER = tiny_encoder()
 
 
-def a_ruler(seed=0):
+def a_second_encoder(seed=0):
     """The encoder of the tests with 60 noisy images, in three clusters."""
     pixels = np.random.default_rng(seed).uniform(-1, 1, (60, 8, 8, 3)).astype(np.float32)
     features, identity = ENCODER.features(pixels), (ENCODER.name, ENCODER.content_hash)
-    return SecondRuler(
+    return SecondEncoder(
         ENCODER,
         FeatureStatistics.from_features(features, *identity),
         ClusterReference.from_features(features, *identity, clusters=3),
@@ -45,7 +45,7 @@ def a_bench(**more):
     return Bench(tiny_model(), 1.5, ENCODER, **given | more)
 
 
-def test_a_cell_measures_by_the_second_ruler_each_block_and_all_images_together(monkeypatch):
+def test_a_cell_measures_by_the_second_encoder_each_block_and_all_images_together(monkeypatch):
     drawn, draw = [], measure._draw
 
     def noted(*arguments):
@@ -54,15 +54,15 @@ def test_a_cell_measures_by_the_second_ruler_each_block_and_all_images_together(
         return images, cost
 
     monkeypatch.setattr(measure, "_draw", noted)
-    ruler, detector = a_ruler(), DomainDetector(ENCODER)
-    result = measure.measure_cell(a_cell(), a_bench(second_ruler=lambda domain: ruler, detector=detector))
+    second, detector = a_second_encoder(), DomainDetector(ENCODER)
+    result = measure.measure_cell(a_cell(), a_bench(second_encoder=lambda domain: second, detector=detector))
 
     for images, found in [*zip(drawn, result.blocks, strict=True), (np.concatenate(drawn), result)]:
         features = ENCODER.features(images)
         own = FeatureStatistics.from_features(features, ENCODER.name, ENCODER.content_hash)
-        assert found.fd_vicreg == pytest.approx(frechet_distance(own, ruler.statistics), rel=1e-4)
-        assert found.precision == ruler.clusters.precision(features)
-        assert found.recall == pytest.approx(ruler.clusters.recall(features))
+        assert found.fd_vicreg == pytest.approx(frechet_distance(own, second.statistics), rel=1e-4)
+        assert found.precision == second.clusters.precision(features)
+        assert found.recall == pytest.approx(second.clusters.recall(features))
 
     for images, block in zip(drawn, result.blocks, strict=True):
         detected = [one.domain for one in detector.from_images(images)]
@@ -71,7 +71,7 @@ def test_a_cell_measures_by_the_second_ruler_each_block_and_all_images_together(
     assert result.vicreg == f"{ENCODER.name} {ENCODER.content_hash}"
 
 
-def test_without_the_second_ruler_its_columns_are_empty():
+def test_without_the_second_encoder_its_columns_are_empty():
     result = measure.measure_cell(a_cell(), a_bench())
     found = {getattr(one, metric) for one in (result, *result.blocks) for metric in MORE}
     assert found == {None} == {block.domain_agreement for block in result.blocks}
@@ -85,19 +85,19 @@ def test_a_domain_that_the_detector_does_not_know_has_no_agreement():
 
 
 def test_what_is_measured_decides_the_fingerprint():
-    rulers = [a_ruler(0), a_ruler(1)]
+    encoders = [a_second_encoder(0), a_second_encoder(1)]
     benches = [
         a_bench(),
-        *(a_bench(second_ruler=lambda domain, ruler=ruler: ruler) for ruler in rulers),
+        *(a_bench(second_encoder=lambda domain, second=second: second) for second in encoders),
         a_bench(detector=DomainDetector(ENCODER)),
     ]
     names = [store.fingerprint(a_cell(), bench) for bench in benches]
     assert len(set(names)) == 4
-    assert store.fingerprint(a_cell(), a_bench(second_ruler=lambda domain: None)) == names[0]
+    assert store.fingerprint(a_cell(), a_bench(second_encoder=lambda domain: None)) == names[0]
 
 
 def measured(cell):
-    """A cell with numbers of the second ruler."""
+    """A cell with numbers of the second encoder."""
     blocks = (replace(b, fd_vicreg=20.0 + b.seed, precision=0.5, recall=0.8, domain_agreement=1.0) for b in cell.blocks)
     return replace(cell, blocks=tuple(blocks), fd_vicreg=19.0, precision=0.5, recall=0.75, vicreg="vicreg/64 ab")
 
@@ -125,7 +125,7 @@ def test_older_cells_are_read_and_reported_beside_measured_ones(tmp_path):
     assert blocks == ["20.0", "21.0", "", ""]
 
 
-def test_the_markdown_shows_the_second_ruler_and_passes_beside_fd_encoder():
+def test_the_markdown_shows_the_second_encoder_and_passes_beside_fd_encoder():
     passes = tuple(replace(block, passes=8.0) for block in measured(RESULTS[1]).blocks)
     lines = markdown(summarise([replace(measured(RESULTS[1]), blocks=passes)])).splitlines()
     overview, head, row = (line.strip("| ").split(" | ") for line in lines if line.startswith(("| ddim", "| method")))

@@ -1,4 +1,4 @@
-"""`python -m benchmarks rulers`: what Frechet distances, precision and recall see of changes to real images.
+"""`python -m benchmarks encoders`: what Frechet distances, precision and recall see of changes to real images.
 
 Held-back real images are split into halves at random. The distance between the halves is the unit; one half is then
 changed and compared again. Precision and recall are those of the changed half, by clusters of the training images.
@@ -27,11 +27,11 @@ Encode = Callable[[np.ndarray], np.ndarray]
 
 def main(argv: list[str]) -> None:
     """Measure every change of every domain on some random halves, and print means and spreads."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks rulers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks encoders", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with <domain>_32.npz for the four domains")
     parser.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=DOMAINS)
     parser.add_argument("--halves", type=int, default=5, help="random halves, of which the mean is printed")
-    parser.add_argument("--vicreg", type=Path, default=BUILTIN_VICREG, help="file of the ruler without labels")
+    parser.add_argument("--vicreg", type=Path, default=BUILTIN_VICREG, help="file of the VICReg encoder")
     options = parser.parse_args(argv)
 
     for domain in options.domains:
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         pictures = load_pictures(options.data / f"{domain}_32.npz", vicreg.config.image_size)
         train, held = pictures.split_as_trained(vicreg.metadata["training"])
         clusters = ClusterReference.from_features(vicreg.features(train.images), vicreg.name, vicreg.content_hash)
-        rulers: dict[str, Encode] = {
+        encoders: dict[str, Encode] = {
             "fd_encoder": load_builtin_encoder().features,
             "fd_vicreg": vicreg.features,
             "pixel PCA": pixel_components(train.images),
@@ -47,8 +47,8 @@ def main(argv: list[str]) -> None:
 
         print(f"\n{domain}: {len(held) // 2} images a half, {options.halves} random halves; distances in units of")
         print(f"the unchanged one; mean +- spread. Precision and recall: {len(clusters.shares)} clusters")
-        print(f"{'change':<18}" + "".join(f"{name:>17}" for name in (*rulers, "precision", "recall")))
-        found = [measure(held, rulers, clusters, np.random.default_rng(seed)) for seed in range(options.halves)]
+        print(f"{'change':<18}" + "".join(f"{name:>17}" for name in (*encoders, "precision", "recall")))
+        found = [measure(held, encoders, clusters, np.random.default_rng(seed)) for seed in range(options.halves)]
         for change in found[0]:
             values = np.array([one[change] for one in found])
             columns = zip(values.mean(axis=0), values.std(axis=0), strict=True)
@@ -56,22 +56,22 @@ def main(argv: list[str]) -> None:
 
 
 def measure(
-    held: PictureSet, rulers: dict[str, Encode], clusters: ClusterReference, rng: np.random.Generator
+    held: PictureSet, encoders: dict[str, Encode], clusters: ClusterReference, rng: np.random.Generator
 ) -> dict[str, list[float]]:
-    """Each change -> its distances by all rulers in units of the unchanged one, its precision and its recall.
+    """Each change -> its distances by all encoders in units of the unchanged one, its precision and its recall.
 
     The first row, "unit", holds the distances themselves of the unchanged half.
     """
     rows, size = rng.permutation(len(held)), len(held) // 2
     one, other = (held.images[r] for r in (rows[:size], rows[size : 2 * size]))
     labels = held.labels[rows[size : 2 * size]]
-    targets = {name: encode(to_float(one)) for name, encode in rulers.items()}
+    targets = {name: encode(to_float(one)) for name, encode in encoders.items()}
 
     found: dict[str, list[float]] = {}
     for change, function in changes().items():
         changed = function(PictureSet(other, labels, held.label_names), rng)
-        features = {name: encode(changed) for name, encode in rulers.items()}
-        distances = {name: frechet_distance(features[name], targets[name]) for name in rulers}
+        features = {name: encode(changed) for name, encode in encoders.items()}
+        distances = {name: frechet_distance(features[name], targets[name]) for name in encoders}
         quality = [clusters.precision(features["fd_vicreg"]), clusters.recall(features["fd_vicreg"])]
         found.setdefault("unit", list(distances.values()) + quality)
         found[change] = [value / unit for value, unit in zip(distances.values(), found["unit"], strict=False)] + quality
