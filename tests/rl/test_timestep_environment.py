@@ -124,9 +124,7 @@ def test_stopping_ends_with_the_clean_prediction_there_is_and_saves_evaluations(
     _, reward, _, _, info = env.step(np.array([0, 0.9]))
     assert (info["evaluations"], info["speed"]) == (4, 0.5)
     errors = paired_rmse(np.clip(x0, -1, 1), env.noises._converged.images[:16])
-    assert np.log(errors).mean() == pytest.approx(
-        np.log(env.noises.errors(0, env._baselines[0].states)).mean() - info["quality"], abs=1e-3
-    )
+    assert np.log(errors).mean() == pytest.approx(np.log(env._baselines[0].errors).mean() - info["quality"], abs=1e-3)
     assert reward == pytest.approx(0.5 * info["quality"] + 0.25)
     with pytest.raises(ValueError, match="call reset first"):
         env.step(np.array([0.0, 0.0]))
