@@ -57,6 +57,11 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
     return LINK.sub(partial(_link, source, uri), markdown)
 
 
+def on_post_page(output: str, **kwargs: Any) -> str:
+    """Give the dialog of the search a name, which screen readers need."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
 def _link(source: str, uri: str, match: re.Match[str]) -> str:
     """A link in a file of the project, as its page at `uri` says it."""
     before, target, anchor, after = match.groups()

@@ -60,3 +60,7 @@ def test_every_page_has_its_place_in_the_navigation():
     written = {str(file.relative_to(ROOT / "docs")) for file in (ROOT / "docs").rglob("*.md")}
     named = set(re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert written - named == set()
+
+
+def test_the_search_has_a_name_for_screen_readers():
+    assert site.on_post_page('<div role="dialog">') == '<div role="dialog" aria-label="Search">'
