@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import run_program
+from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import SHIPPED, CalibratedSchedule, load_schedules
 from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from tools.tables import PROJECT
 
-GRIDS = {"Karras": KarrasGrid(), "log-SNR": LogSNRGrid(), "quadratic": PowerGrid(2), "uniform": PowerGrid(1)}
+GRIDS: dict[str, Spacing] = {"Karras": KarrasGrid(), "log-SNR": LogSNRGrid(), "quadratic": PowerGrid(2), "uniform": PowerGrid(1)}
 STEPS = 8  # of the grids that are shown
 
 
