@@ -18,7 +18,12 @@ from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from tools.tables import PROJECT
 
-GRIDS: dict[str, Spacing] = {"Karras": KarrasGrid(), "log-SNR": LogSNRGrid(), "quadratic": PowerGrid(2), "uniform": PowerGrid(1)}
+GRIDS: dict[str, Spacing] = {
+    "Karras": KarrasGrid(),
+    "log-SNR": LogSNRGrid(),
+    "quadratic": PowerGrid(2),
+    "uniform": PowerGrid(1),
+}
 STEPS = 8  # of the grids that are shown
 
 
