@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from program import Program
+from program import Forked
 from shipped import Shipped
 
 
@@ -27,7 +27,7 @@ def test_each_part_makes_images_better_and_the_check_of_every_step_leaves_good_o
 
 
 def test_a_sweep_over_a_part_has_a_row_for_every_job(tmp_path):
-    program = Program(tmp_path, "num_samples=1", "num_steps=2", "domain=portraits", "metrics=none")
+    program = Forked(tmp_path, "num_samples=1", "num_steps=2", "domain=portraits", "metrics=none")
     code, out, err = program.run("-m", "scheduler=adaptive,ddim")
     assert code == 0, err
     table = [line for line in (out + err).splitlines() if "FINISHED" in line]

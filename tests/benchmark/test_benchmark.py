@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from benchmark_program import tiny_reference
-from program import Program
+from program import Forked
 from tiny import ROOT, tiny_encoder, tiny_model
 
 from adaptive_diffusion.benchmark import (
@@ -385,7 +385,7 @@ def test_nothing_beats_the_pareto_front():
 def sweep(tmp_path):
     """The benchmark as a user starts it, with a tiny model and encoder."""
     small = ("num_samples=4", "benchmark.seed_blocks=2", "domain=portraits", "benchmark.tolerance=0.05")
-    return Program(tmp_path, "-m", *small, script=ROOT / "tests" / "benchmark_program.py")
+    return Forked(tmp_path, "-m", *small, script=ROOT / "tests" / "benchmark_program.py")
 
 
 def succeed(sweep, *arguments):

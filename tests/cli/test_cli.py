@@ -20,7 +20,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
-from program import Program
+from program import Forked
 from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, tiny_pictures
 
 from adaptive_diffusion import __version__
@@ -542,7 +542,7 @@ def test_a_grid_and_a_strip_have_the_layout_they_promise():
 
 @pytest.fixture
 def program(tmp_path):
-    return Program(tmp_path, "num_steps=3", "num_samples=4")
+    return Forked(tmp_path, "num_steps=3", "num_samples=4")
 
 
 def test_a_sweep_makes_one_parent_with_a_child_per_job(program):

@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
     given = options.parse_args(arguments)
-    zygote.prepare()
+    zygote.prepare("stable_baselines3")
     tally, chance, folder = Tally(), random.Random(given.seed), Path(tempfile.mkdtemp())
     try:
         base = prepared(folder / "base")

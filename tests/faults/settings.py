@@ -172,7 +172,7 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--count", type=int, default=200, help="bad settings; 0: all there are")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args(arguments)
-    zygote.prepare()
+    zygote.prepare("stable_baselines3")
     folder, verdicts = Path(tempfile.mkdtemp()), Counter[str]()
     try:
         base = prepared(folder / "base")

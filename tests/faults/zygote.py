@@ -33,12 +33,12 @@ MODULES = (
     *("runs.setup", "runs.sample", "runs.benchmark", "runs.train_model", "runs.train_encoder", "runs.calibrate"),
     *("runs.tune", "runs.train_policy", "cli.sweep", "metrics.standard_metrics", "models.unet", "io.figures"),
 )
-LIBRARIES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow", "matplotlib.pyplot", "PIL.Image", "stable_baselines3")
+LIBRARIES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow", "matplotlib.pyplot", "PIL.Image")
 
 
-def prepare() -> None:
-    """Import whatever the programs will."""
-    for name in (*LIBRARIES, "tiny", *(f"adaptive_diffusion.{module}" for module in MODULES)):
+def prepare(*more: str) -> None:
+    """Import whatever the programs will, and more modules."""
+    for name in (*LIBRARIES, *more, "tiny", *(f"adaptive_diffusion.{module}" for module in MODULES)):
         importlib.import_module(name)
 
 
@@ -58,7 +58,7 @@ class Program:
         sys.stdout.flush()
         self._pid = os.fork()
         if self._pid == 0:
-            _be(script, arguments, self._output)
+            be(script, arguments, folder, self._output, self._output)
 
     @property
     def output(self) -> str:
@@ -100,17 +100,16 @@ def run(script: Path, arguments: list[str], folder: Path, seconds: float = PATIE
     return program
 
 
-def _be(script: Path, arguments: list[str], output: Path) -> NoReturn:
-    """Be the program, in the child."""
+def be(script: Path, arguments: list[str], folder: Path, out: Path, err: Path) -> NoReturn:
+    """Be the program, in the child: it runs in a folder and writes to two files, or to one."""
     code = 1
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(130))  # until the script begins
-        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
+        for path, number in ((out, 1), (err, 2)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), number)
         faulthandler.register(signal.SIGUSR1)
-        os.chdir(output.parent)
+        os.chdir(folder)
         backend._PROCESS = os.getpid()  # MLX computed nothing before the fork
         sys.argv = [str(script), *arguments]
         try:

@@ -42,17 +42,16 @@ for event in Trainer(TrainingConfig(**json.loads(sys.argv[1]))).run():
 """
 
 
-@pytest.fixture
-def recipe(tmp_path: Path) -> dict:
+def recipe_in(folder: Path) -> dict:
     """Two tiny domains: dark images and bright ones, the second with labels."""
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "dark.npy", rng.integers(0, 60, (24, 8, 8, 3), dtype=np.uint8))
+    np.save(folder / "dark.npy", rng.integers(0, 60, (24, 8, 8, 3), dtype=np.uint8))
     bright = rng.integers(200, 256, (20, 8, 8, 3), dtype=np.uint8)
-    np.savez(tmp_path / "bright.npz", images=bright, labels=np.arange(20) % 2, label_names=["even", "odd"])
+    np.savez(folder / "bright.npz", images=bright, labels=np.arange(20) % 2, label_names=["even", "odd"])
 
     return {
-        "data": {"dark": str(tmp_path / "dark.npy"), "bright": str(tmp_path / "bright.npz")},
-        "state": str(tmp_path / "state.safetensors"),
+        "data": {"dark": str(folder / "dark.npy"), "bright": str(folder / "bright.npz")},
+        "state": str(folder / "state.safetensors"),
         "images": 160,
         "batch_size": 8,
         "warmup_images": 16,
@@ -62,6 +61,18 @@ def recipe(tmp_path: Path) -> dict:
         "save_every": 16,
         "architecture": ARCHITECTURE,
     }
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict:
+    return recipe_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float], dict[str, mx.array]]:
+    """The losses and the last state of a process that nobody interrupts."""
+    whole = recipe_in(tmp_path_factory.mktemp("whole"))
+    return losses(launch(whole).communicate(timeout=120)[0]), read_tensors(whole["state"])[0]
 
 
 def launch(recipe: dict, **environment: str) -> subprocess.Popen:
@@ -95,10 +106,8 @@ def test_the_loss_falls_and_the_averaged_model_can_be_saved(recipe: dict, tmp_pa
     assert sum(metadata["label_counts"]["bright"]) == len(bright)
 
 
-def test_a_killed_run_continues_bit_for_bit(recipe: dict, tmp_path: Path) -> None:
-    whole = {**recipe, "state": str(tmp_path / "whole.safetensors")}
-    expected = losses(launch(whole).communicate(timeout=120)[0])
-
+def test_a_killed_run_continues_bit_for_bit(recipe: dict, uninterrupted: tuple) -> None:
+    expected, whole = uninterrupted
     process = launch(recipe)
     assert process.stdout is not None
     seen = [process.stdout.readline() for _ in range(7)]
@@ -109,13 +118,15 @@ def test_a_killed_run_continues_bit_for_bit(recipe: dict, tmp_path: Path) -> Non
     assert losses("".join(seen)).items() <= expected.items()
     assert 1 < min(resumed) <= 8, "the second run starts from the last state that was written"
     assert resumed.items() <= expected.items()
-    ours, uninterrupted = (read_tensors(r["state"])[0] for r in (recipe, whole))
-    assert ours.keys() == uninterrupted.keys()
-    assert all(mx.array_equal(ours[name], uninterrupted[name]) for name in ours)
+    ours = read_tensors(recipe["state"])[0]
+    assert ours.keys() == whole.keys()
+    assert all(mx.array_equal(ours[name], whole[name]) for name in ours)
 
 
-def test_two_processes_lose_what_one_process_loses_on_the_same_batches(recipe: dict, tmp_path: Path) -> None:
-    alone = losses(launch({**recipe, "state": str(tmp_path / "alone.safetensors")}).communicate(timeout=120)[0])
+def test_two_processes_lose_what_one_process_loses_on_the_same_batches(
+    recipe: dict, uninterrupted: tuple, tmp_path: Path
+) -> None:
+    alone, _ = uninterrupted
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     hosts = [[f"127.0.0.1:{s.getsockname()[1]}"] for s in sockets]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from program import Program
+from program import Forked
 from tiny import CONF, ROOT, tiny_pictures
 
 from adaptive_diffusion.cli.schemas import register
@@ -86,7 +86,7 @@ def test_the_best_is_told_for_every_reward_and_domain(tmp_path):
 
 
 def test_a_sweep_over_decays_trains_every_job_and_says_how_to_draw_with_each(tmp_path):
-    program = Program(tmp_path, script=ROOT / "train.py")
+    program = Forked(tmp_path, script=ROOT / "train.py")
     program.settings = program.settings[:2]  # the folders
     small = "task.images=32 task.batch_size=8 task.warmup_images=0 task.decay_images=8 task.validation_images=2"
     shape = "{image_size: 8, widths: [8, 16], blocks: [1, 1], attention_levels: [], embedding_dim: 16}"
@@ -101,7 +101,7 @@ def test_a_sweep_over_decays_trains_every_job_and_says_how_to_draw_with_each(tmp
     assert models[0.1] != models[0.9]
     commands = [shlex.split(line)[1:] for line in out.splitlines() if line.startswith("draw ")]
     assert [command[:2] for command in commands] == [["python", "sample.py"]] * 2
-    drawing = Program(tmp_path / "drawn", script=ROOT / "sample.py") if (tmp_path / "drawn").mkdir() is None else None
+    drawing = Forked(tmp_path / "drawn", script=ROOT / "sample.py") if (tmp_path / "drawn").mkdir() is None else None
     assert drawing is not None
     drawing.settings = []
     code, out, err = drawing.run(*commands[1][2:], "num_samples=1", "num_steps=1", "metrics=none", "tracking=none")
@@ -109,7 +109,7 @@ def test_a_sweep_over_decays_trains_every_job_and_says_how_to_draw_with_each(tmp
 
 
 def test_a_sweep_over_agents_takes_their_settings_and_names_the_best(tmp_path):
-    program = Program(tmp_path, script=ROOT / "train.py")
+    program = Forked(tmp_path, script=ROOT / "train.py")
     program.settings = [
         s.replace("model=", "model@task.model=", 1) if s.startswith("model=") else s for s in program.settings
     ]
