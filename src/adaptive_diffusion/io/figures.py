@@ -134,8 +134,12 @@ def save_schedule_plot(
         panels["images evaluated"] = running
         title += "\ntimestep and log-SNR of the images that were longest on the schedule"
 
-    figure = Figure(figsize=(4 * len(panels), 3.2), dpi=120, layout="constrained")
+    width, height = 4 * len(panels), 3.2  # inches
+    figure = Figure(figsize=(width, height), dpi=120)
     FigureCanvasAgg(figure)
+    # margins in inches; to let Matplotlib find them takes longer than to draw
+    top = 0.4 + 0.2 * title.count("\n")
+    figure.subplots_adjust(0.75 / width, 0.55 / height, 1 - 0.15 / width, 1 - top / height, wspace=0.3)
     step = np.arange(1, len(timesteps) + 1)
 
     for axes, (name, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
