@@ -272,7 +272,8 @@ def sampler_case(name: str) -> Arrays:
     kind, settings, n, arguments = SAMPLERS[name]
     scheduler = kind(**settings, **V)
     scheduler.set_timesteps(n)
-    sampler = (s.StepReductionSampler if name == "step reduction" else s.QualityGuidedSampler)(scheduler, **arguments)
+    kind = s.StepReductionSampler if name == "step reduction" else s.QualityGuidedSampler
+    sampler = kind(scheduler, calibration=str(s.PINNED / "quality.json"), **arguments)
     keys, x_T = noise(6, seed=3)
     result = sampler.run(Toy(**V), x_T, condition=mx.array([[0], [1], [2], [0], [3], [1]]), keys=keys)
     quality = np.array([*sampler.get_quality_history(), sampler.report()["sampling/estimated_quality"]])
@@ -296,8 +297,8 @@ def policy_case(stopping: bool) -> Arrays:
 
 
 def shipped_policy_case() -> Arrays:
-    """The shipped policy of the landscapes, on the shipped model."""
-    return sample_case("scheduler=learned", "num_steps=8")
+    """The policy of the landscapes that version 0.1.0 shipped, on the shipped model."""
+    return sample_case("scheduler=learned", "num_steps=8", *POLICY)
 
 
 def calibration_case() -> Arrays:
@@ -407,22 +408,30 @@ def _means(images: np.ndarray) -> np.ndarray:
     return images.reshape(n, height // 4, 4, width // 4, 4, channels).mean(axis=(2, 4)).astype(np.float32)
 
 
+# what version 0.1.0 shipped, as far as the cases need it: what ships may change
+STEPS = (f"scheduler.calibration.path={s.PINNED / 'schedules.json'}",)
+QUALITY = (f"sampler.calibration={s.PINNED / 'quality.json'}",)
+POLICY = (f"scheduler.path={s.PINNED / 'landscapes_8.zip'}",)
+
 SAMPLE = {
-    "plain": (),
-    "portraits, 5 calibrated steps": ("domain=portraits", "num_steps=5"),
+    "plain": STEPS,
+    "portraits, 5 calibrated steps": ("domain=portraits", "num_steps=5", *STEPS),
     "not calibrated": ("domain=abstract", "scheduler.calibration=null", "num_steps=5"),
-    "resampled, guidance 3": ("num_steps=11", "guidance_scale=3"),
+    "resampled, guidance 3": ("num_steps=11", "guidance_scale=3", *STEPS),
     "ddim karras": ("scheduler=ddim", "grid=karras", "num_steps=6"),
     "ddpm": ("scheduler=ddpm", "num_steps=6", "domain=general"),
     "dpm_solver blended": ("scheduler=dpm_solver", "grid=blended", "num_steps=6"),
-    "unipc calibrated grid": ("scheduler=unipc", "grid=calibrated", "num_steps=6"),
+    "unipc calibrated grid": (
+        *("scheduler=unipc", "grid=calibrated", "num_steps=6"),
+        f"grid.path={s.PINNED / 'schedules.json'}",
+    ),
     "ipndm quadratic": ("scheduler=ipndm", "grid=quadratic", "num_steps=6"),
     "quality_guided": (
         *("sampler=quality_guided", "num_steps=15", "sampler.quality_threshold=0.45"),
-        *("sampler.patience=3", "sampler.min_steps=6", "sampler.finish=4"),
+        *("sampler.patience=3", "sampler.min_steps=6", "sampler.finish=4", *STEPS, *QUALITY),
     ),
-    "step_reduction": ("sampler=step_reduction", "num_steps=20", "sampler.quality_target=0.6"),
-    "variation": ("variation=0.3", "num_steps=5"),
+    "step_reduction": ("sampler=step_reduction", "num_steps=20", "sampler.quality_target=0.6", *STEPS, *QUALITY),
+    "variation": ("variation=0.3", "num_steps=5", *STEPS),
 }
 
 CASES: dict[str, Callable[[], Arrays]] = {

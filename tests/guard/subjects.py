@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 TESTS = Path(__file__).parent.parent
+PINNED = Path(__file__).parent / "pinned"  # files that version 0.1.0 shipped, or parts of them
 sys.path += [str(TESTS), str(TESTS / "rl")]
 
 from policy_files import random_policy  # noqa: E402
@@ -51,6 +52,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "IPNDM",
+    "PINNED",
     "AdaptiveScheduler",
     "BlendedGrid",
     "CalibratedGrid",
