@@ -288,6 +288,16 @@ def test_a_run_that_begins_in_the_middle_takes_steps_of_the_textbook(schedule):
     np.testing.assert_allclose(*(np.array(s.step(bent(x, mx.array([t])), t, x)) for s in (scheduler, ddim)), atol=1e-5)
 
 
+def test_a_schedule_that_knows_the_number_of_steps_comes_before_one_of_nearer_guidance(schedule, tmp_path):
+    file, known = tmp_path / "schedules.json", min(schedule.steps)
+    few = replace(schedule, guidance_scale=2.0, steps={known: schedule.steps[known]})
+    save_schedules(file, [schedule, few, replace(few, guidance_scale=9.0)])
+    given, other = (file, schedule.model, "landscapes", 2.0), max(schedule.steps)
+    assert other not in few.steps
+    assert [find_schedule(*given, num_steps=n).guidance_scale for n in (known, other, 77, None)] == [2, 1.5, 2, 2]
+    assert find_schedule(*given[:3], 20.0, num_steps=other).guidance_scale == 9, "weights that do not hold do not count"
+
+
 def test_a_calibration_of_another_noise_schedule_or_of_no_kind_is_refused(schedule):
     with pytest.raises(ValueError, match="the calibration is for 1000 training timesteps, not 400"):
         AdaptiveScheduler(400, calibration=schedule)

@@ -30,7 +30,10 @@ from adaptive_diffusion.grids.calibrated import (
     Score,
     save_schedules,
 )
+from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.models.diffusers import load_pipeline
+from adaptive_diffusion.optimization.memory import SHIPPED as RECORDS
+from adaptive_diffusion.optimization.memory import read_records
 from adaptive_diffusion.runs.export import main
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
@@ -282,7 +285,7 @@ def test_tables_hold_decreasing_noise_levels_that_end_in_0(tmp_path: Path) -> No
     [
         ([], "has several: give --domain, one of abstract, general, landscapes, portraits"),
         (["--domain", "hills"], "no schedule with --domain hills; there are abstract"),
-        (["--domain", "general", "--guidance", "7"], "no schedule with --guidance 7; there are 1.5"),
+        (["--domain", "general", "--guidance", "7"], "no schedule with --guidance 7; there are .*1.5"),
         (["--domain", "general", "--steps", "5,11"], "--steps 11 was not calibrated; there are 4, 5, 6"),
         (["--domain", "general", "--steps", "5,x"], "--steps must be numbers, e.g. 5,8,10, got 'x'"),
         (["--domain", "general", "--model", "nowhere"], "no model at nowhere; give a checkpoint or the folder"),
@@ -299,6 +302,43 @@ def test_mistakes_of_the_command_are_one_sentence(arguments: list[str], told: st
         main([*given, "--output", str(tmp_path / "out")])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_of_several_kinds_of_guidance_the_constant_one_is_exported_and_others_by_their_name(tmp_path, capsys):
+    model = load_builtin_model().identity
+    tuned = next(known.to_config().guidance for known in read_records(RECORDS).known if known.domain == "landscapes")
+    constant = made_up(model=model, guidance=1.5)
+    other = replace(made_up(0.1, model), guidance_scale=tuned)
+    save_schedules(tmp_path / "s.json", [other, constant])
+
+    def exported_with(*arguments: str) -> tuple[Any, str]:
+        main(["--file", str(tmp_path / "s.json"), "--output", str(tmp_path / "out"), *arguments])
+        content = json.loads((tmp_path / "out" / "scheduler_config.json").read_text())
+        return content["calibrated_for"]["guidance_scale"], capsys.readouterr().out
+
+    guidance, said = exported_with()
+    assert guidance == 1.5
+    assert f"also calibrated: --guidance {shlex.quote(tuned.name)}" in said
+    interval = {"weight": tuned.weight, "low": tuned.low, "high": tuned.high}
+    for name in ("tuned", tuned.name):
+        guidance, said = exported_with("--guidance", name)
+        assert guidance == interval
+        assert "also calibrated: --guidance 1.5" in said
+
+    save_schedules(tmp_path / "s.json", [other, constant, replace(constant, guidance_scale=3.0)])
+    with pytest.raises(ValueError, match=r"several: give --guidance, one of '1.3 where log-SNR is .*', 1.5, 3"):
+        exported_with()
+    save_schedules(tmp_path / "s.json", [constant])
+    with pytest.raises(ValueError, match="no schedule with --guidance tuned; there are"):
+        exported_with("--guidance", "tuned")
+
+
+def test_the_parts_of_a_schedule_are_exported_together(tmp_path, capsys):
+    schedule = made_up(model=load_builtin_model().identity)
+    four = replace(schedule, steps={4: replace(schedule.steps[STEPS], timesteps=TIMESTEPS[:4], corrections=None)})
+    save_schedules(tmp_path / "s.json", [schedule, replace(four, noises=3)])
+    main(["--file", str(tmp_path / "s.json"), "--output", str(tmp_path / "out")])
+    assert f"4, {STEPS} steps" in capsys.readouterr().out
 
 
 def test_a_file_in_the_place_of_the_output_is_refused(tmp_path: Path) -> None:

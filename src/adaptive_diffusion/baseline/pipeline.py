@@ -144,8 +144,8 @@ class DiffusionPipeline:
         model, domain = self._guided(batch_size, seed, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
             num_inference_steps = len(self.scheduler) or 50
-        self._suit(domain, model.guidance_scale if model.most_passes > 1 else 1.0)
         self.scheduler.set_timesteps(num_inference_steps)
+        self._suit(domain, model.guidance_scale if model.most_passes > 1 else 1.0)
 
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)

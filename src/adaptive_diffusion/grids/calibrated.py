@@ -28,6 +28,7 @@ __all__ = [
     "find_grid",
     "find_schedule",
     "load_schedules",
+    "merged",
     "save_schedules",
 ]
 
@@ -78,8 +79,11 @@ def find_schedule(
     domain: str,
     guidance_scale: float | Guidance,
     kept: str | Path | None = None,
+    num_steps: int | None = None,
 ) -> CalibratedSchedule | None:
     """The schedule of a model in a domain; if there are several, the one with the same guidance, or the nearest.
+
+    One that has no weights for the number of steps comes after those that have.
 
     Where the domain was not calibrated, the schedule of another domain is taken: calibrated steps depend on
     the model and the guidance more than on the domain. Where a pipeline was calibrated with another precision, size or
@@ -92,6 +96,7 @@ def find_schedule(
         guidance_scale: Weight of classifier-free guidance that draws, >= 0, or `Guidance`; it decides whether the
             calibrated weights are used, see `CalibratedSchedule`.
         kept: Folder of calibrations that were made on first use, which are added to the shipped ones; None: none are.
+        num_steps: Number of steps that is drawn with; None: not known yet.
 
     Returns:
         The schedule; None if no file was given, and none is known of the model.
@@ -103,7 +108,7 @@ def find_schedule(
     if not isinstance(guidance_scale, Guidance):
         check_number("guidance_scale", guidance_scale, 0)
     model = model or ""
-    known = _merged(known_schedules(path, model, kept))
+    known = merged(known_schedules(path, model, kept))
     of_the_model = [schedule for schedule in known if schedule.model == model]
     if not of_the_model:  # those of the same weights, drawn otherwise
         alike = [schedule for found in known if (schedule := drawn_with(found, model)).otherwise]
@@ -113,7 +118,7 @@ def find_schedule(
     if of_the_model:
         fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
         at = [schedule.drawn_at(guidance_scale) for schedule in fitting or of_the_model]
-        return min(at, key=_distance)
+        return min(at, key=lambda schedule: (not _weighted(schedule, num_steps), *_distance(schedule)))
 
     if path is None:
         return None
@@ -123,6 +128,11 @@ def find_schedule(
         "none, or calibrate it",
         "schedule",
     )
+
+
+def _weighted(schedule: CalibratedSchedule, num_steps: int | None) -> bool:
+    """Whether a number of steps was calibrated, and its weights hold for what draws."""
+    return num_steps in schedule.steps and schedule.weights_hold
 
 
 def _distance(schedule: CalibratedSchedule) -> tuple[float, float]:
@@ -157,15 +167,16 @@ def _warn_once(sentence: str) -> None:
     log.warning("%s", sentence)
 
 
-def _merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]:
+def merged(schedules: Iterable[CalibratedSchedule]) -> list[CalibratedSchedule]:
     """The schedules, with the numbers of steps of one problem together; the first that knows a number has it."""
-    merged: dict[tuple[str, str, KeptGuidance], CalibratedSchedule] = {}
+    found: dict[tuple[str, str, KeptGuidance], CalibratedSchedule] = {}
     for schedule in schedules:
         problem = (schedule.model, schedule.domain, schedule.guidance_scale)
-        if before := merged.get(problem):
-            schedule = replace(before, steps={**schedule.steps, **before.steps})
-        merged[problem] = schedule
-    return list(merged.values())
+        if before := found.get(problem):
+            steps = {**schedule.steps, **before.steps}
+            schedule = replace(before, steps={n: steps[n] for n in sorted(steps)})
+        found[problem] = schedule
+    return list(found.values())
 
 
 def drawn_with(schedule: CalibratedSchedule, model: str) -> CalibratedSchedule:
@@ -190,6 +201,7 @@ def find_grid(
     domain: str,
     guidance_scale: float | Guidance,
     kept: str | Path | None = None,
+    num_steps: int | None = None,
 ) -> CalibratedGrid:
     """The calibrated timesteps without their weights, for any solver; arguments as for `find_schedule`.
 
@@ -197,7 +209,7 @@ def find_grid(
         Unusable: if no schedule of the model is known, or the file has none.
         ValueError: for a guidance out of range.
     """
-    found = find_schedule(path, model, domain, guidance_scale, kept)
+    found = find_schedule(path, model, domain, guidance_scale, kept, num_steps)
     if found is None:
         raise Unusable("no calibrated grid ships for this model; choose another grid, or calibrate it", "schedule")
     return CalibratedGrid(found)

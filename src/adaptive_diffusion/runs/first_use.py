@@ -120,7 +120,7 @@ def _fits(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> b
 def _known(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> CalibratedSchedule | None:
     """What ships or is kept for the model, the domain and the guidance of the run."""
     kept, domain = cfg.scheduler.calibration.kept, cfg.domain.name
-    return find_schedule(None, model.identity, domain, guidance, kept)
+    return find_schedule(None, model.identity, domain, guidance, kept, cfg.num_steps)
 
 
 def _in_domain(cfg: DictConfig, model: PictureModel, conditions: Conditions, guidance: float | Guidance) -> GuidedModel:

@@ -135,7 +135,7 @@ class AdaptiveScheduler(SchedulerCore):
                 log.warning("the calibration is of the model %.12s, and %.12s draws with it", given.model, model)
             self.calibration = suited
         elif given is LEFT_OUT and self.progress_power == POWER:
-            self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale)
+            self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale, num_steps=len(self))
         self._firsts.clear()
         self.set_timesteps(len(self))
 
