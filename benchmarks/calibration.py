@@ -1,4 +1,4 @@
-"""`python -m benchmarks calibration`: the quick calibration against the thorough one and the classical solvers."""
+"""`python -m benchmarks calibration`: the quick calibration against the shipped one and the classical solvers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
 from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
@@ -30,16 +29,13 @@ GRIDS: dict[str, Spacing] = {
     "log-SNR": LogSNRGrid(),
     "Karras": KarrasGrid(),
 }
-THOROUGH = ScheduleCalibration(
-    learned_steps=(5, 6, 8, 10, 12, 15, 20), noises=64, held_out=96, learned_noises=32
-)  # as in conf/experiment/calibrate_builtin.yaml
 
 
 def main(argv: list[str]) -> None:
     """Print distances to the converged solution on noises that nothing was fitted on, and what each calibration cost.
 
     A factor is a mean RMSE relative to the best classical one: DPM-Solver++(2M) or UniPC on the uniform, quadratic,
-    log-SNR or Karras grid, whichever is best in the row. The share says how much of the logarithm of the thorough
+    log-SNR or Karras grid, whichever is best in the row. The share says how much of the logarithm of the shipped
     calibration's factor the quick one keeps. Behind +- stands the standard error of the mean.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks calibration", description=__doc__)
@@ -54,17 +50,16 @@ def main(argv: list[str]) -> None:
     network = load_builtin_model()
     settings = scheduler_settings(network)
     cost = {n: QuickCalibration(steps=(n,)).evaluations() for n in options.steps}
-    thorough_cost = THOROUGH.evaluations() / len(THOROUGH.steps)
-    print(f"quick: {cost} network evaluations; thorough: {thorough_cost:,.0f} for each number of steps\n")
+    print(f"quick: {cost} network evaluations\n")
 
-    header = ["domain", "steps", "best classical", "RMSE", "thorough", "quick", "share"]
-    header += ["perceptual: classical", "thorough", "quick"]
+    header = ["domain", "steps", "best classical", "RMSE", "shipped", "quick", "share"]
+    header += ["perceptual: classical", "shipped", "quick"]
     print("\n".join(table(header, [], "lrlrrrrrrr")), flush=True)
 
     for domain in options.domains:
         model = GuidedModel.from_model(network, conditions_of(network, domain, None, domain), domain=domain)
-        thorough = find_schedule(None, network.identity, domain, network.metadata["guidance_scale"])
-        assert thorough is not None
+        shipped = find_schedule(None, network.identity, domain, network.metadata["guidance_scale"])
+        assert shipped is not None
         distance = Distance(model, options.images, options.seed, options.batch_size)
 
         for n in options.steps:
@@ -74,7 +69,7 @@ def main(argv: list[str]) -> None:
 
             recipe = QuickCalibration(steps=(n,), seed=options.quick_seed, batch_size=options.batch_size)
             (quick,) = recipe.calibrate(model)
-            found = [distance(_adaptive(settings, n, schedule)) for schedule in (thorough, quick)]
+            found = [distance(_adaptive(settings, n, schedule)) for schedule in (shipped, quick)]
             factors = [rmse.mean() / best.mean() for rmse, _ in found]
             share = np.log(factors[1]) / np.log(factors[0])
 

@@ -2,7 +2,7 @@
 
 The shipped files form a chain. Each is stamped with the hashes of the files that it was made from:
 word vectors -> encoder -> reference statistics, vicreg -> its reference statistics and clusters, and model -> schedules
--> calibration of quality, tuned configurations, and policies. The benchmark is
+-> calibration of quality, tuned configurations -> schedules of the tuned guidance, and policies. The benchmark is
 measured with them, and the tables of README and docs are made from the benchmark. The model itself comes from
 `train.py experiment=train_builtin`.
 """
@@ -24,7 +24,7 @@ from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
 from adaptive_diffusion.encoder.vicreg import load_vicreg
 from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.errors import Unusable, UserError, run_program
-from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
+from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules, merged
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE
 from adaptive_diffusion.optimization.memory import SHIPPED as TUNED
@@ -45,6 +45,7 @@ from tools.benchmark_tables import DOMAINS, read_summary
 from tools.tables import PROJECT, stale_tables, write_tables
 
 POLICY_STEPS = 8  # of the shipped policies
+FEW_STEPS = range(4, 11)  # that are calibrated for tuned guidance, as in conf/experiment/calibrate_few.yaml
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def chain(data: Path) -> list[Asset]:
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
+        Asset("schedules of tuned", stale_tuned_schedules, _rebuild_tuned_schedules),
         *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
         *(
             Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
@@ -176,14 +178,15 @@ def stale_schedules(path: Path = SHIPPED) -> str | None:
         return str(error)
 
     guidance = model.metadata["guidance_scale"]
-    known = {s.domain: set(s.steps) for s in found if (s.model, s.guidance_scale) == (model.identity, guidance)}
+    known = {s.domain: set(s.steps) for s in merged(found) if (s.model, s.guidance_scale) == (model.identity, guidance)}
     missing = [domain for domain in model.domains or () if not wanted <= known.get(domain, set())]
     return f"numbers of steps are missing for {', '.join(missing)}" if missing else None
 
 
 def _rebuild_schedules() -> None:
     made = SHIPPED.with_name("schedules.new.json")  # a new file: an old one would keep the schedules of other models
-    _run("train.py", "experiment=calibrate_builtin", f"output={made}", MLX_ENABLE_TF32="0")
+    for experiment in ("calibrate_builtin", "calibrate_few"):
+        _run("train.py", f"experiment={experiment}", f"output={made}", MLX_ENABLE_TF32="0")
     made.replace(SHIPPED)
 
 
@@ -223,6 +226,24 @@ def _rebuild_tuned() -> None:
     made = TUNED.with_name("tuned.new.json")
     _run("-m", "tools.tuned", "--output", str(made))
     made.replace(TUNED)
+
+
+def stale_tuned_schedules(path: Path = SHIPPED) -> str | None:
+    """Why the schedules do not cover the tuned guidance, or None if they do."""
+    try:
+        found, tuned = load_schedules(path), read_records(TUNED).known
+    except Unusable as error:
+        return str(error)
+
+    known = {(s.model, s.domain, s.guidance_scale) for s in found if set(FEW_STEPS) <= set(s.steps)}
+    wanted = {(t.model, t.domain, guidance) for t in tuned if (guidance := t.to_config().guidance) is not None}
+    missing = sorted(domain for _, domain, _ in wanted - known)
+    return f"none are for the tuned guidance of {', '.join(missing)}" if missing else None
+
+
+def _rebuild_tuned_schedules() -> None:
+    guidance = ("guidance@task.guidance=tuned", f"task.guidance.path={TUNED}")
+    _run("train.py", "experiment=calibrate_few", *guidance, f"output={SHIPPED}", MLX_ENABLE_TF32="0")
 
 
 def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:

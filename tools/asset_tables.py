@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaptive_diffusion.calibration.calibrate import CLASSICAL
+from adaptive_diffusion.diffusion.guidance import name_of
 from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.configuration import DomainConfig
@@ -22,7 +23,7 @@ def calibrated_steps(schedules: Sequence[CalibratedSchedule]) -> list[str]:
         return []
 
     columns = [n for n in SHOWN if any(n in schedule.steps for schedule in schedules)]
-    rows = [[schedule.domain, *(_scores(schedule.steps.get(n)) for n in columns)] for schedule in schedules]
+    rows = [[_problem(schedule), *(_scores(schedule.steps.get(n)) for n in columns)] for schedule in schedules]
     return table(["held-out RMSE: best classical → calibrated", *map(str, columns)], rows)
 
 
@@ -32,6 +33,12 @@ def tuned_configurations(records: Sequence[DomainRecord]) -> list[str]:
         return []
     header = ["domain", "default → chosen", "evaluations", "passes", "quality", "n", "confidence"]
     return table(header, [_tuned(record) for record in records], "llrrrrr")
+
+
+def _problem(schedule: CalibratedSchedule) -> str:
+    """The domain, and guidance that is not constant."""
+    known = schedule.guidance_scale
+    return schedule.domain if isinstance(known, int | float) else f"{schedule.domain}, guidance {name_of(known)}"
 
 
 def _scores(steps: CalibratedSteps | None) -> str:

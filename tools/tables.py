@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptive_diffusion.errors import UserError, run_program
-from adaptive_diffusion.grids.calibrated import load_schedules
+from adaptive_diffusion.grids.calibrated import load_schedules, merged
 from adaptive_diffusion.io.files import write_text
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.optimization.memory import read_records
@@ -100,8 +100,8 @@ def _commands(path: Path, summary: str) -> list[str]:
 
 
 def _calibrated(path: Path) -> list[str]:
-    identity, guidance = _shipped()
-    return calibrated_steps([s for s in load_schedules(path) if (s.model, s.guidance_scale) == (identity, guidance)])
+    identity, _ = _shipped()
+    return calibrated_steps([s for s in merged(load_schedules(path)) if s.model == identity])
 
 
 def _tuned(path: Path) -> list[str]:

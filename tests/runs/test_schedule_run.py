@@ -101,7 +101,7 @@ def better(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["scheduler.first_evaluation=network"], 2 * 3),
         (["scheduler.first_evaluation=stored", "label=none"], 2 * 2),
         (["scheduler.first_evaluation=stored", "label=none", "batch_size=1"], 2 * 2),
-        (["scheduler.first_evaluation=stored"], 2 * 3),
+        (["scheduler.first_evaluation=stored", "batch_size=1"], 2 * 3),
         (["scheduler.first_evaluation=stored", "label=forest"], 2 * 3),
         (["scheduler.first_evaluation=shared", "label=forest", "batch_size=1"], 2 * 2 + SHARED),
         (["scheduler.first_evaluation=stored", "label=none", "variation=0.1"], 2 * 3),
@@ -109,7 +109,7 @@ def better(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["scheduler.first_evaluation=stored", "label=none", "grid=uniform"], 2 * 3),
     ],
 )
-def test_a_run_counts_what_a_stored_first_prediction_saves(model, better, choices, evaluations, tmp_path):
+def test_a_run_counts_what_a_stored_first_prediction_saves(model, better, choices, evaluations, tmp_path, caplog):
     save_image(tmp_path / "image.png", np.zeros((8, 8, 3), np.uint8))
     choices = [choice.replace("image.png", f"{tmp_path}/image.png") for choice in choices]
     draw(model, tmp_path, f"scheduler.calibration.path={better}", "num_steps=3", "domain=landscapes", *choices)
@@ -117,6 +117,10 @@ def test_a_run_counts_what_a_stored_first_prediction_saves(model, better, choice
     assert (metrics["sampling/steps"], metrics["sampling/evaluations"]) == (3, evaluations)
     assert metrics["sampling/passes"] == 2 * evaluations  # guided
     assert metrics["sampling/evaluations_per_picture"] == evaluations / 2
+
+    # that the setting changes nothing is said once, and not where it was not given or another setting says so
+    silent = any(word in " ".join(choices) for word in ("network", "variation", "init_image"))
+    assert caplog.text.count("no first prediction is stored") == (evaluations == 2 * 3 and not silent)
 
 
 def test_a_pipeline_saves_the_first_evaluation_too(model, better):

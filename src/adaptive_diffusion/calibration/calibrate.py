@@ -85,12 +85,14 @@ class ScheduleCalibration:
         wanted = LEARNED if self.learned_steps is None else self.learned_steps
         return [n for n in wanted if n in self.steps]
 
-    def evaluations(self) -> int:
-        """Model evaluations of an image that the calibration of a domain takes at most, about."""
+    def evaluations(self, model: GuidedModel | None = None) -> int:
+        """See `CalibrationRecipe`: where images differ in their condition, no first prediction is stored."""
         pictures = self.noises + self.held_out
-        measuring = PROFILE_NODES * self.noises + NODES * pictures + FIRST_NOISES
+        measuring = PROFILE_NODES * self.noises + NODES * pictures
         judging = sum(self.steps) * (len(CLASSICAL) * self.held_out + len(FITTED) * pictures)
-        storing = sum(n - 1 for n in self.steps) * (self.noises + 2 * self.held_out)
+        storing = FIRST_NOISES + sum(n - 1 for n in self.steps) * (self.noises + 2 * self.held_out)
+        if model is not None and model.mixture is not None:
+            storing = 0
         columns = (n - 1 + n * (HISTORY - 1) for n in self.learned)
         learning = sum(
             n

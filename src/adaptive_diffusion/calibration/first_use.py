@@ -40,5 +40,5 @@ def estimate(model: GuidedModel, recipe: CalibrationRecipe, run_evaluations: int
         recipe: How.
         run_evaluations: Of the run that would use it, each image counting.
     """
-    seconds, evaluations = seconds_per_evaluation(model, TIMED), recipe.evaluations()
+    seconds, evaluations = seconds_per_evaluation(model, TIMED), recipe.evaluations(model)
     return Estimate(evaluations, evaluations * seconds, run_evaluations * seconds)

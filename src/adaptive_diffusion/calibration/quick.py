@@ -23,7 +23,6 @@ from .fitting import fit_corrections
 from .reference import record
 
 MOST_STEPS = 500  # half of what a reference trajectory may take
-RIVALS = ("log_snr", "blended")  # the classical grids that the result is held against
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,10 @@ class QuickCalibration:
         """Steps of the reference trajectories."""
         return max(self.nodes, 2 * max(self.steps))
 
-    def evaluations(self) -> int:
-        """Network evaluations of the calibration, each image counting."""
+    def evaluations(self, model: GuidedModel | None = None) -> int:
+        """Network evaluations of the calibration, each image counting; the same for every model."""
         recorded = (self.noises + self.held_out) * self.reference_nodes
-        return recorded + sum(self.steps) * (self.noises + self.held_out * (1 + len(RIVALS)))
+        return recorded + sum(self.steps) * (self.noises + self.held_out * (1 + len(CLASSICAL)))
 
     def only(self, steps: Sequence[int]) -> Self:
         """See `CalibrationRecipe`; the reference trajectories stay as fine."""
@@ -123,12 +122,15 @@ def calibrate_quickly(
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
         timesteps = mean_grid(process, [BlendedGrid()(process, n), even(process, n)])
-        candidates = {name: Candidate(CLASSICAL[name](process, n)) for name in RIVALS}
+        candidates = {name: Candidate(grid(process, n)) for name, grid in CLASSICAL.items()}
         candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fit_on, timesteps))
 
         # a standard error of two images means nothing
         found[n] = choose(
-            candidates, lambda candidate: errors(held_out_model, held_out, candidate), classical=RIVALS, margin=0
+            candidates,
+            lambda candidate: errors(held_out_model, held_out, candidate),
+            classical=list(CLASSICAL),
+            margin=0,
         )
         yield CalibratedSchedule(
             model=model.identity,

@@ -26,8 +26,12 @@ class CalibrationRecipe(Protocol):
         """The numbers of steps."""
         ...
 
-    def evaluations(self) -> int:
-        """Network evaluations of a calibration, each image counting; at most, where that is not known."""
+    def evaluations(self, model: GuidedModel | None = None) -> int:
+        """Network evaluations of a model's calibration, each image counting; at most, where that is not known.
+
+        Args:
+            model: The model in its domain; None: the one that takes most.
+        """
         ...
 
     def only(self, steps: Sequence[int]) -> Self:

@@ -88,7 +88,7 @@ def tuned_scheduler(
     return scheduler
 
 
-def tuned_guidance(path: str | None, trained: str, model: str | None, domain: str, weight: float) -> Guidance:
+def tuned_guidance(path: str | None, trained: str, model: str | None, domain: str | None, weight: float) -> Guidance:
     """The guidance of a tuned configuration; constant guidance where nothing was tuned.
 
     Args:
@@ -101,7 +101,7 @@ def tuned_guidance(path: str | None, trained: str, model: str | None, domain: st
     """
     constant = Constant(weight)
     try:
-        record, _ = find_tuned(path, trained, model or "", domain, weight)
+        record, _ = find_tuned(path, trained, model or "", domain or "", weight)
     except UnusableFile:
         raise
     except Unusable:

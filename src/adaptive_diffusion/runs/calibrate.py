@@ -41,7 +41,8 @@ class _Task:
         model: The network.
         domains: Names of the domains; None: all that the model knows.
         guidance_scale: Weight of classifier-free guidance, >= 0; None: the model's default.
-        guidance: Makes guidance, given its `weight` unless it has one of its own.
+        guidance: Makes guidance, given its `weight` unless it has one of its own, and the domain and the model where it
+            leaves them open.
     """
 
     model: PictureModel
@@ -58,9 +59,8 @@ class _Task:
             check_guidance(self.guidance_scale)
         super().__post_init__()  # type: ignore[misc]  # the recipe's
 
-    @property
-    def guided_by(self) -> float | Guidance:
-        """The guidance that is calibrated for."""
+    def guided_in(self, domain: str) -> float | Guidance:
+        """The guidance that is calibrated for in a domain."""
         settings = getattr(self.guidance, "keywords", {"weight": None})
         if "weight" not in settings:  # guidance of one's own
             if self.guidance_scale is not None:
@@ -69,7 +69,10 @@ class _Task:
         given = [weight for weight in (settings["weight"], self.guidance_scale) if weight is not None]
         if len(set(given)) > 1:
             raise ValueError("task.guidance_scale and task.guidance.weight contradict each other; give one of them")
-        return checked_guidance(self.guidance(weight=given[0] if given else ModelFacts.of(self.model).guidance(None)))
+        weight = given[0] if given else ModelFacts.of(self.model).guidance(None)
+        known = {"domain": domain, "model": self.model.identity}
+        left_open = {name: value for name, value in known.items() if settings.get(name, value) is None}
+        return checked_guidance(self.guidance(weight=weight, **left_open))
 
     def run(self, cfg: DictConfig) -> float:
         """See `calibrate_schedules`."""
@@ -151,7 +154,7 @@ def calibrate_schedules(cfg: DictConfig, task: AnyTask) -> float:
 
 def _plan(problems: Sequence[GuidedModel], task: AnyTask) -> str:
     """What a calibration will do, and that it may be stopped."""
-    evaluations = len(problems) * task.evaluations()
+    evaluations = sum(task.evaluations(problem) for problem in problems)
     return (
         f"{count(len(problems), 'domain')}, each with {', '.join(map(str, task.steps))} steps: about "
         f"{evaluations:,} network evaluations of an image. Stop at any time: the numbers of steps that are finished "
@@ -188,7 +191,7 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
             GuidedModel.from_model(
                 model,
                 conditions_of(model, domain, None, plain_caption(domain, None)),
-                task.guided_by,
+                task.guided_in(domain),
                 domain=domain,
             )
             for domain in domains

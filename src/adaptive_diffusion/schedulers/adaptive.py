@@ -94,6 +94,7 @@ class AdaptiveScheduler(SchedulerCore):
         check_choice("first_evaluation", self.first_evaluation, FIRST_EVALUATIONS)
         # what was not calibrated: condition and guidance -> its first prediction
         self._firsts: dict[tuple[tuple[int, ...], float | Guidance], FirstPrediction] = {}
+        self._told_of_first = False
         self._recognised = Recognition()
         self._suits = True  # whether the calibration is of the model that draws
 
@@ -152,6 +153,7 @@ class AdaptiveScheduler(SchedulerCore):
             shape: (B, H, W, C) of the run's states.
         """
         if self.calibration is None or self.recipe.rule is None:
+            self._tell_of_first(None)
             return model
         self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
         self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit)
@@ -160,8 +162,19 @@ class AdaptiveScheduler(SchedulerCore):
 
         better = calibration.with_stored_first(len(self)) is not None
         first = self._first(calibration, model, shape) if better else None
+        self._tell_of_first(first)
         self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit, first is not None)
         return model if first is None else KnownFirst(model, first)
+
+    def _tell_of_first(self, first: FirstPrediction | None) -> None:
+        """Warn, once, where the setting for the first evaluation changes nothing."""
+        if first is None and self.first_evaluation != "network" and not self._told_of_first:
+            self._told_of_first = True
+            log.warning(
+                "first_evaluation=%s has no effect: for these labels, steps and guidance no first prediction is stored "
+                "that helps, so the network is evaluated at every timestep",
+                self.first_evaluation,
+            )
 
     def _first(
         self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]
