@@ -124,7 +124,7 @@ def _agents(results: Sequence[Result]) -> str:
                     f"{count // 2}: {_scores([r.at(count // 2) for r in runs])}",
                     f"{count}: {_scores([r.at(count) for r in runs])}",
                     _scores([r.final for r in runs]),
-                    _spread([r.final.quality for r in runs]),
+                    spread([r.final.quality for r in runs]),
                     f"{np.mean([r.final.evaluations for r in runs]):.0f}",
                 ]
             )
@@ -175,10 +175,10 @@ def _scores(evaluations: Sequence[Evaluation | None]) -> str:
         return MISSING
 
     error = standard_error(np.mean([e.scores for e in found], axis=0))
-    return f"{_spread([e.score for e in found])} ({error:.3f})"
+    return f"{spread([e.score for e in found])} ({error:.3f})"
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation over seeds; the mean alone for a single seed."""
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 

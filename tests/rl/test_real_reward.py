@@ -1,4 +1,4 @@
-"""Distances to real images as a reward: exact, split among the images, paired, and without converged solutions."""
+"""Distances to real images as a reward: paired with the baseline's, and without converged solutions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from tiny import tiny_model
 
 from adaptive_diffusion.diffusion.guidance import Constant, Interval
 from adaptive_diffusion.errors import UnusableFile
-from adaptive_diffusion.metrics.kernel_reference import KernelReference
 from adaptive_diffusion.rl.baselines import CEMAgent
 from adaptive_diffusion.rl.cost import cost
 from adaptive_diffusion.rl.drawing import drawing_of
@@ -22,45 +21,6 @@ from adaptive_diffusion.rl.reward import HybridReward, QualityReward
 from adaptive_diffusion.sampling.standard import StandardSampler
 
 REAL = QualityReward("real")
-
-
-def features(seed: int, n: int, shift: float = 0.0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(shift, 1, (n, 5))
-
-
-def test_contributions_sum_to_the_unbiased_distance_of_all_images():
-    real, drawn = features(0, 40), features(1, 12, 0.5)
-    reference = KernelReference.from_features(real, "made up", "0")
-    k = lambda a, b: (a @ b.T / 5 + 1) ** 3  # noqa: E731
-    within_drawn, within_real = k(drawn, drawn), k(real, real)
-    distance = (
-        (within_drawn.sum() - np.trace(within_drawn)) / (12 * 11)
-        + (within_real.sum() - np.trace(within_real)) / (40 * 39)
-        - 2 * k(drawn, real).mean()
-    )
-    assert reference.contributions(drawn).mean() == pytest.approx(distance, rel=1e-9)
-
-
-def test_their_spread_is_the_error_of_the_distance():
-    reference = KernelReference.from_features(features(0, 200), "made up", "0")
-    found = [reference.contributions(features(seed, 60, 0.5)) for seed in range(1, 301)]
-    spread = np.std([one.mean() for one in found])
-    stated = np.mean([one.std(ddof=1) for one in found]) / np.sqrt(60)
-    assert stated == pytest.approx(spread, rel=0.15)
-
-
-def test_the_images_that_lie_where_real_ones_do_get_the_credit():
-    reference = KernelReference.from_features(features(0, 200), "made up", "0")
-    drawn = np.concatenate([features(1, 30), features(2, 30, 1.0)])
-    contributions = reference.contributions(drawn)
-    assert contributions[:30].mean() < contributions[30:].mean()
-
-
-def test_the_spread_is_that_of_the_kernel_to_first_order():
-    close = 5 + 0.01 * features(0, 400)
-    kernel = (close @ close.T / 5 + 1) ** 3
-    exact = np.trace(kernel) / 400 - (kernel.sum() - np.trace(kernel)) / (400 * 399)
-    assert KernelReference.from_features(close, "made up", "0").spread == pytest.approx(exact, rel=0.02)
 
 
 def env(reward=REAL, **more) -> DiffusionHyperparameterEnv:
@@ -123,6 +83,14 @@ def test_a_batch_is_large_and_is_split_into_large_parts_only():
     assert world.held_out().noises.errors.__func__ is RealNoises.errors
     with pytest.raises(ValueError, match="into 32 or more each"):
         world.split(33)
+
+
+def test_small_batches_are_drawn_with_a_warning(caplog):
+    drawing = drawing_of(tiny_model(), "portraits")
+    for pictures in (5, 5, 32):
+        RealNoises(drawing, pictures=pictures, batches=1, seed=0)
+    assert len([r for r in caplog.records if "batches of 5 images" in r.message]) == 1
+    assert "batches of 32" not in caplog.text
 
 
 # what actions stand for

@@ -98,45 +98,6 @@ class KernelReference:
 
         return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
 
-    def contributions(self, features: Any) -> np.ndarray:
-        """What each of some images adds to their kernel distance to the whole reference: the mean is the distance.
-
-        The spread is that of the witness function (Gretton et al., 2012), the mean kernel of an image to the reference
-        minus that to the other images: by twice of it the distance changes, to first order, with the share of such
-        images. So the standard error of the mean is that of the distance, and of the mean difference to as many
-        contributions from the same noises that of the difference.
-
-        Args:
-            features: (n, d) features of the same encoder, n >= 2.
-
-        Returns:
-            (n,) float64, of either sign: MMD^2 - 2 (witness - mean witness).
-
-        Raises:
-            ValueError: for unfit features, or features of another width.
-        """
-        x = self._checked(features)
-        kernel = (x @ x.T / x.shape[1] + 1.0) ** 3
-        np.fill_diagonal(kernel, 0.0)
-        others, real = kernel.sum(axis=1) / (len(x) - 1), self._mean_kernel(x)
-
-        witness = real - others
-        distance = others.mean() + self.within - 2 * real.mean()
-        return np.asarray(distance - 2 * (witness - witness.mean()))
-
-    @cached_property
-    def spread(self) -> float:
-        """How far single reference images lie from their mean by the kernel, squared, to second order in the features.
-
-        3 m^2 tr(C) / d + 6 m mu C mu / d^2, with m = |mu|^2 / d + 1, mean mu and covariance C: n real images are at a
-        distance of an n-th of it from all.
-        """
-        mu, d = self.first, len(self.first)
-        norm = float(mu @ mu)
-        m = norm / d + 1
-        along = float(mu @ self.second @ mu) - norm**2
-        return 3 * m**2 * (float(np.trace(self.second)) - norm) / d + 6 * m * along / d**2
-
     def _checked(self, features: Any) -> np.ndarray:
         x = check_features(features)
         if x.shape[1] != len(self.first):

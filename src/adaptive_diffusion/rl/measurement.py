@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-REAL_UNIT = 0.02  # squared kernel distance, in shares of the real images' spread, that counts as a quality of 1
+REAL_UNIT = 0.1  # distance to real images, see `MomentDistance`, that counts as a quality of 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +78,12 @@ class Measurement:
 
 
 class RealMeasurement(Measurement):
-    """What was measured of B images where errors are shares of a distance to real images, see `RealNoises`.
+    """What was measured of B images where errors are parts of a distance to real images, see `RealNoises`.
 
     The mean of the errors is an unbiased estimate that may be negative, so that quality is a difference and no ratio.
     """
 
     @property
     def quality(self) -> np.ndarray:
-        """(B,) (baseline error - error) / 0.02 of each image."""
+        """(B,) (baseline error - error) / 0.1 of each image."""
         return np.asarray((self.baseline_errors - self.errors) / REAL_UNIT)

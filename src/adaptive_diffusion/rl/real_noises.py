@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import logging
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +13,38 @@ from ..diffusion.checks import check_choice
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..encoder.encoder import Encoder, load_builtin_encoder
-from ..encoder.reference import FOLDER, load_kernel
+from ..encoder.reference import FOLDER, load_reference
+from ..metrics.moment_distance import MomentDistance
 from .measurement import REAL_UNIT, RealMeasurement
 from .noises import FixedNoises
+
+log = logging.getLogger(__name__)
 
 METRICS = ("real", "real_text")
 FEWEST = 32  # images of a part of a batch, at least: below, noise is all there is of it
 PICTURES, REAL_PICTURES = 8, 66  # of a batch, where nobody says how many
+NOISE_OF_8, NOISE_OF_66 = (
+    8.3,
+    1.7,
+)  # sd of the quality of batches of 8 and of 66, see `python -m benchmarks reward_noise`
 COSINE = 0.05  # of image and text, that counts as much as a quality of 1
 
 
 class RealNoises(FixedNoises):
     """Batches of fixed noises, whose images are compared with the moments of a domain's real images.
 
-    The mean error of a batch is its squared kernel distance (see `kid`) to all the real images, unbiased, as a share of
-    their spread, see `KernelReference.spread`. Nothing is solved for, so that nothing but the images has to be drawn.
+    The mean error of a batch is its distance to all the real images, unbiased, see `MomentDistance`. Nothing is solved
+    for, so that nothing but the images has to be drawn.
 
     Args:
         drawing: What is drawn; its domain is the one of the real images.
         pictures: Images per batch, >= 2.
         batches: Number of batches, >= 1.
         seed: Of the noises, >= 0.
-        metric: `real`, or `real_text`: then an image's error is also less by 0.02 for 0.05 of cosine of the shipped
+        metric: `real`, or `real_text`: then an image's error is also less by 0.1 for 0.05 of cosine of the shipped
             encoder between it and the caption of the domain.
         encoder: What encodes images and text; None: the encoder that ships.
-        references: Folder of the moments, see `load_kernel`; by default those that ship.
+        references: Folder of the moments, see `load_reference`; by default those that ship.
 
     Raises:
         ValueError: for a value out of range.
@@ -59,10 +67,13 @@ class RealNoises(FixedNoises):
     ):
         super().__init__(drawing, pictures=pictures, batches=batches, seed=seed)
         check_choice("metric", metric, METRICS)
+        if pictures < FEWEST:
+            _warn_of_noise(pictures)
+
         self.metric = metric
         self._encoder = encoder or load_builtin_encoder()
         self._settings = {"metric": metric, "encoder": self._encoder, "references": references}
-        self._real = load_kernel(drawing.domain, self._encoder, references)
+        self._real = MomentDistance(load_reference(drawing.domain, self._encoder, references))
 
     def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
         """What each image adds to the distance of the batch to the real images, see `contributions`.
@@ -88,8 +99,8 @@ class RealNoises(FixedNoises):
         return self._encoder.features(self.drawing.images(states))
 
     def contributions(self, features: np.ndarray) -> np.ndarray:
-        """(N,) what images with these (N, d) features add to their distance, as a share of the real images' spread."""
-        return self._real.contributions(features) / self._real.spread
+        """(N,) what images with these (N, d) features add to their distance, see `MomentDistance`."""
+        return self._real.contributions(features)
 
     def solve(self) -> None:
         """There is nothing to solve for."""
@@ -101,6 +112,19 @@ class RealNoises(FixedNoises):
     @cached_property
     def _caption(self) -> str:
         return plain_caption(self.drawing.domain, None)
+
+
+@cache  # once in a process: held-out noises and those of a verification have the same size
+def _warn_of_noise(pictures: int) -> None:
+    log.warning(
+        "batches of %d images are small to be compared with real ones: from one batch of 8 to the next, the quality "
+        "of landscapes varies by %.1f (standard deviation), of %d by %.1f; give pictures=%d",
+        pictures,
+        NOISE_OF_8,
+        REAL_PICTURES,
+        NOISE_OF_66,
+        REAL_PICTURES,
+    )
 
 
 def noises_for(

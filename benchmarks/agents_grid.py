@@ -1,0 +1,246 @@
+"""A grid of guidance whose images are drawn once, and an environment that looks rewards up in it.
+
+Agents are compared on a table, as is common for searches of hyperparameters (Eggensperger et al., 2015; Klein & Hutter,
+2019): what an agent tries counts as the nearest configuration of the grid. An episode then costs nothing, its reward is
+that of images which were really drawn, and what the agents chose in the end is drawn anew from noises that nobody saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adaptive_diffusion.encoder.encoder import load_builtin_encoder
+from adaptive_diffusion.encoder.reference import load_reference, load_vicreg_reference
+from adaptive_diffusion.encoder.vicreg import load_vicreg
+from adaptive_diffusion.errors import UnusableFile
+from adaptive_diffusion.io.array_file import read_arrays
+from adaptive_diffusion.io.files import atomic_path
+from adaptive_diffusion.io.markdown import table
+from adaptive_diffusion.metrics.moment_distance import MomentDistance
+from adaptive_diffusion.optimization.configuration import DomainConfig
+from adaptive_diffusion.optimization.environment import DomainEnv
+from adaptive_diffusion.rl.convergence import standard_error
+from adaptive_diffusion.rl.guidance_knobs import ActionMapping
+from adaptive_diffusion.rl.knobs import Configuration
+from adaptive_diffusion.rl.lockstep import Episode, drawing_run, run_together
+from adaptive_diffusion.rl.measurement import REAL_UNIT, Sampled
+from adaptive_diffusion.rl.noises import FixedNoises
+from adaptive_diffusion.rl.real_noises import RealNoises
+from benchmarks.agents_report import spread
+
+WEIGHTS = (1.3, 1.5)
+INTERVALS = ((-4.0, -1.0), (-2.0, 0.35))  # of log-SNR
+STEPS = (5, 6, 8)
+FRESH_SEED = 31_337  # of noises that no agent saw
+
+
+def grid_around(default: DomainConfig) -> tuple[DomainConfig, ...]:
+    """The default, and no guidance and all weights in all intervals in all numbers of steps."""
+    guidances = [(1.0, None, None), *((weight, *interval) for weight in WEIGHTS for interval in INTERVALS)]
+    return (
+        default,
+        *(
+            replace(default, num_steps=steps, guidance_weight=weight, guidance_low=low, guidance_high=high)
+            for weight, low, high in guidances
+            for steps in STEPS
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is kept of N images that a configuration drew.
+
+    Attributes:
+        encoder: (N, d) features.
+        vicreg: (N, d') features of the VICReg encoder.
+        evaluations: Of the model, per image.
+        passes: Through the network, per image.
+    """
+
+    encoder: np.ndarray
+    vicreg: np.ndarray
+    evaluations: int
+    passes: int
+
+
+@dataclass(frozen=True)
+class Store:
+    """Features of images, a file for each configuration and set of noises, so that what was drawn is not drawn again.
+
+    Args:
+        folder: Where the files are.
+    """
+
+    folder: Path
+    _kept: dict[Path, Drawn] = field(default_factory=dict, init=False, repr=False)
+
+    def drawn(self, config: DomainConfig, noises: FixedNoises) -> Drawn:
+        """What a configuration draws from all batches of some noises."""
+        made_of = [noises.drawing.guided_identity, noises.seed, noises.pictures * noises.batches, config.to_dict()]
+        encoders = [load_builtin_encoder().content_hash, load_vicreg().content_hash]
+        digest = hashlib.sha256(json.dumps([made_of, encoders], sort_keys=True).encode()).hexdigest()
+        path = self.folder / f"{noises.drawing.domain}-{digest[:16]}.npz"
+        if path not in self._kept:
+            try:
+                kept = read_arrays(path, "features of a grid")
+                self._kept[path] = Drawn(kept["encoder"], kept["vicreg"], int(kept["evaluations"]), int(kept["passes"]))
+            except (UnusableFile, KeyError):
+                self._kept[path] = found = _draw(config, noises)
+                with atomic_path(path) as temporary:
+                    np.savez(temporary, **vars(found))
+                print(f"drawn: {noises.drawing.domain}, noises {noises.seed}, {config}", flush=True)
+
+        return self._kept[path]
+
+
+@dataclass(frozen=True)
+class OnGrid:
+    """Actions that stand for the configuration of a grid which is nearest to what they stand for otherwise.
+
+    Args:
+        others: What they stand for otherwise.
+        grid: The configurations.
+        ends: Log-SNR of the first and the last noise level.
+        own: The model's weight of guidance.
+    """
+
+    others: ActionMapping
+    grid: tuple[DomainConfig, ...]
+    ends: tuple[float, float]
+    own: float
+
+    @property
+    def width(self) -> int:
+        """See `ActionMapping`."""
+        return self.others.width
+
+    @property
+    def min_steps(self) -> int:
+        """See `ActionMapping`."""
+        return self.others.min_steps
+
+    @property
+    def prior(self) -> Configuration:
+        """See `ActionMapping`."""
+        return self.others.prior
+
+    @property
+    def max_steps(self) -> int:
+        """See `ActionMapping`."""
+        return self.others.max_steps
+
+    def configuration(self, action: np.ndarray) -> DomainConfig:
+        """See `ActionMapping`; near is what differs by little of the range of each knob."""
+        wanted = self._place(self.others.configuration(action))
+        return min(self.grid, key=lambda config: float(np.abs(self._place(config) - wanted).sum()))
+
+    def _place(self, config: Configuration) -> np.ndarray:
+        (first, last), weight = self.ends, config.guidance_weight
+        low = first if config.guidance_low is None else config.guidance_low
+        high = last if config.guidance_high is None else config.guidance_high
+        steps = config.num_steps / (self.max_steps - self.min_steps)
+        return np.array([self.own if weight is None else weight, low / -first, high / last, steps])
+
+
+class GridEnv(DomainEnv):
+    """A `DomainEnv` on a grid of guidance; nothing is drawn that is in the store.
+
+    Args:
+        store: Where features are kept.
+        ...: As for `DomainEnv`.
+    """
+
+    def __init__(self, store: Store, *args: Any, **more: Any):
+        super().__init__(*args, **more)
+        assert isinstance(self.default, DomainConfig)
+        first, last = self.drawing.process.log_snr([self.drawing.process.num_train_timesteps - 1, 0]).tolist()
+        own = float(self.drawing.guidance_scale)  # type: ignore[arg-type]  # constant, see `with_guidance`
+        self._store, self.grid = store, grid_around(self.default)
+        self.knobs = OnGrid(self.knobs, self.grid, (first, last), own)
+
+    def describe(self) -> dict[str, Any]:
+        """See `SamplingEnv`."""
+        return {**super().describe(), "grid": [f"{config}" for config in self.grid]}
+
+    def best(self) -> DomainConfig:
+        """The configuration with the highest mean quality on all batches; what is missing of the grid is drawn."""
+        batches = range(self.noises.batches)
+        return min(self.grid, key=lambda config: float(np.mean([self._errors(config, batch) for batch in batches])))
+
+    def _draw(self, configuration: Configuration) -> Episode[Sampled]:
+        yield from ()
+        assert isinstance(configuration, DomainConfig)
+        drawn = self._store.drawn(configuration, self.noises)
+        return Sampled(self._errors(configuration, self.batch), drawn.evaluations, 0.0, drawn.passes)
+
+    def _errors(self, config: DomainConfig, batch: int) -> np.ndarray:
+        assert isinstance(self.noises, RealNoises)
+        return self.noises.contributions(self._store.drawn(config, self.noises).encoder[self.noises.rows(batch)])
+
+
+def gains(store: Store, noises: FixedNoises, config: DomainConfig, default: DomainConfig) -> tuple[np.ndarray, ...]:
+    """(N,) what each image from some noises wins over the default's, in units of quality, by each of the two encoders."""
+    domain = noises.drawing.domain
+    references = load_reference(domain, load_builtin_encoder()), load_vicreg_reference(domain, load_vicreg())[0]
+    ours, theirs = store.drawn(config, noises), store.drawn(default, noises)
+    found = []
+    for name, reference in zip(("encoder", "vicreg"), references, strict=True):
+        distance = MomentDistance(reference)
+        before, after = (distance.contributions(getattr(drawn, name)) for drawn in (theirs, ours))
+        found.append((before - after) / REAL_UNIT)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """What an agent chose, on images from noises that nobody saw.
+
+    Attributes:
+        domain: Name of the domain.
+        agent: Name of the agent.
+        gains: For each seed, see `gains`.
+        chosen: For each seed, the configuration.
+    """
+
+    domain: str
+    agent: str
+    gains: tuple[tuple[np.ndarray, ...], ...]
+    chosen: tuple[DomainConfig, ...]
+
+
+def fresh_table(found: Sequence[Fresh]) -> str:
+    """Markdown: quality won over the default's by both encoders, and the choice that most seeds made."""
+    rows = []
+    for one in found:
+        by_encoder = [np.array(some) for some in zip(*one.gains, strict=True)]  # (seeds, images) each
+        most, times = Counter(f"{config.num_steps} steps, {config.guidance}" for config in one.chosen).most_common(1)[0]
+        cells = [f"{spread(list(g.mean(axis=1)))} ({standard_error(g.mean(axis=0)):.2f})" for g in by_encoder]
+        rows.append([one.domain, one.agent, *cells, f"{most} ({times} of {len(one.chosen)})"])
+
+    header = ["domain", "agent", "fresh quality, encoder", "fresh quality, VICReg", "chosen most often"]
+    return "\n".join(table(header, rows, "llrrl"))
+
+
+def _draw(config: DomainConfig, noises: FixedNoises) -> Drawn:
+    """Draw all batches, and encode them."""
+    encoder, vicreg, model = load_builtin_encoder(), load_vicreg(), noises.drawing
+    features: list[tuple[np.ndarray, np.ndarray]] = []
+    for batch in range(noises.batches):
+        run = drawing_run(
+            config.scheduler(model.settings), noises.x_T(batch), noises.rows(batch), guidance=config.guidance
+        )
+        drawn = run_together(model, [run])[0]
+        images = model.images(drawn.states)
+        features.append((encoder.features(images), vicreg.features(images)))
+
+    first, second = (np.concatenate(kind) for kind in zip(*features, strict=True))
+    return Drawn(first, second, drawn.evaluations, drawn.passes)
