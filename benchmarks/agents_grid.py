@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -97,7 +98,7 @@ class Store:
                 self._kept[path] = found = _draw(config, noises)
                 with atomic_path(path) as temporary:
                     np.savez(temporary, **vars(found))
-                print(f"drawn: {noises.drawing.domain}, noises {noises.seed}, {config}", flush=True)
+                print(f"drawn: {noises.drawing.domain}, noises {noises.seed}, {config}", file=sys.stderr, flush=True)
 
         return self._kept[path]
 
@@ -188,7 +189,7 @@ class GridEnv(DomainEnv):
 
 
 def gains(store: Store, noises: FixedNoises, config: DomainConfig, default: DomainConfig) -> tuple[np.ndarray, ...]:
-    """(N,) what each image from some noises wins over the default's, in units of quality, by each of the two encoders."""
+    """(N,) what each image from some noises wins over the default's, in units of quality, by both encoders."""
     domain = noises.drawing.domain
     references = load_reference(domain, load_builtin_encoder()), load_vicreg_reference(domain, load_vicreg())[0]
     ours, theirs = store.drawn(config, noises), store.drawn(default, noises)

@@ -20,7 +20,7 @@ def distance_to(real: np.ndarray) -> MomentDistance:
 def whitened(x: np.ndarray, real: np.ndarray) -> np.ndarray:
     """By its definition, with the root of a matrix."""
     covariance = np.cov(real.T)
-    shrunk = covariance / 2 + np.eye(5) * np.trace(covariance) / 10
+    shrunk = 0.75 * covariance + 0.25 * np.eye(5) * np.trace(covariance) / 5
     values, vectors = np.linalg.eigh(shrunk)
     return (x - real.mean(axis=0)) @ vectors @ np.diag(values**-0.5) @ vectors.T
 

@@ -23,10 +23,7 @@ log = logging.getLogger(__name__)
 METRICS = ("real", "real_text")
 FEWEST = 32  # images of a part of a batch, at least: below, noise is all there is of it
 PICTURES, REAL_PICTURES = 8, 66  # of a batch, where nobody says how many
-NOISE_OF_8, NOISE_OF_66 = (
-    8.3,
-    1.7,
-)  # sd of the quality of batches of 8 and of 66, see `python -m benchmarks reward_noise`
+NOISE_OF_8, NOISE_OF_66 = 5.2, 1.3  # standard deviation of batches' quality, see `python -m benchmarks reward_noise`
 COSINE = 0.05  # of image and text, that counts as much as a quality of 1
 
 
