@@ -19,6 +19,7 @@ from adaptive_diffusion.rl.convergence import Evaluation, Record
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from benchmarks import agents
 from benchmarks.agents import AgentBench, TransferredTimestepEnv
+from benchmarks.agents_grid import fresh_table
 from benchmarks.agents_report import Result, load_result, report, save_result
 
 SPREAD = np.linspace(-0.01, 0.01, 16)  # of images; its mean is 0, its standard error 0.00154
@@ -152,6 +153,26 @@ def test_every_agent_is_trained_once(bench, environment, capsys):
     assert capsys.readouterr().out == ""
     assert [r.record.summary() for r in again] == [r.record.summary() for r in first]
     assert [r.agent for r in bench.results()] == list(agents.AGENTS)
+
+
+def test_on_the_grid_no_action_is_the_default_and_others_are_the_nearest(bench):
+    env, held_out = bench._environments("real", "abstract")
+    assert env.knobs.configuration(np.zeros(7)) == env.default == env.grid[0]
+    near = env.knobs.configuration(np.array([-0.5, 0.3, -1.0, -0.6, 0, 0, 0]))  # weight 1.2, 6 steps
+    assert (near.num_steps, near.guidance_weight, near.guidance_low, near.guidance_high) == (6, 1.3, -4.0, -1.0)
+    assert (env.noises.batches, held_out.noises.batches, env.noises.seed + 1) == (2, 1, held_out.noises.seed)
+
+
+def test_what_agents_choose_on_the_grid_is_drawn_from_fresh_noises(bench):
+    bench.pictures = 4
+    for agent in ("fixed", "random"):
+        bench.run("real", "abstract", agent, seed=0)
+    drawn = sum(1 for _ in (bench.output / "grid").iterdir())
+    random, fixed, best = bench.fresh("abstract", 8)
+    assert np.all(fixed.gains[0][0] == 0)
+    assert np.abs(best.gains[0]).mean() > 0
+    assert sum(1 for _ in (bench.output / "grid").iterdir()) > drawn
+    assert [row[1] for row in rows(fresh_table([random, fixed, best]))] == ["random", "fixed", "the grid's best"]
 
 
 def test_another_seed_or_number_of_episodes_is_another_run(bench, capsys):
