@@ -13,6 +13,7 @@ import fnmatch
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,14 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Threads:
+    """The threads that a library computes one matrix product with, which can be set at any time."""
+
+    get: Callable[[], int]
+    set: Callable[[int], object]
+
+
+@dataclass(frozen=True)
 class Blas:
     """The BLAS in use.
 
@@ -52,6 +61,7 @@ class Blas:
         path: The library; None for those of MLX and macOS.
         core: The instruction set that OpenBLAS reports; "" for other libraries.
         threads: Threads of one matrix product; None if the library does not report them.
+        control: Changes them; None if the library has no such function.
         problems: Libraries that could not be used, and why, one sentence each.
     """
 
@@ -59,6 +69,7 @@ class Blas:
     path: str | None = None
     core: str = ""
     threads: int | None = None
+    control: Threads | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -135,7 +146,9 @@ def load(choice: str) -> Blas:
             problems.append(f"{candidate.path} is not used: the system forbids to change where MLX's calls go.")
         else:
             path = elf.owner(targets["cblas_sgemm"]) or candidate.path
-            return Blas(candidate.name, path, *_core_and_threads(library, candidate.prefix), tuple(problems))
+            core, control = _core(library, candidate.prefix), _control(library, candidate.prefix)
+            threads = None if control is None else control.get()
+            return Blas(candidate.name, path, core, threads, control, tuple(problems))
 
     return Blas("bundled", threads=1, problems=tuple(problems))
 
@@ -163,16 +176,21 @@ def _found(folders: list[Path], pattern: str) -> list[str]:
     return list(dict.fromkeys(str(path) for folder in folders for path in sorted(folder.glob(pattern))))
 
 
-def _core_and_threads(library: ctypes.CDLL, prefix: str) -> tuple[str, int | None]:
-    """What a library reports: its instruction set, or ""; the threads of one product, or None."""
-    core, threads = "", None
+def _core(library: ctypes.CDLL, prefix: str) -> str:
+    """The instruction set that OpenBLAS reports; "" for another library."""
+    name = getattr(library, f"{prefix}openblas_get_corename", None)
+    if name is None:
+        return ""
+    name.restype = ctypes.c_char_p
+    return bytes(name()).decode()
 
-    if core_name := getattr(library, f"{prefix}openblas_get_corename", None):
-        core_name.restype = ctypes.c_char_p
-        core = bytes(core_name()).decode()
 
-    for query in (f"{prefix}openblas_get_num_threads", "MKL_Get_Max_Threads"):
-        if count := getattr(library, query, None):
-            threads = int(count())
-
-    return core, threads
+def _control(library: ctypes.CDLL, prefix: str) -> Threads | None:
+    """The functions of a library that say and set its threads, or None."""
+    for get, change in (
+        (f"{prefix}openblas_get_num_threads", f"{prefix}openblas_set_num_threads"),
+        ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
+    ):
+        if hasattr(library, get) and hasattr(library, change):
+            return Threads(getattr(library, get), getattr(library, change))
+    return None

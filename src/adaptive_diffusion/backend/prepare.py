@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +119,30 @@ def info() -> BackendInfo:
     path = None if _blas.path is None else Path(_blas.path)
 
     return BackendInfo(f"{kind} ({name})", _blas.name, path, _blas.core, _blas.threads, _warnings)
+
+
+def product_threads() -> int:
+    """Threads that a matrix product on the CPU has now; 1 where they cannot be changed, as on a Mac."""
+    control = None if _blas is None else _blas.control
+    return 1 if control is None else control.get()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Give a matrix product one thread during the block, for several that are computed side by side.
+
+    The threads of OpenBLAS wait for each other in a loop, which costs much where they have to share a processor.
+    """
+    control, before = None if _blas is None else _blas.control, product_threads()
+    if control is None or before == 1:
+        yield
+        return
+
+    control.set(1)
+    try:
+        yield
+    finally:
+        control.set(before)
 
 
 def _keep_freed_memory() -> None:
