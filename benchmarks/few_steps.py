@@ -13,7 +13,7 @@ from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.grids import PowerGrid
-from adaptive_diffusion.io.figures import grid, save_image
+from adaptive_diffusion.io.figures import grid, labelled, save_image
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
@@ -22,6 +22,8 @@ from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 from adaptive_diffusion.types import Scheduler
 from benchmarks.common import scheduler_settings
+
+NAMES = {"ddim": "DDIM, uniform", "dpm_solver": "DPM++, quadratic", "adaptive": "adaptive"}
 
 
 def main(argv: list[str]) -> None:
@@ -43,6 +45,7 @@ def main(argv: list[str]) -> None:
     x_T = normal(image_keys(options.seed, range(options.pictures)), model.state_shape)
 
     pictures: list[np.ndarray] = []
+    labels: list[str] = []
     for domain in options.domains:
         images = range(options.pictures)
         condition = conditions_of(model, domain, options.label, domain).rows(options.seed, images)
@@ -60,12 +63,16 @@ def main(argv: list[str]) -> None:
         solution = converged_pictures(guided.with_condition(condition), x_T).images
         for name, scheduler in rows.items():
             drawn = _draw(scheduler, guided, x_T, condition)
-            print(f"{domain:<12} {name:<24} RMSE {paired_rmse(drawn, solution).mean():.4f}", flush=True)
+            error = paired_rmse(drawn, solution).mean()
+            print(f"{domain:<12} {name:<24} RMSE {error:.4f}", flush=True)
             pictures.append(drawn)
+            labels.append(f"{domain}\n{NAMES[name.split()[0]]}\n{len(scheduler)} steps\nRMSE {error:.3f}")
 
         pictures.append(solution)
+        labels.append(f"{domain}\nconverged")
 
-    save_image(options.output, grid(to_uint8(np.concatenate(pictures)), columns=options.pictures, cell=64))
+    sheet = grid(to_uint8(np.concatenate(pictures)), columns=options.pictures, cell=64)
+    save_image(options.output, labelled(sheet, labels, [f"noise {i}" for i in range(options.pictures)]))
     print(options.output)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ COMPLETION = ("-sc", "--shell-completion")  # Hydra's option for the shell
 VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the workers of a sweep know it, too
 
 TRAININGS = {"schedule": "task=schedule", "agent": "agent=ppo", "policy": "task=policy agent=ppo"}
+
+_started: tuple[str, tuple[str, ...]] = ("sample", ())  # of this process; see `started`
 
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parents[1]  # unless it is installed
@@ -31,6 +35,18 @@ def conf() -> Path:
 def called(how: str) -> None:
     """Remember how this process was started: `python`, with a script, or the program before a command."""
     os.environ[VARIABLE] = how
+
+
+def started(name: str, arguments: Sequence[str]) -> None:
+    """Remember which program this process runs, and its command line."""
+    global _started
+    _started = name, tuple(arguments)
+
+
+def again() -> str:
+    """The command that starts this program again, quoted for a shell, and skips what has finished."""
+    name, arguments = _started
+    return " ".join([command(name), shlex.join(a for a in arguments if a != "skip_finished=false")])
 
 
 def command(name: str) -> str:

@@ -42,6 +42,11 @@ def open_run(tracker, **options):
     return tracker.open("a name", params={"seed": "0"}, tags={"fingerprint": "f"}, **options)
 
 
+def finished(tracker, fingerprint):
+    with tracker.claimed(fingerprint) as run:
+        return run
+
+
 def test_a_run_records_settings_numbers_and_files_and_ends_finished(tracker, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -70,12 +75,12 @@ def test_a_run_that_does_not_end_well_says_so(tracker, error, status):
 def test_only_a_finished_run_is_found_by_its_fingerprint(tracker):
     with pytest.raises(ValueError, match="no"), open_run(tracker):
         raise ValueError("no")
-    assert tracker.finished("f") is None
+    assert finished(tracker, "f") is None
     with open_run(tracker) as run:
         run.metrics({"m": 1.0})
-    assert tracker.finished("f") == {"m": 1.0}
-    assert tracker.finished("g") is None
-    assert NoTracker().finished("f") is None
+    assert finished(tracker, "f").metrics == {"m": 1.0}
+    assert finished(tracker, "g") is None
+    assert finished(NoTracker(), "f") is None
 
 
 def test_an_unfinished_run_can_be_gone_on_with_and_a_finished_one_not(tracker):

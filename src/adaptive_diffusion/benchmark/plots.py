@@ -1,4 +1,4 @@
-"""The benchmark's plots: quality against network evaluations or passes, and its Pareto front with seconds."""
+"""The benchmark's plots: quality against cost, of the leading methods and of all, and its Pareto front with seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..io.files import atomic_path
+from .axes import logarithmic, new_figure, save_figure
+from .curves import Curve, Point, draw_curves
 
 if TYPE_CHECKING:
     from .rows import Row
@@ -24,8 +25,42 @@ LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
+LEADING = ("perceptual", "fd_encoder")  # what the plot of the leading methods shows
+
+
 def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Plot distances against network evaluations per image; error bars are standard deviations over the blocks.
+    """Plot the leading methods, at most four, against passes; error bars are standard deviations over the blocks.
+
+    Args:
+        path: PNG file.
+        rows: The rows of one domain.
+        title: Heading.
+    """
+    figure = new_figure((11, 4.6))
+    passes = all(row.mean["passes"] is not None for row in rows)
+    cost, unit = ("passes", "network passes") if passes else ("evaluations", "model evaluations")
+
+    for axes, metric in zip(figure.subplots(1, 2), LEADING, strict=True):
+        draw_curves(axes, _curves(rows, metric, cost), f"{unit} per image", TITLES[metric])
+        if handles := axes.get_legend_handles_labels()[0]:
+            axes.legend(handles=handles[::-1], fontsize="small")
+
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def _curves(rows: Sequence[Row], metric: str, cost: str) -> list[Curve]:
+    """The methods that have a number of a metric."""
+    found = []
+    for method, points in _methods([row for row in rows if row.mean[metric] is not None]).items():
+        numbers = [(row.cell.num_steps, row.mean[cost], row.mean[metric], row.spread[metric] or 0.0) for row in points]
+        drawn = tuple(Point(n, x or 0.0, y or 0.0, (y or 0.0) - sd, (y or 0.0) + sd) for n, x, y, sd in numbers)
+        found.append(Curve(points[0].cell.scheduler, method, drawn))
+    return found
+
+
+def save_methods_plot(path: Path, rows: Sequence[Row], title: str) -> None:
+    """Plot every method against network evaluations per image; error bars are standard deviations over the blocks.
 
     Where evaluations take different numbers of passes through the network, they are plotted against passes.
 
@@ -34,7 +69,7 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
         rows: The rows of one domain.
         title: Heading.
     """
-    figure = _figure((15, 8))
+    figure = new_figure((15, 8))
     *panels, spare = figure.subplots(2, 3).ravel()
     spare.set_axis_off()
     cost, unit = _cost(rows)
@@ -54,10 +89,10 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                     **_look(method, rows),
                 )
 
-        _finish(axes, f"{unit} per image", name)
+        logarithmic(axes, f"{unit} per image", name)
 
     _legend(figure, panels[0], title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
@@ -65,7 +100,7 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
 
     Arguments as for `save_quality_plot`.
     """
-    figure = _figure((11, 4.6))
+    figure = new_figure((11, 4.6))
     panels = figure.subplots(1, 2)
 
     for axes, metric in zip(panels, ("fd_encoder", "rmse"), strict=True):
@@ -78,15 +113,24 @@ def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
                 label=method,
                 **{**look, "linestyle": ""},
             )
+            for row in points:
+                axes.annotate(
+                    str(row.cell.num_steps),
+                    (row.mean["seconds"], row.mean[metric]),
+                    textcoords="offset points",
+                    xytext=(4, 3),
+                    fontsize="x-small",
+                    color=look["color"],
+                )
 
         # the front is of all methods together
         cost, quality = np.array([[row.mean["seconds"], row.mean[metric]] for row in shown]).reshape(-1, 2).T
         front = pareto_front(cost, quality)
         axes.plot(cost[front], quality[front], color="0.4", linewidth=1, zorder=0, label="Pareto front")
-        _finish(axes, "seconds per image", TITLES[metric])
+        logarithmic(axes, "seconds per image", TITLES[metric])
 
     _legend(figure, panels[0], title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
@@ -125,49 +169,6 @@ def _look(method: str, rows: Sequence[Row]) -> dict[str, Any]:
     return {"color": colour, "linestyle": LINES[grid % len(LINES)], "marker": MARKERS[grid % len(MARKERS)]}
 
 
-def _figure(size: tuple[float, float]) -> Any:
-    # without pyplot: no window system, no global state, half the import time
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _finish(axes: Any, x: str, y: str) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    if not axes.dataLim.y1 > 0:  # no numbers at all: stochastic schedulers have no converged solution
-        axes.set_axis_off()
-        axes.set_title(f"{y}: no numbers", fontsize="medium")
-        return
-
-    axes.set_xscale("log")
-    axes.set_yscale("log", nonpositive="clip")
-
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        # more ticks within a decade, the fewer decades there are
-        subs = (1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1, 3) if high < 3000 * low else (1,)
-        axis.set_major_locator(LogLocator(subs=subs, numticks=20))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
-
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3, which="both")
-
-
 def _legend(figure: Any, axes: Any, title: str) -> None:
     figure.suptitle(title)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
-
-
-def _save(figure: Any, path: Path) -> None:
-    """Write a PNG file with a palette: a third of the size of one with all colours."""
-    from PIL import Image
-
-    figure.canvas.draw()
-    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    with atomic_path(path) as temporary:
-        picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(temporary, optimize=True)

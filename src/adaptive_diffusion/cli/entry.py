@@ -77,6 +77,7 @@ def run(name: str, given: list[str], root: Path) -> NoReturn:
 def _run(name: str, given: list[str], root: Path) -> None:
     """Prepare this process for Hydra, and hand over to it."""
     job.is_program = True
+    program.started(name, given)
     if "--version" in given:
         print(VERSION)
         return

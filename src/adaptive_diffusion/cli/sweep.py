@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +25,21 @@ from omegaconf import DictConfig, OmegaConf
 from .. import interruption
 from ..errors import MachineError
 from ..interruption import uninterrupted
+from ..program import again
 from ..runs.job import explain, in_sweep, say
-from ..tracking.jobs import FAILED, NOT_BEGUN, RESULT, Job, Skipped, count_failures, failures, jobs_of, plan_jobs, table
+from ..tracking.jobs import (
+    DONE,
+    FAILED,
+    NOT_BEGUN,
+    RESULT,
+    Job,
+    Skipped,
+    count_failures,
+    failures,
+    jobs_of,
+    plan_jobs,
+    table,
+)
 from ..tracking.mlflow import JOB, PARENT, MlflowRun, MlflowTracker
 from .arguments import as_given
 
@@ -39,8 +53,8 @@ class SweepReport(Protocol):
         """Called with the sweep's configuration before anything runs; an exception ends the sweep."""
         ...
 
-    def end(self, config: DictConfig) -> Path | None:
-        """Called when the sweep ends, however it ends; the folder with what was made, or None."""
+    def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
+        """Called with the jobs when the sweep ends, however it ends; the files and folders that were made."""
         ...
 
 
@@ -51,7 +65,7 @@ class SweepRun(Callback):
     without children (every job was skipped) and without a report is removed.
 
     Args:
-        report: Takes the place of the table of jobs at the end; None: the table.
+        report: Takes the place of the table of jobs at the end, but for those without a result; None: the table.
     """
 
     _config: DictConfig | None = None  # while a sweep is open in this process
@@ -116,26 +130,32 @@ class SweepRun(Callback):
         for variable in (PARENT, JOB):
             os.environ.pop(variable, None)
 
-        folder = self._end_report(config)
         jobs = jobs_of(Path(config.hydra.sweep.dir))
+        made = self._end_report(config, jobs)
         failed = [job for job in jobs if job.status in FAILED]
+        left = [job for job in jobs if job.status not in DONE]
         if interruption.interrupted or any(job.status == "KILLED" for job in jobs):
             status = "KILLED"
 
         # A sweep that was refused as a whole has begun no job; its one sentence follows.
         begun = any(job.status != NOT_BEGUN for job in jobs)
-        if shown := (jobs if begun else []) if folder is None else failed:
+        if shown := (left if made else jobs) if begun else []:
             say(f"\n{table(shown, jobs)}")
         if failed:
             say(count_failures(jobs))
 
         if self._run_id is not None:
-            self._end_run(instantiate(config.tracking), self._run_id, status, jobs, folder)
+            self._end_run(instantiate(config.tracking), self._run_id, status, jobs, made)
 
-    def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], folder: Path | None) -> None:
+        # What has finished is skipped by what is recorded.
+        remembers = self._run_id is not None or "skip_finished" not in config
+        if begun and left and remembers:
+            say(f"{'go on':<11}{again()}")
+
+    def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], made: Sequence[Path]) -> None:
         """Close the parent run, with a note of what failed and the report, or remove it if it has no children."""
         try:
-            if folder is None and not tracker.children(run_id):
+            if not made and not tracker.children(run_id):
                 tracker.close(run_id, status)
                 with tracker.translated():
                     tracker.client.delete_run(run_id)
@@ -143,8 +163,12 @@ class SweepRun(Callback):
             if note := failures(jobs):
                 with tracker.translated():
                     tracker.client.set_tag(run_id, "mlflow.note.content", note)
-            if folder is not None:
-                MlflowRun(tracker, run_id).folder(folder, folder.name)
+            run = MlflowRun(tracker, run_id)
+            for path in made:
+                if path.is_dir():
+                    run.folder(path, path.name)
+                else:
+                    run.file(path)
         except MachineError as error:
             log.warning("%s", error)
 
@@ -154,14 +178,14 @@ class SweepRun(Callback):
         except MachineError as error:
             log.warning("the sweep's run could not be closed: %s", error)
 
-    def _end_report(self, config: DictConfig) -> Path | None:
+    def _end_report(self, config: DictConfig, jobs: list[Job]) -> Sequence[Path]:
         if self._report is None:
-            return None
+            return ()
         try:
-            return self._report.end(config)
+            return self._report.end(config, jobs)
         except Exception as error:
             log.warning("the sweep's report could not be made: %s", explain(error)[0])
-            return None
+            return ()
 
 
 class _Reported(JobReturn):
@@ -210,12 +234,12 @@ def _job(config: DictConfig) -> Job:
 
 def _ended(config: DictConfig, job_return: JobReturn) -> Job:
     """The job as it ended; `return_value` would raise the error, and print a line of Hydra's."""
-    job, result = _job(config), job_return._return_value
+    job, result = replace(_job(config), folder=config.hydra.runtime.output_dir), job_return._return_value
     if job_return.status != JobStatus.COMPLETED:
         sentence, code = explain(result)
         return replace(job, status="REFUSED" if code == 2 else "FAILED", reason=sentence)
     if isinstance(result, Skipped):
-        return replace(job, status="SKIPPED", metrics=result.metrics)
+        return replace(job, status="SKIPPED", metrics=result.run.metrics, folder=str(result.run.folder or ""))
 
     # A training writes no metrics; what it returned is all that the table can show.
     file = Path(config.hydra.runtime.output_dir) / "metrics.json"

@@ -12,7 +12,7 @@ from .pixels import to_uint8
 
 GAP = 2  # pixels between the cells of a grid
 LONGEST_STRIP = 12  # columns of a denoising strip
-LINE, MARGIN = 14, 30  # pixels: height of a line of a label, width of the labels of rows
+LINE, MARGIN = 14, 30  # pixels: height of a line of a label, least width of the labels of rows
 
 
 def save_image(path: str | Path, pixels: np.ndarray) -> None:
@@ -62,7 +62,7 @@ def save_picture_grid(
     sheet = grid(pixels, columns)
     if numbered:
         columns = columns or int(np.ceil(np.sqrt(len(pixels))))
-        sheet = _labelled(sheet, rows=[f"#{first}" for first in range(0, len(pixels), columns)])
+        sheet = labelled(sheet, rows=[f"#{first}" for first in range(0, len(pixels), columns)])
     save_image(path, sheet)
 
 
@@ -82,16 +82,19 @@ def denoising_strip(strip: np.ndarray, labels: Sequence[str] = ()) -> np.ndarray
     sheet = grid(by_image.reshape(K * len(shown), *strip.shape[2:]), columns=len(shown), cell=64)
     if not labels:
         return sheet
-    return _labelled(sheet, [f"#{k}" for k in range(K)], [labels[step] for step in shown])
+    return labelled(sheet, [f"#{k}" for k in range(K)], [labels[step] for step in shown])
 
 
-def _labelled(sheet: np.ndarray, rows: Sequence[str], columns: Sequence[str] = ()) -> np.ndarray:
+def labelled(
+    sheet: np.ndarray, rows: Sequence[str], columns: Sequence[str] = (), bold: Sequence[int] = ()
+) -> np.ndarray:
     """A grid with a label left of every row, and one above every column.
 
     Args:
         sheet: (H, W, C) uint8, of rows of one height and columns of one width.
-        rows: A label for every row.
+        rows: A label for every row, perhaps of several lines.
         columns: A label for every column, perhaps of several lines; () for none.
+        bold: Rows that a bar marks.
 
     Returns:
         (H', W', C) uint8.
@@ -99,18 +102,23 @@ def _labelled(sheet: np.ndarray, rows: Sequence[str], columns: Sequence[str] = (
     from PIL import Image, ImageDraw
 
     H, W, C = sheet.shape
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    left = max(MARGIN, *(int(measure.multiline_textbbox((0, 0), label)[2]) + 4 * GAP for label in rows))
     top = LINE * max((1 + label.count("\n") for label in columns), default=0)
-    labelled = np.full((top + H, MARGIN + W, C), 255, np.uint8)
-    labelled[top:, MARGIN:] = sheet
+    sheet_with_margins = np.full((top + H, left + W, C), 255, np.uint8)
+    sheet_with_margins[top:, left:] = sheet
 
-    text = Image.new("L", (MARGIN + W, top + H), 255)
+    text = Image.new("L", (left + W, top + H), 255)
     draw = ImageDraw.Draw(text)
+    height = (H - GAP) // len(rows)
     for i, label in enumerate(rows):
-        draw.text((GAP, top + GAP + i * (H - GAP) // len(rows)), label, fill=0)
+        draw.multiline_text((2 * GAP, top + GAP + i * height), label, fill=0, spacing=1)
+        if i in bold:
+            draw.rectangle((left - 2 * GAP, top + GAP + i * height, left - GAP, top + (i + 1) * height - 1), fill=0)
     for i, label in enumerate(columns):
-        draw.multiline_text((MARGIN + GAP + i * (W - GAP) // len(columns), 0), label, fill=0, spacing=1)
+        draw.multiline_text((left + GAP + i * (W - GAP) // len(columns), 0), label, fill=0, spacing=1)
 
-    return np.minimum(labelled, np.array(text)[..., None])
+    return np.minimum(sheet_with_margins, np.array(text)[..., None])
 
 
 def save_schedule_plot(

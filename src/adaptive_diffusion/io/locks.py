@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -18,9 +18,14 @@ from ..errors import UnusableFile
 
 
 @contextlib.contextmanager
-def in_turn(path: str | Path) -> Iterator[None]:
-    """Wait until no other process holds the lock of `path`, and hold it while the block runs."""
-    with _locked(Path(path), wait=True):
+def in_turn(path: str | Path, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
+    """Wait until no other process holds the lock of `path`, and hold it while the block runs.
+
+    Args:
+        path: The file.
+        waiting: Called with who holds the lock, in words, where somebody does.
+    """
+    with _locked(Path(path), waiting):
         yield
 
 
@@ -33,17 +38,17 @@ def alone(*paths: str | Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for path in paths:
-            stack.enter_context(_locked(Path(path), wait=False))
+            stack.enter_context(_locked(Path(path)))
         yield
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[None]:
+def _locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     place = path.with_name(f".{path.name}.lock")
     made = [folder for folder in place.absolute().parents if not folder.exists()]  # innermost first
 
     try:
-        lock = _acquire(place, wait)
+        lock = _acquire(place, waiting)
     except BlockingIOError:
         raise UnusableFile(
             f"{path} is in use by {_holder(place)}; wait until it ends, or write to another file"
@@ -63,7 +68,7 @@ def _locked(path: Path, *, wait: bool) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _acquire(place: Path, wait: bool) -> IO[str]:
+def _acquire(place: Path, waiting: Callable[[str], None] | None) -> IO[str]:
     """Open and lock the file. Its last holder has removed it by then, so it may have to be made again."""
     import fcntl
 
@@ -72,7 +77,13 @@ def _acquire(place: Path, wait: bool) -> IO[str]:
         lock = open(place, "a+", encoding="utf-8")  # noqa: SIM115
 
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting is None:
+                    raise
+                waiting(_holder(place))
+                fcntl.flock(lock, fcntl.LOCK_EX)
 
             # a lock on a removed file would keep nobody out
             with contextlib.suppress(FileNotFoundError):

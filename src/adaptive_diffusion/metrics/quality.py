@@ -15,14 +15,16 @@ import numpy as np
 
 from .features import FeatureEncoder
 from .frechet import frechet_caveat, frechet_distance
+from .intervals import jackknife_interval, mean_interval
 from .kernel_reference import KernelReference
 from .kid import kernel_caveat, kernel_distance
-from .statistics import FeatureStatistics, check_same_encoder
+from .statistics import FeatureStatistics
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 SUBSETS = 100  # random subsets in the mean of a kernel distance
+WIDEST = 256  # features of which the interval of a Frechet distance is taken; of wider ones it would take minutes
 _SEED = 0
 
 
@@ -36,6 +38,8 @@ class Measurement:
         n: Number of measured images.
         spread: Standard deviation over images or subsets, or None.
         caveat: A warning that belongs beside the number, or None.
+        interval: 95 % confidence interval of the number, or None where none is known.
+        each: (n,) the number of each image, where it is a mean over images, or None.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Measurement:
     n: int
     spread: float | None = None
     caveat: str | None = None
+    interval: tuple[float, float] | None = None
+    each: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
         spread = "" if self.spread is None else f" +- {self.spread:.3g}"
@@ -117,17 +123,21 @@ def set_distances(
     names = {"encoder": ("fd_encoder", "kid_encoder"), "fid": ("fid", "kid")}
     frechet_name, kernel_name = names.get(kind, (kind, f"{kind}_kernel"))
     n, d = features.shape
-    own = FeatureStatistics.from_features(features, encoder.name, encoder.content_hash)
+
+    def distance(some: np.ndarray) -> float:
+        if isinstance(real, FeatureStatistics):
+            return frechet_distance(FeatureStatistics.from_features(some, encoder.name, encoder.content_hash), real)
+        return frechet_distance(some, real)
+
+    frechet, caveat = distance(features), frechet_caveat(n, d)
+    interval = jackknife_interval(distance, features, frechet) if caveat is None and d <= WIDEST else None
+    measurements = [Measurement(frechet_name, frechet, n, caveat=caveat, interval=interval)]
 
     if isinstance(real, FeatureStatistics):
-        check_same_encoder(own, real)
-        frechet = frechet_distance(own, real)
         kid = None if kernel is None else kernel.distance(features, subsets=SUBSETS, seed=_SEED)
     else:
-        frechet = frechet_distance(features, real)
         kid = kernel_distance(features, real, subsets=SUBSETS, seed=_SEED)
 
-    measurements = [Measurement(frechet_name, frechet, n, caveat=frechet_caveat(n, d))]
     if kid is not None:
         std = kid.std if kid.subset_size < n else None
         caveat = kernel_caveat(kid.mean, std, kid.subset_size)
@@ -139,7 +149,8 @@ def set_distances(
 def mean_of(name: str, values: np.ndarray) -> Measurement:
     """Mean and spread of (N,) values, one of each image."""
     spread = float(values.std()) if len(values) > 1 else None
-    return Measurement(name, float(values.mean()), len(values), spread)
+    each = tuple(float(f"{value:.6g}") for value in values)
+    return Measurement(name, float(values.mean()), len(values), spread, interval=mean_interval(values), each=each)
 
 
 def as_metrics(measurements: Sequence[Measurement]) -> dict[str, float]:

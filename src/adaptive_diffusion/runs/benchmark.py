@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -19,14 +19,15 @@ from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference, load_vicreg_reference, vicreg_paths
 from ..encoder.vicreg import load_vicreg
 from ..errors import UserError
+from ..tracking.jobs import Job
 from ..tracking.provenance import choices, parameters
-from .benchmark_cost import cost
 from .fit import image_channels
 from .job import say
 from .naming import method
 from .progress import progress_bar
 from .recorded import run_tags
 from .setup import Setup, prepare
+from .sweep_cost import cost
 
 log = logging.getLogger(__name__)
 
@@ -208,14 +209,14 @@ class BenchmarkReport:
             UserError: for a setting that has no effect.
         """
         refuse_without_effect(config.hydra.overrides.task)
-        say(cost(config))
+        say(cost(config, "cell", config.benchmark.seed_blocks, config.benchmark.tolerance is not None))
 
-    def end(self, config: DictConfig) -> Path | None:
-        """Write the report of the cells that were finished; its folder, or None without any."""
+    def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
+        """Write the report of the cells that were finished into a folder; () without any."""
         sweep = Path(config.hydra.sweep.dir)
         results = [result for path in sorted(sweep.glob(f"*/{CELL}")) if (result := load_cell(path)) is not None]
         if not results:
-            return None
+            return ()
 
         folder, baseline = sweep / "benchmark", config.benchmark.baseline
         rows = write_report(folder, results, baseline)
@@ -224,4 +225,4 @@ class BenchmarkReport:
         if baseline and not any(row.baseline for row in rows):
             say(f"nothing was compared with the baseline {baseline!r}: that takes this cell and another in the sweep")
         say(f"{'saved':<11}{folder / 'summary.md'}")
-        return folder
+        return (folder,)

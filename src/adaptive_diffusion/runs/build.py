@@ -22,7 +22,7 @@ CONTRACTS = {
     "guidance": ("name", "weight_at"),
     "sampler": ("iterate", "check", "report"),
     "metrics": ("measure", "converged"),
-    "tracking": ("open", "finished", "how_to_look"),
+    "tracking": ("open", "claimed", "how_to_look"),
     "reward": ("weight",),
     "agent": ("train", "kind"),
 }

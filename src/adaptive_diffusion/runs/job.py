@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .. import errors
@@ -71,6 +71,10 @@ def print_rows(rows: Mapping[str, str]) -> None:
 def in_sweep() -> bool:
     """Whether this process runs a job of a multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+# Here, since the workers of a launcher import this before they look at their configuration, and not the program.
+OmegaConf.register_new_resolver("in_sweep", in_sweep, replace=True)
 
 
 def explain(error: BaseException) -> tuple[str, int]:

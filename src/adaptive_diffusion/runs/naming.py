@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..grids.calibrated import CalibratedGrid
 from ..grids.candidates import CANDIDATES, in_words
+from ..tracking.job_names import setting_words
+from ..tracking.jobs import planned_jobs, varied
 from ..tracking.provenance import choices
+from .job import in_sweep
 from .setup import Setup
 
 GRIDS = {"quadratic": "quadratic grid", "log_snr": "log-SNR grid", "blended": "blended grid"}  # the classical ones
@@ -23,13 +29,23 @@ def candidate(name: str) -> str:
 
 
 def run_name(cfg: DictConfig, steps: str | None = None) -> str:
-    """The given name, or a name made from the choices and the steps.
+    """The given name, or a name made from the choices and the steps; in a sweep it begins with what varies.
 
     Args:
         cfg: The configuration of a sampling run.
         steps: Steps that were taken; None: those that were asked for.
     """
-    return cfg.name or " ".join([*method(cfg), cfg.domain.name, f"{steps or cfg.num_steps} steps seed {cfg.seed}"])
+    first = setting_words(varied_here())
+    always = [*method(cfg), cfg.domain.name, f"{steps or cfg.num_steps} steps", f"seed {cfg.seed}"]
+    return cfg.name or " ".join([*first, *(part for part in always if part not in first)])
+
+
+def varied_here() -> tuple[str, ...]:
+    """The settings of this job that not all jobs of its sweep share; () outside a sweep."""
+    if not in_sweep():
+        return ()
+    hydra = HydraConfig.get()
+    return varied(planned_jobs(Path(hydra.sweep.dir))).get(hydra.job.num, ())
 
 
 def method(cfg: DictConfig) -> tuple[str, ...]:

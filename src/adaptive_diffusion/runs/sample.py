@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import mlx.core as mx
 from omegaconf import DictConfig
 
-from .._version import __version__
-from ..diffusion.autoguidance import Autoguidance
-from ..diffusion.facts import ModelFacts
-from ..io.files import write_text
+from ..io.files import write_json, write_text
 from ..metrics.quality import as_metrics
 from ..sampling.batches import draw_batches
 from ..sampling.previews import as_pictures
 from ..tracking.jobs import Skipped
-from ..tracking.provenance import fingerprint, git_state, parameters
+from ..tracking.provenance import git_state, parameters
 from ..types import SampleResult, StepTrace
+from .identity import identity_of_run
 from .job import job
 from .measure_run import SECONDS_PER_IMAGE, choice_confidence, measure_cost, measure_quality
 from .naming import run_name, timesteps_source
 from .progress import progress_bar
 from .recorded import run_tags
-from .sample_files import images_are_safe, write_files
+from .sample_files import QUALITY, images_are_safe, write_files
 from .sample_summary import print_summary
 from .setup import Setup, prepare
 
@@ -53,16 +52,18 @@ def sample(cfg: DictConfig) -> float:
         return run_cell(cfg)
 
     setup = prepare(cfg)
+    cfg = setup.cfg
+    identity = identity_of_run(setup)
+    with setup.tracker.claimed(identity) if cfg.skip_finished else contextlib.nullcontext() as finished:
+        if finished is not None:
+            log.info("skipped: a run with this configuration has finished")
+            return Skipped(finished.metrics.get(SECONDS_PER_IMAGE, float("nan")), finished)
+        return _draw_and_record(setup, identity)
+
+
+def _draw_and_record(setup: Setup, identity: str) -> float:
+    """Draw, measure and record; seconds per image."""
     cfg, folder = setup.cfg, Path(setup.cfg.paths.run)
-
-    model, conditions = ModelFacts.of(setup.model).content_hash, setup.conditions.content
-    guidance = setup.denoiser.guidance_scale
-    weaker = {"guidance": guidance.name} if isinstance(guidance, Autoguidance) else {}  # its file may be another now
-    identity = fingerprint(cfg, model=model, conditions=conditions, version=__version__, **weaker)
-    if cfg.skip_finished and (metrics := setup.tracker.finished(identity)) is not None:
-        log.info("skipped: a run with this configuration is finished")
-        return Skipped(metrics.get(SECONDS_PER_IMAGE, float("nan")), metrics)
-
     params, tags = {**parameters(cfg), "domain": cfg.domain.name}, {**_tags(setup, identity), **run_tags(cfg)}
     with setup.tracker.open(run_name(cfg), params=params, tags=tags) as run:
         batches = _draw_with_progress(setup)
@@ -75,6 +76,7 @@ def sample(cfg: DictConfig) -> float:
         metrics = {**cost, **setup.sampler.report(), **as_metrics(quality), **choice_confidence(setup)}
         with images_are_safe(folder):
             write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            write_json(folder / QUALITY, [asdict(measurement) for measurement in quality])
             run.metrics(metrics)
         run.folder(folder)
 

@@ -19,6 +19,9 @@ from .job import explain
 from .naming import run_name
 from .setup import Setup
 
+QUALITY = "quality.json"  # of a run: what was measured, with its intervals
+SHEET = 12  # images of a run that a sweep's sheet shows
+
 
 def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: str) -> None:
     """Write images, plots, tables and the configuration.
@@ -45,6 +48,12 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
         write_text(folder / "config.yaml", OmegaConf.to_yaml(setup.cfg, resolve=True))
         if diff:
             write_text(folder / "git.diff", diff + "\n")
+
+
+def write_converged(folder: Path, images: np.ndarray) -> None:
+    """Write the first of (N, H, W, C) converged solutions in [-1, 1], for a sweep's sheet."""
+    for i, image in enumerate(to_uint8(images[:SHEET])):
+        figures.save_image(folder / "converged" / f"{i:04d}.png", image)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ..grids.base import FixedGrid
 from ..grids.grids import BlendedGrid
 from ..io.array_file import read_arrays
 from ..io.files import atomic_path
+from ..io.locks import in_turn
 from ..solvers.ipndm import IPNDM
 from ..types import StepTrace
 from .rollout import Rollout, run
@@ -113,15 +115,16 @@ def converged_pictures(
         return solution
 
     checked, rest = slice(0, CHECKED), slice(CHECKED, None)
-    found = None if path is None else _read(path)
-    if found is None:
-        first = max(2, min(FIRST_STEPS, most // 2))
-        found = saved(Converged(solve(first, slice(None)), solve(2 * first, checked), first))
+    with contextlib.nullcontext() if path is None else in_turn(path):  # nobody else solves the same meanwhile
+        found = None if path is None else _read(path)
+        if found is None:
+            first = max(2, min(FIRST_STEPS, most // 2))
+            found = saved(Converged(solve(first, slice(None)), solve(2 * first, checked), first))
 
-    while found.change > tolerance and 4 * found.steps <= most:
-        steps = 2 * found.steps
-        images = [found.finer, solve(steps, rest)] if len(x_T) > CHECKED else [found.finer]
-        found = saved(Converged(np.concatenate(images), solve(2 * steps, checked), steps))
+        while found.change > tolerance and 4 * found.steps <= most:
+            steps = 2 * found.steps
+            images = [found.finer, solve(steps, rest)] if len(x_T) > CHECKED else [found.finer]
+            found = saved(Converged(np.concatenate(images), solve(2 * steps, checked), steps))
 
     return found
 

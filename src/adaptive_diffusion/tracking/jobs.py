@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from .tracker import Finished
+
 RESULT = "result"  # the metric of a job that has no other: what it returned to the sweeper
 COLUMNS = {  # heading -> metric; a column that no job has is left out
     "seconds/image": "time/per_picture_s",
@@ -15,6 +17,7 @@ COLUMNS = {  # heading -> metric; a column that no job has is left out
     "result": RESULT,
 }
 FAILED = ("FAILED", "REFUSED")
+DONE = ("FINISHED", "SKIPPED")
 PLAN = "plan"
 NOT_BEGUN = "NOT BEGUN"
 MOST_NOT_BEGUN = 20  # rows of a table; of the others it has the number
@@ -27,16 +30,16 @@ class Skipped(float):
 
     Args:
         result: That result.
-        metrics: The run's metrics.
+        run: The earlier run.
     """
 
-    def __new__(cls, result: float, metrics: Mapping[str, float]) -> Skipped:
-        """A float with metrics."""
+    def __new__(cls, result: float, run: Finished) -> Skipped:
+        """A float with the run that it comes from."""
         made = super().__new__(cls, result)
-        made.metrics = dict(metrics)
+        made.run = run
         return made
 
-    metrics: dict[str, float]
+    run: Finished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ class Job:
         status: RUNNING, FINISHED, SKIPPED (finished before), REFUSED (a wrong setting), FAILED, KILLED or NOT BEGUN.
         reason: Why it was refused or failed, in one sentence.
         metrics: Its numbers, if it made any.
+        folder: Where its files are, or those of the run that had finished before; "" if nowhere.
     """
 
     number: int
@@ -56,6 +60,7 @@ class Job:
     status: str = "RUNNING"
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    folder: str = ""
 
     def save(self, sweep: Path) -> None:
         """Write the file, or replace it."""
@@ -79,15 +84,19 @@ def plan_jobs(sweep: Path, settings: Sequence[Sequence[str]]) -> None:
         write_json(_folder(sweep) / f"{PLAN}.json", [list(job) for job in settings])
 
 
+def planned_jobs(sweep: Path) -> list[Job]:
+    """What the jobs of a sweep will be; [] where it is not known beforehand."""
+    path = _folder(sweep) / f"{PLAN}.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return [Job(number=number, settings=tuple(job), status=NOT_BEGUN) for number, job in enumerate(content)]
+
+
 def jobs_of(sweep: Path) -> list[Job]:
     """The jobs of a sweep that is over, in their order; a job that is still RUNNING was KILLED."""
-    found: dict[int, Job] = {}
+    found = {job.number: job for job in planned_jobs(sweep)}
     for path in _folder(sweep).glob("*.json"):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if path.stem == PLAN:
-            planned = [Job(number=n, settings=tuple(job), status=NOT_BEGUN) for n, job in enumerate(content)]
-            found = {job.number: job for job in planned} | found
-        else:
+        if path.stem != PLAN:
+            content = json.loads(path.read_text(encoding="utf-8"))
             job = Job(**{**content, "settings": tuple(content["settings"])})
             found[job.number] = replace(job, status="KILLED") if job.status == "RUNNING" else job
 
@@ -121,8 +130,13 @@ def distinguished(jobs: Sequence[Job]) -> dict[int, str]:
     """Number of a job -> its settings that not all jobs share; of a single job, the settings that say what it does."""
     if len(jobs) == 1:
         return {job.number: " ".join(s for s in job.settings if not s.lstrip("+~").startswith(QUIET)) for job in jobs}
+    return {number: " ".join(settings) for number, settings in varied(jobs).items()}
+
+
+def varied(jobs: Sequence[Job]) -> dict[int, tuple[str, ...]]:
+    """Number of a job -> its settings that not all jobs share."""
     shared = set.intersection(*(set(job.settings) for job in jobs)) if jobs else set()
-    return {job.number: " ".join(setting for setting in job.settings if setting not in shared) for job in jobs}
+    return {job.number: tuple(setting for setting in job.settings if setting not in shared) for job in jobs}
 
 
 def failures(jobs: Sequence[Job]) -> str:

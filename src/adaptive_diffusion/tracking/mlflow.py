@@ -21,14 +21,17 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 
 from ..errors import MachineError, UserError
 from ..interruption import uninterrupted
+from ..io.locks import in_turn
 from .database import Database
 from .process import Process
-from .tracker import Run
+from .tracker import Finished, Run
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +140,22 @@ class MlflowTracker:
 
             log.warning("the run could not be marked %s: %s", status, trouble)
 
-    def finished(self, fingerprint: str) -> dict[str, float] | None:
-        """See `Tracker.finished`."""
+    @contextmanager
+    def claimed(self, fingerprint: str) -> Iterator[Finished | None]:
+        """See `Tracker.claimed`."""
+        with in_turn(self.artifacts / "claims" / fingerprint, lambda who: log.info("waiting for the same by %s", who)):
+            yield self._finished(fingerprint)
+
+    def _finished(self, fingerprint: str) -> Finished | None:
         condition = f"tags.fingerprint = '{fingerprint}' and attributes.status = 'FINISHED'"
         with self.translated():
             found = self.client.search_runs([self.experiment_id], condition, max_results=1)
-        return dict(found[0].data.metrics) if found else None
+        if not found:
+            return None
+
+        kept = found[0].info.artifact_uri
+        folder = Path(url2pathname(urlsplit(kept).path) if kept.startswith("file:") else kept)
+        return Finished(dict(found[0].data.metrics), folder if folder.is_dir() else None)
 
     def children(self, run_id: str, job: str | None = None) -> list[Any]:
         """The runs of a sweep, or of one of its jobs, oldest first."""
@@ -263,6 +276,11 @@ class MlflowRun(Run):
         """See `Run.folder`."""
         with self._tracker.translated(), self._copying(f"; all of it is kept in {path}"):
             self._client.log_artifacts(self.run_id, str(path), name)
+
+    def file(self, path: str | Path) -> None:
+        """Log one file as an artifact."""
+        with self._tracker.translated(), self._copying(f"; it is kept in {path}"):
+            self._client.log_artifact(self.run_id, str(path))
 
     def image(self, pixels: np.ndarray, key: str, step: int) -> None:
         """See `Run.image`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ..program import CHECKOUT, installed
+from ..program import CHECKOUT, PACKAGE, installed
 
 # groups of settings that do not change the images
 _NOT_IDENTITY = ("tracking", "paths", "name", "tags", "skip_finished")
@@ -83,6 +85,41 @@ def fingerprint(cfg: DictConfig, **more: Any) -> str:
     if str(plain.get("guidance", {}).get("_target_")).endswith(".guidance.Constant"):
         del plain["guidance"]  # guidance_scale says it all
     return hashlib.sha256(json.dumps([plain, more], sort_keys=True).encode()).hexdigest()
+
+
+def code_digest(cfg: DictConfig) -> str:
+    """sha256 (hex) of the code that decides the result: this package, and the modules that a configuration names."""
+    return hashlib.sha256(
+        "".join([_own_code(), *sorted(map(_code_of, _targets(OmegaConf.to_container(cfg))))]).encode()
+    ).hexdigest()
+
+
+@functools.cache
+def _own_code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _code_of(target: str) -> str:
+    """The code of the module that a `_target_` outside this package lies in; "" where there is none to read."""
+    module = next((m for n in range(target.count("."), 0, -1) if (m := sys.modules.get(_head(target, n)))), None)
+    own = target.startswith(f"{PACKAGE.name}.") or module is None
+    file = None if own else getattr(module, "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""
+
+
+def _head(name: str, parts: int) -> str:
+    return ".".join(name.split(".")[:parts])
+
+
+def _targets(node: Any) -> set[str]:
+    """Every `_target_` of a configuration."""
+    if not isinstance(node, dict):
+        return set()
+    found = {str(node["_target_"])} if "_target_" in node else set()
+    return found.union(*map(_targets, node.values()))
 
 
 def choices() -> dict[str, str]:

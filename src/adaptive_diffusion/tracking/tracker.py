@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,19 @@ class Run:
         """Log one image, (H, W, C) uint8, of a series that the UI shows with a slider."""
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run that has finished.
+
+    Attributes:
+        metrics: Its numbers.
+        folder: Where its files are kept; None if they are gone.
+    """
+
+    metrics: Mapping[str, float]
+    folder: Path | None
+
+
 class Tracker(Protocol):
     """Where runs are recorded."""
 
@@ -45,8 +59,12 @@ class Tracker(Protocol):
         """
         ...
 
-    def finished(self, fingerprint: str) -> dict[str, float] | None:
-        """Metrics of a FINISHED run with this fingerprint, or None."""
+    def claimed(self, fingerprint: str) -> AbstractContextManager[Finished | None]:
+        """A block that does what has this fingerprint; another process that claims the same waits until it ends.
+
+        Yields:
+            The run with this fingerprint that has FINISHED, so that nothing is left to do; None if there is none.
+        """
         ...
 
     def how_to_look(self) -> str | None:
@@ -64,9 +82,10 @@ class NoTracker:
         """See `Tracker.open`."""
         yield Run()
 
-    def finished(self, fingerprint: str) -> dict[str, float] | None:
-        """None: no run is recorded."""
-        return None
+    @contextmanager
+    def claimed(self, fingerprint: str) -> Iterator[Finished | None]:
+        """None, and nobody waits: no run is recorded."""
+        yield None
 
     def how_to_look(self) -> str | None:
         """None: only the files can be looked at."""

@@ -1,4 +1,4 @@
-"""What a benchmark will cost, printed before it starts."""
+"""What a sweep will cost, printed before it starts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,26 @@ from .build import build
 from .fit import DEFAULT_STEPS
 from .naming import count
 
-PROBLEM = ("domain", "label", "guidance_scale", "guidance", "model")  # settings that decide the converged solutions
+PROBLEM = (
+    "domain",
+    "label",
+    "prompt",
+    "guidance_scale",
+    "guidance",
+    "model",
+    "seed",
+)  # what decides converged solutions
 
 
-def cost(config: DictConfig) -> str:
-    """What a sweep will take at most, by a forward pass that is timed."""
+def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True) -> str:
+    """What a sweep will take at most, by a forward pass that is timed.
+
+    Args:
+        config: Of the sweep.
+        noun: What a job is called.
+        blocks: Of `num_samples` images, in each job.
+        converged: Whether images are compared with converged solutions.
+    """
     try:
         axes = sweep_axes(config)
     except HydraException:  # such as glob(*), which only Hydra itself can spell out
@@ -31,21 +46,25 @@ def cost(config: DictConfig) -> str:
         )
 
     steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
+    sizes = [int(n) for n in axes.pop("num_samples", [config.num_samples])]
     others = math.prod(len(values) for values in axes.values())
-    pictures = config.num_samples * config.benchmark.seed_blocks
-    evaluations = others * sum(steps) * pictures
+    evaluations = others * sum(steps) * sum(sizes) * blocks
 
     problems = math.prod(len(v) for k, v in axes.items() if k.partition(".")[0] in PROBLEM)
-    solved = FIRST_STEPS * (config.num_samples + 2 * min(CHECKED, config.num_samples))
-    converged = 0 if config.benchmark.tolerance is None else problems * config.benchmark.seed_blocks * solved
+    solved = (
+        sum(FIRST_STEPS * (size + 2 * min(CHECKED, size)) for size in sizes) * problems * blocks if converged else 0
+    )
 
     passes = passes_per_evaluation(config, model := build(config, "model"))
     rate = evaluations_per_second(model, config.batch_size, passes)
+    jobs = count(others * len(steps) * len(sizes), noun)
+    images = " or ".join(map(str, sizes)) if blocks == 1 else f"{blocks} x {sizes[0]}"
+    solutions = f", and some {solved:,} for the converged solutions ({solved * passes:,})" if converged else ""
     return (
-        f"{count(others * len(steps), 'cell')} of {config.benchmark.seed_blocks} x {config.num_samples} images: "
-        f"at most {evaluations:,} model evaluations ({evaluations * passes:,} passes), and some {converged:,} for the "
-        f"converged solutions ({converged * passes:,}): about {(evaluations + converged) / rate / 60:.0f} minutes at "
-        f"{rate:.0f} evaluations/s as things are. Stop at any time: what is finished is kept and not repeated."
+        f"{jobs} of {images} images: at most {evaluations:,} model evaluations "
+        f"({evaluations * passes:,} passes){solutions}: "
+        f"about {(evaluations + solved) / rate / 60:.0f} minutes at {rate:.0f} evaluations/s as things are. "
+        "Stop at any time: what is finished is kept and not repeated."
     )
 
 
@@ -56,8 +75,8 @@ def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
     for override in OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task]):
         many = override.is_sweep_override()
         axes[override.get_key_element()] = list(map(str, override.sweep_string_iterator())) if many else [""]
-        if not many and override.key_or_group == "num_steps":
-            axes["num_steps"] = [override.get_value_element_as_str()]
+        if not many and override.key_or_group in ("num_steps", "num_samples"):
+            axes[override.key_or_group] = [override.get_value_element_as_str()]
     return axes
 
 

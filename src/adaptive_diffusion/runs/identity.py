@@ -1,0 +1,55 @@
+"""Which runs are the same: what decides the images and the numbers of a sampling run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from .._version import __version__
+from ..benchmark.measure import steps_digest
+from ..diffusion.facts import ModelFacts
+from ..diffusion.guidance import identity_of
+from ..grids.calibrated_schedule import CalibratedSchedule
+from ..tracking.provenance import code_digest, fingerprint
+from .setup import Setup
+
+FILES = ("init_image", "metrics", "sampler")  # whose files are read by every run; those of the others are known better
+
+
+def identity_of_run(setup: Setup) -> str:
+    """sha256 (hex) of all that decides the images and the numbers of a run: settings, model, steps, files and code."""
+    cfg, scheduler = setup.cfg, setup.scheduler
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    calibration = getattr(scheduler, "calibration", None)
+    settings = {k: v for k, v in getattr(scheduler, "config", {}).items() if k != "calibration"}
+
+    return fingerprint(
+        cfg,
+        model=ModelFacts.of(setup.model).content_hash,
+        guidance=identity_of(setup.model, setup.denoiser.guidance_scale),
+        conditions=setup.conditions.content,
+        scheduler=repr(sorted(settings.items())),
+        timesteps=[float(t) for t in scheduler.timesteps],
+        calibration=steps_digest(calibration if isinstance(calibration, CalibratedSchedule) else None, len(scheduler)),
+        files={name: _digest(path) for name, path in _files({name: plain[name] for name in FILES})},
+        version=__version__,
+        code=code_digest(cfg),
+    )
+
+
+def _files(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """The settings that name files."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _files(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and Path(value).is_file():
+            yield f"{prefix}{key}", Path(value)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

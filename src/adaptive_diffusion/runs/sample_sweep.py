@@ -1,0 +1,211 @@
+"""What a sweep of sample.py makes of its jobs: a table with the best first, a labelled sheet, a plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from ..benchmark.curves import Curve, Point, save_curves
+from ..io import figures
+from ..io.files import write_text
+from ..io.markdown import table as markdown_table
+from ..tracking.jobs import Job, failures
+from .job import explain, say
+from .naming import count
+from .sample_files import SHEET
+from .sweep_cost import cost
+from .sweep_rows import TO_CONVERGED, Group, Row, groups_of
+
+log = logging.getLogger(__name__)
+
+HEADER = ("", "job", "to converged", "to real images", "evaluations", "passes", "seconds")
+MOST_ROWS = 60  # of a sheet
+CELL = 64  # pixels of an image of a sheet
+LONGEST_TABLE = 60  # rows that are printed; results.md has all
+
+
+class SampleReport:
+    """Says what a sweep costs before it starts, and writes its results when it ends.
+
+    `results.csv` and `results.md` hold all jobs, `sheet.png` their first images, `quality_passes.png` distances against
+    network passes.
+    """
+
+    def begin(self, config: DictConfig) -> None:
+        """Print the number of jobs, evaluations and minutes; what cannot be used is refused by the jobs."""
+        converged = bool(config.metrics.get("converged"))
+        try:
+            text = cost(config, "job", converged=converged)
+        except Exception as error:
+            log.debug("no estimate of the cost: %s", error)
+            return
+        say(text + (" metrics.converged=false does without converged solutions." if converged else ""))
+
+    def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
+        """Write and print the results; the files, or () where no job has any numbers."""
+        groups = groups_of(jobs, config.hydra.runtime.choices.get("scheduler", ""))
+        if not groups:
+            return ()
+
+        folder, notes = Path(config.hydra.sweep.dir), _notes(groups)
+        made = [folder / "results.csv", folder / "results.md"]
+        write_text(made[0], _csv(groups, jobs))
+        write_text(made[1], _markdown(groups, jobs, notes))
+        for file, draw in (("sheet.png", _draw_sheet), ("quality_passes.png", _draw_plot)):
+            try:
+                if draw(folder / file, groups):
+                    made.append(folder / file)
+            except Exception as error:  # the numbers are worth more than a picture
+                log.warning("%s could not be drawn: %s", file, explain(error)[0])
+
+        say("\n" + _text(groups))
+        for note in notes:
+            say(note)
+        say("\n".join(f"{'saved' if file is made[0] else '':<11}{file}" for file in made))
+        return made
+
+
+def _notes(groups: Sequence[Group]) -> list[str]:
+    """What has to be known of the numbers, a line each."""
+    rows = [row for group in groups for row in group.rows]
+    notes = []
+    if any(row.best for row in rows):
+        notes.append(
+            "best: the smallest distance; front: no job has fewer passes and a smaller distance; [...]: 95 % intervals"
+        )
+    if needed := max((row.real_needs for row in rows), default=0):
+        notes.append(f"distances to real images need at least {needed} images a job: num_samples={needed}")
+    if any(row.to_converged is None for row in rows) and any(row.to_converged is not None for row in rows):
+        notes.append(
+            "schedulers that add noise have no converged solution: compare them by the distance to real images"
+        )
+    return notes
+
+
+def _cells(row: Row) -> list[str]:
+    mark = "best" if row.best else "front" if row.front else ""
+    numbers = [f"{value:.4g}" if value is not None else "" for value in (row.evaluations, row.passes, row.seconds)]
+    return [mark, f"#{row.job.number} {row.label}", str(row.to_converged or ""), str(row.to_real or ""), *numbers]
+
+
+def _text(groups: Sequence[Group]) -> str:
+    """The table in plain text, one for each group."""
+    lines: list[str] = []
+    room = max(1, LONGEST_TABLE // len(groups))
+    for group in groups:
+        cells = [list(HEADER), *map(_cells, group.rows[:room])]
+        kept = [i for i in range(len(HEADER)) if any(row[i] for row in cells[1:])]
+        widths = {i: max(len(row[i]) for row in cells) for i in kept}
+        lines += [group.name] if group.name else []
+        lines += ["  ".join(row[i].ljust(widths[i]) for i in kept).rstrip() for row in cells]
+        if (hidden := len(group.rows) - room) > 0:
+            lines.append(f"{hidden} more in results.md")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str]) -> str:
+    lines = ["# Sweep", ""]
+    for group in groups:
+        lines += [f"## {group.name}", ""] if group.name else []
+        lines += [*markdown_table(HEADER, map(_cells, group.rows), "llrrrrr"), ""]
+    lines += [f"{note}.  " for note in notes]
+    if skipped := sum(job.status == "SKIPPED" for job in jobs):
+        lines += ["", f"{count(skipped, 'job')} had finished before."]
+    if failed := failures(jobs):
+        lines += ["", failed]
+    return "\n".join(lines) + "\n"
+
+
+def _csv(groups: Sequence[Group], jobs: Sequence[Job]) -> str:
+    """All jobs in their order, with what varies, every number, and the reason where there is none."""
+    rows = {row.job.number: row for group in groups for row in group.rows}
+    settings = {job.number: dict(s.lstrip("+~").partition("=")[::2] for s in job.settings) for job in jobs}
+    keys = list(dict.fromkeys(key for given in settings.values() for key in given))
+    metrics = sorted({name for job in jobs for name in job.metrics})
+    ends = ("to_converged", "to_converged_low", "to_converged_high", "to_real", "to_real_low", "to_real_high")
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["job", "status", *keys, *ends, *metrics, "folder", "reason"])
+    for job in jobs:
+        row = rows.get(job.number)
+        measured = [row.to_converged, row.to_real] if row is not None else [None, None]
+        distances = [n for m in measured for n in ((m.value, *(m.interval or ("", ""))) if m else ("", "", ""))]
+        given = [settings[job.number].get(key, "") for key in keys]
+        numbers = [job.metrics.get(name, "") for name in metrics]
+        writer.writerow([job.number, job.status, *given, *distances, *numbers, job.folder, job.reason])
+    return text.getvalue()
+
+
+def _draw_sheet(path: Path, groups: Sequence[Group]) -> bool:
+    """One row of images for each job, and one of the converged solutions for each group; whether there are any."""
+    rows: list[tuple[str, list[np.ndarray], bool]] = []
+    for group in groups:
+        jobs = [(row, images) for row in group.rows if (images := _images(row.folder, "pictures"))]
+        goal = next((images for row, _ in jobs if (images := _images(row.folder, "converged"))), [])
+        if goal:
+            rows.append((f"{group.name}\nconverged".strip(), goal, False))
+        for row, images in jobs:
+            distance = row.distance
+            value = "" if distance is None else f"\ndistance {distance.value:.3g}"
+            passes = "" if row.passes is None else f"\n{row.passes:.4g} passes"
+            rows.append((f"{group.name}\n{row.label}{passes}{value}".strip(), images, row.best))
+
+    if not rows:
+        return False
+
+    rows = rows[:MOST_ROWS]
+    columns = max(len(images) for _, images, _ in rows)
+    blank = np.full((CELL, CELL, 3), 255, np.uint8)
+    cells = [image for _, images, _ in rows for image in [*images, *[blank] * (columns - len(images))]]
+    sheet = figures.grid(np.stack(cells), columns=columns, cell=CELL)
+    best = [i for i, (_, _, marked) in enumerate(rows) if marked]
+    names = [f"noise {i}" for i in range(columns)]
+    figures.save_image(path, figures.labelled(sheet, [label for label, _, _ in rows], names, best))
+    return True
+
+
+def _images(folder: Path | None, name: str) -> list[np.ndarray]:
+    """The first images in a folder of a run, (CELL, CELL, 3) uint8."""
+    from PIL import Image
+
+    files = sorted((folder / name).glob("*.png"))[:SHEET] if folder is not None else []
+    found = []
+    for file in files:
+        image = Image.open(file).convert("RGB")
+        way = Image.Resampling.NEAREST if max(image.size) <= CELL else Image.Resampling.LANCZOS
+        found.append(np.array(image.resize((CELL, CELL), way)))
+    return found
+
+
+def _draw_plot(path: Path, groups: Sequence[Group]) -> bool:
+    """Distances against network passes, a panel for each group; whether there are any."""
+    panels: dict[str, list[Curve]] = {}
+    names = []
+    for group in groups:
+        methods: dict[tuple[str, str], list[Point]] = {}
+        for row in group.rows:
+            if row.distance is None or not row.passes:
+                continue
+            low, high = row.distance.interval or (row.distance.value,) * 2
+            point = Point(row.steps, row.passes, row.distance.value, low, high)
+            methods.setdefault((row.scheduler, row.method), []).append(point)
+            names.append(row.distance.name)
+        if methods:
+            panels[group.name] = [
+                Curve(scheduler, method, tuple(sorted(points, key=lambda point: point.cost)))
+                for (scheduler, method), points in methods.items()
+            ]
+    if not panels:
+        return False
+
+    towards = "the converged solution" if names[0] in TO_CONVERGED else "real images"
+    save_curves(path, panels, "network passes per image", f"{names[0]} to {towards}", "")
+    return True

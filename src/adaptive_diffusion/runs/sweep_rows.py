@@ -1,0 +1,173 @@
+"""The jobs of a sweep of sample.py as rows: named by what varies, grouped by what is drawn, the best first."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from ..benchmark.plots import pareto_front
+from ..metrics.frechet import SAMPLES_PER_DIMENSION
+from ..metrics.quality import Measurement
+from ..tracking.job_names import setting_words
+from ..tracking.jobs import COLUMNS, DONE, Job, varied
+from .sample_files import QUALITY
+
+METHOD = ("scheduler", "grid", "sampler", "num_steps", "batch_size")  # how images are drawn; the rest is what is drawn
+TO_CONVERGED = ("perceptual_encoder", "lpips")
+TO_REAL = {"fd_encoder": 66, "fid": 2048}  # distance -> width of its features
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A distance of a job's images, with its 95 % interval where one is known."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        ends = "" if self.interval is None else " [{:.3g}, {:.3g}]".format(*self.interval)
+        return f"{self.value:.3g}{ends}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job with numbers.
+
+    Attributes:
+        job: The job.
+        label: What varies, in words, without what its group says.
+        method: The same without the number of steps: a line of the plot.
+        scheduler: Name of the scheduler.
+        steps: Steps that were asked for; 0 if unknown.
+        folder: Where its files are, or None.
+        to_converged, to_real: Its distances, or None.
+        real_needs: Images that a distance to real images needs, where there were fewer; else 0.
+        evaluations, passes, seconds: Per image, or None.
+        best: Whether it has the smallest distance of its group.
+        front: Whether no job of its group has fewer passes and a smaller distance.
+    """
+
+    job: Job
+    label: str
+    method: str
+    scheduler: str
+    steps: int
+    folder: Path | None
+    to_converged: Distance | None
+    to_real: Distance | None
+    real_needs: int
+    evaluations: float | None
+    passes: float | None
+    seconds: float | None
+    best: bool = False
+    front: bool = False
+    distance: Distance | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Jobs that draw the same in different ways, so that their distances can be compared.
+
+    Attributes:
+        name: What is drawn, where that varies; else "".
+        rows: The best first.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+
+
+def groups_of(jobs: Sequence[Job], scheduler: str = "") -> list[Group]:
+    """The jobs of a sweep that have numbers, in groups; [] without any.
+
+    Args:
+        jobs: Of the sweep.
+        scheduler: The scheduler of jobs that name none.
+    """
+    settings = varied(jobs) if len(jobs) > 1 else {job.number: () for job in jobs}
+    found: dict[str, list[Row]] = {}
+    for job in jobs:
+        if job.status in DONE and job.metrics:
+            ways = [s for s in settings[job.number] if _group(s) in METHOD]
+            what = [s for s in settings[job.number] if _group(s) not in METHOD]
+            found.setdefault(" ".join(setting_words(what)), []).append(_row(job, ways, scheduler))
+
+    # Where all is drawn in one way, there is nothing to rank.
+    if len(found) > 1 and all(len(rows) == 1 for rows in found.values()):
+        return [Group("", tuple(replace(row, label=name) for name, (row,) in found.items()))]
+    return [Group(name, _ranked(rows)) for name, rows in found.items()]
+
+
+def _row(job: Job, ways: Sequence[str], default: str) -> Row:
+    folder = Path(job.folder) if job.folder else None
+    measured = _measured(folder)
+    config = _config(folder)
+    method = " ".join(setting_words([s for s in ways if _group(s) != "num_steps"]))
+    scheduler = _value(job.settings, "scheduler") or default
+    real = next((measured[name] for name in TO_REAL if name in measured), None)
+    enough = real is not None and real.caveat is None
+    needs = SAMPLES_PER_DIMENSION * TO_REAL[real.name] if real is not None and not enough else 0
+
+    return Row(
+        job=job,
+        label=" ".join(setting_words(ways)) or scheduler,
+        method=method or scheduler,
+        scheduler=scheduler,
+        steps=int(config.get("num_steps") or 0),
+        folder=folder,
+        to_converged=_distance(next((measured[name] for name in TO_CONVERGED if name in measured), None)),
+        to_real=_distance(real if enough else None),
+        real_needs=needs,
+        evaluations=job.metrics.get(COLUMNS["evaluations/image"]),
+        passes=job.metrics.get(COLUMNS["passes/image"]),
+        seconds=job.metrics.get(COLUMNS["seconds/image"]),
+    )
+
+
+def _ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows by their distance: that to the converged solution where any has it, else that to real images."""
+    paired = any(row.to_converged is not None for row in rows)
+    rows = [replace(row, distance=row.to_converged if paired else row.to_real) for row in rows]
+
+    measured = [row for row in rows if row.distance is not None]
+    measured.sort(key=lambda row: row.distance.value if row.distance else 0.0)
+    rest = [row for row in rows if row.distance is None]
+    cost = np.array([row.passes or 0.0 for row in measured])
+    front = set(pareto_front(cost, np.array([row.distance.value for row in measured if row.distance])).tolist())
+    several = len(measured) > 1
+    marked = [replace(row, best=several and i == 0, front=several and i in front) for i, row in enumerate(measured)]
+    return (*marked, *rest)
+
+
+def _distance(measurement: Measurement | None) -> Distance | None:
+    return None if measurement is None else Distance(measurement.name, measurement.value, measurement.interval)
+
+
+def _measured(folder: Path | None) -> dict[str, Measurement]:
+    """What was measured of a run; {} where its files are gone or older."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        found = json.loads((folder / QUALITY).read_text(encoding="utf-8")) if folder is not None else []
+        return {m["name"]: Measurement(**{**m, "interval": m["interval"] and tuple(m["interval"])}) for m in found}
+    return {}
+
+
+def _config(folder: Path | None) -> Any:
+    with contextlib.suppress(Exception):
+        return OmegaConf.load(folder / "config.yaml") if folder is not None else {}
+    return {}
+
+
+def _group(setting: str) -> str:
+    return setting.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0]
+
+
+def _value(settings: Sequence[str], key: str) -> str:
+    return next((s.partition("=")[2] for s in reversed(settings) if s.startswith(f"{key}=")), "")
