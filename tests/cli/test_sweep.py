@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -11,11 +12,12 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from tiny import mlflow_database
 
-from adaptive_diffusion import interruption
+from adaptive_diffusion import interruption, program
 from adaptive_diffusion.cli.sweep import SweepRun
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.tracking.jobs import Job, Skipped, count_failures, jobs_of, plan_jobs, table
 from adaptive_diffusion.tracking.mlflow import JOB, PARENT, MlflowTracker
+from adaptive_diffusion.tracking.tracker import Finished
 
 
 @pytest.fixture
@@ -142,12 +144,14 @@ def test_what_was_told_of_a_job_is_not_announced_once_more(do, tracker, capsys):
     assert "overrides" not in capsys.readouterr().err
 
 
-def test_a_job_that_was_done_before_is_listed_with_its_numbers(sweep, do, tracker, capsys):
+def test_a_job_that_was_done_before_is_listed_with_its_numbers(sweep, do, tracker, capsys, tmp_path):
     do(0, "seed=1", drawn(tracker, 0))
-    do(1, "seed=2", lambda: Skipped(0.5, {"time/per_picture_s": 0.5}))
+    do(1, "seed=2", lambda: Skipped(0.5, Finished({"time/per_picture_s": 0.5}, tmp_path)))
     sweep.on_multirun_end(config(tracker))
     out = capsys.readouterr().out
     assert "#1 seed=2  SKIPPED   0.5" in out
+    assert "go on" not in out
+    assert [job.folder for job in jobs_of(tracker.database.parent / "sweep")][1] == str(tmp_path)
     assert len(runs(tracker)) == 2
 
 
@@ -156,12 +160,16 @@ def test_a_sweep_that_is_interrupted_is_killed_in_a_job(sweep, do, tracker, caps
         with open_run(tracker):
             raise KeyboardInterrupt
 
+    program.started("sample", ["-m", "seed=1,2", "name='a b'", "skip_finished=false"])
     do(0, "seed=1", refused)
     with pytest.raises(KeyboardInterrupt):
         do(1, "seed=2", interrupted)
     sweep._close_at_exit()
     assert [run.info.status for run in runs(tracker)] == ["KILLED", "FAILED", "KILLED"]
-    assert "#1 seed=2  KILLED" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "#1 seed=2  KILLED" in out
+    (last,) = (line.split(maxsplit=2)[2] for line in out.splitlines() if line.startswith("go on "))
+    assert shlex.split(last)[-3:] == ["-m", "seed=1,2", "name='a b'"]
 
 
 def test_a_sweep_that_is_interrupted_is_killed_between_jobs(sweep, do, tracker, monkeypatch):

@@ -14,7 +14,7 @@ from tiny import CONF, ROOT, tiny_pictures
 
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.runs.agent_sweep import best_outcomes, write_outcomes
+from adaptive_diffusion.runs.agent_sweep import ranked_outcomes, write_outcomes
 from adaptive_diffusion.runs.train import training_configuration
 
 
@@ -76,12 +76,12 @@ def test_the_best_is_told_for_every_reward_and_domain(tmp_path):
     ):
         case = {"general": score, "abstract": -score}
         write_outcomes(tmp_path / str(number), (agent, reward), f"{number}.json", case, dict.fromkeys(case, "draw"))
-    best = {(b["reward"], b["case"]): (b["agent"], b["file"]) for b in best_outcomes(tmp_path)}
-    assert best == {
-        ("speed", "general"): ("cem", "1.json"),
-        ("speed", "abstract"): ("ppo", "0.json"),
-        ("hybrid 0.33", "general"): ("ppo", "2.json"),
-        ("hybrid 0.33", "abstract"): ("cem", "3.json"),
+    ranked = {name: [o["file"] for o in outcomes] for name, outcomes in ranked_outcomes(tmp_path).items()}
+    assert ranked == {
+        "general, reward speed": ["1.json", "0.json"],
+        "abstract, reward speed": ["0.json", "1.json"],
+        "general, reward hybrid 0.33": ["2.json", "3.json"],
+        "abstract, reward hybrid 0.33": ["3.json", "2.json"],
     }
 
 
@@ -120,6 +120,8 @@ def test_a_sweep_over_agents_takes_their_settings_and_names_the_best(tmp_path):
     )
     assert code == 0, err
     best = [line.split() for line in out.splitlines() if line.startswith("best ")]
+    (table,) = (tmp_path / "outputs" / "sweeps").glob("*/*/results.md")
+    assert table.read_text().count("| 2 |") == 4  # episodes
     assert [(words[1], words[3]) for words in best] == [("general,", "quality:"), ("general,", "hybrid")]
     outcomes = [json.loads(f.read_text())[0] for f in (tmp_path / "outputs").rglob("outcomes.json")]
     assert len({outcome["file"] for outcome in outcomes}) == 4

@@ -1,77 +1,117 @@
-"""Sweeps over agents and rewards: what every job leaves behind, and which did best."""
+"""Sweeps over agents and rewards: what every job leaves behind, and the table of which did best."""
 
 from __future__ import annotations
 
-import atexit
+import csv
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from ..io.files import atomic_path
+from ..io.files import write_json, write_text
+from ..io.markdown import table
+from ..tracking.jobs import Job, failures
 from .job import say
 
 OUTCOMES = "outcomes.json"
+COLUMNS = {"agent": "agent", "score": "held-out score", "default": "default", "episodes": "episodes"}
+COLUMNS |= {"configuration": "configuration", "file": "file"}
 
 
-class BestAgents(Callback):
-    """Prints at the end of a sweep which job did best by each reward, if jobs trained agents."""
+class AgentReport:
+    """Makes a table of what agents found, by domain and reward; scores of different rewards cannot be compared.
 
-    _folder: Path | None = None
+    A sweep of other trainings keeps the table of its jobs.
+    """
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember where the jobs will leave their outcomes."""
-        self._folder = Path(config.hydra.sweep.dir)
-        atexit.register(self._print_best)  # Hydra does not call on_multirun_end when a job failed
+    def begin(self, config: DictConfig) -> None:
+        """Every job says its own cost."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """All jobs succeeded."""
-        self._print_best()
+    def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
+        """Write and print the table, and how to draw with the best; the files, or () where no agent has finished."""
+        folder = Path(config.hydra.sweep.dir)
+        groups = ranked_outcomes(folder)
+        if not groups:
+            return ()
 
-    def _print_best(self) -> None:
-        folder, self._folder = self._folder, None
-        if folder is not None and (best := best_outcomes(folder)):
-            say("\n" + "\n".join(map(_described, best)))
+        csv_file, md_file = folder / "results.csv", folder / "results.md"
+        write_text(csv_file, _csv(groups))
+        parts = [part for name, some in groups.items() for part in (f"## {name}", "", *_markdown(some), "")]
+        write_text(md_file, "\n".join(["# Sweep over agents", "", *parts, failures(jobs)]).rstrip() + "\n")
+
+        for name, outcomes in groups.items():
+            best = outcomes[0]
+            say(f"\n{name}\n" + "\n".join(_markdown(outcomes, file=False)))
+            say(f"{'best':<11}{_described(best)}\n{'':<11}{best['file']}\n{'draw':<11}{best['draw']}")
+        say(f"{'saved':<11}{csv_file}\n{'':<11}{md_file}")
+        return csv_file, md_file
 
 
 def write_outcomes(
-    folder: Path, method: tuple[str, str], file: str, scores: Mapping[str, float], draw: Mapping[str, str]
-) -> None:
-    """Leave in a job's folder what `best_outcomes` compares.
+    folder: Path,
+    method: tuple[str, str],
+    file: str,
+    scores: Mapping[str, float],
+    draw: Mapping[str, str],
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """Leave in a job's folder what `ranked_outcomes` compares.
 
     Args:
         folder: Of the job.
         method: Names of agent and reward.
         file: The result.
-        scores: What was trained for, e.g. a domain -> final mean reward.
+        scores: What was trained for, e.g. a domain -> final mean reward on noises that nothing was chosen by.
         draw: The same -> command that draws with the result.
+        more: The same -> further columns: `error` of the score, the score of the `default`, `episodes`,
+            `configuration`.
+
+    Returns:
+        What was written.
     """
     agent, reward = method
     outcomes = [
         {"agent": agent, "reward": reward, "case": case, "score": score, "file": file, "draw": draw[case]}
+        | dict((more or {}).get(case, {}))
         for case, score in scores.items()
     ]
-    with atomic_path(folder / OUTCOMES) as temporary:
-        temporary.write_text(json.dumps(outcomes, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / OUTCOMES, outcomes)
+    return outcomes
 
 
-def best_outcomes(sweep: Path) -> list[dict[str, Any]]:
-    """Of the jobs of a sweep, for every reward and whatever was trained for, the outcome with the highest score.
-
-    Scores of different rewards have nothing to do with each other.
-    """
-    best: dict[tuple[str, str], dict[str, Any]] = {}
+def ranked_outcomes(sweep: Path) -> dict[str, list[dict[str, Any]]]:
+    """The outcomes of a sweep's jobs for every reward and whatever was trained for, the highest score first."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for file in sorted(sweep.rglob(OUTCOMES)):
         for outcome in json.loads(file.read_text(encoding="utf-8")):
-            key = outcome["reward"], outcome["case"]
-            if key not in best or outcome["score"] > best[key]["score"]:
-                best[key] = outcome
-    return list(best.values())
+            found.setdefault(f"{outcome['case']}, reward {outcome['reward']}", []).append(outcome)
+    return {name: sorted(some, key=lambda outcome: -outcome["score"]) for name, some in found.items()}
 
 
-def _described(outcome: dict[str, Any]) -> str:
-    what = f"{outcome['case']}, reward {outcome['reward']}: {outcome['agent']}, score {outcome['score']:+.3f}"
-    return f"{'best':<11}{what}\n{'':<11}{outcome['file']}\n{'draw':<11}{outcome['draw']}"
+def _described(outcome: Mapping[str, Any]) -> str:
+    return f"{outcome['case']}, reward {outcome['reward']}: {outcome['agent']}, score {outcome['score']:+.3f}"
+
+
+def _cells(outcome: Mapping[str, Any]) -> dict[str, str]:
+    error = f" +- {1.96 * outcome['error']:.3f}" if "error" in outcome else ""
+    default = f"{outcome['default']:+.3f}" if "default" in outcome else ""
+    texts = {key: str(outcome.get(key, "")) for key in COLUMNS}
+    return {**texts, "score": f"{outcome['score']:+.3f}{error}", "default": default}
+
+
+def _markdown(outcomes: Sequence[Mapping[str, Any]], file: bool = True) -> list[str]:
+    keys = [key for key in COLUMNS if file or key != "file"]
+    rows = [["best" if i == 0 else "", *(_cells(o)[key] for key in keys)] for i, o in enumerate(outcomes)]
+    return table(["", *(COLUMNS[key] for key in keys)], rows, "ll" + "r" * 3 + "l" * (len(keys) - 4))
+
+
+def _csv(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    outcomes = [outcome for some in groups.values() for outcome in some]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for o in outcomes for key in o)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(outcomes)
+    return text.getvalue()

@@ -14,15 +14,19 @@ from omegaconf import DictConfig
 
 from ..diffusion.checks import check_count, check_guidance
 from ..errors import Unusable, UserError
+from ..io.files import parse_json, write_json
 from ..io.locks import alone
 from ..rl.agent import TuningAgent
 from ..rl.cost import cost
 from ..tracking.commands import setting
+from ..tracking.jobs import RESULT, Skipped
 from ..tracking.provenance import choices, parameters
-from ..tracking.tracker import Run
+from ..tracking.tracker import Finished, Run
 from ..types import PictureModel
-from .agent_sweep import write_outcomes
+from .agent_sweep import OUTCOMES, write_outcomes
 from .build import build
+from .identity import identity_of_training
+from .job import in_sweep
 from .recorded import recorded
 
 log = logging.getLogger(__name__)
@@ -74,17 +78,51 @@ def recorded_agent(cfg: DictConfig, *name: str) -> Iterator[Run]:
         yield run
 
 
-def finish(cfg: DictConfig, scores: Mapping[str, float], draw: Mapping[str, str]) -> None:
+def finish(
+    cfg: DictConfig,
+    scores: Mapping[str, float],
+    draw: Mapping[str, str],
+    more: Mapping[str, Mapping[str, Any]],
+    model: str,
+) -> None:
     """Leave the outcomes for the end of a sweep, and print where the result is and how to draw with it.
 
     Args:
         cfg: The configuration of a training.
         scores: Case, e.g. a domain -> final mean reward.
         draw: The same -> command that draws with the result.
+        more: The same -> further columns of a sweep's table.
+        model: Identity of the model.
     """
-    write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, scores, draw)
+    outcomes = write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, scores, draw, more)
+    if in_sweep():
+        write_json(_kept(cfg), {"identity": identity_of_training(cfg, model), "outcomes": outcomes})
     log.info("%-11s%s", "saved", cfg.output)
     log.info("%-11s%s", "draw", next(iter(draw.values())))
+
+
+def finished_before(cfg: DictConfig, model: str) -> Skipped | None:
+    """What this job of a sweep returned when it finished before, whose result is still there; None if it did not.
+
+    Args:
+        cfg: The configuration of a training.
+        model: Identity of the model.
+    """
+    if not in_sweep() or not _kept(cfg).is_file() or not Path(cfg.output).is_file():
+        return None
+    kept = parse_json(_kept(cfg).read_bytes())
+    if kept["identity"] != identity_of_training(cfg, model):
+        return None
+
+    log.info("skipped: a training with this configuration has finished: %s", cfg.output)
+    write_json(Path(cfg.paths.run) / OUTCOMES, kept["outcomes"])
+    mean = sum(outcome["score"] for outcome in kept["outcomes"]) / len(kept["outcomes"])
+    return Skipped(-mean, Finished({RESULT: -mean}, Path(cfg.paths.run)))
+
+
+def _kept(cfg: DictConfig) -> Path:
+    """Where a sweep's job leaves its outcomes for the next sweep: beside its result."""
+    return Path(cfg.output).with_suffix(".outcomes.json")
 
 
 def describe_training(summary: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Which runs are the same: what decides the images and the numbers of a sampling run."""
+"""Which runs are the same: what decides the numbers of a sampling run, and the result of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from .._version import __version__
 from ..benchmark.measure import steps_digest
@@ -35,14 +35,29 @@ def identity_of_run(setup: Setup) -> str:
         scheduler=repr(sorted(settings.items())),
         timesteps=[float(t) for t in scheduler.timesteps],
         calibration=steps_digest(calibration if isinstance(calibration, CalibratedSchedule) else None, len(scheduler)),
-        files={name: _digest(path) for name, path in _files({name: plain[name] for name in FILES})},
+        files=_digests({name: plain[name] for name in FILES}),
         version=__version__,
         code=code_digest(cfg),
     )
 
 
+def identity_of_training(cfg: DictConfig, model: str) -> str:
+    """The same of a training of an agent.
+
+    Args:
+        cfg: `conf/train.yaml`, composed and checked.
+        model: Identity of the model.
+    """
+    plain: Any = OmegaConf.to_container(cfg.task, resolve=True)
+    return fingerprint(cfg, model=model, files=_digests(plain), version=__version__, code=code_digest(cfg))
+
+
+def _digests(node: dict[str, Any]) -> dict[str, str]:
+    """The settings that name files -> hashes of what these hold."""
+    return {name: _digest(path) for name, path in _files(node)}
+
+
 def _files(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """The settings that name files."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from _files(value, f"{prefix}{key}.")

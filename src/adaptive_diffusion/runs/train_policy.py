@@ -24,6 +24,7 @@ from .agents import (
     AgentTraining,
     describe_training,
     finish,
+    finished_before,
     log_cost,
     method,
     path_settings,
@@ -78,6 +79,8 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
             number.
         MachineError: if the disk or the database refuses.
     """
+    if (done := finished_before(cfg, task.model.identity)) is not None:
+        return done
     domain, agent = cfg.domain.name, _agent(cfg, task)
     log_cost(agent, task.episodes)
 
@@ -94,7 +97,8 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
     where = path_settings(cfg, f"policy/{domain}_{task.num_steps}.zip")
     draw = draw_command("scheduler=learned", *where, *domain_settings(domain), f"num_steps={task.num_steps}")
     score, case = float(summary["final_score"]), f"{domain} {task.num_steps} steps"
-    finish(cfg, {case: score}, {case: draw})
+    more = {"error": float(summary["final_standard_error"]), "episodes": int(summary["episodes"])}
+    finish(cfg, {case: score}, {case: draw}, {case: more}, task.model.identity)
     return -score
 
 

@@ -23,6 +23,7 @@ from .agents import (
     AgentTraining,
     describe_training,
     finish,
+    finished_before,
     log_cost,
     method,
     path_settings,
@@ -84,25 +85,34 @@ def tune(cfg: DictConfig, task: AgentTask) -> float:
             one's own. Or for a reward that is not a finite number, naming the configuration.
         MachineError: if the disk or the database refuses.
     """
+    if (done := finished_before(cfg, task.model.identity)) is not None:
+        return done
     pipeline, domains = _pipeline(cfg, task)
-    folder, scores = Path(cfg.paths.run), {}
+    folder, more = Path(cfg.paths.run), {}
 
     with recorded_agent(cfg, "tune", *method(cfg), *domains) as run:
         for domain in domains:
             before = pipeline.adapter.known(domain)
             results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
-            scores[domain] = _report(results, run)
+            more[domain] = _report(results, run)
             if before is not None:
                 log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", before.to_config(), before.weight)
             write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
 
+        scores = {domain: found.pop("score") for domain, found in more.items()}
         mean = sum(scores.values()) / len(scores)
         run.metrics({"final/score": mean})
 
     settings = ["scheduler=tuned", *path_settings(cfg, task.result)]
     if cfg.task.calibration is not None:
         settings.append(setting("scheduler.calibration.path", cfg.task.calibration))
-    finish(cfg, scores, {domain: draw_command(*settings, *domain_settings(domain)) for domain in domains})
+    finish(
+        cfg,
+        scores,
+        {domain: draw_command(*settings, *domain_settings(domain)) for domain in domains},
+        more,
+        task.model.identity,
+    )
     return -mean
 
 
@@ -178,8 +188,8 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
         )
 
 
-def _report(results: dict[str, Any], run: Run) -> float:
-    """Log the result of a domain; its final mean reward."""
+def _report(results: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Log the result of a domain; its final mean reward as `score`, and what a sweep's table shows besides."""
     domain, final = results["domain_type"], results["final_config"]
     default = results["verification"][0]
     final_measured = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
@@ -197,7 +207,13 @@ def _report(results: dict[str, Any], run: Run) -> float:
             "verdict": results["reason"],
         }
     )
-    return float(final_measured["score"])
+    return {
+        "score": float(final_measured["score"]),
+        "error": float(final_measured["score_error"]),
+        "default": float(default["score"]),
+        "episodes": int(results["training"]["episodes"]),
+        "configuration": str(final),
+    }
 
 
 def _row(measured: dict[str, Any]) -> str:
