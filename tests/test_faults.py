@@ -19,7 +19,7 @@ def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @linux
 def test_kills_leave_nothing_open_and_lose_nothing() -> None:
-    done = faults("tests.faults.kills", "--count", "6", "--seed", "3", "--jobs", "sample", "model")
+    done = faults("tests.faults.kills", "--count", "6", "--seed", "3", "--jobs", "sample", "model", "sweep")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " kills, 0 things wrong" in done.stdout
 

@@ -9,6 +9,7 @@ and gives the same command again, which must succeed. Exit code 1 if anything wa
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import random
 import re
@@ -65,7 +66,7 @@ def _sample(*arguments: str, pictures: int = 0, script: Path = ROOT / "sample.py
 
 JOBS = {
     "sample": _sample("num_samples=12", "num_steps=20", "batch_size=4", pictures=12),
-    "sweep": _sample("-m", "seed=0,1,2,3", "num_samples=2", "num_steps=3", "skip_finished=true", pictures=8),
+    "sweep": _sample("-m", "scheduler=ddim,unipc,adaptive", "num_steps=2,3", "num_samples=2", pictures=12),
     "model": _train(
         *("task=model", "task.images=960", "task.batch_size=16", "task.validate_every=160", "task.save_every=32"),
         *("task.warmup_images=0", "task.decay_images=32", "task.validation_images=4", "log_every=64"),
@@ -190,7 +191,7 @@ def _trial(number: int, name: str, folder: Path, whole: Whole, chance: random.Ra
     last = zygote.run(job.script, _command(name, folder), folder)
     if last.code != 0:
         wrong.append(f"the same command, given again, ends with {last.code}: {_last(last)}")
-    wrong += [*_unreadable(folder), *_lost(last, folder), *_open(folder)]
+    wrong += [*_unreadable(folder), *_lost(last, folder), *_open(folder), *_repeated(folder), *_missing(folder)]
     if last.code == 0 and _result(name, folder) != whole.result:
         wrong.append("the result is another one than that of an uninterrupted job")
     drawn = len(list(folder.glob("outputs/**/pictures/*.png")))
@@ -240,6 +241,24 @@ def _open(folder: Path) -> Iterator[str]:
         yield f"{len(running)} runs are RUNNING: {running[0][0]}"
     if whole != "ok":
         yield f"the database is damaged: {whole}"
+
+
+def _repeated(folder: Path) -> Iterator[str]:
+    """Runs that did again what had finished."""
+    finished = "runs JOIN tags USING (run_uuid) WHERE status = 'FINISHED' AND key = 'fingerprint'"
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as database:
+        times = database.execute(f"SELECT count(*) FROM {finished} GROUP BY value").fetchall()
+    if again := sum(n - 1 for (n,) in times):
+        yield f"{again} runs did again what had finished"
+
+
+def _missing(folder: Path) -> Iterator[str]:
+    """Jobs without numbers or images in the table of the last sweep."""
+    if tables := sorted(folder.glob("outputs/sweeps/*/*/results.csv")):
+        with open(tables[-1], newline="") as file:
+            for row in csv.DictReader(file):
+                if row["status"] not in ("FINISHED", "SKIPPED") or not list(Path(row["folder"]).glob("pictures/*.png")):
+                    yield f"job {row['job']} of the last sweep is {row['status']}, its files in {row['folder']!r}"
 
 
 def _lost(program: Program, folder: Path) -> Iterator[str]:

@@ -53,12 +53,13 @@ class Curve:
 
 def leading(curves: Sequence[Curve]) -> list[Curve]:
     """At most four curves: the best of each scheduler, the known schedulers first; of a single one, its best four."""
-    ranked = sorted(curves, key=lambda curve: _mean_log(curve, curves))
-    best: dict[str, Curve] = {}
-    for curve in ranked:
-        best.setdefault(curve.scheduler, curve)
-    if len(best) == 1:
-        return ranked[:MOST]
+    by_scheduler: dict[str, list[Curve]] = {}
+    for curve in curves:
+        by_scheduler.setdefault(curve.scheduler, []).append(curve)
+    ranked = {name: sorted(some, key=lambda curve: _rank(curve, some)) for name, some in by_scheduler.items()}
+    if len(ranked) == 1:
+        return next(iter(ranked.values()))[:MOST]
+    best = {name: some[0] for name, some in ranked.items()}
 
     known = [*reversed(COLOURS)]  # the bold one first
     order = [scheduler for scheduler in known if scheduler in best]
@@ -126,8 +127,17 @@ def save_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x: str, y: st
     save_figure(figure, path)
 
 
-def _mean_log(curve: Curve, others: Sequence[Curve]) -> float:
-    """Mean logarithm of the distance, at the steps that all curves have, if there are such."""
-    shared = set.intersection(*({p.steps for p in other.points} for other in others))
-    points = [p for p in curve.points if p.steps in shared] or curve.points
-    return sum(math.log(max(p.value, 1e-12)) for p in points) / len(points)
+def _rank(curve: Curve, others: Sequence[Curve]) -> tuple[bool, float]:
+    """Smaller is better: the mean logarithm of its distance over the least one at as many steps.
+
+    A curve with less than half the points of the longest comes last: it may have been measured where it is good.
+    """
+    least: dict[int, float] = {}
+    for point in (point for other in others for point in other.points):
+        least[point.steps] = min(_log(point), least.get(point.steps, math.inf))
+    short = 2 * len(curve.points) < max(len(other.points) for other in others)
+    return short, sum(_log(p) - least[p.steps] for p in curve.points) / len(curve.points)
+
+
+def _log(point: Point) -> float:
+    return math.log(max(point.value, 1e-12))
