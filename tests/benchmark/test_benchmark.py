@@ -256,7 +256,7 @@ def test_the_files_say_what_the_results_are(tmp_path):
     rows = write_report(tmp_path, [*RESULTS, result("dpm", 5, [[0.1, 0.3], [0.2, 0.2]], "abstract")], "ddim uniform")
     assert {p.name for p in tmp_path.iterdir()} == {
         *("results.csv", "summary.csv", "summary.md"),
-        *(f"{kind}_{domain}.png" for kind in ("quality", "pareto") for domain in ("landscapes", "abstract")),
+        *(f"{kind}_{domain}.png" for kind in ("quality", "methods", "pareto") for domain in ("landscapes", "abstract")),
     }
     blocks = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert len(blocks) == 5 * 2
@@ -279,7 +279,7 @@ def test_the_files_say_what_the_results_are(tmp_path):
 
 def test_a_report_of_stochastic_schedulers_alone_has_plots_too(tmp_path):
     write_report(tmp_path, [result("ddpm", n, None) for n in (5, 10)])
-    assert {p.name for p in tmp_path.glob("*.png")} == {"quality_landscapes.png", "pareto_landscapes.png"}
+    assert {p.name for p in tmp_path.glob("*.png")} == {f"{k}_landscapes.png" for k in ("quality", "methods", "pareto")}
 
 
 def test_cells_that_differ_in_a_swept_setting_are_told_apart_and_compared_within_it():
@@ -436,7 +436,12 @@ def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_i
     (child,) = [r for r in children if r.info.run_name == "portraits ddim karras 3 steps"]
     assert child.data.metrics["benchmark/rmse"] == pytest.approx(float(compared[1]["rmse_mean"]), rel=1e-6)
     artifacts = {a.path for a in sweep.client.list_artifacts(parent.info.run_id, "benchmark")}
-    files = ("results.csv", "summary.csv", "summary.md", "quality_portraits.png", "pareto_portraits.png")
+    files = (
+        "results.csv",
+        "summary.csv",
+        "summary.md",
+        *(f"{k}_portraits.png" for k in ("quality", "methods", "pareto")),
+    )
     assert artifacts == {f"benchmark/{name}" for name in files}
     assert "| ddim uniform | 2 |" in out
 

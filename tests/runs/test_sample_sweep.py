@@ -79,17 +79,17 @@ def test_the_report_holds_every_job_in_four_files(jobs, tmp_path, capsys):
     (tmp_path / "sweep").mkdir()
     settings = {"sweep": {"dir": str(tmp_path / "sweep")}, "runtime": {"choices": {"scheduler": "adaptive"}}}
     made = SampleReport().end(OmegaConf.create({"hydra": settings}), jobs)
-    assert [path.name for path in made] == ["results.csv", "results.md", "sheet.png", "quality_passes.png"]
+    assert [path.name for path in made] == ["results.md", "results.csv", "sheet.png", "quality_passes.png"]
     out = capsys.readouterr().out
     assert all(str(path) in out for path in made)
 
-    rows = list(csv.DictReader(made[0].open()))
+    rows = list(csv.DictReader(made[1].open()))
     assert [(row["job"], row["status"], row["to_converged_low"], row["reason"]) for row in rows][1:3] == [
         ("1", "FINISHED", "0.1", ""),
         ("2", "SKIPPED", "0.05", ""),
     ]
     assert (rows[5]["num_steps"], rows[5]["reason"]) == ("0", "no 0")
-    text = made[1].read_text()
+    text = made[0].read_text()
     assert "| best | #2 adaptive 5 steps | 0.1 [0.05, 0.2] |" in text
     assert "`#5 domain=portraits scheduler=ddim num_steps=0`: no 0" in text
     assert "num_samples=264" in text

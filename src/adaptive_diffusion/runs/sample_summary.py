@@ -55,8 +55,10 @@ def print_summary(
     if quality:
         rows["quality"] = f"\n{'':<11}".join(map(str, quality))
 
-    # A sweep says at its end how to look at all of its jobs.
-    if not in_sweep() and (command := setup.tracker.how_to_look()):
+    # A sweep ends with a table of all jobs, and says how to look at them.
+    if in_sweep():
+        rows = {name: rows[name] for name in ("scheduler", "time", "saved")}
+    elif command := setup.tracker.how_to_look():
         rows["look"] = f"{command}\n{'':<11}{page}"
 
     print_rows(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,21 +54,25 @@ class SampleReport:
             return ()
 
         folder, notes = Path(config.hydra.sweep.dir), _notes(groups)
-        made = [folder / "results.csv", folder / "results.md"]
-        write_text(made[0], _csv(groups, jobs))
-        write_text(made[1], _markdown(groups, jobs, notes))
-        for file, draw in (("sheet.png", _draw_sheet), ("quality_passes.png", _draw_plot)):
-            try:
-                if draw(folder / file, groups):
-                    made.append(folder / file)
-            except Exception as error:  # the numbers are worth more than a picture
-                log.warning("%s could not be drawn: %s", file, explain(error)[0])
+        write_text(folder / "results.csv", _csv(groups, jobs))
+        drawn = [name for name, draw in PICTURES.items() if _attempt(draw, folder / name, groups)]
+        write_text(folder / "results.md", _markdown(groups, jobs, notes, drawn))
+        made = [folder / name for name in ("results.md", "results.csv", *drawn)]
 
         say("\n" + _text(groups))
         for note in notes:
             say(note)
         say("\n".join(f"{'saved' if file is made[0] else '':<11}{file}" for file in made))
         return made
+
+
+def _attempt(draw: Callable[[Path, Sequence[Group]], bool], path: Path, groups: Sequence[Group]) -> bool:
+    """Draw a picture; whether there is one. The numbers are worth more than a picture that fails."""
+    try:
+        return draw(path, groups)
+    except Exception as error:
+        log.warning("%s could not be drawn: %s", path.name, explain(error)[0])
+        return False
 
 
 def _notes(groups: Sequence[Group]) -> list[str]:
@@ -110,7 +114,7 @@ def _text(groups: Sequence[Group]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str]) -> str:
+def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str], pictures: Sequence[str]) -> str:
     lines = ["# Sweep", ""]
     for group in groups:
         lines += [f"## {group.name}", ""] if group.name else []
@@ -120,6 +124,7 @@ def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str]
         lines += ["", f"{count(skipped, 'job')} had finished before."]
     if failed := failures(jobs):
         lines += ["", failed]
+    lines += [line for name in pictures for line in ("", f"![{name}]({name})")]
     return "\n".join(lines) + "\n"
 
 
@@ -209,3 +214,6 @@ def _draw_plot(path: Path, groups: Sequence[Group]) -> bool:
     towards = "the converged solution" if names[0] in TO_CONVERGED else "real images"
     save_curves(path, panels, "network passes per image", f"{names[0]} to {towards}", "")
     return True
+
+
+PICTURES = {"sheet.png": _draw_sheet, "quality_passes.png": _draw_plot}
