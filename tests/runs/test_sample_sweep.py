@@ -16,7 +16,7 @@ from adaptive_diffusion.metrics.intervals import jackknife_interval, mean_interv
 from adaptive_diffusion.runs.naming import run_name
 from adaptive_diffusion.runs.sample_sweep import SampleReport
 from adaptive_diffusion.runs.sweep_rows import groups_of
-from adaptive_diffusion.tracking.job_names import in_words
+from adaptive_diffusion.tracking.job_names import setting_words
 from adaptive_diffusion.tracking.jobs import COLUMNS, Job, plan_jobs
 
 
@@ -103,9 +103,9 @@ def test_without_numbers_there_is_no_report(tmp_path):
     assert SampleReport().end(OmegaConf.create({"hydra": settings}), failed) == ()
 
 
-def test_settings_are_named_in_words():
+def test_settings_are_named_setting_words():
     settings = ["scheduler=ddim", "num_steps=5", "scheduler.eta=0.5", "+x.flag=true", "seed=3", "grid=log_snr"]
-    assert in_words(settings) == ["ddim", "5 steps", "eta=0.5", "flag=true", "seed 3", "log_snr"]
+    assert setting_words(settings) == ["ddim", "5 steps", "eta=0.5", "flag=true", "seed 3", "log_snr"]
 
 
 def test_the_name_of_a_run_of_a_sweep_begins_with_what_varies(tmp_path, monkeypatch):
