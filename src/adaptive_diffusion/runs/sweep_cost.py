@@ -13,10 +13,12 @@ from omegaconf import DictConfig
 
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
+from ..models.diffusers import load_pipeline
 from ..sampling.converged import CHECKED, FIRST_STEPS
 from .build import build
 from .fit import DEFAULT_STEPS
 from .naming import count
+from .setting_types import target_of
 
 PROBLEM = (
     "domain",
@@ -55,16 +57,21 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
         sum(FIRST_STEPS * (size + 2 * min(CHECKED, size)) for size in sizes) * problems * blocks if converged else 0
     )
 
-    passes = passes_per_evaluation(config, model := build(config, "model"))
-    rate = evaluations_per_second(model, config.batch_size, passes)
     jobs = count(others * len(steps) * len(sizes), noun)
     images = " or ".join(map(str, sizes)) if blocks == 1 else f"{blocks} x {sizes[0]}"
+    stop = "Stop at any time: what is finished is kept and not repeated."
+    if target_of(config.model) is load_pipeline:  # reading it, and a pass through it, may take minutes
+        also = f", and some {solved:,} for the converged solutions" if converged else ""
+        return f"{jobs} of {images} images: at most {evaluations:,} model evaluations{also}. {stop}"
+
+    passes = passes_per_evaluation(config, model := build(config, "model"))
+    rate = evaluations_per_second(model, min(config.batch_size, max(sizes)), passes)
     solutions = f", and some {solved:,} for the converged solutions ({solved * passes:,})" if converged else ""
     return (
         f"{jobs} of {images} images: at most {evaluations:,} model evaluations "
         f"({evaluations * passes:,} passes){solutions}: "
-        f"about {(evaluations + solved) / rate / 60:.0f} minutes at {rate:.0f} evaluations/s as things are. "
-        "Stop at any time: what is finished is kept and not repeated."
+        f"about {count(max(1, round((evaluations + solved) / rate / 60)), 'minute')} at {rate:.0f} evaluations/s as "
+        f"things are. {stop}"
     )
 
 
