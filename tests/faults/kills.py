@@ -66,7 +66,10 @@ def _sample(*arguments: str, pictures: int = 0, script: Path = ROOT / "sample.py
 
 JOBS = {
     "sample": _sample("num_samples=12", "num_steps=20", "batch_size=4", pictures=12),
-    "sweep": _sample("-m", "scheduler=ddim,unipc,adaptive", "num_steps=2,3", "num_samples=2", pictures=12),
+    "sweep": _sample(
+        *("-m", "scheduler=ddim,unipc,adaptive", "num_steps=2,3", "num_samples=2", "metrics.converged=false"),
+        pictures=12,
+    ),
     "model": _train(
         *("task=model", "task.images=960", "task.batch_size=16", "task.validate_every=160", "task.save_every=32"),
         *("task.warmup_images=0", "task.decay_images=32", "task.validation_images=4", "log_every=64"),
