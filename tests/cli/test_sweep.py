@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shlex
 
 import pytest
@@ -153,6 +154,11 @@ def test_a_job_that_was_done_before_is_listed_with_its_numbers(sweep, do, tracke
     assert "go on" not in out
     assert [job.folder for job in jobs_of(tracker.database.parent / "sweep")][1] == str(tmp_path)
     assert len(runs(tracker)) == 2
+
+
+def test_a_skipped_result_can_be_sent_to_another_process(tmp_path):
+    sent = pickle.loads(pickle.dumps(Skipped(0.5, Finished({"m": 1.0}, tmp_path))))
+    assert (sent, sent.run) == (0.5, Finished({"m": 1.0}, tmp_path))
 
 
 def test_a_sweep_that_is_interrupted_is_killed_in_a_job(sweep, do, tracker, capsys):

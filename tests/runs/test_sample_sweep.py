@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,8 +78,7 @@ def test_what_is_drawn_in_one_way_only_is_not_ranked(job):
 
 def test_the_report_holds_every_job_in_four_files(jobs, tmp_path, capsys):
     (tmp_path / "sweep").mkdir()
-    settings = {"sweep": {"dir": str(tmp_path / "sweep")}, "runtime": {"choices": {"scheduler": "adaptive"}}}
-    made = SampleReport().end(OmegaConf.create({"hydra": settings}), jobs)
+    made = SampleReport().end(report_of(tmp_path / "sweep"), jobs)
     assert [path.name for path in made] == ["results.md", "results.csv", "sheet.png", "quality_passes.png"]
     out = capsys.readouterr().out
     assert all(str(path) in out for path in made)
@@ -97,10 +97,24 @@ def test_the_report_holds_every_job_in_four_files(jobs, tmp_path, capsys):
     assert height > 7 * 64  # five jobs, and the goal of each domain
 
 
+def test_a_job_whose_files_are_gone_keeps_its_numbers(job, tmp_path):
+    jobs = [job(n, f"num_steps={n + 2}", passes=4) for n in range(2)]
+    gone = [
+        replace(j, folder="", metrics={**j.metrics, "quality/perceptual_encoder": 0.5 - j.number / 9}) for j in jobs
+    ]
+    (group,) = groups_of(gone, "ddim")
+    assert [(row.job.number, row.best) for row in group.rows] == [(1, True), (0, False)]
+    assert SampleReport().end(report_of(tmp_path), gone)
+
+
 def test_without_numbers_there_is_no_report(tmp_path):
-    settings = {"sweep": {"dir": str(tmp_path)}, "runtime": {"choices": {}}}
     failed = [Job(number=0, settings=("seed=1",), status="FAILED", reason="why")]
-    assert SampleReport().end(OmegaConf.create({"hydra": settings}), failed) == ()
+    assert SampleReport().end(report_of(tmp_path), failed) == ()
+
+
+def report_of(folder):
+    settings = {"sweep": {"dir": str(folder)}, "runtime": {"choices": {"scheduler": "adaptive"}}}
+    return OmegaConf.create({"hydra": settings})
 
 
 def test_settings_are_named_setting_words():

@@ -239,9 +239,17 @@ def _ended(config: DictConfig, job_return: JobReturn) -> Job:
         sentence, code = explain(result)
         return replace(job, status="REFUSED" if code == 2 else "FAILED", reason=sentence)
     if isinstance(result, Skipped):
-        return replace(job, status="SKIPPED", metrics=result.run.metrics, folder=str(result.run.folder or ""))
+        folder = result.run.folder
+        kept = result.run.metrics if folder is None else _numbers(folder) or result.run.metrics
+        return replace(job, status="SKIPPED", metrics=kept, folder=str(folder or ""))
 
     # A training writes no metrics; what it returned is all that the table can show.
-    file = Path(config.hydra.runtime.output_dir) / "metrics.json"
     returned = {RESULT: float(result)} if isinstance(result, int | float) else {}
-    return replace(job, status="FINISHED", metrics=json.loads(file.read_text()) if file.is_file() else returned)
+    return replace(job, status="FINISHED", metrics=_numbers(Path(job.folder)) or returned)
+
+
+def _numbers(folder: Path) -> dict[str, float]:
+    """Every number of a run; {} of one that writes none."""
+    file = folder / "metrics.json"
+    numbers: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+    return numbers

@@ -121,7 +121,11 @@ def _draw_with_progress(setup: Setup) -> list[SampleResult]:
 def _tags(setup: Setup, identity: str) -> dict[str, str]:
     """The tags of a sampling run alone."""
     domain = setup.cfg.domain
-    tags = {"fingerprint": identity, "mlflow.note.content": domain.get("description", domain.name)}
+    tags = {
+        "fingerprint": identity,
+        "folder": str(setup.cfg.paths.run),
+        "mlflow.note.content": domain.get("description", domain.name),
+    }
     if source := timesteps_source(setup):
         tags["steps"] = source.strip(" ()")
     if labels := str(setup.conditions):

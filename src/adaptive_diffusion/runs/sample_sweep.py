@@ -89,6 +89,8 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         notes.append(
             "schedulers that add noise have no converged solution: compare them by the distance to real images"
         )
+    if len(rows) > MOST_ROWS:
+        notes.append(f"sheet.png shows the first {MOST_ROWS} rows")
     return notes
 
 

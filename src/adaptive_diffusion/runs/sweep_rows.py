@@ -108,7 +108,7 @@ def groups_of(jobs: Sequence[Job], scheduler: str = "") -> list[Group]:
 
 def _row(job: Job, ways: Sequence[str], default: str) -> Row:
     folder = Path(job.folder) if job.folder else None
-    measured = _measured(folder)
+    measured = _measured(folder) or _recorded(job)
     config = _config(folder)
     method = " ".join(setting_words([s for s in ways if _group(s) != "num_steps"]))
     scheduler = _value(job.settings, "scheduler") or default
@@ -157,6 +157,12 @@ def _measured(folder: Path | None) -> dict[str, Measurement]:
         found = json.loads((folder / QUALITY).read_text(encoding="utf-8")) if folder is not None else []
         return {m["name"]: Measurement(**{**m, "interval": m["interval"] and tuple(m["interval"])}) for m in found}
     return {}
+
+
+def _recorded(job: Job) -> dict[str, Measurement]:
+    """The distances to converged solutions among a job's numbers, where its files are gone."""
+    found = {name: job.metrics.get(f"quality/{name}") for name in TO_CONVERGED}
+    return {name: Measurement(name, value, 0) for name, value in found.items() if value is not None}
 
 
 def _config(folder: Path | None) -> Any:

@@ -39,6 +39,10 @@ class Skipped(float):
         made.run = run
         return made
 
+    def __getnewargs__(self) -> tuple[float, Finished]:  # type: ignore[override]
+        """What a copy is made from, as in the process that a launcher's worker answers to."""
+        return float(self), self.run
+
     run: Finished
 
 

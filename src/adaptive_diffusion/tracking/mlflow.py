@@ -153,9 +153,12 @@ class MlflowTracker:
         if not found:
             return None
 
-        kept = found[0].info.artifact_uri
-        folder = Path(url2pathname(urlsplit(kept).path) if kept.startswith("file:") else kept)
-        return Finished(dict(found[0].data.metrics), folder if folder.is_dir() else None)
+        # The files are artifacts, or lie where the run wrote them.
+        run = found[0]
+        kept, written = run.info.artifact_uri, run.data.tags.get("folder", "")
+        places = (url2pathname(urlsplit(kept).path) if kept.startswith("file:") else kept, written)
+        folder = next((Path(place) for place in places if place and Path(place, "metrics.json").is_file()), None)
+        return Finished(dict(run.data.metrics), folder)
 
     def children(self, run_id: str, job: str | None = None) -> list[Any]:
         """The runs of a sweep, or of one of its jobs, oldest first."""
