@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
+from adaptive_diffusion.diffusion.guidance import Interval
+from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules, merged
 
 PAGE = Path(__file__).parent.parent / "docs" / "guide" / "calibrating.md"
 
@@ -30,7 +31,12 @@ def test_the_python_blocks_run_as_written(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_numbers_of_steps_that_ship_are_those_of_the_pages() -> None:
-    (shipped,) = {tuple(schedule.steps) for schedule in load_schedules(SHIPPED)}
+    known = merged(load_schedules(SHIPPED))
+    constant, tuned = (
+        {tuple(s.steps) for s in known if isinstance(s.guidance_scale, kind)} for kind in (float, Interval)
+    )
+    assert tuned == {tuple(range(4, 11))}, "4 to 10 steps, as the page says"
+    (shipped,) = constant
     listed = re.search(r"ships: ([\d, and]+) steps", PAGE.read_text(encoding="utf-8"))
     assert listed is not None
     assert tuple(map(int, re.findall(r"\d+", listed[1]))) == shipped

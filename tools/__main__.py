@@ -45,7 +45,7 @@ from tools.benchmark_tables import DOMAINS, read_summary
 from tools.tables import PROJECT, stale_tables, write_tables
 
 POLICY_STEPS = 8  # of the shipped policies
-FEW_STEPS = range(4, 11)  # that are calibrated for tuned guidance, as in conf/experiment/calibrate_few.yaml
+FEW_STEPS = range(4, 11)  # that are calibrated for tuned guidance, as in conf/experiment/calibrate_tuned.yaml
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,7 @@ def stale_schedules(path: Path = SHIPPED) -> str | None:
 
 def _rebuild_schedules() -> None:
     made = SHIPPED.with_name("schedules.new.json")  # a new file: an old one would keep the schedules of other models
-    for experiment in ("calibrate_builtin", "calibrate_few"):
-        _run("train.py", f"experiment={experiment}", f"output={made}", MLX_ENABLE_TF32="0")
+    _run("train.py", "experiment=calibrate_builtin", f"output={made}", MLX_ENABLE_TF32="0")
     made.replace(SHIPPED)
 
 
@@ -242,8 +241,8 @@ def stale_tuned_schedules(path: Path = SHIPPED) -> str | None:
 
 
 def _rebuild_tuned_schedules() -> None:
-    guidance = ("guidance@task.guidance=tuned", f"task.guidance.path={TUNED}")
-    _run("train.py", "experiment=calibrate_few", *guidance, f"output={SHIPPED}", MLX_ENABLE_TF32="0")
+    settings = (f"task.guidance.path={TUNED}", f"output={SHIPPED}")
+    _run("train.py", "experiment=calibrate_tuned", *settings, MLX_ENABLE_TF32="0")
 
 
 def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:

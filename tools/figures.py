@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import run_program
 from adaptive_diffusion.grids.base import Spacing
-from adaptive_diffusion.grids.calibrated import SHIPPED, CalibratedSchedule, load_schedules
+from adaptive_diffusion.grids.calibrated import SHIPPED, CalibratedSchedule, load_schedules, merged
 from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.models.checkpoint import load_builtin_model
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     argparse.ArgumentParser(prog="python -m tools.figures", description=__doc__).parse_args(argv)
     model = load_builtin_model()
     guidance = float(model.metadata["guidance_scale"])
-    schedules = [s for s in load_schedules(SHIPPED) if s.guidance_scale == guidance]
+    schedules = [s for s in merged(load_schedules(SHIPPED)) if s.guidance_scale == guidance]
 
     figure = Figure((7.2, 5.4), layout="constrained")
     where, error = figure.subplots(2, 1)

@@ -202,6 +202,8 @@ def test_calibrated_steps_stand_beside_the_best_classical_grid():
     lines = cells_of(calibrated_steps([a_schedule(), a_schedule("towns", rule="blended")]))
     assert lines[0][1:] == ["8"]
     assert lines[2:] == [["portraits", "0.1000 → 0.0500"], ["towns", "0.1000 → 0.1000"]]
+    interval = replace(a_schedule("towns"), guidance_scale=Interval(1.3, -2.0))
+    assert cells_of(calibrated_steps([interval]))[2][0] == "towns, guidance 1.3 where log-SNR is -2.0 to inf"
     assert calibrated_steps([]) == []
 
 
@@ -373,26 +375,31 @@ def test_what_ships_was_made_by_the_commands_that_the_chain_runs(tmp_path, monke
     monkeypatch.setattr(build, "SHIPPED", tmp_path / "schedules.json")
     made.write_text("new")
     assets = {asset.name: asset for asset in build.chain(tmp_path)}
-    for name in ("encoder", "vicreg", "schedules", "quality"):
+    for name in ("encoder", "vicreg", "schedules", "quality", "schedules of tuned"):
         assets[name].rebuild()
     assert (tmp_path / "schedules.json").read_text() == "new"
-    encoder, vicreg, schedules, quality = ran
+    encoder, vicreg, schedules, quality, tuned = ran
 
-    training, vicreg, calibration = (
-        configuration("train", tmp_path, *command[1:]) for command in (encoder, vicreg, schedules)
+    training, vicreg, *calibrations = (
+        configuration("train", tmp_path, *command[1:]) for command in (encoder, vicreg, schedules, tuned)
     )
     assert Path(vicreg.output) == BUILTIN_VICREG
     assert vicreg.task.images == load_vicreg().metadata["training"]["images"]
     assert Path(training.output) == build.BUILTIN_ENCODER
     assert Path(training.task.state).parent == tmp_path / "outputs" / "encoder"
-    assert Path(calibration.output) == made
-    task = calibration.task
-    thorough = [schedule for schedule in load_schedules(SHIPPED) if isinstance(schedule.guidance_scale, float)]
-    assert len(thorough) == 4
-    for schedule in thorough:
-        assert (schedule.noises, schedule.held_out) == (task.noises, task.held_out)
-        assert set(schedule.steps) == set(task.steps)
-        assert {n for n, steps in schedule.steps.items() if "learned" in steps.scores} == set(task.learned_steps)
+    assert [Path(calibration.output) for calibration in calibrations] == [made, tmp_path / "schedules.json"]
+    known = load_schedules(SHIPPED)
+    for calibration, some in zip(calibrations, (known[:4], known[4:]), strict=True):
+        task = calibration.task
+        assert [schedule.domain for schedule in some] == list(build.DOMAINS)
+        for schedule in some:
+            tuned_for = "path" in task.guidance and str(task.guidance.path) == str(build.TUNED)
+            assert tuned_for == isinstance(schedule.guidance_scale, Interval)
+            assert (schedule.noises, schedule.held_out) == (task.noises, task.held_out)
+            assert set(schedule.steps) == set(task.steps)
+            learned = {n for n, steps in schedule.steps.items() if "learned" in steps.scores}
+            assert learned == set(task.get("learned_steps", ()))
+    assert set(calibrations[-1].task.steps) == set(build.FEW_STEPS)
     measured = json.loads(build.QUALITY.read_text(encoding="utf-8"))["measured"]["command"]
     measured = measured.replace("adaptive_diffusion.bench", "benchmarks")  # where it lay in version 0.1.0
     assert f"python {' '.join(quality)}".replace(str(build.QUALITY), "FILE") == measured
@@ -409,6 +416,14 @@ def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp
     shutil.copy(build.POLICIES / "general_8.zip", tmp_path / "portraits_8.zip")
     assert "domain=general, not portraits" in build.stale_policy("portraits", tmp_path)
     assert build.stale_policy("abstract", tmp_path) is not None
+
+
+def test_schedules_of_tuned_guidance_are_there_or_stale(tmp_path):
+    assert build.stale_tuned_schedules() is None
+    constant = [known for known in load_schedules(SHIPPED) if not isinstance(known.guidance_scale, Interval)]
+    save_schedules(tmp_path / "schedules.json", constant)
+    assert build.stale_tuned_schedules(tmp_path / "schedules.json").endswith("abstract, general, landscapes, portraits")
+    assert build.stale_schedules(tmp_path / "schedules.json") is None
 
 
 def test_without_data_nothing_is_rebuilt():
