@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import atomic_path
+from .line_plot import line_plot, titled
 from .pixels import to_uint8
 
 GAP = 2  # pixels between the cells of a grid
@@ -133,32 +134,11 @@ def save_schedule_plot(
         title: Heading.
         running: (N,) number of images evaluated at each step.
     """
-    # without pyplot: no window system, no global state, half the import time
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = {"timestep t": timesteps, r"log-SNR  $\log(\alpha/\sigma)$": log_snr}
+    panels = [
+        line_plot(timesteps, "step", "timestep t"),
+        line_plot(log_snr, "step", "log-SNR, log(alpha / sigma)"),
+    ]
     if running.min() < running.max():
-        panels["images evaluated"] = running
+        panels.append(line_plot(running, "step", "images evaluated", from_zero=True))
         title += "\ntimestep and log-SNR of the images that were longest on the schedule"
-
-    width, height = 4 * len(panels), 3.2  # inches
-    figure = Figure(figsize=(width, height), dpi=120)
-    FigureCanvasAgg(figure)
-    # margins in inches; to let Matplotlib find them takes longer than to draw
-    top = 0.4 + 0.2 * title.count("\n")
-    figure.subplots_adjust(0.75 / width, 0.55 / height, 1 - 0.15 / width, 1 - top / height, wspace=0.3)
-    step = np.arange(1, len(timesteps) + 1)
-
-    for axes, (name, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        axes.plot(step, values, marker="o" if len(step) <= 60 else None, markersize=4)
-        axes.set_xlabel("step")
-        axes.set_ylabel(name)
-        axes.grid(alpha=0.3)
-
-        if values is running:
-            axes.set_ylim(0)
-
-    figure.suptitle(title)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    save_image(path, titled(np.concatenate(panels, axis=1), title))
