@@ -45,7 +45,7 @@ def test_help_lists_the_commands(arguments, capsys):
         (["prompt=a hill"], "adaptive-diffusion sample 'prompt=a hill'"),
         (["references", "--output", "x", "landscapes"], "DOMAIN=PATH"),
         (["export", "--domain", "hills"], "there are abstract, general, landscapes, portraits"),
-        (["report", "--cells", "nowhere"], "run adaptive-diffusion sample"),
+        (["cells", "--cells", "nowhere"], "run adaptive-diffusion sample"),
         (["bench", "lop"], "did you mean loop"),
     ],
 )
@@ -56,7 +56,7 @@ def test_a_mistake_ends_with_a_sentence_and_exit_code_2(arguments, told, capsys)
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["doctor", "report", "references", "export"])
+@pytest.mark.parametrize("name", ["doctor", "report", "cells", "references", "export"])
 def test_commands_call_themselves_as_they_were_called(name, capsys):
     code, out, _ = run(capsys, name, "--help")
     assert code == 0

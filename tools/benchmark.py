@@ -16,8 +16,8 @@ from tools.benchmark_tables import ADAPTIVE, DOMAINS, GRIDS, SCHEDULERS, Measure
 SUMMARY = "docs/benchmark/summary.csv"  # the main result: few steps, many images
 SCREENING = "docs/screening/summary.csv"  # more steps and methods, fewer images
 REPORTS = {
-    SUMMARY: "adaptive-diffusion report --pictures {} --plots quality --output docs/benchmark",
-    SCREENING: "adaptive-diffusion report --pictures {} --plots --output docs/screening",
+    SUMMARY: "adaptive-diffusion cells --pictures {} --plots quality --output docs/benchmark",
+    SCREENING: "adaptive-diffusion cells --pictures {} --plots --output docs/screening",
 }
 
 

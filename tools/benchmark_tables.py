@@ -87,7 +87,7 @@ def read_summary(path: Path) -> list[Measured]:
         with open(path, newline="", encoding="utf-8") as file:
             return [_measured(row) for row in csv.DictReader(file)]
     except FileNotFoundError:
-        raise UserError(f"there is no {path}; adaptive-diffusion report --output makes it") from None
+        raise UserError(f"there is no {path}; adaptive-diffusion cells --output makes it") from None
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is no summary of the benchmark ({error!r}); make it again") from error
 

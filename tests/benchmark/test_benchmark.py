@@ -37,7 +37,7 @@ from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.runs.benchmark import refuse_without_effect
-from adaptive_diffusion.runs.report import main as report_kept
+from adaptive_diffusion.runs.cells import main as report_kept
 from adaptive_diffusion.sampling.converged import converged_pictures
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler

@@ -29,7 +29,7 @@ from adaptive_diffusion.grids.calibrated import (
 )
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.records import DomainRecord, Result
-from adaptive_diffusion.runs.report import main as report_kept
+from adaptive_diffusion.runs.cells import main as report_kept
 from tools import __main__ as build
 from tools import tables
 from tools.asset_tables import calibrated_steps, tuned_configurations
@@ -166,7 +166,7 @@ def test_small_perceptual_distances_have_more_decimals(tmp_path, perceptual, sho
 
 
 def test_a_summary_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"summary\.csv; adaptive-diffusion report"):
+    with pytest.raises(ValueError, match=r"summary\.csv; adaptive-diffusion cells"):
         read_summary(tmp_path / "summary.csv")
     (tmp_path / "summary.csv").write_text("domain,scheduler\nportraits,ddim\n")
     with pytest.raises(ValueError, match="no summary"):
@@ -175,7 +175,7 @@ def test_a_summary_of_another_kind_is_refused(tmp_path):
 
 def test_the_commands_measure_the_cells_of_the_summary_and_no_others(rows):
     *lines, report = commands(rows, REPORTS[SUMMARY])
-    assert report.startswith("adaptive-diffusion report ")
+    assert report.startswith("adaptive-diffusion cells ")
     named = []
     for line in lines:
         assert "num_samples=2 benchmark.seed_blocks=2" in line

@@ -19,7 +19,8 @@ COMMANDS = {
     "sample": "draw images with a diffusion model, and log the run",
     "train": "train a model or the encoder, calibrate the adaptive scheduler, tune how to sample",
     "doctor": "say which device and BLAS are used, how fast they are, and what is missing",
-    "report": "make one report of all cells that benchmarks have kept",
+    "report": "write one HTML file about runs and sweeps: tables, images, plots, settings",
+    "cells": "make one report of all cells that benchmarks have kept",
     "references": "write the statistics of real images, by an encoder of your own",
     "export": "write calibrated schedules for diffusers and other programs",
     "bench": "run one of the benchmarks of a clone of the repository",
@@ -27,6 +28,7 @@ COMMANDS = {
 MODULES = {
     "doctor": "..backend.doctor",
     "report": "..runs.report",
+    "cells": "..runs.cells",
     "references": "..runs.references",
     "export": "..runs.export",
 }

@@ -1,64 +1,103 @@
-"""`adaptive-diffusion report`: one report of all cells that benchmarks have kept, whenever they ran.
+"""`adaptive-diffusion report RUN...`: one HTML file about runs and sweeps, which needs nothing beside it.
 
-`--plots quality --output docs/benchmark` makes what the repository keeps.
+RUN is the folder of a run or of a sweep (outputs/sample/..., outputs/sweeps/...), the id of an MLflow run, or the name
+of an MLflow experiment. Without any, the latest sweep.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+import contextlib
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..benchmark.cell import CellResult
-from ..benchmark.report import PLOTS, write_report
-from ..benchmark.store import load_cell
-from ..errors import UserError
-from ..program import command
-from .naming import count
+from omegaconf import OmegaConf
 
-SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a name in a report of one size
+from ..errors import UserError
+from ..io.files import write_text
+from ..program import command
+from ..tracking.jobs import DONE, Job, jobs_of
+from ..tracking.mlflow import MlflowTracker
+from .naming import count
+from .report_page import page
 
 
 def main(argv: list[str]) -> None:
-    """Read the cells of one model and one size, take the newer one of two equal cells, and write the report."""
+    """Find the runs, and write the page."""
     parser = argparse.ArgumentParser(prog=command("report"), description=__doc__)
-    parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
-    parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
     parser.add_argument(
-        "--model", default="", help="beginning of the model's hash and guidance; default: the commonest"
+        "runs", nargs="*", metavar="RUN", help="folder, MLflow run id or experiment; default: the latest sweep"
     )
-    parser.add_argument("--pictures", type=int, help="images per block of the cells; default: the commonest size")
-    parser.add_argument("--baseline", default="ddim uniform", help="cell that others are compared with")
-    parser.add_argument("--plots", nargs="*", choices=list(PLOTS), default=list(PLOTS), help="kinds of plots")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help="HTML file to write")
+    parser.add_argument("--mlruns", type=Path, default=Path("mlruns"), help="folder of mlflow.db")
     options = parser.parse_args(argv)
 
-    paths = sorted(options.cells.glob("*.json"), key=lambda path: path.stat().st_mtime)  # the newest takes precedence
-    cells = [cell for path in paths if (cell := load_cell(path)) is not None]
-    if not cells:
+    runs = options.runs or [_latest_sweep(Path("outputs/sweeps"))]
+    jobs = [job for run in runs for job in found(run, options.mlruns / "mlflow.db")]
+    jobs = [replace(job, number=number) for number, job in enumerate(jobs)]
+    if not any(job.status in DONE for job in jobs):
+        raise UserError(f"{', '.join(runs)}: no run there has drawn images and finished")
+    write_text(options.output, page(" ".join(runs), jobs))
+    print(f"{count(len(jobs), 'run')}: {options.output}")
+
+
+def found(run: str, database: Path) -> list[Job]:
+    """The jobs of a folder, of an MLflow run or of an experiment.
+
+    Args:
+        run: As given on the command line.
+        database: MLflow's, where `run` is not a folder.
+
+    Raises:
+        UserError: if there are none.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        return _recorded(run, database)
+    if (folder / "jobs").is_dir():
+        return jobs_of(folder)
+    jobs = [_of_folder(file.parent) for file in sorted(folder.rglob("metrics.json"))]
+    if not jobs:
+        raise UserError(f"{run} is not the folder of a run or of a sweep: it has no metrics.json, and no jobs")
+    return jobs
+
+
+def _of_folder(folder: Path) -> Job:
+    """A run that has finished, as the job of a sweep."""
+    settings: Sequence[str] = ()
+    with contextlib.suppress(OSError):
+        settings = OmegaConf.to_object(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))  # type: ignore[assignment]
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return Job(number=0, settings=tuple(map(str, settings)), status="FINISHED", metrics=metrics, folder=str(folder))
+
+
+def _recorded(run: str, database: Path) -> list[Job]:
+    """The jobs of an MLflow run, of its children, or of an experiment, by the files that MLflow keeps."""
+    if not database.is_file():
         raise UserError(
-            f"{options.cells} keeps no cells; run {command('sample')} -m experiment=benchmark, or give --cells"
+            f"there is no folder {run}, and no {database} that could know a run of this name; give --mlruns"
         )
-
-    models = Counter(cell.model for cell in cells if cell.model.startswith(options.model))
-    if not models:
-        known = "; ".join(sorted({cell.model for cell in cells}))
-        raise UserError(f"no cell is of the model {options.model!r}; there are cells of {known}")
-
-    of_model = [cell for cell in cells if cell.model == models.most_common(1)[0][0]]
-    sizes = Counter((cell.pictures, len(cell.blocks)) for cell in of_model)
-    asked = Counter({size: n for size, n in sizes.items() if options.pictures in (None, size[0])})
-    if not asked:
-        known = ", ".join(str(pictures) for pictures in sorted({pictures for pictures, _ in sizes}))
-        raise UserError(f"no cell has {options.pictures} images per block; there are cells of {known}")
-
-    pictures, blocks = asked.most_common(1)[0][0]
-    same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
-    cells = list({(cell.domain, cell.name): cell for cell in same_size}.values())
-    write_report(options.output, cells, options.baseline, options.plots)
-    print(f"{count(len(cells), 'cell')} of {pictures} images per block: {options.output / 'summary.md'}")
+    tracker = MlflowTracker(str(database), str(database.parent), run, 60.0, 5001)
+    with tracker.translated():
+        experiment = tracker.client.get_experiment_by_name(run)
+        runs = tracker.client.search_runs([experiment.experiment_id]) if experiment else _with_children(tracker, run)
+        folders = [Path(tracker.client.download_artifacts(each.info.run_id, "")) for each in runs]
+    return [_of_folder(folder) for folder in folders if (folder / "metrics.json").is_file()]
 
 
-def _named(cell: CellResult) -> CellResult:
-    """The cell, its name without sizes: some may have been given on the command line, and others by default."""
-    return replace(cell, variant=tuple(v for v in cell.variant if v.partition("=")[0] not in SIZES))
+def _with_children(tracker: MlflowTracker, run: str) -> list[object]:
+    experiments = [e.experiment_id for e in tracker.client.search_experiments()]
+    return [
+        *tracker.client.search_runs(experiments, f"attributes.run_id = '{run}'"),
+        *tracker.client.search_runs(experiments, f"tags.mlflow.parentRunId = '{run}'", order_by=["start_time"]),
+    ]
+
+
+def _latest_sweep(folder: Path) -> str:
+    """The folder of the sweep that was begun last."""
+    sweeps = sorted(path.parent for path in folder.glob("*/*/jobs"))
+    if not sweeps:
+        raise UserError(f"there is no sweep in {folder}; name the folder of a run, or the id of an MLflow run")
+    return str(sweeps[-1])

@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 from omegaconf import DictConfig
 
+from .._version import __version__
 from ..io.files import write_json, write_text
 from ..metrics.quality import as_metrics
 from ..sampling.batches import draw_batches
@@ -25,7 +26,7 @@ from .measure_run import SECONDS_PER_IMAGE, choice_confidence, measure_cost, mea
 from .naming import run_name, timesteps_source
 from .progress import progress_bar
 from .recorded import run_tags
-from .sample_files import QUALITY, images_are_safe, write_files
+from .sample_files import PROVENANCE, QUALITY, images_are_safe, write_files
 from .sample_summary import print_summary
 from .setup import Setup, prepare
 
@@ -70,6 +71,7 @@ def _draw_and_record(setup: Setup, identity: str) -> float:
         cost = measure_cost(setup, batches)
         git = git_state()
         write_files(folder, setup, batches, git.diff if git else "")
+        write_json(folder / PROVENANCE, {"version": __version__, "model": setup.model.identity, **tags})
 
         # The images are written before they are measured: whatever fails from here on, they are kept.
         quality = measure_quality(setup, batches)

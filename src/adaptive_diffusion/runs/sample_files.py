@@ -20,6 +20,7 @@ from .naming import run_name
 from .setup import Setup
 
 QUALITY = "quality.json"  # of a run: what was measured, with its intervals
+PROVENANCE = "provenance.json"  # version, model, labels, and the state of the repository
 SHEET = 12  # images of a run that a sweep's sheet shows
 
 

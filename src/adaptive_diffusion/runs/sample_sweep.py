@@ -53,7 +53,7 @@ class SampleReport:
         if not groups:
             return ()
 
-        folder, notes = Path(config.hydra.sweep.dir), _notes(groups)
+        folder, notes = Path(config.hydra.sweep.dir), notes_of(groups)
         write_text(folder / "results.csv", _csv(groups, jobs))
         drawn = [name for name, draw in PICTURES.items() if _attempt(draw, folder / name, groups)]
         write_text(folder / "results.md", _markdown(groups, jobs, notes, drawn))
@@ -75,7 +75,7 @@ def _attempt(draw: Callable[[Path, Sequence[Group]], bool], path: Path, groups: 
         return False
 
 
-def _notes(groups: Sequence[Group]) -> list[str]:
+def notes_of(groups: Sequence[Group]) -> list[str]:
     """What has to be known of the numbers, a line each."""
     rows = [row for group in groups for row in group.rows]
     notes = []
@@ -94,7 +94,7 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def _cells(row: Row) -> list[str]:
+def cells_of(row: Row) -> list[str]:
     mark = "best" if row.best else "front" if row.front else ""
     numbers = [f"{value:.4g}" if value is not None else "" for value in (row.evaluations, row.passes, row.seconds)]
     return [mark, f"#{row.job.number} {row.label}", str(row.to_converged or ""), str(row.to_real or ""), *numbers]
@@ -105,7 +105,7 @@ def _text(groups: Sequence[Group]) -> str:
     lines: list[str] = []
     room = max(1, LONGEST_TABLE // len(groups))
     for group in groups:
-        cells = [list(HEADER), *map(_cells, group.rows[:room])]
+        cells = [list(HEADER), *map(cells_of, group.rows[:room])]
         kept = [i for i in range(len(HEADER)) if any(row[i] for row in cells[1:])]
         widths = {i: max(len(row[i]) for row in cells) for i in kept}
         lines += [group.name] if group.name else []
@@ -120,7 +120,7 @@ def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str]
     lines = ["# Sweep", ""]
     for group in groups:
         lines += [f"## {group.name}", ""] if group.name else []
-        lines += [*markdown_table(HEADER, map(_cells, group.rows), "llrrrrr"), ""]
+        lines += [*markdown_table(HEADER, map(cells_of, group.rows), "llrrrrr"), ""]
     lines += [f"{note}.  " for note in notes]
     if skipped := sum(job.status == "SKIPPED" for job in jobs):
         lines += ["", f"{count(skipped, 'job')} had finished before."]
@@ -151,7 +151,7 @@ def _csv(groups: Sequence[Group], jobs: Sequence[Job]) -> str:
     return text.getvalue()
 
 
-def _draw_sheet(path: Path, groups: Sequence[Group]) -> bool:
+def draw_sheet(path: Path, groups: Sequence[Group]) -> bool:
     """One row of images for each job, and one of the converged solutions for each group; whether there are any."""
     rows: list[tuple[str, list[np.ndarray], bool]] = []
     for group in groups:
@@ -192,7 +192,7 @@ def _images(folder: Path | None, name: str) -> list[np.ndarray]:
     return found
 
 
-def _draw_plot(path: Path, groups: Sequence[Group]) -> bool:
+def draw_plot(path: Path, groups: Sequence[Group]) -> bool:
     """Distances against network passes, a panel for each group; whether there are any."""
     panels: dict[str, list[Curve]] = {}
     names = []
@@ -218,4 +218,4 @@ def _draw_plot(path: Path, groups: Sequence[Group]) -> bool:
     return True
 
 
-PICTURES = {"sheet.png": _draw_sheet, "quality_passes.png": _draw_plot}
+PICTURES = {"sheet.png": draw_sheet, "quality_passes.png": draw_plot}

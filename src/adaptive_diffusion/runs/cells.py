@@ -1,0 +1,64 @@
+"""`adaptive-diffusion cells`: one report of all cells that benchmarks have kept, whenever they ran.
+
+`--plots quality --output docs/benchmark` makes what the repository keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from ..benchmark.cell import CellResult
+from ..benchmark.report import PLOTS, write_report
+from ..benchmark.store import load_cell
+from ..errors import UserError
+from ..program import command
+from .naming import count
+
+SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a name in a report of one size
+
+
+def main(argv: list[str]) -> None:
+    """Read the cells of one model and one size, take the newer one of two equal cells, and write the report."""
+    parser = argparse.ArgumentParser(prog=command("cells"), description=__doc__)
+    parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
+    parser.add_argument(
+        "--model", default="", help="beginning of the model's hash and guidance; default: the commonest"
+    )
+    parser.add_argument("--pictures", type=int, help="images per block of the cells; default: the commonest size")
+    parser.add_argument("--baseline", default="ddim uniform", help="cell that others are compared with")
+    parser.add_argument("--plots", nargs="*", choices=list(PLOTS), default=list(PLOTS), help="kinds of plots")
+    options = parser.parse_args(argv)
+
+    paths = sorted(options.cells.glob("*.json"), key=lambda path: path.stat().st_mtime)  # the newest takes precedence
+    cells = [cell for path in paths if (cell := load_cell(path)) is not None]
+    if not cells:
+        raise UserError(
+            f"{options.cells} keeps no cells; run {command('sample')} -m experiment=benchmark, or give --cells"
+        )
+
+    models = Counter(cell.model for cell in cells if cell.model.startswith(options.model))
+    if not models:
+        known = "; ".join(sorted({cell.model for cell in cells}))
+        raise UserError(f"no cell is of the model {options.model!r}; there are cells of {known}")
+
+    of_model = [cell for cell in cells if cell.model == models.most_common(1)[0][0]]
+    sizes = Counter((cell.pictures, len(cell.blocks)) for cell in of_model)
+    asked = Counter({size: n for size, n in sizes.items() if options.pictures in (None, size[0])})
+    if not asked:
+        known = ", ".join(str(pictures) for pictures in sorted({pictures for pictures, _ in sizes}))
+        raise UserError(f"no cell has {options.pictures} images per block; there are cells of {known}")
+
+    pictures, blocks = asked.most_common(1)[0][0]
+    same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
+    cells = list({(cell.domain, cell.name): cell for cell in same_size}.values())
+    write_report(options.output, cells, options.baseline, options.plots)
+    print(f"{count(len(cells), 'cell')} of {pictures} images per block: {options.output / 'summary.md'}")
+
+
+def _named(cell: CellResult) -> CellResult:
+    """The cell, its name without sizes: some may have been given on the command line, and others by default."""
+    return replace(cell, variant=tuple(v for v in cell.variant if v.partition("=")[0] not in SIZES))

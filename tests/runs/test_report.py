@@ -1,0 +1,86 @@
+"""`adaptive-diffusion report`: one HTML file about runs, found by their folder or by MLflow."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tiny import configuration, mlflow_database, tiny_checkpoint
+
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.runs.report import main as report
+from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.tracking.jobs import Job
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs, recorded in MLflow."""
+    folder = tmp_path_factory.mktemp("drawn")
+    mlflow_database(folder / "mlruns")
+    model = ["model=checkpoint", f"model.path={tiny_checkpoint(folder)}", "num_samples=2", "metrics=none"]
+    for steps in (2, 3):
+        cfg = configuration("sample", folder, *model, f"num_steps={steps}", "scheduler=ddim")
+        cfg.paths.run = f"{folder}/outputs/sample/{steps}"
+        sample(cfg)
+    return folder
+
+
+class Tags(HTMLParser):
+    """The tags that a page opens, and those that it never closes."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.seen: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.open += [tag] if tag not in ("meta", "img") else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("which", ["outputs", "test"])
+def test_runs_are_found_by_folder_or_by_experiment(drawn, which, tmp_path):
+    run = str(drawn / which) if which == "outputs" else which
+    report([run, "--mlruns", str(drawn / "mlruns"), "--output", str(tmp_path / "page.html")])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    tags = Tags(text)
+    assert tags.open == []
+    assert tags.seen.count("details") == 2
+    assert "num_steps: 2" in text
+    assert "num_steps: 3" in text
+    assert "&quot;fingerprint&quot;" in text
+
+
+def test_the_page_needs_nothing_beside_it(drawn, tmp_path):
+    report([str(drawn / "outputs"), "--output", str(tmp_path / "page.html")])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)', text))
+    assert "<link" not in text
+
+
+def test_what_a_run_says_of_itself_is_no_html(drawn, tmp_path):
+    folder = tmp_path / "sweep"
+    Job(number=0, settings=("prompt=<b>",), status="FINISHED", metrics={"sampling/evaluations_per_picture": 2}).save(
+        folder
+    )
+    Job(number=1, settings=("a=1",), status="FAILED", reason="<script>").save(folder)
+    report([str(folder), "--output", str(tmp_path / "page.html")])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "prompt=&lt;b&gt;" in text
+
+
+@pytest.mark.parametrize(("given", "sentence"), [(["."], "metrics.json"), (["nothing"], "mlflow.db"), ([], "no sweep")])
+def test_what_is_no_run_is_refused_in_one_sentence(given, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        report(given)
