@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -87,7 +88,7 @@ def _recorded(run: str, database: Path) -> list[Job]:
     return [_of_folder(folder) for folder in folders if (folder / "metrics.json").is_file()]
 
 
-def _with_children(tracker: MlflowTracker, run: str) -> list[object]:
+def _with_children(tracker: MlflowTracker, run: str) -> list[Any]:
     experiments = [e.experiment_id for e in tracker.client.search_experiments()]
     return [
         *tracker.client.search_runs(experiments, f"attributes.run_id = '{run}'"),
