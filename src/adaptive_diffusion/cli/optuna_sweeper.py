@@ -1,0 +1,158 @@
+"""`hydra/sweeper=optuna`: a sweep whose jobs are chosen by Optuna (Akiba et al., 2019), by what earlier jobs measured.
+
+The space stands on the command line, as in other sweeps: `num_steps=5,8,10`, `guidance.weight=interval(1,2)`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from ..diffusion.checks import check_choice, check_count
+from ..errors import MissingPackage, UserError
+from ..runs.job import say
+from ..tracking.jobs import DONE, jobs_of
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+SAMPLERS = {"tpe": "TPESampler", "cmaes": "CmaEsSampler", "nsga2": "NSGAIISampler", "random": "RandomSampler"}
+DIRECTIONS = ("minimize", "maximize")
+
+
+class StudySweeper(Sweeper):
+    """Asks a study which settings to try next, and tells it what each job measured.
+
+    Args:
+        objectives: Metric of a job, such as `quality/perceptual_encoder` -> `minimize` or `maximize`; several make a
+            Pareto front.
+        study: Name of the study; a study of this name in the storage goes on.
+        storage: File of the study, which several sweeps may share.
+        trials: Jobs of the study that have to finish in all, >= 1; those of earlier sweeps count.
+        at_once: Jobs that are started together, >= 1; more than 1 wants a launcher that runs them side by side.
+        sampler: One of `SAMPLERS`; cmaes takes numbers and one objective.
+        seed: Of the sampler, >= 0.
+
+    Raises:
+        ValueError: for a value out of range.
+        MissingPackage: where Optuna is not installed.
+    """
+
+    def __init__(
+        self,
+        objectives: Mapping[str, str],
+        study: str,
+        storage: str,
+        trials: int,
+        at_once: int,
+        sampler: str,
+        seed: int,
+    ):
+        try:
+            import optuna
+        except ImportError as error:
+            raise MissingPackage(
+                "hydra/sweeper=optuna takes Optuna; install it with: pip install -e '.[cpu,tune]'"
+            ) from error
+        for direction in objectives.values():
+            check_choice("hydra.sweeper.objectives", direction, DIRECTIONS)
+        self._optuna: Any = optuna
+        self.objectives = dict(objectives)
+        self.study, self.storage = study, Path(storage)
+        self.trials = check_count("hydra.sweeper.trials", trials, 1)
+        self.at_once = check_count("hydra.sweeper.at_once", at_once, 1)
+        check_choice("hydra.sweeper.sampler", sampler, list(SAMPLERS))
+        self.sampler = sampler
+        self.seed = check_count("hydra.sweeper.seed", seed, 0)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra once."""
+        self._config, self._loader = config, hydra_context.config_loader
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """Run jobs until the study has its trials; what they returned."""
+        overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(arguments)
+        swept = [override for override in overrides if override.is_sweep_override()]
+        space = {override.get_key_element(): self._distribution(override) for override in swept}
+        fixed = [str(o.input_line) for o in overrides if o not in swept and o.get_key_element() not in space]
+        folder = Path(self._config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self._config, folder / "multirun.yaml")
+
+        study, returned = self._study(), list[JobReturn]()
+        while (left := self.trials - len(self._finished(study))) > 0:
+            asked = [study.ask(space) for _ in range(min(self.at_once, left))]
+            jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in asked]
+            try:
+                results = self._launcher.launch(jobs, initial_job_idx=len(returned))
+                self._tell(study, asked, jobs_of(folder)[len(returned) :])
+            finally:  # also if the sweep is interrupted: no trial is left open
+                for trial in asked:
+                    study.tell(trial, state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
+            returned.extend(results)
+            if not any(trial.values for trial in study.trials):
+                break  # nothing can be learnt where every job fails
+
+        say(self._best(study, arguments))
+        return returned
+
+    def _study(self) -> Any:
+        """The study in the storage, or a new one."""
+        optuna = self._optuna
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.storage.parent.mkdir(parents=True, exist_ok=True)
+        backend = optuna.storages.journal.JournalFileBackend(str(self.storage))
+        return optuna.create_study(
+            storage=optuna.storages.JournalStorage(backend),
+            study_name=self.study,
+            directions=list(self.objectives.values()),
+            sampler=getattr(optuna.samplers, SAMPLERS[self.sampler])(seed=self.seed),
+            load_if_exists=True,
+        )
+
+    def _finished(self, study: Any) -> list[Any]:
+        return [trial for trial in study.trials if trial.state.is_finished() and trial.values is not None]
+
+    def _tell(self, study: Any, asked: Sequence[Any], jobs: Sequence[Any]) -> None:
+        """Tell the study what the jobs measured."""
+        for trial, job in zip(asked, jobs, strict=True):
+            if job.status not in DONE:
+                continue
+            missing = [name for name in self.objectives if name not in job.metrics]
+            if missing:
+                known = ", ".join(sorted(job.metrics))
+                raise UserError(
+                    f"hydra.sweeper.objectives names {missing[0]!r}, which was not measured; there are {known}"
+                )
+            study.tell(trial, [job.metrics[name] for name in self.objectives])
+
+    def _best(self, study: Any, arguments: Sequence[str]) -> str:
+        """What was found: the best trial, or those of the Pareto front."""
+        done = f"{len(self._finished(study))} of {self.trials} trials"
+        lines = [f"study      {self.study} in {self.storage}: {done} have finished"]
+        for trial in study.best_trials:
+            values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.objectives, trial.values, strict=True))
+            lines.append(f"best       {shlex.join(f'{k}={v}' for k, v in trial.params.items())}   ({values})")
+        return "\n".join(lines)
+
+    def _distribution(self, override: Override) -> BaseDistribution:
+        """The values of a setting that are tried."""
+        distributions, sweep = self._optuna.distributions, override.value()
+        if isinstance(sweep, IntervalSweep):
+            return distributions.FloatDistribution(sweep.start, sweep.end, log="log" in sweep.tags)
+        if isinstance(sweep, RangeSweep):
+            return distributions.CategoricalDistribution([*override.sweep_iterator()])
+        return distributions.CategoricalDistribution([*override.sweep_string_iterator()])
