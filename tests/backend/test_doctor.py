@@ -30,6 +30,15 @@ def test_the_report_names_device_blas_speed_and_versions():
         assert package in done.stdout
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_in_parts_are_told_where_there_are_parts(monkeypatch, threads):
+    monkeypatch.setattr(doctor, "matmul_gflops", lambda: 1.0)
+    monkeypatch.setattr(doctor.backend, "product_threads", lambda: threads)
+    facts, _ = doctor.report()
+    in_parts = threads > 1 and facts["device"].startswith("cpu")
+    assert facts.get("batches", "").startswith("large ones go through a network in 2 parts") == in_parts
+
+
 def test_without_a_backend_the_doctor_says_what_to_install(tmp_path):
     (tmp_path / "mlx").mkdir()
     (tmp_path / "mlx" / "__init__.py").touch()

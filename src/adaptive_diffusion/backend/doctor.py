@@ -67,6 +67,8 @@ def report() -> tuple[dict[str, str], list[str]]:
     else:
         facts["device"] = found.device
         facts["BLAS"] = " ".join(_describe_blas(found))
+        if (threads := backend.product_threads()) > 1 and found.device.startswith("cpu"):
+            facts["batches"] = f"large ones go through a network in {threads} parts, side by side"
         facts["matmul"] = f"{matmul_gflops():.0f} GFLOP/s (1024 x 1024, float32, {found.device.split()[0]})"
         advice += found.warnings
         advice += _core_advice(found.core)
@@ -104,7 +106,7 @@ def _core_advice(core: str) -> Iterator[str]:
     if chosen and core and blas.has_avx512() and core in ("Haswell", "Zen", "Prescott", "Barcelona"):
         yield (
             f"OPENBLAS_CORETYPE={chosen} keeps OpenBLAS from using this processor's AVX-512, which is about twice as "
-            "fast; unset it, unless it is there to make results repeat exactly on other machines."
+            "fast on Intel's; unset it, unless it is there to make results repeat exactly on other machines."
         )
 
 
