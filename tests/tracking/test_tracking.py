@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -81,6 +82,28 @@ def test_only_a_finished_run_is_found_by_its_fingerprint(tracker):
     assert finished(tracker, "f").metrics == {"m": 1.0}
     assert finished(tracker, "g") is None
     assert finished(NoTracker(), "f") is None
+
+
+def test_the_second_of_two_equal_jobs_waits_and_takes_what_the_first_recorded(tracker, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    claimed, taken = threading.Event(), []
+
+    def second():
+        claimed.wait()
+        taken.append(finished(tracker, "f"))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with tracker.claimed("f") as before, open_run(tracker) as run:
+        claimed.set()
+        thread.join(0.2)
+        assert (before, taken) == (None, [])
+        run.folder(tmp_path / "run")
+        run.metrics({"m": 1.0})
+    thread.join()
+    assert taken[0].metrics == {"m": 1.0}
+    assert (taken[0].folder / "metrics.json").is_file()
 
 
 def test_an_unfinished_run_can_be_gone_on_with_and_a_finished_one_not(tracker):

@@ -89,6 +89,8 @@ def notes_of(groups: Sequence[Group]) -> list[str]:
         notes.append(
             "schedulers that add noise have no converged solution: compare them by the distance to real images"
         )
+    if skipped := sum(row.job.status == "SKIPPED" for row in rows):
+        notes.append(f"{count(skipped, 'job')} had finished before, and {'is' if skipped == 1 else 'are'} not repeated")
     if len(rows) > MOST_ROWS:
         notes.append(f"sheet.png shows the first {MOST_ROWS} rows")
     return notes
@@ -122,8 +124,6 @@ def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str]
         lines += [f"## {group.name}", ""] if group.name else []
         lines += [*markdown_table(HEADER, map(cells_of, group.rows), "llrrrrr"), ""]
     lines += [f"{note}.  " for note in notes]
-    if skipped := sum(job.status == "SKIPPED" for job in jobs):
-        lines += ["", f"{count(skipped, 'job')} had finished before."]
     if failed := failures(jobs):
         lines += ["", failed]
     lines += [line for name in pictures for line in ("", f"![{name}]({name})")]
