@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
         run()  # creates the database and warms the disk cache
         rows = [(run(), run("tracking=none"), run("--cfg", "job")) for _ in range(options.repeats)]
         files = sorted(Path(folder).glob("outputs/**/metrics.json"))
-        sampling = float(np.median([json.loads(file.read_text())["time/sampling_s"] for file in files]))
+        sampling = float(np.median([json.loads(file.read_text())["details/seconds"] for file in files]))
 
     total, untracked, importing = (float(v) for v in np.median(np.array(rows), axis=0))
     rest = untracked - importing - sampling

@@ -125,7 +125,7 @@ def test_the_report_holds_what_the_curve_expects_and_what_is_estimated_beside_th
     assert made.report() == {}
     traces = list(made.iterate(Model(), X_T))
     assert made.report() == {
-        "sampling/quality_target": quality_at(0.06),
+        "details/quality_target": quality_at(0.06),
         "sampling/estimated_quality": pytest.approx(traces[-1].quality.mean()),
         "sampling/expected_quality": pytest.approx(1 / (1 + 0.05 / 0.12)),
     }
@@ -144,7 +144,7 @@ def test_a_curve_of_another_model_is_refused():
     own = StepReductionSampler(scheduler(8, calibrated("mine")), quality_at(0.04), model="mine")
     draw(own)
     assert own.report() == {  # the estimator is of another model
-        "sampling/quality_target": quality_at(0.04),
+        "details/quality_target": quality_at(0.04),
         "sampling/expected_quality": pytest.approx(1 / (1 + 0.01 / 0.12)),
     }
 

@@ -434,7 +434,7 @@ def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_i
     assert len(children) == 8
     assert {r.info.status for r in (parent, *children)} == {"FINISHED"}
     (child,) = [r for r in children if r.info.run_name == "portraits ddim karras 3 steps"]
-    assert child.data.metrics["benchmark/rmse"] == pytest.approx(float(compared[1]["rmse_mean"]), rel=1e-6)
+    assert child.data.metrics["quality/rmse"] == pytest.approx(float(compared[1]["rmse_mean"]), rel=1e-6)
     artifacts = {a.path for a in sweep.client.list_artifacts(parent.info.run_id, "benchmark")}
     files = (
         "results.csv",

@@ -91,7 +91,7 @@ def drawn(tracker, number):
         with open_run(tracker):
             folder = tracker.database.parent / "sweep" / str(number)
             folder.mkdir(parents=True)
-            (folder / "metrics.json").write_text('{"time/per_picture_s": 0.25}')
+            (folder / "metrics.json").write_text('{"time/seconds_per_image": 0.25}')
         return 0.25
 
     return task
@@ -147,7 +147,7 @@ def test_what_was_told_of_a_job_is_not_announced_once_more(do, tracker, capsys):
 
 def test_a_job_that_was_done_before_is_listed_with_its_numbers(sweep, do, tracker, capsys, tmp_path):
     do(0, "seed=1", drawn(tracker, 0))
-    do(1, "seed=2", lambda: Skipped(0.5, Finished({"time/per_picture_s": 0.5}, tmp_path)))
+    do(1, "seed=2", lambda: Skipped(0.5, Finished({"time/seconds_per_image": 0.5}, tmp_path)))
     sweep.on_multirun_end(config(tracker))
     out = capsys.readouterr().out
     assert "#1 seed=2  SKIPPED   0.5" in out
@@ -209,7 +209,7 @@ def test_the_jobs_of_an_earlier_sweep_in_the_same_folder_are_not_listed(sweep, d
 
 
 def test_the_table_shows_what_differs_and_aligns_its_columns():
-    metrics = {"time/per_picture_s": 0.5, "sampling/evaluations_per_picture": 10.0}
+    metrics = {"time/seconds_per_image": 0.5, "sampling/nfe": 10.0}
     jobs = [
         Job(number=9, settings=("a=1", "b=2"), status="FINISHED", metrics=metrics),
         Job(number=10, settings=("a=1", "b=3"), status="REFUSED", reason="no 3"),

@@ -289,10 +289,10 @@ def test_metrics_of_a_run_have_the_sample_size_beside_them() -> None:
     found = as_metrics([Measurement("fd_encoder", 1.5, 20), Measurement("clip_encoder", 30.0, 20, 2.0)])
     assert found == {
         "quality/fd_encoder": 1.5,
-        "quality/fd_encoder_n": 20,
+        "details/fd_encoder_n": 20,
         "quality/clip_encoder": 30.0,
-        "quality/clip_encoder_n": 20,
-        "quality/clip_encoder_std": 2.0,
+        "details/clip_encoder_n": 20,
+        "details/clip_encoder_std": 2.0,
     }
 
 

@@ -148,8 +148,7 @@ def test_guidance_in_an_interval_follows_the_prompt_and_saves_passes(
     for name, guidance in (("all", []), ("some", ["guidance=interval", "guidance.low=-2", "guidance.high=1"])):
         sample(configure("sd1", *settings, *guidance, folder=tmp_path / name))
     passes = [
-        json.loads((tmp_path / name / "run" / "metrics.json").read_text())["sampling/passes"]
-        for name in ("all", "some")
+        json.loads((tmp_path / name / "run" / "metrics.json").read_text())["details/passes"] for name in ("all", "some")
     ]
     assert passes[0] == 2 * 4 * 2
     assert 2 * 4 < passes[1] < passes[0]

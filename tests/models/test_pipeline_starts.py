@@ -48,7 +48,7 @@ def pictures(folder: Path) -> np.ndarray:
 
 
 def evaluations(folder: Path) -> int:
-    return int(json.loads((folder / "run" / "metrics.json").read_text())["sampling/evaluations"])
+    return int(json.loads((folder / "run" / "metrics.json").read_text())["details/evaluations"])
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.3, 1.0])

@@ -268,19 +268,3 @@ def test_a_verbose_agent_says_what_it_solves_for_before_it_trains(agent, bandit,
     assert "8 images" in lines[0]  # two batches of four
     agent(bandit).train(3)
     assert capsys.readouterr().err == ""
-
-
-def test_elsewhere_than_on_a_terminal_there_is_a_line_a_minute(monkeypatch, capsys):
-    from adaptive_diffusion.rl import progress
-
-    clock = iter([0.0, 59.0, 61.0, 100.0, 130.0])
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
-    with progress.Progress("solving", 9) as shown:
-        shown.show(score="0.5")
-        for _ in range(4):
-            shown.update(2)
-    assert capsys.readouterr().err.splitlines() == [
-        "solving: 9 steps",
-        "solving: 4 of 9 steps in 1 min, about 1 min left, score 0.5",
-        "solving: 8 of 9 steps in 2 min, about 0 min left, score 0.5",
-    ]

@@ -39,7 +39,7 @@ def weaker(folder: Path, share: float = 0.5, **metadata: object) -> str:
 
 def passes(folder: Path) -> tuple[float, float]:
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
-    return metrics["sampling/passes"], metrics["sampling/passes_per_picture"]
+    return metrics["details/passes"], metrics["sampling/passes"]
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,9 @@ def test_a_run_counts_what_a_stored_first_prediction_saves(model, better, choice
     choices = [choice.replace("image.png", f"{tmp_path}/image.png") for choice in choices]
     draw(model, tmp_path, f"scheduler.calibration.path={better}", "num_steps=3", "domain=landscapes", *choices)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert (metrics["sampling/steps"], metrics["sampling/evaluations"]) == (3, evaluations)
-    assert metrics["sampling/passes"] == 2 * evaluations  # guided
-    assert metrics["sampling/evaluations_per_picture"] == evaluations / 2
+    assert (metrics["details/steps"], metrics["details/evaluations"]) == (3, evaluations)
+    assert metrics["details/passes"] == 2 * evaluations  # guided
+    assert metrics["sampling/nfe"] == evaluations / 2
 
     # that the setting changes nothing is said once, and not where it was not given or another setting says so
     silent = any(word in " ".join(choices) for word in ("network", "variation", "init_image"))

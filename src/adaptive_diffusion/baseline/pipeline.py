@@ -16,6 +16,7 @@ from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..io.pixels import resize, to_float
+from ..io.progress import Progress
 from ..models.checkpoint import load_builtin_model, load_model, save_model
 from ..models.unet import SimpleUNet, UNetConfig
 from ..program import command
@@ -150,9 +151,11 @@ class DiffusionPipeline:
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)
         intermediates = []
-        for trace in StandardSampler(self.scheduler).iterate(model, x_T, keys=keys):
-            mx.eval(trace.x0)
-            intermediates.append(trace.x0)
+        with Progress(f"drawing {batch_size} images", len(self.scheduler)) as shown:
+            for trace in StandardSampler(self.scheduler).iterate(model, x_T, keys=keys):
+                mx.eval(trace.x0)
+                intermediates.append(trace.x0)
+                shown.update()
 
         if not return_intermediates:
             return self._finished(intermediates[-1])

@@ -13,6 +13,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule
+from ..io.progress import Progress
 from ..types import Denoiser
 from .identity import fingerprint_of, weights_hash
 from .quick import QuickCalibration
@@ -46,7 +47,7 @@ def calibrate_model(
         identity: A name that tells this denoiser from others; None: the hash of its weights, if it shows them as a
             module of MLX or PyTorch, else "". What is no hash is not trusted alone: one more evaluation keeps a
             fingerprint of the denoiser, by which `AdaptiveScheduler` recognises it.
-        progress: Called with the number of images after every evaluation of a batch.
+        progress: Called with the number of images after every evaluation of a batch; None: see `Progress`.
         **settings: See `QuickCalibration`.
 
     Returns:
@@ -66,7 +67,8 @@ def calibrate_model(
         state_shape,
         weights_hash(denoiser) if identity is None else identity,
     )
-    *_, schedule = QuickCalibration(steps=(steps,) if isinstance(steps, int) else steps, **settings).calibrate(
-        model, progress
-    )
+    recipe = QuickCalibration(steps=(steps,) if isinstance(steps, int) else steps, **settings)
+    total = recipe.evaluations()
+    with Progress("calibrating", total, unit="evaluation", quiet=progress is not None) as shown:
+        *_, schedule = recipe.calibrate(model, progress or shown.update)
     return replace(schedule, fingerprint=fingerprint_of(model))

@@ -26,7 +26,10 @@ SWEEP = ("-m", "--multirun")
 LARGEST_SWEEP = 10_000  # jobs
 
 # Settings that are taken as they are written, blanks, commas and brackets included; a new one belongs in one of the two
-TEXTS = ("prompt", "label", "name", "*.negative_prompt", "domain.name", "domain.description", "tracking.experiment")
+TEXTS = (
+    *("prompt", "label", "name", "*.negative_prompt", "domain.name", "domain.description"),
+    *("tracking.experiment", "tracking.uri"),
+)
 PATHS = (  # `~` is the home directory in these; ${...} refers to a setting
     *("paths.*", "output", "init_image", "*.path", "*.kept", "task.data.*", "task.state", "task.start_from"),
     *("task.calibration", "sampler.calibration", "metrics.encoder", "metrics.reference", "metrics.references"),

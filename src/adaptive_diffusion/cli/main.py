@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "write one HTML file about runs and sweeps: tables, images, plots, settings",
     "cells": "make one report of all cells that benchmarks have kept",
     "references": "write the statistics of real images, by an encoder of your own",
+    "upload": "record what an MLflow server did not take because it had gone",
     "export": "write calibrated schedules for diffusers and other programs",
     "bench": "run one of the benchmarks of a clone of the repository",
 }
@@ -30,6 +31,7 @@ MODULES = {
     "report": "..runs.report",
     "cells": "..runs.cells",
     "references": "..runs.references",
+    "upload": "..runs.upload",
     "export": "..runs.export",
 }
 

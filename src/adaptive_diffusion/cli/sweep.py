@@ -26,7 +26,7 @@ from .. import interruption
 from ..errors import MachineError
 from ..interruption import uninterrupted
 from ..program import again
-from ..runs.job import explain, in_sweep, say
+from ..runs.job import explain, in_sweep, look, say
 from ..tracking.jobs import (
     DONE,
     FAILED,
@@ -40,7 +40,8 @@ from ..tracking.jobs import (
     plan_jobs,
     table,
 )
-from ..tracking.mlflow import JOB, PARENT, MlflowRun, MlflowTracker
+from ..tracking.mlflow import JOB, PARENT, MlflowTracker
+from ..tracking.server import ServerError
 from .arguments import as_given
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ class SweepRun(Callback):
 
     _config: DictConfig | None = None  # while a sweep is open in this process
     _run_id: str | None = None  # of the parent
+    _name: str  # of the parent
+    _folder: str  # of the sweep
 
     def __init__(self, report: SweepReport | None = None):
         self._report = report
@@ -90,8 +93,9 @@ class SweepRun(Callback):
             # From here on, the parent run is closed however the sweep ends.
             with uninterrupted():
                 if isinstance(tracker, MlflowTracker):
-                    name = "sweep " + " ".join(as_given(config.hydra.overrides.task))
-                    os.environ[PARENT] = self._run_id = tracker.create(name, {"kind": "sweep"})
+                    self._name = "sweep " + " ".join(as_given(config.hydra.overrides.task))
+                    self._folder = config.hydra.sweep.dir
+                    os.environ[PARENT] = self._run_id = tracker.create(self._name, {"kind": "sweep"})
                 self._config = config
                 atexit.register(self._close_at_exit)
         except Exception as error:  # Hydra would turn it into a warning, and let every job fail in turn
@@ -154,6 +158,7 @@ class SweepRun(Callback):
 
     def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], made: Sequence[Path]) -> None:
         """Close the parent run, with a note of what failed and the report, or remove it if it has no children."""
+        run = tracker.parent(run_id, self._name, self._folder)
         try:
             if not made and not tracker.children(run_id):
                 tracker.close(run_id, status)
@@ -161,20 +166,21 @@ class SweepRun(Callback):
                     tracker.client.delete_run(run_id)
                 return
             if note := failures(jobs):
-                with tracker.translated():
-                    tracker.client.set_tag(run_id, "mlflow.note.content", note)
-            run = MlflowRun(tracker, run_id)
+                run.tags({"mlflow.note.content": note})
             for path in made:
                 if path.is_dir():
                     run.folder(path, path.name)
                 else:
                     run.file(path)
+        except ServerError as error:
+            run.lose(error)
         except MachineError as error:
             log.warning("%s", error)
 
         try:
-            tracker.close(run_id, status)
-            say(f"\n{'look':<11}{tracker.how_to_look()}\n{'':<11}{tracker.page(run_id)}")
+            run.end(status, None)
+            if not run.lost:
+                say(f"\n{'look':<11}{look(tracker, tracker.comparison(run_id))['look']}")
         except MachineError as error:
             log.warning("the sweep's run could not be closed: %s", error)
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.schedule import SCHEDULE_ARGUMENTS
 from ..errors import did_you_mean, same_end
+from ..program import pip_install
 from .catalog import Catalog
 
 ELSEWHERE = {  # names that other tools have for what is here
@@ -23,9 +24,12 @@ ELSEWHERE = {  # names that other tools have for what is here
     "plms": "the nearest to PLMS is scheduler=ipndm",
     "karras": "Karras' spacing is grid=karras, with any scheduler",
 }
-PLUGINS = {  # Hydra's own
-    "hydra/launcher": ("joblib", "rq", "ray", "submitit"),
-    "hydra/sweeper": ("optuna", "ax", "nevergrad"),
+SWEEPERS = ("optuna", "ax", "nevergrad")  # packages of Hydra's
+LAUNCHERS = {  # of packages of Hydra's -> the extra that brings them
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
 }
 LIMITS = (  # those that follow from the model
     *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio"),
@@ -35,8 +39,10 @@ LIMITS = (  # those that follow from the model
 
 def no_option(catalog: Catalog, group: str, option: str) -> str:
     options = catalog.options(group)
-    if group in PLUGINS:
-        return _no_plugin(group, option)
+    if group == "hydra/launcher":
+        return _no_launcher(option)
+    if group == "hydra/sweeper":
+        return _no_sweeper(option)
     if not options:
         return f"{group} has no option {option!r}; leave it out"
     if group == "scheduler" and (hint := ELSEWHERE.get(option.lower().replace("-", "_"))):
@@ -44,16 +50,21 @@ def no_option(catalog: Catalog, group: str, option: str) -> str:
     return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}"
 
 
-def _no_plugin(group: str, option: str) -> str:
-    """For Hydra's launchers and sweepers, which are packages of their own."""
-    kind = group.partition("/")[2]
-    without = f"without it, {group}=basic runs one job after another"
-    if option not in PLUGINS[group]:
-        return f"{group} has no option {option!r}; {without}, and packages such as hydra-joblib-launcher add others"
-    return (
-        f"{group}={option} comes with a package that is not installed here: pip install hydra-{option}-{kind} "
-        f"({'sweeps of images work with it' if option == 'joblib' else 'nobody has tried it here'}); {without}"
-    )
+def _no_launcher(option: str) -> str:
+    """For Hydra's launchers, which are packages of their own."""
+    without = "without it, hydra/launcher=basic runs one job after another"
+    if option in LAUNCHERS:
+        return f"hydra/launcher={option} takes a package that is missing: {pip_install(LAUNCHERS[option])}; {without}"
+    return f"hydra/launcher has no option {option!r}; there are {', '.join(LAUNCHERS)}; {without}"
+
+
+def _no_sweeper(option: str) -> str:
+    """For Hydra's sweepers, which are packages of their own."""
+    without = "without it, hydra/sweeper=basic runs every combination"
+    if option in SWEEPERS:
+        package = f"pip install hydra-{option}-sweeper (nobody has tried it here)"
+        return f"hydra/sweeper={option} comes with a package that is not installed here: {package}; {without}"
+    return f"hydra/sweeper has no option {option!r}; {without}"
 
 
 def no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[str]) -> str:

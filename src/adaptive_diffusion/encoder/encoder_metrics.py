@@ -45,6 +45,11 @@ class EncoderMetrics:
         if not self._folder.is_dir():
             raise ValueError(f"references={references} is no folder; leave it out, or give one with <domain>.npz")
 
+    def reference(self, domain: str) -> Path | None:
+        """The statistics of real images that images of a domain are compared with, or None."""
+        path = reference_path(domain, self._folder)
+        return path if path.is_file() else None
+
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None
     ) -> list[Measurement]:

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -212,10 +213,15 @@ class ImageTrainer(ABC, Generic[S]):
             **{name: value for name, value in asdict(self.config).items() if name not in free},
             "domains": list(self.config.data),
             "pictures": {
-                domain: f"{len(pictures)} with the hash {hash_of([pictures.images, pictures.labels]):.12}"
-                for domain, pictures in zip(self.config.data, self._train, strict=True)
+                domain: f"{len(pictures)} with the hash {digest:.12}"
+                for domain, pictures, digest in zip(self.config.data, self._train, self.hashes, strict=True)
             },
         }
+
+    @cached_property
+    def hashes(self) -> list[str]:
+        """sha256 of the training images of each domain with their labels, hex."""
+        return [hash_of([pictures.images, pictures.labels]) for pictures in self._train]
 
     def _passes(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every` images."""

@@ -23,6 +23,8 @@ from .statistics import FeatureStatistics
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+DETAILS = "details/"  # begins the names of numbers that only the file of a run keeps, not its record
+NOT_MEANINGFUL = "not meaningful"  # begins a caveat about a number that says nothing by itself
 SUBSETS = 100  # random subsets in the mean of a kernel distance
 WIDEST = 256  # features of which the interval of a Frechet distance is taken; of wider ones it would take minutes
 _SEED = 0
@@ -50,6 +52,11 @@ class Measurement:
     interval: tuple[float, float] | None = None
     each: tuple[float, ...] | None = None
 
+    @property
+    def meaningful(self) -> bool:
+        """Whether the number says something by itself; of too few images it does not."""
+        return not (self.caveat or "").startswith(NOT_MEANINGFUL)
+
     def __str__(self) -> str:
         spread = "" if self.spread is None else f" +- {self.spread:.3g}"
         caveat = "" if self.caveat is None else f", {self.caveat}"
@@ -61,6 +68,8 @@ class PictureMetrics(Protocol):
 
     Attributes:
         converged: Whether `measure` needs the converged images of the model from the same noises.
+        reference: Optional: a function of a domain's name; the path of the real images or statistics that are compared
+            with, or None. Runs record its hash.
     """
 
     @property
@@ -154,12 +163,12 @@ def mean_of(name: str, values: np.ndarray) -> Measurement:
 
 
 def as_metrics(measurements: Sequence[Measurement]) -> dict[str, float]:
-    """Measurements as metrics of a run: the value, the spread as `..._std`, the number of images as `..._n`."""
+    """Measurements as metrics of a run: `quality/<name>`, and as details the number of images and the spread."""
     values: dict[str, float] = {}
     for m in measurements:
         values[f"quality/{m.name}"] = m.value
-        values[f"quality/{m.name}_n"] = m.n
+        values[f"{DETAILS}{m.name}_n"] = m.n
         if m.spread is not None:
-            values[f"quality/{m.name}_std"] = m.spread
+            values[f"{DETAILS}{m.name}_std"] = m.spread
 
     return values

@@ -49,7 +49,12 @@ class StandardMetrics:
         self._inception = load_inception(inception)
         self._clip: CLIP | None = None if clip is None else load_clip(clip)
         self._lpips: LPIPS | None = load_lpips(lpips) if converged else None  # type: ignore[arg-type]
-        self._real: Path | FeatureStatistics = self._read(Path(reference).expanduser())
+        self._path = Path(reference).expanduser()
+        self._real: Path | FeatureStatistics = self._read(self._path)
+
+    def reference(self, domain: str) -> Path:
+        """The real images, or their statistics, that images of any domain are compared with."""
+        return self._path
 
     def measure(
         self, images: np.ndarray, *, domain: str, caption: str, converged: np.ndarray | None = None

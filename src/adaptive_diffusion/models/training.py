@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -215,10 +216,15 @@ class Trainer:
             "domains": list(self.corpus.domains),
             "labels": self.corpus.labels,
             "pictures": {
-                domain: f"{len(images)} with the hash {hash_of([images, classes]):.12}"
-                for domain, (images, classes) in zip(self.corpus.domains, self.corpus.train, strict=True)
+                domain: f"{len(images)} with the hash {digest:.12}"
+                for domain, (images, _), digest in zip(self.corpus.domains, self.corpus.train, self.hashes, strict=True)
             },
         }
+
+    @cached_property
+    def hashes(self) -> list[str]:
+        """sha256 of the training images of each domain with their classes, hex."""
+        return [hash_of([images, classes]) for images, classes in self.corpus.train]
 
     def _advance(self, learning_rate: float) -> float:
         """Do one optimiser step and return the loss over the global batch."""

@@ -14,12 +14,12 @@ from ..diffusion.checks import check_count
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated import find_schedule
+from ..io.progress import say
 from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
 from ..rl.cost import cost
 from ..rl.drawing import drawing_in
 from ..rl.noises import FixedNoises
-from ..rl.progress import say
 from ..rl.real_noises import noises_for
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv

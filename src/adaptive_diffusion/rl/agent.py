@@ -12,6 +12,7 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_seed
 from ..errors import UnusableFile
+from ..io.progress import Progress
 from .agent_file import checked_path, read_agent, write_agent
 from .callbacks import Callbacks, callbacks_of
 from .convergence import Evaluation, Record, standard_error
@@ -19,7 +20,6 @@ from .environment import DiffusionHyperparameterEnv
 from .episodes import check_fits, check_same, fitting, measure, replay, run_episode
 from .gym import Env
 from .noises import FixedNoises
-from .progress import Progress
 from .sampling_env import SamplingEnv, Spent
 from .wrapped import bare
 
@@ -117,7 +117,7 @@ class TuningAgent(ABC):
             self.eval_env.noises.solve()
 
         self._since = time.perf_counter()
-        with Progress(self.kind, total, quiet=not self.verbose) as self._bar:  # it closes however training ends
+        with Progress(self.kind, total, announced=True, quiet=not self.verbose) as self._bar:  # closes in any case
             self._learn(total)
             self._look(last=True)
 

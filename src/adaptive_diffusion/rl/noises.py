@@ -13,11 +13,11 @@ import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guided_model import GuidedModel
+from ..io.progress import Progress
 from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse, solving_evaluations
 from ..types import StepTrace
 from .lockstep import Drawn
 from .measurement import Measurement, Sampled
-from .progress import Progress
 
 METRICS = ("rmse", "perceptual")
 # of the converged solutions that environments compare with: a fraction of the error of the finest configuration, where
@@ -125,7 +125,7 @@ class FixedNoises:
         whole = self._whole
         if "_converged" in vars(whole):
             return
-        with Progress(f"converged solutions of {whole.batches * whole.pictures} images") as shown:
+        with Progress(f"converged solutions of {whole.batches * whole.pictures} images", announced=True) as shown:
             vars(whole)["_converged"] = whole._solved(lambda step: shown.update())
 
     def solving(self) -> tuple[int, int]:

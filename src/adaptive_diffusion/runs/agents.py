@@ -26,6 +26,7 @@ from ..types import PictureModel
 from .agent_sweep import OUTCOMES, write_outcomes
 from .build import build
 from .identity import identity_of_training
+from .inputs import model_input
 from .job import in_sweep
 from .recorded import recorded
 
@@ -71,10 +72,11 @@ def method(cfg: DictConfig) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def recorded_agent(cfg: DictConfig, *name: str) -> Iterator[Run]:
+def recorded_agent(cfg: DictConfig, model: PictureModel, *name: str) -> Iterator[Run]:
     """The run of a training, see `recorded`; the weight of quality is recorded of every reward."""
     params = {"reward.weight": str(build(cfg, "reward").weight), **parameters(cfg)}
-    with recorded(cfg, build(cfg, "tracking"), " ".join(name), params=params) as run:
+    inputs = model_input(cfg.task.model, model)
+    with recorded(cfg, build(cfg, "tracking"), " ".join(name), params=params, inputs=inputs) as run:
         yield run
 
 

@@ -19,12 +19,14 @@ from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference, load_vicreg_reference, vicreg_paths
 from ..encoder.vicreg import load_vicreg
 from ..errors import UserError
+from ..io.progress import Progress
 from ..tracking.jobs import Job
 from ..tracking.provenance import choices, parameters
 from .fit import image_channels
+from .inputs import model_input
 from .job import say
+from .measure_run import SECONDS_PER_IMAGE
 from .naming import method
-from .progress import progress_bar
 from .recorded import run_tags
 from .setup import Setup, prepare
 from .sweep_cost import cost
@@ -33,6 +35,13 @@ log = logging.getLogger(__name__)
 
 CELL = "cell.json"
 LONGEST_TABLE = 40  # rows that are printed as well as written
+
+NAMES = {  # of a benchmark's numbers, as every run is recorded with them
+    "perceptual": "quality/perceptual_encoder",
+    "evaluations": "sampling/nfe",
+    "passes": "sampling/passes",
+    "seconds": SECONDS_PER_IMAGE,
+}
 
 # overrides that have a column of their own, or do not make another cell; all others are part of a cell's name
 NO_VARIANT = (
@@ -77,15 +86,15 @@ def run_cell(cfg: DictConfig) -> float:
         raise UserError(f"a benchmark compares RGB images, and this model draws images of {channels} channel(s)")
 
     cell, bench = cell_of(setup), bench_of(setup)
-    folder, store = Path(cfg.paths.run), Path(cfg.paths.outputs) / "benchmark" / "cells"
+    store = Path(cfg.paths.outputs) / "benchmark" / "cells"
 
     if cell_path(store, cell, bench).is_file():
         (result,) = run_benchmark([cell], bench, store)
         log.info("%s %s: measured before", result.domain, result.name)
+        save_cell(Path(cfg.paths.run) / CELL, result)
     else:
         result = _measure_and_record(setup, cell, bench, store)
 
-    save_cell(folder / CELL, result)
     return result.fd_encoder
 
 
@@ -95,24 +104,21 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
     tags = {"kind": "benchmark cell", **run_tags(cfg)}
     name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"
 
-    with setup.tracker.open(name, params=parameters(cfg), tags=tags) as run:
-        with progress_bar(batches * cell.num_steps, "step") as bar:
-            (result,) = run_benchmark([cell], bench, store, progress=lambda trace: bar.update())
+    with setup.tracker.open(name, params=parameters(cfg), tags=tags, folder=cfg.paths.run) as run:
+        run.inputs(*model_input(cfg.model, setup.model))
+        with Progress(name, batches * cell.num_steps) as shown:
+            (result,) = run_benchmark([cell], bench, store, progress=lambda trace: shown.update())
 
-        # Means and spreads over the blocks, and the distances of all images together.
+        # Of all images together where that is known, else the mean over the blocks; cell.json has all of it.
         (row,) = summarise([result])
-        names = {
-            "evaluations": "sampling/evaluations_per_picture",
-            "passes": "sampling/passes_per_picture",
-            "seconds": "time/per_picture_s",
-        }
-        means = {names.get(m, f"benchmark/{m}"): value for m in METRICS if (value := row.mean[m]) is not None}
-        spreads = {f"benchmark/{m}_sd": value for m in METRICS if (value := row.spread[m]) is not None}
-        together = {f"benchmark/{m}_all": value for m in TOGETHER if (value := getattr(result, m)) is not None}
-        run.metrics({**means, **spreads, **together})
+        together = {m: value for m in TOGETHER if (value := getattr(result, m)) is not None}
+        numbers = {m: value for m in METRICS if (value := {**row.mean, **together}[m]) is not None}
+        run.metrics({NAMES.get(m, f"quality/{m}"): value for m, value in numbers.items()})
+        save_cell(Path(cfg.paths.run) / CELL, result)
+        run.folder(cfg.paths.run)
 
-    numbers = ", ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in means.items())
-    log.info("%s %s: %s", result.domain, result.name, numbers)
+    said = ", ".join(f"{m} {value:.4g}" for m, value in row.mean.items() if value is not None)
+    log.info("%s %s: %s", result.domain, result.name, said)
     return result
 
 

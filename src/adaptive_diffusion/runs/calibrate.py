@@ -22,12 +22,14 @@ from ..encoder.captions import plain_caption
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import write_text
+from ..io.progress import Progress
+from ..sampling.timing import duration, seconds_per_evaluation
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
 from .checks import refused
+from .inputs import model_input
 from .naming import GRIDS, candidate, count
-from .progress import progress_bar
 from .recorded import recorded
 
 log = logging.getLogger(__name__)
@@ -132,7 +134,8 @@ def calibrate_schedules(cfg: DictConfig, task: AnyTask) -> float:
     log.info("%s", _plan(problems, task))
 
     ratios: list[float] = []
-    with recorded(cfg, tracker, f"calibrate {' '.join(p.domain for p in problems)}") as run:
+    inputs = model_input(cfg.task.model, task.model)
+    with recorded(cfg, tracker, f"calibrate {' '.join(p.domain for p in problems)}", inputs=inputs) as run:
         try:
             for problem in problems:
                 for schedule, n in _calibrated(problem, task, found):
@@ -155,9 +158,11 @@ def calibrate_schedules(cfg: DictConfig, task: AnyTask) -> float:
 def _plan(problems: Sequence[GuidedModel], task: AnyTask) -> str:
     """What a calibration will do, and that it may be stopped."""
     evaluations = sum(task.evaluations(problem) for problem in problems)
+    seconds = evaluations * seconds_per_evaluation(problems[0], task.batch_size)
     return (
         f"{count(len(problems), 'domain')}, each with {', '.join(map(str, task.steps))} steps: about "
-        f"{evaluations:,} network evaluations of an image. Stop at any time: the numbers of steps that are finished "
+        f"{evaluations:,} network evaluations of an image, {duration(seconds)} as things are. "
+        "Stop at any time: the numbers of steps that are finished "
         "are kept, and the same command goes on with the others"
     )
 
@@ -175,9 +180,9 @@ def _calibrated(problem: GuidedModel, task: AnyTask, file: ScheduleFile) -> Iter
             *(problem.domain, ", ".join(map(str, replaced)), file.path),
         )
 
-    with progress_bar(0, "evaluation", unit_scale=True) as bar:
-        bar.set_description(problem.domain)
-        yield from file.calibrate(problem, task, bar.update)
+    # What is finished already is not counted, so the end may come earlier.
+    with Progress(problem.domain, None if done else task.evaluations(problem), unit="evaluation") as shown:
+        yield from file.calibrate(problem, task, shown.update)
 
 
 def _problems(task: AnyTask) -> list[GuidedModel]:

@@ -20,9 +20,9 @@ from ..errors import UnusableFile, explain
 from ..grids.calibrated import find_schedule, kept_file
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.locks import alone, in_turn
+from ..io.progress import Progress
 from ..sampling.timing import duration
 from ..types import PictureModel
-from .progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +75,8 @@ def _calibrate(file: ScheduleFile, model: GuidedModel, recipe: QuickCalibration,
     file.read()  # a file that cannot be read is refused before the work, not after it
     log.info("calibrating once: %s evaluations, about %s", f"{cost.evaluations:,}", duration(cost.seconds))
     try:
-        with progress_bar(cost.evaluations, "evaluation") as bar:
-            for _ in file.calibrate(model, recipe, bar.update):
+        with Progress("calibrating", cost.evaluations, unit="evaluation") as shown:
+            for _ in file.calibrate(model, recipe, shown.update):
                 pass
     except KeyboardInterrupt:
         log.info("the calibration was interrupted, and begins anew when it is needed again")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .. import errors
+from ..tracking.tracker import Tracker
 from .wrong_values import wrong_value
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,12 @@ def say(text: str) -> None:
 def print_rows(rows: Mapping[str, str]) -> None:
     """Log a summary: each row begins with its name, in a column of 11 characters."""
     log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
+
+
+def look(tracker: Tracker, page: str | None) -> dict[str, str]:
+    """The row of a summary that says how to look at a page of the tracker; {} without one."""
+    lines = [line for line in (tracker.how_to_look(), page) if line]
+    return {"look": f"\n{'':<11}".join(lines)} if page else {}
 
 
 def in_sweep() -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
 from ..diffusion.rng import image_keys, normal
-from ..metrics.quality import Measurement, NoMetrics, attempt
+from ..metrics.quality import DETAILS, Measurement, NoMetrics, attempt
 from ..sampling.converged import TOLERANCE, converged_pictures
 from ..sampling.grid_and_solver import whole
 from ..types import SampleResult
@@ -23,25 +23,28 @@ from .setup import Setup
 
 log = logging.getLogger(__name__)
 
-SECONDS_PER_IMAGE = "time/per_picture_s"  # the metric that a sweeper may minimise
+SECONDS_PER_IMAGE = "time/seconds_per_image"  # the metric that a sweeper may minimise
 
 
 def measure_cost(setup: Setup, batches: list[SampleResult]) -> dict[str, float]:
-    """Steps, evaluations, seconds and memory; durations are synchronised, memory is the most that MLX allocated."""
+    """Evaluations, passes and seconds per image, memory, and as details the totals.
+
+    Durations are synchronised; memory is the most that MLX allocated.
+    """
     images = sum(len(batch.images) for batch in batches)
     steps = [seconds for batch in batches for seconds in batch.step_seconds]
     evaluations = setup.denoiser.cost.evaluations  # also those that all images share
 
     return {
-        "sampling/steps": max(int(batch.evaluations.max()) + batch.known for batch in batches),
-        "sampling/evaluations": evaluations,
-        "sampling/evaluations_per_picture": evaluations / images,
-        "sampling/passes": setup.denoiser.cost.passes,
-        "sampling/passes_per_picture": setup.denoiser.cost.passes / images,
-        "time/sampling_s": sum(steps),
+        f"{DETAILS}steps": max(int(batch.evaluations.max()) + batch.known for batch in batches),
+        f"{DETAILS}evaluations": evaluations,
+        "sampling/nfe": evaluations / images,
+        f"{DETAILS}passes": setup.denoiser.cost.passes,
+        "sampling/passes": setup.denoiser.cost.passes / images,
+        f"{DETAILS}seconds": sum(steps),
         SECONDS_PER_IMAGE: sum(steps) / images,
-        "time/step_s": statistics.median(steps),
-        "time/first_step_s": steps[0],
+        f"{DETAILS}step_seconds": statistics.median(steps),
+        f"{DETAILS}first_step_seconds": steps[0],
         "memory/peak_mib": mx.get_peak_memory() / 2**20,
     }
 
@@ -98,8 +101,9 @@ def converged_solution(setup: Setup) -> np.ndarray | None:
 
 
 def choice_confidence(setup: Setup) -> dict[str, float]:
-    """How sure the choice of domain and label by a prompt was, as metrics; {} without a prompt."""
+    """How sure the choice of domain and label by a prompt was, as details; {} without a prompt."""
     choice = setup.choice
     if choice is None:
         return {}
-    return {"prompt/domain_confidence": choice.domain_confidence, "prompt/label_confidence": choice.label_confidence}
+    confidence = {"domain": choice.domain_confidence, "label": choice.label_confidence}
+    return {f"{DETAILS}{name}_confidence": value for name, value in confidence.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..io.files import write_text
 from ..tracking.provenance import git_state, parameters
+from ..tracking.record import Input
 from ..tracking.tracker import Run, Tracker
 
 
@@ -22,6 +23,7 @@ def recorded(
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
     resume: Mapping[str, str] | None = None,
+    inputs: Sequence[Input] = (),
 ) -> Iterator[Run]:
     """Open the run of a training. After the block, its folder gets the configuration, and is recorded.
 
@@ -32,15 +34,19 @@ def recorded(
         params: Settings to record; None: the configuration.
         tags: Further tags.
         resume: Tags of an unfinished run to go on with; None: a new run.
+        inputs: What it is made from.
 
     Raises:
         MachineError: if the disk or the database refuses.
     """
     all_tags = {**(tags or {}), **run_tags(cfg)}
-    with tracker.open(cfg.name or name, params=params or parameters(cfg), tags=all_tags, resume=resume) as run:
+    name, params, folder = cfg.name or name, params or parameters(cfg), cfg.paths.run
+    with tracker.open(name, params=params, tags=all_tags, resume=resume, folder=folder) as run:
+        if inputs:
+            run.inputs(*inputs)
         yield run
-        write_text(Path(cfg.paths.run) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        run.folder(cfg.paths.run)
+        write_text(Path(folder) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        run.folder(folder)
 
 
 def run_tags(cfg: DictConfig) -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+from ..io.progress import Progress
 from ..io.training_state import state_tag
-from ..rl.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -64,4 +64,4 @@ def announced_progress(trainer: StatefulTrainer, *, quiet: bool = False) -> Prog
     if trainer.step and not quiet:
         log.info("going on from %s at %d of %d images", c.state, trainer.images, c.images)
     what = f"training in batches of {c.batch_size}"
-    return Progress(what, c.images, unit="image", initial=trainer.images, quiet=quiet)
+    return Progress(what, c.images, unit="image", initial=trainer.images, announced=True, quiet=quiet)

@@ -14,23 +14,26 @@ from omegaconf import DictConfig
 
 from .._version import __version__
 from ..io.files import write_json, write_text
-from ..metrics.quality import as_metrics
+from ..io.progress import Progress
+from ..metrics.quality import DETAILS, Measurement, as_metrics
 from ..sampling.batches import draw_batches
 from ..sampling.previews import as_pictures
 from ..tracking.jobs import Skipped
 from ..tracking.provenance import git_state, parameters
 from ..types import SampleResult, StepTrace
 from .identity import identity_of_run
+from .inputs import sampling_inputs
 from .job import job
 from .measure_run import SECONDS_PER_IMAGE, choice_confidence, measure_cost, measure_quality
 from .naming import run_name, timesteps_source
-from .progress import progress_bar
 from .recorded import run_tags
 from .sample_files import PROVENANCE, QUALITY, images_are_safe, write_files
 from .sample_summary import print_summary
 from .setup import Setup, prepare
 
 log = logging.getLogger(__name__)
+
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as a run's description
 
 
 @job
@@ -66,7 +69,8 @@ def _draw_and_record(setup: Setup, identity: str) -> float:
     """Draw, measure and record; seconds per image."""
     cfg, folder = setup.cfg, Path(setup.cfg.paths.run)
     params, tags = {**parameters(cfg), "domain": cfg.domain.name}, {**_tags(setup, identity), **run_tags(cfg)}
-    with setup.tracker.open(run_name(cfg), params=params, tags=tags) as run:
+    with setup.tracker.open(run_name(cfg), params=params, tags=tags, folder=folder) as run:
+        run.inputs(*sampling_inputs(setup))
         batches = _draw_with_progress(setup)
         cost = measure_cost(setup, batches)
         git = git_state()
@@ -79,7 +83,8 @@ def _draw_and_record(setup: Setup, identity: str) -> float:
         with images_are_safe(folder):
             write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
             write_json(folder / QUALITY, [asdict(measurement) for measurement in quality])
-            run.metrics(metrics)
+            run.metrics({name: value for name, value in metrics.items() if not name.startswith(DETAILS)})
+            run.tags(_caveats(quality, _description(cfg)))
         run.folder(folder)
 
     print_summary(setup, metrics, quality, folder, run.page)
@@ -112,24 +117,32 @@ def draw(setup: Setup, progress: Callable[[StepTrace], None] | None = None) -> l
 
 
 def _draw_with_progress(setup: Setup) -> list[SampleResult]:
-    """Draw the images, with a progress bar over the steps of all batches."""
+    """Draw the images, with progress over the steps of all batches."""
     cfg = setup.cfg
     steps = len(setup.scheduler) * -(-cfg.num_samples // cfg.batch_size)
     mx.reset_peak_memory()
-    with progress_bar(steps, "step") as bar:
-        return draw(setup, progress=lambda trace: bar.update())
+    with Progress(f"drawing {cfg.num_samples:,} images", steps) as shown:
+        return draw(setup, progress=lambda trace: shown.update())
 
 
 def _tags(setup: Setup, identity: str) -> dict[str, str]:
     """The tags of a sampling run alone."""
-    domain = setup.cfg.domain
-    tags = {
-        "fingerprint": identity,
-        "folder": str(setup.cfg.paths.run),
-        "mlflow.note.content": domain.get("description", domain.name),
-    }
+    tags = {"fingerprint": identity, "folder": str(setup.cfg.paths.run), NOTE: _description(setup.cfg)}
     if source := timesteps_source(setup):
         tags["steps"] = source.strip(" ()")
     if labels := str(setup.conditions):
         tags["labels"] = labels
     return tags
+
+
+def _description(cfg: DictConfig) -> str:
+    return str(cfg.domain.get("description", cfg.domain.name))
+
+
+def _caveats(quality: list[Measurement], description: str) -> dict[str, str]:
+    """The tags of a run whose images are too few for some of its numbers; {} if they are enough for all."""
+    doubtful = {m.name: m.caveat for m in quality if not m.meaningful}
+    if not doubtful:
+        return {}
+    reasons = "\n".join(f"- {name}: {caveat}" for name, caveat in doubtful.items())
+    return {"not_meaningful": ", ".join(doubtful), NOTE: f"{description}\n\n{reasons}"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..diffusion.conditions import NO_LABEL
 from ..diffusion.guidance import name_of, reads_text
 from ..metrics.quality import Measurement
-from .job import in_sweep, print_rows
+from .job import in_sweep, look, print_rows
 from .measure_run import SECONDS_PER_IMAGE
 from .naming import count, method, timesteps_source
 from .setup import Setup
@@ -29,9 +29,9 @@ def print_summary(
         page: Address of the run in the tracker's UI, or None.
     """
     cfg, m = setup.cfg, metrics
-    steps = count(m["sampling/steps"], "step")
-    evaluations = count(m["sampling/evaluations"], "network evaluation")
-    passes = count(round(m["sampling/passes"]), "pass", "passes")
+    steps = count(m["details/steps"], "step")
+    evaluations = count(m["details/evaluations"], "network evaluation")
+    passes = count(round(m["details/passes"]), "pass", "passes")
 
     rows = _prompt(setup)
     rows["images"] = _images(setup)
@@ -39,8 +39,8 @@ def print_summary(
         rows["labels"] = labels
     rows |= {
         "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes})",
-        "time": f"{m['time/sampling_s']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
-        f"a step {m['time/step_s']:.3g} s (median)",
+        "time": f"{m['details/seconds']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
+        f"a step {m['details/step_seconds']:.3g} s (median)",
         "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
         "saved": str(folder / "pictures.png"),
     }
@@ -51,15 +51,15 @@ def print_summary(
     if (estimated := m.get("sampling/estimated_quality")) is not None:
         rows["estimated"] = f"quality {estimated:.3f}"
     if (expected := m.get("sampling/expected_quality")) is not None:
-        rows["expected"] = f"quality {expected:.3f} of that many steps, target {m['sampling/quality_target']:g}"
+        rows["expected"] = f"quality {expected:.3f} of that many steps, target {m['details/quality_target']:g}"
     if quality:
         rows["quality"] = f"\n{'':<11}".join(map(str, quality))
 
     # A sweep ends with a table of all jobs, and says how to look at them.
     if in_sweep():
         rows = {name: rows[name] for name in ("scheduler", "time", "saved")}
-    elif command := setup.tracker.how_to_look():
-        rows["look"] = f"{command}\n{'':<11}{page}"
+    else:
+        rows |= look(setup.tracker, page)
 
     print_rows(rows)
 

@@ -19,6 +19,7 @@ from .build import build
 from .fit import DEFAULT_STEPS
 from .naming import count
 from .setting_types import target_of
+from .stochastic_sweep import all_stochastic
 
 PROBLEM = (
     "domain",
@@ -53,6 +54,7 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
     evaluations = others * sum(steps) * sum(sizes) * blocks
 
     problems = math.prod(len(v) for k, v in axes.items() if k.partition(".")[0] in PROBLEM)
+    converged = converged and not all_stochastic(config)
     solved = (
         sum(FIRST_STEPS * (size + 2 * min(CHECKED, size)) for size in sizes) * problems * blocks if converged else 0
     )

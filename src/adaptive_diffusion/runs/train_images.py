@@ -15,6 +15,7 @@ from ..interruption import saved_when_interrupted
 from ..io.training_state import state_tag
 from ..tracking.tracker import Run
 from .build import build
+from .inputs import training_inputs
 from .recorded import recorded
 from .resumable import announced_progress, resumed_tag
 
@@ -33,7 +34,8 @@ def train_and_write(cfg: DictConfig, trainer: ImageTrainer[S], what: str, write:
     """
     c = trainer.config
     tracker, name = build(cfg, "tracking"), f"train {what} {' '.join(c.data)}"
-    with recorded(cfg, tracker, name, tags=state_tag(c.state), resume=resumed_tag(trainer)) as run:
+    inputs = training_inputs(c.data, trainer.hashes)
+    with recorded(cfg, tracker, name, tags=state_tag(c.state), resume=resumed_tag(trainer), inputs=inputs) as run:
         result = write(_train(trainer, run))
 
     log.info("%-11s%s", "saved", cfg.output)

@@ -20,18 +20,19 @@ from ..interruption import saved_when_interrupted
 from ..io import figures
 from ..io.locks import alone
 from ..io.pixels import to_uint8
+from ..io.progress import Progress
 from ..io.training_state import state_tag
 from ..models.checkpoint import save_model
 from ..models.training import Trainer, TrainingEvent
 from ..models.training_config import TrainingConfig
-from ..rl.progress import Progress
 from ..sampling.standard import StandardSampler
 from ..schedulers.classes import DPMSolverScheduler
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.tracker import Run, Tracker
 from .build import build
 from .checks import check_setting, refused
-from .job import print_rows
+from .inputs import training_inputs
+from .job import look, print_rows
 from .recorded import recorded
 from .resumable import announced_progress, is_finished, resumed_tag
 
@@ -72,8 +73,9 @@ def _train(cfg: DictConfig, trainer: Trainer) -> float:
 
     tracker: Tracker = build(cfg, "tracking")
     tags, name = state_tag(trainer.config.state), f"train {' '.join(trainer.corpus.domains)}"
+    inputs = training_inputs(trainer.config.data, trainer.hashes)
     with (
-        recorded(cfg, tracker, name, tags=tags, resume=resumed_tag(trainer)) as run,
+        recorded(cfg, tracker, name, tags=tags, resume=resumed_tag(trainer), inputs=inputs) as run,
         announced_progress(trainer) as progress,
     ):
         finished_before = is_finished(trainer)
@@ -107,9 +109,7 @@ def _summarise(cfg: DictConfig, trainer: Trainer, validation: float, tracker: Tr
         "saved": str(cfg.output),
         "draw": draw_command(*where, *domain_settings(trainer.corpus.domains[0])),
     }
-    if command := tracker.how_to_look():
-        rows["look"] = f"{command}\n{'':<11}{page}"
-    print_rows(rows)
+    print_rows({**rows, **look(tracker, page)})
 
 
 def preview(trainer: Trainer, samples: int, steps: int) -> np.ndarray:
@@ -173,6 +173,6 @@ class _Report:
         """Record a point of the curves: means since the last one."""
         rate = len(self._losses) * self._trainer.config.batch_size / self._seconds
         values = {"train/loss": float(np.mean(self._losses)), "train/learning_rate": event.learning_rate}
-        self._run.metrics({**values, "train/pictures_per_s": rate}, event.images)
+        self._run.metrics({**values, "train/images_per_second": rate}, event.images)
         self._progress.show(loss=f"{values['train/loss']:.4f}")
         self._losses, self._seconds = [], 0.0

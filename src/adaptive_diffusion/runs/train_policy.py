@@ -86,12 +86,12 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
 
     with (
         alone(cfg.output),
-        recorded_agent(cfg, "train policy", *method(cfg), domain, f"{task.num_steps} steps") as run,
+        recorded_agent(cfg, task.model, "train policy", *method(cfg), domain, f"{task.num_steps} steps") as run,
     ):
         checkpoint = Path(cfg.paths.run) / Path(cfg.output).name
         summary = _trained(agent, task.episodes, checkpoint, domain, run)
         agent.save(cfg.output)
-        run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "standard_error", "quality")})
+        run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "quality")})
     _report(summary, task, domain)
 
     where = path_settings(cfg, f"policy/{domain}_{task.num_steps}.zip")
@@ -148,7 +148,7 @@ def _trained(agent: TuningAgent, episodes: int, file: Path, domain: str, run: Ru
     """Train as far as the episodes go, or to the first evaluation after them; what `TuningAgent.train` returns."""
 
     def record(metrics: dict[str, float], episode: int) -> bool:
-        run.metrics(metrics, episode)
+        run.metrics({name: value for name, value in metrics.items() if not name.endswith("_error")}, episode)
         return episode < episodes
 
     # An episode has fewer steps where the policy stops earlier.

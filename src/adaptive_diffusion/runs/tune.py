@@ -90,7 +90,7 @@ def tune(cfg: DictConfig, task: AgentTask) -> float:
     pipeline, domains = _pipeline(cfg, task)
     folder, more = Path(cfg.paths.run), {}
 
-    with recorded_agent(cfg, "tune", *method(cfg), *domains) as run:
+    with recorded_agent(cfg, task.model, "tune", *method(cfg), *domains) as run:
         for domain in domains:
             before = pipeline.adapter.known(domain)
             results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
@@ -170,7 +170,9 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
     """Tune a domain; its agent is saved after every evaluation."""
 
     def record(metrics: dict[str, float], episode: int) -> None:
-        run.metrics({f"{domain}/{name}": value for name, value in metrics.items()}, episode)
+        # standard errors are in the result and in history.json
+        means = {f"{domain}/{name}": value for name, value in metrics.items() if not name.endswith("_error")}
+        run.metrics(means, episode)
 
     load: Callable[[TuningAgent], None] | None = None
     if (start := cfg.task.start_from) is not None:
@@ -194,7 +196,7 @@ def _report(results: dict[str, Any], run: Run) -> dict[str, Any]:
     default = results["verification"][0]
     final_measured = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
 
-    names = ("score", "score_error", "quality", "quality_error", "evaluations", "passes", "seconds", "error")
+    names = ("score", "quality", "evaluations", "passes")
     run.metrics({f"{domain}/final/{name}": final_measured[name] for name in names})
     run.metrics({f"{domain}/default/{name}": default[name] for name in names})
 

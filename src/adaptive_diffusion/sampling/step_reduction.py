@@ -163,7 +163,7 @@ class StepReductionSampler(EstimatingSampler):
             return {}
         return {
             **super().report(),
-            "sampling/quality_target": self.quality_target,
+            "details/quality_target": self.quality_target,
             "sampling/expected_quality": float(np.concatenate(self._expected).mean()),
         }
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from .mlflow import MlflowRun, MlflowTracker
+    from .mlflow import MlflowTracker
+    from .mlflow_run import MlflowRun
     from .tracker import NoTracker
 
 __all__ = ["MlflowRun", "MlflowTracker", "NoTracker"]
 
-__getattr__, __dir__ = lazy(__name__, {"MlflowRun": "mlflow", "MlflowTracker": "mlflow", "NoTracker": "tracker"})
+__getattr__, __dir__ = lazy(__name__, {"MlflowRun": "mlflow_run", "MlflowTracker": "mlflow", "NoTracker": "tracker"})

@@ -45,10 +45,11 @@ class Database:
         """MLflow's name for the folder: its path, or a URI where the path has signs with a meaning in URIs."""
         return str(self.artifacts) if _is_plain(self.artifacts) else self.artifacts.as_uri()
 
-    def make_folders(self) -> None:
-        """Make the folders of the file and of the artifacts."""
+    def prepare(self) -> None:
+        """Make the folders of the file and of the artifacts, and check the file; see `check`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.artifacts.mkdir(parents=True, exist_ok=True)
+        self.check()
 
     def check(self) -> None:
         """Check that the file, if there is one, can be written and is MLflow's.

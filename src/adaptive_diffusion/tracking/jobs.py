@@ -11,9 +11,9 @@ from .tracker import Finished
 
 RESULT = "result"  # the metric of a job that has no other: what it returned to the sweeper
 COLUMNS = {  # heading -> metric; a column that no job has is left out
-    "seconds/image": "time/per_picture_s",
-    "evaluations/image": "sampling/evaluations_per_picture",
-    "passes/image": "sampling/passes_per_picture",
+    "seconds/image": "time/seconds_per_image",
+    "evaluations/image": "sampling/nfe",
+    "passes/image": "sampling/passes",
     "result": RESULT,
 }
 FAILED = ("FAILED", "REFUSED")

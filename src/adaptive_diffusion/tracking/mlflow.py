@@ -6,8 +6,8 @@ for the next.
 
 from __future__ import annotations
 
-import errno
 import getpass
+import importlib.util
 import logging
 import math
 import os
@@ -15,36 +15,40 @@ import re
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-import numpy as np
-
-from ..errors import MachineError, UserError
+from ..errors import MachineError, MissingPackage, UserError
 from ..interruption import uninterrupted
 from ..io.locks import in_turn
 from .database import Database
+from .mlflow_run import TAG_LENGTH, MlflowRun
 from .process import Process
+from .record import Input, Record
+from .server import Server, ServerError
 from .tracker import Finished, Run
+from .unfinished import close_orphans, reopen
 
 log = logging.getLogger(__name__)
 
 PARENT = "ADAPTIVE_DIFFUSION_PARENT_RUN"  # environment variable, which reaches the workers of every launcher
+INTERVAL = 5.0  # seconds between two system metrics
 JOB = "ADAPTIVE_DIFFUSION_JOB"  # environment variable: the number of this process's job in its sweep
-PARAM_LENGTH = 6000  # characters of a setting that MLflow keeps
-TAG_LENGTH = 5000
+BEST_FIRST = (  # by which of these the runs of a sweep are sorted, the smallest first
+    *("quality/perceptual_encoder", "quality/lpips", "quality/fid", "quality/fd_encoder"),
+    *("validation/loss", "time/seconds_per_image"),
+)
 
 
 class MlflowTracker:
-    """Records runs in one SQLite file.
+    """Records runs in one SQLite file, or on a server.
 
-    Every run names its process. The first use of the database marks runs as KILLED whose processes ended unnoticed.
+    Every run names its process. The first use marks runs as KILLED whose processes ended unnoticed.
 
     Args:
         database: The SQLite file; created with its folders on first use.
@@ -52,23 +56,48 @@ class MlflowTracker:
         experiment: MLflow experiment that the runs belong to.
         lock_timeout: Seconds to wait for a database that another program has locked, > 0.
         ui_port: Port in the command that opens the UI.
+        uri: Address of a server, `http://...`, or of another SQLite file, `sqlite:///FILE`; None or "": `database`.
+        system_metrics: Whether use of CPU, memory, disk and network is recorded too.
 
     Raises:
         UserError: for a value out of range.
+        MissingPackage: for system metrics without psutil.
     """
 
-    def __init__(self, database: str, artifacts: str, experiment: str, lock_timeout: float, ui_port: int):
+    def __init__(
+        self,
+        database: str,
+        artifacts: str,
+        experiment: str,
+        lock_timeout: float,
+        ui_port: int,
+        uri: str | None = None,
+        system_metrics: bool = False,
+    ):
         if not 0 < lock_timeout < math.inf:
             raise UserError(f"tracking.lock_timeout must be a positive number of seconds, got {lock_timeout}")
         if not 0 < ui_port < 65536:
             raise UserError(f"tracking.ui_port must lie in 1..65535, got {ui_port}")
 
-        self.database, self.artifacts = _local("database", database), _local("artifacts", artifacts)
-        self._store = Database(self.database, self.artifacts, lock_timeout)
-        self.experiment, self.ui_port = experiment, ui_port
+        if system_metrics and importlib.util.find_spec("psutil") is None:
+            raise MissingPackage("tracking.system_metrics=true needs psutil: pip install psutil")
 
-    def how_to_look(self) -> str:
+        if uri and uri.startswith("sqlite:///"):
+            database = uri.removeprefix("sqlite:///")
+        elif uri and not re.match(r"https?://[^/]", uri):
+            raise UserError(
+                f"tracking.uri must begin with http://, https:// or sqlite:///, got {uri!r}; tracking.uri=null records "
+                "in paths.mlruns, whatever MLFLOW_TRACKING_URI says"
+            )
+        self.database, self.artifacts = _local("database", database), _local("artifacts", artifacts)
+        on_server = uri and not uri.startswith("sqlite:")
+        self._store = Server(str(uri)) if on_server else Database(self.database, self.artifacts, lock_timeout)
+        self.experiment, self.ui_port, self.system_metrics = experiment, ui_port, system_metrics
+
+    def how_to_look(self) -> str | None:
         """The command that opens the UI, without usage reports; one worker and no job queue halve its memory."""
+        if isinstance(self._store, Server):
+            return None
         program = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
         return (
             f"MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {program} ui "
@@ -77,42 +106,102 @@ class MlflowTracker:
 
     def page(self, run_id: str = "") -> str:
         """Address in the UI of a run, or of all runs of the experiment; the default pages would be about LLMs."""
-        address = f"http://127.0.0.1:{self.ui_port}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        place = self._store.name if isinstance(self._store, Server) else f"http://127.0.0.1:{self.ui_port}"
+        address = f"{place}/#/experiments/{self.experiment_id}/runs/{run_id}"
         return f"{address.rstrip('/')}?workflowType=machine_learning"
+
+    def comparison(self, run_id: str) -> str:
+        """Address in the UI of the charts of a sweep's runs, the best first.
+
+        Sorting by a metric is what makes MLflow show the children of a run beside each other.
+        """
+        measured = {name for child in self.children(run_id) for name in child.data.metrics}
+        by = next((name for name in BEST_FIRST if name in measured), next(iter(sorted(measured)), None))
+        if by is None:
+            return self.page(run_id)
+
+        wanted = quote(f"tags.mlflow.parentRunId = '{run_id}'"), quote(f"metrics.`{by}`")
+        view = "orderByAsc=true&compareRunsMode=CHART"
+        return f"{self.page()}&searchFilter={wanted[0]}&orderByKey={wanted[1]}&{view}"
 
     @contextmanager
     def open(
-        self, name: str, *, params: Mapping[str, str], tags: Mapping[str, str], resume: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        resume: Mapping[str, str] | None = None,
+        folder: str | Path | None = None,
     ) -> Iterator[Run]:
         """See `Tracker.open`. Within a sweep the run becomes a child of the sweep's run."""
-        with self.translated():
-            _ = self.experiment_id  # takes seconds at first, which may be interrupted
-
-        run_id, status, note = None, "FINISHED", None
+        everything = {**_source(), **Process.this().tags, **tags, **_sweep_tags()}
+        record = self._record(name, params=dict(params), tags=everything)
+        run = MlflowRun(self, None, record, None if folder is None else Path(folder))
+        status, note = "FINISHED", None
+        self._reach(run)
         try:
             with uninterrupted():
-                run_id = self._begin(name, params, tags, resume)
+                run.begin(lambda: self._begin(name, params, tags, resume))
 
-            run = MlflowRun(self, run_id)
             run.params(params)
-            yield run
+            with self._watched(run):
+                yield run
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             note = f"{type(error).__name__}: {error}"
             raise
         finally:
-            if run_id is not None:
-                with uninterrupted():
-                    self.close(run_id, status, note)
+            with uninterrupted():
+                run.end(status, note)
+
+    def _reach(self, run: MlflowRun) -> None:
+        """Find the experiment, which takes seconds at first and may be interrupted.
+
+        A server that does not answer is an error, since its address may be mistyped; not so in a sweep, for which it
+        answered at the beginning.
+        """
+        try:
+            with self.translated():
+                _ = self.experiment_id
+        except ServerError as error:
+            if not _sweep_tags():
+                raise
+            run.lose(error)
+
+    @contextmanager
+    def _watched(self, run: MlflowRun) -> Iterator[None]:
+        """Record what the machine does during the block, if that is wanted."""
+        if not self.system_metrics or run.run_id is None:
+            yield
+            return
+
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(
+            run.run_id, sampling_interval=INTERVAL, resume_logging=True, tracking_uri=self._store.uri
+        )
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def translated(self) -> AbstractContextManager[None]:
-        """See `Database.translated`."""
+        """See `Database.translated` and `Server.translated`."""
         return self._store.translated()
+
+    def parent(self, run_id: str, name: str, folder: str | Path) -> MlflowRun:
+        """The run of a sweep, which `create` made; what a server does not take of it is kept in the sweep's folder."""
+        return MlflowRun(self, run_id, self._record(name, run_id=run_id), Path(folder))
+
+    def _record(self, name: str, **more: Any) -> Record:
+        server = self._store.name if isinstance(self._store, Server) else ""
+        return Record(server=server, experiment=self.experiment, name=name, **more)
 
     def create(self, name: str, tags: Mapping[str, str]) -> str:
         """Create a run of this process and return its id."""
-        source = {"mlflow.user": _user(), "mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
-        own = {**source, **Process.this().tags, **tags}
+        own = {**_source(), **Process.this().tags, **tags}
         with self.translated():
             run = self.client.create_run(self.experiment_id, run_name=name, tags=own)
         return run.info.run_id
@@ -135,7 +224,7 @@ class MlflowTracker:
 
                 self.client.set_terminated(run_id, status)
         except MachineError as trouble:
-            if status == "FINISHED":
+            if status == "FINISHED" or isinstance(trouble, ServerError):
                 raise
 
             log.warning("the run could not be marked %s: %s", status, trouble)
@@ -170,51 +259,14 @@ class MlflowTracker:
         self, name: str, params: Mapping[str, str], tags: Mapping[str, str], resume: Mapping[str, str] | None
     ) -> str:
         with self.translated():
-            known = self._reopen(resume, params) if resume else None
+            known = reopen(self.client, self.experiment_id, resume, params, _sweep_tags()) if resume else None
         return known or self.create(name, {**tags, **_sweep_tags()})
-
-    def _reopen(self, tags: Mapping[str, str], params: Mapping[str, str]) -> str | None:
-        """Resume the latest unfinished run with these tags; None if its settings differ, or its process still lives."""
-        condition = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
-        condition += " and attributes.status != 'FINISHED'"
-
-        found = self.client.search_runs([self.experiment_id], condition, max_results=1)
-        if not found or any(params.get(key, old)[:PARAM_LENGTH] != old for key, old in found[0].data.params.items()):
-            return None
-
-        # a run whose process still works is left to it
-        run_id, owner = found[0].info.run_id, Process.of(found[0].data.tags)
-        if found[0].info.status == "RUNNING" and owner is not None and owner.lives() and owner != Process.this():
-            return None
-
-        # the new owner comes before the new status, so that nobody takes the run for an orphan
-        for key, value in {**Process.this().tags, **_sweep_tags()}.items():
-            self.client.set_tag(run_id, key, value)
-
-        self.client.update_run(run_id, status="RUNNING")
-        return run_id
-
-    def _close_orphans(self, client: Any) -> None:
-        """Mark runs as KILLED whose processes ended without closing them, as after SIGKILL."""
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        for run in client.search_runs(experiments, "attributes.status = 'RUNNING'"):
-            run = client.get_run(run.info.run_id)  # read again: another process may have resumed it
-            owner = Process.of(run.data.tags)
-
-            if owner is not None and owner.has_ended() and run.info.status == "RUNNING":
-                client.set_tag(run.info.run_id, "error", f"process {owner.pid} ended without closing this run")
-                client.set_terminated(run.info.run_id, "KILLED")
 
     @cached_property
     def client(self) -> Any:
-        """An `mlflow.MlflowClient` on the database, which is created if there is none."""
-        self._store.make_folders()
-        self._store.check()
-
+        """An `mlflow.MlflowClient` on the server, or on the database, which is created if there is none."""
+        self._store.prepare()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        if (other := os.environ.get("MLFLOW_TRACKING_URI")) and other != self._store.uri:
-            _say_once(f"MLFLOW_TRACKING_URI is not used; runs are recorded in {self.database} (tracking.database)")
-
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
@@ -223,7 +275,9 @@ class MlflowTracker:
 
         self._store.create()
         client = MlflowClient(self._store.uri)
-        self._close_orphans(client)
+        # of a server that others use too, only the runs of this experiment
+        ours = [client.get_experiment_by_name(self.experiment)] if isinstance(self._store, Server) else None
+        close_orphans(client, ours or client.search_experiments())
         return client
 
     @cached_property
@@ -249,60 +303,18 @@ class MlflowTracker:
 
         raise MachineError(f"the MLflow experiment {self.experiment!r} can neither be found nor created")
 
+    def model_id(self, model: Input) -> str:
+        """Id of a model among MLflow's models; it is noted there if nobody did before."""
+        from mlflow.entities import LoggedModelStatus
 
-class MlflowRun(Run):
-    """An open run of an `MlflowTracker`."""
+        known = self.client.search_logged_models([self.experiment_id], f"tags.sha256 = '{model.digest}'", max_results=1)
+        if known:
+            return str(known[0].model_id)
 
-    def __init__(self, tracker: MlflowTracker, run_id: str):
-        self._tracker, self._client, self.run_id = tracker, tracker.client, run_id
-        self.page = tracker.page(run_id)
-
-    def params(self, values: Mapping[str, str]) -> None:
-        """Log settings."""
-        from mlflow.entities import Param
-
-        items = [Param(key, value[:PARAM_LENGTH]) for key, value in values.items()]
-        with self._tracker.translated():
-            for start in range(0, len(items), 100):  # MLflow's limit per call
-                self._client.log_batch(self.run_id, params=items[start : start + 100])
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """See `Run.metrics`. Infinities are left out: MLflow would store the largest float instead."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        batch = [Metric(key, float(value), now, step) for key, value in values.items() if math.isfinite(value)]
-        with self._tracker.translated():
-            self._client.log_batch(self.run_id, metrics=batch)
-
-    def folder(self, path: str | Path, name: str | None = None) -> None:
-        """See `Run.folder`."""
-        with self._tracker.translated(), self._copying(f"; all of it is kept in {path}"):
-            self._client.log_artifacts(self.run_id, str(path), name)
-
-    def file(self, path: str | Path) -> None:
-        """Log one file as an artifact."""
-        with self._tracker.translated(), self._copying(f"; it is kept in {path}"):
-            self._client.log_artifact(self.run_id, str(path))
-
-    def image(self, pixels: np.ndarray, key: str, step: int) -> None:
-        """See `Run.image`."""
-        with self._tracker.translated(), self._copying():
-            self._client.log_image(self.run_id, pixels, key=key, step=step, synchronous=True)
-
-    @contextmanager
-    def _copying(self, where: str = "") -> Iterator[None]:
-        """Name the folder of artifacts in errors of copying, which name the source or nothing."""
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            full = "the disk is full: " if os.strerror(errno.ENOSPC) in reason else ""
-            why = "" if full else f" ({reason})"
-            raise MachineError(
-                f"{full}MLflow cannot keep files in {self._tracker.artifacts}{why}{where}; make room there, or set "
-                "paths.mlruns elsewhere, or do without: tracking=none"
-            ) from error
+        tags = {"sha256": model.digest, "source": model.source}
+        made = self.client.create_logged_model(self.experiment_id, model.name, tags=tags)
+        self.client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+        return str(made.model_id)
 
 
 def _sweep_tags() -> dict[str, str]:
@@ -315,15 +327,15 @@ def _local(setting: str, given: str) -> Path:
     """An absolute path; addresses such as `scheme://host`, of MLflow's servers and other databases, are refused."""
     if not given or re.match(r"[A-Za-z][\w+.-]*:/", given):
         raise UserError(
-            f"tracking.{setting} must be a path of this machine, got {given!r}; runs are recorded in a SQLite file, "
-            "not on a server or in another database; give a path, or do without: tracking=none"
+            f"tracking.{setting} must be a path of this machine, got {given!r}; give a path, the address of a server "
+            "as tracking.uri, or do without: tracking=none"
         )
     return Path(given).absolute()
 
 
-@cache
-def _say_once(text: str) -> None:
-    log.warning("%s", text)
+def _source() -> dict[str, str]:
+    """The tags by which MLflow shows who ran what."""
+    return {"mlflow.user": _user(), "mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL"}
 
 
 def _user() -> str:

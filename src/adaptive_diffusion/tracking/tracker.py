@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from .record import Input
+
 
 class Run:
     """An open run that records nothing; `NoTracker` opens it.
@@ -20,8 +22,14 @@ class Run:
 
     page: str | None = None
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Label the run with what is known only now."""
+
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers; names may contain letters, digits and `_ - . space : /`."""
+
+    def inputs(self, *inputs: Input) -> None:
+        """Name datasets and models that the run uses, with their hashes."""
 
     def folder(self, path: str | Path, name: str | None = None) -> None:
         """Log every file below a folder as an artifact, in a folder called `name` if that is given."""
@@ -47,7 +55,13 @@ class Tracker(Protocol):
     """Where runs are recorded."""
 
     def open(
-        self, name: str, *, params: Mapping[str, str], tags: Mapping[str, str], resume: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        resume: Mapping[str, str] | None = None,
+        folder: str | Path | None = None,
     ) -> AbstractContextManager[Run]:
         """Open a run; it ends FINISHED, FAILED on an exception, KILLED on an interruption.
 
@@ -56,6 +70,7 @@ class Tracker(Protocol):
             params: Settings.
             tags: Labels that can be searched for.
             resume: Tags of an unfinished run to go on with, if there is one with these settings.
+            folder: Of the run's files, where a record is kept that a server does not take; None: none is kept.
         """
         ...
 
@@ -68,7 +83,7 @@ class Tracker(Protocol):
         ...
 
     def how_to_look(self) -> str | None:
-        """The command that shows the runs."""
+        """The command that opens the UI; None where none is needed, or where only the files can be looked at."""
         ...
 
 
@@ -77,7 +92,13 @@ class NoTracker:
 
     @contextmanager
     def open(
-        self, name: str, *, params: Mapping[str, str], tags: Mapping[str, str], resume: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        resume: Mapping[str, str] | None = None,
+        folder: str | Path | None = None,
     ) -> Iterator[Run]:
         """See `Tracker.open`."""
         yield Run()

@@ -1,0 +1,95 @@
+"""What a long job says of itself while it goes on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+FIRST = 10.0  # seconds until the first line, by which the rest can be estimated
+EVERY = 60.0  # seconds between two lines after it
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line after ten seconds and one a minute.
+
+    A line says which share is done, how fast, and how many minutes are left. Lines are logged where somebody logs what
+    is informative, and else written to stderr.
+
+    Args:
+        what: What goes on.
+        total: Steps until it is done; None: nobody knows.
+        unit: What is counted, one of it.
+        initial: Steps that were done before.
+        announced: Whether a line is written at the beginning, too.
+        quiet: Whether nothing is said.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None = None,
+        *,
+        unit: str = "step",
+        initial: int = 0,
+        announced: bool = False,
+        quiet: bool = False,
+    ):
+        terminal = sys.stderr.isatty()
+        self.what, self.total, self.unit = what, total, unit
+        self.done = self._initial = initial
+        options = {"mininterval": 1.0, "leave": False, "dynamic_ncols": True}
+        self._bar = tqdm(total=total, initial=initial, unit=unit, desc=what, disable=quiet or not terminal, **options)
+        self._lines = not quiet and not terminal
+        self._shown = ""
+        self._begun = time.perf_counter()
+        self._next = self._begun + FIRST
+        if self._lines and announced:
+            say(what if total is None else f"{what}: {total:,} {unit}s")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def update(self, steps: int = 1) -> None:
+        """Some more steps are done."""
+        self.done += steps
+        self._bar.update(steps)
+        now = time.perf_counter()
+        if self._lines and now >= self._next and self.done > self._initial:
+            self._next = now + EVERY
+            say(f"{self.what}: {self._so_far(now - self._begun)}{self._shown}")
+
+    def show(self, **values: Any) -> None:
+        """Values to be shown beside the steps."""
+        self._bar.set_postfix(**values)
+        self._shown = "".join(f", {name} {value}" for name, value in values.items())
+
+    def _so_far(self, seconds: float) -> str:
+        """How much is done, how fast, and how long the rest takes at this rate."""
+        rate = (self.done - self._initial) / seconds
+        speed = f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}"
+        if self.total is None:
+            return f"{self.done:,} {self.unit}s, {speed}"
+
+        left = max(0, self.total - self.done) / rate / 60
+        share = f"{self.done / self.total:.0%} ({self.done:,} of {self.total:,} {self.unit}s)"
+        return f"{share}, {speed}, about {left:.0f} min left"
+
+
+def say(line: str) -> None:
+    """One line, to the log where it is kept, or else to stderr."""
+    if log.isEnabledFor(logging.INFO):
+        log.info("%s", line)
+    else:
+        print(line, file=sys.stderr, flush=True)

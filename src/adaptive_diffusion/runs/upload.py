@@ -1,0 +1,33 @@
+"""`adaptive-diffusion upload`: record what an MLflow server did not take because it had gone."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+from ..errors import UserError
+from ..program import command
+from ..tracking.record import FILE
+from ..tracking.upload import upload
+from .naming import count
+
+
+def main(argv: list[str]) -> None:
+    """Record the runs that were kept in some folders, and those below them; what is recorded is forgotten there."""
+    parser = argparse.ArgumentParser(prog=command("upload"), description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a run or a sweep, or above them")
+    parser.add_argument("--uri", help="address of the server; default: MLFLOW_TRACKING_URI, else as it was")
+    options = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+
+    files = sorted({file for folder in options.folders for file in folder.rglob(FILE)})
+    if not files:
+        where = ", ".join(map(str, options.folders))
+        raise UserError(f"there is no {FILE} in {where}: every run there is recorded, or was not meant for a server")
+
+    for file in files:
+        page = upload(file, options.uri or os.environ.get("MLFLOW_TRACKING_URI"))
+        print(f"{file.parent}\n  {page}", flush=True)
+    print(f"{count(len(files), 'run')} recorded")

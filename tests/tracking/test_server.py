@@ -1,0 +1,200 @@
+"""Runs on an MLflow server, which may go away while images are drawn."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from tiny import configuration, mlflow_database, tiny_checkpoint
+
+from adaptive_diffusion.errors import MachineError, UnusableFile, UserError
+from adaptive_diffusion.runs import sample as sampling
+from adaptive_diffusion.runs import upload as program
+from adaptive_diffusion.tracking.mlflow import PARENT, MlflowTracker
+from adaptive_diffusion.tracking.record import FILE, Record, load_record
+from adaptive_diffusion.tracking.server import Server
+from adaptive_diffusion.tracking.upload import upload
+
+
+@pytest.fixture
+def nowhere(monkeypatch):
+    """The address of a server that is not there."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return f"http://me:secret@127.0.0.1:{free_port()}"
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def on_server(tmp_path, uri):
+    return MlflowTracker(str(tmp_path / "unused.db"), str(tmp_path / "unused"), "test", 1.0, 5001, uri)
+
+
+def in_file(tmp_path):
+    """A tracker of a database at the place of an upload, and the address of that."""
+    path = mlflow_database(tmp_path / "later")
+    return MlflowTracker(str(path), str(tmp_path / "later" / "artifacts"), "test", 1.0, 5001), f"sqlite:///{path}"
+
+
+def test_a_server_that_does_not_answer_is_said_before_anything_is_drawn(tmp_path, nowhere):
+    with (
+        pytest.raises(MachineError, match=r"server http://127.*does not answer.*tracking\.uri") as error,
+        on_server(tmp_path, nowhere).open("a", params={}, tags={}, folder=tmp_path),
+    ):
+        pass
+    assert "secret" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_of_a_sweep_goes_on_without_the_server_and_is_recorded_later(tmp_path, nowhere, monkeypatch, caplog):
+    folder = tmp_path / "run"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "pictures" / "0000.png").write_bytes(b"an image")
+    monkeypatch.setenv(PARENT, "parent")
+    with on_server(tmp_path, nowhere).open("a job", params={"seed": "1"}, tags={"own": "tag"}, folder=folder) as run:
+        run.metrics({"sampling/nfe": 10.0}, step=2)
+        run.tags({"late": "tag"})
+        run.folder(folder)
+        assert run.page is None
+    assert caplog.text.count("does not answer") == 1
+    assert f"adaptive-diffusion upload {folder}" in caplog.text
+
+    monkeypatch.delenv(PARENT)
+    tracker, uri = in_file(tmp_path)
+    upload(folder / FILE, uri)
+    (made,) = tracker.client.search_runs([tracker.experiment_id])
+    assert (made.info.run_name, made.info.status) == ("a job", "FINISHED")
+    assert (made.data.params, made.data.metrics) == ({"seed": "1"}, {"sampling/nfe": 10.0})
+    assert {"own", "late"} <= set(made.data.tags)
+    assert made.data.tags["mlflow.parentRunId"] == "parent"
+    assert [found.path for found in tracker.client.list_artifacts(made.info.run_id)] == ["pictures"]
+    assert made.info.end_time - made.info.start_time < 60_000  # when it was drawn, not when it was uploaded
+    assert not (folder / FILE).exists()
+
+
+def test_a_run_that_the_server_knows_is_gone_on_with(tmp_path):
+    tracker, uri = in_file(tmp_path)
+    with tracker.open("known", params={"seed": "1"}, tags={}, folder=tmp_path) as run:
+        run.metrics({"loss": 1.0})
+    (point,) = tracker.client.get_metric_history(run.run_id, "loss")
+    told = [("loss", 1.0, point.timestamp, 0), ("loss", 0.5, point.timestamp + 1, 1)]
+    Record(server=uri, experiment="test", name="known", run_id=run.run_id, params={"seed": "1"}, metrics=told).save(
+        tmp_path
+    )
+    upload(tmp_path / FILE, None)
+    (made,) = tracker.client.search_runs([tracker.experiment_id])
+    assert made.info.status == "KILLED"  # its record was never closed
+    assert [p.value for p in tracker.client.get_metric_history(run.run_id, "loss")] == [1.0, 0.5]
+
+
+def test_what_is_no_record_is_named_and_where_there_is_none_that_is_said(tmp_path):
+    (tmp_path / FILE).write_text('{"name": 1}')
+    with pytest.raises(UnusableFile, match=FILE):
+        load_record(tmp_path / FILE)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="there is no unrecorded"):
+        program.main([str(tmp_path / "empty")])
+
+
+@pytest.mark.parametrize("uri", ["file:///runs", "postgresql://host/runs", "http://", "mlruns"])
+def test_an_address_that_is_no_server_is_refused(tmp_path, uri):
+    with pytest.raises(UserError, match=r"tracking\.uri must begin with"):
+        on_server(tmp_path, uri)
+
+
+def test_the_environment_names_the_server_unless_the_settings_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert configuration("sample", tmp_path).tracking.uri == "http://somewhere:5000"
+    assert configuration("sample", tmp_path, "tracking.uri=http://else:1").tracking.uri == "http://else:1"
+    assert configuration("sample", tmp_path, "tracking.uri=null").tracking.uri is None
+
+
+def test_refusals_of_a_server_are_told_apart():
+    from mlflow.exceptions import MlflowException
+
+    def said(error):
+        with pytest.raises(MachineError) as found, Server("http://here").translated():
+            raise error
+        return str(found.value)
+
+    assert "MLFLOW_TRACKING_USERNAME" in said(MlflowException("API request failed with error code 401 != 200"))
+    assert "refused (no room)" in said(MlflowException("no room"))
+    assert "does not answer" in said(ConnectionError("refused"))
+
+
+@pytest.fixture
+def server(tmp_path):
+    """`mlflow server` on a database of its own; its process and its address."""
+    database, port = mlflow_database(tmp_path / "server"), free_port()
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(tmp_path / "server")]
+    with subprocess.Popen(
+        command, env=os.environ | quiet, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/health", process)
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            _stop(process)
+
+
+def _wait_for(address, process):
+    deadline = time.monotonic() + 300  # of a loaded machine
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail("the server does not start")
+
+
+def _stop(process):
+    if process.poll() is None:
+        os.killpg(process.pid, 15)
+        process.wait(60)
+
+
+@pytest.mark.slow
+def test_a_real_server_records_runs_and_when_it_goes_away_drawing_goes_on(tmp_path, server, monkeypatch, caplog):
+    process, uri = server
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    model = ("model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}", "num_samples=2", "num_steps=2")
+
+    def draw(name):
+        settings = (*model, "metrics=none", f"tracking.uri={uri}", f"name={name}", f"paths.run={tmp_path}/{name}")
+        return sampling.sample(configuration("sample", tmp_path, *settings))
+
+    draw("first")
+    tracker = on_server(tmp_path, uri)
+    (run,) = tracker.client.search_runs([tracker.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("first", "FINISHED")
+    assert run.data.metrics["sampling/nfe"] == 2
+    assert tracker.client.get_run(run.info.run_id).inputs.model_inputs
+    assert {"pictures.png", "metrics.json"} <= {a.path for a in tracker.client.list_artifacts(run.info.run_id)}
+
+    measure = sampling.measure_quality
+
+    def then_it_is_gone(*given):
+        _stop(process)
+        return measure(*given)
+
+    monkeypatch.setattr(sampling, "measure_quality", then_it_is_gone)
+    assert draw("second") > 0
+    assert caplog.text.count("does not answer") == 1
+    assert (tmp_path / "second" / "pictures" / "0001.png").is_file()
+
+    later, place = in_file(tmp_path)
+    program.main([str(tmp_path), "--uri", place])
+    (run,) = later.client.search_runs([later.experiment_id])
+    assert (run.info.run_name, run.info.status, run.data.metrics["sampling/nfe"]) == ("second", "FINISHED", 2)
+    assert "pictures.png" in {a.path for a in later.client.list_artifacts(run.info.run_id)}
