@@ -25,6 +25,7 @@ ELSEWHERE = (
     "outputs/",
     "FILE",
     "experiment=",
+    "tracking.uri=",
 )
 SMALL = ["num_samples=2", "batch_size=2", "tracking=none"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import shlex
@@ -29,6 +30,7 @@ from adaptive_diffusion.cli.catalog import Catalog
 from adaptive_diffusion.cli.mistakes import config_mistake
 from adaptive_diffusion.cli.schemas import Domain
 from adaptive_diffusion.cli.unknown_names import no_option
+from adaptive_diffusion.encoder.reference import reference_path
 from adaptive_diffusion.errors import MachineError, UserError
 from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
@@ -61,6 +63,10 @@ def pictures(folder):
     return np.stack([np.asarray(Image.open(p)) for p in sorted((folder / "run" / "pictures").glob("*.png"))]).astype(
         int
     )
+
+
+def statistics_hash(domain):
+    return hashlib.sha256(reference_path(domain).read_bytes()).hexdigest()
 
 
 def tracked(folder):
@@ -174,6 +180,13 @@ def test_a_tracked_job_is_recorded_and_can_be_skipped_when_repeated(configure, t
     assert data.params["num_steps"] == "3"
     assert data.tags["tags"] == "baseline,paper"
     assert (data.metrics["sampling/nfe"], data.metrics["sampling/passes"]) == (3, 6)
+    assert {name.partition("/")[0] for name in data.metrics} == {"quality", "sampling", "time", "memory"}
+    assert data.tags["not_meaningful"] == "fd_encoder, kid_encoder, fd_vicreg"  # of four images
+    assert "fewer than 4 x 66" in data.tags["mlflow.note.content"]
+    inputs = tracker.client.get_run(runs[0].info.run_id).inputs
+    (real,), (model,) = inputs.dataset_inputs, inputs.model_inputs
+    assert (real.dataset.name, real.dataset.digest) == ("landscapes", statistics_hash("landscapes")[:36])
+    assert tracker.client.get_logged_model(model.model_id).name == "checkpoint"
     artifacts = {a.path for a in tracker.client.list_artifacts(runs[0].info.run_id)}
     assert {"pictures.png", "pictures", "schedule.png", "denoising.png", "steps.csv", "config.yaml"} <= artifacts
     sample(configure("tracking=mlflow", "skip_finished=true", "seed=1"))

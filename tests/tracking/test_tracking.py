@@ -15,16 +15,17 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
 from sqlalchemy.engine import make_url
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
-from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.errors import MachineError, MissingPackage, UserError
 from adaptive_diffusion.io import files
 from adaptive_diffusion.runs.sample import sample
-from adaptive_diffusion.tracking.mlflow import MlflowTracker
+from adaptive_diffusion.tracking.mlflow import PARENT, MlflowTracker
 from adaptive_diffusion.tracking.process import Process, _started
 from adaptive_diffusion.tracking.provenance import parameters
 from adaptive_diffusion.tracking.tracker import NoTracker
@@ -178,6 +179,44 @@ def test_a_deleted_experiment_is_named(tracker):
     again = MlflowTracker(str(tracker.database), str(tracker.artifacts), "test", 1.0, 5001)
     with pytest.raises(UserError, match=r"'test' was deleted; .*tracking\.experiment"):
         assert again.experiment_id
+
+
+def test_the_runs_of_a_sweep_are_compared_the_best_first(tracker, monkeypatch):
+    sweep = tracker.create("sweep", {"kind": "sweep"})
+    assert tracker.comparison(sweep) == tracker.page(sweep)  # nothing was measured
+    monkeypatch.setenv(PARENT, sweep)
+    with open_run(tracker) as run:
+        run.metrics({"time/seconds_per_image": 0.5, "quality/fd_encoder": 40.0, "sampling/nfe": 10.0})
+    address, _, query = tracker.comparison(sweep).partition("?")
+    assert address == f"http://127.0.0.1:5001/#/experiments/{tracker.experiment_id}/runs"
+    assert dict(parse_qsl(query)) == {
+        "workflowType": "machine_learning",
+        "searchFilter": f"tags.mlflow.parentRunId = '{sweep}'",
+        "orderByKey": "metrics.`quality/fd_encoder`",
+        "orderByAsc": "true",
+        "compareRunsMode": "CHART",
+    }
+
+
+def test_system_metrics_are_recorded_on_request(tracker, monkeypatch):
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    watched = MlflowTracker(str(tracker.database), str(tracker.artifacts), "test", 1.0, 5001, system_metrics=True)
+    with open_run(watched) as run:
+        until = time.monotonic() + 30  # on a loaded machine
+        while time.monotonic() < until and not _watched_so_far(watched, run):
+            time.sleep(0.1)
+    assert any(name.startswith("system/cpu") for name in runs(watched)[0].data.metrics)
+
+
+def _watched_so_far(tracker, run):
+    return any(name.startswith("system/") for name in tracker.client.get_run(run.run_id).data.metrics)
+
+
+def test_system_metrics_without_their_package_say_so_at_once(tracker, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingPackage, match="pip install psutil"):
+        MlflowTracker(str(tracker.database), str(tracker.artifacts), "test", 1.0, 5001, system_metrics=True)
 
 
 def test_the_command_that_shows_the_runs_quotes_the_path_and_sends_no_reports(tmp_path):
