@@ -572,7 +572,8 @@ def test_a_sweep_makes_one_parent_with_a_child_per_job(program):
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert all(len(run.data.tags["mlflow.source.git.commit"]) == 40 for run in children if (ROOT / ".git").exists())
     assert f"ui --backend-store-uri sqlite:///{program.folder}/mlruns/mlflow.db --workers 1 --port 5001" in out
-    assert f"/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}?" in out
+    assert f"/#/experiments/{parent.info.experiment_id}/runs?" in out
+    assert f"parentRunId%20%3D%20%27{parent.info.run_id}%27" in out
     assert list(program.elsewhere.iterdir()) == []  # everything hangs on the project's root, not on where one stands
 
 
