@@ -45,7 +45,7 @@ def measure_cost(setup: Setup, batches: list[SampleResult]) -> dict[str, float]:
         SECONDS_PER_IMAGE: sum(steps) / images,
         f"{DETAILS}step_seconds": statistics.median(steps),
         f"{DETAILS}first_step_seconds": steps[0],
-        "memory/peak_mib": mx.get_peak_memory() / 2**20,
+        "sampling/peak_mib": mx.get_peak_memory() / 2**20,
     }
 
 

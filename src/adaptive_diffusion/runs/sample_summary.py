@@ -41,7 +41,7 @@ def print_summary(
         "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes})",
         "time": f"{m['details/seconds']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
         f"a step {m['details/step_seconds']:.3g} s (median)",
-        "memory": f"{m['memory/peak_mib']:.0f} MiB at most",
+        "memory": f"{m['sampling/peak_mib']:.0f} MiB at most",
         "saved": str(folder / "pictures.png"),
     }
     if cfg.init_image is not None:
