@@ -186,7 +186,7 @@ def test_a_tracked_job_is_recorded_and_can_be_skipped_when_repeated(configure, t
     inputs = tracker.client.get_run(runs[0].info.run_id).inputs
     (real,), (model,) = inputs.dataset_inputs, inputs.model_inputs
     assert (real.dataset.name, real.dataset.digest) == ("landscapes", statistics_hash("landscapes")[:36])
-    assert tracker.client.get_logged_model(model.model_id).name == "checkpoint"
+    assert tracker.client.get_logged_model(model.model_id).name == "SimpleUNet"
     artifacts = {a.path for a in tracker.client.list_artifacts(runs[0].info.run_id)}
     assert {"pictures.png", "pictures", "schedule.png", "denoising.png", "steps.csv", "config.yaml"} <= artifacts
     sample(configure("tracking=mlflow", "skip_finished=true", "seed=1"))
