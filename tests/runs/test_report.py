@@ -68,9 +68,7 @@ def test_the_page_needs_nothing_beside_it(drawn, tmp_path):
 
 def test_what_a_run_says_of_itself_is_no_html(drawn, tmp_path):
     folder = tmp_path / "sweep"
-    Job(number=0, settings=("prompt=<b>",), status="FINISHED", metrics={"sampling/nfe": 2}).save(
-        folder
-    )
+    Job(number=0, settings=("prompt=<b>",), status="FINISHED", metrics={"sampling/nfe": 2}).save(folder)
     Job(number=1, settings=("a=1",), status="FAILED", reason="<script>").save(folder)
     report([str(folder), "--output", str(tmp_path / "page.html")])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
