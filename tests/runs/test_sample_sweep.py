@@ -32,7 +32,7 @@ def job(tmp_path):
             Image.fromarray(np.full((8, 8, 3), 9 * number, np.uint8)).save(folder / name / "0000.png")
         measured = [] if fd is None else [{"name": "fd_encoder", "value": fd, "n": 4, "caveat": "few"}]
         if perceptual is not None:
-            ends = [perceptual / 2, perceptual * 2]
+            ends = [perceptual / 2 if perceptual > 0.1 else -1.0, perceptual * 2]
             measured.append({"name": "perceptual_encoder", "value": perceptual, "n": 4, "interval": ends})
         (folder / "quality.json").write_text(json.dumps([{"interval": None, **m} for m in measured]))
         steps = next((s.partition("=")[2] for s in settings if s.startswith("num_steps=")), "3")
@@ -60,7 +60,8 @@ def test_each_domain_has_its_best_first_and_jobs_without_a_distance_last(jobs):
     assert [row.label for row in abstract.rows] == ["adaptive 5 steps", "ddim 20 steps", "ddim 5 steps"]
     assert [(row.best, row.front) for row in abstract.rows] == [(True, True), (False, False), (False, False)]
     assert (portraits.name, [row.job.number for row in portraits.rows]) == ("portraits", [3, 4])
-    assert str(abstract.rows[0].to_converged) == "0.1 [0.05, 0.2]"
+    assert str(abstract.rows[0].to_converged) == "0.1 [0, 0.2]"  # no distance is below 0
+    assert str(abstract.rows[1].to_converged) == "0.2 [0.1, 0.4]"
 
 
 def test_a_cheap_job_that_none_beats_in_both_is_on_the_front(job):
@@ -86,11 +87,11 @@ def test_the_report_holds_every_job_in_four_files(jobs, tmp_path, capsys):
     rows = list(csv.DictReader(made[1].open()))
     assert [(row["job"], row["status"], row["to_converged_low"], row["reason"]) for row in rows][1:3] == [
         ("1", "FINISHED", "0.1", ""),
-        ("2", "SKIPPED", "0.05", ""),
+        ("2", "SKIPPED", "0.0", ""),
     ]
     assert (rows[5]["num_steps"], rows[5]["reason"]) == ("0", "no 0")
     text = made[0].read_text()
-    assert "| best | #2 adaptive 5 steps | 0.1 [0.05, 0.2] |" in text
+    assert "| best | #2 adaptive 5 steps | 0.1 [0, 0.2] |" in text
     assert "`#5 domain=portraits scheduler=ddim num_steps=0`: no 0" in text
     assert "num_samples=264" in text
     _, height = Image.open(made[2]).size

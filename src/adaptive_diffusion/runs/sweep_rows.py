@@ -148,7 +148,11 @@ def _ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 
 def _distance(measurement: Measurement | None) -> Distance | None:
-    return None if measurement is None else Distance(measurement.name, measurement.value, measurement.interval)
+    """A measurement as a distance, whose interval does not reach below 0."""
+    if measurement is None:
+        return None
+    ends = measurement.interval and (max(0.0, measurement.interval[0]), measurement.interval[1])
+    return Distance(measurement.name, measurement.value, ends)
 
 
 def _measured(folder: Path | None) -> dict[str, Measurement]:
