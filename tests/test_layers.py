@@ -30,6 +30,7 @@ LAYERS = (  # from the bottom; those of one line do not know each other
     ("tracking",),
     ("runs",),
     ("cli",),
+    ("web",),
     ("__init__", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -42,6 +42,7 @@ from adaptive_diffusion.sampling.quality import load_calibration
 from benchmarks.quality import plain_curve
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
 from tools.benchmark_tables import DOMAINS, read_summary
+from tools.curve import stale_curve, write_curve
 from tools.tables import PROJECT, stale_tables, write_tables
 
 POLICY_STEPS = 8  # of the shipped policies
@@ -111,6 +112,7 @@ def chain(data: Path) -> list[Asset]:
             Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
             for name, summary in (("benchmark", SUMMARY), ("screening", SCREENING))
         ),
+        Asset("curve of the page", stale_curve, write_curve),
         Asset("tables", stale_tables, write_tables),
     ]
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from adaptive_diffusion.io import progress
-from adaptive_diffusion.io.progress import Progress
+from adaptive_diffusion.io.progress import Progress, watched
 
 
 @pytest.fixture
@@ -58,3 +58,26 @@ def test_lines_go_to_the_log_where_one_is_kept(at, capsys, caplog):
         "drawing: 50% (1 of 2 steps), 10 s per step, about 0 min left"
     ]
     assert capsys.readouterr().err == ""
+
+
+def test_somebody_is_told_and_may_end_the_job(at):
+    at(*[0.0] * 9)
+    told = []
+
+    def watch(*so_far: object) -> None:
+        told.append(so_far)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    def job() -> None:
+        with watched(watch), Progress("drawing", 9, unit="image", quiet=True) as shown:
+            for _ in range(9):
+                shown.update(2)
+
+    with pytest.raises(KeyboardInterrupt):
+        job()
+    assert told == [("image", 2, 9), ("image", 4, 9)]
+
+    with Progress("drawing", 9, quiet=True) as shown:
+        shown.update()
+    assert len(told) == 2

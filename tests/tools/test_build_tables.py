@@ -359,9 +359,9 @@ def test_a_benchmark_of_what_ships_is_up_to_date_and_any_other_says_why_not(ship
 
 
 def test_the_chain_ends_with_the_benchmark_and_the_tables_made_from_it(tmp_path):
-    *_, benchmark, screening, readme = build.chain(tmp_path)
-    assert (benchmark.name, screening.name, readme.name) == ("benchmark", "screening", "tables")
-    assert readme.stale() is None
+    *_, benchmark, screening, curve, readme = build.chain(tmp_path)
+    assert [asset.name for asset in (benchmark, screening, curve)] == ["benchmark", "screening", "curve of the page"]
+    assert (readme.name, readme.stale(), curve.stale()) == ("tables", None, None)
     with pytest.raises(ValueError, match="takes hours") as told:
         benchmark.rebuild()
     assert "--plots quality --output docs/benchmark" in str(told.value)

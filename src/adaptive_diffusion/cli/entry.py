@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,13 +65,24 @@ def run(name: str, given: list[str], root: Path) -> NoReturn:
         root: Where outputs and mlruns go unless the command line says so.
     """
 
-    def sentence_and_code(error: BaseException) -> tuple[str | None, int]:
-        if _of_configuration(error):
-            return config_mistake(error, program.conf(), name, given), 2
-        sentence, code = job.explain(error)
+    def explained(error: BaseException) -> tuple[str | None, int]:
+        sentence, code = sentence_and_code(error, name, given)
         return None if getattr(error, "reported", False) else sentence, code
 
-    errors.leave(lambda: _run(name, given, root), sentence_and_code)
+    errors.leave(lambda: _run(name, given, root), explained)
+
+
+def sentence_and_code(error: BaseException, name: str, given: Sequence[str]) -> tuple[str, int]:
+    """One sentence about what went wrong in a job or before it, and the exit code it deserves.
+
+    Args:
+        error: What was raised.
+        name: `sample` or `train`.
+        given: The command line.
+    """
+    if _of_configuration(error):
+        return config_mistake(error, program.conf(), name, given), 2
+    return job.explain(error)
 
 
 def _run(name: str, given: list[str], root: Path) -> None:

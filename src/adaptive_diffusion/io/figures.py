@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,16 @@ LONGEST_STRIP = 12  # columns of a denoising strip
 LINE, MARGIN = 14, 30  # pixels: height of a line of a label, least width of the labels of rows
 
 
-def save_image(path: str | Path, pixels: np.ndarray) -> None:
-    """Write (H, W, C) uint8 pixels, C 1, 3 or 4, as a PNG file."""
+def save_image(path: str | Path, pixels: np.ndarray, text: Mapping[str, str] | None = None) -> None:
+    """Write (H, W, C) uint8 pixels, C 1, 3 or 4, as a PNG file, with texts that travel in it."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
+    info = PngInfo()
+    for key, value in (text or {}).items():
+        info.add_itxt(key, value)
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(temporary)
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(temporary, pnginfo=info)
 
 
 def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.ndarray:
@@ -49,7 +53,12 @@ def grid(images: np.ndarray, columns: int | None = None, cell: int = 96) -> np.n
 
 
 def save_picture_grid(
-    path: str | Path, images: np.ndarray, columns: int | None = None, *, numbered: bool = False
+    path: str | Path,
+    images: np.ndarray,
+    columns: int | None = None,
+    *,
+    numbered: bool = False,
+    text: Mapping[str, str] | None = None,
 ) -> None:
     """Write (N, H, W, C) images, uint8 or float in [-1, 1], as one PNG file; see `grid`.
 
@@ -58,13 +67,14 @@ def save_picture_grid(
         images: The images, in rows.
         columns: Images per row; None: about as many as rows.
         numbered: Whether each row begins with the number of its first image.
+        text: See `save_image`.
     """
     pixels = images if images.dtype == np.uint8 else to_uint8(images)
     sheet = grid(pixels, columns)
     if numbered:
         columns = columns or int(np.ceil(np.sqrt(len(pixels))))
         sheet = labelled(sheet, rows=[f"#{first}" for first in range(0, len(pixels), columns)])
-    save_image(path, sheet)
+    save_image(path, sheet, text)
 
 
 def denoising_strip(strip: np.ndarray, labels: Sequence[str] = ()) -> np.ndarray:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +17,25 @@ log = logging.getLogger(__name__)
 
 FIRST = 10.0  # seconds until the first line, by which the rest can be estimated
 EVERY = 60.0  # seconds between two lines after it
+
+Watch = Callable[[str, int, int | None], None]
+"""Called with the unit of what is counted, how many are done, and how many there will be; None: nobody knows."""
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[Watch]:
+    """Within the block, somebody is told how far the jobs of this thread are.
+
+    Args:
+        watch: What is told; it may raise KeyboardInterrupt, which ends a job as Ctrl-C does.
+    """
+    token = _watch.set(watch)
+    try:
+        yield watch
+    finally:
+        _watch.reset(token)
 
 
 class Progress:
@@ -65,6 +87,8 @@ class Progress:
         """Some more steps are done."""
         self.done += steps
         self._bar.update(steps)
+        if (watch := _watch.get()) is not None:
+            watch(self.unit, self.done, self.total)
         now = time.perf_counter()
         if self._lines and now >= self._next and self.done > self._initial:
             self._next = now + EVERY

@@ -62,16 +62,25 @@ def sample(cfg: DictConfig) -> float:
         if finished is not None:
             log.info("skipped: a run with this configuration has finished")
             return Skipped(finished.metrics.get(SECONDS_PER_IMAGE, float("nan")), finished)
-        return _draw_and_record(setup, identity)
+        return draw_and_record(setup, identity)[SECONDS_PER_IMAGE]
 
 
-def _draw_and_record(setup: Setup, identity: str) -> float:
-    """Draw, measure and record; seconds per image."""
+def draw_and_record(setup: Setup, identity: str, watch: Callable[[StepTrace], None] | None = None) -> dict[str, float]:
+    """Draw the images, write them to the folder of the run, measure them, record the run and print a summary.
+
+    Args:
+        setup: What draws.
+        identity: Of the run.
+        watch: Called after every step; it may raise KeyboardInterrupt, which ends the run as Ctrl-C does.
+
+    Returns:
+        The metrics of the run.
+    """
     cfg, folder = setup.cfg, Path(setup.cfg.paths.run)
     params, tags = {**parameters(cfg), "domain": cfg.domain.name}, {**_tags(setup, identity), **run_tags(cfg)}
     with setup.tracker.open(run_name(cfg), params=params, tags=tags, folder=folder) as run:
         run.inputs(*sampling_inputs(setup))
-        batches = _draw_with_progress(setup)
+        batches = _draw_with_progress(setup, watch)
         cost = measure_cost(setup, batches)
         git = git_state()
         write_files(folder, setup, batches, git.diff if git else "")
@@ -88,7 +97,7 @@ def _draw_and_record(setup: Setup, identity: str) -> float:
         run.folder(folder)
 
     print_summary(setup, metrics, quality, folder, run.page)
-    return metrics[SECONDS_PER_IMAGE]
+    return metrics
 
 
 def draw(setup: Setup, progress: Callable[[StepTrace], None] | None = None) -> list[SampleResult]:
@@ -116,13 +125,19 @@ def draw(setup: Setup, progress: Callable[[StepTrace], None] | None = None) -> l
     return results
 
 
-def _draw_with_progress(setup: Setup) -> list[SampleResult]:
+def _draw_with_progress(setup: Setup, watch: Callable[[StepTrace], None] | None) -> list[SampleResult]:
     """Draw the images, with progress over the steps of all batches."""
     cfg = setup.cfg
     steps = len(setup.scheduler) * -(-cfg.num_samples // cfg.batch_size)
     mx.reset_peak_memory()
     with Progress(f"drawing {cfg.num_samples:,} images", steps) as shown:
-        return draw(setup, progress=lambda trace: shown.update())
+
+        def step_done(trace: StepTrace) -> None:
+            if watch is not None:
+                watch(trace)
+            shown.update()
+
+        return draw(setup, progress=step_done)
 
 
 def _tags(setup: Setup, identity: str) -> dict[str, str]:

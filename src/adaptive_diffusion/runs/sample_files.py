@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from ..errors import MachineError
 from ..io import figures
 from ..io.files import atomic_path, write_text
 from ..io.pixels import resize, to_uint8
+from ..tracking.jobs import QUIET
 from ..types import SampleResult
 from .job import explain
 from .naming import run_name
@@ -22,6 +25,7 @@ from .setup import Setup
 QUALITY = "quality.json"  # of a run: what was measured, with its intervals
 PROVENANCE = "provenance.json"  # version, model, labels, and the state of the repository
 SHEET = 12  # images of a run that a sweep's sheet shows
+SETTINGS = "adaptive-diffusion"  # of a PNG file: the text with the settings that drew it
 
 
 def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: str) -> None:
@@ -37,12 +41,12 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
         OSError: if the disk refuses the images.
         MachineError: if the disk refuses something after them.
     """
-    pixels = _pixels(setup, batches)
+    pixels, text = _pixels(setup, batches), {SETTINGS: json.dumps(settings_of_images())}
     for i, image in enumerate(pixels):
-        figures.save_image(folder / "pictures" / f"{i:04d}.png", image)
+        figures.save_image(folder / "pictures" / f"{i:04d}.png", image, text)
 
     with images_are_safe(folder):
-        figures.save_picture_grid(folder / "pictures.png", pixels, numbered=True)
+        figures.save_picture_grid(folder / "pictures.png", pixels, numbered=True, text=text)
         figures.save_image(folder / "denoising.png", _denoising(setup, batches[0]))
         _plot_schedule(folder / "schedule.png", setup, batches)
         _write_steps(folder / "steps.csv", setup, batches)
@@ -55,6 +59,12 @@ def write_converged(folder: Path, images: np.ndarray) -> None:
     """Write the first of (N, H, W, C) converged solutions in [-1, 1], for a sweep's sheet."""
     for i, image in enumerate(to_uint8(images[:SHEET])):
         figures.save_image(folder / "converged" / f"{i:04d}.png", image)
+
+
+def settings_of_images() -> list[str]:
+    """The settings of this job's command line that decide the images, as `key=value`."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [setting for setting in given if not setting.lstrip("+~").startswith(QUIET)]
 
 
 @contextmanager

@@ -1,0 +1,230 @@
+"""What a request of the page may ask for, and the settings of sample.py that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from hydra.errors import HydraException
+
+from ..diffusion.checks import check_choice, check_count, check_name, check_number, check_seed
+from ..diffusion.conditions import NO_LABEL
+from ..errors import UserError
+from ..runs.checks import refused
+from ..tracking.commands import setting
+
+MOST_IMAGES = 16  # of a run
+MOST_STEPS = 100
+MOST_GUIDANCE = 30.0
+MOST_CELLS = 16  # of a sheet
+LONGEST_PROMPT = 300  # characters
+LONGEST_TEXT = 8000  # characters of the settings in an image that is handed in
+SIZES = (64, 128, 256, 512)  # pixels of a side, besides the size at which the model draws
+LARGEST_UPLOAD = "8mb"
+WAITING = 12  # requests in the queue; further ones are refused
+MOST_SESSIONS = 50  # open pages whose images are kept; the oldest gives way
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A model that the page draws with.
+
+    Attributes:
+        name: On the page.
+        settings: Of sample.py that choose it.
+        domains: What it draws, with the labels of each; {} where nobody says.
+    """
+
+    name: str
+    settings: tuple[str, ...]
+    domains: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Offers:
+    """All that can be chosen on the page.
+
+    Attributes:
+        models: At least one.
+        schedulers: Options of `scheduler`.
+        guidance: Options of `guidance`.
+        common: Settings that every run has, as they were given when the server started.
+    """
+
+    models: tuple[Offer, ...]
+    schedulers: tuple[str, ...]
+    guidance: tuple[str, ...]
+    common: tuple[str, ...] = ()
+
+    def model(self, name: Any) -> Offer:
+        """The model of a name.
+
+        Raises:
+            UserError: for a name that is not offered.
+        """
+        names = {offer.name: offer for offer in self.models}
+        with refused():
+            check_choice("model", name, list(names))
+        return names[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """One run, as the controls of the page say. The fields are in the order of the controls.
+
+    Attributes:
+        model: Name of an offer.
+        prompt: What to draw, in words; "" leaves it to domain and label.
+        domain: A domain of the model; "" where it has none.
+        label: A label of the domain, `NO_LABEL`, or "" for labels by their share.
+        scheduler: An option of `scheduler`.
+        steps: Of the scheduler.
+        guidance: An option of `guidance`.
+        weight: Of guidance; None: the model's own.
+        images: To draw.
+        seed: Of the noise.
+        size: Side of the images, pixels; 0: as the model draws.
+    """
+
+    model: str
+    prompt: str = ""
+    domain: str = ""
+    label: str = ""
+    scheduler: str = "adaptive"
+    steps: int = 10
+    guidance: str = "constant"
+    weight: float | None = None
+    images: int = 4
+    seed: int = 0
+    size: int = 0
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> Wish:
+        """The values of the controls in their order, unchecked.
+
+        Raises:
+            UserError: for a weight that is no number.
+        """
+        given = dict(zip((field.name for field in fields(cls)), values, strict=True))
+        texts = {name: "" if given[name] is None else given[name] for name in TEXTS}
+        return cls(**{**given, **texts, "weight": _weight(given["weight"])})
+
+    def checked(self, offers: Offers) -> Wish:
+        """The same with whole numbers as `int`, if it is within bounds.
+
+        Raises:
+            UserError: with one sentence.
+        """
+        offer = offers.model(self.model)
+        with refused():
+            for name in TEXTS:
+                if getattr(self, name):
+                    check_name(name, getattr(self, name))
+            if len(self.prompt) > LONGEST_PROMPT:
+                raise UserError(f"prompt must have at most {LONGEST_PROMPT} characters, got {len(self.prompt)}")
+            if self.domain or offer.domains:
+                check_choice("domain", self.domain, list(offer.domains))
+            if self.label:
+                check_choice("label", self.label, [NO_LABEL, *offer.domains.get(self.domain, ())])
+            check_choice("scheduler", self.scheduler, offers.schedulers)
+            check_choice("guidance", self.guidance, offers.guidance)
+            size = check_count("size", self.size, 0)
+            check_choice("size", str(size), [str(side) for side in (0, *SIZES)])
+            return replace(
+                self,
+                steps=check_count("steps", self.steps, 1, MOST_STEPS),
+                weight=None if self.weight is None else check_number("weight", self.weight, 0, MOST_GUIDANCE),
+                images=check_count("images", self.images, 1, MOST_IMAGES),
+                seed=check_seed("seed", self.seed),
+                size=size,
+            )
+
+    def settings(self, offers: Offers) -> list[str]:
+        """The settings of sample.py, once it is checked; a prompt chooses domain and label itself."""
+        what = {"prompt": self.prompt} if self.prompt else {"domain": self.domain, "label": self.label}
+        how = {
+            "scheduler": self.scheduler,
+            "num_steps": self.steps,
+            "guidance": "" if self.guidance == "constant" else self.guidance,
+            "guidance_scale": "" if self.weight is None else f"{self.weight:g}",
+            "num_samples": self.images,
+            "seed": self.seed,
+            "image_size": self.size or "",
+        }
+        texts = [setting(name, text) for name, text in what.items() if text]
+        given = [*texts, *(f"{name}={value}" for name, value in how.items() if value != "")]
+        return [*offers.common, *offers.model(self.model).settings, *given, "metrics=none"]
+
+
+TEXTS = ("model", "prompt", "domain", "label", "scheduler", "guidance")
+KEYS = {  # of sample.py -> of a wish
+    **{name: name for name in ("prompt", "domain", "label", "scheduler", "guidance", "seed")},
+    "num_steps": "steps",
+    "guidance_scale": "weight",
+    "num_samples": "images",
+    "image_size": "size",
+}
+
+
+def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
+    """What an image says that drew it, as far as the page has a control for it.
+
+    Args:
+        settings: `key=value`, from a file that anybody may have written.
+        offers: What there is.
+
+    Returns:
+        The wish, checked, and the settings that were left out.
+
+    Raises:
+        UserError: for a model that is not offered, and for values out of bounds.
+    """
+    rest = [str(each) for each in settings]
+    if sum(map(len, rest)) > LONGEST_TEXT:
+        raise UserError(f"the settings in the image are longer than {LONGEST_TEXT} characters")
+
+    chosen = [each for each in rest if each.partition("=")[0] == "model" or each.startswith("model.")]
+    fitting = [offer for offer in offers.models if sorted(offer.settings) == sorted(chosen)]
+    if not fitting:
+        raise UserError(
+            f"the image was drawn with {' '.join(chosen) or 'the shipped model'}, which is not offered here"
+        )
+
+    values: dict[str, Any] = {}
+    left_out: list[str] = []
+    for each in rest:
+        key = each.partition("=")[0]
+        if key in KEYS:
+            values[KEYS[key]] = _value(each)
+        elif each not in (*chosen, "metrics=none", *offers.common):
+            left_out.append(each)
+
+    offer = fitting[0]
+    values = {name: value for name, value in values.items() if value is not None}
+    if "domain" not in values:
+        values["domain"] = "landscapes" if "landscapes" in offer.domains else next(iter(offer.domains), "")
+    return Wish(model=offer.name, **values).checked(offers), left_out
+
+
+def _weight(given: Any) -> float | None:
+    """The weight in a field of text, which is empty for the model's own."""
+    try:
+        return None if given in (None, "") else float(given)
+    except (TypeError, ValueError):
+        raise UserError(f"weight must be a number, or empty for the model's own, got {given!r:.40}") from None
+
+
+def _value(given: str) -> Any:
+    """What Hydra reads in a setting, if that is one text or number."""
+    value: Any = object()
+    with suppress(HydraException):
+        value = OverridesParser.create().parse_override(given).value()
+    if isinstance(value, QuotedString | str):
+        value = str(value.text if isinstance(value, QuotedString) else value).replace("\\${", "${")
+    if not isinstance(value, str | int | float | None):
+        raise UserError(f"the image holds a setting that cannot be read: {given:.80}")
+    return value

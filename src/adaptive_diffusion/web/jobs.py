@@ -1,0 +1,248 @@
+"""A run of sample.py inside the server, on the one thread that computes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from .. import program
+from ..diffusion.node import node_at
+from ..io import figures
+from ..io.pixels import to_uint8
+from ..io.progress import watched
+from ..runs.identity import identity_of_run
+from ..runs.naming import timesteps_source
+from ..runs.sample import draw_and_record
+from ..runs.setup import Setup, prepare
+from ..types import StepTrace
+
+PREVIEW_EVERY = 0.25  # seconds, at least
+PREVIEW_SHARE = 5  # the time between two previews is at least this many times what one takes
+SHOWN = {1: 384, 4: 192, 16: 128}  # up to how many images: pixels of a side to which small ones are enlarged, about
+
+T = TypeVar("T")
+
+
+class Cancelled(KeyboardInterrupt):
+    """Somebody pressed Cancel, or left: a run ends as with Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        unit: What is counted: "step", or "evaluation" of a calibration.
+        done: How many.
+        total: Of how many; 0 where nobody knows.
+        seconds: Since the counting began.
+    """
+
+    unit: str
+    done: int
+    total: int
+    seconds: float
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left at the same speed, if anybody can know."""
+        return self.seconds / self.done * (self.total - self.done) if self.done and self.total else None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a run drew.
+
+    Attributes:
+        settings: Of sample.py.
+        folder: Of the run.
+        images: PNG files, which carry their settings.
+        metrics: Of the run.
+        source: Where the timesteps come from, in brackets; "" where nobody says.
+        notes: Warnings.
+    """
+
+    settings: tuple[str, ...]
+    folder: Path
+    images: tuple[Path, ...]
+    metrics: dict[str, float]
+    source: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a run that was not drawn.
+
+    Attributes:
+        timesteps: (n,) where the network is evaluated.
+        log_snr: (n,) log(alpha / sigma) there.
+        noise: (n,) sigma there.
+        passes: (n,) passes through the network that an image takes there.
+        source: See `Drawn`.
+    """
+
+    timesteps: np.ndarray
+    log_snr: np.ndarray
+    noise: np.ndarray
+    passes: np.ndarray
+    source: str
+
+
+class Worker:
+    """One thread for all that computes: MLX's streams belong to a thread, and Hydra knows one job at a time."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="drawing")
+
+    def do(self, task: Callable[[], T]) -> T:
+        """Run a task when its turn comes, and wait for it."""
+        return self._pool.submit(task).result()
+
+    def stream(self, task: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> Iterator[Any]:
+        """Run a task when its turn comes.
+
+        Args:
+            task: Called with a function that takes what is to be told on the way.
+            stop: What makes the task end early; set when nobody listens any more.
+
+        Yields:
+            What is told, and at last what the task returns.
+        """
+        told: SimpleQueue[Any] = SimpleQueue()
+        end = object()
+        future = self._pool.submit(task, told.put)
+        future.add_done_callback(lambda _: told.put(end))
+        try:
+            while (event := told.get()) is not end:
+                yield event
+            yield future.result()
+        finally:
+            stop.set()
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def job(settings: Sequence[str]) -> Iterator[DictConfig]:
+    """A job of sample.py, as Hydra would begin it.
+
+    Args:
+        settings: `key=value`, as Hydra reads them.
+    """
+    with initialize_config_dir(str(program.conf()), version_base="1.3"):
+        whole = compose("sample", overrides=list(settings), return_hydra_config=True)
+    HydraConfig.instance().set_config(whole)
+    try:
+        OmegaConf.set_readonly(whole.hydra, False)
+        whole.hydra.runtime.output_dir = str(whole.hydra.run.dir)
+        HydraConfig.instance().set_config(whole)
+        yield OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+Told = Progress | np.ndarray
+"""What a run tells on the way: how far it is, or (N, H, W, C) uint8, what its images look like."""
+
+
+def draw(settings: Sequence[str], tell: Callable[[Told], None], stop: threading.Event) -> Drawn:
+    """Do what sample.py does with these settings.
+
+    Args:
+        settings: `key=value`, as Hydra reads them.
+        tell: Called on the way.
+        stop: Ends the run, once it is set.
+
+    Raises:
+        Cancelled: if `stop` was set meanwhile.
+    """
+    with job(settings) as cfg, _warnings() as notes, watched(_Watch(tell, stop)) as watch:
+        watch("step", 0, 0)  # it may have been cancelled while it waited
+        setup = prepare(cfg)
+        metrics = draw_and_record(setup, identity_of_run(setup), _Previews(setup, tell))
+        folder = Path(setup.cfg.paths.run)
+        images = tuple(sorted((folder / "pictures").glob("*.png")))
+        return Drawn(tuple(settings), folder, images, metrics, timesteps_source(setup), tuple(notes))
+
+
+def steps_of(settings: Sequence[str]) -> Steps:
+    """Where a run would evaluate the network; nothing is drawn, calibrated or recorded."""
+    with job([*settings, "tracking=none"]) as cfg:
+        if "calibrate" in cfg.scheduler:
+            cfg.scheduler.calibrate = "never"
+        setup = prepare(cfg)
+        t = np.array(setup.scheduler.timesteps, np.float64)
+        model = setup.denoiser.with_condition(setup.conditions.rows(setup.cfg.seed, [0]))
+        passes = np.array([model.passes_at(node_at(setup.schedule, float(each))) for each in t])
+        log_snr = np.array(setup.schedule.log_snr(t))
+        return Steps(t, log_snr, 1 / np.sqrt(1 + np.exp(2 * log_snr)), passes, timesteps_source(setup))
+
+
+def enlarged(images: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) uint8 images side by side, small ones enlarged by a whole factor: one (H', W', C) image."""
+    return figures.grid(images, cell=next(side for most, side in SHOWN.items() if len(images) <= most))
+
+
+class _Watch:
+    """Tells how far a run is, and ends it if that is wanted."""
+
+    def __init__(self, tell: Callable[[Told], None], stop: threading.Event):
+        self._tell, self._stop, self._unit, self._since = tell, stop, "", 0.0
+
+    def __call__(self, unit: str, done: int, total: int | None) -> None:
+        if self._stop.is_set():
+            raise Cancelled
+        if unit != self._unit:
+            self._unit, self._since = unit, time.monotonic()
+        self._tell(Progress(unit, done, total or 0, time.monotonic() - self._since))
+
+
+class _Previews:
+    """Tells what the images of a run look like on the way, as often as costs little."""
+
+    def __init__(self, setup: Setup, tell: Callable[[Told], None]):
+        self._setup, self._tell, self._next = setup, tell, 0.0
+
+    def __call__(self, trace: StepTrace) -> None:
+        start = time.monotonic()
+        if start < self._next:
+            return
+        images = np.array(self._setup.model.decode(trace.x0))
+        self._tell(to_uint8(images))
+        took = time.monotonic() - start
+        self._next = start + max(PREVIEW_EVERY, (1 + PREVIEW_SHARE) * took)
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """The warnings of this thread within the block."""
+    found: list[str] = []
+    here = threading.get_ident()
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == here:
+                found.append(record.getMessage())
+
+    handler, logger = Kept(logging.WARNING), logging.getLogger(__name__.partition(".")[0])
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)

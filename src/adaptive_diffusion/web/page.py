@@ -1,0 +1,201 @@
+"""The layout of the page: which controls there are, and what each of them starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from .actions import AS_IT_DRAWS, NO_NAME, Actions
+from .bounds import LONGEST_PROMPT, MOST_CELLS, MOST_IMAGES, MOST_STEPS, SIZES
+from .curve import MOST_PASSES, domains, images
+
+COMPUTES: dict[str, Any] = {
+    "concurrency_limit": 1,
+    "concurrency_id": "computes",
+    "api_visibility": "private",
+}  # one after another
+QUICK: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+SHEET_STEPS = (4, 5, 6, 8, 10, 15, 20, 25, 35, 50)
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from afar
+CSS = ".gradio-container img { image-rendering: pixelated; }"
+
+
+def page(actions: Actions) -> gr.Blocks:
+    """Build the page."""
+    with gr.Blocks(title="Adaptive Diffusion", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+        gr.Markdown(
+            "# Adaptive Diffusion\nThe same images in fewer steps. Every run is what `sample` does, and is recorded."
+        )
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                controls = _controls(actions)
+                cost = gr.Markdown(elem_id="cost")
+            with gr.Column(scale=2, min_width=320):
+                with gr.Tab("Draw"):
+                    _draw(actions, controls)
+                with gr.Tab("Compare"):
+                    _compare(actions, controls)
+                with gr.Tab("Sheet"):
+                    _sheet(actions, controls)
+                with gr.Tab("Schedule"):
+                    _schedule(actions, controls)
+                with gr.Tab("How few passes?"):
+                    _afford(actions, blocks)
+                with gr.Tab("Calibrate"):
+                    _calibrate(actions, controls)
+                with gr.Tab("History") as history:
+                    _history(actions, controls, history)
+
+        _, _, domain, _, scheduler, steps, guidance, weight, *_ = controls
+        for event in (scheduler.change, guidance.change, weight.blur, domain.change, steps.release, blocks.load):
+            event(actions.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
+        blocks.unload(actions.leave)
+    return blocks
+
+
+def _controls(actions: Actions) -> list[gr.components.Component]:
+    """What to draw and how, in the order of the fields of `Wish`."""
+    offers = actions.offers
+    first = offers.models[0]
+    start = "landscapes" if "landscapes" in first.domains else next(iter(first.domains), "")
+
+    model = gr.Dropdown([offer.name for offer in offers.models], label="Model", visible=len(offers.models) > 1)
+    prompt = gr.Textbox(
+        label="Prompt",
+        info="Chooses domain and label; leave it empty to choose them below.",
+        max_length=LONGEST_PROMPT,
+        placeholder="a sunrise over the sea",
+    )
+    with gr.Row():
+        names = list(first.domains) or AS_IT_DRAWS
+        domain = gr.Dropdown(names, value=start, label="Domain", min_width=120)
+        label = gr.Dropdown([*NO_NAME, *first.domains.get(start, ())], value="", label="Label", min_width=120)
+    scheduler = gr.Dropdown(list(offers.schedulers), value="adaptive", label="Scheduler")
+    steps = gr.Slider(1, MOST_STEPS, 10, step=1, label="Steps")
+    with gr.Row():
+        guidance = gr.Dropdown(list(offers.guidance), value="constant", label="Guidance", min_width=120)
+        weight = gr.Textbox(label="Weight", placeholder="the model's own", max_length=20, min_width=120)
+    with gr.Row():
+        count = gr.Slider(1, MOST_IMAGES, 4, step=1, label="Images", min_width=120)
+        seed = gr.Number(0, label="Seed", minimum=0, maximum=2**32 - 1, precision=0, min_width=120)
+    sizes = [("as the model draws", 0), *((f"{side} x {side}", side) for side in SIZES)]
+    size = gr.Dropdown(sizes, value=0, label="Size of the saved images")
+
+    model.input(actions.choose_model, model, [domain, label], **QUICK)
+    domain.input(actions.labels, [model, domain], label, **QUICK)
+    return [model, prompt, domain, label, scheduler, steps, guidance, weight, count, seed, size]
+
+
+def _draw(actions: Actions, controls: list[gr.components.Component]) -> None:
+    start = _start(actions, "Draw", "draw")
+    picture = gr.Image(label="Images", buttons=["download", "fullscreen"], elem_id="picture", alt_text="What is drawn")
+    status = gr.Markdown(elem_id="status")
+    command = _command()
+    files = gr.File(label="Images as files (each carries its settings)", file_count="multiple", interactive=False)
+    start.click(actions.draw, controls, [picture, status, files, command], show_progress_on=status, **COMPUTES)
+
+
+def _compare(actions: Actions, controls: list[gr.components.Component]) -> None:
+    gr.Markdown("Left: as the controls say. Right: another scheduler, from the same noise.")
+    with gr.Row():
+        scheduler = gr.Dropdown(list(actions.offers.schedulers), value="ddim", label="Scheduler on the right")
+        steps = gr.Slider(1, MOST_STEPS, 50, step=1, label="Steps on the right")
+    start = _start(actions, "Compare", "compare")
+    slider = gr.ImageSlider(label="Left and right", interactive=False, buttons=["fullscreen"], elem_id="slider")
+    status, command = gr.Markdown(), _command()
+    start.click(
+        actions.compare, [scheduler, steps, *controls], [slider, status, command], show_progress_on=status, **COMPUTES
+    )
+
+
+def _sheet(actions: Actions, controls: list[gr.components.Component]) -> None:
+    gr.Markdown(f"The first image, drawn by each scheduler in each number of steps: at most {MOST_CELLS} images.")
+    common = [name for name in ("ddim", "dpm_solver", "unipc", "adaptive") if name in actions.offers.schedulers]
+    schedulers = gr.Dropdown(list(actions.offers.schedulers), value=common, multiselect=True, label="Schedulers")
+    steps = gr.CheckboxGroup([(str(n), n) for n in SHEET_STEPS], value=[5, 10], label="Numbers of steps")
+    start = _start(actions, "Draw the sheet", "sheet")
+    sheet = gr.Image(label="Sheet", buttons=["download", "fullscreen"], alt_text="One image by several schedulers")
+    status, command = gr.Markdown(), _command()
+    start.click(
+        actions.sheet, [schedulers, steps, *controls], [sheet, status, command], show_progress_on=status, **COMPUTES
+    )
+
+
+def _schedule(actions: Actions, controls: list[gr.components.Component]) -> None:
+    start = gr.Button("Show the schedule", variant="primary", elem_id="schedule")
+    line = gr.Markdown()
+    curve = gr.Image(
+        label="Where the network is evaluated", buttons=["download"], alt_text="Timestep and log-SNR of each step"
+    )
+    heads = ["step", "timestep", "noise level", "log-SNR", "passes"]
+    table = gr.Dataframe(headers=heads, label="Steps", interactive=False)
+    start.click(actions.schedule, controls, [curve, table, line], **COMPUTES)
+
+
+def _afford(actions: Actions, blocks: gr.Blocks) -> None:
+    gr.Markdown(
+        "How close to the images that the shipped model converges to comes each method with a budget of passes? "
+        f"Measured on {images():,} images a point."
+    )
+    with gr.Row():
+        domain = gr.Dropdown(domains(), value=domains()[0], label="Domain that was measured")
+        passes = gr.Slider(1, MOST_PASSES, 20, step=1, label="Passes that I can afford, for an image")
+    line = gr.Markdown(elem_id="afford")
+    curve = gr.Image(
+        label="Distance, by passes",
+        buttons=["download"],
+        alt_text="Distance to the converged images by passes, for each method",
+    )
+    table = gr.Dataframe(
+        headers=["method", "steps", "passes", "distance"], label="Within the budget", interactive=False
+    )
+    for event in (domain.change, passes.release, blocks.load):
+        event(actions.afford, [domain, passes], [curve, table, line], trigger_mode="always_last", **QUICK)
+
+
+def _calibrate(actions: Actions, controls: list[gr.components.Component]) -> None:
+    gr.Markdown(
+        "Follows the model's trajectories once, and finds the timesteps and weights for a number of steps in this "
+        "domain, with this guidance. The result is kept, and `adaptive` uses it from then on. "
+        "What is calibrated already is drawn at once."
+    )
+    steps = gr.Slider(2, MOST_STEPS, 7, step=1, label="Steps to calibrate")
+    start = _start(actions, "Calibrate", "calibrate")
+    status = gr.Markdown()
+    picture = gr.Image(
+        label="Drawn with these steps", buttons=["download"], alt_text="What is drawn with the calibrated steps"
+    )
+    command = _command()
+    files = gr.File(visible=False, interactive=False, label="Images as files")
+    start.click(
+        actions.calibrate, [steps, *controls], [picture, status, files, command], show_progress_on=status, **COMPUTES
+    )
+
+
+def _history(actions: Actions, controls: list[gr.components.Component], tab: gr.Tab) -> None:
+    gr.Markdown("What this page has drawn since it was opened. Nobody else sees it; it goes when the page is closed.")
+    runs = gr.Gallery(label="Runs", columns=3, object_fit="contain", allow_preview=False, buttons=[], elem_id="runs")
+    chosen = gr.State(None)
+    command = _command()
+    files = gr.File(label="Images of the run", file_count="multiple", interactive=False)
+    again = gr.Button("Use these settings", elem_id="again")
+    given = gr.File(label="Or hand in an image that was drawn here or by sample.py", file_types=[".png"])
+
+    tab.select(actions.history, None, runs, **QUICK)
+    runs.select(actions.recall, None, [command, files, chosen], **QUICK)
+    again.click(actions.reuse, chosen, controls, **QUICK)
+    given.upload(actions.restore, given, controls, **QUICK)
+
+
+def _start(actions: Actions, text: str, name: str) -> gr.Button:
+    """A button that starts something, beside one that stops it."""
+    with gr.Row():
+        start = gr.Button(text, variant="primary", elem_id=name, scale=3)
+        stop = gr.Button("Cancel", elem_id=f"cancel-{name}", scale=1, min_width=100)
+    stop.click(actions.cancel, None, None, queue=False, **QUICK)
+    return start
+
+
+def _command() -> gr.Textbox:
+    return gr.Textbox(label="The same on the command line", interactive=False, lines=2)

@@ -1,0 +1,138 @@
+"""What each open page has drawn: nobody else sees it, and it goes when the page is closed."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..io import figures
+from ..io.files import why_unreadable
+from ..runs.sample_files import SETTINGS
+from .bounds import MOST_SESSIONS
+from .jobs import Drawn
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run as the page shows it.
+
+    Attributes:
+        sheet: Its images side by side, enlarged.
+        images: Copies of its images.
+        drawn: The run.
+    """
+
+    sheet: Path
+    images: tuple[Path, ...]
+    drawn: Drawn
+
+
+@dataclass
+class Session:
+    """What an open page has drawn.
+
+    Attributes:
+        folder: Of its files; nobody can guess its name.
+        history: Its runs, oldest first.
+        stop: Ends the run that is under way.
+    """
+
+    folder: Path
+    history: list[Shown] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+    _files: int = 0
+
+    def begin(self) -> threading.Event:
+        """What stops the run that begins now."""
+        self.stop = threading.Event()
+        return self.stop
+
+    def write(self, pixels: np.ndarray, name: str = "preview") -> Path:
+        """A file of (H, W, C) uint8 pixels to show."""
+        self._files += 1
+        path = self.folder / f"{name}-{self._files}.png"
+        figures.save_image(path, pixels)
+        return path
+
+    def keep(self, drawn: Drawn, pixels: np.ndarray) -> Shown:
+        """Add a run to the history.
+
+        Args:
+            drawn: The run.
+            pixels: (H, W, C) uint8, its images side by side.
+        """
+        name = f"run-{len(self.history) + 1}"
+        sheet = self.write(pixels, f"{name}-sheet")
+        copies = [self.folder / f"{name}-{path.name}" for path in drawn.images]
+        for path, copy in zip(drawn.images, copies, strict=True):
+            shutil.copyfile(path, copy)
+        self.history.append(Shown(sheet, tuple(copies), drawn))
+        return self.history[-1]
+
+    def close(self) -> None:
+        """Stop what is under way, and forget everything."""
+        self.stop.set()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Sessions:
+    """The open pages.
+
+    Args:
+        root: Folder for their files.
+    """
+
+    def __init__(self, root: Path):
+        self._root, self._open, self._lock = root, dict[str, Session](), threading.Lock()
+
+    def of(self, name: str) -> Session:
+        """The session of a page, which begins with its first request."""
+        with self._lock:
+            if name not in self._open:
+                while len(self._open) >= MOST_SESSIONS:
+                    self._open.pop(next(iter(self._open))).close()
+                folder = self._root / secrets.token_hex(16)
+                folder.mkdir(mode=0o700)
+                self._open[name] = Session(folder)
+            return self._open[name]
+
+    def close(self, name: str) -> None:
+        """The page was closed."""
+        with self._lock:
+            session = self._open.pop(name, None)
+        if session is not None:
+            session.close()
+
+    def close_all(self) -> None:
+        """The server ends."""
+        for name in list(self._open):
+            self.close(name)
+
+
+def settings_in(path: str | Path) -> list[str]:
+    """The settings that an image carries, as `key=value`; anybody may have written them.
+
+    Raises:
+        UserError: if it is no PNG file, or carries none.
+    """
+    from PIL import Image
+
+    if trouble := why_unreadable(path):
+        raise UserError(f"the file {trouble}")
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            found = json.loads(image.info[SETTINGS])
+    except KeyError:
+        raise UserError("the image carries no settings; give a PNG file that sample.py or this page drew") from None
+    except Exception as error:  # Pillow's decoders raise errors of any kind
+        raise UserError("the file is no PNG image that can be read, or its settings are damaged") from error
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise UserError("the settings in the image are damaged")
+    return found

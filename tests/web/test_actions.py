@@ -1,0 +1,236 @@
+"""What the controls of the page do, without a browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shlex
+from dataclasses import astuple, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import ROOT, configuration, mlflow_database, tiny_checkpoint
+
+from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.tracking.mlflow import MlflowTracker
+
+gr = pytest.importorskip("gradio")
+
+from adaptive_diffusion.web import actions as page_actions  # noqa: E402
+from adaptive_diffusion.web import jobs  # noqa: E402
+from adaptive_diffusion.web.actions import CONTROLS, Actions  # noqa: E402
+from adaptive_diffusion.web.app import _prepare_process, offered  # noqa: E402
+from adaptive_diffusion.web.bounds import Wish  # noqa: E402
+from adaptive_diffusion.web.curve import affordable, domains, measured  # noqa: E402
+from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
+from tools.benchmark_tables import read_summary  # noqa: E402
+from tools.curve import stale_curve  # noqa: E402
+
+WISH = Wish(model="tiny", domain="landscapes", scheduler="ddim", steps=3, images=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def offers(folder):
+    mlflow_database(folder / "mlruns")
+    paths = (f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns")
+    _prepare_process()
+    return offered([str(tiny_checkpoint(folder))], paths)
+
+
+@pytest.fixture(scope="module")
+def worker():
+    one = jobs.Worker()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def actions(offers, worker, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "PREVIEW_EVERY", 0)
+    monkeypatch.setattr(jobs, "PREVIEW_SHARE", -1)
+    quiet = replace(offers, common=(*offers.common, "tracking=none"))
+    return Actions(quiet, worker, Sessions(tmp_path))
+
+
+def request(name: str = "anna") -> SimpleNamespace:
+    return SimpleNamespace(session_hash=name)
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    return np.array(Image.open(path))
+
+
+def test_a_drawing_shows_previews_and_ends_with_what_sample_draws(actions, tmp_path):
+    told = list(actions.draw(request(), *astuple(WISH)))
+    pictures = [picture for picture, *_ in told if isinstance(picture, str)]
+    assert len(pictures) == 1 + WISH.steps
+    assert len({pixels(picture).tobytes() for picture in pictures}) == WISH.steps  # the last preview is the result
+
+    _, status, files, command = told[-1]
+    assert "3 steps, 6 passes an image" in status
+    assert any("Step 2 of 3" in str(line) for _, line, *_ in told)
+
+    settings = shlex.split(command)[-len(WISH.settings(actions.offers)) :]
+    cfg = configuration("sample", tmp_path, *[s for s in settings if not s.startswith("paths.")])
+    sample(cfg)
+    for i, file in enumerate(files):
+        assert np.array_equal(pixels(file), pixels(tmp_path / "run" / "pictures" / f"{i:04d}.png"))
+
+
+def test_an_image_brings_its_settings_back(actions):
+    wish = replace(WISH, label="sunrise", weight=3.0, seed=9)
+    *_, (_, _, files, _) = actions.draw(request(), *astuple(wish))
+    assert "paths.outputs" not in " ".join(settings_in(files[0]))
+
+    restored = dict(zip(CONTROLS, actions.restore(files[1]), strict=True))
+    assert (restored["scheduler"], restored["steps"], restored["weight"], restored["seed"]) == ("ddim", 3, "3", 9)
+    assert restored["label"]["value"] == "sunrise"
+    assert "forest" in restored["label"]["choices"]
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (lambda path: path.write_bytes(b"no image"), "no PNG image"),
+        (lambda path: Image.new("RGB", (8, 8)).save(path), "carries no settings"),
+        (lambda path: Image.new("RGB", (8, 8)).save(path, "JPEG"), "no PNG image"),
+    ],
+)
+def test_a_strange_image_is_refused_with_a_sentence(actions, tmp_path, write, told):
+    write(tmp_path / "x.png")
+    with pytest.raises(gr.Error, match=told):
+        actions.restore(str(tmp_path / "x.png"))
+
+
+def test_runs_are_recorded_as_sample_records_them_and_a_cancelled_one_is_killed(offers, worker, tmp_path, folder):
+    actions = Actions(offers, worker, Sessions(tmp_path))
+    list(actions.draw(request(), *astuple(WISH)))
+
+    def cancelled_at_its_first_step() -> None:
+        for _, status, *_ in actions.draw(request(), *astuple(replace(WISH, steps=90, seed=1))):
+            if str(status).startswith("Step"):
+                actions.cancel(request())
+
+    with pytest.raises(gr.Error, match="Cancelled"):
+        cancelled_at_its_first_step()
+
+    tracker = MlflowTracker(str(folder / "mlruns" / "mlflow.db"), str(folder), "sample", 1.0, 5001)
+    runs = tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"])
+    assert [run.info.status for run in runs] == ["FINISHED", "KILLED"]
+    assert runs[0].data.params["num_steps"] == "3"
+    assert runs[0].data.metrics["sampling/passes"] == 6
+    assert "fingerprint" in runs[0].data.tags
+    assert len(actions.history(request())) == 1
+
+
+def test_nobody_sees_what_others_drew(actions):
+    list(actions.draw(request("anna"), *astuple(WISH)))
+    assert actions.history(request("bert")) == []
+    with pytest.raises(gr.Error, match="the run"):
+        actions.recall(request("bert"), SimpleNamespace(index=0))
+
+    command, files, _ = actions.recall(request("anna"), SimpleNamespace(index=0))
+    assert "scheduler=ddim" in command
+    assert Path(files[0]).is_file()
+
+    actions.leave(request("anna"))
+    assert not Path(files[0]).exists()
+    assert actions.history(request("anna")) == []
+
+
+def test_a_mistake_is_a_sentence_and_a_fault_is_in_the_log(actions, monkeypatch, caplog):
+    with pytest.raises(gr.Error, match="steps must be"):
+        list(actions.draw(request(), *astuple(replace(WISH, steps=1000))))
+    with pytest.raises(gr.Error, match="one weight of guidance"):  # a check of sample.py, not of the page
+        list(actions.draw(request(), *astuple(replace(WISH, scheduler="learned", guidance="interval"))))
+    assert caplog.records == []
+
+    monkeypatch.setattr(page_actions, "draw", lambda *_: 1 / 0)
+    with caplog.at_level(logging.ERROR), pytest.raises(gr.Error, match="the log of the server") as told:
+        list(actions.draw(request(), *astuple(WISH)))
+    assert "division" not in str(told.value)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_two_schedulers_are_compared_from_the_same_noise(actions):
+    *_, (pair, status, commands) = actions.compare(request(), "ddim", 3, *astuple(WISH))
+    left, right = map(pixels, pair)
+    assert np.array_equal(left, right)
+    *_, (pair, status, commands) = actions.compare(request(), "dpm_solver", 2, *astuple(WISH))
+    assert not np.array_equal(left, pixels(pair[1]))
+    assert "2 steps, 4 passes" in status
+    assert commands.count("num_samples=1") == 2
+
+
+def test_a_sheet_has_a_cell_for_each_and_names_what_was_refused(actions):
+    told = list(actions.sheet(request(), ["ddim", "learned"], [2, 3], *astuple(WISH)))
+    path, status, command = [[one for one in column if isinstance(one, str)][-1] for column in zip(*told, strict=True)]
+    assert "2 images drawn" in status
+    assert "learned, 3 steps: " in status
+    assert "sample.py -m scheduler=ddim,learned num_steps=2,3" in command
+    height, width, _ = pixels(path).shape
+    assert height > 2 * page_actions.CELL
+    assert width > 2 * page_actions.CELL
+
+    with pytest.raises(gr.Error, match="at most 16"):
+        list(actions.sheet(request(), ["ddim", "adaptive"], list(range(1, 10)), *astuple(WISH)))
+
+
+def test_the_schedule_is_that_of_a_run(actions, folder):
+    wish = replace(WISH, guidance="interval", steps=6)
+    _, rows, line = actions.schedule(request(), *astuple(wish))
+    *_, (_, status, _, _) = actions.draw(request(), *astuple(wish))
+    with open(max((folder / "outputs").rglob("steps.csv"), key=lambda path: path.stat().st_mtime)) as file:
+        drawn = [float(row["timestep"]) for row in csv.DictReader(file)]
+    assert [row[1] for row in rows] == pytest.approx(drawn, abs=1e-3)
+
+    passes = sum(row[-1] for row in rows)
+    assert 6 < passes < 12
+    assert f"{passes:g} passes" in line
+    assert f"6 steps, {passes:g} passes an image" in status
+
+
+def test_a_calibration_tells_how_far_it_is_and_is_used_from_then_on(actions):
+    told = list(actions.calibrate(request(), 2, *astuple(replace(WISH, images=1))))
+    assert any("Calibrating: evaluation" in str(status) for _, status, *_ in told)
+    assert "calibrated for landscapes" in told[-1][1]
+    again = list(actions.draw(request(), *astuple(replace(WISH, images=1, scheduler="adaptive", steps=2))))
+    assert not any("Calibrating" in str(status) for _, status, *_ in again)
+    assert np.array_equal(pixels(told[-1][2][0]), pixels(again[-1][2][0]))
+
+
+def test_the_dial_reads_what_the_benchmark_measured(actions):
+    assert stale_curve() is None
+    rows = [row for row in read_summary(ROOT / "docs" / "benchmark" / "summary.csv") if row.perceptual is not None]
+    assert len(measured()) == len(rows)
+    for domain in domains():
+        best = affordable(domain, 20)[0]
+        assert best.distance == pytest.approx(
+            min(row.perceptual for row in rows if row.domain == domain and row.num_steps <= 10), abs=1e-5
+        )
+    picture, table, line = actions.afford(request(), "landscapes", 20)
+    assert Path(picture).is_file()
+    assert table[0][0] in line
+    with pytest.raises(gr.Error, match="passes must be"):
+        actions.afford(request(), "landscapes", 0)
+
+
+def test_images_of_sample_carry_their_settings(tmp_path):
+    """As json, without the folders it wrote to: an image may be passed on."""
+    found = json.loads(Image.open(_drawn(tmp_path)).info["adaptive-diffusion"])
+    assert found == []  # outside of a Hydra job nobody typed any
+
+
+def _drawn(folder: Path) -> Path:
+    sample(configuration("sample", folder, "model=checkpoint", f"model.path={tiny_checkpoint(folder)}", "metrics=none",
+                         "tracking=none", "num_samples=1", "num_steps=2", "scheduler=ddim"))  # fmt: skip
+    return folder / "run" / "pictures" / "0000.png"

@@ -1,0 +1,122 @@
+"""What the page lets through, and what it stands for on the command line."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import astuple, replace
+
+import pytest
+
+from adaptive_diffusion.cli.arguments import for_hydra
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.program import command
+from adaptive_diffusion.web.app import check_access, common_settings
+from adaptive_diffusion.web.bounds import LONGEST_PROMPT, Offer, Offers, Wish, wish_of
+
+OFFERS = Offers(
+    models=(
+        Offer("shipped", (), {"landscapes": ("sunrise", "forest"), "portraits": ()}),
+        Offer("mine", ("model=checkpoint", "model.path=/models/mine.safetensors"), {}),
+    ),
+    schedulers=("adaptive", "ddim"),
+    guidance=("constant", "interval"),
+    common=("tracking=none",),
+)
+WISH = Wish(model="shipped", domain="landscapes")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"model": "/etc/passwd"}, "model must be one of shipped, mine"),
+        ({"prompt": "x" * (LONGEST_PROMPT + 1)}, "at most"),
+        ({"prompt": "two\nlines"}, "one line"),
+        ({"domain": "landscapes,portraits"}, "domain must be one of"),
+        ({"domain": ""}, "domain must be one of"),
+        ({"label": "butterfly"}, "label must be one of none, sunrise, forest"),
+        ({"scheduler": "ddim num_samples=9"}, "scheduler must be one of"),
+        ({"steps": 0}, "steps must be a whole number"),
+        ({"steps": 101}, "between 1 and 100"),
+        ({"steps": None}, "steps must be"),
+        ({"guidance": "../x"}, "guidance must be one of"),
+        ({"weight": float("nan")}, "weight must be"),
+        ({"weight": 31}, "at most 30"),
+        ({"images": 17}, "images must be"),
+        ({"images": True}, "images must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"seed": 2.5}, "seed must be"),
+        ({"size": 4096}, "size must be one of"),
+    ],
+)
+def test_values_out_of_bounds_are_refused_with_a_sentence(changed, told):
+    with pytest.raises(UserError, match=told) as refused:
+        replace(WISH, **changed).checked(OFFERS)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("given", "weight"), [("", None), (None, None), ("2.5", 2.5), (3, 3.0)])
+def test_an_empty_weight_is_the_models_own(given, weight):
+    assert Wish.of(astuple(replace(WISH, weight=given))).weight == weight
+    with pytest.raises(UserError, match="weight must be a number"):
+        Wish.of(astuple(replace(WISH, weight="much")))
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        WISH,
+        replace(WISH, label="none", scheduler="ddim", steps=50, seed=2**32 - 1, images=16),
+        replace(WISH, prompt="a lake, at dawn: it's ${paths.root} \\ 'so'", weight=2.5, guidance="interval", size=256),
+        replace(WISH, prompt="null", weight=0.0),
+        Wish(model="mine"),
+    ],
+)
+def test_the_command_line_and_the_image_bring_the_wish_back(wish):
+    settings = wish.checked(OFFERS).settings(OFFERS)
+    typed = shlex.split(f"{command('sample')} {shlex.join(settings)}")
+    assert for_hydra(typed[-len(settings) :]) == settings
+
+    found, left_out = wish_of(settings, OFFERS)
+    # a prompt chooses the domain, so that no command line has both
+    assert replace(found, domain="", label="") == replace(wish, domain="", label="")
+    assert left_out == []
+
+
+def test_what_has_no_control_is_left_out_and_named():
+    wish, left_out = wish_of(["domain=portraits", "grid=karras", "num_steps=7"], OFFERS)
+    assert (wish.domain, wish.steps) == ("portraits", 7)
+    assert left_out == ["grid=karras"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["model=checkpoint", "model.path=/etc/passwd"], "not offered"),
+        (["num_steps=100000"], "between 1 and 100"),
+        (["num_steps=ten"], "steps must be"),
+        (["seed=range(5)"], "cannot be read"),
+        (["domain={a:1}"], "cannot be read"),
+        (["prompt=" + "a" * 10_000], "longer than"),
+    ],
+)
+def test_settings_of_a_strange_image_are_refused(settings, told):
+    with pytest.raises(UserError, match=told):
+        wish_of(settings, OFFERS)
+
+
+@pytest.mark.parametrize(
+    ("host", "password", "told"),
+    [("0.0.0.0", None, "password"), ("192.168.1.5", None, "password"), ("127.0.0.1", "short", "at least 12")],
+)
+def test_other_machines_are_let_in_with_a_long_password_only(host, password, told):
+    with pytest.raises(UserError, match=told):
+        check_access(host, password)
+    check_access("127.0.0.1", None)
+    check_access(host, "a long password")
+
+
+@pytest.mark.parametrize("setting", ["num_steps=5", "model=checkpoint", "+model.path=x", "metrics=standard", "seed=1"])
+def test_what_the_page_decides_cannot_be_given_at_the_start(setting):
+    with pytest.raises(UserError, match="cannot be given here"):
+        common_settings([setting])
+    assert common_settings(["tracking=none"]) == ("tracking=none",)
