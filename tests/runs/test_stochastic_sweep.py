@@ -1,0 +1,31 @@
+"""The estimate of a sweep leaves out converged solutions where every scheduler adds noise, since none is compared."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+from tiny import CONF
+
+from adaptive_diffusion.cli.schemas import register
+from adaptive_diffusion.runs.stochastic_sweep import all_stochastic
+
+
+@pytest.mark.parametrize(
+    ("overrides", "all_of_them"),
+    [
+        (["scheduler=ddpm", "num_steps=5,10"], True),
+        (["scheduler=ddpm,ddim", "num_steps=5,10"], False),
+        (["scheduler=ddim", "scheduler.eta=0.5,1"], True),
+        (["scheduler=ddim", "scheduler.eta=0,1"], False),
+        (["scheduler=nobody"], False),  # the jobs say it
+    ],
+)
+def test_whether_every_scheduler_of_a_sweep_adds_noise(overrides, all_of_them, monkeypatch, tmp_path):
+    monkeypatch.setenv("ADAPTIVE_DIFFUSION_ROOT", str(tmp_path))
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("sample", return_hydra_config=True)
+        with open_dict(config):
+            config.hydra.overrides.task = overrides
+        assert all_stochastic(config) is all_of_them
