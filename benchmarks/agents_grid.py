@@ -37,8 +37,8 @@ from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.real_noises import RealNoises
 from benchmarks.agents_report import spread
 
-WEIGHTS = (1.3, 1.5)
-INTERVALS = ((-4.0, -1.0), (-2.0, 0.35))  # of log-SNR
+WEIGHTS = (1.3, 1.5, 1.8)
+INTERVALS = ((None, None), (-4.0, -1.0), (-3.0, 0.0), (-2.0, 0.35))  # of log-SNR
 STEPS = (5, 6, 8)
 FRESH_SEED = 31_337  # of noises that no agent saw
 

@@ -17,7 +17,7 @@ from adaptive_diffusion.optimization.environment import DomainEnv
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.rl.convergence import Evaluation, Record
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from benchmarks import agents
+from benchmarks import agents, agents_grid
 from benchmarks.agents import AgentBench, TransferredTimestepEnv
 from benchmarks.agents_grid import fresh_table
 from benchmarks.agents_report import Result, load_result, report, save_result
@@ -163,7 +163,9 @@ def test_on_the_grid_no_action_is_the_default_and_others_are_the_nearest(bench):
     assert (env.noises.batches, held_out.noises.batches, env.noises.seed + 1) == (2, 1, held_out.noises.seed)
 
 
-def test_what_agents_choose_on_the_grid_is_drawn_from_fresh_noises(bench):
+def test_what_agents_choose_on_the_grid_is_drawn_from_fresh_noises(bench, monkeypatch):
+    monkeypatch.setattr(agents_grid, "INTERVALS", ((-4.0, -1.0),))
+    monkeypatch.setattr(agents_grid, "STEPS", (5,))
     bench.pictures = 4
     for agent in ("fixed", "random"):
         bench.run("real", "abstract", agent, seed=0)
