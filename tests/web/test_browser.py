@@ -159,10 +159,12 @@ def test_from_opening_to_an_image_a_mistake_and_a_reload(open_page, address, off
 def test_cancel_and_a_reload_in_mid_run(open_page, monkeypatch):
     watch = jobs._Watch.__call__
     monkeypatch.setattr(jobs._Watch, "__call__", lambda *given: time.sleep(0.1) or watch(*given))  # 10 s a run
+    begun: list[int] = []
     ended: list[str] = []
     draw = jobs.draw
 
     def noted(*given: Any) -> jobs.Drawn:
+        begun.append(len(begun))
         try:
             return draw(*given)
         except BaseException as error:
@@ -173,12 +175,12 @@ def test_cancel_and_a_reload_in_mid_run(open_page, monkeypatch):
     page = open_page()
     page.type("number input for Steps", "100")
     page.find("#draw").click()
-    page.wait(lambda: "Step" in page.text("#status"))
+    page.wait(lambda: " of " in page.text("#status"))
     page.find("#cancel-draw").click()
     assert "Cancelled" in page.wait(lambda: page.text(".toast-wrap"))
 
     page.find("#draw").click()
-    page.wait(lambda: "Step" in page.text("#status"))
+    page.wait(lambda: len(begun) == 2)
     page.driver.refresh()
     page.wait(lambda: page.find("#draw"))
     page.type("number input for Steps", "4")

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 CELL = 128  # pixels of an image on a sheet
 COMPARED = 512  # pixels of an image under the slider
 AS_IT_DRAWS: list[Any] = [("as it draws", "")]  # the domain of a model that has none of its own
-NO_NAME: list[Any] = [("by their share", ""), ("no label", NO_LABEL)]  # labels beside those of a domain
+NO_NAME: list[Any] = [("by share", ""), ("no label", NO_LABEL)]  # labels beside those of a domain
 NOTHING: Mapping[str, Any] = {}
 CONTROLS = tuple(field.name for field in fields(Wish))  # in the order in which handlers get them
 
