@@ -18,13 +18,15 @@ from adaptive_diffusion.grids.calibrated import load_schedules, merged
 from adaptive_diffusion.io.files import write_text
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.optimization.memory import read_records
+from tools import real_tables
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
 from tools.benchmark_tables import comparison, fewest_steps, read_summary, results, second_encoder
 
 PROJECT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/evidence/results.md", "docs/evidence/calibration.md", "docs/evidence/agents.md")
+PAGES = ("README.md", *(f"docs/evidence/{page}.md" for page in ("results", "real_images", "calibration", "agents")))
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
+REAL = "docs/real_images/summary.csv"
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
 
 BLOCK = re.compile(r"<!-- table: (?P<name>[^;>]+)(?:;[^>]*)?-->\n(?P<lines>.*?)<!-- end of table -->", re.DOTALL)
@@ -128,6 +130,8 @@ TABLES = {
     "screening": Table(SCREENING, lambda path: results(read_summary(path))),
     "screening commands": Table(SCREENING, lambda path: _commands(path, SCREENING)),
     "calibrated steps": Table(SCHEDULES, _calibrated),
+    "real images": Table(REAL, real_tables.all_rows),
+    "real images in short": Table(REAL, real_tables.front),
     "tuned configurations": Table(TUNED, _tuned),
 }
 

@@ -1,0 +1,82 @@
+"""`python -m benchmarks front`: the sheet of the README, samplers in rows and the same noise in every column."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from adaptive_diffusion.diffusion.conditions import conditions_of
+from adaptive_diffusion.diffusion.guidance import Guidance
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
+from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.grids.grids import LogSNRGrid, PowerGrid
+from adaptive_diffusion.io.figures import grid, labelled, save_image
+from adaptive_diffusion.io.pixels import to_uint8
+from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.optimization.memory import SHIPPED
+from adaptive_diffusion.optimization.tuned import tuned_guidance
+from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion.types import Scheduler
+from benchmarks.common import scheduler_settings
+from tools.real_tables import FRONT, TUNED, read_rows
+
+SUMMARY = Path("docs/real_images/summary.csv")
+
+
+def main(argv: list[str]) -> None:
+    """Draw the first noises of the benchmark with each sampler; what was measured of it stands beside its row."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks front", description=__doc__)
+    parser.add_argument("--domain", default="landscapes")
+    parser.add_argument("--images", type=int, default=10, help="columns")
+    parser.add_argument("--seed", type=int, default=777_000, help="of the noises; default: the first block's")
+    parser.add_argument("--summary", type=Path, default=SUMMARY, help="summary of experiment=benchmark_real")
+    parser.add_argument("--output", type=Path, default=Path("outputs/front.png"), help="the image to write")
+    options = parser.parse_args(argv)
+
+    network, domain = load_builtin_model(), options.domain
+    weight = float(network.metadata["guidance_scale"])
+    tuned = tuned_guidance(str(SHIPPED), "", network.identity, domain, weight)
+    measured = {(r["domain"], r["scheduler"], r["variant"], r["num_steps"]): r for r in read_rows(options.summary)}
+
+    sheets: list[np.ndarray] = []
+    labels: list[str] = []
+    for name, (kind, variant, steps) in FRONT.items():
+        guidance: float | Guidance = tuned if variant == TUNED else weight
+        conditions = conditions_of(network, domain, None, domain)
+        model = GuidedModel.from_model(network, conditions, guidance, domain=domain)
+        model = model.of_images(options.seed, options.images)
+        scheduler = scheduler_of(kind, int(steps), model)
+        drawn = StandardSampler(scheduler).run(
+            model, model.noise(options.seed, options.images), condition=model.condition
+        )
+        sheets.append(np.clip(np.array(drawn.images), -1, 1))
+
+        row = measured.get((domain, kind, variant, steps))
+        known = "" if row is None else f"\nfd {float(row['fd_encoder_all']):.1f}"
+        passes = model.cost.passes / options.images
+        labels.append(f"{name.replace(', ', chr(10))}\n{passes:g} passes{known}")
+        mx.clear_cache()
+
+    sheet = grid(to_uint8(np.concatenate(sheets)), columns=options.images, cell=96)
+    save_image(options.output, labelled(sheet, labels))
+    print(options.output)
+
+
+def scheduler_of(kind: str, steps: int, model: GuidedModel) -> Scheduler:
+    """A scheduler of the benchmark, its timesteps set."""
+    settings = scheduler_settings(load_builtin_model())
+    if kind == "adaptive":
+        schedule = find_schedule(None, model.identity, model.domain, model.guidance_scale, num_steps=steps)
+        return AdaptiveScheduler(num_inference_steps=steps, calibration=schedule, **settings)
+    if kind == "ddim":
+        ddim = DDIMScheduler(**settings)
+        ddim.set_timesteps(timesteps=PowerGrid(1)(ddim.schedule, steps))
+        return ddim
+    solver = DPMSolverScheduler(clip_sample=True, **settings)
+    solver.set_timesteps(timesteps=LogSNRGrid()(solver.schedule, steps))
+    return solver

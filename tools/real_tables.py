@@ -1,0 +1,98 @@
+"""The tables of distances to real images, made from `docs/real_images/summary.csv`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from adaptive_diffusion.io.markdown import MISSING, table
+from tools.benchmark_tables import DOMAINS, GRIDS, SCHEDULERS, rank
+
+TUNED = "guidance=tuned"
+DISTANCES = ("fd_encoder", "fd_vicreg")
+Row = dict[str, str]
+
+FRONT = {  # heading of a column -> scheduler, variant, steps
+    "DDIM, 50 steps": ("ddim", "", "50"),
+    "DPM-Solver++(2M), 10 steps": ("dpm_solver", "", "10"),
+    "adaptive, 10 steps": ("adaptive", "", "10"),
+    "adaptive, tuned guidance, 6 steps": ("adaptive", TUNED, "6"),
+}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a summary; [] if there is none."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def all_rows(path: Path) -> list[str]:
+    """Every row, by domain and passes."""
+    rows = sorted(
+        read_rows(path), key=lambda row: (rank(row["domain"], DOMAINS), -float(row["passes_mean"]), _place(row))
+    )
+    header = ["domain", "sampler", "guidance", "steps", "passes", "`fd_encoder`", "`fd_vicreg`", "precision", "recall"]
+    lines = table([*header, "of the domain"], [[row["domain"], *_numbers(row)] for row in rows], "lll" + "r" * 7)
+    return (
+        [*lines, "", f"{_images(rows)} images a row; in brackets mean ± standard deviation of {_blocks(rows)}."]
+        if rows
+        else []
+    )
+
+
+def front(path: Path) -> list[str]:
+    """A few samplers side by side: `fd_encoder` / `fd_vicreg` of all images."""
+    rows = read_rows(path)
+    if not rows:
+        return []
+    found: dict[tuple[str, ...], Row] = {
+        (row["domain"], row["scheduler"], row["variant"], row["num_steps"]): row for row in rows
+    }
+    columns = {name: key for name, key in FRONT.items() if any((domain, *key) in found for domain in DOMAINS)}
+    header = [f"{name}: {_passes(found, key)} passes" for name, key in columns.items()]
+    lines = [[domain, *(_pair(found.get((domain, *key))) for key in columns.values())] for domain in DOMAINS]
+    return (
+        [*table(["`fd_encoder` / `fd_vicreg`", *header], lines), "", f"{_images(rows)} images in each cell."]
+        if rows
+        else []
+    )
+
+
+def _numbers(row: Row) -> list[str]:
+    spread = [f"{_short(row, m, 'all')} ({_short(row, m, 'mean')} ± {_short(row, m, 'sd')})" for m in DISTANCES]
+    shares = [f"{float(row[f'{m}_all']):.3f}" for m in ("precision", "recall")]
+    grid = "" if row["grid"] == "own" else f", {GRIDS.get(row['grid'], row['grid'])}"
+    guidance = "tuned" if row["variant"] == TUNED else row["variant"] or "constant"
+    name = f"{SCHEDULERS.get(row['scheduler'], row['scheduler'])}{grid}"
+    agreement = f"{float(row['domain_agreement_mean']):.3f} ± {float(row['domain_agreement_sd']):.3f}"
+    return [name, guidance, row["num_steps"], f"{float(row['passes_mean']):g}", *spread, *shares, agreement]
+
+
+def _short(row: Row, metric: str, of: str) -> str:
+    return f"{float(row[f'{metric}_{of}']):.1f}"
+
+
+def _place(row: Row) -> tuple[tuple[int, str], float, tuple[int, str], int]:
+    domain, scheduler = rank(row["domain"], DOMAINS), rank(row["scheduler"], SCHEDULERS)
+    return domain, -float(row["passes_mean"]), scheduler, int(row["num_steps"])
+
+
+def _pair(row: Row | None) -> str:
+    return MISSING if row is None else " / ".join(_short(row, metric, "all") for metric in DISTANCES)
+
+
+def _passes(found: dict[tuple[str, ...], Row], key: tuple[str, str, str]) -> str:
+    """Network passes an image, in all domains."""
+    passes = sorted({float(row["passes_mean"]) for (_, *method), row in found.items() if tuple(method) == key})
+    return f"{passes[0]:g}" if len(passes) == 1 else f"{passes[0]:g} to {passes[-1]:g}"
+
+
+def _images(rows: Sequence[Row]) -> str:
+    return ", ".join(sorted({str(int(row["blocks"]) * int(row["pictures_per_block"])) for row in rows}))
+
+
+def _blocks(rows: Sequence[Row]) -> str:
+    return ", ".join(sorted({f"{row['blocks']} blocks of {row['pictures_per_block']}" for row in rows}))
