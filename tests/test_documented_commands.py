@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from PIL import Image
 from tiny import ROOT, configuration
 
@@ -44,9 +45,15 @@ def first_job(arguments: tuple[str, ...]) -> list[str]:
     """The settings of the first job of a command."""
     settings = [word for word in for_hydra(arguments) if word not in ("-m", "--multirun")]
     overrides = OverridesParser.create().parse_overrides(settings)
-    values = [next(iter(o.sweep_string_iterator())) if o.is_sweep_override() else None for o in overrides]
+    values = [_first(override) if override.is_sweep_override() else None for override in overrides]
     keys = [setting.partition("=")[0] for setting in settings]
     return [setting if v is None else f"{key}={v}" for key, setting, v in zip(keys, settings, values, strict=True)]
+
+
+def _first(override: Override) -> str:
+    """The first value of a sweep, or the lower end of an interval."""
+    interval = override.value()
+    return f"{interval.start}" if isinstance(interval, IntervalSweep) else next(override.sweep_string_iterator())
 
 
 def has(arguments: tuple[str, ...], words: tuple[str, ...]) -> bool:
