@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -47,7 +48,8 @@ def test_the_parts_of_the_page_draw_together_and_a_mistyped_setting_gets_a_sente
     model = ["model=checkpoint", "model.path=shapes.safetensors", "num_samples=2", "num_steps=6"]
     code, out, err = run(folder, "sample.py", "-m", *parts, *model, "scheduler.eta=0.8,abc,2", "sampler.share=0.5")
     assert "euler_ancestral cosine, 3 steps" in out
-    assert "quality    contrast" in out
+    (metrics,) = folder.glob("outputs/sweeps/*/*/0/metrics.json")
+    assert "quality/contrast" in json.loads(metrics.read_text(encoding="utf-8"))
     assert re.search(r"scheduler\.eta must be a number, got 'abc'", err)
     assert "eta must be between 0 and 1, got 2" in err
     assert "Traceback" not in err

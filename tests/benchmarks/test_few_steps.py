@@ -17,4 +17,4 @@ def test_it_writes_five_rows_a_domain_and_the_error_of_four(tmp_path, capsys):
     assert errors["adaptive 10"] < errors["adaptive 5"] < errors["ddim uniform 5"]
     width, height = Image.open(tmp_path / "few.png").size
     assert re.search(r"few\.png$", saved)
-    assert height > 2 * width  # five rows of two
+    assert height > 5 * 64 > 2 * 64 < width  # five rows of two, with labels

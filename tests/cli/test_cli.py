@@ -82,7 +82,7 @@ def test_a_job_leaves_pictures_plots_tables_and_its_configuration(configure, tmp
     assert pictures(tmp_path).shape == (4, 8, 8, 3)
     assert {p.name for p in run.iterdir()} - {"git.diff"} == {
         *("pictures", "pictures.png", "denoising.png", "schedule.png"),
-        *("steps.csv", "metrics.json", "config.yaml"),
+        *("steps.csv", "metrics.json", "quality.json", "provenance.json", "config.yaml"),
     }
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["time/seconds_per_image"] == seconds > 0

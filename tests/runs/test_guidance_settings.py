@@ -206,7 +206,7 @@ def test_a_run_is_another_one_once_the_file_of_the_weaker_model_is(
 ) -> None:
     found: list[str] = []
     monkeypatch.setattr(
-        "adaptive_diffusion.runs.sample.fingerprint", lambda *a, **k: found.append(s := fingerprint(*a, **k)) or s
+        "adaptive_diffusion.runs.identity.fingerprint", lambda *a, **k: found.append(s := fingerprint(*a, **k)) or s
     )
     for share in (0.5, 0.25):
         sample(configure("guidance=auto", weaker(tmp_path, share), "scheduler=ddim"))

@@ -118,7 +118,8 @@ def test_a_caption_of_labels_by_share_is_that_of_the_domain(configure):
 
 def test_a_finished_run_with_other_labels_is_not_taken_for_this_one(configure, monkeypatch):
     asked: list[str] = []
-    monkeypatch.setattr(NoTracker, "finished", lambda self, identity: asked.append(identity))
+    claimed = NoTracker.claimed
+    monkeypatch.setattr(NoTracker, "claimed", lambda self, identity: asked.append(identity) or claimed(self, identity))
     for conditions in (LANDSCAPES, LANDSCAPES, Same((2, 0)), Mixture(LANDSCAPES.ids, (1, 1))):
         monkeypatch.setattr("adaptive_diffusion.runs.setup.conditions_of", lambda *a, found=conditions: found)
         sample(configure("skip_finished=true"))
