@@ -131,6 +131,8 @@ def test_the_distance_to_the_converged_solution_is_measured_when_asked(configure
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         found[steps] = metrics["quality/perceptual_encoder"]
     assert found[100] < 0.5 * found[3]
+    by_default = OmegaConf.load(ROOT / "conf" / "hydra" / "sweeper" / "optuna.yaml").objectives
+    assert set(by_default) <= set(metrics)
     sample(configure("metrics.converged=true", "scheduler=ddpm"))
     assert "quality/perceptual_encoder" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert "this scheduler adds noise" in caplog.text

@@ -49,7 +49,7 @@ def sweep(tmp_path, monkeypatch):
         sweeper._config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
         sweeper._loader, sweeper._launcher = None, Launcher(folder, fails)
         sweeper.sweep(list(arguments))
-        return sweeper._launcher.jobs, said[-1]
+        return sweeper._launcher.jobs, said
 
     return run
 
@@ -60,20 +60,20 @@ def test_it_finds_the_better_half_of_the_space(sweep):
     assert all(job["seed"] == "3" and 0 <= float(job["x"]) <= 1 for job in jobs)
     later = jobs[20:]
     assert sum(job["scheduler"] == "adaptive" for job in later) > 5
-    assert "30 of 30 trials have finished" in said
-    assert "best       scheduler=adaptive" in said
+    assert "30 of 30 trials have finished" in said[-1]
+    assert "best       scheduler=adaptive" in said[-1]
 
 
 def test_a_study_goes_on_where_it_was_and_failed_jobs_do_not_count(sweep):
     first, _ = sweep("one", trials=4, at_once=2)
     more, said = sweep("two", trials=6, fails=(0,))
     assert (len(first), len(more)) == (4, 3)
-    assert "6 of 6" in said
+    assert "6 of 6" in said[-1]
 
 
 def test_two_objectives_make_a_front(sweep):
     _, said = sweep("one", objectives={"loss": "minimize", "cost": "minimize"}, trials=5)
-    assert said.count("best       ") > 1
+    assert said[-1].count("best       ") > 1
 
 
 def test_an_objective_that_nothing_measured_is_named(sweep):
@@ -81,9 +81,54 @@ def test_an_objective_that_nothing_measured_is_named(sweep):
         sweep("one", objectives={"speed": "minimize"})
 
 
-def test_a_sweep_whose_first_jobs_all_fail_ends(sweep):
-    jobs, _ = sweep("one", fails=range(99))
+def test_a_sweep_ends_where_every_job_of_three_batches_in_a_row_failed(sweep):
+    jobs, said = sweep("one", fails=range(99), at_once=2)
+    assert len(jobs) == 6
+    assert "every job failed 3 times in a row" in said[-2]
+    jobs, _ = sweep("two", trials=2)
+    assert len(jobs) == 2
+    jobs, _ = sweep("three", trials=4, fails=range(1, 99))  # a study with trials does not make it go on for ever
+    assert len(jobs) == 4
+    jobs, said = sweep("four", trials=5, fails=(0, 1, 3, 4))
+    assert len(jobs) == 6
+    assert "5 of 5" in said[-1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"objectives": {"cost": "minimize"}},
+        {"objectives": {"loss": "maximize"}},
+        {"arguments": ["x=interval(0,2)", "scheduler=ddim,adaptive"]},
+        {"arguments": ["x=interval(0,1)", "scheduler=ddim"]},
+    ],
+)
+def test_a_study_with_other_objectives_or_another_space_is_not_gone_on_with(sweep, other):
+    sweep("one", trials=1)
+    with pytest.raises(UserError, match=r"hydra\.sweeper\.study=NAME"):
+        sweep("two", trials=2, **other)
+    jobs, _ = sweep("three", trials=1, study="another", arguments=["scheduler=ddim", "x=0,1"])
     assert len(jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"sampler": "cmaes"}, "scheduler=interval"),
+        ({"sampler": "cmaes", "objectives": {"loss": "minimize", "cost": "minimize"}}, "takes one objective, got 2"),
+        ({"objectives": {}}, "objectives is empty"),
+        ({"params": {"num_steps": "5,8"}}, r"no hydra\.sweeper\.params"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused_in_one_sentence(sweep, wrong, sentence):
+    with pytest.raises(UserError, match=sentence):
+        sweep("one", **wrong)
+
+
+def test_cmaes_takes_numbers(sweep):
+    pytest.importorskip("cmaes")
+    jobs, _ = sweep("one", sampler="cmaes", arguments=["scheduler=ddim", "x=interval(0,1)", "y=interval(0,1)"])
+    assert len(jobs) == 12
 
 
 @pytest.mark.parametrize("wrong", [{"trials": 0}, {"sampler": "grid"}, {"objectives": {"loss": "less"}}])
@@ -94,7 +139,7 @@ def test_wrong_settings_are_refused(sweep, wrong):
 
 def test_the_configuration_says_every_argument():
     config = OmegaConf.load(ROOT / "conf" / "hydra" / "sweeper" / "optuna.yaml")
-    assert set(config) - {"_target_"} == set(StudySweeper.__init__.__annotations__) - {"return"}
+    assert set(config) - {"_target_"} == set(StudySweeper.__init__.__annotations__) - {"return", "params"}
 
 
 def test_hydra_finds_it():

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SAMPLERS = {"tpe": "TPESampler", "cmaes": "CmaEsSampler", "nsga2": "NSGAIISampler", "random": "RandomSampler"}
 DIRECTIONS = ("minimize", "maximize")
+WORDS = {"objectives": "list of hydra.sweeper.objectives", "space": "space of settings"}  # what a study keeps
+MOST_IN_VAIN = 3  # batches in a row whose jobs all failed
 
 
 class StudySweeper(Sweeper):
@@ -42,9 +44,11 @@ class StudySweeper(Sweeper):
         at_once: Jobs that are started together, >= 1; more than 1 wants a launcher that runs them side by side.
         sampler: One of `SAMPLERS`; cmaes takes numbers and one objective.
         seed: Of the sampler, >= 0.
+        params: Must be empty: the combinations of an experiment, which are those of Hydra's own sweeper.
 
     Raises:
         ValueError: for a value out of range.
+        UserError: for settings that do not fit each other.
         MissingPackage: where Optuna is not installed.
     """
 
@@ -57,6 +61,7 @@ class StudySweeper(Sweeper):
         at_once: int,
         sampler: str,
         seed: int,
+        params: Mapping[str, Any] | None = None,
     ):
         try:
             import optuna
@@ -64,6 +69,13 @@ class StudySweeper(Sweeper):
             raise MissingPackage(
                 "hydra/sweeper=optuna takes Optuna; install it with: pip install -e '.[cpu,tune]'"
             ) from error
+        if params:
+            raise UserError(
+                "hydra/sweeper=optuna takes no hydra.sweeper.params, the combinations of an experiment: leave the "
+                "experiment out and give the settings on the command line, or leave hydra/sweeper=optuna out"
+            )
+        if not objectives:
+            raise UserError("hydra.sweeper.objectives is empty: give a metric of a job and minimize or maximize")
         for direction in objectives.values():
             check_choice("hydra.sweeper.objectives", direction, DIRECTIONS)
         self._optuna: Any = optuna
@@ -72,6 +84,11 @@ class StudySweeper(Sweeper):
         self.trials = check_count("hydra.sweeper.trials", trials, 1)
         self.at_once = check_count("hydra.sweeper.at_once", at_once, 1)
         check_choice("hydra.sweeper.sampler", sampler, list(SAMPLERS))
+        if sampler == "cmaes" and len(objectives) > 1:
+            raise UserError(
+                f"hydra.sweeper.sampler=cmaes takes one objective, got {len(objectives)}: use tpe or nsga2, or give one "
+                "by '~hydra.sweeper.objectives' '+hydra.sweeper.objectives={METRIC: minimize}'"
+            )
         self.sampler = sampler
         self.seed = check_count("hydra.sweeper.seed", seed, 0)
 
@@ -87,41 +104,74 @@ class StudySweeper(Sweeper):
         overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(arguments)
         swept = [override for override in overrides if override.is_sweep_override()]
         space = {override.get_key_element(): self._distribution(override) for override in swept}
+        self._check_numbers(space)
         fixed = [str(o.input_line) for o in overrides if o not in swept and o.get_key_element() not in space]
         folder = Path(self._config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self._config, folder / "multirun.yaml")
 
-        study, returned = self._study(), list[JobReturn]()
+        study, returned, in_vain = self._study(space), list[JobReturn](), 0
         while (left := self.trials - len(self._finished(study))) > 0:
             asked = [study.ask(space) for _ in range(min(self.at_once, left))]
             jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in asked]
             try:
                 results = self._launcher.launch(jobs, initial_job_idx=len(returned))
-                self._tell(study, asked, jobs_of(folder)[len(returned) :])
+                ended = jobs_of(folder)[len(returned) :]
+                self._tell(study, asked, ended)
             finally:  # also if the sweep is interrupted: no trial is left open
                 for trial in asked:
                     study.tell(trial, state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
             returned.extend(results)
-            if not any(trial.values for trial in study.trials):
-                break  # nothing can be learnt where every job fails
+            in_vain = 0 if any(job.status in DONE for job in ended) else in_vain + 1
+            if in_vain == MOST_IN_VAIN:  # failed jobs do not count as trials: it would never end
+                say(f"stopped    every job failed {MOST_IN_VAIN} times in a row, so that the study learns nothing")
+                break
 
         say(self._best(study, arguments))
+        if in_vain == MOST_IN_VAIN:
+            _ = [result.return_value for result in results]  # raises what a job failed of, as Hydra's own sweeper does
         return returned
 
-    def _study(self) -> Any:
-        """The study in the storage, or a new one."""
+    def _check_numbers(self, space: Mapping[str, BaseDistribution]) -> None:
+        """Refuse choices where the sampler takes numbers alone: Optuna would draw them at random."""
+        choices = [key for key, values in space.items() if hasattr(values, "choices")]
+        if self.sampler == "cmaes" and choices:
+            raise UserError(
+                f"hydra.sweeper.sampler=cmaes takes numbers, {choices[0]}=interval(low,high), and no choices; "
+                "for choices use tpe or nsga2"
+            )
+
+    def _study(self, space: Mapping[str, BaseDistribution]) -> Any:
+        """The study in the storage, or a new one.
+
+        Raises:
+            UserError: if the one in the storage has other objectives or another space, whose values mean other things.
+        """
         optuna = self._optuna
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage.parent.mkdir(parents=True, exist_ok=True)
         backend = optuna.storages.journal.JournalFileBackend(str(self.storage))
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
             study_name=self.study,
             directions=list(self.objectives.values()),
             sampler=getattr(optuna.samplers, SAMPLERS[self.sampler])(seed=self.seed),
             load_if_exists=True,
         )
+        given = {
+            "objectives": [list(objective) for objective in self.objectives.items()],
+            "space": {key: optuna.distributions.distribution_to_json(values) for key, values in space.items()},
+        }
+        if not study.trials and not study.user_attrs:
+            for name, value in given.items():
+                study.set_user_attr(name, value)
+        for name, value in given.items():
+            if study.user_attrs.get(name) != value:
+                raise UserError(
+                    f"the study {self.study!r} in {self.storage} was begun with another {WORDS[name]}; "
+                    "hydra.sweeper.study=NAME begins a new one"
+                )
+        return study
 
     def _finished(self, study: Any) -> list[Any]:
         return [trial for trial in study.trials if trial.state.is_finished() and trial.values is not None]
