@@ -9,6 +9,8 @@ from tiny import CONF
 
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.runs.stochastic_sweep import all_stochastic
+from adaptive_diffusion.runs.sweep_cost import cost
+from adaptive_diffusion.runs.sweep_overrides import sweep_overrides
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,15 @@ def test_whether_every_scheduler_of_a_sweep_adds_noise(overrides, all_of_them, m
         with open_dict(config):
             config.hydra.overrides.task = overrides
         assert all_stochastic(config) is all_of_them
+
+
+def test_a_sweep_whose_sweeper_has_no_combinations_has_no_estimate(monkeypatch, tmp_path):
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("ADAPTIVE_DIFFUSION_ROOT", str(tmp_path))
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("sample", ["hydra/sweeper=optuna"], return_hydra_config=True)
+        with open_dict(config):
+            config.hydra.overrides.task = ["num_steps=5,10"]
+        assert [override.key_or_group for override in sweep_overrides(config)] == ["num_steps"]
+        assert cost(config, "job").startswith("No estimate of the cost: the sweeper decides")

@@ -16,17 +16,17 @@ from typing import Any, Protocol
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from .. import interruption
 from ..errors import MachineError
 from ..interruption import uninterrupted
 from ..program import again
 from ..runs.job import explain, in_sweep, look, say
+from ..runs.sweep_overrides import sweep_overrides, takes_every_combination
 from ..tracking.jobs import (
     DONE,
     FAILED,
@@ -211,13 +211,10 @@ class _Reported(JobReturn):
 
 def _planned(config: DictConfig) -> list[list[str]]:
     """The settings of each job of a sweep; [] for a sweeper that decides on them one after another."""
-    sweeper = OmegaConf.select(config, "hydra.sweeper._target_", default="")
-    if sweeper.rpartition(".")[2] != BasicSweeper.__name__:
+    if not takes_every_combination(config):
         return []
-
-    given = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*given, *config.hydra.overrides.task]), None)
+    overrides = sweep_overrides(config, GlobalHydra.instance().config_loader())
+    (jobs,) = BasicSweeper.split_arguments(overrides, None)
     return jobs
 
 

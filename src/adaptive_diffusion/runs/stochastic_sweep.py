@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from .build import build
+from .sweep_overrides import sweep_overrides
 
 
 def all_stochastic(config: DictConfig) -> bool:
@@ -27,9 +27,8 @@ def all_stochastic(config: DictConfig) -> bool:
 
 def _one_of_each_scheduler(config: DictConfig) -> Iterator[DictConfig]:
     """The configuration of a job for each combination of values of the settings of the scheduler."""
-    given = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
     settings: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task]):
+    for override in sweep_overrides(config):
         key, line = override.get_key_element(), str(override.input_line)
         values = [f"{key}={v}" for v in override.sweep_string_iterator()] if override.is_sweep_override() else [line]
         settings[key] = values if key.partition(".")[0] == "scheduler" else values[:1]

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import mlx.core as mx
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
@@ -20,6 +19,7 @@ from .fit import DEFAULT_STEPS
 from .naming import count
 from .setting_types import target_of
 from .stochastic_sweep import all_stochastic
+from .sweep_overrides import sweep_overrides, takes_every_combination
 
 PROBLEM = (
     "domain",
@@ -31,6 +31,8 @@ PROBLEM = (
     "seed",
 )  # what decides converged solutions
 
+STOP = "Stop at any time: what is finished is kept and not repeated."
+
 
 def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True) -> str:
     """What a sweep will take at most, by a forward pass that is timed.
@@ -41,12 +43,12 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
         blocks: Of `num_samples` images, in each job.
         converged: Whether images are compared with converged solutions.
     """
+    if not takes_every_combination(config):
+        return "No estimate of the cost: the sweeper decides on its jobs one after another. " + STOP
     try:
         axes = sweep_axes(config)
     except HydraException:  # such as glob(*), which only Hydra itself can spell out
-        return (
-            "No estimate of the cost: the sweep's values are not spelt out. Stop at any time: what is finished is kept."
-        )
+        return "No estimate of the cost: the sweep's values are not spelt out. " + STOP
 
     steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
     sizes = [int(n) for n in axes.pop("num_samples", [config.num_samples])]
@@ -61,10 +63,9 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
 
     jobs = count(others * len(steps) * len(sizes), noun)
     images = " or ".join(map(str, sizes)) if blocks == 1 else f"{blocks} x {sizes[0]}"
-    stop = "Stop at any time: what is finished is kept and not repeated."
     if target_of(config.model) is load_pipeline:  # reading it, and a pass through it, may take minutes
         also = f", and some {solved:,} for the converged solutions" if converged else ""
-        return f"{jobs} of {images} images: at most {evaluations:,} model evaluations{also}. {stop}"
+        return f"{jobs} of {images} images: at most {evaluations:,} model evaluations{also}. {STOP}"
 
     passes = passes_per_evaluation(config, model := build(config, "model"))
     rate = evaluations_per_second(model, min(config.batch_size, max(sizes)), passes)
@@ -73,15 +74,14 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
         f"{jobs} of {images} images: at most {evaluations:,} model evaluations "
         f"({evaluations * passes:,} passes){solutions}: "
         f"about {count(max(1, round((evaluations + solved) / rate / 60)), 'minute')} at {rate:.0f} evaluations/s as "
-        f"things are. {stop}"
+        f"things are. {STOP}"
     )
 
 
 def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
     """The values of every setting of a sweep; those of the command line take precedence, as Hydra's sweeper has it."""
-    given = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
     axes = {}
-    for override in OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task]):
+    for override in sweep_overrides(config):
         many = override.is_sweep_override()
         axes[override.get_key_element()] = list(map(str, override.sweep_string_iterator())) if many else [""]
         if not many and override.key_or_group in ("num_steps", "num_samples"):

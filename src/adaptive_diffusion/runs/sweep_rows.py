@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +91,7 @@ def groups_of(jobs: Sequence[Job], scheduler: str = "") -> list[Group]:
 
     Args:
         jobs: Of the sweep.
-        scheduler: The scheduler of jobs that name none.
+        scheduler: The scheduler of jobs that name none; "": that of each job's configuration.
     """
     settings = varied(jobs) if len(jobs) > 1 else {job.number: () for job in jobs}
     found: dict[str, list[Row]] = {}
@@ -111,7 +112,7 @@ def _row(job: Job, ways: Sequence[str], default: str) -> Row:
     measured = _measured(folder) or _recorded(job)
     config = _config(folder)
     method = " ".join(setting_words([s for s in ways if _group(s) != "num_steps"]))
-    scheduler = _value(job.settings, "scheduler") or default
+    scheduler = _value(job.settings, "scheduler") or default or _scheduler(config)
     real = next((measured[name] for name in TO_REAL if name in measured), None)
     enough = real is not None and real.caveat is None
     needs = SAMPLES_PER_DIMENSION * TO_REAL[real.name] if real is not None and not enough else 0
@@ -173,6 +174,13 @@ def _config(folder: Path | None) -> Any:
     with contextlib.suppress(Exception):
         return OmegaConf.load(folder / "config.yaml") if folder is not None else {}
     return {}
+
+
+def _scheduler(config: Any) -> str:
+    """The scheduler of a run's configuration as its option is called, dpm_solver for DPMSolverScheduler; or ""."""
+    target = str((config.get("scheduler") or {}).get("_target_", "")).rpartition(".")[2]
+    name = target.removesuffix("Scheduler").removesuffix("_scheduler")
+    return re.sub(r"(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def _group(setting: str) -> str:
