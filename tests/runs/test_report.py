@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
-from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.errors import UnusableFile, UserError
+from adaptive_diffusion.runs.report import found
 from adaptive_diffusion.runs.report import main as report
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.sweep_rows import groups_of
 from adaptive_diffusion.tracking.jobs import Job
 
 
@@ -75,6 +77,32 @@ def test_what_a_run_says_of_itself_is_no_html(drawn, tmp_path):
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "prompt=&lt;b&gt;" in text
+
+
+def test_a_run_whose_files_are_gone_shows_no_file_of_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("mine: true")
+    Job(number=0, settings=(), status="SKIPPED", metrics={"sampling/nfe": 2}).save(tmp_path / "sweep")
+    report(["sweep"])
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert "sampling/nfe: 2" in text
+    assert "mine" not in text
+
+
+def test_damaged_numbers_are_refused_in_one_sentence(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"sampling/nfe": ')
+    with pytest.raises(UnusableFile, match=r"metrics\.json cannot be read as JSON"):
+        report([str(tmp_path)])
+
+
+def test_every_run_of_an_experiment_is_found_page_by_page(drawn, monkeypatch):
+    from mlflow import MlflowClient
+
+    whole = MlflowClient.search_runs
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *given, **more: whole(*given, **more, max_results=1))
+    jobs = found("test", drawn / "mlruns" / "mlflow.db")
+    assert len(jobs) == 2
+    assert {row.label for group in groups_of(jobs) for row in group.rows} == {"ddim"}
 
 
 @pytest.mark.parametrize(("given", "sentence"), [(["."], "metrics.json"), (["nothing"], "mlflow.db"), ([], "no sweep")])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
+from tiny import CONF
 
 from adaptive_diffusion.benchmark.curves import Curve, Point, leading
 from adaptive_diffusion.metrics.intervals import jackknife_interval, mean_interval, student
 from adaptive_diffusion.runs.naming import run_name
-from adaptive_diffusion.runs.sample_sweep import SampleReport
+from adaptive_diffusion.runs.sample_sweep import SampleReport, draw_plot
 from adaptive_diffusion.runs.sweep_rows import groups_of
 from adaptive_diffusion.tracking.job_names import setting_words
 from adaptive_diffusion.tracking.jobs import COLUMNS, Job, plan_jobs
@@ -106,6 +108,29 @@ def test_a_job_whose_files_are_gone_keeps_its_numbers(job, tmp_path):
     (group,) = groups_of(gone, "ddim")
     assert [(row.job.number, row.best) for row in group.rows] == [(1, True), (0, False)]
     assert SampleReport().end(report_of(tmp_path), gone)
+
+
+def test_each_panel_names_the_distance_that_its_group_measured(job, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "adaptive_diffusion.runs.sample_sweep.save_curves", lambda path, panels, x, y, title: drawn.update(y)
+    )
+    jobs = [job(n, "domain=abstract", f"num_steps={n + 2}", passes=n + 2, perceptual=0.5) for n in range(2)]
+    jobs += [job(n, "domain=towns", f"num_steps={n}", passes=n) for n in (2, 3)]
+    for made in jobs[2:]:
+        fd = {"name": "fd_encoder", "value": 9.0, "n": 300, "caveat": None, "interval": None}
+        (Path(made.folder) / "quality.json").write_text(json.dumps([fd]))
+    assert draw_plot(tmp_path / "plot.png", groups_of(jobs))
+    assert drawn == {"abstract": "perceptual_encoder to the converged solution", "towns": "fd_encoder to real images"}
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "scheduler").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_run_that_names_no_scheduler_has_that_of_its_configuration(job, file):
+    made = job(0, passes=2)
+    target = OmegaConf.to_container(OmegaConf.load(file))["_target_"]
+    (Path(made.folder) / "config.yaml").write_text(f"num_steps: 2\nscheduler: {{_target_: {target}}}\n")
+    ((row,),) = (group.rows for group in groups_of([made]))
+    assert (row.scheduler, row.label, row.method) == (file.stem,) * 3
 
 
 def test_without_numbers_there_is_no_report(tmp_path):

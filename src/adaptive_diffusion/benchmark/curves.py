@@ -101,13 +101,14 @@ def draw_curves(axes: Any, curves: Sequence[Curve], x: str, y: str) -> None:
         axes.set_xticks(costs, [f"{cost:.4g}" for cost in costs])
 
 
-def save_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x: str, y: str, title: str) -> None:
+def save_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x: str, y: Mapping[str, str], title: str) -> None:
     """Plot one panel for each problem; see `draw_curves`.
 
     Args:
         path: PNG file.
         panels: Heading of a panel -> its curves; at least one.
-        x, y: What the axes show.
+        x: What the axes of cost show.
+        y: Heading of a panel -> what its other axis shows.
         title: Heading of the figure.
     """
     columns = min(len(panels), 3)
@@ -116,7 +117,7 @@ def save_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x: str, y: st
     grid = list(figure.subplots(rows, columns, squeeze=False).ravel())
 
     for axes, (name, curves) in zip(grid, panels.items(), strict=False):
-        draw_curves(axes, curves, x, y)
+        draw_curves(axes, curves, x, y[name])
         axes.set_title(name, fontsize="medium")
         handles, names = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], names[::-1], fontsize="small")

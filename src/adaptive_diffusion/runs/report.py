@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..errors import UserError
-from ..io.files import write_text
+from ..io.files import read_json, write_text
 from ..program import command
 from ..tracking.jobs import DONE, Job, jobs_of
 from ..tracking.mlflow import MlflowTracker
@@ -53,6 +52,7 @@ def found(run: str, database: Path) -> list[Job]:
 
     Raises:
         UserError: if there are none.
+        UnusableFile: if a run's metrics.json is damaged.
     """
     folder = Path(run)
     if not folder.is_dir():
@@ -70,7 +70,7 @@ def _of_folder(folder: Path) -> Job:
     settings: Sequence[str] = ()
     with contextlib.suppress(OSError):
         settings = OmegaConf.to_object(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))  # type: ignore[assignment]
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(folder / "metrics.json")
     return Job(number=0, settings=tuple(map(str, settings)), status="FINISHED", metrics=metrics, folder=str(folder))
 
 
@@ -83,7 +83,7 @@ def _recorded(run: str, database: Path) -> list[Job]:
     tracker = MlflowTracker(str(database), str(database.parent), run, 60.0, 5001)
     with tracker.translated():
         experiment = tracker.client.get_experiment_by_name(run)
-        runs = tracker.client.search_runs([experiment.experiment_id]) if experiment else _with_children(tracker, run)
+        runs = _search(tracker, [experiment.experiment_id]) if experiment else _with_children(tracker, run)
         folders = [Path(tracker.client.download_artifacts(each.info.run_id, "")) for each in runs]
     return [_of_folder(folder) for folder in folders if (folder / "metrics.json").is_file()]
 
@@ -91,9 +91,20 @@ def _recorded(run: str, database: Path) -> list[Job]:
 def _with_children(tracker: MlflowTracker, run: str) -> list[Any]:
     experiments = [e.experiment_id for e in tracker.client.search_experiments()]
     return [
-        *tracker.client.search_runs(experiments, f"attributes.run_id = '{run}'"),
-        *tracker.client.search_runs(experiments, f"tags.mlflow.parentRunId = '{run}'", order_by=["start_time"]),
+        *_search(tracker, experiments, f"attributes.run_id = '{run}'"),
+        *_search(tracker, experiments, f"tags.mlflow.parentRunId = '{run}'", order_by=["start_time"]),
     ]
+
+
+def _search(tracker: MlflowTracker, experiments: list[str], *given: Any, **settings: Any) -> list[Any]:
+    """All runs that MLflow finds; it hands over a thousand at a time."""
+    runs: list[Any] = []
+    token = None
+    while True:
+        some = tracker.client.search_runs(experiments, *given, page_token=token, **settings)
+        runs += some
+        if not (token := some.token):
+            return runs
 
 
 def _latest_sweep(folder: Path) -> str:

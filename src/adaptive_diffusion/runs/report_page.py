@@ -14,7 +14,7 @@ from ..tracking.jobs import FAILED, Job
 from .naming import count
 from .sample_files import PROVENANCE
 from .sample_sweep import HEADER, cells_of, draw_plot, draw_sheet, notes_of
-from .sweep_rows import Group, groups_of
+from .sweep_rows import Group, Row, groups_of
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -38,6 +38,7 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem }
 summary { cursor: pointer; padding: .3rem 0 }
 footer { margin-top: 3rem; color: #595959; font-size: .9rem }
 """
+DRAWN = {"schedule.png": "Timesteps and log-SNR of each step", "denoising.png": "Clean predictions at each step"}
 
 
 def page(title: str, jobs: Sequence[Job]) -> str:
@@ -57,7 +58,7 @@ def page(title: str, jobs: Sequence[Job]) -> str:
         _drawn("Quality against cost", "Distance against network passes per image", groups, draw_plot),
         _drawn("Images", "One row for each run; each column starts from the same noise", groups, draw_sheet),
         "<h2>Runs</h2>",
-        *(_details(row.job, row.label) for group in groups for row in group.rows),
+        *(_details(row) for group in groups for row in group.rows),
         *(["<h2>Failed</h2>"] if failed else []),
         *(f"<p>{html.escape(_failure(job))}</p>" for job in failed),
         f"<footer>adaptive-diffusion-optimizer {__version__}</footer>",
@@ -85,17 +86,16 @@ def _drawn(heading: str, what: str, groups: Sequence[Group], draw: Callable[[Pat
         return f"<h2>{heading}</h2>{_image(path, what)}" if draw(path, groups) else ""
 
 
-def _details(job: Job, label: str) -> str:
-    """All that is known of a run, folded."""
-    folder = Path(job.folder)
+def _details(row: Row) -> str:
+    """All that is known of a run, folded; its numbers alone where its files are gone."""
+    job, folder = row.job, row.folder
     numbers = "\n".join(f"{name}: {value:.6g}" for name, value in sorted(job.metrics.items()))
     parts = [
-        f"<summary>{html.escape(f'#{job.number} {label}')}</summary>",
+        f"<summary>{html.escape(f'#{job.number} {row.label}')}</summary>",
         f"<p>{html.escape(' '.join(job.settings))}</p>",
-        _image(folder / "schedule.png", "Timesteps and log-SNR of each step"),
-        _image(folder / "denoising.png", "Clean predictions at each step"),
+        *(_image(folder / name, what) for name, what in DRAWN.items() if folder),
         f"<h3>Numbers</h3><pre tabindex=0>{html.escape(numbers)}</pre>",
-        *(_text(folder / name) for name in (PROVENANCE, "config.yaml", "git.diff")),
+        *(_text(folder / name) for name in (PROVENANCE, "config.yaml", "git.diff") if folder),
     ]
     return f"<details>{''.join(parts)}</details>"
 

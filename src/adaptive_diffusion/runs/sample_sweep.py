@@ -97,6 +97,7 @@ def notes_of(groups: Sequence[Group]) -> list[str]:
 
 
 def cells_of(row: Row) -> list[str]:
+    """The cells of a row of the table, in the order of `HEADER`; "" for what is not known."""
     mark = "best" if row.best else "front" if row.front else ""
     numbers = [f"{value:.4g}" if value is not None else "" for value in (row.evaluations, row.passes, row.seconds)]
     return [mark, f"#{row.job.number} {row.label}", str(row.to_converged or ""), str(row.to_real or ""), *numbers]
@@ -195,7 +196,7 @@ def _images(folder: Path | None, name: str) -> list[np.ndarray]:
 def draw_plot(path: Path, groups: Sequence[Group]) -> bool:
     """Distances against network passes, a panel for each group; whether there are any."""
     panels: dict[str, list[Curve]] = {}
-    names = []
+    labels: dict[str, str] = {}
     for group in groups:
         methods: dict[tuple[str, str], list[Point]] = {}
         for row in group.rows:
@@ -204,7 +205,8 @@ def draw_plot(path: Path, groups: Sequence[Group]) -> bool:
             low, high = row.distance.interval or (row.distance.value,) * 2
             point = Point(row.steps, row.passes, row.distance.value, low, high)
             methods.setdefault((row.scheduler, row.method), []).append(point)
-            names.append(row.distance.name)
+            towards = "the converged solution" if row.distance.name in TO_CONVERGED else "real images"
+            labels[group.name] = f"{row.distance.name} to {towards}"
         if methods:
             panels[group.name] = [
                 Curve(scheduler, method, tuple(sorted(points, key=lambda point: point.cost)))
@@ -213,8 +215,7 @@ def draw_plot(path: Path, groups: Sequence[Group]) -> bool:
     if not panels:
         return False
 
-    towards = "the converged solution" if names[0] in TO_CONVERGED else "real images"
-    save_curves(path, panels, "network passes per image", f"{names[0]} to {towards}", "")
+    save_curves(path, panels, "network passes per image", labels, "")
     return True
 
 
