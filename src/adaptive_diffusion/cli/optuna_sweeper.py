@@ -86,8 +86,8 @@ class StudySweeper(Sweeper):
         check_choice("hydra.sweeper.sampler", sampler, list(SAMPLERS))
         if sampler == "cmaes" and len(objectives) > 1:
             raise UserError(
-                f"hydra.sweeper.sampler=cmaes takes one objective, got {len(objectives)}: use tpe or nsga2, or give one "
-                "by '~hydra.sweeper.objectives' '+hydra.sweeper.objectives={METRIC: minimize}'"
+                f"hydra.sweeper.sampler=cmaes takes one objective, got {len(objectives)}: use tpe or nsga2, or give "
+                "one by '~hydra.sweeper.objectives' '+hydra.sweeper.objectives={METRIC: minimize}'"
             )
         self.sampler = sampler
         self.seed = check_count("hydra.sweeper.seed", seed, 0)
