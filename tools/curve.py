@@ -33,7 +33,8 @@ def write_curve() -> None:
 def _point(row: Measured) -> dict[str, object]:
     """A row of the summary as a point of the curve."""
     distance = {"distance": round(row.perceptual or 0, 5), "sd": round(row.perceptual_sd or 0, 5)}
-    return {"domain": row.domain, "method": _name(row), "steps": row.num_steps, "passes": _passes(row), **distance}
+    method = {"scheduler": row.method[0], "method": _name(row)}
+    return {"domain": row.domain, **method, "steps": row.num_steps, "passes": _passes(row), **distance}
 
 
 def _stamp() -> str:

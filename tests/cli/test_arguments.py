@@ -61,6 +61,12 @@ def test_texts_and_paths_are_taken_as_they_are_written(key, text):
     assert seed == "seed=1"
 
 
+@pytest.mark.parametrize("text", [r"\${oc.env:HOME}", r"\\${oc.env:HOME}", r"a\\b \'${x}' \\"])
+def test_backslashes_make_no_reference_of_a_text(text):
+    (prompt,) = for_hydra([f"prompt={text}"])
+    assert read(prompt) == text
+
+
 def test_a_text_refers_to_no_setting_and_a_path_does():
     (prompt, path) = for_hydra(["prompt=${paths.root} costs $5", "output=${paths.root}/a (1).zip"])
     assert read(prompt) == "${paths.root} costs $5"

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tiny import ROOT, configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.runs.sample import sample
@@ -20,12 +21,14 @@ from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 gr = pytest.importorskip("gradio")
 
+from adaptive_diffusion.benchmark.curves import leading  # noqa: E402
 from adaptive_diffusion.web import actions as page_actions  # noqa: E402
 from adaptive_diffusion.web import jobs  # noqa: E402
+from adaptive_diffusion.web import sessions as page_sessions  # noqa: E402
 from adaptive_diffusion.web.actions import CONTROLS, Actions  # noqa: E402
 from adaptive_diffusion.web.app import _prepare_process, offered  # noqa: E402
 from adaptive_diffusion.web.bounds import Wish  # noqa: E402
-from adaptive_diffusion.web.curve import affordable, domains, measured  # noqa: E402
+from adaptive_diffusion.web.curve import affordable, curves, domains, measured  # noqa: E402
 from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
 from tools.benchmark_tables import read_summary  # noqa: E402
 from tools.curve import stale_curve  # noqa: E402
@@ -132,6 +135,39 @@ def test_runs_are_recorded_as_sample_records_them_and_a_cancelled_one_is_killed(
     assert len(actions.history(request())) == 1
 
 
+def test_cancel_counts_between_two_runs_and_while_a_click_waits(actions):
+    def cancelled_after_its_first_image() -> None:
+        for picture, *_ in actions.sheet(request(), ["ddim"], [2, 3], *astuple(WISH)):
+            if isinstance(picture, str):
+                seen.append(picture)
+                actions.cancel(request())
+
+    seen: list[str] = []
+    with pytest.raises(gr.Error, match="Cancelled"):
+        cancelled_after_its_first_image()
+    assert len(seen) == 1
+
+    actions.ask(request(), "draw")
+    actions.cancel(request())
+    with pytest.raises(gr.Error, match="Cancelled"):
+        list(actions.draw(request(), *astuple(WISH)))
+    actions.ask(request(), "draw")
+    assert "3 steps" in list(actions.draw(request(), *astuple(WISH)))[-1][1]
+
+
+def test_of_too_many_pages_the_idle_one_that_was_used_first_gives_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_sessions, "MOST_SESSIONS", 3)
+    sessions = Sessions(tmp_path)
+    drawing, used, idle = (sessions.of(name) for name in ("drawing", "used", "idle"))
+    with drawing.running("draw") as stop:
+        assert sessions.of("used") is used
+        sessions.of("new")
+        assert not idle.folder.exists()
+        assert sessions.of("drawing") is drawing
+        assert sessions.of("used") is used
+        assert not stop.is_set()
+
+
 def test_nobody_sees_what_others_drew(actions):
     list(actions.draw(request("anna"), *astuple(WISH)))
     assert actions.history(request("bert")) == []
@@ -158,6 +194,26 @@ def test_a_mistake_is_a_sentence_and_a_fault_is_in_the_log(actions, monkeypatch,
     with caplog.at_level(logging.ERROR), pytest.raises(gr.Error, match="the log of the server") as told:
         list(actions.draw(request(), *astuple(WISH)))
     assert "division" not in str(told.value)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_a_strange_image_says_is_no_html(actions, tmp_path):
+    info = PngInfo()
+    info.add_text("adaptive-diffusion", json.dumps(["model=<img src=x onerror=alert(1)>"]))
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png", pnginfo=info)
+    with pytest.raises(gr.Error, match="&lt;img src=x onerror") as told:
+        actions.restore(str(tmp_path / "x.png"))
+    assert "<" not in str(told.value)
+
+
+def test_the_cost_is_empty_for_a_mistake_and_a_fault_is_in_the_log(actions, monkeypatch, caplog):
+    assert "3 steps, 6 passes" in actions.cost(*astuple(WISH))
+    assert actions.cost(*astuple(replace(WISH, steps=1000))) == ""
+    assert actions.cost(*astuple(replace(WISH, scheduler="learned", guidance="interval"))) == ""
+    assert caplog.records == []
+
+    monkeypatch.setattr(page_actions, "steps_of", lambda _: 1 / 0)
+    assert actions.cost(*astuple(WISH)) == ""
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -220,6 +276,7 @@ def test_the_dial_reads_what_the_benchmark_measured(actions):
     picture, table, line = actions.afford(request(), "landscapes", 20)
     assert Path(picture).is_file()
     assert table[0][0] in line
+    assert "UniPC, quadratic" in [curve.name for curve in leading(curves("portraits"))]
     with pytest.raises(gr.Error, match="passes must be"):
         actions.afford(request(), "landscapes", 0)
 

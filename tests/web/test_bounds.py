@@ -6,11 +6,13 @@ import shlex
 from dataclasses import astuple, replace
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.program import command
-from adaptive_diffusion.web.app import check_access, common_settings
+from adaptive_diffusion.web.app import check_access, common_settings, main
 from adaptive_diffusion.web.bounds import LONGEST_PROMPT, Offer, Offers, Wish, wish_of
 
 OFFERS = Offers(
@@ -67,6 +69,8 @@ def test_an_empty_weight_is_the_models_own(given, weight):
         WISH,
         replace(WISH, label="none", scheduler="ddim", steps=50, seed=2**32 - 1, images=16),
         replace(WISH, prompt="a lake, at dawn: it's ${paths.root} \\ 'so'", weight=2.5, guidance="interval", size=256),
+        replace(WISH, prompt=r"\${oc.env:HOME}"),
+        replace(WISH, prompt=r"\\${oc.env:HOME} \\\${x}"),
         replace(WISH, prompt="null", weight=0.0),
         Wish(model="mine"),
     ],
@@ -80,6 +84,21 @@ def test_the_command_line_and_the_image_bring_the_wish_back(wish):
     # a prompt chooses the domain, so that no command line has both
     assert replace(found, domain="", label="") == replace(wish, domain="", label="")
     assert left_out == []
+
+
+@pytest.mark.parametrize("prompt", ["${oc.env:HOME}", r"\${oc.env:HOME}", r"\\${oc.env:HOME}", r"\\\${oc.env:HOME}"])
+def test_a_prompt_reads_no_variable_of_the_environment(prompt):
+    settings = replace(WISH, prompt=prompt).checked(OFFERS).settings(OFFERS)
+    given = next(each for each in settings if each.startswith("prompt="))
+    assert OmegaConf.create({"prompt": OverridesParser.create().parse_override(given).value()}).prompt == prompt
+
+
+def test_a_model_is_known_by_a_relative_path(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    offers = replace(OFFERS, models=(Offer("mine", ("model=checkpoint", f"model.path={tmp_path}/a.safetensors"), {}),))
+    assert wish_of(["model.path=./a.safetensors", "model=checkpoint"], offers)[0].model == "mine"
+    with pytest.raises(UserError, match="not offered"):
+        wish_of(["model.path=b/a.safetensors", "model=checkpoint"], offers)
 
 
 def test_what_has_no_control_is_left_out_and_named():
@@ -113,6 +132,12 @@ def test_other_machines_are_let_in_with_a_long_password_only(host, password, tol
         check_access(host, password)
     check_access("127.0.0.1", None)
     check_access(host, "a long password")
+
+
+@pytest.mark.parametrize("port", ["70000", "-1"])
+def test_a_port_out_of_bounds_is_refused(port):
+    with pytest.raises(UserError, match="--port must be a whole number, between 0 and 65535"):
+        main([f"--port={port}"])
 
 
 @pytest.mark.parametrize("setting", ["num_steps=5", "model=checkpoint", "+model.path=x", "metrics=standard", "seed=1"])

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 
 from ..errors import UserError
 from ..program import COMPLETION
-from ..tracking.commands import quoted
+from ..tracking.commands import literal, quoted
 from .catalog import Catalog
 
 SWEEP = ("-m", "--multirun")
@@ -140,7 +140,7 @@ def _as_written(setting: str, sweeping: bool) -> str:
     if is_path:
         text = re.sub(r"^~(?=/|$)" if not sweeping else r"(?:^|(?<=,))~(?=/|,|$)", lambda _: str(Path.home()), text)
     else:
-        text = text.replace("${", "\\${")  # no reference to a setting
+        text = literal(text)
 
     # Plain where Hydra reads the same text, or values of a sweep; else in quotes.
     read = parsed(f"{key}={text}")

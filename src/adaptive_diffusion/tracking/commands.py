@@ -45,7 +45,17 @@ def setting(name: str, value: object) -> str:
     if plain:
         return f"{name}={text}"
 
-    return quoted(name, text.replace("${", "\\${"))  # else Hydra would take it for a reference to a setting
+    return quoted(name, literal(text))
+
+
+def literal(text: str) -> str:
+    """A text that OmegaConf reads as it stands here: `${` is escaped, which would be a reference to a setting else."""
+    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", text)  # it halves the backslashes before one
+
+
+def read_literal(text: str) -> str:
+    """The text that `literal` escaped. A reference that is not escaped stays as it is."""
+    return re.sub(r"((?:\\\\)*)\\\$\{", lambda found: found[1][::2] + "${", text)
 
 
 def quoted(name: str, text: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import shlex
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -49,28 +51,32 @@ class Actions:
     def __init__(self, offers: Offers, worker: Worker, sessions: Sessions):
         self.offers, self.worker, self.sessions = offers, worker, sessions
 
+    def ask(self, request: gr.Request, name: str) -> None:
+        """Something is asked for: "draw", "calibrate", "compare" or "sheet"; it may have to wait, and be cancelled."""
+        self._session(request).ask(name)
+
     def draw(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Draw what the controls say.
 
         Yields:
             The images side by side, how far it is, the files, the command.
         """
-        yield from self._draw(request, values)
+        yield from self._draw("draw", request, values)
 
     def calibrate(self, request: gr.Request, steps: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Calibrate the adaptive scheduler for what the controls say, with a number of steps, and draw with it."""
         more = {"scheduler": "adaptive", "steps": steps}
-        yield from self._draw(request, values, more, "scheduler.calibrate=always")
+        yield from self._draw("calibrate", request, values, more, "scheduler.calibrate=always")
 
     def _draw(
-        self, request: gr.Request, values: Sequence[Any], instead: Mapping[str, Any] = NOTHING, *more: str
+        self, name: str, request: gr.Request, values: Sequence[Any], instead: Mapping[str, Any] = NOTHING, *more: str
     ) -> Iterator[tuple[Any, ...]]:
         session = self._session(request)
-        with said():
+        with errors_shown(), session.running(name) as stop:
             wish = replace(Wish.of(values), **instead).checked(self.offers)
             settings = [*wish.settings(self.offers), *more]
             yield None, "Waiting for its turn.", None, command(settings)
-            for told in self._run(session, settings):
+            for told in self._run(session, settings, stop):
                 if isinstance(told, Shown):
                     files = [str(path) for path in told.images]
                     yield str(told.sheet), summary(told.drawn), files, command(settings)
@@ -86,7 +92,7 @@ class Actions:
             The pair of images, how far it is, the commands.
         """
         session = self._session(request)
-        with said():
+        with errors_shown(), session.running("compare") as stop:
             one = replace(Wish.of(values), images=1).checked(self.offers)
             other = replace(one, scheduler=scheduler, steps=steps).checked(self.offers)
             commands = "\n".join(command(wish.settings(self.offers)) for wish in (one, other))
@@ -94,7 +100,7 @@ class Actions:
 
             pair, lines = [], []
             for name, wish in (("Left", one), ("Right", other)):
-                for told in self._run(session, wish.settings(self.offers)):
+                for told in self._run(session, wish.settings(self.offers), stop):
                     if isinstance(told, Progress):
                         yield gr.skip(), f"{name}: {in_words(told)}", gr.skip()
                     elif isinstance(told, Shown):
@@ -111,7 +117,7 @@ class Actions:
             The sheet, how far it is, the command.
         """
         session = self._session(request)
-        with said():
+        with errors_shown(), session.running("sheet") as stop:
             wish = replace(Wish.of(values), images=1)
             if not schedulers or not steps:
                 raise UserError("choose at least one scheduler and one number of steps")
@@ -134,7 +140,7 @@ class Actions:
                 place = f"{len(done) + 1} of {len(wishes)} ({wish.scheduler}, {wish.steps} steps)"
                 image = None
                 try:
-                    for told in self._run(session, wish.settings(self.offers)):
+                    for told in self._run(session, wish.settings(self.offers), stop):
                         if isinstance(told, Progress):
                             yield gr.skip(), f"{place}: {in_words(told)}", gr.skip()
                         elif isinstance(told, Shown):
@@ -150,7 +156,7 @@ class Actions:
     def schedule(self, request: gr.Request, *values: Any) -> tuple[str, list[list[Any]], str]:
         """The plot, the table and a line about the timesteps that the controls lead to."""
         session = self._session(request)
-        with said():
+        with errors_shown():
             wish = Wish.of(values).checked(self.offers)
             steps = self.worker.do(partial(steps_of, wish.settings(self.offers)))
             path = session.folder / f"schedule-{wish.scheduler}-{wish.steps}.png"
@@ -165,13 +171,15 @@ class Actions:
         try:
             settings = Wish.of(values).checked(self.offers).settings(self.offers)
             return cost_in_words(self.worker.do(partial(steps_of, settings)))
-        except Exception:
+        except Exception as error:
+            if errors.known_error(error) is None and not isinstance(error, ValueError):
+                log.exception("what a run costs cannot be said")
             return ""
 
     def afford(self, request: gr.Request, domain: Any, passes: Any) -> tuple[str, list[list[Any]], str]:
         """The measured curve with a mark at a budget, the table of what can be had for it, and a line about it."""
         session = self._session(request)
-        with said():
+        with errors_shown():
             found = affordable(domain, passes)
             path = session.folder / f"curve-{domain}-{passes}.png"
             plot(path, domain, passes)
@@ -181,8 +189,8 @@ class Actions:
             return str(path), rows, said_best or "Nothing was measured with so few passes."
 
     def cancel(self, request: gr.Request) -> None:
-        """Stop what this page draws; the run itself says that it was stopped."""
-        self._session(request).stop.set()
+        """Stop what this page draws or waits for, which says itself that it was stopped."""
+        self._session(request).cancel()
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
@@ -196,33 +204,33 @@ class Actions:
     def recall(self, request: gr.Request, event: gr.SelectData) -> tuple[str, list[str], int]:
         """The command, the files and the number of the run that was selected."""
         history = self._session(request).history
-        with said():
+        with errors_shown():
             shown = run_at(history, event.index)
             return command(shown.drawn.settings), [str(path) for path in shown.images], event.index
 
     def reuse(self, request: gr.Request, index: Any) -> tuple[Any, ...]:
         """The values of the controls that drew a run of the history."""
         history = self._session(request).history
-        with said():
+        with errors_shown():
             if index is None:
                 raise UserError("select a run first")
             return self._controls(run_at(history, index).drawn.settings)
 
     def restore(self, path: str | None) -> tuple[Any, ...]:
         """The values of the controls that drew an image which was handed in."""
-        with said():
+        with errors_shown():
             return self._controls(settings_in(path)) if path else tuple(gr.skip() for _ in CONTROLS)
 
     def choose_model(self, name: Any) -> tuple[Any, Any]:
         """The domains of a model, and the labels of the first."""
-        with said():
+        with errors_shown():
             domains = list(self.offers.model(name).domains)
             first = domains[0] if domains else ""
             return gr.update(choices=domains or AS_IT_DRAWS, value=first), self.labels(name, first)
 
     def labels(self, model: Any, domain: Any, label: str = "") -> Any:
         """The labels of a domain."""
-        with said():
+        with errors_shown():
             domains = self.offers.model(model).domains
             names = list(domains.get(domain, ()))
             return gr.update(choices=[*NO_NAME, *names], value=label)
@@ -230,7 +238,9 @@ class Actions:
     def _controls(self, settings: Sequence[str]) -> tuple[Any, ...]:
         wish, left_out = wish_of(settings, self.offers)
         if left_out:
-            gr.Warning(f"The page has no control for {' '.join(left_out)}, which is left out.")
+            gr.Warning(
+                html.escape(f"The page has no control for {' '.join(left_out)}, which is left out.", quote=False)
+            )
         values = {name: getattr(wish, name) for name in CONTROLS}
         values["weight"] = "" if wish.weight is None else f"{wish.weight:g}"
         domains = list(self.offers.model(wish.model).domains)
@@ -241,16 +251,15 @@ class Actions:
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.of(str(request.session_hash))
 
-    def _run(self, session: Session, settings: Sequence[str]) -> Iterator[Any]:
+    def _run(self, session: Session, settings: Sequence[str], stop: threading.Event) -> Iterator[Any]:
         """What a run tells, and at last what it has drawn, which is in the history then."""
-        stop = session.begin()
-        for told in self.worker.stream(lambda tell: draw(settings, tell, stop), stop):
+        for told in self.worker.stream(lambda tell: draw(settings, tell, stop)):
             yield session.keep(told, enlarged(read(told))) if isinstance(told, Drawn) else told
 
 
 @contextmanager
-def said() -> Iterator[None]:
-    """A block whose errors are told as one sentence on the page; the server's log has those that nobody expects."""
+def errors_shown() -> Iterator[None]:
+    """A block whose errors are told as one sentence on the page, which shows HTML; unexpected ones are logged."""
     try:
         yield
     except gr.Error:
@@ -262,7 +271,7 @@ def said() -> Iterator[None]:
         if code == 1 and errors.known_error(error) is None:
             log.exception("a request failed")
             sentence = "Something is wrong with this program or its machine; the log of the server says more."
-        raise gr.Error(sentence, print_exception=False) from None
+        raise gr.Error(html.escape(sentence, quote=False), print_exception=False) from None
 
 
 def run_at(history: Sequence[Shown], index: Any) -> Shown:

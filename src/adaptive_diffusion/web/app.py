@@ -23,10 +23,11 @@ from ..cli.arguments import for_hydra
 from ..cli.catalog import Catalog
 from ..cli.entry import ROOT, sentence_and_code
 from ..cli.schemas import register
+from ..diffusion.checks import check_count
 from ..errors import MachineError, MissingPackage, UserError
 from ..program import command, conf, pip_install
 from ..runs.build import build
-from ..runs.checks import checked
+from ..runs.checks import checked, refused
 from .bounds import KEYS, LARGEST_UPLOAD, WAITING, Offer, Offers
 from .jobs import Worker, job
 from .sessions import Sessions
@@ -53,11 +54,13 @@ def main(argv: list[str]) -> None:
         "--model", action="append", default=[], help="checkpoint, or folder of a pipeline, to offer as well; repeatable"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; another than this takes a password")
-    parser.add_argument("--port", type=int, default=7860, help="port to listen at")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen at; 0: a free one")
     parser.add_argument("--password", help=f"asked of whoever opens the page; better given in {PASSWORD}")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     options = parser.parse_args(argv)
 
+    with refused():
+        check_count("--port", options.port, 0, 65535)
     password = options.password if options.password is not None else os.environ.get(PASSWORD)
     check_access(options.host, password)
     common = common_settings(options.settings)
@@ -167,7 +170,7 @@ def served(
         try:
             _, address, _ = blocks.launch(
                 server_name=host,
-                server_port=port or _free_port(),
+                server_port=port or _free_port(host),
                 inbrowser=show,
                 auth=None if password is None else partial(_lets_in, password),
                 auth_message="Any name, and the password that the server was started with.",
@@ -196,9 +199,10 @@ def _gradio() -> tuple[Any, Any]:
     return page, actions
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def _free_port(host: str) -> int:
+    family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family) as probe:
+        probe.bind(address)
         return int(probe.getsockname()[1])
 
 

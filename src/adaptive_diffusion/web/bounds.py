@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -15,7 +16,7 @@ from ..diffusion.checks import check_choice, check_count, check_name, check_numb
 from ..diffusion.conditions import NO_LABEL
 from ..errors import UserError
 from ..runs.checks import refused
-from ..tracking.commands import setting
+from ..tracking.commands import read_literal, setting
 
 MOST_IMAGES = 16  # of a run
 MOST_STEPS = 100
@@ -26,7 +27,7 @@ LONGEST_TEXT = 8000  # characters of the settings in an image that is handed in
 SIZES = (64, 128, 256, 512)  # pixels of a side, besides the size at which the model draws
 LARGEST_UPLOAD = "8mb"
 WAITING = 12  # requests in the queue; further ones are refused
-MOST_SESSIONS = 50  # open pages whose images are kept; the oldest gives way
+MOST_SESSIONS = 50  # open pages whose images are kept; the one that nobody used for longest gives way
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
         raise UserError(f"the settings in the image are longer than {LONGEST_TEXT} characters")
 
     chosen = [each for each in rest if each.partition("=")[0] == "model" or each.startswith("model.")]
-    fitting = [offer for offer in offers.models if sorted(offer.settings) == sorted(chosen)]
+    fitting = [offer for offer in offers.models if _of_model(offer.settings) == _of_model(chosen)]
     if not fitting:
         raise UserError(
             f"the image was drawn with {' '.join(chosen) or 'the shipped model'}, which is not offered here"
@@ -210,6 +211,12 @@ def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
     return Wish(model=offer.name, **values).checked(offers), left_out
 
 
+def _of_model(settings: Iterable[str]) -> list[str]:
+    """Settings that choose a model in one order, with the whole path of its file; links are not followed."""
+    whole = (f"model.path={os.path.abspath(str(_value(s)))}" if s.startswith("model.path=") else s for s in settings)
+    return sorted(whole)
+
+
 def _weight(given: Any) -> float | None:
     """The weight in a field of text, which is empty for the model's own."""
     try:
@@ -224,7 +231,7 @@ def _value(given: str) -> Any:
     with suppress(HydraException):
         value = OverridesParser.create().parse_override(given).value()
     if isinstance(value, QuotedString | str):
-        value = str(value.text if isinstance(value, QuotedString) else value).replace("\\${", "${")
+        value = read_literal(str(value.text if isinstance(value, QuotedString) else value))
     if not isinstance(value, str | int | float | None):
         raise UserError(f"the image holds a setting that cannot be read: {given:.80}")
     return value

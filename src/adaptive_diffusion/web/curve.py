@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..benchmark.axes import new_figure, save_figure
+from ..benchmark.curves import Curve, Point, draw_curves
 from ..diffusion.checks import check_choice, check_count
-from ..io.files import atomic_path
 from ..program import PACKAGE
 from ..runs.checks import refused
 
@@ -22,15 +23,17 @@ class Measurement:
     """A cell of the benchmark.
 
     Attributes:
-        domain: That was drawn.
-        method: Scheduler and grid.
-        steps: Of it.
+        domain: What was drawn.
+        scheduler: Option of `scheduler`.
+        method: Its name and that of its grid, for people.
+        steps: Number of steps.
         passes: Through the network, for an image.
         distance: Perceptual distance to the converged images, mean.
         sd: Its standard deviation over the blocks of the benchmark.
     """
 
     domain: str
+    scheduler: str
     method: str
     steps: int
     passes: int
@@ -45,12 +48,12 @@ def measured() -> tuple[Measurement, ...]:
 
 
 def images() -> int:
-    """How many images a cell has."""
+    """The number of images of each cell."""
     return int(_content()["images"])
 
 
 def domains() -> list[str]:
-    """That were measured."""
+    """The domains that were measured."""
     return list(dict.fromkeys(row.domain for row in measured()))
 
 
@@ -72,38 +75,26 @@ def affordable(domain: Any, passes: Any) -> list[Measurement]:
 
 def plot(path: Path, domain: str, passes: int) -> None:
     """Write the curves of a domain as a PNG file, with a line at a budget of passes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((7, 4))
     axes = figure.subplots()
-    for method in _best_grids(domain):
-        cells = sorted(
-            (row for row in measured() if (row.domain, row.method) == (domain, method)), key=lambda r: r.passes
-        )
-        x, y, sd = ([getattr(row, name) for row in cells] for name in ("passes", "distance", "sd"))
-        axes.errorbar(x, y, sd, marker="o", markersize=4, capsize=2, label=method, linewidth=1 + (method == "adaptive"))
+    draw_curves(axes, curves(domain), "passes through the network, for an image", "distance to the converged images")
     axes.axvline(passes, color="0.4", linestyle="--")
-    axes.set(xscale="log", yscale="log", xlabel="passes through the network, for an image", title=domain)
-    axes.set_ylabel("distance to the converged images")
-    axes.set_xticks([10, 16, 20, 30, 40, 100], ["10", "16", "20", "30", "40", "100"], minor=False)
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
+    axes.set_title(domain)
     axes.legend()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    save_figure(figure, path)
 
 
-def _best_grids(domain: str) -> list[str]:
-    """Of each scheduler the method that comes closest with the fewest passes that all took."""
-    fewest = min(row.passes for row in measured())
-    best: dict[str, Measurement] = {}
-    for row in measured():
-        if (row.domain, row.passes) == (domain, fewest):
-            scheduler = row.method.partition(",")[0]
-            best[scheduler] = min(best.get(scheduler, row), row, key=lambda row: row.distance)
-    return [row.method for row in best.values()]
+def curves(domain: str) -> list[Curve]:
+    """A curve for each method that was measured in a domain, with one standard deviation on both sides."""
+    cells: dict[tuple[str, str], list[Measurement]] = {}
+    for row in sorted(measured(), key=lambda row: row.passes):
+        if row.domain == domain:
+            cells.setdefault((row.scheduler, row.method), []).append(row)
+    return [Curve(*names, tuple(_point(row) for row in rows)) for names, rows in cells.items()]
+
+
+def _point(row: Measurement) -> Point:
+    return Point(row.steps, row.passes, row.distance, row.distance - row.sd, row.distance + row.sd)
 
 
 @cache

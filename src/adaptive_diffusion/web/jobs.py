@@ -112,12 +112,11 @@ class Worker:
         """Run a task when its turn comes, and wait for it."""
         return self._pool.submit(task).result()
 
-    def stream(self, task: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> Iterator[Any]:
+    def stream(self, task: Callable[[Callable[[Any], None]], T]) -> Iterator[Any]:
         """Run a task when its turn comes.
 
         Args:
             task: Called with a function that takes what is to be told on the way.
-            stop: What makes the task end early; set when nobody listens any more.
 
         Yields:
             What is told, and at last what the task returns.
@@ -126,12 +125,9 @@ class Worker:
         end = object()
         future = self._pool.submit(task, told.put)
         future.add_done_callback(lambda _: told.put(end))
-        try:
-            while (event := told.get()) is not end:
-                yield event
-            yield future.result()
-        finally:
-            stop.set()
+        while (event := told.get()) is not end:
+            yield event
+        yield future.result()
 
     def close(self) -> None:
         """Begin nothing any more."""

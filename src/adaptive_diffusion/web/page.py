@@ -93,7 +93,7 @@ def _draw(actions: Actions, controls: list[gr.components.Component]) -> None:
     status = gr.Markdown(elem_id="status")
     command = _command()
     files = gr.File(label="Images as files (each carries its settings)", file_count="multiple", interactive=False)
-    start.click(actions.draw, controls, [picture, status, files, command], show_progress_on=status, **COMPUTES)
+    start.success(actions.draw, controls, [picture, status, files, command], show_progress_on=status, **COMPUTES)
 
 
 def _compare(actions: Actions, controls: list[gr.components.Component]) -> None:
@@ -104,7 +104,7 @@ def _compare(actions: Actions, controls: list[gr.components.Component]) -> None:
     start = _start(actions, "Compare", "compare")
     slider = gr.ImageSlider(label="Left and right", interactive=False, buttons=["fullscreen"], elem_id="slider")
     status, command = gr.Markdown(), _command()
-    start.click(
+    start.success(
         actions.compare, [scheduler, steps, *controls], [slider, status, command], show_progress_on=status, **COMPUTES
     )
 
@@ -117,7 +117,7 @@ def _sheet(actions: Actions, controls: list[gr.components.Component]) -> None:
     start = _start(actions, "Draw the sheet", "sheet")
     sheet = gr.Image(label="Sheet", buttons=["download", "fullscreen"], alt_text="One image by several schedulers")
     status, command = gr.Markdown(), _command()
-    start.click(
+    start.success(
         actions.sheet, [schedulers, steps, *controls], [sheet, status, command], show_progress_on=status, **COMPUTES
     )
 
@@ -136,7 +136,7 @@ def _schedule(actions: Actions, controls: list[gr.components.Component]) -> None
 def _afford(actions: Actions, blocks: gr.Blocks) -> None:
     gr.Markdown(
         "How close to the images that the shipped model converges to comes each method with a budget of passes? "
-        f"Measured on {images():,} images a point."
+        f"Measured on {images():,} images a point, drawn without labels at guidance 1.5."
     )
     with gr.Row():
         domain = gr.Dropdown(domains(), value=domains()[0], label="Domain that was measured")
@@ -168,13 +168,16 @@ def _calibrate(actions: Actions, controls: list[gr.components.Component]) -> Non
     )
     command = _command()
     files = gr.File(visible=False, interactive=False, label="Images as files")
-    start.click(
+    start.success(
         actions.calibrate, [steps, *controls], [picture, status, files, command], show_progress_on=status, **COMPUTES
     )
 
 
 def _history(actions: Actions, controls: list[gr.components.Component], tab: gr.Tab) -> None:
-    gr.Markdown("What this page has drawn since it was opened. Nobody else sees it; it goes when the page is closed.")
+    gr.Markdown(
+        "What this page has drawn since it was opened. Nobody else sees it. "
+        "The list and its copies go when the page is closed; the files in outputs/ stay."
+    )
     runs = gr.Gallery(label="Runs", columns=3, object_fit="contain", allow_preview=False, buttons=[], elem_id="runs")
     chosen = gr.State(None)
     command = _command()
@@ -188,13 +191,14 @@ def _history(actions: Actions, controls: list[gr.components.Component], tab: gr.
     given.upload(actions.restore, given, controls, **QUICK)
 
 
-def _start(actions: Actions, text: str, name: str) -> gr.Button:
-    """A button that starts something, beside one that stops it."""
+def _start(actions: Actions, text: str, name: str) -> Any:
+    """A button, beside one that stops it; returned is the event after which to start."""
     with gr.Row():
         start = gr.Button(text, variant="primary", elem_id=name, scale=3)
         stop = gr.Button("Cancel", elem_id=f"cancel-{name}", scale=1, min_width=100)
     stop.click(actions.cancel, None, None, queue=False, **QUICK)
-    return start
+    # outside the queue, so that Cancel knows of what still waits in it
+    return start.click(actions.ask, gr.State(name), None, queue=False, **QUICK)
 
 
 def _command() -> gr.Textbox:

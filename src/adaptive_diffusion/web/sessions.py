@@ -6,6 +6,8 @@ import json
 import secrets
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,23 +38,51 @@ class Shown:
 
 @dataclass
 class Session:
-    """What an open page has drawn.
+    """What an open page has drawn, and what it draws now.
 
     Attributes:
-        folder: Of its files; nobody can guess its name.
+        folder: Where its files are; nobody can guess its name.
         history: Its runs, oldest first.
-        stop: Ends the run that is under way.
     """
 
     folder: Path
     history: list[Shown] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
     _files: int = 0
+    _cancelled: int = 0  # how often
+    _asked: dict[str, int] = field(default_factory=dict)  # what waits -> how often Cancel was pressed before
+    _stops: set[threading.Event] = field(default_factory=set)  # of what is under way
 
-    def begin(self) -> threading.Event:
-        """What stops the run that begins now."""
-        self.stop = threading.Event()
-        return self.stop
+    @property
+    def busy(self) -> bool:
+        """Whether it draws."""
+        return bool(self._stops)
+
+    def ask(self, name: str) -> None:
+        """Something was asked for that may have to wait before it begins: from now on it can be cancelled."""
+        self._asked[name] = self._cancelled
+
+    @contextmanager
+    def running(self, name: str) -> Iterator[threading.Event]:
+        """A block with the runs of something that was asked for.
+
+        Yields:
+            What stops them, at the end of the block at the latest; set already if they were cancelled as they waited.
+        """
+        stop = threading.Event()
+        self._stops.add(stop)
+        if self._asked.pop(name, self._cancelled) < self._cancelled:
+            stop.set()
+        try:
+            yield stop
+        finally:
+            stop.set()
+            self._stops.discard(stop)
+
+    def cancel(self) -> None:
+        """Stop what is under way, and what waits once it begins."""
+        self._cancelled += 1
+        for stop in list(self._stops):
+            stop.set()
 
     def write(self, pixels: np.ndarray, name: str = "preview") -> Path:
         """A file of (H, W, C) uint8 pixels to show."""
@@ -78,7 +108,7 @@ class Session:
 
     def close(self) -> None:
         """Stop what is under way, and forget everything."""
-        self.stop.set()
+        self.cancel()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -95,13 +125,18 @@ class Sessions:
     def of(self, name: str) -> Session:
         """The session of a page, which begins with its first request."""
         with self._lock:
-            if name not in self._open:
-                while len(self._open) >= MOST_SESSIONS:
-                    self._open.pop(next(iter(self._open))).close()
-                folder = self._root / secrets.token_hex(16)
-                folder.mkdir(mode=0o700)
-                self._open[name] = Session(folder)
-            return self._open[name]
+            session = self._open.pop(name, None) or self._new()
+            self._open[name] = session  # at the end: used last
+            return session
+
+    def _new(self) -> Session:
+        """A session; of too many, those that nobody used for longest and that do not draw give way."""
+        idle = [name for name, session in self._open.items() if not session.busy]
+        for name in idle[: max(0, len(self._open) + 1 - MOST_SESSIONS)]:
+            self._open.pop(name).close()
+        folder = self._root / secrets.token_hex(16)
+        folder.mkdir(mode=0o700)
+        return Session(folder)
 
     def close(self, name: str) -> None:
         """The page was closed."""
