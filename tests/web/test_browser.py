@@ -187,6 +187,20 @@ def test_cancel_and_a_reload_in_mid_run(open_page, monkeypatch):
     page.draw()
     assert ended == ["Cancelled", "Cancelled"]
 
+    # a click that waits behind the run of another page
+    other = open_page()
+    page.type("number input for Steps", "100")
+    page.find("#draw").click()
+    page.wait(lambda: len(begun) == 4)
+    other.find("#draw").click()
+    time.sleep(1)
+    other.find("#cancel-draw").click()
+    time.sleep(1)
+    assert len(begun) == 4
+    page.find("#cancel-draw").click()
+    assert "Cancelled" in other.wait(lambda: other.text(".toast-wrap"))
+    assert ended == ["Cancelled"] * 4
+
 
 def test_nothing_of_the_machine_can_be_read(address, tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
