@@ -422,7 +422,7 @@ def test_schedules_of_tuned_guidance_are_there_or_stale(tmp_path):
     assert build.stale_tuned_schedules() is None
     constant = [known for known in load_schedules(SHIPPED) if not isinstance(known.guidance_scale, Interval)]
     save_schedules(tmp_path / "schedules.json", constant)
-    assert build.stale_tuned_schedules(tmp_path / "schedules.json").endswith("abstract, general, landscapes, portraits")
+    assert build.stale_tuned_schedules(tmp_path / "schedules.json").endswith("general, landscapes, portraits")
     assert build.stale_schedules(tmp_path / "schedules.json") is None
 
 
