@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Measured:
         perceptual_sd: Its standard deviation over the blocks, or None.
         fd_converged: Frechet distance of all images to the converged ones, or None.
         fd_encoder: The same to the real ones.
-        fd_vicreg, precision, recall: Of all images by the VICReg encoder, None if they were not measured.
+        fd_vicreg: Of all images by the VICReg encoder, None if it was not measured.
     """
 
     domain: str
@@ -65,8 +65,6 @@ class Measured:
     fd_converged: float | None
     fd_encoder: float | None
     fd_vicreg: float | None
-    precision: float | None
-    recall: float | None
 
 
 HEADS = {
@@ -94,23 +92,12 @@ def read_summary(path: Path) -> list[Measured]:
 
 def results(rows: Sequence[Measured]) -> list[str]:
     """A table per domain: methods down, steps across, in a cell perceptual / fd_converged / fd_encoder."""
-    return [_conditions(rows), *_tables(rows, _cell)]
-
-
-def second_encoder(rows: Sequence[Measured]) -> list[str]:
-    """The same tables with fd_vicreg / precision / recall in a cell; nothing where none were measured."""
-    measured = [row for row in rows if row.fd_vicreg is not None]
-    return [_conditions(measured), *_tables(measured, _by_vicreg)] if measured else []
-
-
-def _tables(rows: Sequence[Measured], show: Callable[[Measured | None], str]) -> list[str]:
-    """A table per domain: methods down, steps across."""
-    lines = []
+    lines = [_conditions(rows)]
     for domain, some in _by_domain(rows).items():
         found = {(row.method, row.num_steps): row for row in some}
         steps = sorted({row.num_steps for row in some})
         methods = sorted({row.method for row in some}, key=_place)
-        body = [[method_name(method), *(show(found.get((method, n))) for n in steps)] for method in methods]
+        body = [[method_name(method), *(_cell(found.get((method, n))) for n in steps)] for method in methods]
         lines += ["", *table([domain, *map(str, steps)], body)]
     return lines
 
@@ -197,8 +184,6 @@ def _measured(row: dict[str, str]) -> Measured:
         fd_converged=number("fd_converged_all"),
         fd_encoder=number("fd_encoder_all"),
         fd_vicreg=later("fd_vicreg_all"),
-        precision=later("precision_all"),
-        recall=later("recall_all"),
     )
 
 
@@ -239,13 +224,6 @@ def _cell(row: Measured | None) -> str:
         return ""
     frechet = (MISSING if value is None else distance(value) for value in (row.fd_converged, row.fd_encoder))
     return " / ".join((_perceptual(row.perceptual, row.perceptual_sd), *frechet))
-
-
-def _by_vicreg(row: Measured | None) -> str:
-    if row is None or row.fd_vicreg is None:
-        return ""
-    shares = (MISSING if value is None else f"{value:.2f}" for value in (row.precision, row.recall))
-    return " / ".join((distance(row.fd_vicreg), *shares))
 
 
 def _metrics(rows: Sequence[Measured]) -> list[str]:

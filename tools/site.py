@@ -141,7 +141,7 @@ def python(package: str) -> str:
     """The public names of a package, whose docstrings mkdocstrings reads."""
     module = importlib.import_module(f"adaptive_diffusion.{package}".rstrip("."))
     lines = [f"# {module.__name__}\n", f"{(module.__doc__ or '').strip()}\n"]
-    for name in sorted(module._HOMES, key=str.lower):
+    for name in sorted(set(module.__all__) - {"__version__"}, key=str.lower):
         value = getattr(module, name)
         lines.append(f"::: {value.__module__}.{value.__qualname__}\n")
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from adaptive_diffusion.optimization.memory import read_records
 from tools import real_tables
 from tools.asset_tables import calibrated_steps, tuned_configurations
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
-from tools.benchmark_tables import comparison, fewest_steps, read_summary, results, second_encoder
+from tools.benchmark_tables import comparison, fewest_steps, read_summary, results
 
 PROJECT = Path(__file__).parents[1]
 PAGES = ("README.md", *(f"docs/evidence/{page}.md" for page in ("results", "real_images", "calibration", "agents")))
@@ -123,7 +123,6 @@ def _shipped() -> tuple[str, float]:
 
 TABLES = {
     "benchmark": Table(SUMMARY, lambda path: results(read_summary(path))),
-    "second encoder": Table(SUMMARY, lambda path: second_encoder(read_summary(path))),
     "benchmark commands": Table(SUMMARY, lambda path: _commands(path, SUMMARY)),
     "adaptive against the others": Table(SUMMARY, lambda path: comparison(read_summary(path))),
     "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),

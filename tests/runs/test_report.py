@@ -71,12 +71,15 @@ def test_the_page_needs_nothing_beside_it(drawn, tmp_path):
 def test_what_a_run_says_of_itself_is_no_html(drawn, tmp_path):
     folder = tmp_path / "sweep"
     Job(number=0, settings=("prompt=<b>",), status="FINISHED", metrics={"sampling/nfe": 2}).save(folder)
-    Job(number=1, settings=("a=1",), status="FAILED", reason="<script>").save(folder)
+    Job(number=1, settings=("a=1", "tracking.uri=http://me:secret@here"), status="FAILED", reason="<script>").save(
+        folder
+    )
     report([str(folder), "--output", str(tmp_path / "page.html")])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "prompt=&lt;b&gt;" in text
+    assert "secret" not in text
 
 
 def test_a_run_whose_files_are_gone_shows_no_file_of_the_working_directory(tmp_path, monkeypatch):

@@ -10,14 +10,17 @@ import time
 import urllib.request
 
 import pytest
+import yaml
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.errors import MachineError, UnusableFile, UserError
 from adaptive_diffusion.runs import sample as sampling
 from adaptive_diffusion.runs import upload as program
+from adaptive_diffusion.runs.recorded import write_config
 from adaptive_diffusion.tracking.mlflow import PARENT, MlflowTracker
+from adaptive_diffusion.tracking.process import Process
 from adaptive_diffusion.tracking.record import FILE, Record, load_record
-from adaptive_diffusion.tracking.server import Server
+from adaptive_diffusion.tracking.server import Server, without_login
 from adaptive_diffusion.tracking.upload import upload
 
 
@@ -95,6 +98,15 @@ def test_a_run_that_the_server_knows_is_gone_on_with(tmp_path):
     assert [p.value for p in tracker.client.get_metric_history(run.run_id, "loss")] == [1.0, 0.5]
 
 
+def test_a_run_that_still_draws_is_left_to_its_process(tmp_path, capsys):
+    _, uri = in_file(tmp_path)
+    Record(server="http://gone", experiment="test", name="a", tags=Process.this().tags).save(tmp_path)
+    program.main([str(tmp_path), "--uri", uri])
+    assert "still works on it" in (said := capsys.readouterr().out)
+    assert said.endswith("0 runs recorded\n")
+    assert load_record(tmp_path / FILE).run_id is None
+
+
 def test_what_is_no_record_is_named_and_where_there_is_none_that_is_said(tmp_path):
     (tmp_path / FILE).write_text('{"name": 1}')
     with pytest.raises(UnusableFile, match=FILE):
@@ -115,6 +127,22 @@ def test_the_environment_names_the_server_unless_the_settings_do(tmp_path, monke
     assert configuration("sample", tmp_path).tracking.uri == "http://somewhere:5000"
     assert configuration("sample", tmp_path, "tracking.uri=http://else:1").tracking.uri == "http://else:1"
     assert configuration("sample", tmp_path, "tracking.uri=null").tracking.uri is None
+
+
+def test_a_configuration_is_written_without_the_password_of_the_server(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:se@cret@somewhere:5000/path")
+    (cfg := configuration("sample", tmp_path, "num_steps=7")).prompt = r"\${ braces"
+    write_config(tmp_path, cfg)
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert written["tracking"]["uri"] == "https://somewhere:5000/path"
+    assert (written["num_steps"], written["prompt"]) == (7, "${ braces")
+    assert cfg.tracking.uri.startswith("https://me")
+    assert "cret" not in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////a/b@c.db", "http://here:1", "sqlite:///"])
+def test_an_address_without_a_name_stays_as_it_is(uri):
+    assert without_login(uri) == uri
 
 
 def test_refusals_of_a_server_are_told_apart():

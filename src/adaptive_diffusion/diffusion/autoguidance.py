@@ -77,11 +77,12 @@ class Autoguidance:
         Raises:
             Unusable: naming the first fact that differs.
         """
-        for name, (weak, own) in {name: (_facts(self.weak)[name], own) for name, own in facts.items()}.items():
-            if own is not None and weak != own:
+        known = _facts(self.weak)
+        for name, own in facts.items():
+            if own is not None and known[name] != own:
                 raise Unusable(
                     f"the weaker model of guidance has another {name.replace('_', ' ')} than the model that draws: "
-                    f"{weak}, and not {own}"
+                    f"{known[name]}, and not {own}"
                 )
         if is_picture_model(strong) and (_classes(strong) is None or _classes(self.weak) != _classes(strong)):
             raise Unusable(

@@ -16,9 +16,8 @@ import numpy as np
 
 from .statistics import FeatureStatistics, check_features
 
-SHRINKAGE = (
-    0.25  # by which the signal is largest against the noise in the worst of four domains: docs/evidence/agents.md
-)
+# by this the signal is largest against the noise in the worst of four domains: docs/evidence/agents.md
+SHRINKAGE = 0.25
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..errors import UnusableFile
+from ..io.digest import digest_of
 from ..io.files import atomic_path, read_json
 from ..io.tensor_file import read_tensors
 from ..io.torch_files import read_torch_file
@@ -45,9 +46,9 @@ def read_weights(path: str | Path) -> Weights:
         raise UnusableFile(f"there is no weight file at {path}; give an existing .safetensors or .pth file")
     if path.suffix == ".safetensors":
         tensors, header = read_tensors(path)
-        return Weights(tensors, path, (header or {}).get("source_sha256") or _file_hash(path))
+        return Weights(tensors, path, (header or {}).get("source_sha256") or digest_of(path))
     if path.suffix in TORCH_SUFFIXES:
-        return Weights({k: mx.array(v) for k, v in read_torch_file(path).items()}, path, _file_hash(path))
+        return Weights({k: mx.array(v) for k, v in read_torch_file(path).items()}, path, digest_of(path))
 
     raise UnusableFile(f"{path} is no weight file; give .safetensors (best) or one of {', '.join(TORCH_SUFFIXES)}")
 
@@ -121,8 +122,3 @@ def conv_weight(weight: mx.array) -> mx.array:
     """PyTorch's (out, in, height, width) -> MLX's (out, height, width, in)."""
     # MLX would copy a transposed view in every convolution.
     return mx.contiguous(weight.transpose(0, 2, 3, 1))
-
-
-def _file_hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

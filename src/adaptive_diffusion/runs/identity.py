@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,15 @@ from ..benchmark.measure import steps_digest
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
 from ..grids.calibrated_schedule import CalibratedSchedule
+from ..io.digest import digest_of
 from ..tracking.provenance import code_digest, fingerprint
 from .setup import Setup
 
-FILES = ("init_image", "metrics", "sampler")  # whose files are read by every run; those of the others are known better
+FILES = (
+    "init_image",
+    "metrics",
+    "sampler",
+)  # whose files and folders are read by every run; the others are known better
 
 
 def identity_of_run(setup: Setup) -> str:
@@ -35,7 +39,7 @@ def identity_of_run(setup: Setup) -> str:
         scheduler=repr(sorted(settings.items())),
         timesteps=[float(t) for t in scheduler.timesteps],
         calibration=steps_digest(calibration if isinstance(calibration, CalibratedSchedule) else None, len(scheduler)),
-        files=_digests({name: plain[name] for name in FILES}),
+        files=_digests({name: plain[name] for name in FILES}, folders=True),
         version=__version__,
         code=code_digest(cfg),
     )
@@ -52,19 +56,15 @@ def identity_of_training(cfg: DictConfig, model: str) -> str:
     return fingerprint(cfg, model=model, files=_digests(plain), version=__version__, code=code_digest(cfg))
 
 
-def _digests(node: dict[str, Any]) -> dict[str, str]:
-    """The settings that name files -> hashes of what these hold."""
-    return {name: _digest(path) for name, path in _files(node)}
+def _digests(node: dict[str, Any], folders: bool = False) -> dict[str, str]:
+    """The settings that name files, or folders too -> hashes of what these hold."""
+    return {name: digest_of(path) for name, path in _paths(node) if path.is_file() or (folders and path.is_dir())}
 
 
-def _files(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Path]]:
+def _paths(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """Every text of the settings that is not empty, as a path."""
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from _files(value, f"{prefix}{key}.")
-        elif isinstance(value, str) and Path(value).is_file():
+            yield from _paths(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and value:
             yield f"{prefix}{key}", Path(value)
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from ..diffusion.facts import ModelFacts
+from ..io.digest import digest_of
 from ..tracking.provenance import choices
 from ..tracking.record import Input
 from .setup import Setup
-
-BLOCK = 2**20  # bytes that are read at once
 
 
 def sampling_inputs(setup: Setup) -> list[Input]:
     """The model, and the real images or statistics that the images are compared with."""
     reference = getattr(setup.metrics, "reference", None)  # optional, see `metrics.quality.PictureMetrics`
     path = None if reference is None else reference(setup.cfg.domain.name)
-    real = [] if path is None else [Input("dataset", setup.cfg.domain.name, _hash_of(path), str(path), "evaluation")]
+    real = [] if path is None else [Input("dataset", setup.cfg.domain.name, digest_of(path), str(path), "evaluation")]
     return [*model_input(setup.cfg.model, setup.model), *real]
 
 
@@ -36,17 +33,3 @@ def training_inputs(data: Mapping[str, Any], hashes: Iterable[str]) -> list[Inpu
     """The images that are trained on, by domain; hashes are in the order of the domains."""
     given = zip(data.items(), hashes, strict=True)
     return [Input("dataset", domain, digest, str(path), "training") for (domain, path), digest in given]
-
-
-def _hash_of(path: Path) -> str:
-    """sha256, hex, of a file; of a folder, of the names and sizes of its files."""
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            digest.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
-        return digest.hexdigest()
-
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

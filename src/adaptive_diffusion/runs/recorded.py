@@ -1,16 +1,18 @@
-"""The recorded run of a training: its name, its tags, and the configuration in its folder."""
+"""What records of runs share: the run of a training, the tags, and the configuration in the folder."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from ..io.files import write_text
 from ..tracking.provenance import git_state, parameters
 from ..tracking.record import Input
+from ..tracking.server import without_login
 from ..tracking.tracker import Run, Tracker
 
 
@@ -45,8 +47,17 @@ def recorded(
         if inputs:
             run.inputs(*inputs)
         yield run
-        write_text(Path(folder) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_config(Path(folder), cfg)
         run.folder(folder)
+
+
+def write_config(folder: Path, cfg: DictConfig) -> None:
+    """Write `config.yaml`: every value filled in, the address of a server without name and password."""
+    written = copy.deepcopy(cfg)
+    if uri := OmegaConf.select(written, "tracking.uri"):
+        with read_write(written):
+            written.tracking.uri = without_login(uri)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(written, resolve=True))
 
 
 def run_tags(cfg: DictConfig) -> dict[str, str]:

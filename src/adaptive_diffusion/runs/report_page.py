@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .._version import __version__
-from ..tracking.jobs import FAILED, Job
+from ..tracking.jobs import FAILED, Job, telling
 from .naming import count
 from .sample_files import PROVENANCE
 from .sample_sweep import HEADER, cells_of, draw_plot, draw_sheet, notes_of
@@ -92,7 +92,7 @@ def _details(row: Row) -> str:
     numbers = "\n".join(f"{name}: {value:.6g}" for name, value in sorted(job.metrics.items()))
     parts = [
         f"<summary>{html.escape(f'#{job.number} {row.label}')}</summary>",
-        f"<p>{html.escape(' '.join(job.settings))}</p>",
+        f"<p>{html.escape(' '.join(telling(job.settings)))}</p>",
         *(_image(folder / name, what) for name, what in DRAWN.items() if folder),
         f"<h3>Numbers</h3><pre tabindex=0>{html.escape(numbers)}</pre>",
         *(_text(folder / name) for name in (PROVENANCE, "config.yaml", "git.diff") if folder),
@@ -101,7 +101,7 @@ def _details(row: Row) -> str:
 
 
 def _failure(job: Job) -> str:
-    return f"#{job.number} {' '.join(job.settings)}: {job.reason}"
+    return f"#{job.number} {' '.join(telling(job.settings))}: {job.reason}"
 
 
 def _text(path: Path) -> str:

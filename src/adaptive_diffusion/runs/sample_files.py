@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from ..errors import MachineError
 from ..io import figures
 from ..io.files import atomic_path, write_text
 from ..io.pixels import resize, to_uint8
-from ..tracking.jobs import QUIET
+from ..tracking.jobs import telling
 from ..types import SampleResult
 from .job import explain
 from .naming import run_name
+from .recorded import write_config
 from .setup import Setup
 
 QUALITY = "quality.json"  # of a run: what was measured, with its intervals
@@ -50,7 +50,7 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
         figures.save_image(folder / "denoising.png", _denoising(setup, batches[0]))
         _plot_schedule(folder / "schedule.png", setup, batches)
         _write_steps(folder / "steps.csv", setup, batches)
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(setup.cfg, resolve=True))
+        write_config(folder, setup.cfg)
         if diff:
             write_text(folder / "git.diff", diff + "\n")
 
@@ -64,7 +64,7 @@ def write_converged(folder: Path, images: np.ndarray) -> None:
 def settings_of_images() -> list[str]:
     """The settings of this job's command line that decide the images, as `key=value`."""
     given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return [setting for setting in given if not setting.lstrip("+~").startswith(QUIET)]
+    return telling(given)
 
 
 @contextmanager

@@ -21,15 +21,8 @@ from .setting_types import target_of
 from .stochastic_sweep import all_stochastic
 from .sweep_overrides import sweep_overrides, takes_every_combination
 
-PROBLEM = (
-    "domain",
-    "label",
-    "prompt",
-    "guidance_scale",
-    "guidance",
-    "model",
-    "seed",
-)  # what decides converged solutions
+# what decides converged solutions
+PROBLEM = ("domain", "label", "prompt", "guidance_scale", "guidance", "model", "seed")
 
 STOP = "Stop at any time: what is finished is kept and not repeated."
 

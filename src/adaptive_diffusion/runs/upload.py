@@ -27,7 +27,12 @@ def main(argv: list[str]) -> None:
         where = ", ".join(map(str, options.folders))
         raise UserError(f"there is no {FILE} in {where}: every run there is recorded, or was not meant for a server")
 
+    recorded = 0
     for file in files:
         page = upload(file, options.uri or os.environ.get("MLFLOW_TRACKING_URI"))
-        print(f"{file.parent}\n  {page}", flush=True)
-    print(f"{count(len(files), 'run')} recorded")
+        print(
+            f"{file.parent}\n  {page or 'skipped: its process still works on it; upload it when that has ended'}",
+            flush=True,
+        )
+        recorded += page is not None
+    print(f"{count(recorded, 'run')} recorded")

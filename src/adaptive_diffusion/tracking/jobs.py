@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -130,10 +130,15 @@ def table(jobs: Sequence[Job], sweep: Sequence[Job] = ()) -> str:
     return "\n".join([*lines, *([f"{len(hidden)} more jobs were not begun"] if hidden else [])])
 
 
+def telling(settings: Iterable[str]) -> list[str]:
+    """The settings that say what a job does, without those that say where it writes."""
+    return [setting for setting in settings if not setting.lstrip("+~").startswith(QUIET)]
+
+
 def distinguished(jobs: Sequence[Job]) -> dict[int, str]:
     """Number of a job -> its settings that not all jobs share; of a single job, the settings that say what it does."""
     if len(jobs) == 1:
-        return {job.number: " ".join(s for s in job.settings if not s.lstrip("+~").startswith(QUIET)) for job in jobs}
+        return {job.number: " ".join(telling(job.settings)) for job in jobs}
     return {number: " ".join(settings) for number, settings in varied(jobs).items()}
 
 

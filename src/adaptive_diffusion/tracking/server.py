@@ -39,8 +39,7 @@ class Server:
     @property
     def name(self) -> str:
         """The address without name and password."""
-        parts = urlsplit(self.uri)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        return without_login(self.uri).rstrip("/")
 
     def prepare(self) -> None:
         """Bound how long MLflow waits for an answer: three tries of ten seconds, unless the environment says more."""
@@ -77,3 +76,9 @@ class Server:
         if silent or isinstance(error, ConnectionError | TimeoutError):
             return f"the MLflow server {self.name} does not answer; start it, or check tracking.uri"
         return f"the MLflow server {self.name} refused ({said[:200]})"
+
+
+def without_login(uri: str) -> str:
+    """An address without the name and the password in it."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri

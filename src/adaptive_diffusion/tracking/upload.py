@@ -7,13 +7,14 @@ from pathlib import Path
 from ..interruption import uninterrupted
 from .mlflow import MlflowTracker
 from .mlflow_run import MlflowRun
+from .process import Process
 from .record import Record, load_record
 
 LOCK_TIMEOUT, UI_PORT = 5.0, 5001  # of a database, as in conf/tracking
 UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
-def upload(file: Path, uri: str | None) -> str:
+def upload(file: Path, uri: str | None) -> str | None:
     """Record a run, and remove the file that kept it; may be repeated after an error.
 
     Args:
@@ -21,7 +22,7 @@ def upload(file: Path, uri: str | None) -> str:
         uri: Address of the server, or of a SQLite file; None: as it was.
 
     Returns:
-        Address of the run.
+        Address of the run; None if its process still works on it, where nothing was done.
 
     Raises:
         UnusableFile: if the file is damaged.
@@ -29,6 +30,10 @@ def upload(file: Path, uri: str | None) -> str:
         MachineError: if the server does not answer, or refuses.
     """
     record, folder = load_record(file), file.parent
+    owner = Process.of(record.tags)
+    if record.status in UNFINISHED and owner is not None and owner.lives():
+        return None
+
     place = uri or record.server
     artifacts = Path(place.removeprefix("sqlite:///")).parent / "artifacts" if place.startswith("sqlite:") else folder
     tracker = MlflowTracker(str(file), str(artifacts), record.experiment, LOCK_TIMEOUT, UI_PORT, place)

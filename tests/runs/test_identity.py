@@ -1,0 +1,38 @@
+"""Runs are the same only by the same contents of the files and folders that they read."""
+
+from __future__ import annotations
+
+import pytest
+from tiny import configuration, tiny_checkpoint
+
+from adaptive_diffusion.io.digest import digest_of
+from adaptive_diffusion.runs.identity import identity_of_run
+from adaptive_diffusion.runs.setup import prepare
+
+
+@pytest.mark.parametrize("change", ["content", "name", "more"])
+def test_a_folder_is_hashed_by_the_names_and_contents_below_it(tmp_path, change):
+    folder = tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.png").write_bytes(b"12")
+    before = digest_of(folder)
+    assert digest_of(folder) == before
+    if change == "content":
+        (folder / "deep" / "a.png").write_bytes(b"21")  # of the same size
+    elif change == "name":
+        (folder / "deep" / "a.png").rename(folder / "deep" / "b.png")
+    else:
+        (folder / "c.png").write_bytes(b"")
+    assert digest_of(folder) != before
+
+
+def test_another_content_of_a_folder_of_references_is_another_run(tmp_path):
+    (references := tmp_path / "references").mkdir()
+    (references / "general.npz").write_bytes(b"12")
+    setup = prepare(configuration("sample", tmp_path, "model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}"))
+    setup.cfg.metrics.references = str(references)
+
+    before = identity_of_run(setup)
+    assert identity_of_run(setup) == before
+    (references / "general.npz").write_bytes(b"21")
+    assert identity_of_run(setup) != before
