@@ -23,7 +23,7 @@ from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 from adaptive_diffusion.types import Scheduler
 from benchmarks.common import scheduler_settings
-from tools.real_tables import FRONT, TUNED, read_rows
+from tools.real_tables import FRONT, TUNED, guidance_of, read_rows
 
 SUMMARY = Path("docs/real_images/summary.csv")
 
@@ -41,12 +41,12 @@ def main(argv: list[str]) -> None:
     network, domain = load_builtin_model(), options.domain
     weight = float(network.metadata["guidance_scale"])
     tuned = tuned_guidance(str(SHIPPED), "", network.identity, domain, weight)
-    measured = {(r["domain"], r["scheduler"], r["variant"], r["num_steps"]): r for r in read_rows(options.summary)}
+    measured = {(r["domain"], r["scheduler"], guidance_of(r), r["num_steps"]): r for r in read_rows(options.summary)}
 
     sheets: list[np.ndarray] = []
     labels: list[str] = []
-    for name, (kind, variant, steps) in FRONT.items():
-        guidance: float | Guidance = tuned if variant == TUNED else weight
+    for name, (kind, chosen, steps) in FRONT.items():
+        guidance: float | Guidance = tuned if chosen == TUNED else weight
         conditions = conditions_of(network, domain, None, domain)
         model = GuidedModel.from_model(network, conditions, guidance, domain=domain)
         model = model.of_images(options.seed, options.images)
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         )
         sheets.append(np.clip(np.array(drawn.images), -1, 1))
 
-        row = measured.get((domain, kind, variant, steps))
+        row = measured.get((domain, kind, chosen, steps))
         known = "" if row is None else f"\nfd {float(row['fd_encoder_all']):.1f}"
         passes = model.cost.passes / options.images
         labels.append(f"{name.replace(', ', chr(10))}\n{passes:g} passes{known}")

@@ -9,14 +9,14 @@ from pathlib import Path
 from adaptive_diffusion.io.markdown import MISSING, table
 from tools.benchmark_tables import DOMAINS, GRIDS, SCHEDULERS, rank
 
-TUNED = "guidance=tuned"
+CONSTANT, TUNED = "constant", "tuned"
 DISTANCES = ("fd_encoder", "fd_vicreg")
 Row = dict[str, str]
 
-FRONT = {  # heading of a column -> scheduler, variant, steps
-    "DDIM, 50 steps": ("ddim", "", "50"),
-    "DPM-Solver++(2M), 10 steps": ("dpm_solver", "", "10"),
-    "adaptive, 10 steps": ("adaptive", "", "10"),
+FRONT = {  # heading of a column -> scheduler, guidance, steps
+    "DDIM, 50 steps": ("ddim", CONSTANT, "50"),
+    "DPM-Solver++(2M), 10 steps": ("dpm_solver", CONSTANT, "10"),
+    "adaptive, 10 steps": ("adaptive", CONSTANT, "10"),
     "adaptive, tuned guidance, 6 steps": ("adaptive", TUNED, "6"),
 }
 
@@ -49,7 +49,7 @@ def front(path: Path) -> list[str]:
     if not rows:
         return []
     found: dict[tuple[str, ...], Row] = {
-        (row["domain"], row["scheduler"], row["variant"], row["num_steps"]): row for row in rows
+        (row["domain"], row["scheduler"], guidance_of(row), row["num_steps"]): row for row in rows
     }
     columns = {name: key for name, key in FRONT.items() if any((domain, *key) in found for domain in DOMAINS)}
     header = [f"{name}: {_passes(found, key)} passes" for name, key in columns.items()]
@@ -61,14 +61,18 @@ def front(path: Path) -> list[str]:
     )
 
 
+def guidance_of(row: Row) -> str:
+    """Whether a row was drawn with guidance that was tuned, which is in an interval."""
+    return TUNED if "log-SNR" in row["model"] else CONSTANT
+
+
 def _numbers(row: Row) -> list[str]:
     spread = [f"{_short(row, m, 'all')} ({_short(row, m, 'mean')} ± {_short(row, m, 'sd')})" for m in DISTANCES]
     shares = [f"{float(row[f'{m}_all']):.3f}" for m in ("precision", "recall")]
     grid = "" if row["grid"] == "own" else f", {GRIDS.get(row['grid'], row['grid'])}"
-    guidance = "tuned" if row["variant"] == TUNED else row["variant"] or "constant"
     name = f"{SCHEDULERS.get(row['scheduler'], row['scheduler'])}{grid}"
     agreement = f"{float(row['domain_agreement_mean']):.3f} ± {float(row['domain_agreement_sd']):.3f}"
-    return [name, guidance, row["num_steps"], f"{float(row['passes_mean']):g}", *spread, *shares, agreement]
+    return [name, guidance_of(row), row["num_steps"], f"{float(row['passes_mean']):g}", *spread, *shares, agreement]
 
 
 def _short(row: Row, metric: str, of: str) -> str:
