@@ -275,7 +275,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["task.images=16"], "data names no domain; give at least one, e.g. data.portraits="),
+        (["task.images=16"], "data names no domain; give at least one, e.g. task.data.portraits="),
         (["task.data.portraits=/nowhere"], "no images at /nowhere"),
         (["task.data.portraits={empty}"], "no readable images in"),
         (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),

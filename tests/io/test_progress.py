@@ -55,7 +55,7 @@ def test_lines_go_to_the_log_where_one_is_kept(at, capsys, caplog):
     with caplog.at_level(logging.INFO), Progress("drawing", 2) as shown:
         shown.update()
     assert [record.getMessage() for record in caplog.records] == [
-        "drawing: 50% (1 of 2 steps), 10 s per step, about 0 min left"
+        "drawing: 50% (1 of 2 steps), 10 s per step, less than 1 min left"
     ]
     assert capsys.readouterr().err == ""
 

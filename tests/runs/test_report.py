@@ -87,7 +87,7 @@ def test_a_run_whose_files_are_gone_shows_no_file_of_the_working_directory(tmp_p
     Path("config.yaml").write_text("mine: true")
     Job(number=0, settings=(), status="SKIPPED", metrics={"sampling/nfe": 2}).save(tmp_path / "sweep")
     report(["sweep"])
-    text = Path("report.html").read_text(encoding="utf-8")
+    text = Path("outputs/report.html").read_text(encoding="utf-8")
     assert "sampling/nfe: 2" in text
     assert "mine" not in text
 

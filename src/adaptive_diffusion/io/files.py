@@ -111,7 +111,7 @@ def read_document(path: str | Path, form: str, what: str, training: str) -> dict
     try:
         content: Any = parse_json(path.read_bytes())
     except ValueError as error:
-        raise UnusableFile(f"{path} cannot be read as JSON ({error}); make it again", training) from error
+        raise UnusableFile(f"{path} cannot be read as JSON ({error}); delete it, or make it again", training) from error
 
     if not isinstance(content, dict) or content.get("format") != form:
         raise UnusableFile(f"{path} holds no {what} of this project (format {form!r})")

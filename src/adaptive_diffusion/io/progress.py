@@ -108,7 +108,7 @@ class Progress:
 
         left = max(0, self.total - self.done) / rate / 60
         share = f"{self.done / self.total:.0%} ({self.done:,} of {self.total:,} {self.unit}s)"
-        return f"{share}, {speed}, about {left:.0f} min left"
+        return f"{share}, {speed}, {'less than 1' if left < 1 else f'about {left:.0f}'} min left"
 
 
 def say(line: str) -> None:

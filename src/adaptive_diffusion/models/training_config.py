@@ -115,7 +115,7 @@ class TrainingConfig:
         if Path(self.state).suffix != ".safetensors":
             raise ValueError(f"state must be a .safetensors file, got {self.state!r}")
         if not self.data:
-            raise ValueError("data names no domain; give at least one, e.g. data.portraits=/path/to/pictures")
+            raise ValueError("data names no domain; give at least one, e.g. task.data.portraits=/path/to/images")
 
     def steps(self) -> int:
         """Optimiser steps of the whole run."""

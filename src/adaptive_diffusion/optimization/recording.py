@@ -11,7 +11,7 @@ from ..rl.real_noises import METRICS as TO_REAL_IMAGES
 from ..rl.reward import Reward
 from .configuration import DomainConfig, confidence_of
 from .domain_adapter import DomainAdapter
-from .records import CALIBRATED, NOISE_SEED, UNKNOWN_ERROR
+from .records import CALIBRATED, DEFAULT_STAYS, NOISE_SEED, UNKNOWN_ERROR
 from .verification import Verdict
 
 
@@ -87,4 +87,4 @@ def json_types(results: Mapping[str, Any]) -> dict[str, Any]:
 def _chosen(verdict: Verdict) -> DomainConfig:
     """The chosen configuration, with what it owes to the verification."""
     config = verdict.chosen.config
-    return config if verdict.improved else replace(config, source="the default, which tuning did not beat")
+    return config if verdict.improved else replace(config, source=DEFAULT_STAYS)

@@ -16,6 +16,7 @@ from .configuration import DomainConfig, confidence_of
 FORMAT = "adaptive-diffusion/tuned/1"
 WEIGHT = 1 / 3  # of quality, where nobody chose a reward; the weight of `HybridReward`
 UNKNOWN_ERROR = 0.25  # standard error of the score of a result that gives none
+DEFAULT_STAYS = "the default, which tuning did not beat"  # source of a configuration
 CALIBRATED = "calibrated"  # key of the provenance: whether the model had calibrated steps
 NOISE_SEED = "noise_seed"  # key of the provenance: seed of the noises of the latest verification
 REMEMBERED = 200  # latest results per domain of configurations other than the current one

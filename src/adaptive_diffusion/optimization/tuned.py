@@ -14,7 +14,7 @@ from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
 from ..schedulers.core import SchedulerCore
 from .memory import SHIPPED, read_records
-from .records import CALIBRATED, DomainRecord, DomainRecords
+from .records import CALIBRATED, DEFAULT_STAYS, DomainRecord, DomainRecords
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ def find_tuned(
     """The record of a model in a domain, and the file that holds it.
 
     Args:
-        path: File that train.py agent=... wrote; None: `trained` if it holds the record, else the shipped file.
+        path: File that train.py agent=... wrote; None: `trained` if something better than the default was found there,
+            else the shipped file.
         trained: The file that train.py agent=... writes by default.
         model: Identity of the model.
         domain: Name of the domain.
@@ -38,9 +39,9 @@ def find_tuned(
     files = [Path(trained), SHIPPED] if path is None else [Path(path)]
     found = {file: read_records(file) for file in files if path is not None or file.exists()}
 
-    for file, records in found.items():
-        if (record := records.find(model, guidance_scale, domain)) is not None:
-            return record, file
+    known = [(record, file) for file, all_of in found.items() if (record := all_of.find(model, guidance_scale, domain))]
+    if known:
+        return next((each for each in known if each[0].source != DEFAULT_STAYS), known[0])
 
     raise Unusable(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"

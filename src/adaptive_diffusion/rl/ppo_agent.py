@@ -109,8 +109,8 @@ class HyperparameterTuningAgent(TuningAgent):
             from stable_baselines3 import PPO
         except ModuleNotFoundError as error:
             raise MissingPackage(
-                f"PPO needs {error.name}, which is not installed: {pip_install('rl')}; agent=cem, random and fixed do "
-                "without it"
+                f"PPO needs {error.name}, which is not installed: {pip_install('rl')}; agent=cem, random, tpe "
+                "and cmaes do without it"
             ) from None
 
         from .vector import LockstepVecEnv

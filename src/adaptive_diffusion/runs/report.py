@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help="folder, MLflow run id or experiment; default: the latest sweep"
     )
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="HTML file to write")
+    parser.add_argument("--output", type=Path, default=Path("outputs/report.html"), help="HTML file to write")
     parser.add_argument("--mlruns", type=Path, default=Path("mlruns"), help="folder of mlflow.db")
     options = parser.parse_args(argv)
 

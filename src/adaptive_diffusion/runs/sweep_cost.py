@@ -43,8 +43,9 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
     except HydraException:  # such as glob(*), which only Hydra itself can spell out
         return "No estimate of the cost: the sweep's values are not spelt out. " + STOP
 
-    steps = [int(n) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
-    sizes = [int(n) for n in axes.pop("num_samples", [config.num_samples])]
+    # a job with a number below 1 is refused, and costs nothing
+    steps = [max(0, int(n)) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
+    sizes = [max(0, int(n)) for n in axes.pop("num_samples", [config.num_samples])]
     others = math.prod(len(values) for values in axes.values())
     evaluations = others * sum(steps) * sum(sizes) * blocks
 
