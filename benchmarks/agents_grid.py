@@ -29,7 +29,7 @@ from adaptive_diffusion.metrics.moment_distance import MomentDistance
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.environment import DomainEnv
 from adaptive_diffusion.rl.convergence import standard_error
-from adaptive_diffusion.rl.guidance_knobs import ActionMapping
+from adaptive_diffusion.rl.guidance_knobs import StepKnobs
 from adaptive_diffusion.rl.knobs import Configuration
 from adaptive_diffusion.rl.lockstep import Episode, drawing_run, run_together
 from adaptive_diffusion.rl.measurement import REAL_UNIT, Sampled
@@ -104,7 +104,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class OnGrid:
+class OnGrid(StepKnobs):
     """Actions that stand for the configuration of a grid which is nearest to what they stand for otherwise.
 
     Args:
@@ -114,30 +114,14 @@ class OnGrid:
         own: The model's weight of guidance.
     """
 
-    others: ActionMapping
     grid: tuple[DomainConfig, ...]
     ends: tuple[float, float]
     own: float
 
     @property
-    def width(self) -> int:
+    def width(self) -> int:  # type: ignore[override]
         """See `ActionMapping`."""
         return self.others.width
-
-    @property
-    def min_steps(self) -> int:
-        """See `ActionMapping`."""
-        return self.others.min_steps
-
-    @property
-    def prior(self) -> Configuration:
-        """See `ActionMapping`."""
-        return self.others.prior
-
-    @property
-    def max_steps(self) -> int:
-        """See `ActionMapping`."""
-        return self.others.max_steps
 
     def configuration(self, action: np.ndarray) -> DomainConfig:
         """See `ActionMapping`; near is what differs by little of the range of each knob."""

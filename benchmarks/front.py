@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.diffusion.conditions import conditions_of
@@ -23,9 +23,8 @@ from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 from adaptive_diffusion.types import Scheduler
 from benchmarks.common import scheduler_settings
-from tools.real_tables import FRONT, TUNED, guidance_of, read_rows
-
-SUMMARY = Path("docs/real_images/summary.csv")
+from tools.real_tables import FRONT, TUNED, by_method, read_rows
+from tools.tables import REAL
 
 
 def main(argv: list[str]) -> None:
@@ -34,23 +33,24 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--domain", default="landscapes")
     parser.add_argument("--images", type=int, default=10, help="columns")
     parser.add_argument("--seed", type=int, default=777_000, help="of the noises; default: the first block's")
-    parser.add_argument("--summary", type=Path, default=SUMMARY, help="summary of experiment=benchmark_real")
+    parser.add_argument("--summary", type=Path, default=Path(REAL), help="summary of experiment=benchmark_real")
     parser.add_argument("--output", type=Path, default=Path("outputs/front.png"), help="the image to write")
     options = parser.parse_args(argv)
 
     network, domain = load_builtin_model(), options.domain
     weight = float(network.metadata["guidance_scale"])
     tuned = tuned_guidance(str(SHIPPED), "", network.identity, domain, weight)
-    measured = {(r["domain"], r["scheduler"], guidance_of(r), r["num_steps"]): r for r in read_rows(options.summary)}
+    conditions = conditions_of(network, domain, None, domain)
+    settings = scheduler_settings(network)
+    measured = by_method(read_rows(options.summary))
 
     sheets: list[np.ndarray] = []
     labels: list[str] = []
     for name, (kind, chosen, steps) in FRONT.items():
         guidance: float | Guidance = tuned if chosen == TUNED else weight
-        conditions = conditions_of(network, domain, None, domain)
         model = GuidedModel.from_model(network, conditions, guidance, domain=domain)
         model = model.of_images(options.seed, options.images)
-        scheduler = scheduler_of(kind, int(steps), model)
+        scheduler = scheduler_of(kind, int(steps), model, settings)
         drawn = StandardSampler(scheduler).run(
             model, model.noise(options.seed, options.images), condition=model.condition
         )
@@ -60,16 +60,14 @@ def main(argv: list[str]) -> None:
         known = "" if row is None else f"\nfd {float(row['fd_encoder_all']):.1f}"
         passes = model.cost.passes / options.images
         labels.append(f"{name.replace(', ', chr(10))}\n{passes:g} passes{known}")
-        mx.clear_cache()
 
     sheet = grid(to_uint8(np.concatenate(sheets)), columns=options.images, cell=96)
     save_image(options.output, labelled(sheet, labels))
     print(options.output)
 
 
-def scheduler_of(kind: str, steps: int, model: GuidedModel) -> Scheduler:
+def scheduler_of(kind: str, steps: int, model: GuidedModel, settings: dict[str, Any]) -> Scheduler:
     """A scheduler of the benchmark, its timesteps set."""
-    settings = scheduler_settings(load_builtin_model())
     if kind == "adaptive":
         schedule = find_schedule(None, model.identity, model.domain, model.guidance_scale, num_steps=steps)
         return AdaptiveScheduler(num_inference_steps=steps, calibration=schedule, **settings)

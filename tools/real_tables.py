@@ -31,16 +31,12 @@ def read_rows(path: Path) -> list[Row]:
 
 def all_rows(path: Path) -> list[str]:
     """Every row, by domain and passes."""
-    rows = sorted(
-        read_rows(path), key=lambda row: (rank(row["domain"], DOMAINS), -float(row["passes_mean"]), _place(row))
-    )
+    rows = sorted(read_rows(path), key=_place)
+    if not rows:
+        return []
     header = ["domain", "sampler", "guidance", "steps", "passes", "`fd_encoder`", "`fd_vicreg`", "precision", "recall"]
     lines = table([*header, "of the domain"], [[row["domain"], *_numbers(row)] for row in rows], "lll" + "r" * 7)
-    return (
-        [*lines, "", f"{_images(rows)} images a row; in brackets mean ± standard deviation of {_blocks(rows)}."]
-        if rows
-        else []
-    )
+    return [*lines, "", f"{_images(rows)} images a row; in brackets mean ± standard deviation of {_blocks(rows)}."]
 
 
 def front(path: Path) -> list[str]:
@@ -48,17 +44,16 @@ def front(path: Path) -> list[str]:
     rows = read_rows(path)
     if not rows:
         return []
-    found: dict[tuple[str, ...], Row] = {
-        (row["domain"], row["scheduler"], guidance_of(row), row["num_steps"]): row for row in rows
-    }
+    found = by_method(rows)
     columns = {name: key for name, key in FRONT.items() if any((domain, *key) in found for domain in DOMAINS)}
     header = [f"{name}: {_passes(found, key)} passes" for name, key in columns.items()]
     lines = [[domain, *(_pair(found.get((domain, *key))) for key in columns.values())] for domain in DOMAINS]
-    return (
-        [*table(["`fd_encoder` / `fd_vicreg`", *header], lines), "", f"{_images(rows)} images in each cell."]
-        if rows
-        else []
-    )
+    return [*table(["`fd_encoder` / `fd_vicreg`", *header], lines), "", f"{_images(rows)} images in each cell."]
+
+
+def by_method(rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
+    """(domain, scheduler, guidance, steps) -> row."""
+    return {(row["domain"], row["scheduler"], guidance_of(row), row["num_steps"]): row for row in rows}
 
 
 def guidance_of(row: Row) -> str:

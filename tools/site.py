@@ -30,11 +30,11 @@ OUTSIDE = {  # files of the project -> pages of the site
     f"{ASSETS}/VICREG_CARD.md": "project/vicreg_card.md",
 }
 SHOWN = ("CITATION.cff", "src/adaptive_diffusion/diffusion/guidance.py")  # linked files that are copied as they are
-GROUPS = {  # of the configuration, in the order in which a reader meets them
-    "sample": ("scheduler", "grid", "guidance", "sampler", "domain", "model", "metrics", "benchmark", "debug"),
-    "train": ("task", "agent", "reward"),
-    "both": ("experiment", "tracking", "paths"),
-}
+GROUPS = (  # of the configuration, in the order in which a reader meets them
+    *("scheduler", "grid", "guidance", "sampler", "domain", "model", "metrics", "benchmark", "debug"),
+    *("task", "agent", "reward"),
+    *("experiment", "tracking", "paths"),
+)
 PACKAGES = ("", "schedulers", "sampling", "baseline", "metrics", "rl", "optimization")
 LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")  # of Markdown, to a file
 
@@ -79,11 +79,10 @@ def configuration() -> str:
     ]
     for program in ("sample", "train"):
         lines += [f"## {program}.py\n", *_file(PROJECT / "conf" / f"{program}.yaml")]
-    for groups in GROUPS.values():
-        for group in groups:
-            lines.append(f"## {group}\n")
-            for file in sorted((PROJECT / "conf" / group).glob("*.yaml")):
-                lines += [f"### {group}={file.stem}\n", *_file(file)]
+    for group in GROUPS:
+        lines.append(f"## {group}\n")
+        for file in sorted((PROJECT / "conf" / group).glob("*.yaml")):
+            lines += [f"### {group}={file.stem}\n", *_file(file)]
     return "\n".join(lines)
 
 
