@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UnusableFile
+from ...io.digest import digest_of
 from ...io.files import read_json
 from .file_kinds import INDEX, of_folder
 from .trained_noise import read_trained_noise
@@ -148,6 +149,4 @@ def _file_hash(path: Path) -> str:
     target = path.resolve()
     if target.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", target.name):
         return target.name
-
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(path)
