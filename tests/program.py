@@ -39,6 +39,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            process_group=0,  # its own, so that it can be killed with the workers of a launcher
             # a shell that runs the tests in the background lets its children ignore interruptions
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )

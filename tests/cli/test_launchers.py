@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from program import Program
@@ -32,3 +38,40 @@ def test_joblib_runs_jobs_in_processes_of_their_own_that_belong_to_one_sweep(tmp
     processes = {run.data.tags["process.pid"] for run in children}
     assert parent.data.tags["process.pid"] not in processes
     assert str(os.getpid()) not in processes
+
+
+@pytest.mark.slow
+def test_a_joblib_sweep_that_is_killed_twice_in_its_jobs_is_completed_by_the_same_command(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    program, chance = Program(tmp_path, "-m", "num_samples=4", "batch_size=1", "metrics=none"), random.Random(0)
+    sweep = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "num_steps=20,21,22,23")
+    for _ in range(2):
+        before, process = len(_jobs(tmp_path)), program.start(*sweep)
+        while len(_jobs(tmp_path)) == before and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 1))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+    code, out, err = program.run(*sweep)
+    assert code == 0, out + err
+    assert {status for status, _ in _runs(tmp_path)} == {"FINISHED", "KILLED"}
+    finished = [fingerprint for status, fingerprint in _jobs(tmp_path) if status == "FINISHED"]
+    assert len(finished) == len(set(finished)) == 4
+    *_, results = sorted(tmp_path.glob("outputs/sweeps/*/*/results.csv"))
+    ended = [line.split(",")[1] for line in results.read_text().splitlines()[1:]]
+    assert len(ended) == 4
+    assert set(ended) <= {"FINISHED", "SKIPPED"}
+
+
+def _runs(folder: Path) -> list[tuple[str, str | None]]:
+    """Status and fingerprint of all runs; a tracker would mark those of ended processes as KILLED."""
+    query = "SELECT status, value FROM runs LEFT JOIN tags ON runs.run_uuid = tags.run_uuid AND key = 'fingerprint'"
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as database:
+        return database.execute(query).fetchall()
+
+
+def _jobs(folder: Path) -> list[tuple[str, str | None]]:
+    """The runs of a sweep's jobs, without the sweep's own."""
+    return [run for run in _runs(folder) if run[1] is not None]
