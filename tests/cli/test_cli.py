@@ -616,6 +616,24 @@ def test_settings_of_the_options_that_a_sweep_chooses_among_are_taken(program):
     code, out, err = program.run("-m", *choices, "metrics=none")
     assert code == 0, err
     assert out.count("pictures.png") == 2
+    assert "not repeated" not in out  # nothing is recorded
+    assert "With tracking=none, the same command repeats what is finished." in out
+    assert out.count("passes) per image") == 2
+    assert "evaluations/image  passes/image  seconds/image" in out
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("scheduler=ddim,adaptve", "scheduler has no option 'adaptve'; did you mean 'adaptive'?"),
+        ("num_stepss=2,3", "there is no setting 'num_stepss'; did you mean 'num_steps'?"),
+    ],
+)
+def test_a_mistake_in_a_sweep_is_refused_before_its_cost_is_estimated(argument, told, program):
+    code, out, err = program.run("-m", "seed=0,1", argument)
+    assert (code, out) == (2, "")
+    assert err.startswith(told)
+    assert not list(program.folder.rglob("sweeps"))
 
 
 def test_the_version_is_ours(program):

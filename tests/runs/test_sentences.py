@@ -21,7 +21,7 @@ def drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture, *overrides: str) -> 
 
 
 def test_one_step_is_one_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert "DDIMScheduler, 1 step, 1 network evaluation (2 passes)" in drawn(tmp_path, caplog, "num_steps=1")
+    assert "DDIMScheduler, 1 step, 1 network evaluation (2 passes) per image" in drawn(tmp_path, caplog, "num_steps=1")
 
 
 def test_images_without_guidance_are_not_told_to_be_of_a_domain(

@@ -25,7 +25,7 @@ from .. import interruption
 from ..errors import MachineError
 from ..interruption import uninterrupted
 from ..program import again
-from ..runs.job import explain, in_sweep, look, say
+from ..runs.job import Stop, explain, in_sweep, look, say
 from ..runs.sweep_overrides import sweep_overrides, takes_every_combination
 from ..tracking.jobs import (
     DONE,
@@ -80,6 +80,7 @@ class SweepRun(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Create the database, once and before any worker does, and the parent run; if that fails, exit."""
         HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
+        planned = _planned(config)
         try:
             tracker = instantiate(config.tracking)
             if self._report is not None:
@@ -88,7 +89,7 @@ class SweepRun(Callback):
             if isinstance(tracker, MlflowTracker):
                 with tracker.translated():
                     _ = tracker.experiment_id  # takes seconds at first, which may be interrupted
-            plan_jobs(Path(config.hydra.sweep.dir), _planned(config))
+            plan_jobs(Path(config.hydra.sweep.dir), planned)
 
             # From here on, the parent run is closed however the sweep ends.
             with uninterrupted():
@@ -210,11 +211,24 @@ class _Reported(JobReturn):
 
 
 def _planned(config: DictConfig) -> list[list[str]]:
-    """The settings of each job of a sweep; [] for a sweeper that decides on them one after another."""
+    """The settings of each job of a sweep; [] for a sweeper that decides on them one after another.
+
+    Every setting is tried in one job's configuration. Hydra itself tries all jobs, but only later.
+
+    Raises:
+        Stop: for a setting or an option that does not exist.
+    """
     if not takes_every_combination(config):
         return []
-    overrides = sweep_overrides(config, GlobalHydra.instance().config_loader())
-    (jobs,) = BasicSweeper.split_arguments(overrides, None)
+    loader, tried = GlobalHydra.instance().config_loader(), set[str]()
+    try:
+        (jobs,) = BasicSweeper.split_arguments(sweep_overrides(config, loader), None)
+        for job in jobs:
+            if not tried.issuperset(job):
+                loader.load_sweep_config(config, job)
+                tried.update(job)
+    except Exception as error:  # HydraException, or whatever Hydra raises
+        raise Stop from error
     return jobs
 
 

@@ -20,7 +20,7 @@ GRIDS = {"quadratic": "quadratic grid", "log_snr": "log-SNR grid", "blended": "b
 
 def count(n: float, noun: str, several: str | None = None) -> str:
     """A number with its noun, e.g. "1 cell", "2 cells"; `several` is the plural where it is not the noun with an s."""
-    return f"{n} {noun if n == 1 else several or noun + 's'}"
+    return f"{n:.10g} {noun if n == 1 else several or noun + 's'}"
 
 
 def candidate(name: str) -> str:

@@ -30,15 +30,15 @@ def print_summary(
     """
     cfg, m = setup.cfg, metrics
     steps = count(m["details/steps"], "step")
-    evaluations = count(m["details/evaluations"], "network evaluation")
-    passes = count(round(m["details/passes"]), "pass", "passes")
+    evaluations = count(round(m["sampling/nfe"], 2), "network evaluation")
+    passes = count(round(m["sampling/passes"], 2), "pass", "passes")
 
     rows = _prompt(setup)
     rows["images"] = _images(setup)
     if (labels := str(setup.conditions)) and not _unguided(setup):
         rows["labels"] = labels
     rows |= {
-        "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes})",
+        "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes}) per image",
         "time": f"{m['details/seconds']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
         f"a step {m['details/step_seconds']:.3g} s (median)",
         "memory": f"{m['sampling/peak_mib']:.0f} MiB at most",

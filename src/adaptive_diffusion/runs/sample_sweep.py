@@ -16,15 +16,17 @@ from ..io import figures
 from ..io.files import write_text
 from ..io.markdown import table as markdown_table
 from ..tracking.jobs import Job, failures
+from ..tracking.tracker import NoTracker
 from .job import explain, say
 from .naming import count
 from .sample_files import SHEET
+from .setting_types import target_of
 from .sweep_cost import cost
 from .sweep_rows import TO_CONVERGED, Group, Row, groups_of
 
 log = logging.getLogger(__name__)
 
-HEADER = ("", "job", "to converged", "to real images", "evaluations", "passes", "seconds")
+HEADER = ("", "job", "to converged", "to real images", "evaluations/image", "passes/image", "seconds/image")
 MOST_ROWS = 60  # of a sheet
 CELL = 64  # pixels of an image of a sheet
 LONGEST_TABLE = 60  # rows that are printed; results.md has all
@@ -41,7 +43,8 @@ class SampleReport:
         """Print the number of jobs, evaluations and minutes; what cannot be used is refused by the jobs."""
         converged = bool(config.metrics.get("converged"))
         try:
-            text = cost(config, "job", converged=converged)
+            recorded = target_of(config.tracking) is not NoTracker
+            text = cost(config, "job", converged=converged, kept=recorded)
         except Exception as error:
             log.debug("no estimate of the cost: %s", error)
             return

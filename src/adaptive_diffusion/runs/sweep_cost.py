@@ -25,9 +25,10 @@ from .sweep_overrides import sweep_overrides, takes_every_combination
 PROBLEM = ("domain", "label", "prompt", "guidance_scale", "guidance", "model", "seed")
 
 STOP = "Stop at any time: what is finished is kept and not repeated."
+FORGETS = "With tracking=none, the same command repeats what is finished."
 
 
-def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True) -> str:
+def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True, kept: bool = True) -> str:
     """What a sweep will take at most, by a forward pass that is timed.
 
     Args:
@@ -35,13 +36,15 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
         noun: What a job is called.
         blocks: Of `num_samples` images, in each job.
         converged: Whether images are compared with converged solutions.
+        kept: Whether the same command skips what has finished.
     """
+    stop = STOP if kept else FORGETS
     if not takes_every_combination(config):
-        return "No estimate of the cost: the sweeper decides on its jobs one after another. " + STOP
+        return "No estimate of the cost: the sweeper decides on its jobs one after another. " + stop
     try:
         axes = sweep_axes(config)
     except HydraException:  # such as glob(*), which only Hydra itself can spell out
-        return "No estimate of the cost: the sweep's values are not spelt out. " + STOP
+        return "No estimate of the cost: the sweep's values are not spelt out. " + stop
 
     # a job with a number below 1 is refused, and costs nothing
     steps = [max(0, int(n)) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
@@ -59,7 +62,7 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
     images = " or ".join(map(str, sizes)) if blocks == 1 else f"{blocks} x {sizes[0]}"
     if target_of(config.model) is load_pipeline:  # reading it, and a pass through it, may take minutes
         also = f", and some {solved:,} for the converged solutions" if converged else ""
-        return f"{jobs} of {images} images: at most {evaluations:,} model evaluations{also}. {STOP}"
+        return f"{jobs} of {images} images: at most {evaluations:,} model evaluations{also}. {stop}"
 
     passes = passes_per_evaluation(config, model := build(config, "model"))
     rate = evaluations_per_second(model, min(config.batch_size, max(sizes)), passes)
@@ -68,7 +71,7 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True)
         f"{jobs} of {images} images: at most {evaluations:,} model evaluations "
         f"({evaluations * passes:,} passes){solutions}: "
         f"about {count(max(1, round((evaluations + solved) / rate / 60)), 'minute')} at {rate:.0f} evaluations/s as "
-        f"things are. {STOP}"
+        f"things are. {stop}"
     )
 
 
