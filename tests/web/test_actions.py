@@ -22,18 +22,25 @@ from adaptive_diffusion.tracking.mlflow import MlflowTracker
 gr = pytest.importorskip("gradio")
 
 from adaptive_diffusion.benchmark.curves import leading  # noqa: E402
-from adaptive_diffusion.web import actions as page_actions  # noqa: E402
-from adaptive_diffusion.web import jobs  # noqa: E402
+from adaptive_diffusion.web import drawing, jobs, looking  # noqa: E402
 from adaptive_diffusion.web import sessions as page_sessions  # noqa: E402
-from adaptive_diffusion.web.actions import CONTROLS, Actions  # noqa: E402
 from adaptive_diffusion.web.app import _prepare_process, offered  # noqa: E402
-from adaptive_diffusion.web.bounds import Wish  # noqa: E402
+from adaptive_diffusion.web.bounds import Offers, Wish  # noqa: E402
+from adaptive_diffusion.web.choosing import CONTROLS, Choosing  # noqa: E402
 from adaptive_diffusion.web.curve import affordable, curves, domains, measured  # noqa: E402
+from adaptive_diffusion.web.drawing import CELL, Drawing  # noqa: E402
+from adaptive_diffusion.web.handlers import Lifetime  # noqa: E402
+from adaptive_diffusion.web.looking import Looking  # noqa: E402
 from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
+from adaptive_diffusion.web.tuning import AIMS, Tuning, tuning_settings  # noqa: E402
 from tools.benchmark_tables import read_summary  # noqa: E402
 from tools.curve import stale_curve  # noqa: E402
 
 WISH = Wish(model="tiny", domain="landscapes", scheduler="ddim", steps=3, images=2)
+
+
+class Actions(Drawing, Choosing, Looking, Tuning, Lifetime):
+    """All that the controls do, but `Tuning.cost`, which `Looking.cost` hides."""
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +197,7 @@ def test_a_mistake_is_a_sentence_and_a_fault_is_in_the_log(actions, monkeypatch,
         list(actions.draw(request(), *astuple(replace(WISH, scheduler="learned", guidance="interval"))))
     assert caplog.records == []
 
-    monkeypatch.setattr(page_actions, "draw", lambda *_: 1 / 0)
+    monkeypatch.setattr(drawing, "draw", lambda *_: 1 / 0)
     with caplog.at_level(logging.ERROR), pytest.raises(gr.Error, match="the log of the server") as told:
         list(actions.draw(request(), *astuple(WISH)))
     assert "division" not in str(told.value)
@@ -212,7 +219,7 @@ def test_the_cost_is_empty_for_a_mistake_and_a_fault_is_in_the_log(actions, monk
     assert actions.cost(*astuple(replace(WISH, scheduler="learned", guidance="interval"))) == ""
     assert caplog.records == []
 
-    monkeypatch.setattr(page_actions, "steps_of", lambda _: 1 / 0)
+    monkeypatch.setattr(looking, "steps_of", lambda _: 1 / 0)
     assert actions.cost(*astuple(WISH)) == ""
     assert "ZeroDivisionError" in caplog.text
 
@@ -234,8 +241,8 @@ def test_a_sheet_has_a_cell_for_each_and_names_what_was_refused(actions):
     assert "learned, 3 steps: " in status
     assert "sample.py -m scheduler=ddim,learned num_steps=2,3" in command
     height, width, _ = pixels(path).shape
-    assert height > 2 * page_actions.CELL
-    assert width > 2 * page_actions.CELL
+    assert height > 2 * CELL
+    assert width > 2 * CELL
 
     with pytest.raises(gr.Error, match="at most 16"):
         list(actions.sheet(request(), ["ddim", "adaptive"], list(range(1, 10)), *astuple(WISH)))
@@ -262,6 +269,66 @@ def test_a_calibration_tells_how_far_it_is_and_is_used_from_then_on(actions):
     again = list(actions.draw(request(), *astuple(replace(WISH, images=1, scheduler="adaptive", steps=2))))
     assert not any("Calibrating" in str(status) for _, status, *_ in again)
     assert np.array_equal(pixels(told[-1][2][0]), pixels(again[-1][2][0]))
+
+
+def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, monkeypatch):
+    aim, small = (
+        next(iter(AIMS)),
+        ("reward.weight=0", "task.pictures=2", "task.batches=1", "task.verification_batches=1"),
+    )
+    monkeypatch.setitem(AIMS, aim, (*AIMS[aim], *small))
+    wish = replace(WISH, scheduler="adaptive", steps=10)
+    asked = aim, 10, *astuple(wish)
+    cost, command = Tuning.cost(actions, *asked)
+    assert "10 episodes of 2 images: up to 200 network evaluations for what is tried" in cost
+    assert "train.py" in command
+    assert "domain=landscapes task.episodes=10 task.min_steps=4 task.num_steps=10 task.max_steps=10" in command
+
+    told = list(actions.tune(request(), *asked))
+    assert any("Searching: episode 3 of 10" in str(status) for status, *_ in told)
+    assert any("Verifying: batch 1 of 1" in str(status) for status, *_ in told)
+    status, (default, best), found = told[-1]
+    assert default[:4] == ["default", 10, 20, "as the controls say"]
+    assert best[2] < 20
+    assert f"Better than the default by {1 - best[2] / 20:.3f}" in status  # passes are all that counts
+
+    controls = dict(zip(CONTROLS, actions.adopt(found), strict=True))
+    assert (controls["scheduler"], controls["guidance"], controls["steps"]) == ("tuned", "tuned", best[1])
+    tuned = replace(wish, scheduler="tuned", guidance="tuned", steps=best[1])
+    *_, (_, line, _, _) = actions.draw(request(), *astuple(tuned))
+    assert f"{best[1]} steps, {best[2]} passes an image" in line
+    assert "outputs/agent/tuned.json" in line
+
+
+def test_a_tuning_can_be_cancelled_within_an_episode(actions):
+    actions.ask(request(), "tune")
+    stream = actions.tune(request(), next(iter(AIMS)), 20, *astuple(WISH))
+    next(stream)
+    actions.cancel(request())
+    with pytest.raises(gr.Error, match="Cancelled"):
+        list(stream)
+
+
+@pytest.mark.parametrize(
+    ("changed", "aim", "episodes", "told"),
+    [
+        ({"prompt": "a lake"}, 0, 20, "a domain is tuned, not a prompt"),
+        ({}, 0, 1000, "episodes must be a whole number, between 10 and 100"),
+        ({}, 0, None, "episodes must be"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(actions, changed, aim, episodes, told):
+    with pytest.raises(gr.Error, match=told):
+        Tuning.cost(actions, list(AIMS)[aim], episodes, *astuple(replace(WISH, **changed)))
+
+
+def test_settings_of_a_tuning_choose_the_model_and_leave_out_what_only_drawing_has(offers):
+    common = ("tracking=none", "paths.outputs=/o", "batch_size=4")
+    settings = tuning_settings(replace(WISH, weight=2.0), Offers(offers.models, (), (), common), next(iter(AIMS)), 20)
+    path = next(each for each in offers.models[1].settings if each.startswith("model.path="))
+    assert settings[:2] == list(common[:2])
+    assert "batch_size=4" not in settings
+    assert {"model@task.model=checkpoint", f"task.{path}", "task.guidance_scale=2"} <= set(settings)
 
 
 def test_the_dial_reads_what_the_benchmark_measured(actions):

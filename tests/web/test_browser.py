@@ -16,7 +16,7 @@ pytest.importorskip("gradio")
 selenium = pytest.importorskip("selenium.webdriver")
 WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
 
-from adaptive_diffusion.web import actions, app, jobs  # noqa: E402
+from adaptive_diffusion.web import app, drawing, jobs  # noqa: E402
 from adaptive_diffusion.web.jobs import Worker  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -157,8 +157,8 @@ def test_from_opening_to_an_image_a_mistake_and_a_reload(open_page, address, off
 
 
 def test_cancel_and_a_reload_in_mid_run(open_page, monkeypatch):
-    watch = jobs._Watch.__call__
-    monkeypatch.setattr(jobs._Watch, "__call__", lambda *given: time.sleep(0.1) or watch(*given))  # 10 s a run
+    watch = jobs.Watch.__call__
+    monkeypatch.setattr(jobs.Watch, "__call__", lambda *given: time.sleep(0.1) or watch(*given))  # 10 s a run
     begun: list[int] = []
     ended: list[str] = []
     draw = jobs.draw
@@ -171,7 +171,7 @@ def test_cancel_and_a_reload_in_mid_run(open_page, monkeypatch):
             ended.append(type(error).__name__)
             raise
 
-    monkeypatch.setattr(actions, "draw", noted)
+    monkeypatch.setattr(drawing, "draw", noted)
     page = open_page()
     page.type("number input for Steps", "100")
     page.find("#draw").click()

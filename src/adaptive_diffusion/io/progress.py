@@ -19,7 +19,10 @@ FIRST = 10.0  # seconds until the first line, by which the rest can be estimated
 EVERY = 60.0  # seconds between two lines after it
 
 Watch = Callable[[str, int, int | None], None]
-"""Called with the unit of what is counted, how many are done, and how many there will be; None: nobody knows."""
+"""Called with the unit of what is counted, how many are done, and how many there will be; None: nobody knows.
+
+The unit is "" where nothing is counted, and the watch may only end the job.
+"""
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
@@ -36,6 +39,12 @@ def watched(watch: Watch) -> Iterator[Watch]:
         yield watch
     finally:
         _watch.reset(token)
+
+
+def may_end() -> None:
+    """A point between two steps of a `Progress` at which whoever watches may end the job of this thread."""
+    if (watch := _watch.get()) is not None:
+        watch("", 0, None)
 
 
 class Progress:

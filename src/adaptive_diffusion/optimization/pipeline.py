@@ -181,7 +181,8 @@ class OptimizationPipeline:
         if self.verbose:
             noises.solve()  # now, with its progress, and not within the verification
 
-        verdict = verify(candidates, default, drawing, self.reward, noises)
+        quiet = not (self.verbose if agent is None else agent.verbose)
+        verdict = verify(candidates, default, drawing, self.reward, noises, quiet=quiet)
         final = final_config(verdict, self.reward)
         if self.use_domain_adaptation:
             final = record(self.adapter, found.domain, verdict, self.reward, agent, noises.seed)

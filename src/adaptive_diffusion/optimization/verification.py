@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.guided_model import GuidedModel
+from ..io.progress import Progress
 from ..rl.convergence import standard_error
 from ..rl.knobs import ADAPTIVE
 from ..rl.lockstep import drawing_run, run_together
@@ -98,7 +99,13 @@ class Verdict:
 
 
 def verify(
-    candidates: Iterable[DomainConfig], default: DomainConfig, drawing: GuidedModel, reward: Reward, noises: FixedNoises
+    candidates: Iterable[DomainConfig],
+    default: DomainConfig,
+    drawing: GuidedModel,
+    reward: Reward,
+    noises: FixedNoises,
+    *,
+    quiet: bool = True,
 ) -> Verdict:
     """Choose among configurations and the default, by images from fresh noises.
 
@@ -115,6 +122,7 @@ def verify(
         drawing: The model in the domain.
         reward: Scores the measurements.
         noises: Noises on which no candidate was tuned.
+        quiet: Whether nothing is said of how far it is.
 
     Raises:
         ValueError: for a reward that is not a finite number, naming the configuration.
@@ -127,10 +135,12 @@ def verify(
 
     for config in configs if _timed(reward) else []:
         _draw(config, drawing, noises, 0)  # a first batch is slower
-    for batch in range(noises.batches):
-        drawn = {config: _draw(config, drawing, noises, batch) for config in configs}
-        for config in configs:
-            batches[config].append(noises.measurement.of(drawn[config], drawn[default]))
+    with Progress(f"verifying {len(configs)} configurations", noises.batches, unit="batch", quiet=quiet) as shown:
+        for batch in range(noises.batches):
+            drawn = {config: _draw(config, drawing, noises, batch) for config in configs}
+            for config in configs:
+                batches[config].append(noises.measurement.of(drawn[config], drawn[default]))
+            shown.update()
 
     verified = {config: Verified(config, tuple(batches[config]), reward) for config in configs}
     for config in configs:

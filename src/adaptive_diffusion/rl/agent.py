@@ -117,7 +117,10 @@ class TuningAgent(ABC):
             self.eval_env.noises.solve()
 
         self._since = time.perf_counter()
-        with Progress(self.kind, total, announced=True, quiet=not self.verbose) as self._bar:  # closes in any case
+        unit = "episode" if self.env.episode_length == 1 else "step"
+        with Progress(
+            self.kind, total, unit=unit, announced=True, quiet=not self.verbose
+        ) as self._bar:  # closes in any case
             self._learn(total)
             self._look(last=True)
 
@@ -277,7 +280,8 @@ class TuningAgent(ABC):
         assert self.eval_env is not None
         self._choose()
         record.asked, record.computed = self.work.spent.asked, self.work.spent.computed
-        scores, qualities = measure(self.eval_env, lambda: lambda seen: self.predict(seen)[0])
+        with Progress("held-out noises", self.eval_env.noises.batches, unit="held-out batch", quiet=True) as shown:
+            scores, qualities = measure(self.eval_env, lambda: lambda seen: self.predict(seen)[0], shown.update)
         done.append(Evaluation(episodes, record.asked, scores, float(qualities.mean())))
         recent = record.returns[done[-2].episode if len(done) > 1 else 0 :]
         self._bar.show(held_out=f"{done[-1].score:.3f}")

@@ -27,14 +27,20 @@ def run_episode(env: SamplingEnv, act: Act, **reset: Any) -> tuple[float, list[n
     return total, actions, info
 
 
-def measure(env: SamplingEnv, actor: Callable[[], Act]) -> tuple[np.ndarray, np.ndarray]:
+def measure(
+    env: SamplingEnv, actor: Callable[[], Act], progress: Callable[[], None] = lambda: None
+) -> tuple[np.ndarray, np.ndarray]:
     """Rewards of the images of all batches, and the qualities of all batches.
 
     Args:
         env: The environment.
         actor: Makes what acts in an episode.
+        progress: Called after every batch.
     """
-    infos = [run_episode(env, actor(), options={"batch": batch})[2] for batch in range(env.noises.batches)]
+    infos = []
+    for batch in range(env.noises.batches):
+        infos.append(run_episode(env, actor(), options={"batch": batch})[2])
+        progress()
     return np.concatenate([info["scores"] for info in infos]), np.concatenate([info["qualities"] for info in infos])
 
 

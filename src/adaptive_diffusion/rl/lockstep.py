@@ -17,6 +17,7 @@ import numpy as np
 from ..backend.prepare import check_process
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import Denoised, GuidedModel, Waiting
+from ..io.progress import may_end
 from ..sampling.grid_and_solver import whole
 from ..sampling.rollout import Rollout, run
 from ..types import Scheduler
@@ -127,6 +128,7 @@ class _Timed:
 
     def denoise_all(self, waiting: Sequence[Waiting]) -> list[Denoised]:
         """See `Model`."""
+        may_end()  # a batch takes long beside a click on Cancel
         start = time.perf_counter()
         denoised = self.model.denoise_all(waiting)
         mx.eval([some.x0 for some in denoised])

@@ -151,7 +151,7 @@ def log_cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_b
         agent: What is trained.
         episodes: Of each domain.
         domains: How many are trained in.
-        verification_batches: Further batches that are compared with converged solutions.
+        verification_batches: See `cost`.
     """
     log.info("%-11s%s", "cost", cost(agent, episodes, domains, verification_batches))
 

@@ -61,6 +61,17 @@ def train(cfg: DictConfig) -> float:
         UserError: for a value that cannot be used; nothing was written then.
         MachineError: if the disk or the database refuses.
     """
+    cfg, task = task_of(cfg)
+    return task.run(cfg)
+
+
+def task_of(cfg: DictConfig) -> tuple[DictConfig, Task]:
+    """The configuration of a training, checked and settled, and what its `task` builds.
+
+    Raises:
+        UserError: for a value that cannot be used.
+        MachineError: see `training_configuration`.
+    """
     target = target_of(cfg.task)
     _check_groups(cfg, getattr(target, "takes", ()), getattr(target, "needs", ""))
 
@@ -68,7 +79,7 @@ def train(cfg: DictConfig) -> float:
     task: Task = build(cfg, "task")
     if not callable(getattr(task, "run", None)):
         raise UserError(f"task builds {type(task).__name__}, which cannot be run; see conf/task")
-    return task.run(cfg)
+    return cfg, task
 
 
 def _check_groups(cfg: DictConfig, takes: Collection[str], needs: str) -> None:

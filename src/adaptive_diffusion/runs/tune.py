@@ -17,6 +17,7 @@ from ..io.files import write_text
 from ..optimization.domain_adapter import DomainAdapter
 from ..optimization.pipeline import OptimizationPipeline
 from ..rl.agent import TuningAgent
+from ..rl.cost import cost
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.tracker import Run
 from .agents import (
@@ -69,6 +70,15 @@ class AgentTask(AgentTraining):
         """See `tune`."""
         return tune(cfg, self)
 
+    def cost(self, cfg: DictConfig) -> str:
+        """What `run` will take, in words; an evaluation is timed for it.
+
+        Raises:
+            UserError: for a value that cannot be used.
+        """
+        _, domains, agent = _pipeline(cfg, self)
+        return cost(agent, self.episodes, len(domains), self.verification_batches)
+
 
 def tune(cfg: DictConfig, task: AgentTask) -> float:
     """Tune one domain, or one after another all that the model knows; what is finished is in the file at once.
@@ -87,7 +97,8 @@ def tune(cfg: DictConfig, task: AgentTask) -> float:
     """
     if (done := finished_before(cfg, task.model.identity)) is not None:
         return done
-    pipeline, domains = _pipeline(cfg, task)
+    pipeline, domains, agent = _pipeline(cfg, task)
+    log_cost(agent, task.episodes, len(domains), task.verification_batches)
     folder, more = Path(cfg.paths.run), {}
 
     with recorded_agent(cfg, task.model, "tune", *method(cfg), *domains) as run:
@@ -116,8 +127,8 @@ def tune(cfg: DictConfig, task: AgentTask) -> float:
     return -mean
 
 
-def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, list[str]]:
-    """The pipeline, and the domains that it is to tune; everything that can be refused is refused here."""
+def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, list[str], TuningAgent]:
+    """The pipeline, the domains that it is to tune, and the agent of the first; what can be refused is refused here."""
     reward = build(cfg, "reward")
     names = [cfg.domain.name] if cfg.domain is not None else list(task.model.domains or ())
     if not names:
@@ -162,8 +173,7 @@ def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, l
         if len(agent.record.returns) >= task.episodes:
             log.info("task.episodes=%d are done already; what the agent found is only verified", task.episodes)
 
-    log_cost(agent, task.episodes, len(names), task.verification_batches)
-    return pipeline, names
+    return pipeline, names, agent
 
 
 def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: Path, run: Run) -> dict[str, Any]:

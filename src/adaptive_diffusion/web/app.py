@@ -164,9 +164,8 @@ def served(
     """
     with tempfile.TemporaryDirectory(prefix="adaptive-diffusion-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read when the page is built
-        page, actions = _gradio()
-        sessions = Sessions(Path(folder))
-        blocks = page.page(actions.Actions(offers, worker, sessions)).queue(max_size=WAITING, api_open=False)
+        page, sessions = _gradio(), Sessions(Path(folder))
+        blocks = page.page(offers, worker, sessions).queue(max_size=WAITING, api_open=False)
         try:
             _, address, _ = blocks.launch(
                 server_name=host,
@@ -187,16 +186,16 @@ def served(
             blocks.close(verbose=False)
 
 
-def _gradio() -> tuple[Any, Any]:
-    """The modules that need Gradio, which then reports nothing to anybody."""
+def _gradio() -> Any:
+    """The module that builds the page: it needs Gradio, which then reports nothing to anybody."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        from . import actions, page
+        from . import page
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise MissingPackage(f"the page needs Gradio, which is not installed: {pip_install('web')}") from error
-    return page, actions
+    return page
 
 
 def _free_port(host: str) -> int:

@@ -22,6 +22,7 @@ MOST_IMAGES = 16  # of a run
 MOST_STEPS = 100
 MOST_GUIDANCE = 30.0
 MOST_CELLS = 16  # of a sheet
+FEWEST_EPISODES, MOST_EPISODES = 10, 100  # of a tuning
 LONGEST_PROMPT = 300  # characters
 LONGEST_TEXT = 8000  # characters of the settings in an image that is handed in
 SIZES = (64, 128, 256, 512)  # pixels of a side, besides the size at which the model draws

@@ -45,21 +45,19 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        unit: What is counted: "step", or "evaluation" of a calibration.
+        unit: What is counted: "step"; "evaluation" of a calibration; "episode", "held-out batch", "batch" of a tuning.
         done: How many.
         total: Of how many; 0 where nobody knows.
-        seconds: Since the counting began.
+        left: Seconds until all are done, if anybody can know.
     """
 
     unit: str
     done: int
     total: int
-    seconds: float
+    left: float | None = None
 
-    @property
-    def left(self) -> float | None:
-        """Seconds that are left at the same speed, if anybody can know."""
-        return self.seconds / self.done * (self.total - self.done) if self.done and self.total else None
+
+PREPARING = Progress("", 0, 0)
 
 
 @dataclass(frozen=True)
@@ -135,14 +133,15 @@ class Worker:
 
 
 @contextmanager
-def job(settings: Sequence[str]) -> Iterator[DictConfig]:
-    """A job of sample.py, as Hydra would begin it.
+def job(settings: Sequence[str], name: str = "sample") -> Iterator[DictConfig]:
+    """A job of sample.py or train.py, as Hydra would begin it.
 
     Args:
         settings: `key=value`, as Hydra reads them.
+        name: `sample` or `train`.
     """
     with initialize_config_dir(str(program.conf()), version_base="1.3"):
-        whole = compose("sample", overrides=list(settings), return_hydra_config=True)
+        whole = compose(name, overrides=list(settings), return_hydra_config=True)
     HydraConfig.instance().set_config(whole)
     try:
         OmegaConf.set_readonly(whole.hydra, False)
@@ -168,8 +167,9 @@ def draw(settings: Sequence[str], tell: Callable[[Told], None], stop: threading.
     Raises:
         Cancelled: if `stop` was set meanwhile.
     """
-    with job(settings) as cfg, _warnings() as notes, watched(_Watch(tell, stop)) as watch:
-        watch("step", 0, 0)  # it may have been cancelled while it waited
+    with job(settings) as cfg, warnings_here() as notes, watched(Watch(tell, stop)) as watch:
+        watch("", 0, None)  # it may have been cancelled while it waited
+        tell(PREPARING)
         setup = prepare(cfg)
         metrics = draw_and_record(setup, identity_of_run(setup), _Previews(setup, tell))
         folder = Path(setup.cfg.paths.run)
@@ -195,18 +195,23 @@ def enlarged(images: np.ndarray) -> np.ndarray:
     return figures.grid(images, cell=next(side for most, side in SHOWN.items() if len(images) <= most))
 
 
-class _Watch:
+class Watch:
     """Tells how far a run is, and ends it if that is wanted."""
 
-    def __init__(self, tell: Callable[[Told], None], stop: threading.Event):
-        self._tell, self._stop, self._unit, self._since = tell, stop, "", 0.0
+    def __init__(self, tell: Callable[[Any], None], stop: threading.Event):
+        self._tell, self._stop = tell, stop
+        self._begun: dict[str, tuple[float, int]] = {}  # unit -> when it was first counted, and how many were done then
 
     def __call__(self, unit: str, done: int, total: int | None) -> None:
         if self._stop.is_set():
             raise Cancelled
-        if unit != self._unit:
-            self._unit, self._since = unit, time.monotonic()
-        self._tell(Progress(unit, done, total or 0, time.monotonic() - self._since))
+        if not unit:
+            return
+        now = time.monotonic()
+        since, before = self._begun.setdefault(unit, (now, done))
+        counted = done - before
+        left = (now - since) / counted * (total - done) if counted and total else None
+        self._tell(Progress(unit, done, total or 0, left))
 
 
 class _Previews:
@@ -226,7 +231,7 @@ class _Previews:
 
 
 @contextmanager
-def _warnings() -> Iterator[list[str]]:
+def warnings_here() -> Iterator[list[str]]:
     """The warnings of this thread within the block."""
     found: list[str] = []
     here = threading.get_ident()

@@ -6,9 +6,24 @@ from typing import Any
 
 import gradio as gr
 
-from .actions import AS_IT_DRAWS, NO_NAME, Actions
-from .bounds import LONGEST_PROMPT, MOST_CELLS, MOST_IMAGES, MOST_STEPS, SIZES
+from .bounds import (
+    FEWEST_EPISODES,
+    LONGEST_PROMPT,
+    MOST_CELLS,
+    MOST_EPISODES,
+    MOST_IMAGES,
+    MOST_STEPS,
+    SIZES,
+    Offers,
+)
+from .choosing import AS_IT_DRAWS, NO_NAME, Choosing
 from .curve import MOST_PASSES, domains, images
+from .drawing import Drawing
+from .handlers import Lifetime
+from .jobs import Worker
+from .looking import Looking
+from .sessions import Sessions
+from .tuning import AIMS, Tuning
 
 COMPUTES: dict[str, Any] = {
     "concurrency_limit": 1,
@@ -21,42 +36,53 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monos
 CSS = ".gradio-container img { image-rendering: pixelated; }"
 
 
-def page(actions: Actions) -> gr.Blocks:
-    """Build the page."""
+def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
+    """Build the page.
+
+    Args:
+        offers: What can be chosen.
+        worker: The thread that computes.
+        sessions: What each open page has drawn.
+    """
+    given = offers, worker, sessions
+    lifetime, choosing, looking = Lifetime(*given), Choosing(*given), Looking(*given)
+    drawing, tuning = Drawing(*given), Tuning(*given)
     with gr.Blocks(title="Adaptive Diffusion", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         gr.Markdown(
             "# Adaptive Diffusion\nThe same images in fewer steps. Every run is what `sample` does, and is recorded."
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                controls = _controls(actions)
+                controls = _controls(choosing)
                 cost = gr.Markdown(elem_id="cost")
             with gr.Column(scale=2, min_width=320):
                 with gr.Tab("Draw"):
-                    _draw(actions, controls)
+                    _draw(drawing, lifetime, controls)
                 with gr.Tab("Compare"):
-                    _compare(actions, controls)
+                    _compare(drawing, lifetime, controls)
                 with gr.Tab("Sheet"):
-                    _sheet(actions, controls)
+                    _sheet(drawing, lifetime, controls)
                 with gr.Tab("Schedule"):
-                    _schedule(actions, controls)
+                    _schedule(looking, controls)
                 with gr.Tab("How few passes?"):
-                    _afford(actions, blocks)
+                    _afford(looking, blocks)
                 with gr.Tab("Calibrate"):
-                    _calibrate(actions, controls)
+                    _calibrate(drawing, lifetime, controls)
+                with gr.Tab("Tune") as tune:
+                    _tune(tuning, choosing, lifetime, controls, tune)
                 with gr.Tab("History") as history:
-                    _history(actions, controls, history)
+                    _history(choosing, controls, history)
 
         _, _, domain, _, scheduler, steps, guidance, weight, *_ = controls
         for event in (scheduler.change, guidance.change, weight.blur, domain.change, steps.release, blocks.load):
-            event(actions.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
-        blocks.unload(actions.leave)
+            event(looking.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
+        blocks.unload(lifetime.leave)
     return blocks
 
 
-def _controls(actions: Actions) -> list[gr.components.Component]:
+def _controls(choosing: Choosing) -> list[gr.components.Component]:
     """What to draw and how, in the order of the fields of `Wish`."""
-    offers = actions.offers
+    offers = choosing.offers
     first = offers.models[0]
     start = "landscapes" if "landscapes" in first.domains else next(iter(first.domains), "")
 
@@ -82,47 +108,47 @@ def _controls(actions: Actions) -> list[gr.components.Component]:
     sizes = [("as the model draws", 0), *((f"{side} x {side}", side) for side in SIZES)]
     size = gr.Dropdown(sizes, value=0, label="Size of the saved images")
 
-    model.input(actions.choose_model, model, [domain, label], **QUICK)
-    domain.input(actions.labels, [model, domain], label, **QUICK)
+    model.input(choosing.choose_model, model, [domain, label], **QUICK)
+    domain.input(choosing.labels, [model, domain], label, **QUICK)
     return [model, prompt, domain, label, scheduler, steps, guidance, weight, count, seed, size]
 
 
-def _draw(actions: Actions, controls: list[gr.components.Component]) -> None:
-    start = _start(actions, "Draw", "draw")
+def _draw(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
+    start = _start(lifetime, "Draw", "draw")
     picture = gr.Image(label="Images", buttons=["download", "fullscreen"], elem_id="picture", alt_text="What is drawn")
     status = gr.Markdown(elem_id="status")
     command = _command()
     files = gr.File(label="Images as files (each carries its settings)", file_count="multiple", interactive=False)
-    start.success(actions.draw, controls, [picture, status, files, command], show_progress_on=status, **COMPUTES)
+    start.success(drawing.draw, controls, [picture, status, files, command], show_progress_on=status, **COMPUTES)
 
 
-def _compare(actions: Actions, controls: list[gr.components.Component]) -> None:
+def _compare(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
     gr.Markdown("Left: as the controls say. Right: another scheduler, from the same noise.")
     with gr.Row():
-        scheduler = gr.Dropdown(list(actions.offers.schedulers), value="ddim", label="Scheduler on the right")
+        scheduler = gr.Dropdown(list(drawing.offers.schedulers), value="ddim", label="Scheduler on the right")
         steps = gr.Slider(1, MOST_STEPS, 50, step=1, label="Steps on the right")
-    start = _start(actions, "Compare", "compare")
+    start = _start(lifetime, "Compare", "compare")
     slider = gr.ImageSlider(label="Left and right", interactive=False, buttons=["fullscreen"], elem_id="slider")
     status, command = gr.Markdown(), _command()
     start.success(
-        actions.compare, [scheduler, steps, *controls], [slider, status, command], show_progress_on=status, **COMPUTES
+        drawing.compare, [scheduler, steps, *controls], [slider, status, command], show_progress_on=status, **COMPUTES
     )
 
 
-def _sheet(actions: Actions, controls: list[gr.components.Component]) -> None:
+def _sheet(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
     gr.Markdown(f"The first image, drawn by each scheduler in each number of steps: at most {MOST_CELLS} images.")
-    common = [name for name in ("ddim", "dpm_solver", "unipc", "adaptive") if name in actions.offers.schedulers]
-    schedulers = gr.Dropdown(list(actions.offers.schedulers), value=common, multiselect=True, label="Schedulers")
+    common = [name for name in ("ddim", "dpm_solver", "unipc", "adaptive") if name in drawing.offers.schedulers]
+    schedulers = gr.Dropdown(list(drawing.offers.schedulers), value=common, multiselect=True, label="Schedulers")
     steps = gr.CheckboxGroup([(str(n), n) for n in SHEET_STEPS], value=[5, 10], label="Numbers of steps")
-    start = _start(actions, "Draw the sheet", "sheet")
+    start = _start(lifetime, "Draw the sheet", "sheet")
     sheet = gr.Image(label="Sheet", buttons=["download", "fullscreen"], alt_text="One image by several schedulers")
     status, command = gr.Markdown(), _command()
     start.success(
-        actions.sheet, [schedulers, steps, *controls], [sheet, status, command], show_progress_on=status, **COMPUTES
+        drawing.sheet, [schedulers, steps, *controls], [sheet, status, command], show_progress_on=status, **COMPUTES
     )
 
 
-def _schedule(actions: Actions, controls: list[gr.components.Component]) -> None:
+def _schedule(looking: Looking, controls: list[gr.components.Component]) -> None:
     start = gr.Button("Show the schedule", variant="primary", elem_id="schedule")
     line = gr.Markdown()
     curve = gr.Image(
@@ -130,10 +156,10 @@ def _schedule(actions: Actions, controls: list[gr.components.Component]) -> None
     )
     heads = ["step", "timestep", "noise level", "log-SNR", "passes"]
     table = gr.Dataframe(headers=heads, label="Steps", interactive=False)
-    start.click(actions.schedule, controls, [curve, table, line], **COMPUTES)
+    start.click(looking.schedule, controls, [curve, table, line], **COMPUTES)
 
 
-def _afford(actions: Actions, blocks: gr.Blocks) -> None:
+def _afford(looking: Looking, blocks: gr.Blocks) -> None:
     gr.Markdown(
         "How close to the images that the shipped model converges to comes each method with a budget of passes? "
         f"Measured on {images():,} images a point, drawn without labels at guidance 1.5."
@@ -151,17 +177,17 @@ def _afford(actions: Actions, blocks: gr.Blocks) -> None:
         headers=["method", "steps", "passes", "distance"], label="Within the budget", interactive=False
     )
     for event in (domain.change, passes.release, blocks.load):
-        event(actions.afford, [domain, passes], [curve, table, line], trigger_mode="always_last", **QUICK)
+        event(looking.afford, [domain, passes], [curve, table, line], trigger_mode="always_last", **QUICK)
 
 
-def _calibrate(actions: Actions, controls: list[gr.components.Component]) -> None:
+def _calibrate(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
     gr.Markdown(
         "Follows the model's trajectories once, and finds the timesteps and weights for a number of steps in this "
         "domain, with this guidance. The result is kept, and `adaptive` uses it from then on. "
         "What is calibrated already is drawn at once."
     )
     steps = gr.Slider(2, MOST_STEPS, 7, step=1, label="Steps to calibrate")
-    start = _start(actions, "Calibrate", "calibrate")
+    start = _start(lifetime, "Calibrate", "calibrate")
     status = gr.Markdown()
     picture = gr.Image(
         label="Drawn with these steps", buttons=["download"], alt_text="What is drawn with the calibrated steps"
@@ -169,11 +195,42 @@ def _calibrate(actions: Actions, controls: list[gr.components.Component]) -> Non
     command = _command()
     files = gr.File(visible=False, interactive=False, label="Images as files")
     start.success(
-        actions.calibrate, [steps, *controls], [picture, status, files, command], show_progress_on=status, **COMPUTES
+        drawing.calibrate, [steps, *controls], [picture, status, files, command], show_progress_on=status, **COMPUTES
     )
 
 
-def _history(actions: Actions, controls: list[gr.components.Component], tab: gr.Tab) -> None:
+def _tune(
+    tuning: Tuning,
+    choosing: Choosing,
+    lifetime: Lifetime,
+    controls: list[gr.components.Component],
+    tab: gr.Tab,
+) -> None:
+    gr.Markdown(
+        "Searches for the weight of guidance, the noise levels that need it and the number of steps, in the chosen "
+        "domain, up to the Steps of the controls. What it finds is compared with these steps and their guidance on "
+        "fresh noises, and kept if it is better by more than two standard errors."
+    )
+    aim = gr.Radio(list(AIMS), value=next(iter(AIMS)), label="What counts")
+    episodes = gr.Slider(FEWEST_EPISODES, MOST_EPISODES, 20, step=10, label="Episodes of the search")
+    cost = gr.Markdown(elem_id="tuning-cost")
+    start = _start(lifetime, "Tune", "tune")
+    status = gr.Markdown(elem_id="tuned")
+    heads = ["", "steps", "passes", "guidance", "quality gained"]
+    table = gr.Dataframe(headers=heads, label="Default and found", interactive=False)
+    found = gr.State([])
+    use = gr.Button("Use these settings", elem_id="use")
+    command = _command()
+
+    asked = [aim, episodes, *controls]
+    for event in (tab.select, episodes.release):
+        event(tuning.cost, asked, [cost, command], trigger_mode="always_last", **COMPUTES)
+    said = start.success(tuning.cost, asked, [cost, command], show_progress_on=cost, **COMPUTES)
+    said.success(tuning.tune, asked, [status, table, found], show_progress_on=status, **COMPUTES)
+    use.click(choosing.adopt, found, controls, **QUICK)
+
+
+def _history(choosing: Choosing, controls: list[gr.components.Component], tab: gr.Tab) -> None:
     gr.Markdown(
         "What this page has drawn since it was opened. Nobody else sees it. "
         "The list and its copies go when the page is closed; the files in outputs/ stay."
@@ -185,20 +242,20 @@ def _history(actions: Actions, controls: list[gr.components.Component], tab: gr.
     again = gr.Button("Use these settings", elem_id="again")
     given = gr.File(label="Or hand in an image that was drawn here or by sample.py", file_types=[".png"])
 
-    tab.select(actions.history, None, runs, **QUICK)
-    runs.select(actions.recall, None, [command, files, chosen], **QUICK)
-    again.click(actions.reuse, chosen, controls, **QUICK)
-    given.upload(actions.restore, given, controls, **QUICK)
+    tab.select(choosing.history, None, runs, **QUICK)
+    runs.select(choosing.recall, None, [command, files, chosen], **QUICK)
+    again.click(choosing.reuse, chosen, controls, **QUICK)
+    given.upload(choosing.restore, given, controls, **QUICK)
 
 
-def _start(actions: Actions, text: str, name: str) -> Any:
+def _start(lifetime: Lifetime, text: str, name: str) -> Any:
     """A button, beside one that stops it; returned is the event after which to start."""
     with gr.Row():
         start = gr.Button(text, variant="primary", elem_id=name, scale=3)
         stop = gr.Button("Cancel", elem_id=f"cancel-{name}", scale=1, min_width=100)
-    stop.click(actions.cancel, None, None, queue=False, **QUICK)
+    stop.click(lifetime.cancel, None, None, queue=False, **QUICK)
     # outside the queue, so that Cancel knows of what still waits in it
-    return start.click(actions.ask, gr.State(name), None, queue=False, **QUICK)
+    return start.click(lifetime.ask, gr.State(name), None, queue=False, **QUICK)
 
 
 def _command() -> gr.Textbox:

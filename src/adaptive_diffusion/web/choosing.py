@@ -1,0 +1,93 @@
+"""What fills the controls of the page: a model's domains and labels, the history, and images that carry settings."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import gradio as gr
+
+from ..diffusion.checks import check_count
+from ..diffusion.conditions import NO_LABEL
+from ..errors import UserError
+from ..runs.checks import refused
+from .bounds import Wish, wish_of
+from .handlers import Handlers, errors_shown
+from .sessions import Shown, settings_in
+from .words import command, title
+
+AS_IT_DRAWS: list[Any] = [("as it draws", "")]  # the domain of a model that has none of its own
+NO_NAME: list[Any] = [("by share", ""), ("no label", NO_LABEL)]  # labels beside those of a domain
+CONTROLS = tuple(field.name for field in fields(Wish))  # in the order in which handlers get them
+
+
+class Choosing(Handlers):
+    """What sets controls."""
+
+    def history(self, request: gr.Request) -> list[tuple[str, str]]:
+        """All runs of this page, newest first, each with a few words."""
+        runs = enumerate(self.session(request).history, 1)
+        return [(str(shown.sheet), f"{i}: {title(shown.drawn)}") for i, shown in runs][::-1]
+
+    def recall(self, request: gr.Request, event: gr.SelectData) -> tuple[str, list[str], int]:
+        """The command, the files and the number of the run that was selected."""
+        history = self.session(request).history
+        with errors_shown():
+            shown = run_at(history, event.index)
+            return command(shown.drawn.settings), [str(path) for path in shown.images], event.index
+
+    def reuse(self, request: gr.Request, index: Any) -> tuple[Any, ...]:
+        """The values of the controls that drew a run of the history."""
+        history = self.session(request).history
+        with errors_shown():
+            if index is None:
+                raise UserError("select a run first")
+            return self.controls(run_at(history, index).drawn.settings)
+
+    def adopt(self, settings: Sequence[str]) -> tuple[Any, ...]:
+        """The values of the controls for settings that were found."""
+        with errors_shown():
+            if not settings:
+                raise UserError("nothing was found that is better than the default")
+            return self.controls(settings)
+
+    def restore(self, path: str | None) -> tuple[Any, ...]:
+        """The values of the controls that drew an image which was handed in."""
+        with errors_shown():
+            return self.controls(settings_in(path)) if path else tuple(gr.skip() for _ in CONTROLS)
+
+    def choose_model(self, name: Any) -> tuple[Any, Any]:
+        """The domains of a model, and the labels of the first."""
+        with errors_shown():
+            domains = list(self.offers.model(name).domains)
+            first = domains[0] if domains else ""
+            return gr.update(choices=domains or AS_IT_DRAWS, value=first), self.labels(name, first)
+
+    def labels(self, model: Any, domain: Any, label: str = "") -> Any:
+        """The labels of a domain."""
+        with errors_shown():
+            domains = self.offers.model(model).domains
+            names = list(domains.get(domain, ()))
+            return gr.update(choices=[*NO_NAME, *names], value=label)
+
+    def controls(self, settings: Sequence[str]) -> tuple[Any, ...]:
+        """The values of the controls that stand for settings of sample.py."""
+        wish, left_out = wish_of(settings, self.offers)
+        if left_out:
+            gr.Warning(
+                html.escape(f"The page has no control for {' '.join(left_out)}, which is left out.", quote=False)
+            )
+        values = {name: getattr(wish, name) for name in CONTROLS}
+        values["weight"] = "" if wish.weight is None else f"{wish.weight:g}"
+        domains = list(self.offers.model(wish.model).domains)
+        values["domain"] = gr.update(choices=domains or AS_IT_DRAWS, value=wish.domain)
+        values["label"] = self.labels(wish.model, wish.domain, wish.label)
+        return tuple(values.values())
+
+
+def run_at(history: Sequence[Shown], index: Any) -> Shown:
+    """A run of the history, counted from the newest."""
+    with refused():
+        return history[::-1][check_count("the run", index, 0, len(history) - 1)]

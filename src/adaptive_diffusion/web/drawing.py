@@ -1,0 +1,162 @@
+"""What draws on the page: one run, a run after a calibration, two side by side, a whole sheet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from .. import errors
+from ..errors import Unusable, UserError
+from ..io import figures
+from .bounds import MOST_CELLS, Wish
+from .handlers import Handlers, errors_shown
+from .jobs import Drawn, Progress, draw, enlarged
+from .sessions import Session, Shown
+from .words import command, in_words, summary
+
+CELL = 128  # pixels of an image on a sheet
+COMPARED = 512  # pixels of an image under the slider
+NOTHING: Mapping[str, Any] = {}
+
+
+class Drawing(Handlers):
+    """What draws."""
+
+    def draw(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Draw what the controls say.
+
+        Yields:
+            The images side by side, how far it is, the files, the command.
+        """
+        yield from self._draw("draw", request, values)
+
+    def calibrate(self, request: gr.Request, steps: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Calibrate the adaptive scheduler for what the controls say, with a number of steps, and draw with it."""
+        more = {"scheduler": "adaptive", "steps": steps}
+        yield from self._draw("calibrate", request, values, more, "scheduler.calibrate=always")
+
+    def _draw(
+        self, name: str, request: gr.Request, values: Sequence[Any], instead: Mapping[str, Any] = NOTHING, *more: str
+    ) -> Iterator[tuple[Any, ...]]:
+        session = self.session(request)
+        with errors_shown(), session.running(name) as stop:
+            wish = replace(Wish.of(values), **instead).checked(self.offers)
+            settings = [*wish.settings(self.offers), *more]
+            yield None, "Waiting for its turn.", None, command(settings)
+            for told in self._run(session, settings, stop):
+                if isinstance(told, Shown):
+                    files = [str(path) for path in told.images]
+                    yield str(told.sheet), summary(told.drawn), files, command(settings)
+                elif isinstance(told, Progress):
+                    yield gr.skip(), in_words(told), gr.skip(), gr.skip()
+                else:
+                    yield str(session.write(enlarged(told))), gr.skip(), gr.skip(), gr.skip()
+
+    def compare(self, request: gr.Request, scheduler: Any, steps: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Draw one image twice from the same noise: as the controls say, and with another scheduler and steps.
+
+        Yields:
+            The pair of images, how far it is, the commands.
+        """
+        session = self.session(request)
+        with errors_shown(), session.running("compare") as stop:
+            one = replace(Wish.of(values), images=1).checked(self.offers)
+            other = replace(one, scheduler=scheduler, steps=steps).checked(self.offers)
+            commands = "\n".join(command(wish.settings(self.offers)) for wish in (one, other))
+            yield None, "Waiting for its turn.", commands
+
+            pair, lines = [], []
+            for name, wish in (("Left", one), ("Right", other)):
+                for told in self._run(session, wish.settings(self.offers), stop):
+                    if isinstance(told, Progress):
+                        yield gr.skip(), f"{name}: {in_words(told)}", gr.skip()
+                    elif isinstance(told, Shown):
+                        pair.append(str(session.write(figures.grid(pixels(told), cell=COMPARED), "compared")))
+                        lines.append(f"**{name}:** {wish.scheduler}, {summary(told.drawn)}")
+            yield tuple(pair), "\n\n".join(lines), commands
+
+    def sheet(
+        self, request: gr.Request, schedulers: Sequence[str], steps: Sequence[Any], *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """Draw one image by several schedulers, each in several numbers of steps.
+
+        Yields:
+            The sheet, how far it is, the command.
+        """
+        session = self.session(request)
+        with errors_shown(), session.running("sheet") as stop:
+            wish = replace(Wish.of(values), images=1)
+            if not schedulers or not steps:
+                raise UserError("choose at least one scheduler and one number of steps")
+            if (cells := len(schedulers) * len(steps)) > MOST_CELLS:
+                raise UserError(f"a sheet has at most {MOST_CELLS} images, and this would have {cells}; choose fewer")
+            wishes = [
+                replace(wish, scheduler=s, steps=n).checked(self.offers) for s in schedulers for n in sorted(steps)
+            ]
+
+            swept = f"scheduler={','.join(schedulers)}", f"num_steps={','.join(str(n) for n in sorted(steps))}"
+            rest = [
+                each for each in wishes[0].settings(self.offers) if not each.startswith(("scheduler=", "num_steps="))
+            ]
+            line = command(["-m", *swept, *rest])
+            yield None, "Waiting for its turn.", line
+
+            done: list[np.ndarray | None] = []
+            failed: list[str] = []
+            for wish in wishes:
+                place = f"{len(done) + 1} of {len(wishes)} ({wish.scheduler}, {wish.steps} steps)"
+                image = None
+                try:
+                    for told in self._run(session, wish.settings(self.offers), stop):
+                        if isinstance(told, Progress):
+                            yield gr.skip(), f"{place}: {in_words(told)}", gr.skip()
+                        elif isinstance(told, Shown):
+                            image = pixels(told)[0]
+                except (Unusable, UserError) as error:  # this scheduler cannot draw this; the others may
+                    failed.append(f"{wish.scheduler}, {wish.steps} steps: {errors.sentence(error)}")
+                done.append(image)
+                columns = [f"{n} steps" for n in sorted(steps)]
+                whole = labelled_sheet(done, list(schedulers), columns)
+                yield (str(session.write(whole, "sheet")) if whole is not None else None), place, gr.skip()
+            yield gr.skip(), "\n\n".join([f"{len(done) - len(failed)} images drawn.", *failed]), gr.skip()
+
+    def _run(self, session: Session, settings: Sequence[str], stop: threading.Event) -> Iterator[Any]:
+        """What a run tells, and at last what it has drawn, which is in the history then."""
+        for told in self.worker.stream(lambda tell: draw(settings, tell, stop)):
+            yield session.keep(told, enlarged(read(told))) if isinstance(told, Drawn) else told
+
+
+def read(drawn: Drawn) -> np.ndarray:
+    """(N, H, W, C) uint8 images of a run."""
+    from PIL import Image
+
+    return np.stack([np.atleast_3d(np.array(Image.open(path))) for path in drawn.images])
+
+
+def pixels(shown: Shown) -> np.ndarray:
+    """(N, H, W, C) uint8 images of a run."""
+    return read(shown.drawn)
+
+
+def labelled_sheet(
+    images: Sequence[np.ndarray | None], rows: Sequence[str], columns: Sequence[str]
+) -> np.ndarray | None:
+    """Images in rows and columns with labels, as far as they are drawn; None while there is none.
+
+    Args:
+        images: (H, W, C) uint8, row by row; None for one that could not be drawn.
+        rows: A label for every row.
+        columns: A label for every column.
+    """
+    known = next((image for image in images if image is not None), None)
+    if known is None:
+        return None
+    blank = np.full_like(known, 235)
+    cells = [blank if image is None else image for image in images]
+    cells += [blank] * (len(rows) * len(columns) - len(cells))
+    return figures.labelled(figures.grid(np.stack(cells), len(columns), CELL), rows, columns)

@@ -1,0 +1,164 @@
+"""How the page tunes guidance and steps: what it asks train.py for, and what it makes of the answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..diffusion.checks import check_choice, check_count
+from ..errors import UserError
+from ..io.progress import watched
+from ..rl.knobs import Configuration
+from ..runs.checks import refused
+from ..runs.train import task_of
+from ..runs.tune import AgentTask
+from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
+from .handlers import Handlers, errors_shown
+from .jobs import PREPARING, Progress, Watch, job, warnings_here
+from .words import command, in_words
+
+AIMS = {  # what counts -> settings of train.py; the cross-entropy method needs no package beside the page's
+    "near to real images, in fewer passes": ("reward=hybrid", "reward.metric=real", "reward.unit=passes"),
+    "near to real images, whatever it costs": ("reward=real",),
+}
+FEWEST_STEPS = 4  # that are tried, unless the controls say less
+FOR_ALL = ("tracking", "paths")  # groups that train.py has in common with sample.py
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning found.
+
+    Attributes:
+        steps: Of what it found; None where the default stays.
+        reason: Why, in a sentence.
+        rows: Of the default, and of what it found: name, steps, passes an image, guidance, gain in quality.
+        notes: Warnings.
+    """
+
+    steps: int | None
+    reason: str
+    rows: list[list[Any]]
+    notes: tuple[str, ...]
+
+
+def tuning_settings(wish: Wish, offers: Offers, aim: Any, episodes: Any) -> list[str]:
+    """The settings of train.py that tune a domain; the steps of the controls are the default, and the most.
+
+    Args:
+        wish: What the controls say, checked.
+        offers: What can be chosen.
+        aim: One of `AIMS`.
+        episodes: Of the search.
+
+    Raises:
+        UserError: for a wish that has no domain, or a value out of bounds.
+    """
+    with refused():
+        check_choice("what counts", aim, list(AIMS))
+        check_count("episodes", episodes, FEWEST_EPISODES, MOST_EPISODES)
+    if wish.prompt:
+        raise UserError("a domain is tuned, not a prompt; leave the prompt empty, and choose a domain")
+    if not wish.domain:
+        raise UserError("guidance is tuned by the real images of a domain, and this model has none")
+
+    chosen = [f"task.{each}" if "." in each.partition("=")[0] else f"model@task.{each}"
+              for each in offers.model(wish.model).settings]  # fmt: skip
+    task = {
+        "episodes": episodes,
+        "min_steps": min(FEWEST_STEPS, wish.steps),
+        "num_steps": wish.steps,
+        "max_steps": wish.steps,
+        **({} if wish.weight is None else {"guidance_scale": f"{wish.weight:g}"}),
+    }
+    common = [each for each in offers.common if each.lstrip("+~").startswith(FOR_ALL)]
+    numbers = [f"task.{name}={value}" for name, value in task.items()]
+    return [*common, "agent=cem", *AIMS[aim], *chosen, f"domain={wish.domain}", *numbers]
+
+
+def cost_of(settings: Sequence[str]) -> str:
+    """What a tuning will take, in words; an evaluation is timed for it, and nothing is recorded."""
+    with job(settings, "train") as cfg:
+        cfg, task = task_of(cfg)
+        assert isinstance(task, AgentTask)  # agent=cem chooses it
+        return task.cost(cfg)
+
+
+def tune(settings: Sequence[str], tell: Callable[[Progress], None], stop: threading.Event) -> Tuned:
+    """Do what train.py does with these settings.
+
+    Args:
+        settings: `key=value`, as Hydra reads them.
+        tell: Called on the way.
+        stop: Ends the run, once it is set.
+
+    Raises:
+        Cancelled: if `stop` was set meanwhile.
+    """
+    with job(settings, "train") as cfg, warnings_here() as notes, watched(Watch(tell, stop)) as watch:
+        watch("", 0, None)  # it may have been cancelled while it waited
+        tell(PREPARING)
+        cfg, task = task_of(cfg)
+        task.run(cfg)
+        found = json.loads((Path(cfg.paths.run) / "history.json").read_text(encoding="utf-8"))[-1]
+
+    default, final = found["verification"][0], found["final_config"]
+    rows = [_row("default", default)]
+    if found["improved"]:
+        rows += [
+            _row("found", each) for each in found["verification"] if each["hyperparameters"].items() <= final.items()
+        ]
+    return Tuned(final["num_steps"] if found["improved"] else None, found["reason"], rows, tuple(notes))
+
+
+def _row(name: str, measured: dict[str, Any]) -> list[Any]:
+    guidance = Configuration(**measured["hyperparameters"]).guidance
+    quality = f"{measured['quality']:+.2f} +- {1.96 * measured['quality_error']:.2f}"
+    named = "as the controls say" if guidance is None else guidance.name
+    return [name, measured["evaluations"], measured["passes"], named, quality]
+
+
+class Tuning(Handlers):
+    """What tunes."""
+
+    def cost(self, aim: Any, episodes: Any, *values: Any) -> tuple[str, str]:
+        """What a tuning of the domain would take, and the command that does the same."""
+        with errors_shown("train"):
+            settings = tuning_settings(Wish.of(values).checked(self.offers), self.offers, aim, episodes)
+            return self.worker.do(partial(cost_of, settings)), command(settings, "train")
+
+    def tune(self, request: gr.Request, aim: Any, episodes: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Tune guidance and steps of the domain, as train.py does.
+
+        Yields:
+            How far it is, the rows of `Tuned`, and settings of sample.py for what was found, [] where nothing was.
+        """
+        session = self.session(request)
+        with errors_shown("train"), session.running("tune") as stop:
+            wish = Wish.of(values).checked(self.offers)
+            settings = tuning_settings(wish, self.offers, aim, episodes)
+            yield "Waiting for its turn.", [], []
+            for told in self.worker.stream(lambda tell: tune(settings, tell, stop)):
+                if isinstance(told, Progress):
+                    yield in_words(told), gr.skip(), gr.skip()
+                else:
+                    yield outcome(told), told.rows, self._found(wish, told)
+
+    def _found(self, wish: Wish, tuned: Tuned) -> list[str]:
+        if tuned.steps is None:
+            return []
+        return replace(wish, scheduler="tuned", guidance="tuned", steps=tuned.steps).settings(self.offers)
+
+
+def outcome(tuned: Tuned) -> str:
+    """What a tuning found, in words."""
+    use = "" if tuned.steps is None else " It is kept: `scheduler=tuned` and `guidance=tuned` draw with it from now on."
+    sentence = f"{tuned.reason[0].upper()}{tuned.reason[1:]}.{use}"
+    return "\n\n".join([sentence, *(f"Note: {note}" for note in tuned.notes)])

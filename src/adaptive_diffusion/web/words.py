@@ -1,0 +1,51 @@
+"""What the page says of runs: commands, how far they are, what they cost."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from .. import program
+from ..metrics.quality import DETAILS
+from ..sampling.timing import duration
+from .jobs import Drawn, Progress, Steps
+
+DOING = {
+    "evaluation": "Calibrating: evaluation",
+    "episode": "Searching: episode",
+    "held-out batch": "Measuring on held-out noises: batch",
+    "batch": "Verifying: batch",
+}
+
+
+def command(settings: Sequence[str], name: str = "sample") -> str:
+    """The command that does the same."""
+    return f"{program.command(name)} {shlex.join(settings)}"
+
+
+def in_words(progress: Progress) -> str:
+    """How far a run is."""
+    if not progress.total:
+        return "Preparing."
+    left = "" if progress.left is None else f", {duration(progress.left)} left"
+    return f"{DOING.get(progress.unit, 'Step')} {progress.done:,} of {progress.total:,}{left}"
+
+
+def summary(drawn: Drawn) -> str:
+    """What a run cost, and what is to be known of it."""
+    m = drawn.metrics
+    spent = f"{m[f'{DETAILS}steps']:.0f} steps, {m['sampling/passes']:.0f} passes an image, "
+    spent += f"{m[f'{DETAILS}seconds']:.2f} s{drawn.source}."
+    return "\n\n".join([spent, *(f"Note: {note}" for note in drawn.notes)])
+
+
+def title(drawn: Drawn) -> str:
+    """A run in a few words."""
+    named = dict(each.partition("=")[::2] for each in drawn.settings)
+    what = named.get("prompt") or " ".join(filter(None, (named.get("domain"), named.get("label"))))
+    return f"{named['scheduler']} {named['num_steps']}, {what}"
+
+
+def cost_in_words(steps: Steps) -> str:
+    """What steps cost."""
+    return f"{len(steps.timesteps)} steps, {steps.passes.sum()} passes an image{steps.source}"
