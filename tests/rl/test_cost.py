@@ -40,7 +40,8 @@ def test_the_sentence_counts_all_and_says_how_long():
     sentence = cost(RandomAgent(env, eval_every=5), 10, verification_batches=2)
     assert f"10 episodes of 4 images: up to {10 * 4 * steps:,} network evaluations for what is tried" in sentence
     assert f"up to {3 * 4 * 4 * steps:,} for held-out scores" in sentence  # 3 looks at 4 batches of 4 images
-    fewest, most = (sum(found) for found in zip(*(solving_evaluations(n, model.process) for n in (8, 16, 8)), strict=True))
+    solved = [solving_evaluations(images, model.process) for images in (8, 16, 8)]
+    fewest, most = map(sum, zip(*solved, strict=True))
     assert f"{fewest:,} to {most:,} for the converged solutions of 32 images" in sentence
     assert f"about {3 * 2 * 4 * steps:,} for the verification" in sentence  # 3 configurations
     assert re.search(r"passes each, about .+ as things are$", sentence)
