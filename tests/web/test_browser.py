@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +17,12 @@ pytest.importorskip("gradio")
 selenium = pytest.importorskip("selenium.webdriver")
 WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
 
-from adaptive_diffusion.web import app, drawing, jobs  # noqa: E402
+from adaptive_diffusion.web import app, drawing, jobs, sessions  # noqa: E402
 from adaptive_diffusion.web.jobs import Worker  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PASSWORD = "a long password"
+STEPS = "number input for Steps"
 PATIENCE = 120  # seconds, on a busy machine
 
 pytestmark = [
@@ -95,21 +97,38 @@ class Page:
     def picture(self) -> str:
         return str(self.wait(lambda: self.find("#picture img").get_attribute("src")))
 
+    def begin(self, steps: int, runs: Any, number: int) -> None:
+        """Begin to draw, and wait until the run of a number has begun."""
+        self.type(STEPS, str(steps))
+        self.find("#draw").click()
+        self.wait(lambda: len(runs.begun) == number)
+
+    def toast(self) -> str:
+        """The sentence that the page shows in its corner, which is closed then."""
+        told = str(self.wait(lambda: self.text(".toast-wrap")))
+        self.find(".toast-close").click()
+        return told
+
+    def reload(self) -> None:
+        self.driver.refresh()
+        self.wait(lambda: self.find("#draw"))
+
     def close(self) -> None:
         self.driver.quit()
 
 
 @pytest.fixture(scope="module")
-def open_page(address):
-    pages: list[Page] = []
+def desk(address):
+    page = Page(address, width=1280)
+    yield page
+    page.close()
 
-    def opened(**size: int) -> Page:
-        pages.append(Page(address, **size))
-        return pages[-1]
 
-    yield opened
-    for page in pages:
-        page.close()
+@pytest.fixture(scope="module")
+def phone(address):
+    page = Page(address, width=390)
+    yield page
+    page.close()
 
 
 def get(address: str) -> tuple[int, bytes]:
@@ -120,48 +139,13 @@ def get(address: str) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def test_from_opening_to_an_image_a_mistake_and_a_reload(open_page, address, offers):
-    page = open_page()
-    source = page.draw()
-    status, content = get(source)
-    assert status == 200
-    assert content.startswith(b"\x89PNG")
-    assert "scheduler=adaptive" in page.driver.execute_script(
-        "return [...document.querySelectorAll('textarea')].map(t => t.value).join('\\n')"
-    )
-
-    # every control has a name for those who do not see it
-    unnamed = page.driver.execute_script("""
-        return [...document.querySelectorAll('input, textarea, button, select')].filter(e => e.offsetParent
-            && !(e.labels && e.labels.length) && !e.ariaLabel && !e.title && !e.innerText.trim()
-            && !e.getAttribute('aria-labelledby') && !e.querySelector('img[alt]:not([alt=""])'))
-            .map(e => e.outerHTML.slice(0, 200))""")
-    assert unnamed == []
-
-    # a wrong value is one sentence, and nothing of the program
-    page.type("Weight", "much")
-    page.find("#draw").click()
-    told = page.wait(lambda: page.text(".toast-wrap"))
-    assert "weight must be a number" in told
-    assert "Traceback" not in page.driver.page_source
-    page.type("Weight", "")
-
-    # another user sees neither image nor history; closing the first page deletes its files
-    other = open_page()
-    assert source not in other.driver.page_source
-    other.draw()
-    page.driver.refresh()
-    page.wait(lambda: page.find("#draw"))
-    page.wait(lambda: get(source)[0] in (403, 404))
-    page.draw()
-
-
-def test_cancel_and_a_reload_in_mid_run(open_page, monkeypatch):
-    watch = jobs.Watch.__call__
-    monkeypatch.setattr(jobs.Watch, "__call__", lambda *given: time.sleep(0.1) or watch(*given))  # 10 s a run
+@pytest.fixture
+def slow(monkeypatch):
+    """Each step takes 0.1 s more; what is asked for, what begins and how it ends is noted."""
+    asked: list[str] = []
     begun: list[int] = []
     ended: list[str] = []
-    draw = jobs.draw
+    watch, draw, ask = jobs.Watch.__call__, jobs.draw, sessions.Session.ask
 
     def noted(*given: Any) -> jobs.Drawn:
         begun.append(len(begun))
@@ -171,35 +155,71 @@ def test_cancel_and_a_reload_in_mid_run(open_page, monkeypatch):
             ended.append(type(error).__name__)
             raise
 
+    monkeypatch.setattr(jobs.Watch, "__call__", lambda *given: time.sleep(0.1) or watch(*given))
     monkeypatch.setattr(drawing, "draw", noted)
-    page = open_page()
-    page.type("number input for Steps", "100")
-    page.find("#draw").click()
-    page.wait(lambda: " of " in page.text("#status"))
-    page.find("#cancel-draw").click()
-    assert "Cancelled" in page.wait(lambda: page.text(".toast-wrap"))
+    monkeypatch.setattr(sessions.Session, "ask", lambda *given: ask(*given) or asked.append(given[1]))
+    return SimpleNamespace(asked=asked, begun=begun, ended=ended)
 
-    page.find("#draw").click()
-    page.wait(lambda: len(begun) == 2)
-    page.driver.refresh()
-    page.wait(lambda: page.find("#draw"))
-    page.type("number input for Steps", "4")
-    page.draw()
-    assert ended == ["Cancelled", "Cancelled"]
 
-    # a click that waits behind the run of another page
-    other = open_page()
-    page.type("number input for Steps", "100")
-    page.find("#draw").click()
-    page.wait(lambda: len(begun) == 4)
-    other.find("#draw").click()
-    time.sleep(1)
-    other.find("#cancel-draw").click()
-    time.sleep(1)
-    assert len(begun) == 4
-    page.find("#cancel-draw").click()
-    assert "Cancelled" in other.wait(lambda: other.text(".toast-wrap"))
-    assert ended == ["Cancelled"] * 4
+@pytest.mark.parametrize(("name", "width"), [("desk", 1280), ("phone", 390)])
+def test_from_opening_to_an_image(request, name, width):
+    page = request.getfixturevalue(name)
+    status, content = get(page.draw())
+    assert status == 200
+    assert content.startswith(b"\x89PNG")
+    assert "scheduler=adaptive" in page.driver.execute_script(
+        "return [...document.querySelectorAll('textarea')].map(t => t.value).join('\\n')"
+    )
+    assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_every_control_has_a_name_for_those_who_do_not_see_it(desk):
+    unnamed = desk.driver.execute_script("""
+        return [...document.querySelectorAll('input, textarea, button, select')].filter(e => e.offsetParent
+            && !(e.labels && e.labels.length) && !e.ariaLabel && !e.title && !e.innerText.trim()
+            && !e.getAttribute('aria-labelledby') && !e.querySelector('img[alt]:not([alt=""])'))
+            .map(e => e.outerHTML.slice(0, 200))""")
+    assert unnamed == []
+
+
+def test_a_wrong_value_is_one_sentence(desk):
+    desk.type("Weight", "much")
+    desk.find("#draw").click()
+    assert "weight must be a number" in desk.toast()
+    assert "Traceback" not in desk.driver.page_source
+    desk.type("Weight", "")
+
+
+def test_users_see_their_own_images_whose_files_go_with_the_page(desk, phone):
+    source = desk.draw()
+    assert source not in phone.driver.page_source
+    assert phone.draw() != source
+    desk.reload()
+    desk.wait(lambda: get(source)[0] in (403, 404))
+
+
+def test_cancel_and_a_reload_end_a_run(desk, slow):
+    desk.begin(100, slow, 1)
+    desk.wait(lambda: " of " in desk.text("#status"))
+    desk.find("#cancel-draw").click()
+    assert "Cancelled" in desk.toast()
+
+    desk.begin(100, slow, 2)
+    desk.reload()
+    desk.wait(lambda: slow.ended == ["Cancelled", "Cancelled"])
+    desk.type(STEPS, "3")
+    desk.draw()
+    desk.wait(lambda: desk.text("#cost").startswith("3 steps"))
+
+
+def test_a_click_that_waits_behind_another_page_can_be_cancelled(desk, phone, slow):
+    desk.begin(100, slow, 1)
+    phone.find("#draw").click()
+    phone.wait(lambda: len(slow.asked) == 2)
+    phone.find("#cancel-draw").click()
+    desk.find("#cancel-draw").click()
+    assert "Cancelled" in phone.toast()
+    assert slow.ended == ["Cancelled", "Cancelled"]
 
 
 def test_nothing_of_the_machine_can_be_read(address, tmp_path):
@@ -221,9 +241,3 @@ def test_a_password_is_asked_for(offers):
         with urllib.request.urlopen(urllib.request.Request(f"{where}login", data=form), timeout=60) as answer:
             assert answer.status == 200
     worker.close()
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits(open_page, width):
-    page = open_page(width=width)
-    assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width

@@ -74,7 +74,7 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                     _history(choosing, controls, history)
 
         _, _, domain, _, scheduler, steps, guidance, weight, *_ = controls
-        for event in (scheduler.change, guidance.change, weight.blur, domain.change, steps.release, blocks.load):
+        for event in (scheduler.change, guidance.change, weight.blur, domain.change, steps.change, blocks.load):
             event(looking.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
         blocks.unload(lifetime.leave)
     return blocks
@@ -176,7 +176,7 @@ def _afford(looking: Looking, blocks: gr.Blocks) -> None:
     table = gr.Dataframe(
         headers=["method", "steps", "passes", "distance"], label="Within the budget", interactive=False
     )
-    for event in (domain.change, passes.release, blocks.load):
+    for event in (domain.change, passes.change, blocks.load):
         event(looking.afford, [domain, passes], [curve, table, line], trigger_mode="always_last", **QUICK)
 
 
@@ -223,7 +223,7 @@ def _tune(
     command = _command()
 
     asked = [aim, episodes, *controls]
-    for event in (tab.select, episodes.release):
+    for event in (tab.select, episodes.change):
         event(tuning.cost, asked, [cost, command], trigger_mode="always_last", **COMPUTES)
     said = start.success(tuning.cost, asked, [cost, command], show_progress_on=cost, **COMPUTES)
     said.success(tuning.tune, asked, [status, table, found], show_progress_on=status, **COMPUTES)
