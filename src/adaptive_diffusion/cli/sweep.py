@@ -41,6 +41,7 @@ from ..tracking.jobs import (
     table,
 )
 from ..tracking.mlflow import JOB, PARENT, MlflowTracker
+from ..tracking.process import Process, end_with
 from ..tracking.server import ServerError
 from .arguments import as_given
 
@@ -73,6 +74,7 @@ class SweepRun(Callback):
     _run_id: str | None = None  # of the parent
     _name: str  # of the parent
     _folder: str  # of the sweep
+    _process: Process  # that runs the sweep; its workers get a copy
 
     def __init__(self, report: SweepReport | None = None):
         self._report = report
@@ -81,6 +83,7 @@ class SweepRun(Callback):
         """Create the database, once and before any worker does, and the parent run; if that fails, exit."""
         HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
         planned = _planned(config)
+        self._process = Process.this()
         try:
             tracker = instantiate(config.tracking)
             if self._report is not None:
@@ -108,6 +111,8 @@ class SweepRun(Callback):
         """Record that a job of the sweep has begun; this may be a process of a launcher's."""
         if in_sweep():
             os.environ[JOB] = str(config.hydra.job.num)
+            if config.hydra.launcher._target_.endswith("JoblibLauncher"):
+                end_with(self._process)
             _record(config, _job(config))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +54,21 @@ class Process:
     def lives(self) -> bool:
         """Whether this process is known to live."""
         return self.host == _host() and _started(self.pid) == self.started
+
+
+@functools.cache
+def end_with(other: Process) -> None:
+    """End this process within two seconds of another one of this host, as SIGKILL ends it.
+
+    A worker that waits for jobs does not notice that its sweep was killed, and would wait for ever.
+    """
+
+    def watch() -> None:
+        while not other.has_ended():
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _host() -> str:
