@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.calibration.quick import QuickCalibration
-from adaptive_diffusion.diffusion.conditions import conditions_of
+from adaptive_diffusion.diffusion.conditions import NO_LABEL, conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.grids.base import Spacing
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks calibration", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
+    parser.add_argument("--label", default=NO_LABEL, help="a label of the domains, none, or share: labels by share")
     parser.add_argument("--steps", nargs="+", type=int, default=[4, 5, 6, 8, 10])
     parser.add_argument("--images", type=int, default=96, help="noises per row, at least 2")
     parser.add_argument("--batch-size", type=int, default=32, help="images per evaluation")
@@ -57,7 +58,8 @@ def main(argv: list[str]) -> None:
     print("\n".join(table(header, [], "lrlrrrrrrr")), flush=True)
 
     for domain in options.domains:
-        model = GuidedModel.from_model(network, conditions_of(network, domain, None, domain), domain=domain)
+        label = None if options.label == "share" else options.label
+        model = GuidedModel.from_model(network, conditions_of(network, domain, label, domain), domain=domain)
         shipped = find_schedule(None, network.identity, domain, network.metadata["guidance_scale"])
         assert shipped is not None
         distance = Distance(model, options.images, options.seed, options.batch_size)

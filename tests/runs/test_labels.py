@@ -168,7 +168,7 @@ def test_environments_draw_the_labels_of_their_noises_and_compare_with_the_same(
 @pytest.mark.parametrize(
     ("recipe", "seeds"),
     [
-        (QuickCalibration(steps=(3,), nodes=8), {20_000: 7}),
+        (QuickCalibration(steps=(3,), noises=5, nodes=8), {20_000: 7}),
         (
             ScheduleCalibration((3,), (3,), noises=6, held_out=5, learned_noises=2, iterations=1),
             {20_000: 6, 20_001: 5},

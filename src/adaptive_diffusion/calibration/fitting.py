@@ -29,7 +29,7 @@ from .reference import ReferenceTrajectories
 __all__ = ["Solution", "begun", "fit_corrections", "levels_of", "multistep_rows", "run"]
 
 HISTORY = 4  # predictions that a step combines
-RIDGE = 1e-4  # of the mean square of each correction's column: keeps collinear predictions from fighting
+RIDGE = 1e-4  # where many noises are fitted on: keeps collinear predictions from fighting
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,11 @@ def _begun(model: Evaluated, noise: np.ndarray, timesteps: np.ndarray, solver: S
 
 
 def fit_corrections(
-    model: Evaluated, reference: ReferenceTrajectories, timesteps: np.ndarray, history: int = HISTORY
+    model: Evaluated,
+    reference: ReferenceTrajectories,
+    timesteps: np.ndarray,
+    history: int = HISTORY,
+    ridge: float = RIDGE,
 ) -> np.ndarray:
     """Fit the corrections of every step by least squares to the reference's states, one step after the other.
 
@@ -74,12 +78,14 @@ def fit_corrections(
         reference: Where the steps should lead.
         timesteps: (n,) timesteps, strictly decreasing from T - 1.
         history: K >= 2, predictions that a step combines.
+        ridge: Added to the normal equations' diagonal, as a share of it, >= 0: shrinks corrections towards 0, and those
+            of collinear predictions towards each other.
 
     Returns:
         (n, K + 1) corrections; those of predictions that do not exist yet are 0.
     """
     check_count("history", history, 2)
-    fitting = _Fitting(reference, levels_of(model.process, timesteps), history)
+    fitting = _Fitting(reference, levels_of(model.process, timesteps), history, ridge)
     finished(model, [_begun(model, reference.noise, timesteps, fitting)])
     return fitting.corrections
 
@@ -91,13 +97,14 @@ class _Fitting:
         reference: Where the steps should lead.
         levels: (n + 1,) noise levels of the nodes, and 0.
         history: K, predictions that a step combines.
+        ridge: See `fit_corrections`.
 
     Attributes:
         corrections: (n, K + 1) as far as they have been fitted.
     """
 
-    def __init__(self, reference: ReferenceTrajectories, levels: np.ndarray, history: int):
-        self.reference, self.levels, self.history = reference, levels, history
+    def __init__(self, reference: ReferenceTrajectories, levels: np.ndarray, history: int, ridge: float):
+        self.reference, self.levels, self.history, self.ridge = reference, levels, history, ridge
         self.corrections = np.zeros((len(levels) - 1, history + 1))
 
     def step(self, at: Position, memory: Memory) -> Step:
@@ -115,7 +122,7 @@ class _Fitting:
         target = self.reference.images if last else self.reference.at(pair[1])
         missing = target - _combined(self._row(i, pair), state, predictions)
         gram = matrix @ matrix.T
-        gram += np.diag(RIDGE * np.diag(gram) + 1e-12)
+        gram += np.diag(self.ridge * np.diag(gram) + 1e-12)
         self.corrections[i, : len(columns)] = np.linalg.solve(gram, matrix @ missing.ravel())
 
         reached = at.then.alpha * _combined(self._row(i, pair), state, predictions)

@@ -1,4 +1,8 @@
-"""The quick recipe: a model is calibrated from at most 300 network evaluations for one number of steps up to 10."""
+"""The quick recipe: a model is calibrated from at most 300 network evaluations for one number of steps up to 10.
+
+Most of its error comes from the few noises that weights are fitted on, so as many as these evaluations allow are taken,
+and the weights are shrunk more than those of many noises are.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count
+from ..diffusion.checks import check_count, check_number
 from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
@@ -23,6 +27,9 @@ from .fitting import fit_corrections
 from .reference import record
 
 MOST_STEPS = 500  # half of what a reference trajectory may take
+ALLOWED = 300  # network evaluations for one number of steps; twice as many for several
+FEWEST = 5  # noises, where these evaluations allow less
+EVEN = 5  # steps up to which the grid is that of equal errors; with more its share falls; see docs/notes/tried.md
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,11 @@ class QuickCalibration:
 
     Args:
         steps: Numbers of steps to calibrate, each >= 2.
-        noises: Images that the grid is laid and the weights are fitted on, >= 2.
+        noises: Images that the grid is laid and the weights are fitted on, >= 2; None: as many as 300 network
+            evaluations allow for one number of steps, or 600 for several, but at least 5.
         held_out: Other images, by which the result is compared with the classical grids, >= 2.
         nodes: Steps of the reference trajectories, >= 8; twice the largest number of `steps` where that is more.
+        ridge: By how much weights are shrunk, see `fit_corrections`, >= 0.
         batch_size: Images per evaluation, >= 1.
         seed: Of the noises, >= 0.
 
@@ -42,9 +51,10 @@ class QuickCalibration:
     """
 
     steps: Sequence[int] = (5, 8, 10)
-    noises: int = 5
+    noises: int | None = None
     held_out: int = 2
-    nodes: int = 24
+    nodes: int = 20
+    ridge: float = 3e-3
     batch_size: int = 16
     seed: int = 20_000
 
@@ -54,9 +64,11 @@ class QuickCalibration:
         for n in self.steps:
             check_count("steps", n, 2, MOST_STEPS)
 
-        check_count("noises", self.noises, 2)
+        if self.noises is not None:
+            check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
         check_count("nodes", self.nodes, 8, 2 * MOST_STEPS)
+        check_number("ridge", self.ridge, 0)
         check_count("batch_size", self.batch_size, 1)
         check_count("seed", self.seed, 0)
 
@@ -65,18 +77,30 @@ class QuickCalibration:
         """Steps of the reference trajectories."""
         return max(self.nodes, 2 * max(self.steps))
 
+    @property
+    def fitted_on(self) -> int:
+        """The number of noises that weights are fitted on."""
+        if self.noises is not None:
+            return self.noises
+        allowed = ALLOWED * min(2, len(self.steps))
+        return max(FEWEST, (allowed - self._judging) // (self.reference_nodes + sum(self.steps)))
+
+    @property
+    def _judging(self) -> int:
+        """Evaluations of the held-out images."""
+        return self.held_out * (self.reference_nodes + sum(self.steps) * (1 + len(CLASSICAL)))
+
     def evaluations(self, model: GuidedModel | None = None) -> int:
         """Network evaluations of the calibration, each image counting; the same for every model."""
-        recorded = (self.noises + self.held_out) * self.reference_nodes
-        return recorded + sum(self.steps) * (self.noises + self.held_out * (1 + len(CLASSICAL)))
+        return self._judging + self.fitted_on * (self.reference_nodes + sum(self.steps))
 
     def only(self, steps: Sequence[int]) -> Self:
-        """See `CalibrationRecipe`; the reference trajectories stay as fine."""
-        return replace(self, steps=steps, nodes=self.reference_nodes)
+        """See `CalibrationRecipe`; the reference trajectories stay as fine, and as many."""
+        return replace(self, steps=steps, noises=self.fitted_on, nodes=self.reference_nodes)
 
     def decides(self, n: int) -> dict[str, Any]:
         """See `CalibrationRecipe`."""
-        names = ("noises", "held_out", "reference_nodes", "seed")
+        names = ("fitted_on", "held_out", "reference_nodes", "ridge", "seed")
         return {"recipe": "quick", **{name: getattr(self, name) for name in names}}
 
     def calibrate(
@@ -91,9 +115,9 @@ def calibrate_quickly(
 ) -> Iterator[CalibratedSchedule]:
     """Calibrate a model with few evaluations.
 
-    The grid is the mean, in log-SNR, of the blended one and of one of equal errors (see `even`). Its weights are fitted
-    (see `fitting`). On the held-out noises it has to beat DPM-Solver++(2M) on the classical grids; otherwise the best
-    of these is kept.
+    The grid is a mean, in log-SNR, of the blended one and of one of equal errors (see `even`), which counts the more
+    the fewer the steps are. Its weights are fitted (see `fitting`). On the held-out noises it has to beat
+    DPM-Solver++(2M) on the classical grids; otherwise the best of these is kept.
 
     Args:
         model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number; of a
@@ -108,22 +132,22 @@ def calibrate_quickly(
         FloatingPointError: if the model predicts what is not finite.
     """
     c, process = settings, model.process
-    images = c.noises + c.held_out
+    noises, images = c.fitted_on, c.fitted_on + c.held_out
     model = model.of_images(c.seed, images)
     batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
     trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
     if not np.isfinite(trajectories.predictions).all():
         raise FloatingPointError("the predictions of the model are not finite, so it cannot be calibrated")
 
-    fit_on, held_out = trajectories[: c.noises], trajectories[c.noises :]
-    held_out_model = InBatches(model.with_condition(_rows(batched.model.condition, c.noises)), c.batch_size, progress)
+    fit_on, held_out = trajectories[:noises], trajectories[noises:]
+    held_out_model = InBatches(model.with_condition(_rows(batched.model.condition, noises)), c.batch_size, progress)
 
     even = EvenGrid.of(fit_on)
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
-        timesteps = mean_grid(process, [BlendedGrid()(process, n), even(process, n)])
+        timesteps = mean_grid(process, BlendedGrid()(process, n), even(process, n), min(1.0, EVEN / n))
         candidates = {name: Candidate(grid(process, n)) for name, grid in CLASSICAL.items()}
-        candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fit_on, timesteps))
+        candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fit_on, timesteps, ridge=c.ridge))
 
         # a standard error of two images means nothing
         found[n] = choose(
@@ -138,16 +162,16 @@ def calibrate_quickly(
             domain=model.domain,
             num_train_timesteps=process.num_train_timesteps,
             metric=f"rmse to {c.reference_nodes} steps of iPNDM on the blended grid",
-            noises=c.noises,
+            noises=noises,
             held_out=c.held_out,
             steps=dict(found),
         )
 
 
-def mean_grid(process: NoiseSchedule, grids: Sequence[np.ndarray]) -> np.ndarray:
-    """(n,) timesteps whose log-SNR is the mean of that of some grids, each (n,) timesteps from T - 1 on."""
-    timesteps = process.timestep(np.mean([process.log_snr(grid) for grid in grids], axis=0))
-    return np.append(grids[0][0], timesteps[1:])
+def mean_grid(process: NoiseSchedule, grid: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """(n,) timesteps from T - 1 on whose log-SNR is the mean of that of two grids, the other one with a share."""
+    timesteps = process.timestep((1 - share) * process.log_snr(grid) + share * process.log_snr(other))
+    return np.append(grid[0], timesteps[1:])
 
 
 def repeated(conditions: mx.array | None, count: int) -> mx.array | None:
