@@ -276,7 +276,8 @@ def test_prompt_domain_and_label_ask_for_what_the_command_line_asks_for() -> Non
         ({"prompt": ["an apple", "a forest"]}, "as many as images: got 2 for 1"),
         ({"domain": "seascapes"}, "no domain 'seascapes'"),
         ({"domain": "general", "label": "forest"}, "label of domain=landscapes"),
-        ({"label": "zebra"}, "no domain of the model has it"),
+        ({"label": "sunrize"}, "no domain of the model has the label 'sunrize'; did you mean 'sunrise'?"),
+        ({"label": "xxxxx"}, "it draws the domains portraits, landscapes"),
     ],
 )
 def test_what_the_model_cannot_be_asked_for_is_refused(asked: dict, sentence: str) -> None:

@@ -295,7 +295,7 @@ def test_a_bad_recipe_is_refused(recipe: dict, change: dict, message: str) -> No
 )
 def test_the_state_of_another_recipe_is_refused_and_both_values_are_told(recipe: dict, change: dict, told: str) -> None:
     list(Trainer(TrainingConfig(**{**recipe, "images": 16})).run())
-    with pytest.raises(ValueError, match=f"another recipe .*{told}"):
+    with pytest.raises(ValueError, match=rf"another recipe .*{told}.* with another file: task\.state=FILE"):
         Trainer(TrainingConfig(**{**recipe, **change}))
 
 

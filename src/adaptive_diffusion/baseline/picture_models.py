@@ -12,7 +12,7 @@ import numpy as np
 from ..diffusion.conditions import NO_LABEL, conditions_of
 from ..encoder.captions import plain_caption
 from ..encoder.domain import check_no_label, choose
-from ..errors import Unusable
+from ..errors import Unusable, closest
 from ..types import Denoiser, PictureModel
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,11 @@ def _home(model: PictureModel, label: str | None) -> str:
         )
 
     homes = [domain for domain, labels in domains.items() if label in labels]
-    if len(homes) != 1:
-        known = f"domains {', '.join(homes)} have it" if homes else "no domain of the model has it"
-        raise Unusable(f"label={label} was given without a domain, and {known}; give domain=... as well")
+    if len(homes) > 1:
+        have = f"domains {', '.join(homes)} have it"
+        raise Unusable(f"label={label} was given without a domain, and {have}; give domain=... as well")
+    if not homes:
+        near = closest(str(label), [name for labels in domains.values() for name in labels])
+        meant = f"; did you mean {near!r}?" if near else f"; it draws the domains {', '.join(domains)}"
+        raise Unusable(f"no domain of the model has the label {label!r}{meant}")
     return homes[0]

@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from ..errors import UserError
 from ..program import COMPLETION
 from ..tracking.commands import literal, quoted
+from ..tracking.server import without_login
 from .catalog import Catalog
 
 SWEEP = ("-m", "--multirun")
@@ -66,8 +67,8 @@ def for_hydra(arguments: Sequence[str], catalog: Catalog | None = None) -> list[
 
 
 def as_given(settings: Sequence[str]) -> list[str]:
-    """The settings of a sweep without those that `for_hydra` added."""
-    return list({setting.partition("=")[0]: setting for setting in settings}.values())
+    """The settings of a sweep without those that `for_hydra` added, and without passwords."""
+    return list({setting.partition("=")[0]: without_login(setting) for setting in settings}.values())
 
 
 def parsed(setting: str) -> Override | None:

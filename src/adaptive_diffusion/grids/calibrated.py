@@ -158,7 +158,8 @@ def _readable(path: Path) -> tuple[CalibratedSchedule, ...]:
     try:
         return load_schedules(path) if path.exists() else ()
     except (UnusableFile, OSError) as error:
-        _warn_once(f"calibrations that were kept are not used ({error}); delete {path}, and they are made again")
+        trouble = str(error).partition(";")[0]  # without the advice for a file that the user gave
+        _warn_once(f"calibrations that were kept are not used ({trouble}); delete {path}, and they are made again")
         return ()
 
 

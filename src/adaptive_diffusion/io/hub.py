@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..errors import MissingPackage, UnusableFile
+from ..program import pip_install
 
 _SETTINGS = ["*.json", "merges.txt"]
 
@@ -32,14 +34,7 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
             f"there is no model folder {source}; give a folder or a hub id such as openai/clip-vit-base-patch32"
         )
 
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise MissingPackage(
-            f"{source} is no folder here, and fetching it from the hub needs another package: pip install "
-            "huggingface_hub, or give a folder"
-        ) from None
-
+    huggingface_hub = hub_package(source)
     try:
         weights = ["model*.safetensors"]
         with quiet_hub():
@@ -68,6 +63,22 @@ def quiet_hub() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def hub_package(source: str | Path) -> Any:
+    """The package `huggingface_hub`, to fetch what is no folder here.
+
+    Raises:
+        MissingPackage: if it is not installed.
+    """
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise MissingPackage(
+            f"{source} is no folder here, and fetching it from the hub needs huggingface_hub: "
+            f"{pip_install('standard')}, or give a folder"
+        ) from None
+    return huggingface_hub
 
 
 def is_hub_id(source: str | Path) -> bool:

@@ -57,7 +57,8 @@ def read_state(
     tensors, header = read_tensors(path)
     if header.get("format") != FORMAT:
         raise UnusableFile(
-            f"{path} is no training state of this version (format {FORMAT!r}); give another state to start anew"
+            f"{path} is no training state of this version (format {FORMAT!r}); start anew with another file: "
+            "task.state=FILE"
         )
 
     checksum = header.pop("checksum", None)
@@ -68,7 +69,7 @@ def read_state(
     if differences := _differences(json.loads(header["recipe"]), json.loads(json.dumps(recipe))):
         raise UnusableFile(
             f"the training state {path} belongs to another recipe ({_in_words(differences)}); "
-            "restore that recipe, or give another state to start anew"
+            "restore that recipe, or start anew with another file: task.state=FILE"
         )
 
     _check_tensors(path, tensors, _flat(like))

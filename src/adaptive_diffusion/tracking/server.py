@@ -6,10 +6,10 @@ MLflow itself retries for minutes where a server is gone.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from ..errors import MachineError
 
@@ -19,6 +19,7 @@ SETTINGS = {  # MLflow's environment variables; what the user has set counts
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # addresses are printed here, with the right view
 }
+LOGIN = re.compile(r"(?<=://)[^/?#\s]*@")  # name and password of an address
 
 
 class ServerError(MachineError):
@@ -78,7 +79,6 @@ class Server:
         return f"the MLflow server {self.name} refused ({said[:200]})"
 
 
-def without_login(uri: str) -> str:
-    """An address without the name and the password in it."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+def without_login(text: str) -> str:
+    """An address, or a text with addresses, without the names and the passwords in them."""
+    return LOGIN.sub("", text)

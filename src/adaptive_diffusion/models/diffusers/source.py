@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...errors import MachineError, MissingPackage, UnusableFile
-from ...io.hub import is_hub_id, quiet_hub
+from ...errors import MachineError, UnusableFile
+from ...io.hub import hub_package, is_hub_id, quiet_hub
 from .file_kinds import INDEX, of_file
 from .pipeline_folder import PipelineFolder
 from .weight_files import NAMES, weight_names
@@ -54,14 +54,7 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
     if not is_hub_id(path):
         raise UnusableFile(f"there is no model folder {path}; give a folder or a hub id such as google/ddpm-cifar10-32")
 
-    try:
-        import huggingface_hub as hub
-    except ImportError:
-        raise MissingPackage(
-            f"{path} is no folder here, and fetching it from the hub needs another package: pip install "
-            "huggingface_hub, or give a folder"
-        ) from None
-
+    hub = hub_package(path)
     cached = _cached(hub, path, revision)
     lacks = "" if cached is None else _unfit(cached, half)
     return _fetched(hub, path, revision, half, lacks) if cached is None or lacks else cached
