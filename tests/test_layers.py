@@ -12,7 +12,7 @@ from tiny import ROOT
 SOURCE = ROOT / "src" / "adaptive_diffusion"
 FILES = {".".join(file.relative_to(SOURCE).with_suffix("").parts): file for file in SOURCE.rglob("*.py")}
 LAYERS = (  # from the bottom; those of one line do not know each other
-    ("interruption", "lazy", "program", "moved", "_version"),
+    ("imports", "interruption", "lazy", "program", "moved", "_version"),
     ("errors",),
     ("types",),
     ("io", "backend"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _thread
 import difflib
 import errno
+import gc
 import os
 import re
 import shlex
@@ -157,6 +158,7 @@ def leave(
         if wanted:
             raise
         _exit(*explain(error))
+    gc.freeze()  # the end of the process looks through all that is not
     sys.exit(code)
 
 

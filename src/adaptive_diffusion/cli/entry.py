@@ -23,7 +23,6 @@ from ..runs import job
 from ..runs.setting_types import typed
 from .arguments import for_hydra
 from .catalog import Catalog
-from .mistakes import config_mistake
 from .schemas import register
 
 ROOT = "ADAPTIVE_DIFFUSION_ROOT"  # in the environment: the folder that conf/paths builds on
@@ -81,6 +80,8 @@ def sentence_and_code(error: BaseException, name: str, given: Sequence[str]) -> 
         given: The command line.
     """
     if _of_configuration(error):
+        from .mistakes import config_mistake  # late, as most runs make none
+
         return config_mistake(error, program.conf(), name, given), 2
     return job.explain(error)
 

@@ -24,6 +24,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from ..errors import MachineError, MissingPackage, UserError
+from ..imports import importing
 from ..interruption import uninterrupted
 from ..io.locks import in_turn
 from .database import Database
@@ -268,13 +269,14 @@ class MlflowTracker:
         self._store.prepare()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        from mlflow import MlflowClient
+        with importing():
+            from mlflow import MlflowClient
 
-        for name in ("mlflow", "mlflow.store.db", "mlflow.store.db.utils"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as one sentence instead
+            for name in ("mlflow", "mlflow.store.db", "mlflow.store.db.utils"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as one sentence instead
 
-        self._store.create()
-        client = MlflowClient(self._store.uri)
+            self._store.create()
+            client = MlflowClient(self._store.uri)
         # of a server that others use too, only the runs of this experiment
         ours = [client.get_experiment_by_name(self.experiment)] if isinstance(self._store, Server) else None
         close_orphans(client, ours or client.search_experiments())
@@ -283,10 +285,11 @@ class MlflowTracker:
     @cached_property
     def experiment_id(self) -> str:
         """Id of the experiment, which is created if there is none."""
+        client = self.client
         from mlflow.exceptions import MlflowException
 
         for _ in range(2):  # twice, as another process may create it in between
-            if experiment := self.client.get_experiment_by_name(self.experiment):
+            if experiment := client.get_experiment_by_name(self.experiment):
                 if experiment.lifecycle_stage != "active":
                     raise UserError(
                         f"the MLflow experiment {self.experiment!r} was deleted; give another name as "
@@ -296,7 +299,7 @@ class MlflowTracker:
                 return experiment.experiment_id
 
             try:
-                return self.client.create_experiment(self.experiment, artifact_location=self._store.artifact_location)
+                return client.create_experiment(self.experiment, artifact_location=self._store.artifact_location)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was quicker
                     raise
