@@ -286,7 +286,7 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
 
     told = list(actions.tune(request(), *asked))
     assert any("Searching: episode 3 of 10" in str(status) for status, *_ in told)
-    assert any("Verifying: batch 1 of 1" in str(status) for status, *_ in told)
+    assert any("Verifying: round 1 of 1" in str(status) for status, *_ in told)
     status, (default, best), found = told[-1]
     assert default[:4] == ["default", 10, 20, "as the controls say"]
     assert best[2] < 20

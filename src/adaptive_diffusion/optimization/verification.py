@@ -135,7 +135,7 @@ def verify(
 
     for config in configs if _timed(reward) else []:
         _draw(config, drawing, noises, 0)  # a first batch is slower
-    with Progress(f"verifying {len(configs)} configurations", noises.batches, unit="batch", quiet=quiet) as shown:
+    with Progress(f"verifying {len(configs)} configurations", noises.batches, unit="round", quiet=quiet) as shown:
         for batch in range(noises.batches):
             drawn = {config: _draw(config, drawing, noises, batch) for config in configs}
             for config in configs:

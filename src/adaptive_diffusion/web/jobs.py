@@ -45,7 +45,7 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        unit: What is counted: "step"; "evaluation" of a calibration; "episode", "held-out batch", "batch" of a tuning.
+        unit: What is counted: "step"; "evaluation" of a calibration; "episode", "held-out batch", "round" of a tuning.
         done: How many.
         total: Of how many; 0 where nobody knows.
         left: Seconds until all are done, if anybody can know.

@@ -14,7 +14,7 @@ DOING = {
     "evaluation": "Calibrating: evaluation",
     "episode": "Searching: episode",
     "held-out batch": "Measuring on held-out noises: batch",
-    "batch": "Verifying: batch",
+    "round": "Verifying: round",
 }
 
 
