@@ -298,7 +298,7 @@ def test_the_quick_recipe_is_the_default(model, tmp_path):
     chosen = ("task=schedule", "model@task.model=checkpoint", f"task.model.path={model}", "task.domains=[landscapes]")
     ratio = train(configuration("train", tmp_path, *chosen, "task.steps=[3]", "tracking=none"))
     (found,) = load_schedules(tmp_path / "outputs" / "schedule" / "schedules.json")
-    assert (found.noises, found.held_out, set(found.steps)) == (5, 2, {3})
+    assert (found.noises, found.held_out, set(found.steps)) == (10, 2, {3})
     assert 0 < ratio <= 1
 
 
