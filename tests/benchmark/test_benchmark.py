@@ -463,6 +463,17 @@ def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_p
 
 
 @pytest.mark.slow
+def test_two_equal_sweeps_at_once_measure_a_cell_once(sweep):
+    cell = ("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=300")
+    both = [sweep.start(*cell) for _ in range(2)]
+    ended = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ended
+    assert sum("measured before" in out for out, _ in ended) == 1
+    cells = [run for run in sweep.runs() if run.data.tags.get("kind") == "benchmark cell"]
+    assert [run.info.status for run in cells] == ["FINISHED"]
+
+
+@pytest.mark.slow
 def test_a_sweep_whose_reader_goes_away_ends_quietly_with_everything_recorded(sweep):
     process = sweep.start("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=2")
     assert process.stdout.readline().startswith("1 cell of 2 x 4 images")

@@ -19,6 +19,7 @@ from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference, load_vicreg_reference, vicreg_paths
 from ..encoder.vicreg import load_vicreg
 from ..errors import UserError
+from ..io.locks import in_turn
 from ..io.progress import Progress
 from ..tracking.jobs import Job
 from ..tracking.provenance import choices, parameters
@@ -88,13 +89,15 @@ def run_cell(cfg: DictConfig) -> float:
     cell, bench = cell_of(setup), bench_of(setup)
     store = Path(cfg.paths.outputs) / "benchmark" / "cells"
 
-    if cell_path(store, cell, bench).is_file():
-        (result,) = run_benchmark([cell], bench, store)
-        log.info("%s %s: measured before", result.domain, result.name)
-        save_cell(Path(cfg.paths.run) / CELL, result)
-    else:
-        result = _measure_and_record(setup, cell, bench, store)
+    path = cell_path(store, cell, bench)
 
+    with in_turn(path, lambda who: log.info("waiting for the same by %s", who)):
+        if not path.is_file():
+            return _measure_and_record(setup, cell, bench, store).fd_encoder
+
+    (result,) = run_benchmark([cell], bench, store)
+    log.info("%s %s: measured before", result.domain, result.name)
+    save_cell(Path(cfg.paths.run) / CELL, result)
     return result.fd_encoder
 
 
