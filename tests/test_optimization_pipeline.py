@@ -386,14 +386,16 @@ def test_a_sampler_tells_quality_and_stops_early_only_where_the_configuration_sa
 
 
 def test_a_verbose_pipeline_says_what_it_costs_and_a_quiet_one_nothing(adapter, capsys):
-    def said(**options) -> list[str]:
-        OptimizationPipeline(adapter, CEMAgent, **SMALL, **options).optimize("portraits", None, None, 3, 1)
+    def said(agent=CEMAgent, **options) -> list[str]:
+        OptimizationPipeline(adapter, agent, **SMALL, **options).optimize("portraits", None, None, 3, 1)
         return capsys.readouterr().err.splitlines()
 
     assert said() == []
     lines = said(verbose=1)
     assert lines[0].startswith("portraits: 3 episodes of 2 images")
     assert [line.split()[0] for line in lines[1:]] == ["converged", "converged", "cem:", "converged"]
+    lines = said(lambda env: CEMAgent(env, verbose=1))
+    assert [line.split()[0] for line in lines][-2:] == ["cem:", "converged"]  # solved before the verification
 
 
 @pytest.mark.parametrize(

@@ -178,10 +178,10 @@ class OptimizationPipeline:
             of_agent = {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
 
         noises = self._fresh(drawing, found.domain, agent)
-        if self.verbose:
+        quiet = not (self.verbose if agent is None else agent.verbose)
+        if not quiet:
             noises.solve()  # now, with its progress, and not within the verification
 
-        quiet = not (self.verbose if agent is None else agent.verbose)
         verdict = verify(candidates, default, drawing, self.reward, noises, quiet=quiet)
         final = final_config(verdict, self.reward)
         if self.use_domain_adaptation:
