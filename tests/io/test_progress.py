@@ -64,13 +64,17 @@ def test_somebody_is_told_and_may_end_the_job(at):
     at(*[0.0] * 9)
     told = []
 
-    def watch(*so_far: object) -> None:
-        told.append(so_far)
-        if len(told) == 2:
-            raise KeyboardInterrupt
+    class Impatient:
+        def progress(self, *so_far: object) -> None:
+            told.append(so_far)
+            self.may_end()
+
+        def may_end(self) -> None:
+            if len(told) == 2:
+                raise KeyboardInterrupt
 
     def job() -> None:
-        with watched(watch), Progress("drawing", 9, unit="image", quiet=True) as shown:
+        with watched(Impatient()), Progress("drawing", 9, unit="image", quiet=True) as shown:
             for _ in range(9):
                 shown.update(2)
 

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import shlex
+import threading
 from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,7 @@ from adaptive_diffusion.web.handlers import Lifetime  # noqa: E402
 from adaptive_diffusion.web.looking import Looking  # noqa: E402
 from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
 from adaptive_diffusion.web.tuning import AIMS, Tuning, tuning_settings  # noqa: E402
+from adaptive_diffusion.web.words import in_words  # noqa: E402
 from tools.benchmark_tables import read_summary  # noqa: E402
 from tools.curve import stale_curve  # noqa: E402
 
@@ -173,6 +175,18 @@ def test_of_too_many_pages_the_idle_one_that_was_used_first_gives_way(tmp_path, 
         assert sessions.of("drawing") is drawing
         assert sessions.of("used") is used
         assert not stop.is_set()
+
+
+def test_the_time_left_of_a_second_count_is_its_own(monkeypatch):
+    times = iter([0, 1, 100, 102, 200])
+    monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    told: list[jobs.Progress] = []
+    watch = jobs.Watch(told.append, threading.Event())
+    for done in (1, 2, 1, 2):
+        watch.progress("held-out batch", done, 5)
+    assert [each.left for each in told] == [None, 3, None, 6]
+    watch.progress("solver step", 7, None)
+    assert in_words(told[-1]) == "Solving to convergence: step 7"
 
 
 def test_nobody_sees_what_others_drew(actions):

@@ -145,7 +145,7 @@ def slow(monkeypatch):
     asked: list[str] = []
     begun: list[int] = []
     ended: list[str] = []
-    watch, draw, ask = jobs.Watch.__call__, jobs.draw, sessions.Session.ask
+    watch, draw, ask = jobs.Watch.progress, jobs.draw, sessions.Session.ask
 
     def noted(*given: Any) -> jobs.Drawn:
         begun.append(len(begun))
@@ -155,7 +155,7 @@ def slow(monkeypatch):
             ended.append(type(error).__name__)
             raise
 
-    monkeypatch.setattr(jobs.Watch, "__call__", lambda *given: time.sleep(0.1) or watch(*given))
+    monkeypatch.setattr(jobs.Watch, "progress", lambda *given: time.sleep(0.1) or watch(*given))
     monkeypatch.setattr(drawing, "draw", noted)
     monkeypatch.setattr(sessions.Session, "ask", lambda *given: ask(*given) or asked.append(given[1]))
     return SimpleNamespace(asked=asked, begun=begun, ended=ended)

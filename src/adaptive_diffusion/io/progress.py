@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -18,25 +18,26 @@ log = logging.getLogger(__name__)
 FIRST = 10.0  # seconds until the first line, by which the rest can be estimated
 EVERY = 60.0  # seconds between two lines after it
 
-Watch = Callable[[str, int, int | None], None]
-"""Called with the unit of what is counted, how many are done, and how many there will be; None: nobody knows.
 
-The unit is "" where nothing is counted, and the watch may only end the job.
-"""
+class Watch(Protocol):
+    """Who is told how far a job is. Both methods may raise KeyboardInterrupt, which ends the job as Ctrl-C does."""
+
+    def progress(self, unit: str, done: int, total: int | None) -> None:
+        """How many are done of what is counted, and how many there will be; None: nobody knows."""
+
+    def may_end(self) -> None:
+        """A point between two steps at which the job may be ended."""
+
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 @contextmanager
-def watched(watch: Watch) -> Iterator[Watch]:
-    """Within the block, somebody is told how far the jobs of this thread are.
-
-    Args:
-        watch: What is told; it may raise KeyboardInterrupt, which ends a job as Ctrl-C does.
-    """
+def watched(watch: Watch) -> Iterator[None]:
+    """Within the block, somebody is told how far the jobs of this thread are."""
     token = _watch.set(watch)
     try:
-        yield watch
+        yield
     finally:
         _watch.reset(token)
 
@@ -44,7 +45,7 @@ def watched(watch: Watch) -> Iterator[Watch]:
 def may_end() -> None:
     """A point between two steps of a `Progress` at which whoever watches may end the job of this thread."""
     if (watch := _watch.get()) is not None:
-        watch("", 0, None)
+        watch.may_end()
 
 
 class Progress:
@@ -97,7 +98,7 @@ class Progress:
         self.done += steps
         self._bar.update(steps)
         if (watch := _watch.get()) is not None:
-            watch(self.unit, self.done, self.total)
+            watch.progress(self.unit, self.done, self.total)
         now = time.perf_counter()
         if self._lines and now >= self._next and self.done > self._initial:
             self._next = now + EVERY

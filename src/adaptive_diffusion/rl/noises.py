@@ -125,7 +125,8 @@ class FixedNoises:
         whole = self._whole
         if "_converged" in vars(whole):
             return
-        with Progress(f"converged solutions of {whole.batches * whole.pictures} images", announced=True) as shown:
+        what = f"converged solutions of {whole.batches * whole.pictures} images"
+        with Progress(what, unit="solver step", announced=True) as shown:
             vars(whole)["_converged"] = whole._solved(lambda step: shown.update())
 
     def solving(self) -> tuple[int, int]:

@@ -45,7 +45,7 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        unit: What is counted: "step"; "evaluation" of a calibration; "episode", "held-out batch", "round" of a tuning.
+        unit: What is counted, e.g. "step", or one of `words.DOING`; "" before anything is.
         done: How many.
         total: Of how many; 0 where nobody knows.
         left: Seconds until all are done, if anybody can know.
@@ -167,8 +167,9 @@ def draw(settings: Sequence[str], tell: Callable[[Told], None], stop: threading.
     Raises:
         Cancelled: if `stop` was set meanwhile.
     """
-    with job(settings) as cfg, warnings_here() as notes, watched(Watch(tell, stop)) as watch:
-        watch("", 0, None)  # it may have been cancelled while it waited
+    watch = Watch(tell, stop)
+    with job(settings) as cfg, warnings_here() as notes, watched(watch):
+        watch.may_end()  # it may have been cancelled while it waited
         tell(PREPARING)
         setup = prepare(cfg)
         metrics = draw_and_record(setup, identity_of_run(setup), _Previews(setup, tell))
@@ -200,15 +201,20 @@ class Watch:
 
     def __init__(self, tell: Callable[[Any], None], stop: threading.Event):
         self._tell, self._stop = tell, stop
-        self._begun: dict[str, tuple[float, int]] = {}  # unit -> when it was first counted, and how many were done then
+        self._begun: dict[str, tuple[float, int]] = {}  # unit -> when its count began, and how many were done then
 
-    def __call__(self, unit: str, done: int, total: int | None) -> None:
+    def may_end(self) -> None:
+        """See `io.progress.Watch`."""
         if self._stop.is_set():
             raise Cancelled
-        if not unit:
-            return
+
+    def progress(self, unit: str, done: int, total: int | None) -> None:
+        """See `io.progress.Watch`. A count that is back at its beginning is one more, e.g. of another verification."""
+        self.may_end()
         now = time.monotonic()
-        since, before = self._begun.setdefault(unit, (now, done))
+        since, before = self._begun.get(unit, (now, done))
+        if done <= before:
+            self._begun[unit] = since, before = now, done
         counted = done - before
         left = (now - since) / counted * (total - done) if counted and total else None
         self._tell(Progress(unit, done, total or 0, left))

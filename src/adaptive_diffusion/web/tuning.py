@@ -102,8 +102,9 @@ def tune(settings: Sequence[str], tell: Callable[[Progress], None], stop: thread
     Raises:
         Cancelled: if `stop` was set meanwhile.
     """
-    with job(settings, "train") as cfg, warnings_here() as notes, watched(Watch(tell, stop)) as watch:
-        watch("", 0, None)  # it may have been cancelled while it waited
+    watch = Watch(tell, stop)
+    with job(settings, "train") as cfg, warnings_here() as notes, watched(watch):
+        watch.may_end()  # it may have been cancelled while it waited
         tell(PREPARING)
         cfg, task = task_of(cfg)
         task.run(cfg)

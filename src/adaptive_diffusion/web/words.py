@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from .. import program
 from ..metrics.quality import DETAILS
 from ..sampling.timing import duration
-from .jobs import Drawn, Progress, Steps
+from .jobs import PREPARING, Drawn, Progress, Steps
 
 DOING = {
     "evaluation": "Calibrating: evaluation",
     "episode": "Searching: episode",
     "held-out batch": "Measuring on held-out noises: batch",
+    "solver step": "Solving to convergence: step",
     "round": "Verifying: round",
 }
 
@@ -25,10 +26,11 @@ def command(settings: Sequence[str], name: str = "sample") -> str:
 
 def in_words(progress: Progress) -> str:
     """How far a run is."""
-    if not progress.total:
+    if progress == PREPARING:
         return "Preparing."
+    total = f" of {progress.total:,}" if progress.total else ""
     left = "" if progress.left is None else f", {duration(progress.left)} left"
-    return f"{DOING.get(progress.unit, 'Step')} {progress.done:,} of {progress.total:,}{left}"
+    return f"{DOING.get(progress.unit, progress.unit.capitalize())} {progress.done:,}{total}{left}"
 
 
 def summary(drawn: Drawn) -> str:
