@@ -78,6 +78,9 @@ class Page:
     def find(self, selector: str) -> Any:
         return self.driver.find_element("css selector", selector)
 
+    def all(self, selector: str) -> list[Any]:
+        return list(self.driver.find_elements("css selector", selector))
+
     def text(self, selector: str) -> str:
         return str(self.find(selector).text)
 
@@ -89,13 +92,24 @@ class Page:
         field.send_keys(text, "\ue004")  # tab
 
     def draw(self) -> str:
-        """Draw, and wait for the address of the final picture."""
+        """Draw, and wait for the address of the final picture, which is another than the last one's."""
+        before = self.pictures()
         self.find("#draw").click()
-        self.wait(lambda: "passes an image" in self.text("#status"))
-        return self.picture()
+        return str(self.wait(lambda: "passes an image" in self.text("#status") and self.pictures() - before).pop())
 
-    def picture(self) -> str:
-        return str(self.wait(lambda: self.find("#picture img").get_attribute("src")))
+    def pictures(self) -> set[str]:
+        """The address of what is drawn, if anything is."""
+        return {str(each.get_attribute("src")) for each in self.all("#picture img")}
+
+    def open(self, tab: str) -> None:
+        """Open a tab, out of the menu where there is no room for it."""
+        named = f"//button[@role='tab' and normalize-space()='{tab}'] | //*[contains(@class, 'overflow-dropdown')]"
+        named += f"/button[normalize-space()='{tab}']"
+        for menu in self.all(".overflow-menu > button"):
+            if menu.is_displayed():
+                menu.click()
+        found = self.driver.find_elements("xpath", named)
+        next(each for each in found if each.is_displayed()).click()
 
     def begin(self, steps: int, runs: Any, number: int) -> None:
         """Begin to draw, and wait until the run of a number has begun."""
@@ -191,11 +205,23 @@ def test_a_wrong_value_is_one_sentence(desk):
 
 
 def test_users_see_their_own_images_whose_files_go_with_the_page(desk, phone):
+    phone.reload()
     source = desk.draw()
+    phone.draw()
+    phone.open("History")
+    phone.wait(lambda: len(phone.all("#runs button img")) == 1)
     assert source not in phone.driver.page_source
-    assert phone.draw() != source
+    phone.open("Draw")
     desk.reload()
     desk.wait(lambda: get(source)[0] in (403, 404))
+
+
+def test_the_cost_of_a_tuning_goes_with_the_controls_that_it_was_said_of(desk):
+    desk.open("Tune")
+    desk.wait(lambda: "20 episodes" in desk.text("#tuning-cost"))
+    desk.type(STEPS, "4")
+    desk.wait(lambda: desk.text("#tuning-cost") == "")
+    desk.open("Draw")
 
 
 def test_cancel_and_a_reload_end_a_run(desk, slow):

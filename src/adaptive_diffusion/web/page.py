@@ -208,8 +208,9 @@ def _tune(
 ) -> None:
     gr.Markdown(
         "Searches for the weight of guidance, the noise levels that need it and the number of steps, in the chosen "
-        "domain, up to the Steps of the controls. What it finds is compared with these steps and their guidance on "
-        "fresh noises, and kept if it is better by more than two standard errors."
+        "domain, up to the Steps of the controls. What it finds is compared, on fresh noises, with the default: the "
+        "adaptive scheduler at constant guidance, with the Steps and the Weight of the controls. It is kept if it is "
+        "better by more than two standard errors. Scheduler, Guidance and Label of the controls do not count here."
     )
     aim = gr.Radio(list(AIMS), value=next(iter(AIMS)), label="What counts")
     episodes = gr.Slider(FEWEST_EPISODES, MOST_EPISODES, 20, step=10, label="Episodes of the search")
@@ -223,8 +224,14 @@ def _tune(
     command = _command()
 
     asked = [aim, episodes, *controls]
-    for event in (tab.select, episodes.change):
+    told = [
         event(tuning.cost, asked, [cost, command], trigger_mode="always_last", **COMPUTES)
+        for event in (tab.select, episodes.change)
+    ]
+    # what was said is of other controls then; it is said again before the tuning begins
+    model, prompt, domain, _, _, steps, _, weight, *_ = controls
+    changes = [each.change for each in (aim, model, prompt, domain, steps, weight)]
+    gr.on(changes, lambda: ("", ""), None, [cost, command], cancels=told, **QUICK)
     said = start.success(tuning.cost, asked, [cost, command], show_progress_on=cost, **COMPUTES)
     said.success(tuning.tune, asked, [status, table, found], show_progress_on=status, **COMPUTES)
     use.click(choosing.adopt, found, controls, **QUICK)
