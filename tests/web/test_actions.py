@@ -17,6 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tiny import ROOT, configuration, mlflow_database, tiny_checkpoint
 
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
@@ -291,7 +292,7 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
         ("reward.weight=0", "task.pictures=2", "task.batches=1", "task.verification_batches=1"),
     )
     monkeypatch.setitem(AIMS, aim, (*AIMS[aim], *small))
-    wish = replace(WISH, scheduler="adaptive", steps=10)
+    wish = replace(WISH, steps=10, weight=2.0)  # its scheduler is not the default that is measured
     asked = aim, 10, *astuple(wish)
     cost, command = Tuning.cost(actions, *asked)
     assert "10 episodes of 2 images: up to 200 network evaluations for what is tried" in cost
@@ -302,7 +303,7 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     assert any("Searching: episode 3 of 10" in str(status) for status, *_ in told)
     assert any("Verifying: round 1 of 1" in str(status) for status, *_ in told)
     status, (default, best), found = told[-1]
-    assert default[:4] == ["default", 10, 20, "as the controls say"]
+    assert default[:4] == ["the adaptive scheduler", 10, 20, "constant 2"]
     assert best[2] < 20
     assert f"Better than the default by {1 - best[2] / 20:.3f}" in status  # passes are all that counts
 
@@ -314,13 +315,28 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     assert "outputs/agent/tuned.json" in line
 
 
-def test_a_tuning_can_be_cancelled_within_an_episode(actions):
-    actions.ask(request(), "tune")
-    stream = actions.tune(request(), next(iter(AIMS)), 20, *astuple(WISH))
-    next(stream)
-    actions.cancel(request())
+def test_a_tuning_can_be_cancelled_within_an_episode(actions, monkeypatch):
+    cancelled, late, told = threading.Event(), [], []
+    progress, denoise = jobs.Watch.progress, GuidedModel.denoise_all
+
+    def until_cancelled(watch: jobs.Watch, unit: str, *so_far: int) -> None:
+        progress(watch, unit, *so_far)
+        assert unit != "episode" or cancelled.wait(60)
+
+    def cancelled_after_an_episode() -> None:
+        for status, *_ in actions.tune(request(), next(iter(AIMS)), 20, *astuple(WISH)):
+            told.append(str(status))
+            if told[-1].startswith("Searching: episode"):
+                actions.cancel(request())
+                cancelled.set()
+
+    monkeypatch.setattr(jobs.Watch, "progress", until_cancelled)
+    monkeypatch.setattr(GuidedModel, "denoise_all", lambda *given: late.append(cancelled.is_set()) or denoise(*given))
     with pytest.raises(gr.Error, match="Cancelled"):
-        list(stream)
+        cancelled_after_an_episode()
+    assert sum("episode" in status for status in told) == 1
+    assert late
+    assert not any(late)
 
 
 @pytest.mark.parametrize(

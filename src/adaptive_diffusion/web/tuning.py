@@ -13,12 +13,15 @@ from typing import Any
 import gradio as gr
 
 from ..diffusion.checks import check_choice, check_count
+from ..diffusion.guidance import Constant
 from ..errors import UserError
 from ..io.progress import watched
+from ..optimization.domain_adapter import DomainAdapter
 from ..rl.knobs import Configuration
 from ..runs.checks import refused
 from ..runs.train import task_of
 from ..runs.tune import AgentTask
+from ..tracking.commands import setting
 from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
 from .handlers import Handlers, errors_shown
 from .jobs import PREPARING, Progress, Watch, job, warnings_here
@@ -39,7 +42,8 @@ class Tuned:
     Attributes:
         steps: Of what it found; None where the default stays.
         reason: Why, in a sentence.
-        rows: Of the default, and of what it found: name, steps, passes an image, guidance, gain in quality.
+        rows: Of the default, which is the adaptive scheduler at constant guidance, and of what it found: name, steps,
+            passes an image, guidance, gain in quality.
         notes: Warnings.
     """
 
@@ -50,7 +54,9 @@ class Tuned:
 
 
 def tuning_settings(wish: Wish, offers: Offers, aim: Any, episodes: Any) -> list[str]:
-    """The settings of train.py that tune a domain; the steps of the controls are the default, and the most.
+    """The settings of train.py that tune a domain; scheduler, guidance and label of the controls do not matter.
+
+    The steps of the controls are the most, and with their weight those of the default.
 
     Args:
         wish: What the controls say, checked.
@@ -69,8 +75,6 @@ def tuning_settings(wish: Wish, offers: Offers, aim: Any, episodes: Any) -> list
     if not wish.domain:
         raise UserError("guidance is tuned by the real images of a domain, and this model has none")
 
-    chosen = [f"task.{each}" if "." in each.partition("=")[0] else f"model@task.{each}"
-              for each in offers.model(wish.model).settings]  # fmt: skip
     task = {
         "episodes": episodes,
         "min_steps": min(FEWEST_STEPS, wish.steps),
@@ -79,8 +83,14 @@ def tuning_settings(wish: Wish, offers: Offers, aim: Any, episodes: Any) -> list
         **({} if wish.weight is None else {"guidance_scale": f"{wish.weight:g}"}),
     }
     common = [each for each in offers.common if each.lstrip("+~").startswith(FOR_ALL)]
+    chosen = [_for_task(each) for each in offers.model(wish.model).settings]
     numbers = [f"task.{name}={value}" for name, value in task.items()]
-    return [*common, "agent=cem", *AIMS[aim], *chosen, f"domain={wish.domain}", *numbers]
+    return [*common, "agent=cem", *AIMS[aim], *chosen, setting("domain", wish.domain), *numbers]
+
+
+def _for_task(chosen: str) -> str:
+    """A setting of sample.py that chooses the model, as train.py reads it."""
+    return f"task.{chosen}" if chosen.startswith("model.") else f"model@task.{chosen}"
 
 
 def cost_of(settings: Sequence[str]) -> str:
@@ -107,22 +117,24 @@ def tune(settings: Sequence[str], tell: Callable[[Progress], None], stop: thread
         watch.may_end()  # it may have been cancelled while it waited
         tell(PREPARING)
         cfg, task = task_of(cfg)
+        assert isinstance(task, AgentTask)  # agent=cem chooses it
         task.run(cfg)
+        weight = DomainAdapter(model=task.model, guidance_scale=task.guidance_scale).guidance_scale
         found = json.loads((Path(cfg.paths.run) / "history.json").read_text(encoding="utf-8"))[-1]
 
     default, final = found["verification"][0], found["final_config"]
-    rows = [_row("default", default)]
+    rows = [_row("the adaptive scheduler", default, weight)]
     if found["improved"]:
-        rows += [
-            _row("found", each) for each in found["verification"] if each["hyperparameters"].items() <= final.items()
-        ]
+        same = (each for each in found["verification"] if each["hyperparameters"].items() <= final.items())
+        rows += [_row("found", each, weight) for each in same]
     return Tuned(final["num_steps"] if found["improved"] else None, found["reason"], rows, tuple(notes))
 
 
-def _row(name: str, measured: dict[str, Any]) -> list[Any]:
-    guidance = Configuration(**measured["hyperparameters"]).guidance
+def _row(name: str, measured: dict[str, Any], weight: float) -> list[Any]:
+    """A row of `Tuned`; where nothing was found about guidance, it has a constant weight."""
+    guidance = Configuration(**measured["hyperparameters"]).guidance or Constant(weight)
+    named = f"constant {guidance.name}" if isinstance(guidance, Constant) else guidance.name
     quality = f"{measured['quality']:+.2f} +- {1.96 * measured['quality_error']:.2f}"
-    named = "as the controls say" if guidance is None else guidance.name
     return [name, measured["evaluations"], measured["passes"], named, quality]
 
 
