@@ -148,7 +148,7 @@ class AgentBench:
         """The environment and its held-out twin. Agents and seeds share them, since they remember what was drawn."""
         if (environment, domain) not in self._shared:
             env = self._environment(environment, domain)
-            held_out = env.held_out(1) if isinstance(env, GridEnv) else env.held_out()
+            held_out = env.held_out(3) if isinstance(env, GridEnv) else env.held_out()
             self._shared[environment, domain] = env, held_out
         return self._shared[environment, domain]
 
