@@ -1,4 +1,4 @@
-"""While many modules are imported, Python does not search for garbage."""
+"""While many modules are imported, the garbage collector rests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from adaptive_diffusion.imports import importing
+from adaptive_diffusion.imports import without_garbage_collection
 
 
 @pytest.fixture(autouse=True)
@@ -15,10 +15,10 @@ def thawed():
     gc.unfreeze()
 
 
-def test_the_search_rests_within_and_goes_on_afterwards():
-    with importing():
+def test_the_collector_rests_within_and_goes_on_afterwards():
+    with without_garbage_collection():
         assert not gc.isenabled()
-        with importing():
+        with without_garbage_collection():
             pass
         assert not gc.isenabled()  # an inner block ends nothing
         kept = [object()]
@@ -27,14 +27,14 @@ def test_the_search_rests_within_and_goes_on_afterwards():
     assert all(found is not kept for found in gc.get_objects())
 
 
-def test_an_error_or_a_search_that_was_off_changes_nothing():
-    with pytest.raises(ImportError), importing():
+def test_an_error_or_a_collector_that_was_off_changes_nothing():
+    with pytest.raises(ImportError), without_garbage_collection():
         raise ImportError
     assert gc.isenabled()
 
     gc.disable()
     try:
-        with importing():
+        with without_garbage_collection():
             pass
         assert not gc.isenabled()
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import shlex
@@ -34,6 +35,14 @@ from adaptive_diffusion.tracking.tracker import NoTracker
 @pytest.fixture
 def tracker(tmp_path):
     return MlflowTracker(str(mlflow_database(tmp_path)), str(tmp_path / "artifacts"), "test", 0.2, 5001)
+
+
+def test_the_garbage_collector_leaves_alone_what_mlflow_is_made_of_not_what_a_second_client_meets(tracker, tmp_path):
+    assert tracker.client
+    gc.unfreeze()  # what the import of mlflow may have left, here or in another test
+    second = MlflowTracker(str(mlflow_database(tmp_path)), str(tmp_path / "artifacts"), "test", 0.2, 5001)
+    assert second.client
+    assert gc.get_freeze_count() == 0
 
 
 def runs(tracker):

@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from ..errors import MachineError, MissingPackage, UserError
-from ..imports import importing
+from ..imports import without_garbage_collection
 from ..interruption import uninterrupted
 from ..io.locks import in_turn
 from .database import Database
@@ -269,14 +269,16 @@ class MlflowTracker:
         self._store.prepare()
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        with importing():
-            from mlflow import MlflowClient
+        if "mlflow" not in sys.modules:
+            with without_garbage_collection():
+                import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        from mlflow import MlflowClient
 
-            for name in ("mlflow", "mlflow.store.db", "mlflow.store.db.utils"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as one sentence instead
+        for name in ("mlflow", "mlflow.store.db", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as one sentence instead
 
-            self._store.create()
-            client = MlflowClient(self._store.uri)
+        self._store.create()
+        client = MlflowClient(self._store.uri)
         # of a server that others use too, only the runs of this experiment
         ours = [client.get_experiment_by_name(self.experiment)] if isinstance(self._store, Server) else None
         close_orphans(client, ours or client.search_experiments())
