@@ -58,3 +58,10 @@ def test_a_folder_that_was_made_for_a_lock_goes_with_it_unless_it_is_used(tmp_pa
     with in_turn(tmp_path / "a" / "b" / "x.json"):
         (tmp_path / "a" / "b" / "x.json").write_text("{}")
     assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["x.json"]
+
+
+def test_a_lock_names_its_holder_without_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["sample.py", "tracking.uri=http://me:secret@here:1", "num_steps=5"])
+    with alone(tmp_path / "x.json"):
+        held = (tmp_path / ".x.json.lock").read_text()
+    assert held.endswith("(sample.py tracking.uri=http://here:1 num_steps=5)")

@@ -17,6 +17,7 @@ from tiny import configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.cli.arguments import as_given
 from adaptive_diffusion.errors import MachineError, UnusableFile, UserError
+from adaptive_diffusion.io.addresses import without_login
 from adaptive_diffusion.runs import checks
 from adaptive_diffusion.runs import sample as sampling
 from adaptive_diffusion.runs import upload as program
@@ -24,7 +25,7 @@ from adaptive_diffusion.runs.recorded import write_config
 from adaptive_diffusion.tracking.mlflow import PARENT, MlflowTracker
 from adaptive_diffusion.tracking.process import Process
 from adaptive_diffusion.tracking.record import FILE, Record, load_record
-from adaptive_diffusion.tracking.server import Server, without_login
+from adaptive_diffusion.tracking.server import Server
 from adaptive_diffusion.tracking.upload import upload
 
 

@@ -18,9 +18,9 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeS
 from hydra.errors import HydraException
 
 from ..errors import UserError
+from ..io.addresses import without_login
 from ..program import COMPLETION
 from ..tracking.commands import literal, quoted
-from ..tracking.server import without_login
 from .catalog import Catalog
 
 SWEEP = ("-m", "--multirun")

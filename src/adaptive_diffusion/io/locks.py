@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import UnusableFile
+from .addresses import without_login
 
 
 @contextlib.contextmanager
@@ -56,7 +57,8 @@ def _locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterato
 
     try:
         lock.truncate(0)
-        lock.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')} ({shlex.join(sys.argv)})")
+        command = shlex.join(map(without_login, sys.argv))
+        lock.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')} ({command})")
         lock.flush()
         yield
     finally:

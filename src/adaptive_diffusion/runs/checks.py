@@ -16,12 +16,12 @@ from ..diffusion.guidance import Guidance, checked_guidance, name_of
 from ..errors import UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
+from ..io.addresses import without_login
 from ..optimization.tuned import tuned_guidance, tuned_scheduler
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
 from ..tracking.provenance import choices
-from ..tracking.server import without_login
 from ..types import PictureModel, Scheduler
 from .setting_types import target_of, typed
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from ..io.addresses import without_login
 from ..io.files import write_text
 from ..tracking.provenance import git_state, parameters
 from ..tracking.record import Input
-from ..tracking.server import without_login
 from ..tracking.tracker import Run, Tracker
 
 

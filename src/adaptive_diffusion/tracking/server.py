@@ -6,12 +6,12 @@ MLflow itself retries for minutes where a server is gone.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import MachineError
+from ..io.addresses import without_login
 
 SETTINGS = {  # MLflow's environment variables; what the user has set counts
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -19,7 +19,6 @@ SETTINGS = {  # MLflow's environment variables; what the user has set counts
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # addresses are printed here, with the right view
 }
-LOGIN = re.compile(r"(?<=://)[^/?#\s]*@")  # name and password of an address
 
 
 class ServerError(MachineError):
@@ -77,8 +76,3 @@ class Server:
         if silent or isinstance(error, ConnectionError | TimeoutError):
             return f"the MLflow server {self.name} does not answer; start it, or check tracking.uri"
         return f"the MLflow server {self.name} refused ({said[:200]})"
-
-
-def without_login(text: str) -> str:
-    """An address, or a text with addresses, without the names and the passwords in them."""
-    return LOGIN.sub("", text)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from .. import program
+from ..io.addresses import without_login
 from ..metrics.quality import DETAILS
 from ..sampling.timing import duration
 from .jobs import PREPARING, Drawn, Progress, Steps
@@ -20,8 +21,8 @@ DOING = {
 
 
 def command(settings: Sequence[str], name: str = "sample") -> str:
-    """The command that does the same."""
-    return f"{program.command(name)} {shlex.join(settings)}"
+    """The command that does the same, without passwords."""
+    return f"{program.command(name)} {shlex.join(map(without_login, settings))}"
 
 
 def in_words(progress: Progress) -> str:
