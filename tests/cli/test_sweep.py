@@ -7,15 +7,18 @@ import pickle
 import shlex
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from tiny import mlflow_database
+from tiny import CONF, mlflow_database
 
 from adaptive_diffusion import interruption, program
-from adaptive_diffusion.cli.sweep import SweepRun
+from adaptive_diffusion.cli.sweep import SweepRun, _planned
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.runs.job import Stop
 from adaptive_diffusion.tracking.jobs import Job, Skipped, count_failures, jobs_of, plan_jobs, table
 from adaptive_diffusion.tracking.mlflow import JOB, PARENT, MlflowTracker
 from adaptive_diffusion.tracking.tracker import Finished
@@ -43,6 +46,7 @@ def config(tracker, number=0, *settings):
                 "overrides": {"task": list(settings) or ["scheduler=ddim,adaptive"]},
                 "sweep": {"dir": str(folder / "sweep")},
                 "job": {"num": number},
+                "launcher": {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"},
                 "runtime": {"output_dir": str(folder / "sweep" / str(number))},
             },
             "tracking": {
@@ -256,3 +260,21 @@ def test_jobs_that_were_not_begun_are_listed_and_many_of_them_are_counted(tmp_pa
 )
 def test_refused_jobs_are_not_called_failed(statuses, sentence):
     assert count_failures([Job(number=n, settings=(), status=s) for n, s in enumerate(statuses)]) == sentence
+
+
+def test_before_a_sweep_each_choice_and_each_name_is_tried_not_each_value(monkeypatch):
+    monkeypatch.setenv("ADAPTIVE_DIFFUSION_ROOT", "/nowhere")
+    seeds, tried = ",".join(map(str, range(20))), []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        given = [f"seed={seeds}", "scheduler=ddim,adaptive", "num_steps=5"]
+        swept = loader.load_configuration("sample", given, RunMode.MULTIRUN)
+        load = loader.load_sweep_config
+        monkeypatch.setattr(loader, "load_sweep_config", lambda *given: tried.append(given[1]) or load(*given))
+        assert len(_planned(swept)) == 40
+        assert tried == [["seed=0", f"scheduler={each}", "num_steps=5"] for each in ("ddim", "adaptive")]
+
+        for wrong in ("scheduler=ddim,unknown", "unknown=1,2"):
+            swept = loader.load_configuration("sample", [f"seed={seeds}", wrong], RunMode.MULTIRUN)
+            with pytest.raises(Stop):
+                _planned(swept)

@@ -218,7 +218,7 @@ class _Reported(JobReturn):
 def _planned(config: DictConfig) -> list[list[str]]:
     """The settings of each job of a sweep; [] for a sweeper that decides on them one after another.
 
-    Every setting is tried in one job's configuration. Hydra itself tries all jobs, but only later.
+    Each setting's name and each choice of a group is tried in one job's configuration. Hydra tries all jobs, but later.
 
     Raises:
         Stop: for a setting or an option that does not exist.
@@ -227,11 +227,14 @@ def _planned(config: DictConfig) -> list[list[str]]:
         return []
     loader, tried = GlobalHydra.instance().config_loader(), set[str]()
     try:
-        (jobs,) = BasicSweeper.split_arguments(sweep_overrides(config, loader), None)
+        given = sweep_overrides(config, loader)
+        groups = {each.get_key_element() for each in given if loader.get_group_options(each.key_or_group)}
+        (jobs,) = BasicSweeper.split_arguments(given, None)
         for job in jobs:
-            if not tried.issuperset(job):
+            new = {s if (name := s.partition("=")[0]) in groups else name for s in job} - tried
+            if new:
                 loader.load_sweep_config(config, job)
-                tried.update(job)
+                tried |= new
     except Exception as error:  # HydraException, or whatever Hydra raises
         raise Stop from error
     return jobs

@@ -58,13 +58,17 @@ class Process:
 
 @functools.cache
 def end_with(other: Process) -> None:
-    """End this process within two seconds of another one of this host, as SIGKILL ends it.
+    """End this process within two seconds after another process of this host has ended, as SIGKILL ends it.
 
-    A worker that waits for jobs does not notice that its sweep was killed, and would wait for ever.
+    A worker that waits for jobs does not notice that its sweep was killed, and would wait for ever. The other process
+    may be this one: then there is nothing to watch.
     """
+    if other.pid == os.getpid():
+        return
+    parent = os.getppid()  # another one as soon as the parent has ended
 
     def watch() -> None:
-        while not other.has_ended():
+        while os.getppid() == parent if parent == other.pid else not other.has_ended():
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGKILL)
 
