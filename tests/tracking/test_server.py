@@ -8,17 +8,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from types import SimpleNamespace
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import open_dict
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.cli.arguments import as_given
+from adaptive_diffusion.cli.entry import Folders
 from adaptive_diffusion.errors import MachineError, UnusableFile, UserError
 from adaptive_diffusion.io.addresses import without_login
-from adaptive_diffusion.runs import checks
 from adaptive_diffusion.runs import sample as sampling
 from adaptive_diffusion.runs import upload as program
 from adaptive_diffusion.runs.recorded import write_config
@@ -145,20 +144,19 @@ def test_a_configuration_is_written_without_the_password_of_the_server(tmp_path,
     assert "cret" not in (tmp_path / "config.yaml").read_text()
 
 
-def test_a_password_on_the_command_line_gives_a_warning_and_is_no_name(monkeypatch, caplog):
+def test_a_password_on_the_command_line_gives_a_warning_and_is_no_name(tmp_path, caplog):
     given = ["tracking.uri=http://me:secret@here:1", "num_steps=5,6"]
-    hydra = SimpleNamespace(initialized=lambda: True, get=lambda: OmegaConf.create({"overrides": {"task": given}}))
-    monkeypatch.setattr(checks, "HydraConfig", hydra)
-    checks._warn_of_password.cache_clear()
-    checks._warn_of_password()
+    cfg = configuration("sample", tmp_path)
+    with open_dict(cfg):
+        cfg.hydra = {"overrides": {"task": given}}
+    Folders().on_multirun_start(cfg)
     assert "MLFLOW_TRACKING_PASSWORD" in caplog.text
     assert "secret" not in caplog.text
     assert as_given(given) == ["tracking.uri=http://here:1", "num_steps=5,6"]
 
     caplog.clear()
-    given[0] = "tracking.uri=http://here:1"
-    checks._warn_of_password.cache_clear()
-    checks._warn_of_password()
+    cfg.hydra.overrides.task[0] = "tracking.uri=http://here:1"
+    Folders().on_run_start(cfg)
     assert caplog.text == ""
 
 

@@ -19,21 +19,27 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .. import errors, program
 from .._version import __version__
+from ..io.addresses import without_login
 from ..runs import job
 from ..runs.setting_types import typed
 from .arguments import for_hydra
 from .catalog import Catalog
 from .schemas import register
 
+log = logging.getLogger(__name__)
+
 ROOT = "ADAPTIVE_DIFFUSION_ROOT"  # in the environment: the folder that conf/paths builds on
 VERSION = f"adaptive-diffusion-optimizer {__version__} (Hydra {hydra.__version__})"
 
 
 class Folders(Callback):
-    """Refuses empty folders, below which all would be written to the root of the file system, and mistyped settings."""
+    """Refuses empty folders, below which all would be written to the root of the file system, and mistyped settings.
+
+    It warns of a password that Hydra is about to write.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called before anything is written."""
+        """Called before anything is written, in the process that was started alone."""
         for name in ("outputs", "mlruns"):
             if not str(config.paths[name]).strip():
                 raise job.Stop from errors.UserError(f"paths.{name} is empty; give a folder, or leave it out")
@@ -41,6 +47,13 @@ class Folders(Callback):
             typed(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
         except errors.UserError as error:
             raise job.Stop from error
+
+        given = [each for each in config.hydra.overrides.task if each.lstrip("+").startswith("tracking.uri=")]
+        if any(without_login(each) != each for each in given):
+            log.warning(
+                "Hydra keeps the password of tracking.uri in .hydra/overrides.yaml of the run; give name and password "
+                "as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
+            )
 
     on_multirun_start = on_run_start
 

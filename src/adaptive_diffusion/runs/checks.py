@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name, check_number
@@ -16,7 +14,6 @@ from ..diffusion.guidance import Guidance, checked_guidance, name_of
 from ..errors import UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
-from ..io.addresses import without_login
 from ..optimization.tuned import tuned_guidance, tuned_scheduler
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
@@ -35,17 +32,6 @@ def refused() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(sentence(error)) from None
-
-
-@functools.cache  # once in a process
-def _warn_of_password() -> None:
-    """Say that Hydra keeps the command line, if there is a password in it."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    if any(each.lstrip("+").startswith("tracking.uri=") and without_login(each) != each for each in given):
-        log.warning(
-            "Hydra keeps the password of tracking.uri in .hydra/overrides.yaml of the run; give name and password as "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
-        )
 
 
 def check_setting(check: Callable[..., Any], cfg: DictConfig, key: str, *bounds: float | None) -> None:
@@ -69,7 +55,6 @@ def checked(cfg: DictConfig) -> DictConfig:
     if missing := sorted(map(str, OmegaConf.missing_keys(cfg))):
         raise UserError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=<value>")
     cfg = typed(cfg)
-    _warn_of_password()
 
     # Runs are named by `name`, and files by domains.
     with refused():
