@@ -31,14 +31,15 @@ class Unusable(ValueError):
     """Things that are right by themselves do not fit each other, e.g. a label and a model without classes.
 
     Args:
-        sentence: What was given, what is accepted, what to do.
+        trouble: What was given, what is accepted; without `advice`, also what to do.
         training: Which training makes what is wanted, for `program.training`; None: none does.
+        advice: What to do, apart from the trouble, for which another caller may know other advice.
         **settings: Of that training.
     """
 
-    def __init__(self, sentence: str, training: str | None = None, **settings: Any):
-        super().__init__(sentence)
-        self.training, self.settings = training, settings
+    def __init__(self, trouble: str, training: str | None = None, *, advice: str = "", **settings: Any):
+        super().__init__(f"{trouble}; {advice}" if advice else trouble)
+        self.trouble, self.training, self.settings = trouble, training, settings
 
 
 class UnusableFile(Unusable):

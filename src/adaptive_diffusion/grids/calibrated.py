@@ -158,7 +158,7 @@ def _readable(path: Path) -> tuple[CalibratedSchedule, ...]:
     try:
         return load_schedules(path) if path.exists() else ()
     except (UnusableFile, OSError) as error:
-        trouble = str(error).partition(";")[0]  # without the advice for a file that the user gave
+        trouble = error.trouble if isinstance(error, UnusableFile) else error  # the advice is for a file of the user's
         _warn_once(f"calibrations that were kept are not used ({trouble}); delete {path}, and they are made again")
         return ()
 

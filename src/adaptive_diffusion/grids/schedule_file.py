@@ -46,7 +46,7 @@ def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
     try:
         schedules = tuple(schedule_from(found) for found in content["schedules"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnusableFile(f"{path} is damaged ({error}); calibrate the model again") from error
+        raise UnusableFile(f"{path} is damaged ({error})", advice="calibrate the model again") from error
     check(path, content)
     return schedules
 

@@ -54,8 +54,8 @@ def check(path: str | Path, content: Mapping[str, Any]) -> None:
 
     if not intact:
         raise UnusableFile(
-            f"{path} is damaged, or was changed after it was written (its checksum does not match); make it again, or "
-            f'remove its "{KEY}" if you changed it yourself'
+            f"{path} is damaged, or was changed after it was written (its checksum does not match)",
+            advice=f'make it again, or remove its "{KEY}" if you changed it yourself',
         )
 
 

@@ -106,12 +106,14 @@ def read_document(path: str | Path, form: str, what: str, training: str) -> dict
     """
     path = Path(path)
     if not path.is_file():
-        raise UnusableFile(f"there are no {what} at {path}; give another path or none, or make them", training)
+        raise UnusableFile(f"there are no {what} at {path}", training, advice="give another path or none, or make them")
 
     try:
         content: Any = parse_json(path.read_bytes())
     except ValueError as error:
-        raise UnusableFile(f"{path} cannot be read as JSON ({error}); delete it, or make it again", training) from error
+        raise UnusableFile(
+            f"{path} cannot be read as JSON ({error})", training, advice="delete it, or make it again"
+        ) from error
 
     if not isinstance(content, dict) or content.get("format") != form:
         raise UnusableFile(f"{path} holds no {what} of this project (format {form!r})")

@@ -66,8 +66,8 @@ def calibrate_on_first_use(
             if not _fits(cfg, model, guidance):
                 _calibrate(file, in_domain, recipe, cost)
             return _known(cfg, model, guidance)
-    except UnusableFile:  # `find_schedule` has said which, and what to do
-        log.warning("nothing was calibrated, since nothing can be added to that file")
+    except UnusableFile:  # `find_schedule` has said why, and what to do
+        log.warning("nothing was calibrated, since nothing can be added to %s", file.path)
     except OSError as error:
         log.warning("nothing was calibrated, since it cannot be kept: %s", explain(error)[0])
     return None
