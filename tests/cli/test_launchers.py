@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import random
 import signal
 import sqlite3
 import time
@@ -43,13 +42,12 @@ def test_joblib_runs_jobs_in_processes_of_their_own_that_belong_to_one_sweep(tmp
 @pytest.mark.slow
 def test_a_joblib_sweep_that_is_killed_twice_in_its_jobs_is_completed_by_the_same_command(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    program, chance = Program(tmp_path, "-m", "num_samples=4", "batch_size=1", "metrics=none"), random.Random(0)
-    sweep = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "num_steps=20,21,22,23")
+    program = Program(tmp_path, "-m", "num_samples=1", "metrics=none")
+    sweep = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "num_steps=400,401,402")  # far longer than a look
     for kill in (os.killpg, os.kill):  # the sweep with its workers; the sweep, whose workers end by themselves
         before, process = len(_jobs(tmp_path)), program.start(*sweep)
         while len(_jobs(tmp_path)) == before and process.poll() is None:
             time.sleep(0.02)
-        time.sleep(chance.uniform(0, 1))
         kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)  # until nobody writes any more
         assert process.returncode == -signal.SIGKILL
@@ -58,10 +56,10 @@ def test_a_joblib_sweep_that_is_killed_twice_in_its_jobs_is_completed_by_the_sam
     assert code == 0, out + err
     assert {status for status, _ in _runs(tmp_path)} == {"FINISHED", "KILLED"}
     finished = [fingerprint for status, fingerprint in _jobs(tmp_path) if status == "FINISHED"]
-    assert len(finished) == len(set(finished)) == 4
+    assert len(finished) == len(set(finished)) == 3
     *_, results = sorted(tmp_path.glob("outputs/sweeps/*/*/results.csv"))
     ended = [line.split(",")[1] for line in results.read_text().splitlines()[1:]]
-    assert len(ended) == 4
+    assert len(ended) == 3
     assert set(ended) <= {"FINISHED", "SKIPPED"}
 
 
