@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from tiny import CONF, mlflow_database
 
 from adaptive_diffusion import interruption, program
+from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.cli.sweep import SweepRun, _planned
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.runs.job import Stop
@@ -264,6 +265,7 @@ def test_refused_jobs_are_not_called_failed(statuses, sentence):
 
 def test_before_a_sweep_each_choice_and_each_name_is_tried_not_each_value(monkeypatch):
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_ROOT", "/nowhere")
+    register()
     seeds, tried = ",".join(map(str, range(20))), []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
