@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -12,9 +13,16 @@ from adaptive_diffusion.calibration.fitting import Evaluated, Solution, fit_corr
 from adaptive_diffusion.calibration.reference import ReferenceTrajectories, record
 from adaptive_diffusion.diffusion.conditions import NO_LABEL, conditions_of
 from adaptive_diffusion.diffusion.facts import ModelFacts
-from adaptive_diffusion.diffusion.first_prediction import KnownFirst, first_node, first_prediction
+from adaptive_diffusion.diffusion.first_prediction import (
+    KnownFirst,
+    conditions_in,
+    first_node,
+    first_prediction,
+)
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
+from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, CalibratedSchedule, find_schedule
+from adaptive_diffusion.grids.first_file import shipped_firsts
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
@@ -28,6 +36,7 @@ HEADER = (
     "stored, refitted from few",
     "stored, refitted from many",
 )
+BY_SHARE = ("domain", "evaluations", "RMSE: evaluated", "stored", "perceptual: evaluated", "stored")
 OWN_SEED = 71_000  # of the noises that weights are refitted from
 MEASURED = (4, 8, 16, 32, 64)  # noises that a first prediction is measured from, to compare
 UNSEEN = 64  # noises that it is compared on
@@ -39,6 +48,8 @@ def main(argv: list[str]) -> None:
     "evaluated" are the shipped steps, as many as there are evaluations. The other columns take one step more, whose
     first prediction is stored: with the shipped weights, or with weights fitted on the same timesteps to the reference
     trajectories of few or many noises.
+
+    `--shares` draws labels by share, with the first predictions of the labels that ship, and the shipped weights.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks first", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
@@ -47,10 +58,18 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--noises", type=int, default=64, help="per cell")
     parser.add_argument("--seed", type=int, default=86_000, help="of the noises")
     parser.add_argument("--measured", type=int, default=64, help="noises that the first prediction is measured from")
+    parser.add_argument("--shares", action="store_true", help="labels by share, with what ships for each")
     parser.add_argument("--predictions", action="store_true", help="only tell how near the stored prediction is")
     parser.add_argument("--few", nargs=2, type=int, default=[6, 24], help="noises and nodes of few trajectories")
     parser.add_argument("--many", nargs=2, type=int, default=[32, 64], help="noises and nodes of many trajectories")
     options = parser.parse_args(argv)
+
+    if options.shares:
+        print("\n".join(table(list(BY_SHARE), [], "lrrrrr")), flush=True)
+        for domain in options.domains:
+            for row in by_share(domain, options.evaluations, options.noises, options.seed):
+                print(row_of(row), flush=True)
+        return
 
     model = load_builtin_model()
     header = ["domain", *(f"{m} noises" for m in MEASURED)] if options.predictions else list(HEADER)
@@ -73,8 +92,39 @@ def main(argv: list[str]) -> None:
             evaluated = cell.shipped(n, cell.evaluated)
             stored = [cell.shipped(n + 1, cell.stored), *(cell.refitted(n + 1, reference) for reference in own)]
             cells = ["-" if errors is None else _compared(errors, evaluated) for errors in stored]
-            told = "-" if evaluated is None else f"{evaluated.mean():.4f}"
-            print(row_of([domain, str(n), told, *cells]), flush=True)
+            mean = "-" if evaluated is None else f"{evaluated.mean():.4f}"
+            print(row_of([domain, str(n), mean, *cells]), flush=True)
+
+
+def by_share(domain: str, evaluations: Sequence[int], noises: int, seed: int) -> Iterator[list[str]]:
+    """Compare the shipped steps, with labels by share, to one step more whose first prediction ships.
+
+    Args:
+        domain: The domain.
+        evaluations: Numbers of evaluations; those without steps of as many, or of one more, are left out.
+        noises: How many, >= 2.
+        seed: Of the noises, and of their labels.
+
+    Yields:
+        The cells of a row, see `BY_SHARE`.
+    """
+    network, encoder = load_builtin_model(), load_builtin_encoder()
+    guided = GuidedModel.from_model(network, conditions_of(network, domain, None, domain)).of_images(seed, noises)
+    calibration = find_schedule(None, network.identity, domain, guided.guidance_scale)
+    assert calibration is not None
+
+    batched, weight = InBatches(guided), guided.weight_at(first_node(guided.process))
+    firsts = [shipped_firsts().guided(ids, weight) for ids in conditions_in(guided) or ()]
+    cell = Cell(calibration, batched, KnownFirst(batched, firsts), guided.noise(seed, noises))
+    for n in evaluations:
+        evaluated, stored = cell.drawn(n, cell.evaluated), cell.drawn(n + 1, cell.stored)
+        if evaluated is None or stored is None:
+            continue
+        both = evaluated, stored
+        rmse = [paired_rmse(images, cell.solution) for images in both]
+        perceptual = [encoder.perceptual_distances(images, cell.solution) for images in both]
+        told = [text for one, other in (rmse, perceptual) for text in (f"{one.mean():.4f}", _compared(other, one))]
+        yield [domain, str(n), *told]
 
 
 def _nearness(model: GuidedModel, seed: int) -> list[str]:
@@ -107,24 +157,29 @@ class Cell:
     noise: mx.array
 
     def __post_init__(self) -> None:
-        self._solution = converged_pictures(self.evaluated.model, self.noise).images
+        self.solution = converged_pictures(self.evaluated.model, self.noise).images
         self._states = np.array(self.noise, np.float64) / first_node(self.evaluated.process).alpha
 
-    def shipped(self, n: int, model: Evaluated) -> np.ndarray | None:
-        """(N,) errors of the calibrated steps; None where none were calibrated."""
+    def drawn(self, n: int, model: Evaluated) -> np.ndarray | None:
+        """(N, H, W, C) images of the calibrated steps; None where none were calibrated."""
         known = self.calibration.used(n)
         if known is None or known.corrections is None:
             return None
-        return self._errors(model, Solution(np.array(known.timesteps), np.array(known.corrections)))
+        return self._images(model, Solution(np.array(known.timesteps), np.array(known.corrections)))
+
+    def shipped(self, n: int, model: Evaluated) -> np.ndarray | None:
+        """(N,) errors of the calibrated steps; None where none were calibrated."""
+        images = self.drawn(n, model)
+        return None if images is None else paired_rmse(images, self.solution)
 
     def refitted(self, n: int, reference: ReferenceTrajectories) -> np.ndarray:
         """(N,) errors of n steps with weights that were fitted with the first prediction known."""
         timesteps = CalibratedGrid(self.calibration)(self.evaluated.process, n)
-        return self._errors(self.stored, Solution(timesteps, fit_corrections(self.stored, reference, timesteps)))
+        fitted = Solution(timesteps, fit_corrections(self.stored, reference, timesteps))
+        return paired_rmse(self._images(self.stored, fitted), self.solution)
 
-    def _errors(self, model: Evaluated, solution: Solution) -> np.ndarray:
-        drawn = np.clip(run(model, self._states, solution), -1, 1)
-        return paired_rmse(drawn, self._solution)
+    def _images(self, model: Evaluated, solution: Solution) -> np.ndarray:
+        return np.clip(run(model, self._states, solution), -1, 1)
 
 
 def _compared(errors: np.ndarray, other: np.ndarray | None) -> str:

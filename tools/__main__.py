@@ -1,10 +1,10 @@
 """`python -m tools --data FOLDER`: rebuild the shipped files that are stale.
 
 The shipped files form a chain. Each is stamped with the hashes of the files that it was made from:
-word vectors -> encoder -> reference statistics, vicreg -> its reference statistics and clusters, and model -> schedules
--> calibration of quality, tuned configurations -> schedules of the tuned guidance, and policies. The benchmark is
-measured with them, and the tables of README and docs are made from the benchmark. The model itself comes from
-`train.py experiment=train_builtin`.
+word vectors -> encoder -> reference statistics, vicreg -> its reference statistics and clusters, model -> first
+predictions, and model -> schedules -> calibration of quality, tuned configurations -> schedules of the tuned guidance,
+and policies. The benchmark is measured with them, and the tables of README and docs are made from the benchmark. The
+model itself comes from `train.py experiment=train_builtin`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from benchmarks.quality import plain_curve
 from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
 from tools.benchmark_tables import DOMAINS, read_summary
 from tools.curve import stale_curve, write_curve
+from tools.first import stale_firsts, write_firsts
 from tools.tables import PROJECT, stale_tables, write_tables
 
 POLICY_STEPS = 8  # of the shipped policies
@@ -103,6 +104,7 @@ def chain(data: Path) -> list[Asset]:
         *references,
         Asset("vicreg", _stale_vicreg, partial(_rebuild_vicreg, data)),
         *vicreg_references,
+        Asset("first predictions", stale_firsts, write_firsts),
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),

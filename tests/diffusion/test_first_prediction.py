@@ -31,10 +31,12 @@ from adaptive_diffusion.grids.calibrated_schedule import (
     StoredFirst,
     schedule_from,
 )
+from adaptive_diffusion.grids.first_file import FirstPredictions
 from adaptive_diffusion.grids.grids import PowerGrid
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.rollout import InBatches, Rollout, finished
 from adaptive_diffusion.sampling.standard import StandardSampler
+from adaptive_diffusion.schedulers import first_evaluation
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
 from adaptive_diffusion.solvers.dpm_solver import DPMSolver
@@ -172,6 +174,45 @@ def test_a_label_is_measured_once_for_all_images_if_that_is_asked_for():
     assert mixed.cost.evaluations == 2 * N
     with pytest.raises(ValueError, match="one condition for all images, and these differ"):
         first_prediction(mixed, SHAPE)
+
+
+@pytest.fixture
+def shipped(monkeypatch):
+    """A function that ships first predictions of the labels 0, the null condition, and 1."""
+    known = {(k,): first_prediction(model(mx.array([[k]])), SHAPE) for k in (0, 1)}
+
+    def ship(name="m", steps=(N,)):
+        monkeypatch.setattr(first_evaluation, "shipped_firsts", lambda: FirstPredictions(name, known))
+        monkeypatch.setattr(first_evaluation, "HELPS", steps)
+
+    return ship
+
+
+@pytest.mark.parametrize("labels", [[[0], [1], [0]], [[1]]], ids=["by share", "the same"])
+@pytest.mark.parametrize("weight", [1.0, 1.5])
+def test_what_ships_is_taken_for_each_label_at_any_guidance_at_which_the_weights_hold(labels, weight, shipped):
+    shipped()
+    images = {}
+    for choice in ("network", "stored"):
+        asked, scheduler = model(mx.array(labels), identity="m", guidance_scale=weight), adaptive(choice)
+        scheduler.suit("m", "d", weight)
+        result = StandardSampler(scheduler).run(asked, noises(3))
+        images[choice] = np.array(result.images)
+        assert asked.cost.evaluations == result.total_evaluations == 3 * (N - (choice == "stored"))
+    np.testing.assert_allclose(images["stored"], images["network"], atol=0.03)
+    assert len(labels) == 1 or images["stored"][1].mean() > images["stored"][0].mean() + MEAN / 2  # each its own
+
+
+@pytest.mark.parametrize(
+    ("labels", "other"),
+    [([[0], [1]], {"name": "another"}), ([[0], [1]], {"steps": (N + 1,)}), ([[0], [2]], {})],
+    ids=["another model", "other steps", "a label that does not ship"],
+)
+def test_what_ships_for_something_else_is_not_taken(labels, other, shipped):
+    shipped(**other)
+    asked = model(mx.array(labels), identity="m")
+    StandardSampler(adaptive()).run(asked, noises(2))
+    assert asked.cost.evaluations == 2 * N
 
 
 def test_weights_are_fitted_and_judged_with_it():

@@ -16,10 +16,11 @@ import mlx.core as mx
 import numpy as np
 
 from .checks import check_count
-from .guided_model import Denoised, GuidedModel, Waiting, at_least_float32
+from .guided_model import Denoised, GuidedModel, Waiting, at_least_float32, interpreted
+from .limits import Limit
 from .node import Node, node_at
 from .rng import image_keys, normal
-from .schedule import NoiseSchedule, eps_from
+from .schedule import NoiseSchedule
 
 NOISES = 64  # that a first prediction is measured from in calibration
 SHARED = 16  # that it is measured from in a run, for a condition that was not calibrated
@@ -150,15 +151,19 @@ def first_prediction(
 
 def condition_of(model: GuidedModel) -> tuple[int, ...] | None:
     """The class ids that all images of a run share, () without any; None where they differ, or are no ids."""
+    found = set(conditions_in(model) or ())
+    return found.pop() if len(found) == 1 else None
+
+
+def conditions_in(model: GuidedModel) -> list[tuple[int, ...]] | None:
+    """The class ids of each image of a run, one for all where they share them, () without any; None for no ids."""
     if model.mixture is not None:
         return None
     if model.condition is None:
-        return ()
+        return [()]
     if not mx.issubdtype(model.condition.dtype, mx.integer):
         return None
-
-    rows = np.array(model.condition)
-    return tuple(int(i) for i in rows[0].ravel()) if (rows == rows[:1]).all() else None
+    return [tuple(int(i) for i in row.ravel()) for row in np.array(model.condition)]
 
 
 def first_node(process: NoiseSchedule) -> Node:
@@ -170,6 +175,9 @@ class _Evaluated(Protocol):
     @property
     def process(self) -> NoiseSchedule: ...
 
+    @property
+    def limit(self) -> Limit: ...
+
     def denoise_all(self, waiting: Sequence[Waiting], /) -> list[Denoised]: ...
 
 
@@ -179,11 +187,11 @@ class KnownFirst:
 
     Args:
         model: The model.
-        first: Its prediction at T - 1.
+        first: Its prediction at T - 1; several where images differ in their condition, that of image i at i.
     """
 
     model: _Evaluated
-    first: FirstPrediction
+    first: FirstPrediction | Sequence[FirstPrediction]
 
     @property
     def process(self) -> NoiseSchedule:
@@ -201,9 +209,13 @@ class KnownFirst:
         return [self._first(some) if self.known(some.node) else next(answers) for some in waiting]
 
     def _first(self, waiting: Waiting) -> Denoised:
-        x_t, node = at_least_float32(waiting.x_t), waiting.node
-        x0 = self.first(x_t)
-        return Denoised(x0, eps_from(x0, x_t, node.alpha, node.sigma, "sample"))
+        x_t = at_least_float32(waiting.x_t)
+        return interpreted(self._prediction(x_t, waiting.rows), x_t, waiting.node, "sample", self.model.limit)
+
+    def _prediction(self, x_t: mx.array, rows: np.ndarray) -> mx.array:
+        if isinstance(self.first, FirstPrediction):
+            return self.first(x_t)
+        return mx.concatenate([self.first[row](x_t[i : i + 1]) for i, row in enumerate(rows)])
 
 
 def _cosines(length: int, count: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import Denoised, GuidedModel, Waiting, at_least_float32
+from ..diffusion.limits import Limit
 from ..diffusion.node import CLEAN, Node
 from ..diffusion.rng import normal, step_keys
 from ..diffusion.schedule import NoiseSchedule
@@ -237,6 +238,11 @@ class InBatches:
     def process(self) -> NoiseSchedule:
         """The noise process of the model."""
         return self.model.process
+
+    @property
+    def limit(self) -> Limit:
+        """What keeps clean predictions in the range of the data."""
+        return self.model.limit
 
     def denoise_all(self, waiting: Sequence[Waiting]) -> list[Denoised]:
         """See `Model`."""

@@ -11,8 +11,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_number
-from ..diffusion.first_prediction import SHARED, FirstPrediction, KnownFirst, condition_of, first_prediction
-from ..diffusion.guidance import Guidance, kept_guidance
+from ..diffusion.first_prediction import KnownFirst
+from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import Node
 from ..diffusion.schedule import NoiseSchedule
@@ -24,6 +24,7 @@ from ..solvers.checked import Checked
 from ..types import SchedulerOutput
 from .content import bent_power, complexity_of
 from .core import SchedulerCore
+from .first_evaluation import CHOICES, FirstEvaluation
 from .history import History
 from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration, given_timesteps, power_grid
 from .recognition import Recognition
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 POWER = 2.0  # of the grid, where none is given
 ANY_DOMAIN = "general"  # whose calibration is taken where nobody says what is drawn
-FIRST_EVALUATIONS = ("network", "stored", "shared")
 
 
 @dataclass(eq=False, repr=False)
@@ -66,8 +66,9 @@ class AdaptiveScheduler(SchedulerCore):
         calibrate: Whether a program may calibrate what nothing fits yet: `auto`, if that is cheap, `always` or `never`;
             see `runs.first_use`. The scheduler itself never does.
         first_evaluation: `network` evaluates the model at every timestep; `stored` takes the first prediction from the
-            calibration, where held-out noises say that this is better at equal evaluations; `shared` also measures it
-            for what was not calibrated, such as a label, once for all images (see `answering`).
+            calibration, where held-out noises say that this is better at equal evaluations, or that which ships for the
+            label of each image; `shared` also measures it for what was not calibrated, such as a label of a model of
+            one's own, once for all images (see `answering`).
         num_train_timesteps, prediction_type, ...: See `SchedulerCore`.
 
     Raises:
@@ -91,10 +92,8 @@ class AdaptiveScheduler(SchedulerCore):
         self.max_step_ratio = check_number("max_step_ratio", self.max_step_ratio, 1)
 
         check_choice("calibrate", self.calibrate, ("auto", "always", "never"))
-        check_choice("first_evaluation", self.first_evaluation, FIRST_EVALUATIONS)
-        # what was not calibrated: condition and guidance -> its first prediction
-        self._firsts: dict[tuple[tuple[int, ...], float | Guidance], FirstPrediction] = {}
-        self._told_of_first = False
+        check_choice("first_evaluation", self.first_evaluation, CHOICES)
+        self._first = FirstEvaluation(self.first_evaluation)
         self._recognised = Recognition()
         self._suits = True  # whether the calibration is of the model that draws
 
@@ -137,61 +136,39 @@ class AdaptiveScheduler(SchedulerCore):
             self.calibration = suited
         elif given is LEFT_OUT and self.progress_power == POWER:
             self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale, num_steps=len(self))
-        self._firsts.clear()
+        self._first.forget()
         self.set_timesteps(len(self))
 
     def answering(self, model: GuidedModel, shape: tuple[int, ...]) -> GuidedModel | KnownFirst:
         """See `SchedulerCore`: unless `first_evaluation` is network, the model with its first prediction known.
 
-        The prediction is that of the calibration, if condition and guidance are those that it was measured with. For
-        another condition, or another guidance at which the weights hold, the model is evaluated; or the prediction is
-        measured from a few fixed noises, once until `suit`, if it may be shared. These evaluations are counted. Images
-        whose conditions differ are evaluated.
+        The prediction is that of the calibration, if condition and guidance are those that it was measured with; for
+        the shipped model, that which ships for the label of each image, at its guidance. For another condition, or
+        another guidance at which the weights hold, the model is evaluated; or the prediction is measured from a few
+        fixed noises, once until `suit`, if it may be shared. These evaluations are counted.
 
         Args:
             model: The model, with the conditions of the run.
             shape: (B, H, W, C) of the run's states.
         """
         if self.calibration is None or self.recipe.rule is None:
-            self._tell_of_first(None)
+            self._first.tell_if_unused(False)
             return model
         self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
         self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit)
         if self.first_evaluation == "network":
             return model
 
-        better = calibration.with_stored_first(len(self)) is not None
-        first = self._first(calibration, model, shape) if better else None
-        self._tell_of_first(first)
-        self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit, first is not None)
-        return model if first is None else KnownFirst(model, first)
+        found = None
+        if self._suits and model.identity in ("", calibration.model):
+            found = self._first.known(calibration, model, shape, len(self))
+        self._first.tell_if_unused(found is not None)
+        if found is None:
+            return model
 
-    def _tell_of_first(self, first: FirstPrediction | None) -> None:
-        """Warn, once, where the setting for the first evaluation changes nothing."""
-        if first is None and self.first_evaluation != "network" and not self._told_of_first:
-            self._told_of_first = True
-            log.warning(
-                "first_evaluation=%s has no effect: for these labels, steps and guidance no first prediction is stored "
-                "that helps, so the network is evaluated at every timestep",
-                self.first_evaluation,
-            )
-
-    def _first(
-        self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]
-    ) -> FirstPrediction | None:
-        """What the model predicts at the first timestep; None where it has to be evaluated."""
-        condition = condition_of(model)
-        if condition is None or not self._suits or model.identity not in ("", calibration.model):
-            return None
-
-        first, same = calibration.first, kept_guidance(model.guidance_scale) == calibration.guidance_scale
-        if first is not None and first.condition == condition and same:
-            return first
-        key = condition, model.guidance_scale
-        if self.first_evaluation == "shared" and key not in self._firsts:
-            log.info("the first prediction is measured once for all images, by %d evaluations", SHARED)
-            self._firsts[key] = first_prediction(model, shape[1:], SHARED, shape[0])
-        return self._firsts.get(key)
+        first, steps = found
+        self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit, steps)
+        return KnownFirst(model, first)
 
     def set_timesteps(
         self, num_inference_steps: int | None = None, complexity: float | None = None, *, timesteps: Any = None

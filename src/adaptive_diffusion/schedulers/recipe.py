@@ -12,7 +12,7 @@ import numpy as np
 from ..diffusion.limits import Limit
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated import CalibratedGrid
-from ..grids.calibrated_schedule import CalibratedSchedule, schedule_from
+from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, schedule_from
 from ..grids.candidates import in_words
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
@@ -62,7 +62,7 @@ def calibrated_steps(
     process: NoiseSchedule,
     timesteps: np.ndarray,
     limit: Limit,
-    stored_first: bool = False,
+    stored: CalibratedSteps | None = None,
 ) -> Recipe:
     """Calibrated timesteps, with their weights where this number of steps was calibrated.
 
@@ -71,10 +71,10 @@ def calibrated_steps(
         process: The noise process of the model.
         timesteps: (n,) as `CalibratedGrid` spaces them.
         limit: Keeps clean images in the range of the data.
-        stored_first: Whether the first prediction is stored, and not evaluated.
+        stored: The steps with the weights to take where the first prediction is stored; None: it is evaluated.
     """
     n = len(timesteps)
-    known = calibration.with_stored_first(n) if stored_first else calibration.used(n)
+    known = calibration.used(n) if stored is None else stored
     if known is None:
         nearest = CalibratedGrid(calibration).nearest(n)
         return Recipe(f"resampled from {nearest} steps {calibration}", rule="resampled")
@@ -84,7 +84,7 @@ def calibrated_steps(
         rows = multistep_rows(levels_of(process, timesteps), np.array(known.corrections))
         solver = Fitted(rows, limit, solver)
 
-    told = "first prediction stored, " if stored_first else ""
+    told = "" if stored is None else "first prediction stored, "
     found = in_words(known.rule, weights=known.corrections is not None)
     return Recipe(f"{told}{calibration}: {found}", solver, rule=known.rule)
 

@@ -1,0 +1,95 @@
+"""Whether the first prediction of a run is known, so that it need not be evaluated: the setting `first_evaluation`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..diffusion.first_prediction import SHARED, FirstPrediction, conditions_in, first_node, first_prediction
+from ..diffusion.guidance import Guidance, kept_guidance, weaker_in
+from ..diffusion.guided_model import GuidedModel
+from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
+from ..grids.first_file import Ids, shipped_firsts
+
+log = logging.getLogger(__name__)
+
+CHOICES = ("network", "stored", "shared")
+HELPS = range(5, 11)  # steps with which what ships is nearer than one step fewer: docs/evidence/first_evaluation.md
+
+
+@dataclass
+class FirstEvaluation:
+    """Finds the first prediction of a run, and remembers what it measured.
+
+    Args:
+        choice: `network`, `stored` or `shared`, see `AdaptiveScheduler`.
+    """
+
+    choice: str
+    _measured: dict[tuple[Ids, float | Guidance], FirstPrediction] = field(default_factory=dict)
+    _told: bool = False
+
+    def forget(self) -> None:
+        """Forget what was measured: another model or guidance follows."""
+        self._measured.clear()
+
+    def known(
+        self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...], n: int
+    ) -> tuple[FirstPrediction | Sequence[FirstPrediction], CalibratedSteps] | None:
+        """The first prediction of a run, and the calibrated steps that go with it; None where it is evaluated.
+
+        Args:
+            calibration: Of the model that draws.
+            model: The model, with the conditions of the run.
+            shape: (B, H, W, C) of the run's states.
+            n: Number of steps.
+        """
+        conditions = conditions_in(model)
+        if conditions is None:
+            return None
+        same = kept_guidance(model.guidance_scale) == calibration.guidance_scale
+        steps, first = calibration.with_stored_first(n), calibration.first
+        if steps is not None and len(set(conditions)) == 1:
+            if first is not None and first.condition == conditions[0] and same:
+                return first, steps
+            if self.choice == "shared":
+                return self._shared(model, conditions[0], shape), steps
+
+        shipped = _shipped(calibration, model, conditions, n)
+        if shipped is None:
+            return None
+        return (shipped if len(shipped) > 1 else shipped[0]), calibration.steps[n]
+
+    def tell_if_unused(self, used: bool) -> None:
+        """Warn, once, where the setting changes nothing."""
+        if not used and self.choice != "network" and not self._told:
+            self._told = True
+            log.warning(
+                "first_evaluation=%s has no effect: for these labels, steps and guidance no first prediction is stored "
+                "that helps, so the network is evaluated at every timestep",
+                self.choice,
+            )
+
+    def _shared(self, model: GuidedModel, condition: Ids, shape: tuple[int, ...]) -> FirstPrediction:
+        key = condition, model.guidance_scale
+        if key not in self._measured:
+            log.info("the first prediction is measured once for all images, by %d evaluations", SHARED)
+            self._measured[key] = first_prediction(model, shape[1:], SHARED, shape[0])
+        return self._measured[key]
+
+
+def _shipped(
+    calibration: CalibratedSchedule, model: GuidedModel, conditions: Sequence[Ids], n: int
+) -> list[FirstPrediction] | None:
+    """The shipped prediction of each image at its guidance; None unless there are all, and they help with n steps."""
+    firsts, drawn = shipped_firsts(), model.identity or getattr(model.network, "identity", "")
+    same = firsts.model == calibration.model == drawn and calibration.weights_hold
+    if not same or n not in HELPS or n not in calibration.steps or not set(conditions) <= firsts.known.keys():
+        return None
+    if weaker_in(model.guidance_scale) is not None:  # no null condition
+        return None
+
+    weight = model.weight_at(first_node(model.process))
+    guided = {ids: firsts.guided(ids, weight) for ids in set(conditions)}
+    return [guided[ids] for ids in conditions]
