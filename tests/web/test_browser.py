@@ -88,8 +88,7 @@ class Page:
         """Put a text into the field with a label, and leave it."""
         below = f"//label[.//span[normalize-space()='{label}']]//*[self::input or self::textarea]"
         field = self.driver.find_element("xpath", f"//*[@aria-label='{label}'] | {below}")
-        field.clear()
-        field.send_keys(text, "\ue004")  # tab
+        field.send_keys("\ue009a\ue000\ue017", text, "\ue004")  # Control+A, Delete, text, Tab
 
     def draw(self) -> str:
         """Draw, and wait for the address of the final picture, which is another than the last one's."""
