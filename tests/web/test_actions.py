@@ -31,7 +31,7 @@ from adaptive_diffusion.web.bounds import Offers, Wish  # noqa: E402
 from adaptive_diffusion.web.choosing import CONTROLS, Choosing  # noqa: E402
 from adaptive_diffusion.web.curve import affordable, curves, domains, measured  # noqa: E402
 from adaptive_diffusion.web.drawing import CELL, Drawing  # noqa: E402
-from adaptive_diffusion.web.handlers import Lifetime  # noqa: E402
+from adaptive_diffusion.web.lifetime import Lifetime  # noqa: E402
 from adaptive_diffusion.web.looking import Looking  # noqa: E402
 from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
 from adaptive_diffusion.web.tuning import AIMS, Tuning, tuning_settings  # noqa: E402
@@ -43,7 +43,7 @@ WISH = Wish(model="tiny", domain="landscapes", scheduler="ddim", steps=3, images
 
 
 class Actions(Drawing, Choosing, Looking, Tuning, Lifetime):
-    """All that the controls do, but `Tuning.cost`, which `Looking.cost` hides."""
+    """All that the controls do."""
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +294,7 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     monkeypatch.setitem(AIMS, aim, (*AIMS[aim], *small))
     wish = replace(WISH, steps=10, weight=2.0)  # its scheduler is not the default that is measured
     asked = aim, 10, *astuple(wish)
-    cost, command = Tuning.cost(actions, *asked)
+    cost, command = actions.estimate(*asked)
     assert "10 episodes of 2 images: up to 200 network evaluations for what is tried" in cost
     assert "train.py" in command
     assert "domain=landscapes task.episodes=10 task.min_steps=4 task.num_steps=10 task.max_steps=10" in command
@@ -349,7 +349,7 @@ def test_a_tuning_can_be_cancelled_within_an_episode(actions, monkeypatch):
 )
 def test_what_cannot_be_tuned_is_refused(actions, changed, aim, episodes, told):
     with pytest.raises(gr.Error, match=told):
-        Tuning.cost(actions, list(AIMS)[aim], episodes, *astuple(replace(WISH, **changed)))
+        actions.estimate(list(AIMS)[aim], episodes, *astuple(replace(WISH, **changed)))
 
 
 def test_settings_of_a_tuning_choose_the_model_and_leave_out_what_only_drawing_has(offers):

@@ -1,4 +1,4 @@
-"""`adaptive-diffusion app`: a page to draw, compare and calibrate with, for people who would rather look.
+"""`adaptive-diffusion app`: a page to draw, compare, calibrate and tune with, for people who would rather look.
 
 It answers this machine only, unless a password is given. Settings of sample.py that follow hold for every run, e.g.
 `tracking=none` or `paths.outputs=FOLDER`.

@@ -90,26 +90,14 @@ class Drawing(Handlers):
         """
         session = self.session(request)
         with errors_shown(), session.running("sheet") as stop:
-            wish = replace(Wish.of(values), images=1)
-            if not schedulers or not steps:
-                raise UserError("choose at least one scheduler and one number of steps")
-            if (cells := len(schedulers) * len(steps)) > MOST_CELLS:
-                raise UserError(f"a sheet has at most {MOST_CELLS} images, and this would have {cells}; choose fewer")
-            wishes = [
-                replace(wish, scheduler=s, steps=n).checked(self.offers) for s in schedulers for n in sorted(steps)
-            ]
-
-            swept = f"scheduler={','.join(schedulers)}", f"num_steps={','.join(str(n) for n in sorted(steps))}"
-            rest = [
-                each for each in wishes[0].settings(self.offers) if not each.startswith(("scheduler=", "num_steps="))
-            ]
-            line = command(["-m", *swept, *rest])
-            yield None, "Waiting for its turn.", line
+            wishes = self._cells(schedulers, steps, replace(Wish.of(values), images=1))
+            yield None, "Waiting for its turn.", command(["-m", *self._swept(wishes)])
 
             done: list[np.ndarray | None] = []
             failed: list[str] = []
             for wish in wishes:
-                place = f"{len(done) + 1} of {len(wishes)} ({wish.scheduler}, {wish.steps} steps)"
+                name = f"{wish.scheduler}, {wish.steps} steps"
+                place = f"{len(done) + 1} of {len(wishes)} ({name})"
                 image = None
                 try:
                     for told in self._run(session, wish.settings(self.offers), stop):
@@ -118,12 +106,27 @@ class Drawing(Handlers):
                         elif isinstance(told, Shown):
                             image = pixels(told)[0]
                 except (Unusable, UserError) as error:  # this scheduler cannot draw this; the others may
-                    failed.append(f"{wish.scheduler}, {wish.steps} steps: {errors.sentence(error)}")
+                    failed.append(f"{name}: {errors.sentence(error)}")
                 done.append(image)
                 columns = [f"{n} steps" for n in sorted(steps)]
                 whole = labelled_sheet(done, list(schedulers), columns)
                 yield (str(session.write(whole, "sheet")) if whole is not None else None), place, gr.skip()
             yield gr.skip(), "\n\n".join([f"{len(done) - len(failed)} images drawn.", *failed]), gr.skip()
+
+    def _cells(self, schedulers: Sequence[str], steps: Sequence[Any], wish: Wish) -> list[Wish]:
+        """What a sheet is of, row by row, checked."""
+        if not schedulers or not steps:
+            raise UserError("choose at least one scheduler and one number of steps")
+        if (cells := len(schedulers) * len(steps)) > MOST_CELLS:
+            raise UserError(f"a sheet has at most {MOST_CELLS} images, and this would have {cells}; choose fewer")
+        return [replace(wish, scheduler=s, steps=n).checked(self.offers) for s in schedulers for n in sorted(steps)]
+
+    def _swept(self, wishes: Sequence[Wish]) -> list[str]:
+        """The settings of a sweep that draws the cells of a sheet."""
+        schedulers = dict.fromkeys(wish.scheduler for wish in wishes)
+        steps = dict.fromkeys(str(wish.steps) for wish in wishes)
+        rest = [s for s in wishes[0].settings(self.offers) if not s.startswith(("scheduler=", "num_steps="))]
+        return [f"scheduler={','.join(schedulers)}", f"num_steps={','.join(steps)}", *rest]
 
     def _run(self, session: Session, settings: Sequence[str], stop: threading.Event) -> Iterator[Any]:
         """What a run tells, and at last what it has drawn, which is in the history then."""

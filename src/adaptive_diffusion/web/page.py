@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gradio as gr
 
 from .bounds import (
-    FEWEST_EPISODES,
     LONGEST_PROMPT,
     MOST_CELLS,
-    MOST_EPISODES,
     MOST_IMAGES,
     MOST_STEPS,
     SIZES,
@@ -19,18 +15,14 @@ from .bounds import (
 from .choosing import AS_IT_DRAWS, NO_NAME, Choosing
 from .curve import MOST_PASSES, domains, images
 from .drawing import Drawing
-from .handlers import Lifetime
 from .jobs import Worker
+from .lifetime import Lifetime
 from .looking import Looking
+from .parts import COMPUTES, QUICK, command_field, start_button
 from .sessions import Sessions
-from .tuning import AIMS, Tuning
+from .tabs import history_tab, tune_tab
+from .tuning import Tuning
 
-COMPUTES: dict[str, Any] = {
-    "concurrency_limit": 1,
-    "concurrency_id": "computes",
-    "api_visibility": "private",
-}  # one after another
-QUICK: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 SHEET_STEPS = (4, 5, 6, 8, 10, 15, 20, 25, 35, 50)
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from afar
 CSS = ".gradio-container img { image-rendering: pixelated; }"
@@ -69,9 +61,9 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                 with gr.Tab("Calibrate"):
                     _calibrate(drawing, lifetime, controls)
                 with gr.Tab("Tune") as tune:
-                    _tune(tuning, choosing, lifetime, controls, tune)
+                    tune_tab(tuning, choosing, lifetime, controls, tune)
                 with gr.Tab("History") as history:
-                    _history(choosing, controls, history)
+                    history_tab(choosing, controls, history)
 
         _, _, domain, _, scheduler, steps, guidance, weight, *_ = controls
         for event in (scheduler.change, guidance.change, weight.blur, domain.change, steps.change, blocks.load):
@@ -114,10 +106,10 @@ def _controls(choosing: Choosing) -> list[gr.components.Component]:
 
 
 def _draw(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
-    start = _start(lifetime, "Draw", "draw")
+    start = start_button(lifetime, "Draw", "draw")
     picture = gr.Image(label="Images", buttons=["download", "fullscreen"], elem_id="picture", alt_text="What is drawn")
     status = gr.Markdown(elem_id="status")
-    command = _command()
+    command = command_field()
     files = gr.File(label="Images as files (each carries its settings)", file_count="multiple", interactive=False)
     start.success(drawing.draw, controls, [picture, status, files, command], show_progress_on=status, **COMPUTES)
 
@@ -127,9 +119,9 @@ def _compare(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.
     with gr.Row():
         scheduler = gr.Dropdown(list(drawing.offers.schedulers), value="ddim", label="Scheduler on the right")
         steps = gr.Slider(1, MOST_STEPS, 50, step=1, label="Steps on the right")
-    start = _start(lifetime, "Compare", "compare")
+    start = start_button(lifetime, "Compare", "compare")
     slider = gr.ImageSlider(label="Left and right", interactive=False, buttons=["fullscreen"], elem_id="slider")
-    status, command = gr.Markdown(), _command()
+    status, command = gr.Markdown(), command_field()
     start.success(
         drawing.compare, [scheduler, steps, *controls], [slider, status, command], show_progress_on=status, **COMPUTES
     )
@@ -140,9 +132,9 @@ def _sheet(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Co
     common = [name for name in ("ddim", "dpm_solver", "unipc", "adaptive") if name in drawing.offers.schedulers]
     schedulers = gr.Dropdown(list(drawing.offers.schedulers), value=common, multiselect=True, label="Schedulers")
     steps = gr.CheckboxGroup([(str(n), n) for n in SHEET_STEPS], value=[5, 10], label="Numbers of steps")
-    start = _start(lifetime, "Draw the sheet", "sheet")
+    start = start_button(lifetime, "Draw the sheet", "sheet")
     sheet = gr.Image(label="Sheet", buttons=["download", "fullscreen"], alt_text="One image by several schedulers")
-    status, command = gr.Markdown(), _command()
+    status, command = gr.Markdown(), command_field()
     start.success(
         drawing.sheet, [schedulers, steps, *controls], [sheet, status, command], show_progress_on=status, **COMPUTES
     )
@@ -187,83 +179,13 @@ def _calibrate(drawing: Drawing, lifetime: Lifetime, controls: list[gr.component
         "What is calibrated already is drawn at once."
     )
     steps = gr.Slider(2, MOST_STEPS, 7, step=1, label="Steps to calibrate")
-    start = _start(lifetime, "Calibrate", "calibrate")
+    start = start_button(lifetime, "Calibrate", "calibrate")
     status = gr.Markdown()
     picture = gr.Image(
         label="Drawn with these steps", buttons=["download"], alt_text="What is drawn with the calibrated steps"
     )
-    command = _command()
+    command = command_field()
     files = gr.File(visible=False, interactive=False, label="Images as files")
     start.success(
         drawing.calibrate, [steps, *controls], [picture, status, files, command], show_progress_on=status, **COMPUTES
     )
-
-
-def _tune(
-    tuning: Tuning,
-    choosing: Choosing,
-    lifetime: Lifetime,
-    controls: list[gr.components.Component],
-    tab: gr.Tab,
-) -> None:
-    gr.Markdown(
-        "Searches for the weight of guidance, the noise levels that need it and the number of steps, in the chosen "
-        "domain, up to the Steps of the controls. What it finds is compared, on fresh noises, with the default: the "
-        "adaptive scheduler at constant guidance, with the Steps and the Weight of the controls. It is kept if it is "
-        "better by more than two standard errors. Scheduler, Guidance and Label of the controls do not count here."
-    )
-    aim = gr.Radio(list(AIMS), value=next(iter(AIMS)), label="What counts")
-    episodes = gr.Slider(FEWEST_EPISODES, MOST_EPISODES, 20, step=10, label="Episodes of the search")
-    cost = gr.Markdown(elem_id="tuning-cost")
-    start = _start(lifetime, "Tune", "tune")
-    status = gr.Markdown(elem_id="tuned")
-    heads = ["", "steps", "passes", "guidance", "quality gained"]
-    table = gr.Dataframe(headers=heads, label="Default and found", interactive=False)
-    found = gr.State([])
-    use = gr.Button("Use these settings", elem_id="use")
-    command = _command()
-
-    asked = [aim, episodes, *controls]
-    told = [
-        event(tuning.cost, asked, [cost, command], trigger_mode="always_last", **COMPUTES)
-        for event in (tab.select, episodes.change)
-    ]
-    # what was said is of other controls then; it is said again before the tuning begins
-    model, prompt, domain, _, _, steps, _, weight, *_ = controls
-    changes = [each.change for each in (aim, model, prompt, domain, steps, weight)]
-    gr.on(changes, lambda: ("", ""), None, [cost, command], cancels=told, **QUICK)
-    said = start.success(tuning.cost, asked, [cost, command], show_progress_on=cost, **COMPUTES)
-    said.success(tuning.tune, asked, [status, table, found], show_progress_on=status, **COMPUTES)
-    use.click(choosing.adopt, found, controls, **QUICK)
-
-
-def _history(choosing: Choosing, controls: list[gr.components.Component], tab: gr.Tab) -> None:
-    gr.Markdown(
-        "What this page has drawn since it was opened. Nobody else sees it. "
-        "The list and its copies go when the page is closed; the files in outputs/ stay."
-    )
-    runs = gr.Gallery(label="Runs", columns=3, object_fit="contain", allow_preview=False, buttons=[], elem_id="runs")
-    chosen = gr.State(None)
-    command = _command()
-    files = gr.File(label="Images of the run", file_count="multiple", interactive=False)
-    again = gr.Button("Use these settings", elem_id="again")
-    given = gr.File(label="Or hand in an image that was drawn here or by sample.py", file_types=[".png"])
-
-    tab.select(choosing.history, None, runs, **QUICK)
-    runs.select(choosing.recall, None, [command, files, chosen], **QUICK)
-    again.click(choosing.reuse, chosen, controls, **QUICK)
-    given.upload(choosing.restore, given, controls, **QUICK)
-
-
-def _start(lifetime: Lifetime, text: str, name: str) -> Any:
-    """A button, beside one that stops it; returned is the event after which to start."""
-    with gr.Row():
-        start = gr.Button(text, variant="primary", elem_id=name, scale=3)
-        stop = gr.Button("Cancel", elem_id=f"cancel-{name}", scale=1, min_width=100)
-    stop.click(lifetime.cancel, None, None, queue=False, **QUICK)
-    # outside the queue, so that Cancel knows of what still waits in it
-    return start.click(lifetime.ask, gr.State(name), None, queue=False, **QUICK)
-
-
-def _command() -> gr.Textbox:
-    return gr.Textbox(label="The same on the command line", interactive=False, lines=2)

@@ -141,7 +141,7 @@ def _row(name: str, measured: dict[str, Any], weight: float) -> list[Any]:
 class Tuning(Handlers):
     """What tunes."""
 
-    def cost(self, aim: Any, episodes: Any, *values: Any) -> tuple[str, str]:
+    def estimate(self, aim: Any, episodes: Any, *values: Any) -> tuple[str, str]:
         """What a tuning of the domain would take, and the command that does the same."""
         with errors_shown("train"):
             settings = tuning_settings(Wish.of(values).checked(self.offers), self.offers, aim, episodes)
