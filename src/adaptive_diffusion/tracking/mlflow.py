@@ -271,7 +271,10 @@ class MlflowTracker:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         if "mlflow" not in sys.modules:
             with without_garbage_collection():
-                import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+                import mlflow
+
+                if isinstance(self._store, Database):
+                    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         from mlflow import MlflowClient
 
         for name in ("mlflow", "mlflow.store.db", "mlflow.store.db.utils"):
