@@ -42,7 +42,7 @@ def test_joblib_runs_jobs_in_processes_of_their_own_that_belong_to_one_sweep(tmp
 @pytest.mark.slow
 def test_a_joblib_sweep_that_is_killed_twice_in_its_jobs_is_completed_by_the_same_command(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    program = Program(tmp_path, "-m", "num_samples=1", "metrics=none")
+    program = Program(tmp_path, "-m", "num_samples=1", "metrics=none", "scheduler=ddim")
     sweep = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "num_steps=400,401,402")  # far longer than a look
     for kill in (os.killpg, os.kill):  # the sweep with its workers; the sweep, whose workers end by themselves
         before, process = len(_jobs(tmp_path)), program.start(*sweep)
