@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -66,6 +67,15 @@ DRAWING = [arguments for program, arguments in COMMANDS if program == "sample" a
 OTHERS = [(program, arguments) for program, arguments in COMMANDS if arguments not in DRAWING]
 
 
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """The metrics of the first run of README and guide."""
+    folder = tmp_path_factory.mktemp("first")
+    sample(configuration("sample", folder, "scheduler=adaptive", "domain=landscapes"))
+    metrics: dict[str, float] = json.loads((folder / "run" / "metrics.json").read_text())
+    return metrics
+
+
 @pytest.mark.parametrize(("program", "arguments"), OTHERS, ids=lambda value: " ".join(value) if value else "")
 def test_a_documented_command_composes(program: str, arguments: tuple[str, ...], tmp_path: Path) -> None:
     cfg = configuration(program, tmp_path, *first_job(arguments))
@@ -81,6 +91,15 @@ def test_a_documented_command_draws(
     unmeasured = [] if has(arguments, ("metrics.",)) else ["metrics=none"]
     sample(configuration("sample", tmp_path, *first_job(arguments), *SMALL, *unmeasured))
     assert (tmp_path / "run" / "pictures.png").is_file()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/first-run.md"])
+def test_the_first_run_measures_what_the_page_prints(page: str, first_run: dict[str, float]) -> None:
+    printed = re.findall(r"^(?:quality   | {10}) (\w+) (-?[\d.]+)", (ROOT / page).read_text(), re.MULTILINE)
+    assert {name for name, _ in printed} >= {"fd_encoder", "clip_encoder"}
+    assert {name: float(value) for name, value in printed} == {
+        name: pytest.approx(first_run[f"quality/{name}"], rel=0.02) for name, _ in printed
+    }
 
 
 def test_the_pages_have_commands_of_both_programs() -> None:
