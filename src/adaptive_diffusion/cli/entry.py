@@ -51,8 +51,8 @@ class Folders(Callback):
         given = [each for each in config.hydra.overrides.task if each.lstrip("+").startswith("tracking.uri=")]
         if any(without_login(each) != each for each in given):
             log.warning(
-                "Hydra keeps the password of tracking.uri in .hydra/ of the run, and its log may quote it; give name and "
-                "password as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
+                "Hydra keeps the password of tracking.uri in .hydra/ of the run, and its log may quote it; give name "
+                "and password as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
             )
 
     on_multirun_start = on_run_start
