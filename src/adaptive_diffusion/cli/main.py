@@ -18,7 +18,7 @@ from ..errors import MachineError, UserError, did_you_mean, leave
 COMMANDS = {
     "sample": "draw images with a diffusion model, and log the run",
     "train": "train a model or the encoder, calibrate the adaptive scheduler, tune how to sample",
-    "app": "serve a page to draw, compare and calibrate with",
+    "app": "serve a page to draw, compare, calibrate and tune with",
     "doctor": "say which device and BLAS are used, how fast they are, and what is missing",
     "report": "write one HTML file about runs and sweeps: tables, images, plots, settings",
     "cells": "make one report of all cells that benchmarks have kept",
