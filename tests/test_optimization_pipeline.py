@@ -301,9 +301,9 @@ def test_what_is_remembered_of_seconds_is_what_was_measured_of_them(adapter, mon
 def test_noises_of_a_verification_are_those_that_no_agent_and_no_verification_has_seen(adapter, monkeypatch):
     seeds = []
 
-    def noted(candidates, default, drawing, reward, noises):
+    def noted(candidates, default, drawing, reward, noises, **more):
         seeds.append(noises.seed)
-        return verify(candidates, default, drawing, reward, noises)
+        return verify(candidates, default, drawing, reward, noises, **more)
 
     monkeypatch.setattr(module, "verify", noted)
     for more in ({}, {}, {"noise_seed": 600}, {"use_rl_optimization": False}):

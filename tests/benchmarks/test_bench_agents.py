@@ -160,7 +160,7 @@ def test_on_the_grid_no_action_is_the_default_and_others_are_the_nearest(bench):
     assert env.knobs.configuration(np.zeros(7)) == env.default == env.grid[0]
     near = env.knobs.configuration(np.array([-0.5, 0.3, -1.0, -0.6, 0, 0, 0]))  # weight 1.2, 6 steps
     assert (near.num_steps, near.guidance_weight, near.guidance_low, near.guidance_high) == (6, 1.3, -4.0, -1.0)
-    assert (env.noises.batches, held_out.noises.batches, env.noises.seed + 1) == (2, 1, held_out.noises.seed)
+    assert (env.noises.batches, held_out.noises.batches, env.noises.seed + 1) == (2, 3, held_out.noises.seed)
 
 
 def test_what_agents_choose_on_the_grid_is_drawn_from_fresh_noises(bench, monkeypatch):
