@@ -167,15 +167,33 @@ def draw(settings: Sequence[str], tell: Callable[[Told], None], stop: threading.
     Raises:
         Cancelled: if `stop` was set meanwhile.
     """
-    watch = Watch(tell, stop)
-    with job(settings) as cfg, warnings_here() as notes, watched(watch):
-        watch.may_end()  # it may have been cancelled while it waited
-        tell(PREPARING)
+    with watched_job(settings, "sample", tell, stop) as (cfg, notes):
         setup = prepare(cfg)
         metrics = draw_and_record(setup, identity_of_run(setup), _Previews(setup, tell))
         folder = Path(setup.cfg.paths.run)
         images = tuple(sorted((folder / "pictures").glob("*.png")))
         return Drawn(tuple(settings), folder, images, metrics, timesteps_source(setup), tuple(notes))
+
+
+@contextmanager
+def watched_job(
+    settings: Sequence[str], name: str, tell: Callable[[Any], None], stop: threading.Event
+) -> Iterator[tuple[DictConfig, list[str]]]:
+    """A `job` that tells how far it is, and may be cancelled; with the warnings that it gives.
+
+    Args:
+        settings, name: See `job`.
+        tell: Called on the way.
+        stop: Ends the block, once it is set.
+
+    Raises:
+        Cancelled: if `stop` was set meanwhile.
+    """
+    watch = Watch(tell, stop)
+    with job(settings, name) as cfg, warnings_here() as notes, watched(watch):
+        watch.may_end()  # it may have been cancelled while it waited
+        tell(PREPARING)
+        yield cfg, notes
 
 
 def steps_of(settings: Sequence[str]) -> Steps:

@@ -15,7 +15,6 @@ import gradio as gr
 from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guidance import Constant
 from ..errors import UserError
-from ..io.progress import watched
 from ..optimization.domain_adapter import DomainAdapter
 from ..rl.knobs import Configuration
 from ..runs.checks import refused
@@ -24,7 +23,7 @@ from ..runs.tune import AgentTask
 from ..tracking.commands import setting
 from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
 from .handlers import Handlers, errors_shown
-from .jobs import PREPARING, Progress, Watch, job, warnings_here
+from .jobs import Progress, job, watched_job
 from .words import command, in_words
 
 AIMS = {  # what counts -> settings of train.py; the cross-entropy method needs no package beside the page's
@@ -112,10 +111,7 @@ def tune(settings: Sequence[str], tell: Callable[[Progress], None], stop: thread
     Raises:
         Cancelled: if `stop` was set meanwhile.
     """
-    watch = Watch(tell, stop)
-    with job(settings, "train") as cfg, warnings_here() as notes, watched(watch):
-        watch.may_end()  # it may have been cancelled while it waited
-        tell(PREPARING)
+    with watched_job(settings, "train", tell, stop) as (cfg, notes):
         cfg, task = task_of(cfg)
         assert isinstance(task, AgentTask)  # agent=cem chooses it
         task.run(cfg)
