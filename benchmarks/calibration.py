@@ -92,15 +92,17 @@ class Distance:
     def __init__(self, model: GuidedModel, images: int, seed: int, batch_size: int):
         self._model, self._batch_size = model.of_images(seed, images), batch_size
         self._x_T = model.noise(seed, images)
+        condition = self._model.condition  # one row where all images share it
+        self._conditions = None if condition is None else mx.broadcast_to(condition, (images, *condition.shape[1:]))
         self._solution = converged_pictures(self._model, self._x_T, batch_size=batch_size, tolerance=0.01).images
         self._encoder = load_builtin_encoder()
 
     def __call__(self, scheduler: Scheduler) -> tuple[np.ndarray, np.ndarray]:
         """(N,) RMSE and (N,) perceptual distances of a scheduler whose timesteps are set."""
-        batches, condition = [], self._model.condition
+        batches = []
         for first in range(0, len(self._x_T), self._batch_size):
             some = slice(first, first + self._batch_size)
-            own = None if condition is None else condition[some]
+            own = None if self._conditions is None else self._conditions[some]
             batches.append(StandardSampler(scheduler).run(self._model, self._x_T[some], condition=own).images)
         images = np.clip(np.array(mx.concatenate(batches)), -1, 1)
         return paired_rmse(images, self._solution), self._encoder.perceptual_distances(images, self._solution)
