@@ -127,8 +127,8 @@ def stable_diffusion_xl(**options: Any) -> Any:
     )
 
 
-def ddpm() -> Any:
-    """An unconditional pixel-space pipeline, as google/ddpm-cifar10-32."""
+def ddpm(**options: Any) -> Any:
+    """An unconditional pixel-space pipeline, as google/ddpm-cifar10-32; num_class_embeds=K is told one of K classes."""
     network = moved(
         lambda: diffusers.UNet2DModel(
             sample_size=16,
@@ -142,6 +142,7 @@ def ddpm() -> Any:
             downsample_padding=0,
             flip_sin_to_cos=False,
             freq_shift=1,
+            **options,
         )
     )
     return diffusers.DDPMPipeline(network, diffusers.DDPMScheduler(variance_type="fixed_large"))

@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 import mlx.core as mx
 import numpy as np
 
+UNKNOWN = "unknown"  # the domain of a model of which nobody says what it draws
+
 
 class Denoiser(Protocol):
     """Any network that predicts eps, v or x0; which of them, the scheduler's `prediction_type` says."""

@@ -104,6 +104,31 @@ def test_a_model_without_text_draws_what_it_was_trained_on(configure: Any, tmp_p
     assert "fd_encoder" in quality(tmp_path)
 
 
+def test_a_model_of_classes_draws_a_label_or_all_in_equal_shares(
+    configure: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ddpm(num_class_embeds=3).save_pretrained(tmp_path / "model")
+    job = [f"model.path={tmp_path / 'model'}", "num_samples=3", "metrics=none"]
+    drawn = {}
+    for label in ("null", "0", "1", "2"):
+        sample(configure("ddpm", *job, f"label={label}"))
+        drawn[label] = pictures(tmp_path)
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").domain.name == "unknown"
+    assert np.abs(drawn["0"] - drawn["1"]).max() > 5
+
+    # one of each: which image has which class depends on the seed
+    found = {min("012", key=lambda k: np.abs(drawn[k][i] - drawn["null"][i]).max()) for i in range(3)}
+    assert found == {"0", "1", "2"}
+
+    for wrong, sentence in {
+        "label=3": "the labels 0 to 2",
+        "label=none": "choose label=0 to label=2",
+        "guidance_scale=2": "and guidance_scale=1",
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            sample(configure("ddpm", *job, wrong))
+
+
 def test_the_command_line_may_say_what_it_was_trained_on(
     configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,7 @@ from ..diffusion.rng import image_keys, normal
 from ..metrics.quality import DETAILS, Measurement, NoMetrics, attempt
 from ..sampling.converged import TOLERANCE, converged_pictures
 from ..sampling.grid_and_solver import whole
-from ..types import SampleResult
-from .prompts import UNKNOWN
+from ..types import UNKNOWN, SampleResult
 from .sample_files import images_are_safe, write_converged
 from .setup import Setup
 

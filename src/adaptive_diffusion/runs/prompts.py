@@ -9,11 +9,10 @@ from omegaconf import DictConfig
 
 from ..encoder.domain import Choice, check_no_label, choose
 from ..errors import UserError
-from ..types import PictureModel
+from ..types import UNKNOWN, PictureModel
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = "unknown"  # the domain of an unconditional model of which nobody says what it draws
 DOUBTFUL = 0.2  # confidence in the domain below which a warning is given
 
 
@@ -52,14 +51,14 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
 
 
 def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:
-    """The configuration with the domain that an unconditional model draws, unless the command line says it."""
-    if model.conditional or given("domain"):
+    """The configuration with the domain of a model that draws no other, unless the command line says it."""
+    known = list(model.domains or ())
+    if given("domain") or (model.conditional and len(known) != 1):
         return cfg
 
-    known = list(model.domains or ())
     cfg = cfg.copy()
-    cfg.domain.name = known[0] if len(known) == 1 else UNKNOWN
-    cfg.domain.description = "what the model draws" if known else "nobody said what the model draws"
+    cfg.domain.name = name = known[0] if len(known) == 1 else UNKNOWN
+    cfg.domain.description = "nobody said what the model draws" if name == UNKNOWN else "what the model draws"
     return cfg
 
 

@@ -4,7 +4,7 @@ from .autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian
 from .clip_text import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTextOutput
 from .loading import DiffusersModel, build_model, load_diffusers
 from .pipeline_loading import load_pipeline
-from .pipelines import LatentPipeline, PixelPipeline
+from .pipelines import ClassPipeline, LatentPipeline, PixelPipeline
 from .unet_2d import UNet2DConfig, UNet2DModel
 from .unet_2d_condition import UNet2DConditionConfig, UNet2DConditionModel
 
@@ -15,6 +15,7 @@ __all__ = [
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
     "CLIPTextOutput",
+    "ClassPipeline",
     "DiagonalGaussian",
     "DiffusersModel",
     "LatentPipeline",

@@ -13,7 +13,7 @@ from ...types import PictureModel
 from .autoencoder_kl import AutoencoderKL
 from .loading import load_diffusers
 from .pipeline_folder import PIXEL_PIPELINES, PipelineFolder
-from .pipelines import LatentPipeline, PixelPipeline
+from .pipelines import ClassPipeline, LatentPipeline, PixelPipeline
 from .precision import Precision, precision_of, quantise
 from .source import pipeline_folder
 from .text_encoders import TextEncoder
@@ -108,7 +108,8 @@ def _loaded(
         raise ValueError(f"negative_prompt was given, but a {folder.kind} reads no text; leave it out")
     size = _size(folder, unet.config, 1, *wished)
     identity = _identity(metadata, name, size)
-    return _built(folder, PixelPipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
+    pipeline = PixelPipeline if unet.config.num_class_embeds is None else ClassPipeline
+    return _built(folder, pipeline, unet, size, metadata=metadata, identity=identity, domain=draws)
 
 
 def _latent_pipeline(

@@ -1,6 +1,7 @@
 """Pipelines of diffusers as denoisers, for all schedulers and samplers of this project.
 
-A `PixelPipeline` draws images from noise; a `LatentPipeline` draws the latents of images from a text.
+A `PixelPipeline` draws images from noise, a `ClassPipeline` those of a class; a `LatentPipeline` draws the latents of
+images from a text.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import mlx.core as mx
 
 from ...diffusion.compiled import compiled
 from ...errors import MachineError, Unusable
+from ...types import UNKNOWN
 from .autoencoder_kl import AutoencoderKL
 from .text_encoders import EncodedText, TextEncoder, encode
 from .unet_2d import UNet2DModel
@@ -34,7 +36,7 @@ class PixelPipeline:
         domain: Domain of the images, or None if unknown.
 
     Raises:
-        ValueError: if the network needs a class, or its output has other channels than its input.
+        ValueError: if the output of the network has other channels than its input.
     """
 
     def __init__(
@@ -56,11 +58,6 @@ class PixelPipeline:
         self.picture_size = size
 
         predicted = 2 * channels if metadata.get("learned_variance") else channels
-        if config.num_class_embeds is not None:
-            raise ValueError(
-                f"its U-Net is told one of {config.num_class_embeds} classes, and there is no way to choose one here; "
-                "give a model without classes"
-            )
         if config.out_channels != predicted:
             raise ValueError(
                 f"a U-Net of {channels} -> {config.out_channels} channels is not supported in a pipeline of pixels; "
@@ -78,7 +75,8 @@ class PixelPipeline:
         if label is not None:
             raise Unusable(f"label={label} was given, but the model was trained without classes")
         if self.domains is not None and domain not in self.domains:
-            raise Unusable(f"the model draws {next(iter(self.domains))}, not {domain}; leave domain out")
+            known = next(iter(self.domains))
+            raise Unusable(f"the model draws {known}, not {domain}; leave domain out, or give model.draws={domain}")
         return ()
 
     def encode(self, pictures: mx.array) -> mx.array:
@@ -98,6 +96,48 @@ class PixelPipeline:
     def decode(self, x0: mx.array) -> mx.array:
         """Return the states: the network works on pixels."""
         return x0
+
+
+class ClassPipeline(PixelPipeline):
+    """A `UNet2DModel` that is told a class: `label=0`, `label=1` and so on; without a label, all in equal shares.
+
+    It has no null class, so that it cannot be guided. Class ids are those of the network plus 1: 0 stays for the null
+    class of `PictureModel`, and is refused.
+
+    Args:
+        unet: The network, with `num_class_embeds` classes.
+        size: As in `PixelPipeline`.
+        domain: Domain of the images; None: it is unknown.
+        **known: As in `PixelPipeline`.
+    """
+
+    def __init__(self, unet: UNet2DModel, size: tuple[int, int], *, domain: str | None = None, **known: Any):
+        super().__init__(unet, size, **known)
+        self.conditional = True
+        self._labels = tuple(str(k) for k in range(unet.config.num_class_embeds or 0))
+        self.domains = {domain or UNKNOWN: self._labels}
+
+    def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        """(B, H, W, C) noisy images, (B,) timesteps and (B, 1) class ids -> (B, H, W, C) prediction.
+
+        Raises:
+            Unusable: without a class.
+        """
+        if condition is None or not mx.all(condition).item():
+            raise Unusable(
+                f"the model draws one of {len(self._labels)} classes and knows no image without one; choose label=0 to "
+                f"label={len(self._labels) - 1}, and guidance_scale=1, since guidance compares with no class"
+            )
+        return self._predict(x, t, condition[:, 0] - 1)[..., : x.shape[-1]]
+
+    def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
+        """(class id,) of a label, () without one. See `PictureModel.condition`."""
+        super().condition(domain, None, caption)
+        if label is None:
+            return ()
+        if label not in self._labels:
+            raise Unusable(f"label={label} was given; the model has the labels 0 to {len(self._labels) - 1}")
+        return (int(label) + 1,)
 
 
 class LatentPipeline:
