@@ -171,7 +171,8 @@ def test_a_sweep_that_is_interrupted_is_killed_in_a_job(sweep, do, tracker, caps
         with open_run(tracker):
             raise KeyboardInterrupt
 
-    program.started("sample", ["-m", "seed=1,2", "name='a b'", "skip_finished=false"])
+    server = "tracking.uri=http://{}here:1"
+    program.started("sample", ["-m", "seed=1,2", "name='a b'", server.format("me:se'cret@"), "skip_finished=false"])
     do(0, "seed=1", refused)
     with pytest.raises(KeyboardInterrupt):
         do(1, "seed=2", interrupted)
@@ -180,7 +181,7 @@ def test_a_sweep_that_is_interrupted_is_killed_in_a_job(sweep, do, tracker, caps
     out = capsys.readouterr().out
     assert "#1 seed=2  KILLED" in out
     (last,) = (line.split(maxsplit=2)[2] for line in out.splitlines() if line.startswith("go on "))
-    assert shlex.split(last)[-3:] == ["-m", "seed=1,2", "name='a b'"]
+    assert shlex.split(last)[-4:] == ["-m", "seed=1,2", "name='a b'", server.format("")]
 
 
 def test_a_sweep_that_is_interrupted_is_killed_between_jobs(sweep, do, tracker, monkeypatch):

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from .. import interruption
 from ..errors import MachineError
 from ..interruption import uninterrupted
+from ..io.addresses import without_login
 from ..program import again
 from ..runs.job import Stop, explain, in_sweep, look, say
 from ..runs.sweep_overrides import sweep_overrides, takes_every_combination
@@ -160,7 +161,7 @@ class SweepRun(Callback):
         # What has finished is skipped by what is recorded.
         remembers = self._run_id is not None or "skip_finished" not in config
         if begun and left and remembers:
-            say(f"{'go on':<11}{again()}")
+            say(f"{'go on':<11}{without_login(again())}")
 
     def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], made: Sequence[Path]) -> None:
         """Close the parent run, with a note of what failed and the report, or remove it if it has no children."""
