@@ -61,6 +61,16 @@ def test_a_server_that_does_not_answer_is_said_before_anything_is_drawn(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tries_of_a_server_that_does_not_answer_are_not_told(tmp_path, nowhere, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with (
+        pytest.raises(MachineError, match="does not answer"),
+        on_server(tmp_path, nowhere).open("a", params={}, tags={}),
+    ):
+        pass
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_a_job_of_a_sweep_goes_on_without_the_server_and_is_recorded_later(tmp_path, nowhere, monkeypatch, caplog):
     folder = tmp_path / "run"
     (folder / "pictures").mkdir(parents=True)

@@ -1,10 +1,11 @@
 """An MLflow server: bounded patience, and its troubles in one sentence each.
 
-MLflow itself retries for minutes where a server is gone.
+MLflow itself retries for minutes where a server is gone, with a warning of each try.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class Server:
         """Bound how long MLflow waits for an answer: three tries of ten seconds, unless the environment says more."""
         for variable, value in SETTINGS.items():
             os.environ.setdefault(variable, value)
+        logging.getLogger("urllib3.connectionpool").addFilter(_is_no_retry)  # which the one sentence speaks of
 
     def create(self) -> None:
         """Nothing: the server has its own database."""
@@ -76,3 +78,7 @@ class Server:
         if silent or isinstance(error, ConnectionError | TimeoutError):
             return f"the MLflow server {self.name} does not answer; start it, or check tracking.uri"
         return f"the MLflow server {self.name} refused ({said[:200]})"
+
+
+def _is_no_retry(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Retrying (")
