@@ -81,14 +81,42 @@ def test_nothing_is_calibrated_where_nothing_would_use_it(model, tmp_path, kept,
     assert not kept.exists()
 
 
+@pytest.mark.parametrize("choice", ["auto", "always"])
 @pytest.mark.parametrize("content", ["", "{", "folder"])
-def test_a_damaged_file_of_kept_calibrations_does_not_stop_a_run(model, tmp_path, kept, content, caplog):
+def test_a_damaged_file_of_kept_calibrations_is_set_aside_and_made_anew(model, tmp_path, kept, content, choice, caplog):
     kept.parent.mkdir(parents=True)
     kept.mkdir() if content == "folder" else kept.write_text(content)
-    assert draw(model, tmp_path, AUTO) == pytest.approx([999, 444, 111], abs=1e-3)
-    assert f"delete {kept}, and they are made again" in caplog.text
-    assert f"nothing was calibrated, since nothing can be added to {kept}" in caplog.text
-    assert (caplog.text.count("delete"), caplog.text.count("again")) == (1, 1)  # one piece of advice
+    timesteps = draw(model, tmp_path, f"scheduler.calibrate={choice}")
+    (schedule,) = load_schedules(kept)
+    assert timesteps == pytest.approx(schedule.steps[3].timesteps, abs=1e-3)
+    damaged = kept.with_suffix(".damaged")
+    assert damaged.is_dir() if content == "folder" else damaged.read_text() == content
+    (said,) = (record.message for record in caplog.records if str(kept) in record.message)
+    assert said.endswith(f"when the model is calibrated again, the file becomes {damaged.name}")
+
+
+def test_a_damaged_file_stays_where_nothing_is_calibrated(model, tmp_path, kept, caplog):
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{")
+    assert draw(model, tmp_path, "scheduler.calibrate=never") == pytest.approx([999, 444, 111], abs=1e-3)
+    assert kept.read_text() == "{"
+    assert "calibrations that were kept are not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("scheduler.calibration=null", "says what is drawn with"),
+        ("scheduler.calibration.kept=null", "keeps none"),
+        ("grid=karras", "bring other timesteps"),
+        ("num_steps=1", "2 to 500 steps can be calibrated, and this run has 1"),
+    ],
+)
+def test_a_run_that_cannot_calibrate_though_it_should_always_says_why(model, tmp_path, kept, setting, why, caplog):
+    draw(model, tmp_path, "scheduler.calibrate=always", setting)
+    assert not kept.exists()
+    (said,) = (record.message for record in caplog.records if "calibrates nothing: " in record.message)
+    assert said.endswith(why)
 
 
 def test_a_folder_that_cannot_be_made_does_not_stop_a_run(model, tmp_path, kept, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, Protocol, Self
 from .._version import __version__
 from ..diffusion.guidance import kept_guidance, name_of
 from ..diffusion.guided_model import GuidedModel
+from ..errors import UnusableFile
+from ..grids.calibrated import set_aside
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
 from ..io.locks import in_turn
@@ -62,6 +65,13 @@ class ScheduleFile:
     def read(self) -> list[CalibratedSchedule]:
         """All schedules that the file holds by now."""
         return list(load_schedules(self.path)) if self.path.exists() else []
+
+    def set_aside_if_damaged(self) -> None:
+        """Rename a file that cannot be read, so that a calibration makes a new one."""
+        try:
+            self.read()
+        except (UnusableFile, OSError):
+            os.replace(self.path, set_aside(self.path))
 
     def finished(self, model: GuidedModel, recipe: CalibrationRecipe) -> CalibratedSchedule | None:
         """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""

@@ -146,6 +146,11 @@ def kept_file(folder: str | Path, model: str) -> Path:
     return Path(folder) / f"{hashlib.sha256(model.encode()).hexdigest()[:16]}.json"
 
 
+def set_aside(path: Path) -> Path:
+    """Where a damaged file of calibrations goes, once new ones are kept."""
+    return path.with_suffix(".damaged")
+
+
 def known_schedules(path: str | Path | None, model: str, kept: str | Path | None) -> list[CalibratedSchedule]:
     """The schedules of a file; without one, those that ship and those that are kept."""
     if path is not None:
@@ -159,7 +164,8 @@ def _readable(path: Path) -> tuple[CalibratedSchedule, ...]:
         return load_schedules(path) if path.exists() else ()
     except (UnusableFile, OSError) as error:
         trouble = error.trouble if isinstance(error, UnusableFile) else error  # the advice is for a file of the user's
-        _warn_once(f"calibrations that were kept are not used ({trouble}); delete {path}, and they are made again")
+        later = f"when the model is calibrated again, the file becomes {set_aside(path).name}"
+        _warn_once(f"calibrations that were kept are not used ({trouble}); {later}")
         return ()
 
 

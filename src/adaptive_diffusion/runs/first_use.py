@@ -44,11 +44,11 @@ def calibrate_on_first_use(
     Returns:
         The calibration; None if nothing was calibrated.
     """
-    if cfg.scheduler.get("calibrate") not in ("auto", "always") or not _calibrates_itself(cfg, model):
+    if cfg.scheduler.get("calibrate") not in ("auto", "always"):
         return None
-    if not 2 <= cfg.num_steps <= MOST_STEPS:
+    if hindrance := _hindrance(cfg, model):
         if cfg.scheduler.calibrate == "always":
-            log.warning("%d steps cannot be calibrated; 2 to %d can", cfg.num_steps, MOST_STEPS)
+            log.warning("scheduler.calibrate=always calibrates nothing: %s", hindrance)
         return None
     if _fits(cfg, model, guidance):
         return None
@@ -66,15 +66,13 @@ def calibrate_on_first_use(
             if not _fits(cfg, model, guidance):
                 _calibrate(file, in_domain, recipe, cost)
             return _known(cfg, model, guidance)
-    except UnusableFile:  # `find_schedule` has said why, and what to do
-        log.warning("nothing was calibrated, since nothing can be added to %s", file.path)
     except OSError as error:
         log.warning("nothing was calibrated, since it cannot be kept: %s", explain(error)[0])
     return None
 
 
 def _calibrate(file: ScheduleFile, model: GuidedModel, recipe: QuickCalibration, cost: Estimate) -> None:
-    file.read()  # a file that cannot be read is refused before the work, not after it
+    file.set_aside_if_damaged()  # `find_schedule` has said so
     log.info("calibrating once: %s evaluations, about %s", f"{cost.evaluations:,}", duration(cost.seconds))
     try:
         with Progress("calibrating", cost.evaluations, unit="evaluation") as shown:
@@ -99,18 +97,26 @@ def _one_at_a_time(file: Path) -> Iterator[None]:
         yield
 
 
-def _calibrates_itself(cfg: DictConfig, model: PictureModel) -> bool:
-    """Whether the run would use a calibration that no file of the user's decides."""
+def _hindrance(cfg: DictConfig, model: PictureModel) -> str | None:
+    """Why the run would not use a calibration of its own; None if it would."""
     calibration = cfg.scheduler.get("calibration")
-    if not OmegaConf.is_dict(calibration) or calibration.get("path") is not None:
-        return False
-    if not model.identity:
-        return False
-
     own = {"model": model.identity, "domain": cfg.domain.name, "guidance_scale": cfg.guidance_scale}
-    given_by_user = any(calibration.get(name) != value for name, value in own.items())
-    own_timesteps = cfg.grid.get("_target_", "").endswith("own_spacing") and cfg.init_image is None
-    return not given_by_user and own_timesteps and "quality_target" not in cfg.sampler  # which sets the number of steps
+
+    if not OmegaConf.is_dict(calibration) or calibration.get("path") is not None:
+        return "scheduler.calibration says what is drawn with"
+    if any(calibration.get(name) != value for name, value in own.items()):
+        return "scheduler.calibration names another model, domain or guidance"
+    if calibration.get("kept") is None:
+        return "scheduler.calibration.kept=null keeps none"
+    if not model.identity:
+        return "the model has no identity to keep it by"
+    if not cfg.grid.get("_target_", "").endswith("own_spacing") or cfg.init_image is not None:
+        return "grid or init_image bring other timesteps"
+    if "quality_target" in cfg.sampler:
+        return "the sampler chooses the number of steps"
+    if not 2 <= cfg.num_steps <= MOST_STEPS:
+        return f"2 to {MOST_STEPS} steps can be calibrated, and this run has {cfg.num_steps}"
+    return None
 
 
 def _fits(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> bool:
