@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.io.counted import count
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 
 # in the order of the tables; names that are missing here follow by alphabet
@@ -122,9 +123,9 @@ def comparison(rows: Sequence[Measured]) -> list[str]:
     # below the domains, for each number of steps, the range of the differences
     for n in sorted({n for n, _ in changes}):
         ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in metrics]
-        count = max(len(changes[n, metric][0]) for metric in metrics)
-        if count:
-            body.append([f"{count} domain{'s' if count > 1 else ''}", str(n), *ranges])
+        domains = max(len(changes[n, metric][0]) for metric in metrics)
+        if domains:
+            body.append([count(domains, "domain"), str(n), *ranges])
 
     heads = [HEADS[metric] for metric in metrics]
     return table(

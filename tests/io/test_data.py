@@ -74,7 +74,7 @@ def test_every_suffix_that_pillow_reads_counts_and_the_others_are_counted(
         (tmp_path / name).write_text("no image")
     assert len(load_pictures(tmp_path, 8)) == 5
     assert [r.message for r in caplog.records] == [
-        f"left out of {tmp_path}: 4 files that are no images which can be read (1 .cr2, 2 .txt, 1 without suffix)"
+        f"left out of {tmp_path}: 4 files of kinds that are not read (1 .cr2, 2 .txt, 1 without suffix)"
     ]
 
 

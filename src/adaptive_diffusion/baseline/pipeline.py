@@ -15,6 +15,7 @@ from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
+from ..io.counted import count
 from ..io.pixels import resize, to_float
 from ..io.progress import Progress
 from ..models.checkpoint import load_builtin_model, load_model, save_model
@@ -151,7 +152,7 @@ class DiffusionPipeline:
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)
         intermediates = []
-        with Progress(f"drawing {batch_size} images", len(self.scheduler)) as shown:
+        with Progress(f"drawing {count(batch_size, 'image')}", len(self.scheduler)) as shown:
             for trace in StandardSampler(self.scheduler).iterate(model, x_T, keys=keys):
                 mx.eval(trace.x0)
                 intermediates.append(trace.x0)

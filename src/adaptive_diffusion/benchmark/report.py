@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..io.counted import count
 from ..io.files import atomic_path, write_text
 from ..io.markdown import table
 from ..metrics.frechet import frechet_caveat
@@ -106,12 +107,13 @@ def markdown(rows: Sequence[Row]) -> str:
         some = [row for row in rows if row.cell.domain == domain]
         first = some[0].cell
         total = first.pictures * len(first.blocks)
+        blocks = f"{count(len(first.blocks), 'block')} of {count(first.pictures, 'image')}"
 
         lines += [
             f"### {domain}",
             "",
-            f"n = {len(first.blocks)} blocks of {first.pictures} images; mean +- sd over blocks; (all): of all "
-            f"{total} images together; differences: 95 % paired bootstrap.",
+            f"n = {blocks}; mean +- sd over blocks; (all): of all {total} images together; differences: 95 % paired "
+            "bootstrap.",
             "",
             *overview(some),
             "",

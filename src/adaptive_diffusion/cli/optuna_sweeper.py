@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_choice, check_count
 from ..errors import MissingPackage, UserError
+from ..io.counted import count
 from ..runs.job import say
 from ..tracking.jobs import DONE, jobs_of
 
@@ -191,7 +192,7 @@ class StudySweeper(Sweeper):
 
     def _best(self, study: Any, arguments: Sequence[str]) -> str:
         """What was found: the best trial, or those of the Pareto front."""
-        done = f"{len(self._finished(study))} of {self.trials} trials"
+        done = f"{len(self._finished(study))} of {count(self.trials, 'trial')}"
         lines = [f"study      {self.study} in {self.storage}: {done} have finished"]
         for trial in study.best_trials:
             values = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.objectives, trial.values, strict=True))

@@ -23,6 +23,7 @@ from mlx.utils import tree_map
 from ..diffusion.checks import check_choice, check_count, check_number, check_seed
 from ..errors import Unusable, UnusableFile
 from ..io.batch_order import BatchOrder
+from ..io.counted import count
 from ..io.pictures import PictureSet, load_pictures
 from ..io.pixels import to_float
 from ..io.splits import SPLITS
@@ -105,7 +106,7 @@ def load_split(config: ImageTraining) -> tuple[list[PictureSet], list[PictureSet
         pictures = load_pictures(path, config.image_size)
         train, held = pictures.split(config.validation_fraction, config.split, config.seed)
         if not len(train) or not len(held):
-            raise Unusable(f"{domain}: {len(pictures)} images are too few to keep some back")
+            raise Unusable(f"{domain}: {count(len(pictures), 'image')}, too few to keep some back")
         sets.append((train, held))
 
     return [train for train, _ in sets], [held for _, held in sets]

@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..errors import Unusable
+from ..io.counted import count
 from ..io.pixels import to_float
 from .image_training import ImageTrainer, ImageTraining, load_split
 from .vicreg import DETAILS, VICRegConfig, VICRegEncoder, VICRegNetwork
@@ -157,7 +158,7 @@ def fit_whitening(raw: list[np.ndarray], dimension: int) -> tuple[np.ndarray, np
     """
     total = sum(len(x) for x in raw)
     if total <= dimension + len(raw):
-        raise Unusable(f"{total} images are too few to whiten {dimension} features")
+        raise Unusable(f"{count(total, 'image')}, too few to whiten {dimension} features")
 
     centred = np.concatenate([x - x.mean(axis=0) for x in raw])
     split = centred.shape[1] - DETAILS

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from .counted import count
 from .image_file import formats
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,8 @@ def image_files(folder: Path) -> list[Path]:
     images = [file for file in files if file.suffix.lower() in formats()]
 
     if others := Counter(file.suffix.lower() or "without suffix" for file in set(files).difference(images)):
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-        log.warning(
-            "left out of %s: %d files that are no images which can be read (%s)", folder, others.total(), counts
-        )
+        counts = ", ".join(f"{n} {suffix}" for suffix, n in sorted(others.items()))
+        log.warning("left out of %s: %s of kinds that are not read (%s)", folder, count(others.total(), "file"), counts)
 
     return sorted(images)
 

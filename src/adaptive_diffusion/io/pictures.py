@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import UnusableFile
 from .array_file import UNNAMED, read_arrays
+from .counted import count
 from .files import why_unreadable
 from .image_file import read_image
 from .image_folder import image_files, label_of
@@ -61,7 +62,9 @@ class PictureSet:
         held = SPLITS[rule](self.labels, validation_fraction, seed)
         trained = np.setdiff1d(np.arange(len(self)), held)
         if not len(trained):
-            raise ValueError(f"validation_fraction={validation_fraction} of {len(self)} images leaves none to train on")
+            raise ValueError(
+                f"validation_fraction={validation_fraction} of {count(len(self), 'image')} leaves none to train on"
+            )
 
         train, held_back = self._rows(trained), self._rows(held)
         if len(held):
@@ -130,7 +133,7 @@ def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureS
 
     if not images:
         raise UnusableFile(
-            f"no readable images in {folder}: {len(files)} files there have the suffix of an image{skipped}; "
+            f"no readable images in {folder}: {count(len(files), 'file')} with the suffix of an image{skipped}; "
             "give a folder of PNG, JPEG or other images"
         )
 

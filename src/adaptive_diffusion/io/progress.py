@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from .counted import count
+
 log = logging.getLogger(__name__)
 
 FIRST = 10.0  # seconds until the first line, by which the rest can be estimated
@@ -83,7 +85,7 @@ class Progress:
         self._begun = time.perf_counter()
         self._next = self._begun + FIRST
         if self._lines and announced:
-            say(what if total is None else f"{what}: {total:,} {unit}s")
+            say(what if total is None else f"{what}: {count(total, unit)}")
 
     def __enter__(self) -> Progress:
         return self
@@ -112,12 +114,12 @@ class Progress:
     def _so_far(self, seconds: float) -> str:
         """How much is done, how fast, and how long the rest takes at this rate."""
         rate = (self.done - self._initial) / seconds
-        speed = f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}"
+        speed = f"{count(float(f'{rate:.3g}'), self.unit)}/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}"
         if self.total is None:
-            return f"{self.done:,} {self.unit}s, {speed}"
+            return f"{count(self.done, self.unit)}, {speed}"
 
         left = max(0, self.total - self.done) / rate / 60
-        share = f"{self.done / self.total:.0%} ({self.done:,} of {self.total:,} {self.unit}s)"
+        share = f"{self.done / self.total:.0%} ({self.done:,} of {count(self.total, self.unit)})"
         return f"{share}, {speed}, {'less than 1' if left < 1 else f'about {left:.0f}'} min left"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.checks import check_number
+from ..io.counted import count
 from ..rl.knobs import Configuration
 from .configuration import DomainConfig, confidence_of
 
@@ -105,11 +106,11 @@ class DomainRecord:
 
         mean, error = self.score(result.hyperparameters)
         if result.hyperparameters != self.config and mean - 2 * error > self.score(self.config)[0]:
-            count = sum(r.hyperparameters == result.hyperparameters for r in self.results)
+            results = sum(r.hyperparameters == result.hyperparameters for r in self.results)
             self.config = result.hyperparameters
             # the noises stay used: a later verification has to avoid them
             self.provenance = {k: v for k, v in self.provenance.items() if k == NOISE_SEED}
-            self.source = f"learned from {count} result{'s' if count > 1 else ''}"
+            self.source = f"learned from {count(results, 'result')}"
 
     def to_config(self) -> DomainConfig:
         """The configuration to sample with."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.guided_model import GuidedModel
+from ..io.counted import count
 from ..io.progress import Progress
 from ..rl.convergence import standard_error
 from ..rl.knobs import ADAPTIVE
@@ -135,7 +136,9 @@ def verify(
 
     for config in configs if _timed(reward) else []:
         _draw(config, drawing, noises, 0)  # a first batch is slower
-    with Progress(f"verifying {len(configs)} configurations", noises.batches, unit="round", quiet=quiet) as shown:
+    with Progress(
+        f"verifying {count(len(configs), 'configuration')}", noises.batches, unit="round", quiet=quiet
+    ) as shown:
         for batch in range(noises.batches):
             drawn = {config: _draw(config, drawing, noises, batch) for config in configs}
             for config in configs:

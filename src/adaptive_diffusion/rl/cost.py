@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..io.counted import count
 from ..sampling.timing import duration, seconds_per_evaluation
 from .agent import FREQUENT, RARER, TuningAgent
 from .sampling_env import HELD_OUT_BATCHES
@@ -38,9 +39,10 @@ def cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batch
         else "none for converged solutions, since images are compared with real ones"
     )
     return (
-        f"{episodes} episodes of {noises.pictures} images{where}: up to {tried:,} network evaluations for what is tried"
-        f", up to {looks:,} for held-out scores, {f'about {verified:,} for the verification, ' if verified else ''}and "
-        f"{solutions}; {passes} passes each, about {' to '.join(times)} as things are"
+        f"{count(episodes, 'episode')} of {noises.pictures} images{where}: up to {tried:,} network evaluations for "
+        f"what is tried, up to {looks:,} for held-out scores, "
+        f"{f'about {verified:,} for the verification, ' if verified else ''}and {solutions}; "
+        f"{count(passes, 'pass')} each, about {' to '.join(times)} as things are"
     )
 
 

@@ -15,6 +15,7 @@ from ..diffusion.node import Node
 from ..errors import Unusable
 from ..grids.base import GridMemory
 from ..grids.policy import PolicyGrid, Residuals
+from ..io.counted import count
 from ..io.files import ASSETS, describe_path
 from ..schedulers.core import SchedulerCore
 from ..solvers.base import Position, Step
@@ -90,9 +91,9 @@ class LearnedScheduler(SchedulerCore):
                 "another scheduler"
             )
         if num_inference_steps not in (None, self.route.budget):
+            trained = count(self.route.budget, "step")
             raise Unusable(
-                f"the policy in {self.file} was trained for {self.route.budget} steps, got {num_inference_steps}; "
-                "train one",
+                f"the policy in {self.file} was trained for {trained}, got {num_inference_steps}; train one",
                 "policy",
                 domain=self.domain,
                 num_steps=num_inference_steps,
@@ -181,7 +182,7 @@ class Wanted(NamedTuple):
         if (header.get("domain") or self.domain) != self.domain:
             return f"for domain={header['domain']}, not {self.domain}"
         if self.num_steps not in (None, known["num_steps"]):
-            return f"for {known['num_steps']} steps, not {self.num_steps}"
+            return f"for {count(known['num_steps'], 'step')}, not {self.num_steps}"
         return ""
 
 
@@ -219,7 +220,7 @@ def find_policy(path: str | Path | None, trained: str | Path | None, wanted: Wan
         if found:
             return next(iter(found.values()))
 
-    steps = "" if wanted.num_steps is None else f" with {wanted.num_steps} steps"
+    steps = "" if wanted.num_steps is None else f" with {count(wanted.num_steps, 'step')}"
     model = "this model" if wanted.model is None else f"the model {_short(wanted.model)}"
     raise Unusable(
         f"no policy was trained for domain={wanted.domain} of {model}{steps}; train one", "policy", **wanted.training()

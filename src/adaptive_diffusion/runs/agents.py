@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from ..diffusion.checks import check_count, check_guidance
 from ..errors import Unusable, UserError
+from ..io.counted import count
 from ..io.files import parse_json, write_json
 from ..io.locks import alone
 from ..rl.agent import TuningAgent
@@ -131,7 +132,7 @@ def describe_training(summary: Mapping[str, Any]) -> str:
     """How long an agent was trained, and whether it converged."""
     episode = summary["convergence_episode"]
     converged = "not converged" if episode is None else f"converged after {episode}"
-    return f"{summary['episodes']} episodes, {converged}"
+    return f"{count(summary['episodes'], 'episode')}, {converged}"
 
 
 def path_settings(cfg: DictConfig, default: str) -> list[str]:

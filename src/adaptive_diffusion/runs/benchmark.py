@@ -19,6 +19,7 @@ from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference, load_vicreg_reference, vicreg_paths
 from ..encoder.vicreg import load_vicreg
 from ..errors import UserError
+from ..io.counted import count
 from ..io.locks import in_turn
 from ..io.progress import Progress
 from ..tracking.jobs import Job
@@ -105,7 +106,7 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
     cfg = setup.cfg
     batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
     tags = {"kind": "benchmark cell", **run_tags(cfg)}
-    name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {cell.num_steps} steps"
+    name = cfg.name or f"{cell.domain} {cell.scheduler} {cell.grid_name} {count(cell.num_steps, 'step')}"
 
     with setup.tracker.open(name, params=parameters(cfg), tags=tags, folder=cfg.paths.run) as run:
         run.inputs(*model_input(cfg.model, setup.model))

@@ -21,6 +21,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..errors import UserError
 from ..grids.calibrated_schedule import CalibratedSchedule
+from ..io.counted import count
 from ..io.files import write_text
 from ..io.progress import Progress
 from ..sampling.timing import duration, seconds_per_evaluation
@@ -29,7 +30,7 @@ from ..types import PictureModel
 from .build import build
 from .checks import refused
 from .inputs import model_input
-from .naming import GRIDS, candidate, count
+from .naming import GRIDS, candidate
 from .recorded import recorded
 
 log = logging.getLogger(__name__)

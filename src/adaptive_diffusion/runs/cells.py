@@ -14,8 +14,8 @@ from ..benchmark.cell import CellResult
 from ..benchmark.report import PLOTS, write_report
 from ..benchmark.store import load_cell
 from ..errors import UserError
+from ..io.counted import count
 from ..program import command
-from .naming import count
 
 SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a name in a report of one size
 
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
     cells = list({(cell.domain, cell.name): cell for cell in same_size}.values())
     write_report(options.output, cells, options.baseline, options.plots)
-    print(f"{count(len(cells), 'cell')} of {pictures} images per block: {options.output / 'summary.md'}")
+    print(f"{count(len(cells), 'cell')} of {count(pictures, 'image')} per block: {options.output / 'summary.md'}")
 
 
 def _named(cell: CellResult) -> CellResult:

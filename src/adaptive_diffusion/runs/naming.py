@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from ..grids.calibrated import CalibratedGrid
 from ..grids.candidates import CANDIDATES, in_words
+from ..io.counted import count
 from ..tracking.job_names import setting_words
 from ..tracking.jobs import planned_jobs, varied
 from ..tracking.provenance import choices
@@ -16,11 +17,6 @@ from .job import in_sweep
 from .setup import Setup
 
 GRIDS = {"quadratic": "quadratic grid", "log_snr": "log-SNR grid", "blended": "blended grid"}  # the classical ones
-
-
-def count(n: float, noun: str, several: str | None = None) -> str:
-    """A number with its noun, e.g. "1 cell", "2 cells"; `several` is the plural where it is not the noun with an s."""
-    return f"{n:.10g} {noun if n == 1 else several or noun + 's'}"
 
 
 def candidate(name: str) -> str:
@@ -33,10 +29,10 @@ def run_name(cfg: DictConfig, steps: str | None = None) -> str:
 
     Args:
         cfg: The configuration of a sampling run.
-        steps: Steps that were taken; None: those that were asked for.
+        steps: Steps that were taken, in words; None: those that were asked for.
     """
     first = setting_words(varied_here())
-    always = [*method(cfg), cfg.domain.name, f"{steps or cfg.num_steps} steps", f"seed {cfg.seed}"]
+    always = [*method(cfg), cfg.domain.name, steps or count(cfg.num_steps, "step"), f"seed {cfg.seed}"]
     return cfg.name or " ".join([*first, *(part for part in always if part not in first)])
 
 

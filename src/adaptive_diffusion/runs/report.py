@@ -16,11 +16,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ..errors import UserError
+from ..io.counted import count
 from ..io.files import read_json, write_text
 from ..program import command
 from ..tracking.jobs import DONE, Job, jobs_of
 from ..tracking.mlflow import MlflowTracker
-from .naming import count
 from .report_page import page
 
 

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from .._version import __version__
+from ..io.counted import count
 from ..tracking.jobs import FAILED, Job, telling
-from .naming import count
 from .sample_files import PROVENANCE
 from .sample_sweep import HEADER, cells_of, draw_plot, draw_sheet, notes_of
 from .sweep_rows import Group, Row, groups_of

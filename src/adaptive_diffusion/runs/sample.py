@@ -13,6 +13,7 @@ import mlx.core as mx
 from omegaconf import DictConfig
 
 from .._version import __version__
+from ..io.counted import count
 from ..io.files import write_json, write_text
 from ..io.progress import Progress
 from ..metrics.quality import DETAILS, Measurement, as_metrics
@@ -130,7 +131,7 @@ def _draw_with_progress(setup: Setup, watch: Callable[[StepTrace], None] | None)
     cfg = setup.cfg
     steps = len(setup.scheduler) * -(-cfg.num_samples // cfg.batch_size)
     mx.reset_peak_memory()
-    with Progress(f"drawing {cfg.num_samples:,} images", steps) as shown:
+    with Progress(f"drawing {count(cfg.num_samples, 'image')}", steps) as shown:
 
         def step_done(trace: StepTrace) -> None:
             if watch is not None:

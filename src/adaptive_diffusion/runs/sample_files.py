@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from ..errors import MachineError
 from ..io import figures
+from ..io.counted import count
 from ..io.files import atomic_path, write_text
 from ..io.pixels import resize, to_uint8
 from ..tracking.jobs import telling
@@ -105,7 +106,7 @@ def _plot_schedule(path: Path, setup: Setup, batches: list[SampleResult]) -> Non
     running = ((steps >= known) & (taken[:, None] > steps)).sum(axis=0)
 
     fewest, most = taken.min(), taken.max()
-    title = run_name(setup.cfg, f"{most}" if fewest == most else f"{fewest} to {most}")
+    title = run_name(setup.cfg, count(most, "step") if fewest == most else f"{fewest} to {most} steps")
     figures.save_schedule_plot(path, timesteps, setup.schedule.log_snr(timesteps), title, running)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ..diffusion.conditions import NO_LABEL
 from ..diffusion.guidance import name_of, reads_text
+from ..io.counted import count
 from ..metrics.quality import Measurement
 from .job import in_sweep, look, print_rows
 from .measure_run import SECONDS_PER_IMAGE
-from .naming import count, method, timesteps_source
+from .naming import method, timesteps_source
 from .setup import Setup
 
 LONGEST_PROMPT = 60  # characters that are printed
@@ -31,7 +32,7 @@ def print_summary(
     cfg, m = setup.cfg, metrics
     steps = count(m["details/steps"], "step")
     evaluations = count(round(m["sampling/nfe"], 2), "network evaluation")
-    passes = count(round(m["sampling/passes"], 2), "pass", "passes")
+    passes = count(round(m["sampling/passes"], 2), "pass")
 
     rows = _prompt(setup)
     rows["images"] = _images(setup)
@@ -46,7 +47,7 @@ def print_summary(
     }
     if cfg.init_image is not None:
         first, taken = setup.scheduler.timesteps[0], len(setup.scheduler)
-        rows["begins"] = f"at init_image, noisy as at t = {first:g}: the last {taken} of {cfg.num_steps} steps"
+        rows["begins"] = f"at init_image, noisy as at t = {first:g}: the last {taken} of {count(cfg.num_steps, 'step')}"
 
     if (estimated := m.get("sampling/estimated_quality")) is not None:
         rows["estimated"] = f"quality {estimated:.3f}"

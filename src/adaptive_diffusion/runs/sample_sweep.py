@@ -13,12 +13,12 @@ from omegaconf import DictConfig
 
 from ..benchmark.curves import Curve, Point, save_curves
 from ..io import figures
+from ..io.counted import count
 from ..io.files import write_text
 from ..io.markdown import table as markdown_table
 from ..tracking.jobs import Job, failures
 from ..tracking.tracker import NoTracker
 from .job import explain, say
-from .naming import count
 from .sample_files import SHEET
 from .setting_types import target_of
 from .sweep_cost import cost
@@ -166,7 +166,7 @@ def draw_sheet(path: Path, groups: Sequence[Group]) -> bool:
         for row, images in jobs:
             distance = row.distance
             value = "" if distance is None else f"\ndistance {distance.value:.3g}"
-            passes = "" if row.passes is None else f"\n{row.passes:.4g} passes"
+            passes = "" if row.passes is None else f"\n{count(float(f'{row.passes:.4g}'), 'pass')}"
             rows.append((f"{group.name}\n{row.label}{passes}{value}".strip(), images, row.best))
 
     if not rows:

@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
+from ..io.counted import count
 from ..models.diffusers import load_pipeline
 from ..sampling.converged import CHECKED, FIRST_STEPS
 from .build import build
 from .fit import DEFAULT_STEPS
-from .naming import count
 from .setting_types import target_of
 from .stochastic_sweep import all_stochastic
 from .sweep_overrides import sweep_overrides, takes_every_combination
@@ -59,17 +59,18 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True,
     )
 
     jobs = count(others * len(steps) * len(sizes), noun)
-    images = " or ".join(map(str, sizes)) if blocks == 1 else f"{blocks} x {sizes[0]}"
+    last = count(sizes[-1], "image")
+    images = " or ".join([*map(str, sizes[:-1]), last]) if blocks == 1 else f"{blocks} x {last}"
     if target_of(config.model) is load_pipeline:  # reading it, and a pass through it, may take minutes
         also = f", and some {solved:,} for the converged solutions" if converged else ""
-        return f"{jobs} of {images} images: at most {evaluations:,} model evaluations{also}. {stop}"
+        return f"{jobs} of {images}: at most {count(evaluations, 'model evaluation')}{also}. {stop}"
 
     passes = passes_per_evaluation(config, model := build(config, "model"))
     rate = evaluations_per_second(model, min(config.batch_size, max(sizes)), passes)
     solutions = f", and some {solved:,} for the converged solutions ({solved * passes:,})" if converged else ""
     return (
-        f"{jobs} of {images} images: at most {evaluations:,} model evaluations "
-        f"({evaluations * passes:,} passes){solutions}: "
+        f"{jobs} of {images}: at most {count(evaluations, 'model evaluation')} "
+        f"({count(evaluations * passes, 'pass')}){solutions}: "
         f"about {count(max(1, round((evaluations + solved) / rate / 60)), 'minute')} at {rate:.0f} evaluations/s as "
         f"things are. {stop}"
     )

@@ -18,6 +18,7 @@ from ..diffusion.conditions import conditions_of
 from ..diffusion.rng import image_keys, normal
 from ..interruption import saved_when_interrupted
 from ..io import figures
+from ..io.counted import count
 from ..io.locks import alone
 from ..io.pixels import to_uint8
 from ..io.progress import Progress
@@ -105,7 +106,7 @@ def _summarise(cfg: DictConfig, trainer: Trainer, validation: float, tracker: Tr
     """Print what was trained, where it is, and how to draw with it."""
     where = ("model=checkpoint", setting("model.path", cfg.output))
     rows = {
-        "trained": f"{trainer.images} images, validation loss {validation:.4f}",
+        "trained": f"{count(trainer.images, 'image')}, validation loss {validation:.4f}",
         "saved": str(cfg.output),
         "draw": draw_command(*where, *domain_settings(trainer.corpus.domains[0])),
     }

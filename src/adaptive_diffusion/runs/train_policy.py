@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from ..errors import UserError
 from ..grids.base import Spacing
+from ..io.counted import count
 from ..io.locks import alone
 from ..rl.agent import TuningAgent
 from ..rl.agent_file import read_agent
@@ -86,7 +87,7 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
 
     with (
         alone(cfg.output),
-        recorded_agent(cfg, task.model, "train policy", *method(cfg), domain, f"{task.num_steps} steps") as run,
+        recorded_agent(cfg, task.model, "train policy", *method(cfg), domain, count(task.num_steps, "step")) as run,
     ):
         checkpoint = Path(cfg.paths.run) / Path(cfg.output).name
         summary = _trained(agent, task.episodes, checkpoint, domain, run)
@@ -96,7 +97,7 @@ def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
 
     where = path_settings(cfg, f"policy/{domain}_{task.num_steps}.zip")
     draw = draw_command("scheduler=learned", *where, *domain_settings(domain), f"num_steps={task.num_steps}")
-    score, case = float(summary["final_score"]), f"{domain} {task.num_steps} steps"
+    score, case = float(summary["final_score"]), f"{domain} {count(task.num_steps, 'step')}"
     more = {"error": float(summary["final_standard_error"]), "episodes": int(summary["episodes"])}
     finish(cfg, {case: score}, {case: draw}, {case: more}, task.model.identity)
     return -score
@@ -162,11 +163,11 @@ def _report(summary: dict[str, Any], task: PolicyTask, domain: str) -> None:
     """Log the result."""
     score, spread, quality = (summary[f"final_{key}"] for key in ("score", "standard_error", "quality"))
     what = "reward" if task.stopping else "log(prior's error / policy's)"
-    evaluations, seconds = summary["model_evaluations"], summary["seconds"]
+    steps, evaluations = count(task.num_steps, "step"), count(summary["model_evaluations"], "model evaluation")
     print_rows(
         {
-            domain: f"{task.num_steps} steps, {what} {score:+.3f} +- {spread:.3f} (standard error) on held-out noises",
+            domain: f"{steps}, {what} {score:+.3f} +- {spread:.3f} (standard error) on held-out noises",
             "error": f"{math.exp(-quality):.2f} of the prior grid's",
-            "training": f"{describe_training(summary)}, {evaluations} model evaluations, {seconds:.0f} s",
+            "training": f"{describe_training(summary)}, {evaluations}, {summary['seconds']:.0f} s",
         }
     )

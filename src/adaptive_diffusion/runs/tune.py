@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from ..diffusion.checks import check_name
 from ..errors import Unusable, UserError
+from ..io.counted import count
 from ..io.files import write_text
 from ..optimization.domain_adapter import DomainAdapter
 from ..optimization.pipeline import OptimizationPipeline
@@ -230,6 +231,6 @@ def _report(results: dict[str, Any], run: Run) -> dict[str, Any]:
 
 def _row(measured: dict[str, Any]) -> str:
     return (
-        f"{measured['evaluations']} evaluations, {measured['passes']:g} passes, error {measured['error']:.4f} +- "
-        f"{1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per image"
+        f"{count(measured['evaluations'], 'evaluation')}, {count(measured['passes'], 'pass')}, "
+        f"error {measured['error']:.4f} +- {1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per image"
     )

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 from ..errors import UserError
+from ..io.counted import count
 from ..program import command
 from ..tracking.record import FILE
 from ..tracking.upload import upload
-from .naming import count
 
 
 def main(argv: list[str]) -> None:

@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from ..diffusion.checks import check_number
 from ..errors import Unusable
+from ..io.counted import count
 from ..types import Scheduler
 
 
@@ -74,7 +75,7 @@ def last_timesteps(scheduler: Scheduler, strength: float) -> None:
     kept = math.floor(steps * strength + 1e-9)  # 0.29 of 100 steps is 28.999...
     if kept < 1:
         raise Unusable(
-            f"strength={strength} is less than one of {steps} steps; give at least "
+            f"strength={strength} is less than one of {count(steps, 'step')}; give at least "
             f"strength={math.ceil(1000 / steps) / 1000:g}, or at least num_steps={math.ceil(1 / strength - 1e-9)}"
         )
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-WORDS = {"num_steps": "{} steps", "seed": "seed {}", "num_samples": "{} images", "batch_size": "batches of {}"}
+from ..io.counted import count
+
+COUNTED = {"num_steps": "step", "num_samples": "image"}
+WORDS = {"seed": "seed {}", "batch_size": "batches of {}"}
 
 
 def setting_words(settings: Sequence[str]) -> list[str]:
@@ -13,6 +16,8 @@ def setting_words(settings: Sequence[str]) -> list[str]:
 
 
 def _word(key: str, value: str) -> str:
+    if key in COUNTED and value.isdecimal():
+        return count(int(value), COUNTED[key])
     if key in WORDS:
         return WORDS[key].format(value)
     name = key.partition("@")[0].rpartition(".")[2]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from ..io.counted import count
 from .tracker import Finished
 
 RESULT = "result"  # the metric of a job that has no other: what it returned to the sweeper
@@ -127,7 +128,8 @@ def table(jobs: Sequence[Job], sweep: Sequence[Job] = ()) -> str:
 
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *([f"{len(hidden)} more jobs were not begun"] if hidden else [])])
+    rest = f"{count(len(hidden), 'more job')} {'was' if len(hidden) == 1 else 'were'} not begun"
+    return "\n".join([*lines, rest] if hidden else lines)
 
 
 def telling(settings: Iterable[str]) -> list[str]:
@@ -158,7 +160,7 @@ def failures(jobs: Sequence[Job]) -> str:
 def count_failures(jobs: Sequence[Job]) -> str:
     """How many jobs failed or were refused, e.g. "1 of 3 jobs failed, 1 was refused"; "" if none."""
     failed, refused = (sum(job.status == status for job in jobs) for status in FAILED)
-    of_all = f" of {len(jobs)} jobs"
+    of_all = f" of {count(len(jobs), 'job')}"
     was_refused = f"{'was' if refused == 1 else 'were'} refused"
     if failed and refused:
         return f"{failed}{of_all} failed, {refused} {was_refused}"

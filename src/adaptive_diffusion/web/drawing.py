@@ -13,6 +13,7 @@ import numpy as np
 from .. import errors
 from ..errors import Unusable, UserError
 from ..io import figures
+from ..io.counted import count
 from .bounds import MOST_CELLS, Wish
 from .handlers import Handlers, errors_shown
 from .jobs import Drawn, Progress, draw, enlarged
@@ -96,7 +97,7 @@ class Drawing(Handlers):
             done: list[np.ndarray | None] = []
             failed: list[str] = []
             for wish in wishes:
-                name = f"{wish.scheduler}, {wish.steps} steps"
+                name = f"{wish.scheduler}, {count(wish.steps, 'step')}"
                 place = f"{len(done) + 1} of {len(wishes)} ({name})"
                 image = None
                 try:
@@ -108,10 +109,10 @@ class Drawing(Handlers):
                 except (Unusable, UserError) as error:  # this scheduler cannot draw this; the others may
                     failed.append(f"{name}: {errors.sentence(error)}")
                 done.append(image)
-                columns = [f"{n} steps" for n in sorted(steps)]
+                columns = [count(n, "step") for n in sorted(steps)]
                 whole = labelled_sheet(done, list(schedulers), columns)
                 yield (str(session.write(whole, "sheet")) if whole is not None else None), place, gr.skip()
-            yield gr.skip(), "\n\n".join([f"{len(done) - len(failed)} images drawn.", *failed]), gr.skip()
+            yield gr.skip(), "\n\n".join([f"{count(len(done) - len(failed), 'image')} drawn.", *failed]), gr.skip()
 
     def _cells(self, schedulers: Sequence[str], steps: Sequence[Any], wish: Wish) -> list[Wish]:
         """What a sheet is of, row by row, checked."""

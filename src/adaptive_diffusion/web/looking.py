@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import errors
 from ..io import figures
+from ..io.counted import count
 from .bounds import Wish
 from .curve import affordable, plot
 from .handlers import Handlers, errors_shown
@@ -30,7 +31,7 @@ class Looking(Handlers):
             wish = Wish.of(values).checked(self.offers)
             steps = self.worker.do(partial(steps_of, wish.settings(self.offers)))
             path = session.folder / f"schedule-{wish.scheduler}-{wish.steps}.png"
-            title = f"{wish.scheduler}, {wish.steps} steps"
+            title = f"{wish.scheduler}, {count(wish.steps, 'step')}"
             figures.save_schedule_plot(path, steps.timesteps, steps.log_snr, title, np.ones(len(steps.timesteps)))
             columns = (steps.timesteps, steps.noise, steps.log_snr, steps.passes)
             rows = [[i, *(round(float(v), 3) for v in row)] for i, row in enumerate(zip(*columns, strict=True), 1)]
@@ -55,5 +56,7 @@ class Looking(Handlers):
             plot(path, domain, passes)
             rows = [[each.method, each.steps, each.passes, f"{each.distance:.4f}"] for each in found]
             best = found[0] if found else None
-            said_best = f"{best.method} with {best.steps} steps comes closest ({best.distance:.4f})" if best else ""
+            said_best = (
+                f"{best.method} with {count(best.steps, 'step')} comes closest ({best.distance:.4f})" if best else ""
+            )
             return str(path), rows, said_best or "Nothing was measured with so few passes."

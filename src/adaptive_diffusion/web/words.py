@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from .. import program
 from ..io.addresses import without_login
+from ..io.counted import count
 from ..metrics.quality import DETAILS
 from ..sampling.timing import duration
 from .jobs import PREPARING, Drawn, Progress, Steps
@@ -37,8 +38,8 @@ def in_words(progress: Progress) -> str:
 def summary(drawn: Drawn) -> str:
     """What a run cost, and what is to be known of it."""
     m = drawn.metrics
-    spent = f"{m[f'{DETAILS}steps']:.0f} steps, {m['sampling/passes']:.0f} passes an image, "
-    spent += f"{m[f'{DETAILS}seconds']:.2f} s{drawn.source}."
+    steps, passes = count(round(m[f"{DETAILS}steps"]), "step"), count(round(m["sampling/passes"]), "pass")
+    spent = f"{steps}, {passes} an image, {m[f'{DETAILS}seconds']:.2f} s{drawn.source}."
     return "\n\n".join([spent, *(f"Note: {note}" for note in drawn.notes)])
 
 
@@ -51,4 +52,4 @@ def title(drawn: Drawn) -> str:
 
 def cost_in_words(steps: Steps) -> str:
     """What steps cost."""
-    return f"{len(steps.timesteps)} steps, {steps.passes.sum()} passes an image{steps.source}"
+    return f"{count(len(steps.timesteps), 'step')}, {count(steps.passes.sum(), 'pass')} an image{steps.source}"
