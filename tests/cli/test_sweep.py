@@ -249,12 +249,14 @@ def test_jobs_that_were_not_begun_are_listed_and_many_of_them_are_counted(tmp_pa
         "#1 seed=1    NOT BEGUN",
     ]
     assert lines[-1] == "9 more jobs were not begun"
+    assert table(jobs[:22]).splitlines()[-1] == "1 more job was not begun"
 
 
 @pytest.mark.parametrize(
     ("statuses", "sentence"),
     [
         (["FINISHED"], ""),
+        (["FAILED"], "1 of 1 job failed"),
         (["FAILED", "FINISHED"], "1 of 2 jobs failed"),
         (["REFUSED", "REFUSED"], "2 of 2 jobs were refused"),
         (["REFUSED", "FAILED", "FINISHED"], "1 of 3 jobs failed, 1 was refused"),

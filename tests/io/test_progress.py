@@ -41,6 +41,19 @@ def test_a_slow_job_says_seconds_per_step_and_one_without_an_end_what_is_done(at
     ]
 
 
+def test_one_step_is_singular(at, capsys):
+    at(0.0, 60.0, 0.0, 10.0)
+    with Progress("drawing", 1, announced=True) as shown:
+        shown.update()
+    with Progress("solving") as shown:
+        shown.update(10)
+    assert capsys.readouterr().err.splitlines() == [
+        "drawing: 1 step",
+        "drawing: 100% (1 of 1 step), 60 s per step, less than 1 min left",
+        "solving: 10 steps, 1 step/s",
+    ]
+
+
 def test_what_is_quick_or_quiet_says_nothing(at, capsys):
     at(0.0, 9.9, 0.0, 99.0)
     with Progress("drawing", 9) as shown:

@@ -146,6 +146,7 @@ def report_of(folder):
 def test_settings_are_named_setting_words():
     settings = ["scheduler=ddim", "num_steps=5", "scheduler.eta=0.5", "+x.flag=true", "seed=3", "grid=log_snr"]
     assert setting_words(settings) == ["ddim", "5 steps", "eta=0.5", "flag=true", "seed 3", "log_snr"]
+    assert setting_words(["num_steps=1", "num_samples=1", "num_samples=1000"]) == ["1 step", "1 image", "1,000 images"]
 
 
 def test_the_name_of_a_run_of_a_sweep_begins_with_what_varies(tmp_path, monkeypatch):
