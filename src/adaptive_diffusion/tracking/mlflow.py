@@ -1,4 +1,4 @@
-"""MLflow: one run per job. mlflow is imported late, since its import takes seconds.
+"""MLflow: one run per job.
 
 All calls use `MlflowClient`: MLflow's module-level functions have a hidden active run, which one job would leave behind
 for the next.
@@ -24,9 +24,9 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from ..errors import MachineError, MissingPackage, UserError
-from ..imports import without_garbage_collection
 from ..interruption import uninterrupted
 from ..io.locks import in_turn
+from .client import find_experiment, open_client
 from .database import Database
 from .mlflow_run import TAG_LENGTH, MlflowRun
 from .process import Process
@@ -266,22 +266,7 @@ class MlflowTracker:
     @cached_property
     def client(self) -> Any:
         """An `mlflow.MlflowClient` on the server, or on the database, which is created if there is none."""
-        self._store.prepare()
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        if "mlflow" not in sys.modules:
-            with without_garbage_collection():
-                import mlflow
-
-                if isinstance(self._store, Database):
-                    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-        from mlflow import MlflowClient
-
-        for name in ("mlflow", "mlflow.store.db", "mlflow.store.db.utils"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # errors reach the user as one sentence instead
-
-        self._store.create()
-        client = MlflowClient(self._store.uri)
+        client = open_client(self._store)
         # of a server that others use too, only the runs of this experiment
         ours = [client.get_experiment_by_name(self.experiment)] if isinstance(self._store, Server) else None
         close_orphans(client, ours or client.search_experiments())
@@ -290,26 +275,7 @@ class MlflowTracker:
     @cached_property
     def experiment_id(self) -> str:
         """Id of the experiment, which is created if there is none."""
-        client = self.client
-        from mlflow.exceptions import MlflowException
-
-        for _ in range(2):  # twice, as another process may create it in between
-            if experiment := client.get_experiment_by_name(self.experiment):
-                if experiment.lifecycle_stage != "active":
-                    raise UserError(
-                        f"the MLflow experiment {self.experiment!r} was deleted; give another name as "
-                        "tracking.experiment, or restore it with: mlflow experiments restore"
-                    )
-
-                return experiment.experiment_id
-
-            try:
-                return client.create_experiment(self.experiment, artifact_location=self._store.artifact_location)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was quicker
-                    raise
-
-        raise MachineError(f"the MLflow experiment {self.experiment!r} can neither be found nor created")
+        return find_experiment(self.client, self.experiment, self._store.artifact_location)
 
     def model_id(self, model: Input) -> str:
         """Id of a model among MLflow's models; it is noted there if nobody did before."""
