@@ -25,6 +25,8 @@ from adaptive_diffusion.grids.calibrated import CalibratedGrid, CalibratedSchedu
 from adaptive_diffusion.grids.first_file import shipped_firsts
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.optimization.memory import SHIPPED
+from adaptive_diffusion.optimization.tuned import tuned_guidance
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
 
@@ -49,7 +51,8 @@ def main(argv: list[str]) -> None:
     first prediction is stored: with the shipped weights, or with weights fitted on the same timesteps to the reference
     trajectories of few or many noises.
 
-    `--shares` draws labels by share, with the first predictions of the labels that ship, and the shipped weights.
+    `--shares` draws labels by share, with the first predictions of the labels that ship, and the shipped weights; with
+    `--tuned`, at the guidance that ships as tuned for the domain, and the steps that ship for it.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks first", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
@@ -59,6 +62,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=86_000, help="of the noises")
     parser.add_argument("--measured", type=int, default=64, help="noises that the first prediction is measured from")
     parser.add_argument("--shares", action="store_true", help="labels by share, with what ships for each")
+    parser.add_argument("--tuned", action="store_true", help="with --shares: at the tuned guidance of each domain")
     parser.add_argument("--predictions", action="store_true", help="only tell how near the stored prediction is")
     parser.add_argument("--few", nargs=2, type=int, default=[6, 24], help="noises and nodes of few trajectories")
     parser.add_argument("--many", nargs=2, type=int, default=[32, 64], help="noises and nodes of many trajectories")
@@ -67,7 +71,7 @@ def main(argv: list[str]) -> None:
     if options.shares:
         print("\n".join(table(list(BY_SHARE), [], "lrrrrr")), flush=True)
         for domain in options.domains:
-            for row in by_share(domain, options.evaluations, options.noises, options.seed):
+            for row in by_share(domain, options.evaluations, options.noises, options.seed, options.tuned):
                 print(row_of(row), flush=True)
         return
 
@@ -96,7 +100,9 @@ def main(argv: list[str]) -> None:
             print(row_of([domain, str(n), mean, *cells]), flush=True)
 
 
-def by_share(domain: str, evaluations: Sequence[int], noises: int, seed: int) -> Iterator[list[str]]:
+def by_share(
+    domain: str, evaluations: Sequence[int], noises: int, seed: int, tuned: bool = False
+) -> Iterator[list[str]]:
     """Compare the shipped steps, with labels by share, to one step more whose first prediction ships.
 
     Args:
@@ -104,12 +110,16 @@ def by_share(domain: str, evaluations: Sequence[int], noises: int, seed: int) ->
         evaluations: Numbers of evaluations; those without steps of as many, or of one more, are left out.
         noises: How many, >= 2.
         seed: Of the noises, and of their labels.
+        tuned: Whether guidance is that which ships as tuned, in the place of the constant guidance of the model.
 
     Yields:
         The cells of a row, see `BY_SHARE`.
     """
     network, encoder = load_builtin_model(), load_builtin_encoder()
-    guided = GuidedModel.from_model(network, conditions_of(network, domain, None, domain)).of_images(seed, noises)
+    weight = ModelFacts.of(network).guidance(None)
+    guidance = tuned_guidance(str(SHIPPED), "", network.identity, domain, weight) if tuned else weight
+    guided = GuidedModel.from_model(network, conditions_of(network, domain, None, domain), guidance)
+    guided = guided.of_images(seed, noises)
     calibration = find_schedule(None, network.identity, domain, guided.guidance_scale)
     assert calibration is not None
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.diffusion import Interval
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
+from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setup import prepare
 
 FOUND = Interval(1.7, -2.5, 0.5)
@@ -52,3 +57,30 @@ def test_a_tuned_scheduler_with_other_guidance_is_warned_of(configure: Any, tmp_
     setup = prepare(configure("scheduler=tuned", f"scheduler.path={tmp_path}/mine.json", "guidance=constant"))
     assert setup.denoiser.guidance_scale == 1.5
     assert "tuned with guidance 1.7 where log-SNR is -2.5 to 0.5; guidance=tuned draws with it" in caplog.text
+
+
+def test_a_tuned_scheduler_saves_the_first_evaluation(tmp_path: Path) -> None:
+    def drawn(choice: str, *more: str) -> tuple[Any, np.ndarray]:
+        given = ["scheduler=tuned", "domain=landscapes", "num_samples=4", "tracking=none", "metrics=none"]
+        folder = tmp_path / f"{choice}{len(more)}"
+        sample(configuration("sample", folder, *given, f"scheduler.first_evaluation={choice}", *more))
+        images = [np.asarray(Image.open(file), float) for file in sorted((folder / "run" / "pictures").glob("*.png"))]
+        return json.loads((folder / "run" / "metrics.json").read_text()), np.array(images)
+
+    (evaluated, images), (stored, near) = drawn("network"), drawn("stored")
+    assert (evaluated["details/steps"], evaluated["sampling/nfe"], evaluated["sampling/passes"]) == (6, 6, 8)
+    assert (stored["details/steps"], stored["sampling/nfe"], stored["sampling/passes"]) == (6, 5, 7)
+
+    # nearer to 6 evaluated steps than 5 are, at as many evaluations
+    _, fewer = drawn("network", "num_steps=5")
+    assert 0 < np.abs(near - images).mean() < 0.7 * np.abs(fewer - images).mean()
+
+
+def test_a_solver_that_evaluates_every_timestep_refuses_a_stored_first_one(configure: Any, tmp_path: Path) -> None:
+    adapter = DomainAdapter(tmp_path / "mine.json", model=load_model(tmp_path / "tiny.safetensors"))
+    config = DomainConfig(6, solver="unipc", source="a test")
+    adapter.adopt("landscapes", config, quality=1.0, speed=2.0, quality_error=0.1, weight=1.0, provenance={})
+    given = ("scheduler=tuned", f"scheduler.path={tmp_path}/mine.json", "domain=landscapes")
+    assert prepare(configure(*given)).cfg.num_steps == 6
+    with pytest.raises(UserError, match="solver unipc, which evaluates the network at every timestep"):
+        prepare(configure(*given, "scheduler.first_evaluation=stored"))

@@ -12,7 +12,9 @@ from ..diffusion.guidance import Constant, Guidance
 from ..errors import Unusable, UnusableFile
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
+from ..rl.knobs import ADAPTIVE
 from ..schedulers.core import SchedulerCore
+from ..schedulers.first_evaluation import NETWORK
 from .memory import SHIPPED, read_records
 from .records import CALIBRATED, DEFAULT_STAYS, DomainRecord, DomainRecords
 
@@ -59,6 +61,7 @@ def tuned_scheduler(
     guidance_scale: float,
     num_inference_steps: int | None = None,
     calibration: CalibratedSchedule | None = None,
+    first_evaluation: str = NETWORK,
     **trained_as: Any,
 ) -> SchedulerCore:
     """The scheduler of a tuned configuration, its timesteps set; its `source` names the file.
@@ -67,10 +70,12 @@ def tuned_scheduler(
         path, trained, model, domain, guidance_scale: See `find_tuned`.
         num_inference_steps: Steps in [1, T]; None: as tuned.
         calibration: The calibrated steps of the model in the domain, or None.
+        first_evaluation: See `AdaptiveScheduler`.
         **trained_as: How the model was trained, and whether to clip: see `SchedulerCore`.
 
     Raises:
-        Unusable: see `find_tuned`; or if it was tuned with calibrated steps, and there are none.
+        Unusable: see `find_tuned`; or if it was tuned with calibrated steps, and there are none; or with a
+            solver that takes no stored first prediction.
         ValueError: for a value out of range.
     """
     record, file = find_tuned(path, trained, model or "", domain, guidance_scale)
@@ -83,6 +88,13 @@ def tuned_scheduler(
 
     configuration = record.to_config()
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
+    if first_evaluation != NETWORK:
+        if configuration.solver != ADAPTIVE:
+            raise Unusable(
+                f"domain={domain} was tuned with the solver {configuration.solver}, which evaluates the network at "
+                f"every timestep; leave first_evaluation={first_evaluation} out"
+            )
+        trained_as["first_evaluation"] = first_evaluation
 
     scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(trained_as)
     scheduler.source = describe_path(file)

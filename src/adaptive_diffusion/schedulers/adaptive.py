@@ -24,7 +24,7 @@ from ..solvers.checked import Checked
 from ..types import SchedulerOutput
 from .content import bent_power, complexity_of
 from .core import SchedulerCore
-from .first_evaluation import CHOICES, FirstEvaluation
+from .first_evaluation import CHOICES, NETWORK, FirstEvaluation
 from .history import History
 from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration, given_timesteps, power_grid
 from .recognition import Recognition
@@ -83,7 +83,7 @@ class AdaptiveScheduler(SchedulerCore):
     _: KW_ONLY
     calibration: Any = LEFT_OUT  # a CalibratedSchedule or None, once it is built
     calibrate: str = "never"
-    first_evaluation: str = "network"
+    first_evaluation: str = NETWORK
 
     def __post_init__(self) -> None:
         self.adaptive_threshold = check_number("adaptive_threshold", self.adaptive_threshold, 0, 1)
@@ -156,7 +156,7 @@ class AdaptiveScheduler(SchedulerCore):
             return model
         self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
         self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit)
-        if self.first_evaluation == "network":
+        if self.first_evaluation == NETWORK:
             return model
 
         found = None
@@ -301,7 +301,7 @@ class AdaptiveScheduler(SchedulerCore):
 
     def _record_config(self) -> None:
         super()._record_config()
-        if self.first_evaluation == "network":
+        if self.first_evaluation == NETWORK:
             del self._config["first_evaluation"]  # as before there was a choice
         if self._given is LEFT_OUT:
             del self._config["calibration"]  # left out, as it was

@@ -14,7 +14,8 @@ from ..grids.first_file import Ids, shipped_firsts
 
 log = logging.getLogger(__name__)
 
-CHOICES = ("network", "stored", "shared")
+NETWORK = "network"
+CHOICES = (NETWORK, "stored", "shared")
 HELPS = range(5, 11)  # steps with which what ships is nearer than one step fewer: docs/evidence/first_evaluation.md
 
 
@@ -63,7 +64,7 @@ class FirstEvaluation:
 
     def tell_if_unused(self, used: bool) -> None:
         """Warn, once, where the setting changes nothing."""
-        if not used and self.choice != "network" and not self._told:
+        if not used and self.choice != NETWORK and not self._told:
             self._told = True
             log.warning(
                 "first_evaluation=%s has no effect: for these labels, steps and guidance no first prediction is stored "
