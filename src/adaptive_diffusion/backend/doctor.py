@@ -55,7 +55,7 @@ def report() -> tuple[dict[str, str], list[str]]:
     facts = {
         "package": f"adaptive-diffusion-optimizer {__version__}",
         "python": f"{platform.python_version()} ({sys.executable})",
-        "system": f"{platform.platform()}, {os.cpu_count()} processors",
+        "system": f"{platform.platform()}; processors: {os.cpu_count()}",
     }
 
     advice: list[str] = []
