@@ -44,7 +44,8 @@ def main(argv: list[str]) -> None:
             reason, record = verify(domain, adapter, options.batches)
 
         records = read_records(options.output) if options.output.exists() else DomainRecords()
-        records.known = [known for known in records.known if known.domain != domain] + [record]
+        known = [record, *(other for other in records.known if other.domain != domain)]
+        records.known = sorted(known, key=lambda found: list(FOUND).index(found.domain))
         write_records(options.output, records)
         print(f"{domain}: {reason}", flush=True)
 
