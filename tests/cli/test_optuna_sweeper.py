@@ -71,6 +71,16 @@ def test_a_study_goes_on_where_it_was_and_failed_jobs_do_not_count(sweep):
     assert "6 of 6" in said[-1]
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_study_that_goes_on_tries_what_it_would_have_tried_without_a_stop(sweep, sampler):
+    whole, _ = sweep("whole", study="whole", trials=6, sampler=sampler)
+    parts = [job for n in (2, 3, 6) for job in sweep(f"to {n}", trials=n, sampler=sampler)[0]]
+    assert parts == whole
+    assert len({job["x"] for job in whole}) == 6
+    other, _ = sweep("other", study="other", trials=6, sampler=sampler, seed=1)
+    assert not {job["x"] for job in whole} & {job["x"] for job in other}
+
+
 def test_two_objectives_make_a_front(sweep):
     _, said = sweep("one", objectives={"loss": "minimize", "cost": "minimize"}, trials=5)
     assert said[-1].count("best       ") > 1

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
@@ -44,7 +45,7 @@ class StudySweeper(Sweeper):
         trials: Jobs of the study that have to finish in all, >= 1; those of earlier sweeps count.
         at_once: Jobs that are started together, >= 1; more than 1 wants a launcher that runs them side by side.
         sampler: One of `SAMPLERS`; cmaes takes numbers and one objective.
-        seed: Of the sampler, >= 0.
+        seed: Of the sampler, >= 0; with the number of trials so far, it decides what a batch draws.
         params: Must be empty: the combinations of an experiment, which are those of Hydra's own sweeper.
 
     Raises:
@@ -113,6 +114,7 @@ class StudySweeper(Sweeper):
 
         study, returned, in_vain = self._study(space), list[JobReturn](), 0
         while (left := self.trials - len(self._finished(study))) > 0:
+            study.sampler = self._sampler(len(study.trials))
             asked = [study.ask(space) for _ in range(min(self.at_once, left))]
             jobs = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in asked]
             try:
@@ -156,7 +158,6 @@ class StudySweeper(Sweeper):
             storage=optuna.storages.JournalStorage(backend),
             study_name=self.study,
             directions=list(self.objectives.values()),
-            sampler=getattr(optuna.samplers, SAMPLERS[self.sampler])(seed=self.seed),
             load_if_exists=True,
         )
         given = {
@@ -173,6 +174,11 @@ class StudySweeper(Sweeper):
                     "hydra.sweeper.study=NAME begins a new one"
                 )
         return study
+
+    def _sampler(self, trials: int) -> Any:
+        """A sampler for what comes after so many trials: a study that goes on never draws the same numbers again."""
+        seed = np.random.SeedSequence((self.seed, trials)).generate_state(1)[0]
+        return getattr(self._optuna.samplers, SAMPLERS[self.sampler])(seed=int(seed))
 
     def _finished(self, study: Any) -> list[Any]:
         return [trial for trial in study.trials if trial.state.is_finished() and trial.values is not None]
