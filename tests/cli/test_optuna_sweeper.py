@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from contextlib import suppress
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,22 +18,40 @@ pytest.importorskip("optuna")
 ARGUMENTS = ["scheduler=ddim", "scheduler=ddim,adaptive", "seed=3", "x=interval(0,1)"]
 
 
+class JobError(Exception):
+    """What a job failed of."""
+
+
+class Returned:
+    """The result of a job, as Hydra's: to read it raises what the job failed of."""
+
+    def __init__(self, failed):
+        self.failed = failed
+
+    @property
+    def return_value(self):
+        if self.failed:
+            raise JobError
+        return 0.0
+
+
 class Launcher:
     """Runs jobs whose loss is the distance of x to 0.3, and more with ddim."""
 
-    def __init__(self, folder, fails=()):
-        self.folder, self.fails, self.jobs = folder, fails, []
+    def __init__(self, folder, fails=(), nan=()):
+        self.folder, self.fails, self.nan, self.jobs = folder, fails, nan, []
 
     def launch(self, jobs, initial_job_idx):
         for number, job in enumerate(jobs, initial_job_idx):
             given = dict(setting.split("=") for setting in job)
             loss = abs(float(given["x"]) - 0.3) + (given["scheduler"] == "ddim")
+            loss = float("nan") if number in self.nan else loss
             failed = number in self.fails
             metrics = {} if failed else {"loss": loss, "cost": 1 - loss}
             status = "FAILED" if failed else "FINISHED"
             Job(number=number, settings=tuple(job), status=status, metrics=metrics).save(self.folder)
             self.jobs.append(given)
-        return [SimpleNamespace(return_value=0.0) for _ in jobs]
+        return [Returned(number in self.fails) for number in range(initial_job_idx, initial_job_idx + len(jobs))]
 
 
 @pytest.fixture
@@ -42,13 +60,14 @@ def sweep(tmp_path, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(optuna_sweeper, "say", said.append)
 
-    def run(name, fails=(), arguments=ARGUMENTS, **settings):
+    def run(name, fails=(), nan=(), arguments=ARGUMENTS, **settings):
         folder = tmp_path / name
         given = {"objectives": {"loss": "minimize"}, "study": "s", "storage": str(tmp_path / "s.log"), "trials": 12}
         sweeper = StudySweeper(**{**given, "at_once": 1, "sampler": "tpe", "seed": 0, **settings})
         sweeper._config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
-        sweeper._loader, sweeper._launcher = None, Launcher(folder, fails)
-        sweeper.sweep(list(arguments))
+        sweeper._loader, sweeper._launcher = None, Launcher(folder, fails, nan)
+        with suppress(JobError):
+            sweeper.sweep(list(arguments))
         return sweeper._launcher.jobs, said
 
     return run
@@ -94,7 +113,7 @@ def test_an_objective_that_nothing_measured_is_named(sweep):
 def test_a_sweep_ends_where_every_job_of_three_batches_in_a_row_failed(sweep):
     jobs, said = sweep("one", fails=range(99), at_once=2)
     assert len(jobs) == 6
-    assert "every job failed 3 times in a row" in said[-2]
+    assert "every job failed or measured NaN 3 times in a row" in said[-2]
     jobs, _ = sweep("two", trials=2)
     assert len(jobs) == 2
     jobs, _ = sweep("three", trials=4, fails=range(1, 99))  # a study with trials does not make it go on for ever
@@ -102,6 +121,14 @@ def test_a_sweep_ends_where_every_job_of_three_batches_in_a_row_failed(sweep):
     jobs, said = sweep("four", trials=5, fails=(0, 1, 3, 4))
     assert len(jobs) == 6
     assert "5 of 5" in said[-1]
+
+
+def test_a_sweep_ends_where_the_objective_is_nan(sweep):
+    with pytest.raises(UserError, match=r"^the jobs measured NaN as loss; Optuna takes numbers alone$"):
+        sweep("one", nan=range(20))
+    jobs, said = sweep("two", trials=3, nan=(0, 1, 3), fails=(4,))
+    assert len(jobs) == 7
+    assert "3 of 3" in said[-1]
 
 
 @pytest.mark.parametrize(

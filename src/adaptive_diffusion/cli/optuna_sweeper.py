@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SAMPLERS = {"tpe": "TPESampler", "cmaes": "CmaEsSampler", "nsga2": "NSGAIISampler", "random": "RandomSampler"}
 DIRECTIONS = ("minimize", "maximize")
 WORDS = {"objectives": "list of hydra.sweeper.objectives", "space": "space of settings"}  # what a study keeps
-MOST_IN_VAIN = 3  # batches in a row whose jobs all failed
+MOST_IN_VAIN = 3  # batches in a row whose jobs all failed, or measured NaN
 
 
 class StudySweeper(Sweeper):
@@ -120,19 +120,20 @@ class StudySweeper(Sweeper):
             try:
                 results = self._launcher.launch(jobs, initial_job_idx=len(returned))
                 ended = jobs_of(folder)[len(returned) :]
-                self._tell(study, asked, ended)
+                learned = self._tell(study, asked, ended)
             finally:  # also if the sweep is interrupted: no trial is left open
                 for trial in asked:
                     study.tell(trial, state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
             returned.extend(results)
-            in_vain = 0 if any(job.status in DONE for job in ended) else in_vain + 1
-            if in_vain == MOST_IN_VAIN:  # failed jobs do not count as trials: it would never end
-                say(f"stopped    every job failed {MOST_IN_VAIN} times in a row, so that the study learns nothing")
+            in_vain = 0 if learned else in_vain + 1
+            if in_vain == MOST_IN_VAIN:  # such jobs do not count as trials: it would never end
+                say(f"stopped    every job failed or measured NaN {MOST_IN_VAIN} times in a row: nothing is learned")
                 break
 
         say(self._best(study, arguments))
         if in_vain == MOST_IN_VAIN:
             _ = [result.return_value for result in results]  # raises what a job failed of, as Hydra's own sweeper does
+            raise UserError(f"the jobs measured NaN as {' or '.join(self.objectives)}; Optuna takes numbers alone")
         return returned
 
     def _check_numbers(self, space: Mapping[str, BaseDistribution]) -> None:
@@ -183,8 +184,9 @@ class StudySweeper(Sweeper):
     def _finished(self, study: Any) -> list[Any]:
         return [trial for trial in study.trials if trial.state.is_finished() and trial.values is not None]
 
-    def _tell(self, study: Any, asked: Sequence[Any], jobs: Sequence[Any]) -> None:
-        """Tell the study what the jobs measured."""
+    def _tell(self, study: Any, asked: Sequence[Any], jobs: Sequence[Any]) -> bool:
+        """Tell the study what the jobs measured; whether any of them measured numbers."""
+        learned = False
         for trial, job in zip(asked, jobs, strict=True):
             if job.status not in DONE:
                 continue
@@ -194,7 +196,11 @@ class StudySweeper(Sweeper):
                 raise UserError(
                     f"hydra.sweeper.objectives names {missing[0]!r}, which was not measured; there are {known}"
                 )
-            study.tell(trial, [job.metrics[name] for name in self.objectives])
+            values = [job.metrics[name] for name in self.objectives]
+            if not np.isnan(values).any():
+                study.tell(trial, values)
+                learned = True
+        return learned
 
     def _best(self, study: Any, arguments: Sequence[str]) -> str:
         """What was found: the best trial, or those of the Pareto front."""
