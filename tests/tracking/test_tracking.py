@@ -74,6 +74,13 @@ def test_a_run_records_settings_numbers_and_files_and_ends_finished(tracker, tmp
     assert done.info.artifact_uri.startswith(str(tracker.artifacts))
 
 
+def test_a_metric_may_have_any_name(tracker):
+    with open_run(tracker) as run:
+        run.metrics({"black & white (+)/rmse": 0.5, "l'été/rmse": 0.25}, step=3)
+    (done,) = runs(tracker)
+    assert done.data.metrics == {"black _ white ___/rmse": 0.5, "l_été/rmse": 0.25}
+
+
 @pytest.mark.parametrize(("error", "status"), [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_a_run_that_does_not_end_well_says_so(tracker, error, status):
     with pytest.raises(type(error)), open_run(tracker):

@@ -6,11 +6,12 @@ import errno
 import logging
 import math
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,10 +26,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 PARAM_LENGTH = 6000  # characters of a setting that MLflow keeps
 TAG_LENGTH = 5000
 DIGEST_LENGTH = 36  # characters of a dataset's hash that MLflow keeps
 PER_CALL = 100  # MLflow's limit of parameters; that of metrics is higher
+
+
+def recordable(values: Mapping[str, T]) -> dict[str, T]:
+    """Settings or metrics with names that MLflow takes: `black & white/rmse` -> `black _ white/rmse`."""
+    return {re.sub(r"[^/\w.\- :]", "_", name): value for name, value in values.items()}
 
 
 class MlflowRun(Run):
@@ -106,7 +114,8 @@ class MlflowRun(Run):
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """See `Run.metrics`. Infinities are left out: MLflow would store the largest float instead."""
-        finite = [(key, float(value), now(), step) for key, value in values.items() if math.isfinite(value)]
+        named = recordable(values).items()
+        finite = [(name, float(value), now(), step) for name, value in named if math.isfinite(value)]
         if self._record is not None:
             self._record.metrics += finite
         self.measured(finite)

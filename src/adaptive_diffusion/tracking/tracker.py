@@ -26,7 +26,7 @@ class Run:
         """Label the run with what is known only now."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers; names may contain letters, digits and `_ - . space : /`."""
+        """Log numbers; in names, MLflow gets `_` in place of all but letters, digits and `_ - . space : /`."""
 
     def inputs(self, *inputs: Input) -> None:
         """Name datasets and models that the run uses, with their hashes."""
