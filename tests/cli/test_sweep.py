@@ -143,6 +143,14 @@ def test_a_job_that_fails_is_in_the_table_and_in_mlflow_with_its_sentence(sweep,
     assert "1 of 3 jobs failed, 1 was refused" in lines
 
 
+def test_a_refused_job_is_recorded_with_the_choices_of_groups_below_others(sweep, do, tracker, caplog):
+    do(0, "model@task.model=checkpoint", refused)
+    _, child = runs(tracker)
+    assert child.info.run_name == "model@task.model=checkpoint seed=7"
+    assert child.data.params == {"model_task.model": "checkpoint", "seed": "7"}
+    assert caplog.records == []
+
+
 def test_what_was_told_of_a_job_is_not_announced_once_more(do, tracker, capsys):
     assert do(0, "scheduler.eta=1", drawn(tracker, 0)).return_value == 0.25
     with pytest.raises(UserError, match="eta must lie"):

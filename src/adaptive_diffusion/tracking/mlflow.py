@@ -28,7 +28,7 @@ from ..interruption import uninterrupted
 from ..io.locks import in_turn
 from .client import find_experiment, open_client
 from .database import Database
-from .mlflow_run import TAG_LENGTH, MlflowRun
+from .mlflow_run import TAG_LENGTH, MlflowRun, recordable
 from .process import Process
 from .record import Input, Record
 from .server import Server, ServerError
@@ -136,8 +136,8 @@ class MlflowTracker:
         folder: str | Path | None = None,
     ) -> Iterator[Run]:
         """See `Tracker.open`. Within a sweep the run becomes a child of the sweep's run."""
-        everything = {**_source(), **Process.this().tags, **tags, **_sweep_tags()}
-        record = self._record(name, params=dict(params), tags=everything)
+        everything, params = {**_source(), **Process.this().tags, **tags, **_sweep_tags()}, recordable(params)
+        record = self._record(name, params=params, tags=everything)
         run = MlflowRun(self, None, record, None if folder is None else Path(folder))
         status, note = "FINISHED", None
         self._reach(run)
@@ -212,7 +212,7 @@ class MlflowTracker:
         with uninterrupted():
             run_id = self.create(name, _sweep_tags())
             try:
-                MlflowRun(self, run_id).params(params)
+                MlflowRun(self, run_id).params(recordable(params))
             finally:
                 self.close(run_id, "FAILED", error)
 
