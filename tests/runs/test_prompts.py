@@ -9,6 +9,8 @@ from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.runs.fit import fitted
 from adaptive_diffusion.runs.prompts import follow_prompt
 
+MODEL_WITHOUT_CLASSES = SimpleUNet(UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=()))
+
 
 def test_a_prompt_fills_in_domain_and_label(tmp_path: Path) -> None:
     cfg, choice = follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly"), tiny_model())
@@ -24,6 +26,17 @@ def test_a_prompt_at_odds_with_the_given_domain_is_followed_with_a_warning(
     cfg, _ = follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly", "domain=portraits"), tiny_model())
     assert cfg.domain.name == "portraits"
     assert "hardly asks for portraits" in caplog.text
+
+
+@pytest.mark.parametrize(("prompt", "model"), [(None, MODEL_WITHOUT_CLASSES), ("a butterfly", tiny_model())])
+@pytest.mark.parametrize("setting", ["domain", "domain.name"])
+def test_a_domain_stands_however_the_command_line_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: str | None, model: SimpleUNet, setting: str
+) -> None:
+    monkeypatch.setattr("adaptive_diffusion.runs.prompts.given", lambda name: name == setting)
+    cfg = configuration("sample", tmp_path, "domain.name=portraits")
+    cfg.prompt = prompt
+    assert follow_prompt(cfg, model)[0].domain.name == "portraits"
 
 
 def test_without_a_prompt_nothing_changes(tmp_path: Path) -> None:
@@ -45,9 +58,8 @@ def test_unfit_prompts_get_a_sentence(overrides: list[str], message: str, tmp_pa
 
 
 def test_a_model_without_classes_takes_no_prompt(tmp_path: Path) -> None:
-    model = SimpleUNet(UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=()))
     with pytest.raises(ValueError, match="trained without classes"):
-        follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly"), model)
+        follow_prompt(configuration("sample", tmp_path, "prompt=a butterfly"), MODEL_WITHOUT_CLASSES)
 
 
 @pytest.mark.parametrize(("scale", "said"), [(0, True), (0.5, False), (1, False)])

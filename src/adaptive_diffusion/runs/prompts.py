@@ -40,7 +40,7 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
             "a prompt was given, but the model was trained without classes and reads no text; leave prompt out"
         )
 
-    choice = choose(cfg.prompt, model, cfg.domain.name if given("domain") else None)
+    choice = choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
     if choice.domain_confidence < DOUBTFUL:
         log.warning("the prompt hardly asks for %s (%.0f %%)", choice.domain, 100 * choice.domain_confidence)
 
@@ -53,13 +53,18 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
 def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:
     """The configuration with the domain of a model that draws no other, unless the command line says it."""
     known = list(model.domains or ())
-    if given("domain") or (model.conditional and len(known) != 1):
+    if _domain_given() or (model.conditional and len(known) != 1):
         return cfg
 
     cfg = cfg.copy()
     cfg.domain.name = name = known[0] if len(known) == 1 else UNKNOWN
     cfg.domain.description = "nobody said what the model draws" if name == UNKNOWN else "what the model draws"
     return cfg
+
+
+def _domain_given() -> bool:
+    """Whether the command line says what is drawn: by a domain's file, or by its name alone."""
+    return given("domain") or given("domain.name")
 
 
 def given(name: str) -> bool:
