@@ -60,6 +60,27 @@ def test_a_folder_that_was_made_for_a_lock_goes_with_it_unless_it_is_used(tmp_pa
     assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["x.json"]
 
 
+def test_a_folder_that_another_process_removes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, make, made = tmp_path / "new" / "x.json", Path.mkdir, list[Path]()
+
+    def removed_at_once(folder: Path, *given: object, **more: object) -> None:
+        make(folder, *given, **more)
+        made.append(folder)
+        if len(made) < 3:
+            folder.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", removed_at_once)
+    with alone(file):
+        file.write_text("{}")
+    assert made == [file.parent] * 3
+
+
+def test_a_lock_that_can_never_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError), alone(tmp_path / "file" / "x.json"):
+        pass
+
+
 def test_a_lock_names_its_holder_without_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["sample.py", "tracking.uri=http://me:secret@here:1", "num_steps=5"])
     with alone(tmp_path / "x.json"):

@@ -75,9 +75,7 @@ def _acquire(place: Path, waiting: Callable[[str], None] | None) -> IO[str]:
     import fcntl
 
     while True:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(place, "a+", encoding="utf-8")  # noqa: SIM115
-
+        lock = _opened(place)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,6 +93,17 @@ def _acquire(place: Path, waiting: Callable[[str], None] | None) -> IO[str]:
             lock.close()
             raise
         lock.close()
+
+
+def _opened(place: Path, tries: int = 100) -> IO[str]:
+    """Open the file in its folder, which the holder of another lock may just be removing; see `_locked`."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return open(place, "a+", encoding="utf-8")
+    except (FileNotFoundError, FileExistsError):
+        if tries == 1:  # it can never be made
+            raise
+    return _opened(place, tries - 1)
 
 
 def _holder(place: Path) -> str:
