@@ -17,8 +17,9 @@ import mlx.core as mx
 import pytest
 
 from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
-from adaptive_diffusion.io import checksums
-from adaptive_diffusion.io.files import ASSETS, atomic_path
+from adaptive_diffusion.io import checksums, files
+from adaptive_diffusion.io.files import ASSETS, atomic_path, partial_path
+from adaptive_diffusion.io.host import host
 from adaptive_diffusion.io.tensor_file import write_tensors
 from adaptive_diffusion.optimization.memory import read_history, read_records, write_history, write_records
 from adaptive_diffusion.optimization.records import DomainRecords
@@ -26,16 +27,26 @@ from adaptive_diffusion.runs.job import explain
 from adaptive_diffusion.sampling.quality import load_calibration, save_calibration
 
 
-def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_process_of_this_host_left_is_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead, alive = (tmp_path / f".state.{pid}.partial.bin" for pid in (ended.pid, os.getppid()))
+
+    def left(pid: int, host: str) -> Path:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: pid)
+            patch.setattr(files, "host", lambda: host)
+            return partial_path(tmp_path / "state.bin")
+
+    dead, alive, elsewhere = left(ended.pid, host()), left(os.getppid(), host()), left(ended.pid, "another")
     for _ in range(2):  # in a folder that is new to this process, and in one that is not
         dead.touch()
         alive.touch()
+        elsewhere.touch()
         with atomic_path(tmp_path / "state.bin") as temporary:
             temporary.write_bytes(b"content")
-        assert sorted(p.name for p in tmp_path.iterdir()) == [alive.name, "state.bin"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name, "state.bin"])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnusableFile
+from .host import host
 
 ASSETS = Path(__file__).parents[1] / "assets"
 GIT_LFS = b"version https://git-lfs"  # the beginning of a pointer in the place of a large file
@@ -23,7 +25,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and vanishes when it fails.
 
     The temporary file keeps the suffix of `path`, since writers choose the format by it. Parent folders are created,
-    and the temporary files of killed processes are removed there.
+    and the temporary files of this host's killed processes are removed there.
 
     Raises:
         OSError: if the system refuses; it names `path`, which not every library's error does.
@@ -35,7 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _swept.add(path.parent)
             _sweep(path.parent)
 
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+        temporary = partial_path(path)
         try:
             yield temporary
 
@@ -50,6 +52,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if error.errno is None:  # not the system's
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def partial_path(path: Path) -> Path:
+    """A temporary path beside `path` that no other process has, also not one of another host that shares the folder."""
+    return path.with_name(f".{path.stem}.{_here()}.{os.getpid()}.partial{path.suffix}")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -167,12 +174,17 @@ def why_unreadable(path: str | Path, folder: bool = False) -> str | None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the temporary files of processes that have ended."""
+    """Remove the temporary files of processes of this host that have ended; of others' nothing is known."""
     for file in folder.glob(".*.partial*"):
-        found = re.fullmatch(r"\..*\.(\d+)\.partial(\..*)?", file.name)
+        found = re.fullmatch(rf"\..*\.{_here()}\.(\d+)\.partial(\..*)?", file.name)
         if found and not _alive(int(found[1])):
             with contextlib.suppress(OSError):
                 file.unlink()
+
+
+def _here() -> str:
+    """Eight characters that tell this host from others in names of files."""
+    return hashlib.sha256(host().encode()).hexdigest()[:8]
 
 
 def _alive(process: int) -> bool:

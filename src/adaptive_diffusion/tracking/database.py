@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..errors import MachineError, UserError
+from ..io.files import partial_path
 
 TABLES = {"alembic_version", "experiments", "runs", "params", "metrics", "tags"}  # of every database of MLflow
 
@@ -93,7 +94,7 @@ class Database:
 
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        temporary = partial_path(self.path)
         try:
             SqlAlchemyStore(_uri(temporary), self.artifact_location).engine.dispose()
             try:

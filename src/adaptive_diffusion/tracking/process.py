@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_FIRST_NAMESPACE = "pid:[4026531836]"  # Linux: the namespace of processes outside containers
+from ..io.host import host
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Process:
     """A process of some host.
 
     Attributes:
-        host: The host's name; in a container, also the namespace of its process ids.
+        host: See `io.host`.
         pid: The process id, which the system may reuse later.
         started: When the process began, as the system writes it; "" if unknown.
     """
@@ -34,7 +33,7 @@ class Process:
     @classmethod
     def this(cls) -> Process:
         """The process that calls."""
-        return cls(_host(), os.getpid(), _started(os.getpid()) or "")
+        return cls(host(), os.getpid(), _started(os.getpid()) or "")
 
     @classmethod
     def of(cls, tags: Mapping[str, str]) -> Process | None:
@@ -49,11 +48,11 @@ class Process:
 
     def has_ended(self) -> bool:
         """Whether this process is known to have ended; False for a process of another host."""
-        return self.host == _host() and _started(self.pid) not in (self.started, "")
+        return self.host == host() and _started(self.pid) not in (self.started, "")
 
     def lives(self) -> bool:
         """Whether this process is known to live."""
-        return self.host == _host() and _started(self.pid) == self.started
+        return self.host == host() and _started(self.pid) == self.started
 
 
 @functools.cache
@@ -73,14 +72,6 @@ def end_with(other: Process) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _host() -> str:
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:  # no Linux
-        return socket.gethostname()
-    return socket.gethostname() + ("" if namespace == _FIRST_NAMESPACE else f" {namespace}")
 
 
 def _started(pid: int) -> str | None:
