@@ -100,6 +100,17 @@ def test_denoising_removes_noise_that_was_added(pipeline: DiffusionPipeline) -> 
     assert pipeline.denoise_image(noisy[0], 200).shape == (8, 8, 3)
 
 
+@pytest.mark.parametrize(("given", "drawn"), [(None, 20), (5, 5)], ids=["all of 20", "as set"])
+def test_denoising_leaves_the_number_of_steps_as_it_was(given: int | None, drawn: int) -> None:
+    scheduler = DDIMScheduler(num_train_timesteps=20)
+    if given is not None:
+        scheduler.set_timesteps(given)
+    pipeline = DiffusionPipeline(gaussian_denoiser, scheduler, image_size=(8, 8))
+    pipeline.denoise_image(mx.zeros((8, 8, 3)), 10)
+    pipeline.generate(1, seed=0)
+    assert len(scheduler) == drawn
+
+
 @pytest.mark.parametrize(("timestep", "steps"), [(-1, 1), (1000, 1), (10, 0), (10, 12)])
 def test_denoising_from_an_impossible_timestep_is_refused(
     pipeline: DiffusionPipeline, timestep: int, steps: int

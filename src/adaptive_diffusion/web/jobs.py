@@ -198,7 +198,8 @@ def watched_job(
 
 def steps_of(settings: Sequence[str]) -> Steps:
     """Where a run would evaluate the network; nothing is drawn, calibrated or recorded."""
-    with job([*settings, "tracking=none"]) as cfg:
+    untracked = [each for each in settings if not each.lstrip("+~").startswith("tracking")]
+    with job([*untracked, "tracking=none"]) as cfg:
         if "calibrate" in cfg.scheduler:
             cfg.scheduler.calibrate = "never"
         setup = prepare(cfg)
