@@ -239,6 +239,13 @@ def test_the_cost_is_empty_for_a_mistake_and_a_fault_is_in_the_log(actions, monk
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.mark.parametrize("setting", ["tracking.experiment=mine", "tracking.uri=http://127.0.0.1:1", "tracking=none"])
+def test_the_cost_and_the_schedule_do_not_depend_on_where_runs_are_recorded(setting, offers, worker, tmp_path):
+    actions = Actions(replace(offers, common=(*offers.common, setting)), worker, Sessions(tmp_path))
+    assert "3 steps, 6 passes" in actions.cost(*astuple(WISH))
+    assert len(actions.schedule(request(), *astuple(WISH))[1]) == 3
+
+
 def test_two_schedulers_are_compared_from_the_same_noise(actions):
     *_, (pair, status, commands) = actions.compare(request(), "ddim", 3, *astuple(WISH))
     left, right = map(pixels, pair)

@@ -116,7 +116,7 @@ class DiffusionPipeline:
 
         Args:
             batch_size: Images to draw, >= 1.
-            num_inference_steps: Steps; None: as the scheduler is set, or 50.
+            num_inference_steps: Steps; None: as the scheduler is set, or 50, or all T.
             seed: Image i of a seed is always the same; None draws a new seed, which is logged.
             return_intermediates: Also return the clean predictions of every step.
             prompt: What to draw: one text for all images, or B. A model that reads no text draws the domain and the
@@ -145,7 +145,7 @@ class DiffusionPipeline:
         seed = check_count("seed", seed, 0)
         model, domain = self._guided(batch_size, seed, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
-            num_inference_steps = len(self.scheduler) or 50
+            num_inference_steps = self._steps
         self.scheduler.set_timesteps(num_inference_steps)
         self._suit(domain, model.guidance_scale if model.most_passes > 1 else 1.0)
 
@@ -202,10 +202,15 @@ class DiffusionPipeline:
             )
 
         batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
-        self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
         keys = image_keys(0, range(len(batch)))
         model, _ = self._guided(len(batch), 0, prompt, domain, label, condition, guidance_scale)
-        x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
+
+        before = self._steps
+        self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
+        try:
+            x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
+        finally:
+            self.scheduler.set_timesteps(before)
         images = mx.clip(self._drawing.decode(x0), -1, 1)
         return images if noisy_image.ndim == 4 else images[0]
 
@@ -272,6 +277,11 @@ class DiffusionPipeline:
         return (
             self.model if is_picture_model(self.model) else PlainModel(self.model, (*self.image_size, self.in_channels))
         )
+
+    @property
+    def _steps(self) -> int:
+        """The number of steps that the scheduler is set to, or 50, or all T."""
+        return len(self.scheduler) or min(50, self.scheduler.config["num_train_timesteps"])
 
     @property
     def _facts(self) -> ModelFacts:
