@@ -6,6 +6,7 @@ import csv
 import errno
 import hashlib
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -36,6 +37,7 @@ from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
+from adaptive_diffusion.runs import sample_files
 from adaptive_diffusion.runs.build import build
 from adaptive_diffusion.runs.checks import checked
 from adaptive_diffusion.runs.job import explain, job
@@ -92,6 +94,20 @@ def test_a_job_leaves_pictures_plots_tables_and_its_configuration(configure, tmp
     resolved = OmegaConf.load(run / "config.yaml")
     assert resolved.image_size == 8  # filled in from the model
     assert (resolved.guidance_scale, resolved.image_size) == (1.5, 8)
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_SHOWN", 3), ("MOST_BYTES", 2 * 8 * 8 * 3)])
+def test_the_grid_of_very_many_pictures_shows_the_first(configure, tmp_path, monkeypatch, caplog, limit, most):
+    caplog.set_level(logging.INFO)
+    sample(configure("num_samples=4"))
+    assert "pictures.png shows" not in caplog.text
+    whole = Image.open(tmp_path / "run" / "pictures.png").size
+
+    monkeypatch.setattr(sample_files, limit, most)
+    sample(configure("num_samples=5"))
+    assert Image.open(tmp_path / "run" / "pictures.png").size == whole  # two rows of two
+    assert "pictures.png shows the first 3 of 5 images; pictures/ holds all" in caplog.text
+    assert len(pictures(tmp_path)) == 5
 
 
 def test_the_plot_of_the_schedule_says_what_was_taken_and_how_many_pictures_were_left(configure, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,11 @@ from .naming import run_name
 from .recorded import write_config
 from .setup import Setup
 
+log = logging.getLogger(__name__)
+
 QUALITY = "quality.json"  # of a run: what was measured, with its intervals
 PROVENANCE = "provenance.json"  # version, model, labels, and the state of the repository
+MOST_SHOWN, MOST_BYTES = 1024, 2**27  # images in pictures.png, and bytes of large ones, before they are compressed
 SHEET = 12  # images of a run that a sweep's sheet shows
 SETTINGS = "adaptive-diffusion"  # of a PNG file: the text with the settings that drew it
 
@@ -47,7 +51,10 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
         figures.save_image(folder / "pictures" / f"{i:04d}.png", image, text)
 
     with images_are_safe(folder):
-        figures.save_picture_grid(folder / "pictures.png", pixels, numbered=True, text=text)
+        shown = pixels[: min(MOST_SHOWN, 1 + MOST_BYTES // pixels[0].nbytes)]
+        if len(shown) < len(pixels):
+            log.info("pictures.png shows the first %d of %d images; pictures/ holds all", len(shown), len(pixels))
+        figures.save_picture_grid(folder / "pictures.png", shown, numbered=True, text=text)
         figures.save_image(folder / "denoising.png", _denoising(setup, batches[0]))
         _plot_schedule(folder / "schedule.png", setup, batches)
         _write_steps(folder / "steps.csv", setup, batches)
