@@ -55,10 +55,10 @@ def tiny_model(**metadata: object) -> SimpleUNet:
     return model
 
 
-def tiny_checkpoint(folder: Path) -> Path:
+def tiny_checkpoint(folder: Path, **metadata: object) -> Path:
     """The model's file."""
     path = folder / "tiny.safetensors"
-    save_model(path, tiny_model())
+    save_model(path, tiny_model(**metadata))
     return path
 
 

@@ -14,9 +14,12 @@ from scipy.fft import dctn, idctn
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
 from adaptive_diffusion.calibration.fitting import Solution, fit_corrections, levels_of, multistep_rows, run
 from adaptive_diffusion.calibration.learning import learn
+from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import node_at
 from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
+from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
 from adaptive_diffusion.grids.grids import BlendedGrid, PowerGrid
 from adaptive_diffusion.sampling.converged import paired_rmse
@@ -191,6 +194,14 @@ SMALL = ScheduleCalibration(steps=(3, 5), learned_steps=(3,), noises=10, held_ou
 @pytest.fixture(scope="module")
 def schedule():
     return list(calibrate(problem(), SMALL))[-1]
+
+
+@pytest.mark.parametrize("recipe", [SMALL, QuickCalibration(steps=(30,))], ids=["thorough", "quick"])
+def test_a_model_of_fewer_timesteps_than_a_reference_trajectory_is_refused_before_it_is_evaluated(recipe):
+    model = replace(problem(), process=NoiseSchedule(50))
+    with pytest.raises(Unusable, match=r"50 training timesteps has no reference .* calibrates up to 25 steps"):
+        next(recipe.calibrate(model))
+    assert model.cost.evaluations == 0
 
 
 def test_a_calibration_judges_all_rivals_on_held_out_noises_and_keeps_the_best(schedule):

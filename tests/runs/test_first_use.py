@@ -119,6 +119,13 @@ def test_a_run_that_cannot_calibrate_though_it_should_always_says_why(model, tmp
     assert said.endswith(why)
 
 
+@pytest.mark.parametrize(("choice", "said"), [("auto", 0), ("always", 1)])
+def test_a_model_of_fewer_timesteps_than_a_calibration_takes_draws_with_the_power_grid(tmp_path, choice, said, caplog):
+    model = tiny_checkpoint(tmp_path, noise_schedule={"num_train_timesteps": 15})
+    assert draw(model, tmp_path, f"scheduler.calibrate={choice}") == pytest.approx([14, 56 / 9, 14 / 9], abs=1e-3)
+    assert caplog.text.count("3 steps takes 20 training timesteps, and this model has 15") == said
+
+
 def test_a_folder_that_cannot_be_made_does_not_stop_a_run(model, tmp_path, kept, caplog):
     kept.parent.parent.mkdir(parents=True)
     kept.parent.write_text("in the way")

@@ -139,11 +139,15 @@ def calibrate(
 
     Yields:
         The schedule so far, after every number of steps.
+
+    Raises:
+        Unusable: for a model of fewer training timesteps than the reference trajectories have nodes.
     """
     c, schedule = settings, model.process
     drawn, others = model.of_images(c.seed, c.noises), model.of_images(c.seed + 1, c.held_out)
     batched, judging = (InBatches(images, c.batch_size, progress) for images in (drawn, others))
     noise = model.noise(c.seed, c.noises)
+    reference, unseen = record(batched, noise), record(judging, model.noise(c.seed + 1, c.held_out))
     profile = measure_trajectory(
         drawn,
         noise,
@@ -151,7 +155,6 @@ def calibrate(
         batch_size=c.batch_size,
         progress=None if progress is None else lambda trace: progress(len(trace.x0)),
     )
-    reference, unseen = record(batched, noise), record(judging, model.noise(c.seed + 1, c.held_out))
 
     # images whose conditions differ have no first prediction in common, so there is none to store
     one = model.mixture is None

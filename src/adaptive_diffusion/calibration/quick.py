@@ -129,6 +129,7 @@ def calibrate_quickly(
         The schedule so far, after every number of steps.
 
     Raises:
+        Unusable: for a model of fewer training timesteps than the reference trajectories have nodes.
         FloatingPointError: if the model predicts what is not finite.
     """
     c, process = settings, model.process

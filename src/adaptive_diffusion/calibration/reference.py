@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..errors import Unusable
 from ..grids.base import FixedGrid
 from ..grids.grids import BlendedGrid
 from ..sampling.rollout import InBatches, Rollout, run
@@ -89,9 +90,16 @@ def record(model: InBatches, x_T: mx.array, nodes: int = NODES) -> ReferenceTraj
         model: The model, with the conditions of the N images.
         x_T: (N, H, W, C) standard normal noise.
         nodes: m, in [3, T].
+
+    Raises:
+        Unusable: for a model of fewer than m training timesteps.
     """
-    process = model.process
-    check_count("nodes", nodes, 3, process.num_train_timesteps)
+    process, T = model.process, model.process.num_train_timesteps
+    if check_count("nodes", nodes, 3) > T:
+        raise Unusable(
+            f"a model of {T} training timesteps has no reference trajectories of {nodes} steps; the quick recipe "
+            f"calibrates up to {T // 2} steps of it, with nodes of at most {T}"
+        )
     grid = FixedGrid.of(process, np.append(BlendedGrid()(process, nodes - 1), 0.0))
 
     states, predictions = [np.array(x_T)], list[np.ndarray]()

@@ -23,6 +23,7 @@ from ..io.locks import alone, in_turn
 from ..io.progress import Progress
 from ..sampling.timing import duration
 from ..types import PictureModel
+from .fit import noise_process
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def calibrate_on_first_use(
         return None
 
     in_domain = _in_domain(cfg, model, conditions, guidance)
-    recipe = QuickCalibration(steps=(cfg.num_steps,), batch_size=cfg.batch_size)
+    recipe = _recipe(cfg)
     cost = estimate(in_domain, recipe, cfg.num_samples * cfg.num_steps)
     if cfg.scheduler.calibrate == "auto" and not cost.affordable:
         log.info("%s", _unaffordable(cfg, cost))
@@ -116,7 +117,14 @@ def _hindrance(cfg: DictConfig, model: PictureModel) -> str | None:
         return "the sampler chooses the number of steps"
     if not 2 <= cfg.num_steps <= MOST_STEPS:
         return f"2 to {MOST_STEPS} steps can be calibrated, and this run has {cfg.num_steps}"
+    nodes, T = _recipe(cfg).reference_nodes, noise_process(model).num_train_timesteps
+    if nodes > T:
+        return f"a calibration of {cfg.num_steps} steps takes {nodes} training timesteps, and this model has {T}"
     return None
+
+
+def _recipe(cfg: DictConfig) -> QuickCalibration:
+    return QuickCalibration(steps=(cfg.num_steps,), batch_size=cfg.batch_size)
 
 
 def _fits(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> bool:
