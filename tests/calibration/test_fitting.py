@@ -11,7 +11,7 @@ import pytest
 from gaussian import ode_solution, predict
 from scipy.fft import dctn, idctn
 
-from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate
+from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate, conditioned
 from adaptive_diffusion.calibration.fitting import Solution, fit_corrections, levels_of, multistep_rows, run
 from adaptive_diffusion.calibration.learning import learn
 from adaptive_diffusion.calibration.quick import QuickCalibration
@@ -202,6 +202,19 @@ def test_a_model_of_fewer_timesteps_than_a_reference_trajectory_is_refused_befor
     with pytest.raises(Unusable, match=r"50 training timesteps has no reference .* calibrates up to 25 steps"):
         next(recipe.calibrate(model))
     assert model.cost.evaluations == 0
+
+
+@pytest.mark.parametrize("given", [mx.array([[1], [2]]), mx.array([[0.5]])], ids=["two labels", "a text"])
+def test_conditions_that_no_first_prediction_belongs_to_are_given_in_turn(given):
+    def shifted(x, t, condition=None):
+        return bent(x, t) + 0.01 * condition.astype(mx.float32)[:, :, None, None]
+
+    model = problem(shifted).with_condition(given)
+    assert np.array_equal(conditioned(model, 0, 5).condition, [given[i % len(given)].tolist() for i in range(5)])
+    *_, found = calibrate(model, SMALL)
+    counted = model.cost.evaluations
+    assert found.first is None
+    assert 0.9 * SMALL.evaluations(model) <= counted <= SMALL.evaluations(model) < SMALL.evaluations()
 
 
 def test_a_calibration_judges_all_rivals_on_held_out_noises_and_keeps_the_best(schedule):

@@ -15,7 +15,7 @@ from adaptive_diffusion.calibration.choosing import Candidate
 from adaptive_diffusion.calibration.even import EvenGrid
 from adaptive_diffusion.calibration.fitting import fit_corrections
 from adaptive_diffusion.calibration.identity import weights_hash
-from adaptive_diffusion.calibration.quick import FEWEST, QuickCalibration, mean_grid, repeated
+from adaptive_diffusion.calibration.quick import FEWEST, QuickCalibration, mean_grid
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.calibration.trajectory import equidistributed, measure_trajectory
 from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
@@ -149,11 +149,6 @@ def test_the_mean_of_grids_is_taken_in_log_snr():
     assert mean[0] == a[0] == SCHEDULE.num_train_timesteps - 1
     expected = 0.75 * SCHEDULE.log_snr(a[1:]) + 0.25 * SCHEDULE.log_snr(b[1:])
     assert SCHEDULE.log_snr(mean[1:]) == pytest.approx(expected, abs=1e-6)
-
-
-def test_conditions_are_given_in_turn():
-    assert repeated(None, 3) is None
-    assert np.array(repeated(mx.array([[1], [2]]), 5)).ravel().tolist() == [1, 2, 1, 2, 1]
 
 
 @pytest.mark.parametrize(

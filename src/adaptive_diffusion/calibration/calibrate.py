@@ -11,7 +11,7 @@ import numpy as np
 
 from ..diffusion.checks import check_count
 from ..diffusion.first_prediction import NOISES as FIRST_NOISES
-from ..diffusion.first_prediction import first_prediction
+from ..diffusion.first_prediction import condition_of, first_prediction
 from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
@@ -86,12 +86,12 @@ class ScheduleCalibration:
         return [n for n in wanted if n in self.steps]
 
     def evaluations(self, model: GuidedModel | None = None) -> int:
-        """See `CalibrationRecipe`: where images differ in their condition, no first prediction is stored."""
+        """See `CalibrationRecipe`: a first prediction is stored where all images share the same class ids."""
         pictures = self.noises + self.held_out
         measuring = PROFILE_NODES * self.noises + NODES * pictures
         judging = sum(self.steps) * (len(CLASSICAL) * self.held_out + len(FITTED) * pictures)
         storing = FIRST_NOISES + sum(n - 1 for n in self.steps) * (self.noises + 2 * self.held_out)
-        if model is not None and model.mixture is not None:
+        if model is not None and condition_of(model) is None:
             storing = 0
         columns = (n - 1 + n * (HISTORY - 1) for n in self.learned)
         learning = sum(
@@ -132,8 +132,9 @@ def calibrate(
     weights together (see `learning`), as long as the held-out noises profit.
 
     Args:
-        model: What to calibrate: a model in one domain, with its guidance. Its first prediction is stored where all
-            images share one condition.
+        model: What to calibrate: a model in one domain, with its guidance. Of several conditions, image i is drawn with
+            condition i modulo their number; of a mixture, with its own. The first prediction is stored where all images
+            share the same class ids, or have none.
         settings: How.
         progress: Called with the number of images after every model evaluation of a batch.
 
@@ -144,7 +145,7 @@ def calibrate(
         Unusable: for a model of fewer training timesteps than the reference trajectories have nodes.
     """
     c, schedule = settings, model.process
-    drawn, others = model.of_images(c.seed, c.noises), model.of_images(c.seed + 1, c.held_out)
+    drawn, others = conditioned(model, c.seed, c.noises), conditioned(model, c.seed + 1, c.held_out)
     batched, judging = (InBatches(images, c.batch_size, progress) for images in (drawn, others))
     noise = model.noise(c.seed, c.noises)
     reference, unseen = record(batched, noise), record(judging, model.noise(c.seed + 1, c.held_out))
@@ -157,7 +158,7 @@ def calibrate(
     )
 
     # images whose conditions differ have no first prediction in common, so there is none to store
-    one = model.mixture is None
+    one = condition_of(model) is not None
     first = first_prediction(model, noise.shape[1:], batch_size=c.batch_size) if one else None
     if first is not None and progress is not None:
         progress(FIRST_NOISES)
@@ -198,6 +199,13 @@ def calibrate(
             steps=dict(found),
             first=first,
         )
+
+
+def conditioned(model: GuidedModel, seed: int, count: int) -> GuidedModel:
+    """The model with (count, ...) conditions of the images of a seed: those of a mixture, or the given ones in turn."""
+    model = model.of_images(seed, count)
+    given = model.condition
+    return model if given is None else model.with_condition(given[mx.arange(count) % len(given)])
 
 
 def errors(model: InBatches, reference: ReferenceTrajectories, candidate: Candidate) -> np.ndarray:

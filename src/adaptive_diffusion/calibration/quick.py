@@ -20,7 +20,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.grids import BlendedGrid
 from ..sampling.rollout import InBatches
-from .calibrate import CLASSICAL, errors
+from .calibrate import CLASSICAL, conditioned, errors
 from .choosing import Candidate, choose
 from .even import EvenGrid
 from .fitting import fit_corrections
@@ -134,14 +134,14 @@ def calibrate_quickly(
     """
     c, process = settings, model.process
     noises, images = c.fitted_on, c.fitted_on + c.held_out
-    model = model.of_images(c.seed, images)
-    batched = InBatches(model.with_condition(repeated(model.condition, images)), c.batch_size, progress)
+    model = conditioned(model, c.seed, images)
+    batched = InBatches(model, c.batch_size, progress)
     trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
     if not np.isfinite(trajectories.predictions).all():
         raise FloatingPointError("the predictions of the model are not finite, so it cannot be calibrated")
 
     fit_on, held_out = trajectories[:noises], trajectories[noises:]
-    held_out_model = InBatches(model.with_condition(_rows(batched.model.condition, noises)), c.batch_size, progress)
+    held_out_model = InBatches(model.with_condition(_rows(model.condition, noises)), c.batch_size, progress)
 
     even = EvenGrid.of(fit_on)
     found: dict[int, CalibratedSteps] = {}
@@ -173,11 +173,6 @@ def mean_grid(process: NoiseSchedule, grid: np.ndarray, other: np.ndarray, share
     """(n,) timesteps from T - 1 on whose log-SNR is the mean of that of two grids, the other one with a share."""
     timesteps = process.timestep((1 - share) * process.log_snr(grid) + share * process.log_snr(other))
     return np.append(grid[0], timesteps[1:])
-
-
-def repeated(conditions: mx.array | None, count: int) -> mx.array | None:
-    """(count, ...) conditions: (k, ...) given ones in turn."""
-    return None if conditions is None else conditions[mx.arange(count) % len(conditions)]
 
 
 def _rows(conditions: mx.array | None, first: int) -> mx.array | None:
