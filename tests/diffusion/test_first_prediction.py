@@ -12,6 +12,7 @@ from scipy.fft import dctn, idctn
 
 from adaptive_diffusion.calibration.first import with_stored
 from adaptive_diffusion.calibration.reference import record
+from adaptive_diffusion.diffusion.conditions import Mixture
 from adaptive_diffusion.diffusion.first_prediction import (
     SHARED,
     FirstPrediction,
@@ -33,6 +34,7 @@ from adaptive_diffusion.grids.calibrated_schedule import (
 )
 from adaptive_diffusion.grids.first_file import FirstPredictions
 from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.sampling.batches import draw_batches
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.rollout import InBatches, Rollout, finished
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -174,6 +176,27 @@ def test_a_label_is_measured_once_for_all_images_if_that_is_asked_for():
     assert mixed.cost.evaluations == 2 * N
     with pytest.raises(ValueError, match="one condition for all images, and these differ"):
         first_prediction(mixed, SHAPE)
+
+
+@pytest.mark.parametrize("choice", ["stored", "shared"])
+def test_labels_by_share_are_drawn_alike_in_batches_of_one_and_of_many(choice):
+    calibrated = schedule(first=FirstPrediction(FIRST.mean, FIRST.gains, (1,)))
+    by_share, images = Mixture(((0,), (1,)), (1, 1)), []
+    for size in (1, 4):
+        scheduler, asked = adaptive(choice, calibrated), model()
+        drawn = draw_batches(
+            StandardSampler(scheduler),
+            asked,
+            lambda of=scheduler: of.set_timesteps(N),
+            SHAPE,
+            seed=0,
+            count=4,
+            batch_size=size,
+            conditions=by_share,
+        )
+        images.append(np.concatenate([np.array(batch.images) for batch in drawn]))
+        assert asked.cost.evaluations == 4 * N
+    np.testing.assert_allclose(images[0], images[1], atol=1e-5)
 
 
 @pytest.fixture

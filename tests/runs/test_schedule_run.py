@@ -103,6 +103,7 @@ def better(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["scheduler.first_evaluation=stored", "label=none", "batch_size=1"], 2 * 2),
         (["scheduler.first_evaluation=stored", "batch_size=1"], 2 * 3),
         (["scheduler.first_evaluation=stored", "label=forest"], 2 * 3),
+        (["scheduler.first_evaluation=shared", "batch_size=1"], 2 * 3),
         (["scheduler.first_evaluation=shared", "label=forest", "batch_size=1"], 2 * 2 + SHARED),
         (["scheduler.first_evaluation=stored", "label=none", "variation=0.1"], 2 * 3),
         (["scheduler.first_evaluation=stored", "label=none", "init_image=image.png", "strength=1"], 2 * 3),
@@ -136,6 +137,12 @@ def test_a_pipeline_saves_the_first_evaluation_too(model, better):
     assert evaluations == {"network": 3, "stored": 2}
     assert images["stored"].shape == images["network"].shape == (2, 8, 8, 3)
     assert not np.array_equal(images["stored"], images["network"])
+
+    # one image of labels by share is drawn as many are
+    calls.clear()
+    scheduler.reconfigure(first_evaluation="shared")
+    pipeline.generate(1, 3, seed=1, domain="landscapes")
+    assert len(calls) == 3
 
 
 def test_a_model_is_calibrated_domain_by_domain_and_drawn_with(model, tmp_path, caplog):

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.conditions import NO_LABEL, conditions_of
+from ..diffusion.conditions import NO_LABEL, Mixture, conditions_of
 from ..encoder.captions import plain_caption
 from ..encoder.domain import check_no_label, choose
 from ..errors import Unusable, closest
@@ -62,7 +62,7 @@ def asked_for(
     prompt: str | Sequence[str] | None = None,
     domain: str | None = None,
     label: str | None = None,
-) -> tuple[mx.array | None, str | None]:
+) -> tuple[mx.array | None, str | None, bool]:
     """What a batch is to show, as `sample.py` understands it.
 
     Args:
@@ -75,14 +75,15 @@ def asked_for(
         label: A label of the domain, or of the only domain that has it; see `conditions_of`, also for none.
 
     Returns:
-        (B, K) class ids, and the domain; None where nothing was asked for, or the prompts' domains differ.
+        (B, K) class ids, and the domain; None where nothing was asked for, or the prompts' domains differ. And whether
+        labels are drawn by share.
 
     Raises:
         Unusable: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an
             empty text, or not as many texts as images.
     """
     if prompt is None and domain is None and label is None:
-        return None, None
+        return None, None, False
     if not model.conditional:
         given, why = ("a prompt", "reads no text") if prompt is not None else ("a domain or label", "has no classes")
         raise Unusable(f"{given} was given, but the model {why}; leave it out, or give a condition")
@@ -90,14 +91,15 @@ def asked_for(
     if prompt is None:
         domain = domain or _home(model, label)
         caption = plain_caption(domain, None if label == NO_LABEL else label)
-        return conditions_of(model, domain, label, caption).rows(seed, range(batch_size)), domain
+        conditions = conditions_of(model, domain, label, caption)
+        return conditions.rows(seed, range(batch_size)), domain, isinstance(conditions, Mixture)
 
     check_no_label(label)
     texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
     if len(texts) != batch_size:
         raise Unusable(f"give one prompt, or as many as images: got {len(texts)} for {batch_size}")
     if model.domains is None:  # it reads
-        return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain
+        return mx.array([model.condition(domain or "general", None, text) for text in texts]), domain, False
 
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
@@ -105,7 +107,9 @@ def asked_for(
     asked = {text: conditions_of(model, choice.domain, choice.label, text) for text, choice in choices.items()}
     rows = [asked[text].rows(seed, [image]) for image, text in enumerate(texts)]
     domains = {choice.domain for choice in choices.values()}
-    return mx.concatenate([row for row in rows if row is not None]), domains.pop() if len(domains) == 1 else None
+    by_share = any(isinstance(conditions, Mixture) for conditions in asked.values())
+    condition = mx.concatenate([row for row in rows if row is not None])
+    return condition, domains.pop() if len(domains) == 1 else None, by_share
 
 
 def domain_of(model: PictureModel, condition: mx.array) -> str | None:

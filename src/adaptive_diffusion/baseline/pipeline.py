@@ -298,8 +298,9 @@ class DiffusionPipeline:
         guidance_scale: float | Guidance | None,
     ) -> tuple[GuidedModel, str | None]:
         """The model with its guidance and the conditions of a batch, and its domain, if known; see `generate`."""
+        by_share = False
         if condition is None:
-            condition, domain = asked_for(self._drawing, batch_size, seed, prompt, domain, label)
+            condition, domain, by_share = asked_for(self._drawing, batch_size, seed, prompt, domain, label)
         else:
             asked = {"prompt": prompt, "domain": domain, "label": label}
             if beside := [name for name, value in asked.items() if value is not None]:
@@ -308,7 +309,8 @@ class DiffusionPipeline:
                 )
             domain = domain_of(self._drawing, condition)
 
-        return whole(self.scheduler).guided(self.model, condition, self._facts.guidance(guidance_scale)), domain
+        model = whole(self.scheduler).guided(self.model, condition, self._facts.guidance(guidance_scale))
+        return model.with_condition(model.condition, by_share=by_share), domain
 
     def _suit(self, domain: str | None, guidance_scale: float | Guidance) -> None:
         """Let a scheduler that knows calibrations take the one that suits what is drawn; its number of steps stays."""

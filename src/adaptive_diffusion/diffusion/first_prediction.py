@@ -150,8 +150,8 @@ def first_prediction(
 
 
 def condition_of(model: GuidedModel) -> tuple[int, ...] | None:
-    """The class ids that all images of a run share, () without any; None where they differ, or are no ids."""
-    found = set(conditions_in(model) or ())
+    """The class ids that all images of a run share, () without any; None where they may differ, or are no ids."""
+    found = set() if model.by_share else set(conditions_in(model) or ())
     return found.pop() if len(found) == 1 else None
 
 

@@ -88,6 +88,7 @@ class GuidedModel:
         domains: Names that a policy tells apart, among them `domain`; () if there is nothing to tell apart.
         mixture: In the place of `condition`, what each image of any seed is conditioned on; `of_images` says which
             images these are, before the model is evaluated.
+        by_share: Whether `condition` are rows of a mixture, so that other images of the run may have others.
 
     Attributes:
         cost: Evaluations and passes so far, of this object and of what `with_condition` and `of_images` make of it.
@@ -109,6 +110,7 @@ class GuidedModel:
     domain: str = ""
     domains: tuple[str, ...] = ()
     mixture: Mixture | None = None
+    by_share: bool = False
     cost: Cost = field(default_factory=Cost, init=False)
     _predict: Denoiser = field(init=False, repr=False)
 
@@ -212,11 +214,18 @@ class GuidedModel:
 
     def of_images(self, seed: int, count: int) -> Self:
         """The same model with the conditions of the images 0 to `count` - 1 of a seed; see `noise`."""
-        return self if self.mixture is None else self.with_condition(self.mixture.rows(seed, range(count)))
+        if self.mixture is None:
+            return self
+        return self.with_condition(self.mixture.rows(seed, range(count)), by_share=True)
 
-    def with_condition(self, condition: mx.array | None) -> Self:
-        """The same model with other conditions; it adds to the same cost."""
-        other = replace(self, condition=condition, mixture=None)
+    def with_condition(self, condition: mx.array | None, **changes: Any) -> Self:
+        """The same model with other conditions; it adds to the same cost.
+
+        Args:
+            condition: See the class.
+            **changes: Other arguments, as far as they say nothing of the network.
+        """
+        other = replace(self, condition=condition, mixture=None, **changes)
         object.__setattr__(other, "cost", self.cost)
         object.__setattr__(other, "_predict", self._predict)  # compiled once
         return other

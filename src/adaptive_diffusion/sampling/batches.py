@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
-from ..diffusion.conditions import Conditions, Same
+from ..diffusion.conditions import Conditions, Mixture, Same
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..types import Denoiser, SampleResult, StepTrace
 from .standard import StandardSampler
@@ -43,6 +44,8 @@ def draw_batches(
     Yields:
         The result of each batch.
     """
+    if isinstance(conditions, Mixture) and isinstance(denoiser, GuidedModel):
+        denoiser = denoiser.with_condition(None, by_share=True)  # of a batch, be it of one image, as of the whole run
     for first in range(0, count, batch_size):
         images = range(first, min(first + batch_size, count))
         keys = image_keys(seed, images)

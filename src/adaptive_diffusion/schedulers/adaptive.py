@@ -67,8 +67,8 @@ class AdaptiveScheduler(SchedulerCore):
             see `runs.first_use`. The scheduler itself never does.
         first_evaluation: `network` evaluates the model at every timestep; `stored` takes the first prediction from the
             calibration, where held-out noises say that this is better at equal evaluations, or that which ships for the
-            label of each image; `shared` also measures it for what was not calibrated, such as a label of a model of
-            one's own, once for all images (see `answering`).
+            label of each image; `shared` also measures it, once for all images, where a calibration of one's own stores
+            one, and the condition or the guidance is another than the calibrated one (see `answering`).
         num_train_timesteps, prediction_type, ...: See `SchedulerCore`.
 
     Raises:
@@ -145,7 +145,8 @@ class AdaptiveScheduler(SchedulerCore):
         The prediction is that of the calibration, if condition and guidance are those that it was measured with; for
         the shipped model, that which ships for the label of each image, at its guidance. For another condition, or
         another guidance at which the weights hold, the model is evaluated; or the prediction is measured from a few
-        fixed noises, once until `suit`, if it may be shared. These evaluations are counted.
+        fixed noises, once until `suit`, if it may be shared. These evaluations are counted. Where labels are drawn by
+        share, images of a batch that have the same one are still drawn as those of other batches.
 
         Args:
             model: The model, with the conditions of the run.

@@ -6,7 +6,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..diffusion.first_prediction import SHARED, FirstPrediction, conditions_in, first_node, first_prediction
+from ..diffusion.first_prediction import (
+    SHARED,
+    FirstPrediction,
+    condition_of,
+    conditions_in,
+    first_node,
+    first_prediction,
+)
 from ..diffusion.guidance import Guidance, kept_guidance, weaker_in
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
@@ -51,11 +58,12 @@ class FirstEvaluation:
             return None
         same = kept_guidance(model.guidance_scale) == calibration.guidance_scale
         steps, first = calibration.with_stored_first(n), calibration.first
-        if steps is not None and len(set(conditions)) == 1:
-            if first is not None and first.condition == conditions[0] and same:
+        common = condition_of(model)
+        if steps is not None and common is not None:
+            if first is not None and first.condition == common and same:
                 return first, steps
             if self.choice == "shared":
-                return self._shared(model, conditions[0], shape), steps
+                return self._shared(model, common, shape), steps
 
         shipped = _shipped(calibration, model, conditions, n)
         if shipped is None:
