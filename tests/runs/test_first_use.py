@@ -19,6 +19,7 @@ from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, kept_fil
 from adaptive_diffusion.io.figures import save_image
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.runs import first_use as run_first_use
+from adaptive_diffusion.runs import setup as run_setup
 from adaptive_diffusion.runs.sample import sample
 
 AUTO = "scheduler.calibrate=auto"
@@ -167,6 +168,19 @@ def test_an_interrupted_calibration_leaves_nothing_half_done(model, tmp_path, ke
     assert not kept.exists()
     draw(model, tmp_path, AUTO)
     assert kept.exists()
+
+
+def test_what_another_run_keeps_while_this_one_is_set_up_is_drawn_with(model, tmp_path, kept, monkeypatch):
+    calibrated = draw(model, tmp_path, AUTO)
+    content = kept.read_bytes()
+    kept.unlink()
+
+    def kept_just_now(*about):
+        kept.write_bytes(content)
+        return run_first_use.calibrate_on_first_use(*about)
+
+    monkeypatch.setattr(run_setup, "calibrate_on_first_use", kept_just_now)
+    assert draw(model, tmp_path, AUTO) == pytest.approx(calibrated)
 
 
 def test_of_two_programs_at_once_one_calibrates(model, tmp_path):

@@ -43,7 +43,7 @@ def calibrate_on_first_use(
         guidance: Guidance of the run.
 
     Returns:
-        The calibration; None if nothing was calibrated.
+        The calibration that fits by now; None if there is none.
     """
     if cfg.scheduler.get("calibrate") not in ("auto", "always"):
         return None
@@ -51,8 +51,8 @@ def calibrate_on_first_use(
         if cfg.scheduler.calibrate == "always":
             log.warning("scheduler.calibrate=always calibrates nothing: %s", hindrance)
         return None
-    if _fits(cfg, model, guidance):
-        return None
+    if (found := _fitting(cfg, model, guidance)) is not None:
+        return found  # which another run may have kept just now
 
     in_domain = _in_domain(cfg, model, conditions, guidance)
     recipe = _recipe(cfg)
@@ -64,7 +64,7 @@ def calibrate_on_first_use(
     file = ScheduleFile(kept_file(cfg.scheduler.calibration.kept, model.identity))
     try:
         with _one_at_a_time(file.path):
-            if not _fits(cfg, model, guidance):
+            if _fitting(cfg, model, guidance) is None:
                 _calibrate(file, in_domain, recipe, cost)
             return _known(cfg, model, guidance)
     except OSError as error:
@@ -127,10 +127,12 @@ def _recipe(cfg: DictConfig) -> QuickCalibration:
     return QuickCalibration(steps=(cfg.num_steps,), batch_size=cfg.batch_size)
 
 
-def _fits(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> bool:
-    """Whether the domain was calibrated for this number of steps, near enough to this guidance."""
+def _fitting(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> CalibratedSchedule | None:
+    """What the domain was calibrated with for this number of steps, near enough to this guidance."""
     found = _known(cfg, model, guidance)
-    return found is not None and found.domain == cfg.domain.name and found.weights_hold and cfg.num_steps in found.steps
+    if found is None or found.domain != cfg.domain.name or not found.weights_hold or cfg.num_steps not in found.steps:
+        return None
+    return found
 
 
 def _known(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> CalibratedSchedule | None:
