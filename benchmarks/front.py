@@ -11,6 +11,8 @@ import numpy as np
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guidance import Guidance
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.grids import LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.figures import grid, labelled, save_image
@@ -20,11 +22,15 @@ from adaptive_diffusion.optimization.memory import SHIPPED
 from adaptive_diffusion.optimization.tuned import tuned_guidance
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion.schedulers.classes import DDIMScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import Scheduler
 from benchmarks.common import scheduler_settings
-from tools.real_tables import FRONT, TUNED, by_method, read_rows
+from tools.real_tables import FRONT, STORED, TUNED, by_method, read_rows
 from tools.tables import REAL
+
+SOLVERS: dict[str, Any] = {"ddim": DDIMScheduler, "unipc": UniPCScheduler}
+SPACINGS: dict[str, Spacing] = {"uniform": PowerGrid(1), "quadratic": PowerGrid(2), "log_snr": LogSNRGrid()}
 
 
 def main(argv: list[str]) -> None:
@@ -47,34 +53,36 @@ def main(argv: list[str]) -> None:
     sheets: list[np.ndarray] = []
     labels: list[str] = []
     for name, (kind, chosen, steps) in FRONT.items():
+        row = measured.get((domain, kind, chosen, steps))
+        if row is None:
+            raise UserError(
+                f"{options.summary} has no row of {domain} by {name}; experiment=benchmark_real measures it"
+            )
+
         guidance: float | Guidance = tuned if chosen == TUNED else weight
         model = GuidedModel.from_model(network, conditions, guidance, domain=domain)
         model = model.of_images(options.seed, options.images)
-        scheduler = scheduler_of(kind, int(steps), model, settings)
+        scheduler = scheduler_of(kind, int(steps), row["grid"], model, settings)
         drawn = StandardSampler(scheduler).run(
             model, model.noise(options.seed, options.images), condition=model.condition
         )
         sheets.append(np.clip(np.array(drawn.images), -1, 1))
 
-        row = measured.get((domain, kind, chosen, steps))
-        known = "" if row is None else f"\nfd {float(row['fd_encoder_all']):.1f}"
         passes = model.cost.passes / options.images
-        labels.append(f"{name.replace(', ', chr(10))}\n{passes:g} passes{known}")
+        labels.append(f"{name.replace(', ', chr(10))}\n{passes:g} passes\nfd {float(row['fd_encoder_all']):.1f}")
 
     sheet = grid(to_uint8(np.concatenate(sheets)), columns=options.images, cell=96)
     save_image(options.output, labelled(sheet, labels))
     print(options.output)
 
 
-def scheduler_of(kind: str, steps: int, model: GuidedModel, settings: dict[str, Any]) -> Scheduler:
+def scheduler_of(kind: str, steps: int, grid_name: str, model: GuidedModel, settings: dict[str, Any]) -> Scheduler:
     """A scheduler of the benchmark, its timesteps set."""
-    if kind == "adaptive":
+    if kind in ("adaptive", STORED):
         schedule = find_schedule(None, model.identity, model.domain, model.guidance_scale, num_steps=steps)
-        return AdaptiveScheduler(num_inference_steps=steps, calibration=schedule, **settings)
-    if kind == "ddim":
-        ddim = DDIMScheduler(**settings)
-        ddim.set_timesteps(timesteps=PowerGrid(1)(ddim.schedule, steps))
-        return ddim
-    solver = DPMSolverScheduler(clip_sample=True, **settings)
-    solver.set_timesteps(timesteps=LogSNRGrid()(solver.schedule, steps))
+        first = "stored" if kind == STORED else "network"
+        return AdaptiveScheduler(num_inference_steps=steps, calibration=schedule, first_evaluation=first, **settings)
+
+    solver = SOLVERS[kind](clip_sample=True, **settings)
+    solver.set_timesteps(timesteps=SPACINGS[grid_name](solver.schedule, steps))
     return solver
