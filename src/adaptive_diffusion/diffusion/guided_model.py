@@ -218,14 +218,15 @@ class GuidedModel:
             return self
         return self.with_condition(self.mixture.rows(seed, range(count)), by_share=True)
 
-    def with_condition(self, condition: mx.array | None, **changes: Any) -> Self:
+    def with_condition(self, condition: mx.array | None, by_share: bool | None = None) -> Self:
         """The same model with other conditions; it adds to the same cost.
 
         Args:
             condition: See the class.
-            **changes: Other arguments, as far as they say nothing of the network.
+            by_share: See the class; None: as it is.
         """
-        other = replace(self, condition=condition, mixture=None, **changes)
+        by_share = self.by_share if by_share is None else by_share
+        other = replace(self, condition=condition, mixture=None, by_share=by_share)
         object.__setattr__(other, "cost", self.cost)
         object.__setattr__(other, "_predict", self._predict)  # compiled once
         return other
