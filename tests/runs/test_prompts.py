@@ -28,6 +28,11 @@ def test_a_prompt_at_odds_with_the_given_domain_is_followed_with_a_warning(
     assert "hardly asks for portraits" in caplog.text
 
 
+def test_a_prompt_of_unknown_words_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    follow_prompt(configuration("sample", tmp_path, "prompt=xyzzy qwerty"), tiny_model())
+    assert "hardly asks for" in caplog.text
+
+
 @pytest.mark.parametrize(("prompt", "model"), [(None, MODEL_WITHOUT_CLASSES), ("a butterfly", tiny_model())])
 @pytest.mark.parametrize("setting", ["domain", "domain.name"])
 def test_a_domain_stands_however_the_command_line_gives_it(

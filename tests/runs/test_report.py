@@ -98,6 +98,14 @@ def test_damaged_numbers_are_refused_in_one_sentence(tmp_path):
         report([str(tmp_path)])
 
 
+def test_one_damaged_run_is_left_out_and_named(tmp_path, caplog):
+    for name, content in (("whole", "{}"), ("broken", "{x")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(content)
+    assert [Path(job.folder).name for job in found(str(tmp_path), tmp_path / "none.db")] == ["whole"]
+    assert "broken" in caplog.text
+
+
 def test_every_run_of_an_experiment_is_found_page_by_page(drawn, monkeypatch):
     from mlflow import MlflowClient
 

@@ -54,7 +54,10 @@ def read_state(
     Raises:
         UnusableFile: if the file is damaged, or of another recipe.
     """
-    tensors, header = read_tensors(path)
+    try:
+        tensors, header = read_tensors(path)
+    except UnusableFile as error:
+        raise UnusableFile(f"{error}, or start anew with another file: task.state=FILE") from error
     if header.get("format") != FORMAT:
         raise UnusableFile(
             f"{path} is no training state of this version (format {FORMAT!r}); start anew with another file: "

@@ -13,7 +13,7 @@ from ..types import UNKNOWN, PictureModel
 
 log = logging.getLogger(__name__)
 
-DOUBTFUL = 0.2  # confidence in the domain below which a warning is given
+DOUBTFUL = 0.3  # confidence in the domain below which a warning is given; without a known word, one of four has 0.25
 
 
 def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Choice | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ..errors import UserError
+from ..errors import UnusableFile, UserError
 from ..io.counted import count
 from ..io.files import read_json, write_text
 from ..program import command
 from ..tracking.jobs import DONE, Job, jobs_of
 from ..tracking.mlflow import MlflowTracker
 from .report_page import page
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
@@ -52,16 +55,30 @@ def found(run: str, database: Path) -> list[Job]:
 
     Raises:
         UserError: if there are none.
-        UnusableFile: if a run's metrics.json is damaged.
+        UnusableFile: if the metrics.json of every run is damaged.
     """
     folder = Path(run)
     if not folder.is_dir():
         return _recorded(run, database)
     if (folder / "jobs").is_dir():
         return jobs_of(folder)
-    jobs = [_of_folder(file.parent) for file in sorted(folder.rglob("metrics.json"))]
-    if not jobs:
+    folders = [file.parent for file in sorted(folder.rglob("metrics.json"))]
+    if not folders:
         raise UserError(f"{run} is not the folder of a run or of a sweep: it has no metrics.json, and no jobs")
+    return _of_folders(folders)
+
+
+def _of_folders(folders: Sequence[Path]) -> list[Job]:
+    """Runs that have finished, without those whose metrics.json is damaged, unless all are."""
+    jobs, trouble = [], None
+    for folder in folders:
+        try:
+            jobs.append(_of_folder(folder))
+        except UnusableFile as error:
+            trouble = error
+            log.warning("left out of the report: %s", error)
+    if trouble is not None and not jobs:
+        raise trouble
     return jobs
 
 
@@ -85,7 +102,7 @@ def _recorded(run: str, database: Path) -> list[Job]:
         experiment = tracker.client.get_experiment_by_name(run)
         runs = _search(tracker, [experiment.experiment_id]) if experiment else _with_children(tracker, run)
         folders = [Path(tracker.client.download_artifacts(each.info.run_id, "")) for each in runs]
-    return [_of_folder(folder) for folder in folders if (folder / "metrics.json").is_file()]
+    return _of_folders([folder for folder in folders if (folder / "metrics.json").is_file()])
 
 
 def _with_children(tracker: MlflowTracker, run: str) -> list[Any]:
