@@ -117,7 +117,7 @@ def test_strength_is_a_share_of_the_steps_rounded_down(steps: int, strength: flo
 def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength: float, enough: float) -> None:
     scheduler = DDIMScheduler(timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    with pytest.raises(ValueError, match=f"{steps} steps.*strength={enough}"):
+    with pytest.raises(ValueError, match=f"{steps} steps?.*strength={enough}"):
         last_timesteps(scheduler, strength)
 
     last_timesteps(scheduler, enough)

@@ -107,9 +107,9 @@ def test_a_damaged_file_stays_where_nothing_is_calibrated(model, tmp_path, kept,
 @pytest.mark.parametrize(
     ("setting", "why"),
     [
-        ("scheduler.calibration=null", "says what is drawn with"),
+        ("scheduler.calibration=null", "is null, or names a file"),
         ("scheduler.calibration.kept=null", "keeps none"),
-        ("grid=karras", "bring other timesteps"),
+        ("grid=karras", "sets other timesteps"),
         ("num_steps=1", "2 to 500 steps can be calibrated, and this run has 1"),
     ],
 )

@@ -20,6 +20,8 @@ REQUIRED = ("mlx", "numpy", "hydra-core", "omegaconf", "mlflow", "pillow", "matp
 EXTRAS = {  # name -> purpose, packages
     "rl": ("agent=ppo, Gymnasium and PyTorch's own weight files", ("gymnasium", "stable-baselines3", "torch")),
     "standard": ("metrics=standard and models of the hub", ("tokenizers", "huggingface_hub")),
+    "tune": ("agent=tpe, agent=cmaes and hydra/sweeper=optuna", ("optuna", "cmaes")),
+    "web": ("adaptive-diffusion app", ("gradio",)),
     "test": ("the tests", ("pytest", "diffusers", "transformers", "safetensors")),
 }
 BACKENDS = ("mlx-cpu", "mlx-cuda-13", "mlx-cuda-12", "mlx-metal", "scipy", "mkl")

@@ -75,8 +75,8 @@ def asked_for(
         label: A label of the domain, or of the only domain that has it; see `conditions_of`, also for none.
 
     Returns:
-        (B, K) class ids, and the domain; None where nothing was asked for, or the prompts' domains differ. And whether
-        labels are drawn by share.
+        (B, K) class ids, or None where nothing was asked for; the domain, or None where nothing was asked for or the
+        prompts' domains differ; whether labels are drawn by share.
 
     Raises:
         Unusable: if the model cannot be told what to draw, or does not draw that; for a prompt beside a label, an

@@ -116,7 +116,7 @@ class DiffusionPipeline:
 
         Args:
             batch_size: Images to draw, >= 1.
-            num_inference_steps: Steps; None: as the scheduler is set, or 50, or all T.
+            num_inference_steps: Steps; None: as many as the scheduler is set to; where it is not set, min(50, T).
             seed: Image i of a seed is always the same; None draws a new seed, which is logged.
             return_intermediates: Also return the clean predictions of every step.
             prompt: What to draw: one text for all images, or B. A model that reads no text draws the domain and the
@@ -205,7 +205,7 @@ class DiffusionPipeline:
         keys = image_keys(0, range(len(batch)))
         model, _ = self._guided(len(batch), 0, prompt, domain, label, condition, guidance_scale)
 
-        before = self._steps
+        before = self._steps  # `generate` without a number of steps takes as many as the scheduler has
         self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
         try:
             x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
@@ -280,7 +280,7 @@ class DiffusionPipeline:
 
     @property
     def _steps(self) -> int:
-        """The number of steps that the scheduler is set to, or 50, or all T."""
+        """The number of steps that the scheduler is set to; where it is not set, 50, or T if that is less."""
         return len(self.scheduler) or min(50, self.scheduler.config["num_train_timesteps"])
 
     @property

@@ -17,6 +17,8 @@ from typing import IO
 from ..errors import UnusableFile
 from .addresses import without_login
 
+TRIES = 100  # of making a file in a folder that other processes remove
+
 
 @contextlib.contextmanager
 def in_turn(path: str | Path, waiting: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
@@ -95,15 +97,15 @@ def _acquire(place: Path, waiting: Callable[[str], None] | None) -> IO[str]:
         lock.close()
 
 
-def _opened(place: Path, tries: int = 100) -> IO[str]:
+def _opened(place: Path) -> IO[str]:
     """Open the file in its folder, which the holder of another lock may just be removing; see `_locked`."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return open(place, "a+", encoding="utf-8")
-    except (FileNotFoundError, FileExistsError):
-        if tries == 1:  # it can never be made
-            raise
-    return _opened(place, tries - 1)
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            return open(place, "a+", encoding="utf-8")
+
+    place.parent.mkdir(parents=True, exist_ok=True)  # the last try says why
+    return open(place, "a+", encoding="utf-8")
 
 
 def _holder(place: Path) -> str:

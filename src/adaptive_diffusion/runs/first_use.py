@@ -43,7 +43,7 @@ def calibrate_on_first_use(
         guidance: Guidance of the run.
 
     Returns:
-        The calibration that fits by now; None if there is none.
+        The calibration that fits, found or just made; None where the run draws with what its scheduler already has.
     """
     if cfg.scheduler.get("calibrate") not in ("auto", "always"):
         return None
@@ -104,7 +104,7 @@ def _hindrance(cfg: DictConfig, model: PictureModel) -> str | None:
     own = {"model": model.identity, "domain": cfg.domain.name, "guidance_scale": cfg.guidance_scale}
 
     if not OmegaConf.is_dict(calibration) or calibration.get("path") is not None:
-        return "scheduler.calibration says what is drawn with"
+        return "scheduler.calibration is null, or names a file"
     if any(calibration.get(name) != value for name, value in own.items()):
         return "scheduler.calibration names another model, domain or guidance"
     if calibration.get("kept") is None:
@@ -112,7 +112,7 @@ def _hindrance(cfg: DictConfig, model: PictureModel) -> str | None:
     if not model.identity:
         return "the model has no identity to keep it by"
     if not cfg.grid.get("_target_", "").endswith("own_spacing") or cfg.init_image is not None:
-        return "grid or init_image bring other timesteps"
+        return "grid or init_image sets other timesteps"
     if "quality_target" in cfg.sampler:
         return "the sampler chooses the number of steps"
     if not 2 <= cfg.num_steps <= MOST_STEPS:

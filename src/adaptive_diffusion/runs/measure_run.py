@@ -59,7 +59,8 @@ def measure_quality(setup: Setup, batches: list[SampleResult]) -> list[Measureme
         log.info("nothing is measured: the images have %d channel(s), and the metrics need RGB", channels)
         return []
     if cfg.domain.name == UNKNOWN:
-        log.info("nothing is measured: nobody says what this model draws; domain=<name> or domain.name=<name> does")
+        advice = "model.draws=<name>" if setup.model.conditional else "domain=<name> or domain.name=<name>"
+        log.info("nothing is measured: nobody says what this model draws; %s does", advice)
         return []
 
     converged = None

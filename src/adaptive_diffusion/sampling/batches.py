@@ -45,7 +45,8 @@ def draw_batches(
         The result of each batch.
     """
     if isinstance(conditions, Mixture) and isinstance(denoiser, GuidedModel):
-        denoiser = denoiser.with_condition(None, by_share=True)  # of a batch, be it of one image, as of the whole run
+        # a batch whose images happen to share a label is drawn like every other one
+        denoiser = denoiser.with_condition(None, by_share=True)
     for first in range(0, count, batch_size):
         images = range(first, min(first + batch_size, count))
         keys = image_keys(seed, images)

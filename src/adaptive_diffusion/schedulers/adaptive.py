@@ -146,7 +146,7 @@ class AdaptiveScheduler(SchedulerCore):
         the shipped model, that which ships for the label of each image, at its guidance. For another condition, or
         another guidance at which the weights hold, the model is evaluated; or the prediction is measured from a few
         fixed noises, once until `suit`, if it may be shared. These evaluations are counted. Where labels are drawn by
-        share, images of a batch that have the same one are still drawn as those of other batches.
+        share, only what ships is used, even in a batch of one label: an image does not depend on its batch.
 
         Args:
             model: The model, with the conditions of the run.

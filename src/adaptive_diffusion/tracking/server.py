@@ -46,7 +46,7 @@ class Server:
         """Bound how long MLflow waits for an answer: three tries of ten seconds, unless the environment says more."""
         for variable, value in SETTINGS.items():
             os.environ.setdefault(variable, value)
-        logging.getLogger("urllib3.connectionpool").addFilter(_is_no_retry)  # which the one sentence speaks of
+        logging.getLogger("urllib3.connectionpool").addFilter(_is_no_retry)  # one sentence says it instead
 
     def create(self) -> None:
         """Nothing: the server has its own database."""

@@ -76,6 +76,8 @@ class PixelPipeline:
             raise Unusable(f"label={label} was given, but the model was trained without classes")
         if self.domains is not None and domain not in self.domains:
             known = next(iter(self.domains))
+            if known == UNKNOWN:
+                raise Unusable(f"domain={domain} was given; for this model give model.draws={domain} instead")
             raise Unusable(f"the model draws {known}, not {domain}; leave domain out, or give model.draws={domain}")
         return ()
 
