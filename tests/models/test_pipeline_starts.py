@@ -113,11 +113,16 @@ def test_strength_is_a_share_of_the_steps_rounded_down(steps: int, strength: flo
     assert len(scheduler) == kept
 
 
-@pytest.mark.parametrize(("steps", "strength", "enough"), [(1, 0.7, 1), (3, 0.3, 0.334), (8, 0.1, 0.125)])
-def test_a_strength_of_less_than_a_step_says_what_is_enough(steps: int, strength: float, enough: float) -> None:
+@pytest.mark.parametrize(
+    ("steps", "said", "strength", "enough"),
+    [(1, "1 step;", 0.7, 1), (3, "3 steps;", 0.3, 0.334), (8, "8 steps;", 0.1, 0.125)],
+)
+def test_a_strength_of_less_than_a_step_says_what_is_enough(
+    steps: int, said: str, strength: float, enough: float
+) -> None:
     scheduler = DDIMScheduler(timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
-    with pytest.raises(ValueError, match=f"{steps} steps?.*strength={enough}"):
+    with pytest.raises(ValueError, match=f"{said}.*strength={enough}"):
         last_timesteps(scheduler, strength)
 
     last_timesteps(scheduler, enough)
