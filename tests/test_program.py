@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from tiny import ROOT
+from tiny import ROOT, mlflow_database
 
 from adaptive_diffusion import program
 from adaptive_diffusion.cli.main import COMMANDS, main
@@ -47,6 +48,8 @@ def test_help_lists_the_commands(arguments, capsys):
         (["export", "--domain", "hills"], "there are abstract, general, landscapes, portraits"),
         (["cells", "--cells", "nowhere"], "run adaptive-diffusion sample"),
         (["bench", "lop"], "did you mean loop"),
+        (["ui", "nowhere.db"], "there is no database nowhere.db"),
+        (["ui", "--port", "0"], "must lie in 1..65535"),
     ],
 )
 def test_a_mistake_ends_with_a_sentence_and_exit_code_2(arguments, told, capsys):
@@ -56,7 +59,7 @@ def test_a_mistake_ends_with_a_sentence_and_exit_code_2(arguments, told, capsys)
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["doctor", "report", "cells", "references", "export"])
+@pytest.mark.parametrize("name", ["ui", "doctor", "report", "cells", "references", "export"])
 def test_commands_call_themselves_as_they_were_called(name, capsys):
     code, out, _ = run(capsys, name, "--help")
     assert code == 0
@@ -80,10 +83,36 @@ def test_bench_without_a_clone_says_where_to_start_it(tmp_path, monkeypatch, cap
         ("python -m adaptive_diffusion", "doctor", *2 * ["python -m adaptive_diffusion doctor"]),
     ],
 )
-def test_programs_are_named_as_they_were_started(how, name, command, title):
+def test_programs_are_named_as_they_were_started(how, name, command, title, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     program.called(how)
     assert program.command(name) == command
     assert program.title(name) == title
+
+
+def test_where_no_shell_finds_the_program_it_is_named_by_its_python(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("sys.executable", "/my env/bin/python")
+    program.called("python")
+    assert program.command("upload") == "'/my env/bin/python' -m adaptive_diffusion upload"
+
+
+def test_the_pages_of_mlflow_are_served_from_the_database_that_is_named(tmp_path, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr("os.execve", lambda *given: started.append(given))
+    database = mlflow_database(tmp_path / "my runs")
+    run(capsys, "ui", str(database), "--port", "1")
+    ((_, arguments, environment),) = started
+    assert f"sqlite:///{database}" in arguments
+    assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_port_that_is_in_use_is_told_of(tmp_path, capsys):
+    database = mlflow_database(tmp_path / "mlruns")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code, _, err = run(capsys, "ui", str(database), "--port", str(server.getsockname()[1]))
+    assert code == 2
+    assert "give another --port" in err
 
 
 def test_in_a_notebook_they_are_named_as_they_can_be_started(monkeypatch, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,10 @@ def command(name: str) -> str:
     how = os.environ.get(VARIABLE) or (CONSOLE if installed() else "python")
     if how != "python":
         return f"{how} {name}"
-    return f"python {name}.py" if name in SCRIPTS else f"{CONSOLE} {name}"
+    if name in SCRIPTS:
+        return f"python {name}.py"
+    console = CONSOLE if shutil.which(CONSOLE) else f"{shlex.quote(sys.executable)} -m adaptive_diffusion"
+    return f"{console} {name}"
 
 
 def training(of: str, domain: str | None = None, **settings: Any) -> str:

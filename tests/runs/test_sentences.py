@@ -8,8 +8,10 @@ import pytest
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.metrics.quality import Measurement
 from adaptive_diffusion.runs.calibrate import _report
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.runs.sample_summary import _measured
 
 
 def drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture, *overrides: str) -> str:
@@ -37,6 +39,15 @@ def test_a_strength_without_an_image_has_no_effect_and_says_so(
     assert said not in drawn(tmp_path, caplog, "num_steps=2")
     monkeypatch.setattr("adaptive_diffusion.runs.setup.given", lambda name: name == "strength")
     assert said in drawn(tmp_path, caplog, "num_steps=2", "strength=0.5")
+
+
+def test_what_the_images_are_too_few_for_takes_one_line_after_the_rest() -> None:
+    few = [Measurement("fd_encoder", 85.4, 16, caveat="not meaningful in itself: 16 images are fewer than 4 x 66")]
+    few.append(Measurement("kid_encoder", -127.3, 16, 212.0, "not meaningful in itself: noise dominates"))
+    assert _measured([*few, Measurement("recall", 0.7, 16, caveat="real images: 1 +- 0.13")]) == [
+        "recall 0.7 (n = 16, real images: 1 +- 0.13)",
+        "16 images are too few for fd_encoder 85.4, kid_encoder -127.3 +- 212 (quality.json says why)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tiny import configuration, mlflow_database, tiny_checkpoint
 from adaptive_diffusion.errors import MachineError, MissingPackage, UserError
 from adaptive_diffusion.io import files
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.tracking.database import Database
 from adaptive_diffusion.tracking.mlflow import PARENT, MlflowTracker
 from adaptive_diffusion.tracking.process import Process, _started
 from adaptive_diffusion.tracking.provenance import parameters
@@ -235,11 +236,10 @@ def test_system_metrics_without_their_package_say_so_at_once(tracker, monkeypatc
         MlflowTracker(str(tracker.database), str(tracker.artifacts), "test", 1.0, 5001, system_metrics=True)
 
 
-def test_the_command_that_shows_the_runs_quotes_the_path_and_sends_no_reports(tmp_path):
+def test_the_command_that_shows_the_runs_quotes_the_path(tmp_path):
     tracker = MlflowTracker(str(tmp_path / "my runs" / "mlflow.db"), "a", "test", 1.0, 5002)
-    command = tracker.how_to_look()
-    assert f"--backend-store-uri 'sqlite:///{tmp_path}/my runs/mlflow.db' --workers 1 --port 5002" in command
-    assert command.startswith("MLFLOW_DISABLE_TELEMETRY=true ")
+    assert tracker.how_to_look().endswith(f" ui '{tmp_path}/my runs/mlflow.db' --port 5002")
+    assert "--port" not in MlflowTracker("x.db", "a", "test", 1.0, 5001).how_to_look()
 
 
 @pytest.mark.parametrize("name", ["why?", "100%", "50%25", "no#1", "one two", "Zo\u00eb?#%3F"])
@@ -257,9 +257,8 @@ def test_signs_that_mean_something_in_addresses_are_taken_as_they_are(name, tmp_
     assert list((folder / "kept").rglob("*.png"))
     assert Path(tracker.client.download_artifacts(done.info.run_id, "steps.csv")).read_text() == "step\n"
     assert {p.name for p in tmp_path.iterdir()} == {name, "run"}
-    written = shlex.split(tracker.how_to_look())
-    address = written[written.index("--backend-store-uri") + 1]
-    assert make_url(address).database == str(tracker.database)
+    assert shlex.split(tracker.how_to_look())[-1] == str(tracker.database)
+    assert make_url(Database(tracker.database, folder, 1.0).uri).database == str(tracker.database)
 
 
 def test_a_new_database_below_a_question_mark_lies_there_and_nowhere_else(tmp_path):

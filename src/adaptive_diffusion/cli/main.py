@@ -19,6 +19,7 @@ COMMANDS = {
     "sample": "draw images with a diffusion model, and log the run",
     "train": "train a model or the encoder, calibrate the adaptive scheduler, tune how to sample",
     "app": "serve a page to draw, compare, calibrate and tune with",
+    "ui": "serve MLflow's pages about the runs that were recorded",
     "doctor": "say which device and BLAS are used, how fast they are, and what is missing",
     "report": "write one HTML file about runs and sweeps: tables, images, plots, settings",
     "cells": "make one report of all cells that benchmarks have kept",
@@ -29,6 +30,7 @@ COMMANDS = {
 }
 MODULES = {
     "app": "..web.app",
+    "ui": "..tracking.ui",
     "doctor": "..backend.doctor",
     "report": "..runs.report",
     "cells": "..runs.cells",

@@ -12,6 +12,7 @@ from ..metrics.quality import Measurement
 from .job import in_sweep, look, print_rows
 from .measure_run import SECONDS_PER_IMAGE
 from .naming import method, timesteps_source
+from .sample_files import QUALITY
 from .setup import Setup
 
 LONGEST_PROMPT = 60  # characters that are printed
@@ -54,7 +55,7 @@ def print_summary(
     if (expected := m.get("sampling/expected_quality")) is not None:
         rows["expected"] = f"quality {expected:.3f} of that many steps, target {m['details/quality_target']:g}"
     if quality:
-        rows["quality"] = f"\n{'':<11}".join(map(str, quality))
+        rows["quality"] = f"\n{'':<11}".join(_measured(quality))
 
     # A sweep ends with a table of all jobs, and says how to look at them.
     if in_sweep():
@@ -63,6 +64,15 @@ def print_summary(
         rows |= look(setup.tracker, page)
 
     print_rows(rows)
+
+
+def _measured(quality: list[Measurement]) -> list[str]:
+    """What was measured, a line each; what the images are too few for shares the last."""
+    lines = [str(m) for m in quality if m.meaningful]
+    if few := [m for m in quality if not m.meaningful]:
+        numbers = ", ".join(m.number for m in few)
+        lines.append(f"{count(few[0].n, 'image')} are too few for {numbers} ({QUALITY} says why)")
+    return lines
 
 
 def _prompt(setup: Setup) -> dict[str, str]:

@@ -13,7 +13,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +25,7 @@ from urllib.request import url2pathname
 from ..errors import MachineError, MissingPackage, UserError
 from ..interruption import uninterrupted
 from ..io.locks import in_turn
+from ..program import command
 from .client import find_experiment, open_client
 from .database import Database
 from .mlflow_run import TAG_LENGTH, MlflowRun, recordable
@@ -33,6 +33,7 @@ from .process import Process
 from .record import Input, Record
 from .server import Server, ServerError
 from .tracker import Finished, Run
+from .ui import PORT
 from .unfinished import close_orphans, reopen
 
 log = logging.getLogger(__name__)
@@ -96,14 +97,11 @@ class MlflowTracker:
         self.experiment, self.ui_port, self.system_metrics = experiment, ui_port, system_metrics
 
     def how_to_look(self) -> str | None:
-        """The command that opens the UI, without usage reports; one worker and no job queue halve its memory."""
+        """The command that opens the UI; None for a server."""
         if isinstance(self._store, Server):
             return None
-        program = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
-        return (
-            f"MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {program} ui "
-            f"--backend-store-uri {shlex.quote(self._store.uri)} --workers 1 --port {self.ui_port}"
-        )
+        port = [] if self.ui_port == PORT else ["--port", str(self.ui_port)]
+        return f"{command('ui')} {shlex.join([str(self.database), *port])}"
 
     def page(self, run_id: str = "") -> str:
         """Address in the UI of a run, or of all runs of the experiment; the default pages would be about LLMs."""
