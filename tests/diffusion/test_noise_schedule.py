@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.diffusion.schedule import BETA_SCHEDULES, NoiseSchedule, eps_from, x0_from
+from adaptive_diffusion.grids.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid
 
 T = 1000
 
@@ -50,6 +51,14 @@ def test_zero_terminal_snr_keeps_the_start_and_ends_without_signal():
     assert np.isfinite(rescaled.log_snr(np.arange(T))).all()
 
 
+@pytest.mark.parametrize("beta_schedule", BETA_SCHEDULES)
+def test_with_zero_terminal_snr_the_signal_falls_to_the_end_and_grids_begin_there(beta_schedule):
+    schedule = NoiseSchedule(beta_schedule=beta_schedule, rescale_betas_zero_snr=True)
+    assert (np.diff(schedule.log_snr(np.arange(T))) < 0).all()
+    for grid in (PowerGrid(2), LogSNRGrid(), KarrasGrid(), BlendedGrid()):
+        assert grid(schedule, 10)[0] == pytest.approx(T - 1)
+
+
 def test_conversions_between_predictions_agree():
     schedule = NoiseSchedule()
     x0, eps = mx.random.normal((2, 3, 2, 2, 1), key=mx.random.key(0))
@@ -91,6 +100,11 @@ def test_half_precision_pictures_stay_half_precision():
         ({"beta_start": "small"}, "beta_start must be a number"),
         ({"trained_betas": [0.1, 0.2]}, "trained_betas must be 1000 numbers between 0 and 1"),
         ({"trained_betas": [0.0] * 1000}, "trained_betas must be 1000 numbers between 0 and 1"),
+        (
+            {"num_train_timesteps": 100_000},
+            "leave something of an image at the last one; here alpha.2 goes from 0.9999 to",
+        ),
+        ({"beta_start": 1e-20}, "the betas must add noise at every timestep"),
     ],
 )
 def test_bad_arguments_get_one_sentence(arguments, message):

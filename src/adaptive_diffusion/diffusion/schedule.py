@@ -38,11 +38,12 @@ def _zero_terminal_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
     """Shift and scale sqrt(alpha_bar) so that it ends at zero and begins as before (Lin et al., 2024, algorithm 1).
 
     The end is 2^-24 instead of zero, the smallest positive float16: its log-SNR stays finite, and its alpha, 0.0002,
-    is no signal. (diffusers has the same floor in DPM-Solver++, and zero in DDIM and DDPM.)
+    is no signal. (diffusers has the same floor in DPM-Solver++, and zero in DDIM and DDPM.) Timesteps before it have at
+    least twice, three times ... as much, so that the signal falls to the end.
     """
     root = np.sqrt(alphas_cumprod)
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return np.append(root[:-1] ** 2, 2.0**-24)
+    return np.maximum(root**2, 2.0**-24 * np.arange(len(root), 0, -1))
 
 
 def x0_from(prediction: mx.array, x_t: mx.array, alpha: Any, sigma: Any, prediction_type: str) -> mx.array:
@@ -109,6 +110,13 @@ class NoiseSchedule:
             raise ValueError(f"trained_betas must be {T} numbers between 0 and 1, got {trained_betas!r:.80}")
 
         self.alphas_cumprod = np.cumprod(1 - betas)
+        first, last = self.alphas_cumprod[[0, -1]]
+        if not np.all(np.diff(self.alphas_cumprod, prepend=1) < 0) or last < np.finfo(np.float32).tiny:
+            raise ValueError(
+                "the betas must add noise at every timestep, and leave something of an image at the last one; here "
+                f"alpha^2 goes from {first:.6g} to {last:.2g}: give others, or another number of timesteps"
+            )
+
         if rescale_betas_zero_snr:
             self.alphas_cumprod = _zero_terminal_snr(self.alphas_cumprod)
         self._lambdas = 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))

@@ -253,10 +253,10 @@ def _betas(beta_schedule: str, T: int, beta_start: float, beta_end: float) -> np
 
 
 def _zero_terminal_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
-    """Shifted and scaled to end at no signal (Lin et al., 2024, algorithm 1), but for 2^-24, which keeps it finite."""
+    """Shifted and scaled to end at no signal (Lin et al., 2024, algorithm 1), but for 2^-24, which keeps it falling."""
     root = np.sqrt(alphas_cumprod)
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return np.append(root[:-1] ** 2, 2.0**-24)
+    return np.maximum(root**2, 2.0**-24 * np.arange(len(root), 0, -1))
 
 
 def _resampled(timesteps: np.ndarray, n: int) -> np.ndarray:
