@@ -133,6 +133,17 @@ def test_a_run_that_names_no_scheduler_has_that_of_its_configuration(job, file):
     assert (row.scheduler, row.label, row.method) == (file.stem,) * 3
 
 
+def test_distances_of_few_images_are_shown_where_there_are_no_others_and_rank_nothing(job, tmp_path, capsys):
+    jobs = [job(n, f"num_steps={n + 2}", passes=4, fd=90 - n) for n in range(2)]
+    SampleReport().end(report_of(tmp_path), jobs)
+    out = capsys.readouterr().out
+    assert "#1 3 steps  ~89" in out
+    assert "~: of too few images" in out
+    assert "best" not in out
+    SampleReport().end(report_of(tmp_path), [*jobs, job(2, "num_steps=4", passes=4, perceptual=0.5, fd=80)])
+    assert "~" not in capsys.readouterr().out
+
+
 def test_without_numbers_there_is_no_report(tmp_path):
     failed = [Job(number=0, settings=("seed=1",), status="FAILED", reason="why")]
     assert SampleReport().end(report_of(tmp_path), failed) == ()

@@ -61,7 +61,8 @@ def sample(cfg: DictConfig) -> float:
     identity = identity_of_run(setup)
     with setup.tracker.claimed(identity) if cfg.skip_finished else contextlib.nullcontext() as finished:
         if finished is not None:
-            log.info("skipped: a run with this configuration has finished")
+            where = finished.folder or "its files are gone, its numbers are recorded"
+            log.info("skipped: a run with this configuration has finished: %s", where)
             return Skipped(finished.metrics.get(SECONDS_PER_IMAGE, float("nan")), finished)
         return draw_and_record(setup, identity)[SECONDS_PER_IMAGE]
 

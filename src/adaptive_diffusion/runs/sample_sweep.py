@@ -43,8 +43,8 @@ class SampleReport:
         """Print the number of jobs, evaluations and minutes; what cannot be used is refused by the jobs."""
         converged = bool(config.metrics.get("converged"))
         try:
-            recorded = target_of(config.tracking) is not NoTracker
-            text = cost(config, "job", converged=converged, kept=recorded)
+            kept = bool(config.skip_finished) and target_of(config.tracking) is not NoTracker
+            text = cost(config, "job", converged=converged, kept=kept)
         except Exception as error:
             log.debug("no estimate of the cost: %s", error)
             return
@@ -86,6 +86,8 @@ def notes_of(groups: Sequence[Group]) -> list[str]:
         notes.append(
             "best: the smallest distance; front: no job has fewer passes and a smaller distance; [...]: 95 % intervals"
         )
+    if any(row.rough for row in rows):
+        notes.append("~: of too few images, so far too large; compare it only with the others below the same heading")
     if needed := max((row.real_needs for row in rows), default=0):
         notes.append(f"distances to real images need at least {needed} images a job: num_samples={needed}")
     if any(row.to_converged is None for row in rows) and any(row.to_converged is not None for row in rows):
@@ -103,7 +105,8 @@ def cells_of(row: Row) -> list[str]:
     """The cells of a row of the table, in the order of `HEADER`; "" for what is not known."""
     mark = "best" if row.best else "front" if row.front else ""
     numbers = [f"{value:.4g}" if value is not None else "" for value in (row.evaluations, row.passes, row.seconds)]
-    return [mark, f"#{row.job.number} {row.label}", str(row.to_converged or ""), str(row.to_real or ""), *numbers]
+    real = f"~{row.rough}" if row.rough else str(row.to_real or "")
+    return [mark, f"#{row.job.number} {row.label}", str(row.to_converged or ""), real, *numbers]
 
 
 def _text(groups: Sequence[Group]) -> str:

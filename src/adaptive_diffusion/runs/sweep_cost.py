@@ -24,8 +24,8 @@ from .sweep_overrides import sweep_overrides, takes_every_combination
 # what decides converged solutions
 PROBLEM = ("domain", "label", "prompt", "guidance_scale", "guidance", "model", "seed")
 
-STOP = "Stop at any time: what is finished is kept and not repeated."
-FORGETS = "With tracking=none, the same command repeats what is finished."
+STOP = "Stop at any time: what is finished, now or before, is not repeated."
+FORGETS = "The same command repeats what is finished: that is skipped only with MLflow and skip_finished=true."
 
 
 def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True, kept: bool = True) -> str:

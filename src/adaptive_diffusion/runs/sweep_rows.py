@@ -51,6 +51,7 @@ class Row:
         folder: Where its files are, or None.
         to_converged, to_real: Its distances, or None.
         real_needs: Images that a distance to real images needs, where there were fewer; else 0.
+        rough: The distance to real images by too few of them, where no job of the sweep has a better distance; or None.
         evaluations, passes, seconds: Per image, or None.
         best: Whether it has the smallest distance of its group.
         front: Whether no job of its group has fewer passes and a smaller distance.
@@ -65,6 +66,7 @@ class Row:
     to_converged: Distance | None
     to_real: Distance | None
     real_needs: int
+    rough: Distance | None
     evaluations: float | None
     passes: float | None
     seconds: float | None
@@ -101,6 +103,10 @@ def groups_of(jobs: Sequence[Job], scheduler: str = "") -> list[Group]:
             what = [s for s in settings[job.number] if _group(s) not in METHOD]
             found.setdefault(" ".join(setting_words(what)), []).append(_row(job, ways, scheduler))
 
+    rows = [row for some in found.values() for row in some]
+    if any(row.to_converged or row.to_real for row in rows):
+        found = {name: [replace(row, rough=None) for row in some] for name, some in found.items()}
+
     # Where all is drawn in one way, there is nothing to rank.
     if len(found) > 1 and all(len(rows) == 1 for rows in found.values()):
         return [Group("", tuple(replace(row, label=name) for name, (row,) in found.items()))]
@@ -127,6 +133,7 @@ def _row(job: Job, ways: Sequence[str], default: str) -> Row:
         to_converged=_distance(next((measured[name] for name in TO_CONVERGED if name in measured), None)),
         to_real=_distance(real if enough else None),
         real_needs=needs,
+        rough=_distance(real if not enough else None),
         evaluations=job.metrics.get(COLUMNS["evaluations/image"]),
         passes=job.metrics.get(COLUMNS["passes/image"]),
         seconds=job.metrics.get(COLUMNS["seconds/image"]),
