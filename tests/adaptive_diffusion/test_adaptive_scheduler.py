@@ -247,6 +247,8 @@ def test_quality_estimates_are_recorded_and_change_no_step():
     assert info["quality_source"] == "estimates"
     with pytest.raises(ValueError, match="quality_estimate must be a number, at least 0 and at most 1, got 1"):
         scheduler.step(x, scheduler.timesteps[0], x, quality_estimate=1.5)
+    with pytest.raises(ValueError, match="quality_estimate must be a number, at least 0 and at most 1, got"):
+        scheduler.step(x, scheduler.timesteps[0], x, quality_estimate=np.float32(7))
 
 
 def test_history_is_averaged_until_it_is_reset():
@@ -336,6 +338,7 @@ def test_bad_arguments_get_one_sentence(arguments, message):
 
 def test_bad_complexities_and_pictures_are_refused():
     scheduler = AdaptiveScheduler()
+    assert scheduler.estimate_complexity(np.eye(6)[..., None]) == scheduler.estimate_complexity(mx.eye(6)[..., None])
     for complexity in (-0.1, 1.2, float("nan"), "high"):
         with pytest.raises(ValueError, match="complexity must be a number, at least 0 and at most 1"):
             scheduler.set_timesteps(5, complexity)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
+from adaptive_diffusion.baseline.picture_models import PlainModel
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids.calibrated import find_schedule
@@ -111,12 +112,33 @@ def test_denoising_leaves_the_number_of_steps_as_it_was(given: int | None, drawn
     assert len(scheduler) == drawn
 
 
-@pytest.mark.parametrize(("timestep", "steps"), [(-1, 1), (1000, 1), (10, 0), (10, 12)])
+@pytest.mark.parametrize(
+    ("timestep", "steps", "sentence"),
+    [
+        (-1, 1, r"timestep must be one number in \[0, 999\], got -1"),
+        (1000, 1, r"timestep must be one number in \[0, 999\], got 1000"),
+        ([10, 20], 1, r"timestep must be one number in \[0, 999\], got \[10, 20\]"),
+        ("10", 1, r"timestep must be one number in \[0, 999\], got '10'"),
+        (10, 0, "num_inference_steps from timestep 10 must be a whole number, between 1 and 11, got 0"),
+        (10, 12, "between 1 and 11, got 12"),
+        (10, 2.5, "between 1 and 11, got 2.5"),
+    ],
+)
 def test_denoising_from_an_impossible_timestep_is_refused(
-    pipeline: DiffusionPipeline, timestep: int, steps: int
+    pipeline: DiffusionPipeline, timestep: object, steps: float, sentence: str
 ) -> None:
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(ValueError, match=sentence):
         pipeline.denoise_image(mx.zeros((8, 8, 3)), timestep, steps)
+
+
+def test_only_states_of_the_model_are_denoised(pipeline: DiffusionPipeline) -> None:
+    noisy = STD * mx.random.normal((2, 8, 8, 3), key=mx.random.key(0))
+    assert mx.array_equal(pipeline.denoise_image(np.array(noisy), 100), pipeline.denoise_image(noisy, 100))
+    for unfit in (noisy[:, :4], noisy[0, 0], noisy[None]):
+        with pytest.raises(ValueError, match=r"one or a batch of states \(8, 8, 3\), got \("):
+            pipeline.denoise_image(unfit, 100)
+    with pytest.raises(ValueError, match=r"must be floats.*got .*uint8"):
+        pipeline.denoise_image(mx.zeros((8, 8, 3), mx.uint8), 100)
 
 
 def test_a_model_is_saved_and_loaded(tmp_path: Path) -> None:
@@ -285,6 +307,16 @@ def test_prompt_domain_and_label_ask_for_what_the_command_line_asks_for() -> Non
         ({"prompt": "an apple", "label": "apple"}, "both given"),
         ({"domain": "general", "condition": mx.array([[1, 1]])}, "both given"),
         ({"prompt": ["an apple", "a forest"]}, "as many as images: got 2 for 1"),
+        ({"prompt": 5}, "prompt must be a text, or a list with a text for each image, got 5"),
+        ({"prompt": [None]}, r"prompt must be a text, or a list with a text for each image, got \[None\]"),
+        ({"condition": [[1, 1]] * 2}, r"a row for each of 1 images, or one for all, got the shape \(2, 2\)"),
+        ({"condition": [[5, 1]]}, r"column 0 of the condition must be class ids from 0 to 4, got \[5\]"),
+        ({"condition": [[1, -1]]}, r"column 1 of the condition must be class ids from 0 to 5, got \[-1\]"),
+        (
+            {"condition": [1]},
+            r"whole numbers of the shape \(B, 2\), class ids of each image, got int32 of the shape \(1,\)",
+        ),
+        ({"condition": [[1.0, 1.0]]}, r"whole numbers of the shape \(B, 2\).*got float32"),
         ({"domain": "seascapes"}, "no domain 'seascapes'"),
         ({"domain": "general", "label": "forest"}, "label of domain=landscapes"),
         ({"label": "sunrize"}, "no domain of the model has the label 'sunrize'; did you mean 'sunrise'?"),
@@ -294,6 +326,14 @@ def test_prompt_domain_and_label_ask_for_what_the_command_line_asks_for() -> Non
 def test_what_the_model_cannot_be_asked_for_is_refused(asked: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         DiffusionPipeline(tiny_model(), image_size=None).generate(1, 2, seed=0, **asked)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "adaptive"])
+def test_a_model_of_few_timesteps_is_drawn_in_all_of_them_by_default(scheduler: str) -> None:
+    model = PlainModel(gaussian_denoiser, (8, 8, 3), noise_schedule={"num_train_timesteps": 20})
+    pipeline = DiffusionPipeline(model, scheduler, image_size=None)
+    assert pipeline.generate(1, seed=0).shape == (1, 8, 8, 3)
+    assert len(pipeline.scheduler) == 20
 
 
 def test_a_domain_is_refused_where_the_model_cannot_be_told(pipeline: DiffusionPipeline) -> None:

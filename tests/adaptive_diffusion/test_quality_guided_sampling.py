@@ -8,6 +8,7 @@ import pytest
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.io.pixels import to_float, to_uint8
 from adaptive_diffusion.sampling.quality import extrapolate
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
@@ -263,3 +264,5 @@ def test_the_interface_as_it_was_specified(capsys):
     assert quality_history[-1] >= 0.6
     assert 0 < sampler.estimate_quality(images) < 1
     assert sampler.estimate_quality(images[0]) == pytest.approx(sampler.estimate_quality(images))
+    as_file = to_uint8(np.array(images))
+    assert sampler.estimate_quality(as_file) == pytest.approx(sampler.estimate_quality(to_float(as_file)))

@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 import numpy as np
+import pytest
 
 from adaptive_diffusion.diffusion.rng import image_keys, normal, step_keys
 from adaptive_diffusion.sampling.standard import STRIP_PICTURES, StandardSampler
@@ -38,6 +39,22 @@ def test_stochastic_pictures_do_not_depend_on_their_batch() -> None:
     scheduler.set_timesteps(4)
     alone = sampler.run(shrink, normal(keys, (4, 4, 3)), keys=keys).images
     np.testing.assert_allclose(np.array(together[2:]), np.array(alone), atol=1e-6)
+
+
+def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
+    scheduler = DDIMScheduler()
+    sampler = StandardSampler(scheduler)
+    with pytest.raises(ValueError, match="the scheduler has no timesteps yet: call set_timesteps first"):
+        sampler.sample(shrink)
+
+    scheduler.set_timesteps(2)
+    for batch_size in (0, 1.5):
+        with pytest.raises(ValueError, match=f"batch_size must be a whole number, at least 1, got {batch_size}"):
+            sampler.sample(shrink, batch_size)
+    with pytest.raises(ValueError, match="seed must be a whole number, at least 0, got -1"):
+        sampler.sample(shrink, seed=-1)
+    with pytest.raises(ValueError, match="conditions of 2 images, and image 2 is to be drawn"):
+        sampler.sample(shrink, 3, condition=mx.array([[1], [2]]))
 
 
 def test_keys_of_pictures_and_steps_are_all_different() -> None:

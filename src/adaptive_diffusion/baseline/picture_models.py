@@ -95,7 +95,9 @@ def asked_for(
         return conditions.rows(seed, range(batch_size)), domain, isinstance(conditions, Mixture)
 
     check_no_label(label)
-    texts = [prompt] * batch_size if isinstance(prompt, str) else list(prompt)
+    texts: list[Any] = list(prompt) if isinstance(prompt, list | tuple) else [prompt] * batch_size
+    if not all(isinstance(text, str) for text in texts):
+        raise Unusable(f"prompt must be a text, or a list with a text for each image, got {prompt!r:.80}")
     if len(texts) != batch_size:
         raise Unusable(f"give one prompt, or as many as images: got {len(texts)} for {batch_size}")
     if model.domains is None:  # it reads

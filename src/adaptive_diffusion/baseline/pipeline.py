@@ -191,22 +191,27 @@ class DiffusionPipeline:
         Returns:
             Clean images in [-1, 1] at the model's native size, as many as were given.
         """
-        T = self.scheduler.config["num_train_timesteps"]
-        if not 0 <= timestep <= T - 1:
-            raise ValueError(f"timestep must lie in [0, {T - 1}], got {timestep}")
+        last, given = self.scheduler.config["num_train_timesteps"] - 1, np.asarray(timestep)
+        if given.size != 1 or given.dtype.kind not in "iuf" or not 0 <= given.item() <= last:
+            raise ValueError(f"timestep must be one number in [0, {last}], got {timestep!r:.80}")
 
-        steps = 1 if num_inference_steps is None else num_inference_steps
-        if not 1 <= steps <= timestep + 1:
+        t, asked = float(given.item()), 1 if num_inference_steps is None else num_inference_steps
+        steps = check_count(f"num_inference_steps from timestep {t:g}", asked, 1, int(t) + 1)
+
+        noisy_image = mx.array(noisy_image)
+        if noisy_image.shape[-3:] != self.state_shape or noisy_image.ndim not in (3, 4):
             raise ValueError(
-                f"num_inference_steps from timestep {timestep} must lie in [1, {timestep + 1}], got {steps}"
+                f"noisy_image must be one or a batch of states {self.state_shape}, got {noisy_image.shape}"
             )
+        if not mx.issubdtype(noisy_image.dtype, mx.floating):
+            raise ValueError(f"noisy_image must be floats, as add_noise returns them, got {noisy_image.dtype}")
 
         batch = noisy_image if noisy_image.ndim == 4 else noisy_image[None]
         keys = image_keys(0, range(len(batch)))
         model, _ = self._guided(len(batch), 0, prompt, domain, label, condition, guidance_scale)
 
         before = self._steps  # `generate` without a number of steps takes as many as the scheduler has
-        self.scheduler.set_timesteps(timesteps=timestep * (1 - np.arange(steps) / steps))
+        self.scheduler.set_timesteps(timesteps=t * (1 - np.arange(steps) / steps))
         try:
             x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
         finally:
@@ -306,6 +311,12 @@ class DiffusionPipeline:
             if beside := [name for name, value in asked.items() if value is not None]:
                 raise ValueError(
                     f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
+                )
+            condition = mx.array(condition)
+            if condition.shape[:1] not in ((1,), (batch_size,)):
+                raise ValueError(
+                    f"condition must have a row for each of {batch_size} images, or one for all, got "
+                    f"the shape {condition.shape}"
                 )
             domain = domain_of(self._drawing, condition)
 

@@ -95,7 +95,8 @@ class GuidedModel:
 
     Raises:
         ValueError: for a scale out of range, an unknown prediction type, a domain that is not one of the domains, a
-            condition beside a mixture, or `Autoguidance` by a model that does not fit.
+            condition beside a mixture, class ids that the network does not have, or `Autoguidance` by a model that does
+            not fit.
     """
 
     network: Denoiser
@@ -123,6 +124,9 @@ class GuidedModel:
 
         if self.condition is not None and self.mixture is not None:
             raise ValueError("condition and mixture were both given, which say the same; leave one of them out")
+
+        if self.condition is not None and (check := getattr(self.network, "check_condition", None)):
+            check(self.condition)
 
         if isinstance(scale, Autoguidance):
             shape, process = self.state_shape, self.process.config
@@ -327,6 +331,8 @@ class GuidedModel:
             return None
         if len(condition) == 1:
             return mx.broadcast_to(condition, (len(rows), *condition.shape[1:]))
+        if rows.max() >= len(condition):
+            raise ValueError(f"there are conditions of {len(condition)} images, and image {rows.max()} is to be drawn")
         return condition[mx.array(rows)]
 
 

@@ -9,9 +9,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..diffusion.facts import ModelFacts
 from ..diffusion.rng import image_keys, normal
-from ..io.pictures import resize
+from ..io.pixels import resize, to_float
 from ..types import Denoiser, Scheduler, is_picture_model
 from .grid_and_solver import whole
 from .quality import QualityEstimator, content_of
@@ -73,7 +72,7 @@ class EstimatingSampler(StandardSampler):
 
         Args:
             model: The denoiser.
-            batch_size: Images to draw.
+            batch_size: Images to draw, >= 1.
             image_size: (height, width) of the images, pixels.
             seed: Image i of a seed is the same whatever the batch it is drawn in, up to rounding.
             channels: Image channels.
@@ -83,14 +82,16 @@ class EstimatingSampler(StandardSampler):
             (B, H, W, C) float32 clean predictions in [-1, 1].
         """
         size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
-        scheduler, keys = whole(self.scheduler), image_keys(seed, range(batch_size))
+        check_count("seed", seed, 0)
+        scheduler = whole(self.scheduler)
+        keys = image_keys(seed, range(check_count("batch_size", batch_size, 1)))
         if not is_picture_model(model):
             scheduler.suit("", None, 1.0)
             images = self.run(model, normal(keys, (*size, channels)), condition=condition, keys=keys).images
             return mx.clip(images, -1, 1)
 
         scheduler.fit(model)
-        scheduler.suit(model.identity, None, ModelFacts.of(model).guidance_scale)
+        scheduler.suit(model.identity, None, 1.0)  # images are drawn without guidance
         x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
         images = model.decode(x0)
         if model.picture_size != size:
@@ -100,9 +101,12 @@ class EstimatingSampler(StandardSampler):
     def estimate_quality(self, sample: mx.array) -> float:
         """Mean quality in [0, 1] of clean images, (B, H, W, C) or (H, W, C), from variance and gradients alone.
 
-        The run itself knows better: see `get_quality_history`.
+        Images are floats in [-1, 1]; uint8 ones are scaled. The run itself knows better: see `get_quality_history`.
         """
-        return float(self.estimator.still_quality(sample[None] if sample.ndim == 3 else sample).mean())
+        images = mx.array(sample)
+        if images.dtype == mx.uint8:
+            images = mx.array(to_float(np.array(images)))
+        return float(self.estimator.still_quality(images[None] if images.ndim == 3 else images).mean())
 
     def get_quality_history(self) -> list[float]:
         """Mean estimated quality of the images after each step of the latest run, each in [0, 1].

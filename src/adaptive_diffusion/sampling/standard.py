@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.checks import check_count
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
@@ -115,7 +116,7 @@ class StandardSampler:
 
         Args:
             model: The denoiser.
-            batch_size: Images to draw.
+            batch_size: Images to draw, >= 1.
             image_size: (height, width) in pixels that the model works at.
             seed: Image i of a seed is the same whatever the batch it is drawn in, up to rounding.
             channels: Image channels.
@@ -124,7 +125,8 @@ class StandardSampler:
         Returns:
             (B, H, W, C) float32 clean predictions, about [-1, 1].
         """
-        keys = image_keys(seed, range(batch_size))
+        check_count("seed", seed, 0)
+        keys = image_keys(seed, range(check_count("batch_size", batch_size, 1)))
         return self.run(model, normal(keys, (*image_size, channels)), condition=condition, keys=keys).images
 
     @property

@@ -31,6 +31,7 @@ from .recognition import Recognition
 
 log = logging.getLogger(__name__)
 
+STEPS = 50  # where no number of steps is given
 POWER = 2.0  # of the grid, where none is given
 ANY_DOMAIN = "general"  # whose calibration is taken where nobody says what is drawn
 
@@ -55,7 +56,7 @@ class AdaptiveScheduler(SchedulerCore):
     What these gain was measured: see docs/notes/tried.md.
 
     Args:
-        num_inference_steps: N in [1, T] to begin with; `set_timesteps` changes it.
+        num_inference_steps: N in [1, T] to begin with; `set_timesteps` changes it. The default is T where that is less.
         adaptive_threshold: Error above which a step falls back to first order, in [0, 1]; 0 is DDIM.
         progress_power: Power of the grid, in (0, 10]; 1 is uniform, larger puts more steps at low noise.
         min_step_ratio: A bent grid's steps are at least this times those of the plain grid, in (0, 1]; 1 does not bend.
@@ -75,7 +76,7 @@ class AdaptiveScheduler(SchedulerCore):
         ValueError: for a value out of range.
     """
 
-    num_inference_steps: int | None = 50
+    num_inference_steps: int | None = STEPS
     adaptive_threshold: float = 0.5
     progress_power: float = POWER
     min_step_ratio: float = 0.5
@@ -191,7 +192,8 @@ class AdaptiveScheduler(SchedulerCore):
                 raise ValueError("set_timesteps takes either timesteps or a complexity to bend the grid with, not both")
 
         if num_inference_steps is None and timesteps is None:
-            num_inference_steps = self.config["num_inference_steps"]
+            given = self.config["num_inference_steps"]
+            num_inference_steps = min(STEPS, self.num_train_timesteps) if given == STEPS else given
 
         before = self._complexity
         self._complexity = complexity
@@ -238,7 +240,7 @@ class AdaptiveScheduler(SchedulerCore):
         Raises:
             ValueError: for a timestep off the grid, or shapes that differ.
         """
-        if isinstance(quality_estimate, (int, float)):
+        if not isinstance(quality_estimate, mx.array | np.ndarray | None):
             check_number("quality_estimate", quality_estimate, 0, 1)
         output = super().step(model_output, timestep, sample, key=key, noise=noise, return_dict=return_dict)
         if quality_estimate is not None:

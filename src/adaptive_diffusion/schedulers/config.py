@@ -126,7 +126,7 @@ class ConfigMixin:
         steps = len(getattr(self, "timesteps", ()))
         self.__dict__.clear()
         self.__dict__.update(built.__dict__)
-        if steps:
+        if steps and steps != self.config.get("num_inference_steps"):  # that many are set already
             self.set_timesteps(steps)  # type: ignore[attr-defined]
 
     def save(self, path: str | Path) -> Path:

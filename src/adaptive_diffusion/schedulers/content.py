@@ -19,7 +19,8 @@ def complexity_of(sample: mx.array) -> float:
     Raises:
         ValueError: for an array of another shape.
     """
-    x = sample[None] if sample.ndim == 3 else sample
+    x = mx.array(sample)
+    x = x[None] if x.ndim == 3 else x
     if x.ndim != 4 or min(x.shape[1:3]) < 2 or not x.size:
         raise ValueError(f"complexity needs images of shape (B, H, W, C), at least 2x2 pixels, got {sample.shape}")
 

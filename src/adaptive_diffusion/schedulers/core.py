@@ -122,7 +122,12 @@ class SchedulerCore(ConfigMixin, ABC):
 
     @property
     def grid(self) -> Grid:
-        """Where a run evaluates the model: the timesteps that are set."""
+        """Where a run evaluates the model: the timesteps that are set.
+
+        Raises:
+            ValueError: where none are.
+        """
+        self._check_begun()
         return FixedGrid(tuple(self._nodes[:-1]))
 
     @property
@@ -289,6 +294,11 @@ class SchedulerCore(ConfigMixin, ABC):
         """The solver's step."""
         return self.solver.step(at, self._memory)
 
+    def _check_begun(self) -> None:
+        """Refuse to go on without timesteps."""
+        if not self._nodes:
+            raise ValueError("the scheduler has no timesteps yet: call set_timesteps first")
+
     def _check_batch(self, shape: tuple[int, ...]) -> None:
         """Refuse images that the solver remembers nothing of, or that it remembers others beside."""
         if self._memory and self._memory[0].shape != shape:
@@ -299,9 +309,7 @@ class SchedulerCore(ConfigMixin, ABC):
 
     def _locate(self, timestep: Any) -> int:
         """The index of a timestep; one that is not due clears the memory."""
-        if not self._nodes:
-            raise ValueError("the scheduler has no timesteps yet: call set_timesteps first")
-
+        self._check_begun()
         try:
             t = np.asarray(timestep, np.float64).item()
         except (TypeError, ValueError):
