@@ -279,6 +279,50 @@ def test_a_given_evaluation_environment_is_used(bandit):
     assert stats["final_score"] == stats["final_quality"]
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_held_out_scores_of_other_images_are_not_compared(bandit, loaded, tmp_path):
+    def evaluating(**changes):
+        return DiffusionHyperparameterEnv(gaussian(), **{"noise_seed": 5, "batches": 3} | changes)
+
+    agent = CEMAgent(bandit, eval_every=1)
+    agent.train(10, eval_env=evaluating())
+    if loaded:
+        agent.save(tmp_path / "a.zip")
+        agent = CEMAgent(bandit, eval_every=1)
+        agent.load(tmp_path / "a.zip")
+    other = None if loaded else evaluating(noise_seed=6)
+    for eval_env in (other, evaluating(batches=1)):
+        with pytest.raises(
+            ValueError, match=r"evaluated on 24 held-out images so far.*give eval_env as in its earlier"
+        ):
+            agent.train(10, eval_env=eval_env)
+    assert agent.train(10, eval_env=evaluating())["episodes"] == 20
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("kind", ["bandit", "steps"])
+def test_observations_of_several_environments_get_an_action_each(agent, kind, request):
+    env = request.getfixturevalue(kind)
+    made = agent(env)
+    one, _ = env.reset(seed=0)
+    action, _ = made.predict(one)
+    np.testing.assert_allclose(made.predict(np.stack([one] * 3))[0], [action] * 3, atol=1e-6)
+    for wrong in (one[:-1], one[None, None]):
+        with pytest.raises(ValueError, match="an observation must have the shape"):
+            made.predict(wrong)
+
+
+def test_the_vectorised_form_takes_options_once_and_renders():
+    vector = LockstepVecEnv(TimestepEnv(gaussian(), num_steps=3, pictures=2, batches=50, render_mode="rgb_array"), 2)
+    vector.seed(0)
+    vector.set_options([{"batch": 7}, {"batch": 31}])
+    vector.reset()
+    assert vector.get_attr("batch") == [7, 31]
+    assert vector.render().ndim == 3
+    vector.reset()
+    assert vector.get_attr("batch") != [7, 31]
+
+
 @pytest.mark.parametrize("kind", ["bandit", "steps"])
 def test_the_vectorised_form_plays_the_episodes_of_each_seed(kind, request):
     env = request.getfixturevalue(kind)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from rl.closed_form import gaussian
@@ -11,6 +12,7 @@ from rl.policy_files import random_policy
 from tiny import tiny_model
 
 from adaptive_diffusion import errors
+from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.grids.grids import KarrasGrid
@@ -88,6 +90,15 @@ def test_a_policy_that_stops_ends_the_run_as_it_ends_the_episode(tmp_path):
         np.testing.assert_allclose(np.array(result.images), images, atol=1e-5)
     scheduler.set_timesteps()
     assert len(scheduler) == STEPS
+
+
+def test_a_pipeline_draws_again_after_a_policy_stopped(tmp_path):
+    env = environment(stopping=True)
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env, stop_at=0.6), env)
+    pipeline = DiffusionPipeline(env.drawing.network, scheduler, image_size=env.drawing.state_shape[:2])
+    images = pipeline.generate(3, seed=0)
+    assert len(scheduler) < STEPS
+    assert mx.array_equal(pipeline.generate(3, seed=0), images)
 
 
 def test_what_was_taken_from_the_timesteps_stays_as_it_was(tmp_path):

@@ -88,7 +88,8 @@ class TuningAgent(ABC):
             callback: A function, called with metrics by name and the number of episodes after every evaluation, which
                 ends training if it returns False; a list of functions; or None. PPO also takes callbacks of
                 Stable-Baselines3, whose steps are those of all parts and environments.
-            eval_env: Where the agent is evaluated, see `wrapped.bare`; None: `env.held_out()`, other noises.
+            eval_env: Where the agent is evaluated, see `wrapped.bare`; None: where it was before, or else
+                `env.held_out()`, other noises.
             max_evaluations: Ends training too, once the episodes have asked for so many model evaluations, those of
                 earlier calls included.
             checkpoint: File that the agent is saved to after every evaluation: what `load` can go on from.
@@ -101,15 +102,15 @@ class TuningAgent(ABC):
             `seconds`.
 
         Raises:
-            ValueError: for a value out of range, a callback or an environment that is none, or a reward that is not a
-                finite number.
+            ValueError: for a value out of range, a callback or an environment that is none, an `eval_env` with other
+                noises than in earlier training, or a reward that is not a finite number.
         """
         total = check_count("total_timesteps", total_timesteps, 1)
         self._callbacks, self._stopped = self._checked(callbacks_of(callback)), False
         evaluating = None if eval_env is None else bare(eval_env, "eval_env")
         if evaluating is not None:
             check_fits(self.env, "eval_env", fitting(evaluating))
-        self.eval_env = evaluating or self.eval_env or self.env.held_out()
+        self.eval_env = self._comparable(evaluating or self.eval_env or self.env.held_out())
         self._checkpoint = None if checkpoint is None else checked_path(checkpoint)
         self._most = None if max_evaluations is None else check_count("max_evaluations", max_evaluations, 1)
         if self.verbose:
@@ -216,7 +217,25 @@ class TuningAgent(ABC):
 
     @abstractmethod
     def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
-        """The action for an observation, and None for the state that it does not have."""
+        """An action for an observation.
+
+        Args:
+            observation: (O,) or (B, O), as the environment gives it.
+            deterministic: The best guess, not a sample of what the agent would try.
+
+        Returns:
+            (A,) or (B, A) action, and None for the state that agents do not have.
+
+        Raises:
+            ValueError: for an observation of another shape.
+        """
+
+    def _observed(self, observation: np.ndarray) -> np.ndarray:
+        """(O,) or (B, O) float32 observation, checked."""
+        observation, shape = np.asarray(observation, np.float32), self.env.observation_space.shape
+        if observation.shape[-1:] != shape or observation.ndim > 2:
+            raise ValueError(f"an observation must have the shape {shape}, got {observation.shape}")
+        return observation
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
@@ -251,6 +270,19 @@ class TuningAgent(ABC):
                 f"(metrics, episode), got {type(callbacks.steps[0]).__name__}"
             )
         return callbacks
+
+    def _comparable(self, eval_env: SamplingEnv) -> SamplingEnv:
+        """Where the agent is evaluated, if that is on the images of all evaluations so far, which are compared."""
+        done, before = self.record.evaluations, fitting(self.eval_env or eval_env)["noises"]
+        noises = fitting(eval_env)["noises"]
+        images = noises["batches"] * noises["pictures"]
+        if done and (noises != before or len(done[0].scores) != images):
+            raise ValueError(
+                f"the agent was evaluated on {len(done[0].scores)} held-out images so far, and now it would be on "
+                f"{images} others (batches={noises['batches']}, pictures={noises['pictures']}, "
+                f"noise_seed={noises['seed']}); give eval_env as in its earlier training"
+            )
+        return eval_env
 
     def _finished(self, path_return: float, steps: int) -> None:
         """Note a path of a part; as many of them as there are parts are an episode."""

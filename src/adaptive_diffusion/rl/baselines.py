@@ -41,10 +41,14 @@ class SearchAgent(TuningAgent):
         self._rng = np.random.default_rng(seed)
 
     def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
-        """The action of the step that the observation is of: the best sequence's, or one that would be tried next."""
-        actions = self.best if deterministic else self._propose()
-        step = 0 if len(actions) == 1 else round(float(observation[0]) * (len(actions) + 1)) - 1
-        return self._clipped(actions)[min(step, len(actions) - 1)], None
+        """The action of the step that the observation is of: the best sequence's, or one that would be tried next.
+
+        See `TuningAgent.predict`.
+        """
+        used, last = self._observed(observation)[..., 0], self.shape[0] - 1  # share of the evaluations
+        step = np.rint(used * (self.shape[0] + 1)).astype(int) - 1 if last else np.zeros(used.shape, int)
+        actions = self._clipped(self.best if deterministic else self._propose())
+        return actions[np.clip(step, 0, last)], None
 
     def get_config(self) -> dict[str, Any]:
         """How the agent was made."""

@@ -146,11 +146,7 @@ class HyperparameterTuningAgent(TuningAgent):
         Raises:
             ValueError: for an observation of another shape.
         """
-        observation = np.asarray(observation, np.float32)
-        if observation.shape[-1:] != self.env.observation_space.shape:
-            raise ValueError(
-                f"an observation must have the shape {self.env.observation_space.shape}, got {observation.shape}"
-            )
+        observation = self._observed(observation)
         if deterministic:
             return np.array(self.export()(observation)), None
 

@@ -37,9 +37,10 @@ class LockstepVecEnv(VecEnv):
 
     def reset(self) -> np.ndarray:
         """(num_envs, O) first observations."""
-        pairs = zip(self.envs, self._seeds, strict=True)
-        begun = self._run([env.resetting(seed=seed) for env, seed in pairs])
+        given = zip(self.envs, self._seeds, self._options, strict=True)
+        begun = self._run([env.resetting(seed=seed, options=options) for env, seed, options in given])
         self._reset_seeds()
+        self._reset_options()
         self.reset_infos = [info for _, info in begun]
         return np.stack([observation for observation, _ in begun])
 
@@ -67,6 +68,10 @@ class LockstepVecEnv(VecEnv):
         if self._timed:
             return [run_together(self._model, [episode])[0] for episode in episodes]
         return run_together(self._model, episodes)
+
+    def get_images(self) -> list[np.ndarray | None]:
+        """What each environment renders."""
+        return [env.render() for env in self.envs]
 
     def close(self) -> None:
         """Nothing to close."""

@@ -123,7 +123,7 @@ class ConfigMixin:
             ValueError: for a value out of range; nothing has changed then.
         """
         built = type(self).from_config(self.config, **changes)
-        steps = len(getattr(self, "timesteps", ()))
+        steps = getattr(self, "num_inference_steps", None)
         self.__dict__.clear()
         self.__dict__.update(built.__dict__)
         if steps and steps != self.config.get("num_inference_steps"):  # that many are set already
