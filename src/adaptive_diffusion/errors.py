@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 from . import interruption, program
 
 INTERRUPTED = 130  # exit code
+WHERE = "paths.outputs and paths.mlruns of sample and train, --output of other commands, say where"
 
 
 class Unusable(ValueError):
@@ -196,15 +197,12 @@ def _links(
 def _about_files(error: OSError) -> str:
     what = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: cannot write{what}; free some space, or set paths.outputs and paths.mlruns elsewhere"
+        return f"the disk is full: cannot write{what}; free some space, or write elsewhere: {WHERE}"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return (
-            f"no permission to write{what} ({os.strerror(error.errno).lower()}); "
-            "set paths.outputs and paths.mlruns to folders you may write to"
-        )
+        return f"no permission to write{what} ({os.strerror(error.errno).lower()}); write where you may: {WHERE}"
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
         why = (error.strerror or "").lower()
-        return f"cannot make or write{what} ({why}); set paths.outputs and paths.mlruns to folders that can be made"
+        return f"cannot make or write{what} ({why}); write where folders can be made: {WHERE}"
     return f"the system refused{what}: {error.strerror}"
 
 

@@ -320,6 +320,8 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys):
     assert "1 cell of 3 images" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"no cell has 5 images .*2, 3"):
         report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
+    report_kept(["--cells", str(cells), "--output", str(output), "--baseline", "nope"])
+    assert "nothing was compared with the baseline 'nope'" in capsys.readouterr().out
     save_cell(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))
     report_kept(["--cells", str(cells), "--output", str(output)])
     assert "4 cells of 2 images" in capsys.readouterr().out  # those of the commonest model alone

@@ -20,7 +20,7 @@ from adaptive_diffusion.runs.setting_types import arguments_of, target_of
 
 CATALOG = Catalog((CONF,))
 NAMES = {  # settings that are texts, but take one of a few names
-    *("_target_", "precision", "revision", "draws", "lpips", "model", "domain", "trained", "baseline"),
+    *("_target_", "precision", "revision", "lpips", "model", "domain", "trained", "baseline"),
     *("beta_schedule", "prediction_type", "timestep_spacing", "variance_type", "algorithm_type", "solver_type"),
     *("final_sigmas_type", "metric", "calibrate", "first_evaluation", "unit", "split"),
 }
@@ -53,7 +53,7 @@ def read(setting: str) -> object:
     ],
 )
 @pytest.mark.parametrize(
-    "key", ["prompt", "label", "init_image", "+task.data.cats", "task.model.path", "paths.outputs"]
+    "key", ["prompt", "label", "model.draws", "init_image", "+task.data.cats", "task.model.path", "paths.outputs"]
 )
 def test_texts_and_paths_are_taken_as_they_are_written(key, text):
     setting, seed = for_hydra([f"{key}={text}", "seed=1"])

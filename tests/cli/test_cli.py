@@ -523,6 +523,12 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
         ("sample", "domain={a: 1}", "there is no setting 'domain.a'"),
         ("sample", "scheduler=null", "scheduler has no option 'null'; options: adaptive, ddim"),
         ("sample", "domain=5", "domain has no option '5'; options: abstract, general"),
+        ("sample", "domain=", "domain has no option ''; options: abstract, general"),
+        (
+            "sample",
+            "tags=[a,\N{LATIN SMALL LETTER E WITH ACUTE}]",
+            "tags=[a,\N{LATIN SMALL LETTER E WITH ACUTE}] cannot be read: text with",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_is_told_what_the_setting_takes(root, override, told, tmp_path):
@@ -655,6 +661,18 @@ def test_a_mistake_in_a_sweep_is_refused_before_its_cost_is_estimated(argument, 
     assert (code, out) == (2, "")
     assert err.startswith(told)
     assert not list(program.folder.rglob("sweeps"))
+
+
+def test_the_configuration_is_printed_with_its_references_resolved(program):
+    code, out, err = program.run("--cfg", "job", "--resolve")
+    assert (code, err) == (0, "")
+    assert f"outputs: {program.folder}/outputs" in out
+
+
+def test_the_help_of_hydra_is_shown_whatever_the_settings(program):
+    code, out, err = program.run("--hydra-help")
+    assert (code, err) == (0, "")
+    assert out.startswith("Hydra")
 
 
 def test_the_version_is_ours(program):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -104,6 +105,23 @@ def test_one_damaged_run_is_left_out_and_named(tmp_path, caplog):
         (tmp_path / name / "metrics.json").write_text(content)
     assert [Path(job.folder).name for job in found(str(tmp_path), tmp_path / "none.db")] == ["whole"]
     assert "broken" in caplog.text
+
+
+def test_what_else_is_damaged_of_a_run_leaves_the_rest_of_the_page(drawn, tmp_path, caplog):
+    shutil.copytree(drawn / "outputs" / "sample" / "2", tmp_path / "run")
+    (tmp_path / "run" / ".hydra").mkdir(exist_ok=True)
+    (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text("a: [")
+    (tmp_path / "run" / "pictures" / "0000.png").write_bytes(b"no image")
+    report([str(tmp_path / "run"), "--output", str(tmp_path / "page.html")])
+    assert "num_steps: 2" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "0000.png cannot be read" in caplog.text
+
+
+def test_a_damaged_job_of_a_sweep_is_left_out_and_named(tmp_path, caplog):
+    Job(number=0, settings=(), status="SKIPPED", metrics={"sampling/nfe": 2}).save(tmp_path)
+    (tmp_path / "jobs" / "1.json").write_text("{")
+    assert [job.number for job in found(str(tmp_path), tmp_path / "none.db")] == [0]
+    assert "1.json is damaged" in caplog.text
 
 
 def test_every_run_of_an_experiment_is_found_page_by_page(drawn, monkeypatch):

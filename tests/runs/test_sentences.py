@@ -41,6 +41,24 @@ def test_a_strength_without_an_image_has_no_effect_and_says_so(
     assert said in drawn(tmp_path, caplog, "num_steps=2", "strength=0.5")
 
 
+def test_a_wish_to_skip_what_nobody_records_has_no_effect_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptive_diffusion.runs.setup.given", lambda name: name == "skip_finished")
+    assert "has no effect with tracking=none" in drawn(tmp_path, caplog, "num_steps=2", "skip_finished=true")
+
+
+def test_a_folder_that_is_used_again_holds_the_images_of_the_latest_run_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = tmp_path / "run" / "pictures"
+    pictures.mkdir(parents=True)
+    for name in ("0000", "0001", "mine"):
+        (pictures / f"{name}.png").write_bytes(b"old")
+    drawn(tmp_path, caplog, "num_steps=2")
+    assert sorted(path.stem for path in pictures.iterdir()) == ["0000", "mine"]
+
+
 def test_what_the_images_are_too_few_for_takes_one_line_after_the_rest() -> None:
     few = [Measurement("fd_encoder", 85.4, 16, caveat="not meaningful in itself: 16 images are fewer than 4 x 66")]
     few.append(Measurement("kid_encoder", -127.3, 16, 212.0, "not meaningful in itself: noise dominates"))

@@ -130,6 +130,19 @@ def test_what_is_no_record_is_named_and_where_there_is_none_that_is_said(tmp_pat
         program.main([str(tmp_path / "empty")])
 
 
+def test_a_damaged_record_does_not_keep_the_others_from_being_recorded(tmp_path, capsys):
+    tracker, uri = in_file(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / FILE).write_text("{")
+    Record(server=uri, experiment="test", name="whole", status="FINISHED").save(tmp_path / "b")
+    assert program.main([str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "is damaged" in said.err
+    assert said.out.endswith("1 run recorded\n")
+    assert [run.info.run_name for run in tracker.client.search_runs([tracker.experiment_id])] == ["whole"]
+
+
 @pytest.mark.parametrize("uri", ["file:///runs", "postgresql://host/runs", "http://", "mlruns"])
 def test_an_address_that_is_no_server_is_refused(tmp_path, uri):
     with pytest.raises(UserError, match=r"tracking\.uri must begin with"):

@@ -28,7 +28,7 @@ LARGEST_SWEEP = 10_000  # jobs
 
 # Settings that are taken as they are written, blanks, commas and brackets included; a new one belongs in one of the two
 TEXTS = (
-    *("prompt", "label", "name", "*.negative_prompt", "domain.name", "domain.description"),
+    *("prompt", "label", "name", "*.negative_prompt", "*.draws", "domain.name", "domain.description"),
     *("tracking.experiment", "tracking.uri"),
 )
 PATHS = (  # `~` is the home directory in these; ${...} refers to a setting
@@ -54,6 +54,8 @@ def for_hydra(arguments: Sequence[str], catalog: Catalog | None = None) -> list[
     if any(argument in COMPLETION for argument in arguments):
         return list(arguments)
     options, settings = _options_and_settings(arguments)
+    if "--hydra-help" in options:  # a text about Hydra, whatever the settings
+        return options
     sweeping = any(option in SWEEP for option in options)
 
     settings = [_as_written(setting, sweeping) for setting in settings]

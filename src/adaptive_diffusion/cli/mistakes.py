@@ -47,7 +47,7 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
     # Names: of a group, of an option.
     if sentence := _of_other_program(catalog, program, arguments, text):
         return sentence
-    if found := re.search(r"Could not find '((?:hydra/)?\w+)/([^']+)'", text):
+    if found := re.search(r"Could not find '((?:hydra/)?\w+)/([^']*)'", text):
         group, option = found.groups()
         return no_option(catalog, group, option)
     by_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
@@ -175,6 +175,11 @@ def _in_hydras_words(text: str) -> str:
     said = [line for line in lines if line and not line.startswith(noise)]
 
     if found := re.search(r"LexerNoViableAltException: (.*)|mismatched input .* expecting EQUAL", text):
+        if found[1] and (key := re.match(r"[+~]*[\w./@]+(?==)", found[1], re.ASCII)):
+            return (
+                f"{found[1]} cannot be read: text with other signs than a-z, digits and blanks wants quotes, "
+                f"e.g. {key[0]}='\"caf\u00e9\"', or in a list {key[0]}='[\"caf\u00e9\",bar]'"
+            )
         given = f"{found[1]} cannot be read" if found[1] else said[0]
         return f"{given}: settings are given as key=value, with keys of letters, digits, _ and dots"
     if "mismatched input" in text:

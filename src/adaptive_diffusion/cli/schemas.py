@@ -21,7 +21,7 @@ class Paths:
     outputs: str = MISSING
     mlruns: str = MISSING
     data: str = MISSING
-    run: str = MISSING
+    run: str | None = MISSING  # null where nothing runs, as with --cfg job --resolve
 
 
 @dataclass

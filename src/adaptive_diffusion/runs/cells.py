@@ -55,8 +55,10 @@ def main(argv: list[str]) -> None:
     pictures, blocks = asked.most_common(1)[0][0]
     same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
     cells = list({(cell.domain, cell.name): cell for cell in same_size}.values())
-    write_report(options.output, cells, options.baseline, options.plots)
+    rows = write_report(options.output, cells, options.baseline, options.plots)
     print(f"{count(len(cells), 'cell')} of {count(pictures, 'image')} per block: {options.output / 'summary.md'}")
+    if not any(row.baseline for row in rows):
+        print(f"nothing was compared with the baseline {options.baseline!r}: that takes this cell and another")
 
 
 def _named(cell: CellResult) -> CellResult:

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ..diffusion.checks import check_name
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
 from ..encoder.reference import (
     FOLDER,
@@ -27,6 +28,7 @@ from ..metrics.kernel_reference import KernelReference, save_kernel_reference
 from ..metrics.precision_recall import ClusterReference, save_clusters
 from ..metrics.statistics import FeatureStatistics, save_statistics
 from ..program import command
+from .checks import refused
 
 
 def main(argv: list[str]) -> None:
@@ -41,6 +43,12 @@ def main(argv: list[str]) -> None:
     given = dict(text.partition("=")[::2] for text in options.pictures)
     if wrong := [name for name, path in given.items() if not name or not path]:
         raise UserError(f"give each domain as DOMAIN=PATH, got {wrong[0]!r} without a path")
+
+    with refused():
+        for name in given:
+            check_name("the domain", name, of_file=True)
+    if len(given) < len(options.pictures):
+        raise UserError("a domain is given twice; put its images into one folder")
 
     encoder, vicreg = load_encoder(options.encoder), load_vicreg(options.vicreg)
     for domain, path in given.items():
@@ -59,9 +67,13 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
         folder: Where the two files go.
 
     Raises:
-        UserError: if there are no images.
+        UnusableFile: if there are no images.
+        UserError: if there is only one.
     """
-    features = encoder.features(load_pictures(pictures, encoder.config.image_size).images)
+    images = load_pictures(pictures, encoder.config.image_size).images
+    if len(images) < 2:
+        raise UserError(f"{pictures} has one image; statistics take at least 2, and hundreds to mean something")
+    features = encoder.features(images)
     identity = (encoder.name, encoder.content_hash)
     save_statistics(reference_path(domain, folder), FeatureStatistics.from_features(features, *identity))
     save_kernel_reference(kernel_reference_path(domain, folder), KernelReference.from_features(features, *identity))

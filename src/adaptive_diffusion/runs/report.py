@@ -85,7 +85,7 @@ def _of_folders(folders: Sequence[Path]) -> list[Job]:
 def _of_folder(folder: Path) -> Job:
     """A run that has finished, as the job of a sweep."""
     settings: Sequence[str] = ()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(Exception):  # missing, or damaged; the numbers are worth more
         settings = OmegaConf.to_object(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))  # type: ignore[assignment]
     metrics = read_json(folder / "metrics.json")
     return Job(number=0, settings=tuple(map(str, settings)), status="FINISHED", metrics=metrics, folder=str(folder))

@@ -49,6 +49,7 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
     pixels, text = _pixels(setup, batches), {SETTINGS: json.dumps(settings_of_images())}
     for i, image in enumerate(pixels):
         figures.save_image(folder / "pictures" / f"{i:04d}.png", image, text)
+    _forget_earlier(folder, len(pixels))
 
     with images_are_safe(folder):
         shown = pixels[: min(MOST_SHOWN, 1 + MOST_BYTES // pixels[0].nbytes)]
@@ -61,6 +62,13 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
         write_config(folder, setup.cfg)
         if diff:
             write_text(folder / "git.diff", diff + "\n")
+
+
+def _forget_earlier(folder: Path, images: int) -> None:
+    """Remove what an earlier run in the same folder (hydra.run.dir) drew beyond the images of this one."""
+    for path in [*(folder / "pictures").glob("*.png"), *(folder / "converged").glob("*.png")]:
+        if path.stem.isdecimal() and (path.parent.name == "converged" or int(path.stem) >= images):
+            path.unlink()
 
 
 def write_converged(folder: Path, images: np.ndarray) -> None:

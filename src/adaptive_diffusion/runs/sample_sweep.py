@@ -193,7 +193,11 @@ def _images(folder: Path | None, name: str) -> list[np.ndarray]:
     files = sorted((folder / name).glob("*.png"))[:SHEET] if folder is not None else []
     found = []
     for file in files:
-        image = Image.open(file).convert("RGB")
+        try:
+            image = Image.open(file).convert("RGB")
+        except (OSError, ValueError, SyntaxError) as error:  # a blank in its place keeps the others in their columns
+            log.warning("%s cannot be read (%s)", file, error)
+            image = Image.new("RGB", (CELL, CELL), "white")
         way = Image.Resampling.NEAREST if max(image.size) <= CELL else Image.Resampling.LANCZOS
         found.append(np.array(image.resize((CELL, CELL), way)))
     return found

@@ -26,7 +26,7 @@ from ..sampling.grid_and_solver import set_timesteps, whole
 from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
-from ..tracking.tracker import Tracker
+from ..tracking.tracker import NoTracker, Tracker
 from ..types import PictureModel, Scheduler
 from .build import build
 from .checks import check_calibration, check_grid, check_guided, check_setting, checked, warn_of_another_domain
@@ -99,6 +99,8 @@ def prepare(cfg: DictConfig) -> Setup:
     cfg = checked(cfg)
     _check_numbers(cfg)
     tracker: Tracker = build(cfg, "tracking")
+    if isinstance(tracker, NoTracker) and cfg.skip_finished and given("skip_finished"):
+        log.warning("skip_finished=true has no effect with tracking=none: what has finished is read from MLflow")
 
     # The prompt chooses domain and label, and the model settles everything that was left open.
     model: PictureModel = build(cfg, "model")

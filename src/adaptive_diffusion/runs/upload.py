@@ -5,34 +5,47 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UnusableFile, UserError
 from ..io.counted import count
 from ..program import command
 from ..tracking.record import FILE
 from ..tracking.upload import upload
 
 
-def main(argv: list[str]) -> None:
-    """Record the runs that were kept in some folders, and those below them; what is recorded is forgotten there."""
+def main(argv: list[str]) -> int:
+    """Record the runs that were kept in some folders, and those below them; what is recorded is forgotten there.
+
+    Returns:
+        The exit code: 2 if a record is damaged.
+    """
     parser = argparse.ArgumentParser(prog=command("upload"), description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a run or a sweep, or above them")
     parser.add_argument("--uri", help="address of the server; default: MLFLOW_TRACKING_URI, else as it was")
     options = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
 
+    if missing := [folder for folder in options.folders if not folder.is_dir()]:
+        raise UserError(f"there is no folder {missing[0]}; give the folder of a run, of a sweep, or one above them")
     files = sorted({file for folder in options.folders for file in folder.rglob(FILE)})
     if not files:
         where = ", ".join(map(str, options.folders))
         raise UserError(f"there is no {FILE} in {where}: every run there is recorded, or was not meant for a server")
 
-    recorded = 0
+    recorded, damaged = 0, 0
     for file in files:
-        page = upload(file, options.uri or os.environ.get("MLFLOW_TRACKING_URI"))
+        try:
+            page = upload(file, options.uri or os.environ.get("MLFLOW_TRACKING_URI"))
+        except UnusableFile as error:  # the others are recorded all the same
+            print(error, file=sys.stderr, flush=True)
+            damaged += 1
+            continue
         print(
             f"{file.parent}\n  {page or 'skipped: its process still works on it; upload it when that has ended'}",
             flush=True,
         )
         recorded += page is not None
     print(f"{count(recorded, 'run')} recorded")
+    return 2 if damaged else 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..io.counted import count
 from .tracker import Finished
+
+log = logging.getLogger(__name__)
 
 RESULT = "result"  # the metric of a job that has no other: what it returned to the sweeper
 COLUMNS = {  # heading -> metric; a column that no job has is left out
@@ -100,12 +103,20 @@ def jobs_of(sweep: Path) -> list[Job]:
     """The jobs of a sweep that is over, in their order; a job that is still RUNNING was KILLED."""
     found = {job.number: job for job in planned_jobs(sweep)}
     for path in _folder(sweep).glob("*.json"):
-        if path.stem != PLAN:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            job = Job(**{**content, "settings": tuple(content["settings"])})
+        if path.stem != PLAN and (job := _read(path)) is not None:
             found[job.number] = replace(job, status="KILLED") if job.status == "RUNNING" else job
 
     return [found[number] for number in sorted(found)]
+
+
+def _read(path: Path) -> Job | None:
+    """What a file says of a job; None, with a warning, if it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Job(**{**content, "settings": tuple(content["settings"])})
+    except (ValueError, TypeError, KeyError) as error:
+        log.warning("left out: %s is damaged (%s)", path, error)
+        return None
 
 
 def table(jobs: Sequence[Job], sweep: Sequence[Job] = ()) -> str:
