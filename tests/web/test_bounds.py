@@ -107,6 +107,13 @@ def test_what_has_no_control_is_left_out_and_named():
     assert left_out == ["grid=karras"]
 
 
+def test_an_image_of_the_command_line_brings_back_what_sample_py_draws_unless_it_is_told():
+    assert wish_of(["domain=portraits"], OFFERS)[0].images == 16
+    tuned = replace(OFFERS, schedulers=("tuned",))
+    assert wish_of(["scheduler=tuned"], tuned)[1] == ["the number of steps that was tuned"]
+    assert wish_of(["prompt=a face", "domain=landscapes"], OFFERS)[1] == ["domain=landscapes"]
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

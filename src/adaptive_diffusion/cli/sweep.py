@@ -158,9 +158,9 @@ class SweepRun(Callback):
         if self._run_id is not None:
             self._end_run(instantiate(config.tracking), self._run_id, status, jobs, made)
 
-        # What has finished is skipped by what is recorded.
+        # What has finished is skipped by what is recorded; what was refused would be refused again.
         remembers = self._run_id is not None or "skip_finished" not in config
-        if begun and left and remembers:
+        if begun and remembers and any(job.status != "REFUSED" for job in left):
             say(f"{'go on':<11}{without_login(again())}")
 
     def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], made: Sequence[Path]) -> None:

@@ -196,14 +196,20 @@ def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
             f"the image was drawn with {' '.join(chosen) or 'the shipped model'}, which is not offered here"
         )
 
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"images": MOST_IMAGES}  # as many as sample.py draws unless it is told
     left_out: list[str] = []
+    prompted = any(each.startswith("prompt=") for each in rest)
     for each in rest:
         key = each.partition("=")[0]
-        if key in KEYS:
+        if key == "domain" and prompted:  # on the page, the prompt alone chooses
+            left_out.append(each)
+        elif key in KEYS:
             values[KEYS[key]] = _value(each)
         elif each not in (*chosen, "metrics=none", *offers.common):
             left_out.append(each)
+
+    if values.get("scheduler") == "tuned" and "steps" not in values:
+        left_out.append("the number of steps that was tuned")
 
     offer = fitting[0]
     values = {name: value for name, value in values.items() if value is not None}
