@@ -29,6 +29,7 @@ from tiny import CONF, ROOT, configuration, mlflow_database, tiny_checkpoint, ti
 from adaptive_diffusion import __version__
 from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.cli.catalog import Catalog
+from adaptive_diffusion.cli.entry import sentence_and_code
 from adaptive_diffusion.cli.mistakes import config_mistake
 from adaptive_diffusion.cli.schemas import Domain
 from adaptive_diffusion.cli.unknown_names import no_option
@@ -397,6 +398,15 @@ def test_a_launcher_whose_package_is_missing_says_how_to_get_it():
     told = no_option(Catalog.of(CONF, []), "hydra/launcher", "submitit_slurm")
     assert "pip install" in told
     assert "submitit]" in told
+
+
+@pytest.mark.parametrize("override", ["domain.name=a", "+domain.name=a"])
+def test_a_setting_of_a_group_without_a_choice_says_which_options_have_it(override, tmp_path):
+    given = ["agent=random", override]
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        configuration("train", tmp_path, *given)
+    told = ("'domain.name' is a setting of domain=abstract or general or landscapes or portraits", 2)
+    assert sentence_and_code(error.value, "train", given) == told
 
 
 def test_a_sweep_over_options_with_and_without_a_setting_names_both(tmp_path):

@@ -211,6 +211,13 @@ def shipped(monkeypatch):
     return ship
 
 
+def test_for_other_numbers_of_steps_it_says_for_which_ones_there_are_some(shipped, caplog):
+    shipped(steps=(N + 1, N + 2))
+    StandardSampler(adaptive("stored")).run(model(mx.array([[1]]), identity="m"), noises(2))
+    said = f"has no effect: for {N} steps (those that ship are for {N + 1} to {N + 2} steps) no first prediction"
+    assert caplog.text.count(said) == 1
+
+
 @pytest.mark.parametrize("labels", [[[0], [1], [0]], [[1]]], ids=["by share", "the same"])
 @pytest.mark.parametrize("weight", [1.0, 1.5])
 def test_what_ships_is_taken_for_each_label_at_any_guidance_at_which_the_weights_hold(labels, weight, shipped):

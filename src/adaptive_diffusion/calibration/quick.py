@@ -24,7 +24,7 @@ from .calibrate import CLASSICAL, conditioned, errors
 from .choosing import Candidate, choose
 from .even import EvenGrid
 from .fitting import fit_corrections
-from .reference import record
+from .reference import FEWEST_NODES, record
 
 MOST_STEPS = 500  # half of what a reference trajectory may take
 ALLOWED = 300  # network evaluations for one number of steps; twice as many for several
@@ -67,7 +67,7 @@ class QuickCalibration:
         if self.noises is not None:
             check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
-        check_count("nodes", self.nodes, 8, 2 * MOST_STEPS)
+        check_count("nodes", self.nodes, FEWEST_NODES, 2 * MOST_STEPS)
         check_number("ridge", self.ridge, 0)
         check_count("batch_size", self.batch_size, 1)
         check_count("seed", self.seed, 0)

@@ -18,6 +18,7 @@ from ..grids.grids import BlendedGrid
 from ..sampling.rollout import InBatches, Rollout, run
 from ..solvers.ipndm import IPNDM
 
+FEWEST_NODES = 8  # of the quick recipe
 NODES = 64  # of iPNDM on the blended grid; see docs/notes/tried.md
 
 
@@ -96,9 +97,12 @@ def record(model: InBatches, x_T: mx.array, nodes: int = NODES) -> ReferenceTraj
     """
     process, T = model.process, model.process.num_train_timesteps
     if check_count("nodes", nodes, 3) > T:
+        few = f"a model of {T} training timesteps has no reference trajectories of {nodes} steps"
+        if T < FEWEST_NODES:
+            raise Unusable(f"{few}, and too few of them to be calibrated; take the power grid")
         raise Unusable(
-            f"a model of {T} training timesteps has no reference trajectories of {nodes} steps; the quick recipe "
-            f"calibrates up to {T // 2} steps of it, with nodes of at most {T}"
+            f"{few}; calibrate it by the quick recipe, task=schedule, with task.nodes={T} or less and "
+            f"task.steps of at most {T // 2} (in Python nodes and steps of calibrate_model)"
         )
     grid = FixedGrid.of(process, np.append(BlendedGrid()(process, nodes - 1), 0.0))
 

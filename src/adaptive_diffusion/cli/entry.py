@@ -150,4 +150,5 @@ def _of_configuration(error: BaseException) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     raised_by = frames[-1].f_globals.get("__name__", "").partition(".")[0] if frames else ""
     theirs = isinstance(error, (ValueError, TypeError)) and raised_by == "hydra"
+    theirs |= isinstance(error, AssertionError) and raised_by == "omegaconf"  # for a setting below null
     return theirs or isinstance(error, (HydraException, OmegaConfBaseException))

@@ -80,7 +80,7 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
     # Keys that are there already, and keys that are not there.
     if found := re.search(r"An item is already at '([^']+)'", text):
         return f"{found[1]} is there already; leave the + out"
-    if key := _unknown_key(text):
+    if key := _unknown_key(text) or _below_null(text, catalog, program, arguments):
         if key.startswith("task.data."):
             return f"there is no domain {key.split('.')[-1]!r} yet; to add one of your own: +{key}=<folder>"
         return no_setting(catalog, program, key, arguments)
@@ -158,6 +158,14 @@ def _unknown_key(text: str) -> str | None:
         return found[1] if found else None
     found = re.search(r"Could not append to config.*?'([^'@]+)'", text)
     return found[1] if found else None
+
+
+def _below_null(text: str, catalog: Catalog, program: str, arguments: Sequence[str]) -> str | None:
+    """The full name of the setting that is below a group or a setting that is null."""
+    if "Unexpected type for root" not in text:
+        return None
+    keys = [argument.lstrip("+").partition("=")[0] for argument in arguments]
+    return next((key for key in keys if "." in key and key not in catalog.settings(program)), None)
 
 
 def _in_hydras_words(text: str) -> str:

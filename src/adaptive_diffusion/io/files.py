@@ -118,9 +118,8 @@ def read_document(path: str | Path, form: str, what: str, training: str) -> dict
     try:
         content: Any = parse_json(path.read_bytes())
     except ValueError as error:
-        raise UnusableFile(
-            f"{path} cannot be read as JSON ({error})", training, advice="delete it, or make it again"
-        ) from error
+        advice = "delete it, and make it again as it was made"  # its settings are lost with it
+        raise UnusableFile(f"{path} cannot be read as JSON ({error})", advice=advice) from error
 
     if not isinstance(content, dict) or content.get("format") != form:
         raise UnusableFile(f"{path} holds no {what} of this project (format {form!r})")

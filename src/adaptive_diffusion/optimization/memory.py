@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnusableFile
+from ..errors import UnusableFile, plainly
 from ..io.checksums import check, with_checksum
 from ..io.files import ASSETS, read_document, write_json
 from ..io.locks import in_turn
@@ -17,6 +17,7 @@ from .records import FORMAT, DomainRecord, DomainRecords
 SHIPPED = ASSETS / "tuned.json"
 HISTORY_FORMAT = "adaptive-diffusion/optimization/1"
 
+AGAIN = "delete it, and tune again with the agents that it was made with"
 _NOT_AS_WRITTEN = (KeyError, TypeError, ValueError, AttributeError)
 
 
@@ -88,7 +89,7 @@ def read_records(path: str | Path) -> DomainRecords:
     try:
         records = DomainRecords.from_dict(content)
     except _NOT_AS_WRITTEN as error:
-        raise UnusableFile(f"{path} is damaged ({error}); tune again", "agent") from error
+        raise UnusableFile(f"{path} is damaged ({plainly(error)}); {AGAIN}") from error
 
     check(path, content)
     return records
@@ -109,7 +110,7 @@ def read_history(path: str | Path) -> tuple[list[dict[str, Any]], DomainRecords]
     try:
         history, records = list(content["history"]), DomainRecords.from_dict(content["knowledge"])
     except _NOT_AS_WRITTEN as error:
-        raise UnusableFile(f"{path} is damaged ({error}); tune again", "agent") from error
+        raise UnusableFile(f"{path} is damaged ({plainly(error)}); {AGAIN}") from error
 
     check(path, content)
     return history, records

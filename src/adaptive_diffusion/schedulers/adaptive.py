@@ -24,7 +24,7 @@ from ..solvers.checked import Checked
 from ..types import SchedulerOutput
 from .content import bent_power, complexity_of
 from .core import SchedulerCore
-from .first_evaluation import CHOICES, NETWORK, FirstEvaluation
+from .first_evaluation import CHOICES, NETWORK, FirstEvaluation, drawn_by
 from .history import History
 from .recipe import LEFT_OUT, Recipe, calibrated_steps, checked_calibration, given_timesteps, power_grid
 from .recognition import Recognition
@@ -154,7 +154,7 @@ class AdaptiveScheduler(SchedulerCore):
             shape: (B, H, W, C) of the run's states.
         """
         if self.calibration is None or self.recipe.rule is None:
-            self._first.tell_if_unused(False)
+            self._first.tell_if_unused(False, drawn_by(model), len(self))
             return model
         self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
         self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit)
@@ -164,7 +164,7 @@ class AdaptiveScheduler(SchedulerCore):
         found = None
         if self._suits and model.identity in ("", calibration.model):
             found = self._first.known(calibration, model, shape, len(self))
-        self._first.tell_if_unused(found is not None)
+        self._first.tell_if_unused(found is not None, drawn_by(model), len(self))
         if found is None:
             return model
 

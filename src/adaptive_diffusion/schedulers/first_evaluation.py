@@ -18,6 +18,7 @@ from ..diffusion.guidance import Guidance, kept_guidance, weaker_in
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.first_file import Ids, shipped_firsts
+from ..io.counted import count
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +71,27 @@ class FirstEvaluation:
             return None
         return (shipped if len(shipped) > 1 else shipped[0]), calibration.steps[n]
 
-    def tell_if_unused(self, used: bool) -> None:
-        """Warn, once, where the setting changes nothing."""
-        if not used and self.choice != NETWORK and not self._told:
-            self._told = True
-            log.warning(
-                "first_evaluation=%s has no effect: for these labels, steps and guidance no first prediction is stored "
-                "that helps, so the network is evaluated at every timestep",
-                self.choice,
-            )
+    def tell_if_unused(self, used: bool, model: str, n: int) -> None:
+        """Warn, once, where the setting changes nothing.
+
+        Args:
+            used: Whether a first prediction was found.
+            model: Identity of the model that draws.
+            n: Number of steps.
+        """
+        if used or self.choice == NETWORK or self._told:
+            return
+        self._told = True
+
+        which = "for these labels, steps and guidance"
+        if model == shipped_firsts().model and n not in HELPS:
+            which = f"for {count(n, 'step')} (those that ship are for {HELPS[0]} to {HELPS[-1]} steps)"
+        log.warning(
+            "first_evaluation=%s has no effect: %s no first prediction is stored that helps, so the network is "
+            "evaluated at every timestep",
+            self.choice,
+            which,
+        )
 
     def _shared(self, model: GuidedModel, condition: Ids, shape: tuple[int, ...]) -> FirstPrediction:
         key = condition, model.guidance_scale
@@ -88,12 +101,17 @@ class FirstEvaluation:
         return self._measured[key]
 
 
+def drawn_by(model: GuidedModel) -> str:
+    """The identity of the model that draws; "" where it is not known."""
+    return model.identity or getattr(model.network, "identity", "")
+
+
 def _shipped(
     calibration: CalibratedSchedule, model: GuidedModel, conditions: Sequence[Ids], n: int
 ) -> list[FirstPrediction] | None:
     """The shipped prediction of each image at its guidance; None unless there are all, and they help with n steps."""
-    firsts, drawn = shipped_firsts(), model.identity or getattr(model.network, "identity", "")
-    same = firsts.model == calibration.model == drawn and calibration.weights_hold
+    firsts = shipped_firsts()
+    same = firsts.model == calibration.model == drawn_by(model) and calibration.weights_hold
     if not same or n not in HELPS or n not in calibration.steps or not set(conditions) <= firsts.known.keys():
         return None
     if weaker_in(model.guidance_scale) is not None:  # no null condition
