@@ -395,6 +395,25 @@ def test_the_hash_is_of_the_files_and_not_of_their_place(folders: dict[str, Path
     assert load_pipeline(str(copy)).metadata["content_hash"] != before
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value", "another"),
+    [
+        ("scheduler/scheduler_config.json", "prediction_type", "v_prediction", True),
+        ("scheduler/scheduler_config.json", "beta_end", 0.011, True),
+        ("scheduler/scheduler_config.json", "timestep_spacing", "trailing", False),
+        ("tokenizer/tokenizer_config.json", "model_max_length", 76, True),
+    ],
+)
+def test_what_decides_predictions_beside_the_weights_makes_another_model(
+    name: str, key: str, value: Any, another: bool, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(folders["sd1"], tmp_path / "copy")
+    file = copy / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    identities = {load_pipeline(str(folder)).identity for folder in (folders["sd1"], copy)}
+    assert len(identities) == 1 + another
+
+
 def test_guidance_costs_a_doubled_batch_only_where_it_changes_something(folders: dict[str, Path]) -> None:
     model: Any = load_pipeline(str(folders["sd1"]))
     sizes = []

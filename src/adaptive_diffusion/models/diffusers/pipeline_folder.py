@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ TEXT_PIPELINES = {
     "StableDiffusionXLImg2ImgPipeline": _TWO,
     "StableDiffusionXLInpaintPipeline": _TWO,
 }
+TOKENIZER_FILES = (
+    *("tokenizer.json", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # a tokenizer has one of these sets of files
 
 
@@ -125,8 +130,14 @@ class PipelineFolder:
         return UnusableFile(f"{self.path} is not whole: {lack}; get the pipeline again")
 
     def content_hash(self) -> str:
-        """sha256 (hex) of the configurations and the weight files."""
+        """sha256 (hex) of what the model was trained with, the tokenizers, the configurations and the weight files."""
         digest = hashlib.sha256(self.kind.encode())
+        noise = read_trained_noise(self.path)  # its file says more, which is for the run to decide
+        trained = {name: noise[name] for name in ("noise_schedule", "prediction_type")}
+        digest.update(json.dumps(trained, sort_keys=True).encode())
+        for _, folder in self.readers if self.kind in TEXT_PIPELINES else ():
+            for path in (folder / name for name in TOKENIZER_FILES if (folder / name).is_file()):
+                digest.update(f"{folder.name}/{path.name} {_file_hash(path)}".encode())
         for name in self.models:
             folder = self.model(name)
             for path in (folder / "config.json", *shards_of(find_weights(folder, self.variant))):

@@ -16,16 +16,12 @@ from typing import Any
 from ...errors import MachineError, UnusableFile
 from ...io.hub import hub_package, is_hub_id, quiet_hub
 from .file_kinds import INDEX, of_file
-from .pipeline_folder import PipelineFolder
+from .pipeline_folder import TOKENIZER_FILES, PipelineFolder
 from .weight_files import NAMES, weight_names
 
 log = logging.getLogger(__name__)
 
 MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
-TOKENIZER_FILES = (
-    *("tokenizer.json", "vocab.json", "merges.txt"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-)
 
 
 def pipeline_folder(path: str, revision: str | None = None, half: bool = False) -> Path:
