@@ -162,6 +162,14 @@ def test_what_is_not_said_of_a_configuration_is_the_default(adapter):
     assert adapter.get_config("portraits").to_dict() == DomainConfig(7).to_dict()
 
 
+def test_results_in_the_numbers_of_numpy_are_written_like_others(adapter, tmp_path):
+    plain = DomainAdapter(tmp_path / "plain.json", model=tiny_model(content_hash="tiny"))
+    for one, of in ((adapter, np.float64), (plain, float)):
+        given = {"num_steps": of(7), "progress_power": of(2.25), "guidance_weight": of(2), "guidance_low": of(-1)}
+        one.learn_from_results("portraits", of(0.25), of(2), given, quality_error=of(0.5))
+    assert adapter.path.read_bytes() == (tmp_path / "plain.json").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("quality", "speed", "given", "sentence"),
     [
@@ -174,6 +182,12 @@ def test_what_is_not_said_of_a_configuration_is_the_default(adapter):
         (0.1, 1.0, {"num_steps": 5, "solver": "euler"}, "solver must be one of"),
         (0.1, 1.0, {"num_steps": 5, "power": 2}, "no hyperparameter 'power'; .*num_steps,"),
         (0.1, 1.0, {"solver": "unipc"}, "hyperparameters must say num_steps"),
+        (
+            0.1,
+            1.0,
+            {"num_steps": 5, "guidance_weight": 2, "guidance_low": "x"},
+            "must have low < high, got 'x' and inf",
+        ),
     ],
 )
 def test_results_that_cannot_be_are_refused_and_nothing_is_lost(adapter, quality, speed, given, sentence):

@@ -451,6 +451,7 @@ def test_a_file_that_is_no_pipeline_is_refused(adapter, tmp_path, content, sente
     ("arguments", "sentence"),
     [
         ({"min_steps": 12, "max_steps": 11}, "min_steps must be at most max_steps, got 12 > 11"),
+        ({"rl_agent": "ppo"}, "rl_agent must be an agent, or a class or function that makes one, got 'ppo'"),
         ({"num_steps": 30}, "num_steps .*between 4 and 20, got 30"),
         ({"pictures": 1}, "pictures must be"),
         ({"verification_batches": 0}, "verification_batches must be"),

@@ -89,7 +89,8 @@ def test_a_hash_of_weights_needs_no_fingerprint():
     network = nn.Conv2d(3, 3, 1)
 
     def calibrated(**given):
-        return calibrate_model(network_of(network), SHAPE, steps=2, noises=2, nodes=8, **given).fingerprint
+        steps = np.int64(2)  # as of a sum
+        return calibrate_model(network_of(network), SHAPE, steps=steps, noises=2, nodes=8, **given).fingerprint
 
     assert calibrated() is None
     assert calibrated(identity="mine") is not None

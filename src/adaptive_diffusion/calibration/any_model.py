@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import mlx.core as mx
@@ -67,7 +68,8 @@ def calibrate_model(
         state_shape,
         weights_hash(denoiser) if identity is None else identity,
     )
-    recipe = QuickCalibration(steps=(steps,) if isinstance(steps, int) else steps, **settings)
+    numbers: Any = (steps,) if isinstance(steps, Integral) else steps
+    recipe = QuickCalibration(steps=numbers, **settings)
     total = recipe.evaluations()
     with Progress("calibrating", total, unit="evaluation", quiet=progress is not None) as shown:
         *_, schedule = recipe.calibrate(model, progress or shown.update)

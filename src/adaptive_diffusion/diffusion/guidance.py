@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from numbers import Real
 from typing import Any, Protocol, overload, runtime_checkable
 
 import mlx.core as mx
@@ -85,8 +86,10 @@ class Interval:
 
     def __post_init__(self) -> None:
         check_guidance(self.weight)
-        if math.isnan(self.low) or math.isnan(self.high) or not self.low < self.high:
-            raise ValueError(f"the interval of guidance must have low < high, got {self.low:g} and {self.high:g}")
+        ends: tuple[Any, Any] = self.low, self.high
+        if not all(isinstance(end, Real) for end in ends) or not ends[0] < ends[1]:
+            given = " and ".join(f"{end:g}" if isinstance(end, Real) else repr(end) for end in ends)
+            raise ValueError(f"the interval of guidance must have low < high, got {given}")
 
     @property
     def name(self) -> str:

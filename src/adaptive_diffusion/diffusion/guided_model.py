@@ -125,8 +125,11 @@ class GuidedModel:
         if self.condition is not None and self.mixture is not None:
             raise ValueError("condition and mixture were both given, which say the same; leave one of them out")
 
-        if self.condition is not None and (check := getattr(self.network, "check_condition", None)):
-            check(self.condition)
+        condition: Any = self.condition
+        if condition is not None and not isinstance(condition, mx.array):
+            object.__setattr__(self, "condition", condition := mx.array(condition))
+        if condition is not None and (check := getattr(self.network, "check_condition", None)):
+            check(condition)
 
         if isinstance(scale, Autoguidance):
             shape, process = self.state_shape, self.process.config

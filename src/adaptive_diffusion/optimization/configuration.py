@@ -41,9 +41,15 @@ class DomainConfig(Configuration):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("num_steps", self.num_steps, 1)
-        check_number("adaptive_threshold", self.adaptive_threshold, 0, 1)
-        check_number("progress_power", self.progress_power, 0, 10, above=True)
+        numbers = {
+            "num_steps": check_count("num_steps", self.num_steps, 1),
+            "adaptive_threshold": check_number("adaptive_threshold", self.adaptive_threshold, 0, 1),
+            "progress_power": check_number("progress_power", self.progress_power, 0, 10, above=True),
+        }
+        guidance = {name: getattr(self, name) for name in ("guidance_weight", "guidance_low", "guidance_high")}
+        numbers |= {name: float(value) for name, value in guidance.items() if value is not None}
+        for name, value in numbers.items():  # of NumPy, which JSON does not take
+            object.__setattr__(self, name, value)
 
     def _adaptive(self, settings: Mapping[str, Any]) -> AdaptiveScheduler:
         # The calibration is that of the model's constant guidance, whose weights hold within a factor of 2. Steps that

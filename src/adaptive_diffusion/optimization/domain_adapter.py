@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_guidance
+from ..diffusion.checks import check_guidance, check_number
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import effective_guidance
 from ..encoder.domain import Detection, DomainDetector
@@ -193,7 +193,8 @@ class DomainAdapter:
         if "num_steps" not in given:
             raise ValueError("hyperparameters must say num_steps, the model evaluations per image")
 
-        result = Result(DomainConfig(**given).to_dict(), float(quality), float(speed), quality_error)
+        error = None if quality_error is None else check_number("quality_error", quality_error, 0)
+        result = Result(DomainConfig(**given).to_dict(), float(quality), float(speed), error)
         begin = self.get_config(domain)
 
         with self._memory.changing() as records:

@@ -98,6 +98,9 @@ class OptimizationPipeline:
         if domain_adapter is not None and (model is not None or guidance_scale is not None):
             raise ValueError("a DomainAdapter already says model and guidance; give them to it, not beside it")
 
+        if not (rl_agent is None or isinstance(rl_agent, TuningAgent) or callable(rl_agent)):
+            raise ValueError(f"rl_agent must be an agent, or a class or function that makes one, got {rl_agent!r:.80}")
+
         self.adapter = domain_adapter or DomainAdapter(model=model, guidance_scale=guidance_scale)
         self.rl_agent = self._given = rl_agent
         self.use_domain_adaptation, self.use_rl_optimization = use_domain_adaptation, use_rl_optimization
