@@ -448,6 +448,13 @@ def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_i
     assert "| ddim uniform | 2 |" in out
 
 
+def test_a_sweep_over_a_benchmark_of_ones_own_ends_with_its_tables_as_well(sweep):
+    out = succeed(sweep, "benchmark=default", "benchmark.baseline=x", "scheduler=ddim", "num_steps=2,3")
+    assert out.startswith("2 cells of")
+    assert "nothing was compared with the baseline 'x'" in out
+    assert [row["num_steps"] for row in summaries(sweep)[0]] == ["2", "3"]
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_path):
     process = sweep.start("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=2,3,1000")

@@ -664,6 +664,7 @@ def test_settings_of_the_options_that_a_sweep_chooses_among_are_taken(program):
     [
         ("scheduler=ddim,adaptve", "scheduler has no option 'adaptve'; did you mean 'adaptive'?"),
         ("num_stepss=2,3", "there is no setting 'num_stepss'; did you mean 'num_steps'?"),
+        ("hydra.sweep.subdir=same", "the jobs of this sweep would all write to hydra.sweep.subdir=same"),
     ],
 )
 def test_a_mistake_in_a_sweep_is_refused_before_its_cost_is_estimated(argument, told, program):

@@ -144,6 +144,14 @@ def test_distances_of_few_images_are_shown_where_there_are_no_others_and_rank_no
     assert "~" not in capsys.readouterr().out
 
 
+def test_a_prompt_in_the_table_is_neither_a_border_nor_html(job, tmp_path):
+    jobs = [job(n, f"prompt='{text}'", passes=4, perceptual=0.5) for n, text in enumerate(["a | b", "<i>\nc"])]
+    SampleReport().end(report_of(tmp_path), jobs)
+    text = (tmp_path / "results.md").read_text()
+    assert "prompt='a \\| b'" in text
+    assert "prompt='&lt;i> c'" in text
+
+
 def test_without_numbers_there_is_no_report(tmp_path):
     failed = [Job(number=0, settings=("seed=1",), status="FAILED", reason="why")]
     assert SampleReport().end(report_of(tmp_path), failed) == ()

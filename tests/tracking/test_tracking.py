@@ -236,6 +236,11 @@ def test_system_metrics_without_their_package_say_so_at_once(tracker, monkeypatc
         MlflowTracker(str(tracker.database), str(tracker.artifacts), "test", 1.0, 5001, system_metrics=True)
 
 
+def test_a_name_is_as_long_as_databases_other_than_sqlite_allow(tracker):
+    tracker.close(tracker.create("long " * 99, {}), "FINISHED")
+    assert [len(run.info.run_name) for run in runs(tracker)] == [250]
+
+
 def test_the_command_that_shows_the_runs_quotes_the_path(tmp_path):
     tracker = MlflowTracker(str(tmp_path / "my runs" / "mlflow.db"), "a", "test", 1.0, 5002)
     assert tracker.how_to_look().endswith(f" ui '{tmp_path}/my runs/mlflow.db' --port 5002")

@@ -19,10 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .. import interruption
-from ..errors import MachineError
+from ..errors import MachineError, UserError
 from ..interruption import uninterrupted
 from ..io.addresses import without_login
 from ..program import again
@@ -84,6 +84,7 @@ class SweepRun(Callback):
         """Create the database, once and before any worker does, and the parent run; if that fails, exit."""
         HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
         planned = _planned(config)
+        _check_folders(config, len(planned))
         self._process = Process.this()
         try:
             tracker = instantiate(config.tracking)
@@ -239,6 +240,20 @@ def _planned(config: DictConfig) -> list[list[str]]:
     except Exception as error:  # HydraException, or whatever Hydra raises
         raise Stop from error
     return jobs
+
+
+def _check_folders(config: DictConfig, jobs: int) -> None:
+    """Refuse a sweep whose jobs would write over each other.
+
+    Raises:
+        Stop: for a `hydra.sweep.subdir` that does not name the job.
+    """
+    subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False).get("subdir", "${}")  # type: ignore[union-attr]
+    if jobs > 1 and "${" not in str(subdir):
+        raise Stop from UserError(
+            f"the jobs of this sweep would all write to hydra.sweep.subdir={subdir}; leave it out, or name the job in "
+            "it: hydra.sweep.subdir='job ${hydra.job.num}'"
+        )
 
 
 def _record(config: DictConfig, job: Job) -> None:

@@ -30,6 +30,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "")
     return lines
 
 
+def literal(text: str) -> str:
+    """A text of a user's, as it is shown in a cell or a heading: neither a border nor HTML, in one line."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
 def row_of(cells: Sequence[str]) -> str:
     """One row of a table."""
     return f"| {' | '.join(cells)} |"

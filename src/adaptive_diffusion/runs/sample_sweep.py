@@ -7,6 +7,7 @@ import io
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from omegaconf import DictConfig
@@ -15,6 +16,7 @@ from ..benchmark.curves import Curve, Point, save_curves
 from ..io import figures
 from ..io.counted import count
 from ..io.files import write_text
+from ..io.markdown import literal
 from ..io.markdown import table as markdown_table
 from ..tracking.jobs import Job, failures
 from ..tracking.tracker import NoTracker
@@ -23,6 +25,9 @@ from .sample_files import SHEET
 from .setting_types import target_of
 from .sweep_cost import cost
 from .sweep_rows import TO_CONVERGED, Group, Row, groups_of
+
+if TYPE_CHECKING:
+    from .benchmark import BenchmarkReport
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +38,7 @@ LONGEST_TABLE = 60  # rows that are printed; results.md has all
 
 
 class SampleReport:
-    """Says what a sweep costs before it starts, and writes its results when it ends.
+    """Says what a sweep costs before it starts, and writes its results when it ends; those of a benchmark are its own.
 
     `results.csv` and `results.md` hold all jobs, `sheet.png` their first images, `quality_passes.png` distances against
     network passes.
@@ -41,6 +46,9 @@ class SampleReport:
 
     def begin(self, config: DictConfig) -> None:
         """Print the number of jobs, evaluations and minutes; what cannot be used is refused by the jobs."""
+        if config.get("benchmark") is not None:
+            _benchmark().begin(config)
+            return
         converged = bool(config.metrics.get("converged"))
         try:
             kept = bool(config.skip_finished) and target_of(config.tracking) is not NoTracker
@@ -52,6 +60,8 @@ class SampleReport:
 
     def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
         """Write and print the results; the files, or () where no job has any numbers."""
+        if config.get("benchmark") is not None:
+            return _benchmark().end(config, jobs)
         groups = groups_of(jobs, config.hydra.runtime.choices.get("scheduler", ""))
         if not groups:
             return ()
@@ -67,6 +77,12 @@ class SampleReport:
             say(note)
         say("\n".join(f"{'saved' if file is made[0] else '':<11}{file}" for file in made))
         return made
+
+
+def _benchmark() -> BenchmarkReport:
+    from .benchmark import BenchmarkReport
+
+    return BenchmarkReport()
 
 
 def _attempt(draw: Callable[[Path, Sequence[Group]], bool], path: Path, groups: Sequence[Group]) -> bool:
@@ -128,8 +144,9 @@ def _text(groups: Sequence[Group]) -> str:
 def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str], pictures: Sequence[str]) -> str:
     lines = ["# Sweep", ""]
     for group in groups:
-        lines += [f"## {group.name}", ""] if group.name else []
-        lines += [*markdown_table(HEADER, map(cells_of, group.rows), "llrrrrr"), ""]
+        lines += [f"## {literal(group.name)}", ""] if group.name else []
+        cells = [[literal(cell) for cell in cells_of(row)] for row in group.rows]
+        lines += [*markdown_table(HEADER, cells, "llrrrrr"), ""]
     lines += [f"{note}.  " for note in notes]
     if failed := failures(jobs):
         lines += ["", failed]

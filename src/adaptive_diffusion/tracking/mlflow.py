@@ -28,7 +28,7 @@ from ..io.locks import in_turn
 from ..program import command
 from .client import find_experiment, open_client
 from .database import Database
-from .mlflow_run import TAG_LENGTH, MlflowRun, recordable
+from .mlflow_run import NAME_LENGTH, TAG_LENGTH, MlflowRun, recordable
 from .process import Process
 from .record import Input, Record
 from .server import Server, ServerError
@@ -202,7 +202,7 @@ class MlflowTracker:
         """Create a run of this process and return its id."""
         own = {**_source(), **Process.this().tags, **tags}
         with self.translated():
-            run = self.client.create_run(self.experiment_id, run_name=name, tags=own)
+            run = self.client.create_run(self.experiment_id, run_name=name[:NAME_LENGTH], tags=own)
         return run.info.run_id
 
     def failed(self, name: str, params: Mapping[str, str], error: str) -> None:

@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 PARAM_LENGTH = 6000  # characters of a setting that MLflow keeps
 TAG_LENGTH = 5000
+NAME_LENGTH = 250  # of a run, which databases other than SQLite refuse to exceed
 DIGEST_LENGTH = 36  # characters of a dataset's hash that MLflow keeps
 PER_CALL = 100  # MLflow's limit of parameters; that of metrics is higher
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..interruption import uninterrupted
 from .mlflow import MlflowTracker
-from .mlflow_run import MlflowRun
+from .mlflow_run import NAME_LENGTH, MlflowRun
 from .process import Process
 from .record import Record, load_record
 
@@ -42,7 +42,7 @@ def upload(file: Path, uri: str | None) -> str | None:
         run_id = _known(tracker, record)
         if run_id is None:
             made = tracker.client.create_run(
-                tracker.experiment_id, start_time=record.started, run_name=record.name, tags=record.tags
+                tracker.experiment_id, start_time=record.started, run_name=record.name[:NAME_LENGTH], tags=record.tags
             )
             run_id = made.info.run_id
 
