@@ -314,6 +314,10 @@ def test_set_timesteps_without_arguments_goes_back_to_the_constructors_number():
     scheduler.set_timesteps(4)
     scheduler.set_timesteps()
     assert len(scheduler) == 9
+    assert len(AdaptiveScheduler(num_inference_steps=None)) == len(AdaptiveScheduler()) == 50
+    assert len(AdaptiveScheduler(num_train_timesteps=20)) == 20
+    with pytest.raises(ValueError, match="num_inference_steps must be a whole number, between 1 and 20, got 21"):
+        AdaptiveScheduler(num_train_timesteps=20, num_inference_steps=21)
 
 
 @pytest.mark.parametrize(

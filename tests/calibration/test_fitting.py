@@ -264,6 +264,7 @@ def test_complexity_leaves_calibrated_steps_where_they_are_and_one_s_own_timeste
     calibrated = scheduler.timesteps
     scheduler.set_timesteps(5, complexity=0.1)
     np.testing.assert_array_equal(scheduler.timesteps, calibrated)
+    assert scheduler.get_schedule_info()["complexity"] is None
     scheduler.set_timesteps(timesteps=[999.0, 500.0, 100.0])
     assert scheduler.get_schedule_info()["rule"] is None
 

@@ -366,6 +366,16 @@ def test_select_follows_the_pictures_that_stay(indices):
     np.testing.assert_allclose(x, y[mx.array(kept)], atol=1e-6)
 
 
+@pytest.mark.parametrize("indices", [[0, 4], [True, False]])
+def test_pictures_that_are_not_there_cannot_stay(indices):
+    scheduler = DPMSolverScheduler()
+    scheduler.set_timesteps(5)
+    x = mx.array(X, mx.float32)
+    scheduler.step(x, scheduler.timesteps[0], x)
+    with pytest.raises(IndexError):
+        scheduler.select(np.array(indices))
+
+
 def test_pictures_that_leave_without_select_are_noticed():
     scheduler = DPMSolverScheduler()
     scheduler.set_timesteps(20)
@@ -482,11 +492,13 @@ def test_clipped_log_snr_leaves_the_noisiest_timesteps_out():
 @pytest.mark.parametrize("build", ALL)
 def test_saved_and_loaded_again_a_scheduler_is_the_same(build, tmp_path):
     scheduler = build(
-        num_train_timesteps=200,
+        num_train_timesteps=np.int64(200),
         trained_betas=np.linspace(0.01, 0.02, 200),
         prediction_type="v_prediction",
         steps_offset=1,
+        clip_sample_range=np.float32(2),
     )
+    json.dumps(scheduler.schedule.config)
     file = scheduler.save(tmp_path / "new" / "folder")
     assert file.name == "scheduler_config.json"
     assert json.loads(file.read_text())["_class_name"] == build.__name__

@@ -121,9 +121,9 @@ class NoiseSchedule:
             self.alphas_cumprod = _zero_terminal_snr(self.alphas_cumprod)
         self._lambdas = 0.5 * (np.log(self.alphas_cumprod) - np.log1p(-self.alphas_cumprod))
         self.config = {  # JSON types
-            "num_train_timesteps": num_train_timesteps,
-            "beta_start": beta_start,
-            "beta_end": beta_end,
+            "num_train_timesteps": T,
+            "beta_start": float(beta_start),
+            "beta_end": float(beta_end),
             "beta_schedule": beta_schedule,
             "trained_betas": trained_betas if trained_betas is None else np.asarray(trained_betas).tolist(),
             "rescale_betas_zero_snr": rescale_betas_zero_snr,

@@ -193,7 +193,7 @@ class AdaptiveScheduler(SchedulerCore):
 
         if num_inference_steps is None and timesteps is None:
             given = self.config["num_inference_steps"]
-            num_inference_steps = min(STEPS, self.num_train_timesteps) if given == STEPS else given
+            num_inference_steps = min(STEPS, self.num_train_timesteps) if given in (None, STEPS) else given
 
         before = self._complexity
         self._complexity = complexity
@@ -289,7 +289,7 @@ class AdaptiveScheduler(SchedulerCore):
             "power": self.recipe.power,
             "calibration": None if self.recipe.rule is None else str(self.calibration),
             "rule": self.recipe.rule,
-            "complexity": self._complexity,
+            "complexity": None if self.recipe.power is None else self._complexity,
             **self._history.summary(self.adaptive_threshold),
         }
 

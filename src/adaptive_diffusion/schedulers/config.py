@@ -80,7 +80,7 @@ class ConfigMixin:
     def _record_config(self) -> None:
         values = {name: getattr(self, name) for name in self._argument_names()}
         self._config = {
-            name: np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray)) else value
+            name: np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray, np.generic)) else value
             for name, value in values.items()
         }
 

@@ -267,10 +267,13 @@ class SchedulerCore(ConfigMixin, ABC):
 
         Args:
             indices: Positions in the batch, or a (B,) boolean mask.
+
+        Raises:
+            IndexError: for positions that are not in the batch.
         """
-        indices = np.asarray(indices)
-        keep = mx.array(np.flatnonzero(indices) if indices.dtype == bool else indices)
-        self._memory = tuple(array[keep] for array in self._memory)
+        if self._memory:
+            keep = mx.array(np.arange(len(self._memory[0]))[np.asarray(indices)])
+            self._memory = tuple(array[keep] for array in self._memory)
 
     def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array:
         """x_t = alpha x0 + sigma noise, at timesteps in [0, T - 1]: see `NoiseSchedule.add_noise`."""
