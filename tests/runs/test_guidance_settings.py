@@ -42,6 +42,14 @@ def passes(folder: Path) -> tuple[float, float]:
     return metrics["details/passes"], metrics["sampling/passes"]
 
 
+@pytest.mark.parametrize(("guidance", "where"), [((), ""), (INTERVAL, " where guidance holds")])
+def test_a_weight_of_0_says_where_domain_and_label_do_not_count(
+    guidance: tuple[str, ...], where: str, configure: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(configure("guidance_scale=0", "scheduler=ddim", *guidance))
+    assert f"draws without domain and label{where}, whatever" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("overrides", "weight"),
     [

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_guidance
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import Guidance, effective_guidance
+from ..diffusion.guidance import Constant, Guidance, Interval, effective_guidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
 from ..types import PictureModel
@@ -71,6 +71,9 @@ def _fit_guidance(cfg: DictConfig, model: PictureModel) -> None:
         )
 
     cfg.guidance_scale = _guidance(guidance.weight if own else scale, model)
+    where = {Constant: "", Interval: " where guidance holds"}.get(target_of(guidance))
+    if cfg.guidance_scale == 0 and model.conditional and where is not None:
+        log.warning("guidance_scale=0 draws without domain and label%s, whatever they are; 1 is no guidance", where)
     if own:
         guidance.weight = cfg.guidance_scale
 
@@ -95,8 +98,6 @@ def _guidance(given: float | None, model: PictureModel) -> float:
     effective = effective_guidance(model, scale)
     if effective != scale:
         log.info("guidance_scale=%g is none, 1, for a model that reads the prompt", scale)
-    if effective == 0 and model.conditional:
-        log.warning("guidance_scale=0 draws without domain and label, whatever they are; 1 is no guidance")
     return effective
 
 
