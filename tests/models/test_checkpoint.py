@@ -140,6 +140,14 @@ def test_metadata_are_part_of_the_identity(tmp_path: Path) -> None:
     assert len(names) == 2
 
 
+def test_what_the_user_says_that_a_model_predicts_is_part_of_its_identity(tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    saved = save_model(file, SimpleUNet(CONFIG), {})
+    told = [load_model(file, prediction_type) for prediction_type in ("epsilon", "v_prediction", "epsilon")]
+    assert told[0].identity == told[2].identity == told[0].metadata["content_hash"]
+    assert len({saved, *(model.identity for model in told)}) == 3
+
+
 def test_a_model_that_is_saved_again_keeps_its_identity(file: Path, tmp_path: Path) -> None:
     model = load_model(file)
     assert save_model(tmp_path / "again.safetensors", model) == model.identity

@@ -14,7 +14,7 @@ from ..diffusion.checks import check_choice, check_number
 from ..diffusion.schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..errors import UnusableFile, plainly
 from ..io.files import ASSETS
-from ..io.network_file import read_network, write_network
+from ..io.network_file import content_hash, flat_parameters, read_network, write_network
 from .unet import SimpleUNet, UNetConfig
 
 FORMAT = "adaptive-diffusion/simple-unet/1"
@@ -47,7 +47,8 @@ def save_model(
 def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUNet:
     """Read a checkpoint of `save_model`, with float32 weights.
 
-    The `metadata` of the network are those of the file, and the hash of the file as `content_hash`.
+    The `metadata` of the network are those of the file, and the hash of the file as `content_hash`; with a prediction
+    type that the file does not say, the hash is another one for each.
 
     Args:
         path: The `.safetensors` file.
@@ -65,7 +66,9 @@ def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUN
         check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
         if metadata.get("prediction_type") not in (None, prediction_type):
             raise ValueError(f"prediction_type={prediction_type} contradicts {path}: {metadata['prediction_type']}")
-        metadata = {**metadata, "prediction_type": prediction_type}
+        if metadata.get("prediction_type") is None:
+            told = {**metadata, "prediction_type": prediction_type}
+            metadata = {**told, "content_hash": content_hash(flat_parameters(model), model.config.to_dict(), told)}
     model._metadata = metadata
 
     return model
