@@ -18,7 +18,7 @@ from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
 from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.diffusion import Constant, GuidedModel, Interval, Node, Waiting, node_at, unlimited
-from adaptive_diffusion.diffusion.guidance import Guidance, identity_of
+from adaptive_diffusion.diffusion.guidance import Guidance, guidance_in, identity_of, name_of
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score, schedule_from
@@ -268,3 +268,9 @@ def test_the_pipeline_draws_with_an_interval_and_says_what_is_used_of_the_calibr
 
     pipeline.generate(1, 5, seed=0, domain="landscapes", guidance_scale=Falling())
     assert "at guidance falling from 4 its timesteps only" in pipeline.get_scheduler_info()["origin"]
+
+
+def test_constant_guidance_is_named_by_all_its_digits() -> None:
+    assert [name_of(weight) for weight in (2, 1.5, 7.25, 0.0, 1e-5, 1000)] == ["2", "1.5", "7.25", "0", "1e-05", "1000"]
+    assert name_of(1.2345671) != name_of(1.2345678) == Constant(1.2345678).name
+    assert guidance_in(identity_of("model", 1.2345678)) == 1.2345678

@@ -16,7 +16,7 @@ from adaptive_diffusion.rl.agent_file import read_agent, write_agent
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
-from adaptive_diffusion.rl.reward import QualityReward, SpeedReward
+from adaptive_diffusion.rl.reward import HybridReward, QualityReward, SpeedReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.rl.vector import LockstepVecEnv
 
@@ -310,6 +310,26 @@ def test_observations_of_several_environments_get_an_action_each(agent, kind, re
     for wrong in (one[:-1], one[None, None]):
         with pytest.raises(ValueError, match="an observation must have the shape"):
             made.predict(wrong)
+
+
+def test_an_agent_of_an_environment_of_numpy_numbers_is_that_of_plain_ones(tmp_path):
+    def made(of_count, of_share):
+        env = DiffusionHyperparameterEnv(
+            gaussian(),
+            min_steps=of_count(2),
+            num_steps=of_count(3),
+            max_steps=of_count(5),
+            pictures=of_count(2),
+            reward=HybridReward(of_share(0.5)),
+        )
+        return CEMAgent(env, seed=of_count(1))
+
+    agent = made(np.int64, np.float32)
+    agent.train(2)
+    agent.save(tmp_path / "a.zip")
+    other = made(int, float)
+    other.load(tmp_path / "a.zip")
+    assert other.record.returns == agent.record.returns
 
 
 def test_the_vectorised_form_takes_options_once_and_renders():

@@ -57,7 +57,7 @@ class Constant:
     @property
     def name(self) -> str:
         """See `Guidance`."""
-        return f"{self.weight:g}"
+        return name_of(self.weight)
 
     def weight_at(self, node: Node) -> float:
         """See `Guidance`."""
@@ -194,7 +194,7 @@ def name_of(guidance: float | Guidance | str) -> str:
     """All that decides guidance, in a few words; a number stands for itself, and so does a name."""
     if isinstance(guidance, str):
         return guidance
-    return guidance.name if isinstance(guidance, Guidance) else f"{guidance:g}"
+    return guidance.name if isinstance(guidance, Guidance) else repr(float(guidance)).removesuffix(".0")
 
 
 def identity_of(model: PictureModel | str, guidance: float | Guidance) -> str:

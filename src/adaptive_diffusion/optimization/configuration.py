@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..diffusion.checks import check_count, check_number
+from ..diffusion.checks import check_number
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..rl.knobs import HYPERPARAMETERS, Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
@@ -42,7 +42,6 @@ class DomainConfig(Configuration):
     def __post_init__(self) -> None:
         super().__post_init__()
         numbers = {
-            "num_steps": check_count("num_steps", self.num_steps, 1),
             "adaptive_threshold": check_number("adaptive_threshold", self.adaptive_threshold, 0, 1),
             "progress_power": check_number("progress_power", self.progress_power, 0, 10, above=True),
         }

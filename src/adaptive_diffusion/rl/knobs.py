@@ -53,7 +53,7 @@ class Configuration:
     """One way of sampling; the defaults are those of `AdaptiveScheduler` at ten steps.
 
     Attributes:
-        num_steps: Model evaluations per image.
+        num_steps: Model evaluations per image, >= 1.
         adaptive_threshold: Of `AdaptiveScheduler`; other solvers do not look at it.
         progress_power: Power of the grid.
         solver: `dpm_solver` (DPM-Solver++(2M) in an `AdaptiveScheduler`), `unipc` or `ipndm`.
@@ -62,7 +62,7 @@ class Configuration:
         guidance_high: Log-SNR up to which there is; None: to the end.
 
     Raises:
-        ValueError: for an unknown solver, or guidance out of range.
+        ValueError: for an unknown solver, or a value out of range.
     """
 
     num_steps: int = 10
@@ -74,6 +74,7 @@ class Configuration:
     guidance_high: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "num_steps", check_count("num_steps", self.num_steps, 1))
         check_choice("solver", self.solver, SOLVERS)
         if self.guidance_weight is None and (self.guidance_low, self.guidance_high) != (None, None):
             raise ValueError("an interval of guidance needs a guidance_weight")
@@ -141,8 +142,8 @@ class Knobs:
     width: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
-        check_count("min_steps", self.min_steps, 1)
-        check_count("max_steps", self.max_steps, 1)
+        for name in ("min_steps", "max_steps"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name), 1))
         if self.min_steps > self.max_steps:
             raise ValueError(f"min_steps must be at most max_steps, got {self.min_steps} > {self.max_steps}")
         check_count("num_steps", self.prior.num_steps, self.min_steps, self.max_steps)

@@ -124,6 +124,8 @@ class HybridReward:
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, 0, 1)
+        if isinstance(self.weight, np.generic):  # agents are compared by how their rewards are written
+            object.__setattr__(self, "weight", self.weight.item())
         check_choice("metric", self.metric, METRICS)
         check_choice("unit", self.unit, UNITS)
 
