@@ -217,6 +217,12 @@ def test_for_other_numbers_of_steps_it_says_for_which_ones_there_are_some(shippe
     said = f"has no effect: for {N} steps (those that ship are for {N + 1} to {N + 2} steps) no first prediction"
     assert caplog.text.count(said) == 1
 
+    caplog.clear()
+    scheduler = adaptive("stored")
+    scheduler.set_timesteps(timesteps=[500, 100])  # another number of steps would not help
+    StandardSampler(scheduler).run(model(mx.array([[1]]), identity="m"), noises(2))
+    assert caplog.text.count("has no effect: for these labels, steps and guidance no first prediction") == 1
+
 
 @pytest.mark.parametrize("labels", [[[0], [1], [0]], [[1]]], ids=["by share", "the same"])
 @pytest.mark.parametrize("weight", [1.0, 1.5])

@@ -154,7 +154,7 @@ class AdaptiveScheduler(SchedulerCore):
             shape: (B, H, W, C) of the run's states.
         """
         if self.calibration is None or self.recipe.rule is None:
-            self._first.tell_if_unused(False, drawn_by(model), len(self))
+            self._first.tell_if_unused(False, "", len(self))  # whatever the number of steps
             return model
         self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
         self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit)
