@@ -102,10 +102,13 @@ def test_where_no_shell_finds_the_program_it_is_named_by_its_python(monkeypatch)
 
 def test_the_pages_of_mlflow_are_served_from_the_database_that_is_named(tmp_path, monkeypatch, capsys):
     started = []
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
     monkeypatch.setattr("os.execve", lambda *given: started.append(given))
     database = mlflow_database(tmp_path / "my runs")
     run(capsys, "ui", str(database), "--port", "1")
     ((_, arguments, environment),) = started
+    assert arguments[1:4] == ["-m", "mlflow", "ui"]
+    assert arguments[-2:] == ["--port", "1"]
     assert f"sqlite:///{database}" in arguments
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
 

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from . import interruption, program
 
 INTERRUPTED = 130  # exit code
-WHERE = "paths.outputs and paths.mlruns of sample and train, --output of other commands, say where"
+WHERE = "paths.outputs and paths.mlruns (sample, train) or --output (other commands) say where"
 
 
 class Unusable(ValueError):

@@ -201,7 +201,7 @@ def test_a_model_of_fewer_timesteps_than_a_reference_trajectory_is_refused_befor
     model = replace(problem(), process=NoiseSchedule(50))
     with pytest.raises(Unusable, match=r"50 training .* with task.nodes=50 or less and task.steps of at most 25 \(in"):
         next(recipe.calibrate(model))
-    with pytest.raises(Unusable, match=r"7 training timesteps .* too few of them to be calibrated"):
+    with pytest.raises(Unusable, match=r"7 training timesteps .* takes at least 8 to be calibrated"):
         next(recipe.calibrate(replace(model, process=NoiseSchedule(7))))
     assert model.cost.evaluations == 0
 

@@ -115,6 +115,7 @@ def test_what_else_is_damaged_of_a_run_leaves_the_rest_of_the_page(drawn, tmp_pa
     report([str(tmp_path / "run"), "--output", str(tmp_path / "page.html")])
     assert "num_steps: 2" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "0000.png cannot be read" in caplog.text
+    assert "overrides.yaml is damaged" in caplog.text
 
 
 def test_a_damaged_job_of_a_sweep_is_left_out_and_named(tmp_path, caplog):

@@ -99,7 +99,7 @@ def record(model: InBatches, x_T: mx.array, nodes: int = NODES) -> ReferenceTraj
     if check_count("nodes", nodes, 3) > T:
         few = f"a model of {T} training timesteps has no reference trajectories of {nodes} steps"
         if T < FEWEST_NODES:
-            raise Unusable(f"{few}, and too few of them to be calibrated; take the power grid")
+            raise Unusable(f"{few}, and takes at least {FEWEST_NODES} to be calibrated; take the power grid")
         raise Unusable(
             f"{few}; calibrate it by the quick recipe, task=schedule, with task.nodes={T} or less and "
             f"task.steps of at most {T // 2} (in Python nodes and steps of calibrate_model)"

@@ -185,7 +185,7 @@ def _in_hydras_words(text: str) -> str:
     if found := re.search(r"LexerNoViableAltException: (.*)|mismatched input .* expecting EQUAL", text):
         if found[1] and (key := re.match(r"[+~]*[\w./@]+(?==)", found[1], re.ASCII)):
             return (
-                f"{found[1]} cannot be read: text with other signs than a-z, digits and blanks wants quotes, "
+                f"{found[1]} cannot be read: put text with other characters than a-z, digits and blanks in quotes, "
                 f"e.g. {key[0]}='\"caf\u00e9\"', or in a list {key[0]}='[\"caf\u00e9\",bar]'"
             )
         given = f"{found[1]} cannot be read" if found[1] else said[0]

@@ -246,7 +246,7 @@ def _check_folders(config: DictConfig, jobs: int) -> None:
     """Refuse a sweep whose jobs would write over each other.
 
     Raises:
-        Stop: for a `hydra.sweep.subdir` that does not name the job.
+        Stop: for a `hydra.sweep.subdir` without a reference, which is the same for all jobs.
     """
     subdir = OmegaConf.to_container(config.hydra.sweep, resolve=False).get("subdir", "${}")  # type: ignore[union-attr]
     if jobs > 1 and "${" not in str(subdir):

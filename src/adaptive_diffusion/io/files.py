@@ -118,7 +118,7 @@ def read_document(path: str | Path, form: str, what: str, training: str) -> dict
     try:
         content: Any = parse_json(path.read_bytes())
     except ValueError as error:
-        advice = "delete it, and make it again as it was made"  # its settings are lost with it
+        advice = "delete it, and make it again with the settings that it was made with"  # which are not known
         raise UnusableFile(f"{path} cannot be read as JSON ({error})", advice=advice) from error
 
     if not isinstance(content, dict) or content.get("format") != form:

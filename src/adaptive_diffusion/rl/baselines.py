@@ -46,7 +46,7 @@ class SearchAgent(TuningAgent):
         See `TuningAgent.predict`.
         """
         used, last = self._observed(observation)[..., 0], self.shape[0] - 1  # share of the evaluations
-        step = np.rint(used * (self.shape[0] + 1)).astype(int) - 1 if last else np.zeros(used.shape, int)
+        step = np.rint(used * (last + 2)).astype(int) - 1
         actions = self._clipped(self.best if deterministic else self._propose())
         return actions[np.clip(step, 0, last)], None
 

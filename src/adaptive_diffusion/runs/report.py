@@ -7,7 +7,6 @@ of an MLflow experiment. Without any, the latest sweep.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ..errors import UnusableFile, UserError
+from ..errors import UnusableFile, UserError, sentence
 from ..io.counted import count
 from ..io.files import read_json, write_text
 from ..program import command
@@ -84,11 +83,19 @@ def _of_folders(folders: Sequence[Path]) -> list[Job]:
 
 def _of_folder(folder: Path) -> Job:
     """A run that has finished, as the job of a sweep."""
-    settings: Sequence[str] = ()
-    with contextlib.suppress(Exception):  # missing, or damaged; the numbers are worth more
-        settings = OmegaConf.to_object(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))  # type: ignore[assignment]
-    metrics = read_json(folder / "metrics.json")
-    return Job(number=0, settings=tuple(map(str, settings)), status="FINISHED", metrics=metrics, folder=str(folder))
+    metrics, settings = read_json(folder / "metrics.json"), _settings_of(folder / ".hydra" / "overrides.yaml")
+    return Job(number=0, settings=settings, status="FINISHED", metrics=metrics, folder=str(folder))
+
+
+def _settings_of(file: Path) -> tuple[str, ...]:
+    """A run's settings; () without the file, or, with a warning, if it is damaged."""
+    try:
+        return tuple(map(str, OmegaConf.to_object(OmegaConf.load(file))))  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return ()
+    except Exception as error:  # the numbers are worth more
+        log.warning("left out: %s is damaged (%s)", file, sentence(error))
+        return ()
 
 
 def _recorded(run: str, database: Path) -> list[Job]:

@@ -103,7 +103,9 @@ def notes_of(groups: Sequence[Group]) -> list[str]:
             "best: the smallest distance; front: no job has fewer passes and a smaller distance; [...]: 95 % intervals"
         )
     if any(row.rough for row in rows):
-        notes.append("~: of too few images, so far too large; compare it only with the others below the same heading")
+        notes.append(
+            "~: of too few images, and much too large by that; compare it only with another ~ below the same heading"
+        )
     if needed := max((row.real_needs for row in rows), default=0):
         notes.append(f"distances to real images need at least {needed} images a job: num_samples={needed}")
     if any(row.to_converged is None for row in rows) and any(row.to_converged is not None for row in rows):

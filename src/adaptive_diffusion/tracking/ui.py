@@ -1,4 +1,7 @@
-"""`adaptive-diffusion ui`: MLflow's pages about recorded runs, without usage reports and with half of its memory."""
+"""`adaptive-diffusion ui`: MLflow's pages about recorded runs.
+
+There are no usage reports; one worker and no job queue halve the memory.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"there is no database {options.database}; what sample and train print after `look` names it")
 
     database = Database(options.database.absolute(), options.database.absolute().parent, lock_timeout=5.0)
-    with database.translated(), socket.socket() as probe:
+    with database.translated():
+        pass  # it is MLflow's, and can be used
+    with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", options.port)) == 0:
             raise UserError(f"something answers at port {options.port} already; end it, or give another --port")
 
