@@ -351,7 +351,7 @@ def test_an_agent_can_be_given_and_goes_on_in_its_own_environment(adapter):
 
 def test_schedulers_and_samplers_are_made_for_the_domain(adapter, monkeypatch):
     pipeline = OptimizationPipeline(adapter)
-    monkeypatch.setattr(module, "find_schedule", lambda path, model, domain, guidance: calibration(7, model=model))
+    monkeypatch.setattr(module, "find_schedule", lambda path, model, *_, num_steps: calibration(7, model=model))
     adapter.adopt("abstract", DomainConfig(7), quality=1, speed=1, quality_error=0.1, weight=0.5, provenance={})
     scheduler = pipeline.create_optimized_scheduler(domain_type=DomainType.ABSTRACT)
     assert isinstance(scheduler, AdaptiveScheduler)
@@ -368,6 +368,15 @@ def test_schedulers_and_samplers_are_made_for_the_domain(adapter, monkeypatch):
         pipeline.create_optimized_scheduler({"steps": 5}, "portraits")
     with pytest.raises(ValueError, match="there is no domain 'faces'"):
         pipeline.create_optimized_scheduler(domain_type="faces")
+
+
+def test_calibrated_steps_are_those_of_the_configurations_guidance(adapter, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "find_schedule", lambda *args, num_steps: asked.append(args[3]))
+    pipeline, guided = OptimizationPipeline(adapter), DomainConfig(6, guidance_weight=3.0, guidance_low=-0.5)
+    pipeline.create_optimized_scheduler(guided, "portraits")
+    pipeline.default_config("portraits")
+    assert asked == [guided.guidance, adapter.guidance_scale]
 
 
 def test_a_sampler_tells_quality_and_stops_early_only_where_the_configuration_says_when(adapter):

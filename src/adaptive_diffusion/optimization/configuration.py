@@ -51,8 +51,6 @@ class DomainConfig(Configuration):
             object.__setattr__(self, name, value)
 
     def _adaptive(self, settings: Mapping[str, Any]) -> AdaptiveScheduler:
-        # The calibration is that of the model's constant guidance, whose weights hold within a factor of 2. Steps that
-        # were calibrated for `self.guidance` (calibration.quick, about 220 evaluations) belong here.
         return super()._adaptive({**settings, "calibration": self.calibration})
 
 

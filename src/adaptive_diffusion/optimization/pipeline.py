@@ -206,8 +206,7 @@ class OptimizationPipeline:
 
     def default_config(self, domain: DomainType | str) -> DomainConfig:
         """The scheduler that ships, as a configuration: the baseline of every verification."""
-        model, guidance = self.adapter.model.identity, self.adapter.guidance_scale
-        return DomainConfig(self.num_steps, calibration=find_schedule(self.calibration, model, str(domain), guidance))
+        return self._calibrated(domain, DomainConfig(self.num_steps))
 
     def drawing(self, domain: DomainType | str) -> GuidedModel:
         """The model with its guidance, in a domain.
@@ -248,7 +247,7 @@ class OptimizationPipeline:
         """
         domain = self.adapter.detect(domain_type, prompt).domain
         given, _ = split_config(config)
-        fitted = replace(given or self.adapter.get_config(domain), calibration=self.default_config(domain).calibration)
+        fitted = self._calibrated(domain, given or self.adapter.get_config(domain))
         return fitted.scheduler(self.drawing(domain).settings)
 
     def create_optimized_sampler(
@@ -302,7 +301,13 @@ class OptimizationPipeline:
 
         known = known_config(self.adapter, domain, self.reward)
         steps = min(max(known.num_steps, self.min_steps), self.max_steps)
-        return replace(known, num_steps=steps, calibration=default.calibration)
+        return self._calibrated(domain, replace(known, num_steps=steps))
+
+    def _calibrated(self, domain: DomainType | str, config: DomainConfig) -> DomainConfig:
+        """A configuration with the steps that are calibrated for its guidance, or for one that is near."""
+        model, guidance = self.adapter.model.identity, config.guidance or self.adapter.guidance_scale
+        found = find_schedule(self.calibration, model, str(domain), guidance, num_steps=config.num_steps)
+        return replace(config, calibration=found)
 
     def _train(
         self, agent: TuningAgent, domain: str, steps: int, callback: Metrics | None, checkpoint: str | Path | None
