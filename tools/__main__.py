@@ -45,9 +45,10 @@ from tools.benchmark_tables import DOMAINS, read_summary
 from tools.curve import stale_curve, write_curve
 from tools.first import stale_firsts, write_firsts
 from tools.tables import PROJECT, stale_tables, write_tables
+from tools.tuned import FOUND
 
 POLICY_STEPS = 8  # of the shipped policies
-FEW_STEPS = range(4, 11)  # that are calibrated for tuned guidance, as in conf/experiment/calibrate_tuned.yaml
+FEW_STEPS = range(4, 11)  # that are calibrated for guidance that was found, as in conf/experiment/calibrate_tuned.yaml
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ def chain(data: Path) -> list[Asset]:
         Asset("first predictions", stale_firsts, write_firsts),
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
+        Asset("schedules of found", stale_found_schedules, _rebuild_found_schedules),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
-        Asset("schedules of tuned", stale_tuned_schedules, _rebuild_tuned_schedules),
         *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
         *(
             Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
@@ -231,22 +232,24 @@ def _rebuild_tuned() -> None:
     made.replace(TUNED)
 
 
-def stale_tuned_schedules(path: Path = SHIPPED) -> str | None:
-    """Why the schedules do not cover the tuned guidance, or None if they do."""
+def stale_found_schedules(path: Path = SHIPPED) -> str | None:
+    """Why the schedules do not cover the guidance that was found for the domains, or None if they do."""
+    model = load_model(BUILTIN_MODEL).identity
     try:
-        found, tuned = load_schedules(path), read_records(TUNED).known
+        known = {(s.model, s.domain, s.guidance_scale) for s in load_schedules(path) if set(FEW_STEPS) <= set(s.steps)}
     except Unusable as error:
         return str(error)
 
-    known = {(s.model, s.domain, s.guidance_scale) for s in found if set(FEW_STEPS) <= set(s.steps)}
-    wanted = {(t.model, t.domain, guidance) for t in tuned if (guidance := t.to_config().guidance) is not None}
-    missing = sorted(domain for _, domain, _ in wanted - known)
-    return f"none are for the tuned guidance of {', '.join(missing)}" if missing else None
+    missing = [domain for domain, found in FOUND.items() if (model, domain, found.guidance) not in known]
+    return f"none are for the guidance that was found for {', '.join(missing)}" if missing else None
 
 
-def _rebuild_tuned_schedules() -> None:
-    settings = (f"task.guidance.path={TUNED}", f"output={SHIPPED}")
-    _run("train.py", "experiment=calibrate_tuned", *settings, MLX_ENABLE_TF32="0")
+def _rebuild_found_schedules() -> None:
+    for domain, found in FOUND.items():
+        ends = f"task.guidance.low={found.guidance_low}", f"task.guidance.high={found.guidance_high}"
+        guidance = ("guidance@task.guidance=interval", f"task.guidance_scale={found.guidance_weight}", *ends)
+        settings = (f"task.domains=[{domain}]", f"output={SHIPPED}")
+        _run("train.py", "experiment=calibrate_tuned", *guidance, *settings, MLX_ENABLE_TF32="0")
 
 
 def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from tiny import ROOT, configuration
 
 from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
@@ -368,26 +369,27 @@ def test_what_ships_was_made_by_the_commands_that_the_chain_runs(tmp_path, monke
     monkeypatch.setattr(build, "SHIPPED", tmp_path / "schedules.json")
     made.write_text("new")
     assets = {asset.name: asset for asset in build.chain(tmp_path)}
-    for name in ("encoder", "vicreg", "schedules", "quality", "schedules of tuned"):
+    for name in ("encoder", "vicreg", "schedules", "quality", "schedules of found"):
         assets[name].rebuild()
     assert (tmp_path / "schedules.json").read_text() == "new"
-    encoder, vicreg, schedules, quality, tuned = ran
+    encoder, vicreg, schedules, quality, *found = ran
 
     training, vicreg, *calibrations = (
-        configuration("train", tmp_path, *command[1:]) for command in (encoder, vicreg, schedules, tuned)
+        configuration("train", tmp_path, *command[1:]) for command in (encoder, vicreg, schedules, *found)
     )
     assert Path(vicreg.output) == BUILTIN_VICREG
     assert vicreg.task.images == load_vicreg().metadata["training"]["images"]
     assert Path(training.output) == build.BUILTIN_ENCODER
     assert Path(training.task.state).parent == tmp_path / "outputs" / "encoder"
-    assert [Path(calibration.output) for calibration in calibrations] == [made, tmp_path / "schedules.json"]
+    assert [Path(calibration.output) for calibration in calibrations] == [made, *[tmp_path / "schedules.json"] * 4]
     known = load_schedules(SHIPPED)
-    for calibration, some in zip(calibrations, (known[:4], known[4:]), strict=True):
+    assert [schedule.domain for schedule in known] == [*build.DOMAINS, *build.DOMAINS]
+    for calibration, some in zip(calibrations, (known[:4], *([each] for each in known[4:])), strict=True):
         task = calibration.task
-        assert [schedule.domain for schedule in some] == list(build.DOMAINS)
         for schedule in some:
-            tuned_for = "path" in task.guidance and str(task.guidance.path) == str(build.TUNED)
-            assert tuned_for == isinstance(schedule.guidance_scale, Interval)
+            if isinstance(schedule.guidance_scale, Interval):
+                assert [schedule.domain] == task.domains
+                assert instantiate(task.guidance)() == schedule.guidance_scale
             assert (schedule.noises, schedule.held_out) == (task.noises, task.held_out)
             assert set(schedule.steps) == set(task.steps)
             learned = {n for n, steps in schedule.steps.items() if "learned" in steps.scores}
@@ -411,11 +413,11 @@ def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp
     assert build.stale_policy("abstract", tmp_path) is not None
 
 
-def test_schedules_of_tuned_guidance_are_there_or_stale(tmp_path):
-    assert build.stale_tuned_schedules() is None
+def test_schedules_of_the_guidance_that_was_found_are_there_or_stale(tmp_path):
+    assert build.stale_found_schedules() is None
     constant = [known for known in load_schedules(SHIPPED) if not isinstance(known.guidance_scale, Interval)]
     save_schedules(tmp_path / "schedules.json", constant)
-    assert build.stale_tuned_schedules(tmp_path / "schedules.json").endswith("general, landscapes, portraits")
+    assert build.stale_found_schedules(tmp_path / "schedules.json").endswith("portraits, landscapes, abstract, general")
     assert build.stale_schedules(tmp_path / "schedules.json") is None
 
 
