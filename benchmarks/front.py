@@ -52,17 +52,18 @@ def main(argv: list[str]) -> None:
 
     sheets: list[np.ndarray] = []
     labels: list[str] = []
-    for name, (kind, chosen, steps) in FRONT.items():
-        row = measured.get((domain, kind, chosen, steps))
+    for name, method in FRONT.items():
+        row = measured.get((domain, *method))
         if row is None:
             raise UserError(
                 f"{options.summary} has no row of {domain} by {name}; experiment=benchmark_real measures it"
             )
 
+        kind, chosen, _ = method
         guidance: float | Guidance = tuned if chosen == TUNED else weight
         model = GuidedModel.from_model(network, conditions, guidance, domain=domain)
         model = model.of_images(options.seed, options.images)
-        scheduler = scheduler_of(kind, int(steps), row["grid"], model, settings)
+        scheduler = scheduler_of(kind, int(row["num_steps"]), row["grid"], model, settings)
         drawn = StandardSampler(scheduler).run(
             model, model.noise(options.seed, options.images), condition=model.condition
         )

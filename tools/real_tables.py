@@ -1,4 +1,4 @@
-"""The tables of distances to real images, made from `docs/real_images/summary.csv`."""
+"""The tables of distances to real images, made from the files in `docs/real_images`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ STORED = "stored"  # the adaptive scheduler whose first prediction is stored
 DISTANCES = ("fd_encoder", "fd_vicreg")
 Row = dict[str, str]
 
-FRONT = {  # heading of a column -> sampler, guidance, steps
+FRONT = {  # heading of a column -> sampler, guidance, steps; see `by_method`
     "DDIM, 50 steps": ("ddim", CONSTANT, "50"),
     "UniPC, 10 steps": ("unipc", CONSTANT, "10"),
     "adaptive, 10 steps": ("adaptive", CONSTANT, "10"),
     "UniPC, 5 steps": ("unipc", CONSTANT, "5"),
     "adaptive, 5 steps": ("adaptive", CONSTANT, "5"),
-    "tuned, first evaluation stored, 6 steps": (STORED, TUNED, "6"),
+    "tuned, first evaluation stored": (STORED, TUNED, TUNED),
 }
 
 
@@ -50,14 +50,37 @@ def front(path: Path) -> list[str]:
     found = by_method(rows)
     columns = {name: key for name, key in FRONT.items() if any((domain, *key) in found for domain in DOMAINS)}
     header = [f"{name}: {_passes(found, key)} passes" for name, key in columns.items()]
-    lines = [[domain, *(_pair(found.get((domain, *key))) for key in columns.values())] for domain in DOMAINS]
-    return [*table(["`fd_encoder` / `fd_vicreg`", *header], lines), "", f"{_images(rows)} images in each cell."]
+    real = {row["domain"]: row for row in read_rows(path.parent / "real.csv") if row["images"] == _images(rows)}
+    lines = [
+        [domain, *(_pair(found.get((domain, *key))) for key in columns.values()), _pair(real.get(domain), "mean")]
+        for domain in DOMAINS
+    ]
+    body = table(["`fd_encoder` / `fd_vicreg`", *header, "real images"], lines)
+    return [*body, "", f"{_images(rows)} images in each cell."]
+
+
+def beside_real(path: Path) -> list[str]:
+    """How far real images are from other real images of their domain."""
+    body = [
+        [row["domain"], row["images"], *(f"{_short(row, m, 'mean')} ± {_short(row, m, 'sd')}" for m in DISTANCES)]
+        for row in read_rows(path)
+    ]
+    return table(["domain", "images", *(f"`{metric}`" for metric in DISTANCES)], body, "lrrr") if body else []
 
 
 def by_method(rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
-    """(domain, sampler, guidance, steps) -> row; of several grids the one with the smallest `fd_encoder`."""
+    """(domain, sampler, guidance, steps) -> row; of several grids the one with the smallest `fd_encoder`.
+
+    With tuned guidance and a stored first prediction, the number of steps is the tuned one, which domains differ in.
+    """
     worst_first = sorted(rows, key=lambda row: -float(row["fd_encoder_all"]))
-    return {(row["domain"], sampler_of(row), guidance_of(row), row["num_steps"]): row for row in worst_first}
+    return {(row["domain"], *method_of(row)): row for row in worst_first}
+
+
+def method_of(row: Row) -> tuple[str, str, str]:
+    """Sampler, guidance and steps, see `by_method`."""
+    method = sampler_of(row), guidance_of(row)
+    return *method, TUNED if method == (STORED, TUNED) else row["num_steps"]
 
 
 def sampler_of(row: Row) -> str:
@@ -89,8 +112,8 @@ def _place(row: Row) -> tuple[tuple[int, str], float, tuple[int, str], int]:
     return domain, -float(row["passes_mean"]), scheduler, int(row["num_steps"])
 
 
-def _pair(row: Row | None) -> str:
-    return MISSING if row is None else " / ".join(_short(row, metric, "all") for metric in DISTANCES)
+def _pair(row: Row | None, of: str = "all") -> str:
+    return MISSING if row is None else " / ".join(_short(row, metric, of) for metric in DISTANCES)
 
 
 def _passes(found: dict[tuple[str, ...], Row], key: tuple[str, str, str]) -> str:

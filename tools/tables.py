@@ -26,7 +26,9 @@ from tools.benchmark_tables import comparison, fewest_steps, read_summary, resul
 PROJECT = Path(__file__).parents[1]
 PAGES = ("README.md", *(f"docs/evidence/{page}.md" for page in ("results", "real_images", "calibration", "agents")))
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
-REAL = "docs/real_images/summary.csv"
+REAL = "docs/real_images/summary.csv"  # few samplers, many images
+MORE = "docs/real_images/more.csv"  # more samplers, fewer images
+BESIDE_REAL = "docs/real_images/real.csv"  # as many real images
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
 
 BLOCK = re.compile(r"<!-- table: (?P<name>[^;>]+)(?:;[^>]*)?-->\n(?P<lines>.*?)<!-- end of table -->", re.DOTALL)
@@ -130,7 +132,9 @@ TABLES = {
     "screening commands": Table(SCREENING, lambda path: _commands(path, SCREENING)),
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "real images": Table(REAL, real_tables.all_rows),
+    "real images, more samplers": Table(MORE, real_tables.all_rows),
     "real images in short": Table(REAL, real_tables.front),
+    "real images beside real images": Table(BESIDE_REAL, real_tables.beside_real),
     "tuned configurations": Table(TUNED, _tuned),
 }
 
