@@ -537,7 +537,7 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
         (
             "sample",
             "tags=[a,\N{LATIN SMALL LETTER E WITH ACUTE}]",
-            "tags=[a,\N{LATIN SMALL LETTER E WITH ACUTE}] cannot be read: text with",
+            "tags=[a,\N{LATIN SMALL LETTER E WITH ACUTE}] cannot be read: put text with",
         ),
     ],
 )
