@@ -24,7 +24,7 @@ from adaptive_diffusion.tracking.mlflow import MlflowTracker
 gr = pytest.importorskip("gradio")
 
 from adaptive_diffusion.benchmark.curves import leading  # noqa: E402
-from adaptive_diffusion.web import drawing, jobs, looking  # noqa: E402
+from adaptive_diffusion.web import drawing, jobs, looking, tuning  # noqa: E402
 from adaptive_diffusion.web import sessions as page_sessions  # noqa: E402
 from adaptive_diffusion.web.app import _prepare_process, offered  # noqa: E402
 from adaptive_diffusion.web.bounds import Offers, Wish  # noqa: E402
@@ -320,6 +320,14 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     *_, (_, line, _, _) = actions.draw(request(), *astuple(tuned))
     assert f"{best[1]} steps, {best[2]} passes an image" in line
     assert "outputs/agent/tuned.json" in line
+
+
+def test_what_was_found_with_as_many_steps_as_the_default_is_not_the_default():
+    default = {"hyperparameters": {"num_steps": 6}}
+    found = {"hyperparameters": {"num_steps": 6, "guidance_weight": 1.1, "guidance_low": -1.75}}
+    final = {**found["hyperparameters"], "source": "tuned by cem"}
+    assert tuning.found_of([default, found], final) is found
+    assert tuning.found_of([default], {"num_steps": 6, "source": "tuned by cem"}) is default
 
 
 def test_a_tuning_can_be_cancelled_within_an_episode(actions, monkeypatch):

@@ -17,7 +17,7 @@ pytest.importorskip("gradio")
 selenium = pytest.importorskip("selenium.webdriver")
 WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
 
-from adaptive_diffusion.web import app, drawing, jobs, sessions  # noqa: E402
+from adaptive_diffusion.web import app, drawing, jobs, sessions, tuning  # noqa: E402
 from adaptive_diffusion.web.jobs import Worker  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -220,6 +220,15 @@ def test_the_cost_of_a_tuning_goes_with_the_controls_that_it_was_said_of(desk):
     desk.wait(lambda: "20 episodes" in desk.text("#tuning-cost"))
     desk.type(STEPS, "4")
     desk.wait(lambda: desk.text("#tuning-cost") == "")
+    desk.open("Draw")
+
+
+def test_a_control_that_is_left_by_opening_the_tab_does_not_take_the_cost_away(desk, monkeypatch):
+    told = tuning.cost_of
+    monkeypatch.setattr(tuning, "cost_of", lambda settings: time.sleep(3) or told(settings))  # a model that takes long
+    desk.type(STEPS, "5")
+    desk.open("Tune")
+    desk.wait(lambda: "20 episodes" in desk.text("#tuning-cost"))
     desk.open("Draw")
 
 

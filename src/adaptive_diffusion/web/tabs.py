@@ -37,8 +37,11 @@ def tune_tab(
     command = command_field()
 
     asked = [aim, episodes, *controls]
+    # a control that is left by opening the tab has changed just before: what cancels comes first
     told = [
-        event(tuning.estimate, asked, [cost, command], trigger_mode="always_last", **COMPUTES)
+        event(lambda: None, None, None, trigger_mode="always_last", **QUICK).then(
+            tuning.estimate, asked, [cost, command], **COMPUTES
+        )
         for event in (tab.select, episodes.change)
     ]
     # what was said is of other controls then

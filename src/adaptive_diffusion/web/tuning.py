@@ -121,9 +121,14 @@ def tune(settings: Sequence[str], tell: Callable[[Progress], None], stop: thread
     default, final = found["verification"][0], found["final_config"]
     rows = [_row("the adaptive scheduler", default, weight)]
     if found["improved"]:
-        same = (each for each in found["verification"] if each["hyperparameters"].items() <= final.items())
-        rows += [_row("found", each, weight) for each in same]
+        rows.append(_row("found", found_of(found["verification"], final), weight))
     return Tuned(final["num_steps"] if found["improved"] else None, found["reason"], rows, tuple(notes))
+
+
+def found_of(verified: Sequence[dict[str, Any]], final: dict[str, Any]) -> dict[str, Any]:
+    """What was measured of the final configuration; one of constant guidance has a part of the same numbers."""
+    same = [each for each in verified if each["hyperparameters"].items() <= final.items()]
+    return max(same, key=lambda each: len(each["hyperparameters"]))
 
 
 def _row(name: str, measured: dict[str, Any], weight: float) -> list[Any]:
