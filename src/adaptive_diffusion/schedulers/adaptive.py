@@ -154,7 +154,7 @@ class AdaptiveScheduler(SchedulerCore):
             shape: (B, H, W, C) of the run's states.
         """
         if self.calibration is None or self.recipe.rule is None:
-            self._first.tell_if_unused(False, "", len(self))  # whatever the number of steps
+            self._first.tell_unused()
             return model
         self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
         self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit)
@@ -164,8 +164,8 @@ class AdaptiveScheduler(SchedulerCore):
         found = None
         if self._suits and model.identity in ("", calibration.model):
             found = self._first.known(calibration, model, shape, len(self))
-        self._first.tell_if_unused(found is not None, drawn_by(model), len(self))
         if found is None:
+            self._first.tell_unused(drawn_by(model), len(self))
             return model
 
         first, steps = found

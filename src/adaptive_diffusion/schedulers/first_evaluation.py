@@ -71,15 +71,14 @@ class FirstEvaluation:
             return None
         return (shipped if len(shipped) > 1 else shipped[0]), calibration.steps[n]
 
-    def tell_if_unused(self, used: bool, model: str, n: int) -> None:
-        """Warn, once, where the setting changes nothing.
+    def tell_unused(self, model: str = "", n: int = 0) -> None:
+        """Warn, once, that the setting changes nothing.
 
         Args:
-            used: Whether a first prediction was found.
-            model: Identity of the model that draws.
+            model: Identity of the model that draws; "" where its number of steps is not the reason.
             n: Number of steps.
         """
-        if used or self.choice == NETWORK or self._told:
+        if self.choice == NETWORK or self._told:
             return
         self._told = True
 
