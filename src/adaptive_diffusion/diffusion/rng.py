@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import mlx.core as mx
 import numpy as np
 
+from .checks import check_count
+
 
 def image_keys(seed: int, indices: Iterable[int]) -> mx.array:
     """Keys of the images `indices` of the run `seed`.
@@ -17,7 +19,11 @@ def image_keys(seed: int, indices: Iterable[int]) -> mx.array:
 
     Returns:
         (B, 2) uint32, one MLX random key per image.
+
+    Raises:
+        ValueError: for a seed that is no whole number >= 0.
     """
+    seed = check_count("seed", seed, 0)
     states = [np.random.SeedSequence([seed, i]).generate_state(2, np.uint32) for i in indices]
     return mx.array(np.stack(states))
 

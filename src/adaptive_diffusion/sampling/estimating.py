@@ -82,7 +82,6 @@ class EstimatingSampler(StandardSampler):
             (B, H, W, C) float32 clean predictions in [-1, 1].
         """
         size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
-        check_count("seed", seed, 0)
         scheduler = whole(self.scheduler)
         keys = image_keys(seed, range(check_count("batch_size", batch_size, 1)))
         if not is_picture_model(model):

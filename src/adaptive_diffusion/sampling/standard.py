@@ -125,7 +125,6 @@ class StandardSampler:
         Returns:
             (B, H, W, C) float32 clean predictions, about [-1, 1].
         """
-        check_count("seed", seed, 0)
         keys = image_keys(seed, range(check_count("batch_size", batch_size, 1)))
         return self.run(model, normal(keys, (*image_size, channels)), condition=condition, keys=keys).images
 
