@@ -302,7 +302,7 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     wish = replace(WISH, steps=10, weight=2.0)  # its scheduler is not the default that is measured
     asked = aim, 10, *astuple(wish)
     cost, command = actions.estimate(*asked)
-    assert "10 episodes of 2 images: up to 200 network evaluations for what is tried" in cost
+    assert cost.startswith("For landscapes in at most 10 steps at weight 2, 10 episodes of 2 images: up to 200 network")
     assert "train.py" in command
     assert "domain=landscapes task.episodes=10 task.min_steps=4 task.num_steps=10 task.max_steps=10" in command
 

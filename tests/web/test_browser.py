@@ -228,7 +228,7 @@ def test_a_control_that_is_left_by_opening_the_tab_does_not_take_the_cost_away(d
     monkeypatch.setattr(tuning, "cost_of", lambda settings: time.sleep(3) or told(settings))  # a model that takes long
     desk.type(STEPS, "5")
     desk.open("Tune")
-    desk.wait(lambda: "20 episodes" in desk.text("#tuning-cost"))
+    desk.wait(lambda: "at most 5 steps, 20 episodes" in desk.text("#tuning-cost"))
     desk.open("Draw")
 
 

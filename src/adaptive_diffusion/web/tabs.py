@@ -37,18 +37,13 @@ def tune_tab(
     command = command_field()
 
     asked = [aim, episodes, *controls]
-    # a control that is left by opening the tab has changed just before: what cancels comes first
-    told = [
-        event(lambda: None, None, None, trigger_mode="always_last", **QUICK).then(
-            tuning.estimate, asked, [cost, command], **COMPUTES
-        )
-        for event in (tab.select, episodes.change)
-    ]
-    # what was said is of other controls then
+    told = [cost, command]
+    gr.on([tab.select, episodes.change], tuning.estimate, asked, told, trigger_mode="always_last", **COMPUTES)
+    # what was said is of other controls then; in the browser, so that it comes before what is asked for next
     model, prompt, domain, _, _, steps, _, weight, *_ = controls
     changes = [each.change for each in (aim, model, prompt, domain, steps, weight)]
-    gr.on(changes, lambda: ("", ""), None, [cost, command], cancels=told, **QUICK)
-    said = start.success(tuning.estimate, asked, [cost, command], show_progress_on=cost, **COMPUTES)
+    gr.on(changes, None, None, told, js="() => ['', '']")
+    said = start.success(tuning.estimate, asked, told, show_progress_on=cost, **COMPUTES)
     said.success(tuning.tune, asked, [status, table, found], show_progress_on=status, **COMPUTES)
     use.click(choosing.adopt, found, controls, **QUICK)
 

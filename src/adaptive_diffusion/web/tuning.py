@@ -145,8 +145,12 @@ class Tuning(Handlers):
     def estimate(self, aim: Any, episodes: Any, *values: Any) -> tuple[str, str]:
         """What a tuning of the domain would take, and the command that does the same."""
         with errors_shown("train"):
-            settings = tuning_settings(Wish.of(values).checked(self.offers), self.offers, aim, episodes)
-            return self.worker.do(partial(cost_of, settings)), command(settings, "train")
+            wish = Wish.of(values).checked(self.offers)
+            settings = tuning_settings(wish, self.offers, aim, episodes)
+            # it names what it is said of, as the controls may have changed meanwhile
+            weight = "" if wish.weight is None else f" at weight {wish.weight:g}"
+            asked = f"For {wish.domain} in at most {wish.steps} steps{weight}, "
+            return asked + self.worker.do(partial(cost_of, settings)), command(settings, "train")
 
     def tune(self, request: gr.Request, aim: Any, episodes: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Tune guidance and steps of the domain, as train.py does.
