@@ -90,6 +90,7 @@ def test_a_search_that_was_saved_goes_on_to_the_bit(agent, steps, tmp_path):
     through = agent(steps, seed=2)
     through.train(15 * 4)
     through.save(tmp_path / "a.zip")
+    through.predict(np.zeros(steps.observation_space.shape), deterministic=False)  # asking changes nothing
     through.train(15 * 4)
     again = agent(steps, seed=3)
     again.load(tmp_path / "a.zip")

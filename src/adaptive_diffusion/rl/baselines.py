@@ -38,7 +38,8 @@ class SearchAgent(TuningAgent):
         self.shape = (self.env.episode_length, *self.env.action_space.shape)  # type: ignore[misc]
         self.best = np.zeros(self.shape)
         self._taken = 0  # steps on all paths
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(self.seed)
+        self._asked = np.random.default_rng([self.seed, 1])  # what `predict` samples by: asking moves no search
 
     def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
         """The action of the step that the observation is of: the best sequence's, or one that would be tried next.
@@ -47,7 +48,7 @@ class SearchAgent(TuningAgent):
         """
         used, last = self._observed(observation)[..., 0], self.shape[0] - 1  # share of the evaluations
         step = np.rint(used * (last + 2)).astype(int) - 1
-        actions = self._clipped(self.best if deterministic else self._propose())
+        actions = self._clipped(self.best if deterministic else self._propose(self._asked))
         return actions[np.clip(step, 0, last)], None
 
     def get_config(self) -> dict[str, Any]:
@@ -55,8 +56,8 @@ class SearchAgent(TuningAgent):
         return {"agent": self.kind, "seed": self.seed, "eval_every": self.eval_every}
 
     @abstractmethod
-    def _propose(self) -> np.ndarray:
-        """A sequence to try."""
+    def _propose(self, rng: np.random.Generator) -> np.ndarray:
+        """A sequence to try; asking for one changes nothing but `rng`."""
 
     @abstractmethod
     def _batches(self) -> list[int]:
@@ -72,7 +73,7 @@ class SearchAgent(TuningAgent):
             self._look()
             if self._stopped:
                 return
-            actions = self._clipped(self._propose())
+            actions = self._clipped(self._propose(self._rng))
             played = [run_episode(self.part, replay(actions), options={"batch": batch}) for batch in self._batches()]
             self._learn_from(actions, float(np.mean([episode_return for episode_return, _, _ in played])))
             for path_return, done, _ in played:
@@ -110,8 +111,8 @@ class RandomAgent(SearchAgent):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
         self._highest = -np.inf
 
-    def _propose(self) -> np.ndarray:
-        return self._rng.normal(0, INITIAL_STD, self.shape)
+    def _propose(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.normal(0, INITIAL_STD, self.shape)
 
     def _batches(self) -> list[int]:
         return list(range(self.env.noises.batches))
@@ -137,7 +138,7 @@ class FixedAgent(SearchAgent):
     def __init__(self, env: Env | None = None, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
 
-    def _propose(self) -> np.ndarray:
+    def _propose(self, rng: np.random.Generator) -> np.ndarray:
         return self.best
 
     def _batches(self) -> list[int]:
@@ -192,8 +193,8 @@ class CEMAgent(SearchAgent):
         own = {name: getattr(self, name) for name in ("population", "elites", "smoothing", "least_std", "parts")}
         return {**super().get_config(), **own}
 
-    def _propose(self) -> np.ndarray:
-        return self._rng.normal(self.best, self.std)
+    def _propose(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.normal(self.best, self.std)
 
     def _batches(self) -> list[int]:
         tried = len(self.record.returns) * self.parts + len(self._paths)

@@ -82,7 +82,7 @@ class TPEAgent(RememberingAgent):
         """How the agent was made."""
         return {**super().get_config(), "startup": self.startup}
 
-    def _propose(self) -> np.ndarray:
+    def _propose(self, rng: np.random.Generator) -> np.ndarray:
         if not self.tried:
             return np.zeros(self.shape)
 
@@ -174,7 +174,7 @@ class CMAESAgent(RememberingAgent):
     def _tell(self, generation: list[tuple[float, np.ndarray]]) -> None:
         self._strategy.tell([(actions.ravel(), -value) for value, actions in generation])
 
-    def _propose(self) -> np.ndarray:
+    def _propose(self, rng: np.random.Generator) -> np.ndarray:
         self._strategy.reseed_rng(self._stream())
         return np.reshape(self._strategy.ask(), self.shape)
 
