@@ -237,7 +237,7 @@ def test_an_unknown_domain_or_label_is_answered_with_what_there_is(domain, label
         ("num_steps=1001", "between 1 and 1000, got 1001"),
         ("num_samples=0", "num_samples must be a whole number, between 1 and 1000000"),
         ("batch_size=0", "batch_size must be"),
-        ("seed=-1", "seed must be a whole number, at least 0"),
+        ("seed=4294967296", "seed must be a whole number, between 0 and 4294967295, got 4294967296"),
         ("image_size=0", "image_size must be a whole number, between 1 and 4096"),
         ("num_samples=2000000", "num_samples must be a whole number, between 1 and 1000000"),
         ("strength=nan", "strength must be a number"),

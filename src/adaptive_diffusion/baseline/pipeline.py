@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count
+from ..diffusion.checks import check_count, check_seed
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
@@ -117,7 +117,7 @@ class DiffusionPipeline:
         Args:
             batch_size: Images to draw, >= 1.
             num_inference_steps: Steps; None: as many as the scheduler is set to; where it is not set, min(50, T).
-            seed: Image i of a seed is always the same; None draws a new seed, which is logged.
+            seed: In [0, 2^32 - 1]; image i of a seed is always the same. None draws a new seed, which is logged.
             return_intermediates: Also return the clean predictions of every step.
             prompt: What to draw: one text for all images, or B. A model that reads no text draws the domain and the
                 label that the text names.
@@ -142,7 +142,7 @@ class DiffusionPipeline:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
             log.info("seed %d", seed)
 
-        seed = check_count("seed", seed, 0)
+        seed = check_seed("seed", seed)
         model, domain = self._guided(batch_size, seed, prompt, domain, label, condition, guidance_scale)
         if num_inference_steps is None:
             num_inference_steps = self._steps

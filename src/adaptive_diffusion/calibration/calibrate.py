@@ -9,7 +9,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count
+from ..diffusion.checks import check_count, check_seed
 from ..diffusion.first_prediction import NOISES as FIRST_NOISES
 from ..diffusion.first_prediction import condition_of, first_prediction
 from ..diffusion.guidance import kept_guidance
@@ -77,7 +77,7 @@ class ScheduleCalibration:
             check_count("learned_noises", self.learned_noises, 2, self.noises)
         check_count("iterations", self.iterations, 0)
         check_count("batch_size", self.batch_size, 1)
-        check_count("seed", self.seed, 0)
+        check_seed("seed", self.seed)
 
     @property
     def learned(self) -> Sequence[int]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count, check_number
+from ..diffusion.checks import check_count, check_number, check_seed
 from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
@@ -70,7 +70,7 @@ class QuickCalibration:
         check_count("nodes", self.nodes, FEWEST_NODES, 2 * MOST_STEPS)
         check_number("ridge", self.ridge, 0)
         check_count("batch_size", self.batch_size, 1)
-        check_count("seed", self.seed, 0)
+        check_seed("seed", self.seed)
 
     @property
     def reference_nodes(self) -> int:

@@ -19,7 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ..diffusion.checks import check_choice, check_count
+from ..diffusion.checks import check_choice, check_count, check_seed
 from ..errors import MissingPackage, UserError
 from ..io.counted import count
 from ..runs.job import say
@@ -92,7 +92,7 @@ class StudySweeper(Sweeper):
                 "one by '~hydra.sweeper.objectives' '+hydra.sweeper.objectives={METRIC: minimize}'"
             )
         self.sampler = sampler
-        self.seed = check_count("hydra.sweeper.seed", seed, 0)
+        self.seed = check_seed("hydra.sweeper.seed", seed)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra once."""

@@ -7,23 +7,23 @@ from collections.abc import Iterable
 import mlx.core as mx
 import numpy as np
 
-from .checks import check_count
+from .checks import check_seed
 
 
 def image_keys(seed: int, indices: Iterable[int]) -> mx.array:
     """Keys of the images `indices` of the run `seed`.
 
     Args:
-        seed: Run seed, >= 0.
+        seed: Run seed, in [0, 2^32 - 1]: NumPy would take what is beyond for an image of a smaller one.
         indices: Image numbers within the run, >= 0.
 
     Returns:
         (B, 2) uint32, one MLX random key per image.
 
     Raises:
-        ValueError: for a seed that is no whole number >= 0.
+        ValueError: for a seed that is no whole number, or out of range.
     """
-    seed = check_count("seed", seed, 0)
+    seed = check_seed("seed", seed)
     states = [np.random.SeedSequence([seed, i]).generate_state(2, np.uint32) for i in indices]
     return mx.array(np.stack(states))
 

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count
+from ..diffusion.checks import check_count, check_seed
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated import find_schedule
@@ -117,7 +117,7 @@ class OptimizationPipeline:
         self.batches = check_count("batches", batches, 1)
         fewest = 2 if self.reward.unit == "seconds" else 1
         self.verification_batches = check_count("verification_batches", verification_batches, fewest)
-        self.noise_seed = check_count("noise_seed", noise_seed, 0)
+        self.noise_seed = check_seed("noise_seed", noise_seed)
         self.calibration, self.cache = calibration, cache
         self._history: list[dict[str, Any]] = []
 

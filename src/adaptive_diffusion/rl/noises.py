@@ -11,7 +11,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_choice, check_count
+from ..diffusion.checks import check_choice, check_count, check_seed
 from ..diffusion.guided_model import GuidedModel
 from ..io.progress import Progress
 from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse, solving_evaluations
@@ -63,7 +63,7 @@ class FixedNoises:
         check_choice("metric", metric, METRICS)
         self.pictures = check_count("pictures", pictures, 2)
         self.batches = check_count("batches", batches, 1)
-        self.seed = check_count("noise_seed", seed, 0)
+        self.seed = check_seed("noise_seed", seed)
         self.drawing, self._any = drawing.of_images(seed, pictures * batches), drawing
         self.metric = metric
         self._tolerance, self._cache = tolerance, None if cache is None else Path(cache)

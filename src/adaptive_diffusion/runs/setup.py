@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from omegaconf import DictConfig
 
-from ..diffusion.checks import check_count, check_number
+from ..diffusion.checks import check_count, check_number, check_seed
 from ..diffusion.conditions import NO_LABEL, Conditions, Same, conditions_of
 from ..diffusion.guidance import Guidance, checked_guidance
 from ..diffusion.guided_model import GuidedModel
@@ -156,7 +156,7 @@ def _check_numbers(cfg: DictConfig) -> None:
     """Refuse numbers that no model could draw with."""
     check_setting(check_count, cfg, "num_samples", 1, MOST_IMAGES)
     check_setting(check_count, cfg, "batch_size", 1, MOST_IMAGES)
-    check_setting(check_count, cfg, "seed", 0)
+    check_setting(check_seed, cfg, "seed")
     if cfg.image_size is not None:
         check_setting(check_count, cfg, "image_size", 1, LARGEST_IMAGE)
     check_setting(partial(check_number, above=True), cfg, "strength", 0, 1)
