@@ -186,6 +186,8 @@ def test_a_bad_value_is_refused(arguments, sentence):
 def test_an_unfit_model_is_refused():
     with pytest.raises(ValueError, match="no domain 'trees'; it was trained on portraits"):
         DiffusionHyperparameterEnv(tiny_model(), "trees")
+    with pytest.raises(ValueError, match="clip_sample must be true or false, got 'no'"):
+        Drawing(lambda x, t, c: x, SHAPE, {"clip_sample": "no"})
     with pytest.raises(ValueError, match="no domain 'c'; it was trained on a, b"):
         gaussian(domain="c", domains=("a", "b"))
     with pytest.raises(ValueError, match="or a Drawing that describes any other network, got function"):

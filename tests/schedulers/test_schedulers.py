@@ -561,6 +561,7 @@ def test_steps_and_timesteps_together_are_refused():
         (DDIMScheduler, {"timestep_spacing": "even"}, "timestep_spacing must be one of leading, linspace, trailing"),
         (DDIMScheduler, {"eta": 1.5}, "eta must be a number, at least 0 and at most 1, got 1.5"),
         (DDIMScheduler, {"eta": float("nan")}, "eta must be a number"),
+        (DDIMScheduler, {"clip_sample": "no"}, "clip_sample must be true or false, got 'no'"),
         (DDIMScheduler, {"clip_sample_range": 0}, "clip_sample_range must be a number, greater than 0, got 0"),
         (DDIMScheduler, {"dynamic_thresholding_ratio": 2}, "dynamic_thresholding_ratio must be a number"),
         (DDIMScheduler, {"sample_max_value": 0.5}, "sample_max_value must be a number, at least 1"),

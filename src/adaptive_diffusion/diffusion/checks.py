@@ -55,6 +55,13 @@ def check_name(name: str, value: Any, *, of_file: bool = False) -> str:
     return value
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """`value` as a bool, if it is true or false; any text would count as true, "no" as well."""
+    if value not in (True, False):
+        raise ValueError(f"{name} must be true or false, got {value!r:.80}")
+    return bool(value)
+
+
 def check_choice(name: str, value: Any, options: Sequence[str]) -> None:
     """Refuse a value that is not one of `options`."""
     if value not in options:

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..diffusion.checks import check_flag
 from ..diffusion.conditions import conditions_of
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance
@@ -45,10 +46,10 @@ def Drawing(  # it was a class, and its name is public
         decode: Makes images of clean states, (N, H, W, C) -> (N, H', W', 3); None: they are images.
 
     Raises:
-        ValueError: for a domain that is not among the domains.
+        ValueError: for a domain that is not among the domains, or a setting out of range.
     """
     settings = settings or {}
-    bounded = settings.get("clip_sample", True)
+    bounded = check_flag("clip_sample", settings.get("clip_sample", True))
     return GuidedModel(
         denoiser,
         process=NoiseSchedule(**{key: settings[key] for key in SCHEDULE_ARGUMENTS if key in settings}),

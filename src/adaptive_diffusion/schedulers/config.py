@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..diffusion.checks import check_flag
 from ..io.files import atomic_path, parse_json, why_unreadable
 
 CONFIG_NAME = "scheduler_config.json"
@@ -79,6 +80,10 @@ class ConfigMixin:
 
     def _record_config(self) -> None:
         values = {name: getattr(self, name) for name in self._argument_names()}
+        for name, argument in inspect.signature(type(self)).parameters.items():
+            if isinstance(argument.default, bool) and values[name] is not None:  # files of diffusers may say null
+                check_flag(name, values[name])
+
         self._config = {
             name: np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray, np.generic)) else value
             for name, value in values.items()
