@@ -51,6 +51,22 @@ def test_a_weight_of_0_says_where_domain_and_label_do_not_count(
 
 
 @pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("guidance_scale=1",), "no step is guided: guidance is 1.0 where log-SNR is -1.0 to 1.0, and 1 is none"),
+        (("guidance.low=8", "guidance.high=9"), "no step is guided: guidance is 1.5 where log-SNR is 8.0 to 9.0"),
+        ((), ""),
+    ],
+)
+def test_guidance_that_holds_at_no_step_is_told_of(
+    overrides: tuple[str, ...], said: str, configure: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(configure("scheduler=ddim", *INTERVAL, *overrides))
+    assert said in caplog.text
+    assert bool(said) == ("no step is guided" in caplog.text)
+
+
+@pytest.mark.parametrize(
     ("overrides", "weight"),
     [
         ((), 1.5),  # the model's own

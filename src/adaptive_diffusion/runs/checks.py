@@ -7,10 +7,13 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name, check_number
 from ..diffusion.guidance import Guidance, checked_guidance, name_of
+from ..diffusion.guided_model import GuidedModel
+from ..diffusion.node import nodes_at
 from ..errors import UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
@@ -145,6 +148,13 @@ def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
             f"scheduler={scheduler} was made with one weight of guidance at all noise levels, and here it is "
             f"{guidance.name}; take guidance=constant, or another scheduler"
         )
+
+
+def warn_of_no_guidance(denoiser: GuidedModel, timesteps: np.ndarray) -> None:
+    """Warn of guidance that changes on the way, where it holds at none of the timesteps."""
+    guidance, nodes = denoiser.guidance_scale, nodes_at(denoiser.process, timesteps)
+    if isinstance(guidance, Guidance) and all(denoiser.weight_at(node) == 1 for node in nodes):
+        log.warning("no step is guided: guidance is %s, and 1 is none", guidance.name)
 
 
 def check_grid(scheduler: Scheduler, grid: Spacing | None) -> None:

@@ -29,7 +29,15 @@ from ..schedulers.adaptive import AdaptiveScheduler
 from ..tracking.tracker import NoTracker, Tracker
 from ..types import PictureModel, Scheduler
 from .build import build
-from .checks import check_calibration, check_grid, check_guided, check_setting, checked, warn_of_another_domain
+from .checks import (
+    check_calibration,
+    check_grid,
+    check_guided,
+    check_setting,
+    checked,
+    warn_of_another_domain,
+    warn_of_no_guidance,
+)
 from .first_use import calibrate_on_first_use
 from .fit import fitted, image_channels, noise_process, scheduler_arguments, with_guidance
 from .prompts import follow_prompt, given
@@ -148,6 +156,7 @@ def prepare(cfg: DictConfig) -> Setup:
     except ValueError as error:
         raise UserError(f"scheduler: {error}") from error
     sampler.check()
+    warn_of_no_guidance(denoiser, scheduler.timesteps)
 
     return setup
 
