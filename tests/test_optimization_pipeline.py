@@ -20,6 +20,7 @@ from adaptive_diffusion.grids.calibrated import (
     CalibratedSteps,
     Score,
     find_schedule,
+    kept_file,
     save_schedules,
 )
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
@@ -557,6 +558,28 @@ def test_what_was_tuned_with_calibrated_steps_is_not_drawn_without(checkpoint, t
     assert draw(checkpoint, tmp_path, "domain=portraits", path) == steps
     with pytest.raises(ValueError, match=r"calibrated steps, .*give their file as calibration\.path"):
         draw(checkpoint, tmp_path, "domain=portraits")
+
+
+def test_the_default_has_the_steps_that_were_calibrated_on_first_use_as_the_adaptive_scheduler(checkpoint, tmp_path):
+    model = load_model(checkpoint).identity
+    kept = kept_file(tmp_path / "outputs/calibrations", model)
+    save_schedules(kept, [calibration(10, model=model)])
+    tune(checkpoint, tmp_path, "domain=portraits", "task.episodes=1", agent="agent=fixed")
+    assert read_records(tmp_path / "outputs/agent/tuned.json").known[0].provenance["calibrated"]
+    assert draw(checkpoint, tmp_path, "domain=portraits") == 10
+    kept.unlink()
+    with pytest.raises(ValueError, match="calibrated steps, and there are none"):
+        draw(checkpoint, tmp_path, "domain=portraits")
+
+
+def test_what_was_tuned_before_its_steps_were_calibrated_is_drawn_as_it_was_tuned(adapter, caplog):
+    arguments = (str(adapter.path), "nowhere.json", "tiny", "portraits", adapter.guidance_scale)
+    for solver in ("unipc", "dpm_solver"):  # the first has no calibrated steps to do without
+        config, provenance = DomainConfig(7, solver=solver), {"calibrated": False}
+        adapter.adopt("portraits", config, quality=1, speed=1, quality_error=0.1, weight=1, provenance=provenance)
+        scheduler = tuned_scheduler(*arguments, calibration=calibration(7))
+        assert list(scheduler.timesteps) == list(config.scheduler({}).timesteps)
+        assert ("tuned before steps were calibrated for it" in caplog.text) == (solver == "dpm_solver")
 
 
 def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tiny import configuration, tiny_checkpoint
 
+from adaptive_diffusion.grids.calibrated import kept_file
 from adaptive_diffusion.io.digest import digest_of
-from adaptive_diffusion.runs.identity import identity_of_run
+from adaptive_diffusion.runs.identity import identity_of_run, identity_of_training
 from adaptive_diffusion.runs.setup import prepare
 
 
@@ -36,3 +37,13 @@ def test_another_content_of_a_folder_of_references_is_another_run(tmp_path):
     assert identity_of_run(setup) == before
     (references / "general.npz").write_bytes(b"21")
     assert identity_of_run(setup) != before
+
+
+def test_a_tuning_with_other_kept_calibrations_of_its_model_is_another_training(tmp_path):
+    cfg = configuration("train", tmp_path, "agent=cem")
+    (folder := tmp_path / "outputs" / "calibrations").mkdir(parents=True)
+    before = identity_of_training(cfg, "tiny")
+    kept_file(folder, "other").write_bytes(b"12")
+    assert identity_of_training(cfg, "tiny") == before
+    kept_file(folder, "tiny").write_bytes(b"12")
+    assert identity_of_training(cfg, "tiny") != before

@@ -57,6 +57,7 @@ class OptimizationPipeline:
         guidance_scale: Weight of classifier-free guidance; None: the adapter's, by default what the model recommends.
         reward: What counts, see `rl.reward`; None: `HybridReward()`.
         calibration: File of calibrated steps that `train.py task=schedule` wrote; None: the shipped one, where it fits.
+        kept: Folder of calibrations that were made on first use, beside the shipped one; None: none are used.
         min_steps: Fewest steps, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
@@ -85,6 +86,7 @@ class OptimizationPipeline:
         guidance_scale: float | None = None,
         reward: GivenReward | None = None,
         calibration: str | Path | None = None,
+        kept: str | Path | None = None,
         min_steps: int = 4,
         num_steps: int = 10,
         max_steps: int = 20,
@@ -118,7 +120,7 @@ class OptimizationPipeline:
         fewest = 2 if self.reward.unit == "seconds" else 1
         self.verification_batches = check_count("verification_batches", verification_batches, fewest)
         self.noise_seed = check_seed("noise_seed", noise_seed)
-        self.calibration, self.cache = calibration, cache
+        self.calibration, self.kept, self.cache = calibration, kept, cache
         self._history: list[dict[str, Any]] = []
 
     def optimize(
@@ -306,7 +308,7 @@ class OptimizationPipeline:
     def _calibrated(self, domain: DomainType | str, config: DomainConfig) -> DomainConfig:
         """A configuration with the steps that are calibrated for its guidance, or for one that is near."""
         model, guidance = self.adapter.model.identity, config.guidance or self.adapter.guidance_scale
-        found = find_schedule(self.calibration, model, str(domain), guidance, num_steps=config.num_steps)
+        found = find_schedule(self.calibration, model, str(domain), guidance, self.kept, num_steps=config.num_steps)
         return replace(config, calibration=found)
 
     def _train(

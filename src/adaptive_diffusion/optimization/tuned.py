@@ -69,7 +69,7 @@ def tuned_scheduler(
     Args:
         path, trained, model, domain, guidance_scale: See `find_tuned`.
         num_inference_steps: Steps in [1, T]; None: as tuned.
-        calibration: The calibrated steps of the model in the domain, or None.
+        calibration: The calibrated steps of the model in the domain, or None; not used if it was tuned without.
         first_evaluation: See `AdaptiveScheduler`.
         **trained_as: How the model was trained, and whether to clip: see `SchedulerCore`.
 
@@ -79,7 +79,8 @@ def tuned_scheduler(
         ValueError: for a value out of range.
     """
     record, file = find_tuned(path, trained, model or "", domain, guidance_scale)
-    if record.provenance.get(CALIBRATED) and calibration is None:
+    with_calibrated = record.provenance.get(CALIBRATED)
+    if with_calibrated and calibration is None:
         raise Unusable(
             f"domain={domain} was tuned with calibrated steps, and there are none; give their file as "
             "calibration.path, or calibrate the model",
@@ -87,6 +88,13 @@ def tuned_scheduler(
         )
 
     configuration = record.to_config()
+    if with_calibrated is False and calibration is not None:
+        if configuration.solver == ADAPTIVE:
+            log.warning(
+                "domain=%s was tuned before steps were calibrated for it, and is drawn without them; tune it again",
+                domain,
+            )
+        calibration = None
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
     if first_evaluation != NETWORK:
         if configuration.solver != ADAPTIVE:

@@ -12,6 +12,7 @@ from .._version import __version__
 from ..benchmark.measure import steps_digest
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
+from ..grids.calibrated import kept_file
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.digest import digest_of
 from ..tracking.provenance import code_digest, fingerprint
@@ -53,7 +54,8 @@ def identity_of_training(cfg: DictConfig, model: str) -> str:
         model: Identity of the model.
     """
     plain: Any = OmegaConf.to_container(cfg.task, resolve=True)
-    return fingerprint(cfg, model=model, files=_digests(plain), version=__version__, code=code_digest(cfg))
+    kept = {"kept": str(kept_file(plain["kept"], model))} if plain.get("kept") else {}
+    return fingerprint(cfg, model=model, files=_digests({**plain, **kept}), version=__version__, code=code_digest(cfg))
 
 
 def _digests(node: dict[str, Any], folders: bool = False) -> dict[str, str]:

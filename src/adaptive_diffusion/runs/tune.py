@@ -45,6 +45,7 @@ class AgentTask(AgentTraining):
 
     Args:
         calibration: File of calibrated steps; None: the shipped one, where it fits.
+        kept: Folder of calibrations that were made on first use, beside the shipped one; None: none are used.
         min_steps: Fewest steps of a configuration, >= 1.
         num_steps: Steps of the default, between the two others.
         max_steps: Most steps.
@@ -56,6 +57,7 @@ class AgentTask(AgentTraining):
     """
 
     calibration: str | None = None
+    kept: str | None = None
     episodes: int = 100
     min_steps: int = 4
     num_steps: int = 10
@@ -147,6 +149,7 @@ def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, l
             lambda env: build(cfg, "agent", env=env),
             reward=reward,
             calibration=task.calibration,
+            kept=task.kept,
             min_steps=task.min_steps,
             num_steps=task.num_steps,
             max_steps=task.max_steps,
