@@ -38,8 +38,8 @@ class Returned:
 class Launcher:
     """Runs jobs whose loss is the distance of x to 0.3, and more with ddim."""
 
-    def __init__(self, folder, fails=(), nan=()):
-        self.folder, self.fails, self.nan, self.jobs = folder, fails, nan, []
+    def __init__(self, folder, fails=(), nan=(), silent=()):
+        self.folder, self.fails, self.nan, self.silent, self.jobs = folder, fails, nan, silent, []
 
     def launch(self, jobs, initial_job_idx):
         for number, job in enumerate(jobs, initial_job_idx):
@@ -47,7 +47,9 @@ class Launcher:
             loss = abs(float(given["x"]) - 0.3) + (given["scheduler"] == "ddim")
             loss = float("nan") if number in self.nan else loss
             failed = number in self.fails
-            metrics = {} if failed else {"loss": loss, "cost": 1 - loss}
+            metrics = {} if failed else {"loss": loss, "cost": 1 - abs(float(given["x"]) - 0.3)}
+            if number in self.silent:
+                metrics.pop("loss")
             status = "FAILED" if failed else "FINISHED"
             Job(number=number, settings=tuple(job), status=status, metrics=metrics).save(self.folder)
             self.jobs.append(given)
@@ -60,12 +62,12 @@ def sweep(tmp_path, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(optuna_sweeper, "say", said.append)
 
-    def run(name, fails=(), nan=(), arguments=ARGUMENTS, **settings):
+    def run(name, fails=(), nan=(), silent=(), arguments=ARGUMENTS, **settings):
         folder = tmp_path / name
         given = {"objectives": {"loss": "minimize"}, "study": "s", "storage": str(tmp_path / "s.log"), "trials": 12}
         sweeper = StudySweeper(**{**given, "at_once": 1, "sampler": "tpe", "seed": 0, **settings})
         sweeper._config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
-        sweeper._loader, sweeper._launcher = None, Launcher(folder, fails, nan)
+        sweeper._loader, sweeper._launcher = None, Launcher(folder, fails, nan, silent)
         with suppress(JobError):
             sweeper.sweep(list(arguments))
         return sweeper._launcher.jobs, said
@@ -106,14 +108,21 @@ def test_two_objectives_make_a_front(sweep):
 
 
 def test_an_objective_that_nothing_measured_is_named(sweep):
-    with pytest.raises(UserError, match=r"'speed', which was not measured; there are cost, loss"):
+    with pytest.raises(UserError, match=r"no number as speed; there are cost, loss$"):
         sweep("one", objectives={"speed": "minimize"})
+
+
+def test_a_job_that_did_not_measure_the_objective_is_no_trial(sweep):
+    jobs, said = sweep("one", trials=3, silent=(0, 2))
+    assert len(jobs) == 5
+    assert said[:2] == [f"job {number} is no trial: it measured no number as loss" for number in (0, 2)]
+    assert "3 of 3" in said[-1]
 
 
 def test_a_sweep_ends_where_every_job_of_three_batches_in_a_row_failed(sweep):
     jobs, said = sweep("one", fails=range(99), at_once=2)
     assert len(jobs) == 6
-    assert "every job failed or measured NaN 3 times in a row" in said[-2]
+    assert "no job was a trial 3 times in a row" in said[-2]
     jobs, _ = sweep("two", trials=2)
     assert len(jobs) == 2
     jobs, _ = sweep("three", trials=4, fails=range(1, 99))  # a study with trials does not make it go on for ever
@@ -124,7 +133,7 @@ def test_a_sweep_ends_where_every_job_of_three_batches_in_a_row_failed(sweep):
 
 
 def test_a_sweep_ends_where_the_objective_is_nan(sweep):
-    with pytest.raises(UserError, match=r"^the jobs measured NaN as loss; Optuna takes numbers alone$"):
+    with pytest.raises(UserError, match=r"the jobs measured no number as loss; there are cost$"):
         sweep("one", nan=range(20))
     jobs, said = sweep("two", trials=3, nan=(0, 1, 3), fails=(4,))
     assert len(jobs) == 7

@@ -23,7 +23,7 @@ from ..diffusion.checks import check_choice, check_count, check_seed
 from ..errors import MissingPackage, UserError
 from ..io.counted import count
 from ..runs.job import say
-from ..tracking.jobs import DONE, jobs_of
+from ..tracking.jobs import DONE, Job, jobs_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SAMPLERS = {"tpe": "TPESampler", "cmaes": "CmaEsSampler", "nsga2": "NSGAIISampler", "random": "RandomSampler"}
 DIRECTIONS = ("minimize", "maximize")
 WORDS = {"objectives": "list of hydra.sweeper.objectives", "space": "space of settings"}  # what a study keeps
-MOST_IN_VAIN = 3  # batches in a row whose jobs all failed, or measured NaN
+MOST_IN_VAIN = 3  # batches in a row without a trial
 
 
 class StudySweeper(Sweeper):
@@ -127,13 +127,16 @@ class StudySweeper(Sweeper):
             returned.extend(results)
             in_vain = 0 if learned else in_vain + 1
             if in_vain == MOST_IN_VAIN:  # such jobs do not count as trials: it would never end
-                say(f"stopped    every job failed or measured NaN {MOST_IN_VAIN} times in a row: nothing is learned")
+                say(f"stopped    no job was a trial {MOST_IN_VAIN} times in a row: nothing is learned")
                 break
 
         say(self._best(study, arguments))
         if in_vain == MOST_IN_VAIN:
             _ = [result.return_value for result in results]  # raises what a job failed of, as Hydra's own sweeper does
-            raise UserError(f"the jobs measured NaN as {' or '.join(self.objectives)}; Optuna takes numbers alone")
+            raise UserError(
+                f"hydra.sweeper.objectives: the jobs measured no number as {' and '.join(self.objectives)}; "
+                f"there are {', '.join(sorted(_numbers(ended[-1]))) or 'none'}"
+            )
         return returned
 
     def _check_numbers(self, space: Mapping[str, BaseDistribution]) -> None:
@@ -184,22 +187,18 @@ class StudySweeper(Sweeper):
     def _finished(self, study: Any) -> list[Any]:
         return [trial for trial in study.trials if trial.state.is_finished() and trial.values is not None]
 
-    def _tell(self, study: Any, asked: Sequence[Any], jobs: Sequence[Any]) -> bool:
-        """Tell the study what the jobs measured; whether any of them measured numbers."""
+    def _tell(self, study: Any, asked: Sequence[Any], jobs: Sequence[Job]) -> bool:
+        """Tell the study what the jobs measured; whether any of them measured all that it asks for."""
         learned = False
         for trial, job in zip(asked, jobs, strict=True):
             if job.status not in DONE:
                 continue
-            missing = [name for name in self.objectives if name not in job.metrics]
-            if missing:
-                known = ", ".join(sorted(job.metrics))
-                raise UserError(
-                    f"hydra.sweeper.objectives names {missing[0]!r}, which was not measured; there are {known}"
-                )
-            values = [job.metrics[name] for name in self.objectives]
-            if not np.isnan(values).any():
-                study.tell(trial, values)
-                learned = True
+            numbers = _numbers(job)
+            if lacking := [name for name in self.objectives if name not in numbers]:
+                say(f"job {job.number} is no trial: it measured no number as {' and '.join(lacking)}")
+                continue
+            study.tell(trial, [numbers[name] for name in self.objectives])
+            learned = True
         return learned
 
     def _best(self, study: Any, arguments: Sequence[str]) -> str:
@@ -219,3 +218,8 @@ class StudySweeper(Sweeper):
         if isinstance(sweep, RangeSweep):
             return distributions.CategoricalDistribution([*override.sweep_iterator()])
         return distributions.CategoricalDistribution([*override.sweep_string_iterator()])
+
+
+def _numbers(job: Job) -> dict[str, float]:
+    """What a job measured, without NaN."""
+    return {name: value for name, value in job.metrics.items() if not np.isnan(value)}
