@@ -9,8 +9,9 @@ from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 
-def test_no_action_is_the_prior():
-    assert Knobs(5, Configuration(7), 30).configuration(np.zeros(4)) == Configuration(7, 0.5, 2.0, "dpm_solver")
+@pytest.mark.parametrize("prior", [Configuration(7), Configuration(7, 0.52, 2.1), Configuration(7, 0.123456789, 8.0)])
+def test_no_action_is_the_prior(prior):
+    assert Knobs(5, prior, 30).configuration(np.zeros(4)) == prior
 
 
 @pytest.mark.parametrize(

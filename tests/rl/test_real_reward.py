@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from rl.closed_form import gaussian
@@ -107,8 +109,11 @@ def chosen(*action: float, prior: Configuration | None = None) -> Configuration:
 
 def test_no_action_is_the_prior_whatever_it_is():
     assert chosen(0, 0, 0, 0) == Configuration(10)
-    for prior in (Configuration(8, guidance_weight=1.37, guidance_low=-2.4, guidance_high=0.35), Configuration(7)):
+    for low, high in ((-2.4, 0.35), (-0.1, 0.05)):
+        prior = Configuration(8, guidance_weight=1.37, guidance_low=low, guidance_high=high)
         assert chosen(0, 0, 0, 0, prior=prior) == prior
+    unbounded = Configuration(8, guidance_weight=1.37, guidance_low=-math.inf, guidance_high=math.inf)
+    assert chosen(0, 0, 0, 0, prior=unbounded) == Configuration(8, guidance_weight=1.37)
 
 
 def test_guidance_is_turned_in_steps():

@@ -10,7 +10,7 @@ import numpy as np
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
-from .knobs import Configuration, between
+from .knobs import Configuration, moved
 
 WEIGHT_STEP, END_STEP = 0.1, 0.25  # END_STEP in log-SNR
 NEAR = 1e-5  # log-SNR, within which ends are the same
@@ -103,13 +103,14 @@ class GuidanceKnobs(StepKnobs):
         prior = self.prior
         first, last = self.process.log_snr([self.process.num_train_timesteps - 1, 0]).tolist()
         own = self.weight if prior.guidance_weight is None else prior.guidance_weight
-        low_before = first if prior.guidance_low is None else prior.guidance_low
-        high_before = last if prior.guidance_high is None else prior.guidance_high
+        low_before = first if prior.guidance_low is None else max(prior.guidance_low, first)
+        high_before = last if prior.guidance_high is None else min(prior.guidance_high, last)
 
-        weight = _moved(weighs, min(own, 1.0), own, max(2 * own - 1, 2.0), WEIGHT_STEP)
-        low = _moved(begins, first, low_before, max(LATEST_BEGINNING, low_before), END_STEP)
-        high = _moved(ends, min(EARLIEST_END, high_before), high_before, last, END_STEP)
-        high = max(high, low + END_STEP)
+        weight: float | None = moved(weighs, 1.0, own, max(2 * own - 1, 2.0), WEIGHT_STEP)
+        low = moved(begins, first, low_before, LATEST_BEGINNING, END_STEP)
+        high = moved(ends, EARLIEST_END, high_before, last, END_STEP)
+        if (low, high) != (low_before, high_before):
+            high = max(high, low + END_STEP)
 
         # one way of saying what is the same
         open_low = None if low <= first + NEAR else low
@@ -127,9 +128,3 @@ def with_guidance(knobs: ActionMapping, drawing: GuidedModel) -> ActionMapping:
     if drawing.condition is None or isinstance(scale, Guidance):
         return knobs
     return GuidanceKnobs(knobs, scale, drawing.process)
-
-
-def _moved(action: float, lowest: float, prior: float, highest: float, step: float) -> Any:
-    """From the prior by a multiple of a step, within the bounds."""
-    by = round((between(action, lowest, prior, highest) - prior) / step) * step
-    return float(np.clip(round(prior + by, 6), lowest, highest))

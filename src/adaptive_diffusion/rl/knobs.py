@@ -125,7 +125,8 @@ HYPERPARAMETERS = tuple(f.name for f in fields(Configuration))
 class Knobs:
     """Actions in [-1, 1]^4 and the configurations they stand for; 0 is the prior, and its neighbours are near it.
 
-    Values are rounded to steps (1 step, 0.05 of threshold, 0.25 of power), so that what was measured once is met again.
+    Values differ from the prior's by multiples (of 1 step, 0.05 of threshold, 0.25 of power), so that what was measured
+    once is met again.
 
     Args:
         min_steps: Fewest steps, >= 1.
@@ -160,13 +161,13 @@ class Knobs:
         configuration = replace(
             prior,
             num_steps=round(between(steps, self.min_steps, prior.num_steps, self.max_steps)),
-            progress_power=_rounded(between(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER), POWER_STEP),
+            progress_power=moved(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER, POWER_STEP),
             solver=SOLVERS[place % len(SOLVERS)],
         )
         if configuration.solver != ADAPTIVE:
             return configuration
 
-        limit = _rounded(between(threshold, 0.0, prior.adaptive_threshold, 1.0), THRESHOLD_STEP)
+        limit = moved(threshold, 0.0, prior.adaptive_threshold, 1.0, THRESHOLD_STEP)
         return replace(configuration, adaptive_threshold=limit)
 
 
@@ -175,5 +176,8 @@ def between(action: float, low: float, prior: float, high: float) -> float:
     return float(prior + action * (high - prior if action > 0 else prior - low))
 
 
-def _rounded(value: float, step: float) -> float:
-    return round(round(value / step) * step, 6)
+def moved(action: float, lowest: float, prior: float, highest: float, step: float) -> float:
+    """From the prior by a multiple of a step, within the bounds; these are at least the prior."""
+    lowest, highest = min(lowest, prior), max(highest, prior)
+    by = round((between(action, lowest, prior, highest) - prior) / step) * step
+    return min(max(round(prior + by, 6), lowest), highest) if by else prior
