@@ -29,7 +29,7 @@ from adaptive_diffusion.metrics.moment_distance import MomentDistance
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.environment import DomainEnv
 from adaptive_diffusion.rl.convergence import standard_error
-from adaptive_diffusion.rl.guidance_knobs import StepKnobs
+from adaptive_diffusion.rl.guidance_knobs import DerivedKnobs
 from adaptive_diffusion.rl.knobs import Configuration
 from adaptive_diffusion.rl.lockstep import Episode, drawing_run, run_together
 from adaptive_diffusion.rl.measurement import REAL_UNIT, Sampled
@@ -104,7 +104,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class OnGrid(StepKnobs):
+class OnGrid(DerivedKnobs):
     """Actions that stand for the configuration of a grid which is nearest to what they stand for otherwise.
 
     Args:
@@ -119,7 +119,7 @@ class OnGrid(StepKnobs):
     own: float
 
     @property
-    def width(self) -> int:  # type: ignore[override]
+    def width(self) -> int:
         """See `ActionMapping`."""
         return self.others.width
 

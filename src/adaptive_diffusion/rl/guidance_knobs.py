@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -43,15 +43,14 @@ class ActionMapping(Protocol):
 
 
 @dataclass(frozen=True)
-class StepKnobs:
-    """An action of one number, the steps; everything else stays the prior's.
+class DerivedKnobs:
+    """Knobs that are made of others, around the same prior.
 
     Args:
-        others: Knobs whose first action is for the steps.
+        others: The others.
     """
 
     others: ActionMapping
-    width = 1
 
     @property
     def min_steps(self) -> int:
@@ -68,13 +67,24 @@ class StepKnobs:
         """See `Knobs`."""
         return self.others.max_steps
 
+
+@dataclass(frozen=True)
+class StepKnobs(DerivedKnobs):
+    """An action of one number, the steps; everything else stays the prior's.
+
+    Args:
+        others: Knobs whose first action is for the steps.
+    """
+
+    width: ClassVar[int] = 1
+
     def configuration(self, action: np.ndarray) -> Configuration:
         """See `ActionMapping`."""
         return self.others.configuration(np.append(action, np.zeros(self.others.width - 1)))
 
 
 @dataclass(frozen=True)
-class GuidanceKnobs(StepKnobs):
+class GuidanceKnobs(DerivedKnobs):
     """Three actions for the weight and the two ends of the interval of guidance, before those of other knobs.
 
     The weight goes from 1, which is none, to twice as far above it, or 2 where that is more; the interval begins
@@ -91,7 +101,7 @@ class GuidanceKnobs(StepKnobs):
     process: NoiseSchedule
 
     @property
-    def width(self) -> int:  # type: ignore[override]
+    def width(self) -> int:
         """See `ActionMapping`."""
         return 3 + self.others.width
 
