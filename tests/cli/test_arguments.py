@@ -133,6 +133,13 @@ def test_a_sweep_of_nothing_or_without_end_is_refused(settings, sentence):
         for_hydra(["-m", *settings], CATALOG)
 
 
+@pytest.mark.parametrize("setting", ["~label", "~model", "~agent", "~seed=0"])
+def test_what_a_program_has_to_know_cannot_be_deleted(setting):
+    with pytest.raises(UserError, match=rf" cannot be deleted; .*, or leave {setting} out$"):
+        for_hydra([setting], CATALOG)
+    assert for_hydra(["~scheduler.eta", "~task.data.x"], CATALOG) == ["~scheduler.eta", "~task.data.x"]
+
+
 def test_a_sweep_over_options_begins_with_the_first_of_them(tmp_path):
     given = ["agent=cem,random", "reward=speed,quality", "task.episodes=4", "seed=1,2"]
     settings = for_hydra(["-m", *given], CATALOG)[1:]

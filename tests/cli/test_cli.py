@@ -359,6 +359,7 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("domain=forest", "domain has no option 'forest'; options: abstract, general, landscapes, portraits"),
         ("num_step=3", "there is no setting 'num_step'; did you mean 'num_steps'?"),
         ("progress_power=3", "there is no setting 'progress_power'; did you mean 'scheduler.progress_power'?"),
+        ("~num_step", "there is no setting 'num_step'; did you mean 'num_steps'?"),
         ("adaptive", "settings are given as key=value"),
         ("experiment=train_builtin", "which sample.py does not have; did you mean train.py?"),
         ("model.path=x", "'model.path' is a setting of model=checkpoint or ddpm_bedroom or "),

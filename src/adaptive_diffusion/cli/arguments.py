@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 
 from ..errors import UserError
 from ..io.addresses import without_login
-from ..program import COMPLETION
+from ..program import COMPLETION, SCRIPTS
 from ..tracking.commands import literal, quoted
 from .catalog import Catalog
 
@@ -49,7 +49,8 @@ def for_hydra(arguments: Sequence[str], catalog: Catalog | None = None) -> list[
         catalog: The groups there are; None: what a sweep chooses among is left alone.
 
     Raises:
-        UserError: for an option that does not exist, an empty path, or a sweep of no or of too many jobs.
+        UserError: for an option that does not exist, an empty path, a setting that cannot be deleted, or a sweep of no
+            or of too many jobs.
     """
     if any(argument in COMPLETION for argument in arguments):
         return list(arguments)
@@ -63,6 +64,7 @@ def for_hydra(arguments: Sequence[str], catalog: Catalog | None = None) -> list[
         for folder in catalog.folders:
             if not folder.is_dir():
                 raise UserError(f"there is no folder {folder} to read configurations from")
+        _check_deletions(settings, catalog)
         _check_size(settings, catalog)
         settings = [each for setting in settings for each in _with_first_choice(setting, catalog)]
     return options + settings
@@ -154,6 +156,14 @@ def _as_written(setting: str, sweeping: bool) -> str:
 
 def _is_one_of(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(key.lstrip("+"), pattern) for pattern in patterns)
+
+
+def _check_deletions(settings: Sequence[str], catalog: Catalog) -> None:
+    """Refuse to delete what a program has to know."""
+    needed = {name for program in SCRIPTS for name in (*catalog.groups(program), *catalog.settings(program))}
+    for setting in settings:
+        if setting.startswith("~") and (key := setting[1:].partition("=")[0]) in needed:
+            raise UserError(f"{key} cannot be deleted; give it another value, {key}=<value>, or leave {setting} out")
 
 
 def _check_size(settings: Sequence[str], catalog: Catalog) -> None:

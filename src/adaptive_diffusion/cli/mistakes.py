@@ -150,7 +150,7 @@ def _no_choice(catalog: Catalog, arguments: Sequence[str]) -> str | None:
 
 def _unknown_key(text: str) -> str | None:
     """The full name of the setting that Hydra did not find."""
-    if found := re.search(r"Could not (?:override|delete from config\. Could not delete) '([^'@]+)", text):
+    if found := re.search(r"Could not (?:override|delete from config\.(?: Could not delete)?) '([^'@]+)", text):
         within = re.search(rf"full_key: ({re.escape(found[1])}\.\S+)", text)  # of several that were given in { }
         return within[1] if within else found[1]
     if re.search(r"Key '[^']+' (?:is )?not in ", text):
