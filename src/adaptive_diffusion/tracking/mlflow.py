@@ -81,6 +81,9 @@ class MlflowTracker:
         if not 0 < ui_port < 65536:
             raise UserError(f"tracking.ui_port must lie in 1..65535, got {ui_port}")
 
+        if not experiment.strip():
+            raise UserError("tracking.experiment is empty; give a name, or leave it out")
+
         if system_metrics and importlib.util.find_spec("psutil") is None:
             raise MissingPackage("tracking.system_metrics=true needs psutil: pip install psutil")
 
