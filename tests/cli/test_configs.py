@@ -249,7 +249,6 @@ def test_an_unknown_domain_or_label_is_answered_with_what_there_is(domain, label
         ("sampler.scheduler=ddim", "sampler.scheduler is given by the run"),
         ("guidance_scale=-1", "guidance_scale must be a number, at least 0"),
         ("scheduler.adaptive_threshold=2", "scheduler: adaptive_threshold must be"),
-        ("tracking.experiment=", "tracking.experiment is empty; give a name, or leave it out"),
         ("tracking.lock_timeout=0", "tracking.lock_timeout must be a positive number"),
         ("+schedular=ddim", "there is no setting 'schedular'; did you mean 'scheduler'"),
         ("+scheduler.eta=1", "there is no setting 'scheduler.eta'"),

@@ -281,6 +281,12 @@ def test_what_is_no_path_is_refused_before_anything_is_made(place, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_experiment_needs_a_name(name, tmp_path):
+    with pytest.raises(UserError, match=r"tracking\.experiment is empty"):
+        MlflowTracker(str(tmp_path / "mlflow.db"), str(tmp_path / "artifacts"), name, 1.0, 5001)
+
+
 def test_a_database_of_another_program_is_refused_and_stays_as_it_is(tmp_path):
     with closing(sqlite3.connect(tmp_path / "photos.db")) as other:
         other.execute("CREATE TABLE runs (name TEXT)")
