@@ -11,7 +11,9 @@ import pytest
 from tiny import tiny_model
 
 from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, Waiting, node_at, unlimited
+from adaptive_diffusion.diffusion.fingerprint import Fingerprint
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
+from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
@@ -174,3 +176,19 @@ def test_values_that_make_no_sense_are_refused(arguments, words: str) -> None:
         GuidedModel(shifted, **arguments)
     with pytest.raises(ValueError, match="does not say what it predicts"):
         GuidedModel.from_model(tiny_model(prediction_type=None))
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (lambda x, t, condition: np.array(x), "gives a numpy.ndarray; it must give an MLX array"),
+        (lambda x, t, condition: x[..., :1], r"predicts \(., 4, 4, 1\) for states of \(., 4, 4, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_network_that_predicts_something_else_is_refused(network, words: str, scale: float) -> None:
+    model = GuidedModel(network, guidance_scale=scale, condition=mx.ones((1, 1)))
+    with pytest.raises(Unusable, match=words):
+        model.denoise(mx.zeros((2, 4, 4, 3)), node_at(model.process, 500.0), np.arange(2))
+    with pytest.raises(Unusable, match="network"):
+        Fingerprint.of(model, (4, 4, 3))

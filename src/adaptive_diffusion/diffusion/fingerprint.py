@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from .guided_model import GuidedModel, at_least_float32
+from .guided_model import GuidedModel, at_least_float32, predicted
 from .rng import image_keys, normal
 
 PATTERNS = 8  # fixed ones, that the prediction is projected on
@@ -42,7 +42,7 @@ class Fingerprint:
         null = None if model.condition is None else mx.zeros_like(model.condition[:1])
         middle = mx.full((1,), float(model.process.num_train_timesteps // 2))
 
-        prediction = np.array(at_least_float32(model.network(noise[:1], middle, null)), np.float64).ravel()
+        prediction = np.array(at_least_float32(predicted(model.network, noise[:1], middle, null)), np.float64).ravel()
         products = np.array(noise[1:], np.float64).reshape(PATTERNS, -1) @ prediction / np.sqrt(prediction.size)
         numbers = np.append(np.sqrt(np.mean(prediction**2)), products)
         return cls(tuple(float(f"{number:.6g}") for number in numbers), tuple(shape), null is not None)

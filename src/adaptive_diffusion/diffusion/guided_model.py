@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..errors import Unusable
 from ..types import Denoiser, PictureModel
 from .autoguidance import Autoguidance
 from .checks import check_choice, check_guidance
@@ -138,7 +140,7 @@ class GuidedModel:
             )
 
         network = compiled(self.network) if isinstance(self.network, nn.Module) else self.network
-        object.__setattr__(self, "_predict", network)
+        object.__setattr__(self, "_predict", partial(predicted, network))
 
     @classmethod
     def from_model(
@@ -318,9 +320,8 @@ class GuidedModel:
     ) -> mx.array:
         """The guided prediction, with a weight for each image, or one for all; it is counted."""
         weight = weights[0] if len(set(weights)) == 1 else np.array(weights)
-        prediction, passes = guided(self._predict, x, t, condition, weight, weaker)
-        if prediction.shape != x.shape:
-            raise ValueError(f"the network predicts {prediction.shape} for states of {x.shape}; they must agree")
+        leads_away = None if weaker is None else partial(predicted, weaker)
+        prediction, passes = guided(self._predict, x, t, condition, weight, leads_away)
         self.cost.evaluations += len(x)
         self.cost.passes += passes
         return prediction
@@ -337,6 +338,23 @@ class GuidedModel:
         if rows.max() >= len(condition):
             raise ValueError(f"there are conditions of {len(condition)} images, and image {rows.max()} is to be drawn")
         return condition[mx.array(rows)]
+
+
+def predicted(network: Denoiser, x: mx.array, t: mx.array, condition: mx.array | None) -> mx.array:
+    """What a network predicts of (b, H, W, C) states.
+
+    Raises:
+        Unusable: if that is no MLX array, or has another shape than the states.
+    """
+    prediction: Any = network(x, t, condition)
+    if not isinstance(prediction, mx.array):
+        kind = type(prediction)
+        raise Unusable(
+            f"the network gives a {kind.__module__}.{kind.__qualname__}; it must give an MLX array, mx.array"
+        )
+    if prediction.shape != x.shape:
+        raise Unusable(f"the network predicts {prediction.shape} for states of {x.shape}; they must agree")
+    return prediction
 
 
 def _together(waiting: Sequence[Waiting]) -> tuple[mx.array, mx.array, np.ndarray]:
