@@ -372,6 +372,7 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("domain=Portrait", "did you mean 'portraits'?"),
         ("scheduler=euler", "Euler's method is scheduler=ddim"),
         ("scheduler=euler-ancestral", "ancestral sampling is scheduler=ddpm"),
+        ("output=x", "there is no setting 'output'; did you mean 'paths.outputs'?"),
         ("min_steps=5", "sampler=quality_guided sampler.min_steps=5"),
         ("rho=7", "grid=karras grid.rho=7"),
         ("scheduler.order=3", "did you mean 'scheduler.solver_order', of scheduler=dpm_solver or unipc?"),

@@ -31,6 +31,7 @@ LAUNCHERS = {  # of packages of Hydra's -> the extra that brings them
     "submitit_slurm": "submitit",
     "ray": "ray",
 }
+SAVED = ("experiment", "debug")  # groups without settings of their own: combinations of those of the others
 LIMITS = (  # those that follow from the model
     *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio"),
     "sample_max_value",
@@ -80,7 +81,7 @@ def no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[str
     # A setting of an option, given without its group.
     if len(parts) == 1 and not same_end(key, known):
         for group in catalog.groups(program):
-            if options := _with_setting(catalog, group, parts):
+            if group not in SAVED and (options := _with_setting(catalog, group, parts)):
                 value = next((a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")), "<value>")
                 return (
                     f"{sentence}; it is one of {group}={' or '.join(options)}: "
