@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.diffusion import Interval
-from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.errors import Unusable, UserError
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
@@ -50,7 +50,13 @@ def test_where_nothing_was_tuned_guidance_is_constant_and_one_line_says_so(confi
     with caplog.at_level("INFO"):
         setup = prepare(configure("guidance=tuned"))
     assert setup.denoiser.guidance_scale == 1.5
-    assert [r.message for r in caplog.records if "nothing was tuned for domain=portraits" in r.message] != []
+    said = "nothing was tuned for domain=portraits of this model with guidance_scale=1.5: guidance is 1.5 at every step"
+    assert caplog.messages == [said]
+
+    caplog.clear()
+    with caplog.at_level("INFO"), pytest.raises(Unusable, match="nothing was tuned for domain=portraits"):
+        prepare(configure("scheduler=tuned"))
+    assert caplog.messages == []  # the refusal alone
 
 
 def test_a_tuned_scheduler_with_other_guidance_is_warned_of(configure: Any, tmp_path: Path, caplog: Any) -> None:

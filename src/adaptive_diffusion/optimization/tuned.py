@@ -126,7 +126,8 @@ def tuned_guidance(path: str | None, trained: str, model: str | None, domain: st
     except UnusableFile:
         raise
     except Unusable:
-        log.info("nothing was tuned for domain=%s of this model: guidance is %s at every step", domain, constant.name)
+        of = f"domain={domain} of this model with guidance_scale={weight:g}"
+        log.info("nothing was tuned for %s: guidance is %s at every step", of, constant.name)
         return constant
     return record.to_config().guidance or constant
 

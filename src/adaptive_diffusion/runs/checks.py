@@ -17,7 +17,7 @@ from ..diffusion.node import nodes_at
 from ..errors import UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
-from ..optimization.tuned import tuned_guidance, tuned_scheduler
+from ..optimization.tuned import find_tuned, tuned_guidance, tuned_scheduler
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
@@ -127,6 +127,16 @@ def is_tuned(node: DictConfig) -> bool:
     return target_of(node) in (tuned_guidance, tuned_scheduler)
 
 
+def check_tuned(cfg: DictConfig) -> None:
+    """Refuse a tuned scheduler where nothing was tuned.
+
+    Raises:
+        Unusable: see `find_tuned`.
+    """
+    if target_of(cfg.scheduler) is tuned_scheduler:
+        find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
+
+
 def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
     """Refuse a scheduler that was trained or tuned with one weight of guidance, with guidance that changes on the way.
 
@@ -136,8 +146,7 @@ def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
         UserError: naming both.
     """
     if is_tuned(cfg.scheduler):
-        place = {name: cfg.scheduler[name] for name in ("path", "trained", "model", "domain")}
-        suits = checked_guidance(tuned_guidance(**place, weight=cfg.guidance_scale))
+        suits = checked_guidance(tuned_guidance(**_tuned_as(cfg), weight=cfg.guidance_scale))
         if suits == guidance:
             return
         if isinstance(suits, Guidance) or suits != cfg.guidance_scale:
@@ -155,6 +164,11 @@ def warn_of_no_guidance(denoiser: GuidedModel, timesteps: np.ndarray) -> None:
     guidance, nodes = denoiser.guidance_scale, nodes_at(denoiser.process, timesteps)
     if isinstance(guidance, Guidance) and all(denoiser.weight_at(node) == 1 for node in nodes):
         log.warning("no step is guided: guidance is %s, and 1 is none", guidance.name)
+
+
+def _tuned_as(cfg: DictConfig) -> dict[str, Any]:
+    """Where, and for what, a tuned scheduler was tuned."""
+    return {name: cfg.scheduler[name] for name in ("path", "trained", "model", "domain")}
 
 
 def check_grid(scheduler: Scheduler, grid: Spacing | None) -> None:

@@ -34,6 +34,7 @@ from .checks import (
     check_grid,
     check_guided,
     check_setting,
+    check_tuned,
     checked,
     warn_of_another_domain,
     warn_of_no_guidance,
@@ -122,6 +123,7 @@ def prepare(cfg: DictConfig) -> Setup:
     decided = scheduler_arguments(cfg, model)
     if cfg.num_steps is not None:
         check_setting(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
+    check_tuned(cfg)
     guidance = checked_guidance(build(cfg, "guidance"))
     check_guided(cfg, guidance)
     looked_for = with_guidance(cfg, guidance)
