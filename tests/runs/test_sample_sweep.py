@@ -94,6 +94,7 @@ def test_the_report_holds_every_job_in_four_files(jobs, tmp_path, capsys):
     assert (rows[5]["num_steps"], rows[5]["reason"]) == ("0", "no 0")
     text = made[0].read_text()
     assert "| best | #2 adaptive 5 steps | 0.1 [0, 0.2] |" in text
+    assert "to real images |" not in text  # a column in which nothing stands
     assert "`#5 domain=portraits scheduler=ddim num_steps=0`: no 0" in text
     assert "num_samples=264" in text
     _, height = Image.open(made[2]).size

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from tiny import configuration, tiny_checkpoint
+from tiny import configuration, tiny_checkpoint, tiny_model
 
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.metrics.quality import Measurement
 from adaptive_diffusion.runs.calibrate import _report
 from adaptive_diffusion.runs.sample import sample
-from adaptive_diffusion.runs.sample_summary import _measured
+from adaptive_diffusion.runs.sample_summary import _measured, _of_a_part
 
 
 def drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture, *overrides: str) -> str:
@@ -66,6 +68,17 @@ def test_what_the_images_are_too_few_for_takes_one_line_after_the_rest() -> None
         "recall 0.7 (n = 16, real images: 1 +- 0.13)",
         "too few images (16) for fd_encoder 85.4, kid_encoder -127.3 +- 212; quality.json says why",
     ]
+
+
+@pytest.mark.parametrize(("label", "lines"), [("sunrise", 1), (None, 0), ("none", 0)])
+def test_images_of_one_label_are_told_to_be_compared_with_all_of_the_domain(label: str | None, lines: int) -> None:
+    cfg = SimpleNamespace(label=label, domain=SimpleNamespace(name="landscapes"))
+    setup: Any = SimpleNamespace(cfg=cfg, model=tiny_model())
+    told = _of_a_part(setup, [Measurement("recall", 0.16, 16)])
+    assert (
+        told == ["sunrise is compared with all of landscapes: by that, distances are large and recall is small"][:lines]
+    )
+    assert _of_a_part(setup, [Measurement("clip_encoder", 67.0, 16)]) == []
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ def print_summary(
         rows["estimated"] = f"quality {estimated:.3f}"
     if (expected := m.get("sampling/expected_quality")) is not None:
         rows["expected"] = f"quality {expected:.3f} of that many steps, target {m['details/quality_target']:g}"
-    if quality:
-        rows["quality"] = f"\n{'':<11}".join(_measured(quality))
+    if lines := [*_measured(quality), *_of_a_part(setup, quality)]:
+        rows["quality"] = f"\n{'':<11}".join(lines)
 
     # A sweep ends with a table of all jobs, and says how to look at them.
     if in_sweep():
@@ -73,6 +73,15 @@ def _measured(quality: list[Measurement]) -> list[str]:
         numbers = ", ".join(m.number for m in few)
         lines.append(f"too few images ({few[0].n}) for {numbers}; {QUALITY} says why")
     return lines
+
+
+def _of_a_part(setup: Setup, quality: list[Measurement]) -> list[str]:
+    """A line about distances and recall where the images show a part of their domain; [] where they show all of it."""
+    cfg = setup.cfg
+    label = cfg.label if cfg.label not in (None, NO_LABEL) else "the prompt" if reads_text(setup.model) else None
+    if label is None or "recall" not in {m.name for m in quality}:
+        return []
+    return [f"{label} is compared with all of {cfg.domain.name}: by that, distances are large and recall is small"]
 
 
 def _prompt(setup: Setup) -> dict[str, str]:

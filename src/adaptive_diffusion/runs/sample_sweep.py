@@ -127,16 +127,22 @@ def cells_of(row: Row) -> list[str]:
     return [mark, f"#{row.job.number} {row.label}", str(row.to_converged or ""), real, *numbers]
 
 
+def _table(rows: Sequence[Row]) -> list[list[str]]:
+    """The headings and the cells of the rows, without columns that are empty."""
+    cells = [list(HEADER), *map(cells_of, rows)]
+    kept = [i for i in range(len(HEADER)) if any(row[i] for row in cells[1:])]
+    return [[row[i] for i in kept] for row in cells]
+
+
 def _text(groups: Sequence[Group]) -> str:
     """The table in plain text, one for each group."""
     lines: list[str] = []
     room = max(1, LONGEST_TABLE // len(groups))
     for group in groups:
-        cells = [list(HEADER), *map(cells_of, group.rows[:room])]
-        kept = [i for i in range(len(HEADER)) if any(row[i] for row in cells[1:])]
-        widths = {i: max(len(row[i]) for row in cells) for i in kept}
+        cells = _table(group.rows[:room])
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines += [group.name] if group.name else []
-        lines += ["  ".join(row[i].ljust(widths[i]) for i in kept).rstrip() for row in cells]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
         if (hidden := len(group.rows) - room) > 0:
             lines.append(f"{hidden} more in results.md")
         lines.append("")
@@ -147,8 +153,8 @@ def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str]
     lines = ["# Sweep", ""]
     for group in groups:
         lines += [f"## {literal(group.name)}", ""] if group.name else []
-        cells = [[literal(cell) for cell in cells_of(row)] for row in group.rows]
-        lines += [*markdown_table(HEADER, cells, "llrrrrr"), ""]
+        header, *cells = [[literal(cell) for cell in row] for row in _table(group.rows)]
+        lines += [*markdown_table(header, cells, "".join("l" if name in HEADER[:2] else "r" for name in header)), ""]
     lines += [f"{note}.  " for note in notes]
     if failed := failures(jobs):
         lines += ["", failed]
