@@ -217,6 +217,19 @@ def test_a_denoiser_that_is_none_is_refused(denoiser, error, sentence):
         calibrate_model(denoiser, SHAPE)
 
 
+@pytest.mark.parametrize(
+    ("shape", "steps", "sentence"),
+    [
+        ((8, 8), 4, r"state_shape must be \(height, width, channels\), got \(8, 8\)"),
+        ((8, 8, -3), 4, "channels of state_shape must be a whole number, at least 1, got -3"),
+        (SHAPE, 5.5, "steps must be a whole number, between 2 and 500, got 5.5"),
+    ],
+)
+def test_a_shape_that_is_none_and_half_a_step_are_refused(shape, steps, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        calibrate_model(bent, shape, steps=steps)
+
+
 def test_the_identity_is_the_hash_of_the_weights():
     linear = nn.Linear(2, 3)
     before = weights_hash(linear)

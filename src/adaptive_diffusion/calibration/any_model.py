@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
@@ -68,7 +68,7 @@ def calibrate_model(
         state_shape,
         weights_hash(denoiser) if identity is None else identity,
     )
-    numbers: Any = (steps,) if isinstance(steps, Integral) else steps
+    numbers: Any = steps if np.iterable(steps) else (steps,)
     recipe = QuickCalibration(steps=numbers, **settings)
     total = recipe.evaluations()
     with Progress("calibrating", total, unit="evaluation", quiet=progress is not None) as shown:

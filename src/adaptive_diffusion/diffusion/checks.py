@@ -26,6 +26,14 @@ def check_seed(name: str, value: Any) -> int:
     return check_count(name, value, 0, 2**32 - 1)
 
 
+def check_state_shape(value: Any) -> None:
+    """Refuse what is no (height, width, channels) of states."""
+    if not isinstance(value, Sequence) or len(value) != 3:
+        raise ValueError(f"state_shape must be (height, width, channels), got {value!r:.80}")
+    for name, length in zip(("height", "width", "channels"), value, strict=True):
+        check_count(f"{name} of state_shape", length, 1)
+
+
 def check_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False
 ) -> float:

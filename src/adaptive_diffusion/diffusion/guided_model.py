@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import Unusable
 from ..types import Denoiser, PictureModel
 from .autoguidance import Autoguidance
-from .checks import check_choice, check_guidance
+from .checks import check_choice, check_guidance, check_state_shape
 from .compiled import compiled
 from .conditions import Conditions, Mixture, Same
 from .facts import ModelFacts
@@ -97,8 +97,8 @@ class GuidedModel:
 
     Raises:
         ValueError: for a scale out of range, an unknown prediction type, a domain that is not one of the domains, a
-            condition beside a mixture, class ids that the network does not have, or `Autoguidance` by a model that does
-            not fit.
+            state shape that is none, a condition beside a mixture, class ids that the network does not have, or
+            `Autoguidance` by a model that does not fit.
     """
 
     network: Denoiser
@@ -124,6 +124,8 @@ class GuidedModel:
         if self.domains and self.domain not in self.domains:
             raise ValueError(f"the model has no domain {self.domain!r}; it was trained on {', '.join(self.domains)}")
 
+        if self.state_shape is not None:
+            check_state_shape(self.state_shape)
         if self.condition is not None and self.mixture is not None:
             raise ValueError("condition and mixture were both given, which say the same; leave one of them out")
 
