@@ -6,8 +6,8 @@ import argparse
 
 import numpy as np
 
-from adaptive_diffusion.calibration.calibrate import CLASSICAL, errors
-from adaptive_diffusion.calibration.choosing import Candidate
+from adaptive_diffusion.calibration.calibrate import CLASSICAL
+from adaptive_diffusion.calibration.fitting import Solution, errors
 from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
         model = InBatches(model_of(domain, label))
         reference = record(model, model.model.noise(options.seed, options.noises), 32)
         for n in steps:
-            candidates = {grid: Candidate(lay(model.process, n)) for grid, lay in CLASSICAL.items()}
+            candidates = {grid: Solution(lay(model.process, n)) for grid, lay in CLASSICAL.items()}
             classical = {grid: errors(model, reference, candidate) for grid, candidate in candidates.items()}
             best = min(classical, key=lambda grid: classical[grid].mean())
             own = {key: schedule for key, schedule in calibrated.items() if key.startswith(f"{domain}, ")}
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
                 found, cells = schedule.steps[n], []
                 for rows in (found.corrections, None):
                     given = None if rows is None else np.array(rows)
-                    error = errors(model, reference, Candidate(np.array(found.timesteps), given))
+                    error = errors(model, reference, Solution(np.array(found.timesteps), given))
                     change = (error - classical[best]) / classical[best].mean()
                     spread = change.std(ddof=1) / np.sqrt(len(change))
                     cells.append(f"{1 + change.mean():.2f} +- {spread:.2f}")

@@ -12,7 +12,8 @@ import pytest
 from gaussian import ode_solution, predict, run
 from scipy.fft import dctn, idctn
 
-from adaptive_diffusion.calibration.choosing import Candidate, choose
+from adaptive_diffusion.calibration.choosing import choose
+from adaptive_diffusion.calibration.fitting import Solution
 from adaptive_diffusion.calibration.trajectory import dynamic_programme, equidistributed, measure_trajectory
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
@@ -205,7 +206,7 @@ def test_a_propagator_that_knows_frequencies_is_better_than_one_for_all_pixels(n
 def scored(**means):
     """Candidates of one timestep each, and a score that gives means +- 0.1, the same deviations for all."""
     spread = 0.1 * np.tile([-1.0, 1.0], 8)
-    candidates = {name: Candidate(np.array([999.0 - i])) for i, name in enumerate(means)}
+    candidates = {name: Solution(np.array([999.0 - i])) for i, name in enumerate(means)}
     return candidates, lambda candidate: list(means.values())[int(999 - candidate.timesteps[0])] + spread
 
 
@@ -221,7 +222,7 @@ def test_a_gain_within_the_standard_error_of_the_paired_difference_is_none():
     for gain, rule in ((0.025, "quadratic"), (0.027, "gits")):
         by_t = {999.0: np.ones(16), 998.0: 1 - gain + noise}
         found = choose(
-            {"quadratic": Candidate(np.array([999.0])), "gits": Candidate(np.array([998.0]), np.zeros((1, 2)))},
+            {"quadratic": Solution(np.array([999.0])), "gits": Solution(np.array([998.0]), np.zeros((1, 2)))},
             lambda candidate, e=by_t: e[candidate.timesteps[0]],
             ["quadratic"],
         )
@@ -251,7 +252,7 @@ def test_a_choice_needs_a_classical_candidate(classical):
 @pytest.mark.parametrize("bad", [[1.0], [[1.0, 2.0]], [1.0, float("nan")]])
 def test_scores_that_are_no_pairs_of_numbers_are_refused(bad):
     by_t = {999.0: [1.0, 2.0], 998.0: bad}
-    candidates = {name: Candidate(np.array([t])) for name, t in (("a", 999.0), ("b", 998.0))}
+    candidates = {name: Solution(np.array([t])) for name, t in (("a", 999.0), ("b", 998.0))}
     with pytest.raises(ValueError, match="score must give the same number of finite errors"):
         choose(candidates, lambda candidate: np.array(by_t[candidate.timesteps[0]]), ["a"])
 

@@ -12,7 +12,7 @@ from gaussian import ode_solution, predict
 from scipy.fft import dctn, idctn
 
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate, conditioned
-from adaptive_diffusion.calibration.fitting import Solution, fit_corrections, levels_of, multistep_rows, run
+from adaptive_diffusion.calibration.fitting import Solution, fit_corrections, run
 from adaptive_diffusion.calibration.learning import learn
 from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.calibration.reference import record
@@ -27,6 +27,7 @@ from adaptive_diffusion.sampling.rollout import InBatches
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion.solvers.fitted import levels_of, multistep_rows
 
 SHAPE = (6, 6, 3)
 RADIUS = np.hypot(*np.mgrid[:6, :6])[..., None]

@@ -10,10 +10,9 @@ import torch
 from test_fitting import SCHEDULE, SCHEDULER, SHAPE, bent, natural, noises
 
 from adaptive_diffusion import AdaptiveScheduler, PlainModel, StandardSampler, calibrate_model
-from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, errors
-from adaptive_diffusion.calibration.choosing import Candidate
+from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration
 from adaptive_diffusion.calibration.even import EvenGrid
-from adaptive_diffusion.calibration.fitting import fit_corrections
+from adaptive_diffusion.calibration.fitting import Solution, errors, fit_corrections
 from adaptive_diffusion.calibration.identity import weights_hash
 from adaptive_diffusion.calibration.quick import FEWEST, QuickCalibration, mean_grid
 from adaptive_diffusion.calibration.reference import record
@@ -117,10 +116,10 @@ def test_it_is_better_than_every_classical_grid_on_other_noises():
     unseen = record(model, noises(77, 16))
     for n, steps in schedule.steps.items():
         classical = [
-            errors(model, unseen, Candidate(grid(SCHEDULE, n))).mean()
+            errors(model, unseen, Solution(grid(SCHEDULE, n))).mean()
             for grid in (PowerGrid(1), PowerGrid(2), LogSNRGrid(), BlendedGrid())
         ]
-        found = errors(model, unseen, Candidate(np.array(steps.timesteps), np.array(steps.corrections))).mean()
+        found = errors(model, unseen, Solution(np.array(steps.timesteps), np.array(steps.corrections))).mean()
         assert found < 0.8 * min(classical)
 
 

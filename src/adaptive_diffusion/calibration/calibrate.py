@@ -15,16 +15,15 @@ from ..diffusion.first_prediction import condition_of, first_prediction
 from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
-from ..grids.base import FixedGrid, Spacing
+from ..grids.base import Spacing
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
-from ..sampling.rollout import InBatches, Rollout, finished
-from ..solvers.dpm_solver import DPMSolver
-from .choosing import Candidate, choose
+from ..sampling.rollout import InBatches
+from .choosing import choose
 from .first import with_stored
-from .fitting import HISTORY, Solution, fit_corrections, run
+from .fitting import HISTORY, Solution, errors, fit_corrections
 from .learning import learn
-from .reference import NODES, ReferenceTrajectories, record
+from .reference import NODES, record
 from .trajectory import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 
 CLASSICAL: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}
@@ -165,26 +164,23 @@ def calibrate(
 
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
-        candidates = {name: Candidate(grid(schedule, n)) for name, grid in CLASSICAL.items()}
+        candidates = {name: Solution(grid(schedule, n)) for name, grid in CLASSICAL.items()}
         for name, lay in FITTED.items():
             timesteps = lay(profile, schedule, n)
-            candidates[name] = Candidate(timesteps, fit_corrections(batched, reference, timesteps))
+            candidates[name] = Solution(timesteps, fit_corrections(batched, reference, timesteps))
 
         if n in c.learned and c.iterations:
             start = min(
                 (candidates[name] for name in FITTED),
                 key=lambda candidate: float(errors(batched, reference[: c.learned_noises], candidate).mean()),
             )
-            assert start.corrections is not None
-            solution = Solution(start.timesteps, start.corrections)
-            best = learn(
+            candidates["learned"] = learn(
                 batched,
                 reference[: c.learned_noises],
-                lambda tried: float(errors(judging, unseen, Candidate(tried.timesteps, tried.corrections)).mean()),
-                solution,
+                lambda tried: float(errors(judging, unseen, tried).mean()),
+                start,
                 c.iterations,
             )
-            candidates["learned"] = Candidate(best.timesteps, best.corrections)
 
         chosen = choose(candidates, lambda candidate: errors(judging, unseen, candidate), classical=list(CLASSICAL))
         found[n] = chosen if first is None else with_stored(batched, first, reference, unseen, chosen)
@@ -206,24 +202,3 @@ def conditioned(model: GuidedModel, seed: int, count: int) -> GuidedModel:
     model = model.of_images(seed, count)
     given = model.condition
     return model if given is None else model.with_condition(given[mx.arange(count) % len(given)])
-
-
-def errors(model: InBatches, reference: ReferenceTrajectories, candidate: Candidate) -> np.ndarray:
-    """(N,) RMSE of the images that a candidate draws from the noises of the reference to the reference images.
-
-    Args:
-        model: The model.
-        reference: Noises and images.
-        candidate: What draws; DPM-Solver++(2M) where it has no weights of its own.
-    """
-    if candidate.corrections is None:
-        pictures = _solve(model, reference, candidate.timesteps)
-    else:
-        pictures = run(model, reference.noise, Solution(candidate.timesteps, candidate.corrections))
-    return np.asarray(np.sqrt(np.mean((pictures - reference.images) ** 2, axis=(1, 2, 3))))
-
-
-def _solve(model: InBatches, reference: ReferenceTrajectories, timesteps: np.ndarray) -> np.ndarray:
-    grid = FixedGrid.of(model.process, timesteps)
-    x_t = mx.array((reference.noise * grid.nodes[0].alpha).astype(np.float32))
-    return np.array(finished(model, [Rollout.begin(grid, DPMSolver(), x_t)]), np.float64)

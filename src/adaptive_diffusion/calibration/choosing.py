@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..grids.calibrated_schedule import CalibratedSteps, Score
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """Timesteps, and corrections of the solver's weights or None, that may become `CalibratedSteps`."""
-
-    timesteps: np.ndarray
-    corrections: np.ndarray | None = None
+from .fitting import Solution
 
 
 def choose(
-    candidates: Mapping[str, Candidate],
-    score: Callable[[Candidate], np.ndarray],
+    candidates: Mapping[str, Solution],
+    score: Callable[[Solution], np.ndarray],
     classical: Sequence[str],
     margin: float = 1.0,
 ) -> CalibratedSteps:

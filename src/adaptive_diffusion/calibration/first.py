@@ -8,10 +8,9 @@ import numpy as np
 
 from ..diffusion.first_prediction import FirstPrediction, KnownFirst
 from ..grids.calibrated_schedule import CalibratedSteps, StoredFirst
-from ..sampling.converged import paired_rmse
 from ..sampling.rollout import InBatches
 from .choosing import rows_of, score_of
-from .fitting import Solution, fit_corrections, run
+from .fitting import Solution, errors, fit_corrections
 from .reference import ReferenceTrajectories
 
 
@@ -41,6 +40,6 @@ def with_stored(
     if steps.corrections is not None:
         rivals.append(np.array(steps.corrections))
 
-    errors = [paired_rmse(run(known, unseen.noise, Solution(timesteps, rows)), unseen.images) for rows in rivals]
-    best = int(np.argmin([error.mean() for error in errors]))
-    return replace(steps, stored=StoredFirst(rows_of(rivals[best]), score_of(errors[best])))
+    found = [errors(known, unseen, Solution(timesteps, rows)) for rows in rivals]
+    best = int(np.argmin([error.mean() for error in found]))
+    return replace(steps, stored=StoredFirst(rows_of(rivals[best]), score_of(found[best])))

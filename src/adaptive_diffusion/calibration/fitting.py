@@ -20,13 +20,14 @@ import numpy as np
 
 from ..diffusion.checks import check_count
 from ..diffusion.first_prediction import KnownFirst
+from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
+from ..sampling.converged import paired_rmse
 from ..sampling.rollout import InBatches, Rollout, finished
 from ..solvers.base import Memory, Position, Solver, Step
+from ..solvers.dpm_solver import DPMSolver
 from ..solvers.fitted import DATA_VARIANCE, Fitted, levels_of, multistep_rows
 from .reference import ReferenceTrajectories
-
-__all__ = ["Solution", "begun", "fit_corrections", "levels_of", "multistep_rows", "run"]
 
 HISTORY = 4  # predictions that a step combines
 RIDGE = 1e-4  # where many noises are fitted on: keeps collinear predictions from fighting
@@ -38,25 +39,35 @@ class Solution:
 
     Attributes:
         timesteps: (n,) strictly decreasing from T - 1.
-        corrections: (n, K + 1), see `multistep_rows`.
+        corrections: (n, K + 1), see `multistep_rows`; None: DPM-Solver++(2M).
     """
 
     timesteps: np.ndarray
-    corrections: np.ndarray
+    corrections: np.ndarray | None = None
+
+    def solver(self, process: NoiseSchedule) -> Solver:
+        """What takes its steps; the images are not clipped."""
+        if self.corrections is None:
+            return DPMSolver()
+        return Fitted(multistep_rows(levels_of(process, self.timesteps), self.corrections))
 
 
 Evaluated = InBatches | KnownFirst  # what draws while weights are fitted
 
 
 def begun(model: Evaluated, noise: np.ndarray, solution: Solution) -> Rollout:
-    """(N, H, W, C) states xh at T - 1, at the beginning of a solution; the images are not clipped."""
-    rows = multistep_rows(levels_of(model.process, solution.timesteps), solution.corrections)
-    return _begun(model, noise, solution.timesteps, Fitted(rows))
+    """(N, H, W, C) states xh at T - 1, at the beginning of a solution."""
+    return _begun(model, noise, solution.timesteps, solution.solver(model.process))
 
 
 def run(model: Evaluated, noise: np.ndarray, solution: Solution) -> np.ndarray:
     """(N, H, W, C) states xh at T - 1 -> (N, H, W, C) float64 images that a solution draws from them."""
     return np.array(finished(model, [begun(model, noise, solution)]), np.float64)
+
+
+def errors(model: Evaluated, reference: ReferenceTrajectories, solution: Solution) -> np.ndarray:
+    """(N,) RMSE of the images that a solution draws from the noises of the reference to the reference images."""
+    return paired_rmse(run(model, reference.noise, solution), reference.images)
 
 
 def _begun(model: Evaluated, noise: np.ndarray, timesteps: np.ndarray, solver: Solver) -> Rollout:

@@ -16,8 +16,7 @@ from ..diffusion.guided_model import Denoised
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
 from ..sampling.rollout import InBatches, Rollout, finished
-from ..solvers.fitted import Fitted
-from .fitting import Solution, begun, levels_of, multistep_rows
+from .fitting import Solution, begun
 from .reference import ReferenceTrajectories
 
 POSITION_STEP = 0.03  # finite difference of a node's log-SNR, in distances to its nearer neighbour
@@ -45,7 +44,7 @@ def learn(
         model: The model, with the conditions of the reference.
         reference: The images that should come out; two dozen are enough.
         judge: The error of a solution on other images, which decides how many steps are taken.
-        start: Where to begin, e.g. a grid with fitted corrections.
+        start: Where to begin: a grid with corrections, e.g. fitted ones.
         iterations: At most so many steps.
         least_gain: Stop when a step takes less than this share off the held-out error.
 
@@ -81,8 +80,8 @@ class _Run:
     def changed(self, model: InBatches, solution: Solution, step: int) -> np.ndarray:
         """The images of a solution that agrees with this one up to the evaluation of `step`."""
         before, denoised = self._seen[step]
-        rows = multistep_rows(levels_of(model.process, solution.timesteps), solution.corrections)
-        other = before.go_on(FixedGrid.of(model.process, solution.timesteps), Fitted(rows), before.memory)
+        grid, solver = FixedGrid.of(model.process, solution.timesteps), solution.solver(model.process)
+        other = before.go_on(grid, solver, before.memory)
         return np.array(finished(model, [other.step(denoised)]), np.float64)
 
     def _note(self, before: Rollout, denoised: Denoised, after: Rollout) -> list[Rollout]:
@@ -93,6 +92,7 @@ class _Run:
 def _better(model: InBatches, reference: ReferenceTrajectories, at: _Run, schedule: NoiseSchedule) -> _Run | None:
     """The run after one Gauss-Newton step, or None if none takes the error down."""
     timesteps, corrections = at.solution.timesteps, at.solution.corrections
+    assert corrections is not None
     n, width = corrections.shape
     log_snr = schedule.log_snr(timesteps)
     end = float(schedule.log_snr(0.0))

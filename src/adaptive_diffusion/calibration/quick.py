@@ -20,10 +20,10 @@ from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.grids import BlendedGrid
 from ..sampling.rollout import InBatches
-from .calibrate import CLASSICAL, conditioned, errors
-from .choosing import Candidate, choose
+from .calibrate import CLASSICAL, conditioned
+from .choosing import choose
 from .even import EvenGrid
-from .fitting import fit_corrections
+from .fitting import Solution, errors, fit_corrections
 from .reference import FEWEST_NODES, record
 
 MOST_STEPS = 500  # half of what a reference trajectory may take
@@ -147,8 +147,8 @@ def calibrate_quickly(
     found: dict[int, CalibratedSteps] = {}
     for n in sorted(c.steps):
         timesteps = mean_grid(process, BlendedGrid()(process, n), even(process, n), min(1.0, EVEN / n))
-        candidates = {name: Candidate(grid(process, n)) for name, grid in CLASSICAL.items()}
-        candidates["quick"] = Candidate(timesteps, fit_corrections(batched, fit_on, timesteps, ridge=c.ridge))
+        candidates = {name: Solution(grid(process, n)) for name, grid in CLASSICAL.items()}
+        candidates["quick"] = Solution(timesteps, fit_corrections(batched, fit_on, timesteps, ridge=c.ridge))
 
         # a standard error of two images means nothing
         found[n] = choose(
