@@ -11,7 +11,7 @@ import pytest
 from gaussian import ode_solution, predict
 from scipy.fft import dctn, idctn
 
-from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, calibrate, conditioned
+from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, conditioned
 from adaptive_diffusion.calibration.fitting import Solution, fit_corrections, run
 from adaptive_diffusion.calibration.learning import learn
 from adaptive_diffusion.calibration.quick import QuickCalibration
@@ -194,7 +194,7 @@ SMALL = ScheduleCalibration(steps=(3, 5), learned_steps=(3,), noises=10, held_ou
 
 @pytest.fixture(scope="module")
 def schedule():
-    return list(calibrate(problem(), SMALL))[-1]
+    return list(SMALL.calibrate(problem()))[-1]
 
 
 @pytest.mark.parametrize("recipe", [SMALL, QuickCalibration(steps=(30,))], ids=["thorough", "quick"])
@@ -214,7 +214,7 @@ def test_conditions_that_no_first_prediction_belongs_to_are_given_in_turn(given)
 
     model = problem(shifted).with_condition(given)
     assert np.array_equal(conditioned(model, 0, 5).condition, [given[i % len(given)].tolist() for i in range(5)])
-    *_, found = calibrate(model, SMALL)
+    *_, found = SMALL.calibrate(model)
     counted = model.cost.evaluations
     assert found.first is None
     assert 0.9 * SMALL.evaluations(model) <= counted <= SMALL.evaluations(model) < SMALL.evaluations()

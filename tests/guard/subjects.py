@@ -19,7 +19,7 @@ from policy_files import random_policy  # noqa: E402
 from tiny import configuration, tiny_model  # noqa: E402
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline  # noqa: E402
-from adaptive_diffusion.calibration.calibrate import ScheduleCalibration, calibrate  # noqa: E402
+from adaptive_diffusion.calibration.calibrate import ScheduleCalibration  # noqa: E402
 from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, unlimited  # noqa: E402
 from adaptive_diffusion.diffusion.rng import image_keys, normal  # noqa: E402
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule  # noqa: E402
@@ -153,7 +153,7 @@ def calibration_of(
         identity="model",
         domain="landscapes",
     )
-    return list(calibrate(model, task))[-1]
+    return list(task.calibrate(model))[-1]
 
 
 def converged(

@@ -15,10 +15,8 @@ from program import Program
 from tiny import ROOT, configuration, tiny_checkpoint
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
-from adaptive_diffusion.calibration import calibrate as thorough
 from adaptive_diffusion.calibration import store
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration
-from adaptive_diffusion.calibration.calibrate import calibrate as calibrate_domain
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.diffusion import GuidedModel, Interval
 from adaptive_diffusion.diffusion.conditions import conditions_of
@@ -86,7 +84,7 @@ def better(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, network = tmp_path_factory.mktemp("better"), load_model(model)
     null = conditions_of(network, "landscapes", "none", "")
     task = ScheduleCalibration((2, 3), (3,), noises=4, held_out=3, learned_noises=2, iterations=1, batch_size=4)
-    *_, found = calibrate_domain(GuidedModel.from_model(network, null, domain="landscapes"), task)
+    *_, found = task.calibrate(GuidedModel.from_model(network, null, domain="landscapes"))
     stored = found.steps[3].stored
     assert found.first is not None
     assert stored is not None
@@ -218,7 +216,7 @@ def test_the_number_of_evaluations_is_told_before(model):
     network = load_model(model)
     problem = GuidedModel.from_model(network, domain="landscapes")
     task = ScheduleCalibration((4, 6), (6,), noises=5, held_out=4, learned_noises=3, iterations=2, batch_size=5)
-    list(calibrate_domain(problem, task, counted.append))
+    list(task.calibrate(problem, counted.append))
     assert 0.9 * task.evaluations() <= sum(counted) <= task.evaluations()
 
 
@@ -237,11 +235,12 @@ def counted(monkeypatch) -> list[tuple[str, list[int]]]:
     """The domains and numbers of steps that are calibrated from now on."""
     calls: list[tuple[str, list[int]]] = []
 
-    def calibrate(problem, task, progress=None):
-        calls.append((problem.domain, list(task.steps)))
-        return calibrate_domain(problem, task, progress)
+    def counting(recipe, problem, progress=None):
+        calls.append((problem.domain, list(recipe.steps)))
+        return before(recipe, problem, progress)
 
-    monkeypatch.setattr(thorough, "calibrate", calibrate)
+    before = ScheduleCalibration.calibrate
+    monkeypatch.setattr(ScheduleCalibration, "calibrate", counting)
     return calls
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_seed
 from ..diffusion.first_prediction import NOISES as FIRST_NOISES
-from ..diffusion.first_prediction import condition_of, first_prediction
+from ..diffusion.first_prediction import FirstPrediction, condition_of, first_prediction
 from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
@@ -116,85 +116,67 @@ class ScheduleCalibration:
     def calibrate(
         self, model: GuidedModel, progress: Callable[[int], None] | None = None
     ) -> Iterator[CalibratedSchedule]:
-        """See `CalibrationRecipe`."""
-        return calibrate(model, self, progress)
+        """Calibrate a model in a domain.
 
+        Rivals for each number of steps, each judged by its mean RMSE to the reference images on the held-out noises:
+        DPM-Solver++(2M) on the classical grids; fitted weights (see `fitting`) on the blended grid, on the
+        equidistributed one and on that of dynamic programming (see `trajectory`); and, learned from the best of these,
+        positions and weights together (see `learning`), as long as the held-out noises profit.
 
-def calibrate(
-    model: GuidedModel, settings: ScheduleCalibration, progress: Callable[[int], None] | None = None
-) -> Iterator[CalibratedSchedule]:
-    """Calibrate a model in a domain.
+        Args:
+            model: What to calibrate: a model in one domain, with its guidance. Of several conditions, image i is drawn
+                with condition i modulo their number; of a mixture, with its own. The first prediction is stored where
+                all images share the same class ids, or have none.
+            progress: Called with the number of images after every model evaluation of a batch.
 
-    Rivals for each number of steps, each judged by its mean RMSE to the reference images on the held-out noises:
-    DPM-Solver++(2M) on the classical grids; fitted weights (see `fitting`) on the blended grid, on the equidistributed
-    one and on that of dynamic programming (see `trajectory`); and, learned from the best of these, positions and
-    weights together (see `learning`), as long as the held-out noises profit.
+        Yields:
+            The schedule so far, after every number of steps.
 
-    Args:
-        model: What to calibrate: a model in one domain, with its guidance. Of several conditions, image i is drawn with
-            condition i modulo their number; of a mixture, with its own. The first prediction is stored where all images
-            share the same class ids, or have none.
-        settings: How.
-        progress: Called with the number of images after every model evaluation of a batch.
-
-    Yields:
-        The schedule so far, after every number of steps.
-
-    Raises:
-        Unusable: for a model of fewer training timesteps than the reference trajectories have nodes.
-    """
-    c, schedule = settings, model.process
-    drawn, others = conditioned(model, c.seed, c.noises), conditioned(model, c.seed + 1, c.held_out)
-    batched, judging = (InBatches(images, c.batch_size, progress) for images in (drawn, others))
-    noise = model.noise(c.seed, c.noises)
-    reference, unseen = record(batched, noise), record(judging, model.noise(c.seed + 1, c.held_out))
-    profile = measure_trajectory(
-        drawn,
-        noise,
-        nodes=PROFILE_NODES,
-        batch_size=c.batch_size,
-        progress=None if progress is None else lambda trace: progress(len(trace.x0)),
-    )
-
-    # images whose conditions differ have no first prediction in common, so there is none to store
-    one = condition_of(model) is not None
-    first = first_prediction(model, noise.shape[1:], batch_size=c.batch_size) if one else None
-    if first is not None and progress is not None:
-        progress(FIRST_NOISES)
-
-    found: dict[int, CalibratedSteps] = {}
-    for n in sorted(c.steps):
-        candidates = {name: Solution(grid(schedule, n)) for name, grid in CLASSICAL.items()}
-        for name, lay in FITTED.items():
-            timesteps = lay(profile, schedule, n)
-            candidates[name] = Solution(timesteps, fit_corrections(batched, reference, timesteps))
-
-        if n in c.learned and c.iterations:
-            start = min(
-                (candidates[name] for name in FITTED),
-                key=lambda candidate: float(errors(batched, reference[: c.learned_noises], candidate).mean()),
-            )
-            candidates["learned"] = learn(
-                batched,
-                reference[: c.learned_noises],
-                lambda tried: float(errors(judging, unseen, tried).mean()),
-                start,
-                c.iterations,
-            )
-
-        chosen = choose(candidates, lambda candidate: errors(judging, unseen, candidate), classical=list(CLASSICAL))
-        found[n] = chosen if first is None else with_stored(batched, first, reference, unseen, chosen)
-        yield CalibratedSchedule(
-            model=model.identity,
-            guidance_scale=kept_guidance(model.guidance_scale),
-            domain=model.domain,
-            num_train_timesteps=schedule.num_train_timesteps,
-            metric=f"rmse to {NODES} steps of iPNDM on the blended grid",
-            noises=c.noises,
-            held_out=c.held_out,
-            steps=dict(found),
-            first=first,
+        Raises:
+            Unusable: for a model of fewer training timesteps than the reference trajectories have nodes.
+        """
+        schedule = model.process
+        drawn, others = conditioned(model, self.seed, self.noises), conditioned(model, self.seed + 1, self.held_out)
+        batched, judging = (InBatches(images, self.batch_size, progress) for images in (drawn, others))
+        noise = model.noise(self.seed, self.noises)
+        reference, unseen = record(batched, noise), record(judging, model.noise(self.seed + 1, self.held_out))
+        profile = measure_trajectory(
+            drawn,
+            noise,
+            nodes=PROFILE_NODES,
+            batch_size=self.batch_size,
+            progress=None if progress is None else lambda trace: progress(len(trace.x0)),
         )
+
+        # images whose conditions differ have no first prediction in common, so there is none to store
+        one = condition_of(model) is not None
+        first = first_prediction(model, noise.shape[1:], batch_size=self.batch_size) if one else None
+        if first is not None and progress is not None:
+            progress(FIRST_NOISES)
+
+        found: dict[int, CalibratedSteps] = {}
+        for n in sorted(self.steps):
+            candidates = {name: Solution(grid(schedule, n)) for name, grid in CLASSICAL.items()}
+            for name, lay in FITTED.items():
+                timesteps = lay(profile, schedule, n)
+                candidates[name] = Solution(timesteps, fit_corrections(batched, reference, timesteps))
+
+            if n in self.learned and self.iterations:
+                start = min(
+                    (candidates[name] for name in FITTED),
+                    key=lambda candidate: float(errors(batched, reference[: self.learned_noises], candidate).mean()),
+                )
+                candidates["learned"] = learn(
+                    batched,
+                    reference[: self.learned_noises],
+                    lambda tried: float(errors(judging, unseen, tried).mean()),
+                    start,
+                    self.iterations,
+                )
+
+            chosen = choose(candidates, lambda candidate: errors(judging, unseen, candidate), classical=list(CLASSICAL))
+            found[n] = chosen if first is None else with_stored(batched, first, reference, unseen, chosen)
+            yield schedule_of(model, NODES, self.noises, self.held_out, found, first)
 
 
 def conditioned(model: GuidedModel, seed: int, count: int) -> GuidedModel:
@@ -202,3 +184,25 @@ def conditioned(model: GuidedModel, seed: int, count: int) -> GuidedModel:
     model = model.of_images(seed, count)
     given = model.condition
     return model if given is None else model.with_condition(given[mx.arange(count) % len(given)])
+
+
+def schedule_of(
+    model: GuidedModel,
+    nodes: int,
+    noises: int,
+    held_out: int,
+    steps: Mapping[int, CalibratedSteps],
+    first: FirstPrediction | None = None,
+) -> CalibratedSchedule:
+    """What was found for a model by its distance to references of so many nodes, as it is kept."""
+    return CalibratedSchedule(
+        model=model.identity,
+        guidance_scale=kept_guidance(model.guidance_scale),
+        domain=model.domain,
+        num_train_timesteps=model.process.num_train_timesteps,
+        metric=f"rmse to {nodes} steps of iPNDM on the blended grid",
+        noises=noises,
+        held_out=held_out,
+        steps=dict(steps),
+        first=first,
+    )

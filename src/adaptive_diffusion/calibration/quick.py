@@ -14,13 +14,12 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number, check_seed
-from ..diffusion.guidance import kept_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.grids import BlendedGrid
 from ..sampling.rollout import InBatches
-from .calibrate import CLASSICAL, conditioned
+from .calibrate import CLASSICAL, conditioned, schedule_of
 from .choosing import choose
 from .even import EvenGrid
 from .fitting import Solution, errors, fit_corrections
@@ -106,67 +105,49 @@ class QuickCalibration:
     def calibrate(
         self, model: GuidedModel, progress: Callable[[int], None] | None = None
     ) -> Iterator[CalibratedSchedule]:
-        """See `CalibrationRecipe`."""
-        return calibrate_quickly(model, self, progress)
+        """Calibrate a model with few evaluations.
 
+        The grid is a mean, in log-SNR, of the blended one and of one of equal errors (see `even`), which counts the
+        more the fewer the steps are. Its weights are fitted (see `fitting`). On the held-out noises it has to beat
+        DPM-Solver++(2M) on the classical grids; otherwise the best of these is kept.
 
-def calibrate_quickly(
-    model: GuidedModel, settings: QuickCalibration, progress: Callable[[int], None] | None = None
-) -> Iterator[CalibratedSchedule]:
-    """Calibrate a model with few evaluations.
+        Args:
+            model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number; of a
+                mixture, with its own.
+            progress: Called with the number of images after every network evaluation of a batch.
 
-    The grid is a mean, in log-SNR, of the blended one and of one of equal errors (see `even`), which counts the more
-    the fewer the steps are. Its weights are fitted (see `fitting`). On the held-out noises it has to beat
-    DPM-Solver++(2M) on the classical grids; otherwise the best of these is kept.
+        Yields:
+            The schedule so far, after every number of steps.
 
-    Args:
-        model: What to calibrate. Of several conditions, image i is drawn with condition i modulo their number; of a
-            mixture, with its own.
-        settings: How.
-        progress: Called with the number of images after every network evaluation of a batch.
+        Raises:
+            Unusable: for a model of fewer training timesteps than the reference trajectories have nodes.
+            FloatingPointError: if the model predicts what is not finite.
+        """
+        process, noises, images = model.process, self.fitted_on, self.fitted_on + self.held_out
+        model = conditioned(model, self.seed, images)
+        batched = InBatches(model, self.batch_size, progress)
+        trajectories = record(batched, model.noise(self.seed, images), self.reference_nodes)
+        if not np.isfinite(trajectories.predictions).all():
+            raise FloatingPointError("the predictions of the model are not finite, so it cannot be calibrated")
 
-    Yields:
-        The schedule so far, after every number of steps.
+        fit_on, held_out = trajectories[:noises], trajectories[noises:]
+        held_out_model = InBatches(model.with_condition(_rows(model.condition, noises)), self.batch_size, progress)
 
-    Raises:
-        Unusable: for a model of fewer training timesteps than the reference trajectories have nodes.
-        FloatingPointError: if the model predicts what is not finite.
-    """
-    c, process = settings, model.process
-    noises, images = c.fitted_on, c.fitted_on + c.held_out
-    model = conditioned(model, c.seed, images)
-    batched = InBatches(model, c.batch_size, progress)
-    trajectories = record(batched, model.noise(c.seed, images), c.reference_nodes)
-    if not np.isfinite(trajectories.predictions).all():
-        raise FloatingPointError("the predictions of the model are not finite, so it cannot be calibrated")
+        even = EvenGrid.of(fit_on)
+        found: dict[int, CalibratedSteps] = {}
+        for n in sorted(self.steps):
+            timesteps = mean_grid(process, BlendedGrid()(process, n), even(process, n), min(1.0, EVEN / n))
+            candidates = {name: Solution(grid(process, n)) for name, grid in CLASSICAL.items()}
+            candidates["quick"] = Solution(timesteps, fit_corrections(batched, fit_on, timesteps, ridge=self.ridge))
 
-    fit_on, held_out = trajectories[:noises], trajectories[noises:]
-    held_out_model = InBatches(model.with_condition(_rows(model.condition, noises)), c.batch_size, progress)
-
-    even = EvenGrid.of(fit_on)
-    found: dict[int, CalibratedSteps] = {}
-    for n in sorted(c.steps):
-        timesteps = mean_grid(process, BlendedGrid()(process, n), even(process, n), min(1.0, EVEN / n))
-        candidates = {name: Solution(grid(process, n)) for name, grid in CLASSICAL.items()}
-        candidates["quick"] = Solution(timesteps, fit_corrections(batched, fit_on, timesteps, ridge=c.ridge))
-
-        # a standard error of two images means nothing
-        found[n] = choose(
-            candidates,
-            lambda candidate: errors(held_out_model, held_out, candidate),
-            classical=list(CLASSICAL),
-            margin=0,
-        )
-        yield CalibratedSchedule(
-            model=model.identity,
-            guidance_scale=kept_guidance(model.guidance_scale),
-            domain=model.domain,
-            num_train_timesteps=process.num_train_timesteps,
-            metric=f"rmse to {c.reference_nodes} steps of iPNDM on the blended grid",
-            noises=noises,
-            held_out=c.held_out,
-            steps=dict(found),
-        )
+            # a standard error of two images means nothing
+            found[n] = choose(
+                candidates,
+                lambda candidate: errors(held_out_model, held_out, candidate),
+                classical=list(CLASSICAL),
+                margin=0,
+            )
+            yield schedule_of(model, self.reference_nodes, noises, self.held_out, found)
 
 
 def mean_grid(process: NoiseSchedule, grid: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
