@@ -48,7 +48,12 @@ class CalibrationRecipe(Protocol):
     def calibrate(
         self, model: GuidedModel, progress: Callable[[int], None] | None = None
     ) -> Iterator[CalibratedSchedule]:
-        """Yield the schedule so far, after every number of steps; `progress` is called with images evaluated."""
+        """Yield the schedule so far, after every number of steps, in any order.
+
+        Args:
+            model: What to calibrate.
+            progress: Called with the number of images after every evaluation of a batch.
+        """
         ...
 
 
@@ -109,12 +114,14 @@ class ScheduleFile:
             A schedule and the number of steps that was calibrated, as soon as it is in the file.
         """
         done = self.finished(model, recipe)
-        rest = [n for n in recipe.steps if done is None or n not in done.steps]
+        rest = [n for n in dict.fromkeys(recipe.steps) if done is None or n not in done.steps]
         if not rest:
             return
         fingerprint = fingerprint_of(model)  # once: it hashes the weights, or evaluates the model
+        seen = set[int]()
         for schedule in recipe.only(rest).calibrate(model, progress):
-            n = max(schedule.steps)
+            (n,) = schedule.steps.keys() - seen
+            seen.add(n)
             schedule = replace(schedule, fingerprint=fingerprint)
             self.add(model, schedule, n, recipe)
             yield schedule, n
