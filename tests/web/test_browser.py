@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 import urllib.error
@@ -33,11 +34,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def offers(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
+    folder, log = tmp_path_factory.mktemp("page"), logging.getLogger("adaptive_diffusion")
+    before = log.level
     app._prepare_process()
     # the tiny model is offered first, so that an open page draws at once
     offers = app.offered([str(tiny_checkpoint(folder))], (f"paths.outputs={folder}/outputs", "tracking=none"))
-    return app.Offers(offers.models[::-1], offers.schedulers, offers.guidance, offers.common)
+    yield app.Offers(offers.models[::-1], offers.schedulers, offers.guidance, offers.common)
+    log.setLevel(before)  # other tests follow
 
 
 @pytest.fixture(scope="module")
