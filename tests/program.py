@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +69,55 @@ class Program:
 
 
 class Forked(Program):
-    """The same, where `run` forks a process that has imported everything, which saves seconds of each start.
+    """The same, where a process that has imported everything is forked, which saves seconds of each start.
 
-    Only on Linux: Metal does not bear forks. `start` is a process of its own everywhere.
+    Only on Linux: Metal does not bear forks.
     """
 
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr at the end."""
-        if sys.platform != "linux":
-            return super().run(*arguments)
+    def start(self, *arguments: str) -> Any:
+        """The process, which can be interrupted; its output is read at its end."""
+        return Child(self, *arguments) if sys.platform == "linux" else super().start(*arguments)
 
-        server, (out, err) = _server(), (self.folder / "stdout.txt", self.folder / "stderr.txt")
-        asked = (self.script, [*self.settings, *arguments], self.elsewhere, out, err)
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(json.dumps(asked, default=str) + "\n")
-        server.stdin.flush()
-        return int(server.stdout.readline()), out.read_text(), err.read_text()
+
+class Child:
+    """A forked program, with the methods of `subprocess.Popen` that tests use, in a process group of its own."""
+
+    def __init__(self, program: Program, *arguments: str):
+        folder = Path(tempfile.mkdtemp(dir=program.folder))
+        self._files = [folder / "stdout.txt", folder / "stderr.txt"]
+        self.returncode: int | None = None
+        self.pid: int = _ask("start", program.script, [*program.settings, *arguments], program.elsewhere, *self._files)
+
+    def poll(self) -> int | None:
+        """The exit code, minus the signal's number where one ended it; None while it runs."""
+        if self.returncode is None:
+            self.returncode = _ask("poll", self.pid)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Stdout and stderr, at the end."""
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                os.killpg(self.pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(str(self._files[0].parent), timeout)
+            time.sleep(0.02)
+        out, err = (file.read_text() for file in self._files)
+        return out, err
+
+
+def _ask(*request: Any) -> Any:
+    """What the server answers."""
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(request, default=str) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
 
 
 @functools.cache
