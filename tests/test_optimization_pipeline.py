@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,7 +42,6 @@ from adaptive_diffusion.rl.reward import HybridReward, QualityReward, Reward, Sp
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
-from adaptive_diffusion.sampling.converged import converged_pictures
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
@@ -60,13 +58,6 @@ def calibration(*numbers: int, power: float = 1.5, model: str = "tiny") -> Calib
         for n in numbers
     }
     return CalibratedSchedule(model, 1.5, "portraits", 1000, "rmse", 2, 2, steps)
-
-
-@pytest.fixture
-def coarse_solutions(monkeypatch):
-    """A model that was never trained is never solved well; 32 steps are enough to compare with."""
-    monkeypatch.setattr("adaptive_diffusion.sampling.converged.FIRST_STEPS", 16)
-    monkeypatch.setattr("adaptive_diffusion.rl.noises.converged_pictures", partial(converged_pictures, most_steps=32))
 
 
 @pytest.fixture

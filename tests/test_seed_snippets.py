@@ -1,7 +1,8 @@
 """The snippets by which the interface was specified, as written.
 
 Those that tune draw with a tiny model in the place of the shipped one, which `ADAPTIVE_DIFFUSION_MODEL` names, and
-train for a tenth of the 10,000 and 5,000 steps: the others repeat what was drawn before, and take minutes of updates.
+train for a twenty-fifth of the 10,000 and 5,000 steps: the others repeat what was drawn before, and take minutes of
+updates.
 """
 
 import pytest
@@ -9,7 +10,7 @@ from tiny import tiny_checkpoint
 
 
 @pytest.fixture
-def small_model(tmp_path, monkeypatch):
+def small_model(tmp_path, monkeypatch, coarse_solutions):
     """The model that is used where none is named draws 8x8 images; files lie in an empty folder."""
     monkeypatch.setenv("ADAPTIVE_DIFFUSION_MODEL", str(tiny_checkpoint(tmp_path)))
     monkeypatch.chdir(tmp_path)
@@ -84,7 +85,7 @@ def test_rl_based_hyperparameter_optimization(small_model, capsys):
     env = DiffusionHyperparameterEnv()
     agent = HyperparameterTuningAgent(env=env, verbose=1)
 
-    training_stats = agent.train(total_timesteps=1000)
+    training_stats = agent.train(total_timesteps=400)
     print(f"Training completed: {training_stats['convergence_achieved']}")
 
     results = agent.optimize_hyperparameters(num_episodes=10)
@@ -93,7 +94,7 @@ def test_rl_based_hyperparameter_optimization(small_model, capsys):
 
     agent.save("models/ppo_agent.zip")
 
-    assert training_stats["total_timesteps"] == training_stats["episodes"] == 1000
+    assert training_stats["total_timesteps"] == training_stats["episodes"] == 400
     assert training_stats["final_score"] > training_stats["untrained_score"]
     said = capsys.readouterr()
     assert f"Best hyperparameters: {results['best_hyperparameters']}" in said.out
@@ -112,7 +113,7 @@ def test_unified_optimization_pipeline(small_model, capsys):
 
     results = pipeline.optimize(
         domain_type=DomainType.PORTRAITS,  # or LANDSCAPES, ABSTRACT, etc.
-        num_training_steps=500,
+        num_training_steps=200,
         num_optimization_episodes=10,
     )
 
@@ -127,7 +128,7 @@ def test_unified_optimization_pipeline(small_model, capsys):
     assert err == ""
     assert "Domain: portraits" in said
     assert f"Final config: {results['final_config']}" in said
-    assert results["training"]["episodes"] == 500
+    assert results["training"]["episodes"] == 200
     assert len(scheduler) == results["final_config"].num_steps
     images = sampler.sample(pipeline.adapter.model, batch_size=2, image_size=(8, 8))
     assert images.shape == (2, 8, 8, 3)

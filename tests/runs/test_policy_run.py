@@ -19,6 +19,8 @@ from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.train import train
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
+pytestmark = pytest.mark.usefixtures("coarse_solutions")
+
 SMALL = ("task.num_steps=4", "task.episodes=20", "task.pictures=2", "task.batches=1")
 
 
