@@ -390,6 +390,8 @@ def test_corrections_that_do_not_fit_are_refused(schedule, tmp_path, row, senten
     ("changes", "sentence"),
     [
         ({"steps": ()}, "steps must name at least one"),
+        ({"steps": (8, 8)}, "steps must name each value once, got 8, 8"),
+        ({"learned_steps": (5, 8, 5)}, "learned_steps must name each value once"),
         ({"steps": (61,), "learned_steps": ()}, "steps must be a whole number, between 2 and 60, got 61"),
         ({"held_out": 1}, "held_out must be"),
         ({"learned_noises": 11}, "learned_noises must be a whole number, between 2 and 10, got 11"),

@@ -155,6 +155,7 @@ def test_the_mean_of_grids_is_taken_in_log_snr():
     ("change", "sentence"),
     [
         ({"steps": ()}, "at least one number"),
+        ({"steps": (8, 5, 8)}, "steps must name each value once, got 8, 5, 8"),
         ({"steps": (1,)}, "steps must be"),
         ({"noises": 1}, "noises must be"),
         ({"held_out": 1}, "held_out must be"),

@@ -327,6 +327,7 @@ def test_a_task_takes_any_guidance(model, tmp_path, overrides, guidance):
     ("overrides", "sentence"),
     [
         (["task.domains=[faces]"], "the model has no domain 'faces'"),
+        (["task.domains=[abstract,abstract]"], "task: domains must name each value once, got abstract, abstract"),
         (["task.steps=[99]"], "task: steps must be a whole number, between 2 and 60, got 99"),
         (["task.guidance_scale=-1"], "task: guidance_scale must be"),
         (["task.guidance_scale=2", "task.guidance.weight=3"], "contradict each other"),

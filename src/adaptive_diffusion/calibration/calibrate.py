@@ -9,7 +9,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count, check_seed
+from ..diffusion.checks import check_count, check_distinct, check_seed
 from ..diffusion.first_prediction import NOISES as FIRST_NOISES
 from ..diffusion.first_prediction import FirstPrediction, condition_of, first_prediction
 from ..diffusion.guidance import kept_guidance
@@ -70,6 +70,8 @@ class ScheduleCalibration:
 
         for n in (*self.steps, *(self.learned_steps or ())):
             check_count("steps", n, 2, PROFILE_NODES)
+        check_distinct("steps", self.steps)
+        check_distinct("learned_steps", self.learned_steps or ())
         check_count("noises", self.noises, 2)
         check_count("held_out", self.held_out, 2)
         if self.learned:

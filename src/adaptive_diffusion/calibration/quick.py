@@ -13,7 +13,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count, check_number, check_seed
+from ..diffusion.checks import check_count, check_distinct, check_number, check_seed
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
@@ -62,6 +62,7 @@ class QuickCalibration:
             raise ValueError("steps must name at least one number of steps")
         for n in self.steps:
             check_count("steps", n, 2, MOST_STEPS)
+        check_distinct("steps", self.steps)
 
         if self.noises is not None:
             check_count("noises", self.noises, 2)

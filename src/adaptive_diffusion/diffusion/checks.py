@@ -70,6 +70,12 @@ def check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_distinct(name: str, values: Sequence[Any]) -> None:
+    """Refuse values of which one is given twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} must name each value once, got {', '.join(map(str, values))}")
+
+
 def check_choice(name: str, value: Any, options: Sequence[str]) -> None:
     """Refuse a value that is not one of `options`."""
     if value not in options:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ..calibration.calibrate import CLASSICAL, ScheduleCalibration
 from ..calibration.quick import QuickCalibration
 from ..calibration.store import ScheduleFile
-from ..diffusion.checks import check_guidance
+from ..diffusion.checks import check_distinct, check_guidance
 from ..diffusion.conditions import conditions_of
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Constant, Guidance, checked_guidance
@@ -58,6 +58,7 @@ class _Task:
     def __post_init__(self) -> None:
         if self.domains is not None and not self.domains:
             raise ValueError("domains must name at least one domain; null stands for all that the model knows")
+        check_distinct("domains", self.domains or ())
         if self.guidance_scale is not None:
             check_guidance(self.guidance_scale)
         super().__post_init__()  # type: ignore[misc]  # the recipe's
