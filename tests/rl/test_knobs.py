@@ -59,3 +59,11 @@ def test_a_configuration_builds_its_scheduler_for_the_model(solver, kind):
 def test_an_unknown_solver_is_refused():
     with pytest.raises(ValueError, match="solver must be one of unipc, dpm_solver, ipndm, got 'euler'"):
         Configuration(solver="euler")
+
+
+def test_numbers_of_numpy_become_those_of_python():
+    one = np.float32(1)
+    config = Configuration(np.int64(6), one, one, guidance_weight=one, guidance_low=-one, guidance_high=one)
+    assert {type(value) for value in config.to_dict().values()} == {int, float, str}
+    with pytest.raises(ValueError, match="adaptive_threshold must be a number, at least 0 and at most 1, got 2"):
+        Configuration(adaptive_threshold=2)

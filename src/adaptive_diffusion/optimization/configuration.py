@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..diffusion.checks import check_number
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..rl.knobs import HYPERPARAMETERS, Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
@@ -38,17 +37,6 @@ class DomainConfig(Configuration):
     confidence: float = field(default=0.0, compare=False)
     source: str = field(default="the default", compare=False)
     calibration: CalibratedSchedule | None = field(default=None, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        numbers = {
-            "adaptive_threshold": check_number("adaptive_threshold", self.adaptive_threshold, 0, 1),
-            "progress_power": check_number("progress_power", self.progress_power, 0, 10, above=True),
-        }
-        guidance = {name: getattr(self, name) for name in ("guidance_weight", "guidance_low", "guidance_high")}
-        numbers |= {name: float(value) for name, value in guidance.items() if value is not None}
-        for name, value in numbers.items():  # of NumPy, which JSON does not take
-            object.__setattr__(self, name, value)
 
     def _adaptive(self, settings: Mapping[str, Any]) -> AdaptiveScheduler:
         return super()._adaptive({**settings, "calibration": self.calibration})

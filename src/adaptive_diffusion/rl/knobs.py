@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..diffusion.checks import check_choice, check_count
+from ..diffusion.checks import check_choice, check_count, check_number
 from ..diffusion.guidance import Constant, Guidance, Interval
 from ..grids.grids import PowerGrid
 from ..schedulers.adaptive import AdaptiveScheduler
@@ -54,8 +54,8 @@ class Configuration:
 
     Attributes:
         num_steps: Model evaluations per image, >= 1.
-        adaptive_threshold: Of `AdaptiveScheduler`; other solvers do not look at it.
-        progress_power: Power of the grid.
+        adaptive_threshold: Of `AdaptiveScheduler`, in [0, 1]; other solvers do not look at it.
+        progress_power: Power of the grid, in (0, 10].
         solver: `dpm_solver` (DPM-Solver++(2M) in an `AdaptiveScheduler`), `unipc` or `ipndm`.
         guidance_weight: Weight of classifier-free guidance; None: that of the model that is drawn, at all noise levels.
         guidance_low: Log-SNR from which on there is guidance, see `Interval`; None: from the beginning.
@@ -74,11 +74,19 @@ class Configuration:
     guidance_high: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "num_steps", check_count("num_steps", self.num_steps, 1))
+        numbers = {
+            "num_steps": check_count("num_steps", self.num_steps, 1),
+            "adaptive_threshold": check_number("adaptive_threshold", self.adaptive_threshold, 0, 1),
+            "progress_power": check_number("progress_power", self.progress_power, 0, 10, above=True),
+        }
         check_choice("solver", self.solver, SOLVERS)
         if self.guidance_weight is None and (self.guidance_low, self.guidance_high) != (None, None):
             raise ValueError("an interval of guidance needs a guidance_weight")
         self.guidance  # noqa: B018  # refuses what is out of range
+        guidance = {name: getattr(self, name) for name in ("guidance_weight", "guidance_low", "guidance_high")}
+        numbers |= {name: float(value) for name, value in guidance.items() if value is not None}
+        for name, value in numbers.items():  # of NumPy, which JSON does not take
+            object.__setattr__(self, name, value)
 
     @property
     def guidance(self) -> Guidance | None:
