@@ -97,6 +97,22 @@ class PictureModel(Denoiser, Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksConditions(Protocol):
+    """A network that refuses conditions which it cannot draw with; others are taken to draw with all."""
+
+    def check_condition(self, condition: mx.array) -> None:
+        """Check conditions once, before a run.
+
+        Args:
+            condition: (B, ...) conditions, see `Denoiser`.
+
+        Raises:
+            ValueError: for conditions of another shape or type, or out of range.
+        """
+        ...
+
+
 def is_picture_model(model: Denoiser) -> TypeGuard[PictureModel]:
     """Whether a network says itself what it draws."""
     return hasattr(model, "state_shape")

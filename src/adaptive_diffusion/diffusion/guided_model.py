@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..errors import Unusable
-from ..types import Denoiser, PictureModel
+from ..types import ChecksConditions, Denoiser, PictureModel
 from .autoguidance import Autoguidance
 from .checks import check_choice, check_guidance, check_state_shape
 from .compiled import compiled
@@ -132,8 +132,8 @@ class GuidedModel:
         condition: Any = self.condition
         if condition is not None and not isinstance(condition, mx.array):
             object.__setattr__(self, "condition", condition := mx.array(condition))
-        if condition is not None and (check := getattr(self.network, "check_condition", None)):
-            check(condition)
+        if condition is not None and isinstance(self.network, ChecksConditions):
+            self.network.check_condition(condition)
 
         if isinstance(scale, Autoguidance):
             shape, process = self.state_shape, self.process.config
