@@ -23,9 +23,10 @@ import pytest
 from sqlalchemy.engine import make_url
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
-from adaptive_diffusion.errors import MachineError, MissingPackage, UserError
+from adaptive_diffusion.errors import MachineError, MissingPackage, UnusableFile, UserError
 from adaptive_diffusion.io import files
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.tracking import ui
 from adaptive_diffusion.tracking.database import Database
 from adaptive_diffusion.tracking.mlflow import PARENT, MlflowTracker
 from adaptive_diffusion.tracking.process import Process, _started
@@ -292,8 +293,13 @@ def test_a_database_of_another_program_is_refused_and_stays_as_it_is(tmp_path):
         other.execute("CREATE TABLE runs (name TEXT)")
     before = (tmp_path / "photos.db").read_bytes()
     foreign = MlflowTracker(str(tmp_path / "photos.db"), str(tmp_path / "artifacts"), "test", 0.2, 5001)
-    with pytest.raises(UserError, match="another program"), open_run(foreign):
+    with (
+        pytest.raises(UnusableFile, match=r"another program .*; give a file of its own as tracking\.database"),
+        open_run(foreign),
+    ):
         pass
+    with pytest.raises(UserError, match=r"another program \(its tables: runs\); what sample and train print"):
+        ui.main([str(tmp_path / "photos.db")])
     assert (tmp_path / "photos.db").read_bytes() == before
 
 

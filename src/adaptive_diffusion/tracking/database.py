@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from ..errors import MachineError, UserError
+from ..errors import MachineError, UnusableFile, UserError
 from ..io.files import partial_path
 
 TABLES = {"alembic_version", "experiments", "runs", "params", "metrics", "tags"}  # of every database of MLflow
@@ -56,7 +56,7 @@ class Database:
         """Check that the file, if there is one, can be written and is MLflow's.
 
         Raises:
-            UserError: if it belongs to another program.
+            UnusableFile: if it belongs to another program.
             MachineError: if it is a link to nowhere.
             sqlite3.Error: if it is locked or damaged.
         """
@@ -74,9 +74,9 @@ class Database:
             connection.rollback()
 
         if tables and not tables >= TABLES:
-            raise UserError(
-                f"{self.path} is a database of another program (its tables: {', '.join(sorted(tables)[:4])}); "
-                "give a file of its own as tracking.database, or do without: tracking=none"
+            raise UnusableFile(
+                f"{self.path} is a database of another program (its tables: {', '.join(sorted(tables)[:4])})",
+                advice="give a file of its own as tracking.database, or do without: tracking=none",
             )
 
     def create(self) -> None:
@@ -112,12 +112,12 @@ class Database:
 
         Raises:
             MachineError: with the sentence.
-            UserError: see `check`.
+            UnusableFile: see `check`.
         """
         try:
             self.check()
             yield
-        except (MachineError, UserError):
+        except (MachineError, UnusableFile, UserError):
             raise
         except Exception as error:
             # MLflow and SQLAlchemy wrap SQLite's errors in errors of their own

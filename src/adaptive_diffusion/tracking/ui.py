@@ -11,7 +11,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UnusableFile, UserError
 from ..program import command
 from .database import Database
 
@@ -31,8 +31,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f"there is no database {options.database}; what sample and train print after `look` names it")
 
     database = Database(options.database.absolute(), options.database.absolute().parent, lock_timeout=5.0)
-    with database.translated():
-        pass  # it is MLflow's, and can be used
+    try:
+        with database.translated():
+            pass  # it is MLflow's, and can be used
+    except UnusableFile as error:
+        raise UserError(f"{error.trouble}; what sample and train print after `look` names theirs") from error
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", options.port)) == 0:
             raise UserError(f"something answers at port {options.port} already; end it, or give another --port")
