@@ -18,16 +18,13 @@ from ..diffusion.rng import image_keys, normal
 from ..io.counted import count
 from ..io.pixels import resize, to_float
 from ..io.progress import Progress
-from ..models.checkpoint import load_builtin_model, load_model, save_model
-from ..models.unet import SimpleUNet, UNetConfig
-from ..program import command
+from ..models.checkpoint import load_model, save_model
+from ..models.unet import SimpleUNet
 from ..sampling.grid_and_solver import whole
 from ..sampling.standard import StandardSampler
-from ..schedulers.adaptive import AdaptiveScheduler
-from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 from ..schedulers.core import SchedulerCore
-from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 from ..types import Denoiser, PictureModel, Scheduler, is_picture_model
+from .parts import model_of, scheduler_of
 from .picture_models import PlainModel, asked_for, domain_of
 
 log = logging.getLogger(__name__)
@@ -64,30 +61,18 @@ class DiffusionPipeline:
         in_channels: int = 3,
     ):
         self.in_channels = check_count("in_channels", in_channels, 1)
-        model = self._default_model(in_channels) if model is None else _checked_model(model)
-        self.model: Any = model
-        if image_size is None and is_picture_model(model):
-            image_size = model.picture_size
+        self.model: Any = model_of(model, self.in_channels)
+        if image_size is None and is_picture_model(self.model):
+            image_size = self.model.picture_size
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
 
         self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
-        self.scheduler: Scheduler = _scheduler(scheduler)
+        self.scheduler = scheduler_of(scheduler)
         self._fit_scheduler()
         self._suit(None, self._facts.guidance_scale)
         if self.native_size != self.image_size:
             log.info("images are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
-
-    @staticmethod
-    def _default_model(in_channels: int) -> SimpleUNet:
-        if in_channels == 3:
-            return load_builtin_model()
-        log.warning(
-            "no trained model for %d channels ships with the project: this SimpleUNet is untrained and draws noise; "
-            "train one with %s task=model",
-            *(in_channels, command("train")),
-        )
-        return SimpleUNet(UNetConfig(in_channels=in_channels))
 
     @property
     def native_size(self) -> tuple[int, int]:
@@ -334,42 +319,3 @@ class DiffusionPipeline:
         """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
         if isinstance(self.scheduler, SchedulerCore):
             self.scheduler.fit(self._drawing)
-
-
-def _checked_model(model: Any) -> Any:
-    """A model, if it can be one."""
-    if isinstance(model, str) or hasattr(model, "set_timesteps"):
-        name = repr(model) if isinstance(model, str) else f"{type(model).__name__}(...)"
-        raise ValueError(f"the first argument is the model; write DiffusionPipeline(scheduler={name:.60})")
-    if isinstance(model, type) or not callable(model):
-        raise ValueError(f"model must be a network that can be called, or None for the shipped one, got {model!r:.80}")
-    return model
-
-
-def _scheduler(given: Any) -> Scheduler:
-    """A scheduler, by its name or as it is."""
-    if isinstance(given, str):
-        return _named_scheduler(given)
-    if isinstance(given, type):
-        raise ValueError(f"scheduler must be an object, got the class {given.__name__}; write {given.__name__}()")
-    if not (hasattr(given, "set_timesteps") and hasattr(given, "step")):
-        raise ValueError(f"scheduler must be a name or a scheduler, with set_timesteps and step, got {given!r:.80}")
-    scheduler: Scheduler = given
-    return scheduler
-
-
-def _named_scheduler(name: str) -> Scheduler:
-    """A scheduler by name: it clips, and those of first order begin where the noise is, which few steps need."""
-    trailing: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
-    others: dict[str, Any] = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler, "adaptive": AdaptiveScheduler}
-    key = name.replace("_", "-")
-    scheduler: Scheduler
-    if key in trailing:
-        scheduler = trailing[key](timestep_spacing="trailing", clip_sample=True)
-    elif key in others:
-        scheduler = others[key](clip_sample=True)
-    else:
-        known = ", ".join([*trailing, *others])
-        raise ValueError(f"scheduler must be one of {known} or a scheduler object, got {name!r}")
-
-    return scheduler
