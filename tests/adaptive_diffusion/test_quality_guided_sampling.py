@@ -246,6 +246,15 @@ def test_its_settings_and_its_calibration_are_told_as_json():
     assert config["calibration"]["weights"] == made.estimator.calibration.weights
 
 
+def test_timesteps_that_were_set_are_those_that_are_drawn_with():
+    scheduler = AdaptiveScheduler()
+    for given in ({"timesteps": [900.0, 500.0, 20.0]}, {"num_inference_steps": 3, "complexity": 1.0}):
+        scheduler.set_timesteps(**given)
+        before = list(scheduler.timesteps)
+        QualityGuidedSampler(scheduler, early_stopping=False).sample(DiffusionPipeline().model, 1, (32, 32))
+        assert list(scheduler.timesteps) == before
+
+
 def test_the_interface_as_it_was_specified(capsys):
     pipeline = DiffusionPipeline()
 

@@ -115,7 +115,7 @@ class AdaptiveScheduler(SchedulerCore):
         self.set_timesteps()
 
     def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
-        """Take the calibration that suits what is drawn next, and begin anew with as many steps.
+        """Take the calibration that suits what is drawn next, and begin anew with the steps that were set.
 
         A calibration that was given stays, at this guidance. One that was left out becomes the shipped one of the
         model, if there is any, unless `progress_power` asks for a power grid of one's own. None stays None.
@@ -138,7 +138,7 @@ class AdaptiveScheduler(SchedulerCore):
         elif given is LEFT_OUT and self.progress_power == POWER:
             self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale, num_steps=len(self))
         self._first.forget()
-        self.set_timesteps(len(self))
+        self.set_timesteps(**self._chosen)
 
     def answering(self, model: GuidedModel, shape: tuple[int, ...]) -> GuidedModel | KnownFirst:
         """See `SchedulerCore`: unless `first_evaluation` is network, the model with its first prediction known.
@@ -203,6 +203,7 @@ class AdaptiveScheduler(SchedulerCore):
             self._complexity = before
             raise
 
+        self._chosen["complexity"] = complexity
         if timesteps is not None:
             self.recipe = given_timesteps(self.calibration)
         elif self.calibration is not None:

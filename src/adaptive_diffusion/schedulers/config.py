@@ -122,17 +122,16 @@ class ConfigMixin:
         return cls(**{key: value for key, value in given.items() if key in names})
 
     def reconfigure(self, **changes: Any) -> None:
-        """Change constructor arguments in place; a number of steps that was set is kept, all else begins anew.
+        """Change constructor arguments in place; the steps that were set are kept, all else begins anew.
 
         Raises:
             ValueError: for a value out of range; nothing has changed then.
         """
         built = type(self).from_config(self.config, **changes)
-        steps = getattr(self, "num_inference_steps", None)
+        if chosen := getattr(self, "_chosen", None):
+            built.set_timesteps(**chosen)  # type: ignore[attr-defined]
         self.__dict__.clear()
         self.__dict__.update(built.__dict__)
-        if steps and steps != self.config.get("num_inference_steps"):  # that many are set already
-            self.set_timesteps(steps)  # type: ignore[attr-defined]
 
     def save(self, path: str | Path) -> Path:
         """Write the configuration.

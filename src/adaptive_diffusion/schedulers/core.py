@@ -109,6 +109,7 @@ class SchedulerCore(ConfigMixin, ABC):
         self.timesteps, self.num_inference_steps = grid, len(grid)
         self._nodes = [*nodes_at(self.schedule, grid), self._end()]
         self._memory, self._next = (), 0
+        self._chosen = {"num_inference_steps": num_inference_steps, "timesteps": timesteps}
 
     @property
     @abstractmethod
