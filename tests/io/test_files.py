@@ -119,6 +119,13 @@ def test_a_digit_that_changed_in_a_file_of_ones_own_is_noticed(name: str, tmp_pa
     assert READERS[name](file) != content
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_that_git_did_not_get_is_called_that(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ValueError, match="is a pointer of git-lfs"):
+        READERS[name](tmp_path / name)
+
+
 def test_a_history_has_a_checksum_too(tmp_path: Path) -> None:
     write_history(tmp_path / "h.json", [{"domain_type": "general"}], DomainRecords())
     assert read_history(tmp_path / "h.json")[0] == [{"domain_type": "general"}]

@@ -183,9 +183,9 @@ def test_a_calibration_survives_its_file_and_a_wrong_file_is_refused(tmp_path):
     (tmp_path / "short.json").write_text(path.read_text().replace('"change": 1.5,', ""))
     for name, sentence in (
         ("other", "no calibration"),
-        ("broken", "damaged"),
+        ("broken", "cannot be read as JSON"),
         ("short", "damaged"),
-        ("none", "there is"),
+        ("none", "does not exist"),
     ):
         with pytest.raises(ValueError, match=sentence):
             QualityEstimator(tmp_path / f"{name}.json")

@@ -117,7 +117,9 @@ def read_document(path: str | Path, form: str, what: str, training: str) -> dict
 
     try:
         content: Any = parse_json(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
+        if trouble := why_unreadable(path):
+            raise UnusableFile(f"{path} {trouble}") from error
         advice = "delete it, and make it again with the settings that it was made with"  # which are not known
         raise UnusableFile(f"{path} cannot be read as JSON ({error})", advice=advice) from error
 

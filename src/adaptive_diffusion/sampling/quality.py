@@ -15,7 +15,7 @@ import numpy as np
 from ..diffusion.checks import check_number
 from ..errors import UnusableFile
 from ..io.checksums import KEY, check, with_checksum
-from ..io.files import ASSETS, atomic_path, parse_json
+from ..io.files import ASSETS, atomic_path, read_json
 from ..solvers.stride import kept_within
 
 SHIPPED = ASSETS / "quality.json"
@@ -64,7 +64,7 @@ class Observation:
     """What a step shows of a batch.
 
     Attributes:
-        image: (B, H, W, C) a better guess of the clean image than the prediction, see `QualityEstimator`.
+        picture: (B, H, W, C) a better guess of the clean image than the prediction, see `QualityEstimator`.
         still: (B, 2) `STILL` of the clean prediction.
         features: (B, F) in the order of `FEATURES`; None at the first step, which has nothing to compare with.
     """
@@ -238,22 +238,17 @@ def load_calibration(path: Path) -> QualityCalibration:
     Raises:
         UnusableFile: if the file is missing, damaged or of another kind.
     """
+    content = read_json(path)
+    if content.get("format") != FORMAT:
+        raise UnusableFile(f"{path} is no calibration of quality (format {FORMAT!r})")
+    check(path, content)
+
+    rest = {name: value for name, value in content.items() if name not in ("format", "curve", KEY)}
     try:
-        content: Any = parse_json(path.read_bytes())
-        if content.get("format") == FORMAT:
-            curve = {int(n): float(error) for n, error in content["curve"].items()}
-            rest = {name: value for name, value in content.items() if name not in ("format", "curve", KEY)}
-            calibration = QualityCalibration(curve=curve, **rest)
-            check(path, content)
-            return calibration
-    except OSError as error:
-        raise UnusableFile(f"there is no calibration of quality at {path}: leave it out, or make one") from error
-    except UnusableFile:
-        raise
+        curve = {int(n): float(error) for n, error in content["curve"].items()}
+        return QualityCalibration(curve=curve, **rest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableFile(f"{path} is damaged ({error}); make it again") from error
-
-    raise UnusableFile(f"{path} is no calibration of quality (format {FORMAT!r})")
 
 
 def save_calibration(path: str | Path, calibration: QualityCalibration) -> None:
