@@ -22,7 +22,7 @@ CATALOG = Catalog((CONF,))
 NAMES = {  # settings that are texts, but take one of a few names
     *("_target_", "precision", "revision", "lpips", "model", "domain", "trained", "baseline"),
     *("beta_schedule", "prediction_type", "timestep_spacing", "variance_type", "algorithm_type", "solver_type"),
-    *("final_sigmas_type", "metric", "calibrate", "first_evaluation", "unit", "split"),
+    *("metric", "calibrate", "first_evaluation", "unit", "split"),
 }
 
 

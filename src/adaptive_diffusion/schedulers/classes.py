@@ -44,7 +44,8 @@ class DDIMScheduler(SchedulerBase):
 
     Args:
         eta: Noise, from 0 (the deterministic DDIM; steps need no key) to 1 (as much as DDPM with `fixed_small`).
-        set_alpha_to_one: The last step leads to the clean image; else to timestep 0, which holds a little noise.
+        set_alpha_to_one: The last `step` leads to the clean image; else to timestep 0, which holds a little noise.
+            Samplers and pipelines always end at the clean image.
         use_clipped_model_output: Take eps from the clean prediction after clipping, not from the model's own output.
         num_train_timesteps, ...: See `SchedulerBase`.
     """
@@ -71,7 +72,7 @@ class DPMSolverScheduler(SchedulerBase):
         algorithm_type: `dpmsolver++`, or `sde-dpmsolver++`, whose steps need a key.
         solver_type: `midpoint` or `heun` as published, or `adams`: see `multistep_weights`.
         lower_order_final: With fewer than 15 steps, take the last one at order 1 and the one before at order 2.
-        euler_at_final: Take the last step at order 1.
+        euler_at_final: Take the last step at order 1, as one to the clean image always is.
         use_karras_sigmas: Replace the spacing by that of Karras et al. (2022), rho 7.
         use_lu_lambdas: Replace the spacing by one uniform in log-SNR.
         final_sigmas_type: The last step leads to the clean image (`zero`; always of order 1), or to timestep 0
