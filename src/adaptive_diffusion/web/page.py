@@ -65,8 +65,9 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                 with gr.Tab("History") as history:
                     history_tab(choosing, controls, history)
 
-        _, _, domain, _, scheduler, steps, guidance, weight, *_ = controls
-        for event in (scheduler.change, guidance.change, weight.blur, domain.change, steps.change, blocks.load):
+        model, prompt, domain, _, scheduler, steps, guidance, weight, *_ = controls
+        changes = [each.change for each in (model, domain, scheduler, steps, guidance)]
+        for event in (*changes, prompt.blur, weight.blur, blocks.load):
             event(looking.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
         blocks.unload(lifetime.leave)
     return blocks
