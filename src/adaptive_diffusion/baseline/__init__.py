@@ -1,4 +1,4 @@
-"""Published solvers, noise schedules, and the pipeline that draws with a model and a scheduler."""
+"""The pipeline that draws with a model and a scheduler; the rest, by the names that it had first."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
     """Draw a cell's blocks and measure them.
 
     Raises:
-        ValueError: if there are no reference statistics of the domain.
-        ValueError: for fewer than 2 images per block, or a number of steps out of range.
+        ValueError: for a domain without reference statistics, fewer than 2 images per block, or a number of steps
+            out of range.
     """
     real, second = bench.reference(cell.domain), bench.second_encoder(cell.domain)
     model = whole(cell.sampler.scheduler).guided(bench.model, None, bench.guidance_scale)

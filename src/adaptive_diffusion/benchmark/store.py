@@ -37,8 +37,8 @@ def run_benchmark(
         The results in the order of the cells; `write_report` makes tables and plots of them.
 
     Raises:
-        ValueError: if a domain has no reference statistics.
-        ValueError: for fewer than 2 images per block, or a number of steps out of range.
+        ValueError: for a domain without reference statistics, fewer than 2 images per block, or a number of steps
+            out of range.
     """
     results = []
     for cell in cells:

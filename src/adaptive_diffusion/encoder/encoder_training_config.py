@@ -16,8 +16,7 @@ class EncoderTraining(ImageTraining):
     Attributes as of `ImageTraining`; `dimension` is the width of the shared space too.
 
     Raises:
-        ValueError: for a value out of range, also for the network.
-        ValueError: for unknown or too few domains.
+        ValueError: for a value out of range, also for the network, or unknown or too few domains.
     """
 
     def __post_init__(self) -> None:

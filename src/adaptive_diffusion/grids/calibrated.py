@@ -51,7 +51,7 @@ class CalibratedGrid:
     calibrated: CalibratedSchedule
 
     def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
-        """See `Grid`; raises ValueError also for a schedule of another length than was calibrated."""
+        """See `Spacing`; raises ValueError also for a schedule of another length than was calibrated."""
         check_count("num_inference_steps", n, 1, schedule.num_train_timesteps)
         if schedule.num_train_timesteps != self.calibrated.num_train_timesteps:
             raise ValueError(

@@ -67,7 +67,7 @@ def write_network(
         The content hash that `read_network` will check.
 
     Raises:
-        UnusableFile: if `path` does not end in `.safetensors`.
+        ValueError: if `path` does not end in `.safetensors`.
     """
     path = Path(path)
     if path.suffix != ".safetensors":

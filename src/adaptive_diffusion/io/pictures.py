@@ -52,7 +52,7 @@ class PictureSet:
             seed: Decides about random choices.
 
         Raises:
-            UnusableFile: for a share or a rule that does not exist, or if nothing is left to train on.
+            ValueError: for a share or a rule that does not exist, or if nothing is left to train on.
         """
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction}")

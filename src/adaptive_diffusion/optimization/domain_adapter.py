@@ -42,8 +42,7 @@ class DomainAdapter:
         detector: Detects domains from samples and prompts; None: the detector that ships.
 
     Raises:
-        ValueError: if the file cannot be used.
-        ValueError: for a guidance below 0.
+        ValueError: for a file that cannot be used, or a guidance below 0.
     """
 
     def __init__(
@@ -119,8 +118,7 @@ class DomainAdapter:
             The domain, with confidence 1 for one that was given, and 0 if there was nothing to go by.
 
         Raises:
-            ValueError: for an unknown domain.
-            ValueError: for images or a prompt that the detector cannot use.
+            ValueError: for an unknown domain, or images or a prompt that the detector cannot use.
         """
         if domain_type is not None:
             return Detection(self._check(domain_type), 1.0, {str(domain_type): 1.0})
@@ -184,8 +182,7 @@ class DomainAdapter:
             The configuration to sample with from now on.
 
         Raises:
-            ValueError: for an unknown domain or hyperparameter.
-            ValueError: for a value out of range.
+            ValueError: for an unknown domain or hyperparameter, or a value out of range.
         """
         domain, given = self._check(domain_type), dict(hyperparameters)
         if unknown := sorted(set(given) - set(HYPERPARAMETERS)):

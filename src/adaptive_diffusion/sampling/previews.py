@@ -15,7 +15,7 @@ def as_pictures(states: np.ndarray, x0: mx.array, pictures: mx.array) -> np.ndar
     Args:
         states: (..., h, w, c) states of the run.
         x0: (B, h, w, c) its last states.
-        images: (B, H, W, C) those decoded; H / h and W / w whole.
+        pictures: (B, H, W, C) those decoded; H / h and W / w whole.
 
     Returns:
         (..., h, w, C) float32.

@@ -137,7 +137,7 @@ class StandardSampler:
         """Before a run, once the scheduler has its timesteps: refuse those that the sampler cannot go along.
 
         Raises:
-            UnusableFile: saying why; here for none.
+            ValueError: saying why; here for none.
         """
 
     def report(self) -> dict[str, float]:

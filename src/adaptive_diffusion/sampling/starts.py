@@ -67,8 +67,7 @@ def last_timesteps(scheduler: Scheduler, strength: float) -> None:
     """Keep the last of a scheduler's timesteps, as many as `strength` says: a share in (0, 1], rounded down.
 
     Raises:
-        ValueError: for another strength.
-        ValueError: for one that is less than a single step.
+        ValueError: for another strength, or one that is less than a single step.
     """
     check_number("strength", strength, 0, 1, above=True)
     steps = len(scheduler)

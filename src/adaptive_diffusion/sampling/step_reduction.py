@@ -54,8 +54,8 @@ class StepReductionSampler(EstimatingSampler):
         model: Content hash of the model that draws; None: any, at the caller's risk.
 
     Raises:
-        ValueError: for a target out of range, or a scheduler or a model that no curve was measured for.
-        ValueError: if the calibration cannot be read.
+        ValueError: for a target out of range, a scheduler or a model that no curve was measured for, or a calibration
+            that cannot be read.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Schedulers of the project's own: where to evaluate the model, composed with the solvers of `baseline`."""
+"""Schedulers in the conventions of diffusers: a grid and a solver behind `set_timesteps` and `step`."""
 
 from __future__ import annotations
 

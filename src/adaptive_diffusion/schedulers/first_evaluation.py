@@ -83,7 +83,7 @@ class FirstEvaluation:
         self._told = True
 
         which = "for these labels, steps and guidance"
-        if model == shipped_firsts().model and n not in HELPS:
+        if model and model == shipped_firsts().model and n not in HELPS:
             which = f"for {count(n, 'step')} (those that ship are for {HELPS[0]} to {HELPS[-1]} steps)"
         log.warning(
             "first_evaluation=%s has no effect: %s no first prediction is stored that helps, so the network is "
