@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,10 +13,10 @@ from ..diffusion.conditions import Conditions, conditions_of
 from ..diffusion.guidance import Guidance, reads_text
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
-from ..errors import UnusableFile, explain
+from ..errors import explain
 from ..grids.calibrated import find_schedule, kept_file
 from ..grids.calibrated_schedule import CalibratedSchedule
-from ..io.locks import alone, in_turn
+from ..io.locks import in_turn
 from ..io.progress import Progress
 from ..sampling.timing import duration
 from ..types import PictureModel
@@ -63,7 +60,8 @@ def calibrate_on_first_use(
 
     file = ScheduleFile(kept_file(cfg.scheduler.calibration.kept, model.identity))
     try:
-        with _one_at_a_time(file.path):
+        lock = file.path.with_suffix(".calibrating")  # of two runs that want the same, the second waits, and finds it
+        with in_turn(lock, lambda who: log.info("another run calibrates this model; waiting for %s", who)):
             if _fitting(cfg, model, guidance) is None:
                 _calibrate(file, in_domain, recipe, cost)
             return _known(cfg, model, guidance)
@@ -83,19 +81,6 @@ def _calibrate(file: ScheduleFile, model: GuidedModel, recipe: QuickCalibration,
         log.info("the calibration was interrupted, and begins anew when it is needed again")
         raise
     log.info("%-11s%s", "kept in", file.path)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(file: Path) -> Iterator[None]:
-    """Of two runs that want the same calibration at once, the second waits, and then finds it."""
-    lock = file.with_suffix(".calibrating")
-    try:
-        with alone(lock):
-            pass
-    except UnusableFile:
-        log.info("another run calibrates this model; waiting for it")
-    with in_turn(lock):
-        yield
 
 
 def _hindrance(cfg: DictConfig, model: PictureModel) -> str | None:

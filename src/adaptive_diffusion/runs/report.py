@@ -104,7 +104,7 @@ def _recorded(run: str, database: Path) -> list[Job]:
         raise UserError(
             f"there is no folder {run}, and no {database} that could know a run of this name; give --mlruns"
         )
-    tracker = MlflowTracker(str(database), str(database.parent), run, 60.0, 5001)
+    tracker = MlflowTracker(str(database), str(database.parent), run)
     with tracker.translated():
         experiment = tracker.client.get_experiment_by_name(run)
         runs = _search(tracker, [experiment.experiment_id]) if experiment else _with_children(tracker, run)

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from ..errors import MachineError, UnusableFile, UserError
 from ..io.files import partial_path
 
+LOCK_TIMEOUT = 5.0  # seconds, unless a configuration says another
 TABLES = {"alembic_version", "experiments", "runs", "params", "metrics", "tags"}  # of every database of MLflow
 
 
@@ -34,7 +35,7 @@ class Database:
 
     path: Path
     artifacts: Path
-    lock_timeout: float
+    lock_timeout: float = LOCK_TIMEOUT
 
     @property
     def uri(self) -> str:

@@ -27,7 +27,7 @@ from ..interruption import uninterrupted
 from ..io.locks import in_turn
 from ..program import command
 from .client import find_experiment, open_client
-from .database import Database
+from .database import LOCK_TIMEOUT, Database
 from .mlflow_run import NAME_LENGTH, TAG_LENGTH, MlflowRun, recordable
 from .process import Process
 from .record import Input, Record
@@ -71,8 +71,8 @@ class MlflowTracker:
         database: str,
         artifacts: str,
         experiment: str,
-        lock_timeout: float,
-        ui_port: int,
+        lock_timeout: float = LOCK_TIMEOUT,
+        ui_port: int = PORT,
         uri: str | None = None,
         system_metrics: bool = False,
     ):

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     if not options.database.is_file():
         raise UserError(f"there is no database {options.database}; what sample and train print after `look` names it")
 
-    database = Database(options.database.absolute(), options.database.absolute().parent, lock_timeout=5.0)
+    database = Database(options.database.absolute(), options.database.absolute().parent)
     try:
         with database.translated():
             pass  # it is MLflow's, and can be used

@@ -10,7 +10,6 @@ from .mlflow_run import NAME_LENGTH, MlflowRun
 from .process import Process
 from .record import Record, load_record
 
-LOCK_TIMEOUT, UI_PORT = 5.0, 5001  # of a database, as in conf/tracking
 UNFINISHED = ("RUNNING", "SCHEDULED")
 
 
@@ -36,7 +35,7 @@ def upload(file: Path, uri: str | None) -> str | None:
 
     place = uri or record.server
     artifacts = Path(place.removeprefix("sqlite:///")).parent / "artifacts" if place.startswith("sqlite:") else folder
-    tracker = MlflowTracker(str(file), str(artifacts), record.experiment, LOCK_TIMEOUT, UI_PORT, place)
+    tracker = MlflowTracker(str(file), str(artifacts), record.experiment, uri=place)
 
     with tracker.translated():
         run_id = _known(tracker, record)
