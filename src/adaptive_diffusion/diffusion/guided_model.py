@@ -196,9 +196,12 @@ class GuidedModel:
     @property
     def most_passes(self) -> int:
         """Passes through the network that an evaluation of an image takes at most: 2 with guidance, else 1."""
-        unconditional = self.condition is None and self.mixture is None
-        unguided = unconditional and weaker_in(self.guidance_scale) is None
+        unguided = self._unconditional and weaker_in(self.guidance_scale) is None
         return 1 if unguided or self.guidance_scale == 1 else 2
+
+    @property
+    def _unconditional(self) -> bool:
+        return self.condition is None and self.mixture is None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -266,7 +269,7 @@ class GuidedModel:
 
     def passes_at(self, node: Node, guidance: Guidance | None = None) -> int:
         """Passes through the network that an evaluation of an image takes at a node: 2 with guidance, else 1."""
-        unguided = self.condition is None and weaker_in(guidance or self.guidance_scale) is None
+        unguided = self._unconditional and weaker_in(guidance or self.guidance_scale) is None
         return 1 if unguided or self.weight_at(node, guidance) == 1 else 2
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
