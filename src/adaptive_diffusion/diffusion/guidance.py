@@ -98,7 +98,11 @@ class Interval:
 
     def weight_at(self, node: Node) -> float:
         """See `Guidance`."""
-        return self.weight if self.low <= node.log_snr <= self.high else 1.0
+        return self.at(node.log_snr)
+
+    def at(self, log_snr: float) -> float:
+        """The weight at a log-SNR."""
+        return self.weight if self.low <= log_snr <= self.high else 1.0
 
 
 def checked_guidance(given: Any) -> float | Guidance:
@@ -157,15 +161,8 @@ def factor_between(one: KeptGuidance, other: KeptGuidance) -> float:
     bounds = {bound for g in (one, other) if isinstance(g, Interval) for bound in (g.low, g.high)}
     inner = sorted(bound for bound in bounds if math.isfinite(bound)) or [0.0]
     between = [(low + high) / 2 for low, high in pairwise([inner[0] - 2, *inner, inner[-1] + 2])]
-    pairs = [sorted((_weight(one, level), _weight(other, level))) for level in between]
+    pairs = [sorted(g.at(level) if isinstance(g, Interval) else g for g in (one, other)) for level in between]
     return max(1.0 if less == more else more / less if less else math.inf for less, more in pairs)
-
-
-def _weight(guidance: float | Interval, log_snr: float) -> float:
-    """The weight at a log-SNR."""
-    if isinstance(guidance, Interval):
-        return guidance.weight if guidance.low <= log_snr <= guidance.high else 1.0
-    return guidance
 
 
 def reads_text(model: Denoiser) -> bool:
