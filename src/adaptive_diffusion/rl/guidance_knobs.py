@@ -132,7 +132,7 @@ class GuidanceKnobs(DerivedKnobs):
         return {"guidance_weight": weight, "guidance_low": open_low, "guidance_high": open_high}
 
 
-def with_guidance(knobs: ActionMapping, drawing: GuidedModel) -> ActionMapping:
+def with_guidance_knobs(knobs: ActionMapping, drawing: GuidedModel) -> ActionMapping:
     """The knobs, with those of guidance before them where the drawing has constant guidance."""
     scale = drawing.guidance_scale
     if drawing.condition is None or isinstance(scale, Guidance):

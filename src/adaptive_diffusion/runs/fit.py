@@ -78,7 +78,7 @@ def _fit_guidance(cfg: DictConfig, model: PictureModel) -> None:
         guidance.weight = cfg.guidance_scale
 
 
-def with_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:
+def keyed_by_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:
     """The configuration by which calibrated steps are looked for: by all of the guidance, not by its weight alone."""
     if not isinstance(guidance, Guidance):
         return cfg

@@ -40,7 +40,7 @@ from .checks import (
     warn_of_no_guidance,
 )
 from .first_use import calibrate_on_first_use
-from .fit import fitted, image_channels, noise_process, scheduler_arguments, with_guidance
+from .fit import fitted, image_channels, keyed_by_guidance, noise_process, scheduler_arguments
 from .prompts import follow_prompt, given
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def prepare(cfg: DictConfig) -> Setup:
     check_tuned(cfg)
     guidance = checked_guidance(build(cfg, "guidance"))
     check_guided(cfg, guidance)
-    looked_for = with_guidance(cfg, guidance)
+    looked_for = keyed_by_guidance(cfg, guidance)
     scheduler: Scheduler = build(looked_for, "scheduler", **decided)
     if isinstance(guidance, Guidance):  # where it is one number, the settings told the scheduler
         whole(scheduler).suit(model.identity, cfg.domain.name, guidance)
