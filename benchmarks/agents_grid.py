@@ -33,7 +33,7 @@ from adaptive_diffusion.rl.guidance_knobs import DerivedKnobs
 from adaptive_diffusion.rl.knobs import Configuration
 from adaptive_diffusion.rl.lockstep import Episode, drawing_run, run_together
 from adaptive_diffusion.rl.measurement import REAL_UNIT, Sampled
-from adaptive_diffusion.rl.noises import FixedNoises
+from adaptive_diffusion.rl.noises import Noises
 from adaptive_diffusion.rl.real_noises import RealNoises
 from benchmarks.agents_report import spread
 
@@ -84,7 +84,7 @@ class Store:
     folder: Path
     _kept: dict[Path, Drawn] = field(default_factory=dict, init=False, repr=False)
 
-    def drawn(self, config: DomainConfig, noises: FixedNoises) -> Drawn:
+    def drawn(self, config: DomainConfig, noises: Noises) -> Drawn:
         """What a configuration draws from all batches of some noises."""
         made_of = [noises.drawing.guided_identity, noises.seed, noises.pictures * noises.batches, config.to_dict()]
         encoders = [load_builtin_encoder().content_hash, load_vicreg().content_hash]
@@ -148,7 +148,7 @@ class GridEnv(DomainEnv):
         super().__init__(*args, **more)
         assert isinstance(self.default, DomainConfig)
         first, last = self.drawing.process.log_snr([self.drawing.process.num_train_timesteps - 1, 0]).tolist()
-        own = float(self.drawing.guidance_scale)  # type: ignore[arg-type]  # constant, see `with_guidance`
+        own = float(self.drawing.guidance_scale)  # type: ignore[arg-type]  # constant, see `with_guidance_knobs`
         self._store, self.grid = store, grid_around(self.default)
         self.knobs = OnGrid(self.knobs, self.grid, (first, last), own)
 
@@ -172,7 +172,7 @@ class GridEnv(DomainEnv):
         return self.noises.contributions(self._store.drawn(config, self.noises).encoder[self.noises.rows(batch)])
 
 
-def gains(store: Store, noises: FixedNoises, config: DomainConfig, default: DomainConfig) -> tuple[np.ndarray, ...]:
+def gains(store: Store, noises: Noises, config: DomainConfig, default: DomainConfig) -> tuple[np.ndarray, ...]:
     """(N,) what each image from some noises wins over the default's, in units of quality, by both encoders."""
     domain = noises.drawing.domain
     references = load_reference(domain, load_builtin_encoder()), load_vicreg_reference(domain, load_vicreg())[0]
@@ -215,7 +215,7 @@ def fresh_table(found: Sequence[Fresh]) -> str:
     return "\n".join(table(header, rows, "llrrl"))
 
 
-def _draw(config: DomainConfig, noises: FixedNoises) -> Drawn:
+def _draw(config: DomainConfig, noises: Noises) -> Drawn:
     """Draw all batches, and encode them."""
     encoder, vicreg, model = load_builtin_encoder(), load_vicreg(), noises.drawing
     features: list[tuple[np.ndarray, np.ndarray]] = []

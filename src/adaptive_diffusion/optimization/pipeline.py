@@ -19,7 +19,7 @@ from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
 from ..rl.cost import cost
 from ..rl.drawing import drawing_in
-from ..rl.noises import FixedNoises
+from ..rl.noises import Noises
 from ..rl.real_noises import noises_for
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
@@ -348,7 +348,7 @@ class OptimizationPipeline:
 
         return self.rl_agent
 
-    def _fresh(self, drawing: GuidedModel, domain: str, agent: TuningAgent | None) -> FixedNoises:
+    def _fresh(self, drawing: GuidedModel, domain: str, agent: TuningAgent | None) -> Noises:
         """Noises that neither the agent nor an earlier verification of the domain has seen."""
         return noises_for(
             self.reward.metric,

@@ -16,7 +16,7 @@ from ..rl.convergence import standard_error
 from ..rl.knobs import ADAPTIVE
 from ..rl.lockstep import drawing_run, run_together
 from ..rl.measurement import Measurement, Sampled
-from ..rl.noises import FixedNoises
+from ..rl.noises import Noises
 from ..rl.reward import Reward
 from .configuration import DomainConfig
 
@@ -104,7 +104,7 @@ def verify(
     default: DomainConfig,
     drawing: GuidedModel,
     reward: Reward,
-    noises: FixedNoises,
+    noises: Noises,
     *,
     quiet: bool = True,
 ) -> Verdict:
@@ -182,7 +182,7 @@ def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:
     return replace(default, num_steps=other.num_steps, source=source)
 
 
-def _draw(config: DomainConfig, drawing: GuidedModel, noises: FixedNoises, batch: int) -> Sampled:
+def _draw(config: DomainConfig, drawing: GuidedModel, noises: Noises, batch: int) -> Sampled:
     """The images of a configuration from a batch of noises."""
     run = drawing_run(
         config.scheduler(drawing.settings), noises.x_T(batch), noises.rows(batch), guidance=config.guidance

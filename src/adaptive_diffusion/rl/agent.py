@@ -19,7 +19,7 @@ from .convergence import Evaluation, Record, standard_error
 from .environment import DiffusionHyperparameterEnv
 from .episodes import check_fits, check_same, fitting, measure, replay, run_episode
 from .gym import Env
-from .noises import FixedNoises
+from .noises import Noises
 from .sampling_env import SamplingEnv, Spent
 from .wrapped import bare
 
@@ -331,7 +331,7 @@ class TuningAgent(ABC):
             self._stopped = self._callbacks.end(metrics, episodes)
 
 
-def _most_parts(noises: FixedNoises) -> int:
+def _most_parts(noises: Noises) -> int:
     """The most equal parts of a batch that have enough images."""
     most = max(noises.pictures // noises.fewest, 1)
     return max(parts for parts in range(1, most + 1) if noises.pictures % parts == 0)

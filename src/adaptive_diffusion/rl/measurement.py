@@ -15,7 +15,7 @@ class Sampled:
     """The images drawn from a batch of noises: their errors, and their cost.
 
     Attributes:
-        errors: (B,) see `FixedNoises.errors`.
+        errors: (B,) see `Noises.errors`.
         evaluations: Model evaluations per image.
         seconds: Seconds per image.
         passes: Passes through the network per image.

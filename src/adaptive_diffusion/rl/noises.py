@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import mlx.core as mx
 import numpy as np
@@ -25,56 +26,45 @@ METRICS = ("rmse", "perceptual")
 SOLVED_WITHIN = 0.005
 
 
-class FixedNoises:
-    """Batches of fixed noises with the model's converged solution from each, which is solved for when first needed.
+class Noises(ABC):
+    """Batches of fixed noises, and how far what is drawn from them is from where it should be.
 
     Args:
         drawing: What is drawn.
         pictures: Images per batch, >= 2.
         batches: Number of batches, >= 1.
         seed: Of the noises, >= 0; another seed gives other ones.
-        metric: Distance to the converged solution: `rmse` in [-1, 1] units, or `perceptual`, the shipped encoder's.
-        tolerance: See `converged_pictures`.
-        cache: Folder that keeps converged solutions, or None.
+        metric: One of `metrics`.
+        **settings: What the class itself takes besides.
 
     Attributes:
-        drawing: What is drawn, with the conditions of all images of all batches.
+        metrics: What distances there are.
         measurement: What a comparison with a baseline is.
         fewest: Images of a part, at least, see `split`.
+        drawing: What is drawn, with the conditions of all images of all batches.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    measurement: type[Measurement] = Measurement
-    fewest = 2
+    metrics: ClassVar[Sequence[str]]
+    measurement: ClassVar[type[Measurement]] = Measurement
+    fewest: ClassVar[int] = 2
 
-    def __init__(
-        self,
-        drawing: GuidedModel,
-        *,
-        pictures: int,
-        batches: int,
-        seed: int,
-        metric: str = "rmse",
-        tolerance: float = TOLERANCE,
-        cache: str | Path | None = None,
-    ):
-        check_choice("metric", metric, METRICS)
+    def __init__(self, drawing: GuidedModel, *, pictures: int, batches: int, seed: int, metric: str, **settings: Any):
+        check_choice("metric", metric, self.metrics)
         self.pictures = check_count("pictures", pictures, 2)
         self.batches = check_count("batches", batches, 1)
         self.seed = check_seed("noise_seed", seed)
         self.drawing, self._any = drawing.of_images(seed, pictures * batches), drawing
         self.metric = metric
-        self._tolerance, self._cache = tolerance, None if cache is None else Path(cache)
-        self._settings: dict[str, Any] = {"metric": metric, "tolerance": tolerance, "cache": cache}
-        self._whole = self  # what is solved for is kept there
+        self._settings = {"metric": metric, **settings}
 
     def others(self, batches: int) -> Self:
         """Batches of other noises for the same purpose: those of the next seed."""
         return type(self)(self._any, pictures=self.pictures, batches=batches, seed=self.seed + 1, **self._settings)
 
-    def split(self, parts: int) -> FixedNoises:
+    def split(self, parts: int) -> Self:
         """The same noises in batches of a `parts`-th of the size; solved for once for both.
 
         Raises:
@@ -90,11 +80,73 @@ class FixedNoises:
 
     def x_T(self, batch: int) -> mx.array:
         """(N, H, W, C) standard normal noise of a batch."""
-        return self._whole._noise[batch * self.pictures : (batch + 1) * self.pictures]
+        return self._noise[batch * self.pictures : (batch + 1) * self.pictures]
 
     def rows(self, batch: int) -> np.ndarray:
         """(N,) which images of `drawing` a batch is."""
         return np.arange(batch * self.pictures, (batch + 1) * self.pictures)
+
+    @abstractmethod
+    def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
+        """(N,) float64 errors of images, smaller is better.
+
+        Args:
+            batch: Number of the batch.
+            states: (N, H, W, C) clean states drawn from its noises.
+        """
+
+    def sampled(self, batch: int, drawn: Drawn, *, keep_states: bool = False) -> Sampled:
+        """The errors and the cost of the images that were drawn from a batch; their states where they are kept."""
+        states = drawn.states
+        errors = self.errors(batch, states)
+        return Sampled(errors, drawn.evaluations, drawn.seconds, drawn.passes, states if keep_states else None)
+
+    def solve(self) -> None:  # noqa: B027
+        """Solve now, with its progress, for what images are compared with, if that takes evaluations."""
+
+    def solving(self) -> tuple[int, int]:
+        """Fewest and most model evaluations that this takes."""
+        return 0, 0
+
+    @cached_property
+    def _noise(self) -> mx.array:
+        return self.drawing.noise(self.seed, self.batches * self.pictures)
+
+
+class FixedNoises(Noises):
+    """Batches of fixed noises with the model's converged solution from each, which is solved for when first needed.
+
+    Args:
+        drawing: What is drawn.
+        pictures: Images per batch, >= 2.
+        batches: Number of batches, >= 1.
+        seed: Of the noises, >= 0; another seed gives other ones.
+        metric: Distance to the converged solution: `rmse` in [-1, 1] units, or `perceptual`, the shipped encoder's.
+        tolerance: See `converged_pictures`.
+        cache: Folder that keeps converged solutions, or None.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    metrics = METRICS
+
+    def __init__(
+        self,
+        drawing: GuidedModel,
+        *,
+        pictures: int,
+        batches: int,
+        seed: int,
+        metric: str = "rmse",
+        tolerance: float = TOLERANCE,
+        cache: str | Path | None = None,
+    ):
+        super().__init__(
+            drawing, pictures=pictures, batches=batches, seed=seed, metric=metric, tolerance=tolerance, cache=cache
+        )
+        self._tolerance, self._cache = tolerance, None if cache is None else Path(cache)
+        self._whole = self  # what is solved for is kept there
 
     def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
         """Distance of images to the converged solutions from the same noises.
@@ -114,12 +166,6 @@ class FixedNoises:
         distances = whole._distance(self.drawing.images(states), solution)
         return np.maximum(distances.astype(np.float64), whole._floor)
 
-    def sampled(self, batch: int, drawn: Drawn, *, keep_states: bool = False) -> Sampled:
-        """The errors and the cost of the images that were drawn from a batch; their states where they are kept."""
-        states = drawn.states
-        errors = self.errors(batch, states)
-        return Sampled(errors, drawn.evaluations, drawn.seconds, drawn.passes, states if keep_states else None)
-
     def solve(self) -> None:
         """Solve for the converged solutions now, unless they are there already, and show how far that is."""
         whole = self._whole
@@ -132,10 +178,6 @@ class FixedNoises:
     def solving(self) -> tuple[int, int]:
         """Fewest and most model evaluations that the converged solutions take."""
         return solving_evaluations(self.batches * self.pictures, self.drawing.process)
-
-    @cached_property
-    def _noise(self) -> mx.array:
-        return self.drawing.noise(self.seed, self.batches * self.pictures)
 
     @cached_property
     def _converged(self) -> Converged:

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..diffusion.checks import check_choice
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..encoder.encoder import Encoder, load_builtin_encoder
 from ..encoder.reference import FOLDER, load_reference
 from ..metrics.moment_distance import MomentDistance
 from .measurement import REAL_UNIT, RealMeasurement
-from .noises import FixedNoises
+from .noises import FixedNoises, Noises
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ NOISE_OF_8, NOISE_OF_66 = 5.2, 1.3  # standard deviation of batches' quality, se
 COSINE = 0.05  # of image and text, that counts as much as a quality of 1
 
 
-class RealNoises(FixedNoises):
+class RealNoises(Noises):
     """Batches of fixed noises, whose images are compared with the moments of a domain's real images.
 
     The mean error of a batch is its distance to all the real images, unbiased, see `MomentDistance`. Nothing is solved
@@ -48,6 +47,7 @@ class RealNoises(FixedNoises):
         UnusableFile: for a domain without moments of real images by the encoder.
     """
 
+    metrics = METRICS
     measurement = RealMeasurement
     fewest = FEWEST
 
@@ -62,14 +62,19 @@ class RealNoises(FixedNoises):
         encoder: Encoder | None = None,
         references: Path = FOLDER,
     ):
-        super().__init__(drawing, pictures=pictures, batches=batches, seed=seed)
-        check_choice("metric", metric, METRICS)
+        self._encoder = encoder or load_builtin_encoder()
+        super().__init__(
+            drawing,
+            pictures=pictures,
+            batches=batches,
+            seed=seed,
+            metric=metric,
+            encoder=self._encoder,
+            references=references,
+        )
         if pictures < FEWEST:
             _warn_of_noise(pictures)
 
-        self.metric = metric
-        self._encoder = encoder or load_builtin_encoder()
-        self._settings = {"metric": metric, "encoder": self._encoder, "references": references}
         self._real = MomentDistance(load_reference(drawing.domain, self._encoder, references))
 
     def errors(self, batch: int, states: np.ndarray) -> np.ndarray:
@@ -99,13 +104,6 @@ class RealNoises(FixedNoises):
         """(N,) what images with these (N, d) features add to their distance, see `MomentDistance`."""
         return self._real.contributions(features)
 
-    def solve(self) -> None:
-        """There is nothing to solve for."""
-
-    def solving(self) -> tuple[int, int]:
-        """See `FixedNoises`: none."""
-        return 0, 0
-
     @cached_property
     def _caption(self) -> str:
         return plain_caption(self.drawing.domain, None)
@@ -126,12 +124,12 @@ def _warn_of_noise(pictures: int) -> None:
 
 def noises_for(
     metric: str, drawing: GuidedModel, *, pictures: int | None, batches: int, seed: int, **solving: Any
-) -> FixedNoises:
+) -> Noises:
     """The noises that a metric asks for, see `Reward`.
 
     Args:
         metric: `rmse`, `perceptual`, `real` or `real_text`.
-        drawing, pictures, batches, seed: See `FixedNoises`; pictures=None: 8, or 66 to compare with real ones.
+        drawing, pictures, batches, seed: See `Noises`; pictures=None: 8, or 66 to compare with real ones.
         **solving: `tolerance` and `cache`, see `FixedNoises`, where converged solutions are needed.
     """
     if pictures is None:

@@ -19,7 +19,7 @@ from ..sampling.rollout import Rollout
 from ..solvers.dpm_solver import DPMSolver
 from .gym import Env
 from .lockstep import Episode, run_together
-from .noises import FixedNoises
+from .noises import Noises
 from .reward import Measurement, Reward
 
 Start = tuple[np.ndarray, dict[str, Any]]
@@ -64,7 +64,7 @@ class SamplingEnv(Env, ABC):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # as Gymnasium declares it
     episode_length: int
 
-    def __init__(self, reward: Reward, noises: FixedNoises, render_mode: str | None = None):
+    def __init__(self, reward: Reward, noises: Noises, render_mode: str | None = None):
         self.reward, self.noises = reward, noises
         self.spent = Spent()
         if render_mode is not None:
