@@ -58,7 +58,7 @@ class CalibratedSteps:
 
     Attributes:
         timesteps: (n,) strictly decreasing from T - 1.
-        corrections: (n, K + 1) of the solver's weights, see `fitting.multistep_rows`; None: DPM-Solver++(2M).
+        corrections: (n, K + 1) of the solver's weights, see `solvers.fitted.multistep_rows`; None: DPM-Solver++(2M).
         rule: Name of the rule that made them.
         scores: Name -> held-out score, of that rule and of its rivals.
         stored: The weights that take the place of `corrections` where the first prediction is stored; None: unknown.
