@@ -155,8 +155,6 @@ def test_a_number_of_steps_out_of_range_is_one_sentence(natural):
             equidistributed(natural, SCHEDULE, n)
     with pytest.raises(ValueError, match="between 1 and 60, got 61"):
         dynamic_programme(natural, SCHEDULE, 61)
-    with pytest.raises(ValueError, match="power must be a number, greater than 0"):
-        dynamic_programme(natural, SCHEDULE, 5, power=0)
 
 
 @pytest.mark.parametrize("n", [4, 8, 15])
@@ -169,16 +167,15 @@ def test_equidistribution_equalises_the_integral_of_the_closed_form(natural, n):
     np.testing.assert_allclose(np.diff(np.interp(ends, fine, integral)), integral[-1] / n, rtol=0.03)
 
 
-@pytest.mark.parametrize("power", [1.0, 1.5])
 @pytest.mark.parametrize("n", [1, 2, 4, 9])
-def test_the_dynamic_programme_is_the_best_of_all_paths(n, power):
+def test_the_dynamic_programme_is_the_best_of_all_paths(n):
     seen = measure(NATURAL, nodes=9)
 
     def cost(path):
-        return sum(seen.jump_costs[i, j] ** power for i, j in itertools.pairwise(path))
+        return sum(seen.jump_costs[i, j] ** 1.5 for i, j in itertools.pairwise(path))
 
     best = min(((0, *inner, 9) for inner in itertools.combinations(range(1, 9), n - 1)), key=cost)
-    found = dynamic_programme(seen, SCHEDULE, n, power)
+    found = dynamic_programme(seen, SCHEDULE, n)
     np.testing.assert_allclose(found, SCHEDULE.timestep(seen.log_snr[list(best[:-1])]))
 
 

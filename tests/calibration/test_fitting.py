@@ -149,14 +149,15 @@ def test_fitted_weights_are_better_than_2m_and_learned_ones_still_better_from_ne
     assert learned.timesteps[-1] >= 0
 
 
-def test_learning_never_makes_it_worse_and_stops_where_nothing_is_gained():
+def test_learning_never_makes_it_worse_and_stops_where_nothing_is_gained(monkeypatch):
     predictor, reference = reference_of(bent, count=4)
     timesteps = BlendedGrid()(SCHEDULE, 3)
     start = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
     assert learn(predictor, reference, error_on(predictor, reference), start, iterations=0) is start
     counted = []
     counting = InBatches(SCHEDULER.guided(bent), progress=counted.append)
-    learn(counting, reference, error_on(counting, reference), start, iterations=50, least_gain=0.5)
+    monkeypatch.setattr("adaptive_diffusion.calibration.learning.LEAST_GAIN", 0.5)
+    learn(counting, reference, error_on(counting, reference), start, iterations=50)
     assert sum(counted) < 5 * 4 * 3 * 12  # a few iterations of some 11 columns, not 50
 
 

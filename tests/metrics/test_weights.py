@@ -82,16 +82,16 @@ def test_a_hub_model_is_fetched_with_pytorch_weights_only_where_there_are_no_oth
 
     asked: list[list[str]] = []
 
-    def fetch(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
-        assert (repository, revision) == ("openai/clip", "v1")
+    def fetch(repository: str, allow_patterns: list[str]) -> str:
+        assert repository == "openai/clip"
         asked.append(allow_patterns)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert model_folder("openai/clip", "v1") == tmp_path
+    assert model_folder("openai/clip") == tmp_path
     assert [patterns[-1] for patterns in asked] == ["model*.safetensors", "pytorch_model*.bin"]
     (tmp_path / "model.safetensors").touch()
-    model_folder("openai/clip", "v1")
+    model_folder("openai/clip")
     assert len(asked) == 3
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
 

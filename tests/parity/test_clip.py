@@ -212,7 +212,7 @@ def test_only_openai_and_openclip_models_make_a_clip_score(
 ) -> None:
     ours = load_clip(folder)
     assert (ours.metric_name, ours.name) == ("clip_similarity", f"clip/{folder.name}")
-    monkeypatch.setattr(clip_score, "model_folder", lambda source, revision: folder)
+    monkeypatch.setattr(clip_score, "model_folder", lambda source: folder)
     assert load_clip("someone/finetuned").metric_name == "clip_similarity"
     known = load_clip("openai/clip-vit-base-patch32")
     assert (known.metric_name, known.name) == ("clip_score", "clip/openai/clip-vit-base-patch32")

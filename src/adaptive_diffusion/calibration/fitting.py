@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
@@ -29,7 +28,7 @@ from ..solvers.dpm_solver import DPMSolver
 from ..solvers.fitted import DATA_VARIANCE, Fitted, levels_of, multistep_rows
 from .reference import ReferenceTrajectories
 
-HISTORY = 4  # predictions that a step combines
+HISTORY = 4  # K, predictions that a step combines
 RIDGE = 1e-4  # where many noises are fitted on: keeps collinear predictions from fighting
 
 
@@ -79,7 +78,6 @@ def fit_corrections(
     model: Evaluated,
     reference: ReferenceTrajectories,
     timesteps: np.ndarray,
-    history: int = HISTORY,
     ridge: float = RIDGE,
 ) -> np.ndarray:
     """Fit the corrections of every step by least squares to the reference's states, one step after the other.
@@ -88,15 +86,13 @@ def fit_corrections(
         model: The model, with the conditions of the reference.
         reference: Where the steps should lead.
         timesteps: (n,) timesteps, strictly decreasing from T - 1.
-        history: K >= 2, predictions that a step combines.
         ridge: Added to the normal equations' diagonal, as a share of it, >= 0: shrinks corrections towards 0, and those
             of collinear predictions towards each other.
 
     Returns:
-        (n, K + 1) corrections; those of predictions that do not exist yet are 0.
+        (n, K + 1) corrections of K = `HISTORY` predictions; those of predictions that do not exist yet are 0.
     """
-    check_count("history", history, 2)
-    fitting = _Fitting(reference, levels_of(model.process, timesteps), history, ridge)
+    fitting = _Fitting(reference, levels_of(model.process, timesteps), ridge)
     finished(model, [_begun(model, reference.noise, timesteps, fitting)])
     return fitting.corrections
 
@@ -107,16 +103,15 @@ class _Fitting:
     Args:
         reference: Where the steps should lead.
         levels: (n + 1,) noise levels of the nodes, and 0.
-        history: K, predictions that a step combines.
         ridge: See `fit_corrections`.
 
     Attributes:
         corrections: (n, K + 1) as far as they have been fitted.
     """
 
-    def __init__(self, reference: ReferenceTrajectories, levels: np.ndarray, history: int, ridge: float):
-        self.reference, self.levels, self.history, self.ridge = reference, levels, history, ridge
-        self.corrections = np.zeros((len(levels) - 1, history + 1))
+    def __init__(self, reference: ReferenceTrajectories, levels: np.ndarray, ridge: float):
+        self.reference, self.levels, self.ridge = reference, levels, ridge
+        self.corrections = np.zeros((len(levels) - 1, HISTORY + 1))
 
     def step(self, at: Position, memory: Memory) -> Step:
         """See `Solver`."""
@@ -137,7 +132,7 @@ class _Fitting:
         self.corrections[i, : len(columns)] = np.linalg.solve(gram, matrix @ missing.ravel())
 
         reached = at.then.alpha * _combined(self._row(i, pair), state, predictions)
-        return Step(mx.array(reached.astype(np.float32)), 0.0, kept[: self.history - 1], len(kept))
+        return Step(mx.array(reached.astype(np.float32)), 0.0, kept[: HISTORY - 1], len(kept))
 
     def _row(self, i: int, pair: np.ndarray) -> np.ndarray:
         return multistep_rows(pair, self.corrections[i : i + 1])[0]

@@ -22,6 +22,7 @@ from .reference import ReferenceTrajectories
 POSITION_STEP = 0.03  # finite difference of a node's log-SNR, in distances to its nearer neighbour
 CORRECTION_STEP = 0.02  # finite difference of a correction
 CLOSEST = 0.05  # of a mean step in log-SNR: nodes do not come nearer to each other
+LEAST_GAIN = 0.01  # share of the held-out error that a step has to take off, or it is the last
 DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)  # tried in turn until the error falls
 
 
@@ -31,7 +32,6 @@ def learn(
     judge: Callable[[Solution], float],
     start: Solution,
     iterations: int = 3,
-    least_gain: float = 0.01,
 ) -> Solution:
     """Improve a grid and its weights together, as long as other images profit.
 
@@ -46,7 +46,6 @@ def learn(
         judge: The error of a solution on other images, which decides how many steps are taken.
         start: Where to begin: a grid with corrections, e.g. fitted ones.
         iterations: At most so many steps.
-        least_gain: Stop when a step takes less than this share off the held-out error.
 
     Returns:
         The best by the held-out images, perhaps `start`.
@@ -61,7 +60,7 @@ def learn(
         if found is None or not (changed := judge(found.solution)) < error:
             break
         gain, error, best, at = 1 - changed / error, changed, found.solution, found
-        if gain < least_gain:
+        if gain < LEAST_GAIN:
             break
 
     return best

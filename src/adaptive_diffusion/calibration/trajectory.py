@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count, check_number
+from ..diffusion.checks import check_count
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
@@ -156,17 +156,16 @@ def equal_parts(log_snr: np.ndarray, lasting_speed: np.ndarray, n: int) -> np.nd
     return np.interp(np.arange(n) / n * integral[-1], integral, log_snr)
 
 
-def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int, power: float = 1.5) -> np.ndarray:
+def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int) -> np.ndarray:
     """The nodes on which n first-order jumps to the clean image cost least together (GITS; Chen et al., 2024).
 
-    A jump costs the lasting error to the given power. (In the paper the whole error counts, whether it lasts or not.)
-    1.5 imitates a second-order solver, whose local error falls with the third power of the step, not the second.
+    A jump costs the lasting error to the power 1.5, which imitates a second-order solver: its local error falls with
+    the third power of the step, not the second. (In the paper the whole error counts, whether it lasts or not.)
 
     Args:
         trajectory: What was measured, on m nodes.
         schedule: The noise schedule of the model.
         n: Number of steps, in [1, m].
-        power: > 0.
 
     Returns:
         (n,) float64 timesteps, strictly decreasing from T - 1.
@@ -176,8 +175,7 @@ def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int, p
     """
     log_snr = trajectory.log_snr
     check_count("num_inference_steps", n, 1, len(log_snr))
-    check_number("power", power, 0, above=True)
-    costs = trajectory.jump_costs**power
+    costs = trajectory.jump_costs**1.5
     best = np.append(0.0, np.full(len(log_snr), np.inf))  # cost of the cheapest way to each node, by jumps so far
     origins = []
     for _ in range(n):

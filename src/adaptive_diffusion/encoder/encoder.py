@@ -112,7 +112,7 @@ class Encoder:
         """
         return 100.0 * self.image_embeddings(images).astype(np.float64) @ self.text_embeddings([caption])[0]
 
-    def perceptual_distances(self, a: Any, b: Any, batch_size: int = 32) -> np.ndarray:
+    def perceptual_distances(self, a: Any, b: Any) -> np.ndarray:
         """Perceptual distance of each pair of images (a[i], b[i]).
 
         This is LPIPS (Zhang et al., 2018) without learned weights. The vector of each pixel of a feature map is scaled
@@ -121,7 +121,6 @@ class Encoder:
         Args:
             a: (N, H, W, 3), uint8 or float in [-1, 1].
             b: As `a`.
-            batch_size: Pairs per evaluation.
 
         Returns:
             (N,) float32, in [0, 4] for each stage.
@@ -140,7 +139,7 @@ class Encoder:
                 (mx.square(unit(u) - unit(v)).sum(axis=-1).mean(axis=(1, 2)) for u, v in pairs), mx.zeros(len(p))
             )
 
-        return in_batches(distance, self._prepared(x), self._prepared(y), batch_size=batch_size)
+        return in_batches(distance, self._prepared(x), self._prepared(y), batch_size=32)
 
     def _prepared(self, images: Any) -> np.ndarray:
         """Images at the encoder's size, resized in 8 bits exactly like the images of a reference."""
@@ -168,15 +167,15 @@ def save_encoder(path: str | Path, network: EncoderNetwork, metadata: dict[str, 
     return write_network(path, network, network._config.to_dict(), metadata, format=FORMAT, dtype=mx.float16)
 
 
-def load_encoder(path: str | Path, words: WordVectors | None = None) -> Encoder:
+def load_encoder(path: str | Path) -> Encoder:
     """Read an encoder file.
 
     Args:
         path: An encoder file, as `train.py task=encoder` writes it.
-        words: The word vectors of its training; None: the shipped word vectors.
 
     Raises:
-        UnusableFile: if the file is missing, damaged or of another kind, or if its training used other word vectors.
+        UnusableFile: if the file is missing, damaged or of another kind, or if its training used other word vectors
+            than those that ship.
     """
 
     def build(config: dict[str, Any]) -> EncoderNetwork:
@@ -185,7 +184,7 @@ def load_encoder(path: str | Path, words: WordVectors | None = None) -> Encoder:
     network, metadata = read_network(path, build, format=FORMAT, what="EncoderNetwork", task="encoder")
     try:
         check_number("image_temperature", metadata.get("image_temperature", 1.0), 0, LARGEST_TEMPERATURE, above=True)
-        return Encoder(network, words or load_words(), metadata)
+        return Encoder(network, load_words(), metadata)
     except UnusableFile:
         raise
     except ValueError as error:

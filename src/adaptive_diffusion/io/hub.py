@@ -15,12 +15,11 @@ from ..program import pip_install
 _SETTINGS = ["*.json", "merges.txt"]
 
 
-def model_folder(source: str | Path, revision: str | None = None) -> Path:
+def model_folder(source: str | Path) -> Path:
     """The folder of a model. A model of the hub is downloaded once, and then found in the hub's cache.
 
     Args:
         source: A folder, or a hub id "owner/name". HF_HUB_OFFLINE=1 forbids the network; HF_TOKEN is used where set.
-        revision: Branch, tag or commit on the hub.
 
     Raises:
         UnusableFile: if there is no such folder, or the download fails.
@@ -38,11 +37,9 @@ def model_folder(source: str | Path, revision: str | None = None) -> Path:
     try:
         weights = ["model*.safetensors"]
         with quiet_hub():
-            found = Path(
-                huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=_SETTINGS + weights)
-            )
+            found = Path(huggingface_hub.snapshot_download(str(source), allow_patterns=_SETTINGS + weights))
             if not any(found.glob("model*.safetensors")):
-                huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=["pytorch_model*.bin"])
+                huggingface_hub.snapshot_download(str(source), allow_patterns=["pytorch_model*.bin"])
     except (OSError, ValueError) as error:  # the base classes of the hub's own errors
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise UnusableFile(

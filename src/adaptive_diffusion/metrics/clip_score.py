@@ -58,7 +58,7 @@ class CLIP:
             lambda x: self._model.encode_pixels(mx.array(self._preparation(x))), as_uint8(images), batch_size=batch_size
         )
 
-    def text_features(self, prompts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+    def text_features(self, prompts: Sequence[str]) -> np.ndarray:
         """Projected features of prompts, (N, D) float32, not normalised; a prompt is cut after 77 tokens.
 
         Raises:
@@ -70,7 +70,7 @@ class CLIP:
             raise ValueError("every prompt must be a text with something in it; leave out empty ones")
 
         ids = self._tokenizer(list(prompts))
-        return in_batches(lambda x: self._model.encode_ids(mx.array(x)), ids, batch_size=batch_size)
+        return in_batches(lambda x: self._model.encode_ids(mx.array(x)), ids, batch_size=64)
 
     def scores(self, images: Any, prompts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
         """100 x cosine of each image and its prompt, in [-100, 100]; the mean is the score of the run.
@@ -102,17 +102,16 @@ class CLIP:
         return 100.0 * (_unit(self.features(pictures, batch_size)) * t).sum(axis=1)
 
 
-def load_clip(source: str | Path = "openai/clip-vit-base-patch32", revision: str | None = None) -> CLIP:
+def load_clip(source: str | Path = "openai/clip-vit-base-patch32") -> CLIP:
     """A CLIP model from a folder in Hugging Face's layout, or from the hub.
 
     Args:
         source: Folder, or hub id such as "openai/clip-vit-large-patch14" (see `hub.model_folder`).
-        revision: Branch, tag or commit on the hub.
 
     Raises:
         UnusableFile: if the model cannot be found or fetched, is not CLIP, or its files do not fit each other.
     """
-    folder = model_folder(source, revision)
+    folder = model_folder(source)
     try:
         config = CLIPConfig.from_dict(read_json(folder / "config.json"))
     except (TypeError, ValueError) as error:

@@ -85,7 +85,10 @@ class UNetConfig:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def timestep_embedding(t: mx.array, dim: int, max_period: float = 10_000.0) -> mx.array:
+LONGEST_PERIOD = 10_000.0  # of the features of a timestep
+
+
+def timestep_embedding(t: mx.array, dim: int) -> mx.array:
     """Sinusoidal features of the training timestep (Vaswani et al., 2017; Ho et al., 2020).
 
     Args:
@@ -96,7 +99,7 @@ def timestep_embedding(t: mx.array, dim: int, max_period: float = 10_000.0) -> m
         (B, dim) float32: cosines, then sines.
     """
     half = dim // 2
-    frequencies = mx.exp(-math.log(max_period) * mx.arange(half, dtype=mx.float32) / half)
+    frequencies = mx.exp(-math.log(LONGEST_PERIOD) * mx.arange(half, dtype=mx.float32) / half)
     angles = t.astype(mx.float32)[:, None] * frequencies[None]
     return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
 

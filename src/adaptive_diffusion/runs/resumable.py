@@ -48,20 +48,14 @@ def resumed_tag(trainer: StatefulTrainer) -> dict[str, str] | None:
     return state_tag(trainer.config.state) if trainer.step else None
 
 
-def announced_progress(trainer: StatefulTrainer, *, quiet: bool = False) -> Progress:
-    """Say where a training begins; its progress, in images.
-
-    Args:
-        trainer: The training.
-        quiet: Whether nothing is said, as by all processes but the first.
-    """
+def announced_progress(trainer: StatefulTrainer) -> Progress:
+    """Say where a training begins; its progress, in images."""
     c = trainer.config
     if is_finished(trainer):
-        if not quiet:
-            log.info("%s is finished: it has seen %d images; the result is written again", c.state, trainer.images)
+        log.info("%s is finished: it has seen %d images; the result is written again", c.state, trainer.images)
         return Progress("", quiet=True)
 
-    if trainer.step and not quiet:
+    if trainer.step:
         log.info("going on from %s at %d of %d images", c.state, trainer.images, c.images)
     what = f"training in batches of {c.batch_size}"
-    return Progress(what, c.images, unit="image", initial=trainer.images, announced=True, quiet=quiet)
+    return Progress(what, c.images, unit="image", initial=trainer.images, announced=True)

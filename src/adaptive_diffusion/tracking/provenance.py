@@ -48,22 +48,13 @@ class GitState:
         }
 
 
-def git_state(folder: str | Path | None = None) -> GitState | None:
-    """The state of a repository.
-
-    Args:
-        folder: A folder in it; None: that of this package's code, unless it is installed.
-
-    Returns:
-        The state; None without git, a repository or a commit.
-    """
-    if folder is None and installed():
+def git_state() -> GitState | None:
+    """The state of the repository of this package's code; None if it is installed, or without git or a commit."""
+    if installed():
         return None
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder or CHECKOUT), *arguments], capture_output=True, check=True, timeout=20
-        )
+        done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, check=True, timeout=20)
         return done.stdout.decode(errors="replace").strip("\n")
 
     try:

@@ -60,10 +60,10 @@ class ModelConfig:
         """The configuration as plain JSON types."""
         return dataclasses.asdict(self)
 
-    def _count(self, *names: str, low: int = 1) -> None:
-        """Check that the named fields are whole numbers, at least `low`."""
+    def _count(self, *names: str) -> None:
+        """Check that the named fields are whole numbers, at least 1."""
         for name in names:
-            check_count(name, getattr(self, name), low)
+            check_count(name, getattr(self, name), 1)
 
     def _names(self, name: str, accepted: Sequence[str | None]) -> None:
         """Check that the named field, or each of its entries, is one of `accepted`."""
