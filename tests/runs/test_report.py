@@ -140,3 +140,9 @@ def test_what_is_no_run_is_refused_in_one_sentence(given, sentence, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=sentence):
         report(given)
+
+
+@pytest.mark.parametrize("name", ["nothing", "no'thing"])
+def test_a_name_that_the_database_does_not_know_is_refused_as_that(name, drawn):
+    with pytest.raises(UserError, match=f"no folder {name}, and .*mlflow.db knows no run or experiment of this name"):
+        found(name, drawn / "mlruns" / "mlflow.db")

@@ -108,11 +108,15 @@ def _recorded(run: str, database: Path) -> list[Job]:
     with tracker.translated():
         experiment = tracker.client.get_experiment_by_name(run)
         runs = _search(tracker, [experiment.experiment_id]) if experiment else _with_children(tracker, run)
+        if not runs:
+            raise UserError(f"there is no folder {run}, and {database} knows no run or experiment of this name")
         folders = [Path(tracker.client.download_artifacts(each.info.run_id, "")) for each in runs]
     return _of_folders([folder for folder in folders if (folder / "metrics.json").is_file()])
 
 
 def _with_children(tracker: MlflowTracker, run: str) -> list[Any]:
+    if not run.isalnum():  # no id, and it may hold quotes
+        return []
     experiments = [e.experiment_id for e in tracker.client.search_experiments()]
     return [
         *_search(tracker, experiments, f"attributes.run_id = '{run}'"),
