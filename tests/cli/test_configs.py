@@ -219,6 +219,7 @@ def test_labels_are_numbered_through_all_domains_of_the_model():
         ("landscapes", "sunrize", "did you mean 'sunrise'"),
         ("landscapes", "butterfly", "'butterfly' is a label of domain=general, not of domain=landscapes"),
         ("portraits", "buterfly", "did you mean domain=general label=butterfly"),
+        ("landscapes", "None", "did you mean 'none'?"),
         ("landscapes", "xyz", "it has forest, sunrise"),
         ("abstract", "xyz", "domain=abstract has no labels"),
         ("forests", None, "trained on " + ", ".join(LABELS)),

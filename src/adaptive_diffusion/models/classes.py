@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
+from ..diffusion.conditions import NO_LABEL
 from ..errors import Unusable
 
 SHOWN = 40  # most labels in the list of an error
@@ -47,7 +48,7 @@ def _no_such_label(label: str, domain: str, labels: Mapping[str, Sequence[str]])
     names = sorted(labels[domain])
     if not names:
         return f"domain={domain} has no labels; leave label out"
-    if close := difflib.get_close_matches(label, names, n=1):
+    if close := difflib.get_close_matches(label, [*names, NO_LABEL], n=1):
         return f"domain={domain} has no label {label!r}; did you mean {close[0]!r}?"
     if close := difflib.get_close_matches(label, [name for its_labels in labels.values() for name in its_labels], n=1):
         home = next(other for other, its_labels in labels.items() if close[0] in its_labels)
