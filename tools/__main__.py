@@ -40,7 +40,7 @@ from adaptive_diffusion.runs.references import (
 from adaptive_diffusion.sampling.quality import SHIPPED as QUALITY
 from adaptive_diffusion.sampling.quality import load_calibration
 from benchmarks.quality import plain_curve
-from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands, stale_benchmark
+from tools.benchmark import REPORT, SUMMARY, commands, stale_benchmark
 from tools.benchmark_tables import DOMAINS, read_summary
 from tools.curve import stale_curve, write_curve
 from tools.first import stale_firsts, write_firsts
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
     stale = 0
     for asset in chain(options.data or Path()):
         reason = asset.stale()
-        print(f"{asset.name:<24}{'up to date' if reason is None else 'stale: ' + reason}", flush=True)
+        print(f"{asset.name:<28}{'up to date' if reason is None else 'stale: ' + reason}", flush=True)
 
         if reason is not None:
             stale += 1
@@ -111,10 +111,7 @@ def chain(data: Path) -> list[Asset]:
         Asset("schedules of found", stale_found_schedules, _rebuild_found_schedules),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
         *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
-        *(
-            Asset(name, partial(stale_benchmark, PROJECT / summary), partial(_rebuild_benchmark, summary))
-            for name, summary in (("benchmark", SUMMARY), ("screening", SCREENING))
-        ),
+        Asset("benchmark", partial(stale_benchmark, PROJECT / SUMMARY), _rebuild_benchmark),
         Asset("curve of the page", stale_curve, write_curve),
         Asset("tables", stale_tables, write_tables),
     ]
@@ -270,12 +267,11 @@ def _rebuild_policy(domain: str) -> None:
     _run("train.py", "task=policy", "agent=ppo", *options, f"output={file}")
 
 
-def _rebuild_benchmark(summary: str) -> None:
-    report = REPORTS[summary]
+def _rebuild_benchmark() -> None:
     try:
-        needed = commands(read_summary(PROJECT / summary), report)
+        needed = commands(read_summary(PROJECT / SUMMARY))
     except UserError:  # there is none yet
-        needed = ["python sample.py -m experiment=benchmark", report.replace("--pictures {} ", "")]
+        needed = ["python sample.py -m experiment=benchmark", REPORT.format("")]
 
     raise UserError(
         "\n".join(["measure the benchmark again, which takes hours and may be stopped at any time:", *needed])

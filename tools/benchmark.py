@@ -1,4 +1,4 @@
-"""Whether the benchmark's summaries fit the shipped assets, and the commands that measure them again."""
+"""Whether the benchmark's summary fits the shipped assets, and the commands that measure it again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,8 @@ from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules, merged
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from tools.benchmark_tables import ADAPTIVE, DOMAINS, GRIDS, SCHEDULERS, Measured, rank, read_summary
 
-SUMMARY = "docs/benchmark/summary.csv"  # the main result: few steps, many images
-SCREENING = "docs/screening/summary.csv"  # more steps and methods, fewer images
-REPORTS = {
-    SUMMARY: "adaptive-diffusion cells --pictures {} --plots quality --output docs/benchmark",
-    SCREENING: "adaptive-diffusion cells --pictures {} --plots --output docs/screening",
-}
+SUMMARY = "docs/benchmark/summary.csv"
+REPORT = "adaptive-diffusion cells {}--plots quality --output docs/benchmark"  # makes it of the cells that are kept
 
 
 def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
@@ -49,8 +45,8 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
     return f"adaptive has other calibrated steps now: {', '.join(anew)}" if anew else None
 
 
-def commands(rows: Sequence[Measured], report: str) -> list[str]:
-    """Commands that measure exactly the cells of a summary and make its files; `report` is one of `REPORTS`."""
+def commands(rows: Sequence[Measured]) -> list[str]:
+    """Commands that measure exactly the cells of a summary and make its files."""
     settings = sorted({(row.pictures, row.blocks, row.method[2]) for row in rows})
 
     lines = []
@@ -64,7 +60,10 @@ def commands(rows: Sequence[Measured], report: str) -> list[str]:
                 f"{variant}".rstrip()
             )
 
-    return [*lines, *(report.format(pictures) for pictures in sorted({pictures for pictures, _, _ in settings}))]
+    return [
+        *lines,
+        *(REPORT.format(f"--pictures {pictures} ") for pictures in sorted({pictures for pictures, _, _ in settings})),
+    ]
 
 
 def _products(rows: Sequence[Measured]) -> list[tuple[tuple[str, ...], ...]]:

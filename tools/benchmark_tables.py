@@ -44,13 +44,13 @@ class Measured:
         method: Scheduler, grid and variant, as in the summary.
         num_steps: Steps.
         blocks: Blocks of seeds.
-        images: Images per block.
+        pictures: Images per block.
+        passes: Through the network, per image.
         model, encoder, calibration: See `CellResult`; "" if the summary lacks them.
         perceptual: Mean distance to the converged solution, None for a stochastic scheduler.
         perceptual_sd: Its standard deviation over the blocks, or None.
         fd_converged: Frechet distance of all images to the converged ones, or None.
-        fd_encoder: The same to the real ones.
-        fd_vicreg: Of all images by the VICReg encoder, None if it was not measured.
+        rmse: Mean RMSE to the converged solution, or None.
     """
 
     domain: str
@@ -58,21 +58,20 @@ class Measured:
     num_steps: int
     blocks: int
     pictures: int
+    passes: float
     model: str
     encoder: str
     calibration: str
     perceptual: float | None
     perceptual_sd: float | None
     fd_converged: float | None
-    fd_encoder: float | None
-    fd_vicreg: float | None
+    rmse: float | None
 
 
 HEADS = {
     "fd_converged": "`fd_converged`",
     "perceptual": "perceptual",
-    "fd_encoder": "`fd_encoder`",
-    "fd_vicreg": "`fd_vicreg`",
+    "rmse": "RMSE",
 }
 
 
@@ -92,7 +91,7 @@ def read_summary(path: Path) -> list[Measured]:
 
 
 def results(rows: Sequence[Measured]) -> list[str]:
-    """A table per domain: methods down, steps across, in a cell perceptual / fd_converged / fd_encoder."""
+    """A table per domain: methods down, steps across, in a cell perceptual / fd_converged / RMSE."""
     lines = [_conditions(rows)]
     for domain, some in _by_domain(rows).items():
         found = {(row.method, row.num_steps): row for row in some}
@@ -105,7 +104,7 @@ def results(rows: Sequence[Measured]) -> list[str]:
 
 def comparison(rows: Sequence[Measured]) -> list[str]:
     """A table of adaptive beside the best other method with the same steps, with the ranges over domains."""
-    body, metrics = [], _metrics(rows)
+    body = []
 
     changes: dict[tuple[int, str], tuple[list[float], list[float]]] = {}
     for domain, some in _by_domain(rows).items():
@@ -113,7 +112,7 @@ def comparison(rows: Sequence[Measured]) -> list[str]:
             others = [row for row in some if row.num_steps == own.num_steps and row.method[0] != ADAPTIVE[0]]
 
             cells = []
-            for metric in metrics:
+            for metric in HEADS:
                 best, quadratic = changes.setdefault((own.num_steps, metric), ([], []))
                 cells.append(_compared(own, others, metric, best, quadratic))
 
@@ -122,30 +121,25 @@ def comparison(rows: Sequence[Measured]) -> list[str]:
 
     # below the domains, for each number of steps, the range of the differences
     for n in sorted({n for n, _ in changes}):
-        ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in metrics]
-        domains = max(len(changes[n, metric][0]) for metric in metrics)
+        ranges = [" / ".join(filter(None, map(_range, changes[n, metric]))) for metric in HEADS]
+        domains = max(len(changes[n, metric][0]) for metric in HEADS)
         if domains:
             body.append([count(domains, "domain"), str(n), *ranges])
 
-    heads = [HEADS[metric] for metric in metrics]
-    return table(
-        ["adaptive / best of the others, difference / to DPM-Solver++ quadratic", "steps", *heads],
-        body,
-        "lr" + "l" * len(heads),
-    )
+    head = "adaptive / best of the others, difference / to DPM-Solver++ quadratic"
+    return table([head, "steps", *HEADS.values()], body, "lr" + "l" * len(HEADS))
 
 
 def fewest_steps(rows: Sequence[Measured]) -> list[str]:
     """A table of the fewest measured adaptive steps that are as near as DDIM with fifty, by domain and metric."""
     method, many = MANY
 
-    body, metrics = [], _metrics(rows)
+    body = []
     for domain, some in _by_domain(rows).items():
         goal = next((row for row in some if (row.method, row.num_steps) == MANY), None)
-        body.append([domain, *(_fewest(_adaptive(some), goal, metric) for metric in metrics)])
-    heads = [HEADS[metric] for metric in metrics]
+        body.append([domain, *(_fewest(_adaptive(some), goal, metric) for metric in HEADS)])
     head = f"fewest adaptive steps that reach {method_name(method)} {many}"
-    return table([head, *heads], body, "l" * (1 + len(heads)))
+    return table([head, *HEADS.values()], body, "l" * (1 + len(HEADS)))
 
 
 def method_name(method: tuple[str, str, str]) -> str:
@@ -168,23 +162,20 @@ def _measured(row: dict[str, str]) -> Measured:
     def number(column: str) -> float | None:
         return float(row[column]) if row[column] else None
 
-    def later(column: str) -> float | None:  # older summaries lack it
-        return number(column) if column in row else None
-
     return Measured(
         domain=row["domain"],
         method=(row["scheduler"], row["grid"], row["variant"]),
         num_steps=int(row["num_steps"]),
         blocks=int(row["blocks"]),
         pictures=int(row["pictures_per_block"]),
+        passes=float(row["passes_mean"]),
         model=row.get("model") or "",
         encoder=row.get("encoder") or "",
         calibration=row.get("calibration") or "",
         perceptual=number("perceptual_mean"),
         perceptual_sd=number("perceptual_sd"),
         fd_converged=number("fd_converged_all"),
-        fd_encoder=number("fd_encoder_all"),
-        fd_vicreg=later("fd_vicreg_all"),
+        rmse=number("rmse_mean"),
     )
 
 
@@ -223,16 +214,11 @@ def _place(method: tuple[str, str, str]) -> tuple[bool, tuple[int, str], tuple[i
 def _cell(row: Measured | None) -> str:
     if row is None:
         return ""
-    frechet = (MISSING if value is None else distance(value) for value in (row.fd_converged, row.fd_encoder))
-    return " / ".join((_perceptual(row.perceptual, row.perceptual_sd), *frechet))
+    frechet = MISSING if row.fd_converged is None else distance(row.fd_converged)
+    return " / ".join((_small(row.perceptual, row.perceptual_sd), frechet, _small(row.rmse)))
 
 
-def _metrics(rows: Sequence[Measured]) -> list[str]:
-    """What the tables compare: fd_vicreg only where it was measured."""
-    return [metric for metric in HEADS if metric != "fd_vicreg" or any(row.fd_vicreg is not None for row in rows)]
-
-
-def _perceptual(mean: float | None, sd: float | None = None) -> str:
+def _small(mean: float | None, sd: float | None = None) -> str:
     """Four decimals; up to six, until the mean shows two digits and the spread one."""
     if mean is None:
         return MISSING
@@ -248,7 +234,7 @@ def _decimals(value: float, digits: int) -> int:
 
 def _value(row: Measured, metric: str) -> str:
     value: float = getattr(row, metric)
-    return _perceptual(value) if metric == "perceptual" else distance(value)
+    return distance(value) if metric == "fd_converged" else _small(value)
 
 
 def _compared(own: Measured, others: Sequence[Measured], metric: str, best: list[float], quadratic: list[float]) -> str:

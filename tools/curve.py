@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
 from adaptive_diffusion.io.files import write_text
@@ -34,7 +33,7 @@ def _point(row: Measured) -> dict[str, object]:
     """A row of the summary as a point of the curve."""
     distance = {"distance": round(row.perceptual or 0, 5), "sd": round(row.perceptual_sd or 0, 5)}
     method = {"scheduler": row.method[0], "method": _name(row)}
-    return {"domain": row.domain, **method, "steps": row.num_steps, "passes": _passes(row), **distance}
+    return {"domain": row.domain, **method, "steps": row.num_steps, "passes": round(row.passes), **distance}
 
 
 def _stamp() -> str:
@@ -45,14 +44,6 @@ def _name(row: Measured) -> str:
     scheduler, grid, _ = row.method
     name = SCHEDULERS.get(scheduler, scheduler)
     return name if grid == "own" else f"{name}, {GRIDS.get(grid, grid)}"
-
-
-def _passes(row: Measured) -> int:
-    """Of an image: two for each step with one weight of guidance, one without guidance."""
-    found = re.search(r" guidance ([\d.]+)$", row.model)
-    if found is None:
-        raise ValueError(f"the passes of the cells of {row.model!r} are not known")
-    return row.num_steps * (1 if float(found[1]) == 1 else 2)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.optimization.memory import read_records
 from tools import real_tables
 from tools.asset_tables import calibrated_steps, tuned_configurations
-from tools.benchmark import REPORTS, SCREENING, SUMMARY, commands
+from tools.benchmark import SUMMARY, commands
 from tools.benchmark_tables import comparison, fewest_steps, read_summary, results
 
 PROJECT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="only say what is stale; exit code 1 if anything is")
     options = parser.parse_args(argv)
     reason = stale_tables()
-    print(f"{'tables':<24}{'up to date' if reason is None else 'stale: ' + reason}")
+    print(f"{'tables':<28}{'up to date' if reason is None else 'stale: ' + reason}")
 
     if reason is not None and not options.check:
         write_tables()
@@ -99,8 +99,8 @@ def _block(name: str, project: Path) -> str:
     return "\n".join([f"{BEGIN} {name}; made from {table.source} {stamp} -->", *body, END])
 
 
-def _commands(path: Path, summary: str) -> list[str]:
-    return ["```bash", *commands(read_summary(path), REPORTS[summary]), "```"]
+def _commands(path: Path) -> list[str]:
+    return ["```bash", *commands(read_summary(path)), "```"]
 
 
 def _calibrated(path: Path) -> list[str]:
@@ -125,11 +125,9 @@ def _shipped() -> tuple[str, float]:
 
 TABLES = {
     "benchmark": Table(SUMMARY, lambda path: results(read_summary(path))),
-    "benchmark commands": Table(SUMMARY, lambda path: _commands(path, SUMMARY)),
+    "benchmark commands": Table(SUMMARY, _commands),
     "adaptive against the others": Table(SUMMARY, lambda path: comparison(read_summary(path))),
     "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),
-    "screening": Table(SCREENING, lambda path: results(read_summary(path))),
-    "screening commands": Table(SCREENING, lambda path: _commands(path, SCREENING)),
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "real images": Table(REAL, real_tables.all_rows),
     "real images, more samplers": Table(MORE, real_tables.all_rows),

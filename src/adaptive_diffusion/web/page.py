@@ -155,7 +155,7 @@ def _schedule(looking: Looking, controls: list[gr.components.Component]) -> None
 def _afford(looking: Looking, blocks: gr.Blocks) -> None:
     gr.Markdown(
         "How close to the images that the shipped model converges to comes each method with a budget of passes? "
-        f"Measured on {images():,} images a point, drawn without labels at guidance 1.5."
+        f"Measured on {images():,} images a point, drawn with labels by share at guidance 1.5."
     )
     with gr.Row():
         domain = gr.Dropdown(domains(), value=domains()[0], label="Domain that was measured")
