@@ -129,7 +129,7 @@ def test_runs_are_recorded_as_sample_records_them_and_a_cancelled_one_is_killed(
     list(actions.draw(request(), *astuple(WISH)))
 
     def cancelled_at_its_first_step() -> None:
-        for _, status, *_ in actions.draw(request(), *astuple(replace(WISH, steps=90, seed=1))):
+        for _, status, *_ in actions.draw(request(), *astuple(replace(WISH, steps=90, images=16, seed=1))):
             if str(status).startswith("Step"):
                 actions.cancel(request())
 
