@@ -230,6 +230,11 @@ def test_a_shape_that_is_none_and_half_a_step_are_refused(shape, steps, sentence
         calibrate_model(bent, shape, steps=steps)
 
 
+def test_guidance_without_a_condition_is_refused():
+    with pytest.raises(ValueError, match="guides nothing without a condition"):
+        calibrate_model(bent, SHAPE, guidance_scale=3.0)
+
+
 def test_the_identity_is_the_hash_of_the_weights():
     linear = nn.Linear(2, 3)
     before = weights_hash(linear)

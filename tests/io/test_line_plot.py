@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adaptive_diffusion.io import figures
 from adaptive_diffusion.io.figures import save_schedule_plot
 from adaptive_diffusion.io.line_plot import HEIGHT, INK, WIDTH, _ticks, line_plot
 
@@ -53,6 +54,14 @@ def test_ticks_are_round_numbers_within_the_axis(low, high, ticks):
 def test_the_number_of_images_left_is_shown_if_it_changes(running, panels, tmp_path):
     save_schedule_plot(tmp_path / "a.png", np.array([9, 5, 1]), np.array([-3, 0, 3]), "a title", np.array(running))
     assert Image.open(tmp_path / "a.png").width == panels * WIDTH
+
+
+@pytest.mark.parametrize(("running", "of_some"), [([0, 4, 4], False), ([0, 4, 2], True)])
+def test_a_stored_first_evaluation_is_no_image_that_stopped(running, of_some, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(figures, "titled", lambda pixels, title: titles.append(title) or pixels)
+    save_schedule_plot(tmp_path / "a.png", np.array([9, 5, 1]), np.array([-3, 0, 3]), "a title", np.array(running))
+    assert ["longest" in title for title in titles] == [of_some]
 
 
 def test_matplotlib_is_not_imported_for_it(tmp_path):

@@ -49,7 +49,7 @@ def test_one_step_is_singular(at, capsys):
         shown.update(10)
     assert capsys.readouterr().err.splitlines() == [
         "drawing: 1 step",
-        "drawing: 100% (1 of 1 step), 60 s per step, less than 1 min left",
+        "drawing: 100% (1 of 1 step), 60 s per step",
         "solving: 10 steps, 1 step/s",
     ]
 

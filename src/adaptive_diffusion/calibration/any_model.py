@@ -55,7 +55,7 @@ def calibrate_model(
         What `AdaptiveScheduler(calibration=...)` takes; `save_schedules` writes it to a file.
 
     Raises:
-        ValueError: for a value out of range, or predictions of another shape.
+        ValueError: for a value out of range, guidance without a condition, or predictions of another shape.
         FloatingPointError: for predictions that are not finite.
     """
     model = GuidedModel(
@@ -68,6 +68,8 @@ def calibrate_model(
         state_shape,
         weights_hash(denoiser) if identity is None else identity,
     )
+    if guidance_scale != 1 and model.most_passes == 1:
+        raise ValueError("guidance_scale guides nothing without a condition; give one, or leave guidance_scale out")
     numbers: Any = steps if np.iterable(steps) else (steps,)
     recipe = QuickCalibration(steps=numbers, **settings)
     total = recipe.evaluations()

@@ -150,5 +150,6 @@ def save_schedule_plot(
     ]
     if running.min() < running.max():
         panels.append(line_plot(running, "step", "images evaluated", from_zero=True))
-        title += "\ntimestep and log-SNR of the images that were longest on the schedule"
+        if running[running > 0].min() < running.max():  # 0: what is stored takes no evaluation
+            title += "\ntimestep and log-SNR of the images that were longest on the schedule"
     save_image(path, titled(np.concatenate(panels, axis=1), title))

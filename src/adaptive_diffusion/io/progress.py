@@ -118,8 +118,10 @@ class Progress:
         if self.total is None:
             return f"{count(self.done, self.unit)}, {speed}"
 
-        left = max(0, self.total - self.done) / rate / 60
         share = f"{self.done / self.total:.0%} ({self.done:,} of {count(self.total, self.unit)})"
+        if self.done >= self.total:
+            return f"{share}, {speed}"
+        left = (self.total - self.done) / rate / 60
         return f"{share}, {speed}, {'less than 1' if left < 1 else f'about {left:.0f}'} min left"
 
 
