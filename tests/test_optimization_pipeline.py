@@ -519,7 +519,7 @@ def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
     (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert past["final_config"]["num_steps"] == steps
     path = f"scheduler.path={tmp_path}/outputs/agent/tuned.json"
-    only = "only for portraits with 1.5; tune it: python train.py agent=ppo domain=abstract"
+    only = "only for portraits with 1.5; tune it"
     with pytest.raises(ValueError, match=rf"domain=abstract .*tuned\.json, {only}"):
         draw(checkpoint, tmp_path, "domain=abstract", path)
     with pytest.raises(ValueError, match=f"with guidance_scale=3, {only[:30]}"):

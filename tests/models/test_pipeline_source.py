@@ -99,7 +99,7 @@ class Hub:
         self._ask(repository, revision)
         return [path.relative_to(self.remote).as_posix() for path in self.remote.rglob("*") if path.is_file()]
 
-    def snapshot_download(self, repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot_download(self, repository: str, *, revision: str | None = None, allow_patterns: list[str]) -> str:
         self._ask(repository, revision)
         (self.repository / "refs").mkdir(parents=True, exist_ok=True)
         (self.repository / "refs" / "main").write_text(COMMIT)

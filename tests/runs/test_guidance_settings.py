@@ -92,7 +92,7 @@ def test_the_weight_is_said_by_either_setting(
         (("guidance=interval", "guidance.weight=-1"), "guidance_scale must be a number, at least 0"),
         (("guidance=interval", "guidance.low=deep"), "guidance.low must be a number, got 'deep'"),
         (("guidance._target_=builtins.dict",), "guidance._target_ makes a dict, which is no guidance"),
-        ((*INTERVAL, "scheduler=tuned"), "was made with one weight of guidance at all noise levels"),
+        ((*INTERVAL, "scheduler=tuned"), "nothing was tuned for domain=landscapes of this model"),
         (
             (*INTERVAL, "scheduler=learned"),
             "was made with one weight .* levels, and here it is 1.5 where",
@@ -213,7 +213,7 @@ def test_guidance_by_a_weaker_model_is_calibrated_on_first_use(configure: Any, t
     [
         ((), {"labels": {}}, "the weaker model of guidance was trained with other domains or labels"),
         (("guidance_scale=0.5",), {}, "guidance_scale with a weaker model must be a number, at least 1"),
-        (("scheduler=tuned",), {}, "was made with one weight .* levels, and here it is 1.5 by the weaker model"),
+        (("scheduler=learned",), {}, "was made with one weight .* levels, and here it is 1.5 by the weaker model"),
         (("guidance.weak_model=gone.safetensors",), {}, "there is no model file at gone.safetensors"),
     ],
 )

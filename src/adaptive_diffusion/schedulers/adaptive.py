@@ -191,6 +191,7 @@ class AdaptiveScheduler(SchedulerCore):
             if timesteps is not None:
                 raise ValueError("set_timesteps takes either timesteps or a complexity to bend the grid with, not both")
 
+        asked = {"num_inference_steps": num_inference_steps, "complexity": complexity, "timesteps": timesteps}
         if num_inference_steps is None and timesteps is None:
             given = self.config["num_inference_steps"]
             num_inference_steps = min(STEPS, self.num_train_timesteps) if given in (None, STEPS) else given
@@ -203,7 +204,7 @@ class AdaptiveScheduler(SchedulerCore):
             self._complexity = before
             raise
 
-        self._chosen["complexity"] = complexity
+        self._chosen = asked
         if timesteps is not None:
             self.recipe = given_timesteps(self.calibration)
         elif self.calibration is not None:
