@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -35,7 +35,6 @@ class Noises(ABC):
         batches: Number of batches, >= 1.
         seed: Of the noises, >= 0; another seed gives other ones.
         metric: One of `metrics`.
-        **settings: What the class itself takes besides.
 
     Attributes:
         metrics: What distances there are.
@@ -50,19 +49,20 @@ class Noises(ABC):
     metrics: ClassVar[Sequence[str]]
     measurement: ClassVar[type[Measurement]] = Measurement
     fewest: ClassVar[int] = 2
+    _own: Mapping[str, Any]  # what the class itself was given besides
 
-    def __init__(self, drawing: GuidedModel, *, pictures: int, batches: int, seed: int, metric: str, **settings: Any):
+    def __init__(self, drawing: GuidedModel, *, pictures: int, batches: int, seed: int, metric: str):
         check_choice("metric", metric, self.metrics)
         self.pictures = check_count("pictures", pictures, 2)
         self.batches = check_count("batches", batches, 1)
         self.seed = check_seed("noise_seed", seed)
         self.drawing, self._any = drawing.of_images(seed, pictures * batches), drawing
         self.metric = metric
-        self._settings = {"metric": metric, **settings}
 
     def others(self, batches: int) -> Self:
         """Batches of other noises for the same purpose: those of the next seed."""
-        return type(self)(self._any, pictures=self.pictures, batches=batches, seed=self.seed + 1, **self._settings)
+        size = {"pictures": self.pictures, "batches": batches, "seed": self.seed + 1}
+        return type(self)(self._any, metric=self.metric, **size, **self._own)
 
     def split(self, parts: int) -> Self:
         """The same noises in batches of a `parts`-th of the size; solved for once for both.
@@ -118,12 +118,10 @@ class FixedNoises(Noises):
 
     Args:
         drawing: What is drawn.
-        pictures: Images per batch, >= 2.
-        batches: Number of batches, >= 1.
-        seed: Of the noises, >= 0; another seed gives other ones.
         metric: Distance to the converged solution: `rmse` in [-1, 1] units, or `perceptual`, the shipped encoder's.
         tolerance: See `converged_pictures`.
         cache: Folder that keeps converged solutions, or None.
+        **size: `pictures`, `batches` and `seed`, see `Noises`.
 
     Raises:
         ValueError: for a value out of range.
@@ -135,16 +133,13 @@ class FixedNoises(Noises):
         self,
         drawing: GuidedModel,
         *,
-        pictures: int,
-        batches: int,
-        seed: int,
         metric: str = "rmse",
         tolerance: float = TOLERANCE,
         cache: str | Path | None = None,
+        **size: int,
     ):
-        super().__init__(
-            drawing, pictures=pictures, batches=batches, seed=seed, metric=metric, tolerance=tolerance, cache=cache
-        )
+        super().__init__(drawing, metric=metric, **size)
+        self._own = {"tolerance": tolerance, "cache": cache}
         self._tolerance, self._cache = tolerance, None if cache is None else Path(cache)
         self._whole = self  # what is solved for is kept there
 

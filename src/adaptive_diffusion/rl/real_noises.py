@@ -34,13 +34,11 @@ class RealNoises(Noises):
 
     Args:
         drawing: What is drawn; its domain is the one of the real images.
-        pictures: Images per batch, >= 2.
-        batches: Number of batches, >= 1.
-        seed: Of the noises, >= 0.
         metric: `real`, or `real_text`: then an image's error is also less by 0.1 for 0.05 of cosine of the shipped
             encoder between it and the caption of the domain.
         encoder: What encodes images and text; None: the encoder that ships.
         references: Folder of the moments, see `load_reference`; by default those that ship.
+        **size: `pictures`, `batches` and `seed`, see `Noises`.
 
     Raises:
         ValueError: for a value out of range.
@@ -55,25 +53,16 @@ class RealNoises(Noises):
         self,
         drawing: GuidedModel,
         *,
-        pictures: int,
-        batches: int,
-        seed: int,
         metric: str = "real",
         encoder: Encoder | None = None,
         references: Path = FOLDER,
+        **size: int,
     ):
+        super().__init__(drawing, metric=metric, **size)
         self._encoder = encoder or load_builtin_encoder()
-        super().__init__(
-            drawing,
-            pictures=pictures,
-            batches=batches,
-            seed=seed,
-            metric=metric,
-            encoder=self._encoder,
-            references=references,
-        )
-        if pictures < FEWEST:
-            _warn_of_noise(pictures)
+        self._own = {"encoder": self._encoder, "references": references}
+        if self.pictures < FEWEST:
+            _warn_of_noise(self.pictures)
 
         self._real = MomentDistance(load_reference(drawing.domain, self._encoder, references))
 
