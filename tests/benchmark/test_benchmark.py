@@ -329,6 +329,13 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys, monkeypatch):
     assert "4 cells of 2 images" in capsys.readouterr().out  # those of the commonest model alone
     report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
     assert "1 cell of 2 images" in capsys.readouterr().out
+    for weight in (1.5, 2):  # of one network, each guidance is another model; a report of some beginning holds all
+        guided = replace(RESULTS[0], model=f"another guidance {weight}", variant=(f"guidance_scale={weight}",))
+        save_cell(cells / f"guided {weight}.json", guided)
+    report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
+    assert "3 cells of 2 images" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="cells of 2 networks begin with ''"):
+        report_kept(["--cells", str(cells), "--output", str(output), "--model", ""])
     with pytest.raises(ValueError, match=r"no cell .*'none'"):
         report_kept(["--cells", str(cells), "--output", str(output), "--model", "none"])
     with pytest.raises(ValueError, match="keeps no cells; run"):

@@ -23,13 +23,14 @@ TITLES = {
 }
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-
-LEADING = ("perceptual", "fd_encoder")  # what the plot of the leading methods shows
+LEADING = ("perceptual", "fd_encoder", "fd_vicreg")  # of the leading methods, the first two that were measured
 
 
 def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
     """Plot the leading methods, at most four, against passes; error bars are standard deviations over the blocks.
+
+    Shown are the perceptual distance to the converged solution and `fd_encoder`, or where nothing was solved for,
+    `fd_encoder` and `fd_vicreg`.
 
     Args:
         path: PNG file.
@@ -40,7 +41,8 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
     passes = all(row.mean["passes"] is not None for row in rows)
     cost, unit = ("passes", "network passes") if passes else ("evaluations", "model evaluations")
 
-    for axes, metric in zip(figure.subplots(1, 2), LEADING, strict=True):
+    measured = [metric for metric in LEADING if any(row.mean[metric] is not None for row in rows)][:2] or LEADING[:1]
+    for axes, metric in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured, strict=True):
         draw_curves(axes, _curves(rows, metric, cost), f"{unit} per image", TITLES[metric])
         if handles := axes.get_legend_handles_labels()[0]:
             axes.legend(handles=handles[::-1], fontsize="small")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +22,12 @@ SIZES = ("num_samples", "benchmark.seed_blocks", "batch_size")  # no part of a n
 
 
 def main(argv: list[str]) -> None:
-    """Read the cells of one model and one size, take the newer one of two equal cells, and write the report."""
+    """Read the cells of one size, take the newer one of two equal cells, and write the report."""
     parser = argparse.ArgumentParser(prog=command("cells"), description=__doc__)
     parser.add_argument("--cells", type=Path, default=Path("outputs/benchmark/cells"), help="folder of kept cells")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark/report"), help="folder of the report")
     parser.add_argument(
-        "--model", default="", help="beginning of the model's hash and guidance; default: the commonest"
+        "--model", help="beginning of the hash and guidance of the cells' models; default: one model, the commonest"
     )
     parser.add_argument("--pictures", type=int, help="images per block of the cells; default: the commonest size")
     parser.add_argument("--baseline", default="ddim uniform", help="cell that others are compared with")
@@ -40,12 +41,7 @@ def main(argv: list[str]) -> None:
             f"{options.cells} keeps no cells; run {command('sample')} -m experiment=benchmark, or give --cells"
         )
 
-    models = Counter(cell.model for cell in cells if cell.model.startswith(options.model))
-    if not models:
-        known = "; ".join(sorted({cell.model for cell in cells}))
-        raise UserError(f"no cell is of the model {options.model!r}; there are cells of {known}")
-
-    of_model = [cell for cell in cells if cell.model == models.most_common(1)[0][0]]
+    of_model = _of_model(cells, options.model)
     sizes = Counter((cell.pictures, len(cell.blocks)) for cell in of_model)
     asked = Counter({size: n for size, n in sizes.items() if options.pictures in (None, size[0])})
     if not asked:
@@ -54,11 +50,29 @@ def main(argv: list[str]) -> None:
 
     pictures, blocks = asked.most_common(1)[0][0]
     same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
-    cells = list({(cell.domain, cell.name): cell for cell in same_size}.values())
+    cells = list({(cell.domain, cell.name, cell.model): cell for cell in same_size}.values())
     rows = write_report(options.output, cells, options.baseline, options.plots)
     print(f"{count(len(cells), 'cell')} of {count(pictures, 'image')} per block: {options.output / 'summary.md'}")
-    if not any(row.baseline for row in rows):
+    if any(row.mean["rmse"] is not None for row in rows) and not any(row.baseline for row in rows):
         print(f"nothing was compared with the baseline {options.baseline!r}: that takes this cell and another")
+
+
+def _of_model(cells: Sequence[CellResult], beginning: str | None) -> list[CellResult]:
+    """The cells of the commonest model, or those of a network whose hash and guidance begin with something.
+
+    Raises:
+        UserError: if the beginning is that of no network, or of several.
+    """
+    models = Counter(cell.model for cell in cells)
+    if beginning is None:
+        return [cell for cell in cells if cell.model == models.most_common(1)[0][0]]
+
+    networks = {model.partition(" ")[0] for model in models if model.startswith(beginning)}
+    if not networks:
+        raise UserError(f"no cell is of the model {beginning!r}; there are cells of {'; '.join(sorted(models))}")
+    if len(networks) > 1:
+        raise UserError(f"cells of {len(networks)} networks begin with {beginning!r}; give more digits of one's hash")
+    return [cell for cell in cells if cell.model.startswith(beginning)]
 
 
 def _named(cell: CellResult) -> CellResult:
