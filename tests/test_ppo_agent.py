@@ -99,6 +99,24 @@ def test_an_untrained_policy_is_the_prior(bandit, steps):
         assert state is None
 
 
+def test_samples_are_drawn_by_the_agents_seed_and_move_no_training(steps):
+    import torch
+
+    observations = np.stack([steps.observation_space.sample() for _ in range(3)])
+    sampled = []
+    for seed in (4, 4, 5):
+        agent = HyperparameterTuningAgent(steps, seed=seed)
+        torch.rand(seed + len(sampled))  # what else runs
+        before = torch.get_rng_state()
+        sampled.append(np.stack([agent.predict(observations, False)[0] for _ in range(2)]))
+        assert torch.equal(torch.get_rng_state(), before)
+        assert agent.predict(observations[0], False)[0].shape == steps.action_space.shape
+
+    assert np.array_equal(sampled[0], sampled[1])
+    assert not np.array_equal(sampled[0], sampled[2])
+    assert np.abs(sampled[0] - agent.predict(observations)[0]).max() > 0.01
+
+
 def test_predictions_of_a_batch_are_those_of_its_rows(trained, steps):
     observations = np.stack([steps.observation_space.sample() for _ in range(3)])
     together = trained.predict(observations)[0]

@@ -59,6 +59,7 @@ class TuningAgent(ABC):
         self.parts = _most_parts(env.noises) if parts is None else parts
         self.part = self.work.split(self.parts)  # where paths are tried
         self.seed = check_seed("seed", seed)
+        self._asked = np.random.default_rng([self.seed, 1])  # what `predict` samples by: asking moves no training
         self.eval_every = check_count("eval_every", eval_every, 1)
         self.verbose = check_count("verbose", verbose, 0)
         self.record = Record()
@@ -221,7 +222,8 @@ class TuningAgent(ABC):
 
         Args:
             observation: (O,) or (B, O), as the environment gives it.
-            deterministic: The best guess, not a sample of what the agent would try.
+            deterministic: The best guess, not a sample of what the agent would try. Samples are drawn by the agent's
+                seed, whatever is drawn elsewhere, and change nothing in its training.
 
         Returns:
             (A,) or (B, A) action, and None for the state that agents do not have.

@@ -39,7 +39,6 @@ class SearchAgent(TuningAgent):
         self.best = np.zeros(self.shape)
         self._taken = 0  # steps on all paths
         self._rng = np.random.default_rng(self.seed)
-        self._asked = np.random.default_rng([self.seed, 1])  # what `predict` samples by: asking moves no search
 
     def predict(self, observation: np.ndarray, deterministic: bool = True) -> tuple[np.ndarray, None]:
         """The action of the step that the observation is of: the best sequence's, or one that would be tried next.

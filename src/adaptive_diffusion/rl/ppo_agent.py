@@ -138,7 +138,8 @@ class HyperparameterTuningAgent(TuningAgent):
 
         Args:
             observation: (O,) or (B, O), as the environment gives it.
-            deterministic: The mean action of the policy that was kept, or else of the latest; not a sample.
+            deterministic: The mean action of the policy that was kept, or else of the latest; not a sample of the
+                latest, which is drawn by the agent's seed, whatever PyTorch draws elsewhere.
 
         Returns:
             (A,) or (B, A) action, and None for the state that the policy does not have.
@@ -150,8 +151,13 @@ class HyperparameterTuningAgent(TuningAgent):
         if deterministic:
             return np.array(self.export()(observation)), None
 
-        normalised = self._normalize.normalize_obs(observation)
-        return self.model.predict(normalised, deterministic=deterministic)[0], None
+        # Stable-Baselines3 would sample by PyTorch's global generator
+        policy, space = self.model.policy, self.model.action_space
+        seen, _ = policy.obs_to_tensor(self._normalize.normalize_obs(observation))
+        normal = policy.get_distribution(seen).distribution
+        mean, std = torch_state.array(normal.mean), torch_state.array(normal.stddev)
+        sample = mean + std * self._asked.standard_normal(mean.shape, np.float32)
+        return np.clip(sample, space.low, space.high).reshape(*observation.shape[:-1], -1), None
 
     def export(self) -> Policy:
         """The policy that was kept, or the latest, in MLX: its mean actions, see `policy.load_policy` for files."""
