@@ -25,6 +25,7 @@ from tiny import configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.errors import MachineError, MissingPackage, UnusableFile, UserError
 from adaptive_diffusion.io import files
+from adaptive_diffusion.runs.report import found
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.tracking import ui
 from adaptive_diffusion.tracking.database import Database
@@ -301,6 +302,28 @@ def test_a_database_of_another_program_is_refused_and_stays_as_it_is(tmp_path):
     with pytest.raises(UserError, match=r"another program \(its tables: runs\); what sample and train print"):
         ui.main([str(tmp_path / "photos.db")])
     assert (tmp_path / "photos.db").read_bytes() == before
+
+
+def test_commands_without_settings_advise_none(tmp_path, monkeypatch):
+    (damaged := tmp_path / "damaged.db").write_bytes(b"no database" * 200)
+    for show in (lambda: ui.main([str(damaged)]), lambda: found("a run", damaged)):
+        with pytest.raises(MachineError, match=r"damaged or no MLflow database .* a new one will be made$"):
+            show()
+
+    monkeypatch.setattr(Database.__init__, "__defaults__", (0.1,))  # seconds that it waits
+    with closing(sqlite3.connect(tmp_path / "locked.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(MachineError, match=r"locked\.db is locked by another program; close that program$"):
+            ui.main([str(tmp_path / "locked.db")])
+
+
+def test_ui_says_at_once_what_it_starts(tracker, monkeypatch, capsys):
+    monkeypatch.setattr("os.execve", lambda *_: None)
+    assert tracker.client  # makes the database
+    ui.main([str(tracker.database), "--port", "5003"])
+    assert capsys.readouterr().out == (
+        f"starting MLflow's pages about {tracker.database}: http://127.0.0.1:5003 in some seconds\n"
+    )
 
 
 @pytest.mark.parametrize(("schema", "told"), [("f" * 12, "made by a newer version"), ("451aebb31d03", "is older than")])

@@ -19,6 +19,7 @@ from ..errors import UnusableFile, UserError, sentence
 from ..io.counted import count
 from ..io.files import read_json, write_text
 from ..program import command
+from ..tracking.database import without_settings
 from ..tracking.jobs import DONE, Job, jobs_of
 from ..tracking.mlflow import MlflowTracker
 from .report_page import page
@@ -105,7 +106,7 @@ def _recorded(run: str, database: Path) -> list[Job]:
             f"there is no folder {run}, and no {database} that could know a run of this name; give --mlruns"
         )
     tracker = MlflowTracker(str(database), str(database.parent), run)
-    with tracker.translated():
+    with without_settings(), tracker.translated():
         experiment = tracker.client.get_experiment_by_name(run)
         runs = _search(tracker, [experiment.experiment_id]) if experiment else _with_children(tracker, run)
         if not runs:

@@ -19,8 +19,38 @@ from urllib.parse import quote
 from ..errors import MachineError, UnusableFile, UserError
 from ..io.files import partial_path
 
+WITHOUT, ELSEWHERE = "do without: tracking=none", "set paths.mlruns elsewhere"
 LOCK_TIMEOUT = 5.0  # seconds, unless a configuration says another
 TABLES = {"alembic_version", "experiments", "runs", "params", "metrics", "tags"}  # of every database of MLflow
+
+
+class DatabaseError(MachineError):
+    """The database, or the disk under it, refuses.
+
+    Args:
+        trouble: What is wrong, and what anyone can do.
+        settings: What helps besides in a program that has settings.
+    """
+
+    def __init__(self, trouble: str, *settings: str):
+        super().__init__(", or ".join([trouble, *settings]))
+        self.trouble = trouble
+
+
+@contextmanager
+def without_settings() -> Iterator[None]:
+    """Advise no settings in what is said of a database within the block, for commands that have none.
+
+    Raises:
+        MachineError: for a `DatabaseError`.
+        UserError: for a database of another program.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        raise MachineError(error.trouble) from error
+    except UnusableFile as error:
+        raise UserError(f"{error.trouble}; what sample and train print after `look` names theirs") from error
 
 
 @dataclass(frozen=True)
@@ -58,13 +88,14 @@ class Database:
 
         Raises:
             UnusableFile: if it belongs to another program.
-            MachineError: if it is a link to nowhere.
+            DatabaseError: if it is a link to nowhere.
             sqlite3.Error: if it is locked or damaged.
         """
         if self.path.is_symlink() and not self.path.exists():
-            raise MachineError(
+            raise DatabaseError(
                 f"{self.path} is a link to {os.readlink(self.path)}, which does not exist; make that place "
-                "available, or remove the link, or do without: tracking=none"
+                "available, or remove the link",
+                WITHOUT,
             )
         if not self.path.exists():
             return
@@ -112,7 +143,7 @@ class Database:
         """Check the file, then run the block and turn what MLflow and SQLite raise into one sentence.
 
         Raises:
-            MachineError: with the sentence.
+            DatabaseError: with the sentence.
             UnusableFile: see `check`.
         """
         try:
@@ -127,9 +158,9 @@ class Database:
                 link = link.__cause__ or link.__context__
 
             if link is not None:
-                raise MachineError(f"{self._trouble(str(link))}, or do without: tracking=none") from error
+                raise self._trouble(str(link)) from error
             if type(error).__name__ == "MlflowException":
-                raise MachineError(self._refusal(str(error).strip())) from error
+                raise self._refusal(str(error).strip()) from error
             raise
 
     def _check_name(self) -> None:
@@ -141,11 +172,11 @@ class Database:
                 "or upgrade: pip install -U 'sqlalchemy>=2.1'"
             )
 
-    def _refusal(self, message: str) -> str:
-        """The sentence for an error of MLflow: its own, unless the database is of another version."""
+    def _refusal(self, message: str) -> DatabaseError:
+        """An error of MLflow in its own words, unless the database is of another version."""
         schema = re.search(r"(?:found version|revision identified by) '?(\w+)", message)
         if not schema:
-            return f"MLflow refused ({self.path}): {message.splitlines()[0]}"
+            return DatabaseError(f"MLflow refused ({self.path}): {message.splitlines()[0]}")
 
         import mlflow
 
@@ -153,24 +184,31 @@ class Database:
         known = Path(mlflow.__file__).parent.glob(f"store/db_migrations/versions/{schema[1]}_*.py")
         if any(known):
             upgrade = f"mlflow db upgrade {shlex.quote(self.uri)}"
-            return f"the MLflow database {self.path} is older than MLflow {mlflow.__version__}; run: {upgrade}"
+            return DatabaseError(
+                f"the MLflow database {self.path} is older than MLflow {mlflow.__version__}; run: {upgrade}"
+            )
 
-        return (
+        return DatabaseError(
             f"the MLflow database {self.path} was made by a newer version than MLflow {mlflow.__version__}, which "
-            "is installed; upgrade it (pip install -U mlflow), or set paths.mlruns elsewhere"
+            "is installed; upgrade it (pip install -U mlflow)",
+            ELSEWHERE,
         )
 
-    def _trouble(self, message: str) -> str:
-        """The sentence for an error of SQLite."""
+    def _trouble(self, message: str) -> DatabaseError:
+        """An error of SQLite."""
         what = f"the MLflow database {self.path}"
 
         if "locked" in message:
-            return f"{what} is locked by another program; close that program, or set tracking.lock_timeout higher"
+            sentence = f"{what} is locked by another program; close that program"
+            return DatabaseError(sentence, "set tracking.lock_timeout higher", WITHOUT)
         if any(sign in message for sign in ("malformed", "not a database", "no such", "already exists")):
-            return f"{what} is damaged or no MLflow database ({message}); move it away, and a new one will be made"
+            return DatabaseError(
+                f"{what} is damaged or no MLflow database ({message}); move it away, and a new one will be made",
+                WITHOUT,
+            )
         if "full" in message:
-            return f"the disk is full: {what} cannot grow; free some space, or set paths.mlruns elsewhere"
-        return f"{what} cannot be used ({message}); check who may write there, or set paths.mlruns elsewhere"
+            return DatabaseError(f"the disk is full: {what} cannot grow; free some space", ELSEWHERE, WITHOUT)
+        return DatabaseError(f"{what} cannot be used ({message}); check who may write there", ELSEWHERE, WITHOUT)
 
 
 def _is_plain(path: Path) -> bool:

@@ -11,9 +11,9 @@ import socket
 import sys
 from pathlib import Path
 
-from ..errors import UnusableFile, UserError
+from ..errors import UserError
 from ..program import command
-from .database import Database
+from .database import Database, without_settings
 
 DATABASE, PORT = Path("mlruns", "mlflow.db"), 5001  # 5000 is AirPlay on a Mac
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -31,14 +31,14 @@ def main(argv: list[str]) -> None:
         raise UserError(f"there is no database {options.database}; what sample and train print after `look` names it")
 
     database = Database(options.database.absolute(), options.database.absolute().parent)
-    try:
-        with database.translated():
-            pass  # it is MLflow's, and can be used
-    except UnusableFile as error:
-        raise UserError(f"{error.trouble}; what sample and train print after `look` names theirs") from error
+    with without_settings(), database.translated():
+        pass  # it is MLflow's, and can be used
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", options.port)) == 0:
             raise UserError(f"something answers at port {options.port} already; end it, or give another --port")
 
+    print(
+        f"starting MLflow's pages about {options.database}: http://127.0.0.1:{options.port} in some seconds", flush=True
+    )
     pages = ["mlflow", "ui", "--backend-store-uri", database.uri, "--workers", "1", "--port", str(options.port)]
     os.execve(sys.executable, [sys.executable, "-m", *pages], {**QUIET, **os.environ})
