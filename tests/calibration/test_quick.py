@@ -17,9 +17,11 @@ from adaptive_diffusion.calibration.identity import weights_hash
 from adaptive_diffusion.calibration.quick import FEWEST, QuickCalibration, mean_grid
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.calibration.trajectory import equidistributed, measure_trajectory
-from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
+from adaptive_diffusion.grids.calibrated import find_schedule, load_schedules, save_schedules
 from adaptive_diffusion.grids.candidates import in_words
 from adaptive_diffusion.grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
 
@@ -82,6 +84,39 @@ def test_a_model_that_is_only_named_is_recognised_by_what_it_predicts(tmp_path, 
     scheduler.suit("mine", None, 1.0)
     StandardSampler(scheduler).run(bent, noises(0, 2))
     assert "timesteps only" not in scheduler.origin
+
+
+def test_at_another_size_only_the_timesteps_are_used_and_a_warning_says_so(tmp_path, caplog):
+    network = network_of(nn.Conv2d(3, 3, 1))  # its weights are its identity, and say no size
+    save_schedules(tmp_path / "s.json", [calibrate_model(network, SHAPE, steps=3, noises=2, nodes=8)])
+    (schedule,) = load_schedules(tmp_path / "s.json")
+    sampler = StandardSampler(AdaptiveScheduler(num_inference_steps=3, calibration=schedule))
+    sampler.sample(network, 1, SHAPE[:2])
+    assert "timesteps only" not in sampler.origin
+    assert caplog.text == ""
+
+    for _ in range(2):
+        sampler.sample(network, 1, (16, 8))
+    assert "with another size; its timesteps only" in sampler.origin
+    assert caplog.messages == [
+        f"the steps were calibrated for states of {SHAPE[0]}x{SHAPE[1]}, and these are 16x8, so that only their "
+        "timesteps are used: calibrate the model at this size"
+    ]
+    sampler.sample(network, 1, SHAPE[:2])
+    assert "timesteps only" not in sampler.origin
+
+
+def test_the_shipped_model_draws_at_another_size_with_the_timesteps_alone():
+    network = load_builtin_model()
+    model = GuidedModel.from_model(network, network.condition("landscapes", None, None))
+    scheduler = AdaptiveScheduler(num_inference_steps=5, first_evaluation="stored")
+    scheduler.fit(network)
+    scheduler.suit(network.identity, "landscapes", model.guidance_scale)
+    sampler = StandardSampler(scheduler)
+    sampler.sample(model, 1)
+    assert "timesteps only" not in sampler.origin
+    sampler.sample(model, 1, (16, 16))
+    assert "with another size; its timesteps only" in sampler.origin
 
 
 def test_a_hash_of_weights_needs_no_fingerprint():

@@ -52,7 +52,8 @@ def calibrate_model(
         **settings: See `QuickCalibration`.
 
     Returns:
-        What `AdaptiveScheduler(calibration=...)` takes; `save_schedules` writes it to a file.
+        What `AdaptiveScheduler(calibration=...)` takes; `save_schedules` writes it to a file. At another size of states
+        only its timesteps are used.
 
     Raises:
         ValueError: for a value out of range, guidance without a condition, or predictions of another shape.
@@ -75,4 +76,4 @@ def calibrate_model(
     total = recipe.evaluations()
     with Progress("calibrating", total, unit="evaluation", quiet=progress is not None) as shown:
         *_, schedule = recipe.calibrate(model, progress or shown.update)
-    return replace(schedule, fingerprint=fingerprint_of(model))
+    return replace(schedule, fingerprint=fingerprint_of(model), state_shape=tuple(state_shape))

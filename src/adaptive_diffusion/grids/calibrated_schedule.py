@@ -96,6 +96,7 @@ class CalibratedSchedule:
         steps: n -> solution of n steps, at least one.
         first: What the model predicts at the first timestep, at this guidance; None: not measured.
         fingerprint: Of the network, where `model` is a name that a user gave it; None: it is a hash, or unknown.
+        state_shape: (H, W, C) of the states that they were calibrated with; None: as the model itself says.
         drawn_guidance: Guidance that images are drawn with, in the same way; None: as calibrated.
         otherwise: In what the model that draws differs from the calibrated one, e.g. "another negative prompt"; "":
             in nothing that is known.
@@ -114,6 +115,7 @@ class CalibratedSchedule:
     steps: Mapping[int, CalibratedSteps]
     first: FirstPrediction | None = None
     fingerprint: Fingerprint | None = None
+    state_shape: tuple[int, ...] | None = None
     drawn_guidance: KeptGuidance | None = field(default=None, repr=False)
     otherwise: str = field(default="", repr=False)
 
@@ -185,7 +187,7 @@ class CalibratedSchedule:
         content["first"] = None if self.first is None else self.first.content()
 
         # What is not known is left out, as in files of versions that did not ask for it.
-        optional = [(content, name) for name in ("drawn_guidance", "first", "fingerprint", "otherwise")]
+        optional = [(content, name) for name in ("drawn_guidance", "first", "fingerprint", "state_shape", "otherwise")]
         for found, name in [*optional, *((steps, "stored") for steps in content["steps"].values())]:
             if found[name] in (None, ""):
                 del found[name]
@@ -219,6 +221,8 @@ def schedule_from(content: Mapping[str, Any]) -> CalibratedSchedule:
             rest[name] = guidance_from(rest[name])
     if (known := rest.pop("fingerprint", None)) is not None:
         rest["fingerprint"] = Fingerprint(tuple(known["numbers"]), tuple(known["shape"]), bool(known["conditioned"]))
+    if (shape := rest.pop("state_shape", None)) is not None:
+        rest["state_shape"] = tuple(map(int, shape))
     return CalibratedSchedule(steps=steps, first=None if first is None else first_prediction_from(first), **rest)
 
 

@@ -1,4 +1,4 @@
-"""Recognise the model that draws, where a calibration knows it by a name that a user gave and not by a hash."""
+"""Recognise what calibrated steps were fitted for: a size of states, and a model that a user names."""
 
 from __future__ import annotations
 
@@ -11,30 +11,56 @@ from ..grids.calibrated_schedule import CalibratedSchedule
 
 log = logging.getLogger(__name__)
 
-OTHERWISE = "other predictions"  # why the weights are left out
+SIZE, PREDICTIONS = "another size", "other predictions"  # why the weights are left out
 
 
 class Recognition:
-    """Leaves the weights out for a network that predicts otherwise than the calibrated one, and says so once.
+    """Leaves the weights out at another size, and for a network that predicts otherwise than the calibrated one.
 
-    It takes one evaluation for each network that draws, and none where the calibration has no fingerprint.
+    It says so once. It takes one evaluation for each network that draws, and none where the calibration has no
+    fingerprint.
     """
 
     def __init__(self) -> None:
         self._seen: tuple[Any, bool] | None = None  # the network that drew last, and whether it was recognised
+        self._told = ""  # the last size that was another one
 
     def __call__(
         self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]
     ) -> CalibratedSchedule:
-        """The calibration, without its weights for another network.
+        """The calibration, without its weights where they were fitted for something else.
 
         Args:
             calibration: Of which the timesteps are taken.
             model: The model that draws.
             shape: (H, W, C) of its states.
         """
+        if calibration.otherwise not in ("", SIZE, PREDICTIONS):
+            return calibration  # as whoever took it from a file says
+        if self._is_larger_or_smaller(calibration, model, shape):
+            return replace(calibration, otherwise=SIZE)
+        return replace(calibration, otherwise="" if self._predicts_alike(calibration, model, shape) else PREDICTIONS)
+
+    def _is_larger_or_smaller(
+        self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]
+    ) -> bool:
+        fitted = calibration.state_shape or getattr(model.network, "state_shape", None)
+        if fitted is None or tuple(fitted[:2]) == shape[:2]:
+            return False
+        here = "x".join(map(str, shape[:2]))
+        if here != self._told:
+            log.warning(
+                "the steps were calibrated for states of %dx%d, and these are %s, so that only their timesteps are "
+                "used: calibrate the model at this size",
+                *fitted[:2],
+                here,
+            )
+        self._told = here
+        return True
+
+    def _predicts_alike(self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]) -> bool:
         if calibration.fingerprint is None:
-            return calibration
+            return True
         if self._seen is None or self._seen[0] is not model.network:
             self._seen = model.network, calibration.fingerprint.is_of(model, shape)
             if not self._seen[1]:
@@ -43,6 +69,4 @@ class Recognition:
                     "calibrate it anew, or give it another identity",
                     calibration.model or "the model",
                 )
-        if not self._seen[1]:
-            return replace(calibration, otherwise=OTHERWISE)
-        return replace(calibration, otherwise="") if calibration.otherwise == OTHERWISE else calibration
+        return self._seen[1]
