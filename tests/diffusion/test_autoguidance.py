@@ -14,8 +14,8 @@ from tiny import LABELS, tiny_model
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.diffusion import Autoguidance, GuidedModel, Interval, Node, Waiting, node_at
+from adaptive_diffusion.diffusion.evaluation import interpreted
 from adaptive_diffusion.diffusion.guidance import identity_of
-from adaptive_diffusion.diffusion.guided_model import interpreted
 from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.grids.calibrated_schedule import schedule_from
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
+from adaptive_diffusion.diffusion import GuidedModel, Waiting
 from adaptive_diffusion.diffusion.first_prediction import FirstPrediction, KnownFirst, first_node, first_prediction
 from adaptive_diffusion.diffusion.guidance import Interval
-from adaptive_diffusion.diffusion.guided_model import GuidedModel, Waiting
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import UnusableFile
 from adaptive_diffusion.grids.first_file import FirstPredictions, load_firsts, save_firsts, shipped_firsts

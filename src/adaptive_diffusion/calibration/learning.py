@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..diffusion.guided_model import Denoised
+from ..diffusion.evaluation import Denoised
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
 from ..sampling.rollout import InBatches, Rollout, finished

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from .guided_model import GuidedModel, at_least_float32, predicted
+from .evaluation import at_least_float32
+from .guided_model import GuidedModel, predicted
 from .rng import image_keys, normal
 
 PATTERNS = 8  # fixed ones, that the prediction is projected on

@@ -16,7 +16,8 @@ import mlx.core as mx
 import numpy as np
 
 from .checks import check_count
-from .guided_model import Denoised, GuidedModel, Waiting, at_least_float32, interpreted
+from .evaluation import Denoised, Model, Waiting, at_least_float32, interpreted
+from .guided_model import GuidedModel
 from .limits import Limit
 from .node import Node, node_at
 from .rng import image_keys, normal
@@ -171,14 +172,12 @@ def first_node(process: NoiseSchedule) -> Node:
     return node_at(process, process.num_train_timesteps - 1)
 
 
-class _Evaluated(Protocol):
+class _Evaluated(Model, Protocol):
     @property
     def process(self) -> NoiseSchedule: ...
 
     @property
     def limit(self) -> Limit: ...
-
-    def denoise_all(self, waiting: Sequence[Waiting], /) -> list[Denoised]: ...
 
 
 @dataclass(frozen=True, eq=False)

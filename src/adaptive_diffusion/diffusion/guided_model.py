@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,54 +17,13 @@ from .autoguidance import Autoguidance
 from .checks import check_choice, check_guidance, check_state_shape
 from .compiled import compiled
 from .conditions import Conditions, Mixture, Same
+from .evaluation import Cost, Denoised, Waiting, interpreted
 from .facts import ModelFacts
 from .guidance import Guidance, checked_guidance, effective_guidance, guided, identity_of, names_guidance, weaker_in
 from .limits import Clipped, Limit, unlimited
 from .node import Node, node_at
 from .rng import image_keys, normal
-from .schedule import PREDICTION_TYPES, NoiseSchedule, eps_from, x0_from
-
-
-class Denoised(NamedTuple):
-    """What one evaluation of the model says at a node.
-
-    Attributes:
-        x0: (B, H, W, C) clean predictions, in the range of the data.
-        eps: (B, H, W, C) the noise, by the network's own output: not by `x0`, which may be clipped.
-    """
-
-    x0: mx.array
-    eps: mx.array
-
-
-class Waiting(NamedTuple):
-    """Images that wait for an evaluation.
-
-    Attributes:
-        x_t: (b, H, W, C) noisy images.
-        node: Where they are.
-        rows: (b,) which images of the run they are.
-        guidance: What they are guided by in the place of the model's own guidance; None: that.
-    """
-
-    x_t: mx.array
-    node: Node
-    rows: np.ndarray
-    guidance: Guidance | None = None
-
-
-@dataclass
-class Cost:
-    """What was evaluated so far, each image counting.
-
-    Attributes:
-        evaluations: Evaluations of the guided model; the field's NFE.
-        passes: Passes through a network: two for a guided evaluation, one for an unguided one. A pass through the
-            weaker network of `Autoguidance` counts as one, whatever its size.
-    """
-
-    evaluations: int = 0
-    passes: int = 0
+from .schedule import PREDICTION_TYPES, NoiseSchedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,12 +155,7 @@ class GuidedModel:
     @property
     def most_passes(self) -> int:
         """Passes through the network that an evaluation of an image takes at most: 2 with guidance, else 1."""
-        unguided = self._unconditional and weaker_in(self.guidance_scale) is None
-        return 1 if unguided or self.guidance_scale == 1 else 2
-
-    @property
-    def _unconditional(self) -> bool:
-        return self.condition is None and self.mixture is None
+        return self._passes(self.guidance_scale, self.guidance_scale)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -269,8 +223,11 @@ class GuidedModel:
 
     def passes_at(self, node: Node, guidance: Guidance | None = None) -> int:
         """Passes through the network that an evaluation of an image takes at a node: 2 with guidance, else 1."""
-        unguided = self._unconditional and weaker_in(guidance or self.guidance_scale) is None
-        return 1 if unguided or self.weight_at(node, guidance) == 1 else 2
+        return self._passes(guidance or self.guidance_scale, self.weight_at(node, guidance))
+
+    def _passes(self, guidance: float | Guidance, weight: float | Guidance) -> int:
+        unguided = self.condition is None and self.mixture is None and weaker_in(guidance) is None
+        return 1 if unguided or weight == 1 else 2
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """Evaluate the model at one node.
@@ -371,17 +328,3 @@ def _together(waiting: Sequence[Waiting]) -> tuple[mx.array, mx.array, np.ndarra
     t = np.repeat([some.node.t for some in waiting], [len(some.rows) for some in waiting])
     rows = np.concatenate([some.rows for some in waiting])
     return mx.concatenate([some.x_t for some in waiting]), mx.array(t.astype(np.float32)), rows
-
-
-def interpreted(
-    prediction: mx.array, x_t: mx.array, node: Node, prediction_type: str, limit: Limit = unlimited
-) -> Denoised:
-    """What a prediction of a given type says at a node; float32 at least."""
-    x_t, prediction = at_least_float32(x_t), at_least_float32(prediction)
-    x0 = limit(x0_from(prediction, x_t, node.alpha, node.sigma, prediction_type))
-    return Denoised(x0, eps_from(prediction, x_t, node.alpha, node.sigma, prediction_type))
-
-
-def at_least_float32(x: mx.array) -> mx.array:
-    """Half precision is too coarse for the differences that solvers take."""
-    return x.astype(mx.float32) if x.dtype in (mx.float16, mx.bfloat16) else x

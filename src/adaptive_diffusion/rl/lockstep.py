@@ -15,8 +15,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..backend.prepare import check_process
+from ..diffusion.evaluation import Denoised, Waiting
 from ..diffusion.guidance import Guidance
-from ..diffusion.guided_model import Denoised, GuidedModel, Waiting
+from ..diffusion.guided_model import GuidedModel
 from ..io.progress import may_end
 from ..sampling.grid_and_solver import whole
 from ..sampling.rollout import Rollout, run

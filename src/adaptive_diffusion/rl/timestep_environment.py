@@ -10,8 +10,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.evaluation import Denoised
 from ..diffusion.guidance import Guidance
-from ..diffusion.guided_model import Denoised, GuidedModel
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import Node
 from ..grids.base import FixedGrid, Spacing
 from ..grids.grids import PowerGrid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..diffusion.guided_model import Denoised
+from ..diffusion.evaluation import Denoised
 from ..diffusion.node import Process, node_at, nodes_at
 from ..grids.base import FixedGrid
 from ..solvers.stride import Stride

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count, check_number
-from ..diffusion.guided_model import Denoised
+from ..diffusion.evaluation import Denoised
 from ..solvers.stride import Stride
 from ..types import Denoiser, Scheduler, StepTrace
 from .estimating import EstimatingSampler, replaced

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Self
 
 import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.evaluation import Denoised, Model, Waiting, at_least_float32
 from ..diffusion.guidance import Guidance
-from ..diffusion.guided_model import Denoised, GuidedModel, Waiting, at_least_float32
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Limit
 from ..diffusion.node import CLEAN, Node
 from ..diffusion.rng import normal, step_keys
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Grid, GridMemory
 from ..solvers.base import Memory, Position, Solver
-
-
-class Model(Protocol):
-    """What the loop needs of a model; `GuidedModel` is one."""
-
-    def denoise_all(self, waiting: Sequence[Waiting], /) -> list[Denoised]:
-        """Evaluate the model once for images at several nodes."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

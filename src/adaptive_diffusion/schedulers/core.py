@@ -16,10 +16,11 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_choice, check_count
+from ..diffusion.evaluation import at_least_float32, interpreted
 from ..diffusion.facts import ModelFacts
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guidance import Guidance
-from ..diffusion.guided_model import GuidedModel, at_least_float32, interpreted
+from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, Limit, unlimited
 from ..diffusion.node import CLEAN, Node, nodes_at
 from ..diffusion.rng import normal
