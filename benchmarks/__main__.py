@@ -7,7 +7,8 @@ import difflib
 import importlib
 from pathlib import Path
 
-from adaptive_diffusion.errors import UserError, run_program, sentence
+from adaptive_diffusion.errors import UserError, sentence
+from adaptive_diffusion.leaving import run_program
 
 
 def benchmarks() -> dict[str, str]:

@@ -81,7 +81,7 @@ def test_a_program_that_is_still_importing_ends_in_a_word(number, delay, tmp_pat
 def test_an_interruption_that_hits_a_destructor_is_not_lost():
     code = """
 import os, signal, time
-from adaptive_diffusion.errors import run_program
+from adaptive_diffusion.leaving import run_program
 class Hit:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGINT)

@@ -12,8 +12,9 @@ from tiny import ROOT
 SOURCE = ROOT / "src" / "adaptive_diffusion"
 FILES = {".".join(file.relative_to(SOURCE).with_suffix("").parts): file for file in SOURCE.rglob("*.py")}
 LAYERS = (  # from the bottom; those of one line do not know each other
-    ("imports", "interruption", "lazy", "program", "moved", "_version"),
+    ("imports", "interruption", "lazy", "program", "spelling", "moved", "_version"),
     ("errors",),
+    ("leaving",),
     ("types",),
     ("io", "backend"),
     ("diffusion",),

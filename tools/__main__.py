@@ -23,8 +23,9 @@ from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
 from adaptive_diffusion.encoder.vicreg import load_vicreg
 from adaptive_diffusion.encoder.words import load_words
-from adaptive_diffusion.errors import Unusable, UserError, run_program
+from adaptive_diffusion.errors import Unusable, UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules, merged
+from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE
 from adaptive_diffusion.optimization.memory import SHIPPED as TUNED

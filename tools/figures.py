@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.errors import run_program
 from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import SHIPPED, CalibratedSchedule, load_schedules, merged
 from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.files import atomic_path
+from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from tools.tables import PROJECT
 

@@ -7,8 +7,9 @@ import mlx.core as mx
 from adaptive_diffusion.diffusion.conditions import Mixture, conditions_of
 from adaptive_diffusion.diffusion.first_prediction import first_prediction
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
-from adaptive_diffusion.errors import Unusable, run_program
+from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.grids.first_file import SHIPPED, FirstPredictions, Ids, load_firsts, save_firsts
+from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.unet import SimpleUNet
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adaptive_diffusion.errors import UserError, run_program
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import load_schedules, merged
 from adaptive_diffusion.io.files import write_text
+from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.optimization.memory import read_records
 from tools import real_tables

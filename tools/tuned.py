@@ -12,7 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from adaptive_diffusion.errors import run_program
+from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.memory import read_records, write_records

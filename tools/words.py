@@ -18,7 +18,8 @@ import numpy as np
 
 from adaptive_diffusion.encoder.captions import SUBJECTS
 from adaptive_diffusion.encoder.words import BUILTIN_WORDS, save_words
-from adaptive_diffusion.errors import UserError, run_program
+from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 
 DIMENSION = 64

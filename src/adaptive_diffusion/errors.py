@@ -1,4 +1,4 @@
-"""The kinds of failure a user meets, and the manners of every program: one sentence, and an exit code that fits.
+"""The kinds of failure a user meets, and what is said of them: one sentence, and an exit code that fits.
 
 The library raises `ValueError` for an argument, `Unusable` and `UnusableFile` for what the arguments stand for, and
 `MissingPackage`. Programs say `UserError`, and tell all of them as the user's mistakes.
@@ -8,23 +8,16 @@ Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an
 
 from __future__ import annotations
 
-import _thread
-import difflib
 import errno
-import gc
 import os
 import re
 import shlex
-import signal
 import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from . import interruption, program
+from . import program
 
-INTERRUPTED = 130  # exit code
 WHERE = "paths.outputs and paths.mlruns (sample, train) or --output (other commands) say where"
 
 
@@ -106,77 +99,6 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
     return _links(error, lambda link: link.__cause__ or (None if link.__suppress_context__ else link.__context__))
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str | None:
-    """The known name closest to a misspelt one, if any is close."""
-    known = list(known)
-    return next(iter(same_end(given, known)), None) or closest(given, known)
-
-
-def same_end(given: str, known: Iterable[str]) -> list[str]:
-    """The known names whose last part is that of a name."""
-    return [name for name in known if name.split(".")[-1] == given.split(".")[-1]]
-
-
-def closest(given: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like another, whatever the case."""
-    lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), lower, n=1, cutoff=0.6)
-    return lower[close[0]] if close else None
-
-
-def run_program(main: Callable[[list[str]], int | None]) -> NoReturn:
-    """Leave the process with what `main` returns for its arguments, with the manners of `leave`."""
-    leave(lambda: main(sys.argv[1:]))
-
-
-def leave(
-    run: Callable[[], int | None],
-    explain: Callable[[BaseException], tuple[str | None, int]] = explain,
-) -> NoReturn:
-    """Run a program and leave the process: one sentence in place of a traceback, whatever happens.
-
-    Whoever reads its output may go, as with `| head`: that ends it without a word. HYDRA_FULL_ERROR=1 shows tracebacks.
-
-    Args:
-        run: The program; what it returns is the exit code, None for 0.
-        explain: The sentence about an error, None if it was printed already, and the exit code.
-    """
-    wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    for number in (signal.SIGINT, signal.SIGTERM):  # so that a program that is told to stop can say so
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
-    sys.unraisablehook = _interrupt_again
-    try:
-        code = run()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        _exit("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        stop_talking()
-        sys.exit(1)
-    except Exception as error:
-        if was_interrupted(error):
-            _exit("interrupted", INTERRUPTED)
-        if wanted:
-            raise
-        _exit(*explain(error))
-    gc.freeze()  # the end of the process looks through all that is not
-    sys.exit(code)
-
-
-def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
-    """Deliver an interruption again that hit a destructor or the end of a weak reference, where Python drops it."""
-    if issubclass(lost.exc_type, KeyboardInterrupt):
-        threading.Timer(0.05, _thread.interrupt_main).start()  # later: here it would be dropped as well
-    else:
-        sys.__unraisablehook__(lost)
-
-
-def stop_talking() -> None:
-    """Lead stdout to nowhere, or Python would complain about the broken pipe when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def was_interrupted(error: BaseException | None) -> bool:
     """Whether an error came of an interruption, as where it hits code that then cleans up what is half made."""
     links = _links(error, lambda link: link.__cause__ or link.__context__)
@@ -204,10 +126,3 @@ def _about_files(error: OSError) -> str:
         why = (error.strerror or "").lower()
         return f"cannot make or write{what} ({why}); write where folders can be made: {WHERE}"
     return f"the system refused{what}: {error.strerror}"
-
-
-def _exit(sentence: str | None, code: int) -> NoReturn:
-    interruption.interrupted = code == INTERRUPTED
-    if sentence:
-        print(sentence, file=sys.stderr, flush=True)
-    sys.exit(code)

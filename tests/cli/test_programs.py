@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from adaptive_diffusion.backend.doctor import main as doctor
-from adaptive_diffusion.errors import MachineError, UserError, run_program
+from adaptive_diffusion.errors import MachineError, UserError
+from adaptive_diffusion.leaving import run_program
 from benchmarks.__main__ import main as bench
 
 
@@ -74,7 +75,7 @@ def test_tracebacks_are_shown_when_they_are_asked_for(monkeypatch):
 
 
 def test_a_program_whose_output_nobody_reads_on_ends_without_a_word():
-    talks = "from adaptive_diffusion.errors import run_program; run_program(lambda _: talk())"
+    talks = "from adaptive_diffusion.leaving import run_program; run_program(lambda _: talk())"
     code = f"def talk():\n    while True:\n        print('x' * 99)\n{talks}"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -12,7 +12,8 @@ import numpy as np
 from ..diffusion.conditions import NO_LABEL, Mixture, conditions_of
 from ..encoder.captions import plain_caption
 from ..encoder.domain import check_no_label, choose
-from ..errors import Unusable, closest
+from ..errors import Unusable
+from ..spelling import closest
 from ..types import Denoiser, PictureModel
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .. import errors, program
+from .. import errors, leaving, program
 from .._version import __version__
 from ..io.addresses import without_login
 from ..runs import job
@@ -81,7 +81,7 @@ def run(name: str, given: list[str], root: Path) -> NoReturn:
         sentence, code = sentence_and_code(error, name, given)
         return None if getattr(error, "reported", False) else sentence, code
 
-    errors.leave(lambda: _run(name, given, root), explained)
+    leaving.leave(lambda: _run(name, given, root), explained)
 
 
 def sentence_and_code(error: BaseException, name: str, given: Sequence[str]) -> tuple[str, int]:

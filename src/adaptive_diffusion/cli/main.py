@@ -13,7 +13,9 @@ from typing import NoReturn
 from .. import program
 from .._version import __version__
 from ..backend.prepare import prepare
-from ..errors import MachineError, UserError, did_you_mean, leave
+from ..errors import MachineError, UserError
+from ..leaving import leave
+from ..spelling import did_you_mean
 
 COMMANDS = {
     "sample": "draw images with a diffusion model, and log the run",

@@ -10,9 +10,9 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import closest
 from ..program import SCRIPTS, command, title
 from ..runs.wrong_values import wrong_value
+from ..spelling import closest
 from .catalog import Catalog
 from .unknown_names import no_option, no_setting
 

@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.schedule import SCHEDULE_ARGUMENTS
-from ..errors import did_you_mean, same_end
 from ..program import pip_install
+from ..spelling import did_you_mean, same_end
 from .catalog import Catalog
 
 ELSEWHERE = {  # names that other tools have for what is here

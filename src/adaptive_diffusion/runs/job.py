@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .. import errors
+from .. import errors, leaving
 from ..tracking.tracker import Tracker
 from .wrong_values import wrong_value
 
@@ -61,7 +61,7 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        errors.stop_talking()
+        leaving.stop_talking()
 
 
 def print_rows(rows: Mapping[str, str]) -> None:

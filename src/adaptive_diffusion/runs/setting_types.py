@@ -20,7 +20,8 @@ from hydra._internal.utils import _locate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError
+from ..spelling import did_you_mean
 from .wrong_values import in_words, wrong_value
 
 PLAIN = (int, float, str, bool)
