@@ -20,8 +20,17 @@ from pathlib import Path
 
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
 from adaptive_diffusion.diffusion.guidance import identity_of
-from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
-from adaptive_diffusion.encoder.vicreg import load_vicreg
+from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
+from adaptive_diffusion.encoder.reference import (
+    FOLDER,
+    kernel_reference_path,
+    load_kernel,
+    load_reference,
+    load_vicreg_reference,
+    reference_path,
+    vicreg_paths,
+)
+from adaptive_diffusion.encoder.vicreg import VICRegEncoder, load_vicreg
 from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.errors import Unusable, UserError
 from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules, merged
@@ -32,12 +41,7 @@ from adaptive_diffusion.optimization.memory import SHIPPED as TUNED
 from adaptive_diffusion.optimization.memory import read_records
 from adaptive_diffusion.rl.learned_scheduler import SHIPPED as POLICIES
 from adaptive_diffusion.rl.learned_scheduler import Wanted, find_policy
-from adaptive_diffusion.runs.references import (
-    stale_reference,
-    stale_vicreg_reference,
-    write_reference,
-    write_vicreg_reference,
-)
+from adaptive_diffusion.runs.references import write_reference, write_vicreg_reference
 from adaptive_diffusion.sampling.quality import SHIPPED as QUALITY
 from adaptive_diffusion.sampling.quality import load_calibration
 from benchmarks.quality import plain_curve
@@ -94,17 +98,17 @@ def main(argv: list[str]) -> int:
 def chain(data: Path) -> list[Asset]:
     """The assets, each after those that it is made from."""
     references = [
-        Asset(f"reference {d}", partial(_stale_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
+        Asset(f"reference {d}", partial(stale_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
     ]
     vicreg_references = [
-        Asset(f"vicreg reference {d}", partial(_stale_vicreg_reference, d), partial(_rebuild_vicreg_reference, d, data))
+        Asset(f"vicreg reference {d}", partial(stale_vicreg_reference, d), partial(_rebuild_vicreg_reference, d, data))
         for d in DOMAINS
     ]
     return [
-        Asset("word vectors", _stale_words, _rebuild_words),
-        Asset("encoder", _stale_encoder, partial(_rebuild_encoder, data)),
+        Asset("word vectors", partial(unreadable, load_words), _rebuild_words),
+        Asset("encoder", partial(unreadable, partial(load_encoder, BUILTIN_ENCODER)), partial(_rebuild_encoder, data)),
         *references,
-        Asset("vicreg", _stale_vicreg, partial(_rebuild_vicreg, data)),
+        Asset("vicreg", partial(unreadable, load_vicreg), partial(_rebuild_vicreg, data)),
         *vicreg_references,
         Asset("first predictions", stale_firsts, write_firsts),
         Asset("schedules", stale_schedules, _rebuild_schedules),
@@ -118,9 +122,10 @@ def chain(data: Path) -> list[Asset]:
     ]
 
 
-def _stale_words() -> str | None:
+def unreadable(load: Callable[[], object]) -> str | None:
+    """Why a shipped file cannot be read, or None."""
     try:
-        load_words()
+        load()
     except Unusable as error:
         return str(error)
     return None
@@ -130,42 +135,35 @@ def _rebuild_words() -> None:
     raise UserError("word vectors want a sentence model: python -m tools.words --model FOLDER")
 
 
-def _stale_encoder() -> str | None:
-    try:
-        load_encoder(BUILTIN_ENCODER)
-    except Unusable as error:
-        return str(error)
-    return None
-
-
 def _rebuild_encoder(data: Path) -> None:
     state = f"{load_words().content_hash[:12]}.safetensors"  # a training continues with the same words only
     options = [f"paths.data={data.absolute()}", f"task.state=${{paths.outputs}}/encoder/{state}"]
     _run("train.py", "experiment=train_encoder", *options)
 
 
-def _stale_reference(domain: str) -> str | None:
-    return stale_reference(domain, load_encoder(BUILTIN_ENCODER))
+def stale_reference(domain: str, encoder: Encoder | None = None, folder: Path = FOLDER) -> str | None:
+    """Why the statistics of a domain by an encoder, else the shipped one, have to be made again, or None."""
+    encoder = encoder or load_encoder(BUILTIN_ENCODER)
+    paths = reference_path(domain, folder), kernel_reference_path(domain, folder)
+    if not all(path.is_file() for path in paths):
+        return "missing"
+    return unreadable(lambda: (load_reference(domain, encoder, folder), load_kernel(domain, encoder, folder)))
 
 
 def _rebuild_reference(domain: str, data: Path) -> None:
     write_reference(domain, data / f"{domain}_32.npz", load_encoder(BUILTIN_ENCODER))
 
 
-def _stale_vicreg() -> str | None:
-    try:
-        load_vicreg()
-    except Unusable as error:
-        return str(error)
-    return None
-
-
 def _rebuild_vicreg(data: Path) -> None:
     _run("train.py", "experiment=train_vicreg", f"paths.data={data.absolute()}")
 
 
-def _stale_vicreg_reference(domain: str) -> str | None:
-    return stale_vicreg_reference(domain, load_vicreg())
+def stale_vicreg_reference(domain: str, vicreg: VICRegEncoder | None = None, folder: Path = FOLDER) -> str | None:
+    """The same of the files by an encoder without labels."""
+    vicreg = vicreg or load_vicreg()
+    if not all(path.is_file() for path in vicreg_paths(domain, folder)):
+        return "missing"
+    return unreadable(lambda: load_vicreg_reference(domain, vicreg, folder))
 
 
 def _rebuild_vicreg_reference(domain: str, data: Path) -> None:
@@ -254,12 +252,7 @@ def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:
     """Why a domain's policy does not fit the shipped model, or None."""
     model = load_model(BUILTIN_MODEL)
     wanted = Wanted(identity_of(model, float(model.metadata["guidance_scale"])), domain, POLICY_STEPS)
-
-    try:
-        find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted)
-    except Unusable as error:
-        return str(error)
-    return None
+    return unreadable(lambda: find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted))
 
 
 def _rebuild_policy(domain: str) -> None:

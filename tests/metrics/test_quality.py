@@ -21,12 +21,8 @@ from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metric
 from adaptive_diffusion.metrics.standard_metrics import StandardMetrics
 from adaptive_diffusion.metrics.statistics import FeatureStatistics, save_statistics
 from adaptive_diffusion.runs.references import main as make_references
-from adaptive_diffusion.runs.references import (
-    stale_reference,
-    stale_vicreg_reference,
-    write_reference,
-    write_vicreg_reference,
-)
+from adaptive_diffusion.runs.references import write_reference, write_vicreg_reference
+from tools.__main__ import stale_reference, stale_vicreg_reference
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)

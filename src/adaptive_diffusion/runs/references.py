@@ -7,22 +7,13 @@ For example `--encoder mine.safetensors --output references portraits=/pictures/
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from ..diffusion.checks import check_name
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
-from ..encoder.reference import (
-    FOLDER,
-    kernel_reference_path,
-    load_kernel,
-    load_reference,
-    load_vicreg_reference,
-    reference_path,
-    vicreg_paths,
-)
+from ..encoder.reference import FOLDER, kernel_reference_path, reference_path, vicreg_paths
 from ..encoder.vicreg import BUILTIN_VICREG, VICRegEncoder, load_vicreg
-from ..errors import UnusableFile, UserError
+from ..errors import UserError
 from ..io.pictures import load_pictures
 from ..metrics.kernel_reference import KernelReference, save_kernel_reference
 from ..metrics.precision_recall import ClusterReference, save_clusters
@@ -79,12 +70,6 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
     save_kernel_reference(kernel_reference_path(domain, folder), KernelReference.from_features(features, *identity))
 
 
-def stale_reference(domain: str, encoder: Encoder, folder: Path = FOLDER) -> str | None:
-    """Why the statistics of a domain have to be made again, or None."""
-    paths = reference_path(domain, folder), kernel_reference_path(domain, folder)
-    return _stale(paths, lambda: (load_reference(domain, encoder, folder), load_kernel(domain, encoder, folder)))
-
-
 def write_vicreg_reference(domain: str, pictures: str | Path, vicreg: VICRegEncoder, folder: Path = FOLDER) -> None:
     """Encode all images of a domain without labels, and write mean, covariance and clusters of their features.
 
@@ -95,19 +80,3 @@ def write_vicreg_reference(domain: str, pictures: str | Path, vicreg: VICRegEnco
     identity = (vicreg.name, vicreg.content_hash)
     save_statistics(path, FeatureStatistics.from_features(features, *identity))
     save_clusters(clusters_path, ClusterReference.from_features(features, *identity))
-
-
-def stale_vicreg_reference(domain: str, vicreg: VICRegEncoder, folder: Path = FOLDER) -> str | None:
-    """Why the files of `write_vicreg_reference` have to be made again, or None."""
-    return _stale(vicreg_paths(domain, folder), lambda: load_vicreg_reference(domain, vicreg, folder))
-
-
-def _stale(paths: tuple[Path, ...], load: Callable[[], object]) -> str | None:
-    """Why files cannot be read, or None."""
-    if not all(path.is_file() for path in paths):
-        return "missing"
-    try:
-        load()
-    except UnusableFile as error:
-        return str(error)
-    return None
