@@ -26,8 +26,6 @@ from adaptive_diffusion.sampling.quality import (
     FEATURES,
     QualityCalibration,
     QualityEstimator,
-    fit_still,
-    fit_weights,
     predict_error,
     save_calibration,
     still_features,
@@ -37,6 +35,7 @@ from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.types import PictureModel
 from benchmarks.common import scheduler_settings
+from benchmarks.quality_fit import fit_still, fit_weights
 
 FIT_SEED, TEST_SEED = 5000, 6000
 STOPPING = ("quality_threshold", "patience", "min_steps", "finish")  # settings of the sampler that can be given
@@ -193,12 +192,13 @@ def _observe(case: Case, n: int, batch_size: int) -> Run:
     for start in range(0, len(case.x_T), batch_size):
         some = slice(start, start + batch_size)
         case.scheduler.set_timesteps(n)
-        estimator, rows = QualityEstimator(), []
+        estimator, rows, previous = QualityEstimator(), [], None
         condition = case.conditions.rows(case.seed, range(len(case.x_T))[some])
 
         for trace in StandardSampler(case.scheduler).iterate(case.denoiser, case.x_T[some], condition=condition):
             level = float(np.exp(-schedule.log_snr(trace.timestep)))
-            seen = estimator.observe(level, trace.x0, last=trace.index + 1 == n)
+            seen = estimator.observe(level, trace.x0, previous, last=trace.index + 1 == n)
+            previous = level, trace.x0
             if seen.features is not None:
                 errors = paired_rmse(np.array(trace.x0), case.converged[some])
                 rows.append((np.array(seen.features), np.array(still_features(trace.x0)), errors))

@@ -19,8 +19,6 @@ from adaptive_diffusion.sampling.quality import (
     QualityEstimator,
     error_of,
     extrapolate,
-    fit_still,
-    fit_weights,
     load_calibration,
     quality_of,
     save_calibration,
@@ -28,6 +26,7 @@ from adaptive_diffusion.sampling.quality import (
 )
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from benchmarks.quality import FIT_SEED, Case, calibrated, plain_curve
+from benchmarks.quality_fit import fit_still, fit_weights
 
 PICTURES = normal(image_keys(0, range(3)), (8, 8, 3)) * 0.3
 
@@ -48,10 +47,8 @@ def test_a_prediction_linear_in_the_squared_noise_level_is_extrapolated_to_its_e
 def test_the_extrapolated_picture_of_gaussian_data_is_far_nearer_to_the_end():
     """D = end std / sqrt(std^2 + s^2) along the ODE (see `gaussian`), with std 0.5."""
     end, levels = np.array(PICTURES), (0.15, 0.1)
-    estimator = QualityEstimator(calibration())
-    for s in levels:
-        x0 = end * 0.5 / np.sqrt(0.25 + s**2)
-        seen = estimator.observe(s, mx.array(x0))
+    before, x0 = (end * 0.5 / np.sqrt(0.25 + s**2) for s in levels)
+    seen = QualityEstimator(calibration()).observe(levels[1], mx.array(x0), (levels[0], mx.array(before)))
     assert np.abs(np.array(seen.picture) - end).max() < 0.15 * np.abs(x0 - end).max()
     assert np.array_equal(np.array(QualityEstimator(calibration()).observe(0.2, PICTURES).picture), np.array(PICTURES))
 
@@ -62,15 +59,13 @@ def test_extrapolation_does_not_leave_the_range_of_pictures():
 
 
 def test_after_the_last_step_the_picture_is_what_the_scheduler_made():
-    estimator = QualityEstimator(calibration())
-    estimator.observe(0.5, PICTURES)
-    assert np.array_equal(np.array(estimator.observe(0.2, PICTURES * 0.9, last=True).picture), np.array(PICTURES * 0.9))
+    seen = QualityEstimator(calibration()).observe(0.2, PICTURES * 0.9, (0.5, PICTURES), last=True)
+    assert np.array_equal(np.array(seen.picture), np.array(PICTURES * 0.9))
 
 
 def test_the_features_are_what_their_names_say():
-    estimator = QualityEstimator(calibration())
-    estimator.observe(0.8, PICTURES)
-    features = np.array(estimator.observe(0.4, PICTURES + mx.array([0.1, 0.2, 0.3]).reshape(3, 1, 1, 1)).features)
+    moved = PICTURES + mx.array([0.1, 0.2, 0.3]).reshape(3, 1, 1, 1)
+    features = np.array(QualityEstimator(calibration()).observe(0.4, moved, (0.8, PICTURES)).features)
     z, h, c = np.log(0.4), np.log(2), np.log([0.1, 0.2, 0.3])
     for i in range(3):
         expected = [z, z**2, z**3, h, h * z, np.log(h), c[i], c[i] * z]
@@ -96,42 +91,39 @@ def test_the_weights_decide_the_estimate_and_an_error_shows_more_in_a_flat_pictu
     """RMSE 2 x change, times (0.4 / contrast)^(1/3)."""
     estimator = QualityEstimator(calibration(constant=np.log(2.0), change=1.0))
     picture = mx.array(checkerboard(contrast))
-    estimator.observe(0.8, picture)
-    seen = estimator.observe(0.4, picture + 0.03)
+    seen = estimator.observe(0.4, picture + 0.03, (0.8, picture))
     np.testing.assert_allclose(estimator.quality(seen), 1 / (1 + error / HALF), rtol=1e-3)
 
 
-def test_the_first_step_and_a_new_run_know_nothing():
+def test_the_first_step_knows_nothing():
     estimator = QualityEstimator()
     assert estimator.quality(estimator.observe(0.5, PICTURES)).tolist() == [0, 0, 0]
-    assert (estimator.quality(estimator.observe(0.4, PICTURES)) > 0).all()
-    estimator.begin()
-    assert estimator.quality(estimator.observe(0.3, PICTURES)).tolist() == [0, 0, 0]
+    assert (estimator.quality(estimator.observe(0.4, PICTURES, (0.5, PICTURES))) > 0).all()
 
 
 def test_some_pictures_are_estimated_as_among_all():
     moved = PICTURES + mx.array([0.3, 0.02, 0.1]).reshape(3, 1, 1, 1)
     estimator, some = QualityEstimator(), mx.array([2, 0])
-    chosen = estimator.quality(estimator.compare(0.4, moved[some], (0.8, PICTURES[some])))
-    everyone = estimator.quality(estimator.compare(0.4, moved, (0.8, PICTURES)))
+    chosen = estimator.quality(estimator.observe(0.4, moved[some], (0.8, PICTURES[some])))
+    everyone = estimator.quality(estimator.observe(0.4, moved, (0.8, PICTURES)))
     np.testing.assert_allclose(chosen, everyone[[2, 0]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("level", [3.0, 0.5, 0.05])
 def test_by_the_shipped_regression_a_picture_that_changes_less_is_better(level):
     estimator = QualityEstimator()
-    estimator.observe(1.3 * level, PICTURES)
     changes = mx.array([0.2, 0.05, 0.01]).reshape(3, 1, 1, 1)
-    quality = estimator.quality(estimator.observe(level, PICTURES + changes))
+    quality = estimator.quality(estimator.observe(level, PICTURES + changes, (1.3 * level, PICTURES)))
     assert 0 < quality[0] < quality[1] < quality[2] < 1
 
 
 def test_by_the_shipped_regression_quality_rises_along_a_run():
-    schedule, estimator, qualities = NoiseSchedule(), QualityEstimator(), []
+    schedule, estimator, qualities, previous = NoiseSchedule(), QualityEstimator(), [], None
     for t in 999 * (1 - np.arange(20) / 20) ** 2:
         s = float(np.exp(-schedule.log_snr(t)))
-        seen = estimator.observe(s, PICTURES / np.sqrt(1 + (s / 0.3) ** 2))
-        qualities.append(estimator.quality(seen).mean())
+        x0 = PICTURES / np.sqrt(1 + (s / 0.3) ** 2)
+        qualities.append(estimator.quality(estimator.observe(s, x0, previous)).mean())
+        previous = s, x0
     assert qualities[10] < 0.75
     assert qualities[19] > 0.95
     assert (np.diff(qualities[12:]) > 0).all()

@@ -109,30 +109,14 @@ class QualityEstimator:
         if not isinstance(calibration, QualityCalibration):
             calibration = load_calibration(SHIPPED if calibration is None else Path(calibration))
         self.calibration = calibration
-        self.begin()
 
-    def begin(self) -> None:
-        """Forget the previous run."""
-        self._previous: tuple[float, mx.array] | None = None  # level, D
-
-    def observe(self, level: float, x0: mx.array, last: bool = False) -> Observation:
-        """Take in a step of the run.
-
-        Args:
-            level: sigma / alpha where the model was evaluated, > 0, smaller than at the step before.
-            x0: (B, H, W, C) clean predictions; after the last step the images it led to.
-            last: Whether it was the last step, so that nothing is to be extrapolated.
-        """
-        previous, self._previous = self._previous, (level, x0)
-        return self.compare(level, x0, previous, last)
-
-    def compare(
-        self, level: float, x0: mx.array, previous: tuple[float, mx.array] | None, last: bool = False
+    def observe(
+        self, level: float, x0: mx.array, previous: tuple[float, mx.array] | None = None, last: bool = False
     ) -> Observation:
         """What a step shows beside the one before.
 
         Args:
-            level: sigma / alpha where the model was evaluated, > 0.
+            level: sigma / alpha where the model was evaluated, > 0, smaller than at the step before.
             x0: (B, H, W, C) clean predictions there; after the last step the images it led to.
             previous: The same of the step before; None: there was none.
             last: Whether it was the last step, so that nothing is to be extrapolated.
@@ -201,36 +185,6 @@ def predict_error(weights: Mapping[str, float], names: Sequence[str], features: 
     return np.asarray(np.exp(np.clip(features.astype(np.float64) @ slopes + weights["constant"], -30, 5)))
 
 
-def fit_weights(steps: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Regress log errors on the features of images at steps.
-
-    The weights of what the image shows come from differences between the images of a step alone, lest the steps,
-    which differ far more, decide them too; then those of what the step shows from what is left.
-
-    Args:
-        steps: For each step (N, F) features and (N,) RMSE > 0 of its images, N >= 2.
-
-    Returns:
-        `constant` and the weights, by name.
-    """
-    own, error = len(OF_THE_PICTURE), [np.log(e.astype(np.float64)) for _, e in steps]
-    seen = [f.astype(np.float64) for f, _ in steps]
-    slopes = _least_squares(
-        np.concatenate([f[:, -own:] - f[:, -own:].mean(axis=0) for f in seen]),
-        np.concatenate([e - e.mean() for e in error]),
-    )
-    rest = [e - f[:, -own:] @ slopes for e, f in zip(error, seen, strict=True)]
-    base = np.concatenate([np.insert(f[:, :-own], 0, 1, axis=1) for f in seen])
-    constant, *others = _least_squares(base, np.concatenate(rest))
-    return {"constant": float(constant), **dict(zip(FEATURES, map(float, [*others, *slopes]), strict=True))}
-
-
-def fit_still(features: np.ndarray, errors: np.ndarray) -> dict[str, float]:
-    """Regress log errors, (M,), on the features of images without a history, (M, 2): `constant` and the weights."""
-    constant, *slopes = _least_squares(np.insert(features.astype(np.float64), 0, 1, axis=1), np.log(errors))
-    return {"constant": float(constant), **dict(zip(STILL, map(float, slopes), strict=True))}
-
-
 @cache
 def load_calibration(path: Path) -> QualityCalibration:
     """Read what `save_calibration` wrote.
@@ -266,10 +220,6 @@ def content_of(calibration: QualityCalibration) -> dict[str, Any]:
 def _rms(x: mx.array) -> mx.array:
     """(B,) root mean square of each image."""
     return mx.sqrt(mx.mean(x * x, axis=tuple(range(1, x.ndim))))
-
-
-def _least_squares(matrix: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.linalg.lstsq(matrix, values, rcond=None)[0])
 
 
 def still_features(x: mx.array) -> mx.array:

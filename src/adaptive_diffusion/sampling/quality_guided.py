@@ -141,7 +141,7 @@ class QualityGuidedSampler(EstimatingSampler):
         """What a step shows of its images, and (b,) their estimated quality."""
         assert after.x0 is not None
         previous = None if before.x0 is None else (before.trail[-1].level, before.x0)
-        seen = self.estimator.compare(before.node.level, after.x0, previous, after.done)
+        seen = self.estimator.observe(before.node.level, after.x0, previous, after.done)
         return seen, self.estimator.quality(seen)
 
     def leaving(self, held: np.ndarray, taken: int, steps: int | None) -> np.ndarray:

@@ -106,9 +106,11 @@ class StepReductionSampler(EstimatingSampler):
         self._history.clear()
         try:
             self.scheduler.set_timesteps(n)
-            self.estimator.begin()
+            previous = None
             for trace in super().iterate(model, x_T, condition=condition, keys=keys):
-                seen = self.estimator.observe(self._level(trace.timestep), trace.x0, last=trace.index + 1 == n)
+                level = self._level(trace.timestep)
+                seen = self.estimator.observe(level, trace.x0, previous, last=trace.index + 1 == n)
+                previous = level, trace.x0
                 quality = self.estimator.quality(seen)
                 self._history.append(float(quality.mean()))
                 if trace.index + 1 == n:
