@@ -6,7 +6,7 @@ Only it, `vector` and `torch_state` need PyTorch and Stable-Baselines3, which ar
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from .policy_snapshot import CLIP_OBSERVATION, VARIANCE_FLOOR, PolicySnapshot
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gymnasium.spaces import Box
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+    from torch.distributions import Normal
 
 PATHS_PER_UPDATE = 10
 
@@ -152,9 +154,9 @@ class HyperparameterTuningAgent(TuningAgent):
             return np.array(self.export()(observation)), None
 
         # Stable-Baselines3 would sample by PyTorch's global generator
-        policy, space = self.model.policy, self.model.action_space
+        policy, space = self.model.policy, cast("Box", self.model.action_space)
         seen, _ = policy.obs_to_tensor(self._normalize.normalize_obs(observation))
-        normal = policy.get_distribution(seen).distribution
+        normal = cast("Normal", policy.get_distribution(seen).distribution)
         mean, std = torch_state.array(normal.mean), torch_state.array(normal.stddev)
         sample = mean + std * self._asked.standard_normal(mean.shape, np.float32)
         return np.clip(sample, space.low, space.high).reshape(*observation.shape[:-1], -1), None
