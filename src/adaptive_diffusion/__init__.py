@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from .baseline.pipeline import DiffusionPipeline
     from .calibration.any_model import calibrate_model
     from .diffusion.schedule import NoiseSchedule
+    from .io.pixels import to_pil
     from .models.checkpoint import load_builtin_model, load_model, save_model
+    from .models.diffusers import load_pipeline
     from .models.unet import SimpleUNet, UNetConfig
     from .sampling.standard import StandardSampler
     from .schedulers.adaptive import AdaptiveScheduler
     from .schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+    from .schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
     from .types import SampleResult, StepTrace
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "DDPMScheduler",
     "DPMSolverScheduler",
     "DiffusionPipeline",
+    "IPNDMScheduler",
     "NoiseSchedule",
     "PlainModel",
     "SampleResult",
@@ -47,11 +51,14 @@ __all__ = [
     "StandardSampler",
     "StepTrace",
     "UNetConfig",
+    "UniPCScheduler",
     "__version__",
     "calibrate_model",
     "load_builtin_model",
     "load_model",
+    "load_pipeline",
     "save_model",
+    "to_pil",
 ]
 
 # Public name -> the module it lives in, relative to this package. The imports above say the same to type checkers.
@@ -61,6 +68,7 @@ _HOMES = {
     "DDPMScheduler": "schedulers.classes",
     "DPMSolverScheduler": "schedulers.classes",
     "DiffusionPipeline": "baseline.pipeline",
+    "IPNDMScheduler": "schedulers.unipc_ipndm",
     "NoiseSchedule": "diffusion.schedule",
     "PlainModel": "baseline.picture_models",
     "SampleResult": "types",
@@ -68,10 +76,13 @@ _HOMES = {
     "StandardSampler": "sampling.standard",
     "StepTrace": "types",
     "UNetConfig": "models.unet",
+    "UniPCScheduler": "schedulers.unipc_ipndm",
     "calibrate_model": "calibration.any_model",
     "load_builtin_model": "models.checkpoint",
     "load_model": "models.checkpoint",
+    "load_pipeline": "models.diffusers",
     "save_model": "models.checkpoint",
+    "to_pil": "io.pixels",
 }
 
 

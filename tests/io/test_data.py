@@ -3,13 +3,14 @@
 import logging
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
 
 from adaptive_diffusion.io.batch_order import BatchOrder
 from adaptive_diffusion.io.pictures import PictureSet, load_pictures
-from adaptive_diffusion.io.pixels import resize, to_float, to_uint8
+from adaptive_diffusion.io.pixels import resize, to_float, to_pil, to_uint8
 
 
 def picture(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB", colour: object = None) -> None:
@@ -246,6 +247,14 @@ def test_eight_bits_survive_the_way_to_float_and_back() -> None:
     assert to_float(every).max() == 1
     assert np.array_equal(to_uint8(to_float(every)), every)
     assert to_uint8(np.array([-3.0, 3.0])).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_drawn_images_become_images_of_pillow(channels, mode):
+    drawn = np.linspace(-1, 1, 2 * 3 * 4 * channels, dtype=np.float32).reshape(2, 3, 4, channels)
+    images = to_pil(mx.array(drawn))
+    assert [(image.size, image.mode) for image in images] == [((4, 3), mode)] * 2
+    assert np.array_equal(np.asarray(images[1]).reshape(3, 4, channels), to_uint8(drawn)[1])
 
 
 def test_downscaling_averages_instead_of_picking_pixels() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,14 @@ def to_float(images: np.ndarray) -> np.ndarray:
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Float in [-1, 1], clipped -> uint8 in [0, 255], rounded."""
     return np.clip(np.rint((np.asarray(images, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def to_pil(images: Any) -> list[Image.Image]:
+    """(N, H, W, C) images in [-1, 1], clipped, as Pillow's images; C 1 (grey), 3 (RGB) or 4 (RGBA)."""
+    from PIL import Image
+
+    grey = images.shape[-1] == 1
+    return [Image.fromarray(pixels[..., 0] if grey else pixels) for pixels in to_uint8(images)]
 
 
 def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
