@@ -93,10 +93,11 @@ def test_a_run_whose_files_are_gone_shows_no_file_of_the_working_directory(tmp_p
     assert "mine" not in text
 
 
-def test_damaged_numbers_are_refused_in_one_sentence(tmp_path):
+def test_damaged_numbers_are_refused_in_one_sentence(tmp_path, caplog):
     (tmp_path / "metrics.json").write_text('{"sampling/nfe": ')
     with pytest.raises(UnusableFile, match=r"metrics\.json cannot be read as JSON"):
         report([str(tmp_path)])
+    assert caplog.text == "", "it would be told twice"
 
 
 def test_one_damaged_run_is_left_out_and_named(tmp_path, caplog):

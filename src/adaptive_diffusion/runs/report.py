@@ -70,15 +70,18 @@ def found(run: str, database: Path) -> list[Job]:
 
 def _of_folders(folders: Sequence[Path]) -> list[Job]:
     """Runs that have finished, without those whose metrics.json is damaged, unless all are."""
-    jobs, trouble = [], None
+    jobs, troubles = [], []
     for folder in folders:
         try:
             jobs.append(_of_folder(folder))
         except UnusableFile as error:
-            trouble = error
-            log.warning("left out of the report: %s", error)
-    if trouble is not None and not jobs:
-        raise trouble
+            troubles.append(error)
+
+    last = None if jobs or not troubles else troubles.pop()
+    for trouble in troubles:
+        log.warning("left out of the report: %s", trouble)
+    if last is not None:
+        raise last
     return jobs
 
 
