@@ -39,8 +39,12 @@ def test_another_content_of_a_folder_of_references_is_another_run(tmp_path):
     assert identity_of_run(setup) != before
 
 
-def test_a_tuning_with_other_kept_calibrations_of_its_model_is_another_training(tmp_path):
-    cfg = configuration("train", tmp_path, "agent=cem")
+POLICY = ("task=policy", "agent=ppo", "domain=general", "grid@task.grid=calibrated")
+
+
+@pytest.mark.parametrize("task", [("agent=cem",), POLICY])
+def test_a_tuning_with_other_kept_calibrations_of_its_model_is_another_training(task, tmp_path):
+    cfg = configuration("train", tmp_path, *task)
     (folder := tmp_path / "outputs" / "calibrations").mkdir(parents=True)
     before = identity_of_training(cfg, "tiny")
     kept_file(folder, "other").write_bytes(b"12")

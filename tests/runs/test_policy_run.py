@@ -10,13 +10,16 @@ import pytest
 from PIL import Image
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
+from adaptive_diffusion.diffusion.facts import ModelFacts
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.policy import Residuals
 from adaptive_diffusion.io.locks import alone
+from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.rl.agent_file import read_agent
 from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.runs.sample import sample
-from adaptive_diffusion.runs.train import train
+from adaptive_diffusion.runs.train import task_of, train
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
 pytestmark = pytest.mark.usefixtures("coarse_solutions")
@@ -50,6 +53,25 @@ def runs(folder) -> list:
 
 def episodes(path) -> list[int]:
     return [e["episode"] for e in read_agent(path)[0]["record"]["evaluations"]]
+
+
+def test_the_prior_may_be_the_grid_that_was_calibrated_for_the_model(tmp_path):
+    given = ("task=policy", "agent=ppo", "domain=landscapes", "grid@task.grid=calibrated", "task.num_steps=5")
+    model = load_builtin_model()
+    for guidance in (1.0, ModelFacts.of(model).guidance(None)):
+        asked = [] if guidance != 1 else ["task.guidance_scale=1"]
+        _, task = task_of(configuration("train", tmp_path, *given, *asked))
+        found = task.grid.calibrated
+        assert (found.model, found.domain) == (model.identity, "landscapes")
+        assert guidance == (found.guidance_scale if found.drawn_guidance is None else found.drawn_guidance)
+        assert 5 in found.steps
+
+    with pytest.raises(UserError, match="no calibrated grid ships for this model"):
+        task_of(
+            configuration(
+                "train", tmp_path, *given, "model@task.model=checkpoint", f"task.model.path={tiny_checkpoint(tmp_path)}"
+            )
+        )
 
 
 def test_a_policy_is_trained_and_drawn_with(checkpoint, tmp_path, caplog):

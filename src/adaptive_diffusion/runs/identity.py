@@ -54,8 +54,10 @@ def identity_of_training(cfg: DictConfig, model: str) -> str:
         model: Identity of the model.
     """
     plain: Any = OmegaConf.to_container(cfg.task, resolve=True)
-    kept = {"kept": str(kept_file(plain["kept"], model))} if plain.get("kept") else {}
-    return fingerprint(cfg, model=model, files=_digests({**plain, **kept}), version=__version__, code=code_digest(cfg))
+    for node in (plain, plain.get("grid") or {}):
+        if node.get("kept"):
+            node["kept"] = str(kept_file(node["kept"], model))
+    return fingerprint(cfg, model=model, files=_digests(plain), version=__version__, code=code_digest(cfg))
 
 
 def _digests(node: dict[str, Any], folders: bool = False) -> dict[str, str]:

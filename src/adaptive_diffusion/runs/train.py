@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..diffusion.facts import ModelFacts
 from ..errors import MachineError, UserError
 from ..program import title
 from ..tracking.provenance import fingerprint
@@ -76,10 +77,30 @@ def task_of(cfg: DictConfig) -> tuple[DictConfig, Task]:
     _check_groups(cfg, getattr(target, "takes", ()), getattr(target, "needs", ""))
 
     cfg = training_configuration(cfg, getattr(target, "result", ""), merged=getattr(target, "merged", False))
-    task: Task = build(cfg, "task")
+    task = _built(cfg)
     if not callable(getattr(task, "run", None)):
         raise UserError(f"task builds {type(task).__name__}, which cannot be run; see conf/task")
     return cfg, task
+
+
+def _built(cfg: DictConfig) -> Task:
+    """What `task` builds; where it has a grid that is calibrated, that of its model at its guidance."""
+    task: Task
+    grid = cfg.task.get("grid")
+    if not OmegaConf.is_dict(grid) or grid.get("model", "") is not None:
+        task = build(cfg, "task")
+        return task
+
+    model, settings = (
+        build(cfg.task, "model"),
+        OmegaConf.create({"task": OmegaConf.to_container(cfg.task, resolve=True)}),
+    )
+    settings.task.grid.model = model.identity
+    if grid.get("guidance_scale", "") is None:
+        settings.task.grid.guidance_scale = ModelFacts.of(model).guidance(None)
+    del settings.task.model
+    task = build(settings, "task", model=model)
+    return task
 
 
 def _check_groups(cfg: DictConfig, takes: Collection[str], needs: str) -> None:
