@@ -1,4 +1,4 @@
-"""For each domain, the configuration to sample with: found by agents, verified, and recorded."""
+"""For each domain, the configuration to sample with: found by an agent or a grid search, verified, and recorded."""
 
 from __future__ import annotations
 

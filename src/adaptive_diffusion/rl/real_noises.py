@@ -29,8 +29,8 @@ COSINE = 0.05  # of image and text, that counts as much as a quality of 1
 class RealNoises(Noises):
     """Batches of fixed noises, whose images are compared with the moments of a domain's real images.
 
-    The mean error of a batch is its distance to all the real images, unbiased, see `MomentDistance`. Nothing is solved
-    for, so that nothing but the images has to be drawn.
+    The mean error of a batch is its distance to all the real images, unbiased, see `MomentDistance`. No converged
+    solutions are needed, so nothing but the images has to be drawn.
 
     Args:
         drawing: What is drawn; its domain is the one of the real images.
