@@ -67,10 +67,10 @@ def test_the_shipped_model_draws_the_labels_that_it_was_trained_with() -> None:
     model = load_builtin_model()
     found = {domain: conditions_of(model, domain, None, "") for domain in model.domains or {}}
     assert {domain: str(conditions) for domain, conditions in found.items()} == {
-        "portraits": "3 by share",
-        "landscapes": "7 by share",
-        "abstract": "47 by share",  # one of 48 has no image
-        "general": "143 by share",
+        "portraits": "3, by their share in the training data",
+        "landscapes": "7, by their share in the training data",
+        "abstract": "47, by their share in the training data",  # one of 48 has no image
+        "general": "143, by their share in the training data",
     }
     assert found["landscapes"].content == [
         [list(model.condition("landscapes", label, "")), count]
@@ -81,7 +81,7 @@ def test_the_shipped_model_draws_the_labels_that_it_was_trained_with() -> None:
 def test_a_model_that_does_not_say_the_shares_draws_its_labels_equally_often() -> None:
     conditions = conditions_of(tiny_model(), "landscapes", None, "")
     assert conditions == Mixture(((2, 2), (2, 3)), (1, 1))
-    assert str(conditions) == "2 in equal shares"
+    assert str(conditions) == "2, in equal shares"
 
 
 @pytest.mark.parametrize(

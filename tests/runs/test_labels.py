@@ -104,12 +104,12 @@ def test_an_image_to_begin_with_leaves_the_labels_and_variations_are_of_one(conf
 
 
 def test_the_summary_says_how_labels_were_drawn(configure, caplog):
-    for overrides, told in (([], "2 by share"), (["label=none"], "8 x landscapes (no label)")):
+    for overrides, told in (([], "2, by their share in the training data"), (["label=none"], "8 x landscapes (no label)")):
         caplog.clear()
         with caplog.at_level("INFO"):
             sample(configure(*overrides))
         assert told in caplog.text
-        assert ("by share" in caplog.text) is (not overrides)
+        assert ("by their share" in caplog.text) is (not overrides)
 
 
 def test_a_caption_of_labels_by_share_is_that_of_the_domain(configure):

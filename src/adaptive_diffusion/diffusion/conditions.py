@@ -101,7 +101,7 @@ class Mixture:
 
     def __str__(self) -> str:
         drawn = [share for share in self.shares if share]
-        return f"{len(drawn)} {'by share' if len(set(drawn)) > 1 else 'in equal shares'}"
+        return f"{len(drawn)}, {'by their share in the training data' if len(set(drawn)) > 1 else 'in equal shares'}"
 
 
 def check_label_names(labels: Mapping[str, Sequence[str]]) -> None:
