@@ -42,7 +42,7 @@ def passes(folder: Path) -> tuple[float, float]:
     return metrics["details/passes"], metrics["sampling/passes"]
 
 
-@pytest.mark.parametrize(("guidance", "where"), [((), ""), (INTERVAL, " where guidance holds")])
+@pytest.mark.parametrize(("guidance", "where"), [((), ""), (INTERVAL, " where guidance is applied")])
 def test_a_weight_of_0_says_where_domain_and_label_do_not_count(
     guidance: tuple[str, ...], where: str, configure: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,7 +71,7 @@ def _fit_guidance(cfg: DictConfig, model: PictureModel) -> None:
         )
 
     cfg.guidance_scale = _guidance(guidance.weight if own else scale, model)
-    where = {Constant: "", Interval: " where guidance holds"}.get(target_of(guidance))
+    where = {Constant: "", Interval: " where guidance is applied"}.get(target_of(guidance))
     if cfg.guidance_scale == 0 and model.conditional and where is not None:
         log.warning("guidance_scale=0 draws without domain and label%s, whatever they are; 1 is no guidance", where)
     if own:

@@ -154,12 +154,12 @@ def _schedule(looking: Looking, controls: list[gr.components.Component]) -> None
 
 def _afford(looking: Looking, blocks: gr.Blocks) -> None:
     gr.Markdown(
-        "How close to the images that the shipped model converges to comes each method with a budget of passes? "
+        "How close does each method come to the converged images with a given number of passes? "
         f"Measured on {images():,} images a point, drawn with labels by share at guidance 1.5."
     )
     with gr.Row():
         domain = gr.Dropdown(domains(), value=domains()[0], label="Domain that was measured")
-        passes = gr.Slider(1, MOST_PASSES, 20, step=1, label="Passes that I can afford, for an image")
+        passes = gr.Slider(1, MOST_PASSES, 20, step=1, label="Passes per image")
     line = gr.Markdown(elem_id="afford")
     curve = gr.Image(
         label="Distance, by passes",

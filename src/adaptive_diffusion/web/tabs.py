@@ -23,7 +23,7 @@ def tune_tab(
         "Searches for the weight of guidance, the noise levels that need it and the number of steps, in the chosen "
         "domain, up to the Steps of the controls. What it finds is compared, on fresh noises, with the default: the "
         "adaptive scheduler at constant guidance, with the Steps and the Weight of the controls. It is kept if it is "
-        "better by more than two standard errors. Scheduler, Guidance and Label of the controls do not count here."
+        "better by more than two standard errors. Scheduler, Guidance and Label of the controls are ignored here."
     )
     aim = gr.Radio(list(AIMS), value=next(iter(AIMS)), label="What counts")
     episodes = gr.Slider(FEWEST_EPISODES, MOST_EPISODES, 20, step=10, label="Episodes of the search")
@@ -59,7 +59,7 @@ def history_tab(choosing: Choosing, controls: list[gr.components.Component], tab
     command = command_field()
     files = gr.File(label="Images of the run", file_count="multiple", interactive=False)
     again = gr.Button("Use these settings", elem_id="again")
-    given = gr.File(label="Or hand in an image that was drawn here or by sample.py", file_types=[".png"])
+    given = gr.File(label="Or upload an image drawn here or by sample.py", file_types=[".png"])
 
     tab.select(choosing.history, None, runs, **QUICK)
     runs.select(choosing.recall, None, [command, files, chosen], **QUICK)
