@@ -110,7 +110,7 @@ def by_share(
         evaluations: Numbers of evaluations; those without steps of as many, or of one more, are left out.
         noises: How many, >= 2.
         seed: Of the noises, and of their labels.
-        tuned: Whether guidance is that which ships as tuned, in the place of the constant guidance of the model.
+        tuned: Whether guidance is that which ships as tuned, instead of the constant guidance of the model.
 
     Yields:
         The cells of a row, see `BY_SHARE`.

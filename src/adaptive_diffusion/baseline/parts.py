@@ -20,7 +20,7 @@ def model_of(given: Any, in_channels: int) -> Any:
     """A model as it is, if it can be one; None: the shipped one, or an untrained one of other channels than 3.
 
     Raises:
-        ValueError: for a scheduler in the place of the model, or what cannot be called.
+        ValueError: for a scheduler instead of the model, or what cannot be called.
     """
     if given is None:
         return _default_model(in_channels)
@@ -36,7 +36,7 @@ def scheduler_of(given: Any) -> Scheduler:
     """A scheduler, by its name or as it is.
 
     Raises:
-        ValueError: for an unknown name, a class in the place of an object, or what is no scheduler.
+        ValueError: for an unknown name, a class instead of an object, or what is no scheduler.
     """
     if isinstance(given, str):
         return _named_scheduler(given)

@@ -49,7 +49,7 @@ class DiffusionPipeline:
         in_channels: Channels of the images, of a model that does not tell.
 
     Raises:
-        ValueError: for an unknown scheduler name, a class in the place of an object, a scheduler in the place of the
+        ValueError: for an unknown scheduler name, a class instead of an object, a scheduler instead of the
             model, sizes that are not positive, or none of a model that does not tell.
     """
 

@@ -68,7 +68,7 @@ class SweepRun(Callback):
     without children (every job was skipped) and without a report is removed.
 
     Args:
-        report: Takes the place of the table of jobs at the end, but for those without a result; None: the table.
+        report: Replaces the table of jobs at the end, except for those without a result; None: the table.
     """
 
     _config: DictConfig | None = None  # while a sweep is open in this process

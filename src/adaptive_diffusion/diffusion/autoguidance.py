@@ -32,7 +32,7 @@ class Autoguidance:
         high: Log-SNR up to which there is, > `low`.
 
     Attributes:
-        weaker: Predicts in the place of the null condition.
+        weaker: Predicts instead of the null condition.
 
     Raises:
         ValueError: for a value out of range.

@@ -22,7 +22,7 @@ class Waiting(NamedTuple):
         x_t: (b, H, W, C) noisy images.
         node: Where they are.
         rows: (b,) which images of the run they are.
-        guidance: What they are guided by in the place of the model's own guidance; None: that.
+        guidance: What they are guided by instead of the model's own guidance; None: that.
     """
 
     x_t: mx.array

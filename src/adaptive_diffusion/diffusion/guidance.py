@@ -24,7 +24,7 @@ GUIDED = " guidance "  # between the identity of a model and its guidance
 class Guidance(Protocol):
     """How much the condition weighs at each noise level.
 
-    Guidance with an attribute `weaker`, a network, leads away from the predictions of that in the place of those of the
+    Guidance with an attribute `weaker`, a network, leads away from the predictions of that instead of those of the
     null condition; see `Autoguidance`.
     """
 

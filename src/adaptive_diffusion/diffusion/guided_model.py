@@ -121,7 +121,7 @@ class GuidedModel:
                 `PictureModel.condition`, () for an unconditional model.
             guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None: what the model recommends.
             domain: Name of what is drawn.
-            **changes: Other arguments of this class, in the place of what the model says.
+            **changes: Other arguments of this class, instead of what the model says.
 
         Raises:
             ValueError: for a value out of range, or a model that does not say what it predicts.

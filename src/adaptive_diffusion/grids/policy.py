@@ -103,7 +103,7 @@ class Residuals:
 
     @staticmethod
     def _disagreement(trail: Sequence[Node], memory: GridMemory) -> mx.array:
-        """By how much the two orders of DPM-Solver++(2M) differed in the latest step, but for alpha."""
+        """By how much the two orders of DPM-Solver++(2M) differed in the latest step, without the factor alpha."""
         if len(memory) < 2:
             return mx.array(0.0)
 

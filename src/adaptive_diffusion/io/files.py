@@ -15,7 +15,7 @@ from ..errors import UnusableFile
 from .host import host
 
 ASSETS = Path(__file__).parents[1] / "assets"
-GIT_LFS = b"version https://git-lfs"  # the beginning of a pointer in the place of a large file
+GIT_LFS = b"version https://git-lfs"  # the beginning of a pointer instead of a large file
 
 _swept: set[Path] = set()  # folders in which this process has looked for what dead processes left
 

@@ -90,7 +90,7 @@ class Configuration:
 
     @property
     def guidance(self) -> Guidance | None:
-        """What guides in the place of the model's own guidance; None: that."""
+        """What guides instead of the model's own guidance; None: that."""
         if self.guidance_weight is None:
             return None
         low, high = self.guidance_low, self.guidance_high

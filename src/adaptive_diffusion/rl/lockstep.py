@@ -110,7 +110,7 @@ def drawing_run(
         scheduler: Grid and solver.
         x_T: (B, H, W, C) standard normal noise.
         rows: (B,) which of the model's conditions apply; None: the first B, or the only one.
-        guidance: What guides in the place of the model's own guidance; None: that.
+        guidance: What guides instead of the model's own guidance; None: that.
     """
     scheduler = whole(scheduler)
     x_t = x_T * scheduler.init_noise_sigma

@@ -29,7 +29,7 @@ class QualityGuidedSampler(EstimatingSampler):
     An image leaves the schedule once its estimated quality has been at least the threshold for `patience` steps in a
     row. From there it is finished with `finish` more evaluations, in long strides to the clean image (see
     `finishing`); they share their batch with those of the images that are still on the schedule. What is left of the
-    batch is all that the model is evaluated on. Image i does not depend on its batch, but for rounding.
+    batch is all that the model is evaluated on. Image i does not depend on its batch, except by rounding.
 
     Args:
         scheduler: Grid and solver, with its timesteps set.

@@ -39,7 +39,7 @@ class Rollout:
         memory: What the solver remembers.
         grid_memory: What the grid remembers.
         error: (b,) what the solver's check said of the latest step, or None.
-        guidance: What guides them in the place of the model's own guidance; None: that.
+        guidance: What guides them instead of the model's own guidance; None: that.
     """
 
     rows: np.ndarray
@@ -74,7 +74,7 @@ class Rollout:
             x_t: (b, H, W, C) standard normal noise, or noisy images at the grid's first node.
             rows: (b,) which images of the run they are; None: 0 to b - 1.
             keys: (b, 2) random keys, one per image; None suits deterministic solvers.
-            guidance: What guides them in the place of the model's own guidance; None: that.
+            guidance: What guides them instead of the model's own guidance; None: that.
         """
         node, memory = grid.next((), None, ())
         rows = np.arange(len(x_t)) if rows is None else rows
@@ -146,7 +146,7 @@ class Rollout:
         return replace(self, grid=grid, solver=solver, memory=memory, grid_memory=())
 
     def end(self, images: mx.array) -> Rollout:
-        """The same images at their end: (b, H, W, C) clean images in the place of what they would become."""
+        """The same images at their end: (b, H, W, C) clean images instead of what they would become."""
         return replace(self, x_t=images, x0=images, node=CLEAN)
 
     def _noise(self, shape: tuple[int, ...]) -> mx.array:
@@ -242,7 +242,7 @@ class InBatches:
         return [self.denoise(*some) for some in waiting]
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray, guidance: Guidance | None = None) -> Denoised:
-        """See `GuidedModel.denoise`; with guidance in the place of the model's, unless it is None."""
+        """See `GuidedModel.denoise`; with guidance instead of the model's, unless it is None."""
         batches: list[Denoised] = []
         for first in range(0, len(rows), self.batch_size):
             some = slice(first, first + self.batch_size)

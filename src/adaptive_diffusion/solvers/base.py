@@ -46,7 +46,7 @@ class Step(NamedTuple):
     """A step of a solver.
 
     Attributes:
-        mean: (B, H, W, C) the next images, but for the noise to add.
+        mean: (B, H, W, C) the next images, except for the noise to add.
         std: Standard deviation of that noise; the loop draws it.
         memory: What the solver is to be given at the next step.
         order: Predictions that the step combined, or derivatives that it matched; 1 for a step of first order.

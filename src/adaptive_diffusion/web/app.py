@@ -32,7 +32,7 @@ from .bounds import KEYS, LARGEST_UPLOAD, WAITING, Offer, Offers
 from .jobs import Worker, job
 from .sessions import Sessions
 
-PASSWORD = "ADAPTIVE_DIFFUSION_PASSWORD"  # in the environment, in the place of --password
+PASSWORD = "ADAPTIVE_DIFFUSION_PASSWORD"  # in the environment, instead of --password
 SHORTEST = 12  # characters of a password
 HERE = ("127.0.0.1", "::1", "localhost")
 LAUNCH: dict[str, Any] = {  # of Gradio: only the page, nothing of the machine beside it, nothing from afar
