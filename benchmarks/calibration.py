@@ -13,7 +13,8 @@ from adaptive_diffusion.diffusion.conditions import NO_LABEL, conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.grids.base import Spacing
-from adaptive_diffusion.grids.calibrated import CalibratedSchedule, find_schedule
+from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule
 from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model

@@ -21,7 +21,8 @@ from adaptive_diffusion.diffusion.first_prediction import (
 )
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
-from adaptive_diffusion.grids.calibrated import CalibratedGrid, CalibratedSchedule, find_schedule
+from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule
 from adaptive_diffusion.grids.first_file import shipped_firsts
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from adaptive_diffusion.diffusion.guidance import Interval
-from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules, merged
+from adaptive_diffusion.grids.calibrated import merged
+from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules
 
 PAGE = Path(__file__).parent.parent / "docs" / "guide" / "calibrating.md"
 

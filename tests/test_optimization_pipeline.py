@@ -14,14 +14,9 @@ from tiny import LABELS, configuration, mlflow_database, tiny_checkpoint, tiny_m
 
 from adaptive_diffusion.cli.schemas import Domain
 from adaptive_diffusion.errors import MachineError
-from adaptive_diffusion.grids.calibrated import (
-    CalibratedSchedule,
-    CalibratedSteps,
-    Score,
-    find_schedule,
-    kept_file,
-    save_schedules,
-)
+from adaptive_diffusion.grids.calibrated import find_schedule, kept_file
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.schedule_file import save_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
 from adaptive_diffusion.optimization import pipeline as module
 from adaptive_diffusion.optimization import verification

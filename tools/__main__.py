@@ -33,7 +33,8 @@ from adaptive_diffusion.encoder.reference import (
 from adaptive_diffusion.encoder.vicreg import VICRegEncoder, load_vicreg
 from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.errors import Unusable, UserError
-from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules, merged
+from adaptive_diffusion.grids.calibrated import merged
+from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules
 from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE

@@ -7,7 +7,7 @@ from typing import Any
 
 from adaptive_diffusion.calibration.calibrate import CLASSICAL
 from adaptive_diffusion.diffusion.guidance import name_of
-from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord

@@ -9,7 +9,8 @@ from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.report import short_hashes
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, load_encoder
-from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules, merged
+from adaptive_diffusion.grids.calibrated import merged
+from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from tools.benchmark_tables import ADAPTIVE, DOMAINS, GRIDS, SCHEDULERS, Measured, rank, read_summary
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.grids.calibrated import load_schedules, merged
+from adaptive_diffusion.grids.calibrated import merged
+from adaptive_diffusion.grids.schedule_file import load_schedules
 from adaptive_diffusion.io.files import write_text
 from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.sampling.quality import SHIPPED, error_of, load_calibration
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.sampling.step_reduction import StepReductionSampler

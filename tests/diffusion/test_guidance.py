@@ -20,8 +20,9 @@ from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.diffusion import Constant, GuidedModel, Interval, Node, Waiting, node_at, unlimited
 from adaptive_diffusion.diffusion.guidance import Guidance, guidance_in, identity_of, name_of
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.grids.calibrated import find_schedule, save_schedules
+from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score, schedule_from
+from adaptive_diffusion.grids.schedule_file import save_schedules
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.sampling.converged import converged_pictures
 from adaptive_diffusion.sampling.standard import StandardSampler

@@ -23,13 +23,9 @@ from tiny_pipelines import PIPELINES
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.export.scheduler_folder import SCHEDULER, scheduler_configuration
 from adaptive_diffusion.export.trained import Trained
-from adaptive_diffusion.grids.calibrated import (
-    CalibratedGrid,
-    CalibratedSchedule,
-    CalibratedSteps,
-    Score,
-    save_schedules,
-)
+from adaptive_diffusion.grids.calibrated import CalibratedGrid
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.schedule_file import save_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.optimization.memory import SHIPPED as RECORDS

@@ -24,7 +24,8 @@ from adaptive_diffusion.diffusion import Clipped, GuidedModel, Thresholded, unli
 from adaptive_diffusion.diffusion.rng import image_keys, normal  # noqa: E402
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule  # noqa: E402
 from adaptive_diffusion.grids import FixedGrid, PolicyGrid, Residuals, Spaced  # noqa: E402
-from adaptive_diffusion.grids.calibrated import CalibratedGrid, CalibratedSchedule, CalibratedSteps, Score  # noqa: E402
+from adaptive_diffusion.grids.calibrated import CalibratedGrid  # noqa: E402
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score  # noqa: E402
 from adaptive_diffusion.grids.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid  # noqa: E402
 from adaptive_diffusion.optimization.configuration import DomainConfig  # noqa: E402
 from adaptive_diffusion.optimization.environment import DomainEnv  # noqa: E402

@@ -26,7 +26,8 @@ from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.limits import Clipped, unlimited
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.errors import MachineError
-from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, load_schedules, save_schedules
+from adaptive_diffusion.grids.calibrated import find_schedule
+from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules, save_schedules
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.diffusers import load_pipeline
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter

@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_model
 
 from adaptive_diffusion.diffusion.guidance import Interval
-from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.environment import DomainEnv

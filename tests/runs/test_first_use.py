@@ -15,7 +15,8 @@ from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.calibration.first_use import PATIENCE, Estimate
 from adaptive_diffusion.diffusion import Interval
-from adaptive_diffusion.grids.calibrated import SHIPPED, find_schedule, kept_file, load_schedules, save_schedules
+from adaptive_diffusion.grids.calibrated import find_schedule, kept_file
+from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules, save_schedules
 from adaptive_diffusion.io.figures import save_image
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.runs import first_use as run_first_use

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import configuration, tiny_checkpoint, tiny_model
 
 from adaptive_diffusion.diffusion import Interval
-from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.models.checkpoint import save_model
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setup import prepare

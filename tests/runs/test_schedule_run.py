@@ -22,8 +22,10 @@ from adaptive_diffusion.diffusion import GuidedModel, Interval
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.first_prediction import SHARED
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.grids.calibrated import SHIPPED, Score, find_schedule, load_schedules, merged, save_schedules
+from adaptive_diffusion.grids.calibrated import find_schedule, merged
+from adaptive_diffusion.grids.calibrated_schedule import Score
 from adaptive_diffusion.grids.candidates import in_words
+from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules, save_schedules
 from adaptive_diffusion.io.figures import save_image
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.runs.sample import sample

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf, open_dict
 from rl.policy_files import random_policy
 from tiny import CONF, configuration, tiny_checkpoint
 
-from adaptive_diffusion.grids.calibrated import CalibratedSchedule, CalibratedSteps, Score, save_schedules
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.schedule_file import save_schedules
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord, DomainRecords
 from adaptive_diffusion.rl.drawing import drawing_of

@@ -20,14 +20,8 @@ from adaptive_diffusion.benchmark.measure import steps_digest
 from adaptive_diffusion.benchmark.store import save_cell
 from adaptive_diffusion.diffusion.guidance import Interval
 from adaptive_diffusion.encoder.vicreg import BUILTIN_VICREG, load_vicreg
-from adaptive_diffusion.grids.calibrated import (
-    SHIPPED,
-    CalibratedSchedule,
-    CalibratedSteps,
-    Score,
-    load_schedules,
-    save_schedules,
-)
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules, save_schedules
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.records import DomainRecord, Result
 from adaptive_diffusion.runs.cells import main as report_kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
-from adaptive_diffusion.grids.calibrated import SHIPPED, load_schedules
+from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules
 from tools.figures import GRIDS, STEPS, draw_errors, draw_grids
 
 

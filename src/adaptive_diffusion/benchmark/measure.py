@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.guided_model import GuidedModel
-from ..grids.calibrated import CalibratedSchedule
+from ..grids.calibrated_schedule import CalibratedSchedule
 from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.batches import draw_batches

@@ -16,21 +16,8 @@ from ..diffusion.checks import check_count, check_number
 from ..diffusion.guidance import Guidance, KeptGuidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable, UnusableFile
-from .calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
-from .schedule_file import SHIPPED, load_schedules, save_schedules
-
-__all__ = [
-    "SHIPPED",
-    "CalibratedGrid",
-    "CalibratedSchedule",
-    "CalibratedSteps",
-    "Score",
-    "find_grid",
-    "find_schedule",
-    "load_schedules",
-    "merged",
-    "save_schedules",
-]
+from .calibrated_schedule import CalibratedSchedule
+from .schedule_file import SHIPPED, load_schedules
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,9 @@ from ..errors import UserError
 from ..export.scheduler_folder import write_scheduler
 from ..export.tables import WARNING, write_tables
 from ..export.trained import Trained
-from ..grids.calibrated import SHIPPED, load_schedules, merged
+from ..grids.calibrated import merged
 from ..grids.calibrated_schedule import CalibratedSchedule
+from ..grids.schedule_file import SHIPPED, load_schedules
 from ..optimization.memory import SHIPPED as RECORDS
 from ..optimization.memory import read_records
 from ..program import command
