@@ -15,7 +15,7 @@ from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule
-from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.spacings import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse

@@ -12,7 +12,7 @@ from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import find_schedule
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.io.figures import grid, labelled, save_image
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model

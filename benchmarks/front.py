@@ -14,7 +14,7 @@ from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import find_schedule
-from adaptive_diffusion.grids.grids import LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.spacings import LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.figures import grid, labelled, save_image
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model

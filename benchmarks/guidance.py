@@ -13,7 +13,7 @@ from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
-from adaptive_diffusion.grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.spacings import BlendedGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse

@@ -66,7 +66,7 @@ def test_the_task_of_the_page_runs(folder: Path) -> None:
 def test_an_installed_package_brings_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs" / "conf" / "grid").mkdir(parents=True)
     (tmp_path / "theirs" / "conf" / "grid" / "coarse.yaml").write_text(
-        "_target_: adaptive_diffusion.grids.grids.PowerGrid\npower: 1.5\n"
+        "_target_: adaptive_diffusion.grids.spacings.PowerGrid\npower: 1.5\n"
     )
     about = tmp_path / "theirs-1.0.dist-info"
     about.mkdir()

@@ -62,7 +62,7 @@ def test_an_old_name_warns_and_gives_the_same_module(old, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:adaptive_diffusion:DeprecationWarning")
 def test_old_targets_of_configurations_still_build():
-    from adaptive_diffusion.grids.grids import KarrasGrid
+    from adaptive_diffusion.grids.spacings import KarrasGrid
 
     assert isinstance(instantiate({"_target_": "adaptive_diffusion.schedulers.grids.KarrasGrid"}), KarrasGrid)
     assert get_object("adaptive_diffusion.tracking.MlflowTracker").__name__ == "MlflowTracker"

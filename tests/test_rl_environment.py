@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from rl.closed_form import SHAPE, STD, gaussian
 from tiny import tiny_model
 
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.rl.drawing import Drawing, drawing_of
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.lockstep import run_together

@@ -13,8 +13,8 @@ from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import merged
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule
-from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules
+from adaptive_diffusion.grids.spacings import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import load_builtin_model

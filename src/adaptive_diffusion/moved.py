@@ -35,7 +35,7 @@ MOVED = {  # relative to this package
     "schedulers.calibrated": "grids.calibrated",
     "schedulers.calibrated_schedule": "grids.calibrated_schedule",
     "schedulers.calibration": "calibration.trajectory",
-    "schedulers.grids": "grids.grids",
+    "schedulers.grids": "grids.spacings",
     "schedulers.schedule_file": "grids.schedule_file",
     "schedulers.solvers": "schedulers.unipc_ipndm",
     "sweep": "cli.sweep",

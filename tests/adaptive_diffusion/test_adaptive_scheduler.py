@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from gaussian import STD, ode_solution, output_std, run
 
-from adaptive_diffusion.grids.grids import PowerGrid, bounded_power
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
+from adaptive_diffusion.schedulers.content import bounded_power
 from adaptive_diffusion.types import Scheduler, SchedulerOutput
 
 X = np.random.default_rng(0).standard_normal((4, 4, 4, 3))

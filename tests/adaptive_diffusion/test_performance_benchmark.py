@@ -13,7 +13,7 @@ import mlx.core as mx
 import pytest
 from shipped import Shipped
 
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from shipped import Shipped
 
-from adaptive_diffusion.grids.grids import LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.spacings import LogSNRGrid, PowerGrid
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 

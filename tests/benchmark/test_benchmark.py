@@ -34,7 +34,7 @@ from adaptive_diffusion.benchmark.report import markdown, overview, summarise
 from adaptive_diffusion.benchmark.store import load_cell, save_cell
 from adaptive_diffusion.diffusion.conditions import Same
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.runs.benchmark import refuse_without_effect

@@ -7,7 +7,7 @@ from tiny import tiny_model
 
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from benchmarks.calibration import Distance
 from benchmarks.common import classical_schedulers, scheduler_settings
 

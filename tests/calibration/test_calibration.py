@@ -19,8 +19,8 @@ from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids.calibrated import CalibratedGrid
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
-from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
+from adaptive_diffusion.grids.spacings import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 

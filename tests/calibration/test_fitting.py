@@ -21,8 +21,8 @@ from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.grids.calibrated import find_schedule
-from adaptive_diffusion.grids.grids import BlendedGrid, PowerGrid
 from adaptive_diffusion.grids.schedule_file import save_schedules
+from adaptive_diffusion.grids.spacings import BlendedGrid, PowerGrid
 from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
 from adaptive_diffusion.sampling.standard import StandardSampler

@@ -20,8 +20,8 @@ from adaptive_diffusion.calibration.trajectory import equidistributed, measure_t
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.candidates import in_words
-from adaptive_diffusion.grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
+from adaptive_diffusion.grids.spacings import BlendedGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches

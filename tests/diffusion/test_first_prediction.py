@@ -33,7 +33,7 @@ from adaptive_diffusion.grids.calibrated_schedule import (
     schedule_from,
 )
 from adaptive_diffusion.grids.first_file import FirstPredictions
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.sampling.batches import draw_batches
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.rollout import InBatches, Rollout, finished

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.diffusion.schedule import BETA_SCHEDULES, NoiseSchedule, eps_from, x0_from
-from adaptive_diffusion.grids.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.spacings import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid
 
 T = 1000
 

@@ -10,7 +10,7 @@ import pytest
 
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids import CLEAN, FixedGrid, PolicyGrid, Residuals, Spaced, node_at
-from adaptive_diffusion.grids.grids import BlendedGrid, PowerGrid
+from adaptive_diffusion.grids.spacings import BlendedGrid, PowerGrid
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 
 SCHEDULE = NoiseSchedule(beta_schedule="squaredcos_cap_v2")

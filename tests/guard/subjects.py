@@ -26,7 +26,7 @@ from adaptive_diffusion.diffusion.schedule import NoiseSchedule  # noqa: E402
 from adaptive_diffusion.grids import FixedGrid, PolicyGrid, Residuals, Spaced  # noqa: E402
 from adaptive_diffusion.grids.calibrated import CalibratedGrid  # noqa: E402
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score  # noqa: E402
-from adaptive_diffusion.grids.grids import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid  # noqa: E402
+from adaptive_diffusion.grids.spacings import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid  # noqa: E402
 from adaptive_diffusion.optimization.configuration import DomainConfig  # noqa: E402
 from adaptive_diffusion.optimization.environment import DomainEnv  # noqa: E402
 from adaptive_diffusion.rl.agent_file import read_agent  # noqa: E402

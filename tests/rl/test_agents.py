@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 from rl.closed_form import gaussian
 
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.io import archive
 from adaptive_diffusion.rl import lockstep
 from adaptive_diffusion.rl.agent_file import read_agent, write_agent

@@ -15,7 +15,7 @@ from adaptive_diffusion import errors
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.errors import Unusable
-from adaptive_diffusion.grids.grids import KarrasGrid
+from adaptive_diffusion.grids.spacings import KarrasGrid
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.rl import learned_scheduler, policy
 from adaptive_diffusion.rl.agent_file import read_agent

@@ -6,7 +6,7 @@ from gymnasium.utils.env_checker import check_env
 from rl.closed_form import gaussian
 from tiny import tiny_model
 
-from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.spacings import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.rl.reward import HybridReward
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.sampling.converged import paired_rmse

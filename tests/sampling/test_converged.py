@@ -11,7 +11,7 @@ from gaussian import ode_solution, predict
 
 from adaptive_diffusion.diffusion import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.grids.grids import BlendedGrid
+from adaptive_diffusion.grids.spacings import BlendedGrid
 from adaptive_diffusion.sampling import converged
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.schedulers.classes import DDIMScheduler

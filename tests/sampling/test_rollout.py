@@ -12,7 +12,7 @@ from adaptive_diffusion.diffusion import Denoised, GuidedModel, Waiting
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids import FixedGrid
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.sampling.rollout import InBatches, Rollout, finished, run
 from adaptive_diffusion.solvers import DDPM, IPNDM, Checked, DPMSolver, Stride, UniPC
 

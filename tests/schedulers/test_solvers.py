@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gaussian import STD, ode_solution, output_std, predict, run
 
-from adaptive_diffusion.grids.grids import KarrasGrid, LogSNRGrid, PowerGrid
+from adaptive_diffusion.grids.spacings import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.sampling.grid_and_solver import set_timesteps
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler

@@ -11,7 +11,7 @@ import numpy as np
 
 from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids import Spacing
-from adaptive_diffusion.grids.grids import PowerGrid
+from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DDPMScheduler, SchedulerBase

@@ -17,7 +17,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
-from ..grids.grids import BlendedGrid, LogSNRGrid, PowerGrid
+from ..grids.spacings import BlendedGrid, LogSNRGrid, PowerGrid
 from ..sampling.rollout import InBatches
 from .choosing import choose
 from .first import with_stored

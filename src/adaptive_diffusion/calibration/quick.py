@@ -17,7 +17,7 @@ from ..diffusion.checks import check_count, check_distinct, check_number, check_
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
-from ..grids.grids import BlendedGrid
+from ..grids.spacings import BlendedGrid
 from ..sampling.rollout import InBatches
 from .calibrate import CLASSICAL, conditioned, schedule_of
 from .choosing import choose

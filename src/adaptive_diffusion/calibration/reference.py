@@ -14,7 +14,7 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..errors import Unusable
 from ..grids.base import FixedGrid
-from ..grids.grids import BlendedGrid
+from ..grids.spacings import BlendedGrid
 from ..sampling.rollout import InBatches, Rollout, run
 from ..solvers.ipndm import IPNDM
 

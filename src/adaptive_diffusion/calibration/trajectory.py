@@ -21,7 +21,7 @@ from ..diffusion.checks import check_count
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
-from ..grids.spacing import lu_timesteps
+from ..grids.diffusers_spacings import lu_timesteps
 from ..sampling.rollout import Rollout, run
 from ..solvers.dpm_solver import DPMSolver
 from ..types import StepTrace

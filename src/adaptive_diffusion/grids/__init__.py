@@ -2,8 +2,8 @@
 
 from ..diffusion.node import CLEAN, Node, node_at, nodes_at
 from .base import FixedGrid, Grid, GridMemory, Spacing
+from .diffusers_spacings import Spaced
 from .policy import PolicyGrid, Residuals
-from .spacing import Spaced
 
 __all__ = [
     "CLEAN",

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..diffusion.checks import check_choice, check_count, check_number
 from ..diffusion.guidance import Constant, Guidance, Interval
-from ..grids.grids import PowerGrid
+from ..grids.spacings import PowerGrid
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
 from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler

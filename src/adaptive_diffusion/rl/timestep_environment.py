@@ -15,8 +15,8 @@ from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import Node
 from ..grids.base import FixedGrid, Spacing
-from ..grids.grids import PowerGrid
 from ..grids.policy import RESIDUAL, PolicyGrid, Residuals
+from ..grids.spacings import PowerGrid
 from ..sampling.rollout import Rollout
 from ..schedulers.classes import DPMSolverScheduler
 from ..solvers.dpm_solver import DPMSolver

@@ -17,7 +17,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
-from ..grids.grids import BlendedGrid
+from ..grids.spacings import BlendedGrid
 from ..io.array_file import read_arrays
 from ..io.files import atomic_path
 from ..io.locks import in_turn

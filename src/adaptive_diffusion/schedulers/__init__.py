@@ -9,8 +9,8 @@ from ..lazy import lazy
 if TYPE_CHECKING:
     from ..grids.calibrated import CalibratedGrid, find_grid, find_schedule
     from ..grids.calibrated_schedule import CalibratedSchedule
-    from ..grids.grids import BlendedGrid, Grid, KarrasGrid, LogSNRGrid, PowerGrid
     from ..grids.schedule_file import load_schedules, save_schedules
+    from ..grids.spacings import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid
     from .adaptive import AdaptiveScheduler
     from .unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
@@ -19,7 +19,6 @@ __all__ = [
     "BlendedGrid",
     "CalibratedGrid",
     "CalibratedSchedule",
-    "Grid",
     "IPNDMScheduler",
     "KarrasGrid",
     "LogSNRGrid",
@@ -33,14 +32,13 @@ __all__ = [
 
 _HOMES = {  # as the imports above say to type checkers
     "AdaptiveScheduler": "adaptive",
-    "BlendedGrid": ".grids.grids",
+    "BlendedGrid": ".grids.spacings",
     "CalibratedGrid": ".grids.calibrated",
     "CalibratedSchedule": ".grids.calibrated_schedule",
-    "Grid": ".grids.grids",
     "IPNDMScheduler": "unipc_ipndm",
-    "KarrasGrid": ".grids.grids",
-    "LogSNRGrid": ".grids.grids",
-    "PowerGrid": ".grids.grids",
+    "KarrasGrid": ".grids.spacings",
+    "LogSNRGrid": ".grids.spacings",
+    "PowerGrid": ".grids.spacings",
     "UniPCScheduler": "unipc_ipndm",
     "find_grid": ".grids.calibrated",
     "find_schedule": ".grids.calibrated",

@@ -19,7 +19,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, drawn_with, find_schedule
 from ..grids.calibrated_schedule import CalibratedSchedule
-from ..grids.grids import PowerGrid
+from ..grids.spacings import PowerGrid
 from ..solvers.checked import Checked
 from ..types import SchedulerOutput
 from .content import bent_power, complexity_of

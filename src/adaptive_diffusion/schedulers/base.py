@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from ..diffusion.limits import Limit, Thresholded
 from ..diffusion.node import Node, node_at
 from ..grids.base import Spacing
-from ..grids.spacing import Spaced
+from ..grids.diffusers_spacings import Spaced
 from .core import SchedulerCore
 
 

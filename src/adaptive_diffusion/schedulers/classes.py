@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ..diffusion.checks import check_choice, check_number
 from ..diffusion.node import CLEAN, Node
 from ..grids.base import Spacing
-from ..grids.grids import KarrasGrid, LogSNRGrid
+from ..grids.spacings import KarrasGrid, LogSNRGrid
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.first_order import DDIM, DDPM

@@ -5,8 +5,6 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from ..grids.grids import bounded_power
-
 DETAILED = 0.6  # complexity from which on the plain grid is kept
 
 
@@ -44,3 +42,34 @@ def bent_power(n: int, power: float, complexity: float, min_ratio: float, max_ra
     """
     target = 1 + (power - 1) * min(1.0, complexity / DETAILED)
     return bounded_power(n, power, target, min_ratio, max_ratio)
+
+
+def bounded_power(n: int, power: float, target: float, min_ratio: float, max_ratio: float) -> float:
+    """The power nearest to `target` whose N steps all are `min_ratio` to `max_ratio` times those of `power`.
+
+    Args:
+        n: Number of steps, >= 1.
+        power: Power of the reference grid.
+        target: Power wished for.
+        min_ratio: In [0, 1].
+        max_ratio: >= 1.
+
+    Returns:
+        A power between `power` and `target`.
+    """
+
+    def allowed(p: float) -> bool:
+        ratio = np.diff(nodes**p) / reference
+        return bool(ratio.min() >= min_ratio and ratio.max() <= max_ratio)
+
+    nodes = np.arange(n + 1) / n
+    reference = np.diff(nodes**power)
+    if allowed(target):
+        return target
+
+    good, bad = power, target
+    for _ in range(40):  # the ratios drift from 1 monotonically in p, so bisection finds where one leaves its bounds
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if allowed(middle) else (good, middle)
+
+    return good

@@ -26,7 +26,7 @@ from ..diffusion.node import CLEAN, Node, nodes_at
 from ..diffusion.rng import normal
 from ..diffusion.schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..grids.base import FixedGrid, Grid, Spacing
-from ..grids.spacing import Spaced, custom_timesteps
+from ..grids.diffusers_spacings import Spaced, custom_timesteps
 from ..solvers.base import Memory, Position, Solver, Step
 from ..types import Denoiser, PictureModel, SchedulerOutput
 from .config import ConfigMixin

@@ -1,4 +1,4 @@
-"""Where to evaluate the model: grids of timesteps. The step after the last one leads to the clean image."""
+"""Rules that space timesteps, see `Spacing`. The step after the last one leads to the clean image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
-from .base import Spacing
-from .spacing import custom_timesteps, karras_timesteps, lu_timesteps
+from .diffusers_spacings import custom_timesteps, karras_timesteps, lu_timesteps
 
 _TABLE = 16_384  # points of a tabulated grid
-
-Grid = Spacing  # the name by which version 0.1.0 exported it; here a `Grid` is that of `grids.base`
 
 
 @dataclass(frozen=True)
@@ -139,37 +136,6 @@ class TableGrid:
 
 def own_spacing() -> None:
     """No grid: the scheduler spaces its timesteps itself."""
-
-
-def bounded_power(n: int, power: float, target: float, min_ratio: float, max_ratio: float) -> float:
-    """The power nearest to `target` whose N steps all are `min_ratio` to `max_ratio` times those of `power`.
-
-    Args:
-        n: Number of steps, >= 1.
-        power: Power of the reference grid.
-        target: Power wished for.
-        min_ratio: In [0, 1].
-        max_ratio: >= 1.
-
-    Returns:
-        A power between `power` and `target`.
-    """
-
-    def allowed(p: float) -> bool:
-        ratio = np.diff(nodes**p) / reference
-        return bool(ratio.min() >= min_ratio and ratio.max() <= max_ratio)
-
-    nodes = np.arange(n + 1) / n
-    reference = np.diff(nodes**power)
-    if allowed(target):
-        return target
-
-    good, bad = power, target
-    for _ in range(40):  # the ratios drift from 1 monotonically in p, so bisection finds where one leaves its bounds
-        middle = (good + bad) / 2
-        good, bad = (middle, bad) if allowed(middle) else (good, middle)
-
-    return good
 
 
 def _check_steps(schedule: NoiseSchedule, n: int) -> None:
