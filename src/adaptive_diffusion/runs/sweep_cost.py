@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +14,7 @@ from ..diffusion.guidance import effective_guidance
 from ..io.counted import count
 from ..models.diffusers import load_pipeline
 from ..sampling.converged import CHECKED, FIRST_STEPS
+from ..sampling.timing import seconds_of
 from .build import build
 from .fit import DEFAULT_STEPS
 from .setting_types import target_of
@@ -98,9 +98,4 @@ def passes_per_evaluation(config: DictConfig, model: Any) -> int:
 def evaluations_per_second(model: Any, batch: int, passes: int) -> float:
     """Evaluations of one image per second, by one batch after one that warms up."""
     x = mx.zeros((batch * passes, *model.state_shape))
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        mx.eval(model(x, mx.full((len(x),), 500.0), None))
-        seconds = time.perf_counter() - start
-    return batch / seconds
+    return batch / seconds_of(lambda: model(x, mx.full((len(x),), 500.0), None))

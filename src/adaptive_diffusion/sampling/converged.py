@@ -129,9 +129,9 @@ def converged_pictures(
     return found
 
 
-def solving_evaluations(images: int, process: NoiseSchedule, most_steps: int = MOST_STEPS) -> tuple[int, int]:
+def solving_evaluations(images: int, process: NoiseSchedule) -> tuple[int, int]:
     """Fewest and most network evaluations that `converged_pictures` takes for a number of images."""
-    most = min(most_steps, process.num_train_timesteps)
+    most = min(MOST_STEPS, process.num_train_timesteps)
     steps, checked = max(2, min(FIRST_STEPS, most // 2)), min(images, CHECKED)
     fewest = total = images * steps + checked * 2 * steps
     while 4 * steps <= most:

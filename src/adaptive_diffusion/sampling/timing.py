@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
@@ -22,12 +23,15 @@ def seconds_per_evaluation(model: GuidedModel, images: int = 1) -> float:
     one = one.with_condition(None if one.condition is None else one.condition[:1])
     x_T, node = one.noise(0, images), node_at(model.process, model.process.num_train_timesteps - 1)
 
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        mx.eval(one.denoise(x_T, node, np.arange(images)).x0)
-        seconds = time.perf_counter() - start
-    return seconds / images
+    return seconds_of(lambda: one.denoise(x_T, node, np.arange(images)).x0) / images
+
+
+def seconds_of(evaluate: Callable[[], mx.array]) -> float:
+    """Seconds of an evaluation, timed after one that compiles the network and warms up."""
+    mx.eval(evaluate())
+    start = time.perf_counter()
+    mx.eval(evaluate())
+    return time.perf_counter() - start
 
 
 def duration(seconds: float) -> str:
