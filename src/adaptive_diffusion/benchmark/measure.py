@@ -16,7 +16,7 @@ from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.batches import draw_batches
 from ..sampling.converged import Converged, converged_pictures, paired_rmse
-from ..sampling.grid_and_solver import set_timesteps, whole
+from ..sampling.grid_and_solver import set_timesteps
 from ..types import StepTrace
 from .cell import Bench, BlockResult, Cell, CellResult
 
@@ -31,7 +31,7 @@ def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> 
             out of range.
     """
     real, second = bench.reference(cell.domain), bench.second_encoder(cell.domain)
-    model = whole(cell.sampler.scheduler).guided(bench.model, None, bench.guidance_scale)
+    model = cell.sampler.scheduler.guided(bench.model, None, bench.guidance_scale)
 
     # one entry per block; the converged solutions stay empty where nothing is compared with them, as of a stochastic
     # scheduler, whose images have other noise
@@ -118,7 +118,7 @@ def _draw(
 
 
 def _converged(cell: Cell, bench: Bench, seed: int, tolerance: float) -> Converged:
-    trained = {"prediction_type": whole(cell.sampler.scheduler).prediction_type}
+    trained = {"prediction_type": cell.sampler.scheduler.prediction_type}
     model = GuidedModel.from_model(bench.model, cell.conditions, bench.guidance_scale, **trained)
     found = converged_pictures(
         model.of_images(seed, bench.pictures),

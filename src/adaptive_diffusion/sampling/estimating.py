@@ -12,7 +12,6 @@ from ..diffusion.checks import check_count
 from ..diffusion.rng import image_keys, normal
 from ..io.pixels import resize, to_float
 from ..types import Denoiser, Scheduler, is_picture_model
-from .grid_and_solver import whole
 from .quality import QualityEstimator, content_of
 from .standard import StandardSampler
 
@@ -35,7 +34,6 @@ class EstimatingSampler(StandardSampler):
 
     def __init__(self, scheduler: Scheduler, calibration: str | None = None, model: str | None = None):
         super().__init__(scheduler)
-        whole(scheduler)
         self.estimator = QualityEstimator(calibration)
         self.model = model
         measured = self.estimator.calibration.model
@@ -82,15 +80,14 @@ class EstimatingSampler(StandardSampler):
             (B, H, W, C) float32 clean predictions in [-1, 1].
         """
         size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
-        scheduler = whole(self.scheduler)
         keys = image_keys(seed, range(check_count("batch_size", batch_size, 1)))
         if not is_picture_model(model):
-            scheduler.suit("", None, 1.0)
+            self.scheduler.suit("", None, 1.0)
             images = self.run(model, normal(keys, (*size, channels)), condition=condition, keys=keys).images
             return mx.clip(images, -1, 1)
 
-        scheduler.fit(model)
-        scheduler.suit(model.identity, None, 1.0)  # images are drawn without guidance
+        self.scheduler.fit(model)
+        self.scheduler.suit(model.identity, None, 1.0)  # images are drawn without guidance
         x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
         images = model.decode(x0)
         if model.picture_size != size:
@@ -128,7 +125,7 @@ class EstimatingSampler(StandardSampler):
 
     def _level(self, t: float) -> float:
         """sigma / alpha at a timestep."""
-        return float(np.exp(-whole(self.scheduler).schedule.log_snr(t)))
+        return float(np.exp(-self.scheduler.schedule.log_snr(t)))
 
 
 def replaced(pictures: mx.array, rows: np.ndarray, some: mx.array) -> mx.array:

@@ -15,7 +15,6 @@ from ..solvers.stride import Stride
 from ..types import Denoiser, Scheduler, StepTrace
 from .estimating import EstimatingSampler, replaced
 from .finishing import finishing
-from .grid_and_solver import GridAndSolver, whole
 from .quality import Observation
 from .rollout import Rollout, run
 from .standard import beginning, evaluated
@@ -120,8 +119,8 @@ class QualityGuidedSampler(EstimatingSampler):
         last.
         """
         self._history.clear()
-        stopping = _Stopping(self, whole(self.scheduler), len(x_T))
-        answering, rollout = beginning(stopping.scheduler, model, x_T, condition, keys)
+        stopping = _Stopping(self, len(x_T))
+        answering, rollout = beginning(self.scheduler, model, x_T, condition, keys)
 
         pictures = x_T
         for index, moved in enumerate(run(answering, [rollout], stopping)):
@@ -165,15 +164,14 @@ class _Stopping:
 
     Args:
         sampler: Its settings.
-        scheduler: Its scheduler, which takes note of the steps on the schedule.
         count: Images of the run.
 
     Attributes:
         quality: (count,) estimated quality of each image at its latest evaluation.
     """
 
-    def __init__(self, sampler: QualityGuidedSampler, scheduler: GridAndSolver, count: int):
-        self.sampler, self.scheduler = sampler, scheduler
+    def __init__(self, sampler: QualityGuidedSampler, count: int):
+        self.sampler = sampler
         self.quality, self._held = np.zeros(count), np.zeros(count, np.int64)
 
     def __call__(self, before: Rollout, denoised: Denoised, after: Rollout) -> list[Rollout]:
@@ -184,14 +182,14 @@ class _Stopping:
         if isinstance(after.solver, Stride):
             return [after]
 
-        self.scheduler.follow(after.trail, after.node, shown, after.error)
+        sampler.scheduler.follow(after.trail, after.node, shown, after.error)
         self._held[rows] = np.where(self.quality[rows] >= sampler.quality_threshold, self._held[rows] + 1, 0)
         leaving = sampler.leaving(self._held[rows], len(after.trail), after.grid.steps)
         if after.done or not leaving.any():
             return [after]
 
         if sampler.strides:
-            gone = finishing(before, denoised, self.scheduler.schedule, sampler.strides)
+            gone = finishing(before, denoised, sampler.scheduler.schedule, sampler.strides)
         else:
             gone = after.end(seen.picture)
 

@@ -52,10 +52,13 @@ class StandardSampler:
 
     Args:
         scheduler: Grid and solver, with its timesteps set.
+
+    Raises:
+        ValueError: for a scheduler that is not made of a grid and a solver.
     """
 
     def __init__(self, scheduler: Scheduler):
-        self.scheduler = scheduler
+        self.scheduler = whole(scheduler)
 
     def iterate(
         self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None
@@ -68,11 +71,10 @@ class StandardSampler:
             condition: (B, ...) conditions, or None.
             keys: (B, 2) uint32, one key per image for the noise of stochastic solvers; None suits deterministic ones.
         """
-        scheduler = whole(self.scheduler)
-        answering, rollout = beginning(scheduler, model, x_T, condition, keys)
+        answering, rollout = beginning(self.scheduler, model, x_T, condition, keys)
         for index, (after,) in enumerate(run(answering, [rollout])):
             assert after.x0 is not None
-            scheduler.follow(after.trail, after.node, after.x0, after.error)
+            self.scheduler.follow(after.trail, after.node, after.x0, after.error)
             yield StepTrace(index, after.trail[-1].t, after.x0, evaluated(answering, [after], len(x_T)))
 
     def run(
