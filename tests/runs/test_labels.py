@@ -104,7 +104,8 @@ def test_an_image_to_begin_with_leaves_the_labels_and_variations_are_of_one(conf
 
 
 def test_the_summary_says_how_labels_were_drawn(configure, caplog):
-    for overrides, told in (([], "2, by their share in the training data"), (["label=none"], "8 x landscapes (no label)")):
+    told_of = {(): "2, by their share in the training data", ("label=none",): "8 x landscapes (no label)"}
+    for overrides, told in told_of.items():
         caplog.clear()
         with caplog.at_level("INFO"):
             sample(configure(*overrides))
