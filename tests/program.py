@@ -50,7 +50,7 @@ class Program:
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Exit code, stdout and stderr at the end."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
     @property

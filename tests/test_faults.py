@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from tiny import ROOT
+from program import Forked
+from tiny import ROOT, tiny_folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -14,19 +15,20 @@ pytestmark = [
 ]
 
 
-def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """One of the scripts; a process of its own, since nothing may be computed before it forks."""
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+def faults(folder: Path, script: str, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of one of the scripts, in a process that has computed nothing before it forks."""
+    program = Forked(folder, script=ROOT / "tests" / "faults" / script)
+    program.settings = ["--base", str(tiny_folder(folder / "base"))]
+    return program.run(*arguments)
 
 
-def test_kills_leave_nothing_open_and_lose_nothing() -> None:
-    done = faults("tests.faults.kills", "--count", "4", "--seed", "3", "--jobs", "model", "sweep")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " kills, 0 things wrong" in done.stdout
+def test_kills_leave_nothing_open_and_lose_nothing(tmp_path: Path) -> None:
+    code, out, err = faults(tmp_path, "kills.py", "--count", "4", "--seed", "1", "--jobs", "model", "sweep")
+    assert code == 0, out + err
+    assert " kills, 0 things wrong" in out
 
 
-def test_bad_settings_are_refused_in_one_sentence() -> None:
-    done = faults("tests.faults.settings", "--count", "8", "--seed", "3")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == "refused: 8\n"
+def test_bad_settings_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    code, out, err = faults(tmp_path, "settings.py", "--count", "8", "--seed", "3")
+    assert code == 0, out + err
+    assert out == "refused: 8\n"

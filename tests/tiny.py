@@ -99,6 +99,14 @@ def mlflow_database(folder: Path) -> Path:
     return Path(shutil.copy(_database(), folder / "mlflow.db"))
 
 
+def tiny_folder(folder: Path) -> Path:
+    """A folder with the model, the images and an empty database."""
+    mlflow_database(folder / "mlruns")
+    tiny_checkpoint(folder)
+    tiny_pictures(folder)
+    return folder
+
+
 @functools.cache
 def tiny_encoder() -> Encoder:
     """An untrained encoder of 8x8 images with learned features of width 4, and the shipped word vectors."""

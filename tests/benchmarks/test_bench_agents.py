@@ -22,6 +22,8 @@ from benchmarks.agents import AgentBench, TransferredTimestepEnv
 from benchmarks.agents_grid import fresh_table
 from benchmarks.agents_report import Result, load_result, report, save_result
 
+pytestmark = pytest.mark.usefixtures("coarse_solutions")
+
 SPREAD = np.linspace(-0.01, 0.01, 16)  # of images; its mean is 0, its standard error 0.00154
 
 

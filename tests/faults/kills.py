@@ -31,8 +31,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from . import zygote
-from .zygote import ROOT, TESTS, Program
+from tests.faults import zygote
+from tests.faults.zygote import ROOT, TESTS, Program
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 EARLY = 2.0  # seconds of a real process in which it mostly imports
@@ -67,8 +67,8 @@ def _sample(*arguments: str, pictures: int = 0, script: Path = ROOT / "sample.py
 JOBS = {
     "sample": _sample("num_samples=12", "num_steps=20", "batch_size=4", pictures=12),
     "sweep": _sample(
-        *("-m", "scheduler=ddim,unipc,adaptive", "num_steps=2,3", "num_samples=2", "metrics.converged=false"),
-        pictures=12,
+        *("-m", "scheduler=ddim,adaptive", "num_steps=2,3", "num_samples=2", "metrics.converged=false"),
+        pictures=8,
     ),
     "model": _train(
         *("task=model", "task.images=960", "task.batch_size=16", "task.validate_every=160", "task.save_every=32"),
@@ -120,11 +120,12 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--count", type=int, default=300, help="kills")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
+    options.add_argument("--base", type=Path, help="what `tiny.tiny_folder` makes; made by a process of its own if none")
     given = options.parse_args(arguments)
-    zygote.prepare("stable_baselines3")
+    zygote.prepare(*(["stable_baselines3"] if "policy" in given.jobs else []))
     tally, chance, folder = Tally(), random.Random(given.seed), Path(tempfile.mkdtemp())
     try:
-        base = prepared(folder / "base")
+        base = given.base or prepared(folder / "base")
         whole = {name: _uninterrupted(name, base, folder / f"whole {name}", tally) for name in given.jobs}
         while tally.trials < given.count and (alive := [name for name in given.jobs if whole[name] is not None]):
             number = tally.trials
@@ -148,8 +149,7 @@ class Whole:
 
 def prepared(base: Path) -> Path:
     """A folder with a model, images and an empty database, made by another process since that computes."""
-    make = f"from pathlib import Path; import tiny; f = Path({str(base)!r}); tiny.mlflow_database(f / 'mlruns'); "
-    make += "tiny.tiny_checkpoint(f); tiny.tiny_pictures(f)"
+    make = f"from pathlib import Path; import tiny; tiny.tiny_folder(Path({str(base)!r}))"
     subprocess.run([sys.executable, "-c", make], cwd=TESTS, check=True)
     return base
 
