@@ -122,9 +122,11 @@ print(json.dumps(dict(
     vdot=abs(complex(torch.vdot(z, z)) - float((z.abs() ** 2).sum())),
 )))
 """
-    found = json.loads(python(code, ADAPTIVE_DIFFUSION_BLAS=choice).stdout)
-    if found.pop("blas") != choice:
+    named = "from adaptive_diffusion.backend.prepare import info; print(info().blas)"
+    if python(named, ADAPTIVE_DIFFUSION_BLAS=choice).stdout.strip() != choice:
         pytest.skip(f"{choice} is not installed")
+    found = json.loads(python(code, ADAPTIVE_DIFFUSION_BLAS=choice).stdout)
+    assert found.pop("blas") == choice
     assert found.pop("eigh") < 1e-3  # of the smallest eigenvalue, in float32
     assert found.pop("vdot") < 1e-3
     assert found.pop("torch_eigh") < 1e-10

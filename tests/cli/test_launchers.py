@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from program import Program
+from program import Forked, Program
 
 from adaptive_diffusion.tracking.jobs import Skipped
 from adaptive_diffusion.tracking.tracker import Finished
@@ -26,7 +26,7 @@ def test_what_a_skipped_job_returns_reaches_the_sweep_from_another_process():
 @pytest.mark.slow
 def test_joblib_runs_jobs_in_processes_of_their_own_that_belong_to_one_sweep(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    program = Program(tmp_path, "-m", "num_samples=2", "metrics=none")
+    program = Forked(tmp_path, "-m", "num_samples=2", "metrics=none")
     launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     code, out, err = program.run(*launcher, "num_steps=2,3,0")
     assert code == 2, err

@@ -92,7 +92,7 @@ def test_flat_colours_are_no_portraits(detector: DomainDetector) -> None:
 
 
 def test_drawn_pictures_are_taken_for_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--prompts", str(PROMPTS), "--drawn", "32", "--steps", "10"])
+    main(["--prompts", str(PROMPTS), "--drawn", "32", "--steps", "5"])
     prompts, drawn = capsys.readouterr().out.split("drawn by the shipped model")
     assert "(n = 80)" in prompts
     shares = [float(share) for share in re.findall(r"([\d.]+)%", drawn)]
