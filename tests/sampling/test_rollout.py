@@ -14,6 +14,7 @@ from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids import FixedGrid
 from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.sampling.rollout import InBatches, Rollout, finished, run
+from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.solvers import DDPM, IPNDM, Checked, DPMSolver, Stride, UniPC
 
 SHAPE = (4, 4, 3)
@@ -118,3 +119,8 @@ def test_images_at_their_end_are_not_evaluated() -> None:
 
     ended = begin(3, DPMSolver()).end(mx.zeros((3, *SHAPE)))
     assert list(run(Refuses(), [ended])) == []
+
+
+def test_a_sampler_refuses_a_scheduler_that_no_loop_can_take_apart() -> None:
+    with pytest.raises(ValueError, match="made of a grid and a solver, such as a SchedulerBase, got object"):
+        StandardSampler(object())  # type: ignore[arg-type]

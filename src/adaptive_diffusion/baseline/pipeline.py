@@ -21,7 +21,7 @@ from ..io.progress import Progress
 from ..models.checkpoint import load_model, save_model
 from ..models.unet import SimpleUNet
 from ..sampling.grid_and_solver import whole
-from ..sampling.standard import StandardSampler
+from ..sampling.standard import StandardSampler, origin_of
 from ..schedulers.core import SchedulerCore
 from ..types import Denoiser, PictureModel, Scheduler, is_picture_model
 from .parts import model_of, scheduler_of
@@ -253,7 +253,7 @@ class DiffusionPipeline:
             "num_train_timesteps": self.scheduler.config.get("num_train_timesteps"),
             "num_inference_steps": len(self.scheduler),
             "timesteps": [float(t) for t in self.scheduler.timesteps],
-            "origin": StandardSampler(self.scheduler).origin,
+            "origin": origin_of(self.scheduler),
             "config": dict(self.scheduler.config),
             "device": str(mx.default_device()),
             "native_size": self.native_size,

@@ -47,6 +47,11 @@ def evaluated(model: GuidedModel | KnownFirst, moved: Sequence[Rollout], count: 
     return np.isin(np.arange(count), np.concatenate([np.array([], np.int64), *(some.rows for some in asked)]))
 
 
+def origin_of(scheduler: Scheduler) -> str:
+    """Where settings and timesteps come from, in a few words; "" where the scheduler does not say."""
+    return ", ".join(filter(None, (getattr(scheduler, name, "") for name in ("source", "origin"))))
+
+
 class StandardSampler:
     """The plain sampling loop.
 
@@ -132,8 +137,8 @@ class StandardSampler:
 
     @property
     def origin(self) -> str:
-        """Where settings and timesteps come from, in a few words; "" where the scheduler does not say."""
-        return ", ".join(filter(None, (getattr(self.scheduler, name, "") for name in ("source", "origin"))))
+        """Where settings and timesteps come from, see `origin_of`."""
+        return origin_of(self.scheduler)
 
     def check(self) -> None:
         """Before a run, once the scheduler has its timesteps: refuse those that the sampler cannot go along.
