@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--count", type=int, default=300, help="kills")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--jobs", nargs="+", default=list(JOBS), choices=list(JOBS))
-    options.add_argument("--base", type=Path, help="what `tiny.tiny_folder` makes; made by a process of its own if none")
+    options.add_argument("--base", type=Path, help="a folder of `tiny.tiny_folder`; one is made if none is given")
     given = options.parse_args(arguments)
     zygote.prepare(*(["stable_baselines3"] if "policy" in given.jobs else []))
     tally, chance, folder = Tally(), random.Random(given.seed), Path(tempfile.mkdtemp())

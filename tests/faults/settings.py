@@ -172,7 +172,7 @@ def main(arguments: list[str]) -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--count", type=int, default=200, help="bad settings; 0: all there are")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--base", type=Path, help="what `tiny.tiny_folder` makes; made by a process of its own if none")
+    options.add_argument("--base", type=Path, help="a folder of `tiny.tiny_folder`; one is made if none is given")
     given = options.parse_args(arguments)
     zygote.prepare(*([] if 0 < given.count < 20 else ["stable_baselines3"]))  # few settings reach it
     folder, verdicts = Path(tempfile.mkdtemp()), Counter[str]()
