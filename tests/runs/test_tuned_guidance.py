@@ -65,6 +65,17 @@ def test_a_tuned_scheduler_with_other_guidance_is_warned_of(configure: Any, tmp_
     assert "tuned with guidance 1.7 where log-SNR is -2.5 to 0.5; guidance=tuned draws with it" in caplog.text
 
 
+@pytest.mark.parametrize(("file", "own"), [("mine.json", ", 1.7 where log-SNR is -2.5 to 0.5,"), (None, "")])
+def test_a_tuned_scheduler_refuses_other_guidance_that_changes_also_where_nothing_was_tuned(
+    file: str | None, own: str, configure: Any, tmp_path: Path
+) -> None:
+    given = ["scheduler=tuned", "guidance=interval", *([f"scheduler.path={tmp_path}/{file}"] if file else [])]
+    with pytest.raises(
+        UserError, match=rf"the guidance that it was tuned with{own} and here it is 1\.5 where .*=tuned"
+    ):
+        prepare(configure(*given))
+
+
 def test_a_tuned_scheduler_saves_the_first_evaluation(tmp_path: Path) -> None:
     def drawn(choice: str, *more: str) -> tuple[Any, np.ndarray]:
         given = ["scheduler=tuned", "domain=landscapes", "num_samples=4", "tracking=none", "metrics=none"]

@@ -11,10 +11,10 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import check_name, check_number
-from ..diffusion.guidance import Guidance, checked_guidance, name_of
+from ..diffusion.guidance import Constant, Guidance, checked_guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
-from ..errors import UserError, sentence
+from ..errors import Unusable, UnusableFile, UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
 from ..optimization.tuned import find_tuned, tuned_guidance, tuned_scheduler
@@ -128,35 +128,53 @@ def is_tuned(node: DictConfig) -> bool:
 
 
 def check_tuned(cfg: DictConfig) -> None:
-    """Refuse a tuned scheduler where nothing was tuned.
+    """Refuse a tuned scheduler where nothing was tuned, unless `check_guided` has to refuse its guidance first.
 
     Raises:
         Unusable: see `find_tuned`.
     """
-    if target_of(cfg.scheduler) is tuned_scheduler:
+    if is_tuned(cfg.scheduler) and target_of(cfg.guidance) in (Constant, tuned_guidance):
         find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
 
 
 def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
-    """Refuse a scheduler that was trained or tuned with one weight of guidance, with guidance that changes on the way.
+    """Refuse a scheduler that was trained or tuned with other guidance than one that changes on the way.
 
-    A scheduler that was tuned together with its guidance is warned of with another one.
+    A scheduler that was tuned together with its guidance is warned of with a constant weight.
 
     Raises:
         UserError: naming both.
     """
+    changes = guidance.name if isinstance(guidance, Guidance) else ""
     if is_tuned(cfg.scheduler):
-        suits = checked_guidance(tuned_guidance(**_tuned_as(cfg), weight=cfg.guidance_scale))
+        suits = _tuned_guidance(cfg)
         if suits == guidance:
             return
-        if isinstance(suits, Guidance) or suits != cfg.guidance_scale:
+        if changes:
+            own = "" if suits is None else f", {name_of(suits)},"
+            raise UserError(
+                f"a tuned scheduler draws with the guidance that it was tuned with{own} and here it is {changes}; take "
+                "guidance=tuned, guidance=constant, or another scheduler"
+            )
+        if suits not in (None, cfg.guidance_scale):
             log.warning("the scheduler was tuned with guidance %s; guidance=tuned draws with it", name_of(suits))
-    if isinstance(guidance, Guidance) and "guidance_scale" in cfg.scheduler:
+    elif changes and "guidance_scale" in cfg.scheduler:
         scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
         raise UserError(
             f"scheduler={scheduler} was made with one weight of guidance at all noise levels, and here it is "
-            f"{guidance.name}; take guidance=constant, or another scheduler"
+            f"{changes}; take guidance=constant, or another scheduler"
         )
+
+
+def _tuned_guidance(cfg: DictConfig) -> Any:
+    """The guidance that a tuned scheduler was tuned with; None where nothing was tuned."""
+    try:
+        record, _ = find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
+    except UnusableFile:
+        raise
+    except Unusable:
+        return None
+    return checked_guidance(record.to_config().guidance or cfg.guidance_scale)
 
 
 def warn_of_no_guidance(denoiser: GuidedModel, timesteps: np.ndarray) -> None:
