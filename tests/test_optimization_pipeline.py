@@ -558,14 +558,19 @@ def test_the_default_has_the_steps_that_were_calibrated_on_first_use_as_the_adap
         draw(checkpoint, tmp_path, "domain=portraits")
 
 
-def test_what_was_tuned_before_its_steps_were_calibrated_is_drawn_as_it_was_tuned(adapter, caplog):
+def test_what_was_tuned_before_its_steps_were_calibrated_is_drawn_as_it_was_tuned(adapter, caplog, monkeypatch):
+    monkeypatch.setattr(module, "find_schedule", lambda *_, num_steps: calibration(num_steps))
     arguments = (str(adapter.path), "nowhere.json", "tiny", "portraits", adapter.guidance_scale)
     for solver in ("unipc", "dpm_solver"):  # the first has no calibrated steps to do without
         config, provenance = DomainConfig(7, solver=solver), {"calibrated": False}
         adapter.adopt("portraits", config, quality=1, speed=1, quality_error=0.1, weight=1, provenance=provenance)
-        scheduler = tuned_scheduler(*arguments, calibration=calibration(7))
-        assert list(scheduler.timesteps) == list(config.scheduler({}).timesteps)
-        assert ("tuned before steps were calibrated for it" in caplog.text) == (solver == "dpm_solver")
+        for made in (
+            tuned_scheduler(*arguments, calibration=calibration(7)),
+            OptimizationPipeline(adapter).create_optimized_scheduler(domain_type="portraits"),
+        ):
+            assert list(made.timesteps) == list(config.scheduler({}).timesteps)
+        told = caplog.text.count("tuned before steps were calibrated for it")
+        assert told == (2 if solver == "dpm_solver" else 0)
 
 
 def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ class DomainConfig(Configuration):
         confidence: Probability that its mean score lies within 0.1 of the measured mean; 0 if nothing was measured.
         source: Its origin, in words.
         calibration: The calibrated steps of the model in the domain, or None.
+        calibrated: Whether it was tuned with calibrated steps; None: not known, or not tuned.
 
     Raises:
         ValueError: for a value out of range.
@@ -37,6 +38,7 @@ class DomainConfig(Configuration):
     confidence: float = field(default=0.0, compare=False)
     source: str = field(default="the default", compare=False)
     calibration: CalibratedSchedule | None = field(default=None, compare=False, repr=False)
+    calibrated: bool | None = field(default=None, compare=False)
 
     def _adaptive(self, settings: Mapping[str, Any]) -> AdaptiveScheduler:
         return super()._adaptive({**settings, "calibration": self.calibration})

@@ -32,6 +32,7 @@ from .domains import DomainType
 from .environment import DomainEnv, check_environment
 from .memory import read_history, write_history
 from .recording import final_config, json_types, known_config, record, unseen_seed
+from .tuned import with_calibrated
 from .verification import verify
 
 FRESH = 500  # seeds from the noises of an environment to those that its result is verified on, at least
@@ -236,7 +237,9 @@ class OptimizationPipeline:
         domain_type: DomainType | str | None = None,
         prompt: str | None = None,
     ) -> SchedulerCore:
-        """A scheduler for the model, its timesteps set.
+        """A scheduler for the model, its timesteps set, with the steps that are calibrated for its guidance.
+
+        What was tuned before there were any is drawn without them, and a warning says so.
 
         Args:
             config: A configuration, or hyperparameters by name; None: the adapter's configuration of the domain. It may
@@ -249,7 +252,8 @@ class OptimizationPipeline:
         """
         domain = self.adapter.detect(domain_type, prompt).domain
         given, _ = split_config(config)
-        fitted = self._calibrated(domain, given or self.adapter.get_config(domain))
+        config = given or self.adapter.get_config(domain)
+        fitted = with_calibrated(config, self._calibrated(domain, config).calibration, domain)
         return fitted.scheduler(self.drawing(domain).settings)
 
     def create_optimized_sampler(
@@ -309,7 +313,7 @@ class OptimizationPipeline:
         """A configuration with the steps that are calibrated for its guidance, or for one that is near."""
         model, guidance = self.adapter.model.identity, config.guidance or self.adapter.guidance_scale
         found = find_schedule(self.calibration, model, str(domain), guidance, self.kept, num_steps=config.num_steps)
-        return replace(config, calibration=found)
+        return replace(config, calibration=found, calibrated=None)
 
     def _train(
         self, agent: TuningAgent, domain: str, steps: int, callback: Metrics | None, checkpoint: str | Path | None

@@ -114,7 +114,8 @@ class DomainRecord:
 
     def to_config(self) -> DomainConfig:
         """The configuration to sample with."""
-        return DomainConfig(**self.config, confidence=confidence_of(self.score(self.config)[1]), source=self.source)
+        certain, calibrated = confidence_of(self.score(self.config)[1]), self.provenance.get(CALIBRATED)
+        return DomainConfig(**self.config, confidence=certain, source=self.source, calibrated=calibrated)
 
 
 @dataclass

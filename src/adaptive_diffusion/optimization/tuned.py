@@ -15,8 +15,9 @@ from ..io.files import describe_path
 from ..rl.knobs import ADAPTIVE
 from ..schedulers.core import SchedulerCore
 from ..schedulers.first_evaluation import NETWORK
+from .configuration import DomainConfig
 from .memory import SHIPPED, read_records
-from .records import CALIBRATED, DEFAULT_STAYS, DomainRecord, DomainRecords
+from .records import DEFAULT_STAYS, DomainRecord, DomainRecords
 
 log = logging.getLogger(__name__)
 
@@ -79,22 +80,14 @@ def tuned_scheduler(
         ValueError: for a value out of range.
     """
     record, file = find_tuned(path, trained, model or "", domain, guidance_scale)
-    with_calibrated = record.provenance.get(CALIBRATED)
-    if with_calibrated and calibration is None:
+    configuration = record.to_config()
+    if configuration.calibrated and calibration is None:
         raise Unusable(
             f"domain={domain} was tuned with calibrated steps, and there are none; give their file as "
             "calibration.path, or calibrate the model",
             "schedule",
         )
 
-    configuration = record.to_config()
-    if with_calibrated is False and calibration is not None:
-        if configuration.solver == ADAPTIVE:
-            log.warning(
-                "domain=%s was tuned before steps were calibrated for it, and is drawn without them; tune it again",
-                domain,
-            )
-        calibration = None
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
     if first_evaluation != NETWORK:
         if configuration.solver != ADAPTIVE:
@@ -104,9 +97,27 @@ def tuned_scheduler(
             )
         trained_as["first_evaluation"] = first_evaluation
 
-    scheduler = replace(configuration, num_steps=steps, calibration=calibration).scheduler(trained_as)
+    drawn = with_calibrated(replace(configuration, num_steps=steps), calibration, domain)
+    scheduler = drawn.scheduler(trained_as)
     scheduler.source = describe_path(file)
     return scheduler
+
+
+def with_calibrated(config: DomainConfig, calibration: CalibratedSchedule | None, domain: str) -> DomainConfig:
+    """A configuration with calibrated steps, unless it was tuned without: then a warning says so.
+
+    Args:
+        config: The configuration.
+        calibration: The calibrated steps of the model in the domain, or None.
+        domain: Name of the domain.
+    """
+    if config.calibrated is not False or calibration is None:
+        return replace(config, calibration=calibration)
+    if config.solver == ADAPTIVE:
+        log.warning(
+            "domain=%s was tuned before steps were calibrated for it, and is drawn without them; tune it again", domain
+        )
+    return replace(config, calibration=None)
 
 
 def tuned_guidance(path: str | None, trained: str, model: str | None, domain: str | None, weight: float) -> Guidance:
