@@ -53,10 +53,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def offers(folder):
+    log = logging.getLogger("adaptive_diffusion")
+    before = log.level
     mlflow_database(folder / "mlruns")
     paths = (f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns")
     _prepare_process()
-    return offered([str(tiny_checkpoint(folder))], paths)
+    yield offered([str(tiny_checkpoint(folder))], paths)
+    log.setLevel(before)  # other tests follow
 
 
 @pytest.fixture(scope="module")
