@@ -528,6 +528,12 @@ def test_the_model_of_a_task_is_found(override, sentence, tmp_path):
         ("sample", "domain.name=[a]", "domain.name must be a text, got [a]"),
         ("sample", "tags=abc", "tags must be a list of texts in [ ], got abc"),
         ("sample", "tags={a: 1}", "tags must be a list of texts in [ ], got {a: 1}"),
+        (
+            "train",
+            "task.architecture.widths=null",
+            "task.architecture.widths must be a list of whole numbers in [ ], got null",
+        ),
+        ("train", "model@task.model=null", "model has no option 'null'; options: "),
         ("train", "task.architecture.widths=[a]", "task.architecture.widths must be a list of whole numbers in [ ], "),
         ("train", "task.architecture=5", "task.architecture must be a group of settings in { }, got 5"),
         ("train", "task.architecture={image_size: a}", "task.architecture.image_size must be a whole number, got 'a'"),

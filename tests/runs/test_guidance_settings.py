@@ -92,7 +92,7 @@ def test_the_weight_is_said_by_either_setting(
         (("guidance=interval", "guidance.weight=-1"), "guidance_scale must be a number, at least 0"),
         (("guidance=interval", "guidance.low=deep"), "guidance.low must be a number, got 'deep'"),
         (("guidance._target_=builtins.dict",), "guidance._target_ makes a dict, which is no guidance"),
-        ((*INTERVAL, "scheduler=tuned"), "nothing was tuned for domain=landscapes of this model"),
+        ((*INTERVAL, "scheduler=tuned"), "draws with the guidance that it was tuned with and here it is 1.5 where"),
         (
             (*INTERVAL, "scheduler=learned"),
             "was made with one weight .* levels, and here it is 1.5 where",

@@ -50,7 +50,7 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
     if found := re.search(r"Could not find '((?:hydra/)?\w+)/([^']*)'", text):
         group, option = found.groups()
         return no_option(catalog, group, option)
-    by_hydra = isinstance(error, (HydraException, OmegaConfBaseException))
+    by_hydra = isinstance(error, (HydraException, OmegaConfBaseException)) and "Config group override" not in text
     if not by_hydra and (sentence := _no_choice(catalog, arguments)):
         return sentence
 
@@ -141,7 +141,8 @@ def _for_program(catalog: Catalog, program: str, arguments: Sequence[str]) -> li
 def _no_choice(catalog: Catalog, arguments: Sequence[str]) -> str | None:
     """For a group that was given a number, a list or null where the name of an option is wanted."""
     for argument in arguments:
-        group, _, value = argument.lstrip("+").partition("=")
+        key, _, value = argument.lstrip("+").partition("=")
+        group = key.partition("@")[0]
         for option in value.split(","):  # of a sweep
             if catalog.is_group(group) and option not in catalog.options(group):
                 return no_option(catalog, group, option)

@@ -39,7 +39,7 @@ def wrong_value(error: BaseException) -> str | None:
     if override and override[1] == key:
         given = override[2] or "nothing"
     else:
-        given = repr(cause.value) if cause.value is not None else "null"
+        given = "null" if repr(cause.value) == "None" else repr(cause.value)  # also of a node that holds None
     where = f"conf/{place[1]}.yaml: " if place and not override else ""
     return f"{where}{key} must be {in_words(taken)}, got {given}; --help lists the settings"
 
