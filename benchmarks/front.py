@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from adaptive_diffusion.diffusion.conditions import conditions_of
-from adaptive_diffusion.diffusion.guidance import Guidance
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.base import Spacing
@@ -18,16 +17,15 @@ from adaptive_diffusion.grids.spacings import LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.figures import grid, labelled, save_image
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.optimization.memory import SHIPPED
-from adaptive_diffusion.optimization.tuned import tuned_guidance
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
 from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import Scheduler
 from benchmarks.common import scheduler_settings
-from tools.real_tables import FRONT, STORED, TUNED, by_method, read_rows
+from tools.real_tables import FRONT, INTERVAL, STORED, by_method, read_rows
 from tools.tables import REAL
+from tools.tuned import FOUND
 
 SOLVERS: dict[str, Any] = {"ddim": DDIMScheduler, "unipc": UniPCScheduler}
 SPACINGS: dict[str, Spacing] = {"uniform": PowerGrid(1), "quadratic": PowerGrid(2), "log_snr": LogSNRGrid()}
@@ -45,7 +43,6 @@ def main(argv: list[str]) -> None:
 
     network, domain = load_builtin_model(), options.domain
     weight = float(network.metadata["guidance_scale"])
-    tuned = tuned_guidance(str(SHIPPED), "", network.identity, domain, weight)
     conditions = conditions_of(network, domain, None, domain)
     settings = scheduler_settings(network)
     measured = by_method(read_rows(options.summary))
@@ -60,7 +57,7 @@ def main(argv: list[str]) -> None:
             )
 
         kind, chosen, _ = method
-        guidance: float | Guidance = tuned if chosen == TUNED else weight
+        guidance = FOUND[domain].guidance if chosen == INTERVAL else weight
         model = GuidedModel.from_model(network, conditions, guidance, domain=domain)
         model = model.of_images(options.seed, options.images)
         scheduler = scheduler_of(kind, int(row["num_steps"]), row["grid"], model, settings)

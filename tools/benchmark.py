@@ -46,8 +46,14 @@ def stale_benchmark(summary: Path, schedules: Path = SHIPPED) -> str | None:
     return f"adaptive has other calibrated steps now: {', '.join(anew)}" if anew else None
 
 
-def commands(rows: Sequence[Measured]) -> list[str]:
-    """Commands that measure exactly the cells of a summary and make its files."""
+def commands(rows: Sequence[Measured], experiment: str = "benchmark", report: str = REPORT) -> list[str]:
+    """Commands that measure exactly the cells of a summary and make its files.
+
+    Args:
+        rows: The cells.
+        experiment: The configuration that they are measured with.
+        report: Command that makes the files, with a place for the number of images.
+    """
     settings = sorted({(row.pictures, row.blocks, row.method[2]) for row in rows})
 
     lines = []
@@ -56,14 +62,14 @@ def commands(rows: Sequence[Measured]) -> list[str]:
         for domains, steps, grids, schedulers in _products(some):
             where = "" if set(domains) == set(DOMAINS) else f"domain={','.join(domains)} "
             lines.append(
-                f"python sample.py -m experiment=benchmark scheduler={','.join(schedulers)} grid={','.join(grids)} "
+                f"python sample.py -m experiment={experiment} scheduler={','.join(schedulers)} grid={','.join(grids)} "
                 f"num_steps={','.join(steps)} {where}num_samples={pictures} benchmark.seed_blocks={blocks} "
                 f"{variant}".rstrip()
             )
 
     return [
         *lines,
-        *(REPORT.format(f"--pictures {pictures} ") for pictures in sorted({pictures for pictures, _, _ in settings})),
+        *(report.format(f"--pictures {pictures} ") for pictures in sorted({pictures for pictures, _, _ in settings})),
     ]
 
 

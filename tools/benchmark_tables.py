@@ -245,14 +245,14 @@ def _compared(own: Measured, others: Sequence[Measured], metric: str, best: list
 
     rival = min(known, key=lambda row: getattr(row, metric))
     best.append(_change(own, rival, metric))
-    text = f"{_value(own, metric)} / {_value(rival, metric)} {method_name(rival.method)}, {_percent(best[-1])}"
+    text = f"{_value(own, metric)} / {_value(rival, metric)} {method_name(rival.method)}, {percent(best[-1])}"
 
     plain = next((row for row in known if row.method == QUADRATIC), None)
     if plain is None:
         return text
 
     quadratic.append(_change(own, plain, metric))
-    return f"{text} / {_percent(quadratic[-1])}"
+    return f"{text} / {percent(quadratic[-1])}"
 
 
 def _change(own: Measured, other: Measured, metric: str) -> float:
@@ -261,7 +261,7 @@ def _change(own: Measured, other: Measured, metric: str) -> float:
     return float(a / b - 1) if b else (math.inf if a else 0.0)
 
 
-def _percent(change: float) -> str:
+def percent(change: float) -> str:
     """A change with its sign; one more digit near -100 %, which would mean that nothing is left."""
     return f"{100 * change:+.{1 if change < -0.99 else 0}f} %".replace("-", MINUS)
 
@@ -269,7 +269,7 @@ def _percent(change: float) -> str:
 def _range(changes: Sequence[float]) -> str:
     if not changes:
         return ""
-    low, high = _percent(min(changes)), _percent(max(changes))
+    low, high = percent(min(changes)), percent(max(changes))
     return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 

@@ -6,21 +6,28 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptive_diffusion.io.markdown import MISSING, table
-from tools.benchmark_tables import DOMAINS, GRIDS, SCHEDULERS, rank
+import numpy as np
+from scipy.stats import t
 
-CONSTANT, TUNED = "constant", "tuned"
+from adaptive_diffusion.io.markdown import MINUS, MISSING, table
+from tools.benchmark_tables import DOMAINS, GRIDS, SCHEDULERS, percent, rank
+from tools.tuned import FOUND
+
+CONSTANT, INTERVAL = "constant", "interval"
 STORED = "stored"  # the adaptive scheduler whose first prediction is stored
+OWN = "own"  # the number of steps that was found together with an interval, see `tools.tuned.FOUND`
 DISTANCES = ("fd_encoder", "fd_vicreg")
 Row = dict[str, str]
 
+BEST = (STORED, INTERVAL, OWN)
 FRONT = {  # heading of a column -> sampler, guidance, steps; see `by_method`
     "DDIM, 50 steps": ("ddim", CONSTANT, "50"),
+    "UniPC, 20 steps": ("unipc", CONSTANT, "20"),
     "UniPC, 10 steps": ("unipc", CONSTANT, "10"),
     "adaptive, 10 steps": ("adaptive", CONSTANT, "10"),
     "UniPC, 5 steps": ("unipc", CONSTANT, "5"),
     "adaptive, 5 steps": ("adaptive", CONSTANT, "5"),
-    "tuned, first evaluation stored": (STORED, TUNED, TUNED),
+    "interval, first evaluation stored": BEST,
 }
 
 
@@ -33,13 +40,30 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def all_rows(path: Path) -> list[str]:
-    """Every row, by domain and passes."""
+    """A table of each domain, by passes."""
     rows = sorted(read_rows(path), key=_place)
-    if not rows:
-        return []
-    header = ["domain", "sampler", "guidance", "steps", "passes", "`fd_encoder`", "`fd_vicreg`", "precision", "recall"]
-    lines = table([*header, "of the domain"], [[row["domain"], *_numbers(row)] for row in rows], "lll" + "r" * 7)
-    return [*lines, "", f"{_images(rows)} images a row; in brackets mean ± standard deviation of {_blocks(rows)}."]
+    lines = [f"{_images(rows)} images a row; in brackets mean ± standard deviation of {_blocks(rows)}."] if rows else []
+    columns = ["guidance", "steps", "passes", "`fd_encoder`", "`fd_vicreg`", "precision", "recall", "of the domain"]
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        body = [_numbers(row) for row in rows if row["domain"] == domain]
+        lines += ["", *table([domain, *columns], body, "ll" + "r" * 7)]
+    return lines
+
+
+def differences(path: Path) -> list[str]:
+    """The sampler of 7 passes against the others of `front`, see `_difference`."""
+    found = by_method(read_rows(path))
+    blocks = _blocks_of(path.parent / "results.csv")
+    body = []
+    for name, key in FRONT.items():
+        for domain in DOMAINS:
+            own, other = found.get((domain, *BEST)), found.get((domain, *key))
+            if own is None or other is None or own is other:
+                continue
+            cells = [_difference(own, other, metric, blocks) for metric in DISTANCES]
+            body.append([name, f"{float(other['passes_mean']):g}", domain, *cells])
+    header = ["against", "passes", "domain", *(f"`{metric}`" for metric in DISTANCES)]
+    return table(header, body, "lrlrr") if body else []
 
 
 def front(path: Path) -> list[str]:
@@ -71,7 +95,7 @@ def beside_real(path: Path) -> list[str]:
 def by_method(rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
     """(domain, sampler, guidance, steps) -> row; of several grids the one with the smallest `fd_encoder`.
 
-    With tuned guidance and a stored first prediction, the number of steps is the tuned one, which domains differ in.
+    Guided in an interval and with a stored first prediction, the number of steps that was found for a domain is `OWN`.
     """
     worst_first = sorted(rows, key=lambda row: -float(row["fd_encoder_all"]))
     return {(row["domain"], *method_of(row)): row for row in worst_first}
@@ -80,7 +104,8 @@ def by_method(rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
 def method_of(row: Row) -> tuple[str, str, str]:
     """Sampler, guidance and steps, see `by_method`."""
     method = sampler_of(row), guidance_of(row)
-    return *method, TUNED if method == (STORED, TUNED) else row["num_steps"]
+    own = method == BEST[:2] and int(row["num_steps"]) == FOUND[row["domain"]].num_steps
+    return *method, OWN if own else row["num_steps"]
 
 
 def sampler_of(row: Row) -> str:
@@ -89,8 +114,8 @@ def sampler_of(row: Row) -> str:
 
 
 def guidance_of(row: Row) -> str:
-    """Whether a row was drawn with guidance that was tuned, which is in an interval."""
-    return TUNED if "log-SNR" in row["model"] else CONSTANT
+    """Whether a row was guided in an interval or at every step."""
+    return INTERVAL if "log-SNR" in row["model"] else CONSTANT
 
 
 def _numbers(row: Row) -> list[str]:
@@ -101,6 +126,31 @@ def _numbers(row: Row) -> list[str]:
     name = f"{SCHEDULERS.get(row['scheduler'], row['scheduler'])}{grid}{first}"
     agreement = f"{float(row['domain_agreement_mean']):.3f} ± {float(row['domain_agreement_sd']):.3f}"
     return [name, guidance_of(row), row["num_steps"], f"{float(row['passes_mean']):g}", *spread, *shares, agreement]
+
+
+def _blocks_of(path: Path) -> dict[tuple[str, ...], list[Row]]:
+    """What names a cell -> its blocks, by seed."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in read_rows(path):
+        found.setdefault(_cell_of(row), []).append(row)
+    return found
+
+
+def _cell_of(row: Row) -> tuple[str, ...]:
+    return tuple(row[column] for column in ("domain", "scheduler", "grid", "variant", "num_steps"))
+
+
+def _difference(own: Row, other: Row, metric: str, blocks: dict[tuple[str, ...], list[Row]]) -> str:
+    """The relative difference of all images, and the blocks' mean difference ± the half of its 95 % interval.
+
+    The interval is Student's, of the differences of blocks from the same noises; bold where it leaves out 0.
+    """
+    change = percent(float(own[f"{metric}_all"]) / float(other[f"{metric}_all"]) - 1)
+    theirs = {row["seed"]: float(row[metric]) for row in blocks[_cell_of(other)]}
+    apart = np.array([float(row[metric]) - theirs[row["seed"]] for row in blocks[_cell_of(own)]])
+    half = t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / len(apart) ** 0.5
+    text = f"{change} ({apart.mean():+.1f} ± {half:.1f})".replace("(-", f"({MINUS}")
+    return f"**{text}**" if abs(apart.mean()) > half else text
 
 
 def _short(row: Row, metric: str, of: str) -> str:

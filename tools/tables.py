@@ -28,8 +28,7 @@ from tools.benchmark_tables import comparison, fewest_steps, read_summary, resul
 PROJECT = Path(__file__).parents[1]
 PAGES = ("README.md", *(f"docs/evidence/{page}.md" for page in ("results", "real_images", "calibration", "agents")))
 SCHEDULES = "src/adaptive_diffusion/assets/schedules.json"
-REAL = "docs/real_images/summary.csv"  # few samplers, many images
-MORE = "docs/real_images/more.csv"  # more samplers, fewer images
+REAL = "docs/real_images/summary.csv"
 BESIDE_REAL = "docs/real_images/real.csv"  # as many real images
 TUNED = "src/adaptive_diffusion/assets/tuned.json"
 
@@ -105,6 +104,15 @@ def _commands(path: Path) -> list[str]:
     return ["```bash", *commands(read_summary(path)), "```"]
 
 
+def _real_commands(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    rows = read_summary(path)
+    (network,) = {row.model.partition(" ")[0] for row in rows}
+    report = f"adaptive-diffusion cells --model {network} {{}}--plots quality --output {Path(REAL).parent}"
+    return ["```bash", *commands(rows, "benchmark_real", report), "```"]
+
+
 def _calibrated(path: Path) -> list[str]:
     identity, _ = _shipped()
     return calibrated_steps([s for s in merged(load_schedules(path)) if s.model == identity])
@@ -132,7 +140,8 @@ TABLES = {
     "fewest adaptive steps": Table(SUMMARY, lambda path: fewest_steps(read_summary(path))),
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "real images": Table(REAL, real_tables.all_rows),
-    "real images, more samplers": Table(MORE, real_tables.all_rows),
+    "real images, differences": Table(REAL, real_tables.differences),
+    "real images, commands": Table(REAL, _real_commands),
     "real images in short": Table(REAL, real_tables.front),
     "real images beside real images": Table(BESIDE_REAL, real_tables.beside_real),
     "tuned configurations": Table(TUNED, _tuned),

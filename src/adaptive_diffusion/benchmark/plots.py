@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,15 +38,17 @@ def save_quality_plot(path: Path, rows: Sequence[Row], title: str) -> None:
         rows: The rows of one domain.
         title: Heading.
     """
-    figure = new_figure((11, 4.6))
+    figure = new_figure((11, 5.4))
     passes = all(row.mean["passes"] is not None for row in rows)
     cost, unit = ("passes", "network passes") if passes else ("evaluations", "model evaluations")
 
     measured = [metric for metric in LEADING if any(row.mean[metric] is not None for row in rows)][:2] or LEADING[:1]
     for axes, metric in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured, strict=True):
         draw_curves(axes, _curves(rows, metric, cost), f"{unit} per image", TITLES[metric])
-        if handles := axes.get_legend_handles_labels()[0]:
-            axes.legend(handles=handles[::-1], fontsize="small")
+        handles, names = axes.get_legend_handles_labels()
+        if names:  # below, since a variant may take several lines
+            wrapped = [fill(name, 70) for name in names]
+            axes.legend(handles[::-1], wrapped[::-1], fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
     figure.suptitle(title)
     save_figure(figure, path)
