@@ -127,14 +127,30 @@ def test_a_strange_image_is_refused_with_a_sentence(actions, tmp_path, write, to
         actions.restore(str(tmp_path / "x.png"))
 
 
-def test_runs_are_recorded_as_sample_records_them_and_a_cancelled_one_is_killed(offers, worker, tmp_path, folder):
+def waiting_after_each(unit, monkeypatch):
+    """An event that a run waits for whenever it has told of a unit of its progress."""
+    event, progress = threading.Event(), jobs.Watch.progress
+
+    def until_set(watch: jobs.Watch, told: str, *so_far: int) -> None:
+        progress(watch, told, *so_far)
+        assert told != unit or event.wait(60)
+
+    monkeypatch.setattr(jobs.Watch, "progress", until_set)
+    return event
+
+
+def test_runs_are_recorded_as_sample_records_them_and_a_cancelled_one_is_killed(
+    offers, worker, tmp_path, folder, monkeypatch
+):
     actions = Actions(offers, worker, Sessions(tmp_path))
     list(actions.draw(request(), *astuple(WISH)))
+    cancelled = waiting_after_each("step", monkeypatch)
 
     def cancelled_at_its_first_step() -> None:
-        for _, status, *_ in actions.draw(request(), *astuple(replace(WISH, steps=90, images=16, seed=1))):
+        for _, status, *_ in actions.draw(request(), *astuple(replace(WISH, seed=1))):
             if str(status).startswith("Step"):
                 actions.cancel(request())
+                cancelled.set()
 
     with pytest.raises(gr.Error, match="Cancelled"):
         cancelled_at_its_first_step()
@@ -334,12 +350,8 @@ def test_what_was_found_with_as_many_steps_as_the_default_is_not_the_default():
 
 
 def test_a_tuning_can_be_cancelled_within_an_episode(actions, monkeypatch):
-    cancelled, late, told = threading.Event(), [], []
-    progress, denoise = jobs.Watch.progress, GuidedModel.denoise_all
-
-    def until_cancelled(watch: jobs.Watch, unit: str, *so_far: int) -> None:
-        progress(watch, unit, *so_far)
-        assert unit != "episode" or cancelled.wait(60)
+    late, told, denoise = [], [], GuidedModel.denoise_all
+    cancelled = waiting_after_each("episode", monkeypatch)
 
     def cancelled_after_an_episode() -> None:
         for status, *_ in actions.tune(request(), next(iter(AIMS)), 20, *astuple(WISH)):
@@ -348,7 +360,6 @@ def test_a_tuning_can_be_cancelled_within_an_episode(actions, monkeypatch):
                 actions.cancel(request())
                 cancelled.set()
 
-    monkeypatch.setattr(jobs.Watch, "progress", until_cancelled)
     monkeypatch.setattr(GuidedModel, "denoise_all", lambda *given: late.append(cancelled.is_set()) or denoise(*given))
     with pytest.raises(gr.Error, match="Cancelled"):
         cancelled_after_an_episode()
