@@ -47,7 +47,8 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True,
         return "No estimate of the cost: the sweep's values are not spelt out. " + stop
 
     # a job with a number below 1 is refused, and costs nothing
-    steps = [max(0, int(n)) for n in axes.pop("num_steps", [config.num_steps or DEFAULT_STEPS])]
+    asked = axes.pop("num_steps", [config.num_steps])
+    steps = [DEFAULT_STEPS if str(n) in ("None", "null") else max(0, int(n)) for n in asked]
     sizes = [max(0, int(n)) for n in axes.pop("num_samples", [config.num_samples])]
     others = math.prod(len(values) for values in axes.values())
     evaluations = others * sum(steps) * sum(sizes) * blocks
