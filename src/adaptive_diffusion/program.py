@@ -16,7 +16,7 @@ BACKENDS = ("cpu", "cuda")  # extras with a backend of MLX
 COMPLETION = ("-sc", "--shell-completion")  # Hydra's option for the shell
 VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the workers of a sweep know it, too
 
-TRAININGS = {"schedule": "task=schedule", "agent": "agent=ppo", "policy": "task=policy agent=ppo"}
+TRAININGS = {"schedule": "task=schedule", "agent": "agent=cem", "policy": "task=policy agent=ppo"}
 
 _started: tuple[str, tuple[str, ...]] = ("sample", ())  # of this process; see `started`
 

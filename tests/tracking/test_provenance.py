@@ -47,7 +47,7 @@ def test_another_model_and_guidance_are_said_as_sample_takes_them(hydra_job, tmp
 def test_advice_to_train_names_the_model_that_draws(hydra_job):
     advice, command = (
         Unusable("nothing was tuned; tune it", "agent", domain="general"),
-        "train.py agent=ppo domain=general",
+        "train.py agent=cem domain=general",
     )
     assert str(advice_for_this_model(advice)) == f"nothing was tuned; tune it: python {command}"
     hydra_job("seed=1", root="sample")
@@ -57,7 +57,7 @@ def test_advice_to_train_names_the_model_that_draws(hydra_job):
     assert shlex.split(said)[2:] == [
         "model@task.model=diffusers",
         "task.model.path=/a b",
-        "agent=ppo",
+        "agent=cem",
         "domain=general",
     ]
 

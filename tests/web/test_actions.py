@@ -11,6 +11,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
@@ -125,6 +126,16 @@ def test_a_strange_image_is_refused_with_a_sentence(actions, tmp_path, write, to
     write(tmp_path / "x.png")
     with pytest.raises(gr.Error, match=told):
         actions.restore(str(tmp_path / "x.png"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads of the system are shown by Linux alone")
+def test_a_closed_worker_has_left_no_thread_that_the_end_of_the_process_could_meet():
+    worker = jobs.Worker()
+    thread = Path(f"/proc/self/task/{worker.do(threading.get_native_id)}")
+    worker.do(lambda: mx.eval(mx.compile(mx.square)(mx.ones(3))))
+    assert thread.exists()
+    worker.close()
+    assert not thread.exists()
 
 
 def waiting_after_each(unit, monkeypatch):

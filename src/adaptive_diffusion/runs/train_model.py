@@ -114,7 +114,7 @@ def _summarise(cfg: DictConfig, trainer: Trainer, validation: float, tracker: Tr
     """Print what was trained, where it is, and how to draw with it."""
     where = ("model=checkpoint", setting("model.path", cfg.output))
     rows = {
-        "trained": f"{count(trainer.images, 'image')}, validation loss {validation:.4f}",
+        "trained": f"{count(trainer.images, 'image')}, {_said(validation)}",
         "saved": str(cfg.output),
         "draw": draw_command(*where, *domain_settings(trainer.corpus.domains[0])),
     }
@@ -147,6 +147,10 @@ def write_model(cfg: DictConfig, trainer: Trainer, validation_loss: float) -> No
     save_model(cfg.output, trainer.ema_model(), known, dtype=mx.float16)
 
 
+def _said(validation: float) -> str:
+    return "no image is held back to validate on" if np.isnan(validation) else f"validation loss {validation:.4f}"
+
+
 class _Report:
     """Turns training events into progress, loss curves, model files and sample grids."""
 
@@ -164,7 +168,7 @@ class _Report:
             self._run.metrics({"validation/loss": event.validation_loss}, event.images)
             self._curve(event)
             write_model(self._cfg, self._trainer, event.validation_loss)
-            log.info("%9d images  validation loss %.4f", event.images, event.validation_loss)
+            log.info("%9d images  %s", event.images, _said(event.validation_loss))
         elif self._trainer.passes(self._task.log_every):
             self._curve(event)
 

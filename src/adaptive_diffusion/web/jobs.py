@@ -29,6 +29,7 @@ from ..runs.sample import draw_and_record
 from ..runs.setup import Setup, prepare
 from ..types import StepTrace
 
+LONGEST_END = 5.0  # seconds that a thread is waited for
 PREVIEW_EVERY = 0.25  # seconds, at least
 PREVIEW_SHARE = 5  # the time between two previews is at least this many times what one takes
 SHOWN = {1: 384, 4: 192, 16: 128}  # up to how many images: pixels of a side to which small ones are enlarged, about
@@ -104,7 +105,11 @@ class Worker:
     """One thread for all that computes: MLX's streams belong to a thread, and Hydra knows one job at a time."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="drawing")
+        self._thread: Path | None = None  # where Linux shows it, once it has begun
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="drawing", initializer=self._begin)
+
+    def _begin(self) -> None:
+        self._thread = Path(f"/proc/self/task/{threading.get_native_id()}")
 
     def do(self, task: Callable[[], T]) -> T:
         """Run a task when its turn comes, and wait for it."""
@@ -128,8 +133,15 @@ class Worker:
         yield future.result()
 
     def close(self) -> None:
-        """Begin nothing any more."""
+        """Begin nothing any more, and wait until the thread is gone.
+
+        MLX frees what it holds for a thread after Python calls the thread ended. Python's own end in that moment would
+        abort the process.
+        """
         self._pool.shutdown(wait=True, cancel_futures=True)
+        deadline = time.monotonic() + LONGEST_END
+        while self._thread is not None and self._thread.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 @contextmanager
