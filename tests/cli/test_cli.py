@@ -237,10 +237,10 @@ def test_a_full_disk_fails_the_run_in_one_sentence_and_leaves_nothing_half_writt
 
 
 TINY_TRAINING = [
-    *("task.images=96", "task.batch_size=16", "task.validate_every=48", "task.save_every=16", "task.log_every=16"),
+    *("task.images=96", "task.batch_size=16", "task.validate_every=48", "task.save_every=16", "log_every=16"),
     *("task.warmup_images=0", "task.decay_images=32", "task.validation_images=4"),
     *("task.architecture={image_size: 8, widths: [8, 16], blocks: [1, 1], attention_levels: [], embedding_dim: 16}",),
-    *("task.preview_every=48", "task.preview_samples=2", "task.preview_steps=2", "tracking=mlflow"),
+    *("preview_every=48", "preview_samples=2", "preview_steps=2", "tracking=mlflow"),
 ]
 
 
@@ -300,7 +300,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
         (["task.data.portraits=/nowhere"], "no images at /nowhere"),
         (["task.data.portraits={empty}"], "no readable images in"),
         (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),
-        (["task.data.portraits={empty}", "task.log_every=0"], "log_every must be a whole number, at least 1"),
+        (["task.data.portraits={empty}", "log_every=0"], "log_every must be a whole number, at least 1"),
         (["output=model.bin"], "output must be a .safetensors file"),
     ],
 )

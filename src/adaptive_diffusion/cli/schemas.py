@@ -83,6 +83,10 @@ class Train:
     tracking: Any = MISSING
     paths: Paths = MISSING
     output: str | None = MISSING
+    log_every: int = MISSING
+    preview_every: int = MISSING
+    preview_samples: int = MISSING
+    preview_steps: int = MISSING
     name: str | None = MISSING
     tags: list[str] = MISSING
 

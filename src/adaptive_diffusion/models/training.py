@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ class Trainer:
             "labels": {domain: list(names) for domain, names in self.corpus.labels.items()},
             "label_counts": self.corpus.label_counts,
             "images_seen": self._images_before + self.images,
-            "training": {k: v for k, v in c.settings().items() if k not in ("data", "state", "start_from")},
+            "training": {k: v for k, v in asdict(c).items() if k not in ("data", "state", "start_from")},
         }
 
     def validation_loss(self) -> float:
@@ -211,7 +211,7 @@ class Trainer:
         c = self.config
         free = ("data", "state", "start_from", "images", "validation_images", "validate_every", "save_every")
         return {
-            **{name: value for name, value in c.settings().items() if name not in free},
+            **{name: value for name, value in asdict(c).items() if name not in free},
             "start_from": None if c.start_from is None else str(Path(c.start_from).absolute()),
             "domains": list(self.corpus.domains),
             "labels": self.corpus.labels,

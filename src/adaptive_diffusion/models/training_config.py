@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,10 +116,6 @@ class TrainingConfig:
             raise ValueError(f"state must be a .safetensors file, got {self.state!r}")
         if not self.data:
             raise ValueError("data names no domain; give at least one, e.g. task.data.portraits=/path/to/images")
-
-    def settings(self) -> dict[str, Any]:
-        """The settings of the training, without those that a class of its own adds."""
-        return {f.name: getattr(self, f.name) for f in fields(TrainingConfig)}
 
     def steps(self) -> int:
         """Optimiser steps of the whole run."""

@@ -31,6 +31,7 @@ from ..schedulers.classes import DPMSolverScheduler
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.tracker import Run, Tracker
 from .build import build
+from .checks import check_setting, refused
 from .inputs import training_inputs
 from .job import look, print_rows
 from .recorded import recorded
@@ -41,27 +42,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelTask(TrainingConfig):
-    """`task=model`: train the U-Net, or go on training it.
-
-    Attributes:
-        log_every: Images between two points of the loss curve.
-        preview_every: Images between two grids of samples.
-        preview_samples: Images per domain in a grid.
-        preview_steps: Solver steps of a preview, at most the training timesteps.
-    """
+    """`task=model`: train the U-Net, or go on training it."""
 
     result: ClassVar[str] = "model/model.safetensors"
-
-    log_every: int = 5000
-    preview_every: int = 50_000
-    preview_samples: int = 8
-    preview_steps: int = 15
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("log_every", "preview_every", "preview_samples"):
-            check_count(name, getattr(self, name), 1)
-        check_count("preview_steps", self.preview_steps, 1, self.noise_schedule.get("num_train_timesteps"))
 
     def run(self, cfg: DictConfig) -> float:
         """Train; the validation loss at the end (NaN without held-back images).
@@ -70,12 +53,21 @@ class ModelTask(TrainingConfig):
             UserError: for a value or data that cannot be used; nothing was written then.
             MachineError: if the disk or the database refuses.
         """
+        _check(cfg)
+
         # Of several processes that share each batch, only the first writes.
         with alone(self.state, cfg.output) if mx.distributed.init().rank() == 0 else nullcontext():
-            return _train(cfg, self, Trainer(self))
+            return _train(cfg, Trainer(self))
 
 
-def _train(cfg: DictConfig, task: ModelTask, trainer: Trainer) -> float:
+def _check(cfg: DictConfig) -> None:
+    for key in ("log_every", "preview_every", "preview_samples", "preview_steps"):
+        check_setting(check_count, cfg, key, 1)
+    with refused():
+        check_count("preview_steps", cfg.preview_steps, 1, cfg.task.noise_schedule.num_train_timesteps)
+
+
+def _train(cfg: DictConfig, trainer: Trainer) -> float:
     """Train, while no other process writes the same files; the validation loss at the end."""
     if trainer.group.rank() > 0:
         return _to_the_end(trainer, report=lambda event: None)
@@ -88,7 +80,7 @@ def _train(cfg: DictConfig, task: ModelTask, trainer: Trainer) -> float:
         announced_progress(trainer) as progress,
     ):
         finished_before = is_finished(trainer)
-        validation = _to_the_end(trainer, _Report(run, cfg, task, trainer, progress))
+        validation = _to_the_end(trainer, _Report(run, cfg, trainer, progress))
         if finished_before:  # the model may be wanted in another place
             write_model(cfg, trainer, validation)
 
@@ -154,8 +146,8 @@ def _said(validation: float) -> str:
 class _Report:
     """Turns training events into progress, loss curves, model files and sample grids."""
 
-    def __init__(self, run: Run, cfg: DictConfig, task: ModelTask, trainer: Trainer, progress: Progress):
-        self._run, self._cfg, self._task, self._trainer, self._progress = run, cfg, task, trainer, progress
+    def __init__(self, run: Run, cfg: DictConfig, trainer: Trainer, progress: Progress):
+        self._run, self._cfg, self._trainer, self._progress = run, cfg, trainer, progress
         self._losses: list[float] = []  # since the last point of the curves
         self._seconds = 0.0
 
@@ -169,16 +161,17 @@ class _Report:
             self._curve(event)
             write_model(self._cfg, self._trainer, event.validation_loss)
             log.info("%9d images  %s", event.images, _said(event.validation_loss))
-        elif self._trainer.passes(self._task.log_every):
+        elif self._trainer.passes(self._cfg.log_every):
             self._curve(event)
 
-        if self._trainer.passes(self._task.preview_every) or event.step == self._trainer.config.steps():
+        if self._trainer.passes(self._cfg.preview_every) or event.step == self._trainer.config.steps():
             self._samples(event)
 
     def _samples(self, event: TrainingEvent) -> None:
         """Draw with the averaged weights, and keep the images."""
-        pixels = preview(self._trainer, self._task.preview_samples, self._task.preview_steps)
-        figures.save_image(Path(self._cfg.paths.run) / "previews" / f"{event.images:09d}.png", pixels)
+        c = self._cfg
+        pixels = preview(self._trainer, c.preview_samples, c.preview_steps)
+        figures.save_image(Path(c.paths.run) / "previews" / f"{event.images:09d}.png", pixels)
         self._run.image(pixels, "samples", event.images)
 
     def _curve(self, event: TrainingEvent) -> None:
