@@ -54,6 +54,22 @@ def find_tuned(
     )
 
 
+def tuned_record(
+    path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float
+) -> DomainRecord | None:
+    """The record that `find_tuned` finds, which explains the arguments; None where nothing was tuned.
+
+    Raises:
+        UnusableFile: if a file cannot be used.
+    """
+    try:
+        return find_tuned(path, trained, model, domain, guidance_scale)[0]
+    except UnusableFile:
+        raise
+    except Unusable:
+        return None
+
+
 def tuned_scheduler(
     path: str | None,
     trained: str,
@@ -132,11 +148,8 @@ def tuned_guidance(path: str | None, trained: str, model: str | None, domain: st
         ValueError: for a value out of range.
     """
     constant = Constant(weight)
-    try:
-        record, _ = find_tuned(path, trained, model or "", domain or "", weight)
-    except UnusableFile:
-        raise
-    except Unusable:
+    record = tuned_record(path, trained, model or "", domain or "", weight)
+    if record is None:
         of = f"domain={domain} of this model with guidance_scale={weight:g}"
         log.info("nothing was tuned for %s: guidance is %s at every step", of, constant.name)
         return constant

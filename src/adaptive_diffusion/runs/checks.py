@@ -14,10 +14,10 @@ from ..diffusion.checks import check_name, check_number
 from ..diffusion.guidance import Constant, Guidance, checked_guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
-from ..errors import Unusable, UnusableFile, UserError, sentence
+from ..errors import UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
-from ..optimization.tuned import find_tuned, tuned_guidance, tuned_scheduler
+from ..optimization.tuned import find_tuned, tuned_guidance, tuned_record, tuned_scheduler
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
@@ -168,13 +168,8 @@ def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
 
 def _tuned_guidance(cfg: DictConfig) -> Any:
     """The guidance that a tuned scheduler was tuned with; None where nothing was tuned."""
-    try:
-        record, _ = find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
-    except UnusableFile:
-        raise
-    except Unusable:
-        return None
-    return checked_guidance(record.to_config().guidance or cfg.guidance_scale)
+    record = tuned_record(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
+    return None if record is None else checked_guidance(record.to_config().guidance or cfg.guidance_scale)
 
 
 def warn_of_no_guidance(denoiser: GuidedModel, timesteps: np.ndarray) -> None:
