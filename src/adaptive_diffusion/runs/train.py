@@ -91,10 +91,8 @@ def _built(cfg: DictConfig) -> Task:
         task = build(cfg, "task")
         return task
 
-    model, settings = (
-        build(cfg.task, "model"),
-        OmegaConf.create({"task": OmegaConf.to_container(cfg.task, resolve=True)}),
-    )
+    model = build(cfg.task, "model")
+    settings = OmegaConf.create({"task": OmegaConf.to_container(cfg.task, resolve=True)})
     settings.task.grid.model = model.identity
     if grid.get("guidance_scale", "") is None:
         settings.task.grid.guidance_scale = ModelFacts.of(model).guidance(None)
