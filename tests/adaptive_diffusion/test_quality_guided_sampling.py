@@ -200,7 +200,7 @@ def test_the_report_is_the_mean_over_all_runs_until_the_history_is_reset():
         ({"quality_threshold": 1.5}, "quality_threshold must be"),
         ({"patience": 0}, "patience must be"),
         ({"min_steps": 0}, "min_steps must be"),
-        ({"min_steps": 20, "max_steps": 10}, "max_steps must be"),
+        ({"min_steps": 20, "max_steps": 10}, "min_steps must be at most max_steps, got 20 and 10"),
         ({"finish": -1}, "finish must be"),
     ],
 )

@@ -133,6 +133,12 @@ def test_a_sweep_of_nothing_or_without_end_is_refused(settings, sentence):
         for_hydra(["-m", *settings], CATALOG)
 
 
+def test_a_group_without_a_choice_is_refused():
+    with pytest.raises(UserError, match=r"domain=\{\} chooses nothing; domain takes one of abstract, general"):
+        for_hydra(["domain={}"], CATALOG)
+    assert for_hydra(["task.data={}"], CATALOG) == ["task.data={}"]  # no group
+
+
 @pytest.mark.parametrize("setting", ["~label", "~model", "~agent", "~seed=0"])
 def test_what_a_program_has_to_know_cannot_be_deleted(setting):
     with pytest.raises(UserError, match=rf" cannot be deleted; .*, or leave {setting} out$"):

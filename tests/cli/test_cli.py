@@ -362,7 +362,7 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("~num_step", "there is no setting 'num_step'; did you mean 'num_steps'?"),
         ("adaptive", "settings are given as key=value"),
         ("experiment=train_builtin", "which sample.py does not have; did you mean train.py?"),
-        ("model.path=x", "'model.path' is a setting of model=checkpoint or ddpm_bedroom or "),
+        ("model.path=x", "'model.path' is a setting of model=checkpoint or diffusers or ddpm_bedroom (and "),
         ("scheduler.calibratoin.path=x", "did you mean 'scheduler.calibration.path'?"),
         (
             "label=a, b",

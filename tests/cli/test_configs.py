@@ -17,6 +17,7 @@ from tiny import CONF, LABELS, configuration, tiny_checkpoint, tiny_model
 from adaptive_diffusion.cli.unknown_names import LIMITS
 from adaptive_diffusion.diffusion.schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from adaptive_diffusion.models.checkpoint import load_model, save_model
+from adaptive_diffusion.models.classes import class_ids
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
 from adaptive_diffusion.runs.build import build
@@ -220,7 +221,7 @@ def test_labels_are_numbered_through_all_domains_of_the_model():
     [
         ("landscapes", "sunrize", "did you mean 'sunrise'"),
         ("landscapes", "butterfly", "'butterfly' is a label of domain=general, not of domain=landscapes"),
-        ("portraits", "buterfly", "did you mean domain=general label=butterfly"),
+        ("landscapes", "buterfly", "it has forest, sunrise; did you mean domain=general label=butterfly?"),
         ("landscapes", "None", "did you mean 'none'?"),
         ("landscapes", "xyz", "it has forest, sunrise"),
         ("abstract", "xyz", "domain=abstract has no labels"),
@@ -230,6 +231,13 @@ def test_labels_are_numbered_through_all_domains_of_the_model():
 def test_an_unknown_domain_or_label_is_answered_with_what_there_is(domain, label, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         tiny_model().condition(domain, label, "")
+
+
+def test_labels_of_the_same_domain_that_hold_the_word_come_before_those_of_others():
+    labels = {"portraits": ["modern official photograph", "official photograph"], "abstract": ["office ceiling"]}
+    meant = re.escape("; did you mean 'official photograph' or 'modern official photograph'?")
+    with pytest.raises(ValueError, match=meant):
+        class_ids(labels, "portraits", "Official")
 
 
 @pytest.mark.parametrize(

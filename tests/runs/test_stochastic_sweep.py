@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
-from tiny import CONF
+from tiny import CONF, configuration
 
+from adaptive_diffusion.baseline.picture_models import PlainModel
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.runs.stochastic_sweep import all_stochastic
-from adaptive_diffusion.runs.sweep_cost import cost
+from adaptive_diffusion.runs.sweep_cost import cost, passes_per_evaluation
 from adaptive_diffusion.runs.sweep_overrides import sweep_overrides
 
 
@@ -43,3 +44,11 @@ def test_a_sweep_whose_sweeper_has_no_combinations_has_no_estimate(monkeypatch, 
             config.hydra.overrides.task = ["num_steps=5,10"]
         assert [override.key_or_group for override in sweep_overrides(config)] == ["num_steps"]
         assert cost(config, "job").startswith("No estimate of the cost: the sweeper decides")
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes"), [((), 1), (("guidance=auto",), 2), (("guidance=auto", "guidance_scale=1"), 1)]
+)
+def test_a_model_without_classes_takes_two_passes_where_a_weaker_one_guides_it(settings, passes, tmp_path):
+    model = PlainModel(lambda x, t, condition: x, (8, 8, 3), guidance_scale=2.0)
+    assert passes_per_evaluation(configuration("sample", tmp_path, *settings), model) == passes

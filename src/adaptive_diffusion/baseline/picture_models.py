@@ -85,12 +85,15 @@ def asked_for(
     """
     if prompt is None and domain is None and label is None:
         return None, None, False
+    for name, given in (("domain", domain), ("label", label)):
+        if given is not None and not isinstance(given, str):
+            raise Unusable(f"{name} must be a text, the name of a {name}, got {given!r:.80}")
     if not model.conditional:
         given, why = ("a prompt", "reads no text") if prompt is not None else ("a domain or label", "has no classes")
         raise Unusable(f"{given} was given, but the model {why}; leave it out, or give a condition")
 
     if prompt is None:
-        domain = domain or _home(model, label)
+        domain = _home(model, label) if domain is None else domain
         caption = plain_caption(domain, None if label == NO_LABEL else label)
         conditions = conditions_of(model, domain, label, caption)
         return conditions.rows(seed, range(batch_size)), domain, isinstance(conditions, Mixture)

@@ -49,8 +49,8 @@ def for_hydra(arguments: Sequence[str], catalog: Catalog | None = None) -> list[
         catalog: The groups there are; None: what a sweep chooses among is left alone.
 
     Raises:
-        UserError: for an option that does not exist, an empty path, a setting that cannot be deleted, or a sweep of no
-            or of too many jobs.
+        UserError: for an option that does not exist, an empty path, a setting that cannot be deleted, a group without
+            a choice, or a sweep of no or of too many jobs.
     """
     if any(argument in COMPLETION for argument in arguments):
         return list(arguments)
@@ -65,6 +65,7 @@ def for_hydra(arguments: Sequence[str], catalog: Catalog | None = None) -> list[
             if not folder.is_dir():
                 raise UserError(f"there is no folder {folder} to read configurations from")
         _check_deletions(settings, catalog)
+        _check_choices(settings, catalog)
         _check_size(settings, catalog)
         settings = [each for setting in settings for each in _with_first_choice(setting, catalog)]
     return options + settings
@@ -164,6 +165,14 @@ def _check_deletions(settings: Sequence[str], catalog: Catalog) -> None:
     for setting in settings:
         if setting.startswith("~") and (key := setting[1:].partition("=")[0]) in needed:
             raise UserError(f"{key} cannot be deleted; give it another value, {key}=<value>, or leave {setting} out")
+
+
+def _check_choices(settings: Sequence[str], catalog: Catalog) -> None:
+    """Refuse a group that is given {}, which chooses nothing and changes nothing: Hydra takes it without a word."""
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if re.fullmatch(r"\{\s*\}", value.strip()) and catalog.is_group(key):
+            raise UserError(f"{setting} chooses nothing; {key} takes one of {', '.join(catalog.options(key))}")
 
 
 def _check_size(settings: Sequence[str], catalog: Catalog) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ..diffusion.schedule import SCHEDULE_ARGUMENTS
 from ..program import pip_install
@@ -32,10 +32,12 @@ LAUNCHERS = {  # of packages of Hydra's -> the extra that brings them
     "ray": "ray",
 }
 SAVED = ("experiment", "debug")  # groups without settings of their own: combinations of those of the others
+MOST_OPTIONS = 4  # options of a group that are all named as those with a setting; of more, one fewer
 LIMITS = (  # those that follow from the model
     *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio"),
     "sample_max_value",
 )
+_NOTHING = object()  # is no setting's value
 
 
 def no_option(catalog: Catalog, group: str, option: str) -> str:
@@ -84,7 +86,7 @@ def no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[str
             if group not in SAVED and (options := _with_setting(catalog, group, parts)):
                 value = next((a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{key}=")), "<value>")
                 return (
-                    f"{sentence}; it is one of {group}={' or '.join(options)}: "
+                    f"{sentence}; it is one of {group}={_some(options)}: "
                     f"{group}={options[0]} {group}.{key}={value or '<value>'}"
                 )
 
@@ -92,7 +94,7 @@ def no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[str
     if len(parts) == 2 and (meant := _of_any_option(catalog, *parts)):
         name, options = meant
         if name not in known:
-            return f"{sentence}; did you mean {name!r}, of {parts[0]}={' or '.join(options)}?"
+            return f"{sentence}; did you mean {name!r}, of {parts[0]}={_some(options)}?"
     return f"{sentence}{_meant(key, known)}; --help lists them"
 
 
@@ -119,18 +121,28 @@ def _of_other_options(catalog: Catalog, key: str, arguments: Sequence[str]) -> s
         lacking = [option for option in swept if option not in options]
         if len(lacking) < len(swept):
             return (
-                f"{key!r} is a setting of {group}={' or '.join(options)}, and this sweep has {group}="
+                f"{key!r} is a setting of {group}={_some(options)}, and this sweep has {group}="
                 f"{','.join(lacking)} as well, without it; sweep over them in a command of their own"
             )
 
         at = "" if place == 1 else f"@{'.'.join(parts[:place])}"
-        return f"{key!r} is a setting of {group}{at}={' or '.join(options)}"
+        return f"{key!r} is a setting of {group}{at}={_some(options)}"
     return None
 
 
 def _with_setting(catalog: Catalog, group: str, keys: list[str]) -> list[str]:
-    """The options of a group that have a setting."""
-    return [option for option in catalog.options(group) if _has(catalog.content(group, option), keys)]
+    """The options of a group that have a setting; first those of which it must be given."""
+    found = {option: _found(catalog.content(group, option), keys) for option in catalog.options(group)}
+    having = [option for option, value in found.items() if value is not _NOTHING]
+    return sorted(having, key=lambda option: found[option] != MISSING)
+
+
+def _some(options: Sequence[str]) -> str:
+    """The options; of many the first, and how many there are besides."""
+    if len(options) <= MOST_OPTIONS:
+        return " or ".join(options)
+    shown = options[: MOST_OPTIONS - 1]
+    return f"{' or '.join(shown)} (and {len(options) - len(shown)} more)"
 
 
 def _of_any_option(catalog: Catalog, group: str, key: str) -> tuple[str, list[str]] | None:
@@ -143,13 +155,13 @@ def _of_any_option(catalog: Catalog, group: str, key: str) -> tuple[str, list[st
     return f"{group}.{name}", [option for option, content in contents.items() if name in content]
 
 
-def _has(content: Any, keys: list[str]) -> bool:
-    """Whether nested dictionaries hold a key in a key."""
+def _found(content: Any, keys: list[str]) -> Any:
+    """What nested dictionaries hold below a key in a key; `_NOTHING` where that is not there."""
     for key in keys:
         if not isinstance(content, dict) or key not in content:
-            return False
+            return _NOTHING
         content = content[key]
-    return True
+    return content
 
 
 def _meant(given: str, known: Iterable[str]) -> str:

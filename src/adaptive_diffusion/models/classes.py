@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 from ..diffusion.conditions import NO_LABEL
 from ..errors import Unusable
 
 SHOWN = 40  # most labels in the list of an error
+FEW = 10  # labels of a domain that are listed beside a label of another domain
+MEANT = 3  # most labels that may have been meant
 
 
 def class_ids(labels: Mapping[str, Sequence[str]], domain: str, label: str | None) -> tuple[int, int]:
@@ -48,11 +51,20 @@ def _no_such_label(label: str, domain: str, labels: Mapping[str, Sequence[str]])
     names = sorted(labels[domain])
     if not names:
         return f"domain={domain} has no labels; leave label out"
-    if close := difflib.get_close_matches(label, [*names, NO_LABEL], n=1):
-        return f"domain={domain} has no label {label!r}; did you mean {close[0]!r}?"
-    if close := difflib.get_close_matches(label, [name for its_labels in labels.values() for name in its_labels], n=1):
-        home = next(other for other, its_labels in labels.items() if close[0] in its_labels)
-        return f"domain={domain} has no label {label!r}; did you mean domain={home} label={close[0]}?"
+    sentence = f"domain={domain} has no label {label!r}"
+    if close := difflib.get_close_matches(label, [*names, NO_LABEL], n=1) or _with_word(label, names):
+        return f"{sentence}; did you mean {' or '.join(map(repr, close))}?"
 
     shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-    return f"domain={domain} has no label {label!r}; it has {shown}"
+    if close := difflib.get_close_matches(label, [name for its_labels in labels.values() for name in its_labels], n=1):
+        home = next(other for other, its_labels in labels.items() if close[0] in its_labels)
+        listed = f"; it has {shown}" if len(names) <= FEW else ""
+        return f"{sentence}{listed}; did you mean domain={home} label={close[0]}?"
+    return f"{sentence}; it has {shown}"
+
+
+def _with_word(begin: str, names: Sequence[str]) -> list[str]:
+    """The first names with a word that begins with a text, those that begin with it themselves before the others."""
+    word = re.compile(rf"\b{re.escape(begin)}", re.IGNORECASE)
+    found = [match for name in names if begin.strip() and (match := word.search(name))]
+    return [match.string for match in sorted(found, key=lambda match: match.start() > 0)[:MEANT]]

@@ -89,8 +89,8 @@ def sweep_axes(config: DictConfig) -> dict[str, list[str]]:
 
 
 def passes_per_evaluation(config: DictConfig, model: Any) -> int:
-    """Passes through the network that an evaluation takes at most: 2 with guidance, else 1."""
-    if not model.conditional:
+    """Passes through a network that an evaluation takes at most: 2 with guidance, else 1."""
+    if not model.conditional and "weak_model" not in config.guidance:  # a weaker model guides without conditions, too
         return 1
     weight = ModelFacts.of(model).guidance(config.guidance.get("weight", math.inf))  # guidance without one: any
     return 1 if effective_guidance(model, weight) == 1 else 2

@@ -70,7 +70,9 @@ class QualityGuidedSampler(EstimatingSampler):
         self.early_stopping = early_stopping
         self.patience = check_count("patience", patience, 1)
         self.min_steps = check_count("min_steps", min_steps, 1)
-        self.max_steps = check_count("max_steps", max_steps, self.min_steps)
+        self.max_steps = check_count("max_steps", max_steps, 1)
+        if self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps must be at most max_steps, got {self.min_steps} and {self.max_steps}")
         self.finish = check_count("finish", finish, 0)
         super().__init__(scheduler, calibration, model)
         self.strides = min(self.finish, self.max_steps - 1)
