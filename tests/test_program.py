@@ -93,6 +93,15 @@ def test_programs_are_named_as_they_were_started(how, name, command, title, monk
     assert program.title(name) == title
 
 
+@pytest.mark.parametrize("started", [None, ("train", ("task=schedule", "seed=3"))])
+def test_a_process_is_named_by_all_of_its_command_line(started, monkeypatch):
+    monkeypatch.setattr(program, "_started", started)
+    monkeypatch.setattr("sys.argv", ["/bin/adaptive-diffusion", "upload", "my folder"])
+    program.called("adaptive-diffusion")
+    known = {None: "/bin/adaptive-diffusion upload 'my folder'"}
+    assert program.running() == known.get(started, "adaptive-diffusion train task=schedule seed=3")
+
+
 def test_where_no_shell_finds_the_program_it_is_named_by_its_python(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr("sys.executable", "/my env/bin/python")

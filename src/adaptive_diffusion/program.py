@@ -18,7 +18,7 @@ VARIABLE = "ADAPTIVE_DIFFUSION_CALLED"  # in the environment, so that the worker
 
 TRAININGS = {"schedule": "task=schedule", "agent": "agent=cem", "policy": "task=policy agent=ppo"}
 
-_started: tuple[str, tuple[str, ...]] = ("sample", ())  # of this process; see `started`
+_started: tuple[str, tuple[str, ...]] | None = None  # of this process; see `started`
 
 PACKAGE = Path(__file__).parent
 CHECKOUT = PACKAGE.parents[1]  # unless it is installed
@@ -47,8 +47,14 @@ def started(name: str, arguments: Sequence[str]) -> None:
 
 def again() -> str:
     """The command that starts this program again, quoted for a shell, and skips what has finished."""
-    name, arguments = _started
+    name, arguments = _started or ("sample", ())
     return " ".join([command(name), shlex.join(a for a in arguments if a != "skip_finished=false")])
+
+
+def running() -> str:
+    """The command line of this process, quoted for a shell."""
+    name, arguments = _started or ("", ())
+    return f"{command(name)} {shlex.join(arguments)}" if name else shlex.join(sys.argv)
 
 
 def command(name: str) -> str:

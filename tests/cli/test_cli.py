@@ -142,13 +142,16 @@ def test_a_job_measures_its_pictures_with_the_sample_size_beside_every_number(co
     assert {metrics[f"details/{name}_n"] for name in names} == {4}
 
 
-def test_the_distance_to_the_converged_solution_is_measured_when_asked(configure, tmp_path, caplog):
+def test_the_distance_to_the_converged_solution_is_measured_when_asked(configure, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("adaptive_diffusion.io.progress.FIRST", 0.0)
+    caplog.set_level("INFO")
     found = {}
     for steps in (3, 100):
         sample(configure("metrics.converged=true", f"num_steps={steps}", "guidance_scale=1"))
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         found[steps] = metrics["quality/perceptual_encoder"]
     assert found[100] < 0.5 * found[3]
+    assert caplog.text.count("converged solutions of 4 images: 1 solver step, ") == 1  # then they are kept
     by_default = OmegaConf.load(ROOT / "conf" / "hydra" / "sweeper" / "optuna.yaml").objectives
     assert set(by_default) <= set(metrics)
     sample(configure("metrics.converged=true", "scheduler=ddpm"))

@@ -54,6 +54,14 @@ def test_the_vicreg_encoder_measures_beside_the_encoder(references: Path) -> Non
     assert "real images: 1 +- 0" in str(found["recall"])
 
 
+@pytest.mark.parametrize(("n", "enough"), [(9, False), (10, True)])
+def test_precision_and_recall_of_a_few_images_say_nothing(references: Path, n: int, enough: bool) -> None:
+    write_vicreg_reference("landscapes", references.parent / "real.npz", load_vicreg(), references)
+    metrics = EncoderMetrics(encoder=tiny_encoder(), references=str(references))
+    found = {m.name: m for m in metrics.measure(DRAWN[:n], domain="landscapes", caption="the sea")}
+    assert (found["precision"].meaningful, found["recall"].meaningful) == (enough, enough)
+
+
 def test_references_of_another_vicreg_encoder_are_stale_and_refused(references: Path) -> None:
     vicreg = load_vicreg()
     assert stale_vicreg_reference("landscapes", vicreg, references) == "missing"
@@ -105,10 +113,14 @@ def test_a_kernel_distance_within_its_spread_is_flagged(shift: float, n: int, ca
     assert distance.caveat is None if caveat is None else caveat in str(distance)
 
 
-def test_one_picture_has_no_distance_between_sets_but_a_score(references: Path) -> None:
+def test_one_picture_has_no_distance_between_sets_but_a_score(
+    references: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     metrics = EncoderMetrics(encoder=tiny_encoder(), references=str(references))
-    names = [m.name for m in metrics.measure(DRAWN[:1], domain="landscapes", caption="the sea")]
+    with caplog.at_level("INFO"):
+        names = [m.name for m in metrics.measure(DRAWN[:1], domain="landscapes", caption="the sea")]
     assert names == ["clip_encoder", "domain_agreement"]
+    assert "no distances to real images, precision and recall: they take at least two images" in caplog.text
 
 
 def test_a_domain_of_ones_own_has_no_distance_to_a_reference(references: Path) -> None:

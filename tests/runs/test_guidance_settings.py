@@ -50,6 +50,15 @@ def test_a_weight_of_0_says_where_domain_and_label_do_not_count(
     assert f"draws without domain and label{where}, whatever" in caplog.text
 
 
+@pytest.mark.parametrize("guidance", [(), INTERVAL])
+@pytest.mark.parametrize(("weight", "said"), [(20, False), (21, True)])
+def test_a_weight_far_above_those_in_use_is_warned_of(
+    weight: int, said: bool, guidance: tuple[str, ...], configure: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(configure(f"guidance_scale={weight}", "scheduler=ddim", *guidance))
+    assert (f"guidance {weight} is far above common weights" in caplog.text) is said
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -110,6 +110,8 @@ def asked_for(
     choices = {text: choose(text, model, domain) for text in dict.fromkeys(texts)}
     for text, choice in choices.items():
         log.info("%r: domain %s, %s", text[:60], choice.domain, choice.label or "no label")
+        if not choice.understood:
+            log.warning("no word of %r is known, so that it decides nothing", text[:60])
     asked = {text: conditions_of(model, choice.domain, choice.label, text) for text, choice in choices.items()}
     rows = [asked[text].rows(seed, [image]) for image, text in enumerate(texts)]
     domains = {choice.domain for choice in choices.values()}

@@ -12,6 +12,8 @@ import numpy as np
 
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule
+from ..io.counted import count
+from ..io.progress import Progress
 from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.batches import draw_batches
@@ -20,10 +22,10 @@ from ..sampling.grid_and_solver import set_timesteps
 from ..types import StepTrace
 from .cell import Bench, BlockResult, Cell, CellResult
 
-Progress = Callable[[StepTrace], None]
+StepDone = Callable[[StepTrace], None]
 
 
-def measure_cell(cell: Cell, bench: Bench, progress: Progress | None = None) -> CellResult:
+def measure_cell(cell: Cell, bench: Bench, progress: StepDone | None = None) -> CellResult:
     """Draw a cell's blocks and measure them.
 
     Raises:
@@ -93,7 +95,7 @@ def steps_digest(calibration: CalibratedSchedule | None, num_steps: int) -> str:
 
 
 def _draw(
-    cell: Cell, bench: Bench, model: GuidedModel, seed: int, progress: Progress | None
+    cell: Cell, bench: Bench, model: GuidedModel, seed: int, progress: StepDone | None
 ) -> tuple[np.ndarray, tuple[float, float, float]]:
     """(N, H, W, C) images in [-1, 1]; evaluations, seconds and passes through the network, each per image."""
     schedule, scheduler, before = bench.schedule, cell.sampler.scheduler, replace(model.cost)
@@ -120,13 +122,15 @@ def _draw(
 def _converged(cell: Cell, bench: Bench, seed: int, tolerance: float) -> Converged:
     trained = {"prediction_type": cell.sampler.scheduler.prediction_type}
     model = GuidedModel.from_model(bench.model, cell.conditions, bench.guidance_scale, **trained)
-    found = converged_pictures(
-        model.of_images(seed, bench.pictures),
-        model.noise(seed, bench.pictures),
-        tolerance=tolerance,
-        batch_size=bench.batch_size,
-        cache=bench.cache,
-    )
+    with Progress(f"converged solutions of {count(bench.pictures, 'image')}", unit="solver step") as shown:
+        found = converged_pictures(
+            model.of_images(seed, bench.pictures),
+            model.noise(seed, bench.pictures),
+            tolerance=tolerance,
+            batch_size=bench.batch_size,
+            cache=bench.cache,
+            progress=lambda step: shown.update(),
+        )
     return Converged(_images(bench, found.images), _images(bench, found.finer), found.steps)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..io.files import parse_json, write_json
 from .cell import Bench, BlockResult, Cell, CellResult
-from .measure import Progress, measure_cell
+from .measure import StepDone, measure_cell
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def run_benchmark(
     cells: Iterable[Cell],
     bench: Bench,
     folder: Path | None = None,
-    progress: Progress | None = None,
+    progress: StepDone | None = None,
 ) -> list[CellResult]:
     """Measure cells, all from the same noises. A run that was stopped continues: finished cells are not repeated.
 

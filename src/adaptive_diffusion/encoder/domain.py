@@ -50,12 +50,14 @@ class Choice:
         label: The label of the domain that a phrase of the prompt names; None if no label is close.
         label_confidence: Cosine of the word vectors of the closest label and phrase: 1 for the same words, 0 for a
             domain without labels.
+        understood: Whether any word of the prompt is known; else it has decided nothing.
     """
 
     domain: str
     domain_confidence: float
     label: str | None
     label_confidence: float
+    understood: bool = True
 
 
 class DomainDetector:
@@ -137,16 +139,17 @@ class DomainDetector:
         if label := next((one.label for one in named if one.domain == domain), None):
             return Choice(domain, confidence, label, 1.0)
 
+        words = self.encoder.words
+        understood = bool(named) or words.knows(prompt)
         names = list(labels.get(domain, ()))
         if not names:
-            return Choice(domain, confidence, None, 0.0)
+            return Choice(domain, confidence, None, 0.0, understood)
 
         # No label stands in the prompt: take the label whose meaning is closest to a phrase.
-        words = self.encoder.words
         closeness = (words.text_vectors(_phrases(prompt, words)) @ words.text_vectors(names).T).max(axis=0)
         best = int(closeness.argmax())
         label = names[best] if closeness[best] >= CLOSE else None
-        return Choice(domain, confidence, label, float(closeness[best]))
+        return Choice(domain, confidence, label, float(closeness[best]), understood)
 
     def _detect(self, logits: np.ndarray) -> list[Detection]:
         """Detections from the (N, D) logits of the domains, by a softmax."""

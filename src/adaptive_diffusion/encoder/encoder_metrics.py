@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics.precision_recall import HELD
+from ..metrics.precision_recall import HELD, coverage_caveat
 from ..metrics.quality import Measurement, attempt, mean_of, set_distances
 from .domain import DomainDetector
 from .encoder import Encoder, load_builtin_encoder, load_encoder
@@ -59,9 +59,11 @@ class EncoderMetrics:
         kid_encoder; fd_vicreg, precision and recall. Arguments as for `PictureMetrics.measure`.
         """
         measurements: list[Measurement] = []
-        if not reference_path(domain, self._folder).is_file():
+        if len(images) == 1:
+            log.info("no distances to real images, precision and recall: they take at least two images")
+        elif not reference_path(domain, self._folder).is_file():
             log.info("no distances to real images: there are no reference statistics of the domain %s", domain)
-        elif len(images) > 1:
+        else:
             measurements += attempt("the distance to real images", lambda: self._to_real(images, domain), [])
 
         if all(path.is_file() for path in vicreg_paths(domain, self._folder)) and len(images) > 1:
@@ -85,11 +87,12 @@ class EncoderMetrics:
     def _without_labels(self, images: np.ndarray, domain: str) -> list[Measurement]:
         statistics, clusters = load_vicreg_reference(domain, self.vicreg, self._folder)
         features, n = self.vicreg.features(images), len(images)
+        few = coverage_caveat(n)
         mean, spread = clusters.real_coverage(n)
         return [
             *set_distances("fd_vicreg", features, self.vicreg, statistics, None),
-            Measurement("precision", clusters.precision(features), n, caveat=f"real images: about {HELD}"),
-            Measurement("recall", clusters.recall(features), n, caveat=f"real images: 1 +- {spread / mean:.2g}"),
+            Measurement("precision", clusters.precision(features), n, caveat=few or f"real images: about {HELD}"),
+            Measurement("recall", clusters.recall(features), n, caveat=few or f"real images: 1 +- {spread / mean:.2g}"),
         ]
 
     def _agreement(self, images: np.ndarray, domain: str) -> Measurement:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from .. import program
 from ..errors import UnusableFile
 from .addresses import without_login
 
@@ -59,7 +58,7 @@ def _locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterato
 
     try:
         lock.truncate(0)
-        command = shlex.join(map(without_login, sys.argv))
+        command = without_login(program.running())
         lock.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')} ({command})")
         lock.flush()
         yield

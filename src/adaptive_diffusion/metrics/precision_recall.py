@@ -26,6 +26,7 @@ FORMAT = "adaptive-diffusion/clusters/1"
 CLUSTERS = 64  # at most
 SMALLEST = 10  # images in the smallest cluster: a centre is never that of one or two pictures
 HELD = 0.9
+ENOUGH = 10  # images; of fewer, a single one moves precision by more than the 1 - HELD that real images lack
 _ROUNDS = 30  # of k-means
 _DRAWS = 200  # simulated sets of real images
 
@@ -123,6 +124,13 @@ class ClusterReference:
         if x.shape[1] != self.centres.shape[1]:
             raise ValueError(f"the reference has features of width {self.centres.shape[1]}, got {x.shape[1]}")
         return x
+
+
+def coverage_caveat(n: int) -> str | None:
+    """The caveat of precision and recall of n images where these are few; None for enough images."""
+    if n >= ENOUGH:
+        return None
+    return f"not meaningful in itself: {n} images are fewer than {ENOUGH}, so that a single one decides"
 
 
 def _nearest(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from .inception import load_inception
 from .lpips import LPIPS, load_lpips
 from .quality import Measurement, attempt, mean_of, set_distances
 from .statistics import FeatureStatistics, load_statistics
+
+log = logging.getLogger(__name__)
 
 
 class StandardMetrics:
@@ -66,6 +69,8 @@ class StandardMetrics:
 
         if len(images) > 1:
             measurements += attempt(name, lambda: self._to_real(images), [])
+        else:
+            log.info("no %s: it takes at least two images", name)
         if clip is not None:
             measurements += attempt(
                 clip.metric_name, lambda: [mean_of(clip.metric_name, clip.scores(images, caption))], []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from ..diffusion.checks import check_name, check_number
+from ..diffusion.checks import STRONG_GUIDANCE, check_name, check_number
 from ..diffusion.guidance import Constant, Guidance, checked_guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
@@ -120,6 +120,13 @@ def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Spacing 
                 "%s task=schedule task.domains=[%s]",
                 *(node.domain, calibration.domain, command("train"), node.domain),
             )
+
+
+def warn_of_strong_guidance(guidance: float | Guidance) -> None:
+    """Warn of a weight far above those in use."""
+    weight = getattr(guidance, "weight", guidance)
+    if isinstance(weight, float | int) and weight > STRONG_GUIDANCE:
+        log.warning("guidance %g is far above common weights, 1 to 15: expect saturated colours and noise", weight)
 
 
 def is_tuned(node: DictConfig) -> bool:

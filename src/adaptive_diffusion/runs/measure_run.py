@@ -13,6 +13,8 @@ import numpy as np
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
 from ..diffusion.rng import image_keys, normal
+from ..io.counted import count
+from ..io.progress import Progress
 from ..metrics.quality import DETAILS, Measurement, NoMetrics, attempt
 from ..sampling.converged import TOLERANCE, converged_pictures
 from ..sampling.grid_and_solver import whole
@@ -89,12 +91,14 @@ def converged_solution(setup: Setup) -> np.ndarray | None:
         limit=ModelFacts.of(setup.model).limit,
         identity=identity_of(setup.model, setup.denoiser.guidance_scale),
     )
-    solution = converged_pictures(
-        model,
-        normal(image_keys(cfg.seed, range(cfg.num_samples)), setup.model.state_shape),
-        batch_size=cfg.batch_size,
-        cache=Path(cfg.paths.outputs) / "converged",
-    )
+    with Progress(f"converged solutions of {count(cfg.num_samples, 'image')}", unit="solver step") as shown:
+        solution = converged_pictures(
+            model,
+            normal(image_keys(cfg.seed, range(cfg.num_samples)), setup.model.state_shape),
+            batch_size=cfg.batch_size,
+            cache=Path(cfg.paths.outputs) / "converged",
+            progress=lambda step: shown.update(),
+        )
     if solution.change > TOLERANCE:
         log.warning("doubling the steps of the converged solution still changes it by %.4f RMSE", solution.change)
     return np.clip(np.array(setup.model.decode(mx.array(solution.images))), -1, 1)

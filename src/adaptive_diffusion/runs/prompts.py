@@ -7,13 +7,14 @@ import logging
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ..diffusion.guidance import reads_text
 from ..encoder.domain import Choice, check_no_label, choose
 from ..errors import UserError
 from ..types import UNKNOWN, PictureModel
 
 log = logging.getLogger(__name__)
 
-DOUBTFUL = 0.3  # confidence in the domain below which a warning is given; without a known word, one of four has 0.25
+DOUBTFUL = 0.3  # confidence in the domain below which a warning is given
 
 
 def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Choice | None]:
@@ -41,7 +42,9 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
         )
 
     choice = choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
-    if choice.domain_confidence < DOUBTFUL:
+    if not choice.understood and not reads_text(model):
+        log.warning("no word of the prompt is known, so that it decides nothing: %s is drawn", choice.domain)
+    elif choice.domain_confidence < DOUBTFUL:
         log.warning("the prompt hardly asks for %s (%.0f %%)", choice.domain, 100 * choice.domain_confidence)
 
     cfg = cfg.copy()

@@ -38,6 +38,7 @@ from .checks import (
     checked,
     warn_of_another_domain,
     warn_of_no_guidance,
+    warn_of_strong_guidance,
 )
 from .first_use import calibrate_on_first_use
 from .fit import fitted, image_channels, keyed_by_guidance, noise_process, scheduler_arguments
@@ -126,6 +127,7 @@ def prepare(cfg: DictConfig) -> Setup:
     check_tuned(cfg)
     guidance = checked_guidance(build(cfg, "guidance"))
     check_guided(cfg, guidance)
+    warn_of_strong_guidance(guidance)
     looked_for = keyed_by_guidance(cfg, guidance)
     scheduler: Scheduler = build(looked_for, "scheduler", **decided)
     if isinstance(guidance, Guidance):  # where it is one number, the settings told the scheduler
