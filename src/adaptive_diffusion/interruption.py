@@ -29,20 +29,24 @@ class Resumable(Protocol):
 
 @contextlib.contextmanager
 def saved_when_interrupted(trainer: Resumable) -> Iterator[Callable[[], None]]:
-    """Let SIGINT and SIGTERM wait, as far as they would raise KeyboardInterrupt; the second one does not.
+    """Let SIGINT and SIGTERM wait, as far as they would raise KeyboardInterrupt; the second one waits for a save alone.
 
     Yields:
         What is to be called after every step: if a signal came, it saves the state and raises KeyboardInterrupt.
     """
     received: list[int] = []
+    saving = False
 
     def note(number: int, _: object) -> None:
-        if received:
+        if received and not saving:
+            log.info("interrupted within a step; the same command goes on from the state that was saved last, if any")
             raise KeyboardInterrupt
         received.append(number)
 
     def step_done() -> None:
+        nonlocal saving
         if received:
+            saving = True
             trainer.save_state()
             log.info("the state is saved after %d images; the same command goes on from there", trainer.images)
             raise KeyboardInterrupt

@@ -15,6 +15,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -207,7 +208,7 @@ def test_a_tracked_job_is_recorded_and_can_be_skipped_when_repeated(configure, t
     assert data.tags["tags"] == "baseline,paper"
     assert (data.metrics["sampling/nfe"], data.metrics["sampling/passes"]) == (3, 6)
     assert {name.partition("/")[0] for name in data.metrics} == {"quality", "sampling", "time"}
-    assert data.tags["not_meaningful"] == "fd_encoder, kid_encoder, fd_vicreg"  # of four images
+    assert data.tags["not_meaningful"] == "fd_encoder, kid_encoder, fd_vicreg, precision, recall"  # of four images
     assert "fewer than 4 x 66" in data.tags["mlflow.note.content"]
     inputs = tracker.client.get_run(runs[0].info.run_id).inputs
     (real,), (model,) = inputs.dataset_inputs, inputs.model_inputs
@@ -237,6 +238,17 @@ def test_a_full_disk_fails_the_run_in_one_sentence_and_leaves_nothing_half_writt
     assert tracked(tmp_path)[1][0].info.status == "FAILED"
     assert {p.name for p in tmp_path.rglob("*.png")} == {"0000.png", "0001.png"}
     assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_a_run_that_is_interrupted_while_it_measures_says_where_its_images_are(
+    configure, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("adaptive_diffusion.runs.sample.measure_quality", Mock(side_effect=KeyboardInterrupt))
+    caplog.set_level("INFO")
+    with pytest.raises(KeyboardInterrupt):
+        sample(configure())
+    assert f"the images are kept in {tmp_path}/run/pictures" in caplog.text
+    assert len(pictures(tmp_path)) == 4
 
 
 TINY_TRAINING = [
@@ -656,7 +668,18 @@ def test_a_mistake_is_one_line_on_stderr_and_leaves_nothing(argument, told, prog
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert err.startswith(told)
-    assert not list(program.folder.rglob("*.png"))
+    assert not list(program.folder.glob("outputs/*"))
+
+
+def test_a_refused_run_removes_its_own_folder_alone(program):
+    kept = program.folder / "outputs" / "mine" / "notes.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    for folder in ("mine", "sample/of/today"):
+        assert program.run("seed=0", "label=xyz", f"hydra.run.dir={program.folder}/outputs/{folder}")[0] == 2
+    assert kept.read_text() == "mine"
+    assert (kept.parent / ".hydra").is_dir()
+    assert [path.name for path in kept.parents[1].iterdir()] == ["mine"]
 
 
 def test_settings_of_the_options_that_a_sweep_chooses_among_are_taken(program):

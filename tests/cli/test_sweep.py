@@ -174,13 +174,15 @@ def test_a_skipped_result_can_be_sent_to_another_process(tmp_path):
     assert (sent, sent.run) == (0.5, Finished({"m": 1.0}, tmp_path))
 
 
-def test_a_sweep_whose_jobs_would_be_refused_again_names_no_command_that_goes_on(sweep, do, tracker, capsys):
-    do(0, "seed=1", drawn(tracker, 0))
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_sweep_whose_jobs_would_be_refused_again_names_no_command_that_goes_on(finished, sweep, do, tracker, capsys):
+    do(0, "seed=1", drawn(tracker, 0) if finished else refused)
     do(1, "seed=2", refused)
     sweep._close_at_exit()
     out = capsys.readouterr().out
-    assert "1 of 2 jobs was refused" in out
-    assert "go on" not in out
+    assert "of 2 jobs w" in out
+    assert "seed=1,2" not in out
+    assert ("go on      mend what was refused, and start the sweep again" in out) is finished
 
 
 def test_a_sweep_that_is_interrupted_is_killed_in_a_job(sweep, do, tracker, capsys):

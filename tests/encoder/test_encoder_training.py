@@ -230,6 +230,28 @@ def test_a_second_ctrl_c_does_not_wait_and_one_after_the_last_step_is_not_lost(s
     assert trainer.save_state.call_count == saved
 
 
+def test_a_second_ctrl_c_cuts_no_save_and_a_step_that_it_cuts_says_how_to_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def interrupt(times: int = 1) -> None:
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+
+    trainer, before = Mock(images=7), signal.signal(signal.SIGINT, signal.default_int_handler)
+    trainer.save_state.side_effect = interrupt
+    caplog.set_level("INFO")
+    try:
+        with pytest.raises(KeyboardInterrupt), saved_when_interrupted(trainer):
+            interrupt()
+        assert "the state is saved after 7 images; the same command goes on from there" in caplog.text
+        assert "within a step" not in caplog.text
+        with pytest.raises(KeyboardInterrupt), saved_when_interrupted(trainer):
+            interrupt(2)
+        assert "interrupted within a step; the same command goes on from the state that was saved last" in caplog.text
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_unfit_output_is_refused_before_training_and_the_default_is_not_the_models(tmp_path: Path) -> None:
     cfg = configuration("train", tmp_path, "task=encoder", "tracking=none", "output=encoder.bin")
     with pytest.raises(ValueError, match=r"must be a \.safetensors file"):

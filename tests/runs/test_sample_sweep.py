@@ -17,7 +17,7 @@ from tiny import CONF
 from adaptive_diffusion.benchmark.curves import Curve, Point, leading
 from adaptive_diffusion.metrics.intervals import jackknife_interval, mean_interval, student
 from adaptive_diffusion.runs.naming import run_name
-from adaptive_diffusion.runs.sample_sweep import SampleReport, draw_plot
+from adaptive_diffusion.runs.sample_sweep import SampleReport, draw_plot, notes_of
 from adaptive_diffusion.runs.sweep_rows import groups_of
 from adaptive_diffusion.tracking.job_names import setting_words
 from adaptive_diffusion.tracking.jobs import COLUMNS, Job, plan_jobs
@@ -143,6 +143,12 @@ def test_distances_of_few_images_are_shown_where_there_are_no_others_and_rank_no
     assert "best" not in out
     SampleReport().end(report_of(tmp_path), [*jobs, job(2, "num_steps=4", passes=4, perceptual=0.5, fd=80)])
     assert "~" not in capsys.readouterr().out
+
+
+def test_jobs_whose_steps_were_calibrated_with_another_guidance_are_named(job):
+    jobs = [job(n, f"guidance_scale={n}", passes=10, perceptual=0.1 * n) for n in (1, 2)]
+    (Path(jobs[1].folder) / "provenance.json").write_text('{"steps.guidance": "1"}')
+    assert "steps that were calibrated with another guidance than the job's: #2 (1)" in notes_of(groups_of(jobs))
 
 
 def test_a_prompt_in_the_table_is_neither_a_border_nor_html(job, tmp_path):

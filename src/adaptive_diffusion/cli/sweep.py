@@ -163,6 +163,8 @@ class SweepRun(Callback):
         remembers = self._run_id is not None or "skip_finished" not in config
         if begun and remembers and any(job.status != "REFUSED" for job in left):
             say(f"{'go on':<11}{without_login(again())}")
+        elif remembers and left and len(left) < len(jobs):
+            say(f"{'go on':<11}mend what was refused, and start the sweep again: what is finished is not repeated")
 
     def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], made: Sequence[Path]) -> None:
         """Close the parent run, with a note of what failed and the report, or remove it if it has no children."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
@@ -50,10 +53,24 @@ def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
                 print(f"job {HydraConfig.get().job.num} failed: {explain(error)[0]}", file=sys.stderr, flush=True)
                 error.reported = True  # type: ignore[attr-defined]
             elif is_program:
+                if explain(error)[1] == 2:
+                    _leave_no_folder(Path(cfg.paths.outputs))
                 raise Stop from error
             raise
 
     return run
+
+
+def _leave_no_folder(outputs: Path) -> None:
+    """Remove the folder of a run that was refused, unless it holds more than Hydra's files; and those it lies in."""
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    with contextlib.suppress(OSError):
+        if {entry.name for entry in folder.iterdir()} <= {hydra.output_subdir, f"{hydra.job.name}.log"}:
+            shutil.rmtree(folder)
+            for parent in folder.parents:
+                if outputs.absolute() in parent.parents:
+                    parent.rmdir()
 
 
 def say(text: str) -> None:

@@ -19,7 +19,7 @@ from ..metrics.quality import DETAILS, Measurement, NoMetrics, attempt
 from ..sampling.converged import TOLERANCE, converged_pictures
 from ..sampling.grid_and_solver import whole
 from ..types import UNKNOWN, SampleResult
-from .sample_files import images_are_safe, write_converged
+from .sample_files import write_converged
 from .setup import Setup
 
 log = logging.getLogger(__name__)
@@ -69,8 +69,7 @@ def measure_quality(setup: Setup, batches: list[SampleResult]) -> list[Measureme
     if setup.metrics.converged:
         converged = attempt("the distance to the converged solution", lambda: converged_solution(setup), None)
     if converged is not None:
-        with images_are_safe(folder := Path(cfg.paths.run)):
-            write_converged(folder, converged)
+        write_converged(Path(cfg.paths.run), converged)
     about = {"domain": cfg.domain.name, "caption": setup.caption, "converged": converged}
     return attempt("the quality", lambda: setup.metrics.measure(images, **about), [])
 

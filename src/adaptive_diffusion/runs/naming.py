@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ..diffusion.guidance import name_of
 from ..grids.calibrated import CalibratedGrid
 from ..grids.candidates import CANDIDATES, in_words
 from ..io.counted import count
@@ -49,6 +50,15 @@ def method(cfg: DictConfig) -> tuple[str, ...]:
     scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
     grid = choices().get("grid", cfg.grid._target_.rpartition(".")[2])
     return (scheduler,) if grid in ("own", "own_spacing") else (scheduler, grid)
+
+
+def guidance_of_steps(setup: Setup) -> str:
+    """The guidance that the steps were calibrated with, where the run draws with another; "" elsewhere."""
+    grid, scheduler = setup.grid, setup.scheduler
+    calibration = getattr(scheduler, "calibration", None) if grid is None else getattr(grid, "calibrated", None)
+    if calibration is None or calibration.drawn_guidance is None:
+        return ""
+    return name_of(calibration.guidance_scale)
 
 
 def timesteps_source(setup: Setup) -> str:

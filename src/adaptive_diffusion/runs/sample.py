@@ -26,9 +26,9 @@ from .identity import identity_of_run
 from .inputs import sampling_inputs
 from .job import job
 from .measure_run import SECONDS_PER_IMAGE, choice_confidence, measure_cost, measure_quality
-from .naming import run_name, timesteps_source
+from .naming import guidance_of_steps, run_name, timesteps_source
 from .recorded import run_tags
-from .sample_files import PROVENANCE, QUALITY, images_are_safe, write_files
+from .sample_files import GUIDANCE_OF_STEPS, PROVENANCE, QUALITY, images_are_safe, write_files
 from .sample_summary import print_summary
 from .setup import Setup, prepare
 
@@ -89,9 +89,9 @@ def draw_and_record(setup: Setup, identity: str, watch: Callable[[StepTrace], No
         write_json(folder / PROVENANCE, {"version": __version__, "model": setup.model.identity, **tags})
 
         # The images are written before they are measured: whatever fails from here on, they are kept.
-        quality = measure_quality(setup, batches)
-        metrics = {**cost, **setup.sampler.report(), **as_metrics(quality), **choice_confidence(setup)}
         with images_are_safe(folder):
+            quality = measure_quality(setup, batches)
+            metrics = {**cost, **setup.sampler.report(), **as_metrics(quality), **choice_confidence(setup)}
             write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
             write_json(folder / QUALITY, [asdict(measurement) for measurement in quality])
             run.metrics({name: value for name, value in metrics.items() if not name.startswith(DETAILS)})
@@ -147,6 +147,8 @@ def _tags(setup: Setup, identity: str) -> dict[str, str]:
     tags = {"fingerprint": identity, "folder": str(setup.cfg.paths.run), NOTE: _description(setup.cfg)}
     if source := timesteps_source(setup):
         tags["steps"] = source.strip(" ()")
+    if guidance := guidance_of_steps(setup):
+        tags[GUIDANCE_OF_STEPS] = guidance
     if labels := str(setup.conditions):
         tags["labels"] = labels
     return tags

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 QUALITY = "quality.json"  # of a run: what was measured, with its intervals
 PROVENANCE = "provenance.json"  # version, model, labels, and the state of the repository
+GUIDANCE_OF_STEPS = "steps.guidance"  # in it: what the steps were calibrated with, where the run's guidance is another
 MOST_SHOWN, MOST_BYTES = 1024, 2**27  # images in pictures.png, and bytes of large ones, before they are compressed
 SHEET = 12  # images of a run that a sweep's sheet shows
 SETTINGS = "adaptive-diffusion"  # of a PNG file: the text with the settings that drew it
@@ -85,9 +86,12 @@ def settings_of_images() -> list[str]:
 
 @contextmanager
 def images_are_safe(folder: Path) -> Iterator[None]:
-    """A block after the images were written: if the disk or the database refuses, the error says where they are."""
+    """A block after the images were written: an interruption, or an error of disk or database, says where they are."""
     try:
         yield
+    except KeyboardInterrupt:
+        log.info("the images are kept in %s", folder / "pictures")
+        raise
     except (OSError, MachineError) as error:
         raise MachineError(f"{explain(error)[0]}; the images are kept in {folder / 'pictures'}") from error
 

@@ -112,6 +112,8 @@ def notes_of(groups: Sequence[Group]) -> list[str]:
         notes.append(
             "schedulers that add noise have no converged solution: compare them by the distance to real images"
         )
+    if borrowed := [f"#{row.job.number} ({row.calibrated_with})" for row in rows if row.calibrated_with]:
+        notes.append(f"steps that were calibrated with another guidance than the job's: {', '.join(borrowed)}")
     if skipped := sum(row.job.status == "SKIPPED" for row in rows):
         notes.append(f"{count(skipped, 'job')} had finished before, and {'is' if skipped == 1 else 'are'} not repeated")
     if len(rows) > MOST_ROWS:

@@ -18,7 +18,7 @@ from ..metrics.frechet import SAMPLES_PER_DIMENSION
 from ..metrics.quality import Measurement
 from ..tracking.job_names import setting_words
 from ..tracking.jobs import COLUMNS, DONE, Job, varied
-from .sample_files import QUALITY
+from .sample_files import GUIDANCE_OF_STEPS, PROVENANCE, QUALITY
 
 METHOD = ("scheduler", "grid", "sampler", "num_steps", "batch_size")  # how images are drawn; the rest is what is drawn
 TO_CONVERGED = ("perceptual_encoder", "lpips")
@@ -53,6 +53,7 @@ class Row:
         real_needs: Images that a distance to real images needs, where there were fewer; else 0.
         rough: The distance to real images by too few of them, where no job of the sweep has a better distance; or None.
         evaluations, passes, seconds: Per image, or None.
+        calibrated_with: The guidance that its steps were calibrated with, where it drew with another; else "".
         best: Whether it has the smallest distance of its group.
         front: Whether no job of its group has fewer passes and a smaller distance.
     """
@@ -70,6 +71,7 @@ class Row:
     evaluations: float | None
     passes: float | None
     seconds: float | None
+    calibrated_with: str = ""
     best: bool = False
     front: bool = False
     distance: Distance | None = None
@@ -137,6 +139,7 @@ def _row(job: Job, ways: Sequence[str], default: str) -> Row:
         evaluations=job.metrics.get(COLUMNS["evaluations/image"]),
         passes=job.metrics.get(COLUMNS["passes/image"]),
         seconds=job.metrics.get(COLUMNS["seconds/image"]),
+        calibrated_with=str(_content(folder, PROVENANCE, {}).get(GUIDANCE_OF_STEPS, "")),
     )
 
 
@@ -165,10 +168,17 @@ def _distance(measurement: Measurement | None) -> Distance | None:
 
 def _measured(folder: Path | None) -> dict[str, Measurement]:
     """What was measured of a run; {} where its files are gone or older."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        found = json.loads((folder / QUALITY).read_text(encoding="utf-8")) if folder is not None else []
+    with contextlib.suppress(TypeError):
+        found = _content(folder, QUALITY, [])
         return {m["name"]: Measurement(**{**m, "interval": m["interval"] and tuple(m["interval"])}) for m in found}
     return {}
+
+
+def _content(folder: Path | None, name: str, otherwise: Any) -> Any:
+    """What a JSON file of a run says; `otherwise` where there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return otherwise if folder is None else json.loads((folder / name).read_text(encoding="utf-8"))
+    return otherwise
 
 
 def _recorded(job: Job) -> dict[str, Measurement]:
