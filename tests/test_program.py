@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -147,9 +148,17 @@ def module(*arguments: str, code: int = 0, **environment: str) -> subprocess.Com
     return done
 
 
+def assert_references_are_explained(shown: str) -> None:
+    """Every kind of ${kind:...} that a help shows among the settings is explained above them."""
+    explained, settings = shown.split("Settings, as key=value\n")[1].split("\n\n", maxsplit=1)
+    kinds = re.compile(r"\$\{([\w.]+):")
+    assert set(kinds.findall(settings)) == set(kinds.findall(explained)) != set()
+
+
 def test_a_module_and_its_help_call_it_a_module():
     out = module("train", "--help").stdout
     assert "python -m adaptive_diffusion train task=schedule" in out
+    assert_references_are_explained(out)
     assert "train.py" not in out
     told = module("train", "scheduler=ddim", code=2).stderr
     assert "python -m adaptive_diffusion sample scheduler=ddim" in told
@@ -160,6 +169,7 @@ def test_a_script_and_its_help_call_it_a_script():
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "\n  python sample.py scheduler=adaptive" in out
     assert "as train.py agent=" in out
+    assert_references_are_explained(out)
 
 
 def test_the_shell_completes_the_settings_of_a_command():
