@@ -13,7 +13,7 @@ from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.diffusion import Interval
 from adaptive_diffusion.errors import Unusable, UserError
-from adaptive_diffusion.models.checkpoint import load_model
+from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.runs.sample import sample
@@ -57,6 +57,42 @@ def test_where_nothing_was_tuned_guidance_is_constant_and_one_line_says_so(confi
     with caplog.at_level("INFO"), pytest.raises(Unusable, match="nothing was tuned for domain=portraits"):
         prepare(configure("scheduler=tuned"))
     assert caplog.messages == []  # the refusal alone
+
+
+def test_by_default_a_domain_is_guided_as_was_tuned_and_a_label_at_every_step(
+    configure: Any, tmp_path: Path, caplog: Any
+) -> None:
+    own = tmp_path / "outputs/agent/tuned.json"
+    own.parent.mkdir(parents=True)
+    (tmp_path / "mine.json").rename(own)
+
+    def guidance(*given: str) -> Any:
+        return prepare(configure(*given)).denoiser.guidance_scale
+
+    with caplog.at_level("INFO"):
+        assert guidance() == FOUND
+        assert guidance("scheduler=ddim") == FOUND
+        assert guidance("label=none") == guidance("domain=landscapes") == guidance("guidance=constant") == 1.5
+        assert guidance("domain=landscapes", "label=sunrise") == 1.5
+        assert guidance("guidance_scale=2") == guidance("guidance.weight=2") == 2
+    assert caplog.messages == []
+
+
+def test_by_default_what_ships_is_not_hidden_by_what_was_tuned_without_guidance(tmp_path: Path) -> None:
+    model = load_builtin_model()
+    adapter = DomainAdapter(tmp_path / "mine.json", model=model)
+    adapter.adopt(
+        "landscapes",
+        DomainConfig(8, source="a test"),
+        quality=0.0,
+        speed=1.2,
+        quality_error=0.1,
+        weight=0.5,
+        provenance={},
+    )
+    given = ["domain=landscapes", f"guidance.trained={tmp_path}/mine.json"]
+    setup = prepare(configuration("sample", tmp_path, "tracking=none", "metrics=none", *given))
+    assert setup.denoiser.guidance_scale == Interval(1.3, -2.0, 0.35)
 
 
 def test_a_tuned_scheduler_with_other_guidance_is_warned_of(configure: Any, tmp_path: Path, caplog: Any) -> None:

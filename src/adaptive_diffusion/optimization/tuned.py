@@ -1,4 +1,4 @@
-"""`scheduler=tuned`, `guidance=tuned`: what a model's tuned configuration describes."""
+"""`scheduler=tuned`, `guidance=tuned`, `guidance=default`: what a model's tuned configuration describes."""
 
 from __future__ import annotations
 
@@ -38,17 +38,13 @@ def find_tuned(
     Raises:
         Unusable: if there is no such record, or a file cannot be used.
     """
-    # a file that was asked for has to exist; the default places may be empty
-    files = [Path(trained), SHIPPED] if path is None else [Path(path)]
-    found = {file: read_records(file) for file in files if path is not None or file.exists()}
-
-    known = [(record, file) for file, all_of in found.items() if (record := all_of.find(model, guidance_scale, domain))]
+    known = _known(path, trained, model, domain, guidance_scale)
     if known:
         return next((each for each in known if each[0].source != DEFAULT_STAYS), known[0])
 
     raise Unusable(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
-        f"{'' if path is None else f' in {path}'}, {_tuned_for(found.values(), model)}; tune it",
+        f"{'' if path is None else f' in {path}'}, {_tuned_for(_files(path, trained).values(), model)}; tune it",
         "agent",
         domain=domain,
     )
@@ -137,7 +133,7 @@ def with_calibrated(config: DomainConfig, calibration: CalibratedSchedule | None
 
 
 def tuned_guidance(path: str | None, trained: str, model: str | None, domain: str | None, weight: float) -> Guidance:
-    """The guidance of a tuned configuration; constant guidance where nothing was tuned.
+    """The guidance of a tuned configuration; constant guidance where nothing was tuned, which is said.
 
     Args:
         path, trained, model, domain: See `find_tuned`.
@@ -147,13 +143,41 @@ def tuned_guidance(path: str | None, trained: str, model: str | None, domain: st
         UnusableFile: if a file cannot be used.
         ValueError: for a value out of range.
     """
-    constant = Constant(weight)
     record = tuned_record(path, trained, model or "", domain or "", weight)
     if record is None:
         of = f"domain={domain} of this model with guidance_scale={weight:g}"
-        log.info("nothing was tuned for %s: guidance is %s at every step", of, constant.name)
-        return constant
-    return record.to_config().guidance or constant
+        log.info("nothing was tuned for %s: guidance is %g at every step", of, weight)
+        return Constant(weight)
+    return record.to_config().guidance or Constant(weight)
+
+
+def default_guidance(
+    path: str | None, trained: str, model: str | None, domain: str | None, weight: float, label: str | None
+) -> Guidance:
+    """Tuned guidance where a domain is all that is asked for; constant with a label, and where nothing was tuned.
+
+    Args:
+        path, trained, model, domain, weight: See `tuned_guidance`, also for what is raised.
+        label: That all images are drawn with, or `none`; None: each has one by its share.
+    """
+    known = _known(path, trained, model or "", domain or "", weight) if label is None else []
+    found = (record.to_config().guidance for record, _ in known)
+    return next(filter(None, found), Constant(weight))
+
+
+def _known(
+    path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float
+) -> list[tuple[DomainRecord, Path]]:
+    """The records of a model in a domain, and the files that hold them, one's own before what ships."""
+    found = ((files.find(model, guidance_scale, domain), file) for file, files in _files(path, trained).items())
+    return [(record, file) for record, file in found if record]
+
+
+def _files(path: str | Path | None, trained: str | Path) -> dict[Path, DomainRecords]:
+    """What is known, by file: one that was asked for has to exist; the default places may be empty."""
+    if path is not None:
+        return {Path(path): read_records(Path(path))}
+    return {file: read_records(file) for file in (Path(trained), SHIPPED) if file.exists()}
 
 
 def _tuned_for(files: Iterable[DomainRecords], model: str) -> str:

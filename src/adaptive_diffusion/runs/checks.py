@@ -17,7 +17,7 @@ from ..diffusion.node import nodes_at
 from ..errors import UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
-from ..optimization.tuned import find_tuned, tuned_guidance, tuned_record, tuned_scheduler
+from ..optimization.tuned import default_guidance, find_tuned, tuned_guidance, tuned_record, tuned_scheduler
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
@@ -26,6 +26,8 @@ from ..types import PictureModel, Scheduler
 from .setting_types import target_of, typed
 
 log = logging.getLogger(__name__)
+
+TUNED_GUIDANCE = (tuned_guidance, default_guidance)  # what makes guidance of a tuned configuration
 
 
 @contextlib.contextmanager
@@ -131,7 +133,7 @@ def warn_of_strong_guidance(guidance: float | Guidance) -> None:
 
 def is_tuned(node: DictConfig) -> bool:
     """Whether a group takes what `train.py agent=...` found."""
-    return target_of(node) in (tuned_guidance, tuned_scheduler)
+    return target_of(node) in (*TUNED_GUIDANCE, tuned_scheduler)
 
 
 def check_tuned(cfg: DictConfig) -> None:
@@ -140,7 +142,7 @@ def check_tuned(cfg: DictConfig) -> None:
     Raises:
         Unusable: see `find_tuned`.
     """
-    if is_tuned(cfg.scheduler) and target_of(cfg.guidance) in (Constant, tuned_guidance):
+    if is_tuned(cfg.scheduler) and target_of(cfg.guidance) in (Constant, *TUNED_GUIDANCE):
         find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
 
 

@@ -98,7 +98,7 @@ class Wish:
     label: str = ""
     scheduler: str = "adaptive"
     steps: int = 10
-    guidance: str = "constant"
+    guidance: str = "default"
     weight: float | None = None
     images: int = 4
     seed: int = 0
@@ -151,7 +151,7 @@ class Wish:
         how = {
             "scheduler": self.scheduler,
             "num_steps": self.steps,
-            "guidance": "" if self.guidance == "constant" else self.guidance,
+            "guidance": "" if self.guidance == "default" else self.guidance,
             "guidance_scale": "" if self.weight is None else f"{self.weight:g}",
             "num_samples": self.images,
             "seed": self.seed,

@@ -65,8 +65,8 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                 with gr.Tab("History") as history:
                     history_tab(choosing, controls, history)
 
-        model, prompt, domain, _, scheduler, steps, guidance, weight, *_ = controls
-        changes = [each.change for each in (model, domain, scheduler, steps, guidance)]
+        model, prompt, domain, label, scheduler, steps, guidance, weight, *_ = controls
+        changes = [each.change for each in (model, domain, label, scheduler, steps, guidance)]
         for event in (*changes, prompt.blur, weight.blur, blocks.load):
             event(looking.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
         blocks.unload(lifetime.leave)
@@ -93,7 +93,7 @@ def _controls(choosing: Choosing) -> list[gr.components.Component]:
     scheduler = gr.Dropdown(list(offers.schedulers), value="adaptive", label="Scheduler")
     steps = gr.Slider(1, MOST_STEPS, 10, step=1, label="Steps")
     with gr.Row():
-        guidance = gr.Dropdown(list(offers.guidance), value="constant", label="Guidance", min_width=120)
+        guidance = gr.Dropdown(list(offers.guidance), value="default", label="Guidance", min_width=120)
         weight = gr.Textbox(label="Weight", placeholder="the model's own", max_length=20, min_width=120)
     with gr.Row():
         count = gr.Slider(1, MOST_IMAGES, 4, step=1, label="Images", min_width=120)
