@@ -15,13 +15,14 @@ from adaptive_diffusion.sampling.converged import paired_rmse
 IMAGES = 4
 
 
-@pytest.mark.parametrize("domain", ["landscapes", "abstract"])
+@pytest.mark.parametrize(("domain", "guidance"), [("landscapes", "default"), ("abstract", "constant")])
 def test_by_default_early_stopping_saves_passes_of_the_shipped_model(
-    tmp_path: Path, domain: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, domain: str, guidance: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     images, passes = {}, {}
     for sampler in ("standard", "quality_guided"):
-        given = (f"sampler={sampler}", f"domain={domain}", f"num_samples={IMAGES}", "metrics=none", "tracking=none")
+        given = [f"sampler={sampler}", f"domain={domain}", f"guidance={guidance}", f"num_samples={IMAGES}"]
+        given += ["metrics=none", "tracking=none"]
         setup = prepare(configuration("sample", tmp_path, *given))
         batches = list(draw(setup))
         images[sampler] = np.concatenate([np.array(batch.images) for batch in batches])

@@ -146,7 +146,7 @@ def test_an_image_to_begin_with_is_guided_at_its_noise_levels(configure: Any, tm
 
 
 def test_what_constant_guidance_is_recorded_as_did_not_change(configure: Any) -> None:
-    constant, interval = prepare(configure()).cfg, prepare(configure(*INTERVAL)).cfg
+    constant, interval = (prepare(configure(*given)).cfg for given in (("guidance=constant",), INTERVAL))
     without = constant.copy()
     OmegaConf.set_struct(without, False)
     del without["guidance"]

@@ -21,7 +21,7 @@ OFFERS = Offers(
         Offer("mine", ("model=checkpoint", "model.path=/models/mine.safetensors"), {}),
     ),
     schedulers=("adaptive", "ddim"),
-    guidance=("constant", "interval"),
+    guidance=("default", "constant", "interval"),
     common=("tracking=none",),
 )
 WISH = Wish(model="shipped", domain="landscapes")

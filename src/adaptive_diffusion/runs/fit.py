@@ -13,7 +13,7 @@ from ..diffusion.guidance import Constant, Guidance, Interval, effective_guidanc
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
 from ..types import PictureModel
-from .checks import is_tuned, refused
+from .checks import TUNED_GUIDANCE, is_tuned, refused
 from .setting_types import arguments_of, target_of
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,9 @@ def _fit_guidance(cfg: DictConfig, model: PictureModel) -> None:
         )
 
     cfg.guidance_scale = _guidance(guidance.weight if own else scale, model)
-    where = {Constant: "", Interval: " where guidance is applied"}.get(target_of(guidance))
+    where = {Interval: " where guidance is applied", **dict.fromkeys((Constant, *TUNED_GUIDANCE), "")}.get(
+        target_of(guidance)
+    )
     if cfg.guidance_scale == 0 and model.conditional and where is not None:
         log.warning("guidance_scale=0 draws without domain and label%s, whatever they are; 1 is no guidance", where)
     if own:
