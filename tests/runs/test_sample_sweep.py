@@ -145,6 +145,17 @@ def test_distances_of_few_images_are_shown_where_there_are_no_others_and_rank_no
     assert "~" not in capsys.readouterr().out
 
 
+def test_jobs_that_drew_with_other_guidance_are_not_ranked_together(job):
+    schedulers = ("ddim", "adaptive", "learned")
+    jobs = [job(n, f"scheduler={name}", passes=10, perceptual=0.1) for n, name in enumerate(schedulers)]
+    for made in jobs:
+        guidance = "1.5" if made.number == 2 else "1.3 where log-SNR is -2.0 to 0.35"
+        (Path(made.folder) / "provenance.json").write_text(json.dumps({"guidance": guidance}))
+    tuned, constant = groups_of(jobs)
+    assert (tuned.name, len(tuned.rows)) == ("guidance 1.3 where log-SNR is -2.0 to 0.35", 2)
+    assert (constant.name, [row.label for row in constant.rows]) == ("guidance 1.5", ["learned"])
+
+
 def test_jobs_whose_steps_were_calibrated_with_another_guidance_are_named(job):
     jobs = [job(n, f"guidance_scale={n}", passes=10, perceptual=0.1 * n) for n in (1, 2)]
     (Path(jobs[1].folder) / "provenance.json").write_text('{"steps.guidance": "1"}')

@@ -75,6 +75,11 @@ def test_by_default_a_domain_is_guided_as_was_tuned_and_a_label_at_every_step(
         assert guidance("label=none") == guidance("domain=landscapes") == guidance("guidance=constant") == 1.5
         assert guidance("domain=landscapes", "label=sunrise") == 1.5
         assert guidance("guidance_scale=2") == guidance("guidance.weight=2") == 2
+        assert guidance("guidance_scale=1.5") == guidance("guidance.weight=1.5") == 1.5
+        assert guidance("guidance.constant=true") == 1.5
+        Image.new("RGB", (16, 16)).save(tmp_path / "begin.png")
+        assert guidance(f"init_image={tmp_path}/begin.png") == 1.5
+        assert guidance("label=none", "guidance.constant=false") == FOUND
     assert caplog.messages == []
 
 

@@ -28,7 +28,7 @@ LARGEST_SWEEP = 10_000  # jobs
 
 # Settings that are taken as they are written, blanks, commas and brackets included; a new one belongs in one of the two
 TEXTS = (
-    *("prompt", "label", "*.label", "name", "*.negative_prompt", "*.draws", "domain.name", "domain.description"),
+    *("prompt", "label", "name", "*.negative_prompt", "*.draws", "domain.name", "domain.description"),
     *("tracking.experiment", "tracking.uri"),
 )
 PATHS = (  # `~` is the home directory in these; ${...} refers to a setting

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..diffusion.guidance import Constant, Guidance
-from ..errors import Unusable, UnusableFile
+from ..errors import Unusable
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
 from ..rl.knobs import ADAPTIVE
@@ -38,9 +38,8 @@ def find_tuned(
     Raises:
         Unusable: if there is no such record, or a file cannot be used.
     """
-    known = _known(path, trained, model, domain, guidance_scale)
-    if known:
-        return next((each for each in known if each[0].source != DEFAULT_STAYS), known[0])
+    if known := _known(path, trained, model, domain, guidance_scale):
+        return _preferred(known)
 
     raise Unusable(
         f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
@@ -58,12 +57,8 @@ def tuned_record(
     Raises:
         UnusableFile: if a file cannot be used.
     """
-    try:
-        return find_tuned(path, trained, model, domain, guidance_scale)[0]
-    except UnusableFile:
-        raise
-    except Unusable:
-        return None
+    known = _known(path, trained, model, domain, guidance_scale)
+    return _preferred(known)[0] if known else None
 
 
 def tuned_scheduler(
@@ -133,7 +128,7 @@ def with_calibrated(config: DomainConfig, calibration: CalibratedSchedule | None
 
 
 def tuned_guidance(path: str | None, trained: str, model: str | None, domain: str | None, weight: float) -> Guidance:
-    """The guidance of a tuned configuration; constant guidance where nothing was tuned, which is said.
+    """The guidance of a tuned configuration; constant guidance where nothing was tuned, and a line of the log says so.
 
     Args:
         path, trained, model, domain: See `find_tuned`.
@@ -152,15 +147,15 @@ def tuned_guidance(path: str | None, trained: str, model: str | None, domain: st
 
 
 def default_guidance(
-    path: str | None, trained: str, model: str | None, domain: str | None, weight: float, label: str | None
+    path: str | None, trained: str, model: str | None, domain: str | None, weight: float, constant: bool | None = None
 ) -> Guidance:
-    """Tuned guidance where a domain is all that is asked for; constant with a label, and where nothing was tuned.
+    """Tuned guidance, yours or else what ships; constant guidance where nothing was tuned.
 
     Args:
         path, trained, model, domain, weight: See `tuned_guidance`, also for what is raised.
-        label: That all images are drawn with, or `none`; None: each has one by its share.
+        constant: Whether it is constant in any case.
     """
-    known = _known(path, trained, model or "", domain or "", weight) if label is None else []
+    known = [] if constant else _known(path, trained, model or "", domain or "", weight)
     found = (record.to_config().guidance for record, _ in known)
     return next(filter(None, found), Constant(weight))
 
@@ -171,6 +166,11 @@ def _known(
     """The records of a model in a domain, and the files that hold them, one's own before what ships."""
     found = ((files.find(model, guidance_scale, domain), file) for file, files in _files(path, trained).items())
     return [(record, file) for record, file in found if record]
+
+
+def _preferred(known: list[tuple[DomainRecord, Path]]) -> tuple[DomainRecord, Path]:
+    """The first that is better than the default, or else the first."""
+    return next((each for each in known if each[0].source != DEFAULT_STAYS), known[0])
 
 
 def _files(path: str | Path | None, trained: str | Path) -> dict[Path, DomainRecords]:

@@ -12,6 +12,7 @@ from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Constant, Guidance, Interval, effective_guidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
+from ..optimization.tuned import default_guidance
 from ..types import PictureModel
 from .checks import TUNED_GUIDANCE, is_tuned, refused
 from .setting_types import arguments_of, target_of
@@ -71,13 +72,17 @@ def _fit_guidance(cfg: DictConfig, model: PictureModel) -> None:
         )
 
     cfg.guidance_scale = _guidance(guidance.weight if own else scale, model)
-    where = {Interval: " where guidance is applied", **dict.fromkeys((Constant, *TUNED_GUIDANCE), "")}.get(
-        target_of(guidance)
-    )
-    if cfg.guidance_scale == 0 and model.conditional and where is not None:
+    kind = target_of(guidance)
+    if cfg.guidance_scale == 0 and model.conditional and kind in (Constant, Interval, *TUNED_GUIDANCE):
+        where = " where guidance is applied" if kind is Interval else ""
         log.warning("guidance_scale=0 draws without domain and label%s, whatever they are; 1 is no guidance", where)
     if own:
         guidance.weight = cfg.guidance_scale
+
+    if kind is default_guidance and guidance.constant is None:
+        more_than_a_domain = any(given is not None for given in (scale, cfg.label, cfg.init_image))
+        of_one_weight = "guidance_scale" in cfg.scheduler and not is_tuned(cfg.scheduler)
+        guidance.constant = more_than_a_domain or own or of_one_weight
 
 
 def keyed_by_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:

@@ -13,6 +13,7 @@ import mlx.core as mx
 from omegaconf import DictConfig
 
 from .._version import __version__
+from ..diffusion.guidance import name_of
 from ..io.counted import count
 from ..io.files import write_json, write_text
 from ..io.progress import Progress
@@ -28,7 +29,7 @@ from .job import job
 from .measure_run import SECONDS_PER_IMAGE, choice_confidence, measure_cost, measure_quality
 from .naming import guidance_of_steps, run_name, timesteps_source
 from .recorded import run_tags
-from .sample_files import GUIDANCE_OF_STEPS, PROVENANCE, QUALITY, images_are_safe, write_files
+from .sample_files import GUIDANCE, GUIDANCE_OF_STEPS, PROVENANCE, QUALITY, images_are_safe, write_files
 from .sample_summary import print_summary
 from .setup import Setup, prepare
 
@@ -145,6 +146,7 @@ def _draw_with_progress(setup: Setup, watch: Callable[[StepTrace], None] | None)
 def _tags(setup: Setup, identity: str) -> dict[str, str]:
     """The tags of a sampling run alone."""
     tags = {"fingerprint": identity, "folder": str(setup.cfg.paths.run), NOTE: _description(setup.cfg)}
+    tags[GUIDANCE] = name_of(setup.denoiser.guidance_scale)
     if source := timesteps_source(setup):
         tags["steps"] = source.strip(" ()")
     if guidance := guidance_of_steps(setup):

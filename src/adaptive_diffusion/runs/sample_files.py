@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 QUALITY = "quality.json"  # of a run: what was measured, with its intervals
 PROVENANCE = "provenance.json"  # version, model, labels, and the state of the repository
+GUIDANCE = "guidance"  # in it: what the run draws with
 GUIDANCE_OF_STEPS = "steps.guidance"  # in it: what the steps were calibrated with, where the run's guidance is another
 MOST_SHOWN, MOST_BYTES = 1024, 2**27  # images in pictures.png, and bytes of large ones, before they are compressed
 SHEET = 12  # images of a run that a sweep's sheet shows

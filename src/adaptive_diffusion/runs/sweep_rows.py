@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..metrics.frechet import SAMPLES_PER_DIMENSION
 from ..metrics.quality import Measurement
 from ..tracking.job_names import setting_words
 from ..tracking.jobs import COLUMNS, DONE, Job, varied
-from .sample_files import GUIDANCE_OF_STEPS, PROVENANCE, QUALITY
+from .sample_files import GUIDANCE, GUIDANCE_OF_STEPS, PROVENANCE, QUALITY
 
 METHOD = ("scheduler", "grid", "sampler", "num_steps", "batch_size")  # how images are drawn; the rest is what is drawn
 TO_CONVERGED = ("perceptual_encoder", "lpips")
@@ -53,6 +54,7 @@ class Row:
         real_needs: Images that a distance to real images needs, where there were fewer; else 0.
         rough: The distance to real images by too few of them, where no job of the sweep has a better distance; or None.
         evaluations, passes, seconds: Per image, or None.
+        guidance: What it drew with; "" where its files are older.
         calibrated_with: The guidance that its steps were calibrated with, where it drew with another; else "".
         best: Whether it has the smallest distance of its group.
         front: Whether no job of its group has fewer passes and a smaller distance.
@@ -71,6 +73,7 @@ class Row:
     evaluations: float | None
     passes: float | None
     seconds: float | None
+    guidance: str = ""
     calibrated_with: str = ""
     best: bool = False
     front: bool = False
@@ -98,19 +101,26 @@ def groups_of(jobs: Sequence[Job], scheduler: str = "") -> list[Group]:
         scheduler: The scheduler of jobs that name none; "": that of each job's configuration.
     """
     settings = varied(jobs) if len(jobs) > 1 else {job.number: () for job in jobs}
-    found: dict[str, list[Row]] = {}
+    by_guidance: dict[tuple[str, str], list[Row]] = {}
     for job in jobs:
         if job.status in DONE and job.metrics:
             ways = [s for s in settings[job.number] if _group(s) in METHOD]
             what = [s for s in settings[job.number] if _group(s) not in METHOD]
-            found.setdefault(" ".join(setting_words(what)), []).append(_row(job, ways, scheduler))
+            row = _row(job, ways, scheduler)
+            by_guidance.setdefault((" ".join(setting_words(what)), row.guidance), []).append(row)
 
+    # What is drawn with other guidance has other converged solutions, also where nobody asked for it.
+    names = Counter(name for name, _ in by_guidance)
+    found = {
+        name if names[name] == 1 else f"{name} guidance {guidance}".strip(): some
+        for (name, guidance), some in by_guidance.items()
+    }
     rows = [row for some in found.values() for row in some]
     if any(row.to_converged or row.to_real for row in rows):
         found = {name: [replace(row, rough=None) for row in some] for name, some in found.items()}
 
     # Where all is drawn in one way, there is nothing to rank.
-    if len(found) > 1 and all(len(rows) == 1 for rows in found.values()):
+    if len(found) > 1 and all(len(some) == 1 for some in found.values()) and len({row.label for row in rows}) == 1:
         return [Group("", tuple(replace(row, label=name) for name, (row,) in found.items()))]
     return [Group(name, _ranked(rows)) for name, rows in found.items()]
 
@@ -139,6 +149,7 @@ def _row(job: Job, ways: Sequence[str], default: str) -> Row:
         evaluations=job.metrics.get(COLUMNS["evaluations/image"]),
         passes=job.metrics.get(COLUMNS["passes/image"]),
         seconds=job.metrics.get(COLUMNS["seconds/image"]),
+        guidance=str(_content(folder, PROVENANCE, {}).get(GUIDANCE, "")),
         calibrated_with=str(_content(folder, PROVENANCE, {}).get(GUIDANCE_OF_STEPS, "")),
     )
 
