@@ -177,6 +177,9 @@ class Tuning(Handlers):
 
 def outcome(tuned: Tuned) -> str:
     """What a tuning found, in words."""
-    use = "" if tuned.steps is None else " It is kept: `scheduler=tuned` draws with it from now on, and without a label so does Guidance `default`."
-    sentence = f"{tuned.reason[0].upper()}{tuned.reason[1:]}.{use}"
+    sentence = f"{tuned.reason[0].upper()}{tuned.reason[1:]}."
+    if tuned.steps is not None:
+        sentence += (
+            " It is kept: `scheduler=tuned` draws with it from now on, and without a label `guidance=default` does."
+        )
     return "\n\n".join([sentence, *(f"Note: {note}" for note in tuned.notes)])
