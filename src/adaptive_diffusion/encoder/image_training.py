@@ -21,13 +21,14 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..diffusion.checks import check_choice, check_count, check_number, check_seed
-from ..errors import Unusable, UnusableFile
+from ..errors import Unusable
 from ..io.batch_order import BatchOrder
 from ..io.counted import count
 from ..io.pictures import PictureSet, load_pictures
 from ..io.pixels import to_float
 from ..io.splits import SPLITS
-from ..io.training_state import hash_of, read_state, write_state
+from ..io.training_state import check_seen, described, hash_of, read_state, write_state
+from ..io.training_steps import check_loss, crossed, decay
 
 S = TypeVar("S")
 
@@ -150,11 +151,7 @@ class ImageTrainer(ABC, Generic[S]):
 
         if Path(config.state).exists():
             self.load_state()
-        if self.step > config.steps():
-            raise UnusableFile(
-                f"the state {config.state} has seen {self.images} images already, and images is "
-                f"{config.images}: give as many or more, or another state to start anew"
-            )
+        check_seen(config.state, self.images, config.images, config.batch_size)
 
         self._order = BatchOrder([len(s) for s in train], config.batch_size, config.seed)
         self._loss_and_grad = nn.value_and_grad(network, self._loss)
@@ -172,8 +169,8 @@ class ImageTrainer(ABC, Generic[S]):
         c, steps = self.config, self.config.steps()
         while self.step < steps:
             losses, last = self._advance(), self.step == steps
-            scores = self.scores() if last or self._passes(c.validate_every) else None
-            if last or self._passes(c.save_every):
+            scores = self.scores() if last or crossed(c.validate_every, self.images, c.batch_size) else None
+            if last or crossed(c.save_every, self.images, c.batch_size):
                 self.save_state()
             yield TrainingEvent(self.images, losses, scores)
 
@@ -213,20 +210,13 @@ class ImageTrainer(ABC, Generic[S]):
         return {
             **{name: value for name, value in asdict(self.config).items() if name not in free},
             "domains": list(self.config.data),
-            "pictures": {
-                domain: f"{len(pictures)} with the hash {digest:.12}"
-                for domain, pictures, digest in zip(self.config.data, self._train, self.hashes, strict=True)
-            },
+            "pictures": described(self.config.data, map(len, self._train), self.hashes),
         }
 
     @cached_property
     def hashes(self) -> list[str]:
         """sha256 of the training images of each domain with their labels, hex."""
         return [hash_of([pictures.images, pictures.labels]) for pictures in self._train]
-
-    def _passes(self, every: int) -> bool:
-        """Whether the last step crossed a multiple of `every` images."""
-        return self.images // every != (self.images - self.config.batch_size) // every
 
     def _pictures(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B, H, W, 3) images of a step in [-1, 1], half of them mirrored, their (B,) domains and labels."""
@@ -247,17 +237,11 @@ class ImageTrainer(ABC, Generic[S]):
         self.optimizer.learning_rate = c.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * step / steps))
         self.optimizer.update(self._network, grads)
 
-        # The average begins with a short memory, so that the random first weights do not stay in it.
-        decay = min(c.ema_decay, (1 + step) / (10 + step))
-        self.ema = tree_map(lambda e, p: e + (1 - decay) * (p - e), self.ema, self._network.trainable_parameters())
+        share = 1 - decay(step, c.ema_decay)
+        self.ema = tree_map(lambda e, p: e + share * (p - e), self.ema, self._network.trainable_parameters())
         mx.eval(self._network.parameters(), self.optimizer.state, self.ema, unweighted)
 
         losses = {name: float(value) for name, value in unweighted.items()}
-        if not math.isfinite(sum(losses.values())):
-            raise FloatingPointError(
-                f"the loss became {losses} at step {step + 1}; the last good state is in {c.state}: "
-                "start anew with a smaller learning_rate and another state"
-            )
-
+        check_loss(losses, step + 1, c.state)
         self.step += 1
         return losses

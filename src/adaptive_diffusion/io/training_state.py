@@ -96,6 +96,27 @@ def hash_of(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def described(domains: Iterable[str], counts: Iterable[int], hashes: Iterable[str]) -> dict[str, str]:
+    """The images of each domain as a recipe names them: their number, and the start of their hash."""
+    return {
+        domain: f"{count} with the hash {digest:.12}"
+        for domain, count, digest in zip(domains, counts, hashes, strict=True)
+    }
+
+
+def check_seen(path: str | Path, seen: int, images: int, batch_size: int) -> None:
+    """Refuse a state that has `seen` more images than the whole training takes; its last batch may go beyond `images`.
+
+    Raises:
+        UnusableFile: saying how many it has seen.
+    """
+    if seen - images >= batch_size:
+        raise UnusableFile(
+            f"the state {path} has seen {seen} images already, and images is {images}: "
+            "give as many or more, or another state to start anew"
+        )
+
+
 def _flat(trees: Mapping[str, Any]) -> dict[str, mx.array]:
     """Dotted name -> tensor."""
     return dict(cast("list[tuple[str, mx.array]]", tree_flatten(dict(trees))))

@@ -21,8 +21,9 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from ..diffusion.schedule import NoiseSchedule
-from ..errors import Unusable, UnusableFile
-from ..io.training_state import hash_of, read_state, write_state
+from ..errors import Unusable
+from ..io.training_state import check_seen, described, hash_of, read_state, write_state
+from ..io.training_steps import check_loss, crossed, decay
 from .checkpoint import load_model
 from .corpus import Corpus
 from .examples import Examples, ExampleSource, losses
@@ -94,12 +95,7 @@ class Trainer:
 
         if resumed:
             self.load_state()
-
-        if self.step > config.steps():
-            raise UnusableFile(
-                f"the state {config.state} has seen {self.images} images already, and images is "
-                f"{config.images}: give as many or more, or another state to start anew"
-            )
+        check_seen(config.state, self.images, config.images, config.batch_size)
 
         state = [self.model.state, self.averaged.state, self.optimizer.state]
 
@@ -124,8 +120,9 @@ class Trainer:
             loss = self._advance(rate)
             seconds = time.perf_counter() - start
             last = self.step == steps
-            validation = self.validation_loss() if last or self.passes(c.validate_every) else None
-            if last or self.passes(c.save_every):
+            measured = last or crossed(c.validate_every, self.images, c.batch_size)
+            validation = self.validation_loss() if measured else None
+            if last or crossed(c.save_every, self.images, c.batch_size):
                 self.save_state()
 
             yield TrainingEvent(self.step, self.images, loss, rate, seconds, validation)
@@ -143,10 +140,6 @@ class Trainer:
         model.update(self.averaged.parameters())
         model._metadata = self.metadata()
         return model
-
-    def passes(self, every: int) -> bool:
-        """Whether this step crossed a multiple of `every` images."""
-        return self.images // every != (self.images - self.config.batch_size) // every
 
     def metadata(self) -> dict[str, Any]:
         """Metadata of a checkpoint of this run."""
@@ -215,10 +208,7 @@ class Trainer:
             "start_from": None if c.start_from is None else str(Path(c.start_from).absolute()),
             "domains": list(self.corpus.domains),
             "labels": self.corpus.labels,
-            "pictures": {
-                domain: f"{len(images)} with the hash {digest:.12}"
-                for domain, (images, _), digest in zip(self.corpus.domains, self.corpus.train, self.hashes, strict=True)
-            },
+            "pictures": described(self.corpus.domains, [len(images) for images, _ in self.corpus.train], self.hashes),
         }
 
     @cached_property
@@ -230,11 +220,8 @@ class Trainer:
         """Do one optimiser step and return the loss over the global batch."""
         c = self.config
         self.optimizer.learning_rate = learning_rate
-
-        # The average begins with a short memory, so that the random first weights do not stay in it.
-        decay = min(c.ema_decay, (1 + self.step) / (10 + self.step))
         examples = self._next[1] if self._next and self._next[0] == self.step else self._source.batch(self.step)
-        loss = self._update(examples, mx.array(1 - decay))
+        loss = self._update(examples, mx.array(1 - decay(self.step, c.ema_decay)))
 
         # Prepare the next batch while the device computes this step.
         state = self.model.parameters(), self.optimizer.state, self.averaged.parameters()
@@ -244,12 +231,8 @@ class Trainer:
         mx.async_eval(*self._next[1])
         mx.eval(*state)
 
-        if not math.isfinite(value := float(loss)):
-            raise FloatingPointError(
-                f"the loss became {value} at step {self.step}; the last good state is in {c.state}: "
-                "start anew with a smaller learning_rate or max_grad_norm, and another state"
-            )
-
+        value = float(loss)
+        check_loss(value, self.step, c.state, "learning_rate or max_grad_norm")
         return value
 
     def _update_all(self, examples: Examples, share: mx.array) -> mx.array:

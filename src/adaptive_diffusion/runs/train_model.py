@@ -23,6 +23,7 @@ from ..io.locks import alone
 from ..io.pixels import to_uint8
 from ..io.progress import Progress
 from ..io.training_state import state_tag
+from ..io.training_steps import crossed
 from ..models.checkpoint import save_model
 from ..models.training import Trainer, TrainingEvent
 from ..models.training_config import TrainingConfig
@@ -154,17 +155,19 @@ class _Report:
     def __call__(self, event: TrainingEvent) -> None:
         self._losses.append(event.loss)
         self._seconds += event.seconds
-        self._progress.update(self._trainer.config.batch_size)
+        batch_size = self._trainer.config.batch_size
+        self._progress.update(batch_size)
 
         if event.validation_loss is not None:
             self._run.metrics({"validation/loss": event.validation_loss}, event.images)
             self._curve(event)
             write_model(self._cfg, self._trainer, event.validation_loss)
             log.info("%9d images  %s", event.images, _said(event.validation_loss))
-        elif self._trainer.passes(self._cfg.log_every):
+        elif crossed(self._cfg.log_every, event.images, batch_size):
             self._curve(event)
 
-        if self._trainer.passes(self._cfg.preview_every) or event.step == self._trainer.config.steps():
+        last = event.step == self._trainer.config.steps()
+        if last or crossed(self._cfg.preview_every, event.images, batch_size):
             self._samples(event)
 
     def _samples(self, event: TrainingEvent) -> None:
