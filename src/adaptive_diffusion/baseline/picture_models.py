@@ -120,7 +120,35 @@ def asked_for(
     return condition, domains.pop() if len(domains) == 1 else None, by_share
 
 
-def domain_of(model: PictureModel, condition: mx.array) -> str | None:
+def conditioned_by(
+    model: PictureModel, batch_size: int, condition: mx.array, asked: Mapping[str, Any]
+) -> tuple[mx.array, str | None]:
+    """The conditions that a batch was given, checked, and their domain; None where that is unknown.
+
+    Args:
+        model: The model that draws.
+        batch_size: B, images.
+        condition: (B, ...) conditions, or (1, ...) for all images.
+        asked: What else says what to draw, by name; it must be None.
+
+    Raises:
+        ValueError: for both, or another number of conditions.
+    """
+    if beside := [name for name, value in asked.items() if value is not None]:
+        raise ValueError(
+            f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
+        )
+
+    condition = mx.array(condition)
+    if condition.shape[:1] not in ((1,), (batch_size,)):
+        raise ValueError(
+            f"condition must have a row for each of {batch_size} images, or one for all, got "
+            f"the shape {condition.shape}"
+        )
+    return condition, _domain_of(model, condition)
+
+
+def _domain_of(model: PictureModel, condition: mx.array) -> str | None:
     """The domain of a model that all of a batch's class ids, (B, K), belong to; None where that is unknown."""
     if not model.domains or condition.ndim != 2 or not condition.size:
         return None

@@ -25,7 +25,7 @@ from ..sampling.standard import StandardSampler, origin_of
 from ..schedulers.core import SchedulerCore
 from ..types import Denoiser, PictureModel, Scheduler, is_picture_model
 from .parts import model_of, scheduler_of
-from .picture_models import PlainModel, asked_for, domain_of
+from .picture_models import PlainModel, asked_for, conditioned_by
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,6 @@ class DiffusionPipeline:
         self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
         self.scheduler = scheduler_of(scheduler)
         self._fit_scheduler()
-        self._suit(None, self._facts.guidance_scale)
         if self.native_size != self.image_size:
             log.info("images are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
 
@@ -136,18 +135,15 @@ class DiffusionPipeline:
 
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)
-        intermediates = []
+        predictions: list[mx.array] = []
         with Progress(f"drawing {count(batch_size, 'image')}", len(self.scheduler)) as shown:
             for trace in StandardSampler(self.scheduler).iterate(model, x_T, keys=keys):
                 mx.eval(trace.x0)
-                intermediates.append(trace.x0)
+                predictions = [*predictions, trace.x0] if return_intermediates else [trace.x0]
                 shown.update()
 
-        if not return_intermediates:
-            return self._finished(intermediates[-1])
-
-        pictures = [self._finished(x0) for x0 in intermediates]
-        return pictures[-1], pictures
+        pictures = [self._finished(x0) for x0 in predictions]
+        return (pictures[-1], pictures) if return_intermediates else pictures[-1]
 
     def denoise_image(
         self,
@@ -244,7 +240,6 @@ class DiffusionPipeline:
         """Replace the model by one from a safetensors file; a file that does not fit is refused."""
         self.model = load_model(path)
         self._fit_scheduler()
-        self._suit(None, self._facts.guidance_scale)
 
     def get_scheduler_info(self) -> dict[str, Any]:
         """Scheduler type, settings and timesteps, where these come from, device, and the size of the images."""
@@ -295,17 +290,7 @@ class DiffusionPipeline:
             condition, domain, by_share = asked_for(self._drawing, batch_size, seed, prompt, domain, label)
         else:
             asked = {"prompt": prompt, "domain": domain, "label": label}
-            if beside := [name for name, value in asked.items() if value is not None]:
-                raise ValueError(
-                    f"{' and '.join(beside)} and condition were both given, which say the same; leave one of them out"
-                )
-            condition = mx.array(condition)
-            if condition.shape[:1] not in ((1,), (batch_size,)):
-                raise ValueError(
-                    f"condition must have a row for each of {batch_size} images, or one for all, got "
-                    f"the shape {condition.shape}"
-                )
-            domain = domain_of(self._drawing, condition)
+            condition, domain = conditioned_by(self._drawing, batch_size, condition, asked)
 
         model = whole(self.scheduler).guided(self.model, condition, self._facts.guidance(guidance_scale))
         return model.with_condition(model.condition, by_share=by_share), domain
@@ -316,6 +301,7 @@ class DiffusionPipeline:
             self.scheduler.suit(self._drawing.identity, domain, guidance_scale)
 
     def _fit_scheduler(self) -> None:
-        """Set the scheduler to the prediction type and the noise schedule that the model was trained with."""
+        """Set the scheduler to how the model was trained, and to its calibration for no domain in particular."""
         if isinstance(self.scheduler, SchedulerCore):
             self.scheduler.fit(self._drawing)
+        self._suit(None, self._facts.guidance_scale)
