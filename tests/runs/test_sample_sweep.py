@@ -17,7 +17,8 @@ from tiny import CONF
 from adaptive_diffusion.benchmark.curves import Curve, Point, leading
 from adaptive_diffusion.metrics.intervals import jackknife_interval, mean_interval, student
 from adaptive_diffusion.runs.naming import run_name
-from adaptive_diffusion.runs.sample_sweep import SampleReport, draw_plot, notes_of
+from adaptive_diffusion.runs.sample_sweep import SampleReport, notes_of
+from adaptive_diffusion.runs.sweep_pictures import draw_plot
 from adaptive_diffusion.runs.sweep_rows import groups_of
 from adaptive_diffusion.tracking.job_names import setting_words
 from adaptive_diffusion.tracking.jobs import COLUMNS, Job, plan_jobs
@@ -114,7 +115,7 @@ def test_a_job_whose_files_are_gone_keeps_its_numbers(job, tmp_path):
 def test_each_panel_names_the_distance_that_its_group_measured(job, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        "adaptive_diffusion.runs.sample_sweep.save_curves", lambda path, panels, x, y, title: drawn.update(y)
+        "adaptive_diffusion.runs.sweep_pictures.save_curves", lambda path, panels, x, y, title: drawn.update(y)
     )
     jobs = [job(n, "domain=abstract", f"num_steps={n + 2}", passes=n + 2, perceptual=0.5) for n in range(2)]
     jobs += [job(n, "domain=towns", f"num_steps={n}", passes=n) for n in (2, 3)]

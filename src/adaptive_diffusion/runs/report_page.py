@@ -13,7 +13,8 @@ from .._version import __version__
 from ..io.counted import count
 from ..tracking.jobs import FAILED, Job, telling
 from .sample_files import PROVENANCE
-from .sample_sweep import HEADER, cells_of, draw_plot, draw_sheet, notes_of
+from .sample_sweep import HEADER, cells_of, notes_of
+from .sweep_pictures import draw_plot, draw_sheet
 from .sweep_rows import Group, Row, groups_of
 
 PAGE = """<!doctype html>

@@ -1,30 +1,27 @@
-"""What a sweep of sample.py makes of its jobs: a table with the best first, a labelled sheet, a plot."""
+"""What a sweep of sample.py makes of its jobs: a table with the best first, notes on it, and its pictures."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from omegaconf import DictConfig
 
-from ..benchmark.curves import Curve, Point, save_curves
-from ..io import figures
 from ..io.counted import count
 from ..io.files import write_text
 from ..io.markdown import literal
 from ..io.markdown import table as markdown_table
 from ..tracking.jobs import Job, failures
 from ..tracking.tracker import NoTracker
-from .job import explain, say
-from .sample_files import SHEET
+from .job import say
 from .setting_types import target_of
 from .sweep_cost import cost
-from .sweep_rows import TO_CONVERGED, Group, Row, groups_of
+from .sweep_pictures import MOST_ROWS, draw_all
+from .sweep_rows import Distance, Group, Row, groups_of
 
 if TYPE_CHECKING:
     from .benchmark import BenchmarkReport
@@ -32,8 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HEADER = ("", "job", "to converged", "to real images", "evaluations/image", "passes/image", "seconds/image")
-MOST_ROWS = 60  # of a sheet
-CELL = 64  # pixels of an image of a sheet
 LONGEST_TABLE = 60  # rows that are printed; results.md has all
 
 
@@ -68,7 +63,7 @@ class SampleReport:
 
         folder, notes = Path(config.hydra.sweep.dir), notes_of(groups)
         write_text(folder / "results.csv", _csv(groups, jobs))
-        drawn = [name for name, draw in PICTURES.items() if _attempt(draw, folder / name, groups)]
+        drawn = draw_all(folder, groups)
         write_text(folder / "results.md", _markdown(groups, jobs, notes, drawn))
         made = [folder / name for name in ("results.md", "results.csv", *drawn)]
 
@@ -83,15 +78,6 @@ def _benchmark() -> BenchmarkReport:
     from .benchmark import BenchmarkReport
 
     return BenchmarkReport()
-
-
-def _attempt(draw: Callable[[Path, Sequence[Group]], bool], path: Path, groups: Sequence[Group]) -> bool:
-    """Draw a picture; whether there is one. The numbers are worth more than a picture that fails."""
-    try:
-        return draw(path, groups)
-    except Exception as error:
-        log.warning("%s could not be drawn: %s", path.name, explain(error)[0])
-        return False
 
 
 def notes_of(groups: Sequence[Group]) -> list[str]:
@@ -177,83 +163,16 @@ def _csv(groups: Sequence[Group], jobs: Sequence[Job]) -> str:
     writer.writerow(["job", "status", *keys, *ends, *metrics, "folder", "reason"])
     for job in jobs:
         row = rows.get(job.number)
-        measured = [row.to_converged, row.to_real] if row is not None else [None, None]
-        distances = [n for m in measured for n in ((m.value, *(m.interval or ("", ""))) if m else ("", "", ""))]
+        distances = [*_ends(row.to_converged if row else None), *_ends(row.to_real if row else None)]
         given = [settings[job.number].get(key, "") for key in keys]
         numbers = [job.metrics.get(name, "") for name in metrics]
         writer.writerow([job.number, job.status, *given, *distances, *numbers, job.folder, job.reason])
     return text.getvalue()
 
 
-def draw_sheet(path: Path, groups: Sequence[Group]) -> bool:
-    """One row of images for each job, and one of the converged solutions for each group; whether there are any."""
-    rows: list[tuple[str, list[np.ndarray], bool]] = []
-    for group in groups:
-        jobs = [(row, images) for row in group.rows if (images := _images(row.folder, "pictures"))]
-        goal = next((images for row, _ in jobs if (images := _images(row.folder, "converged"))), [])
-        if goal:
-            rows.append((f"{group.name}\nconverged".strip(), goal, False))
-        for row, images in jobs:
-            distance = row.distance
-            value = "" if distance is None else f"\ndistance {distance.value:.3g}"
-            passes = "" if row.passes is None else f"\n{count(float(f'{row.passes:.4g}'), 'pass')}"
-            rows.append((f"{group.name}\n{row.label}{passes}{value}".strip(), images, row.best))
-
-    if not rows:
-        return False
-
-    rows = rows[:MOST_ROWS]
-    columns = max(len(images) for _, images, _ in rows)
-    blank = np.full((CELL, CELL, 3), 255, np.uint8)
-    cells = [image for _, images, _ in rows for image in [*images, *[blank] * (columns - len(images))]]
-    sheet = figures.grid(np.stack(cells), columns=columns, cell=CELL)
-    best = [i for i, (_, _, marked) in enumerate(rows) if marked]
-    names = [f"noise {i}" for i in range(columns)]
-    figures.save_image(path, figures.labelled(sheet, [label for label, _, _ in rows], names, best))
-    return True
-
-
-def _images(folder: Path | None, name: str) -> list[np.ndarray]:
-    """The first images in a folder of a run, (CELL, CELL, 3) uint8."""
-    from PIL import Image
-
-    files = sorted((folder / name).glob("*.png"))[:SHEET] if folder is not None else []
-    found = []
-    for file in files:
-        try:
-            image = Image.open(file).convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:  # a blank in its place keeps the others in their columns
-            log.warning("%s cannot be read (%s)", file, error)
-            image = Image.new("RGB", (CELL, CELL), "white")
-        way = Image.Resampling.NEAREST if max(image.size) <= CELL else Image.Resampling.LANCZOS
-        found.append(np.array(image.resize((CELL, CELL), way)))
-    return found
-
-
-def draw_plot(path: Path, groups: Sequence[Group]) -> bool:
-    """Distances against network passes, a panel for each group; whether there are any."""
-    panels: dict[str, list[Curve]] = {}
-    labels: dict[str, str] = {}
-    for group in groups:
-        methods: dict[tuple[str, str], list[Point]] = {}
-        for row in group.rows:
-            if row.distance is None or not row.passes:
-                continue
-            low, high = row.distance.interval or (row.distance.value,) * 2
-            point = Point(row.steps, row.passes, row.distance.value, low, high)
-            methods.setdefault((row.scheduler, row.method), []).append(point)
-            towards = "the converged solution" if row.distance.name in TO_CONVERGED else "real images"
-            labels[group.name] = f"{row.distance.name} to {towards}"
-        if methods:
-            panels[group.name] = [
-                Curve(scheduler, method, tuple(sorted(points, key=lambda point: point.cost)))
-                for (scheduler, method), points in methods.items()
-            ]
-    if not panels:
-        return False
-
-    save_curves(path, panels, "network passes per image", labels, "")
-    return True
-
-
-PICTURES = {"sheet.png": draw_sheet, "quality_passes.png": draw_plot}
+def _ends(distance: Distance | None) -> tuple[str, str, str]:
+    """The value of a distance and the ends of its interval; "" for what is not known."""
+    if distance is None:
+        return "", "", ""
+    low, high = distance.interval or ("", "")
+    return str(distance.value), str(low), str(high)
