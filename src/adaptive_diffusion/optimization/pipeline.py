@@ -164,24 +164,16 @@ class OptimizationPipeline:
         found = self.adapter.detect(domain_type, prompt, sample)
         drawing, default = self.drawing(found.domain), self.default_config(found.domain)
         start = self._start(found.domain, default)
-        candidates: list[DomainConfig] = [start]
+        candidates, of_agent = [start], {}
 
-        of_agent: dict[str, Any] = {}
         agent = self._agent(drawing, start, default) if self.use_rl_optimization else None
-
         if agent is not None:
             agent.verbose = max(agent.verbose, self.verbose)
             if prepare is not None:
                 prepare(agent)
-
             self._train(agent, found.domain, num_training_steps, callback, checkpoint)
-
-            chosen = agent.optimize_hyperparameters(num_optimization_episodes)
-            best = replace(
-                default, **chosen["best_hyperparameters"], source=f"tuned by {agent.kind} for {found.domain}"
-            )
-            candidates.append(best)
-            of_agent = {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
+            of_agent = _searched(agent, found.domain, default, num_optimization_episodes)
+            candidates.append(of_agent["agent_config"])
 
         noises = self._fresh(drawing, found.domain, agent)
         quiet = not (self.verbose if agent is None else agent.verbose)
@@ -362,3 +354,10 @@ class OptimizationPipeline:
             seed=unseen_seed(self.adapter, domain, agent, self.noise_seed + FRESH),
             cache=self.cache,
         )
+
+
+def _searched(agent: TuningAgent, domain: str, default: DomainConfig, episodes: int) -> dict[str, Any]:
+    """What a trained agent chooses for a domain, as `optimize` returns it."""
+    chosen = agent.optimize_hyperparameters(episodes)
+    best = replace(default, **chosen["best_hyperparameters"], source=f"tuned by {agent.kind} for {domain}")
+    return {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
