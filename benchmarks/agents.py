@@ -30,14 +30,15 @@ from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
 from adaptive_diffusion.rl.episodes import fitting, run_episode
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.real_noises import RealNoises
-from adaptive_diffusion.rl.reward import QualityReward
+from adaptive_diffusion.rl.reward import HybridReward
 from adaptive_diffusion.rl.sampling_env import SamplingEnv
 from adaptive_diffusion.rl.searches import CMAESAgent, TPEAgent
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
-from benchmarks.agents_grid import FRESH_SEED, Fresh, GridEnv, Store, fresh_table, gains
+from benchmarks.agents_grid import FRESH_SEED, Choice, GridEnv, Store, fresh_table
 from benchmarks.agents_report import Result, load_result, report, save_result
 
-CACHE_VERSION = 1  # raised when a change of the code changes the numbers, so that old files are not used
+HELD_OUT = 12  # batches of 66 images, in `real`
+CACHE_VERSION = 2  # raised when a change of the code changes the numbers, so that old files are not used
 AGENTS: dict[str, Callable[..., TuningAgent]] = {
     "ppo": HyperparameterTuningAgent,
     "cem": CEMAgent,
@@ -49,7 +50,7 @@ AGENTS: dict[str, Callable[..., TuningAgent]] = {
 ENVIRONMENTS = {
     "hyperparameters": "the environment of `train.py agent=...`: around the shipped scheduler, with calibrated steps",
     "timesteps": "TimestepEnv: one step is one network evaluation",
-    "real": "guidance and steps, by the distance to real images, on a grid that is drawn once: see `GridEnv`",
+    "real": "guidance and steps, by distance to real images and passes, on a grid that is drawn once: see `GridEnv`",
     "uncalibrated": "as hyperparameters, around the power grid of a model without calibrated steps",
 }
 Start = Mapping[str, Any]  # hyperparameters that an agent chose elsewhere
@@ -119,7 +120,7 @@ class AgentBench:
             key=lambda r: [*(ranks.get(name, len(ranks)) for name in (r.environment, r.domain, r.agent)), r.seed],
         )
 
-    def fresh(self, domain: str, pictures: int) -> list[Fresh]:
+    def fresh(self, domain: str, pictures: int) -> dict[str, list[Choice]]:
         """What agents chose on the grid of a domain, and the grid's own best, drawn from noises that nobody saw."""
         env, _ = self._environments("real", domain)
         assert isinstance(env, GridEnv)
@@ -131,10 +132,10 @@ class AgentBench:
         chosen["the grid's best"] = [env.best()]
 
         noises = RealNoises(self.pipeline.drawing(domain), pictures=pictures, batches=1, seed=FRESH_SEED)
-        return [
-            Fresh(domain, agent, tuple(gains(self._store, noises, one, env.default) for one in some), tuple(some))
-            for agent, some in chosen.items()
-        ]
+        return {
+            agent: [Choice.of(self._store, noises, config, env) for config in configs]
+            for agent, configs in chosen.items()
+        }
 
     @cached_property
     def _store(self) -> Store:
@@ -148,7 +149,7 @@ class AgentBench:
         """The environment and its held-out twin. Agents and seeds share them, since they remember what was drawn."""
         if (environment, domain) not in self._shared:
             env = self._environment(environment, domain)
-            held_out = env.held_out(3) if isinstance(env, GridEnv) else env.held_out()
+            held_out = env.held_out(HELD_OUT) if isinstance(env, GridEnv) else env.held_out()
             self._shared[environment, domain] = env, held_out
         return self._shared[environment, domain]
 
@@ -164,7 +165,9 @@ class AgentBench:
             default = replace(default, calibration=None)
         begin = replace(default, **(start or {}))
         if environment == "real":
-            return GridEnv(self._store, drawing, begin, default, QualityReward("real"), pictures=self.pictures)
+            return GridEnv(
+                self._store, drawing, begin, default, HybridReward(metric="real", unit="passes"), pictures=self.pictures
+            )
         return DomainEnv(drawing, begin, default, pictures=self.pictures, cache=cache)
 
     def _trained(
@@ -223,7 +226,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--episodes", type=int, default=100, help="to train for")
     parser.add_argument("--evaluations", type=int, help="of the model, each image counting, that end a training too")
     parser.add_argument("--pictures", type=int, help="per batch; default: what the environment takes")
-    parser.add_argument("--fresh", type=int, default=264, help="images by which choices in `real` are compared anew")
+    parser.add_argument("--fresh", type=int, default=792, help="images by which choices in `real` are compared anew")
     parser.add_argument("--transfer", action="store_true", help="begin also with the nearest other domain's result")
     parser.add_argument("--output", type=Path, default=Path("outputs/agents"), help="folder of the results")
     parser.add_argument("--report-only", action="store_true", help="only print the tables of all that is there")
@@ -250,7 +253,7 @@ def main(argv: list[str]) -> None:
 
     print(report(results))
     for domain in options.domains if any(r.environment == "real" for r in results) else []:
-        print(fresh_table(bench.fresh(domain, options.fresh)), flush=True)
+        print(fresh_table(domain, bench.fresh(domain, options.fresh)), flush=True)
 
 
 def _line(result: Result) -> str:

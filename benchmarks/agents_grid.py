@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,12 @@ from adaptive_diffusion.rl.convergence import standard_error
 from adaptive_diffusion.rl.guidance_knobs import DerivedKnobs
 from adaptive_diffusion.rl.knobs import Configuration
 from adaptive_diffusion.rl.lockstep import Episode, drawing_run, run_together
-from adaptive_diffusion.rl.measurement import REAL_UNIT, Sampled
+from adaptive_diffusion.rl.measurement import REAL_UNIT, RealMeasurement, Sampled
 from adaptive_diffusion.rl.noises import Noises
 from adaptive_diffusion.rl.real_noises import RealNoises
-from benchmarks.agents_report import spread
 
-WEIGHTS = (1.3, 1.5, 1.8)
-INTERVALS = ((None, None), (-4.0, -1.0), (-3.0, 0.0), (-2.0, 0.35))  # of log-SNR
+WEIGHTS = (1.3, 1.5, 2.0)
+INTERVALS = ((None, None), (-4.0, -1.0), (-2.0, 0.35), (-0.5, 0.5))  # of log-SNR
 STEPS = (5, 6, 8)
 FRESH_SEED = 31_337  # of noises that no agent saw
 
@@ -157,62 +156,93 @@ class GridEnv(DomainEnv):
         return {**super().describe(), "grid": [f"{config}" for config in self.grid]}
 
     def best(self) -> DomainConfig:
-        """The configuration with the highest mean quality on all batches; what is missing of the grid is drawn."""
-        batches = range(self.noises.batches)
-        return min(self.grid, key=lambda config: float(np.mean([self._errors(config, batch) for batch in batches])))
+        """The configuration with the highest mean reward on all batches; what is missing of the grid is drawn."""
+        return max(self.grid, key=lambda config: float(rewards(self._store, self.noises, config, self).mean()))
 
     def _draw(self, configuration: Configuration) -> Episode[Sampled]:
         yield from ()
         assert isinstance(configuration, DomainConfig)
-        drawn = self._store.drawn(configuration, self.noises)
-        return Sampled(self._errors(configuration, self.batch), drawn.evaluations, 0.0, drawn.passes)
-
-    def _errors(self, config: DomainConfig, batch: int) -> np.ndarray:
         assert isinstance(self.noises, RealNoises)
-        return self.noises.contributions(self._store.drawn(config, self.noises).encoder[self.noises.rows(batch)])
+        drawn = self._store.drawn(configuration, self.noises)
+        errors = self.noises.contributions(drawn.encoder[self.noises.rows(self.batch)])
+        return Sampled(errors, drawn.evaluations, 0.0, drawn.passes)
 
 
-def gains(store: Store, noises: Noises, config: DomainConfig, default: DomainConfig) -> tuple[np.ndarray, ...]:
-    """(N,) what each image from some noises wins over the default's, in units of quality, by both encoders."""
-    domain = noises.drawing.domain
-    references = load_reference(domain, load_builtin_encoder()), load_vicreg_reference(domain, load_vicreg())[0]
-    ours, theirs = store.drawn(config, noises), store.drawn(default, noises)
-    found = []
-    for name, reference in zip(("encoder", "vicreg"), references, strict=True):
-        distance = MomentDistance(reference)
-        before, after = (distance.contributions(getattr(drawn, name)) for drawn in (theirs, ours))
-        found.append((before - after) / REAL_UNIT)
-    return tuple(found)
+def rewards(store: Store, noises: Noises, config: DomainConfig, env: GridEnv) -> np.ndarray:
+    """(N,) the reward of each image from some noises, against the default's."""
+    assert isinstance(noises, RealNoises)
+    assert isinstance(env.default, DomainConfig)
+    sampled = []
+    for each in (config, env.default):
+        drawn = store.drawn(each, noises)
+        errors = noises.contributions(drawn.encoder)
+        sampled.append(Sampled(errors, drawn.evaluations, 0.0, drawn.passes))
+    return env.reward(RealMeasurement.of(*sampled))
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """What an agent chose, on images from noises that nobody saw.
+class Choice:
+    """What an agent chose with a seed, on images from noises that nobody saw.
 
     Attributes:
-        domain: Name of the domain.
-        agent: Name of the agent.
-        gains: For each seed, see `gains`.
-        chosen: For each seed, the configuration.
+        config: The configuration.
+        passes: Through the network, per image.
+        reward: (N,) of each image, against the default's.
+        quality: (N,) what each image wins over the default's.
+        vicreg: (N,) the same by the encoder that nothing was tuned on.
     """
 
-    domain: str
-    agent: str
-    gains: tuple[tuple[np.ndarray, ...], ...]
-    chosen: tuple[DomainConfig, ...]
+    config: DomainConfig
+    passes: int
+    reward: np.ndarray
+    quality: np.ndarray
+    vicreg: np.ndarray
+
+    @classmethod
+    def of(cls, store: Store, noises: Noises, config: DomainConfig, env: GridEnv) -> Choice:
+        """Draw what a configuration draws from some noises, and compare it with the default."""
+        assert isinstance(env.default, DomainConfig)
+        domain = noises.drawing.domain
+        references = load_reference(domain, load_builtin_encoder()), load_vicreg_reference(domain, load_vicreg())[0]
+        ours, theirs = store.drawn(config, noises), store.drawn(env.default, noises)
+        gains = []
+        for name, reference in zip(("encoder", "vicreg"), references, strict=True):
+            distance = MomentDistance(reference)
+            before, after = (distance.contributions(getattr(drawn, name)) for drawn in (theirs, ours))
+            gains.append((before - after) / REAL_UNIT)
+        return cls(config, ours.passes, rewards(store, noises, config, env), *gains)
 
 
-def fresh_table(found: Sequence[Fresh]) -> str:
-    """Markdown: quality won over the default's by both encoders, and the choice that most seeds made."""
+def fresh_table(domain: str, chosen: Mapping[str, Sequence[Choice]]) -> str:
+    """Markdown: what agents chose in a domain, by their names, one choice for each seed.
+
+    Means over the seeds, and standard errors over the images.
+    """
     rows = []
-    for one in found:
-        by_encoder = [np.array(some) for some in zip(*one.gains, strict=True)]  # (seeds, images) each
-        most, times = Counter(f"{config.num_steps} steps, {config.guidance}" for config in one.chosen).most_common(1)[0]
-        cells = [f"{spread(list(g.mean(axis=1)))} ({standard_error(g.mean(axis=0)):.2f})" for g in by_encoder]
-        rows.append([one.domain, one.agent, *cells, f"{most} ({times} of {len(one.chosen)})"])
+    for agent, choices in chosen.items():
+        cells = []
+        for name in ("reward", "quality", "vicreg"):
+            values = np.mean([getattr(choice, name) for choice in choices], axis=0)
+            cells.append(f"{values.mean():+.2f} ± {standard_error(values):.2f}")
+        better = sum(choice.reward.mean() > 2 * standard_error(choice.reward) for choice in choices)
+        passes = sorted({choice.passes for choice in choices})
+        spent = " to ".join(str(end) for end in dict.fromkeys((passes[0], passes[-1])))
+        named = Counter(f"{choice.config.num_steps} steps, {choice.config.guidance}" for choice in choices)
+        most, times = named.most_common(1)[0]
+        count = len(choices)
+        rows.append(
+            [
+                domain,
+                agent,
+                *cells,
+                f"{better} of {count}",
+                spent,
+                f"{most} ({times} of {count})",
+            ]
+        )
 
-    header = ["domain", "agent", "fresh quality, encoder", "fresh quality, VICReg", "chosen most often"]
-    return "\n".join(table(header, rows, "llrrl"))
+    header = ["domain", "agent", "reward", "quality, encoder", "quality, VICReg", "better by 2 errors", "passes"]
+    return "\n".join(table([*header, "chosen most often"], rows, "llrrrrrl"))
 
 
 def _draw(config: DomainConfig, noises: Noises) -> Drawn:

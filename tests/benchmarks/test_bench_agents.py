@@ -162,7 +162,7 @@ def test_on_the_grid_no_action_is_the_default_and_others_are_the_nearest(bench):
     assert env.knobs.configuration(np.zeros(7)) == env.default == env.grid[0]
     near = env.knobs.configuration(np.array([-0.5, 0.3, -1.0, -0.6, 0, 0, 0]))  # weight 1.2, 6 steps
     assert (near.num_steps, near.guidance_weight, near.guidance_low, near.guidance_high) == (6, 1.3, -4.0, -1.0)
-    assert (env.noises.batches, held_out.noises.batches, env.noises.seed + 1) == (2, 3, held_out.noises.seed)
+    assert (env.noises.batches, held_out.noises.batches, env.noises.seed + 1) == (2, 12, held_out.noises.seed)
 
 
 def test_what_agents_choose_on_the_grid_is_drawn_from_fresh_noises(bench, monkeypatch):
@@ -172,11 +172,15 @@ def test_what_agents_choose_on_the_grid_is_drawn_from_fresh_noises(bench, monkey
     for agent in ("fixed", "random"):
         bench.run("real", "abstract", agent, seed=0)
     drawn = sum(1 for _ in (bench.output / "grid").iterdir())
-    random, fixed, best = bench.fresh("abstract", 8)
-    assert np.all(fixed.gains[0][0] == 0)
-    assert np.abs(best.gains[0]).mean() > 0
+    chosen = bench.fresh("abstract", 8)
+    (fixed,), (best,) = chosen["fixed"], chosen["the grid's best"]
+    assert np.all(fixed.reward == 0)
+    assert np.abs(best.quality).mean() > 0
     assert sum(1 for _ in (bench.output / "grid").iterdir()) > drawn
-    assert [row[1] for row in rows(fresh_table([random, fixed, best]))] == ["random", "fixed", "the grid's best"]
+
+    table = rows(fresh_table("abstract", chosen))
+    assert [row[1] for row in table] == ["random", "fixed", "the grid's best"]
+    assert table[1][2:7] == ["+0.00 ± 0.00", "+0.00 ± 0.00", "+0.00 ± 0.00", "0 of 1", "20"]
 
 
 def test_another_seed_or_number_of_episodes_is_another_run(bench, capsys):

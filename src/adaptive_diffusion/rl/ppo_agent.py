@@ -16,7 +16,6 @@ from ..program import pip_install
 from . import torch_state
 from .agent import TuningAgent
 from .callbacks import Callbacks
-from .convergence import standard_error
 from .episodes import measure
 from .gym import Env
 from .policy import Policy
@@ -47,9 +46,8 @@ class HyperparameterTuningAgent(TuningAgent):
     images a part teach several times as fast as whole batches do.
 
     The best choice so far is kept: before every evaluation on held-out noises the latest mean actions are played on
-    each of the environment's own batches, and replace those kept before if they are better by more than the standard
-    error of the paired difference. Learning goes on from the latest policy all the same. The model evaluations that
-    this takes are counted with the others.
+    each of the environment's own batches, and replace those kept before if their mean score is higher. Learning goes on
+    from the latest policy all the same. The model evaluations that this takes are counted with the others.
 
     Args:
         env: A `DiffusionHyperparameterEnv`, also where None is given, or a `TimestepEnv`.
@@ -241,11 +239,8 @@ class HyperparameterTuningAgent(TuningAgent):
     def _choose(self) -> None:
         latest = self._latest()
         scores, _ = measure(self.work, lambda: lambda seen: np.array(latest.policy(seen)))
-        if self._kept is not None and self._kept.scores is not None:
-            gain = scores - self._kept.scores
-            if gain.mean() <= standard_error(gain):
-                return
-        self._kept = replace(latest, scores=scores)
+        if self._kept is None or self._kept.scores is None or scores.mean() > self._kept.scores.mean():
+            self._kept = replace(latest, scores=scores)
 
     def _latest(self) -> PolicySnapshot:
         """The policy as training has it now, with no score."""
