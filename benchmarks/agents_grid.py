@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from adaptive_diffusion.diffusion.guidance import Constant
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference, load_vicreg_reference
 from adaptive_diffusion.encoder.vicreg import load_vicreg
@@ -227,7 +228,7 @@ def fresh_table(domain: str, chosen: Mapping[str, Sequence[Choice]]) -> str:
         better = sum(choice.reward.mean() > 2 * standard_error(choice.reward) for choice in choices)
         passes = sorted({choice.passes for choice in choices})
         spent = " to ".join(str(end) for end in dict.fromkeys((passes[0], passes[-1])))
-        named = Counter(f"{choice.config.num_steps} steps, {choice.config.guidance}" for choice in choices)
+        named = Counter(_in_words(choice.config) for choice in choices)
         most, times = named.most_common(1)[0]
         count = len(choices)
         rows.append(
@@ -243,6 +244,14 @@ def fresh_table(domain: str, chosen: Mapping[str, Sequence[Choice]]) -> str:
 
     header = ["domain", "agent", "reward", "quality, encoder", "quality, VICReg", "better by 2 errors", "passes"]
     return "\n".join(table([*header, "chosen most often"], rows, "llrrrrrl"))
+
+
+def _in_words(config: DomainConfig) -> str:
+    """Steps and guidance of a configuration."""
+    guidance = config.guidance
+    if guidance is None:
+        return f"{config.num_steps} steps"
+    return f"{config.num_steps} steps, {guidance.name}{' at every step' if isinstance(guidance, Constant) else ''}"
 
 
 def _draw(config: DomainConfig, noises: Noises) -> Drawn:
