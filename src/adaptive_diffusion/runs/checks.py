@@ -7,27 +7,19 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from ..diffusion.checks import STRONG_GUIDANCE, check_name, check_number
-from ..diffusion.guidance import Constant, Guidance, checked_guidance, name_of
-from ..diffusion.guided_model import GuidedModel
-from ..diffusion.node import nodes_at
+from ..diffusion.checks import check_name, check_number
 from ..errors import UserError, sentence
 from ..grids.base import Spacing
 from ..grids.calibrated import CalibratedGrid, known_schedules
-from ..optimization.tuned import default_guidance, find_tuned, tuned_guidance, tuned_record, tuned_scheduler
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
-from ..tracking.provenance import choices
 from ..types import PictureModel, Scheduler
-from .setting_types import target_of, typed
+from .setting_types import typed
 
 log = logging.getLogger(__name__)
-
-TUNED_GUIDANCE = (tuned_guidance, default_guidance)  # what makes guidance of a tuned configuration
 
 
 @contextlib.contextmanager
@@ -122,75 +114,6 @@ def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Spacing 
                 "%s task=schedule task.domains=[%s]",
                 *(node.domain, calibration.domain, command("train"), node.domain),
             )
-
-
-def warn_of_strong_guidance(guidance: float | Guidance) -> None:
-    """Warn of a weight far above those in use."""
-    weight = getattr(guidance, "weight", guidance)
-    if isinstance(weight, float | int) and weight > STRONG_GUIDANCE:
-        log.warning("guidance %g is far above common weights, 1 to 15: expect saturated colours and noise", weight)
-
-
-def is_tuned(node: DictConfig) -> bool:
-    """Whether a group takes what `train.py agent=...` found."""
-    return target_of(node) in (*TUNED_GUIDANCE, tuned_scheduler)
-
-
-def check_tuned(cfg: DictConfig) -> None:
-    """Refuse a tuned scheduler where nothing was tuned, unless `check_guided` has to refuse its guidance first.
-
-    Raises:
-        Unusable: see `find_tuned`.
-    """
-    if is_tuned(cfg.scheduler) and target_of(cfg.guidance) in (Constant, *TUNED_GUIDANCE):
-        find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
-
-
-def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
-    """Refuse a scheduler that was trained or tuned with other guidance than one that changes on the way.
-
-    A scheduler that was tuned together with its guidance is warned of with a constant weight.
-
-    Raises:
-        UserError: naming both.
-    """
-    changes = guidance.name if isinstance(guidance, Guidance) else ""
-    if is_tuned(cfg.scheduler):
-        suits = _tuned_guidance(cfg)
-        if suits == guidance:
-            return
-        if changes:
-            own = "" if suits is None else f", {name_of(suits)},"
-            raise UserError(
-                f"a tuned scheduler draws with the guidance that it was tuned with{own} and here it is {changes}; take "
-                "guidance=tuned, guidance=constant, or another scheduler"
-            )
-        if suits not in (None, cfg.guidance_scale):
-            log.warning("the scheduler was tuned with guidance %s; guidance=tuned draws with it", name_of(suits))
-    elif changes and "guidance_scale" in cfg.scheduler:
-        scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
-        raise UserError(
-            f"scheduler={scheduler} was made with one weight of guidance at all noise levels, and here it is "
-            f"{changes}; take guidance=constant, or another scheduler"
-        )
-
-
-def _tuned_guidance(cfg: DictConfig) -> Any:
-    """The guidance that a tuned scheduler was tuned with; None where nothing was tuned."""
-    record = tuned_record(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
-    return None if record is None else checked_guidance(record.to_config().guidance or cfg.guidance_scale)
-
-
-def warn_of_no_guidance(denoiser: GuidedModel, timesteps: np.ndarray) -> None:
-    """Warn of guidance that changes on the way, where it holds at none of the timesteps."""
-    guidance, nodes = denoiser.guidance_scale, nodes_at(denoiser.process, timesteps)
-    if isinstance(guidance, Guidance) and all(denoiser.weight_at(node) == 1 for node in nodes):
-        log.warning("no step is guided: guidance is %s, and 1 is none", guidance.name)
-
-
-def _tuned_as(cfg: DictConfig) -> dict[str, Any]:
-    """Where, and for what, a tuned scheduler was tuned."""
-    return {name: cfg.scheduler[name] for name in ("path", "trained", "model", "domain")}
 
 
 def check_grid(scheduler: Scheduler, grid: Spacing | None) -> None:

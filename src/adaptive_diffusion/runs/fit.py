@@ -7,14 +7,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..diffusion.checks import check_guidance
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import Constant, Guidance, Interval, effective_guidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
-from ..optimization.tuned import default_guidance
 from ..types import PictureModel
-from .checks import TUNED_GUIDANCE, is_tuned, refused
+from .guidance_settings import is_tuned, settle_guidance
 from .setting_types import arguments_of, target_of
 
 log = logging.getLogger(__name__)
@@ -49,63 +46,9 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
         log.info("with %s the first prediction is evaluated, as by scheduler.first_evaluation=network", begun[0])
         cfg.scheduler.first_evaluation = "network"
 
-    _fit_guidance(cfg, model)
+    settle_guidance(cfg, model)
     cfg.image_size = _image_size(cfg.image_size, model)
     return cfg
-
-
-def _fit_guidance(cfg: DictConfig, model: PictureModel) -> None:
-    """Settle the weight of guidance in a configuration, which `guidance_scale` and `guidance.weight` both say.
-
-    Raises:
-        UserError: if they contradict each other, or `guidance` takes no weight and one is given.
-    """
-    guidance, scale = cfg.guidance, cfg.guidance_scale
-    takes_weight = "weight" in guidance
-    own = takes_weight and not OmegaConf.is_interpolation(guidance, "weight")
-
-    if scale is not None and not takes_weight:
-        raise UserError(f"guidance_scale={scale:g} has no effect: this guidance says its weights itself; leave it out")
-    if scale is not None and own and scale != guidance.weight:
-        raise UserError(
-            f"guidance_scale={scale:g} and guidance.weight={guidance.weight:g} contradict each other; give one of them"
-        )
-
-    cfg.guidance_scale = _guidance(guidance.weight if own else scale, model)
-    kind = target_of(guidance)
-    if cfg.guidance_scale == 0 and model.conditional and kind in (Constant, Interval, *TUNED_GUIDANCE):
-        where = " where guidance is applied" if kind is Interval else ""
-        log.warning("guidance_scale=0 draws without domain and label%s, whatever they are; 1 is no guidance", where)
-    if own:
-        guidance.weight = cfg.guidance_scale
-
-    if kind is default_guidance and guidance.constant is None:
-        more_than_a_domain = any(given is not None for given in (scale, cfg.label, cfg.init_image))
-        of_one_weight = "guidance_scale" in cfg.scheduler and not is_tuned(cfg.scheduler)
-        guidance.constant = more_than_a_domain or own or of_one_weight
-
-
-def keyed_by_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:
-    """The configuration by which calibrated steps are looked for: by all of the guidance, not by its weight alone."""
-    if not isinstance(guidance, Guidance):
-        return cfg
-    cfg = cfg.copy()
-    for node in (cfg.scheduler.get("calibration"), cfg.grid):
-        if OmegaConf.is_dict(node) and node.get("guidance_scale") == cfg.guidance_scale:
-            OmegaConf.update(node, "guidance_scale", OmegaConf.to_container(cfg.guidance, resolve=True))
-    return cfg
-
-
-def _guidance(given: float | None, model: PictureModel) -> float:
-    """The guidance that a model draws with: its default where none was given."""
-    scale = float(ModelFacts.of(model).guidance_scale) if given is None else given
-    with refused():
-        check_guidance(scale)
-
-    effective = effective_guidance(model, scale)
-    if effective != scale:
-        log.info("guidance_scale=%g is none, 1, for a model that reads the prompt", scale)
-    return effective
 
 
 def _image_size(given: int | None, model: PictureModel) -> int | None:

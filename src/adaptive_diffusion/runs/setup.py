@@ -29,19 +29,16 @@ from ..schedulers.adaptive import AdaptiveScheduler
 from ..tracking.tracker import NoTracker, Tracker
 from ..types import PictureModel, Scheduler
 from .build import build
-from .checks import (
-    check_calibration,
-    check_grid,
+from .checks import check_calibration, check_grid, check_setting, checked, warn_of_another_domain
+from .first_use import calibrate_on_first_use
+from .fit import fitted, image_channels, noise_process, scheduler_arguments
+from .guidance_settings import (
     check_guided,
-    check_setting,
     check_tuned,
-    checked,
-    warn_of_another_domain,
+    keyed_by_guidance,
     warn_of_no_guidance,
     warn_of_strong_guidance,
 )
-from .first_use import calibrate_on_first_use
-from .fit import fitted, image_channels, keyed_by_guidance, noise_process, scheduler_arguments
 from .prompts import follow_prompt, given
 
 log = logging.getLogger(__name__)
