@@ -16,6 +16,7 @@ from ..program import pip_install
 from . import torch_state
 from .agent import TuningAgent
 from .callbacks import Callbacks
+from .convergence import standard_error
 from .episodes import measure
 from .gym import Env
 from .policy import Policy
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch.distributions import Normal
 
 PATHS_PER_UPDATE = 10
+STRIDE = 0.5  # standard errors that a later choice must be better by
 
 
 class HyperparameterTuningAgent(TuningAgent):
@@ -46,8 +48,9 @@ class HyperparameterTuningAgent(TuningAgent):
     images a part teach several times as fast as whole batches do.
 
     The best choice so far is kept: before every evaluation on held-out noises the latest mean actions are played on
-    each of the environment's own batches, and replace those kept before if their mean score is higher. Learning goes on
-    from the latest policy all the same. The model evaluations that this takes are counted with the others.
+    each of the environment's own batches, and replace those kept before if they are better by more than half the
+    standard error of the paired difference: the best of many equals would be the luckiest. Learning goes on from the
+    latest policy all the same. The model evaluations that this takes are counted with the others.
 
     Args:
         env: A `DiffusionHyperparameterEnv`, also where None is given, or a `TimestepEnv`.
@@ -239,8 +242,11 @@ class HyperparameterTuningAgent(TuningAgent):
     def _choose(self) -> None:
         latest = self._latest()
         scores, _ = measure(self.work, lambda: lambda seen: np.array(latest.policy(seen)))
-        if self._kept is None or self._kept.scores is None or scores.mean() > self._kept.scores.mean():
-            self._kept = replace(latest, scores=scores)
+        if self._kept is not None and self._kept.scores is not None:
+            gain = scores - self._kept.scores
+            if gain.mean() <= STRIDE * standard_error(gain):
+                return
+        self._kept = replace(latest, scores=scores)
 
     def _latest(self) -> PolicySnapshot:
         """The policy as training has it now, with no score."""
