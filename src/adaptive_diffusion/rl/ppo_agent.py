@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch.distributions import Normal
 
 PATHS_PER_UPDATE = 10
-STRIDE = 0.5  # standard errors that a later choice must be better by
+MARGIN = 0.5  # standard errors by which a later choice must be better
 
 
 class HyperparameterTuningAgent(TuningAgent):
@@ -244,7 +244,7 @@ class HyperparameterTuningAgent(TuningAgent):
         scores, _ = measure(self.work, lambda: lambda seen: np.array(latest.policy(seen)))
         if self._kept is not None and self._kept.scores is not None:
             gain = scores - self._kept.scores
-            if gain.mean() <= STRIDE * standard_error(gain):
+            if gain.mean() <= MARGIN * standard_error(gain):
                 return
         self._kept = replace(latest, scores=scores)
 
