@@ -44,6 +44,15 @@ def draw(model: Path, folder: Path, *overrides: str) -> list[float]:
         return [float(row["timestep"]) for row in csv.DictReader(file)]
 
 
+def test_guidance_at_every_step_is_calibrated_where_an_interval_was(model, tmp_path, kept):
+    draw(model, tmp_path, AUTO, "guidance=interval", "guidance.low=-1", "guidance.high=1")
+    draw(model, tmp_path, AUTO, "guidance=constant")
+    constant, interval = sorted(
+        load_schedules(kept), key=lambda schedule: isinstance(schedule.guidance_scale, Interval)
+    )
+    assert (constant.guidance_scale, interval.guidance_scale) == (1.5, Interval(1.5, -1.0, 1.0))
+
+
 def test_what_nothing_fits_is_calibrated_once_and_then_drawn_with(model, tmp_path, kept, caplog):
     caplog.set_level(logging.INFO)
     timesteps = draw(model, tmp_path, AUTO)

@@ -13,6 +13,7 @@ from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.diffusion import Interval
 from adaptive_diffusion.errors import Unusable, UserError
+from adaptive_diffusion.io.files import describe_path
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
@@ -80,7 +81,8 @@ def test_by_default_a_domain_is_guided_as_was_tuned_and_a_label_at_every_step(
         Image.new("RGB", (16, 16)).save(tmp_path / "begin.png")
         assert guidance(f"init_image={tmp_path}/begin.png") == 1.5
         assert guidance("label=none", "guidance.constant=false") == FOUND
-    assert caplog.messages == []
+        assert guidance("label=none", f"guidance.path={own}") == FOUND
+    assert set(caplog.messages) == {f"guidance as tuned, by {describe_path(own)}"}
 
 
 def test_by_default_what_ships_is_not_hidden_by_what_was_tuned_without_guidance(tmp_path: Path) -> None:

@@ -156,8 +156,12 @@ def default_guidance(
         constant: Whether it is constant in any case.
     """
     known = [] if constant else _known(path, trained, model or "", domain or "", weight)
-    found = (record.to_config().guidance for record, _ in known)
-    return next(filter(None, found), Constant(weight))
+    for record, file in known:
+        if guidance := record.to_config().guidance:
+            if file != SHIPPED:
+                log.info("guidance as tuned, by %s", describe_path(file))
+            return guidance
+    return Constant(weight)
 
 
 def _known(

@@ -113,11 +113,15 @@ def _recipe(cfg: DictConfig) -> QuickCalibration:
 
 
 def _fitting(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> CalibratedSchedule | None:
-    """What the domain was calibrated with for this number of steps, near enough to this guidance."""
+    """What the domain was calibrated with for this number of steps, near enough to this guidance.
+
+    What was calibrated without guidance at most noise levels is not taken for guidance at every one.
+    """
     found = _known(cfg, model, guidance)
     if found is None or found.domain != cfg.domain.name or not found.weights_hold or cfg.num_steps not in found.steps:
         return None
-    return found
+    borrowed = not isinstance(guidance, Guidance) and not isinstance(found.guidance_scale, int | float)
+    return None if borrowed else found
 
 
 def _known(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> CalibratedSchedule | None:

@@ -56,7 +56,9 @@ def settle_guidance(cfg: DictConfig, model: PictureModel) -> None:
         guidance.weight = cfg.guidance_scale
 
     if kind is default_guidance and guidance.constant is None:
-        more_than_a_domain = any(given is not None for given in (scale, cfg.label, cfg.init_image))
+        more_than_a_domain = guidance.path is None and any(
+            given is not None for given in (scale, cfg.label, cfg.init_image)
+        )
         of_one_weight = "guidance_scale" in cfg.scheduler and not is_tuned(cfg.scheduler)
         guidance.constant = more_than_a_domain or own or of_one_weight
 
