@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptive_diffusion import program
 from adaptive_diffusion.io.locks import alone, in_turn
 
 HOLD = """
@@ -82,6 +83,7 @@ def test_a_lock_that_can_never_be_made_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_lock_names_its_holder_without_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_started", None)  # as in a process that is no program of the package
     monkeypatch.setattr(sys, "argv", ["sample.py", "tracking.uri=http://me:secret@here:1", "num_steps=5"])
     with alone(tmp_path / "x.json"):
         held = (tmp_path / ".x.json.lock").read_text()
