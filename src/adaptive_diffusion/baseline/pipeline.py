@@ -139,7 +139,9 @@ class DiffusionPipeline:
         with Progress(f"drawing {count(batch_size, 'image')}", len(self.scheduler)) as shown:
             for trace in StandardSampler(self.scheduler).iterate(model, x_T, keys=keys):
                 mx.eval(trace.x0)
-                predictions = [*predictions, trace.x0] if return_intermediates else [trace.x0]
+                if not return_intermediates:
+                    predictions.clear()
+                predictions.append(trace.x0)
                 shown.update()
 
         pictures = [self._finished(x0) for x0 in predictions]

@@ -33,6 +33,8 @@ def is_tuned(node: DictConfig) -> bool:
 def settle_guidance(cfg: DictConfig, model: PictureModel) -> None:
     """Settle the weight of guidance in a configuration, which `guidance_scale` and `guidance.weight` both say.
 
+    `guidance=default` is settled, too: constant where more than a domain is asked for.
+
     Raises:
         UserError: if they contradict each other, or `guidance` takes no weight and one is given.
     """
