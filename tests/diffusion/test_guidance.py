@@ -111,6 +111,23 @@ def test_images_at_several_nodes_have_their_own_weights_and_only_guided_ones_are
     np.testing.assert_allclose(np.array(model(x, mx.array(t), condition)), eps, atol=1e-4)
 
 
+def test_weight_0_is_the_null_condition_alone_in_one_pass() -> None:
+    sizes, model = [], model_of(Interval(0.0, -1.0, 1.0))
+    predict = model._predict
+    object.__setattr__(model, "_predict", lambda x, *rest: (sizes.append(len(x)), predict(x, *rest))[1])
+    outside, inside = (node_at(LINEAR, float(LINEAR.timestep(at))) for at in (-3.0, 0.5))
+    assert [model.passes_at(node) for node in (outside, inside)] == [1, 1]
+
+    rows = np.arange(3)
+    together = model.denoise_all([Waiting(states(3), outside, rows), Waiting(states(3), inside, rows)])
+    assert sizes == [6]
+    assert (model.cost.evaluations, model.cost.passes) == (6, 6)
+    for found, node, weight in zip(together, (outside, inside), (1, 0), strict=True):
+        for image in rows:
+            expected = exact(states(3), node, image + 1, weight)[image]
+            np.testing.assert_allclose(np.array(found.x0)[image], expected, atol=1e-3)
+
+
 def test_constant_guidance_is_its_number_to_the_bit() -> None:
     network, x_T = tiny_model(), mx.random.normal((3, 8, 8, 3), key=mx.random.key(1))
     ids = network.condition("landscapes", "forest", "")

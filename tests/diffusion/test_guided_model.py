@@ -57,7 +57,7 @@ def test_clipping_changes_the_clean_prediction_and_not_eps() -> None:
         np.testing.assert_array_equal(np.array(results[name].eps), np.array(results["free"].eps))
 
 
-@pytest.mark.parametrize(("scale", "passes"), [(1.0, 1), (0.0, 2), (2.5, 2)])
+@pytest.mark.parametrize(("scale", "passes"), [(1.0, 1), (0.0, 1), (2.5, 2)])
 def test_guidance_leads_from_the_null_to_the_conditional_prediction(scale: float, passes: int) -> None:
     condition = mx.array([[1], [2], [3]])
     model = GuidedModel(shifted, SCHEDULE, "sample", unlimited, scale, condition)

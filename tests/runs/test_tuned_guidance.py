@@ -76,13 +76,14 @@ def test_by_default_a_domain_is_guided_as_was_tuned_and_a_label_at_every_step(
         assert guidance("label=none") == guidance("domain=landscapes") == guidance("guidance=constant") == 1.5
         assert guidance("domain=landscapes", "label=sunrise") == 1.5
         assert guidance("guidance_scale=2") == guidance("guidance.weight=2") == 2
-        assert guidance("guidance_scale=1.5") == guidance("guidance.weight=1.5") == 1.5
         assert guidance("guidance.constant=true") == 1.5
+        assert guidance("guidance_scale=1.5") == guidance("guidance.weight=1.5") == 1.5
         Image.new("RGB", (16, 16)).save(tmp_path / "begin.png")
         assert guidance(f"init_image={tmp_path}/begin.png") == 1.5
-        assert guidance("label=none", "guidance.constant=false") == FOUND
+        assert guidance("label=none", "guidance=tuned") == FOUND
         assert guidance("label=none", f"guidance.path={own}") == FOUND
     assert set(caplog.messages) == {f"guidance as tuned, by {describe_path(own)}"}
+    assert len(caplog.messages) == 3  # once a run
 
 
 def test_by_default_what_ships_is_not_hidden_by_what_was_tuned_without_guidance(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class DiffusionPipeline:
         if num_inference_steps is None:
             num_inference_steps = self._steps
         self.scheduler.set_timesteps(num_inference_steps)
-        self._suit(domain, model.guidance_scale if model.most_passes > 1 else 1.0)
+        self._suit(domain, model.guidance_scale if model.can_be_guided else 1.0)
 
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)

@@ -34,7 +34,7 @@ class Guidance(Protocol):
         ...
 
     def weight_at(self, node: Node) -> float:
-        """The weight at a node, >= 0; 1 is no guidance, and costs one pass through the network instead of two."""
+        """The weight at a node, >= 0; 1 is no guidance; that and 0 cost one pass through the network instead of two."""
         ...
 
 
@@ -236,6 +236,9 @@ def guided(
         weight: Of guidance, for all images, or (b,) one for each.
         weaker: Predicts with the same condition what guidance leads away from; None: `predict` with the null condition.
     """
+    if condition is not None and weaker is None and np.any(weight == 0):  # the prediction with the null condition alone
+        none = mx.array(np.broadcast_to(weight == 0, len(x))).reshape(-1, *[1] * (condition.ndim - 1))
+        condition, weight = mx.where(none, 0, condition), np.where(weight == 0, 1, weight)
     if (condition is None and weaker is None) or np.all(weight == 1):
         return predict(x, t, condition), len(x)
     if isinstance(weight, np.ndarray):

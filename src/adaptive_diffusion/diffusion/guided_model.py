@@ -31,7 +31,7 @@ class GuidedModel:
     """A network with its noise process, its guidance and its conditions: all that a run needs to know of a model.
 
     Guidance is null + weight * (conditional - null), both predictions from one doubled batch (Ho & Salimans, 2022).
-    Only images whose weight is not 1 are doubled, and none without a condition. `Autoguidance` has a weaker network in
+    Only images whose weight is neither 0 nor 1 are doubled, and none without a condition. `Autoguidance` has a weaker network in
     the place of the null condition.
 
     Args:
@@ -158,6 +158,11 @@ class GuidedModel:
         return self._passes(self.guidance_scale, self.guidance_scale)
 
     @property
+    def can_be_guided(self) -> bool:
+        """Whether the weight of guidance matters: there is a condition, or a weaker network."""
+        return self._can_be_guided(self.guidance_scale)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What the model decides of a scheduler: the noise process, the prediction type, and clipping."""
         clipping: dict[str, Any] = {"clip_sample": self.limit is not unlimited}
@@ -226,8 +231,11 @@ class GuidedModel:
         return self._passes(guidance or self.guidance_scale, self.weight_at(node, guidance))
 
     def _passes(self, guidance: float | Guidance, weight: float | Guidance) -> int:
-        unguided = self.condition is None and self.mixture is None and weaker_in(guidance) is None
-        return 1 if unguided or weight == 1 else 2
+        unguided = weight == 1 or (weight == 0 and weaker_in(guidance) is None)
+        return 1 if unguided or not self._can_be_guided(guidance) else 2
+
+    def _can_be_guided(self, guidance: float | Guidance) -> bool:
+        return self.condition is not None or self.mixture is not None or weaker_in(guidance) is not None
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """Evaluate the model at one node.

@@ -147,7 +147,7 @@ def tuned_guidance(path: str | None, trained: str, model: str | None, domain: st
 
 
 def default_guidance(
-    path: str | None, trained: str, model: str | None, domain: str | None, weight: float, constant: bool | None = None
+    path: str | None, trained: str, model: str | None, domain: str | None, weight: float, constant: bool = False
 ) -> Guidance:
     """Tuned guidance, yours or else what ships; constant guidance where nothing was tuned.
 

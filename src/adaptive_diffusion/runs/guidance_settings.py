@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def is_tuned(node: DictConfig) -> bool:
 def settle_guidance(cfg: DictConfig, model: PictureModel) -> None:
     """Settle the weight of guidance in a configuration, which `guidance_scale` and `guidance.weight` both say.
 
-    `guidance=default` is settled, too: constant where more than a domain is asked for.
+    `guidance=default` is constant where more than a domain is asked for.
 
     Raises:
         UserError: if they contradict each other, or `guidance` takes no weight and one is given.
@@ -57,12 +58,12 @@ def settle_guidance(cfg: DictConfig, model: PictureModel) -> None:
     if own:
         guidance.weight = cfg.guidance_scale
 
-    if kind is default_guidance and guidance.constant is None:
+    if kind is default_guidance:
         more_than_a_domain = guidance.path is None and any(
             given is not None for given in (scale, cfg.label, cfg.init_image)
         )
         of_one_weight = "guidance_scale" in cfg.scheduler and not is_tuned(cfg.scheduler)
-        guidance.constant = more_than_a_domain or own or of_one_weight
+        guidance.constant = guidance.constant or more_than_a_domain or own or of_one_weight
 
 
 def keyed_by_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig:
@@ -72,7 +73,7 @@ def keyed_by_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig
     cfg = cfg.copy()
     for node in (cfg.scheduler.get("calibration"), cfg.grid):
         if OmegaConf.is_dict(node) and node.get("guidance_scale") == cfg.guidance_scale:
-            OmegaConf.update(node, "guidance_scale", OmegaConf.to_container(cfg.guidance, resolve=True))
+            OmegaConf.update(node, "guidance_scale", _as_settings(guidance, cfg))
     return cfg
 
 
@@ -138,6 +139,13 @@ def _tuned_guidance(cfg: DictConfig) -> Any:
 def _tuned_as(cfg: DictConfig) -> dict[str, Any]:
     """Where, and for what, a tuned scheduler was tuned."""
     return {name: cfg.scheduler[name] for name in ("path", "trained", "model", "domain")}
+
+
+def _as_settings(guidance: Guidance, cfg: DictConfig) -> Any:
+    """Settings that make the guidance of a run; where it was found in a file, that is not read again."""
+    if isinstance(guidance, Interval):
+        return {"_target_": f"{Interval.__module__}.{Interval.__qualname__}", **asdict(guidance)}
+    return OmegaConf.to_container(cfg.guidance, resolve=True)
 
 
 def _effective(given: float | None, model: PictureModel) -> float:

@@ -92,8 +92,9 @@ def passes_per_evaluation(config: DictConfig, model: Any) -> int:
     """Passes through a network that an evaluation takes at most: 2 with guidance, else 1."""
     if not model.conditional and "weak_model" not in config.guidance:  # a weaker model guides without conditions, too
         return 1
+    whole = (1,) if "weak_model" in config.guidance else (0, 1)  # weights of one prediction alone
     weight = ModelFacts.of(model).guidance(config.guidance.get("weight", math.inf))  # guidance without one: any
-    return 1 if effective_guidance(model, weight) == 1 else 2
+    return 1 if effective_guidance(model, weight) in whole else 2
 
 
 def evaluations_per_second(model: Any, batch: int, passes: int) -> float:
