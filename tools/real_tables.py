@@ -66,6 +66,27 @@ def differences(path: Path) -> list[str]:
     return table(header, body, "lrlrr") if body else []
 
 
+def against_ddim(path: Path) -> list[str]:
+    """A sentence: the sampler of 7 passes against DDIM with 50 steps, in all domains."""
+    found, blocks = by_method(read_rows(path)), _blocks_of(path.parent / "results.csv")
+    ddim = FRONT["DDIM, 50 steps"]
+    pairs = [(found.get((domain, *BEST)), found.get((domain, *ddim))) for domain in DOMAINS]
+    both = [(own, other) for own, other in pairs if own and other]
+    if not both:
+        return []
+
+    ranges, certain = [], 0
+    for metric in DISTANCES:
+        changes = sorted(float(own[f"{metric}_all"]) / float(other[f"{metric}_all"]) - 1 for own, other in both)
+        ranges.append(f"`{metric}` changes by {percent(changes[0])} to {percent(changes[-1])}")
+        certain += sum(abs(mean) > half for mean, half in (_apart(*pair, metric, blocks) for pair in both))
+    return [
+        f"From the {_passes(found, ddim)} passes of DDIM to the {_passes(found, BEST)} in an interval of noise levels, "
+        f"{' and '.join(ranges)} ({certain} of the {len(both) * len(DISTANCES)} differences are certain over the "
+        "blocks of seeds: Student's t, 95 %)."
+    ]
+
+
 def front(path: Path) -> list[str]:
     """A few samplers side by side: `fd_encoder` / `fd_vicreg` of all images."""
     rows = read_rows(path)
@@ -146,11 +167,16 @@ def _difference(own: Row, other: Row, metric: str, blocks: dict[tuple[str, ...],
     The interval is Student's, of the differences of blocks from the same noises; bold where it leaves out 0.
     """
     change = percent(float(own[f"{metric}_all"]) / float(other[f"{metric}_all"]) - 1)
+    mean, half = _apart(own, other, metric, blocks)
+    text = f"{change} ({mean:+.1f} ± {half:.1f})".replace("(-", f"({MINUS}")
+    return f"**{text}**" if abs(mean) > half else text
+
+
+def _apart(own: Row, other: Row, metric: str, blocks: dict[tuple[str, ...], list[Row]]) -> tuple[float, float]:
+    """Mean difference of the blocks, and the half of its 95 % interval; see `_difference`."""
     theirs = {row["seed"]: float(row[metric]) for row in blocks[_cell_of(other)]}
     apart = np.array([float(row[metric]) - theirs[row["seed"]] for row in blocks[_cell_of(own)]])
-    half = t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / len(apart) ** 0.5
-    text = f"{change} ({apart.mean():+.1f} ± {half:.1f})".replace("(-", f"({MINUS}")
-    return f"**{text}**" if abs(apart.mean()) > half else text
+    return apart.mean(), t.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / len(apart) ** 0.5
 
 
 def _short(row: Row, metric: str, of: str) -> str:

@@ -141,6 +141,7 @@ TABLES = {
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "real images": Table(REAL, real_tables.all_rows),
     "real images, differences": Table(REAL, real_tables.differences),
+    "real images, against DDIM": Table(REAL, real_tables.against_ddim),
     "real images, commands": Table(REAL, _real_commands),
     "real images in short": Table(REAL, real_tables.front),
     "real images beside real images": Table(BESIDE_REAL, real_tables.beside_real),

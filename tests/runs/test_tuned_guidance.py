@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from program import Forked
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.diffusion import Interval
-from adaptive_diffusion.errors import Unusable, UserError
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.files import describe_path
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.optimization.configuration import DomainConfig
@@ -55,9 +56,16 @@ def test_where_nothing_was_tuned_guidance_is_constant_and_one_line_says_so(confi
     assert caplog.messages == [said]
 
     caplog.clear()
-    with caplog.at_level("INFO"), pytest.raises(Unusable, match="nothing was tuned for domain=portraits"):
+    with caplog.at_level("INFO"), pytest.raises(UserError, match="nothing was tuned for domain=portraits"):
         prepare(configure("scheduler=tuned"))
     assert caplog.messages == []  # the refusal alone
+
+
+def test_the_advice_to_tune_names_the_model(tmp_path: Path) -> None:
+    program = Forked(tmp_path)
+    code, _, told = program.run("scheduler=tuned", "tracking=none")
+    assert code == 2
+    assert f"train.py model@task.model=checkpoint task.{program.settings[-1]} agent=cem" in told
 
 
 def test_by_default_a_domain_is_guided_as_was_tuned_and_a_label_at_every_step(

@@ -31,8 +31,8 @@ class GuidedModel:
     """A network with its noise process, its guidance and its conditions: all that a run needs to know of a model.
 
     Guidance is null + weight * (conditional - null), both predictions from one doubled batch (Ho & Salimans, 2022).
-    Only images whose weight is neither 0 nor 1 are doubled, and none without a condition. `Autoguidance` has a weaker network in
-    the place of the null condition.
+    Only images whose weight is neither 0 nor 1 are doubled, and none without a condition. `Autoguidance` has a weaker
+    network in the place of the null condition.
 
     Args:
         network: Predicts eps, v or x0; a condition of all zeros is its null condition.

@@ -14,8 +14,9 @@ from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Constant, Guidance, Interval, checked_guidance, effective_guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
-from ..errors import UserError
+from ..errors import Unusable, UserError
 from ..optimization.tuned import default_guidance, find_tuned, tuned_guidance, tuned_record, tuned_scheduler
+from ..tracking.commands import advice_for_this_model
 from ..tracking.provenance import choices
 from ..types import PictureModel
 from .checks import refused
@@ -81,10 +82,13 @@ def check_tuned(cfg: DictConfig) -> None:
     """Refuse a tuned scheduler where nothing was tuned, unless `check_guided` has to refuse its guidance first.
 
     Raises:
-        Unusable: see `find_tuned`.
+        UserError: see `find_tuned`.
     """
     if is_tuned(cfg.scheduler) and target_of(cfg.guidance) in (Constant, *TUNED_GUIDANCE):
-        find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
+        try:
+            find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
+        except Unusable as error:
+            raise advice_for_this_model(error) from error
 
 
 def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
