@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
     try:
         importlib.import_module(f"{__package__}.{name}").main(rest)
     except ModuleNotFoundError as error:
-        raise UserError(f"bench {name} needs {error.name}: pip install -e '.[test]'") from error
+        raise UserError(f"python -m benchmarks {name} needs {error.name}: pip install -e '.[test]'") from error
     except ValueError as error:  # benchmarks refuse wrong options by it
         raise UserError(sentence(error)) from error
 

@@ -32,7 +32,7 @@ from .mlflow_run import NAME_LENGTH, TAG_LENGTH, MlflowRun, recordable
 from .process import Process
 from .record import Input, Record
 from .server import Server, ServerError
-from .tracker import Finished, Run
+from .tracker import Finished, Run, Tracker
 from .ui import PORT
 from .unfinished import close_orphans, reopen
 
@@ -47,7 +47,7 @@ BEST_FIRST = (  # by which of these the runs of a sweep are sorted, the smallest
 )
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """Records runs in one SQLite file, or on a server.
 
     Every run names its process. The first use marks runs as KILLED whose processes ended unnoticed.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from .record import Input
 
 
 class Run:
-    """An open run that records nothing; `NoTracker` opens it.
+    """An open run that records nothing; `Tracker` opens it.
 
     Attributes:
         page: Address of the run once the UI is open, or None.
@@ -51,44 +50,8 @@ class Finished:
     folder: Path | None
 
 
-class Tracker(Protocol):
-    """Where runs are recorded."""
-
-    def open(
-        self,
-        name: str,
-        *,
-        params: Mapping[str, str],
-        tags: Mapping[str, str],
-        resume: Mapping[str, str] | None = None,
-        folder: str | Path | None = None,
-    ) -> AbstractContextManager[Run]:
-        """Open a run; it ends FINISHED, FAILED on an exception, KILLED on an interruption.
-
-        Args:
-            name: Shown in the UI.
-            params: Settings.
-            tags: Labels that can be searched for.
-            resume: Tags of an unfinished run to go on with, if there is one with these settings.
-            folder: Of the run's files, where a record is kept that a server does not take; None: none is kept.
-        """
-        ...
-
-    def claimed(self, fingerprint: str) -> AbstractContextManager[Finished | None]:
-        """A block that does what has this fingerprint; another process that claims the same waits until it ends.
-
-        Yields:
-            The run with this fingerprint that has FINISHED, so that nothing is left to do; None if there is none.
-        """
-        ...
-
-    def how_to_look(self) -> str | None:
-        """The command that opens the UI; None where none is needed, or where only the files can be looked at."""
-        ...
-
-
-class NoTracker:
-    """Records nothing."""
+class Tracker:
+    """Where runs are recorded; nowhere, as long as nothing is overridden."""
 
     @contextmanager
     def open(
@@ -100,14 +63,30 @@ class NoTracker:
         resume: Mapping[str, str] | None = None,
         folder: str | Path | None = None,
     ) -> Iterator[Run]:
-        """See `Tracker.open`."""
+        """Open a run; it ends FINISHED, FAILED on an exception, KILLED on an interruption.
+
+        Args:
+            name: Shown in the UI.
+            params: Settings.
+            tags: Labels that can be searched for.
+            resume: Tags of an unfinished run to go on with, if there is one with these settings.
+            folder: Of the run's files, where a record is kept that a server does not take; None: none is kept.
+        """
         yield Run()
 
     @contextmanager
     def claimed(self, fingerprint: str) -> Iterator[Finished | None]:
-        """None, and nobody waits: no run is recorded."""
+        """A block that does what has this fingerprint; another process that claims the same waits until it ends.
+
+        Yields:
+            The run with this fingerprint that has FINISHED, so that nothing is left to do; None if there is none.
+        """
         yield None
 
     def how_to_look(self) -> str | None:
-        """None: only the files can be looked at."""
+        """The command that opens the UI; None where none is needed, or where only the files can be looked at."""
         return None
+
+
+class NoTracker(Tracker):
+    """Records nothing, and lets no process wait for another."""
