@@ -44,9 +44,8 @@ class PictureModel(Denoiser, Protocol):
         """What is known of the network; `ModelFacts` reads it, with what holds where it is left out.
 
         `prediction_type`; `noise_schedule`, arguments of `NoiseSchedule`; `guidance_scale`, the default; `content_hash`
-        of its files; `label_counts`, of a domain how many training images each of its labels had; `suits`, settings of
-        a scheduler that suit it where the user leaves them open; `bounded`, False where clean predictions are latents,
-        which no scheduler may clip.
+        of its files; `label_counts`, of a domain how many training images each of its labels had; `bounded`, False
+        where clean predictions are latents, which no scheduler may clip.
         """
         ...
 

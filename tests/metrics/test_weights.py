@@ -4,30 +4,12 @@ import sys
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 import pytest
-import torch
 
 from adaptive_diffusion.errors import MissingPackage
 from adaptive_diffusion.io.hub import model_folder
 from adaptive_diffusion.metrics import published
-from adaptive_diffusion.metrics.weights import Weights, convert_weights, pick, read_weights, read_weights_folder
-
-
-@pytest.fixture
-def torch_file(tmp_path: Path) -> Path:
-    torch.save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2).bfloat16()}, tmp_path / "w.pth")
-    return tmp_path / "w.pth"
-
-
-def test_conversion_keeps_the_numbers_and_the_published_identity(torch_file: Path, tmp_path: Path) -> None:
-    convert_weights(torch_file, tmp_path / "w.safetensors")
-    before, after = read_weights(torch_file), read_weights(tmp_path / "w.safetensors")
-    assert before.sha256 == after.sha256
-    np.testing.assert_array_equal(after.tensors["a"], [[0, 1, 2], [3, 4, 5]])
-    np.testing.assert_array_equal(after.tensors["b"], [1, 1])
-    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-        convert_weights(torch_file, tmp_path / "w.bin")
+from adaptive_diffusion.metrics.weights import Weights, pick, read_weights, read_weights_folder
 
 
 def test_files_that_cannot_be_read_are_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 import pytest
-import torch
 from diffusers import AutoencoderKL
 from diffusers_reference import (
     flip_padding,
@@ -56,19 +54,15 @@ class Case:
         model.save_pretrained(folder)
         self.x, self.z = normal(2, 16, 24, 3), normal(2, 4, 6, model.config.latent_channels, seed=1)
         with inference():
-            posterior = model.encode(nchw(self.x)).latent_dist
-            self.mean, self.logvar = nhwc(posterior.mean), nhwc(posterior.logvar)
+            self.mean = nhwc(model.encode(nchw(self.x)).latent_dist.mean)
             self.decoded = nhwc(model.decode(nchw(self.z)).sample)
 
-    def errors(self, mutate: Callable[[Any], Any] = lambda model: None) -> tuple[float, float, float]:
-        """Of mean, log-variance and image."""
+    def errors(self, mutate: Callable[[Any], Any] = lambda model: None) -> tuple[float, float]:
+        """Of the mean and the image."""
         model = load_diffusers(self.folder)
         mutate(model)
-        latents = model.encode(mx.array(self.x))
-
         return (
-            relative_error(latents.mean, self.mean),
-            relative_error(latents.logvar, self.logvar),
+            relative_error(model.encode(mx.array(self.x)), self.mean),
             relative_error(model.decode(mx.array(self.z)), self.decoded),
         )
 
@@ -132,8 +126,7 @@ def two_heads(model: Any) -> None:
 def test_the_tolerance_catches_a_wrong_autoencoder(
     change: Any, mutate: Any, least: float, case: Callable[..., Case]
 ) -> None:
-    mean, _, decoded = case("sd", *([change] if change else [])).errors(mutate)
-    assert min(mean, decoded) > least
+    assert min(case("sd", *([change] if change else [])).errors(mutate)) > least
 
 
 def test_the_tolerance_catches_symmetric_padding(case: Callable[..., Case]) -> None:
@@ -142,26 +135,6 @@ def test_the_tolerance_catches_symmetric_padding(case: Callable[..., Case]) -> N
 
 def test_the_tolerance_catches_mean_taken_for_variance(case: Callable[..., Case]) -> None:
     assert case("sd").errors(lambda model: swap_rows(model.quant_conv))[0] > 1e-1
-
-
-def test_extreme_variances_are_clipped_as_in_diffusers(tmp_path: Path) -> None:
-    theirs = perturbed(lambda: AutoencoderKL(**CASES["one_level"]))
-    with inference():
-        theirs.quant_conv.bias[4:] = torch.tensor([100.0, -100.0, 0.0, 0.0])
-
-    ours, x = saved_and_loaded(theirs, tmp_path), normal(1, 4, 4, 3)
-    logvar = ours.encode(mx.array(x)).logvar
-    assert relative_error(logvar, nhwc(theirs.encode(nchw(x)).latent_dist.logvar)) <= TOLERANCE
-    assert (logvar[..., 0].min().item(), logvar[..., 1].max().item()) == (20.0, -30.0)
-
-
-def test_a_sample_has_the_mean_and_spread_of_its_distribution(case: Callable[..., Case]) -> None:
-    model = load_diffusers(case("one_level").folder)
-    latents = model.encode(mx.array(normal(1, 4, 4, 3)))
-    draws = np.stack([np.array(latents.sample(key)) for key in mx.random.split(mx.random.key(0), 400)])
-    spread = np.exp(0.5 * np.array(latents.logvar))
-    assert (np.abs(draws.mean(0) - np.array(latents.mode())) < 5 * spread / 20).all()  # standard error spread / 20
-    np.testing.assert_allclose(draws.std(0), spread, rtol=0.2)  # 1 / sqrt(2 * 400) is 0.035
 
 
 def test_the_scale_of_the_latents_is_read(tmp_path: Path) -> None:

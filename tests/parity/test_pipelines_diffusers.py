@@ -466,13 +466,13 @@ def test_an_encoder_of_fewer_layers_than_its_file_encodes_as_transformers_does(t
 def test_missing_settings_of_a_scheduler_are_its_defaults(name: str, tmp_path: Path) -> None:
     (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": name}))
     found = trained_noise.read_trained_noise(tmp_path)
-    values = {**found["noise_schedule"], "prediction_type": found["prediction_type"], **found["suits"]}
+    values = {**found["noise_schedule"], "prediction_type": found["prediction_type"]}
 
     arguments = inspect.signature(getattr(diffusers, name).__init__).parameters
     if "beta_start" not in arguments:
         pytest.skip(f"this {name} needs another package")
 
-    absent = {"clip_sample": False, "rescale_betas_zero_snr": False, "timestep_spacing": "linspace", "steps_offset": 0}
+    absent = {"rescale_betas_zero_snr": False}
     expected = {key: arguments[key].default if key in arguments else absent[key] for key in values}
     assert values == expected
 
@@ -482,7 +482,6 @@ def test_the_schedule_is_that_of_the_file(folders: dict[str, Path]) -> None:
     reference = diffusers.PNDMScheduler.from_pretrained(folders["sd1"], subfolder="scheduler")
     ours_cumprod = our_scheduler(ours, "ddim").schedule.alphas_cumprod
     np.testing.assert_allclose(ours_cumprod, reference.alphas_cumprod.numpy(), rtol=2e-5)
-    assert ours.metadata["suits"] == {"timestep_spacing": "leading", "steps_offset": 1, "clip_sample": False}
 
 
 def test_half_precision_and_quantised_layers_predict_nearly_the_same(folders: dict[str, Path]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -19,9 +19,6 @@ from .layers import average_pool_3x3, max_pool, resize_bilinear_tf1
 from .pictures import as_uint8
 from .published import INCEPTION, find_published
 from .weights import Weights, conv_weight, pick, read_weights
-
-Layer = Literal["64", "192", "768", "2048", "logits_unbiased"]
-LAYERS: tuple[Layer, ...] = ("64", "192", "768", "2048", "logits_unbiased")
 
 INPUT_SIZE = 299
 BN_EPS = 1e-3
@@ -90,15 +87,14 @@ def _block_e(pool: str) -> _Block:
     )
 
 
-# The layers up to the features "64", then up to "192".
-_STEM: tuple[tuple[_Step, ...], ...] = (
-    (
-        _Conv("Conv2d_1a_3x3", 32, (3, 3), 2, same=False),
-        _Conv("Conv2d_2a_3x3", 32, (3, 3), same=False),
-        _Conv("Conv2d_2b_3x3", 64, (3, 3)),
-        _SHRINK,
-    ),
-    (_Conv("Conv2d_3b_1x1", 80), _Conv("Conv2d_4a_3x3", 192, (3, 3), same=False), _SHRINK),
+_STEM: tuple[_Step, ...] = (
+    _Conv("Conv2d_1a_3x3", 32, (3, 3), 2, same=False),
+    _Conv("Conv2d_2a_3x3", 32, (3, 3), same=False),
+    _Conv("Conv2d_2b_3x3", 64, (3, 3)),
+    _SHRINK,
+    _Conv("Conv2d_3b_1x1", 80),
+    _Conv("Conv2d_4a_3x3", 192, (3, 3), same=False),
+    _SHRINK,
 )
 _BLOCKS: dict[str, _Block] = {
     "Mixed_5b": _block_a(32),
@@ -138,10 +134,7 @@ def _convolutions() -> dict[str, tuple[int, ...]]:
 
         return width
 
-    width = 3
-    for steps in _STEM:
-        width = walk(steps, "", width)
-
+    width = walk(_STEM, "", 3)
     for name, branches in _BLOCKS.items():
         width = sum(walk(branch, f"{name}.", width) for branch in branches)
 
@@ -161,24 +154,16 @@ def _fold(name: str, tensors: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
 
 
 class InceptionV3:
-    """The network, up to one of its layers.
+    """The network, up to the 2048 channel means that are the features of FID."""
 
-    Attributes:
-        layer: The features: channel means "64", "192", "768" or "2048" (FID), or "logits_unbiased", the 1008 logits
-            without bias of the Inception score.
-    """
+    name = "inception_v3/2048"  # in statistics files
 
-    def __init__(self, weights: Weights, layer: Layer = "2048"):
+    def __init__(self, weights: Weights):
         """Build from weights with the names of pt_inception-2015-12-05.
 
         Raises:
-            ValueError: if `layer` is none of `LAYERS`.
             UnusableFile: if a tensor is missing or has another shape.
         """
-        if layer not in LAYERS:
-            raise ValueError(f"layer must be one of {', '.join(LAYERS)}, got {layer!r}")
-
-        self.layer = layer
         self._sha256 = weights.sha256
 
         kernels = _convolutions()
@@ -186,15 +171,10 @@ class InceptionV3:
         for name, shape in kernels.items():
             shapes |= {f"{name}.bn.{part}": shape[:1] for part in ("weight", "bias", "running_mean", "running_var")}
 
+        # The features do without the classes, whose number tells these weights from those of later versions.
         tensors = pick(weights, {**shapes, "fc.weight": (CLASSES, 2048)}, "InceptionV3 of 2015-12-05")
         self._kernels = {name: _fold(name, tensors) for name in kernels}
-        self._fc = mx.contiguous(tensors["fc.weight"].T)
-        mx.eval(self._kernels, self._fc)
-
-    @property
-    def name(self) -> str:
-        """Name in statistics files, e.g. "inception_v3/2048"."""
-        return f"inception_v3/{self.layer}"
+        mx.eval(self._kernels)
 
     @property
     def content_hash(self) -> str:
@@ -203,15 +183,14 @@ class InceptionV3:
 
     @property
     def metric_name(self) -> str:
-        """Name of a Frechet distance of these features: "fid" for the published weights and layer only."""
-        standard = self._sha256 == INCEPTION.sha256 and self.layer == "2048"
-        return "fid" if standard else "fd_inception"
+        """Name of a Frechet distance of these features: "fid" for the published weights only."""
+        return "fid" if self._sha256 == INCEPTION.sha256 else "fd_inception"
 
     def features(self, images: Any, batch_size: int = 16) -> np.ndarray:
         """Features of (N, H, W, 3) images, uint8 or float in [-1, 1] (rounded to uint8, on which FID is defined).
 
         Returns:
-            (N, d) float32; `layer` decides d.
+            (N, 2048) float32.
 
         Raises:
             ValueError: see `pictures.check_pictures`.
@@ -219,20 +198,13 @@ class InceptionV3:
         return in_batches(lambda x: self._forward(mx.array(x)), as_uint8(images), batch_size=batch_size)
 
     def _forward(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) uint8 -> (B, d) features."""
+        """(B, H, W, 3) uint8 -> (B, 2048) features."""
         x = (resize_bilinear_tf1(x.astype(mx.float32), INPUT_SIZE) - 128) / 128  # (B, 299, 299, 3)
-        for steps, layer in zip(_STEM, ("64", "192"), strict=True):
-            x = self._chain(x, steps, "")
-            if layer == self.layer:
-                return x.mean(axis=(1, 2))
-
+        x = self._chain(x, _STEM, "")
         for name, branches in _BLOCKS.items():
             x = mx.concatenate([self._chain(x, branch, f"{name}.") for branch in branches], axis=-1)
-            if name == "Mixed_6e" and self.layer == "768":
-                break
 
-        x = x.mean(axis=(1, 2))
-        return x @ self._fc if self.layer == "logits_unbiased" else x
+        return x.mean(axis=(1, 2))
 
     def _chain(self, x: mx.array, steps: tuple[_Step, ...], prefix: str) -> mx.array:
         for step in steps:
@@ -253,14 +225,13 @@ class InceptionV3:
         return mx.maximum(mx.conv2d(x, weight, conv.stride, padding) + bias, 0)
 
 
-def load_inception(path: str | Path | None = None, layer: Layer = "2048") -> InceptionV3:
+def load_inception(path: str | Path | None = None) -> InceptionV3:
     """InceptionV3 with the weights at `path`, or with the published weights.
 
     Args:
         path: A weight file, or the folder of the published file; None: the folders of `published.weight_folders`.
-        layer: See `InceptionV3`.
 
     Raises:
         UnusableFile: if there are no weights, with the folder where they belong and where to get them.
     """
-    return InceptionV3(read_weights(find_published(INCEPTION, path)), layer)
+    return InceptionV3(read_weights(find_published(INCEPTION, path)))

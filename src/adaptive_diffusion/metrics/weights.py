@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from ..errors import UnusableFile
 from ..io.digest import digest_of
-from ..io.files import atomic_path, read_json
+from ..io.files import read_json
 from ..io.tensor_file import read_tensors
 from ..io.torch_files import read_torch_file
 
@@ -24,7 +24,7 @@ class Weights:
     Attributes:
         tensors: Name -> tensor, as in the file.
         source: The file or folder.
-        sha256: Hash of the file as it was published. A file of `convert_weights` keeps the hash of its source.
+        sha256: Hash of the file, or of the hashes of its shards.
     """
 
     tensors: dict[str, mx.array]
@@ -45,8 +45,7 @@ def read_weights(path: str | Path) -> Weights:
     if not path.is_file():
         raise UnusableFile(f"there is no weight file at {path}; give an existing .safetensors or .pth file")
     if path.suffix == ".safetensors":
-        tensors, header = read_tensors(path)
-        return Weights(tensors, path, (header or {}).get("source_sha256") or digest_of(path))
+        return Weights(read_tensors(path)[0], path, digest_of(path))
     if path.suffix in TORCH_SUFFIXES:
         return Weights({k: mx.array(v) for k, v in read_torch_file(path).items()}, path, digest_of(path))
 
@@ -72,24 +71,6 @@ def read_weights_folder(folder: str | Path) -> Weights:
             return Weights(tensors, folder, hashlib.sha256("".join(w.sha256 for w in read).encode()).hexdigest())
 
     raise UnusableFile(f"{folder} holds neither model.safetensors nor pytorch_model.bin; give a whole model folder")
-
-
-def convert_weights(source: str | Path, target: str | Path) -> None:
-    """Rewrite a weight file as safetensors, which loads faster and cannot hold code; its published hash is kept.
-
-    Raises:
-        UnusableFile: if `source` cannot be read.
-        ValueError: if `target` does not end in `.safetensors`.
-    """
-    target = Path(target)
-    if target.suffix != ".safetensors":
-        raise ValueError(f"the target must end in .safetensors, got {target.name!r}")
-
-    weights = read_weights(source)
-    with atomic_path(target) as temporary:
-        mx.save_safetensors(
-            str(temporary), weights.tensors, {"source": weights.source.name, "source_sha256": weights.sha256}
-        )
 
 
 def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dict[str, mx.array]:

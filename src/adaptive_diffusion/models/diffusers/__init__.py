@@ -1,6 +1,6 @@
 """The networks of diffusers checkpoints in MLX, the loader of their folders, and whole pipelines."""
 
-from .autoencoder_kl import AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian
+from .autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from .clip_text import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTextOutput
 from .loading import DiffusersModel, build_model, load_diffusers
 from .pipeline_loading import load_pipeline
@@ -16,7 +16,6 @@ __all__ = [
     "CLIPTextModelWithProjection",
     "CLIPTextOutput",
     "ClassPipeline",
-    "DiagonalGaussian",
     "DiffusersModel",
     "LatentPipeline",
     "PixelPipeline",

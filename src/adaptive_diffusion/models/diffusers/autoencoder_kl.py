@@ -16,7 +16,6 @@ from .config import ModelConfig, check_layers, per_level
 from .layers import Downsample2D, ResnetBlock2D, Upsample2D, group_norm
 
 EPS = 1e-6  # epsilon of every normalisation; the reference has no option for it
-LOGVAR_RANGE = (-30.0, 20.0)  # as in the reference
 
 
 @dataclass(frozen=True)
@@ -79,27 +78,6 @@ class AutoencoderKLConfig(ModelConfig):
     def downsampling(self) -> int:
         """Pixels per latent, in each direction."""
         return 2 ** (len(self.block_out_channels) - 1)
-
-
-@dataclass(frozen=True)
-class DiagonalGaussian:
-    """The distribution of the latents of a batch of images.
-
-    Attributes:
-        mean: (B, h, w, latent_channels).
-        logvar: The same shape, in [-30, 20].
-    """
-
-    mean: mx.array
-    logvar: mx.array
-
-    def mode(self) -> mx.array:
-        """The most likely latents."""
-        return self.mean
-
-    def sample(self, key: mx.array) -> mx.array:
-        """One draw, from the given random key."""
-        return self.mean + mx.exp(0.5 * self.logvar) * mx.random.normal(self.mean.shape, self.mean.dtype, key=key)
 
 
 class _Coder(nn.Module):
@@ -170,7 +148,7 @@ class Decoder(_Coder):
 
 
 class AutoencoderKL(nn.Module):
-    """Encodes images to a distribution of latents and decodes latents to images.
+    """Encodes images to their most likely latents and decodes latents to images.
 
     Neither direction applies `scaling_factor`; the caller does.
     """
@@ -197,11 +175,14 @@ class AutoencoderKL(nn.Module):
         """Type of the weights."""
         return self.decoder.conv_in.weight.dtype
 
-    def encode(self, x: mx.array) -> DiagonalGaussian:
-        """The distribution of the latents of images.
+    def encode(self, x: mx.array) -> mx.array:
+        """The most likely latents of images, the mean of their distribution.
 
         Args:
             x: (B, H, W, in_channels) in [-1, 1]; H and W multiples of `config.downsampling`.
+
+        Returns:
+            (B, H / f, W / f, latent_channels), not scaled, in the type of `x`; f is `config.downsampling`.
 
         Raises:
             ValueError: for another shape.
@@ -217,8 +198,8 @@ class AutoencoderKL(nn.Module):
         if "quant_conv" in self:
             moments = self.quant_conv(moments)
 
-        mean, logvar = mx.split(moments.astype(x.dtype), 2, axis=-1)
-        return DiagonalGaussian(mean, mx.clip(logvar, *LOGVAR_RANGE))
+        mean, _ = mx.split(moments.astype(x.dtype), 2, axis=-1)  # and the log-variance
+        return mean
 
     def decode(self, z: mx.array) -> mx.array:
         """Decode latents to images.

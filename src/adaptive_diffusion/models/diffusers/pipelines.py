@@ -240,7 +240,7 @@ class LatentPipeline:
 
     def encode(self, pictures: mx.array) -> mx.array:
         """(B, H, W, 3) images in [-1, 1] -> (B, h, w, C) most likely latents."""
-        config, latents = self._vae.config, self._vae.encode(pictures.astype(mx.float32)).mode()
+        config, latents = self._vae.config, self._vae.encode(pictures.astype(mx.float32))
         if config.latents_mean is not None and config.latents_std is not None:
             return (latents - mx.array(config.latents_mean)) * config.scaling_factor / mx.array(config.latents_std)
         return (latents - (config.shift_factor or 0.0)) * config.scaling_factor

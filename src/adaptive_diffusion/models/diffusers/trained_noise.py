@@ -23,22 +23,18 @@ _COMMON: dict[str, Any] = {
     "trained_betas": None,
     "rescale_betas_zero_snr": False,
     "prediction_type": "epsilon",
-    "timestep_spacing": "linspace",
-    "steps_offset": 0,
-    "clip_sample": False,
 }
-_DDPM = {**_COMMON, "timestep_spacing": "leading", "clip_sample": True}
 _KARRAS = {**_COMMON, "beta_start": 0.00085, "beta_end": 0.012}
-_DISTILLED = {**_KARRAS, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}
+_DISTILLED = {**_KARRAS, "beta_schedule": "scaled_linear"}
 
 # The defaults of each supported class.
 CLASSES: dict[str, dict[str, Any]] = {
-    "DDPMScheduler": _DDPM,
-    "DDPMParallelScheduler": _DDPM,
-    "DDIMScheduler": _DDPM,
-    "DDIMParallelScheduler": _DDPM,
-    "DDIMInverseScheduler": _DDPM,
-    "PNDMScheduler": {**_COMMON, "timestep_spacing": "leading"},
+    "DDPMScheduler": _COMMON,
+    "DDPMParallelScheduler": _COMMON,
+    "DDIMScheduler": _COMMON,
+    "DDIMParallelScheduler": _COMMON,
+    "DDIMInverseScheduler": _COMMON,
+    "PNDMScheduler": _COMMON,
     "LMSDiscreteScheduler": _COMMON,
     "EulerDiscreteScheduler": _COMMON,
     "EulerAncestralDiscreteScheduler": _COMMON,
@@ -55,7 +51,6 @@ CLASSES: dict[str, dict[str, Any]] = {
     "LCMScheduler": _DISTILLED,
     "TCDScheduler": _DISTILLED,
 }
-SUITS = ("timestep_spacing", "steps_offset", "clip_sample")
 
 
 def read_trained_noise(folder: Path) -> dict[str, Any]:
@@ -65,9 +60,9 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
         folder: Folder of the pipeline; the file is in its folder `scheduler`, or in very old pipelines in `folder`.
 
     Returns:
-        `noise_schedule`: arguments of `NoiseSchedule`; `prediction_type`; `suits`: spacing and clipping of the model's
-        own scheduler; `learned_variance`: whether the model also predicts a variance; `thresholding_ratio`: the
-        quantile of the thresholding in the model's own scheduler, None without thresholding.
+        `noise_schedule`: arguments of `NoiseSchedule`; `prediction_type`; `learned_variance`: whether the model
+        also predicts a variance; `thresholding_ratio`: the quantile of the thresholding in the model's own scheduler,
+        None without thresholding.
 
     Raises:
         UnusableFile: if the file is missing, or its process is not variance-preserving with a supported beta schedule.
@@ -98,7 +93,6 @@ def read_trained_noise(folder: Path) -> dict[str, Any]:
     return {
         "noise_schedule": schedule,
         "prediction_type": values["prediction_type"],
-        "suits": {key: values[key] for key in SUITS},
         "learned_variance": str(given.get("variance_type", "")).startswith("learned"),
         "thresholding_ratio": given.get("dynamic_thresholding_ratio", 0.995) if given.get("thresholding") else None,
     }
