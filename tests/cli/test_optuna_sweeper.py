@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 
 import pytest
@@ -11,7 +12,8 @@ from tiny import ROOT
 
 from adaptive_diffusion.cli import optuna_sweeper
 from adaptive_diffusion.cli.optuna_sweeper import StudySweeper
-from adaptive_diffusion.errors import UserError
+from adaptive_diffusion.errors import MissingPackage, UserError
+from adaptive_diffusion.program import pip_install
 from adaptive_diffusion.tracking.jobs import Job
 
 pytest.importorskip("optuna")
@@ -181,6 +183,14 @@ def test_cmaes_takes_numbers(sweep):
 def test_wrong_settings_are_refused(sweep, wrong):
     with pytest.raises(ValueError, match=r"hydra\.sweeper"):
         sweep("one", **wrong)
+
+
+def test_without_optuna_a_sentence_says_how_to_install_it(sweep, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingPackage) as error:
+        sweep("one")
+
+    assert str(error.value).endswith(f"needs optuna, which is not installed: {pip_install('tune')}")
 
 
 def test_the_configuration_says_every_argument():

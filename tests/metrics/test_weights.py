@@ -7,6 +7,7 @@ import mlx.core as mx
 import pytest
 
 from adaptive_diffusion.errors import MissingPackage
+from adaptive_diffusion.io.clip_tokenizer import CLIPTokenizer
 from adaptive_diffusion.io.hub import model_folder
 from adaptive_diffusion.metrics import published
 from adaptive_diffusion.metrics.weights import Weights, pick, read_weights, read_weights_folder
@@ -81,3 +82,11 @@ def test_a_hub_model_is_fetched_with_pytorch_weights_only_where_there_are_no_oth
         model_folder("openai/clip")
 
     assert model_folder(tmp_path) == tmp_path
+
+
+def test_without_its_package_a_tokenizer_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingPackage, match=r"need tokenizers, which is not installed: pip install -e .*standard"):
+        CLIPTokenizer(tmp_path, 77)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..diffusion.checks import check_choice, check_count, check_seed
 from ..errors import MissingPackage, UserError
 from ..io.counted import count
+from ..program import pip_install
 from ..runs.job import say
 from ..tracking.jobs import DONE, Job, jobs_of
 
@@ -69,7 +70,7 @@ class StudySweeper(Sweeper):
             import optuna
         except ImportError as error:
             raise MissingPackage(
-                "hydra/sweeper=optuna takes Optuna; install it with: pip install -e '.[cpu,tune]'"
+                f"hydra/sweeper=optuna needs {error.name}, which is not installed: {pip_install('tune')}"
             ) from error
         if params:
             raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingPackage, UnusableFile
+from ..program import pip_install
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,15 @@ class CLIPTokenizer:
             max_length: Largest number of tokens, with start and end; longer prompts are cut.
 
         Raises:
-            UnusableFile: if `tokenizers` is not installed, or the files are missing or not CLIP's.
+            MissingPackage: if `tokenizers` is not installed.
+            UnusableFile: if the files are missing or not CLIP's.
         """
         try:
             import tokenizers
         except ImportError:
-            raise MissingPackage("CLIP prompts need another package: pip install tokenizers") from None
+            raise MissingPackage(
+                f"CLIP prompts need tokenizers, which is not installed: {pip_install('standard')}"
+            ) from None
 
         try:
             if (folder / "tokenizer.json").is_file():

@@ -37,7 +37,8 @@ def save_model(
         The content hash, which `load_model` checks.
 
     Raises:
-        UnusableFile: if `path` does not end in `.safetensors`, or the metadata are invalid.
+        ValueError: if `path` does not end in `.safetensors`.
+        UnusableFile: if the metadata are invalid.
     """
     metadata = model.metadata if metadata is None else metadata
     _check_metadata(path, model.config, metadata)

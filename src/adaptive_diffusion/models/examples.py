@@ -52,7 +52,7 @@ class ExampleSource:
         processes: Number of processes.
 
     Raises:
-        UnusableFile: if the noise schedule has no timesteps at the log-SNR of the configuration.
+        Unusable: if the noise schedule has no timesteps at the log-SNR of the configuration.
     """
 
     def __init__(

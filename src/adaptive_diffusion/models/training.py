@@ -60,7 +60,7 @@ class Trainer:
         group: Processes that share each batch; by default the processes of `mlx.launch`, or this process alone.
 
     Raises:
-        UnusableFile: if the data, the configuration or the state file cannot be used.
+        Unusable: if the data, the configuration or the state file cannot be used.
     """
 
     def __init__(self, config: TrainingConfig, group: mx.distributed.Group | None = None):

@@ -47,8 +47,8 @@ class TrainingConfig:
         architecture: Arguments of `UNetConfig` without `num_classes`, which depends on the data.
 
     Raises:
-        ValueError: for a value out of range, also in the noise schedule and the architecture.
-        ValueError: if `data` is empty, or `state` has another suffix.
+        ValueError: for a value out of range, also in the noise schedule and the architecture, if `data` is empty, or if
+            `state` has another suffix.
     """
 
     data: dict[str, str]

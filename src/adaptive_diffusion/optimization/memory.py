@@ -120,7 +120,7 @@ def write_history(path: str | Path, history: list[dict[str, Any]], records: Doma
     """Write a pipeline's results, and the records of its domains, atomically as JSON.
 
     Raises:
-        UnusableFile: if `path` does not end in `.json`.
+        ValueError: if `path` does not end in `.json`.
     """
     path = Path(path)
     if path.suffix != ".json":

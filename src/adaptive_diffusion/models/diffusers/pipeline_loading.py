@@ -205,7 +205,7 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
         width: Wanted width, or None.
 
     Raises:
-        UnusableFile: for a size that the networks cannot halve often enough, or that is too large or unknown.
+        ValueError: for a size that the networks cannot halve often enough, or that is too large or unknown.
     """
     sides = config.sides
     multiple = factor * 2 ** (config.levels - 1)

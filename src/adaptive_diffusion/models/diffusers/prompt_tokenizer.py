@@ -23,6 +23,7 @@ class PromptTokenizer(CLIPTokenizer):
         longest: Largest number of tokens of the text encoder.
 
     Raises:
+        MissingPackage: see `CLIPTokenizer`.
         UnusableFile: see `CLIPTokenizer`; also if the padding token is not in the vocabulary.
     """
 
