@@ -167,7 +167,8 @@ def test_scheduler_info_names_type_and_device() -> None:
     ("arguments", "message"),
     [
         ({"scheduler": "ddmi"}, "scheduler must be one of ddpm, ddim, dpm-solver"),
-        ({"image_size": (0, 8)}, "height must be a whole number, at least 1"),
+        ({"image_size": (0, 8)}, "height must be a whole number, between 1 and 4096"),
+        ({"image_size": (8, 8192)}, "width must be a whole number, between 1 and 4096"),
         ({"image_size": 5.5}, r"must be \(height, width\) in pixels"),
         ({"image_size": None}, r"must be \(height, width\) in pixels"),
         ({"in_channels": 0}, "in_channels must be a whole number"),

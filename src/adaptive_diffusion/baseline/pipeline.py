@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count, check_seed
+from ..diffusion.checks import LARGEST_IMAGE, check_count, check_seed
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
@@ -45,7 +45,7 @@ class DiffusionPipeline:
             with clipping to [-1, 1], the first three with trailing timesteps. A prediction type or noise schedule that
             is not the model's is set to the model's, and latents are not clipped. An `AdaptiveScheduler` without a
             calibration of its own takes the shipped one of the model, where there is one.
-        image_size: (height, width) of the returned images, pixels; None: what the model draws.
+        image_size: (height, width) of the returned images, pixels, at most 4096; None: what the model draws.
         in_channels: Channels of the images, of a model that does not tell.
 
     Raises:
@@ -67,7 +67,11 @@ class DiffusionPipeline:
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
 
-        self.image_size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
+        height, width = image_size
+        self.image_size = (
+            check_count("height", height, 1, LARGEST_IMAGE),
+            check_count("width", width, 1, LARGEST_IMAGE),
+        )
         self.scheduler = scheduler_of(scheduler)
         self._fit_scheduler()
         if self.native_size != self.image_size:

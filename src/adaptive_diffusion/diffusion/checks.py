@@ -9,6 +9,7 @@ from typing import Any
 from unicodedata import category
 
 LARGEST_GUIDANCE = 1000.0
+LARGEST_IMAGE = 4096  # side, pixels
 STRONG_GUIDANCE = 20.0  # above it, images of the shipped model turn into noise; 1 to 15 are common
 CONTROL = ("Cc", "Zl", "Zp")  # Unicode's categories of control characters and line ends
 

@@ -14,7 +14,7 @@ LABEL_TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "portraits": ("a {} of a {subject}", "{} of a {subject}", "a portrait, {}", "{}, face of a {subject}"),
     "landscapes": ("a photograph of a {} landscape", "{}", "a view of the {}", "{} in nature", "a landscape with {}"),
     "abstract": ("a texture of {}", "{} texture", "{} surface, close up", "a pattern of {}", "a {} material"),
-    "general": ("a photograph of a {}", "a {}", "{}", "a image of a {}", "one {} on a plain background"),
+    "general": ("a photograph of a {}", "a {}", "{}", "a picture of a {}", "one {} on a plain background"),
 }
 
 PLAIN_CAPTIONS: Mapping[str, str] = {
@@ -29,7 +29,7 @@ DOMAIN_TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "portraits": ("a portrait of a {subject}", "face of a {subject}", "a photograph of a {subject}", "{subject}"),
     "landscapes": ("a landscape with a {subject}", "a view of the {subject}", "{subject} in nature", "the {subject}"),
     "abstract": ("a texture of {subject}", "{subject} pattern", "a {subject} surface", "abstract {subject}"),
-    "general": ("a photograph of a {subject}", "a {subject}", "a image of a {subject}", "{subject}"),
+    "general": ("a photograph of a {subject}", "a {subject}", "a picture of a {subject}", "{subject}"),
 }
 
 

@@ -20,7 +20,7 @@ _QUALITY = re.compile(
 # Words that add no meaning to a label beside them.
 _FILLERS = (
     "a an the this that some one two three of on in with and or at by for is it its my single "
-    "photo photos photograph photographs photography image images image images shot view "
+    "photo photos photograph photographs photography picture pictures image images shot view "
     "small little big large old new beautiful nice cute close up closeup isolated plain background "
     "black white grey gray brown red yellow green blue purple pink golden"
 )

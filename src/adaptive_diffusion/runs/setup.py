@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from omegaconf import DictConfig
 
-from ..diffusion.checks import check_count, check_number, check_seed
+from ..diffusion.checks import LARGEST_IMAGE, check_count, check_number, check_seed
 from ..diffusion.conditions import NO_LABEL, Conditions, Same, conditions_of
 from ..diffusion.guidance import Guidance, checked_guidance
 from ..diffusion.guided_model import GuidedModel
@@ -43,7 +43,6 @@ from .prompts import follow_prompt, given
 
 log = logging.getLogger(__name__)
 
-LARGEST_IMAGE = 4096  # pixels of a side
 MOST_IMAGES = 1_000_000  # all are kept in memory
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ...diffusion.checks import LARGEST_IMAGE
 from ...errors import UnusableFile
 from ...types import PictureModel
 from .autoencoder_kl import AutoencoderKL
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 
 # Number of text encoders -> default guidance of diffusers: Stable Diffusion, SDXL.
 GUIDANCE = {1: 7.5, 2: 5.0}
-LARGEST = 4096  # side of an image, pixels
 
 
 def load_pipeline(
@@ -220,8 +220,8 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
             raise ValueError(
                 f"{name} must be a multiple of {multiple}, since this model halves its images that often, got {value}"
             )
-        if value > LARGEST:
-            raise ValueError(f"{name} must be at most {LARGEST} pixels, got {value}")
+        if value > LARGEST_IMAGE:
+            raise ValueError(f"{name} must be at most {LARGEST_IMAGE} pixels, got {value}")
 
         size.append(value)
 
