@@ -100,7 +100,9 @@ def test_drawn_pictures_are_taken_for_what_was_asked_for(capsys: pytest.CaptureF
     assert min(shares) >= 85  # 90 with many images; of 32, less may be right by chance
 
 
-@pytest.mark.parametrize("pattern", ["{}", "An {}!", "the {}", "a picture of the {}", "pictures of {}", "{}, masterpiece, 8k, HDR"])
+@pytest.mark.parametrize(
+    "pattern", ["{}", "An {}!", "the {}", "a picture of the {}", "pictures of {}", "{}, masterpiece, 8k, HDR"]
+)
 def test_a_label_that_is_all_a_prompt_names_is_chosen(detector: DomainDetector, pattern: str) -> None:
     labels = load_builtin_model().domains
     wanted = [(domain, label) for domain, names in labels.items() for label in names]

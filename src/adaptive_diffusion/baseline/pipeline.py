@@ -67,11 +67,9 @@ class DiffusionPipeline:
         if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
             raise ValueError(f"image_size must be (height, width) in pixels, got {image_size!r}")
 
-        height, width = image_size
-        self.image_size = (
-            check_count("height", height, 1, LARGEST_IMAGE),
-            check_count("width", width, 1, LARGEST_IMAGE),
-        )
+        height = check_count("height", image_size[0], 1, LARGEST_IMAGE)
+        width = check_count("width", image_size[1], 1, LARGEST_IMAGE)
+        self.image_size = (height, width)
         self.scheduler = scheduler_of(scheduler)
         self._fit_scheduler()
         if self.native_size != self.image_size:
