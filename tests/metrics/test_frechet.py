@@ -10,9 +10,7 @@ import scipy.linalg
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance, nuclear_norm
 from adaptive_diffusion.metrics.statistics import (
     FeatureStatistics,
-    load_statistics,
     mean_and_centred,
-    save_statistics,
     triangular,
 )
 from benchmarks import frechet as bench
@@ -85,8 +83,8 @@ def test_what_is_no_set_of_features_is_refused(a: np.ndarray, message: str) -> N
 def test_stored_statistics_give_what_the_features_give(n: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((n, 40)), 1.5 * rng.standard_normal((300, 40))
-    save_statistics(tmp_path / "x.npz", statistics(x))
-    stored = load_statistics(tmp_path / "x.npz")
+    statistics(x).save(tmp_path / "x.npz")
+    stored = FeatureStatistics.load(tmp_path / "x.npz")
     assert (stored.n, stored.encoder, stored.encoder_hash) == (n, "tiny", "abc")
     np.testing.assert_array_equal(stored.covariance, statistics(x).covariance)
     expected = frechet_distance(x, y)
@@ -97,12 +95,12 @@ def test_stored_statistics_give_what_the_features_give(n: int, tmp_path: Path) -
 
 
 def test_a_file_of_statistics_holds_no_pickle_and_leaves_no_trace_when_it_fails(tmp_path: Path) -> None:
-    save_statistics(tmp_path / "x.npz", statistics(np.eye(4)))
+    statistics(np.eye(4)).save(tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         assert {file[name].dtype.kind for name in file.files} <= {"f", "i", "U"}
 
     with pytest.raises(ValueError, match=r"must end in \.npz"):
-        save_statistics(tmp_path / "x.txt", statistics(np.eye(4)))
+        statistics(np.eye(4)).save(tmp_path / "x.txt")
 
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
 
@@ -139,21 +137,21 @@ def test_what_cannot_be_statistics_is_refused(change: dict[str, object], message
 
 
 def test_files_that_hold_no_statistics_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    save_statistics(tmp_path / "whole.npz", statistics(np.eye(4)))
+    statistics(np.eye(4)).save(tmp_path / "whole.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
     np.savez(tmp_path / "fid.npz", mu=np.zeros(2), sigma=np.eye(2))
     np.savez(tmp_path / "other.npz", images=np.zeros(2))
     np.savez(tmp_path / "pickled.npz", mean=np.array([{}], dtype=object))
 
     for name, message in {
-        "absent": "no feature statistics at",
+        "absent": "does not exist; give the statistics of features",
         "cut": "truncated",
         "fid": "neither the sample size nor the encoder",
-        "other": "no feature statistics of this project",
+        "other": "another kind of file",
         "pickled": "cannot be read",
     }.items():
         with pytest.raises(ValueError, match=message):
-            load_statistics(tmp_path / f"{name}.npz")
+            FeatureStatistics.load(tmp_path / f"{name}.npz")
 
 
 def test_features_may_come_from_mlx_in_any_floating_type_and_pictures_are_no_features() -> None:

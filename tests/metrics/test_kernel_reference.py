@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptive_diffusion.metrics.kernel_reference import KernelReference, load_kernel_reference, save_kernel_reference
+from adaptive_diffusion.metrics.kernel_reference import KernelReference
 from adaptive_diffusion.metrics.kid import kernel_distance
 
 RNG = np.random.default_rng(0)
@@ -53,8 +53,8 @@ def test_two_samples_of_one_law_are_at_distance_zero_on_average() -> None:
 
 
 def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
-    save_kernel_reference(tmp_path / "reference.npz", REFERENCE)
-    loaded = load_kernel_reference(tmp_path / "reference.npz")
+    REFERENCE.save(tmp_path / "reference.npz")
+    loaded = KernelReference.load(tmp_path / "reference.npz")
     assert loaded.distance(X) == REFERENCE.distance(X)
     assert (loaded.n, loaded.encoder, loaded.encoder_hash) == (300, "encoder/7", "abc")
 
@@ -63,7 +63,7 @@ def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read as the moments"):
-        load_kernel_reference(tmp_path / "x.npz")
+        KernelReference.load(tmp_path / "x.npz")
 
 
 def test_features_of_another_width_are_refused() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.errors import UnusableFile
-from adaptive_diffusion.metrics.precision_recall import SMALLEST, ClusterReference, load_clusters, save_clusters
+from adaptive_diffusion.metrics.precision_recall import SMALLEST, ClusterReference
 
 
 def islands(count: int, seed: int, kinds: int = 8) -> np.ndarray:
@@ -46,14 +46,14 @@ def test_no_cluster_is_of_a_few_images() -> None:
 
 
 def test_a_file_holds_all_of_it_and_refuses_another(reference: ClusterReference, tmp_path: Path) -> None:
-    save_clusters(tmp_path / "c.npz", reference)
-    again, x = load_clusters(tmp_path / "c.npz"), islands(100, 3)
+    reference.save(tmp_path / "c.npz")
+    again, x = ClusterReference.load(tmp_path / "c.npz"), islands(100, 3)
     assert (again.precision(x), again.recall(x)) == (reference.precision(x), reference.recall(x))
     assert (again.n, again.encoder, again.encoder_hash) == (2000, "toy/6", "hash")
 
     np.savez(tmp_path / "other.npz", centres=np.zeros((2, 3)))
     with pytest.raises(UnusableFile, match="cannot be read as the clusters"):
-        load_clusters(tmp_path / "other.npz")
+        ClusterReference.load(tmp_path / "other.npz")
     with pytest.raises(ValueError, match="features of width 6, got 4"):
         reference.precision(x[:, :4])
 

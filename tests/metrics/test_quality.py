@@ -19,7 +19,7 @@ from adaptive_diffusion.io.pixels import to_float
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, set_distances
 from adaptive_diffusion.metrics.standard_metrics import StandardMetrics
-from adaptive_diffusion.metrics.statistics import FeatureStatistics, save_statistics
+from adaptive_diffusion.metrics.statistics import FeatureStatistics
 from adaptive_diffusion.runs.references import main as make_references
 from adaptive_diffusion.runs.references import write_reference, write_vicreg_reference
 from tools.__main__ import stale_reference, stale_vicreg_reference
@@ -230,7 +230,7 @@ def inception(monkeypatch: pytest.MonkeyPatch) -> Inception:
 def test_the_reference_of_fid_is_pictures_or_statistics(tmp_path: Path, inception: Inception) -> None:
     np.savez(tmp_path / "real.npz", images=REAL)
     features = inception.features(REAL)
-    save_statistics(tmp_path / "stats.npz", FeatureStatistics.from_features(features, inception.name, "weights"))
+    FeatureStatistics.from_features(features, inception.name, "weights").save(tmp_path / "stats.npz")
     pictures = measured(StandardMetrics(reference=str(tmp_path / "real.npz"), clip=None))
     statistics = measured(StandardMetrics(reference=str(tmp_path / "stats.npz"), clip=None))
     assert set(pictures) == {"fid", "kid"}
@@ -282,9 +282,7 @@ def test_an_unfit_reference_is_refused_before_anything_is_drawn(tmp_path: Path, 
     with pytest.raises(ValueError, match="holds mu and sigma"):
         StandardMetrics(reference=str(tmp_path / "foreign.npz"), clip=None)
 
-    save_statistics(
-        tmp_path / "other.npz", FeatureStatistics.from_features(inception.features(REAL), inception.name, "others")
-    )
+    FeatureStatistics.from_features(inception.features(REAL), inception.name, "others").save(tmp_path / "other.npz")
     with pytest.raises(ValueError, match="was made with"):
         StandardMetrics(reference=str(tmp_path / "other.npz"), clip=None)
 

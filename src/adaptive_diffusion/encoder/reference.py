@@ -7,9 +7,9 @@ from pathlib import Path
 from ..errors import UnusableFile
 from ..io.files import ASSETS
 from ..metrics.features import FeatureEncoder
-from ..metrics.kernel_reference import KernelReference, load_kernel_reference
-from ..metrics.precision_recall import ClusterReference, load_clusters
-from ..metrics.statistics import FeatureStatistics, load_statistics
+from ..metrics.kernel_reference import KernelReference
+from ..metrics.precision_recall import ClusterReference
+from ..metrics.statistics import FeatureStatistics
 
 FOLDER = ASSETS / "reference"
 
@@ -46,7 +46,7 @@ def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) 
         domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith(others))) or "none"
         raise UnusableFile(f"there are no reference statistics of the domain {domain!r}; there are those of {domains}")
 
-    statistics = load_statistics(path)
+    statistics = FeatureStatistics.load(path)
     _check_encoder(path, statistics.encoder, statistics.encoder_hash, encoder)
     return statistics
 
@@ -57,7 +57,7 @@ def load_kernel(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) -> 
     Arguments and errors as for `load_reference`.
     """
     path = kernel_reference_path(domain, folder)
-    moments = load_kernel_reference(path)
+    moments = KernelReference.load(path)
     _check_encoder(path, moments.encoder, moments.encoder_hash, encoder)
     return moments
 
@@ -73,7 +73,7 @@ def load_vicreg_reference(
         UnusableFile: if a file is missing or damaged, or if another encoder made it.
     """
     path, clusters_path = vicreg_paths(domain, folder)
-    statistics, clusters = load_statistics(path), load_clusters(clusters_path)
+    statistics, clusters = FeatureStatistics.load(path), ClusterReference.load(clusters_path)
     _check_encoder(path, statistics.encoder, statistics.encoder_hash, encoder)
     _check_encoder(clusters_path, clusters.encoder, clusters.encoder_hash, encoder)
     return statistics, clusters

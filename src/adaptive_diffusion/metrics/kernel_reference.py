@@ -9,21 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations_with_replacement
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .kid import KernelDistance, choose_subsets, kernel_sums, subset_size_for
-from .reference_file import load_record, save_record
+from .reference_file import Record
 from .statistics import check_features
 
-FORMAT = "adaptive-diffusion/kernel-reference/1"
 _ROWS = 256  # feature vectors per block, which bounds the memory of their products
 
 
 @dataclass(frozen=True, eq=False)
-class KernelReference:
+class KernelReference(Record):
     """Raw moments of the features y of a reference.
 
     Attributes:
@@ -38,6 +36,9 @@ class KernelReference:
     Raises:
         ValueError: if the shapes do not fit each other, or a moment is not finite.
     """
+
+    FORMAT: ClassVar[str] = "adaptive-diffusion/kernel-reference/1"
+    WHAT: ClassVar[str] = "the moments of a reference"
 
     n: int
     first: np.ndarray
@@ -89,7 +90,7 @@ class KernelReference:
         Raises:
             ValueError: for unfit features, features of another width, or a subset size out of range.
         """
-        x = self._checked(features)
+        x = check_features(features, width=len(self.first))
         size = subset_size_for(len(x), subsets, subset_size)
         chosen = choose_subsets(np.random.default_rng(seed), len(x), subsets, size)
 
@@ -97,12 +98,6 @@ class KernelReference:
         values = own + self.within - 2 * (chosen.T @ self._mean_kernel(x)) / size
 
         return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
-
-    def _checked(self, features: Any) -> np.ndarray:
-        x = check_features(features)
-        if x.shape[1] != len(self.first):
-            raise ValueError(f"the reference has features of width {len(self.first)}, got {x.shape[1]}")
-        return x
 
     def _mean_kernel(self, x: np.ndarray) -> np.ndarray:
         """(n,) mean kernel of each x with all images of the reference."""
@@ -128,20 +123,6 @@ class KernelReference:
             full[a, b, c] = self.third
 
         return full.reshape(d, d * d)
-
-
-def save_kernel_reference(path: str | Path, reference: KernelReference) -> None:
-    """Write a reference atomically as a `.npz` file without pickles."""
-    save_record(path, reference, FORMAT)
-
-
-def load_kernel_reference(path: str | Path) -> KernelReference:
-    """Read a file of `save_kernel_reference`; nothing is unpickled.
-
-    Raises:
-        UnusableFile: if the file is missing, damaged, or of another kind.
-    """
-    return load_record(path, KernelReference, FORMAT, "the moments of a reference")
 
 
 def _triples(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

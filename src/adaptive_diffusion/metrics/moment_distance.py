@@ -64,9 +64,7 @@ class MomentDistance:
         return np.asarray(others.mean() - 2 * real.mean() + within - 2 * (witness - witness.mean()))
 
     def _whitened(self, features: Any) -> np.ndarray:
-        x = check_features(features)
-        if x.shape[1] != len(self.real.mean):
-            raise ValueError(f"the reference has features of width {len(self.real.mean)}, got {x.shape[1]}")
+        x = check_features(features, width=len(self.real.mean))
         return np.asarray((x - self.real.mean) @ self._whitening)
 
     @cached_property

@@ -14,15 +14,13 @@ images only, so that no single picture's features are kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .reference_file import load_record, save_record
+from .reference_file import Record
 from .statistics import check_features
 
-FORMAT = "adaptive-diffusion/clusters/1"
 CLUSTERS = 64  # at most
 SMALLEST = 10  # images in the smallest cluster: a centre is never that of one or two pictures
 HELD = 0.9
@@ -32,7 +30,7 @@ _DRAWS = 200  # simulated sets of real images
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterReference:
+class ClusterReference(Record):
     """Clusters of the features of real images.
 
     Attributes:
@@ -46,6 +44,9 @@ class ClusterReference:
     Raises:
         ValueError: if the shapes do not fit each other, or a value is out of range.
     """
+
+    FORMAT: ClassVar[str] = "adaptive-diffusion/clusters/1"
+    WHAT: ClassVar[str] = "the clusters of a reference"
 
     n: int
     centres: np.ndarray
@@ -96,12 +97,12 @@ class ClusterReference:
 
     def precision(self, features: Any) -> float:
         """Share of the images in the ball of their nearest cluster, in [0, 1]."""
-        own, distances = _nearest(self._checked(features), self.centres)
+        own, distances = self._own(features)
         return float((distances <= self.radii[own]).mean())
 
     def recall(self, features: Any) -> float:
         """Share of the real images' histogram that is covered, in units of what as many real images cover; >= 0."""
-        own, _ = _nearest(self._checked(features), self.centres)
+        own, _ = self._own(features)
         expected, _ = self.real_coverage(len(own))
         return self._coverage(np.bincount(own, minlength=len(self.shares))) / expected
 
@@ -119,11 +120,9 @@ class ClusterReference:
     def _coverage(self, counts: np.ndarray) -> float:
         return float(np.minimum(self.shares, counts / counts.sum()).sum())
 
-    def _checked(self, features: Any) -> np.ndarray:
-        x = check_features(features)
-        if x.shape[1] != self.centres.shape[1]:
-            raise ValueError(f"the reference has features of width {self.centres.shape[1]}, got {x.shape[1]}")
-        return x
+    def _own(self, features: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The cluster of each image (n,), and the distance to its centre (n,)."""
+        return _nearest(check_features(features, width=self.centres.shape[1]), self.centres)
 
 
 def coverage_caveat(n: int) -> str | None:
@@ -138,17 +137,3 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray
     squares = np.square(x).sum(axis=1)[:, None] - 2 * x @ centres.T + np.square(centres).sum(axis=1)
     own = squares.argmin(axis=1)
     return own, np.sqrt(np.maximum(squares[np.arange(len(x)), own], 0.0))
-
-
-def save_clusters(path: str | Path, reference: ClusterReference) -> None:
-    """Write a reference atomically as a `.npz` file without pickles."""
-    save_record(path, reference, FORMAT)
-
-
-def load_clusters(path: str | Path) -> ClusterReference:
-    """Read a file of `save_clusters`; nothing is unpickled.
-
-    Raises:
-        UnusableFile: if the file is missing, damaged, or of another kind.
-    """
-    return load_record(path, ClusterReference, FORMAT, "the clusters of a reference")

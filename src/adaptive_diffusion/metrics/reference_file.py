@@ -2,50 +2,58 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ..errors import UnusableFile
+from ..errors import UnusableFile, plainly
 from ..io.array_file import read_arrays
 from ..io.files import atomic_path
 
-Record = TypeVar("Record")
 _SCALARS = {"int": int, "float": float, "str": str}
 
 
-def save_record(path: str | Path, record: Any, format: str) -> None:
-    """Write a dataclass of numbers, strings and arrays atomically.
+@dataclass(frozen=True, eq=False)
+class Record:
+    """Numbers, strings and arrays that are kept in a file, but for fields whose names begin with _.
 
-    Args:
-        path: The file.
-        record: The dataclass.
-        format: Name and version of the kind of file.
+    Attributes:
+        FORMAT: Name and version of the kind of file.
+        WHAT: What the file holds, for error messages.
     """
-    arrays: dict[str, Any] = {field.name: np.asarray(getattr(record, field.name)) for field in fields(record)}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, format=np.array(format), **arrays)
 
+    FORMAT: ClassVar[str]
+    WHAT: ClassVar[str]
 
-def load_record(path: str | Path, kind: type[Record], format: str, what: str) -> Record:
-    """Read a file of `save_record`.
+    def save(self, path: str | Path) -> None:
+        """Write the record atomically; parent folders are created.
 
-    Args:
-        path: The file.
-        kind: The dataclass.
-        format: As it was written.
-        what: What the file has to be, for the error message.
+        Raises:
+            ValueError: if `path` does not end in `.npz`.
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise ValueError(f"a file of {self.WHAT} must end in .npz, got {path.name!r}")
 
-    Raises:
-        UnusableFile: if the file is missing, damaged, or of another kind.
-    """
-    arrays: dict[str, Any] = dict(read_arrays(path, what))
-    try:
-        if str(arrays.pop("format", "")) != format:
-            raise ValueError("it is another kind of file")
-        scalars = {field.name: _SCALARS[field.type] for field in fields(kind) if field.type in _SCALARS}  # type: ignore
-        return kind(**{name: scalars[name](value) if name in scalars else value for name, value in arrays.items()})
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UnusableFile(f"{path} cannot be read as {what} ({error}); make it again") from error
+        names = [field.name for field in fields(self) if not field.name.startswith("_")]
+        arrays: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in names}
+        with atomic_path(path) as temporary:
+            np.savez(temporary, format=np.array(self.FORMAT), **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file of `save`.
+
+        Raises:
+            UnusableFile: if the file is missing, damaged, or of another kind.
+        """
+        arrays: dict[str, Any] = dict(read_arrays(path, cls.WHAT))
+        try:
+            if str(arrays.pop("format", "")) != cls.FORMAT:
+                raise ValueError("it is another kind of file")
+            scalars = {field.name: _SCALARS[field.type] for field in fields(cls) if field.type in _SCALARS}
+            return cls(**{name: scalars[name](value) if name in scalars else value for name, value in arrays.items()})
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UnusableFile(f"{path} cannot be read as {cls.WHAT} ({plainly(error)}); make it again") from error

@@ -15,7 +15,7 @@ from .clip_score import CLIP, load_clip
 from .inception import load_inception
 from .lpips import LPIPS, load_lpips
 from .quality import Measurement, attempt, mean_of, set_distances
-from .statistics import FeatureStatistics, load_statistics
+from .statistics import FeatureStatistics
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class StandardMetrics:
     The constructor reads the weights, so missing weights are found before anything is drawn.
 
     Args:
-        reference: Real images (folder or array file), or a statistics file (`.npz` of `save_statistics`, FID only).
+        reference: Real images (folder or array file), or the file of a `FeatureStatistics` (`.npz`, FID only).
         inception: InceptionV3 weight file or folder; None: the download folders of PyTorch's libraries.
         clip: CLIP model folder or hub id; None: no CLIP score.
         lpips: `alex` or `vgg`; used with `converged` only.
@@ -114,7 +114,7 @@ class StandardMetrics:
             read_arrays(reference)  # refuses a damaged file before anything is drawn
             return reference
 
-        statistics = load_statistics(reference)
+        statistics = FeatureStatistics.load(reference)
         if (statistics.encoder, statistics.encoder_hash) != (self._inception.name, self._inception.content_hash):
             raise ValueError(
                 f"reference={reference} was made with {statistics.encoder}, not with these weights of "

@@ -5,24 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import mlx.core as mx
 import numpy as np
 
 from ..errors import UnusableFile
-from ..io.array_file import read_arrays
-from ..io.files import atomic_path
-
-FORMAT = "adaptive-diffusion/feature-statistics/1"
+from ..io.array_file import array_names
+from .reference_file import Record
 
 
-def check_features(features: Any, what: str = "features") -> np.ndarray:
+def check_features(features: Any, what: str = "features", *, width: int | None = None) -> np.ndarray:
     """Check features and return them as a float64 array.
 
     Args:
         features: (n, d) floating NumPy or MLX array, n >= 2.
         what: Name of the features in the error.
+        width: The d of the reference that they are compared with; None: any.
 
     Raises:
         ValueError: for another type or shape, fewer than two rows, or values that are not finite.
@@ -43,6 +42,8 @@ def check_features(features: Any, what: str = "features") -> np.ndarray:
             f"{what} must be finite, got NaN or infinity in {bad} of {len(x)} rows; "
             "check the images they were computed from"
         )
+    if width not in (None, x.shape[1]):
+        raise ValueError(f"the reference has features of width {width}, got {x.shape[1]}")
 
     return x
 
@@ -66,7 +67,7 @@ def triangular(centred: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureStatistics:
+class FeatureStatistics(Record):
     """Mean and covariance of a set of features.
 
     Attributes:
@@ -79,6 +80,9 @@ class FeatureStatistics:
     Raises:
         ValueError: if the shapes do not fit each other, a value is not finite, or `covariance` is no covariance.
     """
+
+    FORMAT: ClassVar[str] = "adaptive-diffusion/feature-statistics/1"
+    WHAT: ClassVar[str] = "the statistics of features"
 
     n: int
     mean: np.ndarray
@@ -117,6 +121,16 @@ class FeatureStatistics:
         mean, centred = mean_and_centred(x)
         return cls(len(x), mean, centred.T @ centred, encoder, encoder_hash, centred)
 
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file of `save`; see `Record.load`."""
+        if {"mu", "sigma"} <= set(array_names(path)):
+            raise UnusableFile(
+                f"{path} holds mu and sigma but neither the sample size nor the encoder; if you know them, build "
+                "FeatureStatistics(n, mu, sigma, encoder, encoder_hash) and save that"
+            )
+        return super().load(path)
+
     @cached_property
     def factor(self) -> np.ndarray:
         """A factor F (r, d) with covariance = F^T F, from the features if they are in memory."""
@@ -141,52 +155,3 @@ def check_same_encoder(a: FeatureStatistics, b: FeatureStatistics) -> None:
             f"statistics of different encoders cannot be compared: {a.encoder} ({a.encoder_hash[:12]}) and "
             f"{b.encoder} ({b.encoder_hash[:12]}); compute both with the same one"
         )
-
-
-def save_statistics(path: str | Path, statistics: FeatureStatistics) -> None:
-    """Write statistics atomically as a `.npz` file without pickles; parent folders are created.
-
-    Raises:
-        ValueError: if `path` does not end in `.npz`.
-    """
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"a statistics file must end in .npz, got {path.name!r}")
-
-    with atomic_path(path) as temporary:
-        np.savez(
-            temporary,
-            format=np.array(FORMAT),
-            n=np.array(statistics.n),
-            mean=statistics.mean,
-            covariance=statistics.covariance,
-            encoder=np.array(statistics.encoder),
-            encoder_hash=np.array(statistics.encoder_hash),
-        )
-
-
-def load_statistics(path: str | Path) -> FeatureStatistics:
-    """Read a file of `save_statistics`; nothing is unpickled.
-
-    Raises:
-        UnusableFile: if the file is missing, damaged, or of another kind.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UnusableFile(f"there are no feature statistics at {path}; compute them from reference images first")
-
-    arrays = read_arrays(path, "statistics")
-    if "format" not in arrays and {"mu", "sigma"} <= arrays.keys():
-        raise UnusableFile(
-            f"{path} holds mu and sigma but neither the sample size nor the encoder; if you know them, build "
-            "FeatureStatistics(n, mu, sigma, encoder, encoder_hash) and save that"
-        )
-    if str(arrays.get("format")) != FORMAT:
-        raise UnusableFile(f"{path} holds no feature statistics of this project; give a file save_statistics wrote")
-
-    try:
-        return FeatureStatistics(
-            int(arrays["n"]), arrays["mean"], arrays["covariance"], str(arrays["encoder"]), str(arrays["encoder_hash"])
-        )
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise UnusableFile(f"{path} is not a whole statistics file ({error}); compute it again") from error

@@ -15,9 +15,9 @@ from ..encoder.reference import FOLDER, kernel_reference_path, reference_path, v
 from ..encoder.vicreg import BUILTIN_VICREG, VICRegEncoder, load_vicreg
 from ..errors import UserError
 from ..io.pictures import load_pictures
-from ..metrics.kernel_reference import KernelReference, save_kernel_reference
-from ..metrics.precision_recall import ClusterReference, save_clusters
-from ..metrics.statistics import FeatureStatistics, save_statistics
+from ..metrics.kernel_reference import KernelReference
+from ..metrics.precision_recall import ClusterReference
+from ..metrics.statistics import FeatureStatistics
 from ..program import command
 from .checks import refused
 
@@ -66,8 +66,8 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
         raise UserError(f"{pictures} has one image; statistics take at least 2, and hundreds to mean something")
     features = encoder.features(images)
     identity = (encoder.name, encoder.content_hash)
-    save_statistics(reference_path(domain, folder), FeatureStatistics.from_features(features, *identity))
-    save_kernel_reference(kernel_reference_path(domain, folder), KernelReference.from_features(features, *identity))
+    FeatureStatistics.from_features(features, *identity).save(reference_path(domain, folder))
+    KernelReference.from_features(features, *identity).save(kernel_reference_path(domain, folder))
 
 
 def write_vicreg_reference(domain: str, pictures: str | Path, vicreg: VICRegEncoder, folder: Path = FOLDER) -> None:
@@ -78,5 +78,5 @@ def write_vicreg_reference(domain: str, pictures: str | Path, vicreg: VICRegEnco
     features = vicreg.features(load_pictures(pictures, vicreg.config.image_size).images)
     path, clusters_path = vicreg_paths(domain, folder)
     identity = (vicreg.name, vicreg.content_hash)
-    save_statistics(path, FeatureStatistics.from_features(features, *identity))
-    save_clusters(clusters_path, ClusterReference.from_features(features, *identity))
+    FeatureStatistics.from_features(features, *identity).save(path)
+    ClusterReference.from_features(features, *identity).save(clusters_path)
