@@ -30,7 +30,7 @@ sys.path.insert(0, str(TESTS))
 backend = importlib.import_module("adaptive_diffusion.backend.prepare")
 
 MODULES = (
-    *("runs.setup", "runs.sample", "runs.benchmark", "runs.train_model", "runs.train_encoder", "runs.calibrate"),
+    *("runs.setup", "runs.sample", "runs.benchmark", "runs.train_model", "runs.train_images", "runs.calibrate"),
     *("runs.tune", "runs.train_policy", "cli.sweep", "metrics.standard_metrics", "models.unet", "io.figures"),
 )
 LIBRARIES = ("mlflow.store.tracking.sqlalchemy_store", "mlflow", "matplotlib.pyplot", "PIL.Image")
