@@ -32,7 +32,6 @@ from adaptive_diffusion.web.bounds import Offers, Wish  # noqa: E402
 from adaptive_diffusion.web.choosing import CONTROLS, Choosing  # noqa: E402
 from adaptive_diffusion.web.curve import affordable, curves, domains, measured  # noqa: E402
 from adaptive_diffusion.web.drawing import CELL, Drawing  # noqa: E402
-from adaptive_diffusion.web.lifetime import Lifetime  # noqa: E402
 from adaptive_diffusion.web.looking import Looking  # noqa: E402
 from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
 from adaptive_diffusion.web.tuning import AIMS, Tuning, tuning_settings  # noqa: E402
@@ -43,7 +42,7 @@ from tools.curve import stale_curve  # noqa: E402
 WISH = Wish(model="tiny", domain="landscapes", scheduler="ddim", steps=3, images=2)
 
 
-class Actions(Drawing, Choosing, Looking, Tuning, Lifetime):
+class Actions(Drawing, Choosing, Looking, Tuning):
     """All that the controls do."""
 
 

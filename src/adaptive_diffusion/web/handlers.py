@@ -37,6 +37,18 @@ class Handlers:
         """The session of the page that asks."""
         return self.sessions.of(str(request.session_hash))
 
+    def ask(self, request: gr.Request, name: str) -> None:
+        """Something is asked for, e.g. "draw"; it may have to wait, and be cancelled."""
+        self.session(request).ask(name)
+
+    def cancel(self, request: gr.Request) -> None:
+        """Stop what this page draws or waits for, which says itself that it was stopped."""
+        self.session(request).cancel()
+
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed."""
+        self.sessions.close(str(request.session_hash))
+
 
 @contextmanager
 def errors_shown(name: str = "sample") -> Iterator[None]:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
-from .bounds import (
-    LONGEST_PROMPT,
-    MOST_CELLS,
-    MOST_IMAGES,
-    MOST_STEPS,
-    SIZES,
-    Offers,
-)
+from .bounds import FEWEST_EPISODES, LONGEST_PROMPT, MOST_CELLS, MOST_EPISODES, MOST_IMAGES, MOST_STEPS, SIZES, Offers
 from .choosing import AS_IT_DRAWS, NO_NAME, Choosing
 from .curve import MOST_PASSES, domains, images
 from .drawing import Drawing
+from .handlers import Handlers
 from .jobs import Worker
-from .lifetime import Lifetime
 from .looking import Looking
-from .parts import COMPUTES, QUICK, command_field, start_button
 from .sessions import Sessions
-from .tabs import history_tab, tune_tab
-from .tuning import Tuning
+from .tuning import AIMS, Tuning
 
 SHEET_STEPS = (4, 5, 6, 8, 10, 15, 20, 25, 35, 50)
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from afar
 CSS = ".gradio-container img { image-rendering: pixelated; }"
+COMPUTES: dict[str, Any] = {  # one after another
+    "concurrency_limit": 1,
+    "concurrency_id": "computes",
+    "api_visibility": "private",
+}
+QUICK: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
@@ -37,8 +36,7 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
         sessions: What each open page has drawn.
     """
     given = offers, worker, sessions
-    lifetime, choosing, looking = Lifetime(*given), Choosing(*given), Looking(*given)
-    drawing, tuning = Drawing(*given), Tuning(*given)
+    choosing, looking, drawing, tuning = Choosing(*given), Looking(*given), Drawing(*given), Tuning(*given)
     with gr.Blocks(title="Adaptive Diffusion", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         gr.Markdown(
             "# Adaptive Diffusion\nThe same images in fewer steps. Every run is what `sample` does, and is recorded."
@@ -49,27 +47,27 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                 cost = gr.Markdown(elem_id="cost")
             with gr.Column(scale=2, min_width=320):
                 with gr.Tab("Draw"):
-                    _draw(drawing, lifetime, controls)
+                    _draw(drawing, controls)
                 with gr.Tab("Compare"):
-                    _compare(drawing, lifetime, controls)
+                    _compare(drawing, controls)
                 with gr.Tab("Sheet"):
-                    _sheet(drawing, lifetime, controls)
+                    _sheet(drawing, controls)
                 with gr.Tab("Schedule"):
                     _schedule(looking, controls)
                 with gr.Tab("How few passes?"):
                     _afford(looking, blocks)
                 with gr.Tab("Calibrate"):
-                    _calibrate(drawing, lifetime, controls)
+                    _calibrate(drawing, controls)
                 with gr.Tab("Tune") as tune:
-                    tune_tab(tuning, choosing, lifetime, controls, tune)
+                    _tune(tuning, choosing, controls, tune)
                 with gr.Tab("History") as history:
-                    history_tab(choosing, controls, history)
+                    _history(choosing, controls, history)
 
         model, prompt, domain, label, scheduler, steps, guidance, weight, *_ = controls
         changes = [each.change for each in (model, domain, label, scheduler, steps, guidance)]
         for event in (*changes, prompt.blur, weight.blur, blocks.load):
             event(looking.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
-        blocks.unload(lifetime.leave)
+        blocks.unload(drawing.leave)
     return blocks
 
 
@@ -106,36 +104,36 @@ def _controls(choosing: Choosing) -> list[gr.components.Component]:
     return [model, prompt, domain, label, scheduler, steps, guidance, weight, count, seed, size]
 
 
-def _draw(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
-    start = start_button(lifetime, "Draw", "draw")
+def _draw(drawing: Drawing, controls: list[gr.components.Component]) -> None:
+    start = _start_button(drawing, "Draw", "draw")
     picture = gr.Image(label="Images", buttons=["download", "fullscreen"], elem_id="picture", alt_text="What is drawn")
     status = gr.Markdown(elem_id="status")
-    command = command_field()
+    command = _command_field()
     files = gr.File(label="Images as files (each carries its settings)", file_count="multiple", interactive=False)
     start.success(drawing.draw, controls, [picture, status, files, command], show_progress_on=status, **COMPUTES)
 
 
-def _compare(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
+def _compare(drawing: Drawing, controls: list[gr.components.Component]) -> None:
     gr.Markdown("Left: as the controls say. Right: another scheduler, from the same noise.")
     with gr.Row():
         scheduler = gr.Dropdown(list(drawing.offers.schedulers), value="ddim", label="Scheduler on the right")
         steps = gr.Slider(1, MOST_STEPS, 50, step=1, label="Steps on the right")
-    start = start_button(lifetime, "Compare", "compare")
+    start = _start_button(drawing, "Compare", "compare")
     slider = gr.ImageSlider(label="Left and right", interactive=False, buttons=["fullscreen"], elem_id="slider")
-    status, command = gr.Markdown(), command_field()
+    status, command = gr.Markdown(), _command_field()
     start.success(
         drawing.compare, [scheduler, steps, *controls], [slider, status, command], show_progress_on=status, **COMPUTES
     )
 
 
-def _sheet(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
+def _sheet(drawing: Drawing, controls: list[gr.components.Component]) -> None:
     gr.Markdown(f"The first image, drawn by each scheduler in each number of steps: at most {MOST_CELLS} images.")
     common = [name for name in ("ddim", "dpm_solver", "unipc", "adaptive") if name in drawing.offers.schedulers]
     schedulers = gr.Dropdown(list(drawing.offers.schedulers), value=common, multiselect=True, label="Schedulers")
     steps = gr.CheckboxGroup([(str(n), n) for n in SHEET_STEPS], value=[5, 10], label="Numbers of steps")
-    start = start_button(lifetime, "Draw the sheet", "sheet")
+    start = _start_button(drawing, "Draw the sheet", "sheet")
     sheet = gr.Image(label="Sheet", buttons=["download", "fullscreen"], alt_text="One image by several schedulers")
-    status, command = gr.Markdown(), command_field()
+    status, command = gr.Markdown(), _command_field()
     start.success(
         drawing.sheet, [schedulers, steps, *controls], [sheet, status, command], show_progress_on=status, **COMPUTES
     )
@@ -173,20 +171,85 @@ def _afford(looking: Looking, blocks: gr.Blocks) -> None:
         event(looking.afford, [domain, passes], [curve, table, line], trigger_mode="always_last", **QUICK)
 
 
-def _calibrate(drawing: Drawing, lifetime: Lifetime, controls: list[gr.components.Component]) -> None:
+def _calibrate(drawing: Drawing, controls: list[gr.components.Component]) -> None:
     gr.Markdown(
         "Follows the model's trajectories once, and finds the timesteps and weights for a number of steps in this "
         "domain, with this guidance. The result is kept, and `adaptive` uses it from then on. "
         "What is calibrated already is drawn at once."
     )
     steps = gr.Slider(2, MOST_STEPS, 7, step=1, label="Steps to calibrate")
-    start = start_button(lifetime, "Calibrate", "calibrate")
+    start = _start_button(drawing, "Calibrate", "calibrate")
     status = gr.Markdown()
     picture = gr.Image(
         label="Drawn with these steps", buttons=["download"], alt_text="What is drawn with the calibrated steps"
     )
-    command = command_field()
+    command = _command_field()
     files = gr.File(visible=False, interactive=False, label="Images as files")
     start.success(
         drawing.calibrate, [steps, *controls], [picture, status, files, command], show_progress_on=status, **COMPUTES
     )
+
+
+def _tune(tuning: Tuning, choosing: Choosing, controls: list[gr.components.Component], tab: gr.Tab) -> None:
+    """What it costs is said when the tab is opened, and again before a tuning begins."""
+    gr.Markdown(
+        "Searches for the weight of guidance, the noise levels that need it and the number of steps, in the chosen "
+        "domain, up to the Steps of the controls. What it finds is compared, on fresh noises, with the default: the "
+        "adaptive scheduler at constant guidance, with the Steps and the Weight of the controls. It is kept if it is "
+        "better by more than two standard errors. Scheduler, Guidance and Label of the controls are ignored here."
+    )
+    aim = gr.Radio(list(AIMS), value=next(iter(AIMS)), label="What counts")
+    episodes = gr.Slider(FEWEST_EPISODES, MOST_EPISODES, 20, step=10, label="Episodes of the search")
+    cost = gr.Markdown(elem_id="tuning-cost")
+    start = _start_button(tuning, "Tune", "tune")
+    status = gr.Markdown(elem_id="tuned")
+    heads = ["", "steps", "passes", "guidance", "quality gained"]
+    table = gr.Dataframe(headers=heads, label="Default and found", interactive=False)
+    found = gr.State([])
+    use = gr.Button("Use these settings", elem_id="use")
+    command = _command_field()
+
+    asked = [aim, episodes, *controls]
+    told = [cost, command]
+    gr.on([tab.select, episodes.change], tuning.estimate, asked, told, trigger_mode="always_last", **COMPUTES)
+    # what was said is of other controls then; in the browser, so that it comes before what is asked for next
+    model, prompt, domain, _, _, steps, _, weight, *_ = controls
+    changes = [each.change for each in (aim, model, prompt, domain, steps, weight)]
+    gr.on(changes, None, None, told, js="() => ['', '']")
+    said = start.success(tuning.estimate, asked, told, show_progress_on=cost, **COMPUTES)
+    said.success(tuning.tune, asked, [status, table, found], show_progress_on=status, **COMPUTES)
+    use.click(choosing.adopt, found, controls, **QUICK)
+
+
+def _history(choosing: Choosing, controls: list[gr.components.Component], tab: gr.Tab) -> None:
+    """The runs are listed when the tab is opened."""
+    gr.Markdown(
+        "What this page has drawn since it was opened. Nobody else sees it. "
+        "The list and its copies go when the page is closed; the files in outputs/ stay."
+    )
+    runs = gr.Gallery(label="Runs", columns=3, object_fit="contain", allow_preview=False, buttons=[], elem_id="runs")
+    chosen = gr.State(None)
+    command = _command_field()
+    files = gr.File(label="Images of the run", file_count="multiple", interactive=False)
+    again = gr.Button("Use these settings", elem_id="again")
+    given = gr.File(label="Or upload an image drawn here or by sample.py", file_types=[".png"])
+
+    tab.select(choosing.history, None, runs, **QUICK)
+    runs.select(choosing.recall, None, [command, files, chosen], **QUICK)
+    again.click(choosing.reuse, chosen, controls, **QUICK)
+    given.upload(choosing.restore, given, controls, **QUICK)
+
+
+def _start_button(handlers: Handlers, text: str, name: str) -> Any:
+    """A button, beside one that stops it; returned is the event after which to start."""
+    with gr.Row():
+        start = gr.Button(text, variant="primary", elem_id=name, scale=3)
+        stop = gr.Button("Cancel", elem_id=f"cancel-{name}", scale=1, min_width=100)
+    stop.click(handlers.cancel, None, None, queue=False, **QUICK)
+    # outside the queue, so that Cancel knows of what still waits in it
+    return start.click(handlers.ask, gr.State(name), None, queue=False, **QUICK)
+
+
+def _command_field() -> gr.Textbox:
+    """Where the command is shown that does the same."""
+    return gr.Textbox(label="The same on the command line", interactive=False, lines=2)
