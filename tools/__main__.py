@@ -21,15 +21,7 @@ from pathlib import Path
 from adaptive_diffusion.calibration.calibrate import ScheduleCalibration
 from adaptive_diffusion.diffusion.guidance import identity_of
 from adaptive_diffusion.encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
-from adaptive_diffusion.encoder.reference import (
-    FOLDER,
-    kernel_reference_path,
-    load_kernel,
-    load_reference,
-    load_vicreg_reference,
-    reference_path,
-    vicreg_paths,
-)
+from adaptive_diffusion.encoder.reference import FOLDER, load_kernel, load_reference, load_vicreg_reference
 from adaptive_diffusion.encoder.vicreg import VICRegEncoder, load_vicreg
 from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.errors import Unusable, UserError
@@ -59,11 +51,24 @@ FEW_STEPS = range(4, 11)  # that are calibrated for guidance that was found, as 
 
 @dataclass(frozen=True)
 class Asset:
-    """A shipped file: its name, why it is stale (None if it is not), and how to rebuild it."""
+    """A shipped file.
+
+    Attributes:
+        name: What it is called.
+        stale: Returns why it is stale, None if it is not, and raises what is wrong with a file that cannot be used.
+        rebuild: Makes it anew.
+    """
 
     name: str
     stale: Callable[[], str | None]
     rebuild: Callable[[], None]
+
+    def reason(self) -> str | None:
+        """Why it is stale, or None."""
+        try:
+            return self.stale()
+        except (Unusable, UserError) as error:
+            return str(error)
 
 
 def main(argv: list[str]) -> int:
@@ -85,7 +90,7 @@ def main(argv: list[str]) -> int:
 
     stale = 0
     for asset in chain(options.data or Path()):
-        reason = asset.stale()
+        reason = asset.reason()
         print(f"{asset.name:<28}{'up to date' if reason is None else 'stale: ' + reason}", flush=True)
 
         if reason is not None:
@@ -99,37 +104,33 @@ def main(argv: list[str]) -> int:
 def chain(data: Path) -> list[Asset]:
     """The assets, each after those that it is made from."""
     references = [
-        Asset(f"reference {d}", partial(stale_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
+        Asset(f"reference {d}", partial(read_reference, d), partial(_rebuild_reference, d, data)) for d in DOMAINS
     ]
     vicreg_references = [
-        Asset(f"vicreg reference {d}", partial(stale_vicreg_reference, d), partial(_rebuild_vicreg_reference, d, data))
+        Asset(f"vicreg reference {d}", partial(read_vicreg_reference, d), partial(_rebuild_vicreg_reference, d, data))
         for d in DOMAINS
     ]
     return [
-        Asset("word vectors", partial(unreadable, load_words), _rebuild_words),
-        Asset("encoder", partial(unreadable, partial(load_encoder, BUILTIN_ENCODER)), partial(_rebuild_encoder, data)),
+        Asset("word vectors", partial(read, load_words), _rebuild_words),
+        Asset("encoder", partial(read, partial(load_encoder, BUILTIN_ENCODER)), partial(_rebuild_encoder, data)),
         *references,
-        Asset("vicreg", partial(unreadable, load_vicreg), partial(_rebuild_vicreg, data)),
+        Asset("vicreg", partial(read, load_vicreg), partial(_rebuild_vicreg, data)),
         *vicreg_references,
         Asset("first predictions", stale_firsts, write_firsts),
         Asset("schedules", stale_schedules, _rebuild_schedules),
         Asset("quality", stale_quality, _rebuild_quality),
         Asset("schedules of found", stale_found_schedules, _rebuild_found_schedules),
         Asset("tuned configurations", stale_tuned, _rebuild_tuned),
-        *(Asset(f"policy {d}", partial(stale_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
+        *(Asset(f"policy {d}", partial(read_policy, d), partial(_rebuild_policy, d)) for d in DOMAINS),
         Asset("benchmark", partial(stale_benchmark, PROJECT / SUMMARY), _rebuild_benchmark),
         Asset("curve of the page", stale_curve, write_curve),
         Asset("tables", stale_tables, write_tables),
     ]
 
 
-def unreadable(load: Callable[[], object]) -> str | None:
-    """Why a shipped file cannot be read, or None."""
-    try:
-        load()
-    except Unusable as error:
-        return str(error)
-    return None
+def read(load: Callable[[], object]) -> None:
+    """Read a file that is stale only if it cannot be read."""
+    load()
 
 
 def _rebuild_words() -> None:
@@ -142,13 +143,11 @@ def _rebuild_encoder(data: Path) -> None:
     _run("train.py", "experiment=train_encoder", *options)
 
 
-def stale_reference(domain: str, encoder: Encoder | None = None, folder: Path = FOLDER) -> str | None:
-    """Why the statistics of a domain by an encoder, else the shipped one, have to be made again, or None."""
+def read_reference(domain: str, encoder: Encoder | None = None, folder: Path = FOLDER) -> None:
+    """Read the statistics of a domain by an encoder, else the shipped one."""
     encoder = encoder or load_encoder(BUILTIN_ENCODER)
-    paths = reference_path(domain, folder), kernel_reference_path(domain, folder)
-    if not all(path.is_file() for path in paths):
-        return "missing"
-    return unreadable(lambda: (load_reference(domain, encoder, folder), load_kernel(domain, encoder, folder)))
+    load_reference(domain, encoder, folder)
+    load_kernel(domain, encoder, folder)
 
 
 def _rebuild_reference(domain: str, data: Path) -> None:
@@ -159,12 +158,9 @@ def _rebuild_vicreg(data: Path) -> None:
     _run("train.py", "experiment=train_vicreg", f"paths.data={data.absolute()}")
 
 
-def stale_vicreg_reference(domain: str, vicreg: VICRegEncoder | None = None, folder: Path = FOLDER) -> str | None:
+def read_vicreg_reference(domain: str, vicreg: VICRegEncoder | None = None, folder: Path = FOLDER) -> None:
     """The same of the files by an encoder without labels."""
-    vicreg = vicreg or load_vicreg()
-    if not all(path.is_file() for path in vicreg_paths(domain, folder)):
-        return "missing"
-    return unreadable(lambda: load_vicreg_reference(domain, vicreg, folder))
+    load_vicreg_reference(domain, vicreg or load_vicreg(), folder)
 
 
 def _rebuild_vicreg_reference(domain: str, data: Path) -> None:
@@ -174,13 +170,8 @@ def _rebuild_vicreg_reference(domain: str, data: Path) -> None:
 def stale_schedules(path: Path = SHIPPED) -> str | None:
     """Why the calibrated schedules do not cover the shipped model and its domains, or None if they do."""
     model, wanted = load_model(BUILTIN_MODEL), set(ScheduleCalibration().steps)
-    try:
-        found = load_schedules(path)
-    except Unusable as error:
-        return str(error)
-
-    guidance = model.metadata["guidance_scale"]
-    known = {s.domain: set(s.steps) for s in merged(found) if (s.model, s.guidance_scale) == (model.identity, guidance)}
+    found, guidance = merged(load_schedules(path)), model.metadata["guidance_scale"]
+    known = {s.domain: set(s.steps) for s in found if (s.model, s.guidance_scale) == (model.identity, guidance)}
     missing = [domain for domain in model.domains or () if not wanted <= known.get(domain, set())]
     return f"numbers of steps are missing for {', '.join(missing)}" if missing else None
 
@@ -193,12 +184,7 @@ def _rebuild_schedules() -> None:
 
 def stale_quality() -> str | None:
     """Why the calibration of quality does not fit the shipped model and its schedules, or None."""
-    model = load_model(BUILTIN_MODEL)
-    try:
-        found = load_calibration(QUALITY)
-    except Unusable as error:
-        return str(error)
-
+    model, found = load_model(BUILTIN_MODEL), load_calibration(QUALITY)
     if found.model != model.identity:
         return "it was measured on another model"
     return None if found.curve == plain_curve(model) else "the schedules were scored anew"
@@ -211,12 +197,7 @@ def _rebuild_quality() -> None:
 
 def stale_tuned(path: Path = TUNED) -> str | None:
     """Why the tuned configurations do not cover the shipped model and its domains, or None if they do."""
-    model = load_model(BUILTIN_MODEL)
-    try:
-        records = read_records(path)
-    except Unusable as error:
-        return str(error)
-
+    model, records = load_model(BUILTIN_MODEL), read_records(path)
     guidance = float(model.metadata["guidance_scale"])
     found = {domain: records.find(model.identity, guidance, domain) for domain in model.domains or ()}
     missing = [domain for domain, record in found.items() if record is None or "reason" not in record.provenance]
@@ -232,11 +213,7 @@ def _rebuild_tuned() -> None:
 def stale_found_schedules(path: Path = SHIPPED) -> str | None:
     """Why the schedules do not cover the guidance that was found for the domains, or None if they do."""
     model = load_model(BUILTIN_MODEL).identity
-    try:
-        known = {(s.model, s.domain, s.guidance_scale) for s in load_schedules(path) if set(FEW_STEPS) <= set(s.steps)}
-    except Unusable as error:
-        return str(error)
-
+    known = {(s.model, s.domain, s.guidance_scale) for s in load_schedules(path) if set(FEW_STEPS) <= set(s.steps)}
     missing = [domain for domain, found in FOUND.items() if (model, domain, found.guidance) not in known]
     return f"none are for the guidance that was found for {', '.join(missing)}" if missing else None
 
@@ -249,11 +226,11 @@ def _rebuild_found_schedules() -> None:
         _run("train.py", "experiment=calibrate_tuned", *guidance, *settings, MLX_ENABLE_TF32="0")
 
 
-def stale_policy(domain: str, folder: Path = POLICIES) -> str | None:
-    """Why a domain's policy does not fit the shipped model, or None."""
+def read_policy(domain: str, folder: Path = POLICIES) -> None:
+    """Read a domain's policy for the shipped model."""
     model = load_model(BUILTIN_MODEL)
     wanted = Wanted(identity_of(model, float(model.metadata["guidance_scale"])), domain, POLICY_STEPS)
-    return unreadable(lambda: find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted))
+    find_policy(folder / f"{domain}_{POLICY_STEPS}.zip", None, wanted)
 
 
 def _rebuild_policy(domain: str) -> None:

@@ -7,7 +7,6 @@ import mlx.core as mx
 from adaptive_diffusion.diffusion.conditions import Mixture, conditions_of
 from adaptive_diffusion.diffusion.first_prediction import first_prediction
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
-from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.grids.first_file import SHIPPED, FirstPredictions, Ids, load_firsts, save_firsts
 from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
@@ -45,11 +44,7 @@ def measured(model: SimpleUNet, conditions: list[Ids]) -> FirstPredictions:
 
 def stale_firsts() -> str | None:
     """Why the first predictions are not those of the shipped model, or None if they are."""
-    model = load_model(BUILTIN_MODEL)
-    try:
-        found = load_firsts(SHIPPED)
-    except Unusable as error:
-        return str(error)
+    model, found = load_model(BUILTIN_MODEL), load_firsts(SHIPPED)
     if found.model != model.identity:
         return "they were measured on another model"
     return None if found.known.keys() == set(wanted(model)) else "they are of other labels"

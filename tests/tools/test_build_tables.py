@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -365,13 +366,14 @@ def test_a_benchmark_of_what_ships_is_up_to_date_and_any_other_says_why_not(ship
     assert reason(folder, stale, other) == "adaptive has other calibrated steps now: portraits 8"
     assert reason(folder, replace(adaptive, calibration=""), other).endswith("portraits 8")
     (folder / "schedules.json").unlink()
-    assert "there are no calibrated schedules at" in reason(folder, adaptive)
+    with pytest.raises(ValueError, match="there are no calibrated schedules at"):
+        reason(folder, adaptive)
 
 
 def test_the_chain_ends_with_the_benchmark_and_the_tables_made_from_it(tmp_path):
     *_, benchmark, curve, readme = build.chain(tmp_path)
     assert [asset.name for asset in (benchmark, curve)] == ["benchmark", "curve of the page"]
-    assert (readme.name, readme.stale(), curve.stale()) == ("tables", None, None)
+    assert (readme.name, readme.reason(), curve.reason()) == ("tables", None, None)
     with pytest.raises(ValueError, match="takes hours") as told:
         benchmark.rebuild()
     assert "--plots quality --output docs/benchmark" in str(told.value)
@@ -416,15 +418,17 @@ def test_what_ships_was_made_by_the_commands_that_the_chain_runs(tmp_path, monke
 
 def test_tuned_configurations_and_policies_are_of_the_shipped_model_or_stale(tmp_path):
     assert build.stale_tuned() is None
-    assert build.stale_policy("portraits") is None
+    build.read_policy("portraits")
     other = json.loads(build.TUNED.read_text(encoding="utf-8"))
     other["known"] = [known for known in other["known"] if known["domain"] != "abstract"]
     other.pop("checksum", None)
     (tmp_path / "tuned.json").write_text(json.dumps(other), encoding="utf-8")
     assert build.stale_tuned(tmp_path / "tuned.json") == "nothing is tuned and verified for abstract"
     shutil.copy(build.POLICIES / "general_8.zip", tmp_path / "portraits_8.zip")
-    assert "domain=general, not portraits" in build.stale_policy("portraits", tmp_path)
-    assert build.stale_policy("abstract", tmp_path) is not None
+    with pytest.raises(ValueError, match="domain=general, not portraits"):
+        build.read_policy("portraits", tmp_path)
+    missing = build.Asset("policy", partial(build.read_policy, "abstract", tmp_path), lambda: None)
+    assert "abstract_8.zip" in missing.reason()
 
 
 def test_schedules_of_the_guidance_that_was_found_are_there_or_stale(tmp_path):
