@@ -151,6 +151,12 @@ def method_name(method: tuple[str, str, str]) -> str:
     return " ".join(filter(None, (SCHEDULERS.get(scheduler, scheduler), GRIDS.get(grid, grid), variant)))
 
 
+def name_with_grid(scheduler: str, grid: str) -> str:
+    """The name of a scheduler, and that of its grid if it is not the scheduler's own."""
+    name = SCHEDULERS.get(scheduler, scheduler)
+    return name if grid == "own" else f"{name}, {GRIDS.get(grid, grid)}"
+
+
 def distance(value: float) -> str:
     """Two digits, or all digits before the point: 153, 5.9, 0.18; `< 0.01` for smaller values."""
     if value < 0.01:

@@ -9,7 +9,7 @@ from pathlib import Path
 from adaptive_diffusion.io.files import write_text
 from adaptive_diffusion.web.curve import SHIPPED
 from tools.benchmark import SUMMARY
-from tools.benchmark_tables import GRIDS, SCHEDULERS, Measured, read_summary
+from tools.benchmark_tables import Measured, name_with_grid, read_summary
 from tools.tables import PROJECT
 
 
@@ -32,18 +32,12 @@ def write_curve() -> None:
 def _point(row: Measured) -> dict[str, object]:
     """A row of the summary as a point of the curve."""
     distance = {"distance": round(row.perceptual or 0, 5), "sd": round(row.perceptual_sd or 0, 5)}
-    method = {"scheduler": row.method[0], "method": _name(row)}
+    method = {"scheduler": row.method[0], "method": name_with_grid(*row.method[:2])}
     return {"domain": row.domain, **method, "steps": row.num_steps, "passes": round(row.passes), **distance}
 
 
 def _stamp() -> str:
     return hashlib.sha256((PROJECT / SUMMARY).read_bytes()).hexdigest()[:12]
-
-
-def _name(row: Measured) -> str:
-    scheduler, grid, _ = row.method
-    name = SCHEDULERS.get(scheduler, scheduler)
-    return name if grid == "own" else f"{name}, {GRIDS.get(grid, grid)}"
 
 
 if __name__ == "__main__":

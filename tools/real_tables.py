@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t
 
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
-from tools.benchmark_tables import DOMAINS, GRIDS, SCHEDULERS, percent, rank
+from tools.benchmark_tables import DOMAINS, SCHEDULERS, name_with_grid, percent, rank
 from tools.tuned import FOUND
 
 CONSTANT, INTERVAL = "constant", "interval"
@@ -142,9 +142,8 @@ def guidance_of(row: Row) -> str:
 def _numbers(row: Row) -> list[str]:
     spread = [f"{_short(row, m, 'all')} ({_short(row, m, 'mean')} ± {_short(row, m, 'sd')})" for m in DISTANCES]
     shares = [f"{float(row[f'{m}_all']):.3f}" for m in ("precision", "recall")]
-    grid = "" if row["grid"] == "own" else f", {GRIDS.get(row['grid'], row['grid'])}"
     first = ", first evaluation stored" if sampler_of(row) == STORED else ""
-    name = f"{SCHEDULERS.get(row['scheduler'], row['scheduler'])}{grid}{first}"
+    name = name_with_grid(row["scheduler"], row["grid"]) + first
     agreement = f"{float(row['domain_agreement_mean']):.3f} ± {float(row['domain_agreement_sd']):.3f}"
     return [name, guidance_of(row), row["num_steps"], f"{float(row['passes_mean']):g}", *spread, *shares, agreement]
 
