@@ -40,7 +40,9 @@ class CLIP:
         self._model, self._tokenizer, self._preparation = model, tokenizer, preparation
         self.name = name
 
-        settings = json.dumps([asdict(model.config), asdict(preparation), sha256])
+        config = asdict(model.config)
+        config["projection_dim"] = config["text"].pop("projection_dim")  # of both towers
+        settings = json.dumps([config, asdict(preparation), sha256])
         self.content_hash = hashlib.sha256(settings.encode()).hexdigest()
 
         self.metric_name = "clip_score" if known else "clip_similarity"

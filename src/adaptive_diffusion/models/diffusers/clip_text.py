@@ -21,47 +21,59 @@ HIGHEST_ID = 2  # as `eos_token_id`, early configurations mean "the highest id o
 
 
 @dataclass(frozen=True)
-class CLIPTextConfig(ModelConfig):
-    """The architecture of a CLIP text encoder.
+class CLIPTowerConfig(ModelConfig):
+    """The architecture of a tower of CLIP, of texts or of images.
 
     Attributes:
-        vocab_size: Number of tokens.
         hidden_size: Channels.
         intermediate_size: Channels inside the feed-forward layers.
-        projection_dim: Channels of the projected embedding, in a model with projection.
         num_hidden_layers: Transformer layers.
         num_attention_heads: Attention heads of each layer.
-        max_position_embeddings: Longest sequence, tokens.
         hidden_act: "quick_gelu" (OpenAI) or "gelu" (OpenCLIP).
         layer_norm_eps: Epsilon of the normalisations.
-        eos_token_id: The sequence is pooled at the first such token; 2 stands for the highest id in the sequence.
     """
 
-    vocab_size: int = 49408
     hidden_size: int = 512
     intermediate_size: int = 2048
-    projection_dim: int = 512
     num_hidden_layers: int = 12
     num_attention_heads: int = 8
-    max_position_embeddings: int = 77
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
-    eos_token_id: int = 49407
 
     WARN_UNKNOWN: ClassVar[bool] = False  # the files list all options of text generation
 
     def __post_init__(self) -> None:
-        self._count("vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers")
-        self._count("num_attention_heads", "max_position_embeddings")
+        self._count("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         check_layers(self.num_hidden_layers)
         self._names("hidden_act", tuple(ACTIVATIONS))
         check_number("layer_norm_eps", self.layer_norm_eps, 0, above=True)
-        check_count("eos_token_id", self.eos_token_id, 0)
 
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"num_attention_heads = {self.num_attention_heads} must divide hidden_size = {self.hidden_size}"
             )
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig(CLIPTowerConfig):
+    """The architecture of a CLIP text encoder.
+
+    Attributes:
+        vocab_size: Number of tokens.
+        max_position_embeddings: Longest sequence, tokens.
+        eos_token_id: The sequence is pooled at the first such token; 2 stands for the highest id in the sequence.
+        projection_dim: Channels of the projected embedding, in a model with projection.
+    """
+
+    vocab_size: int = 49408
+    max_position_embeddings: int = 77
+    eos_token_id: int = 49407
+    projection_dim: int = 512
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._count("vocab_size", "max_position_embeddings", "projection_dim")
+        check_count("eos_token_id", self.eos_token_id, 0)
 
 
 @dataclass(frozen=True)
@@ -83,23 +95,23 @@ class CLIPTextOutput:
 
 
 class CLIPAttention(nn.Module):
-    """Causal multi-head self-attention with biases."""
+    """Multi-head self-attention with biases; `mask` as of `multi_head_attention`."""
 
-    def __init__(self, config: CLIPTextConfig):
+    def __init__(self, config: CLIPTowerConfig):
         super().__init__()
         width = config.hidden_size
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
         self.heads = config.num_attention_heads
 
-    def __call__(self, x: mx.array) -> mx.array:
-        h = multi_head_attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, mask="causal")
+    def __call__(self, x: mx.array, mask: str | None) -> mx.array:
+        h = multi_head_attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), self.heads, mask)
         return self.out_proj(h)
 
 
 class CLIPMLP(nn.Module):
     """Two linear layers with the activation of the configuration between them."""
 
-    def __init__(self, config: CLIPTextConfig):
+    def __init__(self, config: CLIPTowerConfig):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
@@ -112,15 +124,15 @@ class CLIPMLP(nn.Module):
 class CLIPEncoderLayer(nn.Module):
     """Attention and feed-forward layer, each after a LayerNorm and with a residual."""
 
-    def __init__(self, config: CLIPTextConfig):
+    def __init__(self, config: CLIPTowerConfig):
         super().__init__()
         self.self_attn = CLIPAttention(config)
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = CLIPMLP(config)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = x + self.self_attn(self.layer_norm1(x))
+    def __call__(self, x: mx.array, mask: str | None) -> mx.array:
+        x = x + self.self_attn(self.layer_norm1(x), mask)
         return x + self.mlp(self.layer_norm2(x))
 
 
@@ -137,16 +149,16 @@ class CLIPTextEmbeddings(nn.Module):
 
 
 class CLIPEncoder(nn.Module):
-    """The layers, one after another."""
+    """The layers, one after another; gives the input and the output of every layer."""
 
-    def __init__(self, config: CLIPTextConfig):
+    def __init__(self, config: CLIPTowerConfig):
         super().__init__()
         self.layers = [CLIPEncoderLayer(config) for _ in range(config.num_hidden_layers)]
 
-    def __call__(self, x: mx.array) -> tuple[mx.array, ...]:
+    def __call__(self, x: mx.array, mask: str | None = None) -> tuple[mx.array, ...]:
         states = [x]
         for layer in self.layers:
-            states.append(layer(states[-1]))
+            states.append(layer(states[-1], mask))
         return tuple(states)
 
 
@@ -184,7 +196,7 @@ class CLIPTextModel(nn.Module):
         if input_ids.ndim != 2 or not 0 < input_ids.shape[1] <= longest:
             raise ValueError(f"input_ids must have shape (B, M) with M in 1..{longest}, got {tuple(input_ids.shape)}")
 
-        states = self.encoder(self.embeddings(input_ids))
+        states = self.encoder(self.embeddings(input_ids), "causal")
         last, eos = self.final_layer_norm(states[-1]), self.config.eos_token_id
 
         # `argmax` gives the first of several end tokens.
