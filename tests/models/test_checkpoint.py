@@ -97,7 +97,7 @@ def test_an_extra_tensor_is_named(file: Path) -> None:
 
 def test_a_misshaped_tensor_is_named(file: Path) -> None:
     rewrite(file, lambda weights, header: weights.update({"norm.weight": mx.zeros(9)}))
-    with pytest.raises(ValueError, match=r"'norm\.weight' has shape \(9,\), expected \(8,\)"):
+    with pytest.raises(ValueError, match=r"'norm\.weight' with the shape \(9,\), expected \(8,\)"):
         load_model(file)
 
 

@@ -343,8 +343,8 @@ def with_a_text_for_a_count(tensors: dict, header: dict) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (without_a_moment, "it lacks 'optimizer.head.weight.m'"),
-        (with_another_shape, "'ema.head.bias' has the shape"),
+        (without_a_moment, "it lacks the tensor 'optimizer.head.weight.m'"),
+        (with_another_shape, "'ema.head.bias' with the shape"),
         (with_nan, "'model.head.bias' holds NaN"),
         (with_a_negative_step, "its counts are .*-1"),
         (with_a_text_for_a_count, "its counts are .*two"),

@@ -22,7 +22,7 @@ from mlx.utils import tree_flatten
 
 from ..errors import UnusableFile, plainly
 from .files import atomic_path, parse_json
-from .tensor_file import read_tensors, write_tensors
+from .tensor_file import misfit, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ def read_network(
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UnusableFile(f"{path} does not describe a {what} ({plainly(error)}); write it again") from error
 
-    _check_shapes(path, weights, {name: value.shape for name, value in flat_parameters(network).items()})
+    if trouble := misfit(weights, flat_parameters(network)):
+        raise UnusableFile(f"{path} does not hold the {what} that it describes: it {trouble}; write it again")
     _check_hash(path, weights, config, header)
     for name, value in weights.items():
         if not mx.isfinite(value).all().item():
@@ -143,17 +144,6 @@ def read_network(
     network.load_weights([(name, value.astype(mx.float32)) for name, value in weights.items()])
     mx.eval(network.parameters())
     return network, {**metadata, "content_hash": header["content_hash"]}
-
-
-def _check_shapes(path: Path, weights: dict[str, mx.array], expected: dict[str, tuple[int, ...]]) -> None:
-    """Refuse a file whose tensors are not those of its architecture."""
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights:
-            raise UnusableFile(f"{path} lacks the tensor {name!r}; it is not a whole model file")
-        if name not in expected:
-            raise UnusableFile(f"{path} holds the tensor {name!r}, which its architecture does not have")
-        if weights[name].shape != expected[name]:
-            raise UnusableFile(f"{path}: tensor {name!r} has shape {weights[name].shape}, expected {expected[name]}")
 
 
 def _check_hash(path: Path, weights: dict[str, mx.array], config: dict[str, Any], header: dict[str, str]) -> None:

@@ -67,6 +67,21 @@ def read_tensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]
     return cast("tuple[dict[str, mx.array], dict[str, str]]", loaded)
 
 
+def misfit(tensors: Mapping[str, mx.array], expected: Mapping[str, mx.array]) -> str | None:
+    """What first keeps tensors from being the expected ones, by name and shape; None if they are.
+
+    For example "lacks the tensor 'head.bias'".
+    """
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
+            return f"lacks the tensor {name!r}"
+        if name not in expected:
+            return f"holds the tensor {name!r}, which has no place"
+        if tensors[name].shape != expected[name].shape:
+            return f"holds the tensor {name!r} with the shape {tensors[name].shape}, expected {expected[name].shape}"
+    return None
+
+
 def tensor_types(path: Path) -> dict[str, str]:
     """Name -> type, such as "F32", of the tensors in a safetensors file, without reading them; {} for other files."""
     try:

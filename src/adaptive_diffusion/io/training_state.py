@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ..errors import UnusableFile
 from .files import atomic_path
 from .network_file import content_hash
-from .tensor_file import read_tensors, write_tensors
+from .tensor_file import misfit, read_tensors, write_tensors
 
 FORMAT = "adaptive-diffusion/training-state/1"
 SHOWN = 6  # differing settings in an error message
@@ -75,7 +75,12 @@ def read_state(
             "restore that recipe, or start anew with another file: task.state=FILE"
         )
 
-    _check_tensors(path, tensors, _flat(like))
+    if trouble := misfit(tensors, _flat(like)):
+        raise _damaged(path, f"it {trouble}")
+    for name, tensor in tensors.items():
+        if not mx.isfinite(tensor).all().item():
+            raise _damaged(path, f"{name!r} holds NaN or infinity")
+
     counts = json.loads(header["counts"])
     if any(type(count) is not int or count < 0 for count in counts.values()):
         raise _damaged(path, f"its counts are {counts}")
@@ -120,18 +125,6 @@ def check_seen(path: str | Path, seen: int, images: int, batch_size: int) -> Non
 def _flat(trees: Mapping[str, Any]) -> dict[str, mx.array]:
     """Dotted name -> tensor."""
     return dict(cast("list[tuple[str, mx.array]]", tree_flatten(dict(trees))))
-
-
-def _check_tensors(path: str | Path, tensors: dict[str, mx.array], wanted: dict[str, mx.array]) -> None:
-    for name in sorted(tensors.keys() | wanted.keys()):
-        if name not in tensors:
-            raise _damaged(path, f"it lacks {name!r}")
-        if name not in wanted:
-            raise _damaged(path, f"it holds {name!r}, which the training does not have")
-        if tensors[name].shape != wanted[name].shape:
-            raise _damaged(path, f"{name!r} has the shape {tensors[name].shape}, expected {wanted[name].shape}")
-        if not mx.isfinite(tensors[name]).all().item():
-            raise _damaged(path, f"{name!r} holds NaN or infinity")
 
 
 def _damaged(path: str | Path, why: str) -> UnusableFile:

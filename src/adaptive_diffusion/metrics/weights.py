@@ -10,9 +10,9 @@ import mlx.core as mx
 
 from ..errors import UnusableFile
 from ..io.digest import digest_of
-from ..io.files import read_json
 from ..io.tensor_file import read_tensors
 from ..io.torch_files import read_torch_file
+from ..models.diffusers import weight_files
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
@@ -23,7 +23,7 @@ class Weights:
 
     Attributes:
         tensors: Name -> tensor, as in the file.
-        source: The file or folder.
+        source: The file, or the index of the shards.
         sha256: Hash of the file, or of the hashes of its shards.
     """
 
@@ -58,19 +58,10 @@ def read_weights_folder(folder: str | Path) -> Weights:
     Raises:
         UnusableFile: if the folder has no weights, or a shard is missing.
     """
-    folder = Path(folder)
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return read_weights(folder / name)
-
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-            read = [read_weights(folder / Path(shard).name) for shard in shards]
-            tensors = {name: tensor for weights in read for name, tensor in weights.tensors.items()}
-            return Weights(tensors, folder, hashlib.sha256("".join(w.sha256 for w in read).encode()).hexdigest())
-
-    raise UnusableFile(f"{folder} holds neither model.safetensors nor pytorch_model.bin; give a whole model folder")
+    path = weight_files.find_weights(Path(folder), None)
+    hashes = [digest_of(shard) for shard in weight_files.shards_of(path)]
+    sha256 = hashlib.sha256("".join(hashes).encode()).hexdigest() if path.suffix == ".json" else hashes[0]
+    return Weights(weight_files.read_weights(path), path, sha256)
 
 
 def pick(weights: Weights, shapes: dict[str, tuple[int, ...]], what: str) -> dict[str, mx.array]:
