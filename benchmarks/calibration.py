@@ -21,7 +21,7 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from adaptive_diffusion.types import Scheduler
+from adaptive_diffusion.schedulers.core import SchedulerCore
 from benchmarks.common import classical_schedulers, scheduler_settings
 
 GRIDS: dict[str, Spacing] = {
@@ -98,7 +98,7 @@ class Distance:
         self._solution = converged_pictures(self._model, self._x_T, batch_size=batch_size, tolerance=0.01).images
         self._encoder = load_builtin_encoder()
 
-    def __call__(self, scheduler: Scheduler) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, scheduler: SchedulerCore) -> tuple[np.ndarray, np.ndarray]:
         """(N,) RMSE and (N,) perceptual distances of a scheduler whose timesteps are set."""
         batches = []
         for first in range(0, len(self._x_T), self._batch_size):
@@ -109,7 +109,7 @@ class Distance:
         return paired_rmse(images, self._solution), self._encoder.perceptual_distances(images, self._solution)
 
 
-def _adaptive(settings: dict[str, Any], n: int, schedule: CalibratedSchedule) -> Scheduler:
+def _adaptive(settings: dict[str, Any], n: int, schedule: CalibratedSchedule) -> SchedulerCore:
     return AdaptiveScheduler(num_inference_steps=n, calibration=schedule, **settings)
 
 

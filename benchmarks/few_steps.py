@@ -20,7 +20,7 @@ from adaptive_diffusion.sampling.converged import converged_pictures, paired_rms
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
-from adaptive_diffusion.types import Scheduler
+from adaptive_diffusion.schedulers.core import SchedulerCore
 from benchmarks.common import scheduler_settings
 
 NAMES = {"ddim": "DDIM, uniform", "dpm_solver": "DPM++, quadratic", "adaptive": "adaptive"}
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         ddim, dpm = DDIMScheduler(**settings), DPMSolverScheduler(clip_sample=True, **settings)
         ddim.set_timesteps(timesteps=PowerGrid(1)(ddim.schedule, n))
         dpm.set_timesteps(timesteps=PowerGrid(2)(dpm.schedule, n))
-        rows: dict[str, Scheduler] = {f"ddim uniform {n}": ddim, f"dpm_solver quadratic {n}": dpm}
+        rows: dict[str, SchedulerCore] = {f"ddim uniform {n}": ddim, f"dpm_solver quadratic {n}": dpm}
         for steps in (n, 2 * n):
             adaptive = AdaptiveScheduler(num_inference_steps=steps, calibration=calibration, **settings)
             rows[f"adaptive {steps}"] = adaptive
@@ -76,5 +76,5 @@ def main(argv: list[str]) -> None:
     print(options.output)
 
 
-def _draw(scheduler: Scheduler, model: GuidedModel, x_T: mx.array, condition: mx.array | None) -> np.ndarray:
+def _draw(scheduler: SchedulerCore, model: GuidedModel, x_T: mx.array, condition: mx.array | None) -> np.ndarray:
     return np.clip(np.array(StandardSampler(scheduler).run(model, x_T, condition=condition).images), -1, 1)

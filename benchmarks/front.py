@@ -20,8 +20,8 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
+from adaptive_diffusion.schedulers.core import SchedulerCore
 from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
-from adaptive_diffusion.types import Scheduler
 from benchmarks.common import scheduler_settings
 from tools.real_tables import FRONT, INTERVAL, STORED, by_method, read_rows
 from tools.tables import REAL
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     print(options.output)
 
 
-def scheduler_of(kind: str, steps: int, grid_name: str, model: GuidedModel, settings: dict[str, Any]) -> Scheduler:
+def scheduler_of(kind: str, steps: int, grid_name: str, model: GuidedModel, settings: dict[str, Any]) -> SchedulerCore:
     """A scheduler of the benchmark, its timesteps set."""
     if kind in ("adaptive", STORED):
         schedule = find_schedule(None, model.identity, model.domain, model.guidance_scale, num_steps=steps)

@@ -20,7 +20,7 @@ from adaptive_diffusion.sampling.converged import converged_pictures, paired_rms
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
-from adaptive_diffusion.types import Scheduler
+from adaptive_diffusion.schedulers.core import SchedulerCore
 from benchmarks.common import classical_schedulers, interval_of, scheduler_settings
 
 GRIDS: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
@@ -82,7 +82,7 @@ class Error:
         self._model, self._x_T = model, x_T
         self._solution = converged_pictures(model, x_T, tolerance=0.01).images
 
-    def __call__(self, scheduler: Scheduler) -> float:
+    def __call__(self, scheduler: SchedulerCore) -> float:
         """The error of a scheduler whose timesteps are set."""
         drawn = StandardSampler(scheduler).run(self._model, self._x_T).images
         return float(paired_rmse(np.clip(np.array(drawn), -1, 1), self._solution).mean())

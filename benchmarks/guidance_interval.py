@@ -23,7 +23,7 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
-from adaptive_diffusion.types import Scheduler
+from adaptive_diffusion.schedulers.core import SchedulerCore
 from benchmarks.common import interval_of, scheduler_settings
 
 HEADER = ["domain", "guidance", "steps", "solver", "passes"]
@@ -141,7 +141,7 @@ class Measure:
         vicreg = _fd(np.concatenate(others), without_labels)
         return Measured(passes, fd, fds, vicreg, kid.mean, kid.std, together.shape[1])
 
-    def _scheduler(self, model: GuidedModel, n: int, solver: str) -> Scheduler:
+    def _scheduler(self, model: GuidedModel, n: int, solver: str) -> SchedulerCore:
         settings = scheduler_settings(self.model)
         if solver == "stored":
             (own,) = QuickCalibration(steps=(n,), noises=NOISES).calibrate(model)

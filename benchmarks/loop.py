@@ -13,7 +13,7 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
-from adaptive_diffusion.types import Scheduler
+from adaptive_diffusion.schedulers.core import SchedulerCore
 from benchmarks.common import seconds
 
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     def free(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         return x
 
-    schedulers: list[Scheduler] = [DDPMScheduler(), DDIMScheduler(), DPMSolverScheduler(), AdaptiveScheduler()]
+    schedulers: list[SchedulerCore] = [DDPMScheduler(), DDIMScheduler(), DPMSolverScheduler(), AdaptiveScheduler()]
     for scheduler in schedulers:
         scheduler.set_timesteps(options.steps)
         sampler = StandardSampler(scheduler)

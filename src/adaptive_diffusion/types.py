@@ -1,4 +1,4 @@
-"""The contracts between the parts: what a model, a scheduler and a sampler are, and what a run gives back.
+"""The contracts between the parts: what a model is, and what steps and runs give back.
 
 Images are NHWC float32 in [-1, 1]; time is the training timestep t in [0, T - 1], real-valued.
 """
@@ -129,47 +129,6 @@ class SchedulerOutput:
 
     prev_sample: mx.array
     pred_original_sample: mx.array
-
-
-@runtime_checkable
-class Scheduler(Protocol):
-    """Where to evaluate the model (a grid) and how to advance between evaluations (a solver).
-
-    Multistep memory is explicit state: `set_timesteps` resets it, `select` follows images that leave the batch.
-    """
-
-    order: int
-    init_noise_sigma: float
-    timesteps: np.ndarray
-
-    @property
-    def stochastic(self) -> bool: ...
-
-    @property
-    def config(self) -> dict[str, Any]: ...
-
-    def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Any = None) -> None: ...
-
-    def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array: ...
-
-    def predict_x0(self, model_output: mx.array, timestep: Any, sample: mx.array) -> mx.array: ...
-
-    def step(
-        self,
-        model_output: mx.array,
-        timestep: Any,
-        sample: mx.array,
-        *,
-        key: mx.array | None = None,
-        noise: mx.array | None = None,
-        return_dict: bool = False,
-    ) -> mx.array | SchedulerOutput: ...
-
-    def select(self, indices: np.ndarray) -> None: ...
-
-    def add_noise(self, original_samples: mx.array, noise: mx.array, timesteps: Any) -> mx.array: ...
-
-    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tiny import CONF
 
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids.spacings import BlendedGrid, KarrasGrid, LogSNRGrid, PowerGrid, TableGrid
-from adaptive_diffusion.sampling.grid_and_solver import set_timesteps
+from adaptive_diffusion.sampling.starts import set_timesteps
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
 

@@ -10,8 +10,8 @@ from ..models.unet import SimpleUNet, UNetConfig
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from ..schedulers.core import SchedulerCore
 from ..schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
-from ..types import Scheduler
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def model_of(given: Any, in_channels: int) -> Any:
     return given
 
 
-def scheduler_of(given: Any) -> Scheduler:
+def scheduler_of(given: Any) -> SchedulerCore:
     """A scheduler, by its name or as it is.
 
     Raises:
@@ -42,10 +42,9 @@ def scheduler_of(given: Any) -> Scheduler:
         return _named_scheduler(given)
     if isinstance(given, type):
         raise ValueError(f"scheduler must be an object, got the class {given.__name__}; write {given.__name__}()")
-    if not (hasattr(given, "set_timesteps") and hasattr(given, "step")):
-        raise ValueError(f"scheduler must be a name or a scheduler, with set_timesteps and step, got {given!r:.80}")
-    scheduler: Scheduler = given
-    return scheduler
+    if not isinstance(given, SchedulerCore):
+        raise ValueError(f"scheduler must be a name or a scheduler, such as a SchedulerBase, got {given!r:.80}")
+    return given
 
 
 def _default_model(in_channels: int) -> SimpleUNet:
@@ -59,12 +58,12 @@ def _default_model(in_channels: int) -> SimpleUNet:
     return SimpleUNet(UNetConfig(in_channels=in_channels))
 
 
-def _named_scheduler(name: str) -> Scheduler:
+def _named_scheduler(name: str) -> SchedulerCore:
     """A scheduler by name: it clips, and those of first order begin where the noise is, which few steps need."""
     trailing: dict[str, Any] = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "dpm-solver": DPMSolverScheduler}
     others: dict[str, Any] = {"unipc": UniPCScheduler, "ipndm": IPNDMScheduler, "adaptive": AdaptiveScheduler}
     key = name.replace("_", "-")
-    scheduler: Scheduler
+    scheduler: SchedulerCore
     if key in trailing:
         scheduler = trailing[key](timestep_spacing="trailing", clip_sample=True)
     elif key in others:

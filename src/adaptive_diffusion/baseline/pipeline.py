@@ -20,10 +20,9 @@ from ..io.pixels import resize, to_float
 from ..io.progress import Progress
 from ..models.checkpoint import load_model, save_model
 from ..models.unet import SimpleUNet
-from ..sampling.grid_and_solver import whole
 from ..sampling.standard import StandardSampler, origin_of
 from ..schedulers.core import SchedulerCore
-from ..types import Denoiser, PictureModel, Scheduler, is_picture_model
+from ..types import Denoiser, PictureModel, is_picture_model
 from .parts import model_of, scheduler_of
 from .picture_models import PlainModel, asked_for, conditioned_by
 
@@ -56,7 +55,7 @@ class DiffusionPipeline:
     def __init__(
         self,
         model: Denoiser | None = None,
-        scheduler: str | Scheduler = "ddim",
+        scheduler: str | SchedulerCore = "ddim",
         image_size: tuple[int, int] | None = (256, 256),
         in_channels: int = 3,
     ):
@@ -133,7 +132,8 @@ class DiffusionPipeline:
         if num_inference_steps is None:
             num_inference_steps = self._steps
         self.scheduler.set_timesteps(num_inference_steps)
-        self._suit(domain, model.guidance_scale if model.can_be_guided else 1.0)
+        used = model.guidance_scale if model.can_be_guided else 1.0
+        self.scheduler.suit(self._drawing.identity, domain, used)
 
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)
@@ -296,16 +296,10 @@ class DiffusionPipeline:
             asked = {"prompt": prompt, "domain": domain, "label": label}
             condition, domain = conditioned_by(self._drawing, batch_size, condition, asked)
 
-        model = whole(self.scheduler).guided(self.model, condition, self._facts.guidance(guidance_scale))
+        model = self.scheduler.guided(self.model, condition, self._facts.guidance(guidance_scale))
         return model.with_condition(model.condition, by_share=by_share), domain
-
-    def _suit(self, domain: str | None, guidance_scale: float | Guidance) -> None:
-        """Let a scheduler that knows calibrations take the one that suits what is drawn; its number of steps stays."""
-        if isinstance(self.scheduler, SchedulerCore):
-            self.scheduler.suit(self._drawing.identity, domain, guidance_scale)
 
     def _fit_scheduler(self) -> None:
         """Set the scheduler to how the model was trained, and to its calibration for no domain in particular."""
-        if isinstance(self.scheduler, SchedulerCore):
-            self.scheduler.fit(self._drawing)
-        self._suit(None, self._facts.guidance_scale)
+        self.scheduler.fit(self._drawing)
+        self.scheduler.suit(self._drawing.identity, None, self._facts.guidance_scale)

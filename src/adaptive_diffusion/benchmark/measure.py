@@ -18,7 +18,7 @@ from ..metrics.frechet import frechet_distance
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.batches import draw_batches
 from ..sampling.converged import Converged, converged_pictures, paired_rmse
-from ..sampling.grid_and_solver import set_timesteps
+from ..sampling.starts import set_timesteps
 from ..types import StepTrace
 from .cell import Bench, BlockResult, Cell, CellResult
 

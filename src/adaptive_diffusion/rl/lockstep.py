@@ -19,9 +19,8 @@ from ..diffusion.evaluation import Denoised, Waiting
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..io.progress import may_end
-from ..sampling.grid_and_solver import whole
 from ..sampling.rollout import Rollout, run
-from ..types import Scheduler
+from ..schedulers.core import SchedulerCore
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ def passes(model: GuidedModel, end: Rollout) -> int:
 
 
 def drawing_run(
-    scheduler: Scheduler, x_T: mx.array, rows: np.ndarray | None = None, guidance: Guidance | None = None
+    scheduler: SchedulerCore, x_T: mx.array, rows: np.ndarray | None = None, guidance: Guidance | None = None
 ) -> Episode[Drawn]:
     """Draw with a deterministic scheduler whose timesteps are set.
 
@@ -112,7 +111,6 @@ def drawing_run(
         rows: (B,) which of the model's conditions apply; None: the first B, or the only one.
         guidance: What guides instead of the model's own guidance; None: that.
     """
-    scheduler = whole(scheduler)
     x_t = x_T * scheduler.init_noise_sigma
     return (yield Rollout.begin(scheduler.grid, scheduler.solver, x_t, rows=rows, guidance=guidance))
 

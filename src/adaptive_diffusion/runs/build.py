@@ -18,7 +18,7 @@ from ..tracking.commands import advice_for_this_model
 CONTRACTS = {
     "model": ("metadata", "state_shape", "condition"),
     "grid": ("__call__",),
-    "scheduler": ("set_timesteps", "step"),
+    "scheduler": ("set_timesteps", "step", "guided", "suit"),
     "guidance": ("name", "weight_at"),
     "sampler": ("iterate", "check", "report"),
     "metrics": ("measure", "converged"),

@@ -16,7 +16,7 @@ from ..grids.calibrated import CalibratedGrid, known_schedules
 from ..program import command
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
-from ..types import PictureModel, Scheduler
+from ..types import PictureModel
 from .setting_types import typed
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel
             )
 
 
-def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Spacing | None) -> None:
+def warn_of_another_domain(cfg: DictConfig, scheduler: SchedulerCore, grid: Spacing | None) -> None:
     """Warn of calibrated steps of another domain, which are used where the run's own was not calibrated."""
     for calibration, node in (
         (getattr(scheduler, "calibration", None), cfg.scheduler.get("calibration")),
@@ -116,13 +116,13 @@ def warn_of_another_domain(cfg: DictConfig, scheduler: Scheduler, grid: Spacing 
             )
 
 
-def check_grid(scheduler: Scheduler, grid: Spacing | None) -> None:
+def check_grid(scheduler: SchedulerCore, grid: Spacing | None) -> None:
     """Warn of timesteps of the scheduler that a grid replaces.
 
     Raises:
         UserError: for the calibrated grid beside a scheduler that uses calibrated steps without being asked.
     """
-    if grid is None or not isinstance(scheduler, SchedulerCore):
+    if grid is None:
         return
     if isinstance(scheduler, AdaptiveScheduler) and isinstance(grid, CalibratedGrid):
         raise UserError(

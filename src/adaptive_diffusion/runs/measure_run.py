@@ -17,7 +17,6 @@ from ..io.counted import count
 from ..io.progress import Progress
 from ..metrics.quality import DETAILS, Measurement, NoMetrics, attempt
 from ..sampling.converged import TOLERANCE, converged_pictures
-from ..sampling.grid_and_solver import whole
 from ..types import UNKNOWN, SampleResult
 from .sample_files import write_converged
 from .setup import Setup
@@ -86,7 +85,7 @@ def converged_solution(setup: Setup) -> np.ndarray | None:
 
     # The converged solution belongs to the model alone: a limit that the scheduler sets must not change it.
     model = replace(
-        whole(setup.scheduler).guided(setup.denoiser, setup.conditions.rows(cfg.seed, range(cfg.num_samples))),
+        setup.scheduler.guided(setup.denoiser, setup.conditions.rows(cfg.seed, range(cfg.num_samples))),
         limit=ModelFacts.of(setup.model).limit,
         identity=identity_of(setup.model, setup.denoiser.guidance_scale),
     )

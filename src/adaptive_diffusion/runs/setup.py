@@ -22,12 +22,12 @@ from ..errors import Unusable, UserError
 from ..grids.base import Spacing
 from ..io.image_file import read_picture
 from ..metrics.quality import PictureMetrics
-from ..sampling.grid_and_solver import set_timesteps, whole
 from ..sampling.standard import StandardSampler
-from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps
+from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps, set_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.core import SchedulerCore
 from ..tracking.tracker import NoTracker, Tracker
-from ..types import PictureModel, Scheduler
+from ..types import PictureModel
 from .build import build
 from .checks import check_calibration, check_grid, check_setting, checked, warn_of_another_domain
 from .first_use import calibrate_on_first_use
@@ -68,7 +68,7 @@ class Setup:
     cfg: DictConfig
     model: PictureModel
     denoiser: GuidedModel
-    scheduler: Scheduler
+    scheduler: SchedulerCore
     grid: Spacing | None
     sampler: StandardSampler
     caption: str
@@ -125,9 +125,9 @@ def prepare(cfg: DictConfig) -> Setup:
     check_guided(cfg, guidance)
     warn_of_strong_guidance(guidance)
     looked_for = keyed_by_guidance(cfg, guidance)
-    scheduler: Scheduler = build(looked_for, "scheduler", **decided)
+    scheduler: SchedulerCore = build(looked_for, "scheduler", **decided)
     if isinstance(guidance, Guidance):  # where it is one number, the settings told the scheduler
-        whole(scheduler).suit(model.identity, cfg.domain.name, guidance)
+        scheduler.suit(model.identity, cfg.domain.name, guidance)
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned
 
@@ -138,7 +138,7 @@ def prepare(cfg: DictConfig) -> Setup:
     if cfg.variation is not None and cfg.variation < 1:  # of image 0, and so of its label; 1 leaves nothing of it
         conditions = _as_image_0(conditions, cfg.seed)
     sampler: StandardSampler = build(cfg, "sampler", scheduler=scheduler)
-    denoiser = whole(scheduler).guided(model, None, guidance)
+    denoiser = scheduler.guided(model, None, guidance)
     metrics: PictureMetrics = build(cfg, "metrics")
     setup = Setup(cfg, model, denoiser, scheduler, grid, sampler, caption, conditions, choice, starts, metrics, tracker)
 
@@ -179,7 +179,7 @@ def _as_image_0(conditions: Conditions, seed: int) -> Conditions:
     return Same() if rows is None else Same(tuple(map(int, np.array(rows[0]))))
 
 
-def _starts(cfg: DictConfig, model: PictureModel, scheduler: Scheduler) -> tuple[Start, ...]:
+def _starts(cfg: DictConfig, model: PictureModel, scheduler: SchedulerCore) -> tuple[Start, ...]:
     """What changes the noise before the first step: `variation`, `init_image`."""
     if cfg.benchmark is not None and (cfg.variation is not None or cfg.init_image is not None):
         raise UserError("a benchmark begins with plain noise; leave variation and init_image out")

@@ -11,7 +11,8 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.rng import image_keys, normal
 from ..io.pixels import resize, to_float
-from ..types import Denoiser, Scheduler, is_picture_model
+from ..schedulers.core import SchedulerCore
+from ..types import Denoiser, is_picture_model
 from .quality import QualityEstimator, content_of
 from .standard import StandardSampler
 
@@ -28,11 +29,11 @@ class EstimatingSampler(StandardSampler):
             `report` leaves out what it estimates; None: it is not compared.
 
     Raises:
-        ValueError: for a scheduler that is not made of a grid and a solver.
+        ValueError: for what is no `SchedulerCore`.
         UnusableFile: if the calibration cannot be read.
     """
 
-    def __init__(self, scheduler: Scheduler, calibration: str | None = None, model: str | None = None):
+    def __init__(self, scheduler: SchedulerCore, calibration: str | None = None, model: str | None = None):
         super().__init__(scheduler)
         self.estimator = QualityEstimator(calibration)
         self.model = model

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.evaluation import Denoised
+from ..schedulers.core import SchedulerCore
 from ..solvers.stride import Stride
-from ..types import Denoiser, Scheduler, StepTrace
+from ..types import Denoiser, StepTrace
 from .estimating import EstimatingSampler, replaced
 from .finishing import finishing
 from .quality import Observation
@@ -48,14 +49,14 @@ class QualityGuidedSampler(EstimatingSampler):
             latest predictions point to. No image stops that has no more than these left.
 
     Raises:
-        ValueError: for a value out of range, a scheduler that is not made of a grid and a solver, or one that may end
+        ValueError: for a value out of range, what is no `SchedulerCore`, or one that may end
             the run before images that stopped are finished.
         UnusableFile: if the calibration cannot be read.
     """
 
     def __init__(
         self,
-        scheduler: Scheduler,
+        scheduler: SchedulerCore,
         quality_threshold: float = 0.6,
         early_stopping: bool = True,
         patience: int = 5,

@@ -12,15 +12,15 @@ from ..diffusion.checks import check_count
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
-from ..types import Denoiser, SampleResult, Scheduler, StepTrace
-from .grid_and_solver import GridAndSolver, whole
+from ..schedulers.core import SchedulerCore
+from ..types import Denoiser, SampleResult, StepTrace
 from .rollout import Rollout, run
 
 STRIP_PICTURES = 8
 
 
 def beginning(
-    scheduler: GridAndSolver, model: Denoiser, x_T: mx.array, condition: mx.array | None, keys: mx.array | None
+    scheduler: SchedulerCore, model: Denoiser, x_T: mx.array, condition: mx.array | None, keys: mx.array | None
 ) -> tuple[GuidedModel | KnownFirst, Rollout]:
     """A run that begins: who answers along the grid of its scheduler, and the images on it.
 
@@ -47,7 +47,7 @@ def evaluated(model: GuidedModel | KnownFirst, moved: Sequence[Rollout], count: 
     return np.isin(np.arange(count), np.concatenate([np.array([], np.int64), *(some.rows for some in asked)]))
 
 
-def origin_of(scheduler: Scheduler) -> str:
+def origin_of(scheduler: SchedulerCore) -> str:
     """Where settings and timesteps come from, in a few words; "" where the scheduler does not say."""
     return ", ".join(filter(None, (getattr(scheduler, name, "") for name in ("source", "origin"))))
 
@@ -59,11 +59,16 @@ class StandardSampler:
         scheduler: Grid and solver, with its timesteps set.
 
     Raises:
-        ValueError: for a scheduler that is not made of a grid and a solver.
+        ValueError: for what is no `SchedulerCore`.
     """
 
-    def __init__(self, scheduler: Scheduler):
-        self.scheduler = whole(scheduler)
+    def __init__(self, scheduler: SchedulerCore):
+        if not isinstance(scheduler, SchedulerCore):
+            raise ValueError(
+                "a sampler needs a scheduler that is made of a grid and a solver, such as a SchedulerBase, got "
+                f"{type(scheduler).__name__}"
+            )
+        self.scheduler = scheduler
 
     def iterate(
         self, model: Denoiser, x_T: mx.array, *, condition: mx.array | None = None, keys: mx.array | None = None

@@ -1,4 +1,4 @@
-"""Where a run begins, if not at pure noise: near the noise of another image, or at an image with noise on it."""
+"""Where a run begins: its timesteps; pure noise, near the noise of another image, or an image with noise on it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Protocol
 import mlx.core as mx
 
 from ..diffusion.checks import check_number
+from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable
+from ..grids.base import Spacing
 from ..io.counted import count
-from ..types import Scheduler
+from ..schedulers.core import SchedulerCore
 
 
 class Start(Protocol):
@@ -55,7 +57,7 @@ class FromPicture:
     """
 
     clean: mx.array
-    scheduler: Scheduler
+    scheduler: SchedulerCore
 
     def __call__(self, noise: mx.array) -> mx.array:
         """See `Start`."""
@@ -63,7 +65,25 @@ class FromPicture:
         return self.scheduler.add_noise(clean, noise, float(self.scheduler.timesteps[0]))
 
 
-def last_timesteps(scheduler: Scheduler, strength: float) -> None:
+def set_timesteps(scheduler: SchedulerCore, grid: Spacing | None, schedule: NoiseSchedule, n: int) -> None:
+    """Begin a run of `n` steps on a grid.
+
+    Args:
+        scheduler: Any scheduler; a grid replaces its own spacing.
+        grid: Where to evaluate the model; None: the scheduler's own spacing.
+        schedule: The noise schedule that the model was trained with.
+        n: Number of steps, in [1, T].
+
+    Raises:
+        ValueError: for `n` out of range.
+    """
+    if grid is None:
+        scheduler.set_timesteps(n)
+    else:
+        scheduler.set_timesteps(timesteps=grid(schedule, n))
+
+
+def last_timesteps(scheduler: SchedulerCore, strength: float) -> None:
     """Keep the last of a scheduler's timesteps, as many as `strength` says: a share in (0, 1], rounded down.
 
     Raises:

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_number
 from ..errors import Unusable
-from ..grids.calibrated_schedule import CalibratedSchedule
-from ..types import Denoiser, Scheduler, StepTrace
+from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.core import SchedulerCore
+from ..types import Denoiser, StepTrace
 from .estimating import EstimatingSampler
 from .quality import error_of, quality_of
 
 POWER, THRESHOLD = 2.0, 0.5  # of the scheduler that the curves were measured with
-
-
-@runtime_checkable
-class Calibrated(Scheduler, Protocol):
-    """A scheduler whose curve was measured: `AdaptiveScheduler`.
-
-    Attributes:
-        num_train_timesteps: T.
-        calibration: The steps that were calibrated, with their errors; None: the plain power grid.
-        adaptive_threshold: Above which a step falls back to first order.
-    """
-
-    num_train_timesteps: int
-    calibration: CalibratedSchedule | None
-    adaptive_threshold: float
-
-    def get_schedule_info(self) -> dict[str, Any]:
-        """`rule` and `power` of the timesteps that are set."""
-        ...
 
 
 class StepReductionSampler(EstimatingSampler):
@@ -58,16 +40,18 @@ class StepReductionSampler(EstimatingSampler):
             that cannot be read.
     """
 
+    scheduler: AdaptiveScheduler
+
     def __init__(
         self,
-        scheduler: Scheduler,
+        scheduler: SchedulerCore,
         quality_target: float = 0.9,
         calibration: str | None = None,
         model: str | None = None,
     ):
         self.quality_target = check_number("quality_target", quality_target, 0, 1, above=True)
         super().__init__(scheduler, calibration, model)
-        if not isinstance(scheduler, Calibrated):
+        if not isinstance(scheduler, AdaptiveScheduler):
             raise ValueError(
                 f"steps are reduced by a measured curve, and there is none for {type(scheduler).__name__}: take "
                 "scheduler=adaptive"
@@ -132,7 +116,6 @@ class StepReductionSampler(EstimatingSampler):
 
     def curve(self) -> dict[int, float]:
         """Number of steps -> mean RMSE to the converged solution, of the steps that the scheduler takes."""
-        assert isinstance(self.scheduler, Calibrated)
         if (calibration := self.scheduler.calibration) is None:
             return dict(self.estimator.calibration.curve)
         return {n: steps.scores[steps.rule].mean for n, steps in calibration.steps.items()}
@@ -171,7 +154,6 @@ class StepReductionSampler(EstimatingSampler):
 
     def _check_scheduler(self) -> None:
         scheduler = self.scheduler
-        assert isinstance(scheduler, Calibrated)
         info = scheduler.get_schedule_info()
         if info["rule"] is None and info["power"] is None:
             at_noise = scheduler.timesteps[0] == scheduler.num_train_timesteps - 1
