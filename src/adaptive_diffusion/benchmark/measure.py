@@ -129,7 +129,7 @@ def _converged(cell: Cell, bench: Bench, seed: int, tolerance: float) -> Converg
             tolerance=tolerance,
             batch_size=bench.batch_size,
             cache=bench.cache,
-            progress=lambda step: shown.update(),
+            progress=shown.update,
         )
     return Converged(_images(bench, found.images), _images(bench, found.finer), found.steps)
 

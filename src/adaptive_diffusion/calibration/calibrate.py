@@ -142,13 +142,7 @@ class ScheduleCalibration:
         batched, judging = (InBatches(images, self.batch_size, progress) for images in (drawn, others))
         noise = model.noise(self.seed, self.noises)
         reference, unseen = record(batched, noise), record(judging, model.noise(self.seed + 1, self.held_out))
-        profile = measure_trajectory(
-            drawn,
-            noise,
-            nodes=PROFILE_NODES,
-            batch_size=self.batch_size,
-            progress=None if progress is None else lambda trace: progress(len(trace.x0)),
-        )
+        profile = measure_trajectory(drawn, noise, nodes=PROFILE_NODES, batch_size=self.batch_size, progress=progress)
 
         # images whose conditions differ have no first prediction in common, so there is none to store
         one = condition_of(model) is not None

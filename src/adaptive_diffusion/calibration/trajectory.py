@@ -24,7 +24,6 @@ from ..grids.base import FixedGrid
 from ..grids.diffusers_spacings import lu_timesteps
 from ..sampling.rollout import Rollout, run
 from ..solvers.dpm_solver import DPMSolver
-from ..types import StepTrace
 
 SAME = 1e-5  # standard deviation, in [-1, 1] units, below which images are all the same
 
@@ -38,21 +37,15 @@ class Trajectory:
 
     Attributes:
         log_snr: (m,) lambda of the nodes, increasing.
-        speed: (m,) g(lambda) = dD / dlambda, by central differences.
-        lasting_speed: (m,) g w.
+        lasting_speed: (m,) g w of the speed g(lambda) = dD / dlambda, by central differences.
         jump_costs: (m + 1, m + 1) lasting difference between one DDIM step from the state at node i to the level of
             node j and the state that the trajectory itself has there, i < j; infinite elsewhere. Node m is the clean
             image.
-        data_std: Standard deviation of the drawn images about each pixel's mean.
-        images: Trajectories measured.
     """
 
     log_snr: np.ndarray
-    speed: np.ndarray
     lasting_speed: np.ndarray
     jump_costs: np.ndarray
-    data_std: float
-    images: int
 
 
 def measure_trajectory(
@@ -61,7 +54,7 @@ def measure_trajectory(
     *,
     nodes: int = 60,
     batch_size: int = 16,
-    progress: Callable[[StepTrace], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Trajectory:
     """Solve the ODE with DPM-Solver++(2M) on a fine grid and measure how the clean prediction moves.
 
@@ -74,7 +67,7 @@ def measure_trajectory(
         x_T: (N, H, W, C) standard normal noise, N >= 2; some 64 are enough.
         nodes: m in [3, T].
         batch_size: Images per evaluation.
-        progress: Called after every step of every batch.
+        progress: Called with the number of images after every step of every batch.
 
     Raises:
         ValueError: for less than two noises, images that all came out alike, or a number out of range.
@@ -102,8 +95,7 @@ def measure_trajectory(
         squares += (arrays[-1] ** 2).sum(axis=0)
 
     variance = np.maximum(squares - total**2 / n, 0) / (n - 1)
-    data_std = float(np.sqrt(variance.mean()))
-    if not data_std > SAME:
+    if not np.sqrt(variance.mean()) > SAME:
         raise ValueError(f"the {n} images all came out alike: give different noises")
 
     band_variance = np.array([variance[where].mean() for where in bands])[:, None]
@@ -112,11 +104,8 @@ def measure_trajectory(
     speed = np.maximum(((derivative @ products[:, m:, m:]) * derivative).sum(axis=2), 0)  # (bands, m), g^2
     return Trajectory(
         log_snr=log_snr,
-        speed=np.sqrt(speed.sum(axis=0)),
         lasting_speed=np.sqrt((speed * lasting).sum(axis=0)),
         jump_costs=_jump_costs(log_snr, products, lasting),
-        data_std=data_std,
-        images=n,
     )
 
 
@@ -189,17 +178,15 @@ def dynamic_programme(trajectory: Trajectory, schedule: NoiseSchedule, n: int) -
     return schedule.timestep(log_snr[path[:0:-1]])
 
 
-def _solve(
-    model: GuidedModel, begun: Rollout, progress: Callable[[StepTrace], None] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _solve(model: GuidedModel, begun: Rollout, progress: Callable[[int], None] | None) -> tuple[np.ndarray, np.ndarray]:
     """(m, B, H, W, C) float64 states x_t at the nodes, and the clean predictions there."""
-    states, predictions, active = [np.array(begun.x_t, np.float64)], list[np.ndarray](), np.ones(len(begun.rows), bool)
-    for index, (after,) in enumerate(run(model, [begun])):
+    states, predictions = [np.array(begun.x_t, np.float64)], list[np.ndarray]()
+    for (after,) in run(model, [begun]):
         assert after.x0 is not None
         states.append(np.array(after.x_t, np.float64))
         predictions.append(np.array(after.x0, np.float64))
         if progress is not None:
-            progress(StepTrace(index, after.trail[-1].t, after.x0, active))
+            progress(len(begun.rows))
     return np.stack(states[:-1]), np.stack(predictions)
 
 

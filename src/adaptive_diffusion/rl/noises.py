@@ -16,7 +16,6 @@ from ..diffusion.checks import check_choice, check_count, check_seed
 from ..diffusion.guided_model import GuidedModel
 from ..io.progress import Progress
 from ..sampling.converged import TOLERANCE, Converged, converged_pictures, paired_rmse, solving_evaluations
-from ..types import StepTrace
 from .lockstep import Drawn
 from .measurement import Measurement, Sampled
 
@@ -168,7 +167,7 @@ class FixedNoises(Noises):
             return
         what = f"converged solutions of {whole.batches * whole.pictures} images"
         with Progress(what, unit="solver step", announced=True) as shown:
-            vars(whole)["_converged"] = whole._solved(lambda step: shown.update())
+            vars(whole)["_converged"] = whole._solved(shown.update)
 
     def solving(self) -> tuple[int, int]:
         """Fewest and most model evaluations that the converged solutions take."""
@@ -178,7 +177,7 @@ class FixedNoises(Noises):
     def _converged(self) -> Converged:
         return self._solved()
 
-    def _solved(self, progress: Callable[[StepTrace], None] | None = None) -> Converged:
+    def _solved(self, progress: Callable[[], None] | None = None) -> Converged:
         cache = self._cache if self.drawing.identity else None
         return converged_pictures(self.drawing, self._noise, tolerance=self._tolerance, cache=cache, progress=progress)
 

@@ -95,7 +95,7 @@ def converged_solution(setup: Setup) -> np.ndarray | None:
             normal(image_keys(cfg.seed, range(cfg.num_samples)), setup.model.state_shape),
             batch_size=cfg.batch_size,
             cache=Path(cfg.paths.outputs) / "converged",
-            progress=lambda step: shown.update(),
+            progress=shown.update,
         )
     if solution.change > TOLERANCE:
         log.warning("doubling the steps of the converged solution still changes it by %.4f RMSE", solution.change)

@@ -22,7 +22,6 @@ from ..io.array_file import read_arrays
 from ..io.files import atomic_path
 from ..io.locks import in_turn
 from ..solvers.ipndm import IPNDM
-from ..types import StepTrace
 from .rollout import Rollout, run
 
 FIRST_STEPS = 64
@@ -69,7 +68,7 @@ def converged_pictures(
     most_steps: int = MOST_STEPS,
     batch_size: int = 16,
     cache: Path | None = None,
-    progress: Callable[[StepTrace], None] | None = None,
+    progress: Callable[[], None] | None = None,
 ) -> Converged:
     """Solve the probability-flow ODE with ever more steps, until doubling them changes nothing.
 
@@ -140,14 +139,12 @@ def solving_evaluations(images: int, process: NoiseSchedule) -> tuple[int, int]:
     return fewest, total
 
 
-def _drawn(model: GuidedModel, begun: Rollout, progress: Callable[[StepTrace], None] | None) -> np.ndarray:
+def _drawn(model: GuidedModel, begun: Rollout, progress: Callable[[], None] | None) -> np.ndarray:
     """The clean images of a batch."""
-    active = np.ones(len(begun.rows), bool)
-    for index, (after,) in enumerate(run(model, [begun])):
+    for (after,) in run(model, [begun]):
         mx.eval(after.x_t)
         if progress is not None:
-            assert after.x0 is not None
-            progress(StepTrace(index, after.trail[-1].t, after.x0, active))
+            progress()
     return np.array(after.x_t)
 
 
