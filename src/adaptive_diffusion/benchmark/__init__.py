@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from .cell import Bench, BlockResult, Cell, CellResult, PairedEncoder
+    from .cell import Bench, BlockResult, Cell, CellResult
     from .intervals import Interval, paired_bootstrap
     from .report import write_report
     from .second_encoder import SecondEncoder
@@ -19,7 +19,6 @@ __all__ = [
     "Cell",
     "CellResult",
     "Interval",
-    "PairedEncoder",
     "SecondEncoder",
     "paired_bootstrap",
     "run_benchmark",
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 _HOMES = {  # as the imports above say to type checkers
-    **dict.fromkeys(("Bench", "BlockResult", "Cell", "CellResult", "PairedEncoder"), "cell"),
+    **dict.fromkeys(("Bench", "BlockResult", "Cell", "CellResult"), "cell"),
     **dict.fromkeys(("Interval", "paired_bootstrap"), "intervals"),
     "SecondEncoder": "second_encoder",
     "run_benchmark": "store",

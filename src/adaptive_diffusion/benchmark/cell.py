@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,21 +14,13 @@ from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance, identity_of
 from ..diffusion.schedule import NoiseSchedule
 from ..encoder.domain import DomainDetector
+from ..encoder.encoder import Encoder
 from ..grids.base import Spacing
-from ..metrics.features import FeatureEncoder
 from ..metrics.statistics import FeatureStatistics
 from ..sampling.converged import TOLERANCE
 from ..sampling.standard import StandardSampler
 from ..types import PictureModel
 from .second_encoder import SecondEncoder
-
-
-class PairedEncoder(FeatureEncoder, Protocol):
-    """An encoder that also compares images in pairs."""
-
-    def perceptual_distances(self, a: Any, b: Any) -> np.ndarray:
-        """(N, H, W, 3) and (N, H, W, 3) images in [-1, 1] -> (N,) distances >= 0."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +71,7 @@ class Bench:
 
     model: PictureModel
     guidance_scale: float | Guidance
-    encoder: PairedEncoder
+    encoder: Encoder
     reference: Callable[[str], FeatureStatistics]
     pictures: int = 88
     seed_blocks: int = 3

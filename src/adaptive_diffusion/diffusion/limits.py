@@ -40,11 +40,11 @@ class Clipped:
 
 @dataclass(frozen=True)
 class Thresholded:
-    """Clip each image at a quantile of its magnitudes, and divide by that quantile (Saharia et al., 2022).
+    """Clip each image at a quantile of its magnitudes, and divide by that (Saharia et al., 2022, section 2.3).
 
     Args:
         ratio: The quantile, in [0, 1].
-        max_value: Upper bound of the threshold, >= 1; at 1 it is clipping to [-1, 1].
+        max_value: Upper bound of the threshold, >= 1, which is its lower bound; at 1 it is clipping to [-1, 1].
 
     Raises:
         ValueError: for a value out of range.
@@ -59,7 +59,9 @@ class Thresholded:
 
     def __call__(self, x0: mx.array) -> mx.array:
         """See `Limit`."""
-        return dynamic_threshold(x0, self.ratio, self.max_value)
+        flat = x0.reshape(len(x0), -1)
+        limit = mx.clip(quantile(mx.abs(flat), self.ratio), 1, self.max_value)
+        return (mx.clip(flat, -limit, limit) / limit).reshape(x0.shape)
 
 
 def quantile(x: mx.array, q: float) -> mx.array:
@@ -76,19 +78,3 @@ def quantile(x: mx.array, q: float) -> mx.array:
     parted = mx.partition(x, kth=low, axis=1)  # 20 times faster than a full sort
     below, above = parted[:, low : low + 1], parted[:, min(low + 1, x.shape[1] - 1) :].min(axis=1, keepdims=True)
     return below + (position - low) * (above - below)
-
-
-def dynamic_threshold(x0: mx.array, ratio: float, max_value: float) -> mx.array:
-    """Clip each image at a quantile of its magnitudes, and divide by it (Saharia et al., 2022, section 2.3).
-
-    Args:
-        x0: (B, ...) clean predictions.
-        ratio: The quantile, in [0, 1].
-        max_value: Upper bound of the threshold; its lower bound is 1.
-
-    Returns:
-        (B, ...) in [-1, 1].
-    """
-    flat = x0.reshape(len(x0), -1)
-    limit = mx.clip(quantile(mx.abs(flat), ratio), 1, max_value)
-    return (mx.clip(flat, -limit, limit) / limit).reshape(x0.shape)

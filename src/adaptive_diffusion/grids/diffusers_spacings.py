@@ -21,12 +21,13 @@ TIMESTEP_SPACINGS = ("leading", "linspace", "trailing")
 
 @dataclass(frozen=True)
 class Spaced:
-    """Timesteps equally spaced in t, see `spaced_timesteps`.
+    """Timesteps equally spaced in t (Lin et al., 2024, table 2).
 
     Args:
-        spacing: `leading`, `linspace` or `trailing`.
+        spacing: `leading` (multiples of `last // n`, plus the offset), `linspace` (from `last - 1` to 0) or `trailing`
+            (back from `last - 1` in strides of `last / n`); `last` is the number of usable training timesteps.
         offset: Added to the `leading` grid, timesteps, >= 0.
-        open_end: Leave t = 0 out of `leading` and `linspace`.
+        open_end: Leave t = 0 out of `leading` and `linspace`, as DPM-Solver does and DDPM and DDIM do not.
         lowest_log_snr: Leave out the timesteps whose log-SNR is smaller.
 
     Raises:
@@ -45,61 +46,35 @@ class Spaced:
             check_number("lambda_min_clipped", self.lowest_log_snr)
 
     def __call__(self, process: NoiseSchedule, n: int, /) -> np.ndarray:
-        """See `Spacing`."""
+        """See `Spacing`; raises ValueError also for an offset that pushes the grid past `last - 1`."""
         usable = process.log_snr(np.arange(process.num_train_timesteps)) >= self.lowest_log_snr
         last = int(usable.sum())
         n = check_count("num_inference_steps", n, 1, last)
-        return spaced_timesteps(self.spacing, n, last, self.offset, open_end=self.open_end)
 
+        skip = int(self.open_end)
+        grid: np.ndarray
+        if self.spacing == "linspace":
+            # a single step starts where the noise is, at last - 1; diffusers evaluates it at t = 0
+            grid = np.linspace(last - 1, 0, n + skip)[:n]
+        elif self.spacing == "trailing":
+            grid = last - np.arange(n) * (last / n) - 1
+        else:
+            stride = last // (n + skip) or (last - 1) / n
+            grid = (np.arange(skip, n + skip) * stride)[::-1] + float(self.offset)
+            if grid[0] > last - 1:
+                raise ValueError(
+                    f"steps_offset {self.offset} with {n} leading steps starts at timestep {grid[0]:g}, past the last "
+                    f"one, {last - 1}: use fewer steps or a smaller offset"
+                )
+            if grid[0] == 0:
+                warnings.warn(
+                    "timestep_spacing='leading' with 1 step evaluates the model at t = 0 only, where it removes no "
+                    "noise; use timestep_spacing='trailing'",
+                    stacklevel=3,
+                )
 
-def spaced_timesteps(spacing: str, n: int, last: int, steps_offset: int = 0, *, open_end: bool = False) -> np.ndarray:
-    """N timesteps equally spaced in t (Lin et al., 2024, table 2).
-
-    Args:
-        spacing: `leading` (multiples of `last // n`, plus the offset), `linspace` (from `last - 1` to 0) or `trailing`
-            (back from `last - 1` in strides of `last / n`).
-        n: Number of timesteps, in [1, last].
-        last: Number of usable training timesteps: the grid lies in [0, last - 1].
-        steps_offset: Added to the `leading` grid, >= 0.
-        open_end: Leave t = 0 out of `leading` and `linspace`, as DPM-Solver does and DDPM and DDIM do not.
-
-    Returns:
-        (n,) float64, strictly decreasing.
-
-    Raises:
-        ValueError: for an unknown spacing, or an offset that pushes the grid past `last - 1`.
-    """
-    check_choice("timestep_spacing", spacing, TIMESTEP_SPACINGS)
-    skip = int(open_end)
-    grid: np.ndarray
-    if spacing == "linspace":
-        # a single step starts where the noise is, at last - 1; diffusers evaluates it at t = 0
-        grid = np.linspace(last - 1, 0, n + skip)[:n]
-    elif spacing == "trailing":
-        grid = last - np.arange(n) * (last / n) - 1
-    else:
-        stride = last // (n + skip) or (last - 1) / n
-        grid = (np.arange(skip, n + skip) * stride)[::-1] + float(steps_offset)
-        if grid[0] > last - 1:
-            raise ValueError(
-                f"steps_offset {steps_offset} with {n} leading steps starts at timestep {grid[0]:g}, past the last "
-                f"one, {last - 1}: use fewer steps or a smaller offset"
-            )
-        if grid[0] == 0:
-            warnings.warn(
-                "timestep_spacing='leading' with 1 step evaluates the model at t = 0 only, where it removes no noise; "
-                "use timestep_spacing='trailing'",
-                stacklevel=4,
-            )
-
-    rounded = np.round(grid)
-    return rounded if np.all(np.diff(rounded) < 0) else grid
-
-
-def karras_timesteps(schedule: NoiseSchedule, n: int, rho: float = 7.0) -> np.ndarray:
-    """(n,) timesteps whose sigma / alpha is equally spaced in its power 1 / rho (Karras et al., 2022, eq. 5)."""
-    s_max, s_min = np.exp(-schedule.log_snr([schedule.num_train_timesteps - 1, 0])) ** (1 / rho)
-    return schedule.timestep(-rho * np.log(np.linspace(s_max, s_min, n)))
+        rounded = np.round(grid)
+        return rounded if np.all(np.diff(rounded) < 0) else grid
 
 
 def lu_timesteps(schedule: NoiseSchedule, n: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
-from .diffusers_spacings import custom_timesteps, karras_timesteps, lu_timesteps
+from .diffusers_spacings import custom_timesteps, lu_timesteps
 
 _TABLE = 16_384  # points of a tabulated grid
 
@@ -59,7 +59,8 @@ class KarrasGrid:
     def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
         """See `Spacing`."""
         _check_steps(schedule, n)
-        return karras_timesteps(schedule, n, self.rho)
+        first, last = np.exp(-schedule.log_snr([schedule.num_train_timesteps - 1, 0])) ** (1 / self.rho)
+        return schedule.timestep(-self.rho * np.log(np.linspace(first, last, n)))
 
 
 @dataclass(frozen=True)

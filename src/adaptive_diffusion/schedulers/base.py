@@ -20,7 +20,7 @@ class SchedulerBase(SchedulerCore):
             (dynamic thresholding; Saharia et al., 2022). Takes the place of `clip_sample`.
         dynamic_thresholding_ratio: That quantile, in [0, 1].
         sample_max_value: Upper bound of the threshold, >= 1 (at 1 it is plain clipping to +-1).
-        timestep_spacing: `leading`, `linspace` or `trailing`, see `spaced_timesteps`.
+        timestep_spacing: `leading`, `linspace` or `trailing`, see `Spaced`.
         steps_offset: Added to the `leading` grid, >= 0.
         num_train_timesteps, ...: See `SchedulerCore`.
 
