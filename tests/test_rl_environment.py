@@ -10,8 +10,9 @@ from gymnasium.utils.env_checker import check_env
 from rl.closed_form import SHAPE, STD, gaussian
 from tiny import tiny_model
 
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.grids.spacings import PowerGrid
-from adaptive_diffusion.rl.drawing import Drawing, drawing_of
+from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.lockstep import run_together
 from adaptive_diffusion.rl.reward import HybridReward, QualityReward, SpeedReward
@@ -175,7 +176,7 @@ def test_a_model_of_ones_own_in_a_domain_of_its():
         ({"pictures": 1}, "pictures must be a whole number, at least 2"),
         ({"batches": 0}, "batches must be"),
         ({"noise_seed": -1}, "noise_seed must be"),
-        ({"domain": "trees"}, "a Drawing already says domain"),
+        ({"domain": "trees"}, "a GuidedModel already says domain"),
     ],
 )
 def test_a_bad_value_is_refused(arguments, sentence):
@@ -186,11 +187,9 @@ def test_a_bad_value_is_refused(arguments, sentence):
 def test_an_unfit_model_is_refused():
     with pytest.raises(ValueError, match="no domain 'trees'; it was trained on portraits"):
         DiffusionHyperparameterEnv(tiny_model(), "trees")
-    with pytest.raises(ValueError, match="clip_sample must be true or false, got 'no'"):
-        Drawing(lambda x, t, c: x, SHAPE, {"clip_sample": "no"})
     with pytest.raises(ValueError, match="no domain 'c'; it was trained on a, b"):
         gaussian(domain="c", domains=("a", "b"))
-    with pytest.raises(ValueError, match="or a Drawing that describes any other network, got function"):
+    with pytest.raises(ValueError, match="or a GuidedModel that describes any other network, got function"):
         drawing_of(lambda x, t, c: x)
     with pytest.raises(ValueError, match="does not say what it predicts"):
         drawing_of(tiny_model(prediction_type=None))
@@ -239,7 +238,7 @@ def test_an_action_that_is_none_is_refused():
 
 
 def test_a_reward_that_is_not_a_number_stops_with_the_configuration():
-    drawing = Drawing(lambda x, t, c: x * mx.nan, SHAPE, {"prediction_type": "sample"})
+    drawing = GuidedModel(lambda x, t, c: x * mx.nan, prediction_type="sample", state_shape=SHAPE)
     env = DiffusionHyperparameterEnv(drawing)
     env.reset(options={"batch": 1})
     with pytest.raises(ValueError, match=r"reward of num_steps=20, .* on batch 1 is not a finite number"):

@@ -30,7 +30,6 @@ from adaptive_diffusion.grids.spacings import BlendedGrid, KarrasGrid, LogSNRGri
 from adaptive_diffusion.optimization.configuration import DomainConfig  # noqa: E402
 from adaptive_diffusion.optimization.environment import DomainEnv  # noqa: E402
 from adaptive_diffusion.rl.agent_file import read_agent  # noqa: E402
-from adaptive_diffusion.rl.drawing import Drawing  # noqa: E402
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv  # noqa: E402
 from adaptive_diffusion.rl.learned_scheduler import LearnedScheduler  # noqa: E402
 from adaptive_diffusion.rl.policy import load_policy  # noqa: E402
@@ -110,7 +109,7 @@ __all__ = [
 
 def drawing(denoiser: Callable[..., mx.array], shape: tuple[int, int, int], settings: dict[str, Any]) -> Any:
     """What an environment draws."""
-    return Drawing(denoiser, shape, settings)
+    return replace(DDIMScheduler(**settings).guided(denoiser), state_shape=shape)
 
 
 def domain_environment(drawing: Any, calibration: Any, **batches: int) -> Any:

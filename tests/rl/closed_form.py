@@ -6,7 +6,8 @@ import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.diffusion import GuidedModel
-from adaptive_diffusion.rl.drawing import Drawing
+from adaptive_diffusion.diffusion.limits import unlimited
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 
 SHAPE = (4, 4, 3)
 STD = np.geomspace(0.01, 0.25, int(np.prod(SHAPE))).reshape(SHAPE)  # of each pixel
@@ -15,8 +16,8 @@ STD = np.geomspace(0.01, 0.25, int(np.prod(SHAPE))).reshape(SHAPE)  # of each pi
 class GaussianDenoiser:
     """D = std^2 / (std^2 + s^2) x / alpha, s = sigma / alpha; counts its calls and the images in them."""
 
-    def __init__(self, drawing_settings: dict):
-        self.schedule = Drawing(self, SHAPE, drawing_settings).process
+    def __init__(self) -> None:
+        self.schedule = NoiseSchedule()
         self.calls = self.pictures = 0
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
@@ -28,5 +29,4 @@ class GaussianDenoiser:
 
 def gaussian(**more: object) -> GuidedModel:
     """The drawing of a new `GaussianDenoiser`."""
-    settings = {"prediction_type": "sample", "clip_sample": False}
-    return Drawing(GaussianDenoiser(settings), SHAPE, settings, **more)
+    return GuidedModel(GaussianDenoiser(), prediction_type="sample", limit=unlimited, state_shape=SHAPE, **more)

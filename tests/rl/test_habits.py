@@ -16,9 +16,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize, unwrap_vec_normalize
 from tiny import tiny_checkpoint
 
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.rl import registration
 from adaptive_diffusion.rl.baselines import CEMAgent, FixedAgent, RandomAgent
-from adaptive_diffusion.rl.drawing import Drawing
 from adaptive_diffusion.rl.environment import DiffusionHyperparameterEnv
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
@@ -152,7 +152,7 @@ def test_every_evaluation_of_an_episode_can_be_seen():
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_frame_has_three_channels_whatever_the_pictures_have(channels):
-    drawing = Drawing(lambda x, t, c: 0 * x, (4, 4, channels), {"prediction_type": "sample"})
+    drawing = GuidedModel(lambda x, t, c: 0 * x, prediction_type="sample", state_shape=(4, 4, channels))
     env = TimestepEnv(drawing, num_steps=3, pictures=2, render_mode="rgb_array")
     env.reset(seed=0)
     assert env.render().shape[-1] == 3

@@ -9,7 +9,6 @@ from . import registration  # noqa: F401  # so that `gymnasium.make` finds the e
 
 if TYPE_CHECKING:
     from .baselines import CEMAgent, FixedAgent, RandomAgent
-    from .drawing import Drawing
     from .environment import DiffusionHyperparameterEnv
     from .policy import load_policy
     from .ppo_agent import HyperparameterTuningAgent
@@ -21,7 +20,6 @@ __all__ = [
     "CEMAgent",
     "CMAESAgent",
     "DiffusionHyperparameterEnv",
-    "Drawing",
     "FixedAgent",
     "HybridReward",
     "HyperparameterTuningAgent",
@@ -37,7 +35,6 @@ _HOMES = {  # as the imports above say to type checkers
     "CEMAgent": "baselines",
     "CMAESAgent": "searches",
     "DiffusionHyperparameterEnv": "environment",
-    "Drawing": "drawing",
     "FixedAgent": "baselines",
     "HybridReward": "reward",
     "HyperparameterTuningAgent": "ppo_agent",

@@ -2,66 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import mlx.core as mx
-
-from ..diffusion.checks import check_flag
 from ..diffusion.conditions import conditions_of
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
-from ..diffusion.limits import Clipped, unlimited
-from ..diffusion.schedule import SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..encoder.captions import plain_caption
 from ..errors import Unusable
 from ..models.checkpoint import load_builtin_model
-from ..types import Denoiser, PictureModel
+from ..types import PictureModel
 
 DEFAULT_DOMAIN = "landscapes"
-
-
-def Drawing(  # it was a class, and its name is public
-    denoiser: Denoiser,
-    shape: tuple[int, int, int],
-    settings: Mapping[str, Any] | None = None,
-    condition: tuple[int, ...] = (),
-    domain: str = "",
-    domains: tuple[str, ...] = (),
-    identity: str = "",
-    decode: Callable[[mx.array], mx.array] | None = None,
-) -> GuidedModel:
-    """A network of any kind, described by the settings of its scheduler.
-
-    Args:
-        denoiser: The network, with its guidance if it has any.
-        shape: (H, W, C) of a state: an image, or latents.
-        settings: What the model decides of a scheduler: `prediction_type`, the arguments of its noise schedule, and
-            `clip_sample` for images in pixel space, False for latents.
-        condition: Class ids that every image is drawn with; () for an unconditional model.
-        domain: Name of what is drawn.
-        domains: Names that a policy is to tell apart, among them `domain`; () if there is nothing to tell.
-        identity: What decides the predictions, for the cache of converged solutions; "" for no cache.
-        decode: Makes images of clean states, (N, H, W, C) -> (N, H', W', 3); None: they are images.
-
-    Raises:
-        ValueError: for a domain that is not among the domains, or a setting out of range.
-    """
-    settings = settings or {}
-    bounded = check_flag("clip_sample", settings.get("clip_sample", True))
-    return GuidedModel(
-        denoiser,
-        process=NoiseSchedule(**{key: settings[key] for key in SCHEDULE_ARGUMENTS if key in settings}),
-        prediction_type=settings.get("prediction_type", "epsilon"),
-        limit=Clipped(settings.get("clip_sample_range", 1.0)) if bounded else unlimited,
-        condition=mx.array([condition], dtype=mx.int32) if condition else None,
-        state_shape=shape,
-        identity=identity,
-        decode=decode,
-        domain=domain,
-        domains=domains,
-    )
 
 
 def drawing_of(
@@ -73,7 +23,7 @@ def drawing_of(
 
     Args:
         model: A model that says how it was trained; None: the one that ships with the project. Any other network is
-            described by a `GuidedModel` (`Drawing` makes one), which is returned as it is.
+            described by a `GuidedModel`, which is returned as it is.
         domain: One of the model's domains; None: landscapes, or the first if there are none.
         guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None: what the model recommends.
 
@@ -83,18 +33,18 @@ def drawing_of(
     """
     if isinstance(model, GuidedModel):
         if domain is not None or guidance_scale is not None:
-            raise ValueError("a Drawing already says domain and guidance; give them to it, not beside it")
+            raise ValueError("a GuidedModel already says domain and guidance; give them to it, not beside it")
         return model
 
     if model is None:
         model = load_builtin_model()
     if not hasattr(model, "state_shape"):
         raise ValueError(
-            f"model must be a model of this project, or a Drawing that describes any other network, got "
+            f"model must be a model of this project, or a GuidedModel that describes any other network, got "
             f"{type(model).__name__}"
         )
     if ModelFacts.of(model).prediction_type is None:
-        raise ValueError("the model does not say what it predicts; describe it by a Drawing with a prediction_type")
+        raise ValueError("the model does not say what it predicts; describe it by a GuidedModel with a prediction_type")
 
     domains = tuple(model.domains or ())
     if domain is not None and not model.conditional:

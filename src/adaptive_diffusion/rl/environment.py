@@ -40,7 +40,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
     (seconds included); nor is one that differs in a threshold that no step reached.
 
     Args:
-        model: A model that says how it was trained, a `Drawing` of any other network, or None: the model that ships
+        model: A model that says how it was trained, a `GuidedModel` of any other network, or None: the model that ships
             with the project.
         domain: One of the model's domains; None: landscapes.
         reward: See `reward.py`; None: `HybridReward()`.
