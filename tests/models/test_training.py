@@ -344,7 +344,7 @@ def with_a_text_for_a_count(tensors: dict, header: dict) -> None:
     ("damage", "told"),
     [
         (without_a_moment, "it lacks the tensor 'optimizer.head.weight.m'"),
-        (with_another_shape, "'ema.head.bias' with the shape"),
+        (with_another_shape, "it holds the tensor 'ema.head.bias' with the shape"),
         (with_nan, "'model.head.bias' holds NaN"),
         (with_a_negative_step, "its counts are .*-1"),
         (with_a_text_for_a_count, "its counts are .*two"),
