@@ -309,7 +309,7 @@ def test_a_new_domain_starts_from_the_nearest_known_one(adapter, tmp_path):
     [
         (None, "there is no domain file"),
         ("name: [", "cannot be read as YAML"),
-        ("name: walls", "must say name: .* and images:"),
+        ("name: walls", "must say name: .* and pictures:"),
         ("name: portraits\npictures: walls", "a name other than portraits"),
         ("name: walls\npictures: nowhere", "no images at"),
         ("name: walls\npictures: one", "needs at least 2 images to be placed, .* holds 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -102,6 +103,8 @@ def test_a_prediction_that_is_linear_in_the_lowest_frequencies_is_found():
 def test_it_survives_the_file_in_half_precision():
     again = first_prediction_from(json.loads(json.dumps(FIRST.content())))
     assert again == FIRST
+    nearly = replace(FIRST, mean=FIRST.mean * (1 + 1e-9))
+    assert (nearly, hash(nearly)) == (FIRST, hash(FIRST))
     assert schedule_from(json.loads(json.dumps(schedule().content()))).with_stored_first(N) is not None
     assert {"first", "drawn_guidance"} & schedule(first=None).content().keys() == set()
 

@@ -96,7 +96,7 @@ class FirstPrediction:
         return isinstance(other, FirstPrediction) and self.content() == other.content()
 
     def __hash__(self) -> int:
-        return hash((self.condition, self.mean.tobytes(), self.gains.tobytes()))
+        return hash((self.condition, self.content()["mean"]))
 
     def content(self) -> dict[str, Any]:
         """What `first_prediction_from` makes one of; the mean as text, in half precision."""

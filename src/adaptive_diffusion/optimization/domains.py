@@ -43,7 +43,7 @@ def describe_domain(path: str | Path, encoder: Encoder) -> tuple[str, dict[str, 
 
     path = Path(path)
     if not path.is_file():
-        raise UnusableFile(f"there is no domain file {path}; give a YAML file with name and images")
+        raise UnusableFile(f"there is no domain file {path}; give a YAML file with name and pictures")
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -51,7 +51,7 @@ def describe_domain(path: str | Path, encoder: Encoder) -> tuple[str, dict[str, 
         raise UnusableFile(f"{path} cannot be read as YAML ({str(error).splitlines()[0]})") from error
 
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in ("name", "pictures")):
-        raise UnusableFile(f"{path} must say name: <the domain's name> and images: <a folder of images>")
+        raise UnusableFile(f"{path} must say name: <the domain's name> and pictures: <a folder of images>")
 
     folder = path.parent / content["pictures"]
     return place_domain(content["name"], folder, encoder, content.get("description") or "")
