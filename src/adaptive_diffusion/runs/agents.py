@@ -65,7 +65,7 @@ class AgentTraining:
             check_guidance(self.guidance_scale)
 
 
-def method(cfg: DictConfig) -> tuple[str, str]:
+def trained_by(cfg: DictConfig) -> tuple[str, str]:
     """What a run is named by: the agent and the reward, of which several may have one name and another weight."""
     agent = choices().get("agent", "agent")
     reward = choices().get("reward", cfg.reward._target_.rpartition(".")[2])
@@ -97,7 +97,7 @@ def finish(
         more: The same -> further columns of a sweep's table.
         model: Identity of the model.
     """
-    outcomes = write_outcomes(Path(cfg.paths.run), method(cfg), cfg.output, scores, draw, more)
+    outcomes = write_outcomes(Path(cfg.paths.run), trained_by(cfg), cfg.output, scores, draw, more)
     if in_sweep():
         write_json(_kept(cfg), {"identity": identity_of_training(cfg, model), "outcomes": outcomes})
     log.info("%-11s%s", "saved", cfg.output)

@@ -28,7 +28,7 @@ from .fit import image_channels
 from .inputs import model_input
 from .job import say
 from .measure_run import SECONDS_PER_IMAGE
-from .naming import method
+from .naming import drawn_by
 from .recorded import run_tags
 from .setup import Setup, prepare
 from .sweep_cost import cost
@@ -133,7 +133,7 @@ def cell_of(setup: Setup) -> Cell:
     return Cell(
         domain=cfg.domain.name,
         conditions=setup.conditions,
-        scheduler=method(cfg)[0],
+        scheduler=drawn_by(cfg)[0],
         grid_name=choices().get("grid", cfg.grid._target_.rpartition(".")[2]),
         num_steps=cfg.num_steps,
         sampler=setup.sampler,

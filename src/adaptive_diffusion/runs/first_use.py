@@ -10,6 +10,7 @@ from ..calibration.first_use import Estimate, estimate
 from ..calibration.quick import MOST_STEPS, QuickCalibration
 from ..calibration.store import ScheduleFile
 from ..diffusion.conditions import Conditions, conditions_of
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance, reads_text
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
@@ -20,7 +21,6 @@ from ..io.locks import in_turn
 from ..io.progress import Progress
 from ..sampling.timing import duration
 from ..types import PictureModel
-from .fit import noise_process
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _hindrance(cfg: DictConfig, model: PictureModel) -> str | None:
         return "the sampler chooses the number of steps"
     if not 2 <= cfg.num_steps <= MOST_STEPS:
         return f"2 to {MOST_STEPS} steps can be calibrated, and this run has {cfg.num_steps}"
-    nodes, T = _recipe(cfg).reference_nodes, noise_process(model).num_train_timesteps
+    nodes, T = _recipe(cfg).reference_nodes, ModelFacts.of(model).process.num_train_timesteps
     if nodes > T:
         return f"a calibration of {cfg.num_steps} steps takes {nodes} training timesteps, and this model has {T}"
     return None

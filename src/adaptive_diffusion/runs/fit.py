@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.facts import ModelFacts
-from ..diffusion.schedule import NoiseSchedule
 from ..errors import UserError
 from ..types import PictureModel
 from .guidance_settings import is_tuned, settle_guidance
@@ -87,11 +86,6 @@ def scheduler_arguments(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
 
     decided = {**trained, "clip_sample": known.bounded}
     return {k: v for k, v in decided.items() if (others or k in arguments) and given.get(k) is None}
-
-
-def noise_process(model: PictureModel) -> NoiseSchedule:
-    """The noise schedule that a model was trained with."""
-    return ModelFacts.of(model).process
 
 
 def image_channels(model: PictureModel) -> int:

@@ -33,7 +33,7 @@ def run_name(cfg: DictConfig, steps: str | None = None) -> str:
         steps: Steps that were taken, in words; None: those that were asked for.
     """
     first = setting_words(varied_here())
-    always = [*method(cfg), cfg.domain.name, steps or count(cfg.num_steps, "step"), f"seed {cfg.seed}"]
+    always = [*drawn_by(cfg), cfg.domain.name, steps or count(cfg.num_steps, "step"), f"seed {cfg.seed}"]
     return cfg.name or " ".join([*first, *(part for part in always if part not in first)])
 
 
@@ -45,7 +45,7 @@ def varied_here() -> tuple[str, ...]:
     return varied(planned_jobs(Path(hydra.sweep.dir))).get(hydra.job.num, ())
 
 
-def method(cfg: DictConfig) -> tuple[str, ...]:
+def drawn_by(cfg: DictConfig) -> tuple[str, ...]:
     """How images are drawn: the scheduler, and the grid if it is not the scheduler's own."""
     scheduler = choices().get("scheduler", cfg.scheduler._target_.rpartition(".")[2])
     grid = choices().get("grid", cfg.grid._target_.rpartition(".")[2])

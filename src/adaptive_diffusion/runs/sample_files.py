@@ -109,10 +109,9 @@ def _pixels(setup: Setup, batches: list[SampleResult]) -> np.ndarray:
 def _denoising(setup: Setup, batch: SampleResult) -> np.ndarray:
     """The clean predictions of the first images; each column says its step, its timestep and its noise level."""
     timesteps = np.array(batch.timesteps)
-    noise = 1 / np.sqrt(1 + np.exp(2 * setup.schedule.log_snr(timesteps)))  # sigma, since alpha^2 + sigma^2 = 1
     labels = [
         f"step {step}\nt = {t:.4g}\nnoise {sigma:.2f}"
-        for step, (t, sigma) in enumerate(zip(timesteps, noise, strict=True), 1)
+        for step, (t, sigma) in enumerate(zip(timesteps, setup.schedule.sigma(timesteps), strict=True), 1)
     ]
     return figures.denoising_strip(to_uint8(batch.strip), labels)
 

@@ -11,7 +11,7 @@ from ..io.counted import count
 from ..metrics.quality import Measurement
 from .job import in_sweep, look, print_rows
 from .measure_run import SECONDS_PER_IMAGE
-from .naming import method, timesteps_source
+from .naming import drawn_by, timesteps_source
 from .sample_files import QUALITY
 from .setup import Setup
 
@@ -40,7 +40,7 @@ def print_summary(
     if (labels := str(setup.conditions)) and not _unguided(setup):
         rows["labels"] = labels
     rows |= {
-        "scheduler": f"{' '.join(method(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes}) per image",
+        "scheduler": f"{' '.join(drawn_by(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes}) per image",
         "time": f"{m['details/seconds']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
         f"a step {m['details/step_seconds']:.3g} s (median)",
         "memory": f"{m['sampling/peak_mib']:.0f} MiB at most",

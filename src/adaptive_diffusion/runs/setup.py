@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from ..diffusion.checks import LARGEST_IMAGE, check_count, check_number, check_seed
 from ..diffusion.conditions import NO_LABEL, Conditions, Same, conditions_of
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance, checked_guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
@@ -31,7 +32,7 @@ from ..types import PictureModel
 from .build import build
 from .checks import check_calibration, check_grid, check_setting, checked, warn_of_another_domain
 from .first_use import calibrate_on_first_use
-from .fit import fitted, image_channels, noise_process, scheduler_arguments
+from .fit import fitted, image_channels, scheduler_arguments
 from .guidance_settings import (
     check_guided,
     check_tuned,
@@ -81,7 +82,7 @@ class Setup:
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise schedule that the model was trained with."""
-        return noise_process(self.model)
+        return ModelFacts.of(self.model).process
 
     def start(self, noise: mx.array) -> mx.array:
         """(B, H, W, C) standard normal noise -> the states that a batch begins with."""
@@ -119,7 +120,7 @@ def prepare(cfg: DictConfig) -> Setup:
     check_calibration("grid", cfg.grid, cfg, model)
     decided = scheduler_arguments(cfg, model)
     if cfg.num_steps is not None:
-        check_setting(check_count, cfg, "num_steps", 1, noise_process(model).num_train_timesteps)
+        check_setting(check_count, cfg, "num_steps", 1, ModelFacts.of(model).process.num_train_timesteps)
     check_tuned(cfg)
     guidance = checked_guidance(build(cfg, "guidance"))
     check_guided(cfg, guidance)

@@ -27,9 +27,9 @@ from .agents import (
     finish,
     finished_before,
     log_cost,
-    method,
     path_settings,
     recorded_agent,
+    trained_by,
     training_in,
 )
 from .build import build
@@ -61,46 +61,39 @@ class PolicyTask(AgentTraining):
     needs: ClassVar[str] = "agent=ppo domain=landscapes"
 
     def run(self, cfg: DictConfig) -> float:
-        """See `train_policy`."""
-        return train_policy(cfg, self)
+        """Train a policy in one domain; its agent is saved after every evaluation.
 
+        Args:
+            cfg: `conf/train.yaml`, composed and checked, with agent=ppo, a reward and a domain.
 
-def train_policy(cfg: DictConfig, task: PolicyTask) -> float:
-    """Train a policy in one domain; its agent is saved after every evaluation.
+        Returns:
+            -1 times the score on held-out noises: what a sweeper may minimise.
 
-    Args:
-        cfg: `conf/train.yaml`, composed and checked, with agent=ppo, a reward and a domain.
-        task: What the policy is to draw.
+        Raises:
+            UserError: for a value that cannot be used; nothing was written then. Or for a reward that is not a finite
+                number.
+            MachineError: if the disk or the database refuses.
+        """
+        if (done := finished_before(cfg, self.model.identity)) is not None:
+            return done
+        domain, agent = cfg.domain.name, _agent(cfg, self)
+        log_cost(agent, self.episodes)
 
-    Returns:
-        -1 times the score on held-out noises: what a sweeper may minimise.
+        steps = count(self.num_steps, "step")
+        name = "train policy", *trained_by(cfg), domain, steps
+        with alone(cfg.output), recorded_agent(cfg, self.model, *name) as run:
+            checkpoint = Path(cfg.paths.run) / Path(cfg.output).name
+            summary = _trained(agent, self.episodes, checkpoint, domain, run)
+            agent.save(cfg.output)
+            run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "quality")})
+        _report(summary, self, domain)
 
-    Raises:
-        UserError: for a value that cannot be used; nothing was written then. Or for a reward that is not a finite
-            number.
-        MachineError: if the disk or the database refuses.
-    """
-    if (done := finished_before(cfg, task.model.identity)) is not None:
-        return done
-    domain, agent = cfg.domain.name, _agent(cfg, task)
-    log_cost(agent, task.episodes)
-
-    with (
-        alone(cfg.output),
-        recorded_agent(cfg, task.model, "train policy", *method(cfg), domain, count(task.num_steps, "step")) as run,
-    ):
-        checkpoint = Path(cfg.paths.run) / Path(cfg.output).name
-        summary = _trained(agent, task.episodes, checkpoint, domain, run)
-        agent.save(cfg.output)
-        run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "quality")})
-    _report(summary, task, domain)
-
-    where = path_settings(cfg, f"policy/{domain}_{task.num_steps}.zip")
-    draw = draw_command("scheduler=learned", *where, *domain_settings(domain), f"num_steps={task.num_steps}")
-    score, case = float(summary["final_score"]), f"{domain} {count(task.num_steps, 'step')}"
-    more = {"error": float(summary["final_standard_error"]), "episodes": int(summary["episodes"])}
-    finish(cfg, {case: score}, {case: draw}, {case: more}, task.model.identity)
-    return -score
+        where = path_settings(cfg, f"policy/{domain}_{self.num_steps}.zip")
+        draw = draw_command("scheduler=learned", *where, *domain_settings(domain), f"num_steps={self.num_steps}")
+        score, case = float(summary["final_score"]), f"{domain} {steps}"
+        more = {"error": float(summary["final_standard_error"]), "episodes": int(summary["episodes"])}
+        finish(cfg, {case: score}, {case: draw}, {case: more}, self.model.identity)
+        return -score
 
 
 def _agent(cfg: DictConfig, task: PolicyTask) -> TuningAgent:

@@ -27,9 +27,9 @@ from .agents import (
     finish,
     finished_before,
     log_cost,
-    method,
     path_settings,
     recorded_agent,
+    trained_by,
     training_in,
 )
 from .build import build
@@ -70,8 +70,50 @@ class AgentTask(AgentTraining):
     needs: ClassVar[str] = "agent=ppo reward=hybrid"
 
     def run(self, cfg: DictConfig) -> float:
-        """See `tune`."""
-        return tune(cfg, self)
+        """Tune one domain, or one after another all that the model knows; what is finished is in the file at once.
+
+        Args:
+            cfg: `conf/train.yaml`, composed and checked, with an agent and a reward.
+
+        Returns:
+            -1 times the mean reward of the final configurations: what a sweeper may minimise.
+
+        Raises:
+            UserError: for a value that cannot be used; nothing was written then, except perhaps the place of a domain
+                of one's own. Or for a reward that is not a finite number, naming the configuration.
+            MachineError: if the disk or the database refuses.
+        """
+        if (done := finished_before(cfg, self.model.identity)) is not None:
+            return done
+        pipeline, domains, agent = _pipeline(cfg, self)
+        log_cost(agent, self.episodes, len(domains), self.verification_batches)
+        folder, more = Path(cfg.paths.run), {}
+
+        with recorded_agent(cfg, self.model, "tune", *trained_by(cfg), *domains) as run:
+            for domain in domains:
+                before = pipeline.adapter.known(domain)
+                results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
+                more[domain] = _report(results, run)
+                if before is not None:
+                    replaced = f"{before.to_config()}, tuned with weight={before.weight:.2g} of quality"
+                    log.info("%-11s%s", "replaces", replaced)
+                write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
+
+            scores = {domain: found.pop("score") for domain, found in more.items()}
+            mean = sum(scores.values()) / len(scores)
+            run.metrics({"final/score": mean})
+
+        settings = ["scheduler=tuned", *path_settings(cfg, self.result)]
+        if cfg.task.calibration is not None:
+            settings.append(setting("scheduler.calibration.path", cfg.task.calibration))
+        finish(
+            cfg,
+            scores,
+            {domain: draw_command(*settings, *domain_settings(domain)) for domain in domains},
+            more,
+            self.model.identity,
+        )
+        return -mean
 
     def cost(self, cfg: DictConfig) -> str:
         """What `run` will take, in words; an evaluation is timed for it.
@@ -81,53 +123,6 @@ class AgentTask(AgentTraining):
         """
         _, domains, agent = _pipeline(cfg, self)
         return cost(agent, self.episodes, len(domains), self.verification_batches)
-
-
-def tune(cfg: DictConfig, task: AgentTask) -> float:
-    """Tune one domain, or one after another all that the model knows; what is finished is in the file at once.
-
-    Args:
-        cfg: `conf/train.yaml`, composed and checked, with an agent and a reward.
-        task: What to tune.
-
-    Returns:
-        -1 times the mean reward of the final configurations: what a sweeper may minimise.
-
-    Raises:
-        UserError: for a value that cannot be used; nothing was written then, except perhaps the place of a domain of
-            one's own. Or for a reward that is not a finite number, naming the configuration.
-        MachineError: if the disk or the database refuses.
-    """
-    if (done := finished_before(cfg, task.model.identity)) is not None:
-        return done
-    pipeline, domains, agent = _pipeline(cfg, task)
-    log_cost(agent, task.episodes, len(domains), task.verification_batches)
-    folder, more = Path(cfg.paths.run), {}
-
-    with recorded_agent(cfg, task.model, "tune", *method(cfg), *domains) as run:
-        for domain in domains:
-            before = pipeline.adapter.known(domain)
-            results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
-            more[domain] = _report(results, run)
-            if before is not None:
-                log.info("%-11s%s, tuned with weight=%.2g of quality", "replaces", before.to_config(), before.weight)
-            write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
-
-        scores = {domain: found.pop("score") for domain, found in more.items()}
-        mean = sum(scores.values()) / len(scores)
-        run.metrics({"final/score": mean})
-
-    settings = ["scheduler=tuned", *path_settings(cfg, task.result)]
-    if cfg.task.calibration is not None:
-        settings.append(setting("scheduler.calibration.path", cfg.task.calibration))
-    finish(
-        cfg,
-        scores,
-        {domain: draw_command(*settings, *domain_settings(domain)) for domain in domains},
-        more,
-        task.model.identity,
-    )
-    return -mean
 
 
 def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, list[str], TuningAgent]:
