@@ -120,11 +120,11 @@ class OnGrid(DerivedKnobs):
 
     @property
     def width(self) -> int:
-        """See `ActionMapping`."""
+        """See `Knobs`."""
         return self.others.width
 
     def configuration(self, action: np.ndarray) -> DomainConfig:
-        """See `ActionMapping`; near is what differs by little of the range of each knob."""
+        """See `Knobs`; near is what differs by little of the range of each knob."""
         wanted = self._place(self.others.configuration(action))
         return min(self.grid, key=lambda config: float(np.abs(self._place(config) - wanted).sum()))
 

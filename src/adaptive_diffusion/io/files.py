@@ -178,7 +178,7 @@ def _sweep(folder: Path) -> None:
     """Remove the temporary files of processes of this host that have ended; of others' nothing is known."""
     for file in folder.glob(".*.partial*"):
         found = re.fullmatch(rf"\..*\.{_here()}\.(\d+)\.partial(\..*)?", file.name)
-        if found and not _alive(int(found[1])):
+        if found and not alive(int(found[1])):
             with contextlib.suppress(OSError):
                 file.unlink()
 
@@ -188,7 +188,7 @@ def _here() -> str:
     return hashlib.sha256(host().encode()).hexdigest()[:8]
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
     """Whether there is a process with this number."""
     try:
         os.kill(process, 0)

@@ -13,7 +13,7 @@ from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..types import PictureModel
 from .drawing import drawing_of
-from .guidance_knobs import ActionMapping, with_guidance_knobs
+from .guidance_knobs import with_guidance_knobs
 from .gym import Box
 from .knobs import ADAPTIVE, Configuration, Knobs
 from .lockstep import Episode, drawing_run
@@ -94,7 +94,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         self._use(knobs)
         self.forget()
 
-    def _use(self, knobs: ActionMapping) -> None:
+    def _use(self, knobs: Knobs) -> None:
         """Take these knobs, and those of guidance where the reward can tell guidance apart."""
         self.knobs = with_guidance_knobs(knobs, self.drawing) if self.reward.metric in TO_REAL_IMAGES else knobs
         self.action_space = Box(-1.0, 1.0, (self.knobs.width,), np.float32)

@@ -2,70 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
-from .knobs import Configuration, moved
+from .knobs import Configuration, Knobs, moved
 
 WEIGHT_STEP, END_STEP = 0.1, 0.25  # END_STEP in log-SNR
 NEAR = 1e-5  # log-SNR, within which ends are the same
 LATEST_BEGINNING, EARLIEST_END = 0.0, -1.0  # log-SNR that the ends of the interval move to at most
 
 
-class ActionMapping(Protocol):
-    """Actions and the configurations they stand for; `Knobs` is one.
-
-    Attributes:
-        width: Numbers of an action.
-        min_steps, prior, max_steps: See `Knobs`.
-    """
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def min_steps(self) -> int: ...
-
-    @property
-    def prior(self) -> Configuration: ...
-
-    @property
-    def max_steps(self) -> int: ...
-
-    def configuration(self, action: np.ndarray, /) -> Configuration:
-        """What an action, (width,) numbers in [-1, 1], stands for; 0 is the prior."""
-        ...
-
-
 @dataclass(frozen=True)
-class DerivedKnobs:
+class DerivedKnobs(Knobs):
     """Knobs that are made of others, around the same prior.
 
     Args:
         others: The others.
     """
 
-    others: ActionMapping
+    min_steps: int = field(init=False)
+    prior: Configuration = field(init=False)
+    max_steps: int = field(init=False)
+    others: Knobs
 
-    @property
-    def min_steps(self) -> int:
-        """See `Knobs`."""
-        return self.others.min_steps
-
-    @property
-    def prior(self) -> Configuration:
-        """See `Knobs`."""
-        return self.others.prior
-
-    @property
-    def max_steps(self) -> int:
-        """See `Knobs`."""
-        return self.others.max_steps
+    def __post_init__(self) -> None:
+        for name in ("min_steps", "prior", "max_steps"):
+            object.__setattr__(self, name, getattr(self.others, name))
 
 
 @dataclass(frozen=True)
@@ -76,10 +43,13 @@ class StepKnobs(DerivedKnobs):
         others: Knobs whose first action is for the steps.
     """
 
-    width: ClassVar[int] = 1
+    @property
+    def width(self) -> int:
+        """See `Knobs`."""
+        return 1
 
     def configuration(self, action: np.ndarray) -> Configuration:
-        """See `ActionMapping`."""
+        """See `Knobs`."""
         return self.others.configuration(np.append(action, np.zeros(self.others.width - 1)))
 
 
@@ -102,11 +72,11 @@ class GuidanceKnobs(DerivedKnobs):
 
     @property
     def width(self) -> int:
-        """See `ActionMapping`."""
+        """See `Knobs`."""
         return 3 + self.others.width
 
     def configuration(self, action: np.ndarray) -> Configuration:
-        """See `ActionMapping`."""
+        """See `Knobs`."""
         return replace(self.others.configuration(action[3:]), **self._guidance(*action[:3]))
 
     def _guidance(self, weighs: float, begins: float, ends: float) -> dict[str, Any]:
@@ -132,7 +102,7 @@ class GuidanceKnobs(DerivedKnobs):
         return {"guidance_weight": weight, "guidance_low": open_low, "guidance_high": open_high}
 
 
-def with_guidance_knobs(knobs: ActionMapping, drawing: GuidedModel) -> ActionMapping:
+def with_guidance_knobs(knobs: Knobs, drawing: GuidedModel) -> Knobs:
     """The knobs, with those of guidance before them where the drawing has constant guidance."""
     scale = drawing.guidance_scale
     if drawing.condition is None or isinstance(scale, Guidance):

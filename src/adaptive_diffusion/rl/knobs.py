@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -148,7 +148,6 @@ class Knobs:
     min_steps: int = 4
     prior: Configuration = Configuration()
     max_steps: int = 20
-    width: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         for name in ("min_steps", "max_steps"):
@@ -156,6 +155,11 @@ class Knobs:
         if self.min_steps > self.max_steps:
             raise ValueError(f"min_steps must be at most max_steps, got {self.min_steps} > {self.max_steps}")
         check_count("num_steps", self.prior.num_steps, self.min_steps, self.max_steps)
+
+    @property
+    def width(self) -> int:
+        """Numbers of an action."""
+        return 4
 
     def configuration(self, action: np.ndarray) -> Configuration:
         """What an action stands for.

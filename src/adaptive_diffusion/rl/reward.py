@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -56,19 +56,11 @@ class QualityReward:
     """
 
     metric: str = "rmse"
+    weight: ClassVar[float] = 1.0
+    unit: ClassVar[str] = UNITS[0]  # what images cost does not enter the reward
 
     def __post_init__(self) -> None:
         check_choice("metric", self.metric, METRICS)
-
-    @property
-    def weight(self) -> float:
-        """1: nothing but quality."""
-        return 1.0
-
-    @property
-    def unit(self) -> str:
-        """`evaluations`; what it costs does not enter the reward."""
-        return UNITS[0]
 
     def __call__(self, measured: Measurement, /) -> np.ndarray:
         """See `Reward`."""
@@ -86,15 +78,11 @@ class SpeedReward:
 
     unit: str = "evaluations"
     metric: str = "rmse"
+    weight: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         check_choice("unit", self.unit, UNITS)
         check_choice("metric", self.metric, METRICS)
-
-    @property
-    def weight(self) -> float:
-        """0: nothing but speed."""
-        return 0.0
 
     def __call__(self, measured: Measurement, /) -> np.ndarray:
         """See `Reward`."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..io.files import alive
 from ..io.host import host
 
 
@@ -76,12 +77,8 @@ def end_with(other: Process) -> None:
 
 def _started(pid: int) -> str | None:
     """When a process of this host began; None if there is no such process, "" if unknown."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+    if not alive(pid):
         return None
-    except OSError:  # another user's
-        pass
     return _from_proc(pid) if sys.platform == "linux" else _from_ps(pid)
 
 
