@@ -1,6 +1,7 @@
 """DiffusionPipeline: the documented interface, on a tiny network and on an exactly solvable one."""
 
 import logging
+import math
 from pathlib import Path
 
 import mlx.core as mx
@@ -370,3 +371,16 @@ def test_images_of_whole_numbers_are_scaled_or_refused(pipeline: DiffusionPipeli
         np.testing.assert_allclose(np.array(pipeline.add_noise(images, 0, noise)), 64 / 127.5 - 1, atol=1e-3)
     with pytest.raises(ValueError, match=r"floats in \[-1, 1\], got .*uint8"):
         pipeline.scheduler.add_noise(mx.array(grey), noise, 0)
+
+
+@pytest.mark.parametrize("first_wrong", [1000, 300])
+@pytest.mark.parametrize("what", [math.nan, math.inf])
+def test_predictions_of_nan_or_infinity_make_no_images(what: float, first_wrong: float) -> None:
+    def network(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        return mx.where((t < first_wrong)[:, None, None, None], what, 0.1 * x)
+
+    pipeline = DiffusionPipeline(PlainModel(network, (8, 8, 3)), DDIMScheduler(clip_sample=False), image_size=None)
+    with pytest.raises(FloatingPointError, match="hold NaN or infinity"):
+        pipeline.generate(1, 4, seed=0)
+    with pytest.raises(FloatingPointError, match="hold NaN or infinity"):
+        pipeline.denoise_image(mx.zeros((8, 8, 3)), 200)

@@ -20,6 +20,7 @@ from ..io.pixels import resize, to_float
 from ..io.progress import Progress
 from ..models.checkpoint import load_model, save_model
 from ..models.unet import SimpleUNet
+from ..sampling.batches import decoded
 from ..sampling.standard import StandardSampler, origin_of
 from ..schedulers.core import SchedulerCore
 from ..types import Denoiser, PictureModel, is_picture_model
@@ -120,6 +121,7 @@ class DiffusionPipeline:
         Raises:
             ValueError: for a batch size, a number of steps or a guidance out of range; for a prompt, domain or label
                 beside a condition, for another number of images, or for a model that cannot be told what to draw.
+            FloatingPointError: if the model predicts NaN or infinity.
             MachineError: if latents cannot be decoded.
         """
         batch_size = check_count("batch_size", batch_size, 1)
@@ -201,7 +203,7 @@ class DiffusionPipeline:
             x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
         finally:
             self.scheduler.set_timesteps(before)
-        images = mx.clip(self._drawing.decode(x0), -1, 1)
+        images = mx.clip(decoded(self._drawing, x0), -1, 1)
         return images if noisy_image.ndim == 4 else images[0]
 
     def add_noise(self, images: mx.array, timesteps: Any, noise: mx.array | None = None) -> mx.array:
@@ -221,7 +223,7 @@ class DiffusionPipeline:
 
     def pictures(self, states: mx.array) -> mx.array:
         """(B, *state_shape) clean states -> (B, height, width, C) images of `image_size`, about [-1, 1]."""
-        images = self._drawing.decode(states)
+        images = decoded(self._drawing, states)
         if self.native_size == self.image_size:
             return images
         return mx.array(resize(np.array(images), self.image_size))

@@ -16,6 +16,7 @@ from ..diffusion.rng import image_keys, normal
 from ..io.counted import count
 from ..io.progress import Progress
 from ..metrics.quality import DETAILS, Measurement, NoMetrics, attempt
+from ..sampling.batches import decoded
 from ..sampling.converged import TOLERANCE, converged_pictures
 from ..types import UNKNOWN, SampleResult
 from .sample_files import write_converged
@@ -99,7 +100,7 @@ def converged_solution(setup: Setup) -> np.ndarray | None:
         )
     if solution.change > TOLERANCE:
         log.warning("doubling the steps of the converged solution still changes it by %.4f RMSE", solution.change)
-    return np.clip(np.array(setup.model.decode(mx.array(solution.images))), -1, 1)
+    return np.clip(np.array(decoded(setup.model, mx.array(solution.images))), -1, 1)
 
 
 def choice_confidence(setup: Setup) -> dict[str, float]:

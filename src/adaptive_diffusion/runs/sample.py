@@ -18,7 +18,7 @@ from ..io.counted import count
 from ..io.files import write_json, write_text
 from ..io.progress import Progress
 from ..metrics.quality import DETAILS, Measurement, as_metrics
-from ..sampling.batches import draw_batches
+from ..sampling.batches import decoded, draw_batches
 from ..sampling.previews import as_pictures
 from ..tracking.jobs import Skipped
 from ..tracking.provenance import git_state, parameters
@@ -121,7 +121,7 @@ def draw(setup: Setup, progress: Callable[[StepTrace], None] | None = None) -> l
 
     results: list[SampleResult] = []
     for result in batches:
-        images = setup.model.decode(result.images)
+        images = decoded(setup.model, result.images)
         # Only the strip of the first batch is shown.
         strip = result.strip[:0] if results else as_pictures(result.strip, result.images, images)
         results.append(replace(result, images=images, strip=strip))

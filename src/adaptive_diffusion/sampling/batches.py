@@ -9,8 +9,24 @@ import mlx.core as mx
 from ..diffusion.conditions import Conditions, Mixture, Same
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
-from ..types import Denoiser, SampleResult, StepTrace
+from ..types import Denoiser, PictureModel, SampleResult, StepTrace
 from .standard import StandardSampler
+
+
+def decoded(model: PictureModel, states: mx.array) -> mx.array:
+    """(B, *state_shape) clean states at the end of a run -> (B, height, width, C) images, about [-1, 1].
+
+    Raises:
+        FloatingPointError: for NaN or infinity.
+        MachineError: if latents cannot be decoded.
+    """
+    images = model.decode(states)
+    if not mx.isfinite(images).all().item():
+        raise FloatingPointError(
+            "the images hold NaN or infinity, as the model predicted it; check its weights, its precision and, where "
+            "it is guided, the weight of guidance"
+        )
+    return images
 
 
 def draw_batches(
