@@ -266,10 +266,10 @@ def test_training_is_recorded_resumed_in_the_same_run_and_its_model_draws(tmp_pa
 
     advance = Trainer._advance
 
-    def interrupted(self, rate):
+    def interrupted(self):
         if self.step == 4:
             raise KeyboardInterrupt
-        return advance(self, rate)
+        return advance(self)
 
     monkeypatch.setattr(Trainer, "_advance", interrupted)
     with pytest.raises(KeyboardInterrupt):

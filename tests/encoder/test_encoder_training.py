@@ -16,9 +16,9 @@ from adaptive_diffusion.encoder.encoder_corpus import EncoderCorpus, degrade
 from adaptive_diffusion.encoder.encoder_scores import EncoderScores, best_temperature
 from adaptive_diffusion.encoder.encoder_training import VARIANCE, EncoderTrainer
 from adaptive_diffusion.encoder.encoder_training_config import EncoderTraining
-from adaptive_diffusion.encoder.image_training import TrainingEvent
 from adaptive_diffusion.interruption import saved_when_interrupted
 from adaptive_diffusion.io.tensor_file import read_tensors
+from adaptive_diffusion.models.resumable import TrainingEvent
 from adaptive_diffusion.runs.build import build
 from adaptive_diffusion.runs.train import train, training_configuration
 

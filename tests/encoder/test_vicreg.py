@@ -107,7 +107,7 @@ def test_train_py_writes_a_file_that_loads_in_half_precision(recipe: dict[str, A
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": {}}, "at least one domain"),
+        ({"data": {}}, "data names no domain"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"image_size": 24}, "multiple of 16"),
         ({"dimension": DETAILS}, "dimension must lie in"),

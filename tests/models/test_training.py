@@ -38,7 +38,7 @@ import adaptive_diffusion
 from adaptive_diffusion.models.training import Trainer
 from adaptive_diffusion.models.training_config import TrainingConfig
 for event in Trainer(TrainingConfig(**json.loads(sys.argv[1]))).run():
-    print(event.step, repr(event.loss), flush=True)
+    print(event.step, repr(event.losses["loss"]), flush=True)
 """
 
 
@@ -92,8 +92,8 @@ def test_the_loss_falls_and_the_averaged_model_can_be_saved(recipe: dict, tmp_pa
     trainer = Trainer(TrainingConfig(**recipe))
     events = list(trainer.run())
     assert [event.step for event in events] == list(range(1, 21))
-    assert np.mean([e.loss for e in events[-5:]]) < 0.9 * np.mean([e.loss for e in events[:5]])
-    validated = {e.images: e.validation_loss for e in events if e.validation_loss is not None}
+    assert np.mean([e.losses["loss"] for e in events[-5:]]) < 0.9 * np.mean([e.losses["loss"] for e in events[:5]])
+    validated = {e.images: e.scores for e in events if e.scores is not None}
     assert list(validated) == [80, 160]
     assert validated[160] < validated[80]
     save_model(tmp_path / "m.safetensors", trainer.ema_model())
@@ -154,7 +154,7 @@ def test_a_longer_run_continues_a_finished_one(recipe: dict) -> None:
 def test_grey_and_rgba_pictures_are_trained_on_and_drawn(recipe: dict, tmp_path: Path, channels: int) -> None:
     architecture = {**ARCHITECTURE, "in_channels": channels}
     trainer = Trainer(TrainingConfig(**{**recipe, "images": 16, "architecture": architecture}))
-    assert all(math.isfinite(event.loss) for event in trainer.run())
+    assert all(math.isfinite(event.losses["loss"]) for event in trainer.run())
     sheet = preview(trainer, samples=3, steps=2)
     assert sheet.shape[-1] == channels
     save_image(tmp_path / "sheet.png", sheet)
@@ -194,7 +194,7 @@ def test_a_new_run_may_start_from_a_trained_model(recipe: dict, tmp_path: Path) 
     tuned = {**recipe, "state": str(tmp_path / "tuned.safetensors"), "start_from": str(tmp_path / "m.safetensors")}
     second = Trainer(TrainingConfig(**tuned))
     assert second.step == 0
-    assert second.validation_loss() == pytest.approx(first.validation_loss(), rel=1e-6)
+    assert second.scores() == pytest.approx(first.scores(), rel=1e-6)
     list(second.run())
     assert second.metadata()["images_seen"] == Trainer(TrainingConfig(**tuned)).metadata()["images_seen"] == 320
 
@@ -388,7 +388,7 @@ def test_a_diverged_run_stops_and_keeps_its_last_good_state(recipe: dict) -> Non
         next(events)
 
     good = Path(recipe["state"]).read_bytes()
-    trainer.model.head.bias = trainer.model.head.bias * float("nan")
+    trainer.network.head.bias = trainer.network.head.bias * float("nan")
 
     with pytest.raises(FloatingPointError, match="loss became nan at step 5"):
         next(events)

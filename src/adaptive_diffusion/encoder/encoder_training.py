@@ -36,19 +36,21 @@ class EncoderTrainer(ImageTrainer[EncoderScores]):
         UnusableFile: if the data or the state file cannot be used.
     """
 
+    network: EncoderNetwork
+
     def __init__(self, config: EncoderTraining):
-        self.config, self.words = config, load_words()
+        self.words = load_words()
         self.corpus = EncoderCorpus(config)
 
         mx.random.seed(config.seed)
-        self.network = EncoderNetwork(
+        network = EncoderNetwork(
             EncoderConfig(
                 tuple(config.data), config.image_size, tuple(config.widths), config.dimension, self.words.dimension
             )
         )
 
         facts = {"labels": self.corpus.labels, "words": self.words.content_hash}
-        super().__init__(config, self.network, self.corpus.train, facts)
+        super().__init__(config, network, self.corpus.train, facts)
 
     def encoder(self) -> Encoder:
         """The encoder with the averaged weights, before the head for prompts is fitted (see `finish`)."""

@@ -45,8 +45,6 @@ class VICRegTraining(ImageTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.data:
-            raise ValueError("data must name at least one domain")
         if self.batch_size < 2:
             raise ValueError("batch_size must be at least 2: the loss compares the images of a batch")
         self.network()
@@ -104,8 +102,8 @@ class VICRegTrainer(ImageTrainer[dict[str, float]]):
         network = VICRegNetwork(self.config.network())
         network.update(self.ema["network"])
         raw = []
-        for pictures in self._train:
-            x = to_float(pictures.images)
+        for images, _ in self._train:
+            x = to_float(images)
             found = [np.array(network.raw(mx.array(x[i : i + 64])), np.float64) for i in range(0, len(x), 64)]
             raw.append(np.concatenate(found))
 
@@ -120,7 +118,7 @@ class VICRegTrainer(ImageTrainer[dict[str, float]]):
 
     def _loss(self, *batch: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
         """The weighted loss of two views, and each loss before weighting."""
-        embeddings: Any = self._network(mx.concatenate(list(batch)))
+        embeddings: Any = self.network(mx.concatenate(list(batch)))
         losses = vicreg_losses(*mx.split(embeddings, 2))
         return sum((LOSS_WEIGHTS[name] * loss for name, loss in losses.items()), mx.array(0.0)), losses
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -40,3 +42,14 @@ class BatchOrder:
             self._permutations[group] = epoch, rng.permutation(self._sizes[group])
 
         return int(self._permutations[group][1][position])
+
+
+def chosen(
+    sets: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, rows: np.ndarray, mirror: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The (B, H, W, C) images of a batch of `BatchOrder`, mirrored where it says so, and their (B, ...) labels.
+
+    `sets` holds the (N, H, W, C) images of each group, and their (N, ...) labels.
+    """
+    images = [sets[g][0][r][:, ::-1] if m else sets[g][0][r] for g, r, m in zip(groups, rows, mirror, strict=True)]
+    return np.stack(images), np.stack([sets[g][1][r] for g, r in zip(groups, rows, strict=True)])

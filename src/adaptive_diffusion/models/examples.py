@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.schedule import NoiseSchedule
-from ..io.batch_order import BatchOrder
+from ..io.batch_order import BatchOrder, chosen
 from ..io.pixels import to_float
 from .corpus import Corpus, TimestepDistribution
 from .training_config import TrainingConfig
@@ -85,18 +85,13 @@ class ExampleSource:
         noise = mx.random.normal((B, *self._image_shape), key=mx.random.split(mx.random.key(c.seed), 2)[1] ^ step)
 
         share = self._share
-        images, classes = [], []
-        for group, row, flip in zip(groups[share], rows[share], mirror[share], strict=True):
-            of_domain, ids = self.corpus.train[group]
-            images.append(of_domain[row][:, ::-1] if flip else of_domain[row])
-            classes.append(ids[row])
+        images, shown = chosen(self.corpus.train, groups[share], rows[share], mirror[share])
 
         # Dropped classes are what guidance needs: the model without a label, and without label and domain.
-        shown = np.array(classes)
         shown[hidden[share] < c.drop_all + c.drop_label, 1] = 0
         shown[hidden[share] < c.drop_all] = 0
 
-        return mx.array(to_float(np.stack(images))), noise[share], t[share], mx.array(shown)
+        return mx.array(to_float(images)), noise[share], t[share], mx.array(shown)
 
     def examples(self, x0: mx.array, noise: mx.array, t: np.ndarray, classes: mx.array) -> Examples:
         """Noisy images, targets and weights of the loss, from the results of `draw`."""

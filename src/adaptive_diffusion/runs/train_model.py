@@ -25,7 +25,8 @@ from ..io.progress import Progress
 from ..io.training_state import state_tag
 from ..io.training_steps import crossed
 from ..models.checkpoint import save_model
-from ..models.training import Trainer, TrainingEvent
+from ..models.resumable import TrainingEvent
+from ..models.training import Trainer
 from ..models.training_config import TrainingConfig
 from ..sampling.standard import StandardSampler
 from ..schedulers.classes import DPMSolverScheduler
@@ -36,7 +37,7 @@ from .checks import check_setting, refused
 from .inputs import training_inputs
 from .job import look, print_rows
 from .recorded import recorded
-from .resumable import announced_progress, is_finished, resumed_tag
+from .resumable import announced_progress, resumed_tag
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def _train(cfg: DictConfig, trainer: Trainer) -> float:
         recorded(cfg, tracker, name, tags=tags, resume=resumed_tag(trainer), inputs=inputs) as run,
         announced_progress(trainer) as progress,
     ):
-        finished_before = is_finished(trainer)
+        finished_before = trainer.finished
         validation = _to_the_end(trainer, _Report(run, cfg, trainer, progress))
         if finished_before:  # the model may be wanted in another place
             write_model(cfg, trainer, validation)
@@ -89,14 +90,14 @@ def _train(cfg: DictConfig, trainer: Trainer) -> float:
     return validation
 
 
-def _to_the_end(trainer: Trainer, report: Callable[[TrainingEvent], None]) -> float:
+def _to_the_end(trainer: Trainer, report: Callable[[TrainingEvent[float]], None]) -> float:
     """Train; the validation loss at the end."""
-    validation = trainer.validation_loss() if is_finished(trainer) else float("nan")
+    validation = trainer.scores() if trainer.finished else float("nan")
 
     with saved_when_interrupted(trainer) as step_done:
         for event in trainer.run():
-            if event.validation_loss is not None:
-                validation = event.validation_loss
+            if event.scores is not None:
+                validation = event.scores
             report(event)
             step_done()
 
@@ -152,35 +153,35 @@ class _Report:
         self._losses: list[float] = []  # since the last point of the curves
         self._seconds = 0.0
 
-    def __call__(self, event: TrainingEvent) -> None:
-        self._losses.append(event.loss)
+    def __call__(self, event: TrainingEvent[float]) -> None:
+        self._losses.append(event.losses["loss"])
         self._seconds += event.seconds
         batch_size = self._trainer.config.batch_size
         self._progress.update(batch_size)
 
-        if event.validation_loss is not None:
-            self._run.metrics({"validation/loss": event.validation_loss}, event.images)
+        if event.scores is not None:
+            self._run.metrics({"validation/loss": event.scores}, event.images)
             self._curve(event)
-            write_model(self._cfg, self._trainer, event.validation_loss)
-            log.info("%9d images  %s", event.images, _said(event.validation_loss))
+            write_model(self._cfg, self._trainer, event.scores)
+            log.info("%9d images  %s", event.images, _said(event.scores))
         elif crossed(self._cfg.log_every, event.images, batch_size):
             self._curve(event)
 
-        last = event.step == self._trainer.config.steps()
-        if last or crossed(self._cfg.preview_every, event.images, batch_size):
+        if self._trainer.finished or crossed(self._cfg.preview_every, event.images, batch_size):
             self._samples(event)
 
-    def _samples(self, event: TrainingEvent) -> None:
+    def _samples(self, event: TrainingEvent[float]) -> None:
         """Draw with the averaged weights, and keep the images."""
         c = self._cfg
         pixels = preview(self._trainer, c.preview_samples, c.preview_steps)
         figures.save_image(Path(c.paths.run) / "previews" / f"{event.images:09d}.png", pixels)
         self._run.image(pixels, "samples", event.images)
 
-    def _curve(self, event: TrainingEvent) -> None:
+    def _curve(self, event: TrainingEvent[float]) -> None:
         """Record a point of the curves: means since the last one."""
         rate = len(self._losses) * self._trainer.config.batch_size / self._seconds
-        values = {"train/loss": float(np.mean(self._losses)), "train/learning_rate": event.learning_rate}
-        self._run.metrics({**values, "train/images_per_second": rate}, event.images)
-        self._progress.show(loss=f"{values['train/loss']:.4f}")
+        loss = float(np.mean(self._losses))
+        values = {"loss": loss, "learning_rate": self._trainer.learning_rate(event.step - 1), "images_per_second": rate}
+        self._run.metrics({f"train/{name}": value for name, value in values.items()}, event.images)
+        self._progress.show(loss=f"{loss:.4f}")
         self._losses, self._seconds = [], 0.0
