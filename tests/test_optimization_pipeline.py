@@ -514,10 +514,10 @@ def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
     (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert past["final_config"]["num_steps"] == steps
     path = f"scheduler.path={tmp_path}/outputs/agent/tuned.json"
-    only = "only for portraits with 1.5; tune it"
+    only = "only for portraits around 1.5; tune it"
     with pytest.raises(ValueError, match=rf"domain=abstract .*tuned\.json, {only}"):
         draw(checkpoint, tmp_path, "domain=abstract", path)
-    with pytest.raises(ValueError, match=f"with guidance_scale=3, {only[:30]}"):
+    with pytest.raises(ValueError, match=f"around guidance_scale=3, {only[:30]}.*task.guidance_scale=3"):
         draw(checkpoint, tmp_path, "domain=portraits", "guidance_scale=3")
     with pytest.raises(ValueError, match=r"no tuned configurations at nowhere\.json"):
         draw(checkpoint, tmp_path, "domain=portraits", "scheduler.path=nowhere.json")

@@ -52,13 +52,40 @@ def test_where_nothing_was_tuned_guidance_is_constant_and_one_line_says_so(confi
     with caplog.at_level("INFO"):
         setup = prepare(configure("guidance=tuned"))
     assert setup.denoiser.guidance_scale == 1.5
-    said = "nothing was tuned for domain=portraits of this model with guidance_scale=1.5: guidance is 1.5 at every step"
+    said = (
+        "nothing was tuned for domain=portraits of this model around guidance_scale=1.5: guidance is 1.5 at every step"
+    )
     assert caplog.messages == [said]
 
     caplog.clear()
     with caplog.at_level("INFO"), pytest.raises(UserError, match="nothing was tuned for domain=portraits"):
         prepare(configure("scheduler=tuned"))
     assert caplog.messages == []  # the refusal alone
+
+
+def test_a_weight_beside_tuned_guidance_is_what_was_tuned_around_and_a_line_says_so(
+    configure: Any, tmp_path: Path, caplog: Any
+) -> None:
+    given = ("scheduler=tuned", f"scheduler.path={tmp_path}/mine.json")
+    with caplog.at_level("INFO"):
+        for weight in ("guidance_scale=1.5", "guidance.weight=1.5"):
+            assert prepare(configure(*given, weight)).denoiser.guidance_scale == FOUND
+    said = "takes guidance_scale=1.5 as the weight that was tuned around; guidance=constant draws with"
+    assert [said in line for line in caplog.messages] == [True, True]
+
+    with pytest.raises(UserError, match=r"portraits of this model around guidance_scale=2 .* task\.guidance_scale=2$"):
+        prepare(configure(*given, "guidance_scale=2"))
+
+
+def test_a_tuned_scheduler_takes_its_guidance_written_out(configure: Any, tmp_path: Path) -> None:
+    found = ("guidance=interval", "guidance.weight=1.7", "guidance.low=-2.5", "guidance.high=0.5")
+    given = ("scheduler=tuned", f"scheduler.path={tmp_path}/mine.json", *found)
+    setup = prepare(configure(*given))
+    assert setup.denoiser.guidance_scale == FOUND
+    assert setup.cfg.num_steps == 6
+
+    with pytest.raises(UserError, match=r"tuned with, 1\.7 where log-SNR is -2\.5 to 0\.5, and here it is 1\.8 where"):
+        prepare(configure(*given, "guidance.weight=1.8"))
 
 
 def test_the_advice_to_tune_names_the_model(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def find_tuned(
         trained: The file that train.py agent=... writes by default.
         model: Identity of the model.
         domain: Name of the domain.
-        guidance_scale: Weight of classifier-free guidance.
+        guidance_scale: Constant weight of classifier-free guidance that was tuned around.
 
     Raises:
         Unusable: if there is no such record, or a file cannot be used.
@@ -42,10 +42,11 @@ def find_tuned(
         return _preferred(known)
 
     raise Unusable(
-        f"nothing was tuned for domain={domain} of this model with guidance_scale={guidance_scale:g}"
+        f"nothing was tuned for domain={domain} of this model around guidance_scale={guidance_scale:g}"
         f"{'' if path is None else f' in {path}'}, {_tuned_for(_files(path, trained).values(), model)}; tune it",
         "agent",
         domain=domain,
+        guidance_scale=guidance_scale,
     )
 
 
@@ -140,7 +141,7 @@ def tuned_guidance(path: str | None, trained: str, model: str | None, domain: st
     """
     record = tuned_record(path, trained, model or "", domain or "", weight)
     if record is None:
-        of = f"domain={domain} of this model with guidance_scale={weight:g}"
+        of = f"domain={domain} of this model around guidance_scale={weight:g}"
         log.info("nothing was tuned for %s: guidance is %g at every step", of, weight)
         return Constant(weight)
     return record.to_config().guidance or Constant(weight)
@@ -185,8 +186,8 @@ def _files(path: str | Path | None, trained: str | Path) -> dict[Path, DomainRec
 
 
 def _tuned_for(files: Iterable[DomainRecords], model: str) -> str:
-    """The domains and guidances for which the model was tuned."""
+    """The domains for which the model was tuned, and the weights around which it was."""
     known = [record for records in files for record in records.known if record.model == model]
     if not known:
         return "nor for any other of its domains"
-    return "only for " + ", ".join(f"{record.domain} with {record.guidance_scale:g}" for record in known)
+    return "only for " + ", ".join(f"{record.domain} around {record.guidance_scale:g}" for record in known)

@@ -35,7 +35,8 @@ def is_tuned(node: DictConfig) -> bool:
 def settle_guidance(cfg: DictConfig, model: PictureModel) -> None:
     """Settle the weight of guidance in a configuration, which `guidance_scale` and `guidance.weight` both say.
 
-    `guidance=default` is constant where more than a domain is asked for.
+    `guidance=default` is constant where more than a domain is asked for. Beside an interval, a tuned scheduler is the
+    one that was tuned around the model's own weight, unless it says another.
 
     Raises:
         UserError: if they contradict each other, or `guidance` takes no weight and one is given.
@@ -58,6 +59,16 @@ def settle_guidance(cfg: DictConfig, model: PictureModel) -> None:
         log.warning("guidance_scale=0 draws without domain and label%s, whatever they are; 1 is no guidance", where)
     if own:
         guidance.weight = cfg.guidance_scale
+
+    if kind is tuned_guidance and (own or scale is not None):
+        log.info(
+            "guidance=tuned takes guidance_scale=%g as the weight that was tuned around; guidance=constant draws with "
+            "the weight itself",
+            cfg.guidance_scale,
+        )
+    changes = kind not in (Constant, *TUNED_GUIDANCE)
+    if changes and is_tuned(cfg.scheduler) and OmegaConf.is_interpolation(cfg.scheduler, "guidance_scale"):
+        cfg.scheduler.guidance_scale = _effective(None, model)
 
     if kind is default_guidance:
         more_than_a_domain = guidance.path is None and any(
@@ -86,7 +97,7 @@ def check_tuned(cfg: DictConfig) -> None:
     """
     if is_tuned(cfg.scheduler) and target_of(cfg.guidance) in (Constant, *TUNED_GUIDANCE):
         try:
-            find_tuned(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
+            find_tuned(**_tuned_as(cfg))
         except Unusable as error:
             raise advice_for_this_model(error) from error
 
@@ -136,13 +147,13 @@ def warn_of_no_guidance(denoiser: GuidedModel, timesteps: np.ndarray) -> None:
 
 def _tuned_guidance(cfg: DictConfig) -> Any:
     """The guidance that a tuned scheduler was tuned with; None where nothing was tuned."""
-    record = tuned_record(**_tuned_as(cfg), guidance_scale=cfg.guidance_scale)
-    return None if record is None else checked_guidance(record.to_config().guidance or cfg.guidance_scale)
+    record = tuned_record(**_tuned_as(cfg))
+    return None if record is None else checked_guidance(record.to_config().guidance or record.guidance_scale)
 
 
 def _tuned_as(cfg: DictConfig) -> dict[str, Any]:
     """Where, and for what, a tuned scheduler was tuned."""
-    return {name: cfg.scheduler[name] for name in ("path", "trained", "model", "domain")}
+    return {name: cfg.scheduler[name] for name in ("path", "trained", "model", "domain", "guidance_scale")}
 
 
 def _as_settings(guidance: Guidance, cfg: DictConfig) -> Any:
