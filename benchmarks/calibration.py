@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.calibration.quick import QuickCalibration
@@ -19,10 +18,9 @@ from adaptive_diffusion.grids.spacings import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
-from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.core import SchedulerCore
-from benchmarks.common import classical_schedulers, scheduler_settings
+from benchmarks.common import classical_schedulers, images_by, scheduler_settings
 
 GRIDS: dict[str, Spacing] = {
     "uniform": PowerGrid(1),
@@ -93,19 +91,12 @@ class Distance:
     def __init__(self, model: GuidedModel, images: int, seed: int, batch_size: int):
         self._model, self._batch_size = model.of_images(seed, images), batch_size
         self._x_T = model.noise(seed, images)
-        condition = self._model.condition  # one row where all images share it
-        self._conditions = None if condition is None else mx.broadcast_to(condition, (images, *condition.shape[1:]))
         self._solution = converged_pictures(self._model, self._x_T, batch_size=batch_size, tolerance=0.01).images
         self._encoder = load_builtin_encoder()
 
     def __call__(self, scheduler: SchedulerCore) -> tuple[np.ndarray, np.ndarray]:
         """(N,) RMSE and (N,) perceptual distances of a scheduler whose timesteps are set."""
-        batches = []
-        for first in range(0, len(self._x_T), self._batch_size):
-            some = slice(first, first + self._batch_size)
-            own = None if self._conditions is None else self._conditions[some]
-            batches.append(StandardSampler(scheduler).run(self._model, self._x_T[some], condition=own).images)
-        images = np.clip(np.array(mx.concatenate(batches)), -1, 1)
+        images = images_by(scheduler, self._model, self._x_T, self._batch_size)
         return paired_rmse(images, self._solution), self._encoder.perceptual_distances(images, self._solution)
 
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
-from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.io.figures import grid, labelled, save_image
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
-from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 from adaptive_diffusion.schedulers.core import SchedulerCore
-from benchmarks.common import scheduler_settings
+from benchmarks.common import images_by, scheduler_settings
 
 NAMES = {"ddim": "DDIM, uniform", "dpm_solver": "DPM++, quadratic", "adaptive": "adaptive"}
 
@@ -40,15 +37,14 @@ def main(argv: list[str]) -> None:
 
     model, n = load_builtin_model(), options.steps
     guidance = model.metadata["guidance_scale"] if options.guidance is None else options.guidance
-    guided = GuidedModel.from_model(model, guidance_scale=guidance)
     settings = scheduler_settings(model)
-    x_T = normal(image_keys(options.seed, range(options.pictures)), model.state_shape)
 
     pictures: list[np.ndarray] = []
     labels: list[str] = []
     for domain in options.domains:
-        images = range(options.pictures)
-        condition = conditions_of(model, domain, options.label, domain).rows(options.seed, images)
+        guided = GuidedModel.from_model(model, conditions_of(model, domain, options.label, domain), guidance)
+        guided = guided.of_images(options.seed, options.pictures)
+        x_T = guided.noise(options.seed, options.pictures)
         calibration = find_schedule(None, model.identity, domain, guidance)
 
         # the classical samplers on their best grids, then the adaptive one with as many steps and with twice as many
@@ -60,9 +56,9 @@ def main(argv: list[str]) -> None:
             adaptive = AdaptiveScheduler(num_inference_steps=steps, calibration=calibration, **settings)
             rows[f"adaptive {steps}"] = adaptive
 
-        solution = converged_pictures(guided.with_condition(condition), x_T).images
+        solution = converged_pictures(guided, x_T).images
         for name, scheduler in rows.items():
-            drawn = _draw(scheduler, guided, x_T, condition)
+            drawn = images_by(scheduler, guided, x_T)
             error = paired_rmse(drawn, solution).mean()
             print(f"{domain:<12} {name:<24} RMSE {error:.4f}", flush=True)
             pictures.append(drawn)
@@ -74,7 +70,3 @@ def main(argv: list[str]) -> None:
     sheet = grid(to_uint8(np.concatenate(pictures)), columns=options.pictures, cell=64)
     save_image(options.output, labelled(sheet, labels, [f"noise {i}" for i in range(options.pictures)]))
     print(options.output)
-
-
-def _draw(scheduler: SchedulerCore, model: GuidedModel, x_T: mx.array, condition: mx.array | None) -> np.ndarray:
-    return np.clip(np.array(StandardSampler(scheduler).run(model, x_T, condition=condition).images), -1, 1)

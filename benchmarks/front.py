@@ -17,12 +17,11 @@ from adaptive_diffusion.grids.spacings import LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.figures import grid, labelled, save_image
 from adaptive_diffusion.io.pixels import to_uint8
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
 from adaptive_diffusion.schedulers.core import SchedulerCore
 from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
-from benchmarks.common import scheduler_settings
+from benchmarks.common import images_by, scheduler_settings
 from tools.real_tables import FRONT, INTERVAL, STORED, by_method, read_rows
 from tools.tables import REAL
 from tools.tuned import FOUND
@@ -61,10 +60,7 @@ def main(argv: list[str]) -> None:
         model = GuidedModel.from_model(network, conditions, guidance, domain=domain)
         model = model.of_images(options.seed, options.images)
         scheduler = scheduler_of(kind, int(row["num_steps"]), row["grid"], model, settings)
-        drawn = StandardSampler(scheduler).run(
-            model, model.noise(options.seed, options.images), condition=model.condition
-        )
-        sheets.append(np.clip(np.array(drawn.images), -1, 1))
+        sheets.append(images_by(scheduler, model, model.noise(options.seed, options.images)))
 
         passes = model.cost.passes / options.images
         labels.append(f"{name.replace(', ', chr(10))}\n{passes:g} passes\nfd {float(row['fd_encoder_all']):.1f}")

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-import mlx.core as mx
-import numpy as np
-
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.guidance import Interval, name_of
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
-from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
 from adaptive_diffusion.grids.spacings import BlendedGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
-from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
-from adaptive_diffusion.schedulers.core import SchedulerCore
+from benchmarks.calibration import Distance
 from benchmarks.common import classical_schedulers, interval_of, scheduler_settings
 
 GRIDS: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log-SNR": LogSNRGrid(), "blended": BlendedGrid()}
+BATCH = 16  # noises per evaluation
 
 
 def main(argv: list[str]) -> None:
@@ -44,7 +39,6 @@ def main(argv: list[str]) -> None:
 
     model = load_builtin_model()
     settings = scheduler_settings(model)
-    x_T = normal(image_keys(options.seed, range(options.noises)), model.state_shape)
 
     header = ["domain, guidance", "steps", "best classical", "RMSE", "weights", "timesteps alone"]
     print("\n".join(table(header, [], "lrlrrr")), flush=True)
@@ -57,32 +51,15 @@ def main(argv: list[str]) -> None:
         for weight in options.guidance:
             guidance = weight if options.interval is None else Interval(weight, *interval_of(options.interval))
             guided = GuidedModel.from_model(model, conditions, guidance)
-            error = Error(guided.of_images(options.seed, options.noises), x_T)
+            distance = Distance(guided, options.noises, options.seed, BATCH)
             for n in options.steps:
-                classical = {name: error(scheduler) for name, scheduler in classical_schedulers(settings, GRIDS, n)}
+                schedulers = classical_schedulers(settings, GRIDS, n)
+                classical = {name: distance(scheduler)[0].mean() for name, scheduler in schedulers}
                 best = min(classical, key=lambda name: classical[name])
                 weighted = AdaptiveScheduler(num_inference_steps=n, calibration=calibration, **settings)
                 alone = DPMSolverScheduler(clip_sample=True, **settings)
                 alone.set_timesteps(timesteps=CalibratedGrid(calibration)(alone.schedule, n))
 
-                factors = [f"{error(scheduler) / classical[best]:.2f}" for scheduler in (weighted, alone)]
+                factors = [f"{distance(scheduler)[0].mean() / classical[best]:.2f}" for scheduler in (weighted, alone)]
                 cells = [f"{domain} {name_of(guidance)}", f"{n}", best, f"{classical[best]:.4f}", *factors]
                 print(row_of(cells), flush=True)
-
-
-class Error:
-    """Mean RMSE of a scheduler's images to the converged solutions of the same noises.
-
-    Args:
-        model: The model, with its guidance and its conditions.
-        x_T: (N, H, W, C) standard normal noise.
-    """
-
-    def __init__(self, model: GuidedModel, x_T: mx.array):
-        self._model, self._x_T = model, x_T
-        self._solution = converged_pictures(model, x_T, tolerance=0.01).images
-
-    def __call__(self, scheduler: SchedulerCore) -> float:
-        """The error of a scheduler whose timesteps are set."""
-        drawn = StandardSampler(scheduler).run(self._model, self._x_T).images
-        return float(paired_rmse(np.clip(np.array(drawn), -1, 1), self._solution).mean())

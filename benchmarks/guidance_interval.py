@@ -20,11 +20,10 @@ from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.metrics.frechet import frechet_caveat, frechet_distance
 from adaptive_diffusion.metrics.statistics import FeatureStatistics
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 from adaptive_diffusion.schedulers.core import SchedulerCore
-from benchmarks.common import interval_of, scheduler_settings
+from benchmarks.common import images_by, interval_of, scheduler_settings
 
 HEADER = ["domain", "guidance", "steps", "solver", "passes"]
 HEADER += ["`fd_encoder`", "of a block", "`fd_vicreg`", "`kid_encoder`"]
@@ -120,18 +119,14 @@ class Measure:
         """One row: a domain and its guidance, drawn in n steps by one of the `--solvers`."""
         conditions = conditions_of(self.model, domain, None, domain)
         scheduler = self._scheduler(GuidedModel.from_model(self.model, conditions, guidance, domain=domain), n, solver)
-        model = GuidedModel.from_model(self.model, guidance_scale=guidance)
+        model = GuidedModel.from_model(self.model, conditions, guidance)
 
         features, others = [], []
         for seed in range(self.seed, self.seed + self.blocks):
-            x_T, images = model.noise(seed, self.pictures), []
-            for first in range(0, self.pictures, BATCH):
-                batch = x_T[first : first + BATCH]
-                own = conditions.rows(seed, range(first, first + len(batch)))
-                drawn = StandardSampler(scheduler).run(model, batch, condition=own).images
-                images.append(np.clip(np.array(drawn), -1, 1))
-            features.append(self.encoder.features(np.concatenate(images)))
-            others.append(self.vicreg.features(np.concatenate(images)))
+            x_T = model.noise(seed, self.pictures)
+            images = images_by(scheduler, model.of_images(seed, self.pictures), x_T, BATCH)
+            features.append(self.encoder.features(images))
+            others.append(self.vicreg.features(images))
 
         real, together = load_reference(domain, self.encoder), np.concatenate(features)
         without_labels, _ = load_vicreg_reference(domain, self.vicreg)

@@ -25,10 +25,8 @@ from adaptive_diffusion.metrics.features import picture_statistics
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model
 from adaptive_diffusion.models.unet import SimpleUNet
-from adaptive_diffusion.sampling.batches import draw_batches
-from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
-from benchmarks.common import scheduler_settings
+from benchmarks.common import images_by, scheduler_settings
 
 GUIDANCE_WEIGHTS = (1.0, 1.5, 2.0, 3.0)
 SHEET = 16  # images per domain on the contact sheet
@@ -105,19 +103,9 @@ def main(argv: list[str]) -> None:
 def draw(model: SimpleUNet, domain: str, count: int, steps: int, guidance: float, batch: int = 32) -> np.ndarray:
     """(count, H, W, C) images of a domain in [-1, 1], with labels by share, from fixed noises."""
     scheduler = AdaptiveScheduler(**scheduler_settings(model))
-    size = model.config.image_size
-
-    batches = draw_batches(
-        StandardSampler(scheduler),
-        GuidedModel.from_model(model, guidance_scale=guidance),
-        lambda: scheduler.set_timesteps(steps),
-        (size, size, model.config.in_channels),
-        seed=0,
-        count=count,
-        batch_size=batch,
-        conditions=conditions_of(model, domain, None, domain),
-    )
-    return np.clip(np.concatenate([np.array(result.images) for result in batches]), -1, 1)
+    scheduler.set_timesteps(steps)
+    guided = GuidedModel.from_model(model, conditions_of(model, domain, None, domain), guidance).of_images(0, count)
+    return images_by(scheduler, guided, guided.noise(0, count), batch)
 
 
 def nearest_neighbours(
