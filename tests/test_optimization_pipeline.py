@@ -18,8 +18,8 @@ from adaptive_diffusion.grids.calibrated import find_schedule, kept_file
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.grids.schedule_file import save_schedules
 from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
+from adaptive_diffusion.optimization import memory, verification
 from adaptive_diffusion.optimization import pipeline as module
-from adaptive_diffusion.optimization import verification
 from adaptive_diffusion.optimization.configuration import DomainConfig, confidence_of
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter, DomainType
 from adaptive_diffusion.optimization.environment import DomainEnv, DomainKnobs
@@ -663,6 +663,18 @@ def test_it_is_said_what_tuning_costs_and_what_it_replaces(checkpoint, tmp_path,
     assert "; 2 passes each, about " in caplog.text  # the tiny model is guided
     assert caplog.text.count("replaces ") == 1
     assert "tuned with weight=0.25 of quality" in caplog.text
+
+
+def test_what_ships_is_replaced_only_by_something_better(checkpoint, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    settings = ("domain=portraits", "task.episodes=2")
+    tune(checkpoint, tmp_path / "shipped", *settings, agent="agent=fixed")
+    monkeypatch.setattr(memory, "SHIPPED", tmp_path / "shipped/outputs/agent/tuned.json")
+    tune(checkpoint, tmp_path / "fixed", *settings, agent="agent=fixed")
+    assert caplog.text.count("the default stays") == 2
+    assert "replaces " not in caplog.text
+    tune(checkpoint, tmp_path / "cem", "domain=portraits", "reward=speed")
+    assert caplog.text.count("replaces ") == 1
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_training(checkpoint, tmp_path):

@@ -237,6 +237,10 @@ class DomainAdapter:
         """The record of the domain: of the adapter's file, else the shipped one, else None."""
         return self._memory.find(*self._place(domain))
 
+    def own(self, domain: str) -> DomainRecord | None:
+        """The record of the domain in the adapter's file, else None."""
+        return self._memory.own().find(*self._place(domain))
+
     def export(self) -> DomainRecords:
         """The records of the model with this guidance, and the user's domains."""
         known = [record for domain in self.domains if (record := self.known(domain)) is not None]

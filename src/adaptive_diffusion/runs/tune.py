@@ -91,9 +91,10 @@ class AgentTask(AgentTraining):
 
         with recorded_agent(cfg, self.model, "tune", *trained_by(cfg), *domains) as run:
             for domain in domains:
-                before = pipeline.adapter.known(domain)
+                own, known = pipeline.adapter.own(domain), pipeline.adapter.known(domain)
                 results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
                 more[domain] = _report(results, run)
+                before = known if results["improved"] else own  # what ships stays unless something better was found
                 if before is not None:
                     replaced = f"{before.to_config()}, tuned with weight={before.weight:.2g} of quality"
                     log.info("%-11s%s", "replaces", replaced)
