@@ -164,7 +164,8 @@ def test_a_study_with_other_objectives_or_another_space_is_not_gone_on_with(swee
     [
         ({"sampler": "cmaes"}, "scheduler=interval"),
         ({"sampler": "cmaes", "objectives": {"loss": "minimize", "cost": "minimize"}}, "takes one objective, got 2"),
-        ({"objectives": {}}, "objectives is empty"),
+        ({"objectives": {}}, "objectives must name a metric"),
+        ({"objectives": None}, "objectives must name a metric"),
         ({"params": {"num_steps": "5,8"}}, r"no hydra\.sweeper\.params"),
     ],
 )

@@ -57,7 +57,8 @@ class StudySweeper(Sweeper):
 
     def __init__(
         self,
-        objectives: Mapping[str, str],
+        *,
+        objectives: Mapping[str, str] | None = None,
         study: str,
         storage: str,
         trials: int,
@@ -78,7 +79,10 @@ class StudySweeper(Sweeper):
                 "experiment out and give the settings on the command line, or leave hydra/sweeper=optuna out"
             )
         if not objectives:
-            raise UserError("hydra.sweeper.objectives is empty: give a metric of a job and minimize or maximize")
+            raise UserError(
+                "hydra.sweeper.objectives must name a metric of a job and minimize or maximize, e.g. "
+                "'+hydra.sweeper.objectives={quality/perceptual_encoder: minimize}'"
+            )
         for direction in objectives.values():
             check_choice("hydra.sweeper.objectives", direction, DIRECTIONS)
         self._optuna: Any = optuna
