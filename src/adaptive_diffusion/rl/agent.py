@@ -119,9 +119,11 @@ class TuningAgent(ABC):
             self.eval_env.noises.solve()
 
         self._since = time.perf_counter()
-        unit = "episode" if self.env.episode_length == 1 else "step"
+        length = self.env.episode_length
+        steps = self.rounded_up(-(-total // length)) * length
+        unit = "episode" if length == 1 else "step"
         with Progress(
-            self.kind, total, unit=unit, announced=True, quiet=not self.verbose
+            self.kind, steps, unit=unit, announced=True, quiet=not self.verbose
         ) as self._bar:  # closes in any case
             self._learn(total)
             self._look(last=True)
@@ -246,6 +248,15 @@ class TuningAgent(ABC):
     @abstractmethod
     def _learn(self, total: int) -> None:
         """Take that many steps; call `_look` between updates and `_finished` after every episode."""
+
+    @property
+    def episodes_at_once(self) -> int:
+        """Episodes that are always finished together, so that a training is rounded up to whole numbers of them."""
+        return 1
+
+    def rounded_up(self, episodes: int) -> int:
+        """The episodes that a training of so many takes."""
+        return -(-episodes // self.episodes_at_once) * self.episodes_at_once
 
     @property
     def batches_per_choice(self) -> int:

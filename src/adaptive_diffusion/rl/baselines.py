@@ -66,6 +66,11 @@ class SearchAgent(TuningAgent):
     def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
         """Take its mean return of those batches into account, and perhaps change `best`."""
 
+    @property
+    def episodes_at_once(self) -> int:
+        """See `TuningAgent`: those of a sequence, one for each batch that it is tried on."""
+        return -(-len(self._batches()) // self.parts)
+
     def _learn(self, total: int) -> None:
         end = self._taken + total * self.parts
         while self._taken < end and not self._ended:

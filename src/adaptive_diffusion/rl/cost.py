@@ -19,6 +19,7 @@ def cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batch
         domains: How many are trained in.
         verification_batches: Fresh batches of the verification; 0: there is none.
     """
+    episodes = agent.rounded_up(episodes)
     noises, described = agent.env.noises, agent.env.describe()
     batch = noises.pictures * described.get("max_steps", described["num_steps"])
     tried = episodes * batch

@@ -235,6 +235,11 @@ class HyperparameterTuningAgent(TuningAgent):
         return self.model.num_timesteps >= end
 
     @property
+    def episodes_at_once(self) -> int:
+        """See `TuningAgent`: one of each environment."""
+        return self.num_envs
+
+    @property
     def batches_per_choice(self) -> int:
         """See `TuningAgent`: all of the environment's own."""
         return self.env.noises.batches
