@@ -26,6 +26,7 @@ from adaptive_diffusion.runs.fit import scheduler_arguments
 from adaptive_diffusion.runs.setting_types import typed
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
+from adaptive_diffusion.tracking.commands import literal
 
 TRAINING = ["task", "reward", "agent"]
 GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "metrics", "benchmark", "tracking", *TRAINING]
@@ -196,6 +197,14 @@ def test_a_bug_in_a_constructor_stays_what_it_is_and_a_refused_value_is_a_mistak
             built(fails)
     with pytest.raises(ValueError, match="too small"):
         built("value")
+
+
+@pytest.mark.parametrize("text", ["a ${x} lake", r"a \${x} lake \\", "${x:"])
+def test_a_text_that_looks_like_a_reference_is_built_as_it_is_written(text):
+    part = {"_target_": "builtins.dict", "given": literal(text), "several": [literal(text)]}
+    part["of"] = {"_target_": "builtins.dict", "given": literal(text)}
+    built = build(OmegaConf.create({"domain": part}), "domain")
+    assert built == {"given": text, "several": [text], "of": {"given": text}}
 
 
 def test_a_module_that_cannot_be_imported_is_no_mistake_and_a_misspelt_one_is(tmp_path, monkeypatch):

@@ -19,6 +19,11 @@ def test_a_prompt_fills_in_domain_and_label(tmp_path: Path) -> None:
     assert (choice.domain, choice.label) == ("general", "butterfly")
 
 
+def test_a_prompt_that_looks_like_a_reference_describes_the_domain_as_it_is_written(tmp_path: Path) -> None:
+    cfg, _ = follow_prompt(configuration("sample", tmp_path, r"prompt='a butterfly \${x}'"), tiny_model())
+    assert cfg.domain.description == "chosen for the prompt 'a butterfly ${x}'"
+
+
 def test_a_prompt_at_odds_with_the_given_domain_is_followed_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import open_dict, read_write
 from tiny import CONF, ROOT
 
+from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.errors import Unusable, UserError
 from adaptive_diffusion.tracking.commands import advice_for_this_model, domain_settings, draw_command, setting
@@ -42,6 +43,14 @@ def test_another_model_and_guidance_are_said_as_sample_takes_them(hydra_job, tmp
     assert said[4:] == ["model=diffusers", f"model.path={folder}", "guidance_scale=3"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert compose("sample", overrides=said[2:]).model.path == str(folder)
+
+
+def test_a_text_that_looks_like_a_reference_is_said_as_sample_reads_it_back(hydra_job):
+    (text,) = for_hydra(["task.model.negative_prompt=a ${x}"])
+    hydra_job("task=schedule", "model@task.model=diffusers", "task.model.path=m", text)
+    said = for_hydra(shlex.split(draw_command())[2:])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("sample", overrides=said).model.negative_prompt == "a ${x}"
 
 
 def test_advice_to_train_names_the_model_that_draws(hydra_job):

@@ -180,6 +180,8 @@ def test_a_password_on_the_command_line_gives_a_warning_and_is_no_name(tmp_path,
     caplog.clear()
     cfg.hydra.overrides.task[0] = "tracking.uri=http://here:1"
     Folders().on_run_start(cfg)
+    cfg.hydra.overrides.task.append("prompt='${nothing}'")
+    Folders().on_run_start(cfg)
     assert caplog.text == ""
 
 

@@ -145,14 +145,14 @@ def _as_written(setting: str, sweeping: bool) -> str:
 
     if is_path:
         text = re.sub(r"^~(?=/|$)" if not sweeping else r"(?:^|(?<=,))~(?=/|,|$)", lambda _: str(Path.home()), text)
-    else:
-        text = literal(text)
 
-    # Plain where Hydra reads the same text, or values of a sweep; else in quotes.
-    read = parsed(f"{key}={text}")
+    # Plain where Hydra reads the same text, or values of a sweep; else in quotes, also where something is escaped:
+    # a command that repeats this setting comes here again.
+    escaped = text if is_path else literal(text)
+    read = parsed(f"{key}={escaped}")
     if read is not None and (read.value() == text or (sweeping and read.is_sweep_override())):
-        return f"{key}={text}"
-    return quoted(key, text)
+        return f"{key}={escaped}"
+    return quoted(key, escaped)
 
 
 def _is_one_of(key: str, patterns: Sequence[str]) -> bool:

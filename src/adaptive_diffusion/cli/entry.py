@@ -48,8 +48,8 @@ class Folders(Callback):
         except errors.UserError as error:
             raise job.Stop from error
 
-        given = [each for each in config.hydra.overrides.task if each.lstrip("+").startswith("tracking.uri=")]
-        if any(without_login(each) != each for each in given):
+        given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # a reference may lead nowhere
+        if any(without_login(each) != each for each in given if each.lstrip("+").startswith("tracking.uri=")):
             log.warning(
                 "Hydra keeps the password of tracking.uri in .hydra/ of the run, and its log may quote it; give name "
                 "and password as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"

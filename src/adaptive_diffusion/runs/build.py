@@ -8,11 +8,11 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import MachineError, UserError, known_error
-from ..tracking.commands import advice_for_this_model
+from ..tracking.commands import advice_for_this_model, literal
 
 # Group -> attributes that are looked for before the object is used; types.py and docs/extend.md list all of them.
 CONTRACTS = {
@@ -49,7 +49,7 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
 
     # In two steps: Hydra would take a runtime argument that is a dataclass for a configuration, and copy it.
     try:
-        return _with_contract(group, instantiate(cfg[group], _convert_="all", _partial_=True)(**runtime))
+        return _with_contract(group, instantiate(_as_read(cfg[group]), _convert_="all", _partial_=True)(**runtime))
     except Exception as error:
         failed = error
 
@@ -63,6 +63,17 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
     if _is_mistake(cause, failed):
         raise UserError(f"{group}: {_in_one_line(failed)}") from failed
     raise cause
+
+
+def _as_read(node: Any) -> Any:
+    """Plain values of a node, with texts that Hydra hands on as they are read here: it looks for references twice."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node, resolve=True)
+    if isinstance(node, dict):
+        return {key: _as_read(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_as_read(value) for value in node]
+    return literal(literal(node)) if isinstance(node, str) else node
 
 
 def _with_contract(group: str, built: Any) -> Any:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.facts import ModelFacts
 from ..errors import UserError
+from ..tracking.commands import literal
 from ..types import PictureModel
 from .guidance_settings import is_tuned, settle_guidance
 from .setting_types import arguments_of, target_of
@@ -29,7 +30,7 @@ def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
     # `model: null` in a group stands for the model that draws.
     for node in (cfg.scheduler, cfg.scheduler.get("calibration"), cfg.grid, cfg.get("sampler"), cfg.guidance):
         if OmegaConf.is_dict(node) and node.get("model", "") is None:
-            node.model = model.identity
+            node.model = literal(model.identity)
 
     # A tuned scheduler has a number of steps of its own.
     if cfg.num_steps is None and "trained" not in cfg.scheduler:

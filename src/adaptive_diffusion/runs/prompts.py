@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ..diffusion.guidance import reads_text
 from ..encoder.domain import Choice, check_no_label, choose
 from ..errors import UserError
+from ..tracking.commands import given_settings, literal
 from ..types import UNKNOWN, PictureModel
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
 
     cfg = cfg.copy()
     cfg.domain.name, cfg.label = choice.domain, choice.label
-    cfg.domain.description = f"chosen for the prompt {cfg.prompt!r}"
+    cfg.domain.description = literal(f"chosen for the prompt {cfg.prompt!r}")
     return cfg, choice
 
 
@@ -72,6 +72,4 @@ def _domain_given() -> bool:
 
 def given(name: str) -> bool:
     """Whether the command line says what a setting is."""
-    if not HydraConfig.initialized():
-        return False
-    return any(str(override).lstrip("+").startswith(f"{name}=") for override in HydraConfig.get().overrides.task)
+    return any(setting.lstrip("+").startswith(f"{name}=") for setting in given_settings())

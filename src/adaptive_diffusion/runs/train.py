@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..diffusion.facts import ModelFacts
 from ..errors import MachineError, UserError
 from ..program import title
+from ..tracking.commands import literal
 from ..tracking.provenance import fingerprint
 from .build import build
 from .checks import checked
@@ -93,7 +94,7 @@ def _built(cfg: DictConfig) -> Task:
 
     model = build(cfg.task, "model")
     settings = OmegaConf.create({"task": OmegaConf.to_container(cfg.task, resolve=True)})
-    settings.task.grid.model = model.identity
+    settings.task.grid.model = literal(model.identity)
     if grid.get("guidance_scale", "") is None:
         settings.task.grid.guidance_scale = ModelFacts.of(model).guidance(None)
     del settings.task.model

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from ..errors import UserError, sentence
 from ..program import command
@@ -80,6 +81,13 @@ def advice_for_this_model(error: Exception) -> UserError:
     return UserError(said.replace(train, f"{train} {shlex.join(given)}") if given else said)
 
 
+def given_settings() -> list[str]:
+    """The settings on this job's command line as they are written there, references too."""
+    if not HydraConfig.initialized():
+        return []
+    return [str(each) for each in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)]
+
+
 def _config_dir() -> list[str]:
     """The `--config-dir` of this job, which both programs accept."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
@@ -93,5 +101,5 @@ def _renamed(keys: Mapping[str, str]) -> list[str]:
     Args:
         keys: Beginning of a setting here -> its beginning there; settings that begin otherwise are left out.
     """
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    given = given_settings()
     return [keys[key] + argument.removeprefix(key) for argument in given for key in keys if argument.startswith(key)]
