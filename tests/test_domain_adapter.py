@@ -238,12 +238,12 @@ def test_processes_that_learn_into_one_file_lose_nothing(adapter):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "cannot be read as JSON .*; delete it, and make it again"),
+        ("{", "cannot be read as JSON .*; give another path, or move it away and make it again"),
         ("[]", "holds no tuned configurations"),
         (json.dumps({"format": "another"}), "holds no tuned configurations"),
         (
             json.dumps({"format": FORMAT, "known": [{"model": "m"}], "domains": {}}),
-            "is damaged .*; delete it, and tune",
+            "is damaged .*; move it away, and tune",
         ),
         (json.dumps({"format": FORMAT, "known": [], "domains": {"walls": {"encoder": "e"}}}), "is damaged"),
         (

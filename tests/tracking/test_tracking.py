@@ -307,7 +307,7 @@ def test_a_database_of_another_program_is_refused_and_stays_as_it_is(tmp_path):
 def test_commands_without_settings_advise_none(tmp_path, monkeypatch):
     (damaged := tmp_path / "damaged.db").write_bytes(b"no database" * 200)
     for show in (lambda: ui.main([str(damaged)]), lambda: found("a run", damaged)):
-        with pytest.raises(MachineError, match=r"damaged or no MLflow database .* a new one will be made$"):
+        with pytest.raises(MachineError, match=r"damaged or no MLflow database .*; give another one$"):
             show()
 
     monkeypatch.setattr(Database.__init__, "__defaults__", (0.1,))  # seconds that it waits

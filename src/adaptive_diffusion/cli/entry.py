@@ -48,7 +48,7 @@ class Folders(Callback):
         except errors.UserError as error:
             raise job.Stop from error
 
-        given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # a reference may lead nowhere
+        given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # references may lead nowhere
         if any(without_login(each) != each for each in given if each.lstrip("+").startswith("tracking.uri=")):
             log.warning(
                 "Hydra keeps the password of tracking.uri in .hydra/ of the run, and its log may quote it; give name "

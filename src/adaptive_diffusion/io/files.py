@@ -120,8 +120,8 @@ def read_document(path: str | Path, form: str, what: str, training: str) -> dict
     except (ValueError, OSError) as error:
         if trouble := why_unreadable(path):
             raise UnusableFile(f"{path} {trouble}") from error
-        advice = "delete it, and make it again with the settings that it was made with"  # which are not known
-        raise UnusableFile(f"{path} cannot be read as JSON ({error})", advice=advice) from error
+        advice = "give another path, or move it away and make it again with the settings that it was made with"
+        raise UnusableFile(f"{path} holds no {what}: it cannot be read as JSON ({error})", advice=advice) from error
 
     if not isinstance(content, dict) or content.get("format") != form:
         raise UnusableFile(f"{path} holds no {what} of this project (format {form!r})")

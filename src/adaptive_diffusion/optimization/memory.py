@@ -17,7 +17,7 @@ from .records import FORMAT, DomainRecord, DomainRecords
 SHIPPED = ASSETS / "tuned.json"
 HISTORY_FORMAT = "adaptive-diffusion/optimization/1"
 
-AGAIN = "delete it, and tune again with the agents that it was made with"
+AGAIN = "move it away, and tune again with the agents that it was made with"
 _NOT_AS_WRITTEN = (KeyError, TypeError, ValueError, AttributeError)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -85,7 +86,8 @@ def given_settings() -> list[str]:
     """The settings on this job's command line as they are written there, references too."""
     if not HydraConfig.initialized():
         return []
-    return [str(each) for each in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)]
+    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return list(given)
 
 
 def _config_dir() -> list[str]:

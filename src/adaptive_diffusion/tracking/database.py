@@ -203,7 +203,8 @@ class Database:
             return DatabaseError(sentence, "set tracking.lock_timeout higher", WITHOUT)
         if any(sign in message for sign in ("malformed", "not a database", "no such", "already exists")):
             return DatabaseError(
-                f"{what} is damaged or no MLflow database ({message}); move it away, and a new one will be made",
+                f"{what} is damaged or no MLflow database ({message}); give another one",
+                "move it away, and a new one will be made",
                 WITHOUT,
             )
         if "full" in message:
