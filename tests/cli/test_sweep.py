@@ -211,6 +211,14 @@ def test_a_sweep_that_is_interrupted_is_killed_between_jobs(sweep, do, tracker, 
     assert runs(tracker)[0].info.status == "KILLED"
 
 
+def test_a_sweep_that_is_interrupted_before_its_first_job_says_how_to_go_on(sweep, monkeypatch, capsys):
+    program.started("sample", ["-m", "seed=1,2"])
+    monkeypatch.setattr(interruption, "interrupted", True)
+    sweep._close_at_exit()
+    out = capsys.readouterr().out
+    assert [line.split()[:2] for line in out.splitlines()] == [["go", "on"]]
+
+
 def test_a_sweep_without_runs_leaves_nothing_behind(sweep, tracker):
     sweep._close_at_exit()
     assert runs(tracker) == []
