@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from adaptive_diffusion.baseline.picture_models import PlainModel
 from adaptive_diffusion.diffusion.facts import ModelFacts
 from adaptive_diffusion.diffusion.guidance import guidance_in, identity_of
 from adaptive_diffusion.diffusion.limits import Clipped, unlimited
+from adaptive_diffusion.errors import Unusable
 
 
 def test_a_model_that_says_nothing_has_the_defaults():
@@ -30,3 +32,31 @@ def test_an_identity_tells_its_guidance(scale):
     assert guidance_in(identity_of("abc fp16", scale)) == scale
     assert guidance_in("abc fp16") is None
     assert guidance_in("a model with guidance of its own") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"prediction_type": "v"}, "prediction_type must be one of epsilon, v_prediction, sample, got 'v'"),
+        ({"noise_schedule": {"beta_schedul": "linear"}}, "noise_schedule must have some of .*, got beta_schedul"),
+        ({"noise_schedule": "linear"}, "noise_schedule must have some of .*, got 'linear'"),
+        ({"noise_schedule": {"beta_start": 2}}, "betas must satisfy"),
+        ({"guidance_scale": "strong"}, "guidance_scale must be a number"),
+    ],
+)
+def test_what_a_model_says_is_refused_where_it_cannot_be(said, sentence):
+    with pytest.raises(Unusable, match=f"the metadata of the model: {sentence}"):
+        ModelFacts.of(SimpleNamespace(metadata=said))
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"predicton_type": "v_prediction"}, "a fact of a PlainModel must be one of prediction_type, .*'predicton_type'"),
+        ({"noise_schedule": {"beta_schedul": "linear"}}, "got beta_schedul"),
+        ({"state_shape": (8, 8)}, r"state_shape must be \(height, width, channels\)"),
+    ],
+)
+def test_a_misspelt_fact_of_a_plain_model_is_refused(said, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        PlainModel(lambda x, t, condition: x, **{"state_shape": (8, 8, 3), **said})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.checks import check_choice, check_state_shape
 from ..diffusion.conditions import NO_LABEL, Mixture, conditions_of
+from ..diffusion.facts import ModelFacts
 from ..encoder.captions import plain_caption
 from ..encoder.domain import check_no_label, choose
 from ..errors import Unusable
@@ -17,6 +20,8 @@ from ..spelling import closest
 from ..types import Denoiser, PictureModel
 
 log = logging.getLogger(__name__)
+
+_FACTS = [fact.name for fact in fields(ModelFacts)]
 
 
 class PlainModel:
@@ -26,18 +31,26 @@ class PlainModel:
         denoiser: The network, (x, t, condition) -> prediction.
         state_shape: (H, W, C) of the images.
         identity: A name that tells it from others, e.g. a hash of its weights; "": calibrations are not kept for it.
-        **metadata: What is known of it, see `PictureModel.metadata`, e.g. prediction_type="v_prediction".
+        **metadata: What is known of it, see `ModelFacts`, e.g. prediction_type="v_prediction".
+
+    Raises:
+        ValueError: for a shape that is none, an unknown name, or a value out of range.
     """
 
     conditional = False
     domains: Mapping[str, Sequence[str]] | None = None
 
     def __init__(self, denoiser: Denoiser, state_shape: tuple[int, int, int], identity: str = "", **metadata: Any):
+        check_state_shape(state_shape)
+        for name in metadata:
+            check_choice("a fact of a PlainModel", name, _FACTS)
+
         self._denoiser = denoiser
         self.state_shape = state_shape
         self.picture_size = state_shape[:2]
         self.identity = identity
         self.metadata: Mapping[str, Any] = metadata
+        ModelFacts.of(self)  # it refuses values out of range
 
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         """See `Denoiser`."""

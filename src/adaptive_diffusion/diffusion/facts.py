@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self, overload
 
+from ..errors import Unusable
 from ..types import PictureModel
+from .checks import check_choice, check_number
 from .guidance import Guidance
 from .limits import Clipped, Limit, unlimited
-from .schedule import NoiseSchedule
+from .schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,9 @@ class ModelFacts:
         content_hash: Of its files; "" where it has none.
         label_counts: Of a domain, how many training images each of its labels had, in the order of the labels; a domain
             is missing where nobody says it.
+
+    Raises:
+        ValueError: for a value out of range, or an unknown argument of the noise process.
     """
 
     prediction_type: str | None = None
@@ -33,11 +38,29 @@ class ModelFacts:
     content_hash: str = ""
     label_counts: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.prediction_type is not None:
+            check_choice("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        check_number("guidance_scale", self.guidance_scale, 0)
+
+        schedule = self.noise_schedule
+        if not isinstance(schedule, Mapping) or not schedule.keys() <= set(SCHEDULE_ARGUMENTS):
+            given = ", ".join(map(str, schedule)) if isinstance(schedule, Mapping) else repr(schedule)
+            raise ValueError(f"noise_schedule must have some of {', '.join(SCHEDULE_ARGUMENTS)}, got {given:.80}")
+        _ = self.process  # it refuses values out of range
+
     @classmethod
     def of(cls, model: PictureModel) -> Self:
-        """The facts of a model; its metadata may say more."""
+        """The facts of a model; its metadata may say more.
+
+        Raises:
+            Unusable: for metadata that say what cannot be.
+        """
         known = model.metadata
-        return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known})
+        try:
+            return cls(**{f.name: known[f.name] for f in fields(cls) if f.name in known})
+        except ValueError as error:
+            raise Unusable(f"the metadata of the model: {error}") from None
 
     @property
     def process(self) -> NoiseSchedule:

@@ -10,8 +10,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..diffusion.checks import check_choice, check_number
-from ..diffusion.schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
+from ..diffusion.checks import check_choice
+from ..diffusion.facts import ModelFacts
+from ..diffusion.schedule import PREDICTION_TYPES
 from ..errors import UnusableFile, plainly
 from ..io.files import ASSETS
 from ..io.network_file import content_hash, flat_parameters, read_network, write_network
@@ -78,16 +79,8 @@ def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUN
 def _check_metadata(path: str | Path, config: UNetConfig, metadata: dict[str, Any]) -> None:
     """Refuse invalid metadata of a model."""
     try:
-        if metadata.get("prediction_type") is not None:
-            check_choice("prediction_type", metadata["prediction_type"], PREDICTION_TYPES)
-        if not math.isfinite(check_number("guidance_scale", metadata.get("guidance_scale", 1.0), 0)):
-            raise ValueError("guidance_scale must be finite")
-
-        schedule = metadata.get("noise_schedule", {})
-        if not isinstance(schedule, dict) or not schedule.keys() <= set(SCHEDULE_ARGUMENTS):
-            raise ValueError(f"noise_schedule must be an object with some of {', '.join(SCHEDULE_ARGUMENTS)}")
-
-        NoiseSchedule(**schedule)
+        facts = ("prediction_type", "guidance_scale", "noise_schedule")
+        ModelFacts(**{name: metadata[name] for name in facts if name in metadata})
 
         domains, labels = metadata.get("domains", []), metadata.get("labels", {})
         if not _names(domains) or not isinstance(labels, dict) or not all(map(_names, labels.values())):
