@@ -373,6 +373,15 @@ def test_images_of_whole_numbers_are_scaled_or_refused(pipeline: DiffusionPipeli
         pipeline.scheduler.add_noise(mx.array(grey), noise, 0)
 
 
+def test_guidance_without_a_condition_has_no_effect_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = DiffusionPipeline(PlainModel(gaussian_denoiser, (8, 8, 3)), image_size=None)
+    pipeline.generate(1, 2, seed=0, guidance_scale=1)
+    pipeline.generate(1, 2, seed=0, condition=mx.zeros((1, 1)), guidance_scale=3)
+    assert "has no effect" not in caplog.text
+    pipeline.generate(1, 2, seed=0, guidance_scale=3)
+    assert "guidance 3 has no effect without a prompt, domain, label or condition" in caplog.text
+
+
 @pytest.mark.parametrize("first_wrong", [1000, 300])
 @pytest.mark.parametrize("what", [math.nan, math.inf])
 def test_predictions_of_nan_or_infinity_make_no_images(what: float, first_wrong: float) -> None:

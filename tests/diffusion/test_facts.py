@@ -52,7 +52,10 @@ def test_what_a_model_says_is_refused_where_it_cannot_be(said, sentence):
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
-        ({"predicton_type": "v_prediction"}, "a fact of a PlainModel must be one of prediction_type, .*'predicton_type'"),
+        (
+            {"predicton_type": "v_prediction"},
+            "a fact of a PlainModel must be one of .*, got 'predicton_type'",
+        ),
         ({"noise_schedule": {"beta_schedul": "linear"}}, "got beta_schedul"),
         ({"state_shape": (8, 8)}, r"state_shape must be \(height, width, channels\)"),
     ],

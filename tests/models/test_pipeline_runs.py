@@ -513,6 +513,8 @@ def test_latents_of_pictures_are_made_noisy_and_become_pictures_again(folders: d
         ("sd1", {"prompt": ["the lake", " "]}, "prompt is empty"),
         ("sd1", {"prompt": "the lake", "condition": mx.array([[0], [0]])}, "both given"),
         ("sd1", {"condition": mx.array([[0], [7]])}, "was given no text with the id 7"),
+        ("sd1", {"condition": mx.zeros((2, 3))}, "whole numbers of the shape (B, 1)"),
+        ("ddpm", {"condition": mx.array([[0], [0]])}, "was trained without classes"),
     ],
 )
 def test_python_is_told_what_it_may_ask_for(
@@ -521,6 +523,29 @@ def test_python_is_told_what_it_may_ask_for(
     pipeline = DiffusionPipeline(load_pipeline(str(folders[kind])), image_size=None)
     with pytest.raises(ValueError, match=re.escape(sentence)):
         pipeline.generate(2, 1, seed=0, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"negative_prompt": ["blurry", "an inn"]}, "negative_prompt must be a text"),
+        ({"draws": 3}, "draws must be a text"),
+        ({"height": "24"}, "height must be a whole number"),
+    ],
+)
+def test_a_pipeline_is_not_loaded_with_an_argument_of_another_type(
+    options: dict[str, Any], sentence: str, folders: dict[str, Path]
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        load_pipeline(str(folders["sd1"]), **options)
+
+
+def test_class_ids_that_a_pipeline_does_not_have_are_refused(tmp_path: Path) -> None:
+    ddpm(num_class_embeds=3).save_pretrained(tmp_path)
+    pipeline = DiffusionPipeline(load_pipeline(str(tmp_path)), image_size=None)
+    for condition, sentence in {(1, 2): r"the shape \(B, 1\)", ((1,), (4,)): "class ids from 0 to 3"}.items():
+        with pytest.raises(ValueError, match=sentence):
+            pipeline.generate(2, 1, seed=0, condition=np.array(condition))
 
 
 # Bad input.
@@ -550,10 +575,10 @@ def test_an_id_whose_text_was_never_given_is_refused(folders: dict[str, Path]) -
         ("ddpm", ["model.negative_prompt=blurry"], "reads no text"),
         ("sd1", ["model.draws=portraits"], "draws what the prompt says"),
         ("sd1", ["model.height=18"], "model: height must be a multiple of 4"),
-        ("sd1", ["model.height=8192"], "model: height must be at most 4096"),
+        ("sd1", ["model.height=8192"], "model: height must be a whole number, between 1 and 4096"),
         ("sd1", ["model.path=''"], "model: path is empty"),
         ("ddpm", ["model.width=17"], "model: width must be a multiple of 2"),
-        ("sd1", ["model.width=0"], "model: width must be a multiple of 4"),
+        ("sd1", ["model.width=0"], "model: width must be a whole number, between 1 and 4096"),
         ("sd1", ["model.precision=int3"], "precision must be one of"),
         ("sd1", ["+scheduler.beta_schedule=linear"], "contradicts the model, which was trained with scaled_linear"),
         ("sd1", ["model.path=nowhere"], "there is no model folder nowhere"),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from tiny import configuration
 
 from adaptive_diffusion.baseline.picture_models import PlainModel
+from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.runs.sample import sample
+from adaptive_diffusion.sampling.starts import set_timesteps
+from adaptive_diffusion.schedulers.classes import DDIMScheduler
 
 
 def network(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
@@ -35,3 +41,22 @@ def test_predictions_of_nan_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="hold NaN or infinity"):
         draw(tmp_path, "of_nan")
     assert not (tmp_path / "run" / "pictures").exists()
+
+
+@pytest.mark.parametrize("guidance", ["guidance=constant", "guidance=interval", "guidance=default"])
+def test_guidance_of_a_model_that_is_told_nothing_has_no_effect_and_says_so(
+    guidance: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(tmp_path, "plain")
+    assert "has no effect" not in caplog.text
+    draw(tmp_path, "plain", guidance, "guidance_scale=4")
+    assert "has no effect: the model is told nothing that guidance could weigh" in caplog.text
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").guidance_scale == 1
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["sampling/passes"] == 2
+
+
+@pytest.mark.parametrize("timesteps", [np.linspace(999, 0, 3), None])
+def test_a_grid_that_gives_another_number_of_timesteps_is_refused(timesteps: Any) -> None:
+    scheduler = DDIMScheduler()
+    with pytest.raises(Unusable, match="the grid must give 2 timesteps, as many as there are steps, got"):
+        set_timesteps(scheduler, lambda process, n: timesteps, scheduler.schedule, 2)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..diffusion.checks import LARGEST_IMAGE, check_count, check_seed
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import Guidance
+from ..diffusion.guidance import Guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..io.counted import count
@@ -299,6 +299,10 @@ class DiffusionPipeline:
             condition, domain = conditioned_by(self._drawing, batch_size, condition, asked)
 
         model = self.scheduler.guided(self.model, condition, self._facts.guidance(guidance_scale))
+        if guidance_scale is not None and model.guidance_scale != 1 and not model.can_be_guided:
+            log.warning(
+                "guidance %s has no effect without a prompt, domain, label or condition", name_of(model.guidance_scale)
+            )
         return model.with_condition(model.condition, by_share=by_share), domain
 
     def _fit_scheduler(self) -> None:

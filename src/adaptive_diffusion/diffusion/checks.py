@@ -8,6 +8,8 @@ from numbers import Integral, Real
 from typing import Any
 from unicodedata import category
 
+import numpy as np
+
 LARGEST_GUIDANCE = 1000.0
 LARGEST_IMAGE = 4096  # side, pixels
 STRONG_GUIDANCE = 20.0  # above it, images of the shipped model turn into noise; 1 to 15 are common
@@ -34,6 +36,29 @@ def check_state_shape(value: Any) -> None:
         raise ValueError(f"state_shape must be (height, width, channels), got {value!r:.80}")
     for name, length in zip(("height", "width", "channels"), value, strict=True):
         check_count(f"{name} of state_shape", length, 1)
+
+
+def check_class_ids(condition: Any, classes: Sequence[int]) -> None:
+    """Refuse conditions that are no class ids of a network; MLX would read what lies beyond its tables.
+
+    Args:
+        condition: (B, K) class ids.
+        classes: (K,) classes of each column, numbered from 1, and 0 for none; () for a network without classes.
+
+    Raises:
+        ValueError: for another shape or type, or ids out of range.
+    """
+    if not classes:
+        raise ValueError("the model was trained without classes, so that it takes no condition; leave it out")
+    ids = np.array(condition)
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.shape[1] != len(classes):
+        raise ValueError(
+            f"a condition must be whole numbers of the shape (B, {len(classes)}), class ids of each image, got "
+            f"{ids.dtype} of the shape {ids.shape}"
+        )
+    for k, most in enumerate(classes):
+        if ids.size and not 0 <= ids[:, k].min() <= ids[:, k].max() <= most:
+            raise ValueError(f"column {k} of the condition must be class ids from 0 to {most}, got {ids[:, k]}")
 
 
 def check_number(

@@ -13,9 +13,8 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
-from ..diffusion.checks import check_count
+from ..diffusion.checks import check_class_ids, check_count
 from ..errors import Unusable
 from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
@@ -251,24 +250,8 @@ class SimpleUNet(nn.Module):
         return class_ids(self.domains, domain, label)[: len(self._config.num_classes)]
 
     def check_condition(self, condition: mx.array) -> None:
-        """Refuse class ids that the network does not have; MLX would read what lies beyond its tables.
-
-        Args:
-            condition: (B, K) class ids, see `__call__`.
-
-        Raises:
-            ValueError: for another shape or type, or ids out of range.
-        """
-        ids, sizes = np.array(condition), self._config.num_classes
-        if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.shape[1] < len(sizes):
-            raise ValueError(
-                f"a condition must be whole numbers of the shape (B, {len(sizes)}), class ids of each image, got "
-                f"{ids.dtype} of the shape {ids.shape}"
-            )
-
-        for k, most in enumerate(sizes):
-            if ids.size and not 0 <= ids[:, k].min() <= ids[:, k].max() <= most:
-                raise ValueError(f"column {k} of the condition must be class ids from 0 to {most}, got {ids[:, k]}")
+        """Refuse class ids that the network does not have. See `ChecksConditions`."""
+        check_class_ids(condition, self._config.num_classes)
 
     def encode(self, pictures: mx.array) -> mx.array:
         """Return the images: the network works on pixels."""

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import STRONG_GUIDANCE, check_guidance
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import Constant, Guidance, Interval, checked_guidance, effective_guidance, name_of
+from ..diffusion.guidance import Constant, Guidance, Interval, checked_guidance, effective_guidance, name_of, weaker_in
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
 from ..errors import Unusable, UserError
@@ -129,6 +129,17 @@ def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
             f"scheduler={scheduler} was made with one weight of guidance at all noise levels, and here it is "
             f"{changes}; take guidance=constant, or another scheduler"
         )
+
+
+def effective_on(model: PictureModel, guidance: float | Guidance, cfg: DictConfig) -> float | Guidance:
+    """The guidance of a run; where the model is told nothing that it could weigh, 1, also in the configuration."""
+    if guidance == 1 or model.conditional or weaker_in(guidance) is not None:
+        return guidance
+    log.warning("guidance %s has no effect: the model is told nothing that guidance could weigh", name_of(guidance))
+    for node, key in ((cfg, "guidance_scale"), (cfg.guidance, "weight")):
+        if key in node:
+            node[key] = 1.0
+    return 1.0
 
 
 def warn_of_strong_guidance(guidance: float | Guidance) -> None:

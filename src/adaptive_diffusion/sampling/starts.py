@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
+import numpy as np
 
 from ..diffusion.checks import check_number
 from ..diffusion.schedule import NoiseSchedule
@@ -75,12 +76,15 @@ def set_timesteps(scheduler: SchedulerCore, grid: Spacing | None, schedule: Nois
         n: Number of steps, in [1, T].
 
     Raises:
-        ValueError: for `n` out of range.
+        ValueError: for `n` out of range, or a grid of another number of timesteps.
     """
     if grid is None:
         scheduler.set_timesteps(n)
     else:
-        scheduler.set_timesteps(timesteps=grid(schedule, n))
+        timesteps = grid(schedule, n)
+        if np.shape(timesteps) != (n,):
+            raise Unusable(f"the grid must give {n} timesteps, as many as there are steps, got {timesteps!r:.80}")
+        scheduler.set_timesteps(timesteps=timesteps)
 
 
 def last_timesteps(scheduler: SchedulerCore, strength: float) -> None:

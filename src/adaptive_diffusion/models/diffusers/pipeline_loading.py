@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...diffusion.checks import LARGEST_IMAGE
+from ...diffusion.checks import LARGEST_IMAGE, check_count
 from ...errors import UnusableFile
 from ...types import PictureModel
 from .autoencoder_kl import AutoencoderKL
@@ -71,6 +71,10 @@ def _loaded(
     draws: str | None,
 ) -> PictureModel:
     """Load a pipeline, see `load_pipeline`; `wished` is (height, width)."""
+    for argument, text in (("negative_prompt", negative_prompt), ("draws", draws)):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{argument} must be a text, the same for all images, got {text!r:.80}")
+
     name = precision or ("float16" if mx.default_device() == mx.gpu else "float32")
     try:
         half = precision_of(name).half
@@ -215,14 +219,11 @@ def _size(folder: PipelineFolder, config: Any, factor: int, height: int | None, 
         if given is None and side is None:
             raise ValueError(f"{folder.path} does not say how large its images are; give height and width")
 
-        value = side * factor if given is None else given
-        if value < multiple or value % multiple:
+        value = check_count(name, side * factor if given is None else given, 1, LARGEST_IMAGE)
+        if value % multiple:
             raise ValueError(
                 f"{name} must be a multiple of {multiple}, since this model halves its images that often, got {value}"
             )
-        if value > LARGEST_IMAGE:
-            raise ValueError(f"{name} must be at most {LARGEST_IMAGE} pixels, got {value}")
-
         size.append(value)
 
     return size[0], size[1]

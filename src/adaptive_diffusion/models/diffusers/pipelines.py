@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ...diffusion.checks import check_class_ids
 from ...diffusion.compiled import compiled
 from ...errors import MachineError, Unusable
 from ...types import UNKNOWN
@@ -22,6 +23,7 @@ from .unet_2d import UNet2DModel
 from .unet_2d_condition import UNet2DConditionModel
 
 LUMA = (0.299, 0.587, 0.114)  # brightness of red, green and blue (ITU-R BT.601), as in Pillow
+LARGEST_ID = 2**31 - 1  # of a text
 DECODED_AT_ONCE = 1024 * 1024  # pixels per call of the decoder; for more, Metal has returned zeros
 
 
@@ -69,6 +71,10 @@ class PixelPipeline:
     def __call__(self, x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
         """(B, H, W, C) noisy images and (B,) timesteps -> (B, H, W, C) prediction; see `Denoiser`."""
         return self._predict(x, t)[..., : x.shape[-1]]  # further channels are a learned variance
+
+    def check_condition(self, condition: mx.array) -> None:
+        """Refuse conditions: the network takes none. See `ChecksConditions`."""
+        check_class_ids(condition, ())
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """(): the model has no condition. See `PictureModel.condition`."""
@@ -131,6 +137,10 @@ class ClassPipeline(PixelPipeline):
                 f"label={len(self._labels) - 1}, and guidance_scale=1, since guidance compares with no class"
             )
         return self._predict(x, t, condition[:, 0] - 1)[..., : x.shape[-1]]
+
+    def check_condition(self, condition: mx.array) -> None:
+        """Refuse class ids that the network does not have. See `ChecksConditions`."""
+        check_class_ids(condition, (len(self._labels),))
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """(class id,) of a label, () without one. See `PictureModel.condition`."""
@@ -198,6 +208,11 @@ class LatentPipeline:
         self._predict = compiled(lambda x, t, states, more: unet(x, t, states, **more))
         self._sized = unet.config.addition_embed_type is not None
         self._half = unet.dtype == mx.float16
+
+    def check_condition(self, condition: mx.array) -> None:
+        """Refuse ids that `condition` did not return. See `ChecksConditions`."""
+        check_class_ids(condition, (LARGEST_ID,))
+        self._rows(condition)
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """The class id of a text; a new text is encoded. See `PictureModel.condition`."""
@@ -306,4 +321,4 @@ class LatentPipeline:
 
 def _class_id(text: str) -> int:
     """A positive 31-bit hash of a text."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % (2**31 - 1) + 1
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) % LARGEST_ID + 1
