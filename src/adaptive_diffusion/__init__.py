@@ -23,43 +23,26 @@ if not {Path(word).name for word in _started} & {"adaptive-diffusion", "adaptive
 moved.install()
 
 if TYPE_CHECKING:
-    from .baseline.picture_models import PlainModel
-    from .baseline.pipeline import DiffusionPipeline
-    from .calibration.any_model import calibrate_model
-    from .diffusion.schedule import NoiseSchedule
-    from .io.pixels import to_pil
-    from .models.checkpoint import load_builtin_model, load_model, save_model
-    from .models.diffusers import load_pipeline
-    from .models.unet import SimpleUNet, UNetConfig
-    from .sampling.standard import StandardSampler
-    from .schedulers.adaptive import AdaptiveScheduler
-    from .schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
-    from .schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
-    from .types import SampleResult, StepTrace
-
-__all__ = [
-    "AdaptiveScheduler",
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DPMSolverScheduler",
-    "DiffusionPipeline",
-    "IPNDMScheduler",
-    "NoiseSchedule",
-    "PlainModel",
-    "SampleResult",
-    "SimpleUNet",
-    "StandardSampler",
-    "StepTrace",
-    "UNetConfig",
-    "UniPCScheduler",
-    "__version__",
-    "calibrate_model",
-    "load_builtin_model",
-    "load_model",
-    "load_pipeline",
-    "save_model",
-    "to_pil",
-]
+    from .baseline.picture_models import PlainModel as PlainModel
+    from .baseline.pipeline import DiffusionPipeline as DiffusionPipeline
+    from .calibration.any_model import calibrate_model as calibrate_model
+    from .diffusion.schedule import NoiseSchedule as NoiseSchedule
+    from .io.pixels import to_pil as to_pil
+    from .models.checkpoint import load_builtin_model as load_builtin_model
+    from .models.checkpoint import load_model as load_model
+    from .models.checkpoint import save_model as save_model
+    from .models.diffusers import load_pipeline as load_pipeline
+    from .models.unet import SimpleUNet as SimpleUNet
+    from .models.unet import UNetConfig as UNetConfig
+    from .sampling.standard import StandardSampler as StandardSampler
+    from .schedulers.adaptive import AdaptiveScheduler as AdaptiveScheduler
+    from .schedulers.classes import DDIMScheduler as DDIMScheduler
+    from .schedulers.classes import DDPMScheduler as DDPMScheduler
+    from .schedulers.classes import DPMSolverScheduler as DPMSolverScheduler
+    from .schedulers.unipc_ipndm import IPNDMScheduler as IPNDMScheduler
+    from .schedulers.unipc_ipndm import UniPCScheduler as UniPCScheduler
+    from .types import SampleResult as SampleResult
+    from .types import StepTrace as StepTrace
 
 # Public name -> the module it lives in, relative to this package. The imports above say the same to type checkers.
 _HOMES = {
@@ -85,5 +68,5 @@ _HOMES = {
     "to_pil": "io.pixels",
 }
 
-
+__all__ = ["__version__", *_HOMES]
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from ..diffusion.schedule import NoiseSchedule
-    from ..schedulers.base import SchedulerBase
-    from ..schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
-    from .pipeline import DiffusionPipeline
-
-__all__ = [
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DPMSolverScheduler",
-    "DiffusionPipeline",
-    "NoiseSchedule",
-    "SchedulerBase",
-]
+    from ..diffusion.schedule import NoiseSchedule as NoiseSchedule
+    from ..schedulers.base import SchedulerBase as SchedulerBase
+    from ..schedulers.classes import DDIMScheduler as DDIMScheduler
+    from ..schedulers.classes import DDPMScheduler as DDPMScheduler
+    from ..schedulers.classes import DPMSolverScheduler as DPMSolverScheduler
+    from .pipeline import DiffusionPipeline as DiffusionPipeline
 
 _HOMES = {  # as the imports above say to type checkers
     "DDIMScheduler": ".schedulers.classes",
@@ -30,4 +23,5 @@ _HOMES = {  # as the imports above say to type checkers
     "SchedulerBase": ".schedulers.base",
 }
 
+__all__ = [*_HOMES]
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -7,36 +7,22 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from ..encoder.domain import DomainDetector
-    from ..encoder.encoder import Encoder, load_builtin_encoder, load_encoder
-    from ..encoder.encoder_metrics import EncoderMetrics
-    from .clip_score import CLIP, load_clip
-    from .frechet import frechet_distance
-    from .inception import InceptionV3, load_inception
-    from .kid import kernel_distance
-    from .lpips import LPIPS, load_lpips
-    from .quality import Measurement
-    from .standard_metrics import StandardMetrics
-    from .statistics import FeatureStatistics
-
-__all__ = [
-    "CLIP",
-    "LPIPS",
-    "DomainDetector",
-    "Encoder",
-    "EncoderMetrics",
-    "FeatureStatistics",
-    "InceptionV3",
-    "Measurement",
-    "StandardMetrics",
-    "frechet_distance",
-    "kernel_distance",
-    "load_builtin_encoder",
-    "load_clip",
-    "load_encoder",
-    "load_inception",
-    "load_lpips",
-]
+    from ..encoder.domain import DomainDetector as DomainDetector
+    from ..encoder.encoder import Encoder as Encoder
+    from ..encoder.encoder import load_builtin_encoder as load_builtin_encoder
+    from ..encoder.encoder import load_encoder as load_encoder
+    from ..encoder.encoder_metrics import EncoderMetrics as EncoderMetrics
+    from .clip_score import CLIP as CLIP
+    from .clip_score import load_clip as load_clip
+    from .frechet import frechet_distance as frechet_distance
+    from .inception import InceptionV3 as InceptionV3
+    from .inception import load_inception as load_inception
+    from .kid import kernel_distance as kernel_distance
+    from .lpips import LPIPS as LPIPS
+    from .lpips import load_lpips as load_lpips
+    from .quality import Measurement as Measurement
+    from .standard_metrics import StandardMetrics as StandardMetrics
+    from .statistics import FeatureStatistics as FeatureStatistics
 
 # The same names as in the imports above, which only type checkers see.
 _HOMES = {
@@ -58,4 +44,5 @@ _HOMES = {
     "load_lpips": "lpips",
 }
 
+__all__ = [*_HOMES]
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from .configuration import DomainConfig
-    from .domain_adapter import DomainAdapter
-    from .domains import DomainType
-    from .pipeline import OptimizationPipeline
-
-__all__ = [
-    "DomainAdapter",
-    "DomainConfig",
-    "DomainType",
-    "OptimizationPipeline",
-]
+    from .configuration import DomainConfig as DomainConfig
+    from .domain_adapter import DomainAdapter as DomainAdapter
+    from .domains import DomainType as DomainType
+    from .pipeline import OptimizationPipeline as OptimizationPipeline
 
 _HOMES = {  # as the imports above say to type checkers
     "DomainAdapter": "domain_adapter",
@@ -26,4 +19,5 @@ _HOMES = {  # as the imports above say to type checkers
     "OptimizationPipeline": "pipeline",
 }
 
+__all__ = [*_HOMES]
 __getattr__, __dir__ = lazy(__name__, _HOMES)

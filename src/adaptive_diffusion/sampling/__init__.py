@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING
 from ..lazy import lazy
 
 if TYPE_CHECKING:
-    from .quality import QualityEstimator
-    from .quality_guided import QualityGuidedSampler
-    from .standard import StandardSampler
-    from .step_reduction import StepReductionSampler
-
-__all__ = [
-    "QualityEstimator",
-    "QualityGuidedSampler",
-    "StandardSampler",
-    "StepReductionSampler",
-]
+    from .quality import QualityEstimator as QualityEstimator
+    from .quality_guided import QualityGuidedSampler as QualityGuidedSampler
+    from .standard import StandardSampler as StandardSampler
+    from .step_reduction import StepReductionSampler as StepReductionSampler
 
 _HOMES = {  # as the imports above say to type checkers
     "QualityEstimator": "quality",
@@ -26,4 +19,5 @@ _HOMES = {  # as the imports above say to type checkers
     "StepReductionSampler": "step_reduction",
 }
 
+__all__ = [*_HOMES]
 __getattr__, __dir__ = lazy(__name__, _HOMES)
