@@ -294,10 +294,6 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = adaptive_diffusion.DPMSolver
 
 
-def test_lazy_names_match_what_type_checkers_see():
-    assert set(adaptive_diffusion._HOMES) | {"__version__"} == set(adaptive_diffusion.__all__)
-
-
 def test_products_do_not_depend_on_where_the_operands_lie_in_memory():
     """MLX's arrays are aligned to 8 bytes only; resuming a run bit for bit rests on this."""
     rng = np.random.default_rng(0)
