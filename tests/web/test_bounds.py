@@ -27,6 +27,11 @@ OFFERS = Offers(
 WISH = Wish(model="shipped", domain="landscapes")
 
 
+def test_a_seed_that_is_no_number_is_told_of():
+    with pytest.raises(UserError, match="seed must be a whole number, and its field holds none"):
+        Wish.of(astuple(replace(WISH, seed=None)))
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [

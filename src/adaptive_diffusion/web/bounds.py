@@ -109,9 +109,11 @@ class Wish:
         """The values of the controls in their order, unchecked.
 
         Raises:
-            UserError: for a weight that is no number.
+            UserError: for a weight that is no number, or a seed that the page could not read as one.
         """
         given = dict(zip((field.name for field in fields(cls)), values, strict=True))
+        if given["seed"] is None:
+            raise UserError("seed must be a whole number, and its field holds none")
         texts = {name: "" if given[name] is None else given[name] for name in TEXTS}
         return cls(**{**given, **texts, "weight": _weight(given["weight"])})
 

@@ -55,7 +55,7 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                 with gr.Tab("Schedule"):
                     _schedule(looking, controls)
                 with gr.Tab("How few passes?"):
-                    _afford(looking, blocks)
+                    _afford(looking, controls, blocks)
                 with gr.Tab("Calibrate"):
                     _calibrate(drawing, controls)
                 with gr.Tab("Tune") as tune:
@@ -95,7 +95,7 @@ def _controls(choosing: Choosing) -> list[gr.components.Component]:
         weight = gr.Textbox(label="Weight", placeholder="the model's own", max_length=20, min_width=120)
     with gr.Row():
         count = gr.Slider(1, MOST_IMAGES, 4, step=1, label="Images", min_width=120)
-        seed = gr.Number(0, label="Seed", minimum=0, maximum=2**32 - 1, precision=0, min_width=120)
+        seed = gr.Number(0, label="Seed", precision=0, min_width=120)  # its bounds are checked with the others
     sizes = [("as the model draws", 0), *((f"{side} x {side}", side) for side in SIZES)]
     size = gr.Dropdown(sizes, value=0, label="Size of the saved images")
 
@@ -150,13 +150,16 @@ def _schedule(looking: Looking, controls: list[gr.components.Component]) -> None
     start.click(looking.schedule, controls, [curve, table, line], **COMPUTES)
 
 
-def _afford(looking: Looking, blocks: gr.Blocks) -> None:
+def _afford(looking: Looking, controls: list[gr.components.Component], blocks: gr.Blocks) -> None:
+    measured, chosen = domains(), controls[2].value
     gr.Markdown(
         "How close does each method come to the converged images with a given number of passes? "
         f"Measured on {images():,} images a point, drawn with labels by share at guidance 1.5."
     )
     with gr.Row():
-        domain = gr.Dropdown(domains(), value=domains()[0], label="Domain that was measured")
+        domain = gr.Dropdown(
+            measured, value=chosen if chosen in measured else measured[0], label="Domain that was measured"
+        )
         passes = gr.Slider(1, MOST_PASSES, 20, step=1, label="Passes per image")
     line = gr.Markdown(elem_id="afford")
     curve = gr.Image(

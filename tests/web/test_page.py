@@ -1,0 +1,37 @@
+"""What the fields of the page hold when it is opened, without a browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+gr = pytest.importorskip("gradio")
+
+from adaptive_diffusion.web.bounds import Offer, Offers  # noqa: E402
+from adaptive_diffusion.web.jobs import Worker  # noqa: E402
+from adaptive_diffusion.web.page import page  # noqa: E402
+from adaptive_diffusion.web.sessions import Sessions  # noqa: E402
+
+
+def fields(tmp_path: Any, domain: str) -> dict[str, Any]:
+    """The fields of a page by their labels; the first model draws one domain."""
+    offers = Offers((Offer("mine", (), {domain: ()}),), ("adaptive", "ddim"), ("default",), ())
+    worker = Worker()
+    try:
+        blocks = page(offers, worker, Sessions(tmp_path)).blocks.values()
+    finally:
+        worker.close()
+    return {str(each.label): each for each in blocks if getattr(each, "label", None)}
+
+
+@pytest.mark.parametrize(
+    ("drawn", "shown"), [("landscapes", "landscapes"), ("portraits", "portraits"), ("cats", "abstract")]
+)
+def test_what_was_measured_is_shown_of_the_domain_that_is_drawn(drawn: str, shown: str, tmp_path: Any) -> None:
+    assert fields(tmp_path, drawn)["Domain that was measured"].value == shown
+
+
+def test_gradio_refuses_no_seed_itself_since_its_sentence_would_not_name_the_field(tmp_path: Any) -> None:
+    seed = fields(tmp_path, "landscapes")["Seed"]
+    assert [seed.preprocess(given) for given in (-1, 1e20, None)] == [-1, 10**20, None]
