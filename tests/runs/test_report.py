@@ -136,7 +136,16 @@ def test_every_run_of_an_experiment_is_found_page_by_page(drawn, monkeypatch):
     assert {row.label for group in groups_of(jobs) for row in group.rows} == {"ddim"}
 
 
-@pytest.mark.parametrize(("given", "sentence"), [(["."], "metrics.json"), (["nothing"], "mlflow.db"), ([], "no sweep")])
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["."], "metrics.json"),
+        (["nothing"], "mlflow.db"),
+        ([], "no sweep"),
+        ([""], "name is empty"),
+        ([" "], "is empty"),
+    ],
+)
 def test_what_is_no_run_is_refused_in_one_sentence(given, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=sentence):

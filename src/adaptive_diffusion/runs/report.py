@@ -57,6 +57,8 @@ def found(run: str, database: Path) -> list[Job]:
         UserError: if there are none.
         UnusableFile: if the metrics.json of every run is damaged.
     """
+    if not run.strip():
+        raise UserError("a run's name is empty; give the folder of a run or of a sweep, or the id of an MLflow run")
     folder = Path(run)
     if not folder.is_dir():
         return _recorded(run, database)
