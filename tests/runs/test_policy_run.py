@@ -122,7 +122,7 @@ def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_pa
     monkeypatch.setattr(HyperparameterTuningAgent, "_finished", interrupt)
     with pytest.raises(KeyboardInterrupt):
         learn(checkpoint, tmp_path)
-    assert "task.start_from=" in caplog.text
+    assert "go on with the same settings of train.py and domain=portraits task.start_from=" in caplog.text
     assert not (tmp_path / "outputs" / "policy").exists()
     (tmp_path / "run" / "portraits_4.zip").rename(tmp_path / "half.zip")
     assert episodes(tmp_path / "half.zip") == [0, 10]

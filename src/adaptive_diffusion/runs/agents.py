@@ -17,6 +17,7 @@ from ..errors import Unusable, UserError
 from ..io.counted import count
 from ..io.files import parse_json, write_json
 from ..io.locks import alone
+from ..program import title
 from ..rl.agent import TuningAgent
 from ..rl.cost import cost
 from ..tracking.commands import setting
@@ -175,9 +176,9 @@ def training_in(domain: str, file: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         if file.exists():
             more = shlex.join([setting("domain", domain), setting("task.start_from", file)])
-            log.info("the agent is saved; go on with the same command and %s", more)
+            log.info("the agent is saved; go on with the same settings of %s and %s", title("train"), more)
         else:
-            log.info("no agent was saved yet; the same command begins anew")
+            log.info("no agent was saved yet; the same settings of %s begin anew", title("train"))
         raise
     except Unusable:
         raise
