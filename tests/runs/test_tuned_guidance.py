@@ -121,6 +121,11 @@ def test_by_default_a_domain_is_guided_as_was_tuned_and_a_label_at_every_step(
     assert len(caplog.messages) == 3  # once a run
 
 
+def test_tuned_guidance_that_holds_at_no_step_says_what_guides(configure: Any, tmp_path: Path, caplog: Any) -> None:
+    prepare(configure(f"guidance.path={tmp_path}/mine.json", "num_steps=1", "scheduler=ddim"))
+    assert "-2.5 to 0.5, as tuned for the domain; guidance=constant guides every step" in caplog.text
+
+
 def test_by_default_what_ships_is_not_hidden_by_what_was_tuned_without_guidance(tmp_path: Path) -> None:
     model = load_builtin_model()
     adapter = DomainAdapter(tmp_path / "mine.json", model=model)

@@ -149,11 +149,13 @@ def warn_of_strong_guidance(guidance: float | Guidance) -> None:
         log.warning("guidance %g is far above common weights, 1 to 15: expect saturated colours and noise", weight)
 
 
-def warn_of_no_guidance(denoiser: GuidedModel, timesteps: np.ndarray) -> None:
+def warn_of_no_guidance(cfg: DictConfig, denoiser: GuidedModel, timesteps: np.ndarray) -> None:
     """Warn of guidance that changes on the way, where it holds at none of the timesteps."""
     guidance, nodes = denoiser.guidance_scale, nodes_at(denoiser.process, timesteps)
     if isinstance(guidance, Guidance) and all(denoiser.weight_at(node) == 1 for node in nodes):
-        log.warning("no step is guided: guidance is %s, and 1 is none", guidance.name)
+        tuned = target_of(cfg.guidance) in TUNED_GUIDANCE
+        advice = ", as tuned for the domain; guidance=constant guides every step" if tuned else ", and 1 is none"
+        log.warning("no step is guided: guidance is %s%s", guidance.name, advice)
 
 
 def _tuned_guidance(cfg: DictConfig) -> Any:

@@ -158,7 +158,7 @@ def prepare(cfg: DictConfig) -> Setup:
     except ValueError as error:
         raise UserError(f"scheduler: {error}") from error
     sampler.check()
-    warn_of_no_guidance(denoiser, scheduler.timesteps)
+    warn_of_no_guidance(cfg, denoiser, scheduler.timesteps)
 
     return setup
 
