@@ -257,6 +257,25 @@ def test_drawn_images_become_images_of_pillow(channels, mode):
     assert np.array_equal(np.asarray(images[1]).reshape(3, 4, channels), to_uint8(drawn)[1])
 
 
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (np.zeros((32, 32, 3)), r"\(N, H, W, C\) with 1, 3 or 4 channels, got the shape \(32, 32, 3\)"),
+        (np.zeros((2, 3, 32, 32)), r"got the shape \(2, 3, 32, 32\)"),
+        (np.full((1, 2, 2, 3), np.nan), "finite floats"),
+        (np.zeros((1, 2, 2, 3), int), "uint8 or finite floats .* got int64"),
+    ],
+)
+def test_what_are_no_images_becomes_none_of_pillow(images, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        to_pil(images)
+
+
+def test_images_of_8_bits_become_those_of_pillow_as_they_are():
+    assert np.asarray(to_pil([np.full((2, 2, 3), 200, np.uint8)])[0]).tolist() == [[[200] * 3] * 2] * 2
+    assert np.asarray(to_pil(mx.ones((1, 2, 2, 3), mx.uint8))[0]).max() == 1
+
+
 def test_downscaling_averages_instead_of_picking_pixels() -> None:
     stripes = np.tile(np.array([-1.0, 1.0], np.float32), 32).reshape(1, 1, 64, 1).repeat(64, axis=1)
     assert np.abs(resize(stripes, (8, 8))[:, 2:-2, 2:-2]).max() < 0.05

@@ -62,6 +62,25 @@ def test_precision_and_recall_of_a_few_images_say_nothing(references: Path, n: i
     assert (found["precision"].meaningful, found["recall"].meaningful) == (enough, enough)
 
 
+def test_too_few_real_images_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for n in (23, 24):  # 4 x 6 dimensions
+        np.savez(tmp_path / "real.npz", images=REAL[:n])
+        write_reference("landscapes", tmp_path / "real.npz", tiny_encoder(), tmp_path)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "landscapes: a distance to these images is not meaningful in itself: 23 real images are fewer than 4 x 6 "
+        "dimensions, so bias dominates; compare it only with distances at the same size"
+    ]
+    assert measured(EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path)))["fd_encoder"].caveat is None
+
+    np.savez(tmp_path / "real.npz", images=REAL[:23])
+    write_reference("landscapes", tmp_path / "real.npz", tiny_encoder(), tmp_path)
+    write_vicreg_reference("landscapes", tmp_path / "real.npz", load_vicreg(), tmp_path)
+    found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path)))
+    assert "23 real images" in str(found["fd_encoder"].caveat)
+    assert "23 real images make one cluster" in str(found["precision"].caveat)
+    assert {name for name, m in found.items() if not m.meaningful} >= {"fd_encoder", "precision", "recall"}
+
+
 def test_references_of_another_vicreg_encoder_are_stale_and_refused(references: Path) -> None:
     vicreg = load_vicreg()
     with pytest.raises(ValueError, match="landscapes_vicreg"):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
+from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.io.figures import save_image
 from adaptive_diffusion.io.network_file import content_hash
 from adaptive_diffusion.io.tensor_file import read_tensors
@@ -163,14 +164,15 @@ def test_grey_and_rgba_pictures_are_trained_on_and_drawn(recipe: dict, tmp_path:
 
 
 def test_pictures_of_two_channels_are_refused(recipe: dict) -> None:
-    with pytest.raises(ValueError, match="channels, got 2"):
+    with pytest.raises(Unusable, match="channels, got 2"):
         Trainer(TrainingConfig(**{**recipe, "architecture": {**ARCHITECTURE, "in_channels": 2}}))
 
 
-def test_a_label_with_the_name_of_no_label_is_refused(recipe: dict) -> None:
+@pytest.mark.parametrize("name", ["none", "null"])
+def test_a_label_that_could_not_be_asked_for_is_refused(name: str, recipe: dict) -> None:
     images = np.zeros((20, 8, 8, 3), np.uint8)
-    np.savez(recipe["data"]["bright"], images=images, labels=np.arange(20) % 2, label_names=["even", "none"])
-    with pytest.raises(ValueError, match="bright has a label named 'none'"):
+    np.savez(recipe["data"]["bright"], images=images, labels=np.arange(20) % 2, label_names=["even", name])
+    with pytest.raises(ValueError, match=f"bright has a label named '{name}', and label={name} asks for"):
         Trainer(TrainingConfig(**recipe))
 
 

@@ -14,6 +14,7 @@ from ..types import PictureModel
 from .facts import ModelFacts
 
 NO_LABEL = "none"  # asks for the null label: a domain, and nothing more
+RESERVED = {NO_LABEL: "images without a label", "null": "images of all labels"}  # what label=... asks for by them
 _STEP = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _LABELS = 1_818_321_516  # tells the hash of a seed from those of its images' noises
 
@@ -105,7 +106,7 @@ class Mixture:
 
 
 def check_label_names(labels: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a label of the data that has the name of no label.
+    """Refuse a label of the data that could not be asked for by its name.
 
     Args:
         labels: Domain -> its labels.
@@ -114,11 +115,9 @@ def check_label_names(labels: Mapping[str, Sequence[str]]) -> None:
         Unusable: naming the domain.
     """
     for domain, names in labels.items():
-        if NO_LABEL in names:
-            raise Unusable(
-                f"{domain} has a label named {NO_LABEL!r}, and label={NO_LABEL} asks for images without a label; "
-                "rename it in the data"
-            )
+        for name in set(RESERVED) & set(names):
+            asked = f"label={name} asks for {RESERVED[name]}"
+            raise Unusable(f"{domain} has a label named {name!r}, and {asked}; rename it in the data")
 
 
 def conditions_of(model: PictureModel, domain: str, label: str | None, caption: str) -> Conditions:

@@ -25,7 +25,7 @@ class EncoderCorpus:
         config: Settings of the run.
 
     Raises:
-        Unusable: if the images cannot be read, are too few, have no labels, or have one named `none`.
+        Unusable: if the images cannot be read, are too few, have no labels, or have one named `none` or `null`.
     """
 
     def __init__(self, config: EncoderTraining):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..metrics.precision_recall import HELD, coverage_caveat
+from ..metrics.precision_recall import HELD
 from ..metrics.quality import Measurement, attempt, mean_of, set_distances
 from .domain import DomainDetector
 from .encoder import Encoder, load_builtin_encoder, load_encoder
@@ -87,7 +87,7 @@ class EncoderMetrics:
     def _without_labels(self, images: np.ndarray, domain: str) -> list[Measurement]:
         statistics, clusters = load_vicreg_reference(domain, self.vicreg, self._folder)
         features, n = self.vicreg.features(images), len(images)
-        few = coverage_caveat(n)
+        few = clusters.caveat(n)
         mean, spread = clusters.real_coverage(n)
         return [
             *set_distances("fd_vicreg", features, self.vicreg, statistics, None),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnusableFile
+from ..errors import Unusable, UnusableFile
 from .array_file import UNNAMED, read_arrays
 from .counted import count
 from .files import why_unreadable
@@ -105,10 +105,11 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
         channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); images are converted to it.
 
     Raises:
+        Unusable: for another number of channels.
         UnusableFile: if there is nothing at `path`, no readable image in it, or arrays of another form.
     """
     if channels not in MODES:
-        raise ValueError(f"images are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
+        raise Unusable(f"images are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
 
     path = Path(path).expanduser()
     size = (image_size, image_size) if isinstance(image_size, int) else image_size

@@ -25,11 +25,28 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def to_pil(images: Any) -> list[Image.Image]:
-    """(N, H, W, C) images in [-1, 1], clipped, as Pillow's images; C 1 (grey), 3 (RGB) or 4 (RGBA)."""
+    """Images as those of Pillow.
+
+    Args:
+        images: (N, H, W, C), floats in [-1, 1], clipped, or uint8; C 1 (grey), 3 (RGB) or 4 (RGBA).
+
+    Raises:
+        ValueError: for another shape or type, or floats that are not finite.
+    """
     from PIL import Image
 
-    grey = images.shape[-1] == 1
-    return [Image.fromarray(pixels[..., 0] if grey else pixels) for pixels in to_uint8(images)]
+    x = np.asarray(images)
+    if x.ndim != 4 or x.shape[-1] not in MODES:
+        raise ValueError(
+            f"images must be an array (N, H, W, C) with 1, 3 or 4 channels, got the shape {x.shape}; of one image give "
+            "images[None]"
+        )
+    if x.dtype != np.uint8:
+        if x.dtype.kind != "f" or not np.isfinite(x).all():
+            raise ValueError(f"images must be uint8 or finite floats in [-1, 1], got {x.dtype} or NaN or infinity")
+        x = to_uint8(x)
+
+    return [Image.fromarray(pixels[..., 0] if x.shape[-1] == 1 else pixels) for pixels in x]
 
 
 def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -45,17 +45,18 @@ def frechet_distance(a: Any, b: Any) -> float:
     return _distance(_mean_and_factor(a), _mean_and_factor(b))
 
 
-def frechet_caveat(n: int, dimensions: int) -> str | None:
+def frechet_caveat(n: int, dimensions: int, what: str = "images") -> str | None:
     """The caveat of a Frechet distance of few images; None for enough images.
 
     Args:
-        n: Images in the smaller set.
+        n: Images in one of the two sets.
         dimensions: Width of the features.
+        what: Which images these are.
     """
     if n >= SAMPLES_PER_DIMENSION * dimensions:
         return None
     return (
-        f"not meaningful in itself: {n} images are fewer than {SAMPLES_PER_DIMENSION} x {dimensions} dimensions, "
+        f"not meaningful in itself: {n} {what} are fewer than {SAMPLES_PER_DIMENSION} x {dimensions} dimensions, "
         "so bias dominates; compare it only with distances at the same size"
     )
 

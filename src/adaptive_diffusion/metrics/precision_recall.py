@@ -117,19 +117,20 @@ class ClusterReference(Record):
         found = [self._coverage(counts) for counts in drawn]
         return float(np.mean(found)), float(np.std(found))
 
+    def caveat(self, n: int) -> str | None:
+        """The caveat of precision and recall of n images where these or the real images are few, or None."""
+        if n < ENOUGH:
+            return f"not meaningful in itself: {n} images are fewer than {ENOUGH}, so that a single one decides"
+        if len(self.shares) < 2:
+            return f"not meaningful in itself: {self.n} real images make one cluster, which every image belongs to"
+        return None
+
     def _coverage(self, counts: np.ndarray) -> float:
         return float(np.minimum(self.shares, counts / counts.sum()).sum())
 
     def _own(self, features: Any) -> tuple[np.ndarray, np.ndarray]:
         """The cluster of each image (n,), and the distance to its centre (n,)."""
         return _nearest(check_features(features, width=self.centres.shape[1]), self.centres)
-
-
-def coverage_caveat(n: int) -> str | None:
-    """The caveat of precision and recall of n images where these are few; None for enough images."""
-    if n >= ENOUGH:
-        return None
-    return f"not meaningful in itself: {n} images are fewer than {ENOUGH}, so that a single one decides"
 
 
 def _nearest(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -143,7 +143,9 @@ def set_distances(
             return frechet_distance(FeatureStatistics.from_features(some, encoder.name, encoder.content_hash), real)
         return frechet_distance(some, real)
 
-    frechet, caveat = distance(features), frechet_caveat(n, d)
+    known = real.n if isinstance(real, FeatureStatistics) else len(real)
+    caveat = frechet_caveat(n, d) or frechet_caveat(known, d, "real images")
+    frechet = distance(features)
     interval = jackknife_interval(distance, features, frechet) if caveat is None and d <= WIDEST else None
     measurements = [Measurement(frechet_name, frechet, n, caveat=caveat, interval=interval)]
 

@@ -31,7 +31,8 @@ class Corpus:
         config: Settings of the run.
 
     Raises:
-        Unusable: if the images cannot be read, a label is named `none`, or all images of a domain would be held out.
+        Unusable: if the images cannot be read, a label is named `none` or `null`, or all images of a domain would
+            be held out.
     """
 
     def __init__(self, config: TrainingConfig):

@@ -7,6 +7,7 @@ For example `--encoder mine.safetensors --output references portraits=/pictures/
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 from ..diffusion.checks import check_name
@@ -15,11 +16,14 @@ from ..encoder.reference import FOLDER, kernel_reference_path, reference_path, v
 from ..encoder.vicreg import BUILTIN_VICREG, VICRegEncoder, load_vicreg
 from ..errors import UserError
 from ..io.pictures import load_pictures
+from ..metrics.frechet import frechet_caveat
 from ..metrics.kernel_reference import KernelReference
 from ..metrics.precision_recall import ClusterReference
 from ..metrics.statistics import FeatureStatistics
 from ..program import command
 from .checks import refused
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
@@ -65,6 +69,8 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
     if len(images) < 2:
         raise UserError(f"{pictures} has one image; statistics take at least 2, and hundreds to mean something")
     features = encoder.features(images)
+    if caveat := frechet_caveat(len(images), features.shape[1], "real images"):
+        log.warning("%s: a distance to these images is %s", domain, caveat)
     identity = (encoder.name, encoder.content_hash)
     FeatureStatistics.from_features(features, *identity).save(reference_path(domain, folder))
     KernelReference.from_features(features, *identity).save(kernel_reference_path(domain, folder))

@@ -71,7 +71,7 @@ def _measured(quality: list[Measurement]) -> list[str]:
     lines = [str(m) for m in quality if m.meaningful]
     if few := [m for m in quality if not m.meaningful]:
         numbers = ", ".join(m.number for m in few)
-        lines.append(f"too few images ({few[0].n}) for {numbers}; {QUALITY} says why")
+        lines.append(f"too few images for {numbers}; {QUALITY} says why")
     return lines
 
 
