@@ -86,6 +86,12 @@ def test_only_domains_of_the_model_are_chosen(detector: DomainDetector) -> None:
     assert detector.choose("a butterfly", {"cats": ["tabby"]}).domain == "cats"
 
 
+def test_of_a_domain_that_the_encoder_does_not_know_labels_alone_decide(detector: DomainDetector) -> None:
+    labels = {"cats": ["tabby"], "shapes": ["hexagon"]}
+    choice = detector.choose("hexagons everywhere tonight", labels)
+    assert (choice.domain, choice.label, choice.domain_confidence) == ("shapes", "hexagon", None)
+
+
 def test_flat_colours_are_no_portraits(detector: DomainDetector) -> None:
     flat = np.full((4, 32, 32, 3), 0.2, np.float32)
     assert all(d.domain != "portraits" for d in detector.from_images(flat))

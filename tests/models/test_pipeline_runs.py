@@ -510,6 +510,11 @@ def test_latents_of_pictures_are_made_noisy_and_become_pictures_again(folders: d
     [
         ("ddpm", {"prompt": "the lake"}, "reads no text"),
         ("sd1", {"prompt": ["the lake"]}, "got 1 for 2"),
+        (
+            "sd1",
+            {"label": "lake"},
+            "label=lake was given without a domain, and the model reads; give domain=... as well",
+        ),
         ("sd1", {"prompt": ["the lake", " "]}, "prompt is empty"),
         ("sd1", {"prompt": "the lake", "condition": mx.array([[0], [0]])}, "both given"),
         ("sd1", {"condition": mx.array([[0], [7]])}, "was given no text with the id 7"),

@@ -33,6 +33,16 @@ def test_a_prompt_at_odds_with_the_given_domain_is_followed_with_a_warning(
     assert "hardly asks for portraits" in caplog.text
 
 
+def test_a_domain_of_ones_own_is_doubted_only_where_the_prompt_names_no_label(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model(domains=["shapes", "colours", "a", "b"], labels={"shapes": ["disc", "hexagon"]})
+    assert follow_prompt(configuration("sample", tmp_path, "prompt=many hexagons tonight"), model)[0].label == "hexagon"
+    assert caplog.text == ""
+    follow_prompt(configuration("sample", tmp_path, "prompt=the king"), model)
+    assert "the prompt names no label of shapes, so that it decides nothing" in caplog.text
+
+
 def test_a_prompt_of_unknown_words_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     follow_prompt(configuration("sample", tmp_path, "prompt=xyzzy qwertz"), tiny_model())
     assert "no word of the prompt is known, so that it decides nothing: general is drawn" in caplog.text

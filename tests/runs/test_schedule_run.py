@@ -199,9 +199,9 @@ def test_a_run_says_where_its_steps_come_from(model, tmp_path, caplog):
         (("scheduler.calibration=null", "num_steps=3"), "adaptive (timesteps spaced by the power 2), 3 steps"),
         (
             (path, "num_steps=3", "grid=karras"),
-            "adaptive karras (given timesteps, without calibrated weights), 3 steps",
+            "adaptive karras (DPM-Solver++(2M), without calibrated weights), 3 steps",
         ),
-        (("scheduler.calibration=null", "num_steps=3", "grid=karras"), "adaptive karras (given timesteps), 3 steps"),
+        (("scheduler.calibration=null", "num_steps=3", "grid=karras"), "adaptive karras (DPM-Solver++(2M)), 3 steps"),
         (("scheduler=ddim", "num_steps=3", "grid=karras"), "DDIMScheduler karras, 3 steps"),
         (
             ("scheduler=ddim", "num_steps=3", "grid=calibrated", f"grid.path={tmp_path}/s.json"),

@@ -46,7 +46,7 @@ class Choice:
 
     Attributes:
         domain: The domain.
-        domain_confidence: Its calibrated probability, in [0, 1].
+        domain_confidence: Its calibrated probability, in [0, 1]; None for a domain that the encoder does not know.
         label: The label of the domain that a phrase of the prompt names; None if no label is close.
         label_confidence: Cosine of the word vectors of the closest label and phrase: 1 for the same words, 0 for a
             domain without labels.
@@ -54,7 +54,7 @@ class Choice:
     """
 
     domain: str
-    domain_confidence: float
+    domain_confidence: float | None
     label: str | None
     label_confidence: float
     understood: bool = True
@@ -124,6 +124,10 @@ class DomainDetector:
         detection = self.from_prompt(prompt)
         probabilities = detection.probabilities
 
+        # The label that is named best may belong to a domain that the encoder does not know.
+        if domain is None and named and named[0].domain not in probabilities:
+            domain = named[0].domain
+
         if domain is None and named:
             domains = {one.domain for one in named}
             weighted = {d: p * (NAMED if d in domains else 1) for d, p in probabilities.items()}
@@ -135,7 +139,7 @@ class DomainDetector:
             known = {d: p for d, p in probabilities.items() if d in labels} or dict.fromkeys(labels, 0.0)
             domain = detection.domain if detection.domain in labels else max(known, key=lambda d: known[d])
 
-        confidence = probabilities.get(domain, 0.0)
+        confidence = probabilities.get(domain)
         if label := next((one.label for one in named if one.domain == domain), None):
             return Choice(domain, confidence, label, 1.0)
 

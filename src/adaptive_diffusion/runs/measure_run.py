@@ -108,5 +108,6 @@ def choice_confidence(setup: Setup) -> dict[str, float]:
     choice = setup.choice
     if choice is None:
         return {}
-    confidence = {"domain": choice.domain_confidence, "label": choice.label_confidence}
+    domain = {} if choice.domain_confidence is None else {"domain": choice.domain_confidence}
+    confidence = {**domain, "label": choice.label_confidence}
     return {f"{DETAILS}{name}_confidence": value for name, value in confidence.items()}

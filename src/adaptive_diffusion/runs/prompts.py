@@ -44,6 +44,9 @@ def follow_prompt(cfg: DictConfig, model: PictureModel) -> tuple[DictConfig, Cho
     choice = choose(cfg.prompt, model, cfg.domain.name if _domain_given() else None)
     if not choice.understood and not reads_text(model):
         log.warning("no word of the prompt is known, so that it decides nothing: %s is drawn", choice.domain)
+    elif choice.domain_confidence is None:
+        if choice.label is None and not reads_text(model):
+            log.warning("the prompt names no label of %s, so that it decides nothing", choice.domain)
     elif choice.domain_confidence < DOUBTFUL:
         log.warning("the prompt hardly asks for %s (%.0f %%)", choice.domain, 100 * choice.domain_confidence)
 

@@ -90,7 +90,8 @@ def _prompt(setup: Setup) -> dict[str, str]:
     if (c := setup.choice) is not None:
         label = "" if reads or c.label is None else f", {c.label} ({c.label_confidence:.0%})"
         prompt = setup.cfg.prompt[:LONGEST_PROMPT]
-        return {"prompt": f"{prompt!r}: domain {c.domain} ({c.domain_confidence:.0%}){label}"}
+        sure = "" if c.domain_confidence is None else f" ({c.domain_confidence:.0%})"
+        return {"prompt": f"{prompt!r}: domain {c.domain}{sure}{label}"}
     return {"prompt": f"{setup.caption[:LONGEST_PROMPT]!r}, since none was given"} if reads else {}
 
 

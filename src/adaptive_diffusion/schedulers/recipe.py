@@ -52,9 +52,9 @@ def power_grid(power: float) -> Recipe:
 
 
 def given_timesteps(calibration: CalibratedSchedule | None) -> Recipe:
-    """Timesteps of the caller, beside a calibration that is not used."""
+    """Timesteps of a caller's grid, or the last ones of a run from an image, beside a calibration that is not used."""
     unused = "" if calibration is None else ", without calibrated weights"
-    return Recipe(f"given timesteps{unused}")
+    return Recipe(f"DPM-Solver++(2M){unused}")
 
 
 def calibrated_steps(
