@@ -9,6 +9,7 @@ Exit code 0 is success, 2 the user's mistake, 1 the machine's (or a bug), 130 an
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shlex
@@ -17,6 +18,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import program
+
+# conf/hydra/default.yaml sends this logger to the job's log file only
+traceback_log = logging.getLogger("adaptive_diffusion.traceback")
 
 WHERE = "paths.outputs and paths.mlruns (sample, train) or --output (other commands) say where"
 

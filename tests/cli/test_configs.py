@@ -157,9 +157,12 @@ def test_contradicting_the_model_is_refused(setting, tmp_path):
 
 
 def test_a_model_that_does_not_say_what_it_predicts_is_asked_about(tmp_path):
-    cfg = configuration("sample", tmp_path)
-    with pytest.raises(ValueError, match=r"model\.prediction_type=epsilon"):
-        scheduler_arguments(cfg, tiny_model(prediction_type=None))
+    for model, told in {
+        "builtin": "its metadata need prediction_type",
+        "checkpoint": r"model\.prediction_type=",
+    }.items():
+        with pytest.raises(ValueError, match=f"{told}.*epsilon, v_prediction or sample"):
+            scheduler_arguments(configuration("sample", tmp_path, f"model={model}"), tiny_model(prediction_type=None))
     save_model(tmp_path / "silent.safetensors", tiny_model(prediction_type=None))
     model = ["model=checkpoint", f"model.path={tmp_path}/silent.safetensors"]
     parts = prepare(configuration("sample", tmp_path, *model, "model.prediction_type=sample"))

@@ -17,7 +17,7 @@ from adaptive_diffusion.encoder.reference import (
 from adaptive_diffusion.encoder.vicreg import VICRegEncoder, load_vicreg
 from adaptive_diffusion.io.pixels import to_float
 from adaptive_diffusion.metrics.frechet import frechet_distance
-from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, set_distances
+from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, attempt, mean_of, set_distances
 from adaptive_diffusion.metrics.standard_metrics import StandardMetrics
 from adaptive_diffusion.metrics.statistics import FeatureStatistics
 from adaptive_diffusion.runs.references import main as make_references
@@ -211,6 +211,16 @@ def test_a_caption_without_a_word_costs_only_its_own_measure(
     found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)), caption="夕暮れ")
     assert set(found) == {"fd_encoder", "kid_encoder", "domain_agreement"}
     assert "clip_encoder could not be measured" in caplog.text
+
+
+def test_a_bug_in_a_measure_leaves_its_traceback_in_the_log_and_a_refusal_does_not(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptive_diffusion.errors.traceback_log.propagate", True)  # Hydra sets it to False
+    assert attempt("the quality", lambda: [mean_of("m", 3.0)], []) == []  # type: ignore[arg-type]
+    assert attempt("fid", lambda: int("x"), 0) == 0
+    assert [record.exc_info is not None for record in caplog.records] == [True, False, False]
+    assert "the quality could not be measured: TypeError: object of type 'float' has no len()" in caplog.text
 
 
 def test_an_encoder_of_ones_own_is_given_by_its_file(tmp_path: Path) -> None:

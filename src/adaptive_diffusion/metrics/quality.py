@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from ..errors import known_error, traceback_log
 from .features import FeatureEncoder
 from .frechet import frechet_caveat, frechet_distance
 from .intervals import jackknife_interval, mean_interval
@@ -109,12 +110,17 @@ class NoMetrics:
 def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
     """Return the result of `measure`; if it fails, log a warning and return `otherwise`.
 
-    The images are drawn by then. An error of one measure, whatever it is, must not lose them.
+    The images are drawn by then. An error of one measure, whatever it is, must not lose them. The log of a run has the
+    traceback of what is no refusal.
     """
     try:
         return measure()
     except Exception as error:
-        log.warning("%s could not be measured: %s", what, str(error) or type(error).__name__)
+        said = str(error)
+        if not isinstance(error, ValueError) and known_error(error) is None:
+            said = f"{type(error).__name__}: {error}"
+            traceback_log.error("%s could not be measured", what, exc_info=error)
+        log.warning("%s could not be measured: %s", what, said or type(error).__name__)
         return otherwise
 
 

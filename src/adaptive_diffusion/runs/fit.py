@@ -80,10 +80,9 @@ def scheduler_arguments(cfg: DictConfig, model: PictureModel) -> dict[str, Any]:
                 f"scheduler.{key} out"
             )
     if (others or "prediction_type" in arguments) and trained["prediction_type"] is None:
-        raise UserError(
-            "the model file does not say what the model predicts; give model.prediction_type=epsilon, v_prediction or "
-            "sample"
-        )
+        settable = "prediction_type" in cfg.model
+        give = "give model.prediction_type=" if settable else "its metadata need prediction_type: "
+        raise UserError(f"the model does not say what it predicts; {give}epsilon, v_prediction or sample")
 
     decided = {**trained, "clip_sample": known.bounded}
     return {k: v for k, v in decided.items() if (others or k in arguments) and given.get(k) is None}

@@ -24,9 +24,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# conf/hydra/default.yaml sends this logger to the job's log file only
-traceback_log = logging.getLogger("adaptive_diffusion.traceback")
-
 is_program = False  # whether a program runs in this process, which catches `Stop`
 
 
@@ -48,7 +45,7 @@ def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
             if errors.was_interrupted(error):
                 raise KeyboardInterrupt from error
 
-            traceback_log.error("this job failed", exc_info=error)
+            errors.traceback_log.error("this job failed", exc_info=error)
             if in_sweep():
                 print(f"job {HydraConfig.get().job.num} failed: {explain(error)[0]}", file=sys.stderr, flush=True)
                 error.reported = True  # type: ignore[attr-defined]
