@@ -162,6 +162,10 @@ def test_other_shapes_conditions_and_weights_are_refused() -> None:
     small._metadata = tiny_model().metadata
     with pytest.raises(Unusable, match=r"another state shape .*: \(4, 4, 3\), and not \(8, 8, 3\)"):
         guided_by(Autoguidance(small))
+    with pytest.raises(Unusable, match="another state shape"):  # where the network alone says it
+        replace(guided_by(1.0), state_shape=None, guidance_scale=Autoguidance(small))
+    with pytest.raises(Unusable, match="must say how it was trained"):
+        Autoguidance(lambda x, t, condition: x)
 
     with pytest.raises(ValueError, match="guidance_scale with a weaker model must be a number, at least 1"):
         Autoguidance(weaker_model(), 0.5)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tiny import configuration
 
 from adaptive_diffusion.baseline.picture_models import PlainModel
-from adaptive_diffusion.errors import Unusable
+from adaptive_diffusion.errors import Unusable, UserError
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.sampling.starts import set_timesteps
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
@@ -30,6 +30,16 @@ def plain() -> PlainModel:
 
 def of_nan() -> PlainModel:
     return PlainModel(lambda x, t, c: x * math.nan, (8, 8, 3), "of nan", prediction_type="epsilon")
+
+
+def of_shapes() -> PlainModel:
+    model = plain()
+    model.domains = {"shapes": ()}
+    return model
+
+
+def nothing() -> None:
+    pass
 
 
 def draw(folder: Path, model: str, *overrides: str) -> Any:
@@ -53,6 +63,30 @@ def test_guidance_of_a_model_that_is_told_nothing_has_no_effect_and_says_so(
     assert "has no effect: the model is told nothing that guidance could weigh" in caplog.text
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").guidance_scale == 1
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["sampling/passes"] == 2
+
+
+class Metric:
+    converged = False
+
+    def __init__(self, gives: Any):
+        self.gives = gives
+
+    def measure(self, images: np.ndarray, **about: Any) -> Any:
+        return self.gives
+
+
+def test_a_factory_that_makes_nothing_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="makes a NoneType, which is no model"):
+        draw(tmp_path, "nothing")
+
+
+@pytest.mark.parametrize("gives", ["null", "3.0", "[1.0,2.0]"])
+def test_a_metric_that_returns_no_measurements_gets_a_sentence_and_the_images_are_kept(
+    gives: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Unusable, match="measure of Metric must return a list of Measurement"):
+        draw(tmp_path, "of_shapes", "metrics._target_=runs.test_own_models.Metric", f"+metrics.gives={gives}")
+    assert (tmp_path / "run" / "pictures" / "0000.png").is_file()
 
 
 @pytest.mark.parametrize("timesteps", [np.linspace(999, 0, 3), None])

@@ -62,6 +62,11 @@ def test_runs_are_found_by_folder_or_by_experiment(drawn, which, tmp_path):
     assert "&quot;fingerprint&quot;" in text
 
 
+def test_a_folder_in_the_place_of_the_page_is_refused(drawn, tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder; give a file, e.g. .*report.html"):
+        report([str(drawn / "outputs"), "--output", str(tmp_path)])
+
+
 def test_the_page_needs_nothing_beside_it(drawn, tmp_path):
     report([str(drawn / "outputs"), "--output", str(tmp_path / "page.html")])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")

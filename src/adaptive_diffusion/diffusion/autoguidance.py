@@ -36,7 +36,8 @@ class Autoguidance:
 
     Raises:
         ValueError: for a value out of range.
-        Unusable: for a weaker model without an identity, by which calibrations know it.
+        Unusable: for a weaker model that does not say how it was trained, or without an identity, by which calibrations
+            know it.
     """
 
     weak: PictureModel = field(compare=False, repr=False)
@@ -49,6 +50,10 @@ class Autoguidance:
 
     def __post_init__(self) -> None:
         check_number("guidance_scale with a weaker model", self.weight, 1, LARGEST_GUIDANCE)
+        if not is_picture_model(self.weak):
+            raise Unusable(
+                f"the weaker model of guidance must say how it was trained, as a PlainModel does, got {self.weak!r:.80}"
+            )
         if not self.weak.identity:
             raise Unusable("the weaker model has no identity, by which what was measured with it is known")
 

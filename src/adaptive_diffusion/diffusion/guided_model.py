@@ -95,9 +95,12 @@ class GuidedModel:
             self.network.check_condition(condition)
 
         if isinstance(scale, Autoguidance):
-            shape, process = self.state_shape, self.process.config
+            shape = self.state_shape or getattr(self.network, "state_shape", None)
             scale.check_fits(
-                self.network, prediction_type=self.prediction_type, noise_schedule=process, state_shape=shape
+                self.network,
+                prediction_type=self.prediction_type,
+                noise_schedule=self.process.config,
+                state_shape=shape and tuple(shape),
             )
 
         network = compiled(self.network) if isinstance(self.network, nn.Module) else self.network

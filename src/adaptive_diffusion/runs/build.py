@@ -26,6 +26,7 @@ CONTRACTS = {
     "reward": ("weight",),
     "agent": ("train", "kind"),
 }
+OPTIONAL = ("grid",)  # groups whose object may be None, for nothing in its place
 TARGET = re.compile(r"Error locating target '([^']*)'")  # in Hydra's words
 
 
@@ -77,9 +78,9 @@ def _as_read(node: Any) -> Any:
 
 
 def _with_contract(group: str, built: Any) -> Any:
-    """The object, if it has what its group promises; None stands for none."""
+    """The object, if it has what its group promises."""
     lacking = [name for name in CONTRACTS.get(group, ()) if not hasattr(built, name)]
-    if built is not None and lacking:
+    if lacking and not (built is None and group in OPTIONAL):
         raise UserError(
             f"{group}._target_ makes a {type(built).__name__}, which is no {group}: it has no {', '.join(lacking)}; "
             "docs/extend.md says what each part must have"

@@ -13,6 +13,7 @@ import numpy as np
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import identity_of
 from ..diffusion.rng import image_keys, normal
+from ..errors import Unusable
 from ..io.counted import count
 from ..io.progress import Progress
 from ..metrics.quality import DETAILS, Measurement, NoMetrics, attempt
@@ -51,7 +52,11 @@ def measure_cost(setup: Setup, batches: list[SampleResult]) -> dict[str, float]:
 
 
 def measure_quality(setup: Setup, batches: list[SampleResult]) -> list[Measurement]:
-    """Measure the images as the model drew them, before any resizing."""
+    """Measure the images as the model drew them, before any resizing.
+
+    Raises:
+        Unusable: for metrics that return something else than measurements.
+    """
     cfg = setup.cfg
     if isinstance(setup.metrics, NoMetrics):
         return []
@@ -71,7 +76,11 @@ def measure_quality(setup: Setup, batches: list[SampleResult]) -> list[Measureme
     if converged is not None:
         write_converged(Path(cfg.paths.run), converged)
     about = {"domain": cfg.domain.name, "caption": setup.caption, "converged": converged}
-    return attempt("the quality", lambda: setup.metrics.measure(images, **about), [])
+    measured = attempt("the quality", lambda: setup.metrics.measure(images, **about), list[Measurement]())
+    if not isinstance(measured, list | tuple) or not all(isinstance(each, Measurement) for each in measured):
+        kind = type(setup.metrics).__name__
+        raise Unusable(f"measure of {kind} must return a list of Measurement, as of mean_of, got {measured!r:.80}")
+    return list(measured)
 
 
 def converged_solution(setup: Setup) -> np.ndarray | None:

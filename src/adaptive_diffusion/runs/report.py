@@ -37,6 +37,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--mlruns", type=Path, default=Path("mlruns"), help="folder of mlflow.db")
     options = parser.parse_args(argv)
 
+    if options.output.is_dir():
+        raise UserError(f"--output {options.output} is a folder; give a file, e.g. {options.output / 'report.html'}")
+
     runs = options.runs or [_latest_sweep(Path("outputs/sweeps"))]
     jobs = [job for run in runs for job in found(run, options.mlruns / "mlflow.db")]
     jobs = [replace(job, number=number) for number, job in enumerate(jobs)]
