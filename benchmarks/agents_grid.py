@@ -31,11 +31,11 @@ from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.environment import DomainEnv
 from adaptive_diffusion.rl.convergence import standard_error
 from adaptive_diffusion.rl.guidance_knobs import DerivedKnobs
-from adaptive_diffusion.rl.knobs import Configuration
 from adaptive_diffusion.rl.lockstep import Episode, drawing_run, run_together
 from adaptive_diffusion.rl.measurement import REAL_UNIT, RealMeasurement, Sampled
 from adaptive_diffusion.rl.noises import Noises
 from adaptive_diffusion.rl.real_noises import RealNoises
+from adaptive_diffusion.schedulers.configuration import Configuration
 
 WEIGHTS = (1.3, 1.5, 2.0)
 INTERVALS = ((None, None), (-4.0, -1.0), (-2.0, 0.35), (-0.5, 0.5))  # of log-SNR

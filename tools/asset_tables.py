@@ -11,7 +11,7 @@ from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, Cal
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord
-from adaptive_diffusion.rl.knobs import ADAPTIVE, Configuration
+from adaptive_diffusion.schedulers.configuration import ADAPTIVE, Configuration
 
 SHOWN = (5, 6, 8, 10, 12, 15, 20, 50)  # numbers of steps that fit the width of a page
 SOLVERS = {ADAPTIVE: "adaptive", "unipc": "UniPC", "ipndm": "iPNDM"}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from adaptive_diffusion.grids.spacings import PowerGrid
-from adaptive_diffusion.rl.knobs import Configuration, Knobs
+from adaptive_diffusion.rl.knobs import Knobs
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
+from adaptive_diffusion.schedulers.configuration import Configuration
 from adaptive_diffusion.schedulers.unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..grids.calibrated_schedule import CalibratedSchedule
-from ..rl.knobs import HYPERPARAMETERS, Configuration
 from ..schedulers.adaptive import AdaptiveScheduler
+from ..schedulers.configuration import HYPERPARAMETERS, Configuration
 
 # settings of `QualityGuidedSampler`
 STOPPING = ("quality_threshold", "early_stopping", "patience", "min_steps", "max_steps", "finish")

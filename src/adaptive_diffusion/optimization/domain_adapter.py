@@ -17,7 +17,7 @@ from ..diffusion.guidance import effective_guidance
 from ..encoder.domain import Detection, DomainDetector
 from ..errors import Unusable
 from ..models.checkpoint import load_builtin_model
-from ..rl.knobs import HYPERPARAMETERS
+from ..schedulers.configuration import HYPERPARAMETERS
 from ..types import PictureModel
 from .configuration import DomainConfig
 from .domains import DomainType, describe_domain, nearest_domain, place_domain

@@ -12,10 +12,11 @@ from ..diffusion.guided_model import GuidedModel
 from ..errors import Unusable
 from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.guidance_knobs import StepKnobs
-from ..rl.knobs import ADAPTIVE, Configuration, Knobs
+from ..rl.knobs import Knobs
 from ..rl.real_noises import METRICS as TO_REAL_IMAGES
 from ..rl.reward import GivenReward
 from ..rl.sampling_env import SamplingEnv
+from ..schedulers.configuration import ADAPTIVE, Configuration
 from .configuration import DomainConfig
 
 

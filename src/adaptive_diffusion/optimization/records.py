@@ -11,7 +11,7 @@ import numpy as np
 
 from ..diffusion.checks import check_number
 from ..io.counted import count
-from ..rl.knobs import Configuration
+from ..schedulers.configuration import Configuration
 from .configuration import DomainConfig, confidence_of
 
 FORMAT = "adaptive-diffusion/tuned/1"

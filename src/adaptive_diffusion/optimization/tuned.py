@@ -12,7 +12,7 @@ from ..diffusion.guidance import Constant, Guidance
 from ..errors import Unusable
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
-from ..rl.knobs import ADAPTIVE
+from ..schedulers.configuration import ADAPTIVE
 from ..schedulers.core import SchedulerCore
 from ..schedulers.first_evaluation import NETWORK
 from .configuration import DomainConfig

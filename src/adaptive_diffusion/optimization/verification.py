@@ -13,11 +13,11 @@ from ..diffusion.guided_model import GuidedModel
 from ..io.counted import count
 from ..io.progress import Progress
 from ..rl.convergence import standard_error
-from ..rl.knobs import ADAPTIVE
 from ..rl.lockstep import drawing_run, run_together
 from ..rl.measurement import Measurement, Sampled
 from ..rl.noises import Noises
 from ..rl.reward import Reward
+from ..schedulers.configuration import ADAPTIVE
 from .configuration import DomainConfig
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
+from ..schedulers.configuration import ADAPTIVE, Configuration
 from ..types import PictureModel
 from .drawing import drawing_of
 from .guidance_knobs import with_guidance_knobs
 from .gym import Box
-from .knobs import ADAPTIVE, Configuration, Knobs
+from .knobs import Knobs
 from .lockstep import Episode, drawing_run
 from .measurement import Measurement, Sampled
 from .noises import SOLVED_WITHIN

@@ -10,7 +10,8 @@ import numpy as np
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
-from .knobs import Configuration, Knobs, moved
+from ..schedulers.configuration import Configuration
+from .knobs import Knobs, moved
 
 WEIGHT_STEP, END_STEP = 0.1, 0.25  # END_STEP in log-SNR
 NEAR = 1e-5  # log-SNR, within which ends are the same

@@ -16,10 +16,10 @@ from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guidance import Constant
 from ..errors import UserError
 from ..optimization.domain_adapter import DomainAdapter
-from ..rl.knobs import Configuration
 from ..runs.checks import refused
 from ..runs.train import task_of
 from ..runs.tune import AgentTask
+from ..schedulers.configuration import Configuration
 from ..tracking.commands import setting
 from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
 from .handlers import Handlers, errors_shown
