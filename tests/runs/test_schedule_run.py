@@ -22,6 +22,7 @@ from adaptive_diffusion.diffusion import GuidedModel, Interval
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.first_prediction import SHARED
 from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import find_schedule, merged
 from adaptive_diffusion.grids.calibrated_schedule import Score
 from adaptive_diffusion.grids.candidates import in_words
@@ -341,6 +342,13 @@ def test_what_cannot_work_is_refused_before_anything_is_written(model, tmp_path,
     with pytest.raises(ValueError, match=sentence):
         calibrate(model, tmp_path, *overrides)
     assert not (tmp_path / "s.json").exists()
+
+
+def test_guidance_that_guides_nothing_is_not_calibrated_for(tmp_path):
+    own = ("model@task.model=builtin", "task.model._target_=runs.test_own_models.plain", "task.domains=[shapes]")
+    cfg = configuration("train", tmp_path, "task=schedule", *own, "task.guidance_scale=3", "tracking=none")
+    with pytest.raises(UserError, match="guidance_scale guides nothing without a condition"):
+        train(cfg)
 
 
 def test_what_ships_fits_the_shipped_model_in_all_its_domains():

@@ -69,8 +69,7 @@ def calibrate_model(
         state_shape,
         weights_hash(denoiser) if identity is None else identity,
     )
-    if guidance_scale != 1 and not model.can_be_guided:
-        raise ValueError("guidance_scale guides nothing without a condition; give one, or leave guidance_scale out")
+    model.check_guided()
     numbers: Any = steps if np.iterable(steps) else (steps,)
     recipe = QuickCalibration(steps=numbers, **settings)
     total = recipe.evaluations()

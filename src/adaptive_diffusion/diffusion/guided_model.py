@@ -165,6 +165,15 @@ class GuidedModel:
         """Whether the weight of guidance matters: there is a condition, or a weaker network."""
         return self._can_be_guided(self.guidance_scale)
 
+    def check_guided(self) -> None:
+        """Refuse guidance that guides nothing.
+
+        Raises:
+            ValueError: for a weight other than 1 without a condition, or a weaker network.
+        """
+        if self.guidance_scale != 1 and not self.can_be_guided:
+            raise ValueError("guidance_scale guides nothing without a condition; give one, or leave guidance_scale out")
+
     @property
     def settings(self) -> dict[str, Any]:
         """What the model decides of a scheduler: the noise process, the prediction type, and clipping."""

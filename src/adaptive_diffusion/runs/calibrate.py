@@ -194,7 +194,7 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
     with refused():
-        return [
+        problems = [
             GuidedModel.from_model(
                 model,
                 conditions_of(model, domain, None, plain_caption(domain, None)),
@@ -203,6 +203,9 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
             )
             for domain in domains
         ]
+        for problem in problems:
+            problem.check_guided()
+    return problems
 
 
 def _score(schedule: CalibratedSchedule, n: int) -> float:
