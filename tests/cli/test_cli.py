@@ -646,8 +646,14 @@ def test_a_sweep_with_a_failing_job_goes_on_closes_its_run_and_exits_with_the_co
     assert "Traceback" not in err
     assert [run.info.status for run in program.runs()] == ["FAILED", "FAILED", "FINISHED"]
     assert "1 of 2 jobs was refused" in out
-    (log,) = program.folder.glob("outputs/sweeps/*/*/0/sample.log")
-    assert "Traceback" in log.read_text()
+    (folder,) = program.folder.glob("outputs/sweeps/*/*/[01]")
+    assert folder.name == "1"  # a job that is refused leaves none
+
+
+def test_a_job_that_fails_leaves_its_traceback_in_its_log(caplog):
+    with pytest.raises(ZeroDivisionError):
+        job(lambda cfg: 1 / 0)(OmegaConf.create())
+    assert "job(lambda cfg: 1 / 0)" in caplog.text  # a line of the traceback
 
 
 @pytest.mark.parametrize(

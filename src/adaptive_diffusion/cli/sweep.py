@@ -281,7 +281,8 @@ def _ended(config: DictConfig, job_return: JobReturn) -> Job:
     job, result = replace(_job(config), folder=config.hydra.runtime.output_dir), job_return._return_value
     if job_return.status != JobStatus.COMPLETED:
         sentence, code = explain(result)
-        return replace(job, status="REFUSED" if code == 2 else "FAILED", reason=sentence)
+        left = job.folder if Path(job.folder).is_dir() else ""  # a job that was refused leaves none
+        return replace(job, status="REFUSED" if code == 2 else "FAILED", reason=sentence, folder=left)
     if isinstance(result, Skipped):
         folder = result.run.folder
         kept = result.run.metrics if folder is None else _numbers(folder) or result.run.metrics
