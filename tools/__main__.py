@@ -27,6 +27,7 @@ from adaptive_diffusion.encoder.words import load_words
 from adaptive_diffusion.errors import Unusable, UserError
 from adaptive_diffusion.grids.calibrated import merged
 from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules
+from adaptive_diffusion.io.pictures import load_pictures
 from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.checkpoint import VARIABLE as MODEL_VARIABLE
@@ -151,7 +152,7 @@ def read_reference(domain: str, encoder: Encoder | None = None, folder: Path = F
 
 
 def _rebuild_reference(domain: str, data: Path) -> None:
-    write_reference(domain, data / f"{domain}_32.npz", load_encoder(BUILTIN_ENCODER))
+    write_reference(domain, load_pictures(data / f"{domain}_32.npz", 32).images, load_encoder(BUILTIN_ENCODER))
 
 
 def _rebuild_vicreg(data: Path) -> None:
@@ -164,7 +165,7 @@ def read_vicreg_reference(domain: str, vicreg: VICRegEncoder | None = None, fold
 
 
 def _rebuild_vicreg_reference(domain: str, data: Path) -> None:
-    write_vicreg_reference(domain, data / f"{domain}_32.npz", load_vicreg())
+    write_vicreg_reference(domain, load_pictures(data / f"{domain}_32.npz", 32).images, load_vicreg())
 
 
 def stale_schedules(path: Path = SHIPPED) -> str | None:

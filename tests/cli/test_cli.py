@@ -371,7 +371,11 @@ def test_a_failed_job_logs_its_traceback(caplog):
     [
         ("schedular=ddim", "there is no setting 'schedular'; did you mean 'scheduler'?"),
         ("scheduler=adaptve", "scheduler has no option 'adaptve'; did you mean 'adaptive'?; options: adaptive, ddim"),
-        ("domain=forest", "domain has no option 'forest'; options: abstract, general, landscapes, portraits"),
+        (
+            "domain=forest",
+            "domain has no option 'forest'; options: abstract, general, landscapes, portraits; for what a model of "
+            "your own draws: domain.name=forest",
+        ),
         ("num_step=3", "there is no setting 'num_step'; did you mean 'num_steps'?"),
         ("progress_power=3", "there is no setting 'progress_power'; did you mean 'scheduler.progress_power'?"),
         ("~num_step", "there is no setting 'num_step'; did you mean 'num_steps'?"),

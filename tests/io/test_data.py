@@ -36,10 +36,11 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.L
     (tmp_path / "bad.png").write_bytes(b"not an image")
     whole = tmp_path / "good.png"
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:60])
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         assert len(load_pictures(tmp_path, 16)) == 1
     assert "bad.png" in caplog.text
     assert "cut.png" in caplog.text
+    assert f"read 1 image from {tmp_path}" in caplog.text
 
 
 @pytest.mark.parametrize("content", [{}, {"notes.txt": b"hello"}, {"bad.png": b"hello"}])

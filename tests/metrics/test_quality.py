@@ -15,7 +15,8 @@ from adaptive_diffusion.encoder.reference import (
     load_vicreg_reference,
 )
 from adaptive_diffusion.encoder.vicreg import VICRegEncoder, load_vicreg
-from adaptive_diffusion.io.pixels import to_float
+from adaptive_diffusion.io.pictures import load_pictures
+from adaptive_diffusion.io.pixels import prepare_all, to_float
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.metrics.quality import Measurement, NoMetrics, as_metrics, attempt, mean_of, set_distances
 from adaptive_diffusion.metrics.standard_metrics import StandardMetrics
@@ -31,8 +32,7 @@ DRAWN = RNG.uniform(-1, 1, (30, 8, 8, 3)).astype(np.float32)
 
 @pytest.fixture
 def references(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "real.npz", images=REAL)
-    write_reference("landscapes", tmp_path / "real.npz", tiny_encoder(), tmp_path / "references")
+    write_reference("landscapes", REAL, tiny_encoder(), tmp_path / "references")
     return tmp_path / "references"
 
 
@@ -42,7 +42,7 @@ def measured(metrics, **options) -> dict[str, Measurement]:
 
 
 def test_the_vicreg_encoder_measures_beside_the_encoder(references: Path) -> None:
-    write_vicreg_reference("landscapes", references.parent / "real.npz", load_vicreg(), references)
+    write_vicreg_reference("landscapes", prepare_all(REAL, (32, 32)), load_vicreg(), references)
     found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(references)))
     assert {"fd_encoder", "fd_vicreg", "precision", "recall"} < set(found)
     statistics, clusters = load_vicreg_reference("landscapes", load_vicreg(), references)
@@ -56,7 +56,7 @@ def test_the_vicreg_encoder_measures_beside_the_encoder(references: Path) -> Non
 
 @pytest.mark.parametrize(("n", "enough"), [(9, False), (10, True)])
 def test_precision_and_recall_of_a_few_images_say_nothing(references: Path, n: int, enough: bool) -> None:
-    write_vicreg_reference("landscapes", references.parent / "real.npz", load_vicreg(), references)
+    write_vicreg_reference("landscapes", prepare_all(REAL, (32, 32)), load_vicreg(), references)
     metrics = EncoderMetrics(encoder=tiny_encoder(), references=str(references))
     found = {m.name: m for m in metrics.measure(DRAWN[:n], domain="landscapes", caption="the sea")}
     assert (found["precision"].meaningful, found["recall"].meaningful) == (enough, enough)
@@ -64,17 +64,15 @@ def test_precision_and_recall_of_a_few_images_say_nothing(references: Path, n: i
 
 def test_too_few_real_images_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for n in (23, 24):  # 4 x 6 dimensions
-        np.savez(tmp_path / "real.npz", images=REAL[:n])
-        write_reference("landscapes", tmp_path / "real.npz", tiny_encoder(), tmp_path)
+        write_reference("landscapes", REAL[:n], tiny_encoder(), tmp_path)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
         "landscapes: a distance to these images is not meaningful in itself: 23 real images are fewer than 4 x 6 "
         "dimensions, so bias dominates; compare it only with distances at the same size"
     ]
     assert measured(EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path)))["fd_encoder"].caveat is None
 
-    np.savez(tmp_path / "real.npz", images=REAL[:23])
-    write_reference("landscapes", tmp_path / "real.npz", tiny_encoder(), tmp_path)
-    write_vicreg_reference("landscapes", tmp_path / "real.npz", load_vicreg(), tmp_path)
+    write_reference("landscapes", REAL[:23], tiny_encoder(), tmp_path)
+    write_vicreg_reference("landscapes", prepare_all(REAL[:23], (32, 32)), load_vicreg(), tmp_path)
     found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path)))
     assert "23 real images" in str(found["fd_encoder"].caveat)
     assert "23 real images make one cluster" in str(found["precision"].caveat)
@@ -85,7 +83,7 @@ def test_references_of_another_vicreg_encoder_are_stale_and_refused(references: 
     vicreg = load_vicreg()
     with pytest.raises(ValueError, match="landscapes_vicreg"):
         read_vicreg_reference("landscapes", vicreg, references)
-    write_vicreg_reference("landscapes", references.parent / "real.npz", vicreg, references)
+    write_vicreg_reference("landscapes", prepare_all(REAL, (32, 32)), vicreg, references)
     read_vicreg_reference("landscapes", vicreg, references)
     other = VICRegEncoder(vicreg.network, {"content_hash": "other"})
     with pytest.raises(ValueError, match=r"not with vicreg/64 \(other\)"):
@@ -194,7 +192,7 @@ def test_moments_of_another_encoder_are_refused_too(
     encoder = tiny_encoder()
     before = kernel_reference_path("landscapes", references).read_bytes()
     monkeypatch.setitem(encoder.metadata, "content_hash", "retrained")
-    write_reference("landscapes", references.parent / "real.npz", encoder, references)
+    write_reference("landscapes", REAL, encoder, references)
     kernel_reference_path("landscapes", references).write_bytes(before)  # as if interrupted between the two files
     for load in (load_kernel, read_reference):
         with pytest.raises(ValueError, match="make them again"):
@@ -278,7 +276,7 @@ def test_the_reference_is_prepared_as_the_pictures_are_whatever_their_shape(
     for i, pixels in enumerate(pictures):
         Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
 
-    write_reference("landscapes", tmp_path, tiny_encoder(), tmp_path / "references")
+    write_reference("landscapes", load_pictures(tmp_path, 8).images, tiny_encoder(), tmp_path / "references")
     for name, metrics in {
         "fid": StandardMetrics(reference=str(tmp_path), clip=None),
         "fd_encoder": EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path / "references")),
@@ -332,12 +330,13 @@ def test_metrics_of_a_run_have_the_sample_size_beside_them() -> None:
 
 
 def test_references_of_ones_own_are_made_from_folders_of_pictures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(0)
     (tmp_path / "hills").mkdir()
+    (tmp_path / "hills" / "broken.png").write_text("no image")
 
     for i in range(3):
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "hills" / f"{i}.png")
@@ -345,6 +344,7 @@ def test_references_of_ones_own_are_made_from_folders_of_pictures(
     make_references(["--output", str(tmp_path / "made"), f"landscapes={tmp_path / 'hills'}"])
     assert str(tmp_path / "made" / "landscapes.npz") in capsys.readouterr().out
     read_reference("landscapes", load_builtin_encoder(), tmp_path / "made")
+    assert caplog.text.count("skipped") == 1  # two encoders, of one size
 
     with pytest.raises(ValueError, match="DOMAIN=PATH"):
         make_references(["--output", str(tmp_path), "landscapes"])

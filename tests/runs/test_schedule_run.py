@@ -300,7 +300,10 @@ def test_a_calibration_says_that_it_replaces_one_of_another_recipe(model, tmp_pa
     calibrate(model, tmp_path, "task.domains=[landscapes]")
     assert "is replaced" not in caplog.text
     calibrate(model, tmp_path, "task.domains=[landscapes]", "task.seed=9", "task.steps=[3]")
-    assert "landscapes: the calibration of 3 steps by another recipe in" in caplog.text
+    assert "landscapes: the calibration of 3 steps in" in caplog.text
+    assert "adds to it" not in caplog.text
+    calibrate(model, tmp_path, "task.domains=[landscapes]", "task.seed=8", "task.steps=[3,6,7]")
+    assert "keeps it; task.steps=[6,7] adds to it" in caplog.text
 
 
 def test_the_quick_recipe_is_the_default(model, tmp_path):

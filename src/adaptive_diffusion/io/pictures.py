@@ -117,7 +117,10 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
     is_array = path.suffix.lower() in (".npz", ".npy")
     if trouble := why_unreadable(path, folder=not is_array):
         raise UnusableFile(f"no images at {path}: it {trouble}; give a folder of images, or a .npz or .npy array file")
-    return _from_arrays(path, size, channels) if is_array else _from_folder(path, size, channels)
+    read = _from_arrays(path, size, channels) if is_array else _from_folder(path, size, channels)
+    labels = f" with {count(len(read.label_names), 'label')}" if read.label_names else ""
+    log.info("read %s%s from %s", count(len(read), "image"), labels, path)
+    return read
 
 
 def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureSet:

@@ -177,9 +177,12 @@ def _calibrated(problem: GuidedModel, task: AnyTask, file: ScheduleFile) -> Iter
         yield from ((done, n) for n in sorted(done.steps))
 
     if replaced := file.replaced(problem, task):
+        adds = [n for n in task.steps if n not in replaced and n not in (done.steps if done else ())]
+        others = f"; task.steps=[{','.join(map(str, adds))}] adds to it" if adds else ""
         log.warning(
-            "%s: the calibration of %s steps by another recipe in %s is replaced; output=<another file> keeps it",
-            *(problem.domain, ", ".join(map(str, replaced)), file.path),
+            "%s: the calibration of %s steps in %s is replaced, which had other settings or another list of steps; "
+            "output=<another file> keeps it%s",
+            *(problem.domain, ", ".join(map(str, replaced)), file.path, others),
         )
 
     # What is finished already is not counted, so the end may come earlier.

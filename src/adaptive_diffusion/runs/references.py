@@ -10,6 +10,8 @@ import argparse
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from ..diffusion.checks import check_name
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
 from ..encoder.reference import FOLDER, kernel_reference_path, reference_path, vicreg_paths
@@ -47,27 +49,27 @@ def main(argv: list[str]) -> None:
 
     encoder, vicreg = load_encoder(options.encoder), load_vicreg(options.vicreg)
     for domain, path in given.items():
-        write_reference(domain, path, encoder, options.output)
-        write_vicreg_reference(domain, path, vicreg, options.output)
+        sizes = {encoder.config.image_size, vicreg.config.image_size}
+        images = {size: load_pictures(path, size).images for size in sizes}  # once where both take the same
+        write_reference(domain, images[encoder.config.image_size], encoder, options.output)
+        write_vicreg_reference(domain, images[vicreg.config.image_size], vicreg, options.output)
         print(f"{domain:<12}{reference_path(domain, options.output)}", flush=True)
 
 
-def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder: Path = FOLDER) -> None:
+def write_reference(domain: str, images: np.ndarray, encoder: Encoder, folder: Path = FOLDER) -> None:
     """Encode all images of a domain, and write mean, covariance and third moments of their features.
 
     Args:
         domain: Name of the domain.
-        pictures: Folder or array file.
+        images: (N, H, W, 3) uint8, at the size of the encoder.
         encoder: What encodes them.
         folder: Where the two files go.
 
     Raises:
-        UnusableFile: if there are no images.
         UserError: if there is only one.
     """
-    images = load_pictures(pictures, encoder.config.image_size).images
     if len(images) < 2:
-        raise UserError(f"{pictures} has one image; statistics take at least 2, and hundreds to mean something")
+        raise UserError(f"{domain} has one image; statistics take at least 2, and hundreds to mean something")
     features = encoder.features(images)
     if caveat := frechet_caveat(len(images), features.shape[1], "real images"):
         log.warning("%s: a distance to these images is %s", domain, caveat)
@@ -76,12 +78,12 @@ def write_reference(domain: str, pictures: str | Path, encoder: Encoder, folder:
     KernelReference.from_features(features, *identity).save(kernel_reference_path(domain, folder))
 
 
-def write_vicreg_reference(domain: str, pictures: str | Path, vicreg: VICRegEncoder, folder: Path = FOLDER) -> None:
+def write_vicreg_reference(domain: str, images: np.ndarray, vicreg: VICRegEncoder, folder: Path = FOLDER) -> None:
     """Encode all images of a domain without labels, and write mean, covariance and clusters of their features.
 
     Arguments and errors as for `write_reference`.
     """
-    features = vicreg.features(load_pictures(pictures, vicreg.config.image_size).images)
+    features = vicreg.features(images)
     path, clusters_path = vicreg_paths(domain, folder)
     identity = (vicreg.name, vicreg.content_hash)
     FeatureStatistics.from_features(features, *identity).save(path)
