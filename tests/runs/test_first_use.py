@@ -18,7 +18,8 @@ from adaptive_diffusion.diffusion import Interval
 from adaptive_diffusion.grids.calibrated import find_schedule, kept_file
 from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules, save_schedules
 from adaptive_diffusion.io.figures import save_image
-from adaptive_diffusion.models.checkpoint import load_model
+from adaptive_diffusion.models.checkpoint import load_model, save_model
+from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 from adaptive_diffusion.runs import first_use as run_first_use
 from adaptive_diffusion.runs import setup as run_setup
 from adaptive_diffusion.runs.sample import sample
@@ -76,6 +77,18 @@ def test_another_domain_guidance_or_number_of_steps_is_calibrated_too(model, tmp
     problems = {(s.domain, s.guidance_scale, n) for s in load_schedules(kept) for n in s.steps}
     assert len(problems) == 2
     assert ("landscapes", 1.5, 3) in problems
+
+
+def test_a_model_that_is_told_nothing_is_calibrated_once_for_all_domains(tmp_path, monkeypatch, caplog):
+    network = SimpleUNet(UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=()))
+    network._metadata = {"prediction_type": "epsilon"}
+    save_model(tmp_path / "m.safetensors", network)
+    monkeypatch.setattr("adaptive_diffusion.runs.prompts.given", lambda name: name == "domain.name")
+    drawn = [draw(tmp_path / "m.safetensors", tmp_path, AUTO, f"domain.name={name}") for name in ("a", "b")]
+    identity = load_model(tmp_path / "m.safetensors").identity
+    (schedule,) = load_schedules(kept_file(tmp_path / "outputs" / "calibrations", identity))
+    assert (schedule.domain, drawn[0]) == ("a", drawn[1])
+    assert "was not calibrated" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,9 @@ def _fitting(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -
     What was calibrated without guidance at most noise levels is not taken for guidance at every one.
     """
     found = _known(cfg, model, guidance)
-    if found is None or found.domain != cfg.domain.name or not found.weights_hold or cfg.num_steps not in found.steps:
+    if found is None or not found.weights_hold or cfg.num_steps not in found.steps:
+        return None
+    if model.conditional and found.domain != cfg.domain.name:  # a model that is told nothing draws the same in all
         return None
     borrowed = not isinstance(guidance, Guidance) and not isinstance(found.guidance_scale, int | float)
     return None if borrowed else found

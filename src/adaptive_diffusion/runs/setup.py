@@ -148,7 +148,8 @@ def prepare(cfg: DictConfig) -> Setup:
     found = calibrate_on_first_use(cfg, model, conditions, guidance)
     if found is not None and isinstance(scheduler, AdaptiveScheduler):
         scheduler.reconfigure(calibration=found)
-    warn_of_another_domain(cfg, scheduler, grid)
+    if model.conditional:
+        warn_of_another_domain(cfg, scheduler, grid)
 
     # Some schedulers and samplers refuse timesteps only when they get them.
     try:
