@@ -151,7 +151,7 @@ def network(x: Any, t: float, library: Any) -> Any:
         (6, 0, 0.05, False),
         (6, 0, 0.05, True),
         (6, 0, 3.0, False),  # so rough that steps fall back to first order
-        (6, 2, 0.05, False),  # from the middle, with DPM-Solver++(2M) until there are enough predictions
+        (6, 2, 0.05, False),  # from the middle, with DPM-Solver++(2M)
         (4, 0, 0.05, False),  # resampled
         (23, 0, 0.05, True),
         (1, 0, 0.05, False),

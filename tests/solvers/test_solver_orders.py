@@ -154,13 +154,16 @@ def test_fitted_steps_are_combinations_of_the_state_and_the_predictions() -> Non
     assert np.abs(seen[-1]).max() == pytest.approx(0.9)
 
 
-def test_a_fitted_step_that_lacks_predictions_is_another_solvers() -> None:
-    nodes = nodes_at(SCHEDULE, [999, 500, 100])
-    x = mx.array(X.astype(np.float32))
-    at = Position(nodes[:2], nodes[2], x, 0.5 * x, x, 2)  # in the middle of the grid, and nothing is remembered
-    step = Fitted(np.full((3, 5), 0.3)).step(at, ())
-    assert np.array_equal(np.array(step.mean), np.array(DPMSolver().step(at, ()).mean))
-    assert len(step.memory) == 1
+@pytest.mark.parametrize("begin", [1, 2, 3])
+def test_a_fitted_run_from_the_middle_is_another_solvers(begin: int) -> None:
+    nodes = (*nodes_at(SCHEDULE, [999, 800, 600, 500, 300, 100, 50]), CLEAN)
+    solvers = Fitted(np.full((7, 5), 0.3)), DPMSolver()
+    states, memories = [mx.array(X.astype(np.float32))] * 2, [(), ()]
+    for i in range(begin, 7):
+        for k, solver in enumerate(solvers):
+            at = Position(nodes[: i + 1], nodes[i + 1], states[k], 0.5 * states[k], states[k], 7 - i)
+            states[k], _, memories[k], *_ = solver.step(at, memories[k])
+        assert np.array_equal(*map(np.array, states))
 
 
 def test_a_stride_is_exact_for_a_prediction_linear_in_the_noise_level() -> None:

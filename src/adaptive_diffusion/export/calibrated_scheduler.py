@@ -31,7 +31,7 @@ class CalibratedScheduler(SchedulerMixin, ConfigMixin):
     In xh = x / alpha, step i leads to w_0 xh + w_1 D_0 + w_2 D_1 + ..., with row i of the weights and D_j the clean
     prediction j steps ago. An image whose step differs too much from first order takes that step instead. Where there
     are no weights, a step is one of DPM-Solver++(2M) (Lu et al., 2022b): on timesteps that are resampled from the
-    nearest calibrated number of steps, and after beginning in the middle, as image-to-image does.
+    nearest calibrated number of steps, and in a run that begins in the middle, as image-to-image does.
 
     Args:
         num_train_timesteps: T, timesteps the model was trained with.
@@ -146,7 +146,7 @@ class CalibratedScheduler(SchedulerMixin, ConfigMixin):
         """
         index = self._index(float(timestep))
         if index != self._next:
-            self._x0s = []
+            self._x0s, self._weighted = [], index == 0
 
         x = sample.float()
         x0 = self._limited(self._clean(model_output.float(), x, self._alphas[index], self._sigmas[index]))
@@ -157,7 +157,7 @@ class CalibratedScheduler(SchedulerMixin, ConfigMixin):
         if previous and len(weights) > 2:
             then = self._checked(then, previous[0], x, index)
 
-        self._x0s = self._x0s[: 1 if self._rows is None else len(self._rows[0]) - 2]
+        self._x0s = self._x0s[: 1 if self._rows is None or not self._weighted else len(self._rows[0]) - 2]
         self._next = index + 1
         then = then.to(sample.dtype)
         return SchedulerOutput(prev_sample=then) if return_dict else (then,)
@@ -180,7 +180,7 @@ class CalibratedScheduler(SchedulerMixin, ConfigMixin):
         self._t, self._rows = timesteps, rows
         self._alphas, self._sigmas = [*alpha.tolist(), 1.0], [*sigma.tolist(), 0.0]  # the last step leads to the image
         self._levels = [sigma / alpha for alpha, sigma in zip(self._alphas, self._sigmas, strict=True)]
-        self._x0s, self._next = [], 0
+        self._x0s, self._next, self._weighted = [], 0, True  # weighted: the run began at the first timestep
 
     def _scales(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """alpha and sigma; the log-SNR is linear between whole timesteps."""
@@ -214,7 +214,7 @@ class CalibratedScheduler(SchedulerMixin, ConfigMixin):
     def _weights_of(self, index: int) -> list[float]:
         """Weights of x / alpha and of the latest clean predictions: calibrated ones, or those of DPM-Solver++(2M)."""
         there = len(self._x0s)
-        if self._rows is not None and there == min(index + 1, len(self._rows[0]) - 1):
+        if self._rows is not None and self._weighted:
             return list(self._rows[index][: there + 1])
 
         now, then = self._levels[index], self._levels[index + 1]

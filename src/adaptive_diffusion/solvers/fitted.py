@@ -22,12 +22,13 @@ class Fitted:
     prediction j steps ago. The step to a clean image is kept in the range of the data.
 
     It remembers clean predictions, newest first. A run that does not begin at the first node has fewer than a row was
-    fitted for; its steps are those of another solver until there are enough.
+    fitted for; its steps are those of another solver, to the end: weights that set in later, on predictions of other
+    steps than they were fitted to, were worse (docs/notes/tried.md).
 
     Args:
-        rows: (n, K + 1) weights of n steps, K >= 2; `multistep_rows` makes them.
+        rows: (n, K + 1) weights of n steps, K >= 3; `multistep_rows` makes them.
         limit: Keeps clean images in the range of the data.
-        otherwise: Takes the steps that lack predictions; it remembers clean predictions too.
+        otherwise: Takes the steps of a run from the middle; it remembers one clean prediction, too few for a row.
     """
 
     rows: np.ndarray
@@ -37,11 +38,10 @@ class Fitted:
     def step(self, at: Position, memory: Memory) -> Step:
         """See `Solver`."""
         index, most = len(at.trail) - 1, self.rows.shape[1] - 2
-        x0s = (at.x0, *memory)
         if len(memory) != min(index, most):
-            return self.otherwise.step(at, memory)._replace(memory=x0s[:most])
+            return self.otherwise.step(at, memory)
 
-        row = self.rows[index]
+        row, x0s = self.rows[index], (at.x0, *memory)
         mean = (at.then.alpha / at.now.alpha * float(row[0])) * at.x_t
         for weight, x0 in zip(row[1:], x0s, strict=False):
             mean = mean + (at.then.alpha * float(weight)) * x0
