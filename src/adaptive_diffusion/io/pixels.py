@@ -42,8 +42,10 @@ def to_pil(images: Any) -> list[Image.Image]:
             "images[None]"
         )
     if x.dtype != np.uint8:
-        if x.dtype.kind != "f" or not np.isfinite(x).all():
-            raise ValueError(f"images must be uint8 or finite floats in [-1, 1], got {x.dtype} or NaN or infinity")
+        if x.dtype.kind != "f":
+            raise ValueError(f"images must be uint8, or floats in [-1, 1], got {x.dtype}")
+        if not np.isfinite(x).all():
+            raise ValueError("images must be finite, got NaN or infinity")
         x = to_uint8(x)
 
     return [Image.fromarray(pixels[..., 0] if x.shape[-1] == 1 else pixels) for pixels in x]

@@ -39,7 +39,7 @@ class TrainingSettings:
         batch_size: Images per optimiser step, of all processes together.
         learning_rate: Peak learning rate.
         ema_decay: Decay of the moving average of the weights, per step; ramped up at the start.
-        validation_fraction: Share of the images of each domain that is held out, in (0, 1).
+        validation_fraction: Share of the images of each domain that is held out, in [0, 1).
         split: How the held-out images are chosen, a name in `splits.SPLITS`.
         validate_every: Images between two validations.
         save_every: Images between two writes of the state file.

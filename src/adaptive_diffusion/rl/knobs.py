@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..schedulers.configuration import ADAPTIVE, SOLVERS, Configuration
+from ..schedulers.configuration import ADAPTIVE, Configuration
 
+SOLVERS = ("unipc", ADAPTIVE, "ipndm")  # a ring: an action's thirds are the one before the prior's, that, the one after
 LOWEST_POWER, HIGHEST_POWER, POWER_STEP = 1.0, 4.0, 0.25
 THRESHOLD_STEP = 0.05
 

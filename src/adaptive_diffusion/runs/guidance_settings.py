@@ -90,7 +90,7 @@ def keyed_by_guidance(cfg: DictConfig, guidance: float | Guidance) -> DictConfig
 
 
 def check_tuned(cfg: DictConfig) -> None:
-    """Refuse a tuned scheduler where nothing was tuned, unless `check_guided` has to refuse its guidance first.
+    """Refuse a tuned scheduler where nothing was tuned, unless `check_fits_scheduler` has to refuse its guidance first.
 
     Raises:
         UserError: see `find_tuned`.
@@ -102,7 +102,7 @@ def check_tuned(cfg: DictConfig) -> None:
             raise advice_for_this_model(error) from error
 
 
-def check_guided(cfg: DictConfig, guidance: float | Guidance) -> None:
+def check_fits_scheduler(cfg: DictConfig, guidance: float | Guidance) -> None:
     """Refuse a scheduler that was trained or tuned with other guidance than one that changes on the way.
 
     A scheduler that was tuned together with its guidance is warned of with a constant weight.

@@ -68,8 +68,7 @@ def write_reference(domain: str, images: np.ndarray, encoder: Encoder, folder: P
     Raises:
         UserError: if there is only one.
     """
-    if len(images) < 2:
-        raise UserError(f"{domain} has one image; statistics take at least 2, and hundreds to mean something")
+    _check_enough(domain, images)
     features = encoder.features(images)
     if caveat := frechet_caveat(len(images), features.shape[1], "real images"):
         log.warning("%s: a distance to these images is %s", domain, caveat)
@@ -83,8 +82,14 @@ def write_vicreg_reference(domain: str, images: np.ndarray, vicreg: VICRegEncode
 
     Arguments and errors as for `write_reference`.
     """
+    _check_enough(domain, images)
     features = vicreg.features(images)
     path, clusters_path = vicreg_paths(domain, folder)
     identity = (vicreg.name, vicreg.content_hash)
     FeatureStatistics.from_features(features, *identity).save(path)
     ClusterReference.from_features(features, *identity).save(clusters_path)
+
+
+def _check_enough(domain: str, images: np.ndarray) -> None:
+    if len(images) < 2:
+        raise UserError(f"{domain} has one image; statistics take at least 2, and hundreds to mean something")

@@ -34,7 +34,7 @@ from .checks import check_calibration, check_grid, check_setting, checked, warn_
 from .first_use import calibrate_on_first_use
 from .fit import fitted, image_channels, scheduler_arguments
 from .guidance_settings import (
-    check_guided,
+    check_fits_scheduler,
     check_tuned,
     effective_on,
     keyed_by_guidance,
@@ -124,7 +124,7 @@ def prepare(cfg: DictConfig) -> Setup:
         check_setting(check_count, cfg, "num_steps", 1, ModelFacts.of(model).process.num_train_timesteps)
     check_tuned(cfg)
     guidance = effective_on(model, checked_guidance(build(cfg, "guidance")), cfg)
-    check_guided(cfg, guidance)
+    check_fits_scheduler(cfg, guidance)
     warn_of_strong_guidance(guidance)
     looked_for = keyed_by_guidance(cfg, guidance)
     scheduler: SchedulerCore = build(looked_for, "scheduler", **decided)

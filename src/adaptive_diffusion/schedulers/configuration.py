@@ -41,7 +41,6 @@ class PowerIPNDM(IPNDMScheduler):
 
 ADAPTIVE = "dpm_solver"  # the solver of `AdaptiveScheduler`
 OTHERS = {"unipc": PowerUniPC, "ipndm": PowerIPNDM}
-SOLVERS = ("unipc", ADAPTIVE, "ipndm")  # a ring: an action's thirds are the one before the prior's, that, the one after
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Configuration:
             "adaptive_threshold": check_number("adaptive_threshold", self.adaptive_threshold, 0, 1),
             "progress_power": check_number("progress_power", self.progress_power, 0, 10, above=True),
         }
-        check_choice("solver", self.solver, SOLVERS)
+        check_choice("solver", self.solver, (ADAPTIVE, *OTHERS))
         if self.guidance_weight is None and (self.guidance_low, self.guidance_high) != (None, None):
             raise ValueError("an interval of guidance needs a guidance_weight")
         self.guidance  # noqa: B018  # refuses what is out of range

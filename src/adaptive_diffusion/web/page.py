@@ -151,14 +151,15 @@ def _schedule(looking: Looking, controls: list[gr.components.Component]) -> None
 
 
 def _afford(looking: Looking, controls: list[gr.components.Component], blocks: gr.Blocks) -> None:
-    measured, chosen = domains(), controls[2].value
+    _, _, wanted, *_ = controls
+    measured = domains()
     gr.Markdown(
         "How close does each method come to the converged images with a given number of passes? "
         f"Measured on {images():,} images a point, drawn with labels by share at guidance 1.5."
     )
     with gr.Row():
         domain = gr.Dropdown(
-            measured, value=chosen if chosen in measured else measured[0], label="Domain that was measured"
+            measured, value=wanted.value if wanted.value in measured else measured[0], label="Domain that was measured"
         )
         passes = gr.Slider(1, MOST_PASSES, 20, step=1, label="Passes per image")
     line = gr.Markdown(elem_id="afford")
