@@ -216,8 +216,9 @@ def test_a_bug_in_a_measure_leaves_its_traceback_in_the_log_and_a_refusal_does_n
 ) -> None:
     monkeypatch.setattr("adaptive_diffusion.errors.traceback_log.propagate", True)  # Hydra sets it to False
     assert attempt("the quality", lambda: [mean_of("m", 3.0)], []) == []  # type: ignore[arg-type]
-    assert attempt("fid", lambda: int("x"), 0) == 0
-    assert [record.exc_info is not None for record in caplog.records] == [True, False, False]
+    assert attempt("fid", lambda: float((np.ones(2) + np.ones(3)).sum()), 0.0) == 0
+    assert attempt("kid", lambda: FeatureStatistics.load(Path("missing.npz")), None) is None
+    assert [record.exc_info is not None for record in caplog.records] == [True, False, True, False, False]
     assert "the quality could not be measured: TypeError: object of type 'float' has no len()" in caplog.text
 
 

@@ -81,12 +81,12 @@ def test_a_factory_that_makes_nothing_gets_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gives", ["null", "3.0", "[1.0,2.0]"])
-def test_a_metric_that_returns_no_measurements_gets_a_sentence_and_the_images_are_kept(
-    gives: str, tmp_path: Path
+def test_a_metric_that_returns_no_measurements_gets_a_sentence_and_costs_the_measures_alone(
+    gives: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(Unusable, match="measure of Metric must return a list of Measurement"):
-        draw(tmp_path, "of_shapes", "metrics._target_=runs.test_own_models.Metric", f"+metrics.gives={gives}")
-    assert (tmp_path / "run" / "pictures" / "0000.png").is_file()
+    draw(tmp_path, "of_shapes", "metrics._target_=runs.test_own_models.Metric", f"+metrics.gives={gives}")
+    assert "the quality could not be measured: measure of Metric must return a list of Measurement" in caplog.text
+    assert "sampling/nfe" in json.loads((tmp_path / "run" / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize("timesteps", [np.linspace(999, 0, 3), None])

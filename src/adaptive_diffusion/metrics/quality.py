@@ -111,14 +111,15 @@ def attempt(what: str, measure: Callable[[], T], otherwise: T) -> T:
     """Return the result of `measure`; if it fails, log a warning and return `otherwise`.
 
     The images are drawn by then. An error of one measure, whatever it is, must not lose them. The log of a run has the
-    traceback of what is no refusal.
+    traceback, unless the error is known: NumPy raises a plain `ValueError` for a bug, too.
     """
     try:
         return measure()
     except Exception as error:
         said = str(error)
-        if not isinstance(error, ValueError) and known_error(error) is None:
-            said = f"{type(error).__name__}: {error}"
+        if known_error(error) is None:
+            if not isinstance(error, ValueError):
+                said = f"{type(error).__name__}: {error}"
             traceback_log.error("%s could not be measured", what, exc_info=error)
         log.warning("%s could not be measured: %s", what, said or type(error).__name__)
         return otherwise

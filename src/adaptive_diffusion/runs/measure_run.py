@@ -6,6 +6,7 @@ import logging
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,7 +17,7 @@ from ..diffusion.rng import image_keys, normal
 from ..errors import Unusable
 from ..io.counted import count
 from ..io.progress import Progress
-from ..metrics.quality import DETAILS, Measurement, NoMetrics, attempt
+from ..metrics.quality import DETAILS, Measurement, NoMetrics, PictureMetrics, attempt
 from ..sampling.batches import decoded
 from ..sampling.converged import TOLERANCE, converged_pictures
 from ..types import UNKNOWN, SampleResult
@@ -52,11 +53,7 @@ def measure_cost(setup: Setup, batches: list[SampleResult]) -> dict[str, float]:
 
 
 def measure_quality(setup: Setup, batches: list[SampleResult]) -> list[Measurement]:
-    """Measure the images as the model drew them, before any resizing.
-
-    Raises:
-        Unusable: for metrics that return something else than measurements.
-    """
+    """Measure the images as the model drew them, before any resizing; what cannot be measured is warned of."""
     cfg = setup.cfg
     if isinstance(setup.metrics, NoMetrics):
         return []
@@ -76,9 +73,14 @@ def measure_quality(setup: Setup, batches: list[SampleResult]) -> list[Measureme
     if converged is not None:
         write_converged(Path(cfg.paths.run), converged)
     about = {"domain": cfg.domain.name, "caption": setup.caption, "converged": converged}
-    measured = attempt("the quality", lambda: setup.metrics.measure(images, **about), list[Measurement]())
+    return attempt("the quality", lambda: _measured(setup.metrics, images, about), [])
+
+
+def _measured(metrics: PictureMetrics, images: np.ndarray, about: dict[str, Any]) -> list[Measurement]:
+    """What the metrics return, if it is measurements."""
+    measured: Any = metrics.measure(images, **about)
     if not isinstance(measured, list | tuple) or not all(isinstance(each, Measurement) for each in measured):
-        kind = type(setup.metrics).__name__
+        kind = type(metrics).__name__
         raise Unusable(f"measure of {kind} must return a list of Measurement, as of mean_of, got {measured!r:.80}")
     return list(measured)
 
