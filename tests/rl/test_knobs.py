@@ -58,7 +58,7 @@ def test_a_configuration_builds_its_scheduler_for_the_model(solver, kind):
 
 
 def test_an_unknown_solver_is_refused():
-    with pytest.raises(ValueError, match="solver must be one of unipc, dpm_solver, ipndm, got 'euler'"):
+    with pytest.raises(ValueError, match="solver must be one of dpm_solver, unipc, ipndm, got 'euler'"):
         Configuration(solver="euler")
 
 
