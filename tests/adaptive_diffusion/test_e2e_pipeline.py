@@ -379,7 +379,9 @@ def test_guidance_without_a_condition_has_no_effect_and_says_so(caplog: pytest.L
     pipeline.generate(1, 2, seed=0, condition=mx.zeros((1, 1)), guidance_scale=3)
     assert "has no effect" not in caplog.text
     pipeline.generate(1, 2, seed=0, guidance_scale=3)
-    assert "guidance 3 has no effect without a prompt, domain, label or condition" in caplog.text
+    assert caplog.messages[-1] == "guidance 3 has no effect: the model is told nothing that guidance could weigh"
+    DiffusionPipeline(image_size=None).generate(1, 2, seed=0, guidance_scale=3)
+    assert caplog.messages[-1].endswith("could weigh; a prompt, domain, label or condition tells it")
 
 
 @pytest.mark.parametrize("first_wrong", [1000, 300])

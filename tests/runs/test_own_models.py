@@ -32,6 +32,10 @@ def of_nan() -> PlainModel:
     return PlainModel(lambda x, t, c: x * math.nan, (8, 8, 3), "of nan", prediction_type="epsilon")
 
 
+def asking() -> PlainModel:
+    return PlainModel(network, (8, 8, 3), "asking", prediction_type="epsilon", guidance_scale=2.0)
+
+
 def of_shapes() -> PlainModel:
     model = plain()
     model.domains = {"shapes": ()}
@@ -58,7 +62,9 @@ def test_guidance_of_a_model_that_is_told_nothing_has_no_effect_and_says_so(
     guidance: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     draw(tmp_path, "plain")
-    assert "has no effect" not in caplog.text
+    draw(tmp_path, "asking")
+    assert "has no effect" not in caplog.text  # nobody but the model asked for guidance
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").guidance_scale == 1
     draw(tmp_path, "plain", guidance, "guidance_scale=4")
     assert "has no effect: the model is told nothing that guidance could weigh" in caplog.text
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").guidance_scale == 1

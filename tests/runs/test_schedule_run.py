@@ -22,7 +22,6 @@ from adaptive_diffusion.diffusion import GuidedModel, Interval
 from adaptive_diffusion.diffusion.conditions import conditions_of
 from adaptive_diffusion.diffusion.first_prediction import SHARED
 from adaptive_diffusion.diffusion.rng import image_keys, normal
-from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.grids.calibrated import find_schedule, merged
 from adaptive_diffusion.grids.calibrated_schedule import Score
 from adaptive_diffusion.grids.candidates import in_words
@@ -347,11 +346,20 @@ def test_what_cannot_work_is_refused_before_anything_is_written(model, tmp_path,
     assert not (tmp_path / "s.json").exists()
 
 
-def test_guidance_that_guides_nothing_is_not_calibrated_for(tmp_path):
-    own = ("model@task.model=builtin", "task.model._target_=runs.test_own_models.plain", "task.domains=[shapes]")
-    cfg = configuration("train", tmp_path, "task=schedule", *own, "task.guidance_scale=3", "tracking=none")
-    with pytest.raises(UserError, match="guidance_scale guides nothing without a condition"):
-        train(cfg)
+@pytest.mark.parametrize(
+    ("model", "overrides", "warned"),
+    [
+        ("plain", ["task.guidance_scale=3"], True),
+        ("plain", ["guidance@task.guidance=interval"], True),
+        ("asking", [], False),
+    ],
+)
+def test_guidance_that_guides_nothing_is_not_calibrated_for(model, overrides, warned, tmp_path, caplog):
+    own = ("model@task.model=builtin", f"task.model._target_=runs.test_own_models.{model}", "task.domains=[shapes]")
+    train(configuration("train", tmp_path, "task=schedule", *own, *overrides, "task.steps=[3]", "tracking=none"))
+    (found,) = load_schedules(tmp_path / "outputs" / "schedule" / "schedules.json")
+    assert found.guidance_scale == 1
+    assert ("has no effect: the model is told nothing that guidance could weigh" in caplog.text) == warned
 
 
 def test_what_ships_fits_the_shipped_model_in_all_its_domains():

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..diffusion.checks import LARGEST_IMAGE, check_count, check_seed
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import Guidance, name_of
+from ..diffusion.guidance import WITHOUT_EFFECT, Guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..io.counted import count
@@ -134,8 +134,7 @@ class DiffusionPipeline:
         if num_inference_steps is None:
             num_inference_steps = self._steps
         self.scheduler.set_timesteps(num_inference_steps)
-        used = model.guidance_scale if model.can_be_guided else 1.0
-        self.scheduler.suit(self._drawing.identity, domain, used)
+        self.scheduler.suit(self._drawing.identity, domain, model.guidance_in_effect)
 
         keys = image_keys(seed, range(batch_size))
         x_T = normal(keys, self.state_shape)
@@ -299,10 +298,9 @@ class DiffusionPipeline:
             condition, domain = conditioned_by(self._drawing, batch_size, condition, asked)
 
         model = self.scheduler.guided(self.model, condition, self._facts.guidance(guidance_scale))
-        if guidance_scale is not None and model.guidance_scale != 1 and not model.can_be_guided:
-            log.warning(
-                "guidance %s has no effect without a prompt, domain, label or condition", name_of(model.guidance_scale)
-            )
+        if guidance_scale is not None and model.guidance_in_effect != model.guidance_scale:
+            tells = "; a prompt, domain, label or condition tells it" if self._drawing.conditional else ""
+            log.warning(f"{WITHOUT_EFFECT}%s", name_of(model.guidance_scale), tells)
         return model.with_condition(model.condition, by_share=by_share), domain
 
     def _fit_scheduler(self) -> None:

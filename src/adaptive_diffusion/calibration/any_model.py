@@ -69,7 +69,8 @@ def calibrate_model(
         state_shape,
         weights_hash(denoiser) if identity is None else identity,
     )
-    model.check_guided()
+    if model.guidance_in_effect != model.guidance_scale:
+        raise ValueError("guidance_scale guides nothing without a condition; give one, or leave guidance_scale out")
     numbers: Any = steps if np.iterable(steps) else (steps,)
     recipe = QuickCalibration(steps=numbers, **settings)
     total = recipe.evaluations()

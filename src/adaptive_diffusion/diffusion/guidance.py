@@ -18,6 +18,7 @@ from .checks import check_guidance
 from .node import Node
 
 GUIDED = " guidance "  # between the identity of a model and its guidance
+WITHOUT_EFFECT = "guidance %s has no effect: the model is told nothing that guidance could weigh"  # see `in_effect`
 
 
 @runtime_checkable
@@ -185,6 +186,11 @@ def effective_guidance(model: Denoiser, guidance: float | Guidance) -> float | G
     if isinstance(guidance, Constant | Interval):
         return replace(guidance, weight=max(guidance.weight, 1.0))
     return guidance if isinstance(guidance, Guidance) else max(guidance, 1.0)
+
+
+def in_effect(guidance: float | Guidance, told: bool) -> float | Guidance:
+    """The guidance that decides anything: 1, none, where a model is told nothing and no weaker network leads."""
+    return guidance if told or weaker_in(guidance) is not None else 1.0
 
 
 def name_of(guidance: float | Guidance | str) -> str:

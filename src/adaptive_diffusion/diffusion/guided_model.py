@@ -19,7 +19,16 @@ from .compiled import compiled
 from .conditions import Conditions, Mixture, Same
 from .evaluation import Cost, Denoised, Waiting, interpreted
 from .facts import ModelFacts
-from .guidance import Guidance, checked_guidance, effective_guidance, guided, identity_of, names_guidance, weaker_in
+from .guidance import (
+    Guidance,
+    checked_guidance,
+    effective_guidance,
+    guided,
+    identity_of,
+    in_effect,
+    names_guidance,
+    weaker_in,
+)
 from .limits import Clipped, Limit, unlimited
 from .node import Node, node_at
 from .rng import image_keys, normal
@@ -161,18 +170,9 @@ class GuidedModel:
         return self._passes(self.guidance_scale, self.guidance_scale)
 
     @property
-    def can_be_guided(self) -> bool:
-        """Whether the weight of guidance matters: there is a condition, or a weaker network."""
-        return self._can_be_guided(self.guidance_scale)
-
-    def check_guided(self) -> None:
-        """Refuse guidance that guides nothing.
-
-        Raises:
-            ValueError: for a weight other than 1 without a condition, or a weaker network.
-        """
-        if self.guidance_scale != 1 and not self.can_be_guided:
-            raise ValueError("guidance_scale guides nothing without a condition; give one, or leave guidance_scale out")
+    def guidance_in_effect(self) -> float | Guidance:
+        """The guidance that decides anything: 1, none, without a condition or a weaker network."""
+        return in_effect(self.guidance_scale, self._is_told)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -244,10 +244,11 @@ class GuidedModel:
 
     def _passes(self, guidance: float | Guidance, weight: float | Guidance) -> int:
         unguided = weight == 1 or (weight == 0 and weaker_in(guidance) is None)
-        return 1 if unguided or not self._can_be_guided(guidance) else 2
+        return 1 if unguided or in_effect(guidance, self._is_told) == 1 else 2
 
-    def _can_be_guided(self, guidance: float | Guidance) -> bool:
-        return self.condition is not None or self.mixture is not None or weaker_in(guidance) is not None
+    @property
+    def _is_told(self) -> bool:
+        return self.condition is not None or self.mixture is not None
 
     def denoise(self, x_t: mx.array, node: Node, rows: np.ndarray) -> Denoised:
         """Evaluate the model at one node.

@@ -29,6 +29,7 @@ from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
 from .checks import refused
+from .guidance_settings import effective_on
 from .inputs import model_input
 from .naming import GRIDS, candidate
 from .recorded import recorded
@@ -197,18 +198,15 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
     with refused():
-        problems = [
+        return [
             GuidedModel.from_model(
                 model,
                 conditions_of(model, domain, None, plain_caption(domain, None)),
-                task.guided_in(domain),
+                effective_on(model, task.guided_in(domain)),
                 domain=domain,
             )
             for domain in domains
         ]
-        for problem in problems:
-            problem.check_guided()
-    return problems
 
 
 def _score(schedule: CalibratedSchedule, n: int) -> float:

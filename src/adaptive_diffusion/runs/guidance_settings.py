@@ -11,7 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.checks import STRONG_GUIDANCE, check_guidance
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import Constant, Guidance, Interval, checked_guidance, effective_guidance, name_of, weaker_in
+from ..diffusion.guidance import (
+    WITHOUT_EFFECT,
+    Constant,
+    Guidance,
+    Interval,
+    checked_guidance,
+    effective_guidance,
+    in_effect,
+    name_of,
+)
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
 from ..errors import Unusable, UserError
@@ -131,15 +140,21 @@ def check_fits_scheduler(cfg: DictConfig, guidance: float | Guidance) -> None:
         )
 
 
-def effective_on(model: PictureModel, guidance: float | Guidance, cfg: DictConfig) -> float | Guidance:
-    """The guidance of a run; where the model is told nothing that it could weigh, 1, also in the configuration."""
-    if guidance == 1 or model.conditional or weaker_in(guidance) is not None:
-        return guidance
-    log.warning("guidance %s has no effect: the model is told nothing that guidance could weigh", name_of(guidance))
+def effective_on(model: PictureModel, guidance: float | Guidance) -> float | Guidance:
+    """The guidance that a model draws with, see `in_effect`; it warns, unless only the model asked for more."""
+    used = in_effect(guidance, model.conditional)
+    if guidance not in (used, ModelFacts.of(model).guidance_scale):
+        log.warning(WITHOUT_EFFECT, name_of(guidance))
+    return used
+
+
+def effective_in(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> float | Guidance:
+    """The same of a run; its configuration says it, too."""
+    used = effective_on(model, guidance)
     for node, key in ((cfg, "guidance_scale"), (cfg.guidance, "weight")):
-        if key in node:
-            node[key] = 1.0
-    return 1.0
+        if used != guidance and key in node:
+            node[key] = used
+    return used
 
 
 def warn_of_strong_guidance(guidance: float | Guidance) -> None:

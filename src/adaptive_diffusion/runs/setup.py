@@ -36,7 +36,7 @@ from .fit import fitted, image_channels, scheduler_arguments
 from .guidance_settings import (
     check_fits_scheduler,
     check_tuned,
-    effective_on,
+    effective_in,
     keyed_by_guidance,
     warn_of_no_guidance,
     warn_of_strong_guidance,
@@ -123,7 +123,7 @@ def prepare(cfg: DictConfig) -> Setup:
     if cfg.num_steps is not None:
         check_setting(check_count, cfg, "num_steps", 1, ModelFacts.of(model).process.num_train_timesteps)
     check_tuned(cfg)
-    guidance = effective_on(model, checked_guidance(build(cfg, "guidance")), cfg)
+    guidance = effective_in(cfg, model, checked_guidance(build(cfg, "guidance")))
     check_fits_scheduler(cfg, guidance)
     warn_of_strong_guidance(guidance)
     looked_for = keyed_by_guidance(cfg, guidance)
