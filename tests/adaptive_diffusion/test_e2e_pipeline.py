@@ -241,6 +241,12 @@ def test_what_cannot_be_a_model_or_a_scheduler_is_refused_at_once(arguments: tup
         DiffusionPipeline(*arguments)
 
 
+def test_a_label_of_a_model_that_names_no_classes_is_refused_as_that() -> None:
+    few = UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=(), embedding_dim=8, num_classes=(2,))
+    with pytest.raises(ValueError, match=r"label=sea was given, but the model names none of its classes"):
+        DiffusionPipeline(SimpleUNet(few), image_size=None).generate(1, 1, seed=0, label="sea")
+
+
 @pytest.mark.parametrize(
     ("name", "kind"), [("unipc", UniPCScheduler), ("ipndm", IPNDMScheduler), ("adaptive", AdaptiveScheduler)]
 )

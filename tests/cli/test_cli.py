@@ -749,7 +749,7 @@ def test_an_interrupted_run_is_marked_killed(program):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("scheduler._target_=types.SimpleNamespace", "SimpleNamespace, which is no scheduler: it has no set_timesteps"),
+        ("scheduler._target_=types.SimpleNamespace", "which is no scheduler: it is not derived from SchedulerBase"),
         ("metrics._target_=types.SimpleNamespace", "which is no metrics"),
         ("grid._target_=fractions.Fraction", "which is no grid"),
         ("sampler._target_=adaptive_diffusion.rl.reward.SpeedReward", "sampler.*scheduler"),

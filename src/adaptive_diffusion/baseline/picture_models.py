@@ -171,11 +171,13 @@ def _domain_of(model: PictureModel, condition: mx.array) -> str | None:
 
 def _home(model: PictureModel, label: str | None) -> str:
     """The domain of a label that was given alone."""
-    domains = model.domains or {}
-    if not domains:
+    domains = model.domains
+    if domains is None:
         raise Unusable(
             f"label={label} was given without a domain, and the model reads; give domain=... as well, or a prompt"
         )
+    if not domains:
+        raise Unusable(f"label={label} was given, but the model names none of its classes; give their ids as condition")
     if label == NO_LABEL:
         if len(domains) == 1:
             return next(iter(domains))

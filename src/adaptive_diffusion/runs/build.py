@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import MachineError, UserError, known_error
+from ..schedulers.core import SchedulerCore
 from ..tracking.commands import advice_for_this_model, literal
 
-# Group -> attributes that are looked for before the object is used; types.py and docs/extend.md list all of them.
+# Group -> attributes that are looked for before the object is used; docs/extend.md says what else each part must have.
 CONTRACTS = {
     "model": ("metadata", "state_shape", "condition"),
     "grid": ("__call__",),
-    "scheduler": ("set_timesteps", "step", "guided", "suit"),
     "guidance": ("name", "weight_at"),
     "sampler": ("iterate", "check", "report"),
     "metrics": ("measure", "converged"),
@@ -79,11 +79,15 @@ def _as_read(node: Any) -> Any:
 
 def _with_contract(group: str, built: Any) -> Any:
     """The object, if it has what its group promises."""
-    lacking = [name for name in CONTRACTS.get(group, ()) if not hasattr(built, name)]
-    if lacking and not (built is None and group in OPTIONAL):
+    lacking = ", ".join(name for name in CONTRACTS.get(group, ()) if not hasattr(built, name))
+    trouble = f"it has no {lacking}" if lacking else ""
+    if group == "scheduler" and not isinstance(built, SchedulerCore):
+        trouble = "it is not derived from SchedulerBase"
+
+    if trouble and not (built is None and group in OPTIONAL):
         raise UserError(
-            f"{group}._target_ makes a {type(built).__name__}, which is no {group}: it has no {', '.join(lacking)}; "
-            "docs/extend.md says what each part must have"
+            f"{group}._target_ makes a {type(built).__name__}, which is no {group}: {trouble}; docs/extend.md says "
+            "what each part must have"
         )
     return built
 

@@ -181,8 +181,8 @@ def _calibrated(problem: GuidedModel, task: AnyTask, file: ScheduleFile) -> Iter
         adds = [n for n in task.steps if n not in replaced and n not in (done.steps if done else ())]
         others = f"; task.steps=[{','.join(map(str, adds))}] adds to it" if adds else ""
         log.warning(
-            "%s: the calibration of %s steps in %s is replaced, which had other settings or another list of steps; "
-            "output=<another file> keeps it%s",
+            "%s: the calibration of %s steps in %s is replaced, as the recipe, the list of steps, the shares of labels "
+            "or the version differs; output=<another file> keeps it%s",
             *(problem.domain, ", ".join(map(str, replaced)), file.path, others),
         )
 

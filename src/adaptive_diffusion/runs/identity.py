@@ -30,7 +30,7 @@ def identity_of_run(setup: Setup) -> str:
     cfg, scheduler = setup.cfg, setup.scheduler
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     calibration = getattr(scheduler, "calibration", None)
-    settings = {k: v for k, v in getattr(scheduler, "config", {}).items() if k != "calibration"}
+    settings = {k: v for k, v in scheduler.config.items() if k != "calibration"}
 
     return fingerprint(
         cfg,
