@@ -176,6 +176,11 @@ class DiffusionPipeline:
 
         Returns:
             Clean images in [-1, 1] at the model's native size, as many as were given.
+
+        Raises:
+            ValueError: for a timestep, steps or images that cannot be used; for the rest see `generate`.
+            FloatingPointError: if the model predicts NaN or infinity.
+            MachineError: if latents cannot be decoded.
         """
         last, given = self.scheduler.config["num_train_timesteps"] - 1, np.asarray(timestep)
         if given.size != 1 or given.dtype.kind not in "iuf" or not 0 <= given.item() <= last:

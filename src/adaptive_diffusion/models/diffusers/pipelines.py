@@ -264,11 +264,12 @@ class LatentPipeline:
         """(B, h, w, C) latents -> (B, H, W, 3) float32 images, about in [-1, 1], decoded in sub-batches.
 
         Raises:
-            MachineError: if the latents or the images hold NaN, or an image has only one colour.
+            FloatingPointError: if the latents hold NaN or infinity.
+            MachineError: if an image holds NaN or infinity, or has only one colour.
         """
         if not mx.isfinite(x0).all().item():
             advice = "precision=float32 or bfloat16" if self._half else "a smaller guidance_scale, or more steps"
-            raise MachineError(f"the latents hold NaN or infinity: the U-Net overflowed; use {advice}")
+            raise FloatingPointError(f"the latents hold NaN or infinity: the U-Net overflowed; use {advice}")
 
         height, width = self.picture_size
         at_once = max(1, DECODED_AT_ONCE // (height * width))
