@@ -14,7 +14,13 @@ from tiny import CONF, ROOT
 from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.errors import Unusable, UserError
-from adaptive_diffusion.tracking.commands import advice_for_this_model, domain_settings, draw_command, setting
+from adaptive_diffusion.tracking.commands import (
+    advice_for_this_model,
+    domain_settings,
+    draw_command,
+    resolved_settings,
+    setting,
+)
 
 
 @pytest.fixture
@@ -51,6 +57,14 @@ def test_a_text_that_looks_like_a_reference_is_said_as_sample_reads_it_back(hydr
     said = for_hydra(shlex.split(draw_command())[2:])
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert compose("sample", overrides=said).model.negative_prompt == "a ${x}"
+
+
+@pytest.mark.parametrize("prompt", ["a ${x}", r"a \${x}", r"it's \\\${x} \\"])
+def test_resolved_settings_name_values_and_are_read_back_as_they_were_meant(prompt, hydra_job):
+    hydra_job(*for_hydra([f"prompt={prompt}", "seed=4", "batch_size=${seed}"]), root="sample")
+    assert (settings := resolved_settings())[1:] == ["seed=4", "batch_size=4"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("sample", overrides=settings).prompt == prompt
 
 
 def test_advice_to_train_names_the_model_that_draws(hydra_job):

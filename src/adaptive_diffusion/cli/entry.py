@@ -22,6 +22,7 @@ from .._version import __version__
 from ..io.addresses import without_login
 from ..runs import job
 from ..runs.setting_types import typed
+from ..tracking.commands import given_settings
 from .arguments import for_hydra
 from .catalog import Catalog
 from .schemas import register
@@ -48,7 +49,7 @@ class Folders(Callback):
         except errors.UserError as error:
             raise job.Stop from error
 
-        given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # references may lead nowhere
+        given = given_settings(config)
         if any(without_login(each) != each for each in given if each.lstrip("+").startswith("tracking.uri=")):
             log.warning(
                 "Hydra keeps the password of tracking.uri in .hydra/ of the run, and its log may quote it; give name "

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ..benchmark import Bench, Cell, CellResult, SecondEncoder, run_benchmark, write_report
@@ -22,6 +21,7 @@ from ..errors import UserError
 from ..io.counted import count
 from ..io.locks import in_turn
 from ..io.progress import Progress
+from ..tracking.commands import given_settings, resolved_settings
 from ..tracking.jobs import Job
 from ..tracking.provenance import choices, parameters
 from .fit import image_channels
@@ -80,7 +80,7 @@ def run_cell(cfg: DictConfig) -> float:
         UserError: for a value that cannot be used.
         MachineError: if the disk or the database refuses.
     """
-    refuse_without_effect(_overrides())
+    refuse_without_effect(resolved_settings())
 
     setup = prepare(cfg)
     cfg = setup.cfg
@@ -138,7 +138,7 @@ def cell_of(setup: Setup) -> Cell:
         num_steps=cfg.num_steps,
         sampler=setup.sampler,
         grid=setup.grid,
-        variant=variant_of(_overrides()),
+        variant=variant_of(resolved_settings()),
         settings=settings,
     )
 
@@ -159,11 +159,6 @@ def refuse_without_effect(overrides: Iterable[str]) -> None:
         reason = NO_EFFECT.get(_key(override).partition(".")[0])
         if reason and override != "metrics=none":
             raise UserError(f"{override} has no effect on a benchmark: {reason}; leave it out")
-
-
-def _overrides() -> list[str]:
-    """What the command line gives, and of a sweep's axes the values of this job."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _key(override: str) -> str:
@@ -218,7 +213,7 @@ class BenchmarkReport:
         Raises:
             UserError: for a setting that has no effect.
         """
-        refuse_without_effect(config.hydra.overrides.task)
+        refuse_without_effect(given_settings(config))
         say(cost(config, "cell", config.benchmark.seed_blocks, config.benchmark.tolerance is not None))
 
     def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:

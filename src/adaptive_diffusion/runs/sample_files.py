@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 
 from ..errors import MachineError
 from ..io import figures
 from ..io.counted import count
 from ..io.files import atomic_path, write_text
 from ..io.pixels import resize, to_uint8
+from ..tracking.commands import resolved_settings
 from ..tracking.jobs import telling
 from ..types import SampleResult
 from .job import explain
@@ -48,7 +48,7 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
         OSError: if the disk refuses the images.
         MachineError: if the disk refuses something after them.
     """
-    pixels, text = _pixels(setup, batches), {SETTINGS: json.dumps(settings_of_images())}
+    pixels, text = _pixels(setup, batches), {SETTINGS: json.dumps(telling(resolved_settings()))}
     for i, image in enumerate(pixels):
         figures.save_image(folder / "pictures" / f"{i:04d}.png", image, text)
     _forget_earlier(folder, len(pixels))
@@ -77,12 +77,6 @@ def write_converged(folder: Path, images: np.ndarray) -> None:
     """Write the first of (N, H, W, C) converged solutions in [-1, 1], for a sweep's sheet."""
     for i, image in enumerate(to_uint8(images[:SHEET])):
         figures.save_image(folder / "converged" / f"{i:04d}.png", image)
-
-
-def settings_of_images() -> list[str]:
-    """The settings of this job's command line that decide the images, as `key=value`."""
-    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return telling(given)
 
 
 @contextmanager

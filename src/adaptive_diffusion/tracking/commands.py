@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError, sentence
 from ..program import command
@@ -82,12 +82,22 @@ def advice_for_this_model(error: Exception) -> UserError:
     return UserError(said.replace(train, f"{train} {shlex.join(given)}") if given else said)
 
 
-def given_settings() -> list[str]:
-    """The settings on this job's command line as they are written there, references too."""
-    if not HydraConfig.initialized():
+def given_settings(config: DictConfig | None = None) -> list[str]:
+    """The settings on a command line as they are written there, references too, which may lead nowhere.
+
+    Args:
+        config: Of that command line, with what Hydra adds; None: of this job.
+    """
+    if config is None and not HydraConfig.initialized():
         return []
-    given: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    node = HydraConfig.get() if config is None else config.hydra
+    given: Any = OmegaConf.to_container(node.overrides.task, resolve=False)
     return list(given)
+
+
+def resolved_settings() -> list[str]:
+    """The settings on this job's command line, with what references lead to in their place."""
+    return [literal(given) for given in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
 
 
 def _config_dir() -> list[str]:
