@@ -148,13 +148,13 @@ def method_name(method: tuple[str, str, str]) -> str:
         return "**adaptive**"
 
     scheduler, grid, variant = method
-    return " ".join(filter(None, (SCHEDULERS.get(scheduler, scheduler), GRIDS.get(grid, grid), variant)))
+    return " ".join(filter(None, (name_with_grid(scheduler, grid, " "), variant)))  # commas part what stands beside it
 
 
-def name_with_grid(scheduler: str, grid: str) -> str:
+def name_with_grid(scheduler: str, grid: str, separator: str = ", ") -> str:
     """The name of a scheduler, and that of its grid if it is not the scheduler's own."""
     name = SCHEDULERS.get(scheduler, scheduler)
-    return name if grid == "own" else f"{name}, {GRIDS.get(grid, grid)}"
+    return name if grid == "own" else f"{name}{separator}{GRIDS.get(grid, grid)}"
 
 
 def distance(value: float) -> str:

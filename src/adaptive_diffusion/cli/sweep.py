@@ -161,7 +161,7 @@ class SweepRun(Callback):
 
         # What has finished is skipped by what is recorded; what was refused would be refused again.
         remembers = self._run_id is not None or "skip_finished" not in config
-        stopped_at_once = interruption.interrupted and not begun  # before its first job had
+        stopped_at_once = interruption.interrupted and not begun  # before the first job had begun
         if remembers and (stopped_at_once or (begun and any(job.status != "REFUSED" for job in left))):
             say(f"{'go on':<11}{without_login(again())}")
         elif remembers and left and len(left) < len(jobs):
