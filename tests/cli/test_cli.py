@@ -627,6 +627,14 @@ def program(tmp_path):
     return Forked(tmp_path, "num_steps=3", "num_samples=4")
 
 
+def test_a_setting_may_refer_to_the_number_of_a_job(program):
+    code, _, err = program.run("-m", "scheduler=ddim,unipc", "seed=${hydra:job.num}", "metrics=none", "tracking=none")
+    assert code == 0, err
+    assert "Warning" not in err
+    files = (program.folder / "outputs").glob("sweeps/*/*/*/config.yaml")
+    assert {file.parent.name: OmegaConf.load(file).seed for file in files} == {"0": 0, "1": 1}
+
+
 def test_a_sweep_makes_one_parent_with_a_child_per_job(program):
     code, out, err = program.run("-m", "scheduler=ddim,adaptive", "skip_finished=false")
     assert code == 0, err

@@ -64,7 +64,6 @@ def config(tracker, number=0, *settings):
 
 @pytest.fixture
 def sweep(tracker, monkeypatch):
-    monkeypatch.setattr(HydraConfig.instance(), "set_config", lambda cfg: None)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", config(tracker))
     monkeypatch.setattr(interruption, "interrupted", False)
     callback = SweepRun()
@@ -224,8 +223,7 @@ def test_a_sweep_without_runs_leaves_nothing_behind(sweep, tracker):
     assert runs(tracker) == []
 
 
-def test_a_sweep_whose_run_cannot_be_made_exits_in_one_sentence(tracker, monkeypatch, capsys):
-    monkeypatch.setattr(HydraConfig.instance(), "set_config", lambda cfg: None)
+def test_a_sweep_whose_run_cannot_be_made_exits_in_one_sentence(tracker, capsys):
     tracker.database.write_bytes(b"not a database" * 400)
     with pytest.raises(SystemExit) as exit_:
         SweepRun().on_multirun_start(config(tracker))

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .. import errors, leaving, program
@@ -56,7 +57,13 @@ class Folders(Callback):
                 "and password as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
             )
 
-    on_multirun_start = on_run_start
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """The same of a sweep. What settings refer to is that of its first job, until Hydra begins with the jobs."""
+        first = config.copy()
+        with open_dict(first):
+            first.hydra.job.num = 0
+        HydraConfig.instance().set_config(first)
+        self.on_run_start(config)
 
 
 def entry(script: str) -> NoReturn:

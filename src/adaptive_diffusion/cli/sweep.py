@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
@@ -82,7 +81,6 @@ class SweepRun(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Create the database, once and before any worker does, and the parent run; if that fails, exit."""
-        HydraConfig.instance().set_config(config)  # the callback comes before Hydra does it; names refer to it
         planned = _planned(config)
         _check_folders(config, len(planned))
         self._process = Process.this()
