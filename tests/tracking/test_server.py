@@ -172,7 +172,7 @@ def test_a_password_on_the_command_line_gives_a_warning_and_is_no_name(tmp_path,
     cfg = configuration("sample", tmp_path)
     with open_dict(cfg):
         cfg.hydra = {"overrides": {"task": given}}
-    Folders().on_multirun_start(cfg)
+    Folders().on_run_start(cfg)
     assert "MLFLOW_TRACKING_PASSWORD" in caplog.text
     assert "secret" not in caplog.text
     assert as_given(given) == ["tracking.uri=http://here:1", "num_steps=5,6"]
