@@ -162,23 +162,20 @@ class GridEnv(DomainEnv):
 
     def _draw(self, configuration: Configuration) -> Episode[Sampled]:
         yield from ()
-        assert isinstance(configuration, DomainConfig)
-        assert isinstance(self.noises, RealNoises)
-        drawn = self._store.drawn(configuration, self.noises)
-        errors = self.noises.contributions(drawn.encoder[self.noises.rows(self.batch)])
-        return Sampled(errors, drawn.evaluations, 0.0, drawn.passes)
+        return sampled(self._store, self.noises, configuration, self.noises.rows(self.batch))
+
+
+def sampled(store: Store, noises: Noises, config: Configuration, rows: Any = slice(None)) -> Sampled:
+    """What a configuration draws from some of the noises."""
+    assert isinstance(config, DomainConfig)
+    assert isinstance(noises, RealNoises)
+    drawn = store.drawn(config, noises)
+    return Sampled(noises.contributions(drawn.encoder[rows]), drawn.evaluations, 0.0, drawn.passes)
 
 
 def rewards(store: Store, noises: Noises, config: DomainConfig, env: GridEnv) -> np.ndarray:
     """(N,) the reward of each image from some noises, against the default's."""
-    assert isinstance(noises, RealNoises)
-    assert isinstance(env.default, DomainConfig)
-    sampled = []
-    for each in (config, env.default):
-        drawn = store.drawn(each, noises)
-        errors = noises.contributions(drawn.encoder)
-        sampled.append(Sampled(errors, drawn.evaluations, 0.0, drawn.passes))
-    return env.reward(RealMeasurement.of(*sampled))
+    return env.reward(RealMeasurement.of(*(sampled(store, noises, each) for each in (config, env.default))))
 
 
 @dataclass(frozen=True)
