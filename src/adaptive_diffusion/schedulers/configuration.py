@@ -16,8 +16,8 @@ from .unipc_ipndm import IPNDMScheduler, UniPCScheduler
 
 
 @dataclass(eq=False, repr=False)
-class PowerUniPC(UniPCScheduler):
-    """UniPC on the power grid, whatever the number of steps."""
+class OnPowerGrid:
+    """A scheduler on the power grid, whatever the number of steps."""
 
     progress_power: float = 2.0
 
@@ -28,15 +28,13 @@ class PowerUniPC(UniPCScheduler):
 
 
 @dataclass(eq=False, repr=False)
-class PowerIPNDM(IPNDMScheduler):
-    """iPNDM on the power grid, whatever the number of steps."""
+class PowerUniPC(OnPowerGrid, UniPCScheduler):
+    """UniPC on the power grid."""
 
-    progress_power: float = 2.0
 
-    @property
-    def spacing(self) -> PowerGrid:
-        """See `SchedulerCore`."""
-        return PowerGrid(self.progress_power)
+@dataclass(eq=False, repr=False)
+class PowerIPNDM(OnPowerGrid, IPNDMScheduler):
+    """iPNDM on the power grid."""
 
 
 ADAPTIVE = "dpm_solver"  # the solver of `AdaptiveScheduler`
