@@ -12,7 +12,7 @@ import numpy as np
 
 from ..diffusion.checks import LARGEST_IMAGE, check_count, check_seed
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import WITHOUT_EFFECT, Guidance, name_of
+from ..diffusion.guidance import Guidance, without_effect
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
 from ..io.counted import count
@@ -305,7 +305,7 @@ class DiffusionPipeline:
         model = self.scheduler.guided(self.model, condition, self._facts.guidance(guidance_scale))
         if guidance_scale is not None and model.guidance_in_effect != model.guidance_scale:
             tells = "; a prompt, domain, label or condition tells it" if self._drawing.conditional else ""
-            log.warning(f"{WITHOUT_EFFECT}%s", name_of(model.guidance_scale), tells)
+            log.warning("%s%s", without_effect(model.guidance_scale), tells)
         return model.with_condition(model.condition, by_share=by_share), domain
 
     def _fit_scheduler(self) -> None:

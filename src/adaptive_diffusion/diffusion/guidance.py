@@ -18,7 +18,6 @@ from .checks import check_guidance
 from .node import Node
 
 GUIDED = " guidance "  # between the identity of a model and its guidance
-WITHOUT_EFFECT = "guidance %s has no effect: the model is told nothing that guidance could weigh"  # see `in_effect`
 
 
 @runtime_checkable
@@ -191,6 +190,11 @@ def effective_guidance(model: Denoiser, guidance: float | Guidance) -> float | G
 def in_effect(guidance: float | Guidance, told: bool) -> float | Guidance:
     """The guidance that decides anything: 1, none, where a model is told nothing and no weaker network leads."""
     return guidance if told or weaker_in(guidance) is not None else 1.0
+
+
+def without_effect(guidance: float | Guidance) -> str:
+    """What is said of guidance that decides nothing, see `in_effect`."""
+    return f"guidance {name_of(guidance)} has no effect: the model is told nothing that guidance could weigh"
 
 
 def name_of(guidance: float | Guidance | str) -> str:

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from ..diffusion.checks import STRONG_GUIDANCE, check_guidance
 from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import (
-    WITHOUT_EFFECT,
     Constant,
     Guidance,
     Interval,
@@ -20,6 +19,7 @@ from ..diffusion.guidance import (
     effective_guidance,
     in_effect,
     name_of,
+    without_effect,
 )
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
@@ -144,7 +144,7 @@ def effective_on(model: PictureModel, guidance: float | Guidance) -> float | Gui
     """The guidance that a model draws with, see `in_effect`; it warns, unless only the model asked for more."""
     used = in_effect(guidance, model.conditional)
     if guidance not in (used, ModelFacts.of(model).guidance_scale):
-        log.warning(WITHOUT_EFFECT, name_of(guidance))
+        log.warning("%s", without_effect(guidance))
     return used
 
 
