@@ -14,6 +14,7 @@ import numpy as np
 
 from adaptive_diffusion.diffusion.compiled import compiled
 from adaptive_diffusion.models.checkpoint import load_builtin_model
+from adaptive_diffusion.models.unet import SimpleUNet
 from benchmarks.common import seconds
 
 ACTIONS = ("forward pass", "loss and gradient")
@@ -56,7 +57,9 @@ def in_mlx(B: int, repeats: int) -> list[list[float]]:
     model = load_builtin_model()
     x, t, classes = (mx.array(given) for given in _inputs(B, model.config.image_size))
     predict = compiled(model)
-    gradient = nn.value_and_grad(model, lambda: model(x, t, classes).square().mean())
+    trained = SimpleUNet(model.config)  # in training mode
+    trained.update(model.parameters())
+    gradient = nn.value_and_grad(trained, lambda: trained(x, t, classes).square().mean())
     return _times(lambda: mx.eval(predict(x, t, classes)), lambda: mx.eval(gradient()), repeats=repeats)
 
 

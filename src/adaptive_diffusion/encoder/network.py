@@ -9,6 +9,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..models.convolution import Conv3x3
+
 _UNIT_EPS = 1e-6
 
 
@@ -53,8 +55,8 @@ class _Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.norm = nn.RMSNorm(width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Conv3x3(width, width)
+        self.conv2 = Conv3x3(width, width)
 
     def __call__(self, x: mx.array) -> mx.array:
         return x + self.conv2(nn.relu(self.conv1(self.norm(x))))

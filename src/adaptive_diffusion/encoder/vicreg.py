@@ -21,6 +21,7 @@ from ..io.network_file import read_network, write_network
 from ..io.pixels import prepare_all, to_float
 from ..metrics.features import in_batches
 from ..metrics.pictures import as_float, as_uint8
+from ..models.convolution import Conv3x3
 
 FORMAT = "adaptive-diffusion/vicreg/1"
 BUILTIN_VICREG = ASSETS / "vicreg.safetensors"
@@ -71,8 +72,8 @@ class VICRegNetwork(nn.Module):
         super().__init__()
         self._config = config
         incoming = (12, *config.widths[:-1])
-        self.first = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(incoming, config.widths, strict=True)]
-        self.second = [nn.Conv2d(width, width, 3, padding=1) for width in config.widths]
+        self.first = [Conv3x3(a, b) for a, b in zip(incoming, config.widths, strict=True)]
+        self.second = [Conv3x3(width, width) for width in config.widths]
         for layer in (*self.first, *self.second):  # He et al., 2015: nothing is normalised between the layers
             layer.weight = nn.init.he_normal()(layer.weight, "fan_in", 1.0)
 

@@ -143,6 +143,7 @@ def read_network(
 
     network.load_weights([(name, value.astype(mx.float32)) for name, value in weights.items()])
     mx.eval(network.parameters())
+    network.eval()
     return network, {**metadata, "content_hash": header["content_hash"]}
 
 

@@ -18,6 +18,7 @@ from ..diffusion.checks import check_class_ids, check_count
 from ..errors import Unusable
 from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
+from .convolution import Conv3x3
 
 MOST_BLOCKS = 1000  # largest number in a network; without it, a small file could ask for any number
 
@@ -110,8 +111,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm = nn.RMSNorm(width)
         self.modulation = nn.Linear(embedding_dim, 2 * width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Conv3x3(width, width)
+        self.conv2 = Conv3x3(width, width)
 
         # The block is the identity at first.
         self.modulation.weight = mx.zeros_like(self.modulation.weight)
@@ -200,7 +201,7 @@ class SimpleUNet(nn.Module):
         self.up = [Stage(config, i) for i in range(levels - 1)]
 
         self.norm = nn.RMSNorm(widths[0])
-        self.head = nn.Conv2d(widths[0], pixels, 3, padding=1)
+        self.head = Conv3x3(widths[0], pixels)
         self.head.weight = mx.zeros_like(self.head.weight)
 
     @property

@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ...diffusion.checks import check_number
+from ..convolution import Conv3x3
 from .attention import AttentionBlock
 from .blocks import MidBlock, UpBlock, down_path
 from .config import ModelConfig, check_layers, per_level
@@ -86,13 +87,13 @@ class _Coder(nn.Module):
     def __init__(self, config: AutoencoderKLConfig, in_channels: int, in_width: int, out_width: int, out_channels: int):
         super().__init__()
         width, groups = config.block_out_channels[-1], config.norm_num_groups
-        self.conv_in = nn.Conv2d(in_channels, in_width, 3, padding=1)
+        self.conv_in = Conv3x3(in_channels, in_width)
         self.mid_block = MidBlock(
             [self._resnet(config)(width, width) for _ in range(2)],
             [AttentionBlock(width, heads=1, groups=groups, eps=EPS)] if config.mid_block_add_attention else [],
         )
         self.conv_norm_out = group_norm(groups, out_width, EPS)
-        self.conv_out = nn.Conv2d(out_width, out_channels, 3, padding=1)
+        self.conv_out = Conv3x3(out_width, out_channels)
 
     @staticmethod
     def _resnet(config: AutoencoderKLConfig) -> partial[ResnetBlock2D]:

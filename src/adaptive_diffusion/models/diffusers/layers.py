@@ -12,6 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..convolution import Conv3x3
+
 
 def group_norm(groups: int, channels: int, eps: float) -> nn.GroupNorm:
     """GroupNorm with PyTorch's order of channels in groups; the default order of MLX is different."""
@@ -92,7 +94,7 @@ class Upsample2D(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
 
     def __call__(self, x: mx.array, temb: mx.array | None = None) -> mx.array:
         return self.conv(upsample_nearest(x))
@@ -127,13 +129,13 @@ class ResnetBlock2D(nn.Module):
     ):
         super().__init__()
         self.norm1 = group_norm(groups, in_channels, eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, out_channels)
 
         if temb_channels is not None:
             self.time_emb_proj = nn.Linear(temb_channels, out_channels * (2 if scale_shift else 1))
 
         self.norm2 = group_norm(groups, out_channels, eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv3x3(out_channels, out_channels)
 
         if in_channels != out_channels:
             self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
