@@ -462,12 +462,14 @@ def test_python_draws_the_pictures_of_the_command_line(
     assert np.array(drawn).std() > 0.05
 
 
-def test_the_snippet_of_the_readme_draws(folders: dict[str, Path]) -> None:
+def test_the_snippet_of_the_readme_draws(folders: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves an image
     snippet = re.search(r"```python\n([^`]*load_pipeline[^`]*)```", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert snippet is not None
     names: dict[str, Any] = {"DiffusionPipeline": DiffusionPipeline}
     exec(snippet[1].replace("FOLDER", str(folders["sd1"])), names)
     assert names["images"].shape == (2, 16, 16, 3)
+    assert (tmp_path / "sunrise.png").is_file()
 
 
 def test_every_picture_may_have_a_prompt_of_its_own_and_the_size_that_is_wanted(folders: dict[str, Path]) -> None:
