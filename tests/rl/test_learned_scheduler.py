@@ -139,6 +139,22 @@ def test_a_policy_that_may_stop_leaves_no_picture_unfinished(tmp_path):
         assert early.run(env.drawing, env.noises.x_T(0)).evaluations.max() == 4
 
 
+@pytest.mark.parametrize("stopping", [False, True])
+def test_steps_that_are_taken_by_hand_draw_what_a_sampler_draws(stopping, tmp_path):
+    env = environment(stopping=stopping)
+    stops = {"stop_at": 0.6} if stopping else {}
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env, **stops), env)
+    expected = drawn(scheduler, env, 0)
+
+    scheduler.set_timesteps()
+    for _ in range(2):  # the second time without set_timesteps
+        x_t = env.noises.x_T(0)
+        for t in scheduler.timesteps:
+            x_t = scheduler.step(env.drawing.network(x_t, np.full(len(x_t), t)), t, x_t)
+        assert tuple(scheduler.timesteps) == pytest.approx(expected.timesteps)
+        np.testing.assert_allclose(np.array(x_t), np.array(expected.images), atol=1e-5)
+
+
 def test_pictures_that_stay_go_on_alone(tmp_path):
     env = environment()
     scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env)

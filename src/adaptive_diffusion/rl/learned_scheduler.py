@@ -18,7 +18,6 @@ from ..grids.policy import PolicyGrid, Residuals
 from ..io.counted import count
 from ..io.files import ASSETS, describe_path
 from ..schedulers.core import SchedulerCore
-from ..solvers.base import Position, Step
 from ..solvers.dpm_solver import DPMSolver
 from .agent_file import read_agent
 from .chosen_timesteps import ChosenTimesteps
@@ -136,10 +135,9 @@ class LearnedScheduler(SchedulerCore):
         self.timesteps.begin(self.route.prior)
         self._nodes, self._grid_memory = list(self._prior_nodes), ()
 
-    def _step(self, at: Position) -> Step:
-        then, self._grid_memory = self.grid.next(at.trail, at.x0, self._grid_memory)
-        self.follow(at.trail, then, at.x0, None)
-        return super()._step(at._replace(then=then))
+    def _then(self, trail: Sequence[Node], x0: mx.array) -> Node:
+        then, self._grid_memory = self.grid.next(trail, x0, self._grid_memory)
+        return then
 
     def follow(self, trail: Sequence[Node], then: Node, x0: mx.array, error: mx.array | None) -> None:
         """See `SchedulerCore`: the node that was chosen is the next timestep, for loops over the timesteps too."""

@@ -27,7 +27,7 @@ from ..diffusion.rng import normal
 from ..diffusion.schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
 from ..grids.base import FixedGrid, Grid, Spacing
 from ..grids.diffusers_spacings import Spaced, custom_timesteps
-from ..solvers.base import Memory, Position, Solver, Step
+from ..solvers.base import Memory, Position, Solver
 from ..types import Denoiser, PictureModel, SchedulerOutput
 from .config import ConfigMixin
 
@@ -240,8 +240,9 @@ class SchedulerCore(ConfigMixin, ABC):
 
         x0, eps = interpreted(model_output, sample, self._nodes[index], self.prediction_type, self.limit)
 
-        trail, then = self._nodes[: index + 1], self._nodes[index + 1]
-        step = self._step(Position(trail, then, at_least_float32(sample), x0, eps, len(self) - index))
+        trail = self._nodes[: index + 1]
+        then = self._then(trail, x0)
+        step = self.solver.step(Position(trail, then, at_least_float32(sample), x0, eps, len(self) - index), self._memory)
         prev_sample = step.mean
         if step.std > 0:
             prev_sample = prev_sample + step.std * self._noise(sample.shape, key, noise)
@@ -295,9 +296,9 @@ class SchedulerCore(ConfigMixin, ABC):
         """Where the last step leads."""
         return CLEAN
 
-    def _step(self, at: Position) -> Step:
-        """The solver's step."""
-        return self.solver.step(at, self._memory)
+    def _then(self, trail: Sequence[Node], x0: mx.array) -> Node:
+        """Where a step leads from the last node of the trail, where the clean predictions are x0."""
+        return self._nodes[len(trail)]
 
     def _check_begun(self) -> None:
         """Refuse to go on without timesteps."""
