@@ -157,9 +157,9 @@ def test_names_tell_guidance_apart_and_constant_ones_are_as_ever() -> None:
     assert Interval(2, -1, 1).name == Interval(2.0, -1.0, 1.0).name
 
     model = GuidedModel(gaussian(LINEAR), guidance_scale=MIDDLE, identity="m")
-    named = identity_of("m", MIDDLE)
-    assert model.guided_identity == named
-    assert GuidedModel(gaussian(LINEAR), guidance_scale=MIDDLE, identity=named).guided_identity == named
+    assert model.guided_identity == identity_of("m", MIDDLE)
+    assert GuidedModel(gaussian(LINEAR), guidance_scale=3, identity="m guidance 1.5").guided_identity.endswith(" 3")
+    assert GuidedModel(gaussian(LINEAR), guidance_scale=3).guided_identity == ""
 
 
 def test_converged_solutions_of_other_guidance_are_not_taken(tmp_path: Any) -> None:

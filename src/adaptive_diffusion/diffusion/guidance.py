@@ -218,11 +218,6 @@ def guidance_in(identity: str) -> float | None:
     return None
 
 
-def names_guidance(identity: str, guidance: float | Guidance) -> bool:
-    """Whether an identity is that of a guided model: it names a constant weight, or this guidance."""
-    return guidance_in(identity) is not None or identity.endswith(f"{GUIDED}{name_of(guidance)}")
-
-
 def weaker_in(guidance: float | Guidance) -> Denoiser | None:
     """The network whose prediction takes the place of the null condition; None: the null condition."""
     return getattr(guidance, "weaker", None)

@@ -26,7 +26,6 @@ from .guidance import (
     guided,
     identity_of,
     in_effect,
-    names_guidance,
     weaker_in,
 )
 from .limits import Clipped, Limit, unlimited
@@ -160,9 +159,8 @@ class GuidedModel:
 
     @property
     def guided_identity(self) -> str:
-        """What decides the guided predictions: the identity, with the guidance where it does not name it; or ""."""
-        named = not self.identity or names_guidance(self.identity, self.guidance_scale)
-        return self.identity if named else identity_of(self.identity, self.guidance_scale)
+        """What decides the guided predictions: the identity and the guidance; "" without an identity."""
+        return self.identity and identity_of(self.identity, self.guidance_scale)
 
     @property
     def most_passes(self) -> int:
@@ -276,17 +274,10 @@ class GuidedModel:
         prediction = self._guided(x, t, self._conditions(rows), weights, weaker[0])
 
         parts = [prediction] if len(waiting) == 1 else mx.split(prediction, np.cumsum(sizes)[:-1].tolist())
-        return [self.denoised(part, some.x_t, some.node) for part, some in zip(parts, waiting, strict=True)]
-
-    def denoised(self, prediction: mx.array, x_t: mx.array, node: Node) -> Denoised:
-        """What a prediction of the network says at a node; float32 at least.
-
-        Args:
-            prediction: (b, H, W, C) the network's output.
-            x_t: (b, H, W, C) what it was evaluated on.
-            node: Where.
-        """
-        return interpreted(prediction, x_t, node, self.prediction_type, self.limit)
+        return [
+            interpreted(part, some.x_t, some.node, self.prediction_type, self.limit)
+            for part, some in zip(parts, waiting, strict=True)
+        ]
 
     def images(self, states: np.ndarray) -> np.ndarray:
         """(B, H, W, C) clean states -> (B, H', W', C) images in [-1, 1]."""

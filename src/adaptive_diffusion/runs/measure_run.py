@@ -12,7 +12,6 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import identity_of
 from ..diffusion.rng import image_keys, normal
 from ..errors import Unusable
 from ..io.counted import count
@@ -99,7 +98,7 @@ def converged_solution(setup: Setup) -> np.ndarray | None:
     model = replace(
         setup.scheduler.guided(setup.denoiser, setup.conditions.rows(cfg.seed, range(cfg.num_samples))),
         limit=ModelFacts.of(setup.model).limit,
-        identity=identity_of(setup.model, setup.denoiser.guidance_scale),
+        identity=setup.model.identity,
     )
     with Progress(f"converged solutions of {count(cfg.num_samples, 'image')}", unit="solver step") as shown:
         solution = converged_pictures(
