@@ -87,6 +87,21 @@ def test_a_model_that_is_only_named_is_recognised_by_what_it_predicts(tmp_path, 
     assert "timesteps only" not in scheduler.origin
 
 
+def test_a_run_without_a_condition_says_nothing_of_the_runs_with_one(caplog):
+    def conditional(x, t, condition=None):
+        return bent(x, t)
+
+    def retrained(x, t, condition=None):
+        return 1.1 * bent(x, t)
+
+    given = {"condition": mx.array([[1]]), "identity": "mine", "bounded": False}
+    schedule = calibrate_model(conditional, SHAPE, steps=3, noises=2, nodes=8, **given)
+    sampler = StandardSampler(AdaptiveScheduler(num_inference_steps=3, calibration=schedule, clip_sample=False))
+    for condition, told in ((None, 0), (given["condition"], 1), (None, 1), (given["condition"], 1)):
+        sampler.run(retrained, noises(0, 2), condition=condition)
+        assert caplog.text.count("predicts otherwise than when its steps were calibrated") == told
+
+
 def test_at_another_size_only_the_timesteps_are_used_and_a_warning_says_so(tmp_path, caplog):
     network = network_of(nn.Conv2d(3, 3, 1))  # its weights are its identity, and say no size
     save_schedules(tmp_path / "s.json", [calibrate_model(network, SHAPE, steps=3, noises=2, nodes=8)])

@@ -36,7 +36,7 @@ class Recognition:
             shape: (H, W, C) of its states.
         """
         if calibration.otherwise not in ("", SIZE, PREDICTIONS):
-            return calibration  # as whoever took it from a file says
+            return calibration  # left out for another reason, found when it was read
         if self._is_larger_or_smaller(calibration, model, shape):
             return replace(calibration, otherwise=SIZE)
         return replace(calibration, otherwise="" if self._predicts_alike(calibration, model, shape) else PREDICTIONS)
@@ -59,10 +59,11 @@ class Recognition:
         return True
 
     def _predicts_alike(self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]) -> bool:
-        if calibration.fingerprint is None:
-            return True
+        known = calibration.fingerprint
+        if known is None or known.conditioned != (model.condition is not None):
+            return True  # it cannot be told, which says nothing of the runs to come
         if self._seen is None or self._seen[0] is not model.network:
-            self._seen = model.network, calibration.fingerprint.is_of(model, shape)
+            self._seen = model.network, known.is_of(model, shape)
             if not self._seen[1]:
                 log.warning(
                     "%s predicts otherwise than when its steps were calibrated, so that only their timesteps are used: "
