@@ -31,7 +31,7 @@ STEPS = 6
 
 
 def environment(drawing=None, **more) -> TimestepEnv:
-    drawing = drawing or gaussian(domain="a", domains=("b", "a"), identity=identity_of("gauss", 1))
+    drawing = drawing or gaussian(domain="a", domains=("b", "a"), identity="gauss")
     return TimestepEnv(drawing, **{"num_steps": STEPS, "pictures": 3, "batches": 2, **more})
 
 
@@ -99,6 +99,15 @@ def test_a_pipeline_draws_again_after_a_policy_stopped(tmp_path):
     images = pipeline.generate(3, seed=0)
     assert len(scheduler) < STEPS
     assert mx.array_equal(pipeline.generate(3, seed=0), images)
+
+
+def test_a_pipeline_sets_it_to_what_the_model_was_trained_with(tmp_path):
+    env = environment(drawing_of(tiny_model(), "abstract"))
+    scheduler = LearnedScheduler(str(random_policy(tmp_path / "p.zip", env)), domain="abstract")  # of epsilon
+    pipeline = DiffusionPipeline(env.drawing.network, scheduler, image_size=None)
+    assert scheduler.config["prediction_type"] == env.drawing.prediction_type == "v_prediction"
+    assert np.isfinite(np.array(pipeline.generate(1, seed=0))).all()
+    assert len(scheduler) == STEPS
 
 
 def test_what_was_taken_from_the_timesteps_stays_as_it_was(tmp_path):

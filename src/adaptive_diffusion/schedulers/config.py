@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..diffusion.checks import check_flag
-from ..io.files import atomic_path, parse_json, why_unreadable
+from ..io.files import parse_json, why_unreadable, write_text
 
 CONFIG_NAME = "scheduler_config.json"
 
@@ -121,18 +121,6 @@ class ConfigMixin:
             warnings.warn(f"{cls.__name__} has no argument {', '.join(unknown)}: ignored", stacklevel=2)
         return cls(**{key: value for key, value in given.items() if key in names})
 
-    def reconfigure(self, **changes: Any) -> None:
-        """Change constructor arguments in place; the steps that were set are kept, all else begins anew.
-
-        Raises:
-            ValueError: for a value out of range; nothing has changed then.
-        """
-        built = type(self).from_config(self.config, **changes)
-        if chosen := getattr(self, "_chosen", None):
-            built.set_timesteps(**chosen)  # type: ignore[attr-defined]
-        self.__dict__.clear()
-        self.__dict__.update(built.__dict__)
-
     def save(self, path: str | Path) -> Path:
         """Write the configuration.
 
@@ -143,8 +131,7 @@ class ConfigMixin:
             The file written.
         """
         file = _file(path)
-        with atomic_path(file) as temporary:
-            temporary.write_text(json.dumps({"_class_name": type(self).__name__, **self.config}, indent=2) + "\n")
+        write_text(file, json.dumps({"_class_name": type(self).__name__, **self.config}, indent=2) + "\n")
         return file
 
     @classmethod

@@ -83,6 +83,7 @@ class SchedulerCore(ConfigMixin, ABC):
         self.source, self.may_stop = "", False
         self.num_inference_steps: int | None = None
         self.timesteps = np.empty(0)
+        self._chosen: dict[str, Any] = {}  # arguments of `set_timesteps`
         self._nodes: list[Node] = []
         self._memory: Memory = ()  # of the solver
         self._next = 0  # index of the timestep that is due
@@ -166,7 +167,7 @@ class SchedulerCore(ConfigMixin, ABC):
     def fit(self, model: PictureModel) -> None:
         """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""
         known = ModelFacts.of(model)
-        trained = dict(known.noise_schedule)
+        trained = dict(known.process.config) if "noise_schedule" in model.metadata else {}
         if known.prediction_type is not None:
             trained["prediction_type"] = known.prediction_type
         if not known.bounded:
@@ -176,6 +177,19 @@ class SchedulerCore(ConfigMixin, ABC):
         if wrong:
             log.info("the scheduler was set to what the model was trained with: %s", wrong)
             self.reconfigure(**wrong)
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change constructor arguments in place; the steps that were set are kept, all else begins anew.
+
+        Raises:
+            ValueError: for a value out of range; nothing has changed then.
+        """
+        built = type(self).from_config(self.config, **changes)
+        built.source = built.source or self.source
+        if self._chosen:
+            built.set_timesteps(**self._chosen)
+        self.__dict__.clear()
+        self.__dict__.update(built.__dict__)
 
     def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
         """Take what was measured for what is drawn next, and begin anew with as many steps; here nothing was.
@@ -242,7 +256,8 @@ class SchedulerCore(ConfigMixin, ABC):
 
         trail = self._nodes[: index + 1]
         then = self._then(trail, x0)
-        step = self.solver.step(Position(trail, then, at_least_float32(sample), x0, eps, len(self) - index), self._memory)
+        at = Position(trail, then, at_least_float32(sample), x0, eps, len(self) - index)
+        step = self.solver.step(at, self._memory)
         prev_sample = step.mean
         if step.std > 0:
             prev_sample = prev_sample + step.std * self._noise(sample.shape, key, noise)
