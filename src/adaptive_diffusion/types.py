@@ -114,7 +114,7 @@ class ChecksConditions(Protocol):
 
 def is_picture_model(model: Denoiser) -> TypeGuard[PictureModel]:
     """Whether a network says itself what it draws."""
-    return hasattr(model, "state_shape")
+    return hasattr(model, "metadata") and hasattr(model, "picture_size")
 
 
 @dataclass(frozen=True)

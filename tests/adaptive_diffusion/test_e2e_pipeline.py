@@ -11,6 +11,8 @@ from tiny import tiny_model
 
 from adaptive_diffusion.baseline.picture_models import PlainModel
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
+from adaptive_diffusion.diffusion.facts import ModelFacts
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
@@ -225,6 +227,25 @@ def test_a_scheduler_object_is_set_to_what_the_model_was_trained_with(caplog: py
     assert mx.array_equal(images, by_hand.generate(batch_size=2, seed=0))
 
 
+def test_a_noise_schedule_that_the_model_names_in_part_is_the_models_as_a_whole() -> None:
+    theirs = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    model = PlainModel(gaussian_denoiser, (8, 8, 3), noise_schedule={"num_train_timesteps": 500})
+    fitted = DiffusionPipeline(model, DDIMScheduler(**theirs), image_size=None).scheduler.config
+    assert ModelFacts.of(model).process.config.items() <= fitted.items()
+
+    silent = PlainModel(gaussian_denoiser, (8, 8, 3))
+    assert (
+        theirs.items() <= DiffusionPipeline(silent, DDIMScheduler(**theirs), image_size=None).scheduler.config.items()
+    )
+
+
+def test_a_scheduler_that_is_fitted_to_the_model_says_where_its_settings_were_read() -> None:
+    scheduler = DDIMScheduler()
+    scheduler.source = "tuned.json"
+    assert DiffusionPipeline(scheduler=scheduler).get_scheduler_info()["origin"] == "tuned.json"
+    assert scheduler.config["prediction_type"] == "v_prediction"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -232,6 +253,7 @@ def test_a_scheduler_object_is_set_to_what_the_model_was_trained_with(caplog: py
         (("ipndm",), r"first argument is the model; write DiffusionPipeline\(scheduler='ipndm'"),
         ((SimpleUNet,), "model must be a network"),
         ((7,), "model must be a network"),
+        ((GuidedModel(gaussian_denoiser, state_shape=(8, 8, 3)),), "a pipeline guides its model itself"),
         ((gaussian_denoiser, DPMSolverScheduler), r"the class DPMSolverScheduler; write DPMSolverScheduler\(\)"),
         ((gaussian_denoiser, {"name": "ddim"}), "a name or a scheduler"),
     ],

@@ -166,6 +166,8 @@ def test_other_shapes_conditions_and_weights_are_refused() -> None:
         replace(guided_by(1.0), state_shape=None, guidance_scale=Autoguidance(small))
     with pytest.raises(Unusable, match="must say how it was trained"):
         Autoguidance(lambda x, t, condition: x)
+    with pytest.raises(Unusable, match="must say how it was trained"):
+        Autoguidance(guided_by(1.0))
 
     with pytest.raises(ValueError, match="guidance_scale with a weaker model must be a number, at least 1"):
         Autoguidance(weaker_model(), 0.5)

@@ -1,12 +1,20 @@
 """The sampling loop: what it yields, what it counts, and that images are independent of their batch."""
 
+from collections.abc import Callable
+from functools import partial
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from tiny import tiny_model
 
+from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.diffusion.rng import image_keys, normal, step_keys
+from adaptive_diffusion.io.pixels import resize
+from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import STRIP_PICTURES, StandardSampler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler
+from adaptive_diffusion.schedulers.core import SchedulerCore
 
 
 def shrink(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
@@ -28,6 +36,34 @@ def test_one_trace_and_one_evaluation_per_step() -> None:
     assert result.seconds > 0
     assert result.strip.shape == (5, STRIP_PICTURES, 4, 4, 3)
     assert np.array_equal(result.strip[-1], np.array(result.images[:STRIP_PICTURES]))
+
+
+@pytest.mark.parametrize("sampler_of", [StandardSampler, partial(QualityGuidedSampler, early_stopping=False)])
+def test_a_model_is_drawn_with_as_it_was_trained(sampler_of: Callable[[SchedulerCore], StandardSampler]) -> None:
+    model = tiny_model()  # it draws 8x8 images, and predicts v
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(4)
+    images = sampler_of(scheduler).sample(model, 2, (16, 16), seed=5)
+    assert scheduler.prediction_type == "v_prediction"
+
+    guided = GuidedModel.from_model(model, guidance_scale=1)
+    x0 = StandardSampler(scheduler).run(guided, guided.noise(5, 2)).images
+    np.testing.assert_array_equal(np.array(images), np.clip(resize(np.array(x0), (16, 16)), -1, 1))
+
+    # it says itself what it is, and its states are what is drawn
+    np.testing.assert_allclose(
+        np.array(sampler_of(scheduler).sample(guided, 2, (8, 8), seed=5)), np.clip(np.array(x0), -1, 1), atol=1e-6
+    )
+
+
+def test_states_are_kept_in_the_limit_of_the_scheduler() -> None:
+    extremes = {}
+    for clip in (True, False):
+        scheduler = DDIMScheduler(clip_sample=clip)
+        scheduler.set_timesteps(4)
+        images = StandardSampler(scheduler).sample(lambda x, t, condition=None: 0.5 * x, 1, (4, 4))
+        extremes[clip] = float(mx.abs(images).max())
+    assert extremes[True] == 1 < extremes[False]
 
 
 def test_stochastic_pictures_do_not_depend_on_their_batch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ..diffusion.guided_model import GuidedModel
 from ..models.checkpoint import load_builtin_model
 from ..models.unet import SimpleUNet, UNetConfig
 from ..program import command
@@ -20,13 +21,15 @@ def model_of(given: Any, in_channels: int) -> Any:
     """A model as it is, if it can be one; None: the shipped one, or an untrained one of other channels than 3.
 
     Raises:
-        ValueError: for a scheduler instead of the model, or what cannot be called.
+        ValueError: for a scheduler or a `GuidedModel` instead of the model, or what cannot be called.
     """
     if given is None:
         return _default_model(in_channels)
     if isinstance(given, str) or hasattr(given, "set_timesteps"):
         name = repr(given) if isinstance(given, str) else f"{type(given).__name__}(...)"
         raise ValueError(f"the first argument is the model; write DiffusionPipeline(scheduler={name:.60})")
+    if isinstance(given, GuidedModel):
+        raise ValueError("a pipeline guides its model itself; give it that of the GuidedModel, its network")
     if isinstance(given, type) or not callable(given):
         raise ValueError(f"model must be a network that can be called, or None for the shipped one, got {given!r:.80}")
     return given

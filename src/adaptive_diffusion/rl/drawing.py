@@ -9,7 +9,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..errors import Unusable
 from ..models.checkpoint import load_builtin_model
-from ..types import PictureModel
+from ..types import PictureModel, is_picture_model
 
 DEFAULT_DOMAIN = "landscapes"
 
@@ -38,7 +38,7 @@ def drawing_of(
 
     if model is None:
         model = load_builtin_model()
-    if not hasattr(model, "state_shape"):
+    if not is_picture_model(model):
         raise ValueError(
             f"model must be a model of this project, or a GuidedModel that describes any other network, got "
             f"{type(model).__name__}"

@@ -8,11 +8,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count
-from ..diffusion.rng import image_keys, normal
-from ..io.pixels import resize, to_float
+from ..io.pixels import to_float
 from ..schedulers.core import SchedulerCore
-from ..types import Denoiser, is_picture_model
 from .quality import QualityEstimator, content_of
 from .standard import StandardSampler
 
@@ -53,47 +50,6 @@ class EstimatingSampler(StandardSampler):
     def config(self) -> dict[str, Any]:
         """What decides the images besides the scheduler, JSON types."""
         return {"calibration": content_of(self.estimator.calibration), "model": self.model}
-
-    def sample(
-        self,
-        model: Denoiser,
-        batch_size: int = 1,
-        image_size: tuple[int, int] = (32, 32),
-        seed: int = 0,
-        *,
-        channels: int = 3,
-        condition: mx.array | None = None,
-    ) -> mx.array:
-        """Draw images from noise, with the model as it was trained.
-
-        A `PictureModel` tells its prediction type, its noise schedule and its size: the scheduler is set to them, as
-        `DiffusionPipeline` does, and images are drawn at that size and resized to `image_size`.
-
-        Args:
-            model: The denoiser.
-            batch_size: Images to draw, >= 1.
-            image_size: (height, width) of the images, pixels.
-            seed: Image i of a seed is the same whatever the batch it is drawn in, up to rounding.
-            channels: Image channels.
-            condition: (B, ...) conditions, or None.
-
-        Returns:
-            (B, H, W, C) float32 clean predictions in [-1, 1].
-        """
-        size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
-        keys = image_keys(seed, range(check_count("batch_size", batch_size, 1)))
-        if not is_picture_model(model):
-            self.scheduler.suit("", None, 1.0)
-            images = self.run(model, normal(keys, (*size, channels)), condition=condition, keys=keys).images
-            return mx.clip(images, -1, 1)
-
-        self.scheduler.fit(model)
-        self.scheduler.suit(model.identity, None, 1.0)  # images are drawn without guidance
-        x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
-        images = model.decode(x0)
-        if model.picture_size != size:
-            images = mx.array(resize(np.array(images), size))
-        return mx.clip(images, -1, 1)
 
     def estimate_quality(self, sample: mx.array) -> float:
         """Mean quality in [0, 1] of clean images, (B, H, W, C) or (H, W, C), from variance and gradients alone.

@@ -12,8 +12,9 @@ from ..diffusion.checks import check_count
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
+from ..io.pixels import resize
 from ..schedulers.core import SchedulerCore
-from ..types import Denoiser, SampleResult, StepTrace
+from ..types import Denoiser, SampleResult, StepTrace, is_picture_model
 from .rollout import Rollout, run
 
 STRIP_PICTURES = 8
@@ -124,21 +125,41 @@ class StandardSampler:
         channels: int = 3,
         condition: mx.array | None = None,
     ) -> mx.array:
-        """Draw images from noise.
+        """Draw images from noise, with the model as it was trained, and without guidance unless it has its own.
+
+        A `PictureModel` tells its prediction type, its noise schedule and its size: the scheduler is set to them, as
+        `DiffusionPipeline` does, and images are drawn at that size and resized to `image_size`. Any other denoiser is
+        taken to be what the scheduler says, unless it is a `GuidedModel`.
 
         Args:
             model: The denoiser.
             batch_size: Images to draw, >= 1.
-            image_size: (height, width) in pixels that the model works at.
+            image_size: (height, width) of the images, pixels.
             seed: Image i of a seed is the same whatever the batch it is drawn in, up to rounding.
-            channels: Image channels.
+            channels: Image channels, of a model that does not tell.
             condition: (B, ...) conditions, or None.
 
         Returns:
-            (B, H, W, C) float32 clean predictions, about [-1, 1].
+            (B, H, W, C) float32 images in [-1, 1]; of a model that is no `PictureModel` its states, in their limit.
+
+        Raises:
+            ValueError: for a number or a size out of range, or a scheduler without timesteps.
         """
+        size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
         keys = image_keys(seed, range(check_count("batch_size", batch_size, 1)))
-        return self.run(model, normal(keys, (*image_size, channels)), condition=condition, keys=keys).images
+        if not is_picture_model(model):
+            if not isinstance(model, GuidedModel):
+                self.scheduler.suit("", None, 1.0)
+            x0 = self.run(model, normal(keys, (*size, channels)), condition=condition, keys=keys).images
+            return self.scheduler.guided(model).limit(x0)
+
+        self.scheduler.fit(model)
+        self.scheduler.suit(model.identity, None, 1.0)
+        x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
+        images = model.decode(x0)
+        if model.picture_size != size:
+            images = mx.array(resize(np.array(images), size))
+        return mx.clip(images, -1, 1)
 
     @property
     def origin(self) -> str:
