@@ -223,15 +223,31 @@ def test_nobody_sees_what_others_drew(actions):
     list(actions.draw(request("anna"), *astuple(WISH)))
     assert actions.history(request("bert")) == []
     with pytest.raises(gr.Error, match="the run"):
-        actions.recall(request("bert"), SimpleNamespace(index=0))
+        actions.recall(request("bert"), selected("1: ddim 3, landscapes"))
 
-    command, files, _ = actions.recall(request("anna"), SimpleNamespace(index=0))
+    ((_, caption),) = actions.history(request("anna"))
+    command, files, _ = actions.recall(request("anna"), selected(caption))
     assert "scheduler=ddim" in command
     assert Path(files[0]).is_file()
 
     actions.leave(request("anna"))
     assert not Path(files[0]).exists()
     assert actions.history(request("anna")) == []
+
+
+def test_the_run_that_was_selected_stays_the_same_when_others_are_drawn(actions):
+    list(actions.draw(request(), *astuple(replace(WISH, seed=1))))
+    ((_, caption),) = actions.history(request())
+    list(actions.draw(request(), *astuple(replace(WISH, seed=2))))
+
+    command, _, number = actions.recall(request(), selected(caption))  # in a list of one run
+    assert "seed=1" in command
+    list(actions.draw(request(), *astuple(replace(WISH, seed=3))))
+    assert dict(zip(CONTROLS, actions.reuse(request(), number), strict=True))["seed"] == 1
+
+
+def selected(caption):
+    return SimpleNamespace(index=0, value={"caption": caption})
 
 
 def test_a_mistake_is_a_sentence_and_a_fault_is_in_the_log(actions, monkeypatch, caplog):

@@ -213,6 +213,9 @@ def test_users_see_their_own_images_whose_files_go_with_the_page(desk, phone):
     phone.open("History")
     phone.wait(lambda: len(phone.all("#runs button img")) == 1)
     assert source not in phone.driver.page_source
+    phone.find("#runs button").click()
+    shown = [each for each in phone.all("textarea") if each.is_displayed()]
+    phone.wait(lambda: any("scheduler=" in str(each.get_property("value")) for each in shown))
     phone.open("Draw")
     desk.reload()
     desk.wait(lambda: get(source)[0] in (403, 404))

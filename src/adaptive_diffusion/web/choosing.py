@@ -32,19 +32,20 @@ class Choosing(Handlers):
         return [(str(shown.sheet), f"{i}: {title(shown.drawn)}") for i, shown in runs][::-1]
 
     def recall(self, request: gr.Request, event: gr.SelectData) -> tuple[str, list[str], int]:
-        """The command, the files and the number of the run that was selected."""
+        """The command, the files and the number of the run that was selected, of a list that may lack later runs."""
         history = self.session(request).history
         with errors_shown():
-            shown = run_at(history, event.index)
-            return command(shown.drawn.settings), [str(path) for path in shown.images], event.index
+            number = int(event.value["caption"].partition(":")[0])
+            shown = run_at(history, number)
+            return command(shown.drawn.settings), [str(path) for path in shown.images], number
 
-    def reuse(self, request: gr.Request, index: Any) -> tuple[Any, ...]:
+    def reuse(self, request: gr.Request, number: Any) -> tuple[Any, ...]:
         """The values of the controls that drew a run of the history."""
         history = self.session(request).history
         with errors_shown():
-            if index is None:
+            if number is None:
                 raise UserError("select a run first")
-            return self.controls(run_at(history, index).drawn.settings)
+            return self.controls(run_at(history, number).drawn.settings)
 
     def adopt(self, settings: Sequence[str]) -> tuple[Any, ...]:
         """The values of the controls for settings that were found."""
@@ -87,7 +88,7 @@ class Choosing(Handlers):
         return tuple(values.values())
 
 
-def run_at(history: Sequence[Shown], index: Any) -> Shown:
-    """A run of the history, counted from the newest."""
+def run_at(history: Sequence[Shown], number: Any) -> Shown:
+    """A run of the history, counted from 1, the oldest."""
     with refused():
-        return history[::-1][check_count("the run", index, 0, len(history) - 1)]
+        return history[check_count("the run", number, 1, len(history)) - 1]
