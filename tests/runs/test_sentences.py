@@ -57,7 +57,9 @@ def test_a_folder_that_is_used_again_holds_the_images_of_the_latest_run_alone(
     pictures.mkdir(parents=True)
     for name in ("0000", "0001", "mine"):
         (pictures / f"{name}.png").write_bytes(b"old")
+    (tmp_path / "run" / "git.diff").write_text("old")
     drawn(tmp_path, caplog, "num_steps=2")
+    assert not (diff := tmp_path / "run" / "git.diff").exists() or diff.read_text() != "old"
     assert sorted(path.stem for path in pictures.iterdir()) == ["0000", "mine"]
 
 

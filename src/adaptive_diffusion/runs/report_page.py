@@ -12,7 +12,7 @@ from pathlib import Path
 from .._version import __version__
 from ..io.counted import count
 from ..tracking.jobs import FAILED, Job, telling
-from .sample_files import PROVENANCE
+from .sample_files import DIFF, PROVENANCE
 from .sample_sweep import HEADER, cells_of, notes_of
 from .sweep_pictures import draw_plot, draw_sheet
 from .sweep_rows import Group, Row, groups_of
@@ -96,7 +96,7 @@ def _details(row: Row) -> str:
         f"<p>{html.escape(' '.join(telling(job.settings)))}</p>",
         *(_image(folder / name, what) for name, what in DRAWN.items() if folder),
         f"<h3>Numbers</h3><pre tabindex=0>{html.escape(numbers)}</pre>",
-        *(_text(folder / name) for name in (PROVENANCE, "config.yaml", "git.diff") if folder),
+        *(_text(folder / name) for name in (PROVENANCE, "config.yaml", DIFF) if folder),
     ]
     return f"<details>{''.join(parts)}</details>"
 

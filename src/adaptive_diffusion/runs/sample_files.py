@@ -32,6 +32,7 @@ GUIDANCE = "guidance"  # in it: what the run draws with
 GUIDANCE_OF_STEPS = "steps.guidance"  # in it: what the steps were calibrated with, where the run's guidance is another
 MOST_SHOWN, MOST_BYTES = 1024, 2**27  # images in pictures.png, and bytes of large ones, before they are compressed
 SHEET = 12  # images of a run that a sweep's sheet shows
+DIFF = "git.diff"  # of a run: changes in the repository, where there were any
 SETTINGS = "adaptive-diffusion"  # of a PNG file: the text with the settings that drew it
 
 
@@ -63,11 +64,12 @@ def write_files(folder: Path, setup: Setup, batches: list[SampleResult], diff: s
         _write_steps(folder / "steps.csv", setup, batches)
         write_config(folder, setup.cfg)
         if diff:
-            write_text(folder / "git.diff", diff + "\n")
+            write_text(folder / DIFF, diff + "\n")
 
 
 def _forget_earlier(folder: Path, images: int) -> None:
-    """Remove what an earlier run in the same folder (hydra.run.dir) drew beyond the images of this one."""
+    """Remove what an earlier run in the same folder (hydra.run.dir) drew beyond this one, and its changed code."""
+    (folder / DIFF).unlink(missing_ok=True)
     for path in [*(folder / "pictures").glob("*.png"), *(folder / "converged").glob("*.png")]:
         if path.stem.isdecimal() and (path.parent.name == "converged" or int(path.stem) >= images):
             path.unlink()
