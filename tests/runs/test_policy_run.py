@@ -184,6 +184,8 @@ def test_a_second_training_into_one_file_is_refused(checkpoint, tmp_path):
     with alone(tmp_path / "run" / "p.zip"), pytest.raises(ValueError, match="in use by"):
         learn(checkpoint, tmp_path, f"output={tmp_path}/p.zip")
     assert not (tmp_path / "p.zip").exists()
+    learn(checkpoint, tmp_path, f"output={tmp_path}/run/../run/p.zip")  # where the agent is saved on the way, too
+    assert (tmp_path / "run" / "p.zip").is_file()
 
 
 @pytest.mark.parametrize("given", ["agent=ppo", "domain=portraits"])

@@ -126,9 +126,21 @@ def test_what_else_is_damaged_of_a_run_leaves_the_rest_of_the_page(drawn, tmp_pa
 
 def test_a_damaged_job_of_a_sweep_is_left_out_and_named(tmp_path, caplog):
     Job(number=0, settings=(), status="SKIPPED", metrics={"sampling/nfe": 2}).save(tmp_path)
-    (tmp_path / "jobs" / "1.json").write_text("{")
+    for name in ("1", "plan"):
+        (tmp_path / "jobs" / f"{name}.json").write_text("{")
     assert [job.number for job in found(str(tmp_path), tmp_path / "none.db")] == [0]
     assert "1.json is damaged" in caplog.text
+    assert "plan.json is damaged" in caplog.text
+
+
+def test_the_latest_sweep_is_one_that_drew_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, metrics in (("1", {"sampling/nfe": 2}), ("2", {"result": 0.5})):
+        Job(number=0, settings=("seed=1",), status="FINISHED", metrics=metrics).save(Path("outputs/sweeps/day") / name)
+    with pytest.raises(UserError, match="no run there has drawn images"):
+        report(["outputs/sweeps/day/2"])
+    report([])
+    assert "sampling/nfe: 2" in Path("outputs/report.html").read_text()
 
 
 def test_every_run_of_an_experiment_is_found_page_by_page(drawn, monkeypatch):

@@ -33,7 +33,7 @@ def job(tmp_path):
         for name in ("pictures", "converged"):
             (folder / name).mkdir(parents=True)
             Image.fromarray(np.full((8, 8, 3), 9 * number, np.uint8)).save(folder / name / "0000.png")
-        measured = [] if fd is None else [{"name": "fd_encoder", "value": fd, "n": 4, "caveat": "few"}]
+        measured = [] if fd is None else [{"name": "fd_encoder", "value": fd, "n": 4, "caveat": "4 images are few"}]
         if perceptual is not None:
             ends = [perceptual / 2 if perceptual > 0.1 else -1.0, perceptual * 2]
             measured.append({"name": "perceptual_encoder", "value": perceptual, "n": 4, "interval": ends})
@@ -97,7 +97,8 @@ def test_the_report_holds_every_job_in_four_files(jobs, tmp_path, capsys):
     assert "| best | #2 adaptive 5 steps | 0.1 [0, 0.2] |" in text
     assert "to real images |" not in text  # a column in which nothing stands
     assert "`#5 domain=portraits scheduler=ddim num_steps=0`: no 0" in text
-    assert "num_samples=264" in text
+    assert "distances to real images: 4 images are few" in text
+    assert "are compared by the distance to real images" in text  # job 4 has no converged solution
     _, height = Image.open(made[2]).size
     assert height > 7 * 64  # five jobs, and the goal of each domain
 

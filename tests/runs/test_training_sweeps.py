@@ -15,6 +15,7 @@ from tiny import CONF, ROOT, tiny_pictures
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.runs.agent_sweep import ranked_outcomes, write_outcomes
+from adaptive_diffusion.runs.agents import finished_before
 from adaptive_diffusion.runs.train import training_configuration
 
 
@@ -61,6 +62,21 @@ def test_a_state_and_an_output_that_are_given_are_kept(job, tmp_path):
     given = ("output='x/${hydra:job.num}.safetensors'", "task.state=mine.safetensors")
     cfg = job("model/model.safetensors", *given)
     assert (cfg.output, cfg.task.state) == ("x/3.safetensors", "mine.safetensors")
+
+
+def test_the_state_of_a_training_and_its_output_are_two_files(job):
+    given = ("output='x/${hydra:job.num}.safetensors'", "task.state=x/../x/3.safetensors")
+    with pytest.raises(ValueError, match=r"output and task\.state are one file, x/3\.safetensors"):
+        job("model/model.safetensors", *given)
+
+
+def test_outcomes_that_are_damaged_are_no_finished_training(job, tmp_path, caplog):
+    cfg = job("agent/tuned.json", "agent=cem")
+    Path(cfg.output).parent.mkdir(parents=True)
+    for path in (Path(cfg.output), Path(cfg.output).with_suffix(".outcomes.json")):
+        path.write_text("{")
+    assert finished_before(cfg, "model") is None
+    assert "tuned.outcomes.json is damaged" in caplog.text
 
 
 def test_an_output_for_all_jobs_is_refused_unless_they_add_to_it(job):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from adaptive_diffusion.io.addresses import without_login
 from adaptive_diffusion.runs import sample as sampling
 from adaptive_diffusion.runs import upload as program
 from adaptive_diffusion.runs.recorded import write_config
+from adaptive_diffusion.tracking.jobs import plan_jobs, planned_jobs
 from adaptive_diffusion.tracking.mlflow import PARENT, MlflowTracker
 from adaptive_diffusion.tracking.process import Process
 from adaptive_diffusion.tracking.record import FILE, Record, load_record
@@ -178,6 +180,13 @@ def test_a_password_on_the_command_line_gives_a_warning_and_is_no_name(tmp_path,
     assert as_given(given) == ["tracking.uri=http://here:1", "num_steps=5,6"]
 
     caplog.clear()
+    plan_jobs(tmp_path, [given])
+    (job,) = planned_jobs(tmp_path)
+    replace(job, settings=tuple(given)).save(tmp_path)
+    written = [path.read_text() for path in (tmp_path / "jobs").iterdir()]
+    assert len(written) == 2
+    assert all("http://here:1" in text and "secret" not in text for text in written)
+
     cfg.hydra.overrides.task[0] = "tracking.uri=http://here:1"
     Folders().on_run_start(cfg)
     cfg.hydra.overrides.task.append("prompt='${nothing}'")

@@ -33,13 +33,13 @@ def in_turn(path: str | Path, waiting: Callable[[str], None] = lambda holder: No
 
 @contextlib.contextmanager
 def alone(*paths: str | Path) -> Iterator[None]:
-    """Hold the locks of `paths` while the block runs.
+    """Hold the locks of `paths` while the block runs; that of a path which is given twice once.
 
     Raises:
         UnusableFile: if another process holds one of them, naming that process.
     """
     with contextlib.ExitStack() as stack:
-        for path in paths:
+        for path in {os.path.abspath(path): path for path in paths}.values():
             stack.enter_context(_locked(Path(path)))
         yield
 

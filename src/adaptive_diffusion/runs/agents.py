@@ -16,7 +16,6 @@ from ..diffusion.checks import check_count, check_guidance
 from ..errors import Unusable, UserError
 from ..io.counted import count
 from ..io.files import parse_json, write_json
-from ..io.locks import alone
 from ..program import title
 from ..rl.agent import TuningAgent
 from ..rl.cost import cost
@@ -114,13 +113,18 @@ def finished_before(cfg: DictConfig, model: str) -> Skipped | None:
     """
     if not in_sweep() or not _kept(cfg).is_file() or not Path(cfg.output).is_file():
         return None
-    kept = parse_json(_kept(cfg).read_bytes())
-    if kept["identity"] != identity_of_training(cfg, model):
+    try:
+        kept = parse_json(_kept(cfg).read_bytes())
+        identity, outcomes = kept["identity"], kept["outcomes"]
+        mean = sum(outcome["score"] for outcome in outcomes) / len(outcomes)
+    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        log.warning("%s is damaged (%s); the training begins anew", _kept(cfg), error)
+        return None
+    if identity != identity_of_training(cfg, model):
         return None
 
     log.info("skipped: a training with this configuration has finished: %s", cfg.output)
-    write_json(Path(cfg.paths.run) / OUTCOMES, kept["outcomes"])
-    mean = sum(outcome["score"] for outcome in kept["outcomes"]) / len(kept["outcomes"])
+    write_json(Path(cfg.paths.run) / OUTCOMES, outcomes)
     return Skipped(-mean, Finished({RESULT: -mean}, Path(cfg.paths.run)))
 
 
@@ -167,12 +171,10 @@ def training_in(domain: str, file: Path) -> Iterator[None]:
         file: Where the agent is saved on the way.
 
     Raises:
-        UserError: for a reward that is not a finite number, as of a model or a solver that diverges; or if another
-            process saves its agent there.
+        UserError: for a reward that is not a finite number, as of a model or a solver that diverges.
     """
     try:
-        with alone(file):
-            yield
+        yield
     except KeyboardInterrupt:
         if file.exists():
             more = shlex.join([setting("domain", domain), setting("task.start_from", file)])

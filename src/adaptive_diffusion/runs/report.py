@@ -20,7 +20,7 @@ from ..io.counted import count
 from ..io.files import read_json, write_text
 from ..program import command
 from ..tracking.database import without_settings
-from ..tracking.jobs import DONE, Job, jobs_of
+from ..tracking.jobs import DONE, RESULT, Job, jobs_of
 from ..tracking.mlflow import MlflowTracker
 from .report_page import page
 
@@ -43,10 +43,15 @@ def main(argv: list[str]) -> None:
     runs = options.runs or [_latest_sweep(Path("outputs/sweeps"))]
     jobs = [job for run in runs for job in found(run, options.mlruns / "mlflow.db")]
     jobs = [replace(job, number=number) for number, job in enumerate(jobs)]
-    if not any(job.status in DONE for job in jobs):
+    if not _have_drawn(jobs):
         raise UserError(f"{', '.join(runs)}: no run there has drawn images and finished")
     write_text(options.output, page(" ".join(runs), jobs))
     print(f"{count(len(jobs), 'run')}: {options.output}")
+
+
+def _have_drawn(jobs: Sequence[Job]) -> bool:
+    """Whether any job is finished that is no training, which has a result alone."""
+    return any(job.status in DONE and job.metrics.keys() - {RESULT} for job in jobs)
 
 
 def found(run: str, database: Path) -> list[Job]:
@@ -145,8 +150,10 @@ def _search(tracker: MlflowTracker, experiments: list[str], *given: Any, **setti
 
 
 def _latest_sweep(folder: Path) -> str:
-    """The folder of the sweep that was begun last."""
-    sweeps = sorted(path.parent for path in folder.glob("*/*/jobs"))
-    if not sweeps:
-        raise UserError(f"there is no sweep in {folder}; name the folder of a run, or the id of an MLflow run")
-    return str(sweeps[-1])
+    """The folder of the sweep that was begun last, of those that have drawn images."""
+    for path in sorted(folder.glob("*/*/jobs"), reverse=True):
+        if _have_drawn(jobs_of(path.parent)):
+            return str(path.parent)
+    raise UserError(
+        f"there is no sweep in {folder} that has drawn images; name the folder of a run, or the id of an MLflow run"
+    )

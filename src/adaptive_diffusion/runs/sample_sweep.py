@@ -15,7 +15,7 @@ from ..io.counted import count
 from ..io.files import write_text
 from ..io.markdown import literal
 from ..io.markdown import table as markdown_table
-from ..tracking.jobs import Job, failures
+from ..tracking.jobs import Job, failures, telling
 from ..tracking.tracker import NoTracker
 from .job import say
 from .setting_types import target_of
@@ -92,11 +92,12 @@ def notes_of(groups: Sequence[Group]) -> list[str]:
         notes.append(
             "~: of too few images, and much too large by that; compare it only with another ~ below the same heading"
         )
-    if needed := max((row.real_needs for row in rows), default=0):
-        notes.append(f"distances to real images need at least {needed} images a job: num_samples={needed}")
+    caveats = dict.fromkeys(row.real_caveat for row in rows if row.real_caveat)
+    notes += [f"distances to real images: {caveat}" for caveat in caveats]
     if any(row.to_converged is None for row in rows) and any(row.to_converged is not None for row in rows):
         notes.append(
-            "schedulers that add noise have no converged solution: compare them by the distance to real images"
+            "jobs without a distance to the converged solution, as where a scheduler adds noise or images do not begin "
+            "at plain noise, are compared by the distance to real images"
         )
     if borrowed := [f"#{row.job.number} ({row.calibrated_with})" for row in rows if row.calibrated_with]:
         notes.append(f"steps that were calibrated with another guidance than the job's: {', '.join(borrowed)}")
@@ -153,7 +154,7 @@ def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str]
 def _csv(groups: Sequence[Group], jobs: Sequence[Job]) -> str:
     """All jobs in their order, with what varies, every number, and the reason where there is none."""
     rows = {row.job.number: row for group in groups for row in group.rows}
-    settings = {job.number: dict(s.lstrip("+~").partition("=")[::2] for s in job.settings) for job in jobs}
+    settings = {job.number: dict(s.lstrip("+~").partition("=")[::2] for s in telling(job.settings)) for job in jobs}
     keys = list(dict.fromkeys(key for given in settings.values() for key in given))
     metrics = sorted({name for job in jobs for name in job.metrics})
     ends = ("to_converged", "to_converged_low", "to_converged_high", "to_real", "to_real_low", "to_real_high")

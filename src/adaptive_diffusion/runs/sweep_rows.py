@@ -15,7 +15,6 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from ..benchmark.plots import pareto_front
-from ..metrics.frechet import SAMPLES_PER_DIMENSION
 from ..metrics.quality import Measurement
 from ..tracking.job_names import setting_words
 from ..tracking.jobs import COLUMNS, DONE, Job, varied
@@ -23,7 +22,7 @@ from .sample_files import GUIDANCE, GUIDANCE_OF_STEPS, PROVENANCE, QUALITY
 
 METHOD = ("scheduler", "grid", "sampler", "num_steps", "batch_size")  # how images are drawn; the rest is what is drawn
 TO_CONVERGED = ("perceptual_encoder", "lpips")
-TO_REAL = {"fd_encoder": 66, "fid": 2048}  # distance -> width of its features
+TO_REAL = ("fd_encoder", "fid")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Row:
         steps: Steps that were asked for; 0 if unknown.
         folder: Where its files are, or None.
         to_converged, to_real: Its distances, or None.
-        real_needs: Images that a distance to real images needs, where there were fewer; else 0.
+        real_caveat: Why its distance to real images says nothing by itself, as of too few images; else None.
         rough: The distance to real images by too few of them, where no job of the sweep has a better distance; or None.
         evaluations, passes, seconds: Per image, or None.
         guidance: What it drew with; "" where its files are older.
@@ -68,7 +67,7 @@ class Row:
     folder: Path | None
     to_converged: Distance | None
     to_real: Distance | None
-    real_needs: int
+    real_caveat: str | None
     rough: Distance | None
     evaluations: float | None
     passes: float | None
@@ -133,7 +132,7 @@ def _row(job: Job, ways: Sequence[str], default: str) -> Row:
     scheduler = _value(job.settings, "scheduler") or default or _scheduler(config)
     real = next((measured[name] for name in TO_REAL if name in measured), None)
     enough = real is not None and real.caveat is None
-    needs = SAMPLES_PER_DIMENSION * TO_REAL[real.name] if real is not None and not enough else 0
+    provenance = _content(folder, PROVENANCE, {})
 
     return Row(
         job=job,
@@ -144,13 +143,13 @@ def _row(job: Job, ways: Sequence[str], default: str) -> Row:
         folder=folder,
         to_converged=_distance(next((measured[name] for name in TO_CONVERGED if name in measured), None)),
         to_real=_distance(real if enough else None),
-        real_needs=needs,
+        real_caveat=None if real is None else real.caveat,
         rough=_distance(real if not enough else None),
         evaluations=job.metrics.get(COLUMNS["evaluations/image"]),
         passes=job.metrics.get(COLUMNS["passes/image"]),
         seconds=job.metrics.get(COLUMNS["seconds/image"]),
-        guidance=str(_content(folder, PROVENANCE, {}).get(GUIDANCE, "")),
-        calibrated_with=str(_content(folder, PROVENANCE, {}).get(GUIDANCE_OF_STEPS, "")),
+        guidance=str(provenance.get(GUIDANCE, "")),
+        calibrated_with=str(provenance.get(GUIDANCE_OF_STEPS, "")),
     )
 
 

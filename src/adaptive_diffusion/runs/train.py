@@ -126,7 +126,7 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
 
     Raises:
         UserError: for a missing or unknown key, an `output` with another suffix than `file` has, or one that all jobs
-            of a sweep would write over.
+            of a sweep or the training's own state would write over.
         MachineError: for an `output` in a folder that cannot be made or written to.
     """
     cfg = checked(cfg)
@@ -149,6 +149,9 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
     cfg.output = str(cfg.output)  # settled, whatever becomes of the settings in it
     if not cfg.output.endswith(suffix := Path(file).suffix):
         raise UserError(f"output must be a {suffix} file, got {cfg.output!r}")
+    state = cfg.task.get("state")
+    if state is not None and os.path.abspath(state) == os.path.abspath(cfg.output):
+        raise UserError(f"output and task.state are one file, {cfg.output}; give two, or leave one of them out")
     if not _can_be_made(Path(cfg.output)):
         raise MachineError(
             f"output={cfg.output} cannot be written; give another file, in a folder that you may write to"

@@ -81,8 +81,8 @@ class PolicyTask(AgentTraining):
 
         steps = count(self.num_steps, "step")
         name = "train policy", *trained_by(cfg), domain, steps
-        with alone(cfg.output), recorded_agent(cfg, self.model, *name) as run:
-            checkpoint = Path(cfg.paths.run) / Path(cfg.output).name
+        checkpoint = Path(cfg.paths.run) / Path(cfg.output).name
+        with alone(cfg.output, checkpoint), recorded_agent(cfg, self.model, *name) as run:
             summary = _trained(agent, self.episodes, checkpoint, domain, run)
             agent.save(cfg.output)
             run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "quality")})

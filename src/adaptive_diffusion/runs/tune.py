@@ -15,6 +15,7 @@ from ..diffusion.checks import check_name
 from ..errors import Unusable, UserError
 from ..io.counted import count
 from ..io.files import write_text
+from ..io.locks import alone
 from ..optimization.domain_adapter import DomainAdapter
 from ..optimization.pipeline import OptimizationPipeline
 from ..rl.agent import TuningAgent
@@ -190,7 +191,7 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
         def load(agent: TuningAgent) -> None:
             agent.load(start)
 
-    with training_in(domain, file):
+    with alone(file), training_in(domain, file):
         return pipeline.optimize(
             domain,
             num_training_steps=cfg.task.episodes,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from ..io.addresses import without_login
 from ..io.counted import count
 from .tracker import Finished
 
@@ -71,10 +72,10 @@ class Job:
     folder: str = ""
 
     def save(self, sweep: Path) -> None:
-        """Write the file, or replace it."""
+        """Write the file, or replace it; without passwords."""
         from ..io.files import write_json
 
-        write_json(_folder(sweep) / f"{self.number}.json", asdict(self))
+        write_json(_folder(sweep) / f"{self.number}.json", {**asdict(self), "settings": _for_files(self.settings)})
 
 
 def plan_jobs(sweep: Path, settings: Sequence[Sequence[str]]) -> None:
@@ -89,14 +90,18 @@ def plan_jobs(sweep: Path, settings: Sequence[Sequence[str]]) -> None:
     for path in _folder(sweep).glob("*.json"):
         path.unlink(missing_ok=True)
     if settings:
-        write_json(_folder(sweep) / f"{PLAN}.json", [list(job) for job in settings])
+        write_json(_folder(sweep) / f"{PLAN}.json", [_for_files(job) for job in settings])
 
 
 def planned_jobs(sweep: Path) -> list[Job]:
     """What the jobs of a sweep will be; [] where it is not known beforehand."""
     path = _folder(sweep) / f"{PLAN}.json"
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [Job(number=number, settings=tuple(job), status=NOT_BEGUN) for number, job in enumerate(content)]
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        return [Job(number=number, settings=tuple(job), status=NOT_BEGUN) for number, job in enumerate(content)]
+    except (ValueError, TypeError) as error:
+        log.warning("left out: %s is damaged (%s)", path, error)
+        return []
 
 
 def jobs_of(sweep: Path) -> list[Job]:
@@ -176,6 +181,10 @@ def count_failures(jobs: Sequence[Job]) -> str:
     if failed and refused:
         return f"{failed}{of_all} failed, {refused} {was_refused}"
     return f"{failed}{of_all} failed" if failed else f"{refused}{of_all} {was_refused}" if refused else ""
+
+
+def _for_files(settings: Iterable[str]) -> list[str]:
+    return [without_login(setting) for setting in settings]
 
 
 def _folder(sweep: Path) -> Path:
