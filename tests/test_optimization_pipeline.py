@@ -459,6 +459,11 @@ def test_a_pipeline_that_cannot_be_is_refused(adapter, arguments, sentence):
         OptimizationPipeline(adapter, **arguments)
 
 
+def test_what_makes_no_agent_is_refused(adapter):
+    with pytest.raises(ValueError, match="rl_agent must make an agent from an environment; it made None"):
+        tuned(adapter, lambda env: None)
+
+
 def test_a_domain_that_the_model_does_not_draw_is_refused(adapter):
     model = tiny_model(content_hash="cats", domains=["cats"], labels={"cats": []})
     with pytest.raises(ValueError, match=r"does not draw 'portraits'; .*cats"):

@@ -11,12 +11,13 @@ from tiny import tiny_model
 
 from adaptive_diffusion.diffusion.guidance import Interval
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
+from adaptive_diffusion.grids.schedule_file import save_schedules
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.optimization.environment import DomainEnv
 from adaptive_diffusion.optimization.pipeline import OptimizationPipeline
 from adaptive_diffusion.optimization.verification import verify
-from adaptive_diffusion.rl.baselines import RandomAgent
+from adaptive_diffusion.rl.baselines import FixedAgent, RandomAgent
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.lockstep import drawing_run, run_together
 from adaptive_diffusion.rl.measurement import REAL_UNIT
@@ -27,12 +28,12 @@ REAL = QualityReward("real")
 FOUND = DomainConfig(3, guidance_weight=1.7, guidance_low=-2.0, guidance_high=1.0)
 
 
-def calibrated(*numbers: int) -> CalibratedSchedule:
+def calibrated(*numbers: int, guidance: float | Interval = 1.5) -> CalibratedSchedule:
     steps = {
         n: CalibratedSteps(tuple(999 * (1 - np.arange(n) / n)), None, "made up", {"made up": Score(0.1, 0.01)})
         for n in numbers
     }
-    return CalibratedSchedule("tiny", 1.5, "portraits", 1000, "rmse", 2, 2, steps)
+    return CalibratedSchedule("tiny", guidance, "portraits", 1000, "rmse", 2, 2, steps)
 
 
 @pytest.fixture
@@ -81,6 +82,22 @@ def test_what_the_pipeline_finds_is_recorded_with_its_guidance(adapter):
     chosen = results["agent_config"] if results["improved"] else DomainConfig(3)
     assert results["final_config"] == chosen == adapter.get_config("portraits")
     assert adapter.known("portraits").provenance["reward"] == "QualityReward(metric='real')"
+
+
+def test_what_an_agent_finds_is_verified_with_the_steps_of_its_own_guidance(adapter, tmp_path):
+    schedules = [calibrated(2, 3, 4), calibrated(2, 3, 4, guidance=Interval(1.2, -2.0, 1.0))]
+    save_schedules(tmp_path / "s.json", schedules)
+
+    class Found(FixedAgent):
+        def predict(self, observation, deterministic=True):
+            return np.array([-0.5, 0.9, -0.9, 0.0]), None  # guided a little, at few noise levels
+
+    small = {"pictures": 4, "batches": 1, "verification_batches": 1, "min_steps": 2, "num_steps": 3, "max_steps": 4}
+    pipeline = OptimizationPipeline(adapter, Found, reward=REAL, calibration=tmp_path / "s.json", **small)
+    verified = pipeline.optimize("portraits", None, None, 1, 1)["agent_config"]
+    assert isinstance(verified.guidance, Interval)
+    drawn = pipeline.create_optimized_scheduler(verified, "portraits").calibration
+    assert verified.calibration == drawn == schedules[1].drawn_at(verified.guidance)
 
 
 def test_another_reward_starts_from_the_models_own_guidance(adapter):

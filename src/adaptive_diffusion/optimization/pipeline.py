@@ -19,11 +19,13 @@ from ..rl.agent import TuningAgent
 from ..rl.callbacks import Metrics
 from ..rl.cost import cost
 from ..rl.drawing import drawing_in
+from ..rl.knobs import Knobs
 from ..rl.noises import Noises
 from ..rl.real_noises import noises_for
 from ..rl.reward import GivenReward, HybridReward, reward_of
 from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
+from ..schedulers.configuration import Configuration
 from ..schedulers.core import SchedulerCore
 from ..types import PictureModel
 from .configuration import DomainConfig, split_config
@@ -109,13 +111,8 @@ class OptimizationPipeline:
         self.use_domain_adaptation, self.use_rl_optimization = use_domain_adaptation, use_rl_optimization
         self.reward = reward_of(reward or HybridReward())
         self.verbose = check_count("verbose", verbose, 0)
-        self.max_steps = check_count("max_steps", max_steps, 1)
-
-        self.min_steps = check_count("min_steps", min_steps, 1)
-        if min_steps > max_steps:
-            raise ValueError(f"min_steps must be at most max_steps, got {min_steps} > {max_steps}")
-
-        self.num_steps = check_count("num_steps", num_steps, min_steps, max_steps)
+        knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
+        self.min_steps, self.num_steps, self.max_steps = knobs.min_steps, knobs.prior.num_steps, knobs.max_steps
         self.pictures = None if pictures is None else check_count("pictures", pictures, 2)
         self.batches = check_count("batches", batches, 1)
         fewest = 2 if self.reward.unit == "seconds" else 1
@@ -172,7 +169,7 @@ class OptimizationPipeline:
             if prepare is not None:
                 prepare(agent)
             self._train(agent, found.domain, num_training_steps, callback, checkpoint)
-            of_agent = _searched(agent, found.domain, default, num_optimization_episodes)
+            of_agent = self._searched(agent, found.domain, default, num_optimization_episodes)
             candidates.append(of_agent["agent_config"])
 
         noises = self._fresh(drawing, found.domain, agent)
@@ -317,6 +314,14 @@ class OptimizationPipeline:
         if left:
             agent.train(left, callback, checkpoint=checkpoint)
 
+    def _searched(self, agent: TuningAgent, domain: str, default: DomainConfig, episodes: int) -> dict[str, Any]:
+        """What a trained agent chooses for a domain, as `optimize` returns it."""
+        chosen = agent.optimize_hyperparameters(episodes)
+        best = replace(default, **chosen["best_hyperparameters"], source=f"tuned by {agent.kind} for {domain}")
+        # the steps of its own guidance, which it will be drawn with
+        best = self._calibrated(domain, best)
+        return {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
+
     def _agent(self, drawing: GuidedModel, start: DomainConfig, default: DomainConfig) -> TuningAgent:
         """The agent, in an environment of the domain."""
         if isinstance(self._given, TuningAgent):
@@ -338,11 +343,14 @@ class OptimizationPipeline:
         if self._given is None:
             from ..rl.ppo_agent import HyperparameterTuningAgent
 
-            self.rl_agent = HyperparameterTuningAgent(env)
+            made: TuningAgent = HyperparameterTuningAgent(env)
         else:
-            self.rl_agent = self._given(env)
+            made = self._given(env)
+            if not isinstance(made, TuningAgent):
+                raise ValueError(f"rl_agent must make an agent from an environment; it made {made!r:.80}")
 
-        return self.rl_agent
+        self.rl_agent = made
+        return made
 
     def _fresh(self, drawing: GuidedModel, domain: str, agent: TuningAgent | None) -> Noises:
         """Noises that neither the agent nor an earlier verification of the domain has seen."""
@@ -354,10 +362,3 @@ class OptimizationPipeline:
             seed=unseen_seed(self.adapter, domain, agent, self.noise_seed + FRESH),
             cache=self.cache,
         )
-
-
-def _searched(agent: TuningAgent, domain: str, default: DomainConfig, episodes: int) -> dict[str, Any]:
-    """What a trained agent chooses for a domain, as `optimize` returns it."""
-    chosen = agent.optimize_hyperparameters(episodes)
-    best = replace(default, **chosen["best_hyperparameters"], source=f"tuned by {agent.kind} for {domain}")
-    return {"agent_config": best, "training": agent.record.summary(), "optimization": chosen}
