@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.io.batch_order import BatchOrder
 from adaptive_diffusion.io.pictures import PictureSet, load_pictures
 from adaptive_diffusion.io.pixels import resize, to_float, to_pil, to_uint8
@@ -200,11 +201,15 @@ def test_the_old_rule_keeps_back_the_last_block_and_says_what_is_lost(caplog: py
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [((1.0,), "must lie in"), ((0.1, "head"), "per_label, tail"), ((0.9999, "tail"), "none to")],
+    ("arguments", "kind", "message"),
+    [
+        ((1.0,), ValueError, "must lie in"),
+        ((0.1, "head"), ValueError, "per_label, tail"),
+        ((0.9999, "tail"), Unusable, "none to"),
+    ],
 )
-def test_splits_that_cannot_be_are_refused(arguments: tuple, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_splits_that_cannot_be_are_refused(arguments: tuple, kind: type[ValueError], message: str) -> None:
+    with pytest.raises(kind, match=message):
         labelled(ant=5).split(*arguments)
 
 

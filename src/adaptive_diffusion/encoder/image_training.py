@@ -63,7 +63,7 @@ def load_split(config: ImageTraining) -> tuple[list[PictureSet], list[PictureSet
     for domain, path in config.data.items():
         pictures = load_pictures(path, config.image_size)
         train, held = pictures.split(config.validation_fraction, config.split, config.seed)
-        if not len(train) or not len(held):
+        if not len(held):
             raise Unusable(f"{domain}: {count(len(pictures), 'image')}, too few to keep some back")
         sets.append((train, held))
 

@@ -52,7 +52,8 @@ class PictureSet:
             seed: Decides about random choices.
 
         Raises:
-            ValueError: for a share or a rule that does not exist, or if nothing is left to train on.
+            ValueError: for a share or a rule that does not exist.
+            Unusable: if nothing is left to train on.
         """
         if not 0 <= validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction}")
@@ -62,7 +63,7 @@ class PictureSet:
         held = SPLITS[rule](self.labels, validation_fraction, seed)
         trained = np.setdiff1d(np.arange(len(self)), held)
         if not len(trained):
-            raise ValueError(
+            raise Unusable(
                 f"validation_fraction={validation_fraction} of {count(len(self), 'image')} leaves none to train on"
             )
 

@@ -9,7 +9,6 @@ import numpy as np
 from ..diffusion.conditions import check_label_names
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable
-from ..io.counted import count
 from ..io.pictures import PictureSet, load_pictures
 from .training_config import TrainingConfig
 from .unet import UNetConfig
@@ -43,10 +42,6 @@ class Corpus:
         check_label_names(self.labels)
 
         splits = [s.split(config.validation_fraction, config.split, config.seed) for s in sets.values()]
-        for domain, (train, held) in zip(sets, splits, strict=True):
-            if not len(train):
-                total = count(len(held), "image")
-                raise Unusable(f"{domain}: validation_fraction={config.validation_fraction} keeps all back, {total}")
 
         offsets = np.cumsum([0] + [len(s.label_names) for s in sets.values()])
         self.num_classes = (len(sets), int(offsets[-1]))
