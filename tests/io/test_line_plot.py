@@ -1,4 +1,4 @@
-"""The plot of a schedule has its line where the values are."""
+"""The plot of a schedule has its line where the values are; labels of sheets can be seen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from adaptive_diffusion.io import figures
-from adaptive_diffusion.io.figures import save_schedule_plot
+from adaptive_diffusion.io.figures import labelled, save_schedule_plot
 from adaptive_diffusion.io.line_plot import HEIGHT, INK, WIDTH, _ticks, line_plot
 
 
@@ -71,3 +71,10 @@ def test_matplotlib_is_not_imported_for_it(tmp_path):
         "sys.exit('matplotlib' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_labels_are_dark_and_never_transparent(channels):
+    sheet = labelled(np.full((40, 40, channels), 255, np.uint8), ["#0"])
+    assert (sheet[..., : min(channels, 3)].min(axis=(0, 1)) < 64).all()
+    assert channels < 4 or sheet[..., 3].min() == 255

@@ -129,7 +129,9 @@ def labelled(
     for i, label in enumerate(columns):
         draw.multiline_text((left + GAP + i * (W - GAP) // len(columns), 0), label, fill=0, spacing=1)
 
-    return np.minimum(sheet_with_margins, np.array(text)[..., None])
+    colours = sheet_with_margins[..., :3]  # not alpha, which would make the labels transparent
+    np.minimum(colours, np.array(text)[..., None], out=colours)
+    return sheet_with_margins
 
 
 def save_schedule_plot(
