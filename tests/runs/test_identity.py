@@ -27,6 +27,24 @@ def test_a_folder_is_hashed_by_the_names_and_contents_below_it(tmp_path, change)
     assert digest_of(folder) != before
 
 
+def test_a_folder_is_hashed_with_what_is_linked_into_it_also_in_a_circle(tmp_path):
+    (folder := tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(name.encode())
+
+    digests = []
+    for name in ("a", "b", "a"):
+        (folder / "faces").unlink(missing_ok=True)
+        (folder / "faces").symlink_to(tmp_path / name)
+        digests.append(digest_of(folder))
+
+    assert digests[0] == digests[2] != digests[1]
+    before = digest_of(tmp_path / "a")
+    (tmp_path / "a" / "self").symlink_to(tmp_path / "a")
+    assert digest_of(tmp_path / "a") == before
+
+
 def test_another_content_of_a_folder_of_references_is_another_run(tmp_path):
     (references := tmp_path / "references").mkdir()
     (references / "general.npz").write_bytes(b"12")
