@@ -264,6 +264,7 @@ def test_a_prompt_without_a_known_word_is_drawn_too(configure: Any, caplog: pyte
     parts = prepare(configure("sd1", "prompt=42"))
     assert (parts.cfg.domain.name, parts.caption) == ("general", "42")
     assert "cannot be told" in caplog.text
+    assert "hardly asks" not in caplog.text
 
 
 def test_an_over_long_prompt_is_cut_with_a_warning(configure: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -46,8 +46,8 @@ class Choice:
 
     Attributes:
         domain: The domain.
-        domain_confidence: Its calibrated probability, in [0, 1], 1 where the prompt is a label alone; None for a domain
-            that the encoder does not know.
+        domain_confidence: Its calibrated probability, in [0, 1], 1 where the prompt is a label alone; None where
+            the encoder knows the domain or the prompt not at all.
         label: The label of the domain that a phrase of the prompt names; None if no label is close.
         label_confidence: Cosine of the word vectors of the closest label and phrase: 1 for the same words, 0 for a
             domain without labels.
@@ -186,7 +186,7 @@ def choose(prompt: str, model: PictureModel, domain: str | None) -> Choice:
         if not reads:
             raise Unusable(f"prompt: {error}") from error
         log.warning("the domain of the prompt cannot be told (%s)", error)
-        return Choice(domain or "general", 1.0 if domain else 0.0, None, 0.0)
+        return Choice(domain or "general", None, None, 0.0, understood=False)
 
 
 def check_no_label(label: str | None) -> None:
