@@ -102,9 +102,15 @@ def test_shapes_that_differ_are_refused() -> None:
         tiny_encoder().perceptual_distances(PICTURES, PICTURES[:2])
 
 
-def test_an_impossible_architecture_is_refused() -> None:
-    with pytest.raises(ValueError, match="multiple of 8"):
-        EncoderConfig(("a", "b"), image_size=12, widths=(4, 4, 4))
+@pytest.mark.parametrize(("size", "widths", "message"), [(12, (4, 4, 4), "multiple of 8"), (4, (4,), "at least 6")])
+def test_an_impossible_architecture_is_refused(size: int, widths: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EncoderConfig(("a", "b"), image_size=size, widths=widths)
+
+
+@pytest.mark.parametrize("side", [6, 34])
+def test_images_that_can_be_halved_but_once_have_a_sharpness(side: int) -> None:
+    assert np.isfinite(np.array(sharpness(mx.array(RNG.uniform(-1, 1, (2, side, side, 3)).astype(np.float32))))).all()
 
 
 def test_the_shipped_files_are_small_enough() -> None:

@@ -148,16 +148,23 @@ class Encoder:
 
 
 def sharpness(x: mx.array) -> mx.array:
-    """(B, H, W, C) in [-1, 1] -> (B, 2): log of the mean absolute Laplacian, at full and at half resolution."""
+    """The log of the mean absolute Laplacian, at full and at half resolution.
+
+    Args:
+        x: (B, H, W, C) in [-1, 1], H and W even and at least `network.SMALLEST`.
+
+    Returns:
+        (B, 2).
+    """
     levels = []
-    for _ in range(SHARPNESS_LEVELS):
+    for level in range(SHARPNESS_LEVELS):
+        if level:  # halve the resolution: means of 2x2 pixels
+            B, H, W, C = x.shape
+            x = x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
+
         inner = x[:, 1:-1, 1:-1]
         laplacian = 4 * inner - x[:, :-2, 1:-1] - x[:, 2:, 1:-1] - x[:, 1:-1, :-2] - x[:, 1:-1, 2:]
         levels.append(mx.log(mx.abs(laplacian).mean(axis=(1, 2, 3)) + SHARPNESS_FLOOR))
-
-        # Halve the resolution: means of 2x2 pixels.
-        B, H, W, C = x.shape
-        x = x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
 
     return mx.stack(levels, axis=-1)
 

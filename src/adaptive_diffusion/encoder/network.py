@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from ..models.convolution import Conv3x3
 
+SMALLEST = 6  # side of an image, pixels: 3x3 are left for its sharpness at half resolution
 _UNIT_EPS = 1e-6
 
 
@@ -38,10 +39,10 @@ class EncoderConfig:
 
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
-        if self.image_size % 2 ** len(self.widths):
+        if self.image_size % 2 ** len(self.widths) or self.image_size < SMALLEST:
             raise ValueError(
-                f"image_size must be a multiple of {2 ** len(self.widths)} for {len(self.widths)} widths, "
-                f"got {self.image_size}"
+                f"image_size must be a multiple of {2 ** len(self.widths)} for {len(self.widths)} widths, and at least "
+                f"{SMALLEST}, got {self.image_size}"
             )
 
     def to_dict(self) -> dict[str, Any]:
