@@ -125,8 +125,8 @@ def _about_files(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: cannot write{what}; free some space, or write elsewhere: {WHERE}"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"no permission to write{what} ({os.strerror(error.errno).lower()}); write where you may: {WHERE}"
+        return f"no permission for{what or ' this'} ({os.strerror(error.errno).lower()}); write where you may: {WHERE}"
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
         why = (error.strerror or "").lower()
-        return f"cannot make or write{what} ({why}); write where folders can be made: {WHERE}"
+        return f"cannot read or write{what} ({why}); write where folders can be made: {WHERE}"
     return f"the system refused{what}: {error.strerror}"

@@ -334,10 +334,10 @@ def test_training_refuses_what_it_cannot_use(overrides, sentence, tmp_path):
         (MachineError("locked"), "locked", 1),
         (
             OSError(errno.EROFS, "Read-only", "/a/b"),
-            "no permission to write /a/b (read-only file system); write where",
+            "no permission for /a/b (read-only file system); write where",
             1,
         ),
-        (OSError(errno.EACCES, "denied", "/a/b"), "no permission to write /a/b (permission denied); write where", 1),
+        (OSError(errno.EACCES, "denied", "/a/b"), "no permission for /a/b (permission denied); write where", 1),
         (OSError(errno.ENOSPC, "full"), "the disk is full: cannot write; free some space", 1),
         (RuntimeError("[malloc] Unable to allocate 9 bytes"), "not enough memory (", 1),
         (KeyError("x"), "unexpected KeyError: 'x' (HYDRA_FULL_ERROR=1 shows where)", 1),
