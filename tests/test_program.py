@@ -50,6 +50,7 @@ def test_help_lists_the_commands(arguments, capsys):
         (["cells", "--cells", "nowhere"], "run adaptive-diffusion sample"),
         (["bench", "lop"], "did you mean loop"),
         (["references", "--output", "x", "../hills=y"], "must not contain / or"),
+        (["references", "--output", "x", "hills=y", "hills_kernel=z"], "must not end in"),
         (["references", "--output", "x", "hills=y", "hills=z"], "given twice"),
         (["upload", "nowhere"], "there is no folder nowhere"),
         (["ui", "nowhere.db"], "there is no database nowhere.db"),

@@ -12,6 +12,7 @@ from ..metrics.precision_recall import ClusterReference
 from ..metrics.statistics import FeatureStatistics
 
 FOLDER = ASSETS / "reference"
+OTHERS = ("_kernel", "_vicreg", "_clusters")  # ends of the names of the other files of a domain, thus of no domain
 
 
 def reference_path(domain: str, folder: Path = FOLDER) -> Path:
@@ -42,8 +43,7 @@ def load_reference(domain: str, encoder: FeatureEncoder, folder: Path = FOLDER) 
     """
     path = reference_path(domain, folder)
     if not path.is_file():
-        others = ("_kernel", "_vicreg", "_clusters")
-        domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith(others))) or "none"
+        domains = ", ".join(sorted(f.stem for f in folder.glob("*.npz") if not f.stem.endswith(OTHERS))) or "none"
         raise UnusableFile(f"there are no reference statistics of the domain {domain!r}; there are those of {domains}")
 
     statistics = FeatureStatistics.load(path)

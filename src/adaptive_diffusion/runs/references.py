@@ -14,7 +14,7 @@ import numpy as np
 
 from ..diffusion.checks import check_name
 from ..encoder.encoder import BUILTIN_ENCODER, Encoder, load_encoder
-from ..encoder.reference import FOLDER, kernel_reference_path, reference_path, vicreg_paths
+from ..encoder.reference import FOLDER, OTHERS, kernel_reference_path, reference_path, vicreg_paths
 from ..encoder.vicreg import BUILTIN_VICREG, VICRegEncoder, load_vicreg
 from ..errors import UserError
 from ..io.pictures import load_pictures
@@ -44,6 +44,10 @@ def main(argv: list[str]) -> None:
     with refused():
         for name in given:
             check_name("the domain", name, of_file=True)
+            if name.endswith(OTHERS):
+                raise UserError(
+                    f"a domain's name must not end in {', '.join(OTHERS)}, as its other files do, got {name!r}"
+                )
     if len(given) < len(options.pictures):
         raise UserError("a domain is given twice; put its images into one folder")
 
