@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from adaptive_diffusion.io import image_file
-from adaptive_diffusion.io.image_file import read_image
+from adaptive_diffusion.io.files import home_path
+from adaptive_diffusion.io.image_file import read_image, read_picture
 from adaptive_diffusion.io.pixels import prepare, prepare_all
 
 RNG = np.random.default_rng(0)
@@ -228,6 +229,14 @@ def test_what_cannot_be_opened_is_called_what_it_is(tmp_path: Path, name: str, m
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match=message):
         read_image(tmp_path / name, (8, 8))
+
+
+def test_a_name_that_begins_with_a_tilde_is_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("L", (8, 8)).save("~nobody-has-this-name.png")
+    assert read_picture("~nobody-has-this-name.png", (8, 8)).shape == (8, 8, 3)
+    assert home_path("~/a.png") == tmp_path / "a.png"
 
 
 def test_a_missing_permission_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

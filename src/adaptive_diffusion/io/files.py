@@ -54,6 +54,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def home_path(path: str | Path) -> Path:
+    """A path in which `~` is the home folder; a name such as `~a.png`, of which nobody is a user, stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def partial_path(path: Path) -> Path:
     """A temporary path beside `path` that no other process has, also not one of another host that shares the folder."""
     return path.with_name(f".{path.stem}.{_here()}.{os.getpid()}.partial{path.suffix}")

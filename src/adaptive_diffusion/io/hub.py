@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import MissingPackage, UnusableFile
 from ..program import pip_install
+from .files import home_path
 
 _SETTINGS = ["*.json", "merges.txt"]
 
@@ -25,7 +26,7 @@ def model_folder(source: str | Path) -> Path:
         UnusableFile: if there is no such folder, or the download fails.
         MissingPackage: without `huggingface_hub`.
     """
-    folder = Path(source).expanduser()
+    folder = home_path(source)
     if folder.is_dir():
         return folder
     if not is_hub_id(source):
@@ -80,4 +81,4 @@ def hub_package(source: str | Path) -> Any:
 
 def is_hub_id(source: str | Path) -> bool:
     """Whether `source` has the form owner/name and is no folder here."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)) is not None and not Path(source).expanduser().is_dir()
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)) is not None and not home_path(source).is_dir()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UnusableFile
-from .files import why_unreadable
+from .files import home_path, why_unreadable
 from .pixels import prepare, to_float
 
 MAX_PIXELS = 2**27  # of one image; beyond this a small file may fill the memory
@@ -77,7 +77,7 @@ def read_picture(path: str | Path, size: tuple[int, int], channels: int = 3) -> 
         UnusableFile: if there is no such file, or it cannot be read as an image.
     """
     try:
-        return to_float(read_image(Path(path).expanduser(), size, channels))
+        return to_float(read_image(home_path(path), size, channels))
     except UnusableFile as error:
         raise UnusableFile(f"init_image={error}; give an image file, e.g. a PNG or JPEG") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import Unusable, UnusableFile
 from .array_file import UNNAMED, read_arrays
 from .counted import count
-from .files import why_unreadable
+from .files import home_path, why_unreadable
 from .image_file import read_image
 from .image_folder import image_files, label_of
 from .pixels import MODES, prepare_all
@@ -112,7 +112,7 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
     if channels not in MODES:
         raise Unusable(f"images are read with 1 (grey), 3 (RGB) or 4 (RGBA) channels, got {channels}")
 
-    path = Path(path).expanduser()
+    path = home_path(path)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
 
     is_array = path.suffix.lower() in (".npz", ".npy")

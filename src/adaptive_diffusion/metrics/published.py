@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UnusableFile
+from ..io.files import home_path
 
 FOLDER_VARIABLE = "ADAPTIVE_DIFFUSION_WEIGHTS"
 
@@ -78,7 +79,7 @@ def weight_folders() -> list[Path]:
     """Folders of published files: our own folder, then the download folders of PyTorch's libraries."""
     own = os.environ.get(FOLDER_VARIABLE) or Path.home() / ".cache" / "adaptive_diffusion" / "weights"
     torch_home = os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch"
-    folders = [Path(own).expanduser(), Path(torch_home).expanduser() / "hub" / "checkpoints"]
+    folders = [home_path(own), home_path(torch_home) / "hub" / "checkpoints"]
 
     # The package lpips contains the heads; an import would load PyTorch.
     lpips = importlib.util.find_spec("lpips")
@@ -99,7 +100,7 @@ def find_published(file: PublishedFile, given: str | Path | None = None) -> Path
         UnusableFile: if the file is not there, with the searched folders and the address of the file.
     """
     if given is not None:
-        given = Path(given).expanduser()
+        given = home_path(given)
         if given.is_file():
             return given
 

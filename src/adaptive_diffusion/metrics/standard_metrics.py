@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import UnusableFile
 from ..io.array_file import array_names, read_arrays
+from ..io.files import home_path
 from ..io.image_folder import has_images
 from ..io.pictures import load_pictures
 from .clip_score import CLIP, load_clip
@@ -52,7 +53,7 @@ class StandardMetrics:
         self._inception = load_inception(inception)
         self._clip: CLIP | None = None if clip is None else load_clip(clip)
         self._lpips: LPIPS | None = load_lpips(lpips) if converged else None  # type: ignore[arg-type]
-        self._path = Path(reference).expanduser()
+        self._path = home_path(reference)
         self._real: Path | FeatureStatistics = self._read(self._path)
 
     def reference(self, domain: str) -> Path:

@@ -25,6 +25,7 @@ from ..cli.entry import ROOT, sentence_and_code
 from ..cli.schemas import register
 from ..diffusion.checks import check_count
 from ..errors import MachineError, MissingPackage, UserError
+from ..io.files import home_path
 from ..program import command, conf, pip_install
 from ..runs.build import build
 from ..runs.checks import checked, refused
@@ -117,7 +118,7 @@ def offered(models: Sequence[str], common: Sequence[str]) -> Offers:
     catalog = Catalog.of(conf(), [])
     found = [_offer("shipped", (), common)]
     for given in models:
-        path = Path(given).expanduser().absolute()
+        path = home_path(given).absolute()
         kind = "diffusers" if path.is_dir() else "checkpoint"
         found.append(_offer(path.stem, tuple(for_hydra([f"model={kind}", f"model.path={path}"])), common))
     if len({offer.name for offer in found}) < len(found):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MachineError, UnusableFile
+from ...io.files import home_path
 from ...io.hub import hub_package, is_hub_id, quiet_hub
 from .file_kinds import INDEX, of_file
 from .pipeline_folder import TOKENIZER_FILES, PipelineFolder
@@ -40,7 +41,7 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
     if not str(path).strip():
         raise ValueError("path is empty; give a folder or a hub id such as google/ddpm-cifar10-32")
 
-    folder = Path(path).expanduser()
+    folder = home_path(path)
     if folder.is_file():
         raise UnusableFile(of_file(folder))
     if folder.is_dir():
