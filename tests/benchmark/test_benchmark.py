@@ -297,6 +297,18 @@ def test_cells_that_differ_in_a_swept_setting_are_told_apart_and_compared_within
         assert row.difference["rmse"].mean == pytest.approx(-0.1)
 
 
+def test_a_table_says_the_size_of_every_cell_and_the_caveat_of_the_smallest():
+    swept = [
+        replace(RESULTS[0], pictures=size, dimensions=10, variant=(f"num_samples={size}", *more))
+        for size, more in ((30, ()), (2, ("prompt='a|b'",)))
+    ]
+    text = markdown(summarise(swept, "dpm uniform"))
+    assert "n = 2 blocks of 2 images or 2 blocks of 30 images;" in text
+    assert "of all 4 or 60 images together" in text
+    assert "4 images are fewer than 4 x 10 dimensions" in text
+    assert text.count("| dpm uniform num_samples=2 prompt='a\\|b' |") == 2
+
+
 def test_cells_from_other_noises_are_not_compared():
     dpm = result("dpm", 5, [[0.1, 0.3], [0.2, 0.2]])
     elsewhere = replace(dpm, blocks=tuple(replace(block, seed=100 + block.seed) for block in dpm.blocks))
@@ -464,6 +476,17 @@ def test_a_sweep_over_a_benchmark_of_ones_own_ends_with_its_tables_as_well(sweep
     assert [row["num_steps"] for row in summaries(sweep)[0]] == ["2", "3"]
 
 
+def test_values_that_the_cells_refuse_leave_a_benchmark_without_an_estimate(sweep):
+    given = ("benchmark=default", "benchmark.tolerance=null", "scheduler=ddim", "num_steps=2,abc")
+    assert sweep.run(*given) == (2, "", "num_steps must be a whole number or null, got abc; --help lists the settings\n")
+
+
+def test_a_seed_whose_blocks_go_beyond_the_last_is_refused(sweep):
+    code, _, err = sweep.run("benchmark=default", "scheduler=ddim", "num_steps=2", "seed=4294967295")
+    assert code == 2
+    assert "the seed of the last block must be a whole number, between 0 and 4294967295, got 4294967296" in err
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_path):
     process = sweep.start("experiment=benchmark", "scheduler=ddim", "grid=uniform", "num_steps=2,3,1000")
@@ -478,6 +501,20 @@ def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_p
     parent, *_ = sweep.runs()
     assert parent.info.status in ("KILLED", "FAILED")
     assert [a.path for a in sweep.client.list_artifacts(parent.info.run_id)] == ["benchmark"]
+
+
+@pytest.mark.slow
+def test_a_single_cell_that_is_stopped_says_how_to_begin_anew(sweep, tmp_path):
+    sweep.settings.remove("-m")
+    process = sweep.start("benchmark=default", "scheduler=ddim", "grid=uniform", "num_steps=1000")
+    cells, deadline = tmp_path / "outputs" / "benchmark" / "cells", time.monotonic() + 120
+    while not list(cells.glob(".*.lock")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.2)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert re.search(r"go on +python sample\.py .*num_steps=1000 .*\(the cell begins anew\)", out)
 
 
 @pytest.mark.slow
@@ -523,3 +560,11 @@ def test_started_again_it_repeats_nothing_and_reports_everything(sweep):
     ]
     assert [a.path for a in sweep.client.list_artifacts(latest.info.run_id)] == ["benchmark"]
     assert summaries(sweep)[2] == second
+
+    for lock in sweep.folder.glob("outputs/benchmark/cells/.*.lock"):
+        lock.rmdir()
+    before, (damaged, *_) = len(sweep.runs()), sweep.folder.glob("outputs/benchmark/cells/*.json")
+    damaged.write_text("{")
+    out = succeed(sweep, "experiment=benchmark_fast", "scheduler=dpm_solver", "grid=karras,own", "num_steps=2,3")
+    assert out.count("measured before") == 3
+    assert len(sweep.runs()) == before + 2  # that of the sweep, and that of the cell which is measured again

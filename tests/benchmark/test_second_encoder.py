@@ -151,3 +151,8 @@ def test_a_variant_says_the_kind_of_guidance_before_its_interval():
     given = ["scheduler=adaptive", "guidance.low=-2", "paths.outputs=x", "guidance=interval", "guidance.high=1"]
     assert " ".join(variant_of(given)) == "guidance=interval guidance.high=1 guidance.low=-2"
     assert variant_of(["label=none", "num_steps=5", "guidance_scale=2"]) == ("guidance_scale=2", "label=none")
+
+
+def test_where_a_cell_is_recorded_and_what_it_is_compared_with_are_no_part_of_its_name():
+    given = ["tracking.uri=http://me:secret@here", "+tracking.x=1", "paths.outputs=x", "benchmark.baseline='ddim own'"]
+    assert variant_of([*given, "benchmark.tolerance=0.1"]) == ("benchmark.tolerance=0.1",)

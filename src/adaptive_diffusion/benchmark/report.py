@@ -12,7 +12,7 @@ import numpy as np
 
 from ..io.counted import count
 from ..io.files import atomic_path, write_text
-from ..io.markdown import table
+from ..io.markdown import literal, table
 from ..metrics.frechet import frechet_caveat
 from .cell import CellResult
 from .intervals import Interval, paired_bootstrap
@@ -105,23 +105,25 @@ def markdown(rows: Sequence[Row]) -> str:
     lines: list[str] = []
     for domain in dict.fromkeys(row.cell.domain for row in rows):
         some = [row for row in rows if row.cell.domain == domain]
-        first = some[0].cell
-        total = first.pictures * len(first.blocks)
-        blocks = f"{count(len(first.blocks), 'block')} of {count(first.pictures, 'image')}"
+        sizes = sorted({(len(row.cell.blocks), row.cell.pictures) for row in some})
+        blocks = " or ".join(f"{count(n, 'block')} of {count(size, 'image')}" for n, size in sizes)
+        totals = sorted({n * size for n, size in sizes})
+        together = " or ".join(map(str, totals))
+        dimensions = some[0].cell.dimensions
 
         lines += [
             f"### {domain}",
             "",
-            f"n = {blocks}; mean +- sd over blocks; (all): of all {total} images together; differences: 95 % paired "
+            f"n = {blocks}; mean +- sd over blocks; (all): of all {together} images together; differences: 95 % paired "
             "bootstrap.",
             "",
             *overview(some),
             "",
             *table(COLUMNS, map(_cells, some), "l" + 15 * "r" + "lrr"),
         ]
-        if caveat := frechet_caveat(total, first.dimensions):
+        if caveat := frechet_caveat(totals[0], dimensions):
             lines += ["", f"Frechet distances (all): {caveat}."]
-        elif caveat := frechet_caveat(first.pictures, first.dimensions):
+        elif caveat := frechet_caveat(min(size for _, size in sizes), dimensions):
             lines += ["", f"Frechet distances of a block: {caveat}."]
 
         if not all(row.converged_enough for row in some):
@@ -149,7 +151,7 @@ def overview(rows: Sequence[Row]) -> list[str]:
         return f"{perceptual} / {row.cell.fd_encoder:.0f} / {vicreg}"
 
     methods = dict.fromkeys(row.cell.method for row in rows)
-    body = [[method, *(cell(found.get((method, n))) for n in steps)] for method in methods]
+    body = [[literal(method), *(cell(found.get((method, n))) for n in steps)] for method in methods]
     return table(["perceptual / fd real (all) / fd vicreg (all), steps:", *map(str, steps)], body)
 
 
@@ -165,7 +167,7 @@ def _cells(row: Row) -> list[str]:
         return "" if number is None else f"{number:{digits}}"
 
     return [
-        cell.method,
+        literal(cell.method),
         str(cell.num_steps),
         f"{row.mean['evaluations']:.4g}",
         "" if row.mean["passes"] is None else f"{row.mean['passes']:.4g}",
@@ -181,7 +183,7 @@ def _cells(row: Row) -> list[str]:
         value("fd_converged"),
         value("rmse") + mark,
         value("perceptual"),
-        row.baseline,
+        literal(row.baseline),
         str(row.difference.get("rmse", "")),
         str(row.difference.get("perceptual", "")),
     ]

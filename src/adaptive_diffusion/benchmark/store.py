@@ -43,12 +43,9 @@ def run_benchmark(
     results = []
     for cell in cells:
         path = None if folder is None else cell_path(folder, cell, bench)
-        result = None if path is None else load_cell(path)
+        result = None if path is None else kept_cell(path, cell)
 
-        if result is not None:
-            # names decide no numbers: the file may come from a cell with other names
-            result = replace(result, scheduler=cell.scheduler, grid=cell.grid_name, variant=cell.variant)
-        else:
+        if result is None:
             result = measure_cell(cell, bench, progress)
             if path is not None:
                 save_cell(path, result)
@@ -95,6 +92,12 @@ def _named(sampler: object) -> Any:
 def save_cell(path: Path, result: CellResult) -> None:
     """Write a result atomically, as JSON."""
     write_json(path, asdict(result))
+
+
+def kept_cell(path: Path, cell: Cell) -> CellResult | None:
+    """A cell's result in the file that belongs to it, see `load_cell`, which may come from a cell with other names."""
+    result = load_cell(path)
+    return result and replace(result, scheduler=cell.scheduler, grid=cell.grid_name, variant=cell.variant)
 
 
 def load_cell(path: Path) -> CellResult | None:

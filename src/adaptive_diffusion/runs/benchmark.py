@@ -11,27 +11,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..benchmark import Bench, Cell, CellResult, SecondEncoder, run_benchmark, write_report
 from ..benchmark.report import METRICS, TOGETHER, markdown, summarise
-from ..benchmark.store import cell_path, load_cell, save_cell
-from ..diffusion.checks import check_count, check_number
+from ..benchmark.store import cell_path, kept_cell, load_cell, save_cell
+from ..diffusion.checks import check_count, check_number, check_seed
 from ..encoder.domain import DomainDetector
 from ..encoder.encoder import load_builtin_encoder
 from ..encoder.reference import load_reference, load_vicreg_reference, vicreg_paths
 from ..encoder.vicreg import load_vicreg
 from ..errors import UserError
+from ..io.addresses import without_login
 from ..io.counted import count
 from ..io.locks import in_turn
 from ..io.progress import Progress
+from ..program import again
 from ..tracking.commands import given_settings, resolved_settings
-from ..tracking.jobs import Job
+from ..tracking.jobs import Job, telling
 from ..tracking.provenance import choices, parameters
 from .fit import image_channels
 from .inputs import model_input
-from .job import say
+from .job import in_sweep, say
 from .measure_run import SECONDS_PER_IMAGE
 from .naming import drawn_by
 from .recorded import run_tags
 from .setup import Setup, prepare
-from .sweep_cost import cost
+from .sweep_cost import announce
 
 log = logging.getLogger(__name__)
 
@@ -45,18 +47,11 @@ NAMES = {  # of a benchmark's numbers, as every run is recorded with them
     "seconds": SECONDS_PER_IMAGE,
 }
 
-# overrides that have a column of their own, or do not make another cell; all others are part of a cell's name
+# overrides that have a column of their own, or do not make another cell; all others that say what a job does are part
+# of a cell's name
 NO_VARIANT = (
-    "domain",
-    "scheduler",
-    "grid",
-    "num_steps",
-    "experiment",
-    "benchmark",
-    "metrics",
-    "tracking",
-    "name",
-    "tags",
+    *("domain", "scheduler", "grid", "num_steps"),
+    *("experiment", "benchmark", "benchmark.baseline", "metrics", "name", "tags"),
 )
 
 # settings that a benchmark does not use, and what it does instead
@@ -91,12 +86,13 @@ def run_cell(cfg: DictConfig) -> float:
     store = Path(cfg.paths.outputs) / "benchmark" / "cells"
     path = cell_path(store, cell, bench)
 
-    if not path.is_file():  # what is measured needs no lock: the folder may be one to read only
+    result = kept_cell(path, cell)
+    if result is None:  # what is measured needs no lock: the folder may be one to read only
         with in_turn(path, lambda who: log.info("waiting for the same by %s", who)):
-            if not path.is_file():
+            result = kept_cell(path, cell)
+            if result is None:
                 return _measure_and_record(setup, cell, bench, store).fd_encoder
 
-    (result,) = run_benchmark([cell], bench, store)
     log.info("%s %s: measured before", result.domain, result.name)
     save_cell(Path(cfg.paths.run) / CELL, result)
     return result.fd_encoder
@@ -110,8 +106,13 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
 
     with setup.tracker.open(name, params=parameters(cfg), tags=tags, folder=cfg.paths.run) as run:
         run.inputs(*model_input(cfg.model, setup.model))
-        with Progress(name, batches * cell.num_steps) as shown:
-            (result,) = run_benchmark([cell], bench, store, progress=lambda trace: shown.update())
+        try:
+            with Progress(name, batches * cell.num_steps) as shown:
+                (result,) = run_benchmark([cell], bench, store, progress=lambda trace: shown.update())
+        except KeyboardInterrupt:
+            if not in_sweep():  # a sweep says it of all its cells
+                log.info("%-11s%s (the cell begins anew)", "go on", without_login(again()))
+            raise
 
         # Of all images together where that is known, else the mean over the blocks; cell.json has all of it.
         (row,) = summarise([result])
@@ -145,7 +146,7 @@ def cell_of(setup: Setup) -> Cell:
 
 def variant_of(overrides: Iterable[str]) -> tuple[str, ...]:
     """The overrides that name a cell, in one order: a choice comes before what is set in it, e.g. guidance=interval."""
-    named = [o for o in overrides if not _key(o).startswith("paths.") and _key(o) not in NO_VARIANT]
+    named = [o for o in telling(overrides) if _key(o) not in NO_VARIANT]
     return tuple(sorted(named, key=lambda override: (_key(override).split("."), override)))
 
 
@@ -174,7 +175,8 @@ def bench_of(setup: Setup) -> Bench:
     cfg = setup.cfg
     try:
         check_count("num_samples", cfg.num_samples, 2)
-        check_count("benchmark.seed_blocks", cfg.benchmark.seed_blocks, 1)
+        blocks = check_count("benchmark.seed_blocks", cfg.benchmark.seed_blocks, 1)
+        check_seed("the seed of the last block", cfg.seed + blocks - 1)
         if cfg.benchmark.tolerance is not None:
             check_number("benchmark.tolerance", cfg.benchmark.tolerance, 0, above=True)
     except ValueError as error:
@@ -187,7 +189,7 @@ def bench_of(setup: Setup) -> Bench:
         encoder=encoder,
         reference=lambda domain: load_reference(domain, encoder),
         pictures=cfg.num_samples,
-        seed_blocks=cfg.benchmark.seed_blocks,
+        seed_blocks=blocks,
         seed=cfg.seed,
         batch_size=cfg.batch_size,
         tolerance=cfg.benchmark.tolerance,
@@ -214,7 +216,8 @@ class BenchmarkReport:
             UserError: for a setting that has no effect.
         """
         refuse_without_effect(given_settings(config))
-        say(cost(config, "cell", config.benchmark.seed_blocks, config.benchmark.tolerance is not None))
+        blocks, converged = config.benchmark.seed_blocks, config.benchmark.tolerance is not None
+        announce(config, "cell", blocks=blocks, converged=converged)
 
     def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
         """Write the report of the cells that were finished into a folder; () without any."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,16 +18,15 @@ from ..tracking.jobs import Job, failures, telling
 from ..tracking.tracker import NoTracker
 from .job import say
 from .setting_types import target_of
-from .sweep_cost import cost
+from .sweep_cost import announce
 from .sweep_pictures import MOST_ROWS, draw_all
 from .sweep_rows import Distance, Group, Row, groups_of
 
 if TYPE_CHECKING:
     from .benchmark import BenchmarkReport
 
-log = logging.getLogger(__name__)
-
 HEADER = ("", "job", "to converged", "to real images", "evaluations/image", "passes/image", "seconds/image")
+WITHOUT = "metrics.converged=false does without converged solutions."
 LONGEST_TABLE = 60  # rows that are printed; results.md has all
 
 
@@ -45,13 +43,8 @@ class SampleReport:
             _benchmark().begin(config)
             return
         converged = bool(config.metrics.get("converged"))
-        try:
-            kept = bool(config.skip_finished) and target_of(config.tracking) is not NoTracker
-            text = cost(config, "job", converged=converged, kept=kept)
-        except Exception as error:
-            log.debug("no estimate of the cost: %s", error)
-            return
-        say(text + (" metrics.converged=false does without converged solutions." if converged else ""))
+        kept = bool(config.skip_finished) and target_of(config.tracking) is not NoTracker
+        announce(config, "job", WITHOUT if converged else "", converged=converged, kept=kept)
 
     def end(self, config: DictConfig, jobs: Sequence[Job]) -> Sequence[Path]:
         """Write and print the results; the files, or () where no job has any numbers."""

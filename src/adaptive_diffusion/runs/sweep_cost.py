@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -17,15 +18,28 @@ from ..sampling.converged import CHECKED, FIRST_STEPS
 from ..sampling.timing import seconds_of
 from .build import build
 from .fit import DEFAULT_STEPS
+from .job import say
 from .setting_types import target_of
 from .stochastic_sweep import all_stochastic
 from .sweep_overrides import sweep_overrides, takes_every_combination
+
+log = logging.getLogger(__name__)
 
 # what decides converged solutions
 PROBLEM = ("domain", "label", "prompt", "guidance_scale", "guidance", "model", "seed")
 
 STOP = "Stop at any time: what is finished, now or before, is not repeated."
 FORGETS = "The same command repeats what is finished: that is skipped only with MLflow and skip_finished=true."
+
+
+def announce(config: DictConfig, noun: str, advice: str = "", **known: Any) -> None:
+    """Print what `cost` says of a sweep, and an advice; nothing where that fails, as of a value that a job refuses."""
+    try:
+        text = cost(config, noun, **known)
+    except Exception as error:
+        log.debug("no estimate of the cost: %s", error)
+    else:
+        say(f"{text} {advice}".rstrip())
 
 
 def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True, kept: bool = True) -> str:
