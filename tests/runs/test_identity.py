@@ -57,6 +57,11 @@ def test_another_content_of_a_folder_of_references_is_another_run(tmp_path):
     assert identity_of_run(setup) != before
 
 
+def test_a_text_that_is_too_long_for_the_name_of_a_file_is_none(tmp_path):
+    given = ["model@task.model=stable_diffusion_15", f"task.model.negative_prompt={'word ' * 60}"]
+    assert len(identity_of_training(configuration("train", tmp_path, "agent=cem", *given), "tiny")) == 64
+
+
 POLICY = ("task=policy", "agent=ppo", "domain=general", "grid@task.grid=calibrated")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,18 @@ def identity_of_training(cfg: DictConfig, model: str) -> str:
 
 def _digests(node: dict[str, Any], folders: bool = False) -> dict[str, str]:
     """The settings that name files, or folders too -> hashes of what these hold."""
-    return {name: digest_of(path) for name, path in _paths(node) if path.is_file() or (folders and path.is_dir())}
+    # Not `Path.is_file`, which raises an error for a text that is too long for a name.
+    return {
+        name: digest_of(Path(text))
+        for name, text in _texts(node)
+        if os.path.isfile(text) or (folders and os.path.isdir(text))
+    }
 
 
-def _paths(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """Every text of the settings that is not empty, as a path."""
+def _texts(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of the settings, with its name."""
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{key}.")
-        elif isinstance(value, str) and value:
-            yield f"{prefix}{key}", Path(value)
+            yield from _texts(value, f"{prefix}{key}.")
+        elif isinstance(value, str):
+            yield f"{prefix}{key}", value
