@@ -90,6 +90,8 @@ def test_the_home_directory_is_known_in_paths_alone():
         "~/a b",
         "a~/b",
     ]
+    study = ["hydra.sweeper.storage=~/s.log", "hydra.sweeper.study=one (2)"]
+    assert [read(s) for s in for_hydra(study)] == [f"{home}/s.log", "one (2)"]
 
 
 @pytest.mark.parametrize(

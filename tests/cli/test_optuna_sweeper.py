@@ -199,6 +199,13 @@ def test_the_configuration_says_every_argument():
     assert set(config) - {"_target_"} == set(StudySweeper.__init__.__annotations__) - {"return", "params"}
 
 
+def test_an_interval_of_whole_numbers_is_searched_in_whole_numbers(sweep):
+    jobs, _ = sweep("one", arguments=["scheduler=ddim", "x=interval(0,1)", "num_steps=int(interval(4,12))"])
+    steps = {job["num_steps"] for job in jobs}
+    assert len(steps) > 1
+    assert steps <= {str(n) for n in range(4, 13)}
+
+
 def test_hydra_finds_it():
     from hydra.core.plugins import Plugins
 

@@ -142,6 +142,19 @@ def test_a_job_that_fails_is_in_the_table_and_in_mlflow_with_its_sentence(sweep,
     assert "1 of 3 jobs failed, 1 was refused" in lines
 
 
+def test_a_tracker_that_cannot_be_built_is_one_sentence(tracker, capsys):
+    given = config(tracker)
+    given.tracking._target_ = "adaptive_diffusion.tracking.mlflow.MlflowTraker"
+    with pytest.raises(SystemExit) as end:
+        SweepRun().on_multirun_start(given)
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(
+        "tracking: _target_ is 'adaptive_diffusion.tracking.mlflow.MlflowTraker', and Python finds nothing"
+    )
+
+
 def test_a_refused_job_is_recorded_with_the_choices_of_groups_below_others(sweep, do, tracker, caplog):
     do(0, "model@task.model=checkpoint", refused)
     _, child = runs(tracker)

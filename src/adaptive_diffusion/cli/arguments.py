@@ -29,14 +29,14 @@ LARGEST_SWEEP = 10_000  # jobs
 # Settings that are taken as they are written, blanks, commas and brackets included; a new one belongs in one of the two
 TEXTS = (
     *("prompt", "label", "name", "*.negative_prompt", "*.draws", "domain.name", "domain.description"),
-    *("tracking.experiment", "tracking.uri"),
+    *("tracking.experiment", "tracking.uri", "hydra.sweeper.study"),
 )
 PATHS = (  # `~` is the home directory in these; ${...} refers to a setting
     *("paths.*", "output", "init_image", "*.path", "*.kept", "task.data.*", "task.state", "task.start_from"),
     *("task.calibration", "sampler.calibration", "metrics.encoder", "metrics.reference", "metrics.references"),
     *("metrics.vicreg", "metrics.inception", "metrics.clip", "*.weak_model"),
     *("tracking.database", "tracking.artifacts", "domain.pictures"),
-    *("hydra.run.dir", "hydra.sweep.dir"),
+    *("hydra.run.dir", "hydra.sweep.dir", "hydra.sweeper.storage"),
 )
 QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 

@@ -135,7 +135,7 @@ class StudySweeper(Sweeper):
                 say(f"stopped    no job was a trial {MOST_IN_VAIN} times in a row: nothing is learned")
                 break
 
-        say(self._best(study, arguments))
+        say(self._best(study))
         if in_vain == MOST_IN_VAIN:
             _ = [result.return_value for result in results]  # raises what a job failed of, as Hydra's own sweeper does
             raise UserError(
@@ -206,7 +206,7 @@ class StudySweeper(Sweeper):
             learned = True
         return learned
 
-    def _best(self, study: Any, arguments: Sequence[str]) -> str:
+    def _best(self, study: Any) -> str:
         """What was found: the best trial, or those of the Pareto front."""
         done = f"{len(self._finished(study))} of {count(self.trials, 'trial')}"
         lines = [f"study      {self.study} in {self.storage}: {done} have finished"]
@@ -219,7 +219,9 @@ class StudySweeper(Sweeper):
         """The values of a setting that are tried."""
         distributions, sweep = self._optuna.distributions, override.value()
         if isinstance(sweep, IntervalSweep):
-            return distributions.FloatDistribution(sweep.start, sweep.end, log="log" in sweep.tags)
+            whole = {type(sweep.start), type(sweep.end)} == {int}  # as of int(interval(4,12))
+            numbers = distributions.IntDistribution if whole else distributions.FloatDistribution
+            return numbers(sweep.start, sweep.end, log="log" in sweep.tags)
         if isinstance(sweep, RangeSweep):
             return distributions.CategoricalDistribution([*override.sweep_iterator()])
         return distributions.CategoricalDistribution([*override.sweep_string_iterator()])

@@ -17,7 +17,6 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from .. import interruption
@@ -39,6 +38,7 @@ from ..tracking.jobs import (
     jobs_of,
     plan_jobs,
     table,
+    telling,
 )
 from ..tracking.mlflow import JOB, PARENT, MlflowTracker
 from ..tracking.process import Process, end_with
@@ -85,7 +85,7 @@ class SweepRun(Callback):
         _check_folders(config, len(planned))
         self._process = Process.this()
         try:
-            tracker = instantiate(config.tracking)
+            tracker = _tracker(config)
             if self._report is not None:
                 self._report.begin(config)
 
@@ -155,7 +155,7 @@ class SweepRun(Callback):
             say(count_failures(jobs))
 
         if self._run_id is not None:
-            self._end_run(instantiate(config.tracking), self._run_id, status, jobs, made)
+            self._end_run(_tracker(config), self._run_id, status, jobs, made)
 
         # What has finished is skipped by what is recorded; what was refused would be refused again.
         remembers = self._run_id is not None or "skip_finished" not in config
@@ -218,6 +218,13 @@ class _Reported(JobReturn):
         self._return_value = value
 
 
+def _tracker(config: DictConfig) -> Any:
+    """The tracker, built as every job builds it."""
+    from ..runs.build import build  # late: it loads MLX
+
+    return build(config, "tracking")
+
+
 def _planned(config: DictConfig) -> list[list[str]]:
     """The settings of each job of a sweep; [] for a sweeper that decides on them one after another.
 
@@ -262,9 +269,9 @@ def _record(config: DictConfig, job: Job) -> None:
     parent, number = os.environ.get(PARENT), str(job.number)
     try:
         job.save(Path(config.hydra.sweep.dir))
-        tracker = instantiate(config.tracking) if job.status in FAILED and parent else None
+        tracker = _tracker(config) if job.status in FAILED and parent else None
         if tracker is not None and not tracker.children(parent, number):
-            settings = [s for s in job.settings if not s.startswith(("paths.", "tracking"))]
+            settings = telling(job.settings)
             tracker.failed(" ".join(settings), dict(s.lstrip("+~").partition("=")[::2] for s in settings), job.reason)
     except (MachineError, ValueError, OSError) as error:
         log.warning("what became of job %s could not be recorded: %s", number, explain(error)[0])
