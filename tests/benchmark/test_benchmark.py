@@ -478,7 +478,8 @@ def test_a_sweep_over_a_benchmark_of_ones_own_ends_with_its_tables_as_well(sweep
 
 def test_values_that_the_cells_refuse_leave_a_benchmark_without_an_estimate(sweep):
     given = ("benchmark=default", "benchmark.tolerance=null", "scheduler=ddim", "num_steps=2,abc")
-    assert sweep.run(*given) == (2, "", "num_steps must be a whole number or null, got abc; --help lists the settings\n")
+    sentence = "num_steps must be a whole number or null, got abc; --help lists the settings"
+    assert sweep.run(*given) == (2, "", f"{sentence}\n")
 
 
 def test_a_seed_whose_blocks_go_beyond_the_last_is_refused(sweep):
