@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import UnusableFile
 from ..io.files import ASSETS, atomic_path, parse_json
-from ..io.tensor_file import read_tensors
+from ..io.tensor_file import read_tensors, write_tensors
 
 FORMAT = "adaptive-diffusion/words/1"
 BUILTIN_WORDS = ASSETS / "words.safetensors"
@@ -168,7 +168,7 @@ def save_words(path: str | Path, vocabulary: Sequence[str], vectors: np.ndarray,
 
     header = {"format": FORMAT, "metadata": json.dumps(metadata), "content_hash": _hash(arrays)}
     with atomic_path(path) as temporary:
-        mx.save_safetensors(str(temporary), {k: mx.array(v) for k, v in arrays.items()}, header)
+        write_tensors(temporary, {k: mx.array(v) for k, v in arrays.items()}, header)
 
 
 @cache
