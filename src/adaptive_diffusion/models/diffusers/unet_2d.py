@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,6 +15,8 @@ from .attention import AttentionBlock
 from .blocks import MidBlock, down_path, up_path
 from .layers import Downsample2D, Upsample2D
 from .unet import UNet, UNetConfig
+
+log = logging.getLogger(__name__)
 
 DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
 UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
@@ -74,10 +76,9 @@ class UNet2DConfig(UNetConfig):
         """Build from the content of a `config.json`; warns if the number of attention heads was probably lost."""
         config = super().from_dict(values)
         if "attention_head_dim" not in values and config.attention_levels:
-            warnings.warn(
+            log.warning(
                 "config.json does not give attention_head_dim, which means 8 channels per attention head; copies of "
-                "the google/ddpm-* models often lost their null, which means one head",
-                stacklevel=2,
+                "the google/ddpm-* models often lost their null, which means one head"
             )
 
         return config
