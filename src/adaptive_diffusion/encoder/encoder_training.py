@@ -19,7 +19,7 @@ from .encoder_training_config import EncoderTraining
 from .image_training import ImageTrainer
 from .network import EncoderConfig, EncoderNetwork
 from .prompt_head import fit_prompt_head
-from .words import WordVectors, load_words
+from .words import load_words
 
 SUBJECTS_PER_STEP = 16  # captions of each domain in a training step
 VARIANCE = 10.0  # of a feature over the held-out images, in the mean; that of the sharpness is about as large
@@ -73,7 +73,9 @@ class EncoderTrainer(ImageTrainer[EncoderScores]):
         for domain, name in self.corpus.labels:
             labels[domain].append(name)
 
-        fit_into(encoder.network, self.words, labels, self.config.seed)
+        weight, bias = fit_prompt_head(self.words, encoder.config.domains, labels, self.config.seed)
+        head = encoder.network.prompt_domain
+        head.weight, head.bias = (mx.array(v.astype(np.float32)) for v in (weight, bias))
         return encoder
 
     def scores(self) -> EncoderScores:
@@ -122,9 +124,3 @@ class EncoderTrainer(ImageTrainer[EncoderScores]):
             "words": nn.losses.cross_entropy(net.domain(texts), text_domains, reduction="mean"),
         }
         return sum((LOSS_WEIGHTS[name] * loss for name, loss in losses.items()), mx.array(0.0)), losses
-
-
-def fit_into(network: EncoderNetwork, words: WordVectors, labels: dict[str, list[str]], seed: int) -> None:
-    """Fit the head for prompts and put it into a network; `labels` has the labels of each of its domains."""
-    weight, bias = fit_prompt_head(words, network._config.domains, labels, seed)
-    network.prompt_domain.weight, network.prompt_domain.bias = (mx.array(v.astype(np.float32)) for v in (weight, bias))
