@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import mlx.core as mx
@@ -216,7 +217,7 @@ def test_weights_that_are_no_numbers_are_refused(file: Path, bad: float) -> None
     "config", [{"blocks": [10**11]}, {"widths": [10**30], "head_dim": 1}, {"embedding_dim": 10**12}, [1], {"blocks": 1}]
 )
 def test_a_description_without_measure_is_refused_before_it_is_built(file: Path, config: object) -> None:
-    whole = CONFIG.to_dict() | config if isinstance(config, dict) else config
+    whole = asdict(CONFIG) | config if isinstance(config, dict) else config
     rewrite(file, lambda weights, header: header.update(config=json.dumps(whole)))
     with pytest.raises(UnusableFile):
         load_model(file)

@@ -61,6 +61,12 @@ def check_class_ids(condition: Any, classes: Sequence[int]) -> None:
             raise ValueError(f"column {k} of the condition must be class ids from 0 to {most}, got {ids[:, k]}")
 
 
+def check_widths(widths: Sequence[int]) -> None:
+    """Refuse what are no numbers of channels of the levels of a network."""
+    if not widths or min(widths) < 1:
+        raise ValueError(f"widths must name at least one positive channel count, got {widths}")
+
+
 def check_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False
 ) -> float:

@@ -8,6 +8,7 @@ detects domains. Its numbers carry its own name, because they are not those of I
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,8 @@ from ..diffusion.checks import check_number
 from ..errors import UnusableFile
 from ..io.files import ASSETS
 from ..io.network_file import read_network, write_network
-from ..io.pixels import prepare_all, to_float
 from ..metrics.features import in_batches
-from ..metrics.pictures import as_float, as_uint8
+from ..metrics.pictures import as_float, at_side
 from .network import EncoderConfig, EncoderNetwork, unit
 from .words import WordVectors, load_words
 
@@ -84,7 +84,7 @@ class Encoder:
                 [self.network.features(mx.array(x)), SHARPNESS_SCALE * sharpness(mx.array(x))], axis=-1
             )
 
-        return in_batches(encode, self._prepared(images), batch_size=batch_size)
+        return in_batches(encode, at_side(images, self.config.image_size), batch_size=batch_size)
 
     def image_embeddings(self, images: Any) -> np.ndarray:
         """(N, d) unit vectors of images in the shared space; arguments and errors as for `features`."""
@@ -139,12 +139,8 @@ class Encoder:
                 (mx.square(unit(u) - unit(v)).sum(axis=-1).mean(axis=(1, 2)) for u, v in pairs), mx.zeros(len(p))
             )
 
-        return in_batches(distance, self._prepared(x), self._prepared(y), batch_size=32)
-
-    def _prepared(self, images: Any) -> np.ndarray:
-        """Images at the encoder's size, resized in 8 bits exactly like the images of a reference."""
-        x, side = as_float(images), self.config.image_size
-        return x if x.shape[1:3] == (side, side) else to_float(prepare_all(as_uint8(x), (side, side)))
+        side = self.config.image_size
+        return in_batches(distance, at_side(x, side), at_side(y, side), batch_size=32)
 
 
 def sharpness(x: mx.array) -> mx.array:
@@ -171,7 +167,7 @@ def sharpness(x: mx.array) -> mx.array:
 
 def save_encoder(path: str | Path, network: EncoderNetwork, metadata: dict[str, Any]) -> str:
     """Write an encoder file atomically, with float16 weights, and return its content hash."""
-    return write_network(path, network, network._config.to_dict(), metadata, format=FORMAT, dtype=mx.float16)
+    return write_network(path, network, asdict(network._config), metadata, format=FORMAT, dtype=mx.float16)
 
 
 def load_encoder(path: str | Path) -> Encoder:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..diffusion.checks import check_widths
 from ..models.convolution import Conv3x3
 
 SMALLEST = 6  # side of an image, pixels: 3x3 are left for its sharpness at half resolution
@@ -37,17 +37,12 @@ class EncoderConfig:
         for name in ("domains", "widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
+        check_widths(self.widths)
         if self.image_size % 2 ** len(self.widths) or self.image_size < SMALLEST:
             raise ValueError(
                 f"image_size must be a multiple of {2 ** len(self.widths)} for {len(self.widths)} widths, and at least "
                 f"{SMALLEST}, got {self.image_size}"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 class _Block(nn.Module):

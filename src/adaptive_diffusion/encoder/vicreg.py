@@ -16,11 +16,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..diffusion.checks import check_widths
 from ..io.files import ASSETS
 from ..io.network_file import read_network, write_network
-from ..io.pixels import prepare_all, to_float
 from ..metrics.features import in_batches
-from ..metrics.pictures import as_float, as_uint8
+from ..metrics.pictures import at_side
 from ..models.convolution import Conv3x3
 
 FORMAT = "adaptive-diffusion/vicreg/1"
@@ -48,8 +48,7 @@ class VICRegConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
+        check_widths(self.widths)
 
         side = 2 ** max(len(self.widths), SCALES - 1)
         if self.image_size % (4 * side):  # three quarters of it, a crop of the training, must be halved as often
@@ -162,10 +161,7 @@ class VICRegEncoder:
         Raises:
             ValueError: for unfit images, see `pictures.check_pictures`.
         """
-        x, side = as_float(images), self.config.image_size
-        if x.shape[1:3] != (side, side):
-            x = to_float(prepare_all(as_uint8(x), (side, side)))
-
+        x = at_side(images, self.config.image_size)
         return in_batches(lambda p: self.network.whiten(self.network.raw(mx.array(p))), x, batch_size=batch_size)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.checks import check_choice
 from .features import in_batches
 from .layers import max_pool
 from .pictures import as_float
@@ -91,8 +92,7 @@ class LPIPS:
             ValueError: for another trunk.
             UnusableFile: if a tensor is missing or has another shape.
         """
-        if trunk not in _ARCHITECTURES:
-            raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")
+        check_choice("trunk", trunk, [*_ARCHITECTURES])
 
         self.trunk = trunk
         self._architecture = _ARCHITECTURES[trunk]
@@ -205,8 +205,7 @@ def load_lpips(
         ValueError: for another trunk.
         UnusableFile: if a file is missing, with the folder where it belongs and where to get it, or does not fit.
     """
-    if trunk not in _ARCHITECTURES:
-        raise ValueError(f"trunk must be alex or vgg, got {trunk!r}")
+    check_choice("trunk", trunk, [*_ARCHITECTURES])
     return LPIPS(
         trunk,
         read_weights(find_published(LPIPS_TRUNKS[trunk], trunk_path)),

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..io.pixels import to_float, to_uint8
+from ..io.pixels import prepare_all, to_float, to_uint8
 
 _SLACK = 1e-3  # float rounding at the ends of [-1, 1], which is clipped
 
@@ -86,3 +86,12 @@ def as_float(images: Any) -> np.ndarray:
     """Check images and return them as (N, H, W, 3) float32 in [-1, 1]."""
     x = check_pictures(images)
     return to_float(x) if x.dtype == np.uint8 else x
+
+
+def at_side(images: Any, side: int) -> np.ndarray:
+    """Check images and return them as (N, side, side, 3) float32 in [-1, 1].
+
+    Images of another size are cropped in the middle and resized in 8 bits, exactly like the images of a reference.
+    """
+    x = as_float(images)
+    return x if x.shape[1:3] == (side, side) else to_float(prepare_all(as_uint8(x), (side, side)))

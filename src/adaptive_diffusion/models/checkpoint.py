@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def save_model(
     """
     metadata = model.metadata if metadata is None else metadata
     _check_metadata(path, model.config, metadata)
-    return write_network(path, model, model.config.to_dict(), metadata, format=FORMAT, dtype=dtype)
+    return write_network(path, model, asdict(model.config), metadata, format=FORMAT, dtype=dtype)
 
 
 def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUNet:
@@ -70,7 +71,7 @@ def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUN
             raise ValueError(f"prediction_type={prediction_type} contradicts {path}: {metadata['prediction_type']}")
         if metadata.get("prediction_type") is None:
             told = {**metadata, "prediction_type": prediction_type}
-            metadata = {**told, "content_hash": content_hash(flat_parameters(model), model.config.to_dict(), told)}
+            metadata = {**told, "content_hash": content_hash(flat_parameters(model), asdict(model.config), told)}
     model._metadata = metadata
 
     return model

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..diffusion.checks import check_class_ids, check_count
+from ..diffusion.checks import check_class_ids, check_count, check_widths
 from ..errors import Unusable
 from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
@@ -56,8 +56,7 @@ class UNetConfig:
         for name in ("image_size", "in_channels", "patch_size", "head_dim", "embedding_dim"):
             check_count(name, getattr(self, name), 1)
 
-        if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"widths must name at least one positive channel count, got {self.widths}")
+        check_widths(self.widths)
         if len(self.blocks) != len(self.widths) or min(self.blocks) < 1:
             raise ValueError(
                 f"blocks must give one positive count for each of {len(self.widths)} levels, got {self.blocks}"
@@ -79,10 +78,6 @@ class UNetConfig:
         odd = [self.widths[level] for level in self.attention_levels if self.widths[level] % self.head_dim]
         if odd:
             raise ValueError(f"head_dim {self.head_dim} must divide the widths with attention, got {odd}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 LONGEST_PERIOD = 10_000.0  # of the features of a timestep
@@ -218,7 +213,7 @@ class SimpleUNet(nn.Module):
     def identity(self) -> str:
         """Hash of the checkpoint, or of the weights of an untrained network."""
         metadata = self._metadata
-        return metadata.get("content_hash") or content_hash(flat_parameters(self), self._config.to_dict(), metadata)
+        return metadata.get("content_hash") or content_hash(flat_parameters(self), asdict(self._config), metadata)
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

@@ -177,11 +177,6 @@ class CLIPTextModel(nn.Module):
         """The architecture of the network."""
         return self._config
 
-    @property
-    def dtype(self) -> mx.Dtype:
-        """Float type of the weights, also of a model with quantised linear layers."""
-        return self.final_layer_norm.weight.dtype
-
     def __call__(self, input_ids: mx.array) -> CLIPTextOutput:
         """Encode a batch.
 
@@ -218,11 +213,6 @@ class CLIPTextModelWithProjection(nn.Module):
     def config(self) -> CLIPTextConfig:
         """The architecture of the network."""
         return self.text_model.config
-
-    @property
-    def dtype(self) -> mx.Dtype:
-        """Float type of the weights, also of a model with quantised linear layers."""
-        return self.text_model.dtype
 
     def __call__(self, input_ids: mx.array) -> CLIPTextOutput:
         """Encode a batch, see `CLIPTextModel`; `text_embeds` is the projected pooled text."""

@@ -7,11 +7,13 @@ model without it would draw wrong images.
 from __future__ import annotations
 
 import dataclasses
-import warnings
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from ...diffusion.checks import check_count
+
+log = logging.getLogger(__name__)
 
 MOST_LAYERS = 2000  # no real network has more
 
@@ -52,13 +54,9 @@ class ModelConfig:
 
         unknown = sorted(given.keys() - names - cls.ONLY.keys() - cls.IGNORED)
         if unknown and cls.WARN_UNKNOWN:
-            warnings.warn(f"unknown option {', '.join(unknown)} in config.json: ignored", stacklevel=2)
+            log.warning("unknown option %s in config.json: ignored", ", ".join(unknown))
 
         return cls(**{key: value for key, value in given.items() if key in names})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON types."""
-        return dataclasses.asdict(self)
 
     def _count(self, *names: str) -> None:
         """Check that the named fields are whole numbers, at least 1."""
