@@ -16,6 +16,7 @@ from tiny import configuration, tiny_checkpoint, tiny_model
 from adaptive_diffusion.diffusion import Interval
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.models.checkpoint import save_model
+from adaptive_diffusion.runs.identity import identity_of_run
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.tracking.provenance import fingerprint
@@ -145,12 +146,11 @@ def test_an_image_to_begin_with_is_guided_at_its_noise_levels(configure: Any, tm
     assert passes(tmp_path)[1] == 2
 
 
-def test_what_constant_guidance_is_recorded_as_did_not_change(configure: Any) -> None:
-    constant, interval = (prepare(configure(*given)).cfg for given in (("guidance=constant",), INTERVAL))
-    without = constant.copy()
-    OmegaConf.set_struct(without, False)
-    del without["guidance"]
-    assert fingerprint(constant) == fingerprint(without) != fingerprint(interval)
+def test_constant_guidance_is_the_same_run_whichever_option_made_it(configure: Any) -> None:
+    given = (("guidance=constant",), ("guidance=default",), ("guidance=constant", "guidance_scale=2"), INTERVAL)
+    constant, default, strong, interval = (identity_of_run(prepare(configure(*each))) for each in given)
+    assert constant == default
+    assert len({constant, strong, interval}) == 3
 
 
 def test_calibrated_weights_are_used_where_both_weights_of_an_interval_are_near() -> None:

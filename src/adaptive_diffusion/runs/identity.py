@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from .._version import __version__
 from ..benchmark.measure import steps_digest
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import identity_of
+from ..diffusion.guidance import Guidance, identity_of
 from ..grids.calibrated import kept_file
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.digest import digest_of
@@ -33,8 +33,11 @@ def identity_of_run(setup: Setup) -> str:
     calibration = getattr(scheduler, "calibration", None)
     settings = {k: v for k, v in scheduler.config.items() if k != "calibration"}
 
+    constant = not isinstance(setup.denoiser.guidance_scale, Guidance)
+
     return fingerprint(
         cfg,
+        without=("guidance",) if constant else (),  # one number says it all, whichever option made it
         model=ModelFacts.of(setup.model).content_hash,
         guidance=identity_of(setup.model, setup.denoiser.guidance_scale),
         conditions=setup.conditions.content,

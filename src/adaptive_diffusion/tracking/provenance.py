@@ -65,16 +65,15 @@ def git_state() -> GitState | None:
         return None
 
 
-def fingerprint(cfg: DictConfig, **more: Any) -> str:
+def fingerprint(cfg: DictConfig, without: tuple[str, ...] = (), **more: Any) -> str:
     """sha256 (hex) of the settings of a configuration that decide the result.
 
     Args:
         cfg: The configuration, with every value filled in.
+        without: Further keys of it that decide nothing.
         **more: Further facts that decide the result, JSON types, e.g. the hash of the model file.
     """
-    plain = _without(cfg, _NOT_IDENTITY)
-    if str(plain.get("guidance", {}).get("_target_")).endswith(".guidance.Constant"):
-        del plain["guidance"]  # guidance_scale says it all
+    plain = _without(cfg, (*_NOT_IDENTITY, *without))
     return hashlib.sha256(json.dumps([plain, more], sort_keys=True).encode()).hexdigest()
 
 
