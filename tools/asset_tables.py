@@ -11,10 +11,10 @@ from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, Cal
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
 from adaptive_diffusion.optimization.configuration import DomainConfig
 from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord
-from adaptive_diffusion.schedulers.configuration import ADAPTIVE, Configuration
+from adaptive_diffusion.schedulers.configuration import DPM_SOLVER, Configuration
 
 SHOWN = (5, 6, 8, 10, 12, 15, 20, 50)  # numbers of steps that fit the width of a page
-SOLVERS = {ADAPTIVE: "adaptive", "unipc": "UniPC", "ipndm": "iPNDM"}
+SOLVERS = {DPM_SOLVER: "adaptive", "unipc": "UniPC", "ipndm": "iPNDM"}
 
 
 def calibrated_steps(schedules: Sequence[CalibratedSchedule]) -> list[str]:
@@ -75,7 +75,7 @@ def _tuned(record: DomainRecord) -> list[str]:
 def _described(config: Mapping[str, Any], calibrated: bool) -> str:
     """Steps, solver, the power of the grid where it decides the timesteps, and guidance that is not the model's."""
     text = f"{config['num_steps']} steps {SOLVERS.get(config['solver'], config['solver'])}"
-    if not calibrated or config["solver"] != ADAPTIVE:
+    if not calibrated or config["solver"] != DPM_SOLVER:
         text += f", power {config['progress_power']:g}"
     guidance = Configuration(**config).guidance
     return text if guidance is None else f"{text}, guidance {guidance.name}"

@@ -57,7 +57,8 @@ def test_the_reward_is_paired_with_the_baseline_and_nothing_is_solved_for(monkey
 def test_cost_counts_passes():
     world = env(HybridReward(0.0, "real", "passes"))
     world.reset(options={"batch": 0})
-    assert world.step(np.array([-1, 0, 0, 0, 0, 0, 0]))[1] == pytest.approx(0.5)  # no guidance: one pass for two
+    _, reward, _, _, info = world.step(np.array([-1, 0, 0, 0, 0, 0, 0]))
+    assert reward == info["speed"] == pytest.approx(0.5)  # no guidance: one pass for two
 
 
 def test_agreement_with_the_text_is_part_of_it_if_asked():

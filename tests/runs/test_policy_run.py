@@ -16,6 +16,7 @@ from adaptive_diffusion.grids.policy import Residuals
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.rl.agent_file import read_agent
+from adaptive_diffusion.rl.measurement import REAL_UNIT
 from adaptive_diffusion.rl.noises import FixedNoises
 from adaptive_diffusion.rl.ppo_agent import HyperparameterTuningAgent
 from adaptive_diffusion.runs.sample import sample
@@ -144,6 +145,14 @@ def test_a_policy_that_may_stop_is_trained_for_speed_too(checkpoint, tmp_path):
     score = learn(checkpoint, tmp_path, "task.stopping=true", "reward=speed", "task.episodes=10")
     assert 0 <= -score < 1
     assert len(draw(checkpoint, tmp_path)) <= 4
+
+
+def test_by_real_images_no_ratio_of_errors_is_reported(checkpoint, tmp_path, caplog):
+    caplog.set_level("INFO")
+    score = learn(checkpoint, tmp_path, "reward=real", "task.pictures=4", "task.episodes=10")
+    assert f"4 steps, quality {-score:+.3f} +- " in caplog.text
+    assert f"{REAL_UNIT * score:+.4f} against the prior grid's, by metric=real" in caplog.text
+    assert "log(" not in caplog.text
 
 
 def test_a_policy_that_stops_early_takes_no_more_episodes_for_it(checkpoint, tmp_path, monkeypatch):

@@ -97,11 +97,6 @@ class Residuals:
         return Node(float(self.process.alpha(t)), float(self.process.sigma(t)), then, t)
 
     @staticmethod
-    def remember(x0: mx.array, memory: GridMemory) -> GridMemory:
-        """What `observe` is to be given at the next node."""
-        return (x0, *memory)[:2]
-
-    @staticmethod
     def _disagreement(trail: Sequence[Node], memory: GridMemory) -> mx.array:
         """By how much the two orders of DPM-Solver++(2M) differed in the latest step, without the factor alpha."""
         if len(memory) < 2:
@@ -144,7 +139,7 @@ class PolicyGrid:
         action = np.array(self.policy(residuals.observe(trail, x0, memory)))
         if residuals.stops(action):
             return CLEAN, ()
-        return residuals.node(trail, action), residuals.remember(x0, memory)
+        return residuals.node(trail, action), (x0, *memory)[:2]
 
 
 def _rms(x: mx.array) -> mx.array:

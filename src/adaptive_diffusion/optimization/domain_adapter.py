@@ -195,7 +195,7 @@ class DomainAdapter:
         begin = self.get_config(domain)
 
         with self._memory.changing() as records:
-            record = entry(records, self._place(domain), begin)
+            record = entry(records, self._key(domain), begin)
             record.learn(result)
             return record.to_config()
 
@@ -226,7 +226,7 @@ class DomainAdapter:
         """
         result = Result(config.to_dict(), quality, speed, quality_error)
         with self._memory.changing() as records:
-            record = entry(records, self._place(self._check(domain)), config)
+            record = entry(records, self._key(self._check(domain)), config)
             record.weight, record.config, record.source = weight, config.to_dict(), config.source
             record.provenance = dict(provenance)
             # the verified result takes the place of the claims about this configuration
@@ -235,11 +235,11 @@ class DomainAdapter:
 
     def known(self, domain: str) -> DomainRecord | None:
         """The record of the domain: of the adapter's file, else the shipped one, else None."""
-        return self._memory.find(*self._place(domain))
+        return self._memory.find(*self._key(domain))
 
     def own(self, domain: str) -> DomainRecord | None:
         """The record of the domain in the adapter's file, else None."""
-        return self._memory.own().find(*self._place(domain))
+        return self._memory.own().find(*self._key(domain))
 
     def export(self) -> DomainRecords:
         """The records of the model with this guidance, and the user's domains."""
@@ -270,7 +270,8 @@ class DomainAdapter:
             mine.known = [*rest, *records.known]
             mine.domains |= records.domains
 
-    def _place(self, domain: str) -> tuple[str, float, str]:
+    def _key(self, domain: str) -> tuple[str, float, str]:
+        """What a record is found by."""
         return self.model.identity, self.guidance_scale, domain
 
     def _add(self, name: str, place: dict[str, Any]) -> str:

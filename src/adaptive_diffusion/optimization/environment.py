@@ -13,10 +13,9 @@ from ..errors import Unusable
 from ..rl.environment import DiffusionHyperparameterEnv
 from ..rl.guidance_knobs import StepKnobs
 from ..rl.knobs import Knobs
-from ..rl.real_noises import METRICS as TO_REAL_IMAGES
-from ..rl.reward import GivenReward
+from ..rl.reward import GivenReward, compares_with_real_images
 from ..rl.sampling_env import SamplingEnv
-from ..schedulers.configuration import ADAPTIVE, Configuration
+from ..schedulers.configuration import DPM_SOLVER, Configuration
 from .configuration import DomainConfig
 
 
@@ -41,7 +40,7 @@ class DomainKnobs(Knobs):
         assert isinstance(chosen, DomainConfig)
 
         # the nearest calibrated number of steps; the grid is calibrated too, so that its power plays no part
-        if chosen.solver == ADAPTIVE and prior.calibration is not None:
+        if chosen.solver == DPM_SOLVER and prior.calibration is not None:
             known = {n for n in prior.calibration.steps if self.min_steps <= n <= self.max_steps} | {prior.num_steps}
             steps = min(sorted(known), key=lambda n: abs(n - chosen.num_steps))
             chosen = replace(chosen, num_steps=steps, progress_power=prior.progress_power)
@@ -95,7 +94,7 @@ class DomainEnv(DiffusionHyperparameterEnv):
 
         self.default, knobs = default, DomainKnobs(min_steps, start, max_steps)
         # around calibrated steps there is nothing to find in the solver and its grid
-        only_steps = start.calibration is not None and self.reward.metric in TO_REAL_IMAGES
+        only_steps = start.calibration is not None and compares_with_real_images(self.reward)
         self._use(StepKnobs(knobs) if only_steps else knobs)
 
     def describe(self) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated import find_schedule
 from ..io.progress import say
 from ..rl.agent import TuningAgent
-from ..rl.callbacks import Metrics
+from ..rl.callbacks import OnMetrics
 from ..rl.cost import cost
 from ..rl.drawing import drawing_in
 from ..rl.knobs import Knobs
 from ..rl.noises import Noises
 from ..rl.real_noises import noises_for
-from ..rl.reward import GivenReward, HybridReward, reward_of
+from ..rl.reward import GivenReward, HybridReward, is_timed, reward_of
 from ..rl.sampling_env import SamplingEnv
 from ..sampling.quality_guided import QualityGuidedSampler
 from ..schedulers.configuration import Configuration
@@ -115,7 +115,7 @@ class OptimizationPipeline:
         self.min_steps, self.num_steps, self.max_steps = knobs.min_steps, knobs.prior.num_steps, knobs.max_steps
         self.pictures = None if pictures is None else check_count("pictures", pictures, 2)
         self.batches = check_count("batches", batches, 1)
-        fewest = 2 if self.reward.unit == "seconds" else 1
+        fewest = 2 if is_timed(self.reward) else 1
         self.verification_batches = check_count("verification_batches", verification_batches, fewest)
         self.noise_seed = check_seed("noise_seed", noise_seed)
         self.calibration, self.kept, self.cache = calibration, kept, cache
@@ -129,7 +129,7 @@ class OptimizationPipeline:
         num_training_steps: int = 100,
         num_optimization_episodes: int = 10,
         *,
-        callback: Metrics | None = None,
+        callback: OnMetrics | None = None,
         checkpoint: str | Path | None = None,
         prepare: Callable[[TuningAgent], Any] | None = None,
     ) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class OptimizationPipeline:
         """The model with its guidance, in a domain.
 
         Raises:
-            ValueError: if it does not draw the domain, or nothing of it can be compared.
+            ValueError: if it does not draw the domain, or does not say what it predicts.
         """
         drawing = drawing_in(self.adapter.model, str(domain), self.adapter.guidance_scale)
         # a model without classes does not know which domain it is for
@@ -305,7 +305,7 @@ class OptimizationPipeline:
         return replace(config, calibration=found, calibrated=None)
 
     def _train(
-        self, agent: TuningAgent, domain: str, steps: int, callback: Metrics | None, checkpoint: str | Path | None
+        self, agent: TuningAgent, domain: str, steps: int, callback: OnMetrics | None, checkpoint: str | Path | None
     ) -> None:
         """Train an agent for what is left of `steps`."""
         left = max(steps - agent.record.timesteps, 0)

@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..rl.agent import TuningAgent
-from ..rl.real_noises import METRICS as TO_REAL_IMAGES
-from ..rl.reward import Reward
+from ..rl.reward import Reward, compares_with_real_images
 from .configuration import DomainConfig, confidence_of
 from .domain_adapter import DomainAdapter
 from .records import CALIBRATED, DEFAULT_STAYS, NOISE_SEED, UNKNOWN_ERROR
@@ -18,7 +17,7 @@ from .verification import Verdict
 def known_config(adapter: DomainAdapter, domain: str, reward: Reward) -> DomainConfig:
     """The recorded configuration of a domain, without its guidance where a reward cannot tell guidance apart."""
     known = adapter.get_config(domain)
-    if reward.metric in TO_REAL_IMAGES:
+    if compares_with_real_images(reward):
         return known
     return replace(known, guidance_weight=None, guidance_low=None, guidance_high=None)
 

@@ -12,7 +12,7 @@ from ..diffusion.guidance import Constant, Guidance
 from ..errors import Unusable
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.files import describe_path
-from ..schedulers.configuration import ADAPTIVE
+from ..schedulers.configuration import DPM_SOLVER
 from ..schedulers.core import SchedulerCore
 from ..schedulers.first_evaluation import NETWORK
 from .configuration import DomainConfig
@@ -98,7 +98,7 @@ def tuned_scheduler(
 
     steps = configuration.num_steps if num_inference_steps is None else num_inference_steps
     if first_evaluation != NETWORK:
-        if configuration.solver != ADAPTIVE:
+        if configuration.solver != DPM_SOLVER:
             raise Unusable(
                 f"domain={domain} was tuned with the solver {configuration.solver}, which evaluates the network at "
                 f"every timestep; leave first_evaluation={first_evaluation} out"
@@ -121,7 +121,7 @@ def with_calibrated(config: DomainConfig, calibration: CalibratedSchedule | None
     """
     if config.calibrated is not False or calibration is None:
         return replace(config, calibration=calibration)
-    if config.solver == ADAPTIVE:
+    if config.solver == DPM_SOLVER:
         log.warning(
             "domain=%s was tuned before steps were calibrated for it, and is drawn without them; tune it again", domain
         )

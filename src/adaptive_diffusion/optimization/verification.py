@@ -16,8 +16,8 @@ from ..rl.convergence import standard_error
 from ..rl.lockstep import drawing_run, run_together
 from ..rl.measurement import Measurement, Sampled
 from ..rl.noises import Noises
-from ..rl.reward import Reward
-from ..schedulers.configuration import ADAPTIVE
+from ..rl.reward import Reward, is_timed
+from ..schedulers.configuration import DPM_SOLVER
 from .configuration import DomainConfig
 
 
@@ -39,7 +39,7 @@ class Verified:
     def scores(self) -> np.ndarray:
         """(n,) independent rewards: of images, or of batches if seconds count, which the images of a batch share."""
         scores = [np.asarray(self.reward(batch), np.float64) for batch in self.batches]
-        return np.array([s.mean() for s in scores]) if _timed(self.reward) else np.concatenate(scores)
+        return np.array([s.mean() for s in scores]) if is_timed(self.reward) else np.concatenate(scores)
 
     @property
     def quality(self) -> np.ndarray:
@@ -130,11 +130,11 @@ def verify(
     """
     # a configuration that is named twice is drawn once
     candidates = list(candidates)
-    rivals = {c: _rival(default, c) for c in candidates if c.solver != ADAPTIVE}
+    rivals = {c: _rival(default, c) for c in candidates if c.solver != DPM_SOLVER}
     configs = list(dict.fromkeys([default, *candidates, *rivals.values()]))
     batches: dict[DomainConfig, list[Measurement]] = {config: [] for config in configs}
 
-    for config in configs if _timed(reward) else []:
+    for config in configs if is_timed(reward) else []:
         _draw(config, drawing, noises, 0)  # a first batch is slower
     with Progress(
         f"verifying {count(len(configs), 'configuration')}", noises.batches, unit="round", quiet=quiet
@@ -159,7 +159,7 @@ def verify(
     gain = verified[best].scores - verified[default].scores
     error = standard_error(gain)
     improved = bool(best != default and gain.mean() > 2 * error)
-    where = f"on {len(gain)} {'batches of ' if _timed(reward) else ''}fresh noises"
+    where = f"on {len(gain)} {'batches of ' if is_timed(reward) else ''}fresh noises"
 
     if improved:
         reason = f"better than the default by {gain.mean():.3f} +- {error:.3f} {where}"
@@ -170,10 +170,6 @@ def verify(
 
     chosen = verified[best if improved else default]
     return Verdict(chosen, improved, reason, tuple(verified.values()))
-
-
-def _timed(reward: Reward) -> bool:
-    return reward.unit == "seconds"
 
 
 def _rival(default: DomainConfig, other: DomainConfig) -> DomainConfig:

@@ -139,10 +139,10 @@ class TuningAgent(ABC):
 
         Returns:
             `best_hyperparameters`: of those that it chose in the episodes, the ones with the highest mean reward on
-            all batches of the environment's own noises; `best_quality`, their mean
-            log(baseline error / error) on held-out noises, where 0 is the baseline's quality and 0.69 half its error,
-            with `best_quality_error`, its standard error over batches and images; `best_reward` and
-            `best_reward_error` there; `evaluations` per image, and `episodes`: hyperparameters, reward and quality of
+            all batches of the environment's own noises; `best_quality`, their mean quality on held-out noises, where 0
+            is the baseline's and 0.69 half its error, or, to real images, 1 is a distance less by 0.1, with
+            `best_quality_error`, its standard error over batches and images; `best_reward` and `best_reward_error`
+            there; `evaluations` per image, and `episodes`: hyperparameters, reward and quality of
             each.
         """
         check_count("num_episodes", num_episodes, 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Metrics = Callable[[dict[str, float], int], Any]
+OnMetrics = Callable[[dict[str, float], int], Any]  # metrics by name, number of episodes
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Callbacks:
         steps: Of Stable-Baselines3, called after every step.
     """
 
-    functions: tuple[Metrics, ...] = ()
+    functions: tuple[OnMetrics, ...] = ()
     steps: tuple[Any, ...] = ()
 
     def end(self, metrics: dict[str, float], episode: int) -> bool:

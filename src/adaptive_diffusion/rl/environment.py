@@ -11,7 +11,7 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
-from ..schedulers.configuration import ADAPTIVE, Configuration
+from ..schedulers.configuration import DPM_SOLVER, Configuration
 from ..types import PictureModel
 from .drawing import drawing_of
 from .guidance_knobs import with_guidance_knobs
@@ -19,10 +19,7 @@ from .gym import Box
 from .knobs import Knobs
 from .lockstep import Episode, drawing_run
 from .measurement import Measurement, Sampled
-from .noises import SOLVED_WITHIN
-from .real_noises import METRICS as TO_REAL_IMAGES
-from .real_noises import noises_for
-from .reward import GivenReward, HybridReward, reward_of
+from .reward import GivenReward, HybridReward, compares_with_real_images, reward_of
 from .sampling_env import SamplingEnv, Start, Step
 
 
@@ -80,16 +77,15 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         knobs = Knobs(min_steps, Configuration(num_steps), max_steps)
         drawing, reward = drawing_of(model, domain, guidance_scale), reward_of(reward or HybridReward())
         check_count("max_steps", max_steps, 1, drawing.process.num_train_timesteps)
-        noises = noises_for(
-            reward.metric,
+        super().__init__(
             drawing,
+            reward,
             pictures=pictures,
             batches=batches,
-            seed=noise_seed,
-            tolerance=SOLVED_WITHIN,
+            noise_seed=noise_seed,
             cache=cache,
+            render_mode=render_mode,
         )
-        super().__init__(reward, noises, render_mode)
         self._observation = np.append(drawing.one_hot, [reward.weight, num_steps / max_steps]).astype(np.float32)
         self.observation_space = Box(0.0, 1.0, self._observation.shape, np.float32)
         self._use(knobs)
@@ -97,7 +93,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
 
     def _use(self, knobs: Knobs) -> None:
         """Take these knobs, and those of guidance where the reward can tell guidance apart."""
-        self.knobs = with_guidance_knobs(knobs, self.drawing) if self.reward.metric in TO_REAL_IMAGES else knobs
+        self.knobs = with_guidance_knobs(knobs, self.drawing) if compares_with_real_images(self.reward) else knobs
         self.action_space = Box(-1.0, 1.0, (self.knobs.width,), np.float32)
 
     def describe(self) -> dict[str, Any]:
@@ -142,7 +138,7 @@ class DiffusionHyperparameterEnv(SamplingEnv):
         return self.noises.measurement.of(sampled, baseline)
 
     def _draw(self, configuration: Configuration) -> Episode[Sampled]:
-        batch, adaptive = self.batch, configuration.solver == ADAPTIVE
+        batch, adaptive = self.batch, configuration.solver == DPM_SOLVER
         found = self._sampled.get((configuration, batch))
         if found is not None:
             return found

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..diffusion.checks import check_count
-from ..schedulers.configuration import ADAPTIVE, Configuration
+from ..schedulers.configuration import DPM_SOLVER, Configuration
 
-SOLVERS = ("unipc", ADAPTIVE, "ipndm")  # a ring: an action's thirds are the one before the prior's, that, the one after
+SOLVERS = (
+    "unipc",
+    DPM_SOLVER,
+    "ipndm",
+)  # a ring: an action's thirds are the one before the prior's, that, the one after
 LOWEST_POWER, HIGHEST_POWER, POWER_STEP = 1.0, 4.0, 0.25
 THRESHOLD_STEP = 0.05
 
@@ -61,7 +65,7 @@ class Knobs:
             progress_power=moved(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER, POWER_STEP),
             solver=SOLVERS[place % len(SOLVERS)],
         )
-        if configuration.solver != ADAPTIVE:
+        if configuration.solver != DPM_SOLVER:
             return configuration
 
         limit = moved(threshold, 0.0, prior.adaptive_threshold, 1.0, THRESHOLD_STEP)

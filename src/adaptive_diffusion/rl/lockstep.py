@@ -89,15 +89,11 @@ def draw_together(model: GuidedModel, rollouts: Sequence[Rollout]) -> list[Drawn
             errors[index] += [] if after.error is None else [after.error]
         on_the_way = [index for index in on_the_way if not ends[index].done]
 
+    passes = [sum(model.passes_at(node, end.guidance) for node in end.trail) for end in ends]
     return [
-        Drawn(end.x_t, len(end.trail), passes(model, end), spent, tuple(seen))
-        for end, spent, seen in zip(ends, seconds, errors, strict=True)
+        Drawn(end.x_t, len(end.trail), passed, spent, tuple(seen))
+        for end, passed, spent, seen in zip(ends, passes, seconds, errors, strict=True)
     ]
-
-
-def passes(model: GuidedModel, end: Rollout) -> int:
-    """Passes through the network per image of a rollout so far."""
-    return sum(model.passes_at(node, end.guidance) for node in end.trail)
 
 
 def drawing_run(

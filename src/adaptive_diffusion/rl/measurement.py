@@ -34,13 +34,13 @@ class Measurement:
     """What was measured of B images.
 
     Attributes:
-        errors: (B,) distances to the converged solutions, > 0.
+        errors: (B,) see `Noises.errors`: distances to the converged solutions, > 0, unless those to real images count.
         evaluations: Model evaluations per image.
         seconds: Seconds per image.
         baseline_errors: (B,) the baseline's distances, from the same noises.
         baseline_evaluations: The baseline's evaluations per image.
         baseline_seconds: The baseline's seconds per image.
-        passes: Passes through the network per image, two for a guided evaluation; 0: nobody counted.
+        passes: Passes through the network per image, two for a guided evaluation; 0: not counted.
         baseline_passes: The baseline's.
     """
 

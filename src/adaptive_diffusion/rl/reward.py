@@ -47,6 +47,16 @@ class Reward(Protocol):
         ...
 
 
+def compares_with_real_images(reward: Reward) -> bool:
+    """Whether a reward's errors are distances to real images, which no converged solution is needed for."""
+    return reward.metric in TO_REAL_IMAGES
+
+
+def is_timed(reward: Reward) -> bool:
+    """Whether seconds count in a reward."""
+    return reward.unit == "seconds"
+
+
 @dataclass(frozen=True)
 class QualityReward:
     """Quality, whatever it costs.

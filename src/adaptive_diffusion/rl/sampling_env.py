@@ -6,6 +6,7 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from ..sampling.rollout import Rollout
 from ..solvers.dpm_solver import DPMSolver
 from .gym import Env
 from .lockstep import Episode, run_together
-from .noises import Noises
-from .reward import Measurement, Reward
+from .noises import SOLVED_WITHIN, Noises
+from .real_noises import noises_for
+from .reward import Measurement, Reward, is_timed
 
 Start = tuple[np.ndarray, dict[str, Any]]
 Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
@@ -49,8 +51,12 @@ class SamplingEnv(Env, ABC):
     Numbers of an action that lie beyond the action space count as its bounds.
 
     Args:
-        reward: What it is scored by.
-        noises: What it is drawn from.
+        drawing: What is drawn.
+        reward: What it is scored by; its metric decides what images are compared with.
+        pictures: Images per batch, see `noises_for`.
+        batches: Number of fixed batches that episodes are drawn from, >= 1.
+        noise_seed: Of these noises, >= 0; held-out ones have the next seed.
+        cache: Folder of converged solutions, or None.
         render_mode: `rgb_array`, so that `render` shows the batch, or None.
 
     Attributes:
@@ -58,15 +64,33 @@ class SamplingEnv(Env, ABC):
         spent: Model evaluations so far, together with those of all siblings.
 
     Raises:
-        ValueError: for another render mode.
+        ValueError: for another render mode, or a value out of range.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # as Gymnasium declares it
     episode_length: int
 
-    def __init__(self, reward: Reward, noises: Noises, render_mode: str | None = None):
-        self.reward, self.noises = reward, noises
-        self.spent = Spent()
+    def __init__(
+        self,
+        drawing: GuidedModel,
+        reward: Reward,
+        *,
+        pictures: int | None,
+        batches: int,
+        noise_seed: int,
+        cache: str | Path | None,
+        render_mode: str | None,
+    ):
+        self.noises: Noises = noises_for(
+            reward.metric,
+            drawing,
+            pictures=pictures,
+            batches=batches,
+            seed=noise_seed,
+            tolerance=SOLVED_WITHIN,
+            cache=cache,
+        )
+        self.reward, self.spent = reward, Spent()
         if render_mode is not None:
             check_choice("render_mode", render_mode, tuple(self.metadata["render_modes"]))
         self.render_mode = render_mode
@@ -126,8 +150,8 @@ class SamplingEnv(Env, ABC):
     def step(self, action: np.ndarray) -> Step:
         """Take one step.
 
-        `info` of the last one holds `hyperparameters`, `quality`, `speed`, `evaluations`, `seconds`, and of the single
-        images `scores`, their rewards, and `qualities`.
+        `info` of the last one holds `hyperparameters`, `quality`, `speed` in the reward's unit, `evaluations`,
+        `seconds`, and of the single images `scores`, their rewards, and `qualities`.
         """
         return run_together(self.drawing, [self.advance(action)])[0]
 
@@ -182,7 +206,7 @@ class SamplingEnv(Env, ABC):
         """The same environment, of which an episode draws a `parts`-th of a batch; it shares noises and counters.
 
         Raises:
-            ValueError: unless the parts are equal and have 2 images or more.
+            ValueError: unless the parts are equal and have 2 images or more, or 32 to be compared with real ones.
         """
         if parts == 1:
             return self.sibling()
@@ -203,7 +227,7 @@ class SamplingEnv(Env, ABC):
     @property
     def timed(self) -> bool:
         """Whether seconds count: a baseline and what it is compared with are then drawn in batches of the same size."""
-        return self.reward.unit == "seconds"
+        return is_timed(self.reward)
 
     def _warm_up(self) -> Episode[None]:
         """One evaluation that nobody times, before the first that somebody does."""
@@ -235,7 +259,7 @@ class SamplingEnv(Env, ABC):
         return float(scores.mean()), {
             "hyperparameters": hyperparameters,
             "quality": float(measured.quality.mean()),
-            "speed": measured.speed(),
+            "speed": measured.speed(self.reward.unit),
             "evaluations": measured.evaluations,
             "seconds": measured.seconds,
             "scores": scores,

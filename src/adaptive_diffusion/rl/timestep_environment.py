@@ -25,8 +25,6 @@ from .drawing import drawing_of
 from .gym import Box
 from .lockstep import Episode, drawing_run
 from .measurement import Sampled
-from .noises import SOLVED_WITHIN
-from .real_noises import noises_for
 from .reward import GivenReward, QualityReward, reward_of
 from .sampling_env import SamplingEnv, Start, Step
 
@@ -85,16 +83,15 @@ class TimestepEnv(SamplingEnv):
         render_mode: str | None = None,
     ):
         drawing, reward = drawing_of(model, domain, guidance_scale), reward_of(reward or QualityReward())
-        noises = noises_for(
-            reward.metric,
+        super().__init__(
             drawing,
+            reward,
             pictures=pictures,
             batches=batches,
-            seed=noise_seed,
-            tolerance=SOLVED_WITHIN,
+            noise_seed=noise_seed,
             cache=cache,
+            render_mode=render_mode,
         )
-        super().__init__(reward, noises, render_mode)
         self.schedule = drawing.process
         self.budget = check_count("num_steps", num_steps, 2, self.schedule.num_train_timesteps)
         self.episode_length = self.budget - 1

@@ -17,7 +17,8 @@ from ..rl.agent import TuningAgent
 from ..rl.agent_file import read_agent
 from ..rl.drawing import drawing_in
 from ..rl.learned_scheduler import Wanted
-from ..rl.reward import QualityReward, Reward
+from ..rl.measurement import REAL_UNIT
+from ..rl.reward import QualityReward, Reward, compares_with_real_images
 from ..rl.timestep_environment import TimestepEnv
 from ..tracking.commands import domain_settings, draw_command
 from ..tracking.tracker import Run
@@ -86,7 +87,7 @@ class PolicyTask(AgentTraining):
             summary = _trained(agent, self.episodes, checkpoint, domain, run)
             agent.save(cfg.output)
             run.metrics({f"final/{key}": summary[f"final_{key}"] for key in ("score", "quality")})
-        _report(summary, self, domain)
+        _report(summary, self, domain, agent.env.reward)
 
         where = path_settings(cfg, f"policy/{domain}_{self.num_steps}.zip")
         draw = draw_command("scheduler=learned", *where, *domain_settings(domain), f"num_steps={self.num_steps}")
@@ -152,15 +153,19 @@ def _trained(agent: TuningAgent, episodes: int, file: Path, domain: str, run: Ru
         return agent.train(steps, record, checkpoint=file)
 
 
-def _report(summary: dict[str, Any], task: PolicyTask, domain: str) -> None:
+def _report(summary: dict[str, Any], task: PolicyTask, domain: str, reward: Reward) -> None:
     """Log the result."""
     score, spread, quality = (summary[f"final_{key}"] for key in ("score", "standard_error", "quality"))
-    what = "reward" if task.stopping else "log(prior's error / policy's)"
+    if compares_with_real_images(reward):  # errors may be negative, and have no ratio
+        what, error = "quality", f"{-REAL_UNIT * quality:+.4f} against the prior grid's, by metric={reward.metric}"
+    else:
+        what, error = "log(prior's error / policy's)", f"{math.exp(-quality):.2f} of the prior grid's"
+    what = "reward" if task.stopping else what
     steps, evaluations = count(task.num_steps, "step"), count(summary["model_evaluations"], "model evaluation")
     print_rows(
         {
             domain: f"{steps}, {what} {score:+.3f} +- {spread:.3f} (standard error) on held-out noises",
-            "error": f"{math.exp(-quality):.2f} of the prior grid's",
+            "error": error,
             "training": f"{describe_training(summary)}, {evaluations}, {summary['seconds']:.0f} s",
         }
     )

@@ -37,7 +37,7 @@ class PowerIPNDM(OnPowerGrid, IPNDMScheduler):
     """iPNDM on the power grid."""
 
 
-ADAPTIVE = "dpm_solver"  # the solver of `AdaptiveScheduler`
+DPM_SOLVER = "dpm_solver"  # the solver of `AdaptiveScheduler`
 OTHERS = {"unipc": PowerUniPC, "ipndm": PowerIPNDM}
 
 
@@ -61,7 +61,7 @@ class Configuration:
     num_steps: int = 10
     adaptive_threshold: float = 0.5
     progress_power: float = 2.0
-    solver: str = ADAPTIVE
+    solver: str = DPM_SOLVER
     guidance_weight: float | None = None
     guidance_low: float | None = None
     guidance_high: float | None = None
@@ -72,7 +72,7 @@ class Configuration:
             "adaptive_threshold": check_number("adaptive_threshold", self.adaptive_threshold, 0, 1),
             "progress_power": check_number("progress_power", self.progress_power, 0, 10, above=True),
         }
-        check_choice("solver", self.solver, (ADAPTIVE, *OTHERS))
+        check_choice("solver", self.solver, (DPM_SOLVER, *OTHERS))
         if self.guidance_weight is None and (self.guidance_low, self.guidance_high) != (None, None):
             raise ValueError("an interval of guidance needs a guidance_weight")
         self.guidance  # noqa: B018  # refuses what is out of range
@@ -97,7 +97,7 @@ class Configuration:
         Args:
             settings: What the model decides, see `GuidedModel.settings`.
         """
-        if self.solver == ADAPTIVE:
+        if self.solver == DPM_SOLVER:
             return self._adaptive(settings)
         scheduler = OTHERS[self.solver](progress_power=self.progress_power, **settings)
         scheduler.set_timesteps(self.num_steps)
