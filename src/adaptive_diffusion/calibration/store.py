@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -16,7 +16,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..errors import UnusableFile
 from ..grids.calibrated import set_aside
 from ..grids.calibrated_schedule import CalibratedSchedule
-from ..grids.schedule_file import load_recipes, load_schedules, save_schedules
+from ..grids.schedule_file import read_schedules, save_schedules
 from ..io.locks import in_turn
 from .identity import fingerprint_of
 
@@ -69,7 +69,7 @@ class ScheduleFile:
 
     def read(self) -> list[CalibratedSchedule]:
         """All schedules that the file holds by now."""
-        return list(load_schedules(self.path)) if self.path.exists() else []
+        return self._read()[0]
 
     def set_aside_if_damaged(self) -> None:
         """Rename a file that cannot be read, so that a calibration makes a new one."""
@@ -80,30 +80,32 @@ class ScheduleFile:
 
     def finished(self, model: GuidedModel, recipe: CalibrationRecipe) -> CalibratedSchedule | None:
         """The wanted numbers of steps that the file holds by the same recipe; None if it holds none of them."""
-        recipes = load_recipes(self.path) if self.path.exists() else {}
-        wanted = {n for n in recipe.steps if recipes.get(_name(model, n)) == _hash(model, recipe, n)}
-        for schedule in self.read():
-            if _same(schedule, model) and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
-                return replace(schedule, steps=steps)
-        return None
+        return _finished(*self._read(), model, recipe)
 
     def replaced(self, model: GuidedModel, recipe: CalibrationRecipe) -> list[int]:
         """The wanted numbers of steps that the file holds by another recipe, and that a calibration replaces."""
-        held = {n for schedule in self.read() if _same(schedule, model) for n in schedule.steps}
-        done = self.finished(model, recipe)
+        known, recipes = self._read()
+        held = {n for schedule in known if _same(schedule, model) for n in schedule.steps}
+        done = _finished(known, recipes, model, recipe)
         return sorted(held & set(recipe.steps) - set(done.steps if done else ()))
 
     def add(self, model: GuidedModel, schedule: CalibratedSchedule, n: int, recipe: CalibrationRecipe) -> None:
         """Add a number of steps; what other processes added meanwhile stays."""
         with in_turn(self.path):
-            known = self.read()
-            recipes = load_recipes(self.path) if known else {}
-            before = {n: steps for s in known if _alike(s, schedule) for n, steps in s.steps.items()}
+            known, recipes = self._read()
+            before = {known_n: steps for s in known if _alike(s, schedule) for known_n, steps in s.steps.items()}
             merged = replace(schedule, steps={**before, n: schedule.steps[n]})
             others = [_without(s, n) if _same(s, model) else s for s in known if not _alike(s, schedule)]
             save_schedules(
                 self.path, [*filter(None, others), merged], {**recipes, _name(model, n): _hash(model, recipe, n)}
             )
+
+    def _read(self) -> tuple[list[CalibratedSchedule], dict[str, str]]:
+        """The schedules, and how they were made; both of one moment."""
+        if not self.path.exists():
+            return [], {}
+        schedules, recipes = read_schedules(self.path)
+        return list(schedules), recipes
 
     def calibrate(
         self, model: GuidedModel, recipe: CalibrationRecipe, progress: Callable[[int], None] | None = None
@@ -125,6 +127,17 @@ class ScheduleFile:
             schedule = replace(schedule, fingerprint=fingerprint)
             self.add(model, schedule, n, recipe)
             yield schedule, n
+
+
+def _finished(
+    known: Iterable[CalibratedSchedule], recipes: Mapping[str, str], model: GuidedModel, recipe: CalibrationRecipe
+) -> CalibratedSchedule | None:
+    """See `ScheduleFile.finished`."""
+    wanted = {n for n in recipe.steps if recipes.get(_name(model, n)) == _hash(model, recipe, n)}
+    for schedule in known:
+        if _same(schedule, model) and (steps := {n: s for n, s in schedule.steps.items() if n in wanted}):
+            return replace(schedule, steps=steps)
+    return None
 
 
 def _name(model: GuidedModel, n: int) -> str:

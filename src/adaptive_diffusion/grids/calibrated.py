@@ -17,7 +17,7 @@ from ..diffusion.guidance import Guidance, KeptGuidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable, UnusableFile
 from .calibrated_schedule import CalibratedSchedule
-from .schedule_file import SHIPPED, load_schedules
+from .schedule_file import load_schedules, shipped_schedules
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def known_schedules(path: str | Path | None, model: str, kept: str | Path | None
     """The schedules of a file; without one, those that ship and those that are kept."""
     if path is not None:
         return list(load_schedules(path))
-    return [*load_schedules(SHIPPED), *(() if kept is None else _readable(kept_file(kept, model)))]
+    return [*shipped_schedules(), *(() if kept is None else _readable(kept_file(kept, model)))]
 
 
 def _readable(path: Path) -> tuple[CalibratedSchedule, ...]:

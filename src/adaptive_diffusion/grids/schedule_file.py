@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ..errors import UnusableFile
 from ..io.checksums import check, with_checksum
@@ -25,7 +25,7 @@ def save_schedules(
     Args:
         path: Target.
         schedules: What is known.
-        recipes: Anything that names a calibration -> hash of how it was made; `load_recipes` gives it back.
+        recipes: Anything that names a calibration -> hash of how it was made; `read_schedules` gives it back.
     """
     known = [schedule.as_calibrated.content() for schedule in schedules]
     content = {"format": FORMAT, "schedules": known, "recipes": recipes or {}}
@@ -41,24 +41,26 @@ def load_schedules(path: str | Path) -> tuple[CalibratedSchedule, ...]:
     Raises:
         UnusableFile: if the file is missing, damaged, changed or of another kind.
     """
+    return read_schedules(path)[0]
+
+
+@functools.cache
+def shipped_schedules() -> tuple[CalibratedSchedule, ...]:
+    """The schedules that ship."""
+    return load_schedules(SHIPPED)
+
+
+def read_schedules(path: str | Path) -> tuple[tuple[CalibratedSchedule, ...], dict[str, str]]:
+    """Read what `save_schedules` wrote: the schedules, and how they were made; see `load_schedules`."""
     path = Path(path)
-    content = _content(path)
+    content = read_document(path, FORMAT, "calibrated schedules", "schedule")
     try:
         schedules = tuple(schedule_from(found) for found in content["schedules"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnusableFile(f"{path} is damaged ({error})", advice="calibrate the model again") from error
     check(path, content)
-    return schedules
-
-
-def load_recipes(path: str | Path) -> dict[str, str]:
-    """The recipes that were saved with schedules; for a file that `load_schedules` reads."""
-    recipes = _content(Path(path)).get("recipes", {})
-    return recipes if isinstance(recipes, dict) else {}
-
-
-def _content(path: Path) -> dict[str, Any]:
-    return read_document(path, FORMAT, "calibrated schedules", "schedule")
+    recipes = content.get("recipes", {})
+    return schedules, recipes if isinstance(recipes, dict) else {}
 
 
 def compact(text: str) -> str:
