@@ -53,6 +53,7 @@ def test_spaced_timesteps_are_those_of_diffusers_schedulers() -> None:
     [
         (lambda: FixedGrid(()), "at least one node"),
         (lambda: FixedGrid.of(SCHEDULE, [10, 500]), "must decrease"),
+        (lambda: FixedGrid.spaced(lambda process, n: np.linspace(999, 0, n + 1), SCHEDULE, 8), "must give 8 timesteps"),
         (lambda: Spaced("even"), "timestep_spacing"),
         (lambda: Spaced(offset=-1), "steps_offset"),
         (lambda: Spaced()(SCHEDULE, 1001), "num_inference_steps"),

@@ -133,6 +133,8 @@ def test_stopping_ends_with_the_clean_prediction_there_is_and_saves_evaluations(
 def test_bad_values_are_refused():
     with pytest.raises(ValueError, match="num_steps must be a whole number, between 2 and 1000, got 1"):
         TimestepEnv(gaussian(), num_steps=1)
+    with pytest.raises(ValueError, match="the grid must give 8 timesteps"):
+        TimestepEnv(gaussian(), num_steps=8, grid=lambda process, n: np.linspace(999, 0, n + 1))
     env = TimestepEnv(gaussian())
     with pytest.raises(ValueError, match="call reset first"):
         env.step(np.array([0.0]))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+import pytest
 
 from adaptive_diffusion.diffusion.rng import image_keys, normal
+from adaptive_diffusion.errors import Unusable
 from adaptive_diffusion.grids import Spacing
 from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
@@ -59,6 +61,16 @@ def test_it_draws_with_every_sampler() -> None:
         images = np.array(sampler(scheduler).run(denoiser, normal(KEYS, SHAPE), keys=KEYS).images)
         assert images.shape == (3, *SHAPE)
         assert 0.01 < np.abs(images).mean() < 1
+
+
+def test_a_spacing_of_another_number_of_timesteps_is_refused() -> None:
+    class Long(EulerAncestralScheduler):
+        @property
+        def spacing(self) -> Spacing:
+            return lambda process, n: np.linspace(999, 0, n + 1)
+
+    with pytest.raises(Unusable, match="the grid must give 8 timesteps, as many as there are steps, got"):
+        Long().set_timesteps(8)
 
 
 def test_it_is_the_posterior_of_ddpm_written_in_another_way() -> None:

@@ -21,7 +21,7 @@ from ..diffusion.checks import check_count
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.base import FixedGrid
-from ..grids.diffusers_spacings import lu_timesteps
+from ..grids.spacings import LogSNRGrid
 from ..sampling.rollout import Rollout, run
 from ..solvers.dpm_solver import DPMSolver
 
@@ -75,7 +75,7 @@ def measure_trajectory(
     schedule = model.process
     m = check_count("nodes", nodes, 3, schedule.num_train_timesteps)
     n = check_count("the number of noises", len(x_T), 2)
-    timesteps = lu_timesteps(schedule, m)
+    timesteps = LogSNRGrid()(schedule, m)
     grid = FixedGrid.of(schedule, timesteps)
     log_snr, alpha = schedule.log_snr(timesteps), schedule.alpha(timesteps)
     bands = frequencies(*x_T.shape[1:])

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.node import CLEAN, Node, Process, nodes_at
+from ..errors import Unusable
 
 GridMemory = tuple[mx.array, ...]  # what a grid remembers: (B, ...) arrays, which the loop carries, and selects from
 
@@ -56,6 +57,38 @@ class Grid(Protocol):
         ...
 
 
+def spaced(spacing: Spacing, process: Any, n: int) -> np.ndarray:
+    """(n,) timesteps as a rule spaces them.
+
+    Raises:
+        ValueError: for a number of steps that the rule does not take, or a rule that gives another number of timesteps.
+    """
+    timesteps = spacing(process, n)
+    if np.shape(timesteps) != (n,):
+        raise Unusable(f"the grid must give {n} timesteps, as many as there are steps, got {timesteps!r:.80}")
+    return timesteps
+
+
+def custom_timesteps(timesteps: Any, num_train_timesteps: int) -> np.ndarray:
+    """The caller's own timesteps as a float64 array, checked.
+
+    Raises:
+        ValueError: unless they are strictly decreasing numbers in [0, T - 1].
+    """
+    try:
+        grid = np.asarray(timesteps, np.float64)
+    except (TypeError, ValueError):
+        grid = np.empty(0)
+
+    high = num_train_timesteps - 1
+    if grid.ndim != 1 or grid.size == 0 or not np.all((grid >= 0) & (grid <= high)) or not np.all(np.diff(grid) < 0):
+        raise ValueError(
+            f"timesteps must be a list of strictly decreasing numbers in [0, {high}], got {str(timesteps)[:80]}"
+        )
+
+    return grid.copy()
+
+
 @dataclass(frozen=True)
 class FixedGrid:
     """Nodes that are known beforehand, from high noise to low.
@@ -91,9 +124,9 @@ class FixedGrid:
         """The grid of n timesteps that a rule spaces.
 
         Raises:
-            ValueError: for a number of steps that the rule does not take.
+            ValueError: see `spaced`.
         """
-        return cls.of(process, spacing(process, n))
+        return cls.of(process, spaced(spacing, process, n))
 
     @property
     def timesteps(self) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..diffusion.guidance import (
     kept_guidance,
     name_of,
 )
-from .diffusers_spacings import custom_timesteps
+from .base import custom_timesteps
 
 REACH = 2.0  # factor of guidance, up or down, within which calibrated weights are used; see `CalibratedSchedule`
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -70,34 +69,8 @@ class Spaced:
                 warnings.warn(
                     "timestep_spacing='leading' with 1 step evaluates the model at t = 0 only, where it removes no "
                     "noise; use timestep_spacing='trailing'",
-                    stacklevel=3,
+                    stacklevel=4,  # whoever set the timesteps
                 )
 
         rounded = np.round(grid)
         return rounded if np.all(np.diff(rounded) < 0) else grid
-
-
-def lu_timesteps(schedule: NoiseSchedule, n: int) -> np.ndarray:
-    """(n,) timesteps equally spaced in log-SNR (Lu et al., 2022)."""
-    first, last = schedule.log_snr([schedule.num_train_timesteps - 1, 0])
-    return schedule.timestep(np.linspace(first, last, n))
-
-
-def custom_timesteps(timesteps: Any, num_train_timesteps: int) -> np.ndarray:
-    """The caller's own timesteps as a float64 array, checked.
-
-    Raises:
-        ValueError: unless they are strictly decreasing numbers in [0, T - 1].
-    """
-    try:
-        grid = np.asarray(timesteps, np.float64)
-    except (TypeError, ValueError):
-        grid = np.empty(0)
-
-    high = num_train_timesteps - 1
-    if grid.ndim != 1 or grid.size == 0 or not np.all((grid >= 0) & (grid <= high)) or not np.all(np.diff(grid) < 0):
-        raise ValueError(
-            f"timesteps must be a list of strictly decreasing numbers in [0, {high}], got {str(timesteps)[:80]}"
-        )
-
-    return grid.copy()

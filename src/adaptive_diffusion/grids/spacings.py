@@ -9,7 +9,7 @@ import numpy as np
 
 from ..diffusion.checks import check_count, check_number
 from ..diffusion.schedule import NoiseSchedule
-from .diffusers_spacings import custom_timesteps, lu_timesteps
+from .base import custom_timesteps
 
 _TABLE = 16_384  # points of a tabulated grid
 
@@ -40,7 +40,8 @@ class LogSNRGrid:
     def __call__(self, schedule: NoiseSchedule, n: int, /) -> np.ndarray:
         """See `Spacing`."""
         _check_steps(schedule, n)
-        return lu_timesteps(schedule, n)
+        first, last = schedule.log_snr([schedule.num_train_timesteps - 1, 0])
+        return schedule.timestep(np.linspace(first, last, n))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..diffusion.evaluation import Denoised
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import Node
-from ..grids.base import FixedGrid, Spacing
+from ..grids.base import FixedGrid, Spacing, spaced
 from ..grids.policy import RESIDUAL, PolicyGrid, Residuals
 from ..grids.spacings import PowerGrid
 from ..sampling.rollout import Rollout
@@ -96,7 +96,7 @@ class TimestepEnv(SamplingEnv):
         self.budget = check_count("num_steps", num_steps, 2, self.schedule.num_train_timesteps)
         self.episode_length = self.budget - 1
         self.stopping = bool(stopping)
-        self._prior = (grid or PowerGrid(2))(self.schedule, self.budget)
+        self._prior = spaced(grid or PowerGrid(2), self.schedule, self.budget)
         self.route = Residuals(self.schedule, self._prior, drawing.one_hot, self.stopping)
         high = np.array([RESIDUAL, 1.0][: 1 + self.stopping], np.float32)
         self.action_space = Box(-high, high, dtype=np.float32)

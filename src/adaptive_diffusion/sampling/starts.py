@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
-import numpy as np
 
 from ..diffusion.checks import check_number
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable
-from ..grids.base import Spacing
+from ..grids.base import Spacing, spaced
 from ..io.counted import count
 from ..schedulers.core import SchedulerCore
 
@@ -81,10 +80,7 @@ def set_timesteps(scheduler: SchedulerCore, grid: Spacing | None, schedule: Nois
     if grid is None:
         scheduler.set_timesteps(n)
     else:
-        timesteps = grid(schedule, n)
-        if np.shape(timesteps) != (n,):
-            raise Unusable(f"the grid must give {n} timesteps, as many as there are steps, got {timesteps!r:.80}")
-        scheduler.set_timesteps(timesteps=timesteps)
+        scheduler.set_timesteps(timesteps=spaced(grid, schedule, n))
 
 
 def last_timesteps(scheduler: SchedulerCore, strength: float) -> None:

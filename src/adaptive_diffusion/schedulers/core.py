@@ -25,8 +25,8 @@ from ..diffusion.limits import Clipped, Limit, unlimited
 from ..diffusion.node import CLEAN, Node, nodes_at
 from ..diffusion.rng import normal
 from ..diffusion.schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
-from ..grids.base import FixedGrid, Grid, Spacing
-from ..grids.diffusers_spacings import Spaced, custom_timesteps
+from ..grids.base import FixedGrid, Grid, Spacing, custom_timesteps, spaced
+from ..grids.diffusers_spacings import Spaced
 from ..solvers.base import Memory, Position, Solver
 from ..types import Denoiser, PictureModel, SchedulerOutput
 from .config import ConfigMixin
@@ -104,7 +104,7 @@ class SchedulerCore(ConfigMixin, ABC):
 
         if timesteps is None:
             n = check_count("num_inference_steps", num_inference_steps, 1, self.num_train_timesteps)
-            grid = self.spacing(self.schedule, n)
+            grid = spaced(self.spacing, self.schedule, n)
         else:
             grid = custom_timesteps(timesteps, self.num_train_timesteps)
 
