@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from adaptive_diffusion.calibration.fitting import Evaluated, Solution, fit_corrections, run
+from adaptive_diffusion.calibration.fitting import Evaluated, Solution, drawn, fit_corrections
 from adaptive_diffusion.calibration.reference import ReferenceTrajectories, record
 from adaptive_diffusion.diffusion.conditions import NO_LABEL, conditions_of
 from adaptive_diffusion.diffusion.facts import ModelFacts
@@ -190,7 +190,7 @@ class Cell:
         return paired_rmse(self._images(self.stored, fitted), self.solution)
 
     def _images(self, model: Evaluated, solution: Solution) -> np.ndarray:
-        return np.clip(run(model, self._states, solution), -1, 1)
+        return np.clip(drawn(model, self._states, solution), -1, 1)
 
 
 def _compared(errors: np.ndarray, other: np.ndarray | None) -> str:

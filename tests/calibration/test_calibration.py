@@ -128,7 +128,7 @@ def test_clean_predictions_are_clipped_as_the_scheduler_has_it():
         ({"nodes": 1001}, "nodes must be a whole number, between 3 and 1000, got 1001"),
         ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0"),
         ({"x_T": X_T[:1]}, "the number of noises must be a whole number, at least 2, got 1"),
-        ({"x_T": mx.broadcast_to(X_T[:1], (3, *SHAPE)), "nodes": 5}, "the 3 images all came out alike"),
+        ({"x_T": mx.broadcast_to(X_T[:1], (3, *SHAPE)), "nodes": 5}, "the 3 images are all alike"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options, sentence):

@@ -12,7 +12,7 @@ from gaussian import ode_solution, predict
 from scipy.fft import dctn, idctn
 
 from adaptive_diffusion.calibration.calibrate import CLASSICAL, ScheduleCalibration, conditioned
-from adaptive_diffusion.calibration.fitting import Solution, fit_corrections, run
+from adaptive_diffusion.calibration.fitting import Solution, drawn, fit_corrections
 from adaptive_diffusion.calibration.learning import learn
 from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.calibration.reference import record
@@ -94,7 +94,7 @@ def test_without_corrections_a_step_is_that_of_ddim():
     timesteps = PowerGrid(2)(SCHEDULE, 4)
     rows = multistep_rows(levels_of(SCHEDULE, timesteps), np.zeros((4, 5)))
     predictor = InBatches(SCHEDULER.guided(bent))
-    found = run(predictor, np.array(noises(0, 3)) / SCHEDULE.alpha(999.0), Solution(timesteps, np.zeros((4, 5))))
+    found = drawn(predictor, np.array(noises(0, 3)) / SCHEDULE.alpha(999.0), Solution(timesteps, np.zeros((4, 5))))
     ddim = DDIMScheduler(clip_sample=False)
     ddim.set_timesteps(timesteps=timesteps)
     np.testing.assert_allclose(found, np.array(StandardSampler(ddim).run(bent, noises(0, 3)).images), atol=1e-4)
@@ -120,13 +120,13 @@ def test_weights_that_can_be_exact_are():
     timesteps = PowerGrid(2)(SCHEDULE, 4)
     fitted = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
     plain = Solution(timesteps, np.zeros((4, 5)))
-    assert paired_rmse(run(predictor, reference.noise, fitted), reference.images).mean() < 2e-3
-    assert paired_rmse(run(predictor, reference.noise, plain), reference.images).mean() > 0.05
+    assert paired_rmse(drawn(predictor, reference.noise, fitted), reference.images).mean() < 2e-3
+    assert paired_rmse(drawn(predictor, reference.noise, plain), reference.images).mean() > 0.05
 
 
 def error_on(model, images):
     """The mean error of a solution on some images."""
-    return lambda solution: float(paired_rmse(run(model, images.noise, solution), images.images).mean())
+    return lambda solution: float(paired_rmse(drawn(model, images.noise, solution), images.images).mean())
 
 
 @pytest.mark.parametrize(("n", "share"), [(3, 1), (5, 0.9), (8, 0.9)])
@@ -139,11 +139,11 @@ def test_fitted_weights_are_better_than_2m_and_learned_ones_still_better_from_ne
     solver = DPMSolverScheduler(clip_sample=False)
     solver.set_timesteps(timesteps=timesteps)
     classical = np.array(StandardSampler(solver).run(bent, noises(1, 12)).images)
-    errors = [classical, run(predictor, unseen.noise, fitted), run(predictor, unseen.noise, learned)]
+    errors = [classical, drawn(predictor, unseen.noise, fitted), drawn(predictor, unseen.noise, learned)]
     first, second, third = (paired_rmse(pictures, unseen.images).mean() for pictures in errors)
     assert second < 0.5 * first
     assert third < share * second
-    own = [paired_rmse(run(predictor, reference.noise, s), reference.images) for s in (fitted, learned)]
+    own = [paired_rmse(drawn(predictor, reference.noise, s), reference.images) for s in (fitted, learned)]
     assert np.sqrt((own[1] ** 2).mean()) < np.sqrt((own[0] ** 2).mean())
     assert learned.timesteps[0] == 999
     assert (np.diff(learned.timesteps) < 0).all()
@@ -177,7 +177,7 @@ def test_learning_from_a_few_extreme_images_is_stopped_by_others(seed):
     start = Solution(timesteps, fit_corrections(predictor, reference, timesteps))
     learned = learn(predictor, reference, error_on(predictor, held_out), start, iterations=3)
     for unseen in (held_out, fresh):
-        before, after = (paired_rmse(run(predictor, unseen.noise, s), unseen.images).mean() for s in (start, learned))
+        before, after = (paired_rmse(drawn(predictor, unseen.noise, s), unseen.images).mean() for s in (start, learned))
         assert after <= before
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count, check_distinct, check_seed
+from ..diffusion.checks import check_count, check_distinct
 from ..diffusion.first_prediction import NOISES as FIRST_NOISES
 from ..diffusion.first_prediction import FirstPrediction, condition_of, first_prediction
 from ..diffusion.guidance import kept_guidance
@@ -24,6 +24,7 @@ from .first import with_stored
 from .fitting import HISTORY, Solution, errors, fit_corrections
 from .learning import learn
 from .reference import NODES, record
+from .store import check_recipe
 from .trajectory import Trajectory, dynamic_programme, equidistributed, measure_trajectory
 
 CLASSICAL: dict[str, Spacing] = {"quadratic": PowerGrid(2), "log_snr": LogSNRGrid(), "blended": BlendedGrid()}
@@ -65,20 +66,14 @@ class ScheduleCalibration:
     seed: int = 20_000
 
     def __post_init__(self) -> None:
-        if not self.steps:
-            raise ValueError("steps must name at least one number of steps")
-
-        for n in (*self.steps, *(self.learned_steps or ())):
-            check_count("steps", n, 2, PROFILE_NODES)
-        check_distinct("steps", self.steps)
+        check_recipe(self.steps, PROFILE_NODES, self.held_out, self.batch_size, self.seed)
+        for n in self.learned_steps or ():
+            check_count("learned_steps", n, 2, PROFILE_NODES)
         check_distinct("learned_steps", self.learned_steps or ())
         check_count("noises", self.noises, 2)
-        check_count("held_out", self.held_out, 2)
         if self.learned:
             check_count("learned_noises", self.learned_noises, 2, self.noises)
         check_count("iterations", self.iterations, 0)
-        check_count("batch_size", self.batch_size, 1)
-        check_seed("seed", self.seed)
 
     @property
     def learned(self) -> Sequence[int]:

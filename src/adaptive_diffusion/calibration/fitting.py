@@ -54,24 +54,21 @@ class Solution:
 Evaluated = InBatches | KnownFirst  # what draws while weights are fitted
 
 
-def begun(model: Evaluated, noise: np.ndarray, solution: Solution) -> Rollout:
-    """(N, H, W, C) states xh at T - 1, at the beginning of a solution."""
-    return _begun(model, noise, solution.timesteps, solution.solver(model.process))
+def begun(model: Evaluated, noise: np.ndarray, timesteps: np.ndarray, solver: Solver) -> Rollout:
+    """(N, H, W, C) states xh at T - 1, at the beginning of a grid."""
+    grid = FixedGrid.of(model.process, timesteps)
+    return Rollout.begin(grid, solver, mx.array((grid.nodes[0].alpha * noise).astype(np.float32)))
 
 
-def run(model: Evaluated, noise: np.ndarray, solution: Solution) -> np.ndarray:
+def drawn(model: Evaluated, noise: np.ndarray, solution: Solution) -> np.ndarray:
     """(N, H, W, C) states xh at T - 1 -> (N, H, W, C) float64 images that a solution draws from them."""
-    return np.array(finished(model, [begun(model, noise, solution)]), np.float64)
+    rollout = begun(model, noise, solution.timesteps, solution.solver(model.process))
+    return np.array(finished(model, [rollout]), np.float64)
 
 
 def errors(model: Evaluated, reference: ReferenceTrajectories, solution: Solution) -> np.ndarray:
     """(N,) RMSE of the images that a solution draws from the noises of the reference to the reference images."""
-    return paired_rmse(run(model, reference.noise, solution), reference.images)
-
-
-def _begun(model: Evaluated, noise: np.ndarray, timesteps: np.ndarray, solver: Solver) -> Rollout:
-    grid = FixedGrid.of(model.process, timesteps)
-    return Rollout.begin(grid, solver, mx.array((grid.nodes[0].alpha * noise).astype(np.float32)))
+    return paired_rmse(drawn(model, reference.noise, solution), reference.images)
 
 
 def fit_corrections(
@@ -93,7 +90,7 @@ def fit_corrections(
         (n, K + 1) corrections of K = `HISTORY` predictions; those of predictions that do not exist yet are 0.
     """
     fitting = _Fitting(reference, levels_of(model.process, timesteps), ridge)
-    finished(model, [_begun(model, reference.noise, timesteps, fitting)])
+    finished(model, [begun(model, reference.noise, timesteps, fitting)])
     return fitting.corrections
 
 

@@ -1,4 +1,4 @@
-"""Learned schedules: node positions and solver weights together, so that the images at the end come out right.
+"""Learned schedules: node positions and solver weights together, for the least error of the images at the end.
 
 The error of the clean images is minimised over some dozens of numbers by Gauss-Newton steps (Levenberg, 1944;
 Marquardt, 1963). The Jacobian comes from finite differences: a correction of step k changes nothing before it, so each
@@ -42,7 +42,7 @@ def learn(
 
     Args:
         model: The model, with the conditions of the reference.
-        reference: The images that should come out; two dozen are enough.
+        reference: The images that are to be drawn; two dozen are enough.
         judge: The error of a solution on other images, which decides how many steps are taken.
         start: Where to begin: a grid with corrections, e.g. fitted ones.
         iterations: At most so many steps.
@@ -50,13 +50,9 @@ def learn(
     Returns:
         The best by the held-out images, perhaps `start`.
     """
-    best = start
-    if iterations == 0:
-        return best
-
-    error, at = judge(start), _Run(model, reference, start)
+    best, error, at = start, judge(start), _Run(model, reference, start)
     for _ in range(iterations):
-        found = _better(model, reference, at, model.process)
+        found = _better(model, reference, at)
         if found is None or not (changed := judge(found.solution)) < error:
             break
         gain, error, best, at = 1 - changed / error, changed, found.solution, found
@@ -72,8 +68,8 @@ class _Run:
     def __init__(self, model: InBatches, reference: ReferenceTrajectories, solution: Solution):
         self.solution = solution
         self._seen: list[tuple[Rollout, Denoised]] = []
-        begun_at_noise = begun(model, reference.noise, solution)
-        self.images = np.array(finished(model, [begun_at_noise], self._note), np.float64)
+        rollout = begun(model, reference.noise, solution.timesteps, solution.solver(model.process))
+        self.images = np.array(finished(model, [rollout], self._note), np.float64)
         self.error = float(np.sqrt(np.mean((self.images - reference.images) ** 2)))
 
     def changed(self, model: InBatches, solution: Solution, step: int) -> np.ndarray:
@@ -88,9 +84,9 @@ class _Run:
         return [after]
 
 
-def _better(model: InBatches, reference: ReferenceTrajectories, at: _Run, schedule: NoiseSchedule) -> _Run | None:
+def _better(model: InBatches, reference: ReferenceTrajectories, at: _Run) -> _Run | None:
     """The run after one Gauss-Newton step, or None if none takes the error down."""
-    timesteps, corrections = at.solution.timesteps, at.solution.corrections
+    schedule, timesteps, corrections = model.process, at.solution.timesteps, at.solution.corrections
     assert corrections is not None
     n, width = corrections.shape
     log_snr = schedule.log_snr(timesteps)

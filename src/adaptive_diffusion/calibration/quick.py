@@ -13,7 +13,7 @@ from typing import Any, Self
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.checks import check_count, check_distinct, check_number, check_seed
+from ..diffusion.checks import check_count, check_number
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
@@ -24,6 +24,7 @@ from .choosing import choose
 from .even import EvenGrid
 from .fitting import Solution, errors, fit_corrections
 from .reference import FEWEST_NODES, record
+from .store import check_recipe
 
 MOST_STEPS = 500  # half of what a reference trajectory may take
 ALLOWED = 300  # network evaluations for one number of steps; twice as many for several
@@ -58,19 +59,11 @@ class QuickCalibration:
     seed: int = 20_000
 
     def __post_init__(self) -> None:
-        if not self.steps:
-            raise ValueError("steps must name at least one number of steps")
-        for n in self.steps:
-            check_count("steps", n, 2, MOST_STEPS)
-        check_distinct("steps", self.steps)
-
+        check_recipe(self.steps, MOST_STEPS, self.held_out, self.batch_size, self.seed)
         if self.noises is not None:
             check_count("noises", self.noises, 2)
-        check_count("held_out", self.held_out, 2)
         check_count("nodes", self.nodes, FEWEST_NODES, 2 * MOST_STEPS)
         check_number("ridge", self.ridge, 0)
-        check_count("batch_size", self.batch_size, 1)
-        check_seed("seed", self.seed)
 
     @property
     def reference_nodes(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from .._version import __version__
+from ..diffusion.checks import check_count, check_distinct, check_seed
 from ..diffusion.guidance import kept_guidance, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..errors import UnusableFile
@@ -55,6 +56,18 @@ class CalibrationRecipe(Protocol):
             progress: Called with the number of images after every evaluation of a batch.
         """
         ...
+
+
+def check_recipe(steps: Sequence[int], most: int, held_out: int, batch_size: int, seed: int) -> None:
+    """Refuse what no recipe can calibrate with: steps that are none, twice the same or not in [2, most], and so on."""
+    if not steps:
+        raise ValueError("steps must name at least one number of steps")
+    for n in steps:
+        check_count("steps", n, 2, most)
+    check_distinct("steps", steps)
+    check_count("held_out", held_out, 2)
+    check_count("batch_size", batch_size, 1)
+    check_seed("seed", seed)
 
 
 @dataclass(frozen=True)

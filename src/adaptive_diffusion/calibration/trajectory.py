@@ -70,7 +70,7 @@ def measure_trajectory(
         progress: Called with the number of images after every step of every batch.
 
     Raises:
-        ValueError: for less than two noises, images that all came out alike, or a number out of range.
+        ValueError: for less than two noises, images that are all alike, or a number out of range.
     """
     schedule = model.process
     m = check_count("nodes", nodes, 3, schedule.num_train_timesteps)
@@ -96,7 +96,7 @@ def measure_trajectory(
 
     variance = np.maximum(squares - total**2 / n, 0) / (n - 1)
     if not np.sqrt(variance.mean()) > SAME:
-        raise ValueError(f"the {n} images all came out alike: give different noises")
+        raise ValueError(f"the {n} images are all alike: give different noises")
 
     band_variance = np.array([variance[where].mean() for where in bands])[:, None]
     lasting = band_variance / (band_variance + np.exp(-2 * log_snr))  # (bands, m), w^2
