@@ -64,8 +64,9 @@ def test_conversions_between_predictions_agree():
     x0, eps = mx.random.normal((2, 3, 2, 2, 1), key=mx.random.key(0))
     t = np.array([10.0, 400.5, 900.0])
     x_t, v = schedule.add_noise(x0, eps, t), schedule.velocity(x0, eps, t)
+    scales = [mx.array(scale(t).reshape(-1, 1, 1, 1), mx.float32) for scale in (schedule.alpha, schedule.sigma)]
     for prediction, kind in ((eps, "epsilon"), (v, "v_prediction"), (x0, "sample")):
-        np.testing.assert_allclose(schedule.to_x0(prediction, x_t, t, kind), x0, atol=1e-4)
+        np.testing.assert_allclose(x0_from(prediction, x_t, *scales, kind), x0, atol=1e-4)
     alpha, sigma = float(schedule.alpha(500)), float(schedule.sigma(500))
     x_t, v = schedule.add_noise(x0, eps, 500), schedule.velocity(x0, eps, 500)
     for prediction, kind in ((eps, "epsilon"), (v, "v_prediction"), (x0, "sample")):

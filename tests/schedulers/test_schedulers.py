@@ -8,10 +8,11 @@ import warnings
 import mlx.core as mx
 import numpy as np
 import pytest
-from gaussian import STD, ode_solution, output_std, predict, run
+from gaussian import STD, ode_solution, output_std, run
 
 from adaptive_diffusion.diffusion.rng import image_keys
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.solvers.dpm_solver import multistep_weights
 from adaptive_diffusion.types import SchedulerOutput
 
@@ -396,27 +397,30 @@ def test_dtype_of_the_sample_is_kept(build, dtype):
         assert output.prev_sample.dtype == output.pred_original_sample.dtype == dtype
 
 
+@pytest.mark.parametrize("build", [DPMSolverScheduler, UniPCScheduler])
+def test_the_order_is_the_first_argument_after_the_models(build):
+    scheduler = build(1000, 3)
+    assert (scheduler.solver.order, scheduler.clip_sample, scheduler.timestep_spacing) == (3, False, "linspace")
+
+
 # --- the clean prediction ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("build", ALL)
 def test_clean_prediction_is_clipped_or_not(build):
     x = mx.array([3.0, -0.2, -9.0, 0.5]).reshape(1, 2, 2, 1)
-    plain = {"prediction_type": "sample", "clip_sample": False}
-    assert build(**plain).predict_x0(x, 100, x).tolist() == x.tolist()
-    clipped = build(**{**plain, "clip_sample": True, "clip_sample_range": 2.0}).predict_x0(x, 100, x)
+    assert build(clip_sample=False).limit(x).tolist() == x.tolist()
+    clipped = build(clip_sample=True, clip_sample_range=2.0).limit(x)
     assert clipped.flatten().tolist() == pytest.approx([2.0, -0.2, -2.0, 0.5])
 
 
 def test_dynamic_thresholding_divides_by_the_quantile_of_each_picture():
     """Against NumPy's quantile: 1.75 of |x| for the first image, below the lower bound of 1 for the second."""
     x = np.array([[2.0, -1.0, 0.5, -0.25], [0.4, 0.3, -0.2, 0.1]]).reshape(2, 2, 2, 1)
-    scheduler = DDIMScheduler(
-        prediction_type="sample", thresholding=True, dynamic_thresholding_ratio=0.75 + 1 / 6, sample_max_value=5
-    )
+    scheduler = DDIMScheduler(thresholding=True, dynamic_thresholding_ratio=0.75 + 1 / 6, sample_max_value=5)
     limit = np.quantile(np.abs(x[0]), 0.75 + 1 / 6)
     assert limit == pytest.approx(1.75)
-    y = scheduler.predict_x0(mx.array(x, mx.float32), 100, mx.array(x, mx.float32))
+    y = scheduler.limit(mx.array(x, mx.float32))
     np.testing.assert_allclose(y[0], np.clip(x[0], -limit, limit) / limit, atol=1e-6)
     np.testing.assert_allclose(y[1], x[1], atol=1e-6)
 
@@ -428,16 +432,6 @@ def test_thresholding_quantile_is_that_of_numpy(ratio, shape):
 
     x = np.random.default_rng(0).standard_normal(shape).reshape(shape[0], -1).astype(np.float32)
     np.testing.assert_allclose(quantile(mx.array(x), ratio), np.quantile(x, ratio, axis=1)[:, None], atol=1e-6)
-
-
-def test_predict_x0_takes_one_timestep_per_picture():
-    scheduler = DDIMScheduler(clip_sample=False)
-    x, t = X.astype(np.float32), np.array([1.0, 20.0, 300.5, 999.0])
-    eps = np.concatenate([predict(scheduler, t[i], X[i : i + 1]) for i in range(4)]).astype(np.float32)
-    together = scheduler.predict_x0(mx.array(eps), t, mx.array(x))
-    for i in range(4):
-        alone = scheduler.predict_x0(mx.array(eps[i : i + 1]), t[i], mx.array(x[i : i + 1]))
-        np.testing.assert_allclose(together[i : i + 1], alone, rtol=1e-3, atol=1e-3)
 
 
 # --- conventions ------------------------------------------------------------------------------------------------------

@@ -161,11 +161,6 @@ class NoiseSchedule:
         alpha, sigma = self._scales(t, x0)
         return alpha * noise - sigma * x0
 
-    def to_x0(self, prediction: mx.array, x_t: mx.array, t: Any, prediction_type: str) -> mx.array:
-        """The clean image that a prediction of the given type implies at x_t."""
-        alpha, sigma = self._scales(t, x_t)
-        return x0_from(prediction, x_t, alpha, sigma, prediction_type)
-
     def _scales(self, t: Any, like: mx.array) -> tuple[Any, Any]:
         """alpha and sigma as scalars, or as (B, 1, ..., 1) arrays when there is one timestep per image."""
         t = np.asarray(t, np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 from ..diffusion.limits import Limit, Thresholded
 from ..diffusion.node import Node, node_at
@@ -60,3 +60,17 @@ class SchedulerBase(SchedulerCore):
     def _first_node(self) -> Node:
         """Timestep 0, the least noise the model was trained with."""
         return node_at(self.schedule, 0)
+
+
+@dataclass(eq=False, repr=False)
+class LinspaceScheduler(SchedulerBase):
+    """With the defaults of multistep solvers: no clipping, and `linspace` timesteps without t = 0."""
+
+    _: KW_ONLY
+    clip_sample: bool = False
+    timestep_spacing: str = "linspace"
+
+    @property
+    def spacing(self) -> Spacing:
+        """See `SchedulerBase`."""
+        return replace(self._spaced, open_end=True)

@@ -16,7 +16,7 @@ from ..grids.spacings import KarrasGrid, LogSNRGrid
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.first_order import DDIM, DDPM
-from .base import SchedulerBase
+from .base import LinspaceScheduler, SchedulerBase
 
 
 @dataclass(eq=False, repr=False)
@@ -64,7 +64,7 @@ class DDIMScheduler(SchedulerBase):
 
 
 @dataclass(eq=False, repr=False)
-class DPMSolverScheduler(SchedulerBase):
+class DPMSolverScheduler(LinspaceScheduler):
     """DPM-Solver++, multistep (Lu et al., 2022b), in its ODE and SDE form.
 
     Args:
@@ -72,18 +72,16 @@ class DPMSolverScheduler(SchedulerBase):
         algorithm_type: `dpmsolver++`, or `sde-dpmsolver++`, whose steps need a key.
         solver_type: `midpoint` or `heun` as published, or `adams`: see `multistep_weights`.
         lower_order_final: With fewer than 15 steps, take the last one at order 1 and the one before at order 2.
-        euler_at_final: Take the last step at order 1, as one to the clean image always is.
+        euler_at_final: Take the last step at order 1, as one to the clean image always is: of no effect in samplers.
         use_karras_sigmas: Replace the spacing by that of Karras et al. (2022), rho 7.
         use_lu_lambdas: Replace the spacing by one uniform in log-SNR.
-        final_sigmas_type: The last step leads to the clean image (`zero`; always of order 1), or to timestep 0
-            (`sigma_min`), which holds a little noise.
+        final_sigmas_type: The last `step` leads to the clean image (`zero`; always of order 1), or to timestep 0
+            (`sigma_min`), which holds a little noise. Samplers and pipelines always end at the clean image.
         lambda_min_clipped: Leave out of the grid the timesteps whose log-SNR is smaller; -5.1 suits
             `squaredcos_cap_v2`.
         num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
     """
 
-    clip_sample: bool = False
-    timestep_spacing: str = "linspace"
     solver_order: int = 2
     algorithm_type: str = "dpmsolver++"
     solver_type: str = "midpoint"

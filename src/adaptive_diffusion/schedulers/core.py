@@ -201,6 +201,11 @@ class SchedulerCore(ConfigMixin, ABC):
         """
 
     @property
+    def origin(self) -> str:
+        """Where its timesteps come from, in a few words; "" where the configuration says it."""
+        return ""
+
+    @property
     def stochastic(self) -> bool:
         """Whether steps add noise, so that x_T alone does not decide the image; the solver says so."""
         return bool(getattr(self.solver, "stochastic", False))
@@ -208,16 +213,6 @@ class SchedulerCore(ConfigMixin, ABC):
     def scale_model_input(self, sample: mx.array, timestep: Any = None) -> mx.array:
         """What the model is to be fed: the sample as it is."""
         return sample
-
-    def predict_x0(self, model_output: mx.array, timestep: Any, sample: mx.array) -> mx.array:
-        """The clean prediction, kept in its range as configured.
-
-        Args:
-            model_output: (B, H, W, C) prediction of the model at `sample`.
-            timestep: In [0, T - 1], on the grid or not; a scalar or (B,).
-            sample: (B, H, W, C) x_t.
-        """
-        return self.limit(self.schedule.to_x0(model_output, sample, timestep, self.prediction_type))
 
     def step(
         self,

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..diffusion.checks import check_choice
 from ..diffusion.node import CLEAN, Node
-from ..grids.base import Spacing
 from ..solvers.ipndm import IPNDM
 from ..solvers.unipc import UniPC
-from .base import SchedulerBase
+from .base import LinspaceScheduler
 
 
 @dataclass(eq=False, repr=False)
-class _Solver(SchedulerBase):
-    """Defaults that both share."""
-
-    clip_sample: bool = False
-    timestep_spacing: str = "linspace"
-
-    @property
-    def spacing(self) -> Spacing:
-        """See `SchedulerBase`."""
-        return replace(self._spaced, open_end=True)
-
-
-@dataclass(eq=False, repr=False)
-class UniPCScheduler(_Solver):
+class UniPCScheduler(LinspaceScheduler):
     """UniPC, multistep, with data prediction (Zhao et al., 2023).
 
     The predictor UniP leads to the next timestep. Once the model has been evaluated there, the corrector UniC takes the
@@ -37,8 +23,8 @@ class UniPCScheduler(_Solver):
         solver_order: 1, 2 or 3: clean predictions that the predictor uses, as far as there are that many.
         solver_type: `bh1` or `bh2`: see `unipc_weights`.
         lower_order_final: Lower the order of the last two steps, to 1 at the end.
-        final_sigmas_type: The last step leads to the clean image (`zero`; always of order 1), or to timestep 0
-            (`sigma_min`), which holds a little noise.
+        final_sigmas_type: The last `step` leads to the clean image (`zero`; always of order 1), or to timestep 0
+            (`sigma_min`), which holds a little noise. Samplers and pipelines always end at the clean image.
         num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
     """
 
@@ -61,7 +47,7 @@ class UniPCScheduler(_Solver):
 
 
 @dataclass(eq=False, repr=False)
-class IPNDMScheduler(_Solver):
+class IPNDMScheduler(LinspaceScheduler):
     """iPNDM: four-step Adams-Bashforth on eps (Liu et al., 2022), started with fewer steps (Zhang & Chen, 2023).
 
     With xh = x / alpha and s = sigma / alpha the ODE is dxh / ds = eps. The coefficients are those of equal steps,
