@@ -12,7 +12,7 @@ from gaussian import STD, ode_solution, output_std, run
 from adaptive_diffusion.grids.spacings import PowerGrid
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
-from adaptive_diffusion.schedulers.content import bounded_power
+from adaptive_diffusion.schedulers.content import bent_power
 from adaptive_diffusion.types import SchedulerOutput
 
 X = np.random.default_rng(0).standard_normal((4, 4, 4, 3))
@@ -81,12 +81,13 @@ def test_bent_steps_stay_within_the_ratios_of_the_plain_ones(n, low, high, power
     assert scheduler.timesteps[0] == 999
 
 
-def test_bounded_power_goes_as_far_as_the_bounds_allow():
-    power = bounded_power(100, 2.0, 1.5, 0.5, 2.0)
+def test_a_power_is_bent_as_far_as_the_bounds_allow():
+    half = 0.3  # of the complexity from which on the power stays
+    power = bent_power(100, 2.0, half, 0.5, 2.0)
     assert 1.5 < power < 2
     last_step_ratio = 100 ** (2.0 - power)  # (1/N)^p / (1/N)^2, the largest of all
     assert last_step_ratio == pytest.approx(2.0, rel=1e-6)
-    assert bounded_power(4, 2.0, 1.5, 0.5, 2.0) == 1.5
+    assert bent_power(4, 2.0, half, 0.5, 2.0) == 1.5
 
 
 # --- accuracy ---------------------------------------------------------------------------------------------------------

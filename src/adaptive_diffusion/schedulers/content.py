@@ -34,29 +34,13 @@ def bent_power(n: int, power: float, complexity: float, min_ratio: float, max_ra
     """The power of a grid for content of some complexity: towards 1, equal steps in t, for simple content.
 
     Args:
-        n: Number of steps.
+        n: Number of steps, >= 1.
         power: That suits detailed content.
         complexity: In [0, 1].
-        min_ratio: A step is at least this times the step of the plain grid.
-        max_ratio: And at most this times.
+        min_ratio: A step is at least this times the step of the plain grid, in [0, 1].
+        max_ratio: And at most this times, >= 1.
     """
     target = 1 + (power - 1) * min(1.0, complexity / DETAILED)
-    return bounded_power(n, power, target, min_ratio, max_ratio)
-
-
-def bounded_power(n: int, power: float, target: float, min_ratio: float, max_ratio: float) -> float:
-    """The power nearest to `target` whose N steps all are `min_ratio` to `max_ratio` times those of `power`.
-
-    Args:
-        n: Number of steps, >= 1.
-        power: Power of the reference grid.
-        target: Power wished for.
-        min_ratio: In [0, 1].
-        max_ratio: >= 1.
-
-    Returns:
-        A power between `power` and `target`.
-    """
 
     def allowed(p: float) -> bool:
         ratio = np.diff(nodes**p) / reference
