@@ -277,8 +277,7 @@ class DiffusionPipeline:
     def _steps(self) -> int:
         """The number of steps that the scheduler is set to; where it is not set, 50, or T if that is less."""
         # a policy may have ended the run before: `timesteps` are then fewer than were set
-        steps = getattr(self.scheduler, "num_inference_steps", None) or len(self.scheduler)
-        return steps or min(50, self.scheduler.config["num_train_timesteps"])
+        return self.scheduler.num_inference_steps or min(50, self.scheduler.num_train_timesteps)
 
     @property
     def _facts(self) -> ModelFacts:

@@ -80,10 +80,6 @@ class EstimatingSampler(StandardSampler):
             return {}
         return {"sampling/estimated_quality": float(np.concatenate(self._final).mean())}
 
-    def _level(self, t: float) -> float:
-        """sigma / alpha at a timestep."""
-        return float(np.exp(-self.scheduler.schedule.log_snr(t)))
-
 
 def replaced(pictures: mx.array, rows: np.ndarray, some: mx.array) -> mx.array:
     """(B, ...) images, those of `rows` replaced by `some`; the given array stays as it is."""

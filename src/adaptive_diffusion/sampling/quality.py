@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -15,7 +14,7 @@ import numpy as np
 from ..diffusion.checks import check_number
 from ..errors import UnusableFile
 from ..io.checksums import KEY, check, with_checksum
-from ..io.files import ASSETS, atomic_path, read_json
+from ..io.files import ASSETS, read_json, write_json
 from ..solvers.stride import kept_within
 
 SHIPPED = ASSETS / "quality.json"
@@ -207,8 +206,7 @@ def load_calibration(path: Path) -> QualityCalibration:
 
 def save_calibration(path: str | Path, calibration: QualityCalibration) -> None:
     """Write a calibration atomically, as JSON."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(with_checksum(content_of(calibration)), indent=1) + "\n", encoding="utf-8")
+    write_json(path, with_checksum(content_of(calibration)))
 
 
 def content_of(calibration: QualityCalibration) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class QualityGuidedSampler(EstimatingSampler):
         self.finish = check_count("finish", finish, 0)
         super().__init__(scheduler, calibration, model)
         self.strides = min(self.finish, self.max_steps - 1)
-        if early_stopping and self.strides and getattr(scheduler, "may_stop", False):
+        if early_stopping and self.strides and scheduler.may_stop:
             raise ValueError(
                 "the policy of the scheduler may end the run before images that stopped early are finished; take "
                 "sampler=standard, sampler.finish=0, or a policy that was trained with task.stopping=false"

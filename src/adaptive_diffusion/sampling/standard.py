@@ -33,7 +33,7 @@ def beginning(
         keys: (B, 2) random keys, or None.
     """
     answering = scheduler.answering(scheduler.guided(model, condition), x_T.shape)
-    return answering, Rollout.begin(scheduler.grid, scheduler.solver, x_T * scheduler.init_noise_sigma, keys=keys)
+    return answering, Rollout.begin(scheduler.grid, scheduler.solver, x_T, keys=keys)
 
 
 def evaluated(model: GuidedModel | KnownFirst, moved: Sequence[Rollout], count: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def evaluated(model: GuidedModel | KnownFirst, moved: Sequence[Rollout], count: 
 
 def origin_of(scheduler: SchedulerCore) -> str:
     """Where settings and timesteps come from, in a few words; "" where the scheduler does not say."""
-    return ", ".join(filter(None, (getattr(scheduler, name, "") for name in ("source", "origin"))))
+    return ", ".join(filter(None, (scheduler.source, scheduler.origin)))
 
 
 class StandardSampler:

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_number
+from ..diffusion.node import node_at
 from ..errors import Unusable
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
@@ -92,7 +93,7 @@ class StepReductionSampler(EstimatingSampler):
             self.scheduler.set_timesteps(n)
             previous = None
             for trace in super().iterate(model, x_T, condition=condition, keys=keys):
-                level = self._level(trace.timestep)
+                level = node_at(self.scheduler.schedule, trace.timestep).level
                 seen = self.estimator.observe(level, trace.x0, previous, last=trace.index + 1 == n)
                 previous = level, trace.x0
                 quality = self.estimator.quality(seen)
