@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from ..diffusion.guidance import reads_text
 from ..encoder.domain import Choice, check_no_label, choose
 from ..errors import UserError
-from ..tracking.commands import given_settings, literal
+from ..tracking.commands import given, literal
 from ..types import UNKNOWN, PictureModel
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,3 @@ def _settle(cfg: DictConfig, model: PictureModel) -> DictConfig:
 def _domain_given() -> bool:
     """Whether the command line says what is drawn: by a domain's file, or by its name alone."""
     return given("domain") or given("domain.name")
-
-
-def given(name: str) -> bool:
-    """Whether the command line says what a setting is."""
-    return any(setting.lstrip("+").startswith(f"{name}=") for setting in given_settings())

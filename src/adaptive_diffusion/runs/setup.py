@@ -27,6 +27,7 @@ from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps, set_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
+from ..tracking.commands import given
 from ..tracking.tracker import NoTracker, Tracker
 from ..types import PictureModel
 from .build import build
@@ -41,7 +42,7 @@ from .guidance_settings import (
     warn_of_no_guidance,
     warn_of_strong_guidance,
 )
-from .prompts import follow_prompt, given
+from .prompts import follow_prompt
 
 log = logging.getLogger(__name__)
 

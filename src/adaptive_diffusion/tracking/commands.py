@@ -91,8 +91,13 @@ def given_settings(config: DictConfig | None = None) -> list[str]:
     if config is None and not HydraConfig.initialized():
         return []
     node = HydraConfig.get() if config is None else config.hydra
-    given: Any = OmegaConf.to_container(node.overrides.task, resolve=False)
-    return list(given)
+    written: Any = OmegaConf.to_container(node.overrides.task, resolve=False)
+    return list(written)
+
+
+def given(name: str) -> bool:
+    """Whether this job's command line says what a setting is."""
+    return any(text.lstrip("+").startswith(f"{name}=") for text in given_settings())
 
 
 def resolved_settings() -> list[str]:
