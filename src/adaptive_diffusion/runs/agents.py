@@ -17,8 +17,6 @@ from ..errors import Unusable, UserError
 from ..io.counted import count
 from ..io.files import parse_json, write_json
 from ..program import title
-from ..rl.agent import TuningAgent
-from ..rl.cost import cost
 from ..tracking.commands import setting
 from ..tracking.jobs import RESULT, Skipped
 from ..tracking.provenance import choices, parameters
@@ -28,7 +26,7 @@ from .agent_sweep import OUTCOMES, write_outcomes
 from .build import build
 from .identity import identity_of_training
 from .inputs import model_input
-from .job import in_sweep
+from .job import in_sweep, print_rows
 from .recorded import recorded
 
 log = logging.getLogger(__name__)
@@ -100,8 +98,7 @@ def finish(
     outcomes = write_outcomes(Path(cfg.paths.run), trained_by(cfg), cfg.output, scores, draw, more)
     if in_sweep():
         write_json(_kept(cfg), {"identity": identity_of_training(cfg, model), "outcomes": outcomes})
-    log.info("%-11s%s", "saved", cfg.output)
-    log.info("%-11s%s", "draw", next(iter(draw.values())))
+    print_rows({"saved": cfg.output, "draw": next(iter(draw.values()))})
 
 
 def finished_before(cfg: DictConfig, model: str) -> Skipped | None:
@@ -148,18 +145,6 @@ def path_settings(cfg: DictConfig, default: str) -> list[str]:
         default: The file that sample.py reads, below paths.outputs.
     """
     return [] if Path(cfg.output) == Path(cfg.paths.outputs) / default else [setting("scheduler.path", cfg.output)]
-
-
-def log_cost(agent: TuningAgent, episodes: int, domains: int = 1, verification_batches: int = 0) -> None:
-    """Log the cost of a training, before anything is drawn.
-
-    Args:
-        agent: What is trained.
-        episodes: Of each domain.
-        domains: How many are trained in.
-        verification_batches: See `cost`.
-    """
-    log.info("%-11s%s", "cost", cost(agent, episodes, domains, verification_batches))
 
 
 @contextlib.contextmanager

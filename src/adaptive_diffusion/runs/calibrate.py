@@ -31,6 +31,7 @@ from .build import build
 from .checks import refused
 from .guidance_settings import effective_on
 from .inputs import model_input
+from .job import print_rows
 from .naming import GRIDS, candidate
 from .recorded import recorded
 
@@ -80,8 +81,49 @@ class _Task:
         return checked_guidance(self.guidance(weight=weight, **left_open))
 
     def run(self, cfg: DictConfig) -> float:
-        """See `calibrate_schedules`."""
-        return calibrate_schedules(cfg, cast(AnyTask, self))
+        """Calibrate, domain after domain; what is finished is in the file at once.
+
+        Schedules of other models, domains and guidance that the file holds already stay in it, and so do other
+        numbers of steps.
+
+        Args:
+            cfg: `conf/train.yaml`, composed and checked.
+
+        Returns:
+            Mean over domains and numbers of steps of the held-out RMSE, relative to the best classical grid's.
+
+        Raises:
+            UserError: for a value that cannot be used; nothing was written then.
+            MachineError: if the disk or the database refuses.
+        """
+        task = cast(AnyTask, self)
+        problems = _problems(task)
+        found = ScheduleFile(Path(cfg.output))
+        found.read()  # a file that cannot be read is refused here
+        tracker = build(cfg, "tracking")
+        log.info("%s", _plan(problems, task))
+
+        ratios: list[float] = []
+        inputs = model_input(cfg.task.model, task.model)
+        with recorded(cfg, tracker, f"calibrate {' '.join(p.domain for p in problems)}", inputs=inputs) as run:
+            try:
+                for problem in problems:
+                    for schedule, n in _calibrated(problem, task, found):
+                        ratios.append(_report(schedule, n))
+                        scores = {"rmse": _score(schedule, n), "ratio": ratios[-1]}
+                        run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
+            except KeyboardInterrupt:
+                kept = f"finished so far: {count(len(ratios), 'calibration')}, kept in {cfg.output}"
+                go_on = "the same command goes on with the others"
+                anew = "nothing is finished yet; the same command begins anew"
+                log.info("%s", f"{kept}; {go_on}" if ratios else anew)
+                raise
+            write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
+
+        where, domain = setting("scheduler.calibration.path", cfg.output), domain_settings(problems[0].domain)
+        draw = draw_command("scheduler=adaptive", where, *domain, f"num_steps={min(task.steps)}")
+        print_rows({"saved": cfg.output, "draw": draw})
+        return sum(ratios) / len(ratios)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,51 +153,6 @@ class ThoroughScheduleTask(_Task, ScheduleCalibration):
 
 
 AnyTask = ScheduleTask | ThoroughScheduleTask
-
-
-def calibrate_schedules(cfg: DictConfig, task: AnyTask) -> float:
-    """Calibrate, domain after domain; what is finished is in the file at once.
-
-    Schedules of other models, domains and guidance that the file holds already stay in it, and so do other numbers of
-    steps.
-
-    Args:
-        cfg: `conf/train.yaml`, composed and checked.
-        task: What to calibrate.
-
-    Returns:
-        Mean over domains and numbers of steps of the held-out RMSE, relative to the best classical grid's.
-
-    Raises:
-        UserError: for a value that cannot be used; nothing was written then.
-        MachineError: if the disk or the database refuses.
-    """
-    problems = _problems(task)
-    found = ScheduleFile(Path(cfg.output))
-    found.read()  # a file that cannot be read is refused here
-    tracker = build(cfg, "tracking")
-    log.info("%s", _plan(problems, task))
-
-    ratios: list[float] = []
-    inputs = model_input(cfg.task.model, task.model)
-    with recorded(cfg, tracker, f"calibrate {' '.join(p.domain for p in problems)}", inputs=inputs) as run:
-        try:
-            for problem in problems:
-                for schedule, n in _calibrated(problem, task, found):
-                    ratios.append(_report(schedule, n))
-                    scores = {"rmse": _score(schedule, n), "ratio": ratios[-1]}
-                    run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
-        except KeyboardInterrupt:
-            kept = f"finished so far: {count(len(ratios), 'calibration')}, kept in {cfg.output}"
-            go_on = "the same command goes on with the others"
-            log.info("%s", f"{kept}; {go_on}" if ratios else "nothing is finished yet; the same command begins anew")
-            raise
-        write_text(Path(cfg.paths.run) / "schedules.json", Path(cfg.output).read_text(encoding="utf-8"))
-
-    where, domain = setting("scheduler.calibration.path", cfg.output), domain_settings(problems[0].domain)
-    log.info("%-11s%s", "saved", cfg.output)
-    log.info("%-11s%s", "draw", draw_command("scheduler=adaptive", where, *domain, f"num_steps={min(task.steps)}"))
-    return sum(ratios) / len(ratios)
 
 
 def _plan(problems: Sequence[GuidedModel], task: AnyTask) -> str:

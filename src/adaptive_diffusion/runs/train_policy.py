@@ -15,6 +15,7 @@ from ..io.counted import count
 from ..io.locks import alone
 from ..rl.agent import TuningAgent
 from ..rl.agent_file import read_agent
+from ..rl.cost import cost
 from ..rl.drawing import drawing_in
 from ..rl.learned_scheduler import Wanted
 from ..rl.measurement import REAL_UNIT
@@ -27,7 +28,6 @@ from .agents import (
     describe_training,
     finish,
     finished_before,
-    log_cost,
     path_settings,
     recorded_agent,
     trained_by,
@@ -78,7 +78,7 @@ class PolicyTask(AgentTraining):
         if (done := finished_before(cfg, self.model.identity)) is not None:
             return done
         domain, agent = cfg.domain.name, _agent(cfg, self)
-        log_cost(agent, self.episodes)
+        print_rows({"cost": cost(agent, self.episodes)})
 
         steps = count(self.num_steps, "step")
         name = "train policy", *trained_by(cfg), domain, steps

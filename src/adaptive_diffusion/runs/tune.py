@@ -27,7 +27,6 @@ from .agents import (
     describe_training,
     finish,
     finished_before,
-    log_cost,
     path_settings,
     recorded_agent,
     trained_by,
@@ -87,7 +86,7 @@ class AgentTask(AgentTraining):
         if (done := finished_before(cfg, self.model.identity)) is not None:
             return done
         pipeline, domains, agent = _pipeline(cfg, self)
-        log_cost(agent, self.episodes, len(domains), self.verification_batches)
+        print_rows({"cost": cost(agent, self.episodes, len(domains), self.verification_batches)})
         folder, more = Path(cfg.paths.run), {}
 
         with recorded_agent(cfg, self.model, "tune", *trained_by(cfg), *domains) as run:
@@ -98,7 +97,7 @@ class AgentTask(AgentTraining):
                 before = known if results["improved"] else own  # what ships stays unless something better was found
                 if before is not None:
                     replaced = f"{before.to_config()}, tuned with weight={before.weight:.2g} of quality"
-                    log.info("%-11s%s", "replaces", replaced)
+                    print_rows({"replaces": replaced})
                 write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
 
             scores = {domain: found.pop("score") for domain, found in more.items()}
