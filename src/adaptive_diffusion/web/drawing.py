@@ -77,7 +77,7 @@ class Drawing(Handlers):
                     if isinstance(told, Progress):
                         yield gr.skip(), f"{name}: {in_words(told)}", gr.skip()
                     elif isinstance(told, Shown):
-                        pair.append(str(session.write(figures.grid(pixels(told), cell=COMPARED), "compared")))
+                        pair.append(str(session.write(figures.grid(read(told.drawn), cell=COMPARED), "compared")))
                         lines.append(f"**{name}:** {wish.scheduler}, {summary(told.drawn)}")
             yield tuple(pair), "\n\n".join(lines), commands
 
@@ -105,7 +105,7 @@ class Drawing(Handlers):
                         if isinstance(told, Progress):
                             yield gr.skip(), f"{place}: {in_words(told)}", gr.skip()
                         elif isinstance(told, Shown):
-                            image = pixels(told)[0]
+                            image = read(told.drawn)[0]
                 except (Unusable, UserError) as error:  # this scheduler cannot draw this; the others may
                     failed.append(f"{name}: {errors.sentence(error)}")
                 done.append(image)
@@ -140,11 +140,6 @@ def read(drawn: Drawn) -> np.ndarray:
     from PIL import Image
 
     return np.stack([np.atleast_3d(np.array(Image.open(path))) for path in drawn.images])
-
-
-def pixels(shown: Shown) -> np.ndarray:
-    """(N, H, W, C) uint8 images of a run."""
-    return read(shown.drawn)
 
 
 def labelled_sheet(

@@ -219,7 +219,7 @@ def steps_of(settings: Sequence[str]) -> Steps:
         model = setup.denoiser.with_condition(setup.conditions.rows(setup.cfg.seed, [0]))
         passes = np.array([model.passes_at(node_at(setup.schedule, float(each))) for each in t])
         log_snr = np.array(setup.schedule.log_snr(t))
-        return Steps(t, log_snr, 1 / np.sqrt(1 + np.exp(2 * log_snr)), passes, timesteps_source(setup))
+        return Steps(t, log_snr, setup.schedule.sigma(t), passes, timesteps_source(setup))
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:
