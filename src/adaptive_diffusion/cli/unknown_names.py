@@ -24,7 +24,7 @@ ELSEWHERE = {  # names that other tools have for what is here
     "plms": "the nearest to PLMS is scheduler=ipndm",
     "karras": "Karras' spacing is grid=karras, with any scheduler",
 }
-SWEEPERS = ("optuna", "ax", "nevergrad")  # packages of Hydra's
+SWEEPERS = ("ax", "nevergrad")  # packages of Hydra's
 LAUNCHERS = {  # of packages of Hydra's -> the extra that brings them
     "joblib": "joblib",
     "submitit_local": "submitit",
@@ -41,6 +41,7 @@ _NOTHING = object()  # is no setting's value
 
 
 def no_option(catalog: Catalog, group: str, option: str) -> str:
+    """For an option that a group of the configuration does not have."""
     options = catalog.options(group)
     if group == "hydra/launcher":
         return _no_launcher(option)
