@@ -11,7 +11,7 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-interrupted = False  # whether this program is ending because of SIGINT or SIGTERM; `cli` says so
+interrupted = False  # whether this program is ending because of SIGINT or SIGTERM; `leaving` says so
 
 
 class Resumable(Protocol):

@@ -33,7 +33,7 @@ class EncoderTrainer(ImageTrainer[EncoderScores]):
         config: Settings of the run.
 
     Raises:
-        UnusableFile: if the data or the state file cannot be used.
+        Unusable: if the data or the state file cannot be used.
     """
 
     network: EncoderNetwork

@@ -106,7 +106,7 @@ def detail(x: mx.array) -> mx.array:
     taken together by their mean and their spread for luma, and by their means for the two chromas.
 
     Args:
-        x: (B, H, W, 3) in [-1, 1], H and W multiples of 16, or 4 or 8.
+        x: (B, H, W, 3) in [-1, 1], H and W divisible by 4, and by 16 from 16 pixels on.
 
     Returns:
         (B, DETAILS).

@@ -75,7 +75,7 @@ class VICRegTrainer(ImageTrainer[dict[str, float]]):
         config: Settings of the run.
 
     Raises:
-        UnusableFile: if the data or the state file cannot be used.
+        Unusable: if the data or the state file cannot be used.
     """
 
     config: VICRegTraining

@@ -36,7 +36,7 @@ def alone(*paths: str | Path) -> Iterator[None]:
     """Hold the locks of `paths` while the block runs; that of a path which is given twice once.
 
     Raises:
-        UnusableFile: if another process holds one of them, naming that process.
+        UnusableFile: if a process holds one of them, this one too, naming that process.
     """
     with contextlib.ExitStack() as stack:
         for path in {os.path.abspath(path): path for path in paths}.values():

@@ -112,6 +112,7 @@ def load_clip(source: str | Path = "openai/clip-vit-base-patch32") -> CLIP:
 
     Raises:
         UnusableFile: if the model cannot be found or fetched, is not CLIP, or its files do not fit each other.
+        MissingPackage: if it has to be fetched, without `huggingface_hub`.
     """
     folder = model_folder(source)
     try:

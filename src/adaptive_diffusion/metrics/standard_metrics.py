@@ -35,7 +35,8 @@ class StandardMetrics:
             than the run.
 
     Raises:
-        UnusableFile: if weights or reference are missing, with the folder where they belong and where to get them.
+        UnusableFile: if weights are missing, with the folder where they belong and where to get them, or if the
+            reference is missing or was made with other weights.
     """
 
     # (height, width) at which the images of the reference were read, and their features
@@ -103,13 +104,13 @@ class StandardMetrics:
     def _read(self, reference: Path) -> Path | FeatureStatistics:
         """The statistics in a file; or the path itself, if it has images."""
         if not reference.exists():
-            raise ValueError(
+            raise UnusableFile(
                 f"reference={reference} does not exist; give a folder or array file of real images, or a "
                 "statistics file"
             )
         if reference.is_dir():
             if not has_images(reference):
-                raise ValueError(f"reference={reference} is a folder without images")
+                raise UnusableFile(f"reference={reference} is a folder without images")
             return reference
         if reference.suffix != ".npz" or "images" in array_names(reference):
             read_arrays(reference)  # refuses a damaged file before anything is drawn
@@ -117,7 +118,7 @@ class StandardMetrics:
 
         statistics = FeatureStatistics.load(reference)
         if (statistics.encoder, statistics.encoder_hash) != (self._inception.name, self._inception.content_hash):
-            raise ValueError(
+            raise UnusableFile(
                 f"reference={reference} was made with {statistics.encoder}, not with these weights of "
                 f"{self._inception.name}; give real images instead"
             )

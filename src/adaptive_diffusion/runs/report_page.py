@@ -47,7 +47,7 @@ def page(title: str, jobs: Sequence[Job]) -> str:
 
     Args:
         title: What the jobs are.
-        jobs: At least one of them has numbers.
+        jobs: At least one of them has drawn images and measured them.
     """
     groups = groups_of(jobs)
     failed = [job for job in jobs if job.status in FAILED]

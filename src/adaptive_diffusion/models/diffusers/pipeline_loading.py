@@ -51,7 +51,9 @@ def load_pipeline(
         draws: For models without text, the domain of the images; None if unknown.
 
     Raises:
+        ValueError: for an argument out of range, or one that this kind of pipeline does not take.
         UnusableFile: if the pipeline cannot be found, fetched or used, with the reason.
+        MissingPackage: if it has to be fetched, without `huggingface_hub`.
         MachineError: if the disk is full.
     """
     try:

@@ -34,6 +34,7 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
         half: Prefer files in half precision.
 
     Raises:
+        ValueError: for an empty path.
         UnusableFile: if there is no such folder, or the hub does not have it.
         MissingPackage: without `huggingface_hub`.
         MachineError: if the disk is full.
