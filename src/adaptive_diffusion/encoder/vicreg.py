@@ -106,7 +106,7 @@ def detail(x: mx.array) -> mx.array:
     taken together by their mean and their spread for luma, and by their means for the two chromas.
 
     Args:
-        x: (B, H, W, 3) in [-1, 1], H and W divisible by 4, and by 16 from 16 pixels on.
+        x: (B, H, W, 3) in [-1, 1], H and W multiples of 16.
 
     Returns:
         (B, DETAILS).
@@ -117,8 +117,7 @@ def detail(x: mx.array) -> mx.array:
         laplacian = mx.abs(4 * x - p[:, :-2, 1:-1] - p[:, 2:, 1:-1] - p[:, 1:-1, :-2] - p[:, 1:-1, 2:])
 
         B, H, W, C = x.shape
-        side = min(_PATCH, H)
-        patches = laplacian.reshape(B, H // side, side, W // side, side, C).mean(axis=(2, 4))
+        patches = laplacian.reshape(B, H // _PATCH, _PATCH, W // _PATCH, _PATCH, C).mean(axis=(2, 4))
         logs = mx.log(patches + _FLOOR).reshape(B, -1, C)
         found += [logs.mean(axis=1), mx.sqrt(logs[..., :1].var(axis=1) + 1e-6)]
         x = x.reshape(B, H // 2, 2, W // 2, 2, C).mean(axis=(2, 4))
