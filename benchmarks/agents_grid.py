@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from adaptive_diffusion.diffusion.guidance import Constant
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
-from adaptive_diffusion.encoder.reference import load_reference, load_vicreg_reference
+from adaptive_diffusion.encoder.reference import load_vicreg_reference
 from adaptive_diffusion.encoder.vicreg import load_vicreg
 from adaptive_diffusion.errors import UnusableFile
 from adaptive_diffusion.io.array_file import read_arrays
@@ -197,18 +198,21 @@ class Choice:
     vicreg: np.ndarray
 
     @classmethod
-    def of(cls, store: Store, noises: Noises, config: DomainConfig, env: GridEnv) -> Choice:
+    def of(cls, store: Store, noises: RealNoises, config: DomainConfig, env: GridEnv) -> Choice:
         """Draw what a configuration draws from some noises, and compare it with the default."""
         assert isinstance(env.default, DomainConfig)
-        domain = noises.drawing.domain
-        references = load_reference(domain, load_builtin_encoder()), load_vicreg_reference(domain, load_vicreg())[0]
         ours, theirs = store.drawn(config, noises), store.drawn(env.default, noises)
-        gains = []
-        for name, reference in zip(("encoder", "vicreg"), references, strict=True):
-            distance = MomentDistance(reference)
-            before, after = (distance.contributions(getattr(drawn, name)) for drawn in (theirs, ours))
-            gains.append((before - after) / REAL_UNIT)
-        return cls(config, ours.passes, rewards(store, noises, config, env), *gains)
+        encoder = noises.contributions(theirs.encoder) - noises.contributions(ours.encoder)
+        distance = _to_real_images(noises.drawing.domain)
+        vicreg = distance.contributions(theirs.vicreg) - distance.contributions(ours.vicreg)
+        reward = rewards(store, noises, config, env)
+        return cls(config, ours.passes, reward, encoder / REAL_UNIT, vicreg / REAL_UNIT)
+
+
+@cache
+def _to_real_images(domain: str) -> MomentDistance:
+    """The distance to a domain's real images by the encoder that nothing was tuned on."""
+    return MomentDistance(load_vicreg_reference(domain, load_vicreg())[0])
 
 
 def fresh_table(domain: str, chosen: Mapping[str, Sequence[Choice]]) -> str:

@@ -16,7 +16,7 @@ from ..calibration.store import ScheduleFile
 from ..diffusion.checks import check_distinct, check_guidance
 from ..diffusion.conditions import conditions_of
 from ..diffusion.facts import ModelFacts
-from ..diffusion.guidance import Constant, Guidance, checked_guidance
+from ..diffusion.guidance import Constant, Guidance, checked_guidance, in_effect, name_of
 from ..diffusion.guided_model import GuidedModel
 from ..encoder.captions import plain_caption
 from ..errors import UserError
@@ -29,7 +29,7 @@ from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
 from .checks import refused
-from .guidance_settings import effective_on
+from .guidance_settings import warn_without_effect
 from .inputs import model_input
 from .job import print_rows
 from .naming import GRIDS, candidate
@@ -195,14 +195,17 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
     with refused():
+        guided = {domain: task.guided_in(domain) for domain in domains}
+        for guidance in {name_of(guidance): guidance for guidance in guided.values()}.values():
+            warn_without_effect(model, guidance)
         return [
             GuidedModel.from_model(
                 model,
                 conditions_of(model, domain, None, plain_caption(domain, None)),
-                effective_on(model, task.guided_in(domain)),
+                in_effect(guidance, model.conditional),
                 domain=domain,
             )
-            for domain in domains
+            for domain, guidance in guided.items()
         ]
 
 

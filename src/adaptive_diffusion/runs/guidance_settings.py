@@ -140,17 +140,16 @@ def check_fits_scheduler(cfg: DictConfig, guidance: float | Guidance) -> None:
         )
 
 
-def effective_on(model: PictureModel, guidance: float | Guidance) -> float | Guidance:
-    """The guidance that a model draws with, see `in_effect`; it warns, unless only the model asked for more."""
-    used = in_effect(guidance, model.conditional)
-    if guidance not in (used, ModelFacts.of(model).guidance_scale):
+def warn_without_effect(model: PictureModel, guidance: float | Guidance) -> None:
+    """Warn of guidance that decides nothing, see `in_effect`, unless only the model asked for it."""
+    if guidance not in (in_effect(guidance, model.conditional), ModelFacts.of(model).guidance_scale):
         log.warning("%s", without_effect(guidance))
-    return used
 
 
 def effective_in(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> float | Guidance:
-    """The same of a run; its configuration says it, too."""
-    used = effective_on(model, guidance)
+    """The guidance that a run draws with, see `in_effect`; its configuration says it, too."""
+    used = in_effect(guidance, model.conditional)
+    warn_without_effect(model, guidance)
     for node, key in ((cfg, "guidance_scale"), (cfg.guidance, "weight")):
         if used != guidance and key in node:
             node[key] = used
