@@ -82,11 +82,13 @@ def test_what_is_drawn_in_one_way_only_is_not_ranked(job):
 
 def test_the_report_holds_every_job_in_four_files(jobs, tmp_path, capsys):
     (tmp_path / "sweep").mkdir()
+    jobs = [replace(job, settings=(*job.settings, "tracking.uri=http://me:secret@here")) for job in jobs]
     made = SampleReport().end(report_of(tmp_path / "sweep"), jobs)
     assert [path.name for path in made] == ["results.md", "results.csv", "sheet.png", "quality_passes.png"]
     out = capsys.readouterr().out
     assert all(str(path) in out for path in made)
 
+    assert not any("secret" in path.read_text() for path in made[:2])
     rows = list(csv.DictReader(made[1].open()))
     assert [(row["job"], row["status"], row["to_converged_low"], row["reason"]) for row in rows][1:3] == [
         ("1", "FINISHED", "0.1", ""),
