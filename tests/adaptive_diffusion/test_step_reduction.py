@@ -157,7 +157,11 @@ def test_its_timesteps_are_said_to_come_from_where_those_that_are_taken_do():
     }
     made = StepReductionSampler(scheduler(8, replace(known, steps=other)), quality_at(0.05), model="mine")
     assert made.steps() == 4
+    StandardSampler(made.scheduler).run(lambda x, t, condition=None: x, mx.ones((1, 4, 4, 3)))
+    before = made.scheduler.get_schedule_info()
+    assert before["avg_complexity"] is not None
     assert "rule of 4" in made.origin
+    assert made.scheduler.get_schedule_info() == before  # it was only asked
     assert len(made.scheduler) == 8
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..schedulers.core import SchedulerCore
 from ..types import Denoiser, StepTrace
 from .estimating import EstimatingSampler
 from .quality import error_of, quality_of
+from .standard import origin_of
 
 POWER, THRESHOLD = 2.0, 0.5  # of the scheduler that the curves were measured with
 
@@ -108,12 +110,9 @@ class StepReductionSampler(EstimatingSampler):
     @property
     def origin(self) -> str:
         """See `StandardSampler.origin`: of the timesteps that are taken."""
-        most = len(self.scheduler)
-        try:
-            self.scheduler.set_timesteps(self.steps())
-            return super().origin
-        finally:
-            self.scheduler.set_timesteps(most)
+        taken = copy(self.scheduler)  # the scheduler itself stays as it is
+        taken.set_timesteps(self.steps())
+        return origin_of(taken)
 
     def curve(self) -> dict[int, float]:
         """Number of steps -> mean RMSE to the converged solution, of the steps that the scheduler takes."""
