@@ -1,6 +1,7 @@
 """3x3 convolutions by Winograd's method."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -61,13 +62,26 @@ def test_what_gains_nothing_is_left_to_mlx(monkeypatch, why):
     assert len(calls) == 1
 
 
-def test_new_weights_are_noticed():
-    conv, x = layer(), mx.random.normal((1, 8, 8, 32))
-    before = conv(x)
-
+def replaced(conv: Conv3x3) -> None:
     conv.update({"weight": 2 * conv.weight})
 
-    np.testing.assert_allclose(conv(x) - conv.bias, 2 * (before - conv.bias), rtol=1e-5, atol=1e-5)
+
+def doubled(conv: Conv3x3) -> None:
+    conv.weight *= 2
+
+
+def set_in_part(conv: Conv3x3) -> None:
+    conv.weight[:, 1] = 0
+
+
+@pytest.mark.parametrize("change", [replaced, doubled, set_in_part])
+def test_weights_that_change_are_noticed(change):
+    conv, x = layer(), mx.random.normal((1, 8, 8, 32))
+    conv(x)
+
+    for _ in range(3):
+        change(conv)
+        np.testing.assert_allclose(conv(x), plain(conv, x), atol=1e-4)
 
 
 def test_its_gradients_are_those_of_the_plain_convolution():
@@ -89,8 +103,23 @@ def test_it_works_compiled_and_vectorised():
     conv, x = layer(), mx.random.normal((3, 2, 8, 8, 32))
     expected = mx.stack([plain(conv, part) for part in x])
 
+    def with_weights(weight: mx.array, x: mx.array) -> mx.array:
+        conv.update({"weight": weight})
+        return conv(x)
+
     np.testing.assert_allclose(mx.vmap(conv)(x), expected, atol=1e-4)
     np.testing.assert_allclose(mx.compile(layer())(x[0]), expected[0], atol=1e-4)
+    np.testing.assert_allclose(mx.compile(with_weights)(conv.weight, x[0]), expected[0], atol=1e-4)
+
+
+def test_two_threads_share_a_layer():
+    conv, x = layer(), mx.random.normal((4, 8, 8, 32))
+    expected = np.array(plain(conv, x))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda image: np.array(conv(mx.array(image))), np.array(x)[:, None]))
+
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4)
 
 
 def test_it_is_faster_than_the_plain_convolution():

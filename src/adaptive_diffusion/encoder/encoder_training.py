@@ -56,6 +56,7 @@ class EncoderTrainer(ImageTrainer[EncoderScores]):
         """The encoder with the averaged weights, before the head for prompts is fitted (see `finish`)."""
         network = EncoderNetwork(self.network._config)
         network.update(self.ema)
+        network.eval()
         return Encoder(network, self.words, {"words_hash": self.words.content_hash})
 
     def finish(self) -> Encoder:

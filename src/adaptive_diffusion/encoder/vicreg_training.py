@@ -101,6 +101,7 @@ class VICRegTrainer(ImageTrainer[dict[str, float]]):
         """
         network = VICRegNetwork(self.config.network())
         network.update(self.ema["network"])
+        network.eval()
         raw = []
         for images, _ in self._train:
             x = to_float(images)

@@ -15,14 +15,14 @@ import mlx.nn as nn
 import numpy as np
 
 FEWEST_CHANNELS = 32  # of fewer, the tiles cost more than they save
-MOST_WEIGHTS = 9 * 2**17  # of more, the 36 matrices no longer fit a processor's cache, and take four times the memory
+MOST_WEIGHTS = 9 * 2**17  # of more, the matrices no longer fit a processor's cache
 
 
 class Conv3x3(nn.Conv2d):
     """A 3x3 convolution of stride 1 that keeps height and width; its parameters are those of `nn.Conv2d`.
 
     In evaluation mode and float32 on a CPU, it is computed by Winograd's method. The 36 matrices are kept until the
-    weights are replaced by other arrays; weights changed in place are not noticed.
+    weights change; they take four times the memory of the weights.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -31,31 +31,33 @@ class Conv3x3(nn.Conv2d):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, in_channels) -> (B, H, W, out_channels)."""
-        if self.training or not _pays(x, self.weight):
+        matrices = None if self.training or not _pays(x, self.weight) else self._kept.matrices(self.weight)
+        if matrices is None:
             return super().__call__(x)
 
         convolve: Any = _convolve  # MLX gives it no type
-        result: mx.array = convolve(x, self.weight, self._kept.matrices(self.weight)) + self.bias
+        result: mx.array = convolve(x, self.weight, matrices) + self.bias
         return result
 
 
 class _Kept:
     """The matrices of the last weights."""
 
-    _last: tuple[mx.array, mx.array] | None = None
+    _last: tuple[int, mx.array, mx.array] | None = None  # where the weights lie, they themselves, their matrices
 
-    def matrices(self, weight: mx.array) -> mx.array:
-        last = self._last
-        if last is not None and last[0] is weight:
-            return last[1]
-
-        matrices = _matrices(mx.stop_gradient(weight))
+    def matrices(self, weight: mx.array) -> mx.array | None:
+        """The (36, C, K) matrices; None where weights are arguments of a function that is compiled or vectorised."""
         try:
-            mx.eval(matrices)
-        except ValueError:  # somebody compiles or vectorises this
-            return matrices
-        self._last = weight, matrices
-        return matrices
+            place = np.asarray(weight).ctypes.data  # other weights lie elsewhere while these are kept
+        except ValueError:
+            return None
+
+        last = self._last
+        if last is None or last[0] != place:
+            matrices = _matrices(mx.stop_gradient(weight))
+            mx.eval(matrices)  # for all threads
+            self._last = last = place, mx.array(weight), matrices
+        return last[2]
 
 
 def _pays(x: mx.array, weight: mx.array) -> bool:

@@ -77,10 +77,11 @@ class Trainer(ResumableTrainer[float]):
         return c.learning_rate * min(rise, fall)
 
     def ema_model(self) -> SimpleUNet:
-        """A copy of the network with the averaged weights."""
+        """A copy of the network with the averaged weights, in evaluation mode."""
         model = SimpleUNet(self.network.config)
         model.update(self.ema)
         model._metadata = self.metadata()
+        model.eval()
         return model
 
     def metadata(self) -> dict[str, Any]:
