@@ -45,6 +45,20 @@ def test_a_folder_is_hashed_with_what_is_linked_into_it_also_in_a_circle(tmp_pat
     assert digest_of(tmp_path / "a") == before
 
 
+def test_a_folder_is_hashed_by_every_name_that_links_give_it(tmp_path):
+    (folder := tmp_path / "images").mkdir()
+    (folder / "pool").mkdir()
+    (folder / "pool" / "x.png").write_bytes(b"x")
+    digests = [digest_of(folder)]
+    for name in ("a", "b"):
+        (folder / name).symlink_to(folder / "pool")
+        digests.append(digest_of(folder))
+
+    (folder / "b").rename(folder / "c")
+    digests.append(digest_of(folder))
+    assert len(set(digests)) == 4
+
+
 def test_another_content_of_a_folder_of_references_is_another_run(tmp_path):
     (references := tmp_path / "references").mkdir()
     (references / "general.npz").write_bytes(b"12")

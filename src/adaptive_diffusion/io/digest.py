@@ -11,7 +11,7 @@ from pathlib import Path
 def digest_of(path: Path) -> str:
     """sha256 (hex) of the content of a file; of a folder, of the names and contents of all files below it.
 
-    Linked folders are followed, each once.
+    Linked folders are followed, under each of their names; a link to a folder that it lies in is left out.
 
     Raises:
         OSError: for a file that cannot be read.
@@ -26,14 +26,12 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """What lies below a folder, also by links; each folder once, since links can lead in a circle."""
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        if (real := os.path.realpath(place)) in seen:
-            folders.clear()
-            continue
+def _below(folder: Path, around: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """What lies below a folder, also by links, unless it is one of the folders `around` it; links can form a circle."""
+    if (real := os.path.realpath(folder)) in around:
+        return
 
-        seen.add(real)
-        yield from (Path(place, name) for name in names)
+    _, folders, names = next(os.walk(folder), ("", [], []))  # nothing where the folder may not be read
+    yield from (folder / name for name in names)
+    for name in folders:
+        yield from _below(folder / name, around | {real})
