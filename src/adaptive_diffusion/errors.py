@@ -124,9 +124,12 @@ def _about_files(error: OSError) -> str:
     what = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: cannot write{what}; free some space, or write elsewhere: {WHERE}"
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"no permission for{what or ' this'} ({os.strerror(error.errno).lower()}); write where you may: {WHERE}"
+    if error.errno == errno.EROFS:
+        return f"cannot write{what} (read-only file system); write elsewhere: {WHERE}"
+
+    why = os.strerror(error.errno or 0).lower()
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"no access{what and ' to'}{what} ({why}); give what you may read, or write elsewhere: {WHERE}"
     if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
-        why = (error.strerror or "").lower()
-        return f"cannot read or write{what} ({why}); write where folders can be made: {WHERE}"
+        return f"cannot read or write{what} ({why}); give what exists, or write where folders can be made: {WHERE}"
     return f"the system refused{what}: {error.strerror}"
