@@ -253,7 +253,7 @@ def test_a_scheduler_that_is_fitted_to_the_model_says_where_its_settings_were_re
         (("ipndm",), r"first argument is the model; write DiffusionPipeline\(scheduler='ipndm'"),
         ((SimpleUNet,), "model must be a network"),
         ((7,), "model must be a network"),
-        ((GuidedModel(gaussian_denoiser, state_shape=(8, 8, 3)),), "a pipeline guides its model itself"),
+        ((GuidedModel(gaussian_denoiser, state_shape=(8, 8, 3)),), r"DiffusionPipeline\(guided.network\)"),
         ((gaussian_denoiser, DPMSolverScheduler), r"the class DPMSolverScheduler; write DPMSolverScheduler\(\)"),
         ((gaussian_denoiser, {"name": "ddim"}), "a name or a scheduler"),
     ],

@@ -29,7 +29,10 @@ def model_of(given: Any, in_channels: int) -> Any:
         name = repr(given) if isinstance(given, str) else f"{type(given).__name__}(...)"
         raise ValueError(f"the first argument is the model; write DiffusionPipeline(scheduler={name:.60})")
     if isinstance(given, GuidedModel):
-        raise ValueError("a pipeline guides its model itself; give it that of the GuidedModel, its network")
+        raise ValueError(
+            "a pipeline guides its model itself: give it that of the GuidedModel, DiffusionPipeline(guided.network), "
+            "and guidance_scale to generate"
+        )
     if isinstance(given, type) or not callable(given):
         raise ValueError(f"model must be a network that can be called, or None for the shipped one, got {given!r:.80}")
     return given

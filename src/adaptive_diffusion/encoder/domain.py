@@ -46,8 +46,8 @@ class Choice:
 
     Attributes:
         domain: The domain.
-        domain_confidence: Its calibrated probability, in [0, 1], 1 where the prompt is a label alone; None where
-            the encoder knows the domain or the prompt not at all.
+        domain_confidence: Its calibrated probability, in [0, 1], 1 where the prompt is a label alone; None if the
+            encoder does not know the domain, or knows no word of the prompt.
         label: The label of the domain that a phrase of the prompt names; None if no label is close.
         label_confidence: Cosine of the word vectors of the closest label and phrase: 1 for the same words, 0 for a
             domain without labels.

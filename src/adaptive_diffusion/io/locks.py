@@ -33,10 +33,10 @@ def in_turn(path: str | Path, waiting: Callable[[str], None] = lambda holder: No
 
 @contextlib.contextmanager
 def alone(*paths: str | Path) -> Iterator[None]:
-    """Hold the locks of `paths` while the block runs; that of a path which is given twice once.
+    """Hold the locks of `paths` while the block runs. A path that is given twice is locked once.
 
     Raises:
-        UnusableFile: if a process holds one of them, this one too, naming that process.
+        UnusableFile: if any process, also this one, already holds one; it names that process.
     """
     with contextlib.ExitStack() as stack:
         for path in {os.path.abspath(path): path for path in paths}.values():
