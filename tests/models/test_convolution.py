@@ -123,15 +123,16 @@ def test_two_threads_share_a_layer():
 
 
 @pytest.mark.slow  # a busy machine or another BLAS may make it fail
-def test_it_is_faster_than_the_plain_convolution():
+def test_it_takes_less_time_than_the_plain_convolution():
     conv, x = layer(64, 64), mx.random.normal((8, 16, 16, 64))
 
     def seconds(function) -> float:
-        start = time.perf_counter()
-        mx.eval(function(x))
-        return time.perf_counter() - start
+        start = time.process_time()  # of the processor: other work on the machine does not count
+        for _ in range(5):
+            mx.eval(function(x))
+        return time.process_time() - start
 
     with one_thread():
-        ratios = [seconds(conv) / seconds(lambda x: plain(conv, x)) for _ in range(40)]
+        ratios = [seconds(conv) / seconds(lambda x: plain(conv, x)) for _ in range(15)]
 
-    assert np.median(ratios[5:]) < 0.9  # 0.5 to 0.6 where it was measured
+    assert np.median(ratios) < 0.9  # 0.5 to 0.6 where it was measured
