@@ -19,6 +19,7 @@ from adaptive_diffusion.cli.arguments import as_given
 from adaptive_diffusion.cli.entry import Folders
 from adaptive_diffusion.errors import MachineError, UnusableFile, UserError
 from adaptive_diffusion.io.addresses import without_login
+from adaptive_diffusion.program import command
 from adaptive_diffusion.runs import sample as sampling
 from adaptive_diffusion.runs import upload as program
 from adaptive_diffusion.runs.recorded import write_config
@@ -84,7 +85,7 @@ def test_a_job_of_a_sweep_goes_on_without_the_server_and_is_recorded_later(tmp_p
         run.folder(folder)
         assert run.page is None
     assert caplog.text.count("does not answer") == 1
-    assert f"adaptive-diffusion upload {folder}" in caplog.text
+    assert f"{command('upload')} {folder}" in caplog.text
 
     monkeypatch.delenv(PARENT)
     tracker, uri = in_file(tmp_path)
