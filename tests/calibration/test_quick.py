@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -18,6 +20,7 @@ from adaptive_diffusion.calibration.quick import FEWEST, QuickCalibration, mean_
 from adaptive_diffusion.calibration.reference import record
 from adaptive_diffusion.calibration.trajectory import equidistributed, measure_trajectory
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
+from adaptive_diffusion.diffusion.rng import image_keys, normal
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.candidates import in_words
 from adaptive_diffusion.grids.schedule_file import load_schedules, save_schedules
@@ -102,6 +105,21 @@ def test_a_run_without_a_condition_says_nothing_of_the_runs_with_one(caplog):
         assert caplog.text.count("predicts otherwise than when its steps were calibrated") == told
 
 
+def test_a_run_at_another_size_says_nothing_of_the_runs_at_its_own(caplog):
+    def network(x, t, condition=None):
+        return 0.5 * x
+
+    def retrained(x, t, condition=None):
+        return 0.6 * x
+
+    schedule = calibrate_model(network, SHAPE, steps=3, noises=2, nodes=8, identity="mine", bounded=False)
+    unsized = replace(schedule, state_shape=None)  # of another program
+    sampler = StandardSampler(AdaptiveScheduler(num_inference_steps=3, calibration=unsized, clip_sample=False))
+    for shape, told in (((4, 4, SHAPE[2]), 0), (SHAPE, 1)):
+        sampler.run(retrained, normal(image_keys(0, [0]), shape))
+        assert caplog.text.count("predicts otherwise than when its steps were calibrated") == told
+
+
 def test_at_another_size_only_the_timesteps_are_used_and_a_warning_says_so(tmp_path, caplog):
     network = network_of(nn.Conv2d(3, 3, 1))  # its weights are its identity, and say no size
     save_schedules(tmp_path / "s.json", [calibrate_model(network, SHAPE, steps=3, noises=2, nodes=8)])
@@ -124,14 +142,12 @@ def test_at_another_size_only_the_timesteps_are_used_and_a_warning_says_so(tmp_p
 
 def test_the_shipped_model_draws_at_another_size_with_the_timesteps_alone():
     network = load_builtin_model()
-    model = GuidedModel.from_model(network, network.condition("landscapes", None, None))
-    scheduler = AdaptiveScheduler(num_inference_steps=5, first_evaluation="stored")
-    scheduler.fit(network)
-    scheduler.suit(network.identity, "landscapes", model.guidance_scale)
-    sampler = StandardSampler(scheduler)
+    model = GuidedModel.from_model(network, network.condition("landscapes", None, None), domain="landscapes")
+    sampler = StandardSampler(AdaptiveScheduler(num_inference_steps=5, first_evaluation="stored"))
     sampler.sample(model, 1)
+    assert "calibrated for landscapes at guidance 1.5" in sampler.origin
     assert "timesteps only" not in sampler.origin
-    sampler.sample(model, 1, (16, 16))
+    sampler.run(model, normal(image_keys(0, [0]), (16, 16, 3)))
     assert "with another size; its timesteps only" in sampler.origin
 
 

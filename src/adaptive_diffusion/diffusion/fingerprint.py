@@ -48,15 +48,15 @@ class Fingerprint:
         numbers = np.append(np.sqrt(np.mean(prediction**2)), products)
         return cls(tuple(float(f"{number:.6g}") for number in numbers), tuple(shape), null is not None)
 
-    def is_of(self, model: GuidedModel, shape: tuple[int, ...]) -> bool:
-        """Whether a model predicts alike; True also where that cannot be told, because it draws other shapes.
+    def is_of(self, model: GuidedModel, shape: tuple[int, ...]) -> bool | None:
+        """Whether a model predicts alike; None where that cannot be told, as it has other shapes or no conditions.
 
         Args:
             model: The model.
             shape: (H, W, C) of its states.
         """
         if (tuple(shape), model.condition is not None) != (self.shape, self.conditioned):
-            return True
+            return None
         found = Fingerprint.of(model, shape)
         difference = np.abs(np.subtract(found.numbers, self.numbers)).max()
         return bool(difference <= TOLERANCE * max(self.numbers[0], found.numbers[0]))

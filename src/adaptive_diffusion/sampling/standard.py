@@ -128,8 +128,9 @@ class StandardSampler:
         """Draw images from noise, with the model as it was trained, and without guidance unless it has its own.
 
         A `PictureModel` tells its prediction type, its noise schedule and its size: the scheduler is set to them, as
-        `DiffusionPipeline` does, and images are drawn at that size and resized to `image_size`. Any other denoiser is
-        taken to be what the scheduler says, unless it is a `GuidedModel`.
+        `DiffusionPipeline` does, and images are drawn at that size and resized to `image_size`. A `GuidedModel`
+        tells as much, and its domain and guidance; each counts where it is known. Any other denoiser is taken to be
+        what the scheduler says.
 
         Args:
             model: The denoiser.
@@ -140,24 +141,33 @@ class StandardSampler:
             condition: (B, ...) conditions, or None.
 
         Returns:
-            (B, H, W, C) float32 images in [-1, 1]; of a model that is no `PictureModel` its states, in their limit.
+            (B, H, W, C) float32 images in [-1, 1]; of a model that does not tell its size the clean states as they are.
 
         Raises:
             ValueError: for a number or a size out of range, or a scheduler without timesteps.
         """
+        scheduler, _ = self.scheduler, self.scheduler.grid  # there is none before `set_timesteps`
         size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
         keys = image_keys(seed, range(check_count("batch_size", batch_size, 1)))
-        if not is_picture_model(model):
-            if not isinstance(model, GuidedModel):
-                self.scheduler.suit("", None, 1.0)
-            x0 = self.run(model, normal(keys, (*size, channels)), condition=condition, keys=keys).images
-            return self.scheduler.guided(model).limit(x0)
+        shape: tuple[int, int, int] | None = None
+        decode: Callable[[mx.array], mx.array] | None = None
+        if is_picture_model(model):
+            scheduler.fit(model)
+            scheduler.suit(model.identity, None, 1.0)
+            shape, decode = model.state_shape, model.decode
+        elif isinstance(model, GuidedModel):
+            scheduler.fit(model)
+            drawn = scheduler.guided(model, condition)
+            if drawn.identity:
+                scheduler.suit(drawn.identity, drawn.domain or None, drawn.guidance_in_effect)
+            shape, decode = drawn.state_shape, drawn.decode
 
-        self.scheduler.fit(model)
-        self.scheduler.suit(model.identity, None, 1.0)
-        x0 = self.run(model, normal(keys, model.state_shape), condition=condition, keys=keys).images
-        images = model.decode(x0)
-        if model.picture_size != size:
+        x0 = self.run(model, normal(keys, shape or (*size, channels)), condition=condition, keys=keys).images
+        if shape is None:
+            return x0
+
+        images = x0 if decode is None else decode(x0)
+        if images.shape[1:3] != size:
             images = mx.array(resize(np.array(images), size))
         return mx.clip(images, -1, 1)
 

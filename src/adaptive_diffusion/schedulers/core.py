@@ -164,13 +164,18 @@ class SchedulerCore(ConfigMixin, ABC):
         """
         return model
 
-    def fit(self, model: PictureModel) -> None:
+    def fit(self, model: PictureModel | GuidedModel) -> None:
         """Take over how a model was trained: its noise schedule and prediction type; latents are not clipped."""
-        known = ModelFacts.of(model)
-        trained = dict(known.process.config) if "noise_schedule" in model.metadata else {}
-        if known.prediction_type is not None:
-            trained["prediction_type"] = known.prediction_type
-        if not known.bounded:
+        if isinstance(model, GuidedModel):
+            bounded = model.limit is not unlimited
+            trained = {**model.process.config, "prediction_type": model.prediction_type}
+        else:
+            known = ModelFacts.of(model)
+            bounded = known.bounded
+            trained = dict(known.process.config) if "noise_schedule" in model.metadata else {}
+            if known.prediction_type is not None:
+                trained["prediction_type"] = known.prediction_type
+        if not bounded:
             trained["clip_sample"] = False
 
         wrong = {k: v for k, v in trained.items() if k in self.config and self.config[k] != v}

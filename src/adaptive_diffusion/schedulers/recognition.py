@@ -60,11 +60,14 @@ class Recognition:
 
     def _predicts_alike(self, calibration: CalibratedSchedule, model: GuidedModel, shape: tuple[int, ...]) -> bool:
         known = calibration.fingerprint
-        if known is None or known.conditioned != (model.condition is not None):
-            return True  # it cannot be told, which says nothing of the runs to come
+        if known is None:
+            return True
         if self._seen is None or self._seen[0] is not model.network:
-            self._seen = model.network, known.is_of(model, shape)
-            if not self._seen[1]:
+            alike = known.is_of(model, shape)
+            if alike is None:
+                return True  # which says nothing of the runs to come
+            self._seen = model.network, alike
+            if not alike:
                 log.warning(
                     "%s predicts otherwise than when its steps were calibrated, so that only their timesteps are used: "
                     "calibrate it anew, or give it another identity",
