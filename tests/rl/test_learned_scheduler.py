@@ -155,8 +155,7 @@ def test_steps_that_are_taken_by_hand_draw_what_a_sampler_draws(stopping, tmp_pa
     scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env, **stops), env)
     expected = drawn(scheduler, env, 0)
 
-    scheduler.set_timesteps()
-    for _ in range(2):  # the second time without set_timesteps
+    for _ in range(2):  # after the sampler, and after the same steps by hand
         x_t = env.noises.x_T(0)
         for t in scheduler.timesteps:
             x_t = scheduler.step(env.drawing.network(x_t, np.full(len(x_t), t)), t, x_t)

@@ -128,7 +128,7 @@ class LearnedScheduler(SchedulerCore):
             raise ValueError(
                 f"timestep {self.timesteps[index]:g} is not due: the steps of a policy are taken in their order"
             )
-        if index != self._next:  # the same again
+        if index == 0:  # a sampler, or steps by hand, may have come along here before
             self._begin_anew()
         return index
 
