@@ -107,8 +107,7 @@ def drawing_run(
         rows: (B,) which of the model's conditions apply; None: the first B, or the only one.
         guidance: What guides instead of the model's own guidance; None: that.
     """
-    x_t = x_T * scheduler.init_noise_sigma
-    return (yield Rollout.begin(scheduler.grid, scheduler.solver, x_t, rows=rows, guidance=guidance))
+    return (yield Rollout.begin(scheduler.grid, scheduler.solver, x_T, rows=rows, guidance=guidance))
 
 
 class _Timed:
