@@ -50,6 +50,9 @@ def learn(
     Returns:
         The best by the held-out images, perhaps `start`.
     """
+    if iterations == 0:
+        return start
+
     best, error, at = start, judge(start), _Run(model, reference, start)
     for _ in range(iterations):
         found = _better(model, reference, at)
