@@ -146,10 +146,11 @@ def test_a_damaged_record_does_not_keep_the_others_from_being_recorded(tmp_path,
     assert [run.info.run_name for run in tracker.client.search_runs([tracker.experiment_id])] == ["whole"]
 
 
-@pytest.mark.parametrize("uri", ["file:///runs", "postgresql://host/runs", "http://", "mlruns"])
+@pytest.mark.parametrize("uri", ["file:///runs", "postgresql://host/runs", "http://", "ftp://me:secret@x", "mlruns"])
 def test_an_address_that_is_no_server_is_refused(tmp_path, uri):
-    with pytest.raises(UserError, match=r"tracking\.uri must begin with"):
+    with pytest.raises(UserError, match=r"tracking\.uri must begin with") as error:
         on_server(tmp_path, uri)
+    assert "secret" not in str(error.value)
 
 
 def test_the_environment_names_the_server_unless_the_settings_do(tmp_path, monkeypatch):

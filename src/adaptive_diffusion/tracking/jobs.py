@@ -75,7 +75,8 @@ class Job:
         """Write the file, or replace it; without passwords."""
         from ..io.files import write_json
 
-        write_json(_folder(sweep) / f"{self.number}.json", {**asdict(self), "settings": _for_files(self.settings)})
+        cleaned = {"settings": _for_files(self.settings), "reason": without_login(self.reason)}
+        write_json(_folder(sweep) / f"{self.number}.json", asdict(self) | cleaned)
 
 
 def plan_jobs(sweep: Path, settings: Sequence[Sequence[str]]) -> None:

@@ -24,6 +24,7 @@ from urllib.request import url2pathname
 
 from ..errors import MachineError, MissingPackage, UserError
 from ..interruption import uninterrupted
+from ..io.addresses import without_login
 from ..io.locks import in_turn
 from ..program import command
 from .client import find_experiment, open_client
@@ -91,8 +92,8 @@ class MlflowTracker(Tracker):
             database = uri.removeprefix("sqlite:///")
         elif uri and not re.match(r"https?://[^/]", uri):
             raise UserError(
-                f"tracking.uri must begin with http://, https:// or sqlite:///, got {uri!r}; tracking.uri=null records "
-                "in paths.mlruns, whatever MLFLOW_TRACKING_URI says"
+                f"tracking.uri must begin with http://, https:// or sqlite:///, got {without_login(uri)!r}; "
+                "tracking.uri=null records in paths.mlruns, whatever MLFLOW_TRACKING_URI says"
             )
         self.database, self.artifacts = _local("database", database), _local("artifacts", artifacts)
         on_server = uri and not uri.startswith("sqlite:")
