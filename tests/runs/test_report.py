@@ -77,9 +77,12 @@ def test_the_page_needs_nothing_beside_it(drawn, tmp_path):
 def test_what_a_run_says_of_itself_is_no_html(drawn, tmp_path):
     folder = tmp_path / "sweep"
     Job(number=0, settings=("prompt=<b>",), status="FINISHED", metrics={"sampling/nfe": 2}).save(folder)
-    Job(number=1, settings=("a=1", "tracking.uri=http://me:secret@here"), status="FAILED", reason="<script>").save(
-        folder
-    )
+    Job(
+        number=1,
+        settings=("a=1", "tracking.uri=http://me:secret@here"),
+        status="FAILED",
+        reason="<script> ftp://me:secret@x",
+    ).save(folder)
     report([str(folder), "--output", str(tmp_path / "page.html")])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>" not in text
@@ -138,6 +141,11 @@ def test_the_latest_sweep_is_one_that_drew_images(tmp_path, monkeypatch):
     for name, metrics in (("1", {"sampling/nfe": 2}), ("2", {"result": 0.5})):
         Job(number=0, settings=("seed=1",), status="FINISHED", metrics=metrics).save(Path("outputs/sweeps/day") / name)
     with pytest.raises(UserError, match="no run there has drawn images"):
+        report(["outputs/sweeps/day/2"])
+    summary = Path("outputs/sweeps/day/2/benchmark/summary.md")
+    summary.parent.mkdir()
+    summary.touch()
+    with pytest.raises(UserError, match=f"the report of a benchmark is its own, {summary}"):
         report(["outputs/sweeps/day/2"])
     report([])
     assert "sampling/nfe: 2" in Path("outputs/report.html").read_text()

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
             check_name("the domain", name, of_file=True)
             if name.endswith(OTHERS):
                 raise UserError(
-                    f"a domain's name must not end in {', '.join(OTHERS)}, as its other files do, got {name!r}"
+                    f"a domain's name must not end in {', '.join(OTHERS)}: other files of a domain do, got {name!r}"
                 )
     if len(given) < len(options.pictures):
         raise UserError("a domain is given twice; put its images into one folder")

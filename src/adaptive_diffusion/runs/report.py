@@ -44,7 +44,9 @@ def main(argv: list[str]) -> None:
     jobs = [job for run in runs for job in found(run, options.mlruns / "mlflow.db")]
     jobs = [replace(job, number=number) for number, job in enumerate(jobs)]
     if not _have_drawn(jobs):
-        raise UserError(f"{', '.join(runs)}: no run there has drawn images and finished")
+        own = [str(file) for run in runs if (file := Path(run) / "benchmark" / "summary.md").is_file()]
+        hint = f"; the report of a benchmark is its own, {', '.join(own)}" if own else ""
+        raise UserError(f"{', '.join(runs)}: no run there has drawn images and finished{hint}")
     write_text(options.output, page(" ".join(runs), jobs))
     print(f"{count(len(jobs), 'run')}: {options.output}")
 
