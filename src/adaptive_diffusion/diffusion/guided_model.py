@@ -51,7 +51,8 @@ class GuidedModel:
             weight at each noise level; `Constant` becomes its number. With a network that reads, less than 1 is none.
         condition: (N, ...) what each image of the run is conditioned on, (1, ...) the same for all, or None.
         state_shape: (H, W, C) of a state, an image or its latents; None where the caller knows.
-        identity: What decides the predictions of the network, e.g. its content hash; "" where it is not known.
+        identity: What decides the predictions of the network, e.g. its content hash, without the guidance; "" where it
+            is not known.
         decode: Makes images of clean states, (B, H, W, C) -> (B, H', W', 3); None: states are images.
         domain: Name of what is drawn.
         domains: Names that a policy tells apart, among them `domain`; () if there is nothing to tell apart.
