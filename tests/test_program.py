@@ -209,3 +209,9 @@ def test_what_is_missing_is_installed_from_the_checkout_or_by_name(monkeypatch):
     monkeypatch.setattr(program, "installed", lambda: True)
     assert program.pip_install("rl") == 'pip install "adaptive-diffusion-optimizer[cpu,rl]"'
     assert program.pip_install() == 'pip install "adaptive-diffusion-optimizer"'
+
+
+def test_a_training_in_a_domain_without_a_file_names_it(monkeypatch):
+    monkeypatch.setattr(program, "command", lambda name: name)
+    assert program.training("agent", "portraits", episodes=3) == "train agent=cem domain=portraits task.episodes=3"
+    assert program.training("agent", "shapes") == "train agent=cem domain=general domain.name=shapes"

@@ -76,9 +76,16 @@ def training(of: str, domain: str | None = None, **settings: Any) -> str:
         domain: Name of a domain; None: the command takes no domain.
         **settings: Of the task; None stands for its default.
     """
-    given = {"domain": domain, **{f"task.{name}": value for name, value in settings.items()}}
+    named = {} if domain is None else in_domain(domain)
+    given = {**named, **{f"task.{name}": value for name, value in settings.items()}}
     values = {name: f"{v:g}" if isinstance(v, float) else v for name, v in given.items() if v is not None}
     return " ".join([command("train"), TRAININGS[of], *(f"{name}={value}" for name, value in values.items())])
+
+
+def in_domain(name: str) -> dict[str, str]:
+    """The settings that choose a domain: its file, or the name of one that has none, as of a model of your own."""
+    known = (conf() / "domain" / f"{name}.yaml").is_file()
+    return {"domain": name} if known else {"domain": "general", "domain.name": name}
 
 
 def title(name: str) -> str:

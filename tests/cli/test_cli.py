@@ -376,7 +376,7 @@ def test_a_failed_job_logs_its_traceback(caplog):
         (
             "domain=forest",
             "domain has no option 'forest'; options: abstract, general, landscapes, portraits; for what a model of "
-            "your own draws: domain.name=forest",
+            "your own draws: domain=general domain.name=forest",
         ),
         ("num_step=3", "there is no setting 'num_step'; did you mean 'num_steps'?"),
         ("progress_power=3", "there is no setting 'progress_power'; did you mean 'scheduler.progress_power'?"),

@@ -106,6 +106,15 @@ def test_a_model_is_known_by_a_relative_path(monkeypatch, tmp_path):
         wish_of(["model.path=b/a.safetensors", "model=checkpoint"], offers)
 
 
+def test_a_domain_of_a_model_of_your_own_is_drawn_by_its_name_and_comes_back():
+    offers = replace(OFFERS, models=(Offer("mine", OFFERS.models[1].settings, {"shapes": ["round"]}),))
+    wish = Wish(model="mine", domain="shapes", label="round").checked(offers)
+    settings = wish.settings(offers)
+    assert {"domain=general", "domain.name=shapes"} <= set(settings)
+    for given in (settings, settings[::-1]):
+        assert wish_of(given, offers) == (wish, [])
+
+
 def test_what_has_no_control_is_left_out_and_named():
     wish, left_out = wish_of(["domain=portraits", "grid=karras", "num_steps=7"], OFFERS)
     assert (wish.domain, wish.steps) == ("portraits", 7)

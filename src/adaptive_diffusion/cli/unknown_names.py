@@ -51,7 +51,11 @@ def no_option(catalog: Catalog, group: str, option: str) -> str:
         return f"{group} has no option {option!r}; leave it out"
     if group == "scheduler" and (hint := ELSEWHERE.get(option.lower().replace("-", "_"))):
         return f"{group} has no option {option!r}: {hint}; options: {', '.join(options)}"
-    own = f"; for what a model of your own draws: domain.name={option or '<name>'}" if group == "domain" else ""
+    own = (
+        f"; for what a model of your own draws: domain=general domain.name={option or '<name>'}"
+        if group == "domain"
+        else ""
+    )
     return f"{group} has no option {option!r}{_meant(option, options)}; options: {', '.join(options)}{own}"
 
 

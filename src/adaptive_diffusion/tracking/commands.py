@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError, sentence
-from ..program import command
+from ..program import command, in_domain
 
 
 def draw_command(*arguments: str) -> str:
@@ -69,7 +69,9 @@ def quoted(name: str, text: str) -> str:
 def domain_settings(name: str) -> list[str]:
     """The settings of sample.py that draw a domain: the choice of its file, or its name if it has no file."""
     known = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
-    if known is None or name in known.get_group_options("domain"):
+    if known is None:
+        return [setting(key, value) for key, value in in_domain(name).items()]
+    if name in known.get_group_options("domain"):
         return [setting("domain", name)]
     return [setting("domain.name", name), setting("domain.description", name)]
 

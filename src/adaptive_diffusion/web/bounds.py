@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from ..diffusion.checks import check_choice, check_count, check_name, check_number, check_seed
 from ..diffusion.conditions import NO_LABEL
 from ..errors import UserError
+from ..program import in_domain
 from ..runs.checks import refused
 from ..tracking.commands import read_literal, setting
 
@@ -149,7 +150,8 @@ class Wish:
 
     def settings(self, offers: Offers) -> list[str]:
         """The settings of sample.py, once it is checked; a prompt chooses domain and label itself."""
-        what = {"prompt": self.prompt} if self.prompt else {"domain": self.domain, "label": self.label}
+        domain = in_domain(self.domain) if self.domain else {}
+        what = {"prompt": self.prompt} if self.prompt else {**domain, "label": self.label}
         how = {
             "scheduler": self.scheduler,
             "num_steps": self.steps,
@@ -167,6 +169,7 @@ class Wish:
 TEXTS = ("model", "prompt", "domain", "label", "scheduler", "guidance")
 KEYS = {  # of sample.py -> of a wish
     **{name: name for name in ("prompt", "domain", "label", "scheduler", "guidance", "seed")},
+    "domain.name": "domain",
     "num_steps": "steps",
     "guidance_scale": "weight",
     "num_samples": "images",
@@ -200,11 +203,13 @@ def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
 
     values: dict[str, Any] = {"images": MOST_IMAGES}  # as many as sample.py draws unless it is told
     left_out: list[str] = []
-    prompted = any(each.startswith("prompt=") for each in rest)
+    prompted, named = (any(each.startswith(key) for each in rest) for key in ("prompt=", "domain.name="))
     for each in rest:
         key = each.partition("=")[0]
-        if key == "domain" and prompted:  # on the page, the prompt alone chooses
+        if key in ("domain", "domain.name") and prompted:  # on the page, the prompt alone chooses
             left_out.append(each)
+        elif key == "domain" and named:
+            continue
         elif key in KEYS:
             values[KEYS[key]] = _value(each)
         elif each not in (*chosen, "metrics=none", *offers.common):

@@ -16,6 +16,7 @@ from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guidance import Constant
 from ..errors import UserError
 from ..optimization.domain_adapter import DomainAdapter
+from ..program import in_domain
 from ..runs.checks import refused
 from ..runs.train import task_of
 from ..runs.tune import AgentTask
@@ -84,7 +85,8 @@ def tuning_settings(wish: Wish, offers: Offers, aim: Any, episodes: Any) -> list
     common = [each for each in offers.common if each.lstrip("+~").startswith(FOR_ALL)]
     chosen = [_for_task(each) for each in offers.model(wish.model).settings]
     numbers = [f"task.{name}={value}" for name, value in task.items()]
-    return [*common, "agent=cem", *AIMS[aim], *chosen, setting("domain", wish.domain), *numbers]
+    of = [setting(name, value) for name, value in in_domain(wish.domain).items()]
+    return [*common, "agent=cem", *AIMS[aim], *chosen, *of, *numbers]
 
 
 def _for_task(chosen: str) -> str:
