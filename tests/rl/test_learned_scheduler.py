@@ -106,8 +106,10 @@ def test_a_pipeline_sets_it_to_what_the_model_was_trained_with(tmp_path):
     scheduler = LearnedScheduler(str(random_policy(tmp_path / "p.zip", env)), domain="abstract")  # of epsilon
     pipeline = DiffusionPipeline(env.drawing.network, scheduler, image_size=None)
     assert scheduler.config["prediction_type"] == env.drawing.prediction_type == "v_prediction"
-    assert np.isfinite(np.array(pipeline.generate(1, seed=0))).all()
+    assert np.isfinite(np.array(pipeline.generate(1, seed=0, domain="abstract"))).all()
     assert len(scheduler) == STEPS
+    with pytest.raises(Unusable, match="was trained for domain=abstract, not portraits"):
+        pipeline.generate(1, seed=0, domain="portraits")
 
 
 def test_what_was_taken_from_the_timesteps_stays_as_it_was(tmp_path):
@@ -201,8 +203,11 @@ def test_its_configuration_builds_it_again(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"domain": "b"}, "was trained for domain=a, not b; train one: python train.py task=policy agent=ppo domain=b"),
-        ({"num_inference_steps": 9}, "was trained for 6 steps, not 9; .* domain=a task.num_steps=9"),
+        (
+            {"domain": "b"},
+            "was trained for domain=a, not b; train one: python train.py task=policy agent=ppo domain=general domain.name=b",
+        ),
+        ({"num_inference_steps": 9}, "was trained for 6 steps, not 9; .* domain.name=a task.num_steps=9"),
         ({"model": "other"}, "was trained for the model gauss guidance 1, and this one is other guidance 1"),
         ({"model": "gauss", "guidance_scale": 2.0}, "model gauss guidance 1, and this one is gauss guidance 2"),
         ({"path": "nowhere.zip"}, "there is no agent at nowhere.zip"),
@@ -244,7 +249,8 @@ def test_without_a_path_one_that_fits_is_found_the_users_own_before_the_shipped(
 
     with pytest.raises(Unusable, match="no policy was trained for domain=a of the model gauss guidance 1") as none:
         found()
-    assert errors.sentence(none.value).endswith("python train.py task=policy agent=ppo domain=a task.guidance_scale=1")
+    command = "python train.py task=policy agent=ppo domain=general domain.name=a task.guidance_scale=1"
+    assert errors.sentence(none.value).endswith(command)
     random_policy(shipped / "a_6.zip", environment())
     random_policy(own / "a_8.zip", environment(num_steps=8, drawing=gaussian(domain="a", identity="another")))
     assert found() == "shipped/a_6.zip"

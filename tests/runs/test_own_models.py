@@ -57,6 +57,12 @@ def test_predictions_of_nan_end_the_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "pictures").exists()
 
 
+def test_a_label_of_a_model_that_is_told_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="label=round was given, but the model was trained without classes"):
+        draw(tmp_path, "plain", "label=round")
+    draw(tmp_path, "plain", "label=none")
+
+
 @pytest.mark.parametrize("guidance", ["guidance=constant", "guidance=interval", "guidance=default"])
 def test_guidance_of_a_model_that_is_told_nothing_has_no_effect_and_says_so(
     guidance: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -134,6 +134,8 @@ def conditions_of(model: PictureModel, domain: str, label: str | None, caption: 
         ValueError: if the model cannot draw that.
     """
     if label not in (None, NO_LABEL):
+        if not model.conditional:
+            raise Unusable(f"label={label} was given, but the model was trained without classes")
         return Same(model.condition(domain, label, caption))
 
     without = Same(model.condition(domain, None, caption))

@@ -15,7 +15,6 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..diffusion.checks import check_class_ids, check_count, check_widths
-from ..errors import Unusable
 from ..io.network_file import content_hash, flat_parameters
 from .classes import class_ids
 from .convolution import Conv3x3
@@ -239,8 +238,6 @@ class SimpleUNet(nn.Module):
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """Class ids of domain and label; the caption is not used. See `PictureModel.condition`."""
         if self.domains is None:
-            if label is not None:
-                raise Unusable(f"label={label} was given, but the model was trained without classes")
             return ()
 
         return class_ids(self.domains, domain, label)[: len(self._config.num_classes)]

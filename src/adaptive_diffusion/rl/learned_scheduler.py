@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ..diffusion.guidance import guidance_in, identity_of
+from ..diffusion.guidance import Guidance, guidance_in, identity_of
 from ..diffusion.node import Node
 from ..errors import Unusable
 from ..grids.base import GridMemory
@@ -104,6 +104,11 @@ class LearnedScheduler(SchedulerCore):
         self.timesteps: Any = ChosenTimesteps(self.route.prior)
         self._prior_nodes = tuple(self._nodes)
         self._grid_memory: GridMemory = ()
+
+    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
+        """Refuse another domain than the policy's; see `SchedulerCore.suit`."""
+        if domain not in (None, self.domain):
+            raise Unusable(f"the policy in {self.file} was trained for domain={self.domain}, not {domain}")
 
     @property
     def grid(self) -> PolicyGrid:

@@ -253,7 +253,7 @@ class SamplingEnv(Env, ABC):
             given = ", ".join(f"{name}={value}" for name, value in hyperparameters.items())
             raise ValueError(
                 f"the reward of {given} on batch {self.batch} is not a finite number ({scores.mean()}): the model or "
-                "the solver diverges there; narrow the hyperparameters down, or mend the model"
+                "the solver diverges there, or the reward is at fault; narrow the hyperparameters down, or mend it"
             )
 
         return float(scores.mean()), {

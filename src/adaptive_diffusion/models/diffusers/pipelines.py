@@ -78,8 +78,6 @@ class PixelPipeline:
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """(): the model has no condition. See `PictureModel.condition`."""
-        if label is not None:
-            raise Unusable(f"label={label} was given, but the model was trained without classes")
         if self.domains is not None and domain not in self.domains:
             known = next(iter(self.domains))
             if known == UNKNOWN:
