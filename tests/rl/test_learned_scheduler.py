@@ -205,7 +205,7 @@ def test_its_configuration_builds_it_again(tmp_path):
     [
         (
             {"domain": "b"},
-            "was trained for domain=a, not b; train one: python train.py task=policy agent=ppo domain=general domain.name=b",
+            "for domain=a, not b; train one: python train.py task=policy agent=ppo domain=general domain.name=b",
         ),
         ({"num_inference_steps": 9}, "was trained for 6 steps, not 9; .* domain.name=a task.num_steps=9"),
         ({"model": "other"}, "was trained for the model gauss guidance 1, and this one is other guidance 1"),
