@@ -160,7 +160,7 @@ def test_a_hash_of_weights_needs_no_fingerprint():
 
     assert calibrated() is None
     assert calibrated(identity="mine") is not None
-    assert calibrate_model(bent, SHAPE, steps=2, noises=2, nodes=8).fingerprint is not None
+    assert calibrate_model(bent, SHAPE, steps=[2.0], noises=2, nodes=8).fingerprint is not None
 
 
 def network_of(module):

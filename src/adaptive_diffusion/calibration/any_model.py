@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.checks import check_count
 from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.limits import Clipped, unlimited
@@ -17,7 +18,7 @@ from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.progress import Progress
 from ..types import Denoiser
 from .identity import fingerprint_of, weights_hash
-from .quick import QuickCalibration
+from .quick import MOST_STEPS, QuickCalibration
 
 
 def calibrate_model(
@@ -72,7 +73,7 @@ def calibrate_model(
     if model.guidance_in_effect != model.guidance_scale:
         raise ValueError("guidance_scale guides nothing without a condition; give one, or leave guidance_scale out")
     numbers: Any = steps if np.iterable(steps) else (steps,)
-    recipe = QuickCalibration(steps=numbers, **settings)
+    recipe = QuickCalibration(steps=[check_count("steps", n, 2, MOST_STEPS) for n in numbers], **settings)
     total = recipe.evaluations()
     with Progress("calibrating", total, unit="evaluation", quiet=progress is not None) as shown:
         *_, schedule = recipe.calibrate(model, progress or shown.update)

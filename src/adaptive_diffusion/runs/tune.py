@@ -20,6 +20,7 @@ from ..optimization.domain_adapter import DomainAdapter
 from ..optimization.pipeline import OptimizationPipeline
 from ..rl.agent import TuningAgent
 from ..rl.cost import cost
+from ..rl.reward import Reward, compares_with_real_images
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.tracker import Run
 from .agents import (
@@ -93,7 +94,7 @@ class AgentTask(AgentTraining):
             for domain in domains:
                 own, known = pipeline.adapter.own(domain), pipeline.adapter.known(domain)
                 results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
-                more[domain] = _report(results, run)
+                more[domain] = _report(results, run, pipeline.reward)
                 before = known if results["improved"] else own  # what ships stays unless something better was found
                 if before is not None:
                     replaced = f"{before.to_config()}, tuned with weight={before.weight:.2g} of quality"
@@ -200,12 +201,13 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
         )
 
 
-def _report(results: dict[str, Any], run: Run) -> dict[str, Any]:
+def _report(results: dict[str, Any], run: Run, reward: Reward) -> dict[str, Any]:
     """Log the result of a domain; its final mean reward as `score`, and what a sweep's table shows besides."""
     domain, final = results["domain_type"], results["final_config"]
     default = results["verification"][0]
     final_measured = next(v for v in results["verification"] if v["hyperparameters"] == final.to_dict())
 
+    error = "distance to real images" if compares_with_real_images(reward) else "error"
     names = ("score", "quality", "evaluations", "passes")
     run.metrics({f"{domain}/final/{name}": final_measured[name] for name in names})
     run.metrics({f"{domain}/default/{name}": default[name] for name in names})
@@ -214,8 +216,8 @@ def _report(results: dict[str, Any], run: Run) -> dict[str, Any]:
         {
             domain: f"{final}, confidence {final.confidence:.0%}",
             "training": describe_training(results["training"]),
-            "default": _row(default),
-            "final": _row(final_measured),
+            "default": _row(default, error),
+            "final": _row(final_measured, error),
             "verdict": results["reason"],
         }
     )
@@ -228,8 +230,9 @@ def _report(results: dict[str, Any], run: Run) -> dict[str, Any]:
     }
 
 
-def _row(measured: dict[str, Any]) -> str:
+def _row(measured: dict[str, Any], error: str) -> str:
     return (
         f"{count(measured['evaluations'], 'evaluation')}, {count(measured['passes'], 'pass')}, "
-        f"error {measured['error']:.4f} +- {1.96 * measured['error_error']:.4f}, {measured['seconds']:.3g} s per image"
+        f"{error} {measured['error']:.4f} +- {1.96 * measured['error_error']:.4f}, "
+        f"{measured['seconds']:.3g} s per image"
     )
