@@ -1,5 +1,6 @@
 """A policy draws what it drew in the environment; without PyTorch; and only what it was trained for."""
 
+import math
 import re
 import subprocess
 import sys
@@ -177,6 +178,14 @@ def test_pictures_that_stay_go_on_alone(tmp_path):
             x_t, count = x_t[np.array([0, 2]).tolist()], 2
     assert x_t.shape[0] == count == 2
     assert np.isfinite(np.array(x_t)).all()
+
+
+def test_predictions_of_nan_are_told_of_at_once(tmp_path):
+    env = environment()
+    scheduler = scheduler_of(random_policy(tmp_path / "p.zip", env), env)
+    x = env.noises.x_T(0)
+    with pytest.raises(FloatingPointError, match="at timestep 999 hold NaN or infinity"):
+        scheduler.step(x * math.nan, scheduler.timesteps[0], x)
 
 
 def test_steps_are_taken_in_their_order(tmp_path):

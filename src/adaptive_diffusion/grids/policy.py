@@ -66,11 +66,20 @@ class Residuals:
 
         Returns:
             (7 + D,) float32.
+
+        Raises:
+            FloatingPointError: for clean predictions of NaN or infinity.
         """
         change = x0 - memory[0] if memory else x0
         disagreement = self._disagreement(trail, memory)
         # one array, so that the host waits once
         moved, differ, spread = map(float, np.array(mx.stack([_rms(change), _rms(disagreement), mx.std(x0)])))
+
+        if not np.isfinite((moved, differ, spread)).all():
+            raise FloatingPointError(
+                f"the clean predictions at timestep {trail[-1].t:g} hold NaN or infinity; check the model's weights "
+                "and its precision"
+            )
 
         used, now, first = len(trail), trail[-1].log_snr, self.begin.log_snr
         seen = [
