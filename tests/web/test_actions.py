@@ -171,7 +171,7 @@ def test_runs_are_recorded_as_sample_records_them_and_a_cancelled_one_is_killed(
     assert runs[0].data.params["num_steps"] == "3"
     assert runs[0].data.metrics["sampling/passes"] == 6
     assert "fingerprint" in runs[0].data.tags
-    assert len(actions.history(request())) == 1
+    assert len(actions.history(request())["value"]) == 1
 
 
 def test_cancel_counts_between_two_runs_and_while_a_click_waits(actions):
@@ -221,23 +221,23 @@ def test_the_time_left_of_a_second_count_is_its_own(monkeypatch):
 
 def test_nobody_sees_what_others_drew(actions):
     list(actions.draw(request("anna"), *astuple(WISH)))
-    assert actions.history(request("bert")) == []
+    assert actions.history(request("bert"))["value"] == []
     with pytest.raises(gr.Error, match="the run"):
         actions.recall(request("bert"), selected("1: ddim 3, landscapes"))
 
-    ((_, caption),) = actions.history(request("anna"))
+    ((_, caption),) = actions.history(request("anna"))["value"]
     command, files, _ = actions.recall(request("anna"), selected(caption))
     assert "scheduler=ddim" in command
     assert Path(files[0]).is_file()
 
     actions.leave(request("anna"))
     assert not Path(files[0]).exists()
-    assert actions.history(request("anna")) == []
+    assert actions.history(request("anna"))["value"] == []
 
 
 def test_the_run_that_was_selected_stays_the_same_when_others_are_drawn(actions):
     list(actions.draw(request(), *astuple(replace(WISH, seed=1))))
-    ((_, caption),) = actions.history(request())
+    ((_, caption),) = actions.history(request())["value"]
     list(actions.draw(request(), *astuple(replace(WISH, seed=2))))
 
     command, _, number = actions.recall(request(), selected(caption))  # in a list of one run

@@ -93,6 +93,11 @@ class Page:
         field = self.driver.find_element("xpath", f"//*[@aria-label='{label}'] | {below}")
         field.send_keys("\ue009a\ue000\ue017", text, "\ue004")  # Control+A, Delete, text, Tab
 
+    def choose(self, label: str, option: str) -> None:
+        """Choose an option of the list with a label."""
+        self.find(f"input[aria-label='{label}']").click()
+        self.wait(lambda: [each for each in self.all("[role=option]") if option in each.text])[0].click()
+
     def draw(self) -> str:
         """Draw, and wait for the address of the final picture, which is another than the last one's."""
         before = self.pictures()
@@ -196,6 +201,17 @@ def test_every_control_has_a_name_for_those_who_do_not_see_it(desk):
             && !e.getAttribute('aria-labelledby') && !e.querySelector('img[alt]:not([alt=""])'))
             .map(e => e.outerHTML.slice(0, 200))""")
     assert unnamed == []
+
+
+def test_another_domain_brings_its_labels_and_another_model_its_domains(desk):
+    desk.choose("Label", "forest")
+    for label, option in (("Domain", "portraits"), ("Model", "shipped")):
+        desk.choose(label, option)
+        desk.wait(lambda: desk.find("input[aria-label='Label']").get_attribute("value") == "by share")
+        desk.wait(lambda: "passes an image" in desk.text("#cost"))
+        assert [each.text for each in desk.all(".toast-body")] == []
+    assert desk.find("input[aria-label='Domain']").get_attribute("value") == "landscapes"
+    desk.reload()
 
 
 def test_a_wrong_value_is_one_sentence(desk):

@@ -46,6 +46,11 @@ class Offer:
     settings: tuple[str, ...]
     domains: Mapping[str, Sequence[str]]
 
+    @property
+    def first(self) -> str:
+        """The domain that is chosen at first; "" where there is none."""
+        return "landscapes" if "landscapes" in self.domains else next(iter(self.domains), "")
+
 
 @dataclass(frozen=True)
 class Offers:
@@ -221,7 +226,7 @@ def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
     offer = fitting[0]
     values = {name: value for name, value in values.items() if value is not None}
     if "domain" not in values:
-        values["domain"] = "landscapes" if "landscapes" in offer.domains else next(iter(offer.domains), "")
+        values["domain"] = offer.first
     return Wish(model=offer.name, **values).checked(offers), left_out
 
 

@@ -26,10 +26,11 @@ CONTROLS = tuple(field.name for field in fields(Wish))  # in the order in which 
 class Choosing(Handlers):
     """What sets controls."""
 
-    def history(self, request: gr.Request) -> list[tuple[str, str]]:
-        """All runs of this page, newest first, each with a few words."""
+    def history(self, request: gr.Request) -> Any:
+        """All runs of this page, newest first, each with a few words; none is selected."""
         runs = enumerate(self.session(request).history, 1)
-        return [(str(shown.sheet), f"{i}: {title(shown.drawn)}") for i, shown in runs][::-1]
+        shown = [(str(each.sheet), f"{i}: {title(each.drawn)}") for i, each in runs][::-1]
+        return gr.update(value=shown, selected_index=None)
 
     def recall(self, request: gr.Request, event: gr.SelectData) -> tuple[str, list[str], int]:
         """The command, the files and the number of the run that was selected, of a list that may lack later runs."""
@@ -51,7 +52,9 @@ class Choosing(Handlers):
         """The values of the controls for settings that were found."""
         with errors_shown():
             if not settings:
-                raise UserError("nothing was found that is better than the default")
+                raise UserError(
+                    "there are no settings to use: tune first; there are none where nothing beats the default"
+                )
             return self.controls(settings)
 
     def restore(self, path: str | None) -> tuple[Any, ...]:
@@ -60,11 +63,11 @@ class Choosing(Handlers):
             return self.controls(settings_in(path)) if path else tuple(gr.skip() for _ in CONTROLS)
 
     def choose_model(self, name: Any) -> tuple[Any, Any]:
-        """The domains of a model, and the labels of the first."""
+        """The domains of a model, one of them chosen, and its labels."""
         with errors_shown():
-            domains = list(self.offers.model(name).domains)
-            first = domains[0] if domains else ""
-            return gr.update(choices=domains or AS_IT_DRAWS, value=first), self.labels(name, first)
+            offer = self.offers.model(name)
+            chosen = gr.update(choices=list(offer.domains) or AS_IT_DRAWS, value=offer.first)
+            return chosen, self.labels(name, offer.first)
 
     def labels(self, model: Any, domain: Any, label: str = "") -> Any:
         """The labels of a domain."""

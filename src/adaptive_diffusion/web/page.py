@@ -18,13 +18,23 @@ from .tuning import AIMS, Tuning
 
 SHEET_STEPS = (4, 5, 6, 8, 10, 15, 20, 25, 35, 50)
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from afar
-CSS = ".gradio-container img { image-rendering: pixelated; }"
+CSS = ".gradio-container img { image-rendering: pixelated; } .gradio-container .plot img { image-rendering: auto; }"
 COMPUTES: dict[str, Any] = {  # one after another
     "concurrency_limit": 1,
     "concurrency_id": "computes",
     "api_visibility": "private",
 }
 QUICK: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+class _Choice(gr.Dropdown):
+    """A list whose value `Wish` checks: while an event waits for its turn, the list may have become another one."""
+
+    is_template = True  # so that Gradio shows it as a Dropdown
+
+    def preprocess(self, payload: Any) -> Any:
+        """What was chosen."""
+        return payload
 
 
 def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
@@ -47,7 +57,7 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                 cost = gr.Markdown(elem_id="cost")
             with gr.Column(scale=2, min_width=320):
                 with gr.Tab("Draw"):
-                    _draw(drawing, controls)
+                    drawn = _draw(drawing, controls)
                 with gr.Tab("Compare"):
                     _compare(drawing, controls)
                 with gr.Tab("Sheet"):
@@ -57,14 +67,18 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                 with gr.Tab("How few passes?"):
                     _afford(looking, controls, blocks)
                 with gr.Tab("Calibrate"):
-                    _calibrate(drawing, controls)
+                    calibrated = _calibrate(drawing, controls)
                 with gr.Tab("Tune") as tune:
                     _tune(tuning, choosing, controls, tune)
                 with gr.Tab("History") as history:
                     _history(choosing, controls, history)
 
         model, prompt, domain, label, scheduler, steps, guidance, weight, *_ = controls
-        changes = [each.change for each in (model, domain, label, scheduler, steps, guidance)]
+        # the cost of another model or domain is asked for once its domains or labels are there to choose from
+        of_model = model.input(choosing.choose_model, model, [domain, label], **QUICK)
+        of_domain = domain.input(choosing.labels, [model, domain], label, **QUICK)
+        ends = [each.then for each in (of_model, of_domain, drawn, calibrated)]  # drawing may calibrate, too
+        changes = [*ends, *(each.change for each in (label, scheduler, steps, guidance))]
         for event in (*changes, prompt.blur, weight.blur, blocks.load):
             event(looking.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
         blocks.unload(drawing.leave)
@@ -74,8 +88,7 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
 def _controls(choosing: Choosing) -> list[gr.components.Component]:
     """What to draw and how, in the order of the fields of `Wish`."""
     offers = choosing.offers
-    first = offers.models[0]
-    start = "landscapes" if "landscapes" in first.domains else next(iter(first.domains), "")
+    offer = offers.models[0]
 
     model = gr.Dropdown([offer.name for offer in offers.models], label="Model", visible=len(offers.models) > 1)
     prompt = gr.Textbox(
@@ -85,9 +98,9 @@ def _controls(choosing: Choosing) -> list[gr.components.Component]:
         placeholder="a sunrise over the sea",
     )
     with gr.Row():
-        names = list(first.domains) or AS_IT_DRAWS
-        domain = gr.Dropdown(names, value=start, label="Domain", min_width=120)
-        label = gr.Dropdown([*NO_NAME, *first.domains.get(start, ())], value="", label="Label", min_width=120)
+        names = list(offer.domains) or AS_IT_DRAWS
+        domain = _Choice(names, value=offer.first, label="Domain", min_width=120)
+        label = _Choice([*NO_NAME, *offer.domains.get(offer.first, ())], value="", label="Label", min_width=120)
     scheduler = gr.Dropdown(list(offers.schedulers), value="adaptive", label="Scheduler")
     steps = gr.Slider(1, MOST_STEPS, 10, step=1, label="Steps")
     with gr.Row():
@@ -99,18 +112,17 @@ def _controls(choosing: Choosing) -> list[gr.components.Component]:
     sizes = [("as the model draws", 0), *((f"{side} x {side}", side) for side in SIZES)]
     size = gr.Dropdown(sizes, value=0, label="Size of the saved images")
 
-    model.input(choosing.choose_model, model, [domain, label], **QUICK)
-    domain.input(choosing.labels, [model, domain], label, **QUICK)
     return [model, prompt, domain, label, scheduler, steps, guidance, weight, count, seed, size]
 
 
-def _draw(drawing: Drawing, controls: list[gr.components.Component]) -> None:
+def _draw(drawing: Drawing, controls: list[gr.components.Component]) -> gr.events.Dependency:
     start = _start_button(drawing, "Draw", "draw")
     picture = gr.Image(label="Images", buttons=["download", "fullscreen"], elem_id="picture", alt_text="What is drawn")
     status = gr.Markdown(elem_id="status")
     command = _command_field()
     files = gr.File(label="Images as files (each carries its settings)", file_count="multiple", interactive=False)
-    start.success(drawing.draw, controls, [picture, status, files, command], show_progress_on=status, **COMPUTES)
+    outputs = [picture, status, files, command]
+    return start.success(drawing.draw, controls, outputs, show_progress_on=status, **COMPUTES)
 
 
 def _compare(drawing: Drawing, controls: list[gr.components.Component]) -> None:
@@ -143,7 +155,10 @@ def _schedule(looking: Looking, controls: list[gr.components.Component]) -> None
     start = gr.Button("Show the schedule", variant="primary", elem_id="schedule")
     line = gr.Markdown()
     curve = gr.Image(
-        label="Where the network is evaluated", buttons=["download"], alt_text="Timestep and log-SNR of each step"
+        label="Where the network is evaluated",
+        buttons=["download"],
+        alt_text="Timestep and log-SNR of each step",
+        elem_classes="plot",
     )
     heads = ["step", "timestep", "noise level", "log-SNR", "passes"]
     table = gr.Dataframe(headers=heads, label="Steps", interactive=False)
@@ -167,6 +182,7 @@ def _afford(looking: Looking, controls: list[gr.components.Component], blocks: g
         label="Distance, by passes",
         buttons=["download"],
         alt_text="Distance to the converged images by passes, for each method",
+        elem_classes="plot",
     )
     table = gr.Dataframe(
         headers=["method", "steps", "passes", "distance"], label="Within the budget", interactive=False
@@ -175,7 +191,7 @@ def _afford(looking: Looking, controls: list[gr.components.Component], blocks: g
         event(looking.afford, [domain, passes], [curve, table, line], trigger_mode="always_last", **QUICK)
 
 
-def _calibrate(drawing: Drawing, controls: list[gr.components.Component]) -> None:
+def _calibrate(drawing: Drawing, controls: list[gr.components.Component]) -> gr.events.Dependency:
     gr.Markdown(
         "Follows the model's trajectories once, and finds the timesteps and weights for a number of steps in this "
         "domain, with this guidance. The result is kept, and `adaptive` uses it from then on. "
@@ -189,9 +205,8 @@ def _calibrate(drawing: Drawing, controls: list[gr.components.Component]) -> Non
     )
     command = _command_field()
     files = gr.File(visible=False, interactive=False, label="Images as files")
-    start.success(
-        drawing.calibrate, [steps, *controls], [picture, status, files, command], show_progress_on=status, **COMPUTES
-    )
+    outputs = [picture, status, files, command]
+    return start.success(drawing.calibrate, [steps, *controls], outputs, show_progress_on=status, **COMPUTES)
 
 
 def _tune(tuning: Tuning, choosing: Choosing, controls: list[gr.components.Component], tab: gr.Tab) -> None:

@@ -46,7 +46,9 @@ def summary(drawn: Drawn) -> str:
 def title(drawn: Drawn) -> str:
     """A run in a few words."""
     named = dict(each.partition("=")[::2] for each in drawn.settings)
-    what = named.get("prompt") or " ".join(filter(None, (named.get("domain"), named.get("label"))))
+    what = named.get("prompt") or " ".join(
+        filter(None, (named.get("domain.name", named.get("domain")), named.get("label")))
+    )
     return f"{named['scheduler']} {named['num_steps']}, {what}"
 
 
