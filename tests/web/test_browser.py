@@ -220,6 +220,10 @@ def test_a_wrong_value_is_one_sentence(desk):
     assert "weight must be a number" in desk.toast()
     assert "Traceback" not in desk.driver.page_source
     desk.type("Weight", "")
+    desk.type("Seed", "1.5")
+    desk.find("#draw").click()
+    assert "seed must be a whole number" in desk.toast()
+    desk.type("Seed", "0")
 
 
 def test_users_see_their_own_images_whose_files_go_with_the_page(desk, phone):

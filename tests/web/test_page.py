@@ -35,3 +35,8 @@ def test_what_was_measured_is_shown_of_the_domain_that_is_drawn(drawn: str, show
 def test_gradio_refuses_no_seed_itself_since_its_sentence_would_not_name_the_field(tmp_path: Any) -> None:
     seed = fields(tmp_path, "landscapes")["Seed"]
     assert [seed.preprocess(given) for given in (-1, 1e20, None)] == [-1, 10**20, None]
+
+
+def test_gradio_refuses_no_domain_nor_label_itself_as_their_lists_change_while_events_wait(tmp_path: Any) -> None:
+    made = fields(tmp_path, "landscapes")
+    assert [made[label].preprocess("of before") for label in ("Domain", "Label")] == ["of before", "of before"]

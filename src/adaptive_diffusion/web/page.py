@@ -27,16 +27,6 @@ COMPUTES: dict[str, Any] = {  # one after another
 QUICK: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-class _Choice(gr.Dropdown):
-    """A list whose value `Wish` checks: while an event waits for its turn, the list may have become another one."""
-
-    is_template = True  # so that Gradio shows it as a Dropdown
-
-    def preprocess(self, payload: Any) -> Any:
-        """What was chosen."""
-        return payload
-
-
 def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
     """Build the page.
 
@@ -74,6 +64,7 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
                     _history(choosing, controls, history)
 
         model, prompt, domain, label, scheduler, steps, guidance, weight, *_ = controls
+        domain.preprocess = label.preprocess = _as_it_is
         # the cost of another model or domain is asked for once its domains or labels are there to choose from
         of_model = model.input(choosing.choose_model, model, [domain, label], **QUICK)
         of_domain = domain.input(choosing.labels, [model, domain], label, **QUICK)
@@ -83,6 +74,11 @@ def page(offers: Offers, worker: Worker, sessions: Sessions) -> gr.Blocks:
             event(looking.cost, controls, cost, trigger_mode="always_last", show_progress="hidden", **COMPUTES)
         blocks.unload(drawing.leave)
     return blocks
+
+
+def _as_it_is(value: Any) -> Any:
+    """The value of a list that the handlers check: while an event waits, its options may become others."""
+    return value
 
 
 def _controls(choosing: Choosing) -> list[gr.components.Component]:
@@ -99,8 +95,8 @@ def _controls(choosing: Choosing) -> list[gr.components.Component]:
     )
     with gr.Row():
         names = list(offer.domains) or AS_IT_DRAWS
-        domain = _Choice(names, value=offer.first, label="Domain", min_width=120)
-        label = _Choice([*NO_NAME, *offer.domains.get(offer.first, ())], value="", label="Label", min_width=120)
+        domain = gr.Dropdown(names, value=offer.first, label="Domain", min_width=120)
+        label = gr.Dropdown([*NO_NAME, *offer.domains.get(offer.first, ())], value="", label="Label", min_width=120)
     scheduler = gr.Dropdown(list(offers.schedulers), value="adaptive", label="Scheduler")
     steps = gr.Slider(1, MOST_STEPS, 10, step=1, label="Steps")
     with gr.Row():
@@ -108,7 +104,7 @@ def _controls(choosing: Choosing) -> list[gr.components.Component]:
         weight = gr.Textbox(label="Weight", placeholder="the model's own", max_length=20, min_width=120)
     with gr.Row():
         count = gr.Slider(1, MOST_IMAGES, 4, step=1, label="Images", min_width=120)
-        seed = gr.Number(0, label="Seed", precision=0, min_width=120)  # its bounds are checked with the others
+        seed = gr.Number(0, label="Seed", min_width=120)  # its bounds are checked with the others
     sizes = [("as the model draws", 0), *((f"{side} x {side}", side) for side in SIZES)]
     size = gr.Dropdown(sizes, value=0, label="Size of the saved images")
 
