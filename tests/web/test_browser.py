@@ -24,6 +24,7 @@ from adaptive_diffusion.web.jobs import Worker  # noqa: E402
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PASSWORD = "a long password"
 STEPS = "number input for Steps"
+SERIOUS = ("serious", "critical")  # faults, in the words of axe
 PATIENCE = 120  # seconds, on a busy machine
 
 pytestmark = [
@@ -201,6 +202,25 @@ def test_every_control_has_a_name_for_those_who_do_not_see_it(desk):
             && !e.getAttribute('aria-labelledby') && !e.querySelector('img[alt]:not([alt=""])'))
             .map(e => e.outerHTML.slice(0, 200))""")
     assert unnamed == []
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_nothing_keeps_anybody_from_using_the_page(address, colours):
+    axe = pytest.importorskip("axe_core_python.selenium").Axe()
+    page = Page(address)
+    try:
+        scheme = {"name": "prefers-color-scheme", "value": colours}
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        page.driver.get(f"{address}?__theme={colours}")
+        page.wait(lambda: page.find("#draw"))
+        for tab in [each.text for each in page.all("button[role=tab]")]:
+            page.open(tab)
+            page.wait(lambda tab=tab: page.text("button[role=tab][aria-selected=true]") == tab)
+            faults = axe.run(page.driver)["violations"]
+            serious = [(each["id"], each["nodes"][0]["html"]) for each in faults if each["impact"] in SERIOUS]
+            assert (tab, serious) == (tab, [])
+    finally:
+        page.close()
 
 
 def test_another_domain_brings_its_labels_and_another_model_its_domains(desk):

@@ -166,6 +166,8 @@ def served(
     with tempfile.TemporaryDirectory(prefix="adaptive-diffusion-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # read when the page is built
         page, sessions = _gradio(), Sessions(Path(folder))
+        from .theme import LOOK
+
         blocks = page.page(offers, worker, sessions).queue(max_size=WAITING, api_open=False)
         try:
             _, address, _ = blocks.launch(
@@ -174,8 +176,7 @@ def served(
                 inbrowser=show,
                 auth=None if password is None else partial(_lets_in, password),
                 auth_message="Any name, and the password that the server was started with.",
-                theme=page.THEME,
-                css=page.CSS,
+                **LOOK,
                 **LAUNCH,
             )
         except OSError as error:

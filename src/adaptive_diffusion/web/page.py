@@ -17,8 +17,6 @@ from .sessions import Sessions
 from .tuning import AIMS, Tuning
 
 SHEET_STEPS = (4, 5, 6, 8, 10, 15, 20, 25, 35, 50)
-THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from afar
-CSS = ".gradio-container img { image-rendering: pixelated; } .gradio-container .plot img { image-rendering: auto; }"
 COMPUTES: dict[str, Any] = {  # one after another
     "concurrency_limit": 1,
     "concurrency_id": "computes",
