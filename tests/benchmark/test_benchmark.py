@@ -17,20 +17,11 @@ from benchmark_program import tiny_reference
 from program import Forked, Program
 from tiny import ROOT, tiny_encoder, tiny_model
 
-from adaptive_diffusion.benchmark import (
-    Bench,
-    BlockResult,
-    Cell,
-    CellResult,
-    measure,
-    paired_bootstrap,
-    report,
-    run_benchmark,
-    store,
-    write_report,
-)
+from adaptive_diffusion.benchmark import measure, report, store
+from adaptive_diffusion.benchmark.cell import Bench, BlockResult, Cell, CellResult
+from adaptive_diffusion.benchmark.intervals import paired_bootstrap
 from adaptive_diffusion.benchmark.plots import _cost, pareto_front
-from adaptive_diffusion.benchmark.report import markdown, overview, summarise
+from adaptive_diffusion.benchmark.report import markdown, overview, summarise, write_report
 from adaptive_diffusion.benchmark.store import load_cell, save_cell
 from adaptive_diffusion.diffusion.conditions import Same
 from adaptive_diffusion.diffusion.rng import image_keys, normal
@@ -143,34 +134,15 @@ def test_a_stochastic_scheduler_has_no_paired_numbers(bench):
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-def test_after_a_stop_only_what_is_missing_is_measured_and_everything_is_reported(bench, tmp_path, monkeypatch):
-    cells, bench = [a_cell(steps=n) for n in (2, 3, 4)], replace(bench, pictures=2, tolerance=1.0)
-    measure, measured = store.measure_cell, []
-
-    def interrupted(one, *rest):
-        if one.num_steps == 4 and len(measured) == 2:
-            measured.append("stop")
-            raise KeyboardInterrupt
-        measured.append(one.num_steps)
-        return measure(one, *rest)
-
-    monkeypatch.setattr(store, "measure_cell", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_benchmark(cells, bench, tmp_path / "cells")
-    results = run_benchmark(cells, bench, tmp_path / "cells")
-    assert measured == [2, 3, "stop", 4]
-    assert [r.num_steps for r in results] == [2, 3, 4]
-    assert run_benchmark(cells, bench, tmp_path / "cells") == results  # what was read is what was written
-    assert measured == [2, 3, "stop", 4]
-
-
-def test_a_damaged_result_is_measured_again(bench, tmp_path):
-    (first,) = run_benchmark([a_cell(DDPMScheduler)], bench, tmp_path)
-    (path,) = tmp_path.glob("*.json")
+def test_a_result_is_read_as_it_was_written_and_a_damaged_one_is_told_of(bench, tmp_path, caplog):
+    result = measure.measure_cell(a_cell(steps=2), replace(bench, pictures=2, tolerance=1.0))
+    path = tmp_path / "cell.json"
+    assert load_cell(path) is None
+    save_cell(path, result)
+    assert load_cell(path) == result
     path.write_text(path.read_text()[:100])
-    (again,) = run_benchmark([a_cell(DDPMScheduler)], bench, tmp_path)
-    assert again.fd_encoder == pytest.approx(first.fd_encoder)
-    assert json.loads(path.read_text())["fd_encoder"] == again.fd_encoder
+    assert load_cell(path) is None
+    assert f"{path} is no whole result of a cell" in caplog.text
 
 
 def test_whatever_changes_the_numbers_changes_the_fingerprint(bench):
@@ -508,10 +480,9 @@ def test_a_sweep_that_is_stopped_keeps_and_reports_what_is_finished(sweep, tmp_p
 def test_a_single_cell_that_is_stopped_says_how_to_begin_anew(sweep, tmp_path):
     sweep.settings.remove("-m")
     process = sweep.start("benchmark=default", "scheduler=ddim", "grid=uniform", "num_steps=1000")
-    cells, deadline = tmp_path / "outputs" / "benchmark" / "cells", time.monotonic() + 120
-    while not list(cells.glob(".*.lock")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.2)
-    time.sleep(1)
+    begun, deadline = tmp_path / "outputs" / "benchmark" / "converged", time.monotonic() + 120  # after the first block
+    while not begun.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "interrupted\n")

@@ -12,8 +12,10 @@ from benchmark_program import tiny_reference
 from test_benchmark import RESULTS, a_cell
 from tiny import tiny_encoder, tiny_model
 
-from adaptive_diffusion.benchmark import Bench, SecondEncoder, measure, store, write_report
-from adaptive_diffusion.benchmark.report import markdown, summarise
+from adaptive_diffusion.benchmark import measure, store
+from adaptive_diffusion.benchmark.cell import Bench
+from adaptive_diffusion.benchmark.report import markdown, summarise, write_report
+from adaptive_diffusion.benchmark.second_encoder import SecondEncoder
 from adaptive_diffusion.benchmark.store import load_cell, save_cell
 from adaptive_diffusion.diffusion.conditions import Same
 from adaptive_diffusion.diffusion.guidance import Interval

@@ -16,8 +16,9 @@ import pytest
 from hydra.utils import instantiate
 from tiny import ROOT, configuration
 
-from adaptive_diffusion.benchmark import BlockResult, CellResult, write_report
+from adaptive_diffusion.benchmark.cell import BlockResult, CellResult
 from adaptive_diffusion.benchmark.measure import steps_digest
+from adaptive_diffusion.benchmark.report import write_report
 from adaptive_diffusion.benchmark.store import save_cell
 from adaptive_diffusion.diffusion.guidance import Interval
 from adaptive_diffusion.encoder.vicreg import BUILTIN_VICREG, load_vicreg

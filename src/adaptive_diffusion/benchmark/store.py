@@ -5,54 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..io.files import parse_json, write_json
 from .cell import Bench, BlockResult, Cell, CellResult
-from .measure import StepDone, measure_cell
 
 log = logging.getLogger(__name__)
 
 CACHE_VERSION = 2  # raised when a change of the code changes a cell's numbers, so that old files are not used
-
-
-def run_benchmark(
-    cells: Iterable[Cell],
-    bench: Bench,
-    folder: Path | None = None,
-    progress: StepDone | None = None,
-) -> list[CellResult]:
-    """Measure cells, all from the same noises. A run that was stopped continues: finished cells are not repeated.
-
-    Args:
-        cells: What to measure.
-        bench: What the cells share.
-        folder: Where finished cells are saved, one JSON file each; None: nowhere.
-        progress: Called after every step of drawing.
-
-    Returns:
-        The results in the order of the cells; `write_report` makes tables and plots of them.
-
-    Raises:
-        ValueError: for a domain without reference statistics, fewer than 2 images per block, or a number of steps
-            out of range.
-    """
-    results = []
-    for cell in cells:
-        path = None if folder is None else cell_path(folder, cell, bench)
-        result = None if path is None else kept_cell(path, cell)
-
-        if result is None:
-            result = measure_cell(cell, bench, progress)
-            if path is not None:
-                save_cell(path, result)
-
-        results.append(result)
-
-    return results
 
 
 def cell_path(folder: Path, cell: Cell, bench: Bench) -> Path:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..benchmark import Bench, Cell, CellResult, SecondEncoder, run_benchmark, write_report
-from ..benchmark.report import METRICS, TOGETHER, markdown, summarise
+from ..benchmark.cell import Bench, Cell, CellResult
+from ..benchmark.measure import measure_cell
+from ..benchmark.report import METRICS, TOGETHER, markdown, summarise, write_report
+from ..benchmark.second_encoder import SecondEncoder
 from ..benchmark.store import cell_path, kept_cell, load_cell, save_cell
 from ..diffusion.checks import check_count, check_number, check_seed
 from ..encoder.domain import DomainDetector
@@ -83,22 +85,22 @@ def run_cell(cfg: DictConfig) -> float:
         raise UserError(f"a benchmark compares RGB images, and this model draws images of {channels} channel(s)")
 
     cell, bench = cell_of(setup), bench_of(setup)
-    store = Path(cfg.paths.outputs) / "benchmark" / "cells"
-    path = cell_path(store, cell, bench)
+    path = cell_path(Path(cfg.paths.outputs) / "benchmark" / "cells", cell, bench)
 
     result = kept_cell(path, cell)
     if result is None:  # what is measured needs no lock: the folder may be one to read only
         with in_turn(path, lambda who: log.info("waiting for the same by %s", who)):
             result = kept_cell(path, cell)
             if result is None:
-                return _measure_and_record(setup, cell, bench, store).fd_encoder
+                return _measure_and_record(setup, cell, bench, path).fd_encoder
 
     log.info("%s %s: measured before", result.domain, result.name)
     save_cell(Path(cfg.paths.run) / CELL, result)
     return result.fd_encoder
 
 
-def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> CellResult:
+def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, path: Path) -> CellResult:
+    """Measure a cell and keep it in the file that belongs to it, and in a run."""
     cfg = setup.cfg
     batches = bench.seed_blocks * math.ceil(bench.pictures / bench.batch_size)
     tags = {"kind": "benchmark cell", **run_tags(cfg)}
@@ -108,7 +110,8 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, store: Path) -> 
         run.inputs(*model_input(cfg.model, setup.model))
         try:
             with Progress(name, batches * cell.num_steps) as shown:
-                (result,) = run_benchmark([cell], bench, store, progress=lambda trace: shown.update())
+                result = measure_cell(cell, bench, progress=lambda trace: shown.update())
+            save_cell(path, result)
         except KeyboardInterrupt:
             if not in_sweep():  # a sweep says it of all its cells
                 log.info("%-11s%s (the cell begins anew)", "go on", without_login(again()))
