@@ -13,8 +13,9 @@ from program import Forked
 from tiny import CONF, ROOT, tiny_pictures
 
 from adaptive_diffusion.cli.schemas import register
+from adaptive_diffusion.io.files import write_json
 from adaptive_diffusion.models.checkpoint import load_model
-from adaptive_diffusion.runs.agent_sweep import ranked_outcomes, write_outcomes
+from adaptive_diffusion.runs.agent_sweep import OUTCOMES, ranked_outcomes
 from adaptive_diffusion.runs.agents import finished_before
 from adaptive_diffusion.runs.train import training_configuration
 
@@ -90,8 +91,9 @@ def test_the_best_is_told_for_every_reward_and_domain(tmp_path):
     for number, (agent, reward, score) in enumerate(
         [("ppo", "speed", 0.4), ("cem", "speed", 0.6), ("ppo", "hybrid 0.33", 0.1), ("cem", "hybrid 0.33", -0.2)]
     ):
-        case = {"general": score, "abstract": -score}
-        write_outcomes(tmp_path / str(number), (agent, reward), f"{number}.json", case, dict.fromkeys(case, "draw"))
+        found = {"agent": agent, "reward": reward, "file": f"{number}.json"}
+        outcomes = [found | {"case": case, "score": s} for case, s in (("general", score), ("abstract", -score))]
+        write_json(tmp_path / str(number) / OUTCOMES, outcomes)
     ranked = {name: [o["file"] for o in outcomes] for name, outcomes in ranked_outcomes(tmp_path).items()}
     assert ranked == {
         "general, reward speed": ["1.json", "0.json"],

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ..io.files import write_json, write_text
+from ..io.files import write_text
 from ..io.markdown import table
 from ..tracking.jobs import Job, failures
 from .job import say
@@ -48,38 +48,6 @@ class AgentReport:
             say(f"{'best':<11}{_described(best)}\n{'':<11}{best['file']}\n{'draw':<11}{best['draw']}")
         say(f"{'saved':<11}{csv_file}\n{'':<11}{md_file}")
         return csv_file, md_file
-
-
-def write_outcomes(
-    folder: Path,
-    method: tuple[str, str],
-    file: str,
-    scores: Mapping[str, float],
-    draw: Mapping[str, str],
-    more: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[dict[str, Any]]:
-    """Leave in a job's folder what `ranked_outcomes` compares.
-
-    Args:
-        folder: Of the job.
-        method: Names of agent and reward.
-        file: The result.
-        scores: What was trained for, e.g. a domain -> final mean reward on noises that nothing was chosen by.
-        draw: The same -> command that draws with the result.
-        more: The same -> further columns: `error` of the score, the score of the `default`, `episodes`,
-            `configuration`.
-
-    Returns:
-        What was written.
-    """
-    agent, reward = method
-    outcomes = [
-        {"agent": agent, "reward": reward, "case": case, "score": score, "file": file, "draw": draw[case]}
-        | dict((more or {}).get(case, {}))
-        for case, score in scores.items()
-    ]
-    write_json(folder / OUTCOMES, outcomes)
-    return outcomes
 
 
 def ranked_outcomes(sweep: Path) -> dict[str, list[dict[str, Any]]]:

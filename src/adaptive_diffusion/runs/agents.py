@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..tracking.jobs import RESULT, Skipped
 from ..tracking.provenance import choices, parameters
 from ..tracking.tracker import Finished, Run
 from ..types import PictureModel
-from .agent_sweep import OUTCOMES, write_outcomes
+from .agent_sweep import OUTCOMES
 from .build import build
 from .identity import identity_of_training
 from .inputs import model_input
@@ -79,26 +79,22 @@ def recorded_agent(cfg: DictConfig, model: PictureModel, *name: str) -> Iterator
         yield run
 
 
-def finish(
-    cfg: DictConfig,
-    scores: Mapping[str, float],
-    draw: Mapping[str, str],
-    more: Mapping[str, Mapping[str, Any]],
-    model: str,
-) -> None:
-    """Leave the outcomes for the end of a sweep, and print where the result is and how to draw with it.
+def finish(cfg: DictConfig, found: Sequence[Mapping[str, Any]], model: str) -> None:
+    """Leave what was found for the end of a sweep, and print where the result is and how to draw with it.
 
     Args:
         cfg: The configuration of a training.
-        scores: Case, e.g. a domain -> final mean reward.
-        draw: The same -> command that draws with the result.
-        more: The same -> further columns of a sweep's table.
+        found: For each `case` that was trained for, e.g. a domain: the final mean reward as its `score`, the command
+            to `draw` with the result, and what else a sweep's table shows: `error` of the score, the score of the
+            `default`, `episodes`, `configuration`.
         model: Identity of the model.
     """
-    outcomes = write_outcomes(Path(cfg.paths.run), trained_by(cfg), cfg.output, scores, draw, more)
+    agent, reward = trained_by(cfg)
+    outcomes = [{"agent": agent, "reward": reward, **case, "file": cfg.output} for case in found]
+    write_json(Path(cfg.paths.run) / OUTCOMES, outcomes)
     if in_sweep():
         write_json(_kept(cfg), {"identity": identity_of_training(cfg, model), "outcomes": outcomes})
-    print_rows({"saved": cfg.output, "draw": next(iter(draw.values()))})
+    print_rows({"saved": cfg.output, "draw": outcomes[0]["draw"]})
 
 
 def finished_before(cfg: DictConfig, model: str) -> Skipped | None:

@@ -91,9 +91,9 @@ class PolicyTask(AgentTraining):
 
         where = path_settings(cfg, f"policy/{domain}_{self.num_steps}.zip")
         draw = draw_command("scheduler=learned", *where, *domain_settings(domain), f"num_steps={self.num_steps}")
-        score, case = float(summary["final_score"]), f"{domain} {steps}"
-        more = {"error": float(summary["final_standard_error"]), "episodes": int(summary["episodes"])}
-        finish(cfg, {case: score}, {case: draw}, {case: more}, self.model.identity)
+        score, error = float(summary["final_score"]), float(summary["final_standard_error"])
+        found = {"score": score, "error": error, "episodes": int(summary["episodes"])}
+        finish(cfg, [{"case": f"{domain} {steps}", **found, "draw": draw}], self.model.identity)
         return -score
 
 

@@ -88,33 +88,28 @@ class AgentTask(AgentTraining):
             return done
         pipeline, domains, agent = _pipeline(cfg, self)
         print_rows({"cost": cost(agent, self.episodes, len(domains), self.verification_batches)})
-        folder, more = Path(cfg.paths.run), {}
+        folder, found = Path(cfg.paths.run), []
+
+        settings = ["scheduler=tuned", *path_settings(cfg, self.result)]
+        if cfg.task.calibration is not None:
+            settings.append(setting("scheduler.calibration.path", cfg.task.calibration))
 
         with recorded_agent(cfg, self.model, "tune", *trained_by(cfg), *domains) as run:
             for domain in domains:
                 own, known = pipeline.adapter.own(domain), pipeline.adapter.known(domain)
                 results = _tuned(pipeline, cfg, domain, folder / f"{domain}.zip", run)
-                more[domain] = _report(results, run, pipeline.reward)
+                draw = draw_command(*settings, *domain_settings(domain))
+                found.append({"case": domain, **_report(results, run, pipeline.reward), "draw": draw})
                 before = known if results["improved"] else own  # what ships stays unless something better was found
                 if before is not None:
                     replaced = f"{before.to_config()}, tuned with weight={before.weight:.2g} of quality"
                     print_rows({"replaces": replaced})
                 write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
 
-            scores = {domain: found.pop("score") for domain, found in more.items()}
-            mean = sum(scores.values()) / len(scores)
+            mean = sum(case["score"] for case in found) / len(found)
             run.metrics({"final/score": mean})
 
-        settings = ["scheduler=tuned", *path_settings(cfg, self.result)]
-        if cfg.task.calibration is not None:
-            settings.append(setting("scheduler.calibration.path", cfg.task.calibration))
-        finish(
-            cfg,
-            scores,
-            {domain: draw_command(*settings, *domain_settings(domain)) for domain in domains},
-            more,
-            self.model.identity,
-        )
+        finish(cfg, found, self.model.identity)
         return -mean
 
     def cost(self, cfg: DictConfig) -> str:
