@@ -252,7 +252,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"there are no results in {options.output}; leave --report-only out, or give another --output")
 
     print(report(results))
-    for domain in options.domains if any(r.environment == "real" for r in results) else []:
+    for domain in sorted({result.domain for result in results if result.environment == "real"}):
         print(fresh_table(domain, bench.fresh(domain, options.fresh)), flush=True)
 
 

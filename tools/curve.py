@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 from adaptive_diffusion.io.files import write_text
 from adaptive_diffusion.web.curve import SHIPPED
@@ -38,8 +37,3 @@ def _point(row: Measured) -> dict[str, object]:
 
 def _stamp() -> str:
     return hashlib.sha256((PROJECT / SUMMARY).read_bytes()).hexdigest()[:12]
-
-
-if __name__ == "__main__":
-    write_curve()
-    print(Path(SHIPPED))

@@ -1,4 +1,4 @@
-"""`python -m tools.first`: measure the shipped first predictions, one for each label."""
+"""The shipped first predictions, one for each label, measured on the shipped model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ from adaptive_diffusion.diffusion.conditions import Mixture, conditions_of
 from adaptive_diffusion.diffusion.first_prediction import first_prediction
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.grids.first_file import SHIPPED, FirstPredictions, Ids, load_firsts, save_firsts
-from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import BUILTIN_MODEL, load_model
 from adaptive_diffusion.models.unet import SimpleUNet
 
 NOISES = 16  # that each first prediction is measured from
-
-
-def main(argv: list[str]) -> None:
-    """Measure and write them."""
-    write_firsts()
 
 
 def write_firsts() -> None:
@@ -48,7 +42,3 @@ def stale_firsts() -> str | None:
     if found.model != model.identity:
         return "they were measured on another model"
     return None if found.known.keys() == set(wanted(model)) else "they are of other labels"
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -197,6 +197,19 @@ def test_a_sweep_whose_jobs_would_be_refused_again_names_no_command_that_goes_on
     assert ("go on      mend what was refused, and start the sweep again" in out) is finished
 
 
+@pytest.mark.parametrize("benchmark", [None, {}])
+def test_without_mlflow_only_a_benchmark_that_is_interrupted_goes_on(benchmark, tracker, monkeypatch, capsys):
+    program.started("sample", ["-m", "seed=1,2", "tracking=none"])
+    nowhere = {"_target_": "adaptive_diffusion.tracking.tracker.NoTracker"}
+    given = OmegaConf.merge(config(tracker), {"skip_finished": True, "benchmark": benchmark})
+    given.tracking = nowhere
+    callback = SweepRun()
+    callback.on_multirun_start(given)
+    monkeypatch.setattr(interruption, "interrupted", True)
+    callback._close_at_exit()
+    assert ("go on" in capsys.readouterr().out) is (benchmark is not None)
+
+
 def test_a_sweep_that_is_interrupted_is_killed_in_a_job(sweep, do, tracker, capsys):
     def interrupted():
         with open_run(tracker):

@@ -285,6 +285,7 @@ def test_tables_hold_decreasing_noise_levels_that_end_in_0(tmp_path: Path) -> No
         (["--domain", "general", "--steps", "5,11"], "--steps 11 was not calibrated; there are 4, 5, 6"),
         (["--domain", "general", "--steps", "5,x"], "--steps must be numbers, e.g. 5,8,10, got 'x'"),
         (["--domain", "general", "--model", "nowhere"], "no model at nowhere; give a checkpoint or the folder"),
+        (["--domain", "general", "--model", "FOLDER"], "--model .*FOLDER needs --file with steps of that pipeline"),
         (["--file", "nowhere.json"], "there are no calibrated schedules at nowhere.json"),
         (["--file", "OTHER"], "no steps of the model bee00208f615, only of m; give --model"),
         (["--file", "OTHER", "--model", "EMPTY"], "has no scheduler/scheduler_config.json"),
@@ -292,7 +293,10 @@ def test_tables_hold_decreasing_noise_levels_that_end_in_0(tmp_path: Path) -> No
 )
 def test_mistakes_of_the_command_are_one_sentence(arguments: list[str], told: str, tmp_path: Path) -> None:
     save_schedules(tmp_path / "OTHER", [made_up()])
-    (tmp_path / "EMPTY").mkdir()
+    for name, noise in (("EMPTY", None), ("FOLDER", {"_class_name": "DDIMScheduler", **SD_NOISE})):
+        (tmp_path / name).mkdir()
+        if noise is not None:
+            (tmp_path / name / "scheduler_config.json").write_text(json.dumps(noise))
     given = [str(tmp_path / name) if name.isupper() else name for name in arguments]
     with pytest.raises(ValueError, match=told) as error:
         main([*given, "--output", str(tmp_path / "out")])

@@ -7,8 +7,10 @@ from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.grids.calibrated import kept_file
 from adaptive_diffusion.io.digest import digest_of
+from adaptive_diffusion.runs.benchmark import cell_of
 from adaptive_diffusion.runs.identity import identity_of_run, identity_of_training
 from adaptive_diffusion.runs.setup import prepare
+from adaptive_diffusion.runs.train import training_configuration
 
 
 @pytest.mark.parametrize("change", ["content", "name", "more"])
@@ -88,3 +90,17 @@ def test_a_tuning_with_other_kept_calibrations_of_its_model_is_another_training(
     assert identity_of_training(cfg, "tiny") == before
     kept_file(folder, "tiny").write_bytes(b"12")
     assert identity_of_training(cfg, "tiny") != before
+
+
+def test_runs_and_cells_are_the_same_wherever_the_folder_of_all_runs_lies(tmp_path):
+    given = "model=checkpoint", f"model.path={tiny_checkpoint(tmp_path)}", "scheduler=adaptive"
+    setups = [prepare(configuration("sample", tmp_path / name, *given)) for name in ("here", "there")]
+    assert identity_of_run(setups[0]) == identity_of_run(setups[1])
+    assert cell_of(setups[0]).settings == cell_of(setups[1]).settings
+
+
+@pytest.mark.parametrize("task", [("agent=cem",), POLICY])
+def test_a_training_is_the_same_wherever_the_folder_of_all_runs_lies(task, tmp_path):
+    trainings = [training_configuration(configuration("train", tmp_path / name, *task), "a.json") for name in "ab"]
+    assert trainings[0].output != trainings[1].output
+    assert identity_of_training(trainings[0], "tiny") == identity_of_training(trainings[1], "tiny")

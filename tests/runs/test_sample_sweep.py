@@ -100,7 +100,7 @@ def test_the_report_holds_every_job_in_four_files(jobs, tmp_path, capsys):
     assert "to real images |" not in text  # a column in which nothing stands
     assert "`#5 domain=portraits scheduler=ddim num_steps=0`: no 0" in text
     assert "distances to real images: 4 images are few" in text
-    assert "are compared by the distance to real images" in text  # job 4 has no converged solution
+    assert "compare them by the distance to real images" in text  # job 4 has no converged solution
     _, height = Image.open(made[2]).size
     assert height > 7 * 64  # five jobs, and the goal of each domain
 

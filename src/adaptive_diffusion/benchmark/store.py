@@ -24,6 +24,8 @@ def cell_path(folder: Path, cell: Cell, bench: Bench) -> Path:
 
 def fingerprint(cell: Cell, bench: Bench) -> str:
     """A hash of everything that decides a cell's numbers: model, encoder, reference, settings."""
+    scheduler = cell.sampler.scheduler
+    config = {k: v for k, v in scheduler.config.items() if k != "trained"}  # where a policy was looked for; it is known
     real, second = bench.reference(cell.domain), bench.second_encoder(cell.domain)
     identity: dict[str, Any] = {
         "numbers": CACHE_VERSION,
@@ -33,13 +35,13 @@ def fingerprint(cell: Cell, bench: Bench) -> str:
         "blocks": [bench.seed, bench.seed_blocks, bench.pictures, bench.batch_size],
         "tolerance": bench.tolerance,
         "cell": [cell.domain, cell.conditions.content, cell.num_steps],
-        "scheduler": [type(cell.sampler.scheduler).__name__, cell.sampler.scheduler.config],
+        "scheduler": [type(scheduler).__name__, config],
         "grid": repr(cell.grid),
         "sampler": _named(cell.sampler),
         "settings": cell.settings,
     }
     if second is not None:
-        identity["second ruler"] = second.identity  # by its first name, so that cells that were kept are found
+        identity["second encoder"] = second.identity
     if bench.detector is not None:
         identity["detector"] = bench.detector.encoder.content_hash
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

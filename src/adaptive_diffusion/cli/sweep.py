@@ -157,8 +157,8 @@ class SweepRun(Callback):
         if self._run_id is not None:
             self._end_run(_tracker(config), self._run_id, status, jobs, made)
 
-        # What has finished is skipped by what is recorded; what was refused would be refused again.
-        remembers = self._run_id is not None or "skip_finished" not in config
+        # What has finished is skipped by what is recorded or kept; what was refused would be refused again.
+        remembers = self._run_id is not None or "skip_finished" not in config or config.benchmark is not None
         stopped_at_once = interruption.interrupted and not begun  # before the first job had begun
         if remembers and (stopped_at_once or (begun and any(job.status != "REFUSED" for job in left))):
             say(f"{'go on':<11}{without_login(again())}")

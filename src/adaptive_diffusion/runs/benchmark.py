@@ -27,7 +27,7 @@ from ..io.progress import Progress
 from ..program import again
 from ..tracking.commands import given_settings, resolved_settings
 from ..tracking.jobs import Job, telling
-from ..tracking.provenance import choices, parameters
+from ..tracking.provenance import choices, parameters, placeless
 from .fit import image_channels
 from .inputs import model_input
 from .job import in_sweep, say
@@ -143,7 +143,7 @@ def cell_of(setup: Setup) -> Cell:
         sampler=setup.sampler,
         grid=setup.grid,
         variant=variant_of(resolved_settings()),
-        settings=settings,
+        settings=placeless(settings, cfg),
     )
 
 

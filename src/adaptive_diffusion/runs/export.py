@@ -49,6 +49,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output {options.output} cannot be a folder: {existing} is a file; give another one")
 
     trained = Trained.of(options.model)
+    if trained.identity is None and options.file == SHIPPED:
+        raise UserError(f"--model {options.model} needs --file with steps of that pipeline; those that ship are not")
     known = in_domain(options.file, trained, options.domain)
     schedule = with_steps(guided_by(known, options.guidance, options.file, trained), options.steps)
     for path in (

@@ -90,7 +90,7 @@ def notes_of(groups: Sequence[Group]) -> list[str]:
     if any(row.to_converged is None for row in rows) and any(row.to_converged is not None for row in rows):
         notes.append(
             "jobs without a distance to the converged solution, as where a scheduler adds noise or images do not begin "
-            "at plain noise, are compared by the distance to real images"
+            "at plain noise, come after those with one; compare them by the distance to real images"
         )
     if borrowed := [f"#{row.job.number} ({row.calibrated_with})" for row in rows if row.calibrated_with]:
         notes.append(f"steps that were calibrated with another guidance than the job's: {', '.join(borrowed)}")

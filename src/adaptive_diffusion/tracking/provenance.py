@@ -66,7 +66,7 @@ def git_state() -> GitState | None:
 
 
 def fingerprint(cfg: DictConfig, without: tuple[str, ...] = (), **more: Any) -> str:
-    """sha256 (hex) of the settings of a configuration that decide the result.
+    """sha256 (hex) of the settings of a configuration that decide the result, wherever `paths.outputs` lies.
 
     Args:
         cfg: The configuration, with every value filled in.
@@ -74,7 +74,13 @@ def fingerprint(cfg: DictConfig, without: tuple[str, ...] = (), **more: Any) -> 
         **more: Further facts that decide the result, JSON types, e.g. the hash of the model file.
     """
     plain = _without(cfg, (*_NOT_IDENTITY, *without))
-    return hashlib.sha256(json.dumps([plain, more], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(placeless([plain, more], cfg), sort_keys=True).encode()).hexdigest()
+
+
+def placeless(facts: Any, cfg: DictConfig) -> Any:
+    """Facts of JSON types, in whose texts the folder of all runs has one name, wherever it lies."""
+    own = json.dumps(f"{cfg.paths.outputs}/")[1:-1]
+    return json.loads(json.dumps(facts).replace(own, "${paths.outputs}/"))
 
 
 def code_digest(cfg: DictConfig) -> str:
