@@ -353,6 +353,22 @@ def test_a_schedule_is_found_by_model_domain_and_guidance(schedule, tmp_path):
     assert find_schedule(file, "fedcba9876543210", "landscapes", 1.5).guidance_scale == 3.0
 
 
+def test_a_domain_whose_name_may_be_misspelt_is_told_of(schedule, tmp_path, caplog):
+    save_schedules(tmp_path / "s.json", [schedule])
+    for domain in ("landscapes", "shapes of mine", "landscape", "landscape"):
+        assert find_schedule(tmp_path / "s.json", schedule.model, domain, 1.5).domain == "landscapes"
+    assert [record.message for record in caplog.records] == [
+        "no steps are calibrated for a domain 'landscape', those of another are taken; 'landscapes' has some"
+    ]
+
+
+def test_what_are_no_schedules_are_not_saved(schedule, tmp_path):
+    for given in ("x", [schedule, "x"]):
+        with pytest.raises(ValueError, match="schedules must be a list of calibrated schedules, got 'x'"):
+            save_schedules(tmp_path / "s.json", given)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("guidance", "near"), [(0.7, False), (0.75, True), (1.0, True), (3.0, True), (3.1, False)])
 def test_weights_are_used_near_the_guidance_that_they_are_for(schedule, guidance, near):
     """Elsewhere it is DPM-Solver++(2M) on the calibrated timesteps."""

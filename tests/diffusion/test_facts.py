@@ -57,6 +57,8 @@ def test_what_a_model_says_is_refused_where_it_cannot_be(said, sentence):
             "a fact of a PlainModel must be one of .*, got 'predicton_type'",
         ),
         ({"noise_schedule": {"beta_schedul": "linear"}}, "got beta_schedul"),
+        ({"identity": None}, "identity must be a text, got None; leave it out"),
+        ({"identity": 3}, "identity must be a text, got 3"),
         ({"state_shape": (8, 8)}, r"state_shape must be \(height, width, channels\)"),
     ],
 )

@@ -284,6 +284,7 @@ def test_tables_hold_decreasing_noise_levels_that_end_in_0(tmp_path: Path) -> No
         (["--domain", "general", "--guidance", "7"], "no schedule with --guidance 7; there are .*1.5"),
         (["--domain", "general", "--steps", "5,11"], "--steps 11 was not calibrated; there are 4, 5, 6"),
         (["--domain", "general", "--steps", "5,x"], "--steps must be numbers, e.g. 5,8,10, got 'x'"),
+        (["--domain", "general", "--steps", ""], "--steps must be numbers, e.g. 5,8,10, got ''"),
         (["--domain", "general", "--model", "nowhere"], "no model at nowhere; give a checkpoint or the folder"),
         (["--domain", "general", "--model", "FOLDER"], "--model .*FOLDER needs --file with steps of that pipeline"),
         (["--file", "nowhere.json"], "there are no calibrated schedules at nowhere.json"),

@@ -44,6 +44,20 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.L
     assert f"read 1 image from {tmp_path}" in caplog.text
 
 
+def test_images_that_are_enlarged_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sizes = [(4, 9), (8, 8), (16, 6), (20, 20)]  # (width, height)
+    for i, size in enumerate(sizes):
+        Image.new("RGB", size).save(tmp_path / f"{i}.png")
+    np.save(tmp_path / "few.npy", np.zeros((3, 6, 20, 3), np.uint8))
+    load_pictures(tmp_path, 8)
+    load_pictures(tmp_path / "few.npy", 8)
+    load_pictures(tmp_path / "few.npy", 6)
+    assert [r.message for r in caplog.records if " enlarged to " in r.message] == [
+        f"2 images of 4 in {tmp_path} enlarged to 8x8 pixels, the smallest from 4x9",
+        f"3 images of 3 in {tmp_path / 'few.npy'} enlarged to 8x8 pixels, the smallest from 20x6",
+    ]
+
+
 @pytest.mark.parametrize("content", [{}, {"notes.txt": b"hello"}, {"bad.png": b"hello"}])
 def test_a_folder_without_pictures_is_refused(tmp_path: Path, content: dict[str, bytes]) -> None:
     for name, data in content.items():

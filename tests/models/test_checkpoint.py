@@ -66,6 +66,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(file: Path, monkeypat
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_what_is_no_network_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="model must be a SimpleUNet, got 'x'"):
+        save_model(tmp_path / "m.safetensors", "x")  # type: ignore[arg-type]
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no model file at"):
         load_model(tmp_path / "none.safetensors")

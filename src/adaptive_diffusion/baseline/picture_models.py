@@ -34,7 +34,7 @@ class PlainModel:
         **metadata: What is known of it, see `ModelFacts`, e.g. prediction_type="v_prediction".
 
     Raises:
-        ValueError: for a shape that is none, an unknown name, or a value out of range.
+        ValueError: for a shape that is none, an identity that is no text, an unknown name, or a value out of range.
     """
 
     conditional = False
@@ -42,6 +42,8 @@ class PlainModel:
 
     def __init__(self, denoiser: Denoiser, state_shape: tuple[int, int, int], identity: str = "", **metadata: Any):
         check_state_shape(state_shape)
+        if not isinstance(identity, str):
+            raise ValueError(f"identity must be a text, got {identity!r:.80}; leave it out if there is none")
         for name in metadata:
             check_choice("a fact of a PlainModel", name, _FACTS)
 

@@ -16,6 +16,7 @@ from ..diffusion.checks import check_count, check_number
 from ..diffusion.guidance import Guidance, KeptGuidance
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import Unusable, UnusableFile
+from ..spelling import closest
 from .calibrated_schedule import CalibratedSchedule
 from .schedule_file import load_schedules, shipped_schedules
 
@@ -73,8 +74,8 @@ def find_schedule(
     One that has no weights for the number of steps comes after those that have.
 
     Where the domain was not calibrated, the schedule of another domain is taken: calibrated steps depend on
-    the model and the guidance more than on the domain. Where a pipeline was calibrated with another precision, size or
-    negative prompt, its schedule is taken without the weights.
+    the model and the guidance more than on the domain. A warning tells of a name that may be misspelt. Where a pipeline
+    was calibrated with another precision, size or negative prompt, its schedule is taken without the weights.
 
     Args:
         path: File of schedules; None: the shipped one, which may have none for this model.
@@ -104,6 +105,10 @@ def find_schedule(
 
     if of_the_model:
         fitting = [schedule for schedule in of_the_model if schedule.domain == domain]
+        if not fitting and (meant := closest(domain, (schedule.domain for schedule in of_the_model))):
+            _warn_once(
+                f"no steps are calibrated for a domain {domain!r}, those of another are taken; {meant!r} has some"
+            )
         at = [schedule.drawn_at(guidance_scale) for schedule in fitting or of_the_model]
         return min(at, key=lambda schedule: (not _weighted(schedule, num_steps), *_distance(schedule)))
 

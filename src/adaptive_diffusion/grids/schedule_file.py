@@ -26,7 +26,14 @@ def save_schedules(
         path: Target.
         schedules: What is known.
         recipes: Anything that names a calibration -> hash of how it was made; `read_schedules` gives it back.
+
+    Raises:
+        ValueError: for anything else than schedules.
     """
+    schedules = list(schedules)
+    if wrong := [given for given in schedules if not isinstance(given, CalibratedSchedule)]:
+        raise ValueError(f"schedules must be a list of calibrated schedules, got {wrong[0]!r:.80}")
+
     known = [schedule.as_calibrated.content() for schedule in schedules]
     content = {"format": FORMAT, "schedules": known, "recipes": recipes or {}}
     write_text(path, compact(json.dumps(with_checksum(content), indent=1)) + "\n")

@@ -43,6 +43,11 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
     Raises:
         UnusableFile: if there is no such file, or it cannot be read as an image.
     """
+    return read_sized(path, size, channels)[0]
+
+
+def read_sized(path: str | Path, size: tuple[int, int], channels: int = 3) -> tuple[np.ndarray, tuple[int, int]]:
+    """What `read_image` reads, and the (height, width) that the upright image had in its file, pixels."""
     from PIL import Image, ImageOps
 
     if trouble := why_unreadable(path):
@@ -57,7 +62,7 @@ def read_image(path: str | Path, size: tuple[int, int], channels: int = 3) -> np
                     raise Image.DecompressionBombError
 
                 ImageOps.exif_transpose(image, in_place=True)
-                return prepare(image, size, channels)
+                return prepare(image, size, channels), (image.height, image.width)
     except Exception as error:  # Pillow's decoders raise errors of any kind for a damaged file
         raise UnusableFile(f"{path} cannot be read as an image ({_in_words(error)})") from error
 

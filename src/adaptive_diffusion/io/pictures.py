@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ..errors import Unusable, UnusableFile
 from .array_file import UNNAMED, read_arrays
 from .counted import count
 from .files import home_path, why_unreadable
-from .image_file import read_image
+from .image_file import read_sized
 from .image_folder import image_files, label_of
 from .pixels import MODES, prepare_all
 from .pixels import resize as resize  # this module had them in version 0.1.0
@@ -102,7 +103,7 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
         path: A folder of image files (the names of its sub-folders become labels), a `.npz` file with `images`
             (N, H, W, C) uint8 and optionally `labels` (N,) and `label_names` (K,), or a `.npy` file of images.
         image_size: Side, or (height, width), in pixels; images of other sizes are cropped in the middle and resized
-            with antialiasing, see `pixels.prepare`.
+            with antialiasing, see `pixels.prepare`; a warning counts those that are enlarged.
         channels: 1 (grey), 3 (RGB, transparent pixels on white) or 4 (RGBA); images are converted to it.
 
     Raises:
@@ -127,10 +128,12 @@ def load_pictures(path: str | Path, image_size: int | tuple[int, int], channels:
 def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureSet:
     files = image_files(folder)
 
-    images, names, skipped = [], [], ""
+    images, sizes, names, skipped = [], [], [], ""
     for file in files:
         try:
-            images.append(read_image(file, size, channels))
+            image, found = read_sized(file, size, channels)
+            images.append(image)
+            sizes.append(found)
             names.append(label_of(file, folder))
         except UnusableFile as error:
             log.warning("skipped: %s", error)
@@ -142,6 +145,7 @@ def _from_folder(folder: Path, size: tuple[int, int], channels: int) -> PictureS
             "give a folder of PNG, JPEG or other images"
         )
 
+    _warn_of_enlarged(folder, sizes, size)
     label_names = tuple(sorted(set(names) - {""}))
     index = {name: i for i, name in enumerate(label_names)}
     return PictureSet(np.stack(images), np.array([index.get(n, -1) for n in names], np.int32), label_names)
@@ -164,7 +168,17 @@ def _from_arrays(file: Path, size: tuple[int, int], channels: int) -> PictureSet
 
     labels, names = arrays.get("labels", np.full(len(images), -1)), arrays.get("label_names", np.array([], str))
     _check_labels(file, len(images), labels, names)
+    _warn_of_enlarged(file, [images.shape[1:3]] * len(images), size)
     return PictureSet(prepare_all(images, size, channels), labels.astype(np.int32), tuple(map(str, names)))
+
+
+def _warn_of_enlarged(path: Path, sizes: Sequence[tuple[int, ...]], size: tuple[int, int]) -> None:
+    """Warn of images of fewer pixels than are wanted, (height, width) each: they are blurred."""
+    if small := [found for found in sizes if found[0] < size[0] or found[1] < size[1]]:
+        log.warning(
+            "%s of %d in %s enlarged to %dx%d pixels, the smallest from %dx%d",
+            *(count(len(small), "image"), len(sizes), path, *size[::-1], *min(small, key=math.prod)[::-1]),
+        )
 
 
 def _check_labels(file: Path, count: int, labels: np.ndarray, names: np.ndarray) -> None:

@@ -39,9 +39,11 @@ def save_model(
         The content hash, which `load_model` checks.
 
     Raises:
-        ValueError: if `path` does not end in `.safetensors`.
+        ValueError: if `path` does not end in `.safetensors`, or the model is no `SimpleUNet`.
         UnusableFile: if the metadata are invalid.
     """
+    if not isinstance(model, SimpleUNet):
+        raise ValueError(f"model must be a SimpleUNet, got {model!r:.80}")
     metadata = model.metadata if metadata is None else metadata
     _check_metadata(path, model.config, metadata)
     return write_network(path, model, asdict(model.config), metadata, format=FORMAT, dtype=dtype)

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
         type=_guidance,
         help="guidance that was calibrated: a weight, tuned, or the name of another; default: the constant one",
     )
-    parser.add_argument("--steps", default="", help="numbers of steps, e.g. 5,8,10; default: all that were calibrated")
+    parser.add_argument("--steps", help="numbers of steps, e.g. 5,8,10; default: all that were calibrated")
     parser.add_argument("--output", type=Path, default=Path("outputs/export"), help="folder to write to")
     options = parser.parse_args(argv)
 
@@ -126,17 +126,19 @@ def guided_by(
     return schedule
 
 
-def with_steps(schedule: CalibratedSchedule, steps: str) -> CalibratedSchedule:
-    """A schedule with some of its numbers of steps, e.g. "5,8"; with all for "".
+def with_steps(schedule: CalibratedSchedule, steps: str | None) -> CalibratedSchedule:
+    """A schedule with some of its numbers of steps, e.g. "5,8"; None: with all.
 
     Raises:
         UserError: for what is no number, or a number of steps that was not calibrated.
     """
-    names = [name.strip() for name in steps.split(",") if name.strip()]
+    if steps is None:
+        return schedule
+    names = [name.strip() for name in steps.split(",")]
     if wrong := [name for name in names if not name.isdecimal()]:
         raise UserError(f"--steps must be numbers, e.g. 5,8,10, got {wrong[0]!r}")
 
-    numbers = sorted({int(name) for name in names} or schedule.steps)
+    numbers = sorted({int(name) for name in names})
     if missing := [n for n in numbers if n not in schedule.steps]:
         raise UserError(f"--steps {missing[0]} was not calibrated; there are {_listed(sorted(schedule.steps))}")
     return replace(schedule, steps={n: schedule.steps[n] for n in numbers})
