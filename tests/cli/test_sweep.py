@@ -117,6 +117,15 @@ def test_the_runs_of_a_sweep_are_children_of_its_run(sweep, do, tracker, capsys)
     assert "failed" not in out
 
 
+def test_texts_are_named_without_the_escapes_of_hydra(sweep, do, tracker, capsys):
+    do(0, "label=a\\ face", drawn(tracker, 0))
+    do(1, "label='a, b'", drawn(tracker, 1))
+    sweep.on_multirun_end(config(tracker))
+    out = capsys.readouterr().out
+    assert "#0 label=a face  FINISHED" in out
+    assert "#1 label=a, b    FINISHED" in out
+
+
 def test_a_job_that_fails_is_in_the_table_and_in_mlflow_with_its_sentence(sweep, do, tracker, capsys):
     def broken():
         with open_run(tracker):

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tiny import CONF
 
-from adaptive_diffusion.benchmark.curves import Curve, Point, leading
+from adaptive_diffusion.benchmark.axes import new_figure
+from adaptive_diffusion.benchmark.curves import Curve, Point, draw_curves, leading
 from adaptive_diffusion.metrics.intervals import jackknife_interval, mean_interval, student
 from adaptive_diffusion.runs.naming import run_name
 from adaptive_diffusion.runs.sample_sweep import SampleReport, notes_of
@@ -211,6 +212,23 @@ def test_a_plot_has_at_most_four_lines_the_best_grid_of_each_scheduler():
     assert [c.name for c in leading([*curves[:3], curve("ddim", "x", 0.1), curve("ddim", "y", 7)])] == [
         *("x", "ddim 0", "ddim 1", "ddim 2")
     ]
+
+
+@pytest.mark.parametrize(
+    ("costs", "named"),
+    [
+        ((4, 5, 7, 8), "4 5 7 8"),
+        ((6, 7, 10, 13, 16, 20, 40, 100), "6 7 10 13 16 20 40 100"),
+        ((5, 10.25, 10.75, 20), "5 10.25 20"),
+        ((5, 5.5, 150, 160), "5 150"),
+        ((6, 6), ""),
+    ],
+)
+def test_measured_costs_are_named_below_a_plot_where_there_is_room(costs, named):
+    axes = new_figure((5, 4)).subplots()
+    draw_curves(axes, [Curve("ddim", "ddim", tuple(Point(5, cost, cost, cost, cost) for cost in costs))], "x", "y")
+    shown = axes.get_xticklabels() if named else []
+    assert " ".join(tick.get_text() for tick in shown) == named
 
 
 def test_student_is_that_of_the_tables():

@@ -169,6 +169,8 @@ def test_a_configuration_is_written_without_the_password_of_the_server(tmp_path,
     assert (written["num_steps"], written["prompt"]) == (7, "${ braces")
     assert cfg.tracking.uri.startswith("https://me")
     assert "cret" not in (tmp_path / "config.yaml").read_text()
+    assert cfg.paths.run == f"{tmp_path}/run"
+    assert written["paths"]["run"] == "${hydra:runtime.output_dir}", "a run with this file has a folder of its own"
 
 
 def test_a_password_on_the_command_line_gives_a_warning_and_is_no_name(tmp_path, caplog):

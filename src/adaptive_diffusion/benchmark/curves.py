@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from .axes import logarithmic, new_figure, save_figure
 MOST = 4  # lines
 BOLD = "adaptive"  # the line in front
 COLOURS = {"ddim": "C0", "dpm_solver": "C2", "unipc": "C4", BOLD: "C3"}  # of schedulers that are always drawn alike
-TICK_RATIO = 1.15  # of neighbouring ticks
+CHARACTERS = 45  # that have room side by side below a plot
 SPARE = ("C1", "C5", "C6", "C9")
 
 
@@ -95,10 +94,16 @@ def draw_curves(axes: Any, curves: Sequence[Curve], x: str, y: str) -> None:
         )
     logarithmic(axes, x, y)
 
-    # The costs that were measured are better ticks than round numbers, where they leave room for their names.
+    # The costs that were measured are better ticks than round numbers; those without room for a name are left out.
     costs = sorted({p.cost for curve in shown for p in curve.points})
-    if len(costs) > 1 and all(b > TICK_RATIO * a for a, b in pairwise(costs)):
-        axes.set_xticks(costs, [f"{cost:.4g}" for cost in costs])
+    named: dict[float, str] = {}
+    for cost in costs:
+        name, (before, other) = f"{cost:.4g}", next(reversed(named.items()), (0.0, ""))
+        characters = (len(other) + len(name) + 1) / 2  # from the middle of a name to that of the next
+        if not named or cost > before * (costs[-1] / costs[0]) ** (characters / CHARACTERS):
+            named[cost] = name
+    if len(named) > 1:
+        axes.set_xticks(list(named), list(named.values()))
 
 
 def save_curves(path: Path, panels: Mapping[str, Sequence[Curve]], x: str, y: Mapping[str, str], title: str) -> None:

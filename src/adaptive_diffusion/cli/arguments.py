@@ -84,6 +84,13 @@ def parsed(setting: str) -> Override | None:
         return None
 
 
+def plain(setting: str) -> str:
+    """A setting whose text is written without Hydra's quotes and escapes."""
+    override = parsed(setting)
+    value = None if override is None else override.value()
+    return f"{setting.partition('=')[0]}={value}" if isinstance(value, str) else setting
+
+
 def _options_and_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """What begins with - and is Hydra's, with its values, and the rest; argparse wants the first before the second."""
     known = get_args_parser()._option_string_actions

@@ -43,7 +43,7 @@ from ..tracking.jobs import (
 from ..tracking.mlflow import JOB, PARENT, MlflowTracker
 from ..tracking.process import Process, end_with
 from ..tracking.server import ServerError
-from .arguments import as_given
+from .arguments import as_given, plain
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class SweepRun(Callback):
             if isinstance(tracker, MlflowTracker):
                 with tracker.translated():
                     _ = tracker.experiment_id  # takes seconds at first, which may be interrupted
-            plan_jobs(Path(config.hydra.sweep.dir), planned)
+            plan_jobs(Path(config.hydra.sweep.dir), [[plain(setting) for setting in job] for job in planned])
 
             # From here on, the parent run is closed however the sweep ends.
             with uninterrupted():
@@ -278,7 +278,7 @@ def _record(config: DictConfig, job: Job) -> None:
 
 
 def _job(config: DictConfig) -> Job:
-    return Job(number=config.hydra.job.num, settings=tuple(config.hydra.overrides.task))
+    return Job(number=config.hydra.job.num, settings=tuple(map(plain, config.hydra.overrides.task)))
 
 
 def _ended(config: DictConfig, job_return: JobReturn) -> Job:

@@ -52,10 +52,14 @@ def recorded(
 
 
 def write_config(folder: Path, cfg: DictConfig) -> None:
-    """Write `config.yaml`: every value filled in, the address of a server without name and password."""
+    """Write `config.yaml`: every value filled in, the address of a server without name and password.
+
+    Only `paths.run` stays a reference, so that a run with this file (`--config-path`) does not overwrite this one.
+    """
     written = copy.deepcopy(cfg)
-    if uri := OmegaConf.select(written, "tracking.uri"):
-        with read_write(written):
+    with read_write(written):
+        written.paths.run = r"\${hydra:runtime.output_dir}"
+        if uri := OmegaConf.select(written, "tracking.uri"):
             written.tracking.uri = without_login(uri)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(written, resolve=True))
 

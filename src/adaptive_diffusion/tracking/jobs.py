@@ -57,7 +57,7 @@ class Job:
 
     Attributes:
         number: Counted from 0.
-        settings: The job's settings on the command line, as `key=value`.
+        settings: The job's settings as `key=value`, texts as they were meant: `label=a face`, without Hydra's escapes.
         status: RUNNING, FINISHED, SKIPPED (finished before), REFUSED (a wrong setting), FAILED, KILLED or NOT BEGUN.
         reason: Why it was refused or failed, in one sentence.
         metrics: Its numbers, if it made any.
