@@ -78,6 +78,10 @@ def test_too_few_real_images_are_told_of(tmp_path: Path, caplog: pytest.LogCaptu
     assert "23 real images make one cluster" in str(found["precision"].caveat)
     assert {name for name, m in found.items() if not m.meaningful} >= {"fd_encoder", "precision", "recall"}
 
+    write_reference("landscapes", REAL[:14], tiny_encoder(), tmp_path)
+    found = measured(EncoderMetrics(encoder=tiny_encoder(), references=str(tmp_path)))
+    assert "noise dominates with 14 real images, fewer than the 15" in str(found["kid_encoder"].caveat)
+
 
 def test_references_of_another_vicreg_encoder_are_stale_and_refused(references: Path) -> None:
     vicreg = load_vicreg()

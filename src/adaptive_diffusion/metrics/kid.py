@@ -64,7 +64,7 @@ def kernel_distance(
     return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
 
 
-def kernel_caveat(value: float, spread: float | None, subset_size: int) -> str | None:
+def kernel_caveat(value: float, spread: float | None, subset_size: int, real: int) -> str | None:
     """The caveat of a kernel distance of few images, or within the spread of its subsets; None beyond.
 
     Few images have few different subsets, which overlap, so their spread is too small to be trusted.
@@ -73,7 +73,13 @@ def kernel_caveat(value: float, spread: float | None, subset_size: int) -> str |
         value: The distance.
         spread: Standard deviation of the subsets; None if each subset was the whole set.
         subset_size: Images in a subset.
+        real: Real images; if they are all in each subset, the spread does not show their noise.
     """
+    if real < subset_size:
+        return (
+            f"not meaningful in itself: unbiased, but noise dominates with {real} real images, fewer than the "
+            f"{subset_size} of a subset"
+        )
     if spread is not None and abs(value) > spread and subset_size >= FEWEST:
         return None
     return (

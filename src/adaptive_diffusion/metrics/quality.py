@@ -163,7 +163,7 @@ def set_distances(
 
     if kid is not None:
         std = kid.std if kid.subset_size < n else None
-        caveat = kernel_caveat(kid.mean, std, kid.subset_size)
+        caveat = kernel_caveat(kid.mean, std, kid.subset_size, known)
         measurements.append(Measurement(kernel_name, kid.mean, n, std, caveat))
 
     return measurements
