@@ -28,14 +28,14 @@ from adaptive_diffusion.benchmark.curves import leading  # noqa: E402
 from adaptive_diffusion.web import drawing, jobs, looking, tuning  # noqa: E402
 from adaptive_diffusion.web import sessions as page_sessions  # noqa: E402
 from adaptive_diffusion.web.app import _prepare_process, offered  # noqa: E402
-from adaptive_diffusion.web.bounds import Offers, Wish  # noqa: E402
+from adaptive_diffusion.web.bounds import Offer, Offers, Wish  # noqa: E402
 from adaptive_diffusion.web.choosing import CONTROLS, Choosing  # noqa: E402
 from adaptive_diffusion.web.curve import affordable, curves, domains, measured  # noqa: E402
 from adaptive_diffusion.web.drawing import CELL, Drawing  # noqa: E402
 from adaptive_diffusion.web.looking import Looking  # noqa: E402
 from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
 from adaptive_diffusion.web.tuning import AIMS, Tuning, tuning_settings  # noqa: E402
-from adaptive_diffusion.web.words import in_words  # noqa: E402
+from adaptive_diffusion.web.words import in_words, title  # noqa: E402
 from tools.benchmark_tables import read_summary  # noqa: E402
 from tools.curve import stale_curve  # noqa: E402
 
@@ -154,16 +154,17 @@ def test_runs_are_recorded_as_sample_records_them_and_a_cancelled_one_is_killed(
 ):
     actions = Actions(offers, worker, Sessions(tmp_path))
     list(actions.draw(request(), *astuple(WISH)))
-    cancelled = waiting_after_each("step", monkeypatch)
+    cancelled, told = waiting_after_each("step", monkeypatch), []
 
     def cancelled_at_its_first_step() -> None:
         for _, status, *_ in actions.draw(request(), *astuple(replace(WISH, seed=1))):
+            told.append(status)
             if str(status).startswith("Step"):
                 actions.cancel(request())
                 cancelled.set()
 
-    with pytest.raises(gr.Error, match="Cancelled"):
-        cancelled_at_its_first_step()
+    cancelled_at_its_first_step()
+    assert told[-1] == "Cancelled (step 1 of 3). No image was saved."
 
     tracker = MlflowTracker(str(folder / "mlruns" / "mlflow.db"), str(folder), "sample", 1.0, 5001)
     runs = tracker.client.search_runs([tracker.experiment_id], order_by=["attributes.start_time"])
@@ -176,22 +177,41 @@ def test_runs_are_recorded_as_sample_records_them_and_a_cancelled_one_is_killed(
 
 def test_cancel_counts_between_two_runs_and_while_a_click_waits(actions):
     def cancelled_after_its_first_image() -> None:
-        for picture, *_ in actions.sheet(request(), ["ddim"], [2, 3], *astuple(WISH)):
+        for picture, status, _ in actions.sheet(request(), ["ddim"], [2, 3], *astuple(WISH)):
+            told.append(status)
             if isinstance(picture, str):
                 seen.append(picture)
                 actions.cancel(request())
 
-    seen: list[str] = []
-    with pytest.raises(gr.Error, match="Cancelled"):
-        cancelled_after_its_first_image()
+    seen, told = [], []
+    cancelled_after_its_first_image()
     assert len(seen) == 1
+    assert told[-1].startswith("Cancelled (1 of 2 (ddim, 2 steps)")
+    assert told[-1].endswith(" The images that were finished are under History.")
 
     actions.ask(request(), "draw")
     actions.cancel(request())
-    with pytest.raises(gr.Error, match="Cancelled"):
-        list(actions.draw(request(), *astuple(WISH)))
+    assert list(actions.draw(request(), *astuple(WISH)))[-1][1].startswith("Cancelled (waiting for its turn)")
     actions.ask(request(), "draw")
     assert "3 steps" in list(actions.draw(request(), *astuple(WISH)))[-1][1]
+
+
+def test_what_waits_says_for_how_many_and_can_be_cancelled_meanwhile(worker):
+    end, stop, begun = threading.Event(), threading.Event(), []
+    first = worker.stream(lambda tell: tell("begun") or end.wait(60), threading.Event())
+    assert next(first) == "begun"
+    estimate = worker.stream(lambda _: "46 s", threading.Event(), run=False)
+    assert in_words(next(estimate)) == "Waiting for 1 other run."
+    second = worker.stream(lambda _: begun.append(2), stop)
+    assert in_words(next(second)) == "Waiting for 1 other run."
+    stop.set()
+    with pytest.raises(jobs.Cancelled):
+        next(second)
+    third = worker.stream(lambda _: "third", threading.Event())
+    assert in_words(next(third)) == "Waiting for 1 other run."  # neither for an estimate nor for what was cancelled
+    end.set()
+    assert [*first, *estimate, *third] == [True, "46 s", "third"]
+    assert begun == []
 
 
 def test_of_too_many_pages_the_idle_one_that_was_used_first_gives_way(tmp_path, monkeypatch):
@@ -346,7 +366,8 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     monkeypatch.setitem(AIMS, aim, (*AIMS[aim], *small))
     wish = replace(WISH, steps=10, weight=2.0)  # its scheduler is not the default that is measured
     asked = aim, 10, *astuple(wish)
-    cost, command = actions.estimate(*asked)
+    *_, (cost, _) = told = list(actions.estimate(request(), *asked))
+    command = told[0][1]
     assert cost.startswith("For landscapes in at most 10 steps at weight 2, 10 episodes of 2 images: up to 200 network")
     assert "train.py" in command
     assert "domain=landscapes task.episodes=10 task.min_steps=4 task.num_steps=10 task.max_steps=10" in command
@@ -357,7 +378,9 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
     status, (default, best), found = told[-1]
     assert default[:4] == ["the adaptive scheduler", 10, 20, "constant 2"]
     assert best[2] < 20
-    assert f"Better than the default by {1 - best[2] / 20:.3f}" in status  # passes are all that counts
+    assert (
+        f"Better than the default by {1 - best[2] / 20:.3f} +- 0.000 in score" in status
+    )  # passes are all that counts
 
     controls = dict(zip(CONTROLS, actions.adopt(found), strict=True))
     assert (controls["scheduler"], controls["guidance"], controls["steps"]) == ("tuned", "tuned", best[1])
@@ -387,9 +410,9 @@ def test_a_tuning_can_be_cancelled_within_an_episode(actions, monkeypatch):
                 cancelled.set()
 
     monkeypatch.setattr(GuidedModel, "denoise_all", lambda *given: late.append(cancelled.is_set()) or denoise(*given))
-    with pytest.raises(gr.Error, match="Cancelled"):
-        cancelled_after_an_episode()
-    assert sum("episode" in status for status in told) == 1
+    cancelled_after_an_episode()
+    assert told[-1] == "Cancelled (searching: episode 1 of 20). Nothing was tuned."
+    assert sum(status.startswith("Searching: episode") for status in told) == 1
     assert late
     assert not any(late)
 
@@ -404,7 +427,26 @@ def test_a_tuning_can_be_cancelled_within_an_episode(actions, monkeypatch):
 )
 def test_what_cannot_be_tuned_is_refused(actions, changed, aim, episodes, told):
     with pytest.raises(gr.Error, match=told):
-        actions.estimate(list(AIMS)[aim], episodes, *astuple(replace(WISH, **changed)))
+        list(actions.estimate(request(), list(AIMS)[aim], episodes, *astuple(replace(WISH, **changed))))
+
+
+def test_a_domain_without_statistics_of_real_images_is_not_tuned_which_opening_the_tab_says_without_an_error(actions):
+    mine = Actions(
+        Offers((Offer("mine", (), {"shapes": ()}),), ("adaptive",), ("default",)), actions.worker, actions.sessions
+    )
+    asked = request(), next(iter(AIMS)), 20, *astuple(Wish(model="mine", domain="shapes"))
+    with pytest.raises(gr.Error, match="no statistics of those of shapes; calibrate it instead"):
+        list(mine.estimate(*asked))
+    ((line, command),) = mine.look(*asked)
+    assert "calibrate it instead" in line
+    assert command == ""
+
+
+def test_a_caption_says_a_prompt_as_it_was_typed():
+    prompt = "a \\ face, 'it is' <b> ${x}"
+    settings = replace(WISH, prompt=prompt).settings(Offers((Offer("tiny", (), {}),), (), ()))
+    drawn = jobs.Drawn(tuple(settings), Path(), (), {}, "", ())
+    assert title(drawn) == f"ddim 3, {prompt}"
 
 
 def test_settings_of_a_tuning_choose_the_model_and_leave_out_what_only_drawing_has(offers):
@@ -431,6 +473,7 @@ def test_the_dial_reads_what_the_benchmark_measured(actions):
     assert "UniPC, quadratic" in [curve.name for curve in leading(curves("portraits"))]
     with pytest.raises(gr.Error, match="passes must be"):
         actions.afford(request(), "landscapes", 0)
+    assert actions.afford(request(), "landscapes", None)[2] == "Give a number of passes."
 
 
 def test_images_of_sample_carry_their_settings(tmp_path):

@@ -38,6 +38,7 @@ def test_a_seed_that_is_no_number_is_told_of():
         ({"model": "/etc/passwd"}, "model must be one of shipped, mine"),
         ({"prompt": "x" * (LONGEST_PROMPT + 1)}, "at most"),
         ({"prompt": "two\nlines"}, "one line"),
+        ({"prompt": "  "}, "prompt must hold more than spaces"),
         ({"domain": "landscapes,portraits"}, "domain must be one of"),
         ({"domain": ""}, "domain must be one of"),
         ({"label": "butterfly"}, "label must be one of none, sunrise, forest"),
@@ -113,6 +114,8 @@ def test_a_domain_of_a_model_of_your_own_is_drawn_by_its_name_and_comes_back():
     assert {"domain=general", "domain.name=shapes"} <= set(settings)
     for given in (settings, settings[::-1]):
         assert wish_of(given, offers) == (wish, [])
+    described = [*offers.models[0].settings, "domain.name=shapes", "domain.description=shapes", "label=round"]
+    assert wish_of(described, offers) == (replace(wish, images=16), [])  # what a training says to draw with
 
 
 def test_what_has_no_control_is_left_out_and_named():

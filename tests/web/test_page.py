@@ -37,6 +37,11 @@ def test_gradio_refuses_no_seed_itself_since_its_sentence_would_not_name_the_fie
     assert [seed.preprocess(given) for given in (-1, 1e20, None)] == [-1, 10**20, None]
 
 
+def test_the_field_of_a_slider_may_be_empty_while_another_number_is_typed(tmp_path: Any) -> None:
+    sliders = [each for each in fields(tmp_path, "landscapes").values() if isinstance(each, gr.Slider)]
+    assert {each.preprocess(None) for each in sliders} == {None}
+
+
 def test_gradio_refuses_no_domain_nor_label_itself_as_their_lists_change_while_events_wait(tmp_path: Any) -> None:
     made = fields(tmp_path, "landscapes")
     assert [made[label].preprocess("of before") for label in ("Domain", "Label")] == ["of before", "of before"]

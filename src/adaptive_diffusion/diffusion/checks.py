@@ -87,7 +87,9 @@ def check_guidance(value: Any) -> float:
 
 def check_name(name: str, value: Any, *, of_file: bool = False) -> str:
     """`value`, if it is text in one line without control characters; with `of_file`, if files can be named by it."""
-    if not isinstance(value, str) or not value.strip() or any(category(sign) in CONTROL for sign in value):
+    if isinstance(value, str) and not value.strip():
+        raise ValueError(f"{name} must hold more than spaces, got {value!r:.80}")
+    if not isinstance(value, str) or any(category(sign) in CONTROL for sign in value):
         raise ValueError(f"{name} must be text in one line, without control characters, got {value!r:.80}")
     if of_file and (set(value) & set("/\\") or value.startswith(".")):
         raise ValueError(

@@ -162,11 +162,11 @@ def verify(
     where = f"on {len(gain)} {'batches of ' if is_timed(reward) else ''}fresh noises"
 
     if improved:
-        reason = f"better than the default by {gain.mean():.3f} +- {error:.3f} {where}"
+        reason = f"better than the default by {gain.mean():.3f} +- {error:.3f} in score {where}"
     elif best == default:
         reason = f"nothing found is better than the default {where}; the default stays"
     else:
-        reason = f"better than the default by only {gain.mean():.3f} +- {error:.3f} {where}; the default stays"
+        reason = f"better than the default by only {gain.mean():.3f} +- {error:.3f} in score {where}; the default stays"
 
     chosen = verified[best if improved else default]
     return Verdict(chosen, improved, reason, tuple(verified.values()))

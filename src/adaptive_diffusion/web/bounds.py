@@ -28,7 +28,8 @@ LONGEST_PROMPT = 300  # characters
 LONGEST_TEXT = 8000  # characters of the settings in an image that is handed in
 SIZES = (64, 128, 256, 512)  # pixels of a side, besides the size at which the model draws
 LARGEST_UPLOAD = "8mb"
-WAITING = 12  # requests in the queue; further ones are refused
+AT_ONCE = 12  # requests that are answered, all but one of which wait for the thread that computes
+WAITING = 12  # further requests that wait; more are refused
 MOST_SESSIONS = 50  # open pages whose images are kept; the one that nobody used for longest gives way
 
 
@@ -213,10 +214,10 @@ def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
         key = each.partition("=")[0]
         if key in ("domain", "domain.name") and prompted:  # on the page, the prompt alone chooses
             left_out.append(each)
-        elif key == "domain" and named:
+        elif key in ("domain", "domain.description") and named:
             continue
         elif key in KEYS:
-            values[KEYS[key]] = _value(each)
+            values[KEYS[key]] = value_of(each)
         elif each not in (*chosen, "metrics=none", *offers.common):
             left_out.append(each)
 
@@ -232,7 +233,7 @@ def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
 
 def _of_model(settings: Iterable[str]) -> list[str]:
     """Settings that choose a model in one order, with the whole path of its file; links are not followed."""
-    whole = (f"model.path={os.path.abspath(str(_value(s)))}" if s.startswith("model.path=") else s for s in settings)
+    whole = (f"model.path={os.path.abspath(str(value_of(s)))}" if s.startswith("model.path=") else s for s in settings)
     return sorted(whole)
 
 
@@ -244,7 +245,7 @@ def _weight(given: Any) -> float | None:
         raise UserError(f"weight must be a number, or empty for the model's own, got {given!r:.40}") from None
 
 
-def _value(given: str) -> Any:
+def value_of(given: str) -> Any:
     """What Hydra reads in a setting, if that is one text or number."""
     value: Any = object()
     with suppress(HydraException):

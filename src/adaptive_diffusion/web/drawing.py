@@ -15,7 +15,7 @@ from ..errors import Unusable, UserError
 from ..io import figures
 from ..io.counted import count
 from .bounds import MOST_CELLS, Wish
-from .handlers import Handlers, errors_shown
+from .handlers import Handlers, errors_shown, tells_of_cancel
 from .jobs import Drawn, Progress, draw, enlarged
 from .sessions import Session, Shown
 from .words import command, in_words, summary
@@ -28,6 +28,7 @@ NOTHING: Mapping[str, Any] = {}
 class Drawing(Handlers):
     """What draws."""
 
+    @tells_of_cancel("No image was saved.")
     def draw(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Draw what the controls say.
 
@@ -36,6 +37,7 @@ class Drawing(Handlers):
         """
         yield from self._draw("draw", request, values)
 
+    @tells_of_cancel("No image was saved.")
     def calibrate(self, request: gr.Request, steps: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Calibrate the adaptive scheduler for what the controls say, with a number of steps, and draw with it."""
         more = {"scheduler": "adaptive", "steps": steps}
@@ -58,6 +60,7 @@ class Drawing(Handlers):
                 else:
                     yield str(session.write(enlarged(told))), gr.skip(), gr.skip(), gr.skip()
 
+    @tells_of_cancel("An image that was finished is under History.")
     def compare(self, request: gr.Request, scheduler: Any, steps: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Draw one image twice from the same noise: as the controls say, and with another scheduler and steps.
 
@@ -81,6 +84,7 @@ class Drawing(Handlers):
                         lines.append(f"**{name}:** {wish.scheduler}, {summary(told.drawn)}")
             yield tuple(pair), "\n\n".join(lines), commands
 
+    @tells_of_cancel("The images that were finished are under History.")
     def sheet(
         self, request: gr.Request, schedulers: Sequence[str], steps: Sequence[Any], *values: Any
     ) -> Iterator[tuple[Any, ...]]:
@@ -131,7 +135,7 @@ class Drawing(Handlers):
 
     def _run(self, session: Session, settings: Sequence[str], stop: threading.Event) -> Iterator[Any]:
         """What a run tells, and at last what it has drawn, which is in the history then."""
-        for told in self.worker.stream(lambda tell: draw(settings, tell, stop)):
+        for told in self.worker.stream(lambda tell: draw(settings, tell, stop), stop):
             yield session.keep(told, enlarged(read(told))) if isinstance(told, Drawn) else told
 
 

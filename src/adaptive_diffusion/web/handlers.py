@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 import gradio as gr
 
@@ -17,6 +19,8 @@ from .jobs import Cancelled, Worker
 from .sessions import Session, Sessions
 
 log = logging.getLogger(__name__)
+
+Stream = Callable[..., Iterator[tuple[Any, ...]]]  # a handler that yields what its controls show
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,44 @@ def errors_shown(name: str = "sample") -> Iterator[None]:
     """
     try:
         yield
-    except gr.Error:
+    except (gr.Error, Cancelled):
         raise
-    except Cancelled:
-        raise gr.Error("Cancelled.", title="Stopped", print_exception=False) from None
     except Exception as error:
         sentence, code = sentence_and_code(error, name, [])
         if code == 1 and errors.known_error(error) is None:
             log.exception("a request failed")
             sentence = "Something is wrong with this program or its machine; the log of the server says more."
         raise gr.Error(html.escape(sentence, quote=False), print_exception=False) from None
+
+
+def tells_of_cancel(kept: str, line: int = 1) -> Callable[[Stream], Stream]:
+    """A handler that says how far it was when it was cancelled, and what is kept.
+
+    Args:
+        kept: A sentence.
+        line: Place of how far it is, among what the handler yields.
+    """
+
+    def telling(handler: Stream) -> Stream:
+        @wraps(handler)
+        def told(*given: Any) -> Iterator[tuple[Any, ...]]:
+            shown: tuple[Any, ...] = ()
+            so_far = ""
+            try:
+                for shown in handler(*given):
+                    if isinstance(shown[line], str):
+                        so_far = shown[line]
+                    yield shown
+            except Cancelled:
+                said = f"Cancelled ({in_brackets(so_far)}). {kept}"
+                yield tuple(said if i == line else gr.skip() for i in range(len(shown)))
+
+        return told
+
+    return telling
+
+
+def in_brackets(so_far: str) -> str:
+    """How far it is, as it stands in brackets: without the time left."""
+    so_far = so_far.rpartition(", ")[0] if so_far.endswith(" left") else so_far.rstrip(".")
+    return f"{so_far[:1].lower()}{so_far[1:]}"

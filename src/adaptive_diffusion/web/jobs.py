@@ -6,11 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ from ..runs.setup import Setup, prepare
 from ..types import StepTrace
 
 LONGEST_END = 5.0  # seconds that a thread is waited for
+LOOK_EVERY = 0.2  # seconds between two looks at what is before a task that waits
 PREVIEW_EVERY = 0.25  # seconds, at least
 PREVIEW_SHARE = 5  # the time between two previews is at least this many times what one takes
 SHOWN = {1: 384, 4: 192, 16: 128}  # up to how many images: pixels of a side to which small ones are enlarged, about
@@ -46,7 +47,7 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        unit: What is counted, e.g. "step", or one of `words.DOING`; "" before anything is.
+        unit: What is counted, e.g. "step", or one of `words.DOING`; "" before anything is; `WAITING`.
         done: How many.
         total: Of how many; 0 where nobody knows.
         left: Seconds until all are done, if anybody can know.
@@ -59,6 +60,7 @@ class Progress:
 
 
 PREPARING = Progress("", 0, 0)
+WAITING = "waiting"  # the unit of the runs that come before; `done` is how many they are
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._thread: Path | None = None  # where Linux shows it, once it has begun
+        self._runs: list[Future[Any]] = []  # what others wait for, in its order
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="drawing", initializer=self._begin)
 
     def _begin(self) -> None:
@@ -115,20 +119,44 @@ class Worker:
         """Run a task when its turn comes, and wait for it."""
         return self._pool.submit(task).result()
 
-    def stream(self, task: Callable[[Callable[[Any], None]], T]) -> Iterator[Any]:
+    def stream(
+        self, task: Callable[[Callable[[Any], None]], T], stop: threading.Event, *, run: bool = True
+    ) -> Iterator[Any]:
         """Run a task when its turn comes.
 
         Args:
             task: Called with a function that takes what is to be told on the way.
+            stop: Once it is set, a task that still waits does not begin.
+            run: Whether it is a run, which others that wait are told of.
 
         Yields:
-            What is told, and at last what the task returns.
+            How many runs come before, what is told, and at last what the task returns.
+
+        Raises:
+            Cancelled: if `stop` was set while the task waited.
         """
         told: SimpleQueue[Any] = SimpleQueue()
         end = object()
-        future = self._pool.submit(task, told.put)
+        with self._lock:
+            ahead = [each for each in self._runs if not each.done()]
+            future = self._pool.submit(task, told.put)
+            self._runs = [*ahead, future] if run else ahead
         future.add_done_callback(lambda _: told.put(end))
-        while (event := told.get()) is not end:
+
+        said = 0
+        while True:
+            try:
+                event = told.get(timeout=LOOK_EVERY)
+            except Empty:
+                if stop.is_set() and future.cancel():
+                    raise Cancelled from None
+                before = sum(not each.done() for each in ahead)
+                if before not in (0, said):
+                    said = before
+                    yield Progress(WAITING, before, 0)
+                continue
+            if event is end:
+                break
             yield event
         yield future.result()
 

@@ -47,8 +47,10 @@ class Looking(Handlers):
                 log.exception("what a run costs cannot be said")
             return ""
 
-    def afford(self, request: gr.Request, domain: Any, passes: Any) -> tuple[str, list[list[Any]], str]:
+    def afford(self, request: gr.Request, domain: Any, passes: Any) -> tuple[Any, Any, str]:
         """The measured curve with a mark at a budget, the table of what can be had for it, and a line about it."""
+        if passes is None:  # its field is empty while another number is typed
+            return gr.skip(), gr.skip(), "Give a number of passes."
         session = self.session(request)
         with errors_shown():
             found = affordable(domain, passes)

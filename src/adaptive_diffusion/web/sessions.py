@@ -48,6 +48,7 @@ class Session:
     folder: Path
     history: list[Shown] = field(default_factory=list)
     _files: int = 0
+    _writes: threading.RLock = field(default_factory=threading.RLock)  # two of its runs may end at once
     _cancelled: int = 0  # how often
     _asked: dict[str, int] = field(default_factory=dict)  # what waits -> how often Cancel was pressed before
     _stops: set[threading.Event] = field(default_factory=set)  # of what is under way
@@ -86,8 +87,9 @@ class Session:
 
     def write(self, pixels: np.ndarray, name: str = "preview") -> Path:
         """A file of (H, W, C) uint8 pixels to show."""
-        self._files += 1
-        path = self.folder / f"{name}-{self._files}.png"
+        with self._writes:
+            self._files += 1
+            path = self.folder / f"{name}-{self._files}.png"
         figures.save_image(path, pixels)
         return path
 
@@ -98,13 +100,14 @@ class Session:
             drawn: The run.
             pixels: (H, W, C) uint8, its images side by side.
         """
-        name = f"run-{len(self.history) + 1}"
-        sheet = self.write(pixels, f"{name}-sheet")
-        copies = [self.folder / f"{name}-{path.name}" for path in drawn.images]
-        for path, copy in zip(drawn.images, copies, strict=True):
-            shutil.copyfile(path, copy)
-        self.history.append(Shown(sheet, tuple(copies), drawn))
-        return self.history[-1]
+        with self._writes:
+            name = f"run-{len(self.history) + 1}"
+            sheet = self.write(pixels, f"{name}-sheet")
+            copies = [self.folder / f"{name}-{path.name}" for path in drawn.images]
+            for path, copy in zip(drawn.images, copies, strict=True):
+                shutil.copyfile(path, copy)
+            self.history.append(Shown(sheet, tuple(copies), drawn))
+            return self.history[-1]
 
     def close(self) -> None:
         """Stop what is under way, and forget everything."""

@@ -21,6 +21,8 @@ _THEME = gr.themes.Default(
 _CSS = """
 .gradio-container img { image-rendering: pixelated; }
 .gradio-container .plot img { image-rendering: auto; }
+.gradio-container .files .empty.large { min-height: 5rem; }  /* not as high as a field to drop files on */
+[data-testid="status-tracker"]:has(> .error) { display: none !important; }  /* the sentence in the corner says more */
 .dark { --color-accent: var(--primary-400); }
 """
 # Gradio gives the empty place of an image a name, but no role that may have a name.

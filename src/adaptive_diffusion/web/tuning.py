@@ -6,14 +6,15 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from .. import program
 from ..diffusion.checks import check_choice, check_count
 from ..diffusion.guidance import Constant
+from ..encoder.reference import reference_path
 from ..errors import UserError
 from ..optimization.domain_adapter import DomainAdapter
 from ..program import in_domain
@@ -23,7 +24,7 @@ from ..runs.tune import AgentTask
 from ..schedulers.configuration import Configuration
 from ..tracking.commands import setting
 from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
-from .handlers import Handlers, errors_shown
+from .handlers import Handlers, errors_shown, tells_of_cancel
 from .jobs import Progress, job, watched_job
 from .words import command, in_words
 
@@ -65,7 +66,7 @@ def tuning_settings(wish: Wish, offers: Offers, aim: Any, episodes: Any) -> list
         episodes: Of the search.
 
     Raises:
-        UserError: for a wish that has no domain, or a value out of bounds.
+        UserError: for a wish that has no domain, or one of which no real images are known, or a value out of bounds.
     """
     with refused():
         check_choice("what counts", aim, list(AIMS))
@@ -74,6 +75,11 @@ def tuning_settings(wish: Wish, offers: Offers, aim: Any, episodes: Any) -> list
         raise UserError("a domain is tuned, not a prompt; leave the prompt empty, and choose a domain")
     if not wish.domain:
         raise UserError("guidance is tuned by the real images of a domain, and this model has none")
+    if not reference_path(wish.domain).is_file():
+        raise UserError(
+            f"a tuning compares with real images, and there are no statistics of those of {wish.domain}; calibrate it "
+            f"instead, or give {program.title('train')} agent=cem, which compares with converged images"
+        )
 
     task = {
         "episodes": episodes,
@@ -137,23 +143,35 @@ def _row(name: str, measured: dict[str, Any], weight: float) -> list[Any]:
     """A row of `Tuned`; where nothing was found about guidance, it has a constant weight."""
     guidance = Configuration(**measured["hyperparameters"]).guidance or Constant(weight)
     named = f"constant {guidance.name}" if isinstance(guidance, Constant) else guidance.name
-    quality = f"{measured['quality']:+.2f} +- {1.96 * measured['quality_error']:.2f}"
+    quality = f"{measured['quality']:+.2f} +- {measured['quality_error']:.2f}"
     return [name, measured["evaluations"], measured["passes"], named, quality]
 
 
 class Tuning(Handlers):
     """What tunes."""
 
-    def estimate(self, aim: Any, episodes: Any, *values: Any) -> tuple[str, str]:
+    def look(self, request: gr.Request, *asked: Any) -> Iterator[tuple[Any, ...]]:
+        """See `estimate`; why nothing can be tuned is said in its place, since nobody has asked to tune yet."""
+        try:
+            yield from self.estimate(request, *asked)
+        except gr.Error as error:
+            yield str(error.message), ""
+
+    @tells_of_cancel("", 0)
+    def estimate(self, request: gr.Request, aim: Any, episodes: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """What a tuning of the domain would take, and the command that does the same."""
-        with errors_shown("train"):
+        session = self.session(request)
+        with errors_shown("train"), session.running("estimate") as stop:
             wish = Wish.of(values).checked(self.offers)
             settings = tuning_settings(wish, self.offers, aim, episodes)
             # it names what it is said of, as the controls may have changed meanwhile
             weight = "" if wish.weight is None else f" at weight {wish.weight:g}"
             asked = f"For {wish.domain} in at most {wish.steps} steps{weight}, "
-            return asked + self.worker.do(partial(cost_of, settings)), command(settings, "train")
+            yield "Estimating.", command(settings, "train")
+            for told in self.worker.stream(lambda _: cost_of(settings), stop, run=False):
+                yield in_words(told) if isinstance(told, Progress) else asked + told, gr.skip()
 
+    @tells_of_cancel("Nothing was tuned.", 0)
     def tune(self, request: gr.Request, aim: Any, episodes: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Tune guidance and steps of the domain, as train.py does.
 
@@ -165,7 +183,7 @@ class Tuning(Handlers):
             wish = Wish.of(values).checked(self.offers)
             settings = tuning_settings(wish, self.offers, aim, episodes)
             yield "Waiting for its turn.", [], []
-            for told in self.worker.stream(lambda tell: tune(settings, tell, stop)):
+            for told in self.worker.stream(lambda tell: tune(settings, tell, stop), stop):
                 if isinstance(told, Progress):
                     yield in_words(told), gr.skip(), gr.skip()
                 else:

@@ -10,7 +10,8 @@ from ..io.addresses import without_login
 from ..io.counted import count
 from ..metrics.quality import DETAILS
 from ..sampling.timing import duration
-from .jobs import PREPARING, Drawn, Progress, Steps
+from .bounds import KEYS, value_of
+from .jobs import PREPARING, WAITING, Drawn, Progress, Steps
 
 DOING = {
     "evaluation": "Calibrating: evaluation",
@@ -30,6 +31,8 @@ def in_words(progress: Progress) -> str:
     """How far a run is."""
     if progress == PREPARING:
         return "Preparing."
+    if progress.unit == WAITING:
+        return f"Waiting for {count(progress.done, 'other run')}."
     total = f" of {progress.total:,}" if progress.total else ""
     left = "" if progress.left is None else f", {duration(progress.left)} left"
     return f"{DOING.get(progress.unit, progress.unit.capitalize())} {progress.done:,}{total}{left}"
@@ -45,7 +48,7 @@ def summary(drawn: Drawn) -> str:
 
 def title(drawn: Drawn) -> str:
     """A run in a few words."""
-    named = dict(each.partition("=")[::2] for each in drawn.settings)
+    named = {key: str(value_of(each)) for each in drawn.settings if (key := each.partition("=")[0]) in KEYS}
     what = named.get("prompt") or " ".join(
         filter(None, (named.get("domain.name", named.get("domain")), named.get("label")))
     )
