@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rl.closed_form import gaussian
 from rl.policy_files import random_policy
-from tiny import tiny_model
+from tiny import ROOT, tiny_model
 
 from adaptive_diffusion import errors
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
@@ -300,6 +300,15 @@ def test_a_policy_that_ships_is_one_of_the_shipped_model(file):
     )
     assert (scheduler.file, len(scheduler)) == (file, int(steps))
     assert scheduler.source == f"shipped {file.name}"
+
+
+def test_the_page_about_python_draws_with_a_policy_that_ships():
+    page = (ROOT / "docs" / "guide" / "python.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "LearnedScheduler" in b]
+    exec(block, drawn := {})
+    assert drawn["images"].shape == (4, 32, 32, 3)
+    assert (len(drawn["scheduler"].timesteps), drawn["scheduler"].timesteps[0]) == (8, 999)
+    assert not np.allclose(drawn["scheduler"].timesteps, drawn["scheduler"].route.prior), "the policy has chosen"
 
 
 def test_its_file_is_read_once(tmp_path, monkeypatch):
