@@ -237,6 +237,9 @@ def test_a_wrong_value_is_one_sentence(desk):
     desk.find("#draw").click()
     assert "weight must be a number" in desk.toast()
     assert "Traceback" not in desk.driver.page_source
+    assert not any(
+        each.is_displayed() for each in desk.all("[data-testid=status-tracker] .error")
+    )  # over the last status
     desk.type("Weight", "")
     desk.type("Seed", "1.5")
     desk.find("#draw").click()
