@@ -63,8 +63,9 @@ def test_it_trains_and_says_how_to_draw_with_the_result(program, tmp_path):
     pictures = tiny_pictures(tmp_path)
     small = ("widths=[8]", "blocks=[1]", "attention_levels=[]", "image_size=8", "embedding_dim=8")
     settings = [f"task.architecture.{setting}" for setting in small]
-    lengths = ("task.images=64", "task.batch_size=32", "log_every=32", "preview_every=64", "preview_steps=2")
-    given = [f"task.data.portraits={pictures}", *settings, *lengths, "tracking=none"]
+    lengths = ("task.images=64", "task.batch_size=32", "task.log_every=32")
+    previews = ("task.preview_every=64", "task.preview_steps=2")
+    given = [f"task.data.portraits={pictures}", *settings, *lengths, *previews, "tracking=none"]
     out = run(program, "train", *given, cwd=tmp_path).stdout
     assert "adaptive-diffusion sample model=checkpoint" in out
     assert list((tmp_path / "outputs").rglob("*.safetensors"))

@@ -40,6 +40,7 @@ from adaptive_diffusion.io import figures, files
 from adaptive_diffusion.io.figures import denoising_strip, grid
 from adaptive_diffusion.io.locks import alone
 from adaptive_diffusion.models.checkpoint import load_model
+from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.runs import sample_files
 from adaptive_diffusion.runs.build import build
 from adaptive_diffusion.runs.checks import checked
@@ -48,6 +49,7 @@ from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setting_types import typed
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.runs.train import train
+from adaptive_diffusion.runs.train_model import ModelTask
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
@@ -252,10 +254,10 @@ def test_a_run_that_is_interrupted_while_it_measures_says_where_its_images_are(
 
 
 TINY_TRAINING = [
-    *("task.images=96", "task.batch_size=16", "task.validate_every=48", "task.save_every=16", "log_every=16"),
+    *("task.images=96", "task.batch_size=16", "task.validate_every=48", "task.save_every=16", "task.log_every=16"),
     *("task.warmup_images=0", "task.decay_images=32", "task.validation_images=4"),
     *("task.architecture={image_size: 8, widths: [8, 16], blocks: [1, 1], attention_levels: [], embedding_dim: 16}",),
-    *("preview_every=48", "preview_samples=2", "preview_steps=2", "tracking=mlflow"),
+    *("task.preview_every=48", "task.preview_samples=2", "task.preview_steps=2", "tracking=mlflow"),
 ]
 
 
@@ -297,6 +299,11 @@ def test_training_is_recorded_resumed_in_the_same_run_and_its_model_draws(tmp_pa
     assert pictures(tmp_path / "drawn").shape == (16, 8, 8, 3)
 
 
+def test_what_is_shown_of_a_training_does_not_keep_it_from_going_on():
+    files = {"data": {"cats": "cats.npz"}, "state": "state.safetensors"}
+    assert ModelTask(**files, log_every=7, preview_steps=3).recipe() == TrainingConfig(**files).recipe()
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "state.safetensors"])
 def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
     cfg = configuration(
@@ -315,7 +322,7 @@ def test_a_second_training_in_one_folder_is_refused(file, tmp_path):
         (["task.data.portraits=/nowhere"], "no images at /nowhere"),
         (["task.data.portraits={empty}"], "no readable images in"),
         (["task.data.portraits={empty}", "task.batch_size=0"], "batch_size must be a whole number, at least 1"),
-        (["task.data.portraits={empty}", "log_every=0"], "log_every must be a whole number, at least 1"),
+        (["task.data.portraits={empty}", "task.log_every=0"], "log_every must be a whole number, at least 1"),
         (["output=model.bin"], "output must be a .safetensors file"),
     ],
 )

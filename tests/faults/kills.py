@@ -72,9 +72,10 @@ JOBS = {
     ),
     "model": _train(
         *("task=model", "task.images=960", "task.batch_size=16", "task.validate_every=160", "task.save_every=32"),
-        *("task.warmup_images=0", "task.decay_images=32", "task.validation_images=4", "log_every=64"),
+        *("task.warmup_images=0", "task.decay_images=32", "task.validation_images=4", "task.log_every=64"),
         "task.architecture={{image_size: 8, widths: [8, 16], blocks: [1, 1], attention_levels: [], embedding_dim: 16}}",
-        *("preview_every=320", "preview_samples=2", "preview_steps=2", "+task.data.cats={folder}/cats.npz"),
+        *("task.preview_every=320", "task.preview_samples=2", "task.preview_steps=2"),
+        "+task.data.cats={folder}/cats.npz",
         result="outputs/model/model.safetensors",
     ),
     "encoder": _train(

@@ -101,8 +101,9 @@ OUT_OF_RANGE = {
             "task.seed=-1",
         ),
         *("task.min_snr_gamma=-1", "task.min_snr_gamma=0", "task.warmup_images=-1", "task.decay_images=-1"),
-        *("task.validation_images=-1", "task.validate_every=0", "task.save_every=0", "log_every=0", "preview_every=0"),
-        *("preview_steps=0", "preview_steps=2000", "preview_samples=0", "output=model.bin", "task.state=state.npz"),
+        *("task.validation_images=-1", "task.validate_every=0", "task.save_every=0", "task.log_every=0"),
+        *("task.preview_every=0", "task.preview_steps=0", "task.preview_steps=2000", "task.preview_samples=0"),
+        *("output=model.bin", "task.state=state.npz"),
         *("task.architecture.widths=[]", "task.architecture.image_size=7", "task.architecture.in_channels=0"),
         *(
             "task.seed=18446744073709551616",

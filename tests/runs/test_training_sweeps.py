@@ -110,7 +110,7 @@ def test_a_sweep_over_decays_trains_every_job_and_says_how_to_draw_with_each(tmp
     shape = "{image_size: 8, widths: [8, 16], blocks: [1, 1], attention_levels: [], embedding_dim: 16}"
     code, out, err = program.run(
         *("-m", *small.split(), f"task.architecture={shape}", f"+task.data.cats={tiny_pictures(tmp_path)}"),
-        *("preview_samples=1", "preview_steps=1", "tracking=none", "task.ema_decay=0.1,0.9"),
+        *("task.preview_samples=1", "task.preview_steps=1", "tracking=none", "task.ema_decay=0.1,0.9"),
     )
     assert code == 0, err
     files = sorted((tmp_path / "outputs" / "model").glob("*/model.safetensors"))

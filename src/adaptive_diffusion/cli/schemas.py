@@ -83,10 +83,6 @@ class Train:
     tracking: Any = MISSING
     paths: Paths = MISSING
     output: str | None = MISSING
-    log_every: int = MISSING
-    preview_every: int = MISSING
-    preview_samples: int = MISSING
-    preview_steps: int = MISSING
     name: str | None = MISSING
     tags: list[str] = MISSING
 

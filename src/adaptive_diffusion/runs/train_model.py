@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from ..diffusion.checks import check_count
 from ..diffusion.conditions import conditions_of
 from ..diffusion.rng import image_keys, normal
+from ..diffusion.schedule import NoiseSchedule
 from ..interruption import saved_when_interrupted
 from ..io import figures
 from ..io.counted import count
@@ -33,7 +34,6 @@ from ..schedulers.classes import DPMSolverScheduler
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.tracker import Run, Tracker
 from .build import build
-from .checks import check_setting, refused
 from .inputs import training_inputs
 from .job import look, print_rows
 from .recorded import recorded
@@ -41,12 +41,36 @@ from .resumable import announced_progress, resumed_tag
 
 log = logging.getLogger(__name__)
 
+SHOWN = ("log_every", "preview_every", "preview_samples", "preview_steps")  # settings of what is shown on the way
+
 
 @dataclass(frozen=True)
 class ModelTask(TrainingConfig):
-    """`task=model`: train the U-Net, or go on training it."""
+    """`task=model`: train the U-Net, or go on training it.
+
+    Attributes:
+        log_every: Images between two points of the loss curve.
+        preview_every: Images between two grids of samples.
+        preview_samples: Images of each domain in a grid.
+        preview_steps: Solver steps of a preview, 1 up to the training timesteps.
+    """
+
+    log_every: int = 5_000
+    preview_every: int = 50_000
+    preview_samples: int = 8
+    preview_steps: int = 15
 
     result: ClassVar[str] = "model/model.safetensors"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in SHOWN:
+            check_count(name, getattr(self, name), 1)
+        check_count("preview_steps", self.preview_steps, 1, NoiseSchedule(**self.noise_schedule).num_train_timesteps)
+
+    def recipe(self) -> dict[str, Any]:
+        """See `TrainingConfig.recipe`; what is shown on the way decides nothing."""
+        return {name: value for name, value in super().recipe().items() if name not in SHOWN}
 
     def run(self, cfg: DictConfig) -> float:
         """Train; the validation loss at the end (NaN without held-back images).
@@ -55,22 +79,14 @@ class ModelTask(TrainingConfig):
             UserError: for a value or data that cannot be used; nothing was written then.
             MachineError: if the disk or the database refuses.
         """
-        _check(cfg)
-
         # Of several processes that share each batch, only the first writes.
         with alone(self.state, cfg.output) if mx.distributed.init().rank() == 0 else nullcontext():
-            return _train(cfg, Trainer(self))
+            return _train(cfg, self)
 
 
-def _check(cfg: DictConfig) -> None:
-    for key in ("log_every", "preview_every", "preview_samples", "preview_steps"):
-        check_setting(check_count, cfg, key, 1)
-    with refused():
-        check_count("preview_steps", cfg.preview_steps, 1, cfg.task.noise_schedule.num_train_timesteps)
-
-
-def _train(cfg: DictConfig, trainer: Trainer) -> float:
+def _train(cfg: DictConfig, task: ModelTask) -> float:
     """Train, while no other process writes the same files; the validation loss at the end."""
+    trainer = Trainer(task)
     if trainer.group.rank() > 0:
         return _to_the_end(trainer, report=lambda event: None)
 
@@ -82,7 +98,7 @@ def _train(cfg: DictConfig, trainer: Trainer) -> float:
         announced_progress(trainer) as progress,
     ):
         finished_before = trainer.finished
-        validation = _to_the_end(trainer, _Report(run, cfg, trainer, progress))
+        validation = _to_the_end(trainer, _Report(run, cfg, task, trainer, progress))
         if finished_before:  # the model may be wanted in another place
             write_model(cfg, trainer, validation)
 
@@ -148,8 +164,8 @@ def _said(validation: float) -> str:
 class _Report:
     """Turns training events into progress, loss curves, model files and sample grids."""
 
-    def __init__(self, run: Run, cfg: DictConfig, trainer: Trainer, progress: Progress):
-        self._run, self._cfg, self._trainer, self._progress = run, cfg, trainer, progress
+    def __init__(self, run: Run, cfg: DictConfig, task: ModelTask, trainer: Trainer, progress: Progress):
+        self._run, self._cfg, self._task, self._trainer, self._progress = run, cfg, task, trainer, progress
         self._losses: list[float] = []  # since the last point of the curves
         self._seconds = 0.0
 
@@ -164,17 +180,16 @@ class _Report:
             self._curve(event)
             write_model(self._cfg, self._trainer, event.scores)
             log.info("%9d images  %s", event.images, _said(event.scores))
-        elif crossed(self._cfg.log_every, event.images, batch_size):
+        elif crossed(self._task.log_every, event.images, batch_size):
             self._curve(event)
 
-        if self._trainer.finished or crossed(self._cfg.preview_every, event.images, batch_size):
+        if self._trainer.finished or crossed(self._task.preview_every, event.images, batch_size):
             self._samples(event)
 
     def _samples(self, event: TrainingEvent[float]) -> None:
         """Draw with the averaged weights, and keep the images."""
-        c = self._cfg
-        pixels = preview(self._trainer, c.preview_samples, c.preview_steps)
-        figures.save_image(Path(c.paths.run) / "previews" / f"{event.images:09d}.png", pixels)
+        pixels = preview(self._trainer, self._task.preview_samples, self._task.preview_steps)
+        figures.save_image(Path(self._cfg.paths.run) / "previews" / f"{event.images:09d}.png", pixels)
         self._run.image(pixels, "samples", event.images)
 
     def _curve(self, event: TrainingEvent[float]) -> None:
