@@ -318,6 +318,11 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys, monkeypatch):
         save_cell(cells / f"guided {weight}.json", guided)
     report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
     assert "3 cells of 2 images" in capsys.readouterr().out
+    save_cell(cells / "newest.json", replace(RESULTS[0], model="another guidance 1", encoder="new"))
+    report_kept(["--cells", str(cells), "--output", str(output), "--model", "another"])
+    assert capsys.readouterr().out.startswith(
+        "3 cells measured by another encoder than the newest cell: left out\n1 cell"
+    )
     with pytest.raises(ValueError, match="cells of 2 networks begin with ''"):
         report_kept(["--cells", str(cells), "--output", str(output), "--model", ""])
     with pytest.raises(ValueError, match=r"no cell .*'none'"):

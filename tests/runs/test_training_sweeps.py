@@ -81,9 +81,10 @@ def test_outcomes_that_are_damaged_are_no_finished_training(job, tmp_path, caplo
 
 
 def test_an_output_for_all_jobs_is_refused_unless_they_add_to_it(job):
-    for output in ("all.safetensors", "'${paths.outputs}/all.safetensors'"):
+    for output in ("all.safetensors", "'${paths.outputs}/all.safetensors'", "'${paths.mlruns}/all.safetensors'"):
         with pytest.raises(ValueError, match=r"would all write to output=.*all\.safetensors; leave output out"):
             job("model/model.safetensors", f"output={output}")
+    assert job("model/model.safetensors", "output='${paths.run}/own.safetensors'")
     assert job("schedule/schedules.json", "task=schedule", "output=all.json", merged=True).output == "all.json"
 
 

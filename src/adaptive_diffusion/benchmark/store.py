@@ -74,7 +74,7 @@ def load_cell(path: Path) -> CellResult | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):
-        log.warning("%s is no whole result of a cell; the cell is measured again", path)
+        log.warning("%s is no whole result of a cell and is not used", path)
         return None
 
 

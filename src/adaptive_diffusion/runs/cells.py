@@ -42,6 +42,9 @@ def main(argv: list[str]) -> None:
         )
 
     of_model = _of_model(cells, options.model)
+    if others := sum(cell.encoder != of_model[-1].encoder for cell in of_model):
+        print(f"{count(others, 'cell')} measured by another encoder than the newest cell: left out")
+        of_model = [cell for cell in of_model if cell.encoder == of_model[-1].encoder]
     sizes = Counter((cell.pictures, len(cell.blocks)) for cell in of_model)
     asked = Counter({size: n for size, n in sizes.items() if options.pictures in (None, size[0])})
     if not asked:

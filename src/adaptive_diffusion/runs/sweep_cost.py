@@ -74,8 +74,8 @@ def cost(config: DictConfig, noun: str, blocks: int = 1, converged: bool = True,
     )
 
     jobs = count(others * len(steps) * len(sizes), noun)
-    last = count(sizes[-1], "image")
-    images = " or ".join([*map(str, sizes[:-1]), last]) if blocks == 1 else f"{blocks} x {last}"
+    each = "" if blocks == 1 else f"{blocks} x "
+    images = " or ".join(f"{each}{size}" for size in [*sizes[:-1], count(sizes[-1], "image")])
     if target_of(config.model) is load_pipeline:  # reading it, and a pass through it, may take minutes
         also = f", and some {solved:,} for the converged solutions" if converged else ""
         return f"{jobs} of {images}: at most {count(evaluations, 'model evaluation')}{also}. {stop}"

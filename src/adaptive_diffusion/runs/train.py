@@ -162,7 +162,7 @@ def training_configuration(cfg: DictConfig, file: str, *, merged: bool = False) 
 def _check_own_output(cfg: DictConfig) -> None:
     """Refuse an output that does not name the job of the sweep."""
     written = str(OmegaConf.to_container(cfg, resolve=False)["output"])  # type: ignore[call-overload, index]
-    if not re.search(r"\$\{(?!assets:|paths\.(root|outputs|data)\})", written):
+    if not re.search(r"\$\{(?!assets:|oc\.env:|paths\.(?!run\}))", written):
         own = f"output='folder/${{hydra:job.num}}{Path(cfg.output).suffix}'"
         raise UserError(
             f"the jobs of this sweep would all write to output={cfg.output}; leave output out, and each has a file of "
