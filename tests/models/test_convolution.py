@@ -32,7 +32,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return calls
 
 
-@pytest.mark.parametrize(("B", "H", "W"), [(1, 4, 4), (2, 16, 16), (3, 8, 12), (2, 5, 7), (1, 1, 1), (1, 3, 9)])
+@pytest.mark.parametrize(("B", "H", "W"), [(8, 4, 4), (2, 16, 16), (3, 8, 12), (2, 5, 7), (9, 1, 1), (4, 3, 9)])
 def test_equals_the_plain_convolution_for_every_size(monkeypatch, B, H, W):
     calls, conv, x = counted(monkeypatch), layer(), mx.random.normal((B, H, W, 32))
 
@@ -49,7 +49,7 @@ def test_an_image_does_not_depend_on_its_batch():
     np.testing.assert_allclose(conv(x)[3:4], conv(x[3:4]), atol=1e-5)
 
 
-@pytest.mark.parametrize("why", ["training", "half precision", "few channels", "many weights"])
+@pytest.mark.parametrize("why", ["training", "half precision", "few channels", "few tiles", "many weights"])
 def test_what_gains_nothing_is_left_to_mlx(monkeypatch, why):
     calls = counted(monkeypatch)
     conv = layer(*{"few channels": (31, 40), "many weights": (512, 512)}.get(why, (32, 40)))
@@ -57,7 +57,8 @@ def test_what_gains_nothing_is_left_to_mlx(monkeypatch, why):
     if why == "half precision":
         conv.set_dtype(mx.float16)
 
-    conv(mx.zeros((1, 4, 4, conv.weight.shape[-1]), conv.weight.dtype))
+    B = 7 if why == "few tiles" else 8
+    conv(mx.zeros((B, 4, 4, conv.weight.shape[-1]), conv.weight.dtype))
 
     assert len(calls) == 1
 
