@@ -58,8 +58,9 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
 
 
 def on_post_page(output: str, **kwargs: Any) -> str:
-    """Give the dialog of the search a name, which screen readers need."""
-    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    """Give the dialog of the search a name, which screen readers need, and let a keyboard scroll wide tables."""
+    output = output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+    return output.replace("<table>", '<table tabindex="0">')
 
 
 def _link(source: str, uri: str, match: re.Match[str]) -> str:

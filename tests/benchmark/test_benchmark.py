@@ -242,7 +242,7 @@ def test_the_files_say_what_the_results_are(tmp_path):
     assert float(dpm["rmse_difference_mean"]) == pytest.approx(-0.15)
     assert (dpm["baseline"], dpm["blocks"], dpm["pictures_per_block"]) == ("ddim uniform 5", "2", "2")
     text = (tmp_path / "summary.md").read_text()
-    assert text.count("### ") == 2
+    assert text.count("## ") == 2
     assert "n = 2 blocks of 2 images" in text
     assert re.search(r"\| dpm uniform \| 5 \|.* 0\.2 \+- .*\| ddim uniform 5 \| -0\.1500 \[", text)
     assert "0.03 +- 0.014*" in text  # not converged enough, and said so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from types import SimpleNamespace
 
@@ -64,3 +65,14 @@ def test_every_page_has_its_place_in_the_navigation():
 
 def test_the_search_has_a_name_for_screen_readers():
     assert site.on_post_page('<div role="dialog">') == '<div role="dialog" aria-label="Search">'
+
+
+def test_a_keyboard_reaches_tables():
+    assert site.on_post_page("<table>\n<thead>") == '<table tabindex="0">\n<thead>'
+
+
+def test_no_page_leaves_out_a_level_of_headings():
+    for page in [*(ROOT / "docs").rglob("*.md"), *map(ROOT.joinpath, site.OUTSIDE)]:
+        text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        levels = [1, *(len(hashes) for hashes in re.findall(r"^(#+) ", text, re.MULTILINE))]
+        assert all(b - a <= 1 for a, b in itertools.pairwise(levels)), page

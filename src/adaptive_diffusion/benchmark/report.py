@@ -112,7 +112,7 @@ def markdown(rows: Sequence[Row]) -> str:
         dimensions = some[0].cell.dimensions
 
         lines += [
-            f"### {domain}",
+            f"## {domain}",
             "",
             f"n = {blocks}; mean +- sd over blocks; (all): of all {together} images together; differences: 95 % paired "
             "bootstrap.",
