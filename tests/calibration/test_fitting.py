@@ -222,6 +222,14 @@ def test_conditions_that_no_first_prediction_belongs_to_are_given_in_turn(given)
     assert 0.9 * SMALL.evaluations(model) <= counted <= SMALL.evaluations(model) < SMALL.evaluations()
 
 
+def test_class_ids_that_all_images_share_are_those_of_more_held_out_noises_than_fitted_ones():
+    """The stored first prediction is judged on the held-out noises by the model of the fitted ones."""
+    model = problem().with_condition(mx.array([[1]]))
+    *_, found = replace(SMALL, steps=(3,), noises=6, held_out=8).calibrate(model)
+    assert found.first is not None
+    assert found.first.condition == (1,)
+
+
 def test_a_calibration_judges_all_rivals_on_held_out_noises_and_keeps_the_best(schedule):
     assert set(schedule.steps) == {3, 5}
     fitted = {"fitted blended", "fitted equidistributed", "fitted dynamic programme"}

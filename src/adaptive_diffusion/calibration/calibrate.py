@@ -171,10 +171,15 @@ class ScheduleCalibration:
 
 
 def conditioned(model: GuidedModel, seed: int, count: int) -> GuidedModel:
-    """The model with (count, ...) conditions of the images of a seed: those of a mixture, or the given ones in turn."""
+    """The model with the conditions of the images of a seed: those of a mixture, or the given ones in turn.
+
+    They are (count, ...), or (1, ...) class ids that all share, which are those of any number of images.
+    """
     model = model.of_images(seed, count)
     given = model.condition
-    return model if given is None else model.with_condition(given[mx.arange(count) % len(given)])
+    if given is None or condition_of(model) is not None:
+        return model if given is None else model.with_condition(given[:1])
+    return model.with_condition(given[mx.arange(count) % len(given)])
 
 
 def schedule_of(
