@@ -2,6 +2,8 @@
 
 import logging
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlx.core as mx
@@ -66,6 +68,67 @@ def test_without_a_number_of_steps_the_schedulers_own_count_is_used(pipeline: Di
     pipeline.scheduler.set_timesteps(7)
     pipeline.generate(seed=0)
     assert pipeline.get_scheduler_info()["num_inference_steps"] == 7
+
+
+@pytest.mark.parametrize("asked", [{"timesteps": [999.0, 500.0, 100.0]}, {"num_inference_steps": 6, "complexity": 0.0}])
+def test_without_a_number_of_steps_the_timesteps_that_were_chosen_are_drawn(asked: dict) -> None:
+    pipeline = DiffusionPipeline(gaussian_denoiser, AdaptiveScheduler(num_inference_steps=10), image_size=(8, 8))
+    pipeline.scheduler.set_timesteps(**asked)
+    chosen = pipeline.scheduler.timesteps.tolist()
+    pipeline.denoise_image(mx.zeros((8, 8, 3)), 100)
+    pipeline.generate(seed=0)
+    assert pipeline.scheduler.timesteps.tolist() == chosen
+    pipeline.generate(1, 6, seed=0)
+    assert pipeline.scheduler.timesteps.tolist() != chosen
+
+
+def told(prediction_type: str) -> PlainModel:
+    """A model of data N(0, STD^2) with its own noise process, which it tells."""
+    process = {"beta_schedule": "squaredcos_cap_v2" if prediction_type == "v_prediction" else "linear"}
+    schedule = NoiseSchedule(**process)
+
+    def predict(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        alpha, sigma = (float(scale(float(t[0]))) for scale in (schedule.alpha, schedule.sigma))
+        x0 = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * x
+        eps = (x - alpha * x0) / sigma
+        return alpha * eps - sigma * x0 if prediction_type == "v_prediction" else eps
+
+    return PlainModel(predict, (8, 8, 3), prediction_type=prediction_type, noise_schedule=process)
+
+
+def test_a_scheduler_of_several_pipelines_is_set_to_the_model_that_draws() -> None:
+    shared = UniPCScheduler()
+    one, two = (DiffusionPipeline(told(what), shared, image_size=None) for what in ("epsilon", "v_prediction"))
+    noise = mx.random.normal((2, 8, 8, 3), key=mx.random.key(0))
+    for pipeline, what in ((one, "epsilon"), (two, "v_prediction"), (one, "epsilon")):
+        alone = DiffusionPipeline(told(what), "unipc", image_size=None)
+        assert mx.array_equal(pipeline.generate(2, 10, seed=0), alone.generate(2, 10, seed=0))
+        shared.fit(told("v_prediction" if what == "epsilon" else "epsilon"))
+        assert mx.array_equal(pipeline.denoise_image(noise, 500.0), alone.denoise_image(noise, 500.0))
+        shared.fit(told("v_prediction" if what == "epsilon" else "epsilon"))
+        assert mx.array_equal(*(some.add_noise(noise, 500.0, noise) for some in (pipeline, alone)))
+
+
+@pytest.mark.parametrize("assigned", ["scheduler", "model"])
+def test_a_scheduler_or_a_model_that_is_assigned_draws_as_it_was_trained(assigned: str) -> None:
+    pipeline = DiffusionPipeline(told("v_prediction"), "unipc", image_size=None)
+    expected = pipeline.generate(2, 10, seed=0)
+    if assigned == "model":
+        pipeline = DiffusionPipeline(told("epsilon"), "unipc", image_size=None)
+    setattr(pipeline, assigned, UniPCScheduler() if assigned == "scheduler" else told("v_prediction"))
+    assert mx.array_equal(pipeline.generate(2, 10, seed=0), expected)
+
+
+def test_threads_draw_with_the_steps_that_each_asks_for() -> None:
+    def slow(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        time.sleep(0.002)  # another thread goes on
+        return 0.5 * x
+
+    pipeline = DiffusionPipeline(slow, "unipc", image_size=(8, 8))
+    expected = {n: np.array(pipeline.generate(1, n, seed=0)) for n in (3, 8)}
+    with ThreadPoolExecutor(4) as threads:
+        drawn = list(threads.map(lambda n: (n, np.array(pipeline.generate(1, n, seed=0))), [3, 8] * 12))
+    assert all(np.array_equal(images, expected[n]) for n, images in drawn)
 
 
 def test_a_condition_and_its_guidance_reach_the_model() -> None:

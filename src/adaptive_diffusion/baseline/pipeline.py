@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,15 @@ from .picture_models import PlainModel, asked_for, conditioned_by
 
 log = logging.getLogger(__name__)
 
+_lock = threading.RLock()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One thread at a time: drawing sets the scheduler, which several pipelines may share."""
+    with _lock:
+        yield
+
 
 class DiffusionPipeline:
     """Draws images with a model and a scheduler.
@@ -44,7 +55,8 @@ class DiffusionPipeline:
         scheduler: `ddpm`, `ddim`, `dpm-solver`, `unipc`, `ipndm`, `adaptive`, or a scheduler object. A name is built
             with clipping to [-1, 1], the first three with trailing timesteps. A prediction type or noise schedule that
             is not the model's is set to the model's, and latents are not clipped. An `AdaptiveScheduler` without a
-            calibration of its own takes the shipped one of the model, where there is one.
+            calibration of its own takes the shipped one of the model, where there is one. A model or a scheduler that
+            is assigned later counts from the next call on, and a scheduler may draw in several pipelines.
         image_size: (height, width) of the returned images, pixels, at most 4096; None: what the model draws.
         in_channels: Channels of the images, of a model that does not tell.
 
@@ -71,7 +83,7 @@ class DiffusionPipeline:
         width = check_count("width", image_size[1], 1, LARGEST_IMAGE)
         self.image_size = (height, width)
         self.scheduler = scheduler_of(scheduler)
-        self._fit_scheduler()
+        self._suit_scheduler()
         if self.native_size != self.image_size:
             log.info("images are drawn at %dx%d and resized to %dx%d", *self.native_size, *self.image_size)
 
@@ -85,6 +97,7 @@ class DiffusionPipeline:
         """(H, W, C) of what the model is called with: an image, or its latents."""
         return self._drawing.state_shape
 
+    @_alone()
     def generate(
         self,
         batch_size: int = 1,
@@ -102,7 +115,8 @@ class DiffusionPipeline:
 
         Args:
             batch_size: Images to draw, >= 1.
-            num_inference_steps: Steps; None: as many as the scheduler is set to; where it is not set, min(50, T).
+            num_inference_steps: Steps; None: the timesteps that the scheduler is set to; where it is not set,
+                min(50, T) steps.
             seed: In [0, 2^32 - 1]; image i of a seed is always the same. None draws a new seed, which is logged.
             return_intermediates: Also return the clean predictions of every step.
             prompt: What to draw: one text for all images, or B. A model that reads no text draws the domain and the
@@ -130,10 +144,10 @@ class DiffusionPipeline:
             log.info("seed %d", seed)
 
         seed = check_seed("seed", seed)
+        self._fit_scheduler()
         model, domain = self._guided(batch_size, seed, prompt, domain, label, condition, guidance_scale)
-        if num_inference_steps is None:
-            num_inference_steps = self._steps
-        self.scheduler.set_timesteps(num_inference_steps)
+        asked = {"num_inference_steps": num_inference_steps}
+        self.scheduler.set_timesteps(**(self._chosen if num_inference_steps is None else asked))
         self.scheduler.suit(self._drawing.identity, domain, model.guidance_in_effect)
 
         keys = image_keys(seed, range(batch_size))
@@ -150,6 +164,7 @@ class DiffusionPipeline:
         pictures = [self._finished(x0) for x0 in predictions]
         return (pictures[-1], pictures) if return_intermediates else pictures[-1]
 
+    @_alone()
     def denoise_image(
         self,
         noisy_image: mx.array,
@@ -182,7 +197,8 @@ class DiffusionPipeline:
             FloatingPointError: if the model predicts NaN or infinity.
             MachineError: if latents cannot be decoded.
         """
-        last, given = self.scheduler.config["num_train_timesteps"] - 1, np.asarray(timestep)
+        self._fit_scheduler()
+        last, given = self.scheduler.num_train_timesteps - 1, np.asarray(timestep)
         if given.size != 1 or given.dtype.kind not in "iuf" or not 0 <= given.item() <= last:
             raise ValueError(f"timestep must be one number in [0, {last}], got {timestep!r:.80}")
 
@@ -201,15 +217,16 @@ class DiffusionPipeline:
         keys = image_keys(0, range(len(batch)))
         model, _ = self._guided(len(batch), 0, prompt, domain, label, condition, guidance_scale)
 
-        before = self._steps  # `generate` without a number of steps takes as many as the scheduler has
+        before = self._chosen  # `generate` without a number of steps goes on with them
         self.scheduler.set_timesteps(timesteps=t * (1 - np.arange(steps) / steps))
         try:
             x0 = StandardSampler(self.scheduler).run(model, batch, keys=keys).images
         finally:
-            self.scheduler.set_timesteps(before)
+            self.scheduler.set_timesteps(**before)
         images = mx.clip(decoded(self._drawing, x0), -1, 1)
         return images if noisy_image.ndim == 4 else images[0]
 
+    @_alone()
     def add_noise(self, images: mx.array, timesteps: Any, noise: mx.array | None = None) -> mx.array:
         """Noisy states x_t: images, or latents for a model of latents.
 
@@ -223,6 +240,7 @@ class DiffusionPipeline:
             images = mx.array(to_float(np.array(images)))
         states = self._drawing.encode(images) if images.ndim == 4 else self._drawing.encode(images[None])[0]
         noise = mx.random.normal(states.shape) if noise is None else noise
+        self._fit_scheduler()
         return self.scheduler.add_noise(states, noise, timesteps)
 
     def pictures(self, states: mx.array) -> mx.array:
@@ -249,7 +267,7 @@ class DiffusionPipeline:
     def load_model(self, path: str | Path) -> None:
         """Replace the model by one from a safetensors file; a file that does not fit is refused."""
         self.model = load_model(path)
-        self._fit_scheduler()
+        self._suit_scheduler()
 
     def get_scheduler_info(self) -> dict[str, Any]:
         """Scheduler type, settings and timesteps, where these come from, device, and the size of the images."""
@@ -274,10 +292,11 @@ class DiffusionPipeline:
         )
 
     @property
-    def _steps(self) -> int:
-        """The number of steps that the scheduler is set to; where it is not set, 50, or T if that is less."""
-        # a policy may have ended the run before: `timesteps` are then fewer than were set
-        return self.scheduler.num_inference_steps or min(50, self.scheduler.num_train_timesteps)
+    def _chosen(self) -> dict[str, Any]:
+        """What the scheduler's timesteps are chosen by; where none are set, 50 steps, or T if that is less."""
+        # a policy keeps no choice, and may have ended the run before: `timesteps` are then fewer than were set
+        steps = self.scheduler.num_inference_steps or min(50, self.scheduler.num_train_timesteps)
+        return self.scheduler.chosen or {"num_inference_steps": steps}
 
     @property
     def _facts(self) -> ModelFacts:
@@ -308,6 +327,10 @@ class DiffusionPipeline:
         return model.with_condition(model.condition, by_share=by_share), domain
 
     def _fit_scheduler(self) -> None:
-        """Set the scheduler to how the model was trained, and to its calibration for no domain in particular."""
+        """Set the scheduler to how the model was trained."""
         self.scheduler.fit(self._drawing)
+
+    def _suit_scheduler(self) -> None:
+        """The same, and its calibration to no domain in particular."""
+        self._fit_scheduler()
         self.scheduler.suit(self._drawing.identity, None, self._facts.guidance_scale)

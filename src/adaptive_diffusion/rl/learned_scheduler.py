@@ -100,7 +100,7 @@ class LearnedScheduler(SchedulerCore):
             )
 
         super().set_timesteps(timesteps=self.route.prior)
-        self._chosen = {}  # another one begins with its own policy's
+        self.chosen = {}  # another one begins with its own policy's
         self.timesteps: Any = ChosenTimesteps(self.route.prior)
         self._prior_nodes = tuple(self._nodes)
         self._grid_memory: GridMemory = ()

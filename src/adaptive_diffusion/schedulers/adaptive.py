@@ -138,7 +138,7 @@ class AdaptiveScheduler(SchedulerCore):
         elif given is LEFT_OUT and self.progress_power == POWER:
             self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale, num_steps=len(self))
         self._first.forget()
-        self.set_timesteps(**self._chosen)
+        self.set_timesteps(**self.chosen)
 
     def answering(self, model: GuidedModel, shape: tuple[int, ...]) -> GuidedModel | KnownFirst:
         """See `SchedulerCore`: unless `first_evaluation` is network, the model with its first prediction known.
@@ -204,7 +204,7 @@ class AdaptiveScheduler(SchedulerCore):
             self._complexity = before
             raise
 
-        self._chosen = asked
+        self.chosen = asked
         if timesteps is not None:
             self.recipe = given_timesteps(self.calibration)
         elif self.calibration is not None:

@@ -52,6 +52,7 @@ class SchedulerCore(ConfigMixin, ABC):
     Attributes:
         timesteps: (N,) float64, decreasing; empty until `set_timesteps`.
         num_inference_steps: N, or None until `set_timesteps`.
+        chosen: Arguments of the latest `set_timesteps`; {} before, and where a policy chooses.
         order: Model evaluations per step, 1.
         init_noise_sigma: Standard deviation of x_T, 1.
         source: Where its settings were read, in a word or two; "" for settings that were given.
@@ -83,7 +84,7 @@ class SchedulerCore(ConfigMixin, ABC):
         self.source, self.may_stop = "", False
         self.num_inference_steps: int | None = None
         self.timesteps = np.empty(0)
-        self._chosen: dict[str, Any] = {}  # arguments of `set_timesteps`
+        self.chosen: dict[str, Any] = {}
         self._nodes: list[Node] = []
         self._memory: Memory = ()  # of the solver
         self._next = 0  # index of the timestep that is due
@@ -111,7 +112,7 @@ class SchedulerCore(ConfigMixin, ABC):
         self.timesteps, self.num_inference_steps = grid, len(grid)
         self._nodes = [*nodes_at(self.schedule, grid), self._end()]
         self._memory, self._next = (), 0
-        self._chosen = {"num_inference_steps": num_inference_steps, "timesteps": timesteps}
+        self.chosen = {"num_inference_steps": num_inference_steps, "timesteps": timesteps}
 
     @property
     @abstractmethod
@@ -191,8 +192,8 @@ class SchedulerCore(ConfigMixin, ABC):
         """
         built = type(self).from_config(self.config, **changes)
         built.source = built.source or self.source
-        if self._chosen:
-            built.set_timesteps(**self._chosen)
+        if self.chosen:
+            built.set_timesteps(**self.chosen)
         self.__dict__.clear()
         self.__dict__.update(built.__dict__)
 
