@@ -20,7 +20,7 @@ from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.core import SchedulerCore
-from benchmarks.common import classical_schedulers, images_by, scheduler_settings
+from benchmarks.common import DOMAINS, classical_schedulers, images_by, scheduler_settings
 
 GRIDS: dict[str, Spacing] = {
     "uniform": PowerGrid(1),
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     calibration's factor the quick one keeps. Behind +- stands the standard error of the mean.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks calibration", description=__doc__)
-    parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
     parser.add_argument("--label", default=NO_LABEL, help="a label of the domains, none, or share: labels by share")
     parser.add_argument("--steps", nargs="+", type=int, default=[4, 5, 6, 8, 10])
     parser.add_argument("--images", type=int, default=96, help="noises per row, at least 2")

@@ -11,11 +11,14 @@ import numpy as np
 
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
 from adaptive_diffusion.grids.base import Spacing
+from adaptive_diffusion.optimization.domains import DomainType
 from adaptive_diffusion.sampling.standard import StandardSampler
 from adaptive_diffusion.schedulers.classes import DPMSolverScheduler
 from adaptive_diffusion.schedulers.core import SchedulerCore
 from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import PictureModel
+
+DOMAINS = tuple(map(str, DomainType))  # that ship
 
 
 def seconds(function: Callable[[], object]) -> float:

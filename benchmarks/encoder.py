@@ -21,4 +21,4 @@ def main(argv: list[str]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (options.pictures, side, side, 3), dtype=np.uint8)
     encoder.features(images[:32])
     taken = seconds(lambda: encoder.features(images))
-    print(f"{options.pictures} images, {side}x{side}: {taken:.2f} s, {options.pictures / taken:.0f} pictures/s")
+    print(f"{options.pictures} images, {side}x{side}: {taken:.2f} s, {options.pictures / taken:.0f} images/s")

@@ -18,8 +18,8 @@ from adaptive_diffusion.io.pictures import PictureSet, load_pictures
 from adaptive_diffusion.io.pixels import resize, to_float
 from adaptive_diffusion.metrics.frechet import frechet_distance
 from adaptive_diffusion.metrics.precision_recall import ClusterReference
+from benchmarks.common import DOMAINS
 
-DOMAINS = ("portraits", "landscapes", "abstract", "general")
 COMPONENTS = 64  # of the PCA of pixels
 Change = Callable[[PictureSet, np.random.Generator], np.ndarray]
 Encode = Callable[[np.ndarray], np.ndarray]

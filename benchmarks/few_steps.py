@@ -18,7 +18,7 @@ from adaptive_diffusion.sampling.converged import converged_pictures, paired_rms
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DPMSolverScheduler
 from adaptive_diffusion.schedulers.core import SchedulerCore
-from benchmarks.common import images_by, scheduler_settings
+from benchmarks.common import DOMAINS, images_by, scheduler_settings
 
 NAMES = {"ddim": "DDIM, uniform", "dpm_solver": "DPM++, quadratic", "adaptive": "adaptive"}
 
@@ -26,7 +26,7 @@ NAMES = {"ddim": "DDIM, uniform", "dpm_solver": "DPM++, quadratic", "adaptive": 
 def main(argv: list[str]) -> None:
     """Draw each domain in rows: DDIM, DPM-Solver++(2M), adaptive, adaptive with twice the steps, converged."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks few_steps", description=__doc__)
-    parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
     parser.add_argument("--label", help="a label of the domains, or none; default: by share")
     parser.add_argument("--guidance", type=float, help="weight of classifier-free guidance; default: the model's own")
     parser.add_argument("--steps", type=int, default=5, help="steps of the first three rows of a domain")

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--measured", type=int, default=64, help="noises that the first prediction is measured from")
     parser.add_argument("--shares", action="store_true", help="labels by share, with what ships for each")
     parser.add_argument("--tuned", action="store_true", help="with --shares: at the tuned guidance of each domain")
-    parser.add_argument("--predictions", action="store_true", help="only tell how near the stored prediction is")
+    parser.add_argument("--predictions", action="store_true", help="only say how near the stored prediction is")
     parser.add_argument("--few", nargs=2, type=int, default=[6, 24], help="noises and nodes of few trajectories")
     parser.add_argument("--many", nargs=2, type=int, default=[32, 64], help="noises and nodes of many trajectories")
     options = parser.parse_args(argv)
@@ -134,8 +134,8 @@ def by_share(
         both = evaluated, stored
         rmse = [paired_rmse(images, cell.solution) for images in both]
         perceptual = [encoder.perceptual_distances(images, cell.solution) for images in both]
-        told = [text for one, other in (rmse, perceptual) for text in (f"{one.mean():.4f}", _compared(other, one))]
-        yield [domain, str(n), *told]
+        texts = [text for one, other in (rmse, perceptual) for text in (f"{one.mean():.4f}", _compared(other, one))]
+        yield [domain, str(n), *texts]
 
 
 def _nearness(model: GuidedModel, seed: int) -> list[str]:
@@ -143,12 +143,12 @@ def _nearness(model: GuidedModel, seed: int) -> list[str]:
     assert model.state_shape is not None
     noise, node = model.noise(seed, UNSEEN), first_node(model.process)
     exact = InBatches(model).denoise(noise, node, np.arange(UNSEEN)).x0
-    told = []
+    found = []
     for measured in MEASURED:
         first = first_prediction(model, model.state_shape, measured)
         errors = [paired_rmse(np.array(known), np.array(exact)).mean() for known in (first(noise), first.mean[None])]
-        told.append(f"{errors[0]:.4f} ({errors[1]:.4f})")
-    return told
+        found.append(f"{errors[0]:.4f} ({errors[1]:.4f})")
+    return found
 
 
 @dataclass

@@ -17,6 +17,7 @@ from adaptive_diffusion.io.pictures import load_pictures
 from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.optimization.memory import SHIPPED
 from adaptive_diffusion.optimization.tuned import tuned_guidance
+from benchmarks.common import DOMAINS
 
 HEADER = ["domain", "guidance", "labels", "of their label", "against the first", "among the nearest 3", "100 x cosine"]
 STEPS = 10
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> None:
     the same noises; their difference from the first has a standard error over the labels.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks labels", description=__doc__)
-    parser.add_argument("--domains", nargs="+", default=["portraits", "landscapes", "abstract", "general"])
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
     parser.add_argument("--images", type=int, default=24, help="of each label, >= 1")
     parser.add_argument("--seed", type=int, default=901000)
     parser.add_argument("--real", type=Path, help="folder of <domain>_32.npz: real images with labels")

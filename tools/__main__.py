@@ -135,7 +135,7 @@ def read(load: Callable[[], object]) -> None:
 
 
 def _rebuild_words() -> None:
-    raise UserError("word vectors want a sentence model: python -m tools.words --model FOLDER")
+    raise UserError("word vectors need a sentence model: python -m tools.words --model FOLDER")
 
 
 def _rebuild_encoder(data: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.counted import count
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
+from adaptive_diffusion.optimization.domains import DomainType
 
 # in the order of the tables; names that are missing here follow by alphabet
-DOMAINS = ("portraits", "landscapes", "abstract", "general")
+DOMAINS = tuple(map(str, DomainType))
 SCHEDULERS = {
     "adaptive": "adaptive",
     "ddpm": "DDPM",

@@ -25,7 +25,7 @@ METRICS = (  # of every block
 )
 TOGETHER = ("fd_encoder", "fd_vicreg", "precision", "recall", "fd_converged")  # of all images of a cell
 COLUMNS = (  # of the Markdown tables
-    *("method", "steps", "evaluations", "passes", "s/picture"),
+    *("method", "steps", "evaluations", "passes", "s/image"),
     *("fd real (all)", "fd real", "fd vicreg (all)", "fd vicreg", "precision (all)", "recall (all)", "of the domain"),
     *("fd converged (all)", "fd converged", "RMSE", "perceptual"),
     *("baseline", "RMSE - baseline", "perceptual - baseline"),
@@ -84,9 +84,10 @@ def summarise(results: Sequence[CellResult], baseline: str | None = None) -> lis
         mean = {metric: None if v is None else float(v.mean()) for metric, v in columns.items()}
         spread = {metric: None if v is None or len(v) < 2 else float(v.std(ddof=1)) for metric, v in columns.items()}
 
-        # the baseline of the same variant comes first, then one of as many steps, then the very cell
-        own = " ".join((f"{baseline}", *cell.variant, str(cell.num_steps)))
-        names = (own, f"{baseline} {cell.num_steps}", f"{baseline}")
+        # first the baseline of the same variant, then one of as many steps, then the cell of exactly this name
+        steps = str(cell.num_steps)
+        own = " ".join([baseline, *cell.variant, steps]) if baseline else ""
+        names = (own, f"{baseline} {steps}", baseline) if baseline else ()
         other = next((by_name[cell.domain, name] for name in names if (cell.domain, name) in by_name), None)
         difference = {} if other is None or other is cell else _differences(cell, other)
         rows.append(Row(cell, mean, spread, other.name if other and difference else "", difference))

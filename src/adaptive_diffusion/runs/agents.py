@@ -98,7 +98,7 @@ def finish(cfg: DictConfig, found: Sequence[Mapping[str, Any]], model: str) -> N
 
 
 def finished_before(cfg: DictConfig, model: str) -> Skipped | None:
-    """What this job of a sweep returned when it finished before, whose result is still there; None if it did not.
+    """What this job of a sweep returned before, if it finished and its file of results is still there; else None.
 
     Args:
         cfg: The configuration of a training.

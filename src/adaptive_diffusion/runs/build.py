@@ -67,7 +67,7 @@ def build(cfg: DictConfig, group: str, **runtime: Any) -> Any:
 
 
 def _as_read(node: Any) -> Any:
-    """Plain values of a node, with texts that Hydra hands on as they are read here: it looks for references twice."""
+    """Plain values of a node, whose texts are escaped twice, since Hydra looks for references twice."""
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node, resolve=True)
     if isinstance(node, dict):

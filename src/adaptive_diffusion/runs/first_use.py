@@ -121,7 +121,7 @@ def _fitting(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -
     found = _known(cfg, model, guidance)
     if found is None or not found.weights_hold or cfg.num_steps not in found.steps:
         return None
-    if model.conditional and found.domain != cfg.domain.name:  # a model that is told nothing draws the same in all
+    if model.conditional and found.domain != cfg.domain.name:  # a model without conditions draws the same in all
         return None
     borrowed = not isinstance(guidance, Guidance) and not isinstance(found.guidance_scale, int | float)
     return None if borrowed else found

@@ -46,11 +46,11 @@ def job(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
                 raise KeyboardInterrupt from error
 
             errors.traceback_log.error("this job failed", exc_info=error)
-            told, code = explain(error)
+            sentence, code = explain(error)
             if code == 2 and (in_sweep() or is_program):
                 _leave_no_folder(Path(cfg.paths.outputs))
             if in_sweep():
-                print(f"job {HydraConfig.get().job.num} failed: {told}", file=sys.stderr, flush=True)
+                print(f"job {HydraConfig.get().job.num} failed: {sentence}", file=sys.stderr, flush=True)
                 error.reported = True  # type: ignore[attr-defined]
             elif is_program:
                 raise Stop from error

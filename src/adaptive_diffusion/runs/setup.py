@@ -129,7 +129,7 @@ def prepare(cfg: DictConfig) -> Setup:
     warn_of_strong_guidance(guidance)
     looked_for = keyed_by_guidance(cfg, guidance)
     scheduler: SchedulerCore = build(looked_for, "scheduler", **decided)
-    if isinstance(guidance, Guidance):  # where it is one number, the settings told the scheduler
+    if isinstance(guidance, Guidance):  # one number is among the settings of the scheduler
         scheduler.suit(model.identity, cfg.domain.name, guidance)
     if cfg.num_steps is None:
         cfg.num_steps = len(scheduler)  # as it was tuned

@@ -57,6 +57,7 @@ class Row:
         calibrated_with: The guidance that its steps were calibrated with, where it drew with another; else "".
         best: Whether it has the smallest distance of its group.
         front: Whether no job of its group has fewer passes and a smaller distance.
+        distance: The one of its distances that its group is ranked by, or None.
     """
 
     job: Job

@@ -46,7 +46,7 @@ class MlflowRun(Run):
     Args:
         tracker: Where it is recorded.
         run_id: Its id; None: it is not known there yet.
-        record: All that it has told; None: a server's refusal is an error.
+        record: All that it recorded; None: a server's refusal is an error.
         kept: Folder for the record, if a server does not take it.
     """
 
@@ -160,7 +160,7 @@ class MlflowRun(Run):
         return self._tracker.client
 
     def _send(self, call: Callable[[], None]) -> None:
-        """Tell MLflow something, unless its server was lost before."""
+        """Record something in MLflow, unless its server was lost before."""
         if self.lost:
             return
         try:

@@ -1,4 +1,4 @@
-"""What a run has told its tracker, as a file: what a server did not take can be recorded later."""
+"""What a run recorded, as a file: what a server did not take can be recorded later."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Input:
 
 @dataclass(kw_only=True)
 class Record:
-    """All that a run has told.
+    """All that a run recorded.
 
     Attributes:
         server: Address of the server that the run was meant for.
