@@ -14,6 +14,7 @@ from PIL import Image
 from tiny import ROOT, tiny_model
 
 from adaptive_diffusion import errors
+from adaptive_diffusion.encoder.domain import Detection, DomainDetector
 from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.encoder.reference import load_reference
 from adaptive_diffusion.metrics.features import picture_statistics
@@ -59,6 +60,13 @@ def test_the_given_domain_wins_over_sample_and_sample_over_prompt(adapter):
     assert adapter.detect(None, prompt, sample[0]).domain == of_sample
     assert adapter.detect(None, prompt).domain == "portraits" != of_sample
     assert (adapter.detect().domain, adapter.detect().confidence) == ("general", 0.0)
+
+
+def test_copies_of_an_unsure_image_are_as_unsure_as_one(adapter, monkeypatch):
+    unsure = Detection("general", 0.4, {"portraits": 0.1, "landscapes": 0.4, "abstract": 0.3, "general": 0.2})
+    monkeypatch.setattr(adapter.detector, "from_images", lambda images: [unsure] * len(images))
+    for count in (1, 2):
+        assert adapter.detect(sample=np.zeros((count, 32, 32, 3), np.uint8)) == unsure
 
 
 def test_an_unknown_domain_is_answered_with_what_there_is(adapter):
@@ -279,6 +287,16 @@ def test_a_domain_of_ones_own_is_a_yaml_file_and_a_folder_of_pictures(adapter, t
     images = np.stack([np.asarray(Image.open(tmp_path / "walls" / f"{i}.png")) for i in range(3)])
     assert (kept["description"], kept["pictures"], kept["encoder"]) == ("bare", 3, encoder.content_hash)
     assert np.allclose(kept["features"], picture_statistics(encoder, images).mean, atol=1e-5)
+
+
+def test_by_an_encoder_of_ones_own_no_domain_is_near(adapter, tmp_path, monkeypatch):
+    detector = DomainDetector()
+    monkeypatch.setattr(type(detector.encoder), "content_hash", "own")
+    own = DomainAdapter(adapter.path, model=adapter.model, detector=detector)
+    pictures(tmp_path / "walls")
+    own.register_pictures("walls", tmp_path / "walls")
+    adopt(own, "portraits")
+    assert own.get_config("walls") == own.get_config("abstract") == DomainConfig()
 
 
 def test_a_new_domain_starts_from_the_nearest_known_one(adapter, tmp_path):

@@ -303,6 +303,20 @@ def test_noises_of_a_verification_are_those_that_no_agent_and_no_verification_ha
     assert seeds[4:] == [2002, 2003]
 
 
+def test_without_adaptation_noises_are_fresh_too_also_after_loading(adapter, tmp_path):
+    def pipeline():
+        return OptimizationPipeline(adapter, FixedAgent, use_domain_adaptation=False, **SMALL)
+
+    first, seeds = pipeline(), []
+    for domain in ("portraits", "portraits", "abstract"):
+        seeds.append(first.optimize(domain, num_training_steps=1, num_optimization_episodes=1)["noise_seed"])
+    first.save(tmp_path / "p.json")
+    second = pipeline()
+    second.load(tmp_path / "p.json")
+    seeds.append(second.optimize("portraits", num_training_steps=1, num_optimization_episodes=1)["noise_seed"])
+    assert seeds == [1500, 1501, 1500, 1502]
+
+
 def test_without_adaptation_the_adapter_is_left_alone_and_without_agents_nothing_is_trained(adapter):
     results = tuned(adapter, use_domain_adaptation=False)
     assert not adapter.path.exists()

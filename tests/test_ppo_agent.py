@@ -253,7 +253,7 @@ def test_a_policy_for_another_environment_is_refused_and_the_agent_stays_as_it_w
     trained.save(tmp_path / "agent.zip")
     agent = HyperparameterTuningAgent(bandit)
     before = weights(agent)
-    sentence = "made for TimestepEnv with domains .*'a', 'b'.*, observations of 9 .* this environment is a Diffusion"
+    sentence = "made for environment=TimestepEnv, and this environment has environment=DiffusionHyperparameterEnv"
     with pytest.raises(ValueError, match=sentence):
         agent.load(tmp_path / "agent.zip")
     with pytest.raises(ValueError, match=sentence):

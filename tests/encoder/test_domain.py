@@ -86,6 +86,11 @@ def test_only_domains_of_the_model_are_chosen(detector: DomainDetector) -> None:
     assert detector.choose("a butterfly", {"cats": ["tabby"]}).domain == "cats"
 
 
+def test_a_model_that_names_no_domains_gets_a_sentence(detector: DomainDetector) -> None:
+    with pytest.raises(ValueError, match="the model names no domains for it to choose from; leave it out"):
+        detector.choose("a butterfly", {})
+
+
 def test_of_a_domain_that_the_encoder_does_not_know_labels_alone_decide(detector: DomainDetector) -> None:
     labels = {"cats": ["tabby"], "shapes": ["hexagon"]}
     choice = detector.choose("hexagons everywhere tonight", labels)

@@ -57,6 +57,16 @@ def test_around_calibrated_steps_only_their_number_and_guidance_are_turned():
     assert DomainEnv(drawing, default, default, pictures=2).knobs.configuration(np.ones(4)).guidance is None
 
 
+def test_an_agent_that_was_centred_on_another_configuration_is_refused_and_both_are_named(tmp_path):
+    drawing, default = drawing_of(tiny_model(), "portraits"), DomainConfig(5)
+    before, after = (
+        FixedAgent(DomainEnv(drawing, start, default, pictures=2)) for start in (default, DomainConfig(5, 0.4))
+    )
+    before.save(tmp_path / "agent.zip")
+    with pytest.raises(ValueError, match=r"made for around=.*threshold=0\.5.* has around=.*threshold=0\.4.*beginning"):
+        after.load(tmp_path / "agent.zip")
+
+
 def test_a_verification_draws_each_configuration_with_its_guidance_from_the_same_noises():
     drawing = drawing_of(tiny_model(), "portraits")
     noises, default = RealNoises(drawing, pictures=4, batches=2, seed=9), DomainConfig(3)

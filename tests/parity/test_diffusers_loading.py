@@ -435,6 +435,7 @@ def test_a_configuration_of_something_else_is_refused(content: str, parts: list[
         ("UNet2DModel", {"layers_per_block": [1, 2]}, ["layers_per_block"]),
         ("UNet2DConditionModel", {"only_cross_attention": [True, False]}, ["only_cross_attention"]),
         ("UNet2DConditionModel", {"time_cond_proj_dim": 256}, ["time_cond_proj_dim", "256"]),
+        ("UNet2DConditionModel", {"num_class_embeds": 3}, ["num_class_embeds", "only None"]),
         ("UNet2DConditionModel", {"encoder_hid_dim_type": "image_proj"}, ["encoder_hid_dim_type", "image_proj"]),
         ("UNet2DConditionModel", {"addition_embed_type": "text"}, ["addition_embed_type", "text_time"]),
         ("UNet2DConditionModel", {"addition_embed_type": "text_time"}, ["addition_time_embed_dim"]),

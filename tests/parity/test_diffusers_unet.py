@@ -111,7 +111,7 @@ UNET_CONDITION: dict[str, dict[str, Any]] = {
     "sd21": SD21,
     "sdxl": SDXL,
     "no_middle": {**SD15, "mid_block_type": None, "layers_per_block": (1, 2), "conv_in_kernel": 5},
-    "plain_middle": {**SD15, "mid_block_type": "UNetMidBlock2D", "mid_block_scale_factor": 2.0, "num_class_embeds": 7},
+    "plain_middle": {**SD15, "mid_block_type": "UNetMidBlock2D", "mid_block_scale_factor": 2.0},
     "uneven_depth": {
         **SD21,
         "down_block_types": ("CrossAttnDownBlock2D",) * 2,

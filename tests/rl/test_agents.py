@@ -114,7 +114,7 @@ OTHERWISE = {
 @pytest.mark.parametrize("agent", [HyperparameterTuningAgent, CEMAgent])
 def test_training_does_not_go_on_where_its_scores_mean_something_else(agent, difference, tmp_path):
     agent(TimestepEnv(KNOWN, num_steps=5, pictures=8, batches=2)).save(tmp_path / "agent.zip")
-    with pytest.raises(ValueError, match=f"was trained with {difference}=.*, and this environment has {difference}="):
+    with pytest.raises(ValueError, match=f"was made for {difference}=.*, and this environment has {difference}="):
         agent(OTHERWISE[difference]()).load(tmp_path / "agent.zip")
 
 
@@ -259,13 +259,11 @@ def test_evaluations_become_rarer_after_the_first_twenty(bandit):
 
 
 def test_an_evaluation_environment_of_another_kind_is_refused(bandit, steps):
-    with pytest.raises(ValueError, match="eval_env was made for TimestepEnv"):
+    with pytest.raises(ValueError, match="eval_env was made for environment=TimestepEnv, and this"):
         CEMAgent(bandit).train(10, eval_env=steps)
     wider = DiffusionHyperparameterEnv(gaussian())
     wider.observation_space = spaces.Box(0.0, 1.0, (3,), np.float32)
-    with pytest.raises(
-        ValueError, match=r"eval_env was made for Diff.* observations of 3 and actions of 4 numbers; .* 2 a"
-    ):
+    with pytest.raises(ValueError, match="made for observation=3, and this environment has observation=2"):
         CEMAgent(bandit).train(10, eval_env=wider)
     with pytest.raises(ValueError, match="total_timesteps must be a whole number, at least 1"):
         CEMAgent(bandit).train(0)

@@ -64,6 +64,14 @@ def test_training_resumes_to_the_bit(agent, bowl, tmp_path):
 
 
 @pytest.mark.parametrize("agent", [TPEAgent, CMAESAgent])
+def test_samples_differ_from_each_other(agent, bowl):
+    searching = agent(bowl)
+    searching.train(20)
+    asked = [searching.predict(np.zeros(bowl.observation_space.shape), deterministic=False)[0] for _ in range(3)]
+    assert len({action.tobytes() for action in asked}) == 3
+
+
+@pytest.mark.parametrize("agent", [TPEAgent, CMAESAgent])
 def test_seeds_differ(agent, bowl):
     first, second = (agent(bowl, seed=seed) for seed in (0, 1))
     first.train(20)

@@ -47,7 +47,7 @@ class Choice:
     Attributes:
         domain: The domain.
         domain_confidence: Its calibrated probability, in [0, 1], 1 where the prompt is a label alone; None if the
-            encoder does not know the domain, or knows no word of the prompt.
+            encoder does not know the domain.
         label: The label of the domain that a phrase of the prompt names; None if no label is close.
         label_confidence: Cosine of the word vectors of the closest label and phrase: 1 for the same words, 0 for a
             domain without labels.
@@ -83,6 +83,10 @@ class DomainDetector:
         logits = self.encoder.network.domain(mx.array(self.encoder.image_embeddings(images)))
         return self._detect(np.array(logits, np.float64) / self.encoder.metadata.get("image_temperature", 1.0))
 
+    def from_set(self, images: Any) -> Detection:
+        """Detect the one domain of images that belong together, by their mean probabilities; see `from_images`."""
+        return self._detection(np.mean([list(one.probabilities.values()) for one in self.from_images(images)], axis=0))
+
     def agreement(self, images: Any, domain: str) -> float:
         """Share of the images that are taken for a domain; arguments as for `from_images`."""
         return float(np.mean([found.domain == domain for found in self.from_images(images)]))
@@ -116,7 +120,7 @@ class DomainDetector:
             domain: The domain, if the user chose it; None: the likeliest of the domains in `labels`.
 
         Raises:
-            ValueError: for a prompt without a word.
+            ValueError: for a prompt without a word, or without a domain to choose from.
         """
         named = named_labels(prompt, labels if domain is None else {domain: labels.get(domain, ())})
         if named and says_no_more(prompt, named):
@@ -136,6 +140,8 @@ class DomainDetector:
             probabilities = detection.probabilities
 
         if domain is None:
+            if not labels:
+                raise ValueError("the model names no domains for it to choose from; leave it out, or say the domain")
             # The encoder may know domains that the model lacks.
             known = {d: p for d, p in probabilities.items() if d in labels} or dict.fromkeys(labels, 0.0)
             domain = detection.domain if detection.domain in labels else max(known, key=lambda d: known[d])

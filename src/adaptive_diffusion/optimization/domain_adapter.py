@@ -124,10 +124,7 @@ class DomainAdapter:
             return Detection(self._check(domain_type), 1.0, {str(domain_type): 1.0})
         if sample is not None:
             images = np.asarray(sample)
-            found = self.detector.from_images(images[None] if images.ndim == 3 else images)
-            means = {name: float(np.mean([d.probabilities[name] for d in found])) for name in found[0].probabilities}
-            best = max(means, key=means.__getitem__)
-            return Detection(best if len(found) > 1 else found[0].domain, means[best], means)
+            return self.detector.from_set(images[None] if images.ndim == 3 else images)
         if prompt is not None:
             return self.detector.from_prompt(prompt)
         return Detection(DomainType.GENERAL.value, 0.0, {})

@@ -110,6 +110,7 @@ def _place(domain: str, own: Mapping[str, Mapping[str, Any]], encoder: Encoder) 
     if domain in own:
         known = own[domain]
         return np.array(known["features"]) if known["encoder"] == encoder.content_hash else None
-    if domain in set(DomainType):
+    try:
         return load_reference(domain, encoder).mean
-    return None
+    except UnusableFile:  # of another encoder, or none at all
+        return None

@@ -34,6 +34,7 @@ from .domains import DomainType
 from .environment import DomainEnv, check_environment
 from .memory import read_history, write_history
 from .recording import final_config, json_types, known_config, record, unseen_seed
+from .records import NOISE_SEED
 from .tuned import with_calibrated
 from .verification import verify
 
@@ -149,7 +150,7 @@ class OptimizationPipeline:
         Returns:
             `domain_type` and `domain_confidence`; `final_config`, a `DomainConfig`, with `improved` and the `reason`;
             `start_config` and, from the agent, `agent_config`, `training` and `optimization`; `verification`, the
-            measurements of each configuration, the default first.
+            measurements of each configuration, the default first, from the noises of `noise_seed`.
 
         Raises:
             ValueError: for a domain that is unknown or that the model does not draw, or a reward that is not a finite
@@ -191,6 +192,7 @@ class OptimizationPipeline:
             "improved": verdict.improved,
             "reason": verdict.reason,
             "verification": [v.to_dict() for v in verdict.all],
+            NOISE_SEED: noises.seed,
         }
 
         self._history.append(json_types(results))
@@ -359,6 +361,6 @@ class OptimizationPipeline:
             drawing,
             pictures=self.pictures,
             batches=self.verification_batches,
-            seed=unseen_seed(self.adapter, domain, agent, self.noise_seed + FRESH),
+            seed=unseen_seed(self.adapter, domain, agent, self.noise_seed + FRESH, self._history),
             cache=self.cache,
         )

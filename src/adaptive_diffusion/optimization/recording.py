@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,12 +22,23 @@ def known_config(adapter: DomainAdapter, domain: str, reward: Reward) -> DomainC
     return replace(known, guidance_weight=None, guidance_low=None, guidance_high=None)
 
 
-def unseen_seed(adapter: DomainAdapter, domain: str, agent: TuningAgent | None, first: int) -> int:
-    """A seed of noises, `first` or later than any that the agent or an earlier verification of the domain has seen."""
+def unseen_seed(
+    adapter: DomainAdapter, domain: str, agent: TuningAgent | None, first: int, history: Iterable[Mapping[str, Any]]
+) -> int:
+    """A seed of noises, `first` or later than any that the agent or an earlier verification of the domain has seen.
+
+    Args:
+        adapter: Its records say the noises of the last verification that was recorded.
+        domain: Name of the domain.
+        agent: The agent that searched, or None.
+        first: The first seed.
+        history: What `OptimizationPipeline.optimize` returned before.
+    """
     known = adapter.known(domain)
     seen = [env.noises.seed for env in (agent.env, agent.eval_env) if env] if agent else []
     if known is not None and NOISE_SEED in known.provenance:
         seen.append(known.provenance[NOISE_SEED])
+    seen += [before[NOISE_SEED] for before in history if before["domain_type"] == domain and NOISE_SEED in before]
     return max([first, *(seed + 1 for seed in seen)])
 
 

@@ -17,7 +17,7 @@ from .agent_file import checked_path, read_agent, write_agent
 from .callbacks import Callbacks, callbacks_of
 from .convergence import Evaluation, Record, standard_error
 from .environment import DiffusionHyperparameterEnv
-from .episodes import check_fits, check_same, fitting, measure, replay, run_episode
+from .episodes import check_made_for, fitting, measure, replay, run_episode
 from .gym import Env
 from .noises import Noises
 from .sampling_env import SamplingEnv, Spent
@@ -110,7 +110,7 @@ class TuningAgent(ABC):
         self._callbacks, self._stopped = self._checked(callbacks_of(callback)), False
         evaluating = None if eval_env is None else bare(eval_env, "eval_env")
         if evaluating is not None:
-            check_fits(self.env, "eval_env", fitting(evaluating))
+            check_made_for(self.env, "eval_env", fitting(evaluating))
         self.eval_env = self._comparable(evaluating or self.eval_env or self.env.held_out())
         self._checkpoint = None if checkpoint is None else checked_path(checkpoint)
         self._most = None if max_evaluations is None else check_count("max_evaluations", max_evaluations, 1)
@@ -142,7 +142,7 @@ class TuningAgent(ABC):
             all batches of the environment's own noises; `best_quality`, their mean quality on held-out noises, where 0
             is the baseline's and 0.69 half its error, or, to real images, 1 is a distance less by 0.1, with
             `best_quality_error`, its standard error over batches and images; `best_reward` and `best_reward_error`
-            there; `evaluations` per image, and `episodes`: hyperparameters, reward and quality of
+            there; `evaluations` per image, and `episodes`: hyperparameters, reward, quality, evaluations and batch of
             each.
         """
         check_count("num_episodes", num_episodes, 1)
@@ -193,14 +193,14 @@ class TuningAgent(ABC):
         """Take over what `save` wrote; training goes on from there.
 
         Raises:
-            UnusableFile: if the file is missing, damaged, foreign, of another kind of agent, or trained in another
+            Unusable: if the file is missing, damaged, foreign, of another kind of agent, or trained in another
                 environment, with other noises or parts, or for another reward. The agent is then as it was.
         """
         header, tensors = read_agent(path)
         if header["kind"] != self.kind:
             raise UnusableFile(f"{path} holds an agent of the kind {header['kind']!r}, and this one is {self.kind!r}")
 
-        check_same(self.env, str(path), header)
+        check_made_for(self.env, str(path), header, exactly=True)
         if header.get("parts") != self.parts:
             raise UnusableFile(f"{path} was trained with parts={header.get('parts')}, and this agent has {self.parts}")
 

@@ -12,6 +12,8 @@ from .sampling_env import SamplingEnv
 
 Act = Callable[[np.ndarray], np.ndarray]
 
+MEANING = ("environment", "domains", "observation", "action", "around")  # what decides what an action means
+
 
 def run_episode(env: SamplingEnv, act: Act, **reset: Any) -> tuple[float, list[np.ndarray], dict[str, Any]]:
     """One episode: its return, its actions, and what the last step told."""
@@ -59,48 +61,25 @@ def fitting(env: SamplingEnv) -> dict[str, Any]:
     }
 
 
-def check_fits(env: SamplingEnv, what: str, made_for: Mapping[str, Any]) -> None:
-    """Refuse what was made for an environment of another kind or with other spaces.
+def check_made_for(env: SamplingEnv, what: str, made_for: Mapping[str, Any], *, exactly: bool = False) -> None:
+    """Refuse what was made for another environment.
 
     Args:
         env: The environment that it is wanted for.
         what: Its name in the message.
         made_for: What `fitting` says of the environment that it was made for.
-
-    Raises:
-        Unusable: naming both.
-    """
-    ours = fitting(env)
-    own, other = ours["environment"], made_for["environment"]
-    sizes = [(described["observation"], described["action"]) for described in (ours, made_for)]
-    if sizes[0] != sizes[1] or any(own.get(name) != other.get(name) for name in ("environment", "around", "domains")):
-        raise Unusable(
-            f"{what} was made for {other['environment']} with domains {other['domains']}, observations of "
-            f"{sizes[1][0]} and actions of {sizes[1][1]} numbers; this environment is a "
-            f"{own['environment']} with domains {own['domains']}, {sizes[0][0]} and {sizes[0][1]}"
-        )
-
-
-def check_same(env: SamplingEnv, what: str, made_for: Mapping[str, Any]) -> None:
-    """Refuse what was trained in another environment, even of the same kind: what it remembers does not hold here.
-
-    Args:
-        env: The environment that it is wanted for.
-        what: Its name in the message.
-        made_for: What `fitting` says of the environment that it was trained in.
+        exactly: Whether all must be the same, because scores are remembered from there; else it is enough that
+            observations and actions mean the same.
 
     Raises:
         Unusable: naming the first difference.
     """
-    check_fits(env, what, made_for)
-    ours = fitting(env)
-    pairs = {name: (ours[name], made_for.get(name)) for name in ours if name != "environment"}
-    pairs |= {name: (value, made_for["environment"].get(name)) for name, value in ours["environment"].items()}
-    for name, (own, other) in pairs.items():
-        if own != other:
+    own, other = ({**described, **described["environment"]} for described in (fitting(env), made_for))
+    for name in (*MEANING, *(own if exactly else ())):
+        if own.get(name) != other.get(name):
+            advice = "; go on with the same settings, or train from the beginning" if exactly else ""
             raise Unusable(
-                f"{what} was trained with {name}={other}, and this environment has {name}={own}; go on with the same "
-                "settings, or train from the beginning"
+                f"{what} was made for {name}={other.get(name)}, and this environment has {name}={own.get(name)}{advice}"
             )
 
 

@@ -66,14 +66,14 @@ def load_policy(path: str | Path, env: Any = None) -> Policy:
         env: The environment that it is wanted for, whose spaces are then compared; or None.
 
     Raises:
-        UnusableFile: if the file is missing, damaged, holds an agent without a policy, or one for other spaces.
+        Unusable: if the file is missing, damaged, holds an agent without a policy, or one for other spaces.
     """
     header, tensors = read_agent(path)
     policy = policy_in(path, header, tensors)
     if env is not None:
-        from .episodes import check_fits
+        from .episodes import check_made_for
 
-        check_fits(env, str(path), header)
+        check_made_for(env, str(path), header)
     return policy
 
 

@@ -47,9 +47,10 @@ class RememberingAgent(SearchAgent):
         super()._restore(state, tensors)
         self.tried = [(float(value), np.array(actions)) for value, actions in state["tried"]]
 
-    def _stream(self) -> int:
-        """A seed for the next sequence, which no other seed of an agent shares."""
-        return int(np.random.SeedSequence([self.seed, len(self.tried)]).generate_state(1)[0])
+    def _stream(self, rng: np.random.Generator) -> int:
+        """A seed for the next sequence, which no other seed of an agent shares; another each time `predict` asks."""
+        asked = [] if rng is self._rng else [int(rng.integers(2**32))]
+        return int(np.random.SeedSequence([self.seed, len(self.tried), *asked]).generate_state(1)[0])
 
 
 class TPEAgent(RememberingAgent):
@@ -92,7 +93,7 @@ class TPEAgent(RememberingAgent):
         level = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            sampler = optuna.samplers.TPESampler(seed=self._stream(), n_startup_trials=self.startup)
+            sampler = optuna.samplers.TPESampler(seed=self._stream(rng), n_startup_trials=self.startup)
             study = optuna.create_study(direction="maximize", sampler=sampler)
             for value, actions in self.tried:
                 params = dict(zip(names, actions.ravel().tolist(), strict=True))
@@ -175,7 +176,7 @@ class CMAESAgent(RememberingAgent):
         self._strategy.tell([(actions.ravel(), -value) for value, actions in generation])
 
     def _propose(self, rng: np.random.Generator) -> np.ndarray:
-        self._strategy.reseed_rng(self._stream())
+        self._strategy.reseed_rng(self._stream(rng))
         return np.reshape(self._strategy.ask(), self.shape)
 
     def _batches(self) -> list[int]:

@@ -159,7 +159,7 @@ class UNet(nn.Module):
         )
         return features.astype(self.dtype)
 
-    def _embed(self, x: mx.array, t: mx.array, class_labels: mx.array | None) -> mx.array:
+    def _embed(self, x: mx.array, t: mx.array, class_labels: mx.array | None = None) -> mx.array:
         """(B, temb_channels) embedding of time and class, before SiLU; checks the shape of the input."""
         multiple = 2 ** (self._config.levels - 1)
         if x.ndim != 4 or x.shape[-1] != self._config.in_channels or x.shape[1] % multiple or x.shape[2] % multiple:

@@ -60,6 +60,7 @@ class UNet2DConditionConfig(UNetConfig):
         **UNetConfig.ONLY,
         "only_cross_attention": (False,),
         "mid_block_only_cross_attention": (None, False),
+        "num_class_embeds": (None,),  # no pipeline gives it classes
         "encoder_hid_dim": (None,),
         "encoder_hid_dim_type": (None,),
         "num_attention_heads": (None,),
@@ -218,7 +219,6 @@ class UNet2DConditionModel(UNet):
         *,
         text_embeds: mx.array | None = None,
         time_ids: mx.array | None = None,
-        class_labels: mx.array | None = None,
     ) -> mx.array:
         """Predict for a batch.
 
@@ -229,7 +229,6 @@ class UNet2DConditionModel(UNet):
             text_embeds: (B, P) pooled text, for SDXL.
             time_ids: (B, 6) for SDXL: original height and width, top and left of the crop, target height and width,
                 pixels.
-            class_labels: (B,) integers, for a class-conditional model.
 
         Returns:
             (B, H, W, out_channels), in the type of `x`.
@@ -242,7 +241,7 @@ class UNet2DConditionModel(UNet):
             got = None if context is None else tuple(context.shape)
             raise ValueError(f"encoder_hidden_states must have shape ({x.shape[0]}, M, {dim}), got {got}")
 
-        embedding = self._embed(x, t, class_labels)
+        embedding = self._embed(x, t)
         if self.config.addition_embed_type:
             embedding = embedding + self._embed_text_time(text_embeds, time_ids)
 
