@@ -22,7 +22,12 @@ INITIAL_STD = 0.6  # of the actions, to begin with
 class SearchAgent(TuningAgent):
     """A search over sequences of actions, (episode_length, A).
 
-    Sequences that are compared were tried on the same batches, so that none wins by an easier one.
+    Sequences that are compared were tried on the same batches, so that none wins by an easier one. Here, each is tried
+    on all batches, and the one with the highest mean return is kept.
+
+    Attributes:
+        tried: Mean return and sequence of actions, (episode_length, A), of all that was tried, oldest first.
+        best: (episode_length, A) what `predict` answers.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class SearchAgent(TuningAgent):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose, parts=parts)
         self.shape = (self.env.episode_length, *self.env.action_space.shape)  # type: ignore[misc]
         self.best = np.zeros(self.shape)
+        self.tried: list[tuple[float, np.ndarray]] = []
         self._taken = 0  # steps on all paths
         self._rng = np.random.default_rng(self.seed)
 
@@ -58,13 +64,13 @@ class SearchAgent(TuningAgent):
     def _propose(self, rng: np.random.Generator) -> np.ndarray:
         """A sequence to try; asking for one changes nothing but `rng`."""
 
-    @abstractmethod
     def _batches(self) -> list[int]:
         """The batches that the next sequence is tried on, a path each."""
+        return list(range(self.env.noises.batches))
 
-    @abstractmethod
-    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
-        """Take its mean return of those batches into account, and perhaps change `best`."""
+    def _improve(self) -> None:
+        """Take the latest of `tried` into account, and perhaps change `best`."""
+        self.best = max(self.tried, key=lambda one: one[0])[1]
 
     @property
     def episodes_at_once(self) -> int:
@@ -79,7 +85,9 @@ class SearchAgent(TuningAgent):
                 return
             actions = self._clipped(self._propose(self._rng))
             played = [run_episode(self.part, replay(actions), options={"batch": batch}) for batch in self._batches()]
-            self._learn_from(actions, float(np.mean([episode_return for episode_return, _, _ in played])))
+            mean_return = float(np.mean([episode_return for episode_return, _, _ in played]))
+            self.tried.append((mean_return, np.asarray(actions, np.float64)))
+            self._improve()
             for path_return, done, _ in played:
                 self._taken += len(done)
                 self._finished(path_return, len(done))
@@ -94,44 +102,27 @@ class SearchAgent(TuningAgent):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         state = {"rng": self._rng.bit_generator.state, "best": self.best.tolist(), "taken": self._taken}
-        return state, {"best": self.best.astype(np.float32)}
+        sequences = [[value, actions.tolist()] for value, actions in self.tried]
+        return state | {"sequences": sequences}, {"best": self.best.astype(np.float32)}  # a file needs a tensor
 
     def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         best = np.array(state["best"])
         if best.shape != self.shape:
             raise ValueError(f"it holds {best.shape} actions, an episode here takes {self.shape}")
+        self.tried = [(float(value), np.array(actions)) for value, actions in state["sequences"]]
         self.best, self._rng.bit_generator.state, self._taken = best, state["rng"], state["taken"]
 
 
 class RandomAgent(SearchAgent):
-    """Random search: normal actions around the prior, of which the sequence with the highest mean return is kept.
-
-    Each sequence is tried on all batches.
-    """
+    """Random search: normal actions around the prior."""
 
     kind = "random"
 
     def __init__(self, env: Env | None = None, *, seed: int = 0, eval_every: int = 10, verbose: int = 0):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose)
-        self._highest = -np.inf
 
     def _propose(self, rng: np.random.Generator) -> np.ndarray:
         return rng.normal(0, INITIAL_STD, self.shape)
-
-    def _batches(self) -> list[int]:
-        return list(range(self.env.noises.batches))
-
-    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
-        if mean_return > self._highest:
-            self._highest, self.best = mean_return, np.asarray(actions, np.float64)
-
-    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        state, tensors = super()._state()
-        return state | {"highest": self._highest if np.isfinite(self._highest) else None}, tensors
-
-    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        super()._restore(state, tensors)
-        self._highest = -np.inf if state["highest"] is None else state["highest"]
 
 
 class FixedAgent(SearchAgent):
@@ -148,14 +139,39 @@ class FixedAgent(SearchAgent):
     def _batches(self) -> list[int]:
         return [len(self.record.returns) % self.env.noises.batches]
 
-    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
+    def _improve(self) -> None:
         pass
 
 
-class CEMAgent(SearchAgent):
-    """The cross-entropy method (Rubinstein, 1999): a normal distribution is fitted to the best of each generation.
+class GenerationAgent(SearchAgent):
+    """A search that learns from a whole generation of sequences at once.
 
     A generation is tried on one batch, or one part of it, the next one on the next.
+
+    Attributes:
+        population: Sequences of a generation.
+    """
+
+    population: int
+
+    @abstractmethod
+    def _learn_from(self, generation: list[tuple[float, np.ndarray]]) -> None:
+        """Take the mean returns of a generation's sequences into account, and change `best`."""
+
+    def get_config(self) -> dict[str, Any]:
+        """How the agent was made."""
+        return {**super().get_config(), "population": self.population, "parts": self.parts}
+
+    def _batches(self) -> list[int]:
+        return [len(self.tried) // self.population % self.part.noises.batches]
+
+    def _improve(self) -> None:
+        if len(self.tried) % self.population == 0:
+            self._learn_from(self.tried[-self.population :])
+
+
+class CEMAgent(GenerationAgent):
+    """The cross-entropy method (Rubinstein, 1999): a normal distribution is fitted to the best of each generation.
 
     Args:
         env: See `TuningAgent`.
@@ -190,38 +206,25 @@ class CEMAgent(SearchAgent):
         self.smoothing = check_number("smoothing", smoothing, 0, 1, above=True)
         self.least_std = check_number("least_std", least_std, 0)
         self.std = np.full(self.shape, INITIAL_STD)
-        self._tried: list[tuple[float, np.ndarray]] = []
 
     def get_config(self) -> dict[str, Any]:
         """How the agent was made."""
-        own = {name: getattr(self, name) for name in ("population", "elites", "smoothing", "least_std", "parts")}
+        own = {name: getattr(self, name) for name in ("elites", "smoothing", "least_std")}
         return {**super().get_config(), **own}
 
     def _propose(self, rng: np.random.Generator) -> np.ndarray:
         return rng.normal(self.best, self.std)
 
-    def _batches(self) -> list[int]:
-        tried = len(self.record.returns) * self.parts + len(self._paths)
-        return [tried // self.population % self.part.noises.batches]
-
-    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
-        self._tried.append((mean_return, actions))
-        if len(self._tried) < self.population:
-            return
-
-        self._tried.sort(key=lambda tried: -tried[0])
-        elite = np.stack([np.asarray(a, np.float64) for _, a in self._tried[: self.elites]])
+    def _learn_from(self, generation: list[tuple[float, np.ndarray]]) -> None:
+        elite = np.stack([actions for _, actions in sorted(generation, key=lambda one: -one[0])[: self.elites]])
         self.best = self.best + self.smoothing * (elite.mean(axis=0) - self.best)
         fitted = np.maximum(elite.std(axis=0), self.least_std)
         self.std = self.std + self.smoothing * (fitted - self.std)
-        self._tried = []
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         state, tensors = super()._state()
-        tried = [[value, np.asarray(actions, np.float64).tolist()] for value, actions in self._tried]
-        return state | {"std": self.std.tolist(), "tried": tried}, tensors
+        return state | {"std": self.std.tolist()}, tensors
 
     def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         super()._restore(state, tensors)
         self.std = np.array(state["std"])
-        self._tried = [(value, np.array(actions)) for value, actions in state["tried"]]

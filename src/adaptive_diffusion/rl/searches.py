@@ -15,48 +15,12 @@ import numpy as np
 from ..diffusion.checks import check_count, check_number
 from ..errors import MissingPackage
 from ..program import pip_install
-from .baselines import SearchAgent
+from .baselines import GenerationAgent, SearchAgent
 from .gym import Env
 
 
-class RememberingAgent(SearchAgent):
-    """A search that is decided by what it has tried.
-
-    Attributes:
-        tried: Mean return and sequence of actions, (episode_length, A), of all that was tried, oldest first.
-    """
-
-    def __init__(self, env: Env | None, **shared: Any):
-        super().__init__(env, **shared)
-        self.tried: list[tuple[float, np.ndarray]] = []
-
-    @property
-    def bounds(self) -> np.ndarray:
-        """(episode_length * A, 2) lowest and highest number of each action."""
-        space: Any = self.env.action_space
-        return np.tile(np.stack([space.low, space.high], axis=1).astype(np.float64), (self.shape[0], 1))
-
-    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
-        self.tried.append((mean_return, np.asarray(actions, np.float64)))
-
-    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        state, tensors = super()._state()
-        return state | {"tried": [[value, actions.tolist()] for value, actions in self.tried]}, tensors
-
-    def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        super()._restore(state, tensors)
-        self.tried = [(float(value), np.array(actions)) for value, actions in state["tried"]]
-
-    def _stream(self, rng: np.random.Generator) -> int:
-        """A seed for the next sequence, which no other seed of an agent shares; another each time `predict` asks."""
-        asked = [] if rng is self._rng else [int(rng.integers(2**32))]
-        return int(np.random.SeedSequence([self.seed, len(self.tried), *asked]).generate_state(1)[0])
-
-
-class TPEAgent(RememberingAgent):
+class TPEAgent(SearchAgent):
     """The tree-structured Parzen estimator (Bergstra et al., 2011) by Optuna, beginning at the prior.
-
-    Each sequence is tried on all batches; the one with the highest mean return is kept.
 
     Args:
         env: See `TuningAgent`.
@@ -87,13 +51,14 @@ class TPEAgent(RememberingAgent):
         if not self.tried:
             return np.zeros(self.shape)
 
-        optuna, names = self._optuna, [f"{i:03}" for i in range(len(self.bounds))]
-        ranges = zip(names, self.bounds.tolist(), strict=True)
+        optuna, bounds = self._optuna, _bounds(self)
+        names = [f"{i:03}" for i in range(len(bounds))]
+        ranges = zip(names, bounds.tolist(), strict=True)
         space = {name: optuna.distributions.FloatDistribution(low, high) for name, (low, high) in ranges}
         level = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            sampler = optuna.samplers.TPESampler(seed=self._stream(rng), n_startup_trials=self.startup)
+            sampler = optuna.samplers.TPESampler(seed=_stream(self, rng), n_startup_trials=self.startup)
             study = optuna.create_study(direction="maximize", sampler=sampler)
             for value, actions in self.tried:
                 params = dict(zip(names, actions.ravel().tolist(), strict=True))
@@ -103,18 +68,11 @@ class TPEAgent(RememberingAgent):
             optuna.logging.set_verbosity(level)
         return np.reshape([chosen[name] for name in names], self.shape)
 
-    def _batches(self) -> list[int]:
-        return list(range(self.env.noises.batches))
 
-    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
-        super()._learn_from(actions, mean_return)
-        self.best = max(self.tried, key=lambda one: one[0])[1]
-
-
-class CMAESAgent(RememberingAgent):
+class CMAESAgent(GenerationAgent):
     """The evolution strategy with covariance matrix adaptation (Hansen, 2016) by cmaes, beginning around the prior.
 
-    A generation is tried on one batch, or one part of it, the next one on the next; the distribution's mean is kept.
+    The mean of the distribution is kept.
 
     Args:
         env: See `TuningAgent`.
@@ -142,32 +100,28 @@ class CMAESAgent(RememberingAgent):
     ):
         super().__init__(env, seed=seed, eval_every=eval_every, verbose=verbose, parts=parts)
         self.initial_std = check_number("initial_std", initial_std, 0, above=True)
-        if len(self.bounds) < 2:
+        numbers = self.best.size
+        if numbers < 2:
             raise ValueError("agent=cmaes adapts covariances and needs two numbers to choose or more; take agent=cem")
-        self._population = None if population is None else check_count("population", population, 2)
+        usual = 4 + int(3 * np.log(numbers))
+        self.population = usual if population is None else check_count("population", population, 2)
         with _installed("agent=cmaes"):
             import cmaes
         self._cmaes: Any = cmaes
         self._begin()
 
-    @property
-    def population(self) -> int:
-        """Sequences of a generation."""
-        return int(self._strategy.population_size)
-
     def get_config(self) -> dict[str, Any]:
         """How the agent was made."""
-        own = {"initial_std": self.initial_std, "population": self.population, "parts": self.parts}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "initial_std": self.initial_std}
 
     def _begin(self) -> None:
         """A strategy that has been told what was tried."""
         self._strategy = self._cmaes.CMA(
-            mean=np.zeros(len(self.bounds)),
+            mean=np.zeros(self.best.size),
             sigma=self.initial_std,
-            bounds=self.bounds,
+            bounds=_bounds(self),
             seed=self.seed,
-            population_size=self._population,
+            population_size=self.population,
         )
         for first in range(0, len(self.tried) - self.population + 1, self.population):
             self._tell(self.tried[first : first + self.population])
@@ -176,21 +130,28 @@ class CMAESAgent(RememberingAgent):
         self._strategy.tell([(actions.ravel(), -value) for value, actions in generation])
 
     def _propose(self, rng: np.random.Generator) -> np.ndarray:
-        self._strategy.reseed_rng(self._stream(rng))
+        self._strategy.reseed_rng(_stream(self, rng))
         return np.reshape(self._strategy.ask(), self.shape)
 
-    def _batches(self) -> list[int]:
-        return [len(self.tried) // self.population % self.part.noises.batches]
-
-    def _learn_from(self, actions: np.ndarray, mean_return: float) -> None:
-        super()._learn_from(actions, mean_return)
-        if len(self.tried) % self.population == 0:
-            self._tell(self.tried[-self.population :])
-            self.best = np.reshape(self._strategy.mean, self.shape)
+    def _learn_from(self, generation: list[tuple[float, np.ndarray]]) -> None:
+        self._tell(generation)
+        self.best = np.reshape(self._strategy.mean, self.shape)
 
     def _restore(self, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
         super()._restore(state, tensors)
         self._begin()
+
+
+def _bounds(agent: SearchAgent) -> np.ndarray:
+    """(episode_length * A, 2) lowest and highest number of each action."""
+    space: Any = agent.env.action_space
+    return np.tile(np.stack([space.low, space.high], axis=1).astype(np.float64), (agent.shape[0], 1))
+
+
+def _stream(agent: SearchAgent, rng: np.random.Generator) -> int:
+    """A seed for the next sequence, which no other seed of an agent shares; another each time `predict` asks."""
+    asked = [int(rng.integers(2**32))] if rng is agent._asked else []
+    return int(np.random.SeedSequence([agent.seed, len(agent.tried), *asked]).generate_state(1)[0])
 
 
 @contextmanager
