@@ -28,7 +28,7 @@ from ..sampling.timing import duration, seconds_per_evaluation
 from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
-from .checks import refused
+from .checks import as_user_error
 from .guidance_settings import warn_without_effect
 from .inputs import model_input
 from .job import print_rows
@@ -194,7 +194,7 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
     domains = task.domains or list(model.domains or ())
     if not domains:
         raise UserError("this model has no domains of its own; give task.domains=[landscapes], or others")
-    with refused():
+    with as_user_error():
         guided = {domain: task.guided_in(domain) for domain in domains}
         for guidance in {name_of(guidance): guidance for guidance in guided.values()}.values():
             warn_without_effect(model, guidance)

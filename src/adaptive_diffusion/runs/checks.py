@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def refused() -> Iterator[None]:
+def as_user_error() -> Iterator[None]:
     """A block that checks what the user gave: its ValueError is raised as the user's mistake."""
     try:
         yield
@@ -37,7 +37,7 @@ def check_setting(check: Callable[..., Any], cfg: DictConfig, key: str, *bounds:
     Raises:
         UserError: if the function raises ValueError.
     """
-    with refused():
+    with as_user_error():
         check(key, cfg[key], *bounds)
 
 
@@ -54,7 +54,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     cfg = typed(cfg)
 
     # Runs are named by `name`, and files by domains.
-    with refused():
+    with as_user_error():
         if cfg.name:
             check_name("name", cfg.name)
         for tag in cfg.tags:
@@ -81,7 +81,7 @@ def check_calibration(name: str, node: Any, cfg: DictConfig, model: PictureModel
     """
     if not OmegaConf.is_dict(node) or not {"path", "model", "domain", "guidance_scale"} <= set(node):
         return
-    with refused():
+    with as_user_error():
         check_number(f"{name}.guidance_scale", node.guidance_scale, 0)
 
     # Only what differs from the run's own model and domain was asked for by name.

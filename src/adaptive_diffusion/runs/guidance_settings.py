@@ -28,7 +28,7 @@ from ..optimization.tuned import default_guidance, find_tuned, tuned_guidance, t
 from ..tracking.commands import advice_for_this_model
 from ..tracking.provenance import choices
 from ..types import PictureModel
-from .checks import refused
+from .checks import as_user_error
 from .setting_types import target_of
 
 log = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def _as_settings(guidance: Guidance, cfg: DictConfig) -> Any:
 def _effective(given: float | None, model: PictureModel) -> float:
     """The guidance that a model draws with: its default where none was given."""
     scale = float(ModelFacts.of(model).guidance_scale) if given is None else given
-    with refused():
+    with as_user_error():
         check_guidance(scale)
 
     effective = effective_guidance(model, scale)

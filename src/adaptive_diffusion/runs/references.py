@@ -23,7 +23,7 @@ from ..metrics.kernel_reference import KernelReference
 from ..metrics.precision_recall import ClusterReference
 from ..metrics.statistics import FeatureStatistics
 from ..program import command
-from .checks import refused
+from .checks import as_user_error
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     if wrong := [name for name, path in given.items() if not name or not path]:
         raise UserError(f"give each domain as DOMAIN=PATH, got {wrong[0]!r} without a path")
 
-    with refused():
+    with as_user_error():
         for name in given:
             check_name("the domain", name, of_file=True)
             if name.endswith(OTHERS):

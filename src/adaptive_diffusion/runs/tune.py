@@ -34,7 +34,7 @@ from .agents import (
     training_in,
 )
 from .build import build
-from .checks import refused
+from .checks import as_user_error
 from .job import print_rows
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def _pipeline(cfg: DictConfig, task: AgentTask) -> tuple[OptimizationPipeline, l
     names = [cfg.domain.name] if cfg.domain is not None else list(task.model.domains or ())
     if not names:
         raise UserError("this model has no domains of its own; say what it draws, e.g. domain=landscapes")
-    with refused():
+    with as_user_error():
         for name in names:
             check_name("the model's domain", name, of_file=True)
     if task.start_from is not None and len(names) > 1:

@@ -28,7 +28,7 @@ from ..errors import MachineError, MissingPackage, UserError
 from ..io.files import home_path
 from ..program import command, conf, pip_install
 from ..runs.build import build
-from ..runs.checks import checked, refused
+from ..runs.checks import as_user_error, checked
 from .bounds import KEYS, LARGEST_UPLOAD, WAITING, Offer, Offers
 from .jobs import Worker, job
 from .sessions import Sessions
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     options = parser.parse_args(argv)
 
-    with refused():
+    with as_user_error():
         check_count("--port", options.port, 0, 65535)
     password = options.password if options.password is not None else os.environ.get(PASSWORD)
     check_access(options.host, password)

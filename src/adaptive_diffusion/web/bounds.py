@@ -16,7 +16,7 @@ from ..diffusion.checks import check_choice, check_count, check_name, check_numb
 from ..diffusion.conditions import NO_LABEL
 from ..errors import UserError
 from ..program import in_domain
-from ..runs.checks import refused
+from ..runs.checks import as_user_error
 from ..tracking.commands import read_literal, setting
 
 MOST_IMAGES = 16  # of a run
@@ -76,7 +76,7 @@ class Offers:
             UserError: for a name that is not offered.
         """
         names = {offer.name: offer for offer in self.models}
-        with refused():
+        with as_user_error():
             check_choice("model", name, list(names))
         return names[name]
 
@@ -131,7 +131,7 @@ class Wish:
             UserError: with one sentence.
         """
         offer = offers.model(self.model)
-        with refused():
+        with as_user_error():
             for name in TEXTS:
                 if getattr(self, name):
                     check_name(name, getattr(self, name))

@@ -12,7 +12,7 @@ import gradio as gr
 from ..diffusion.checks import check_count
 from ..diffusion.conditions import NO_LABEL
 from ..errors import UserError
-from ..runs.checks import refused
+from ..runs.checks import as_user_error
 from .bounds import Wish, wish_of
 from .handlers import Handlers, errors_shown
 from .sessions import Shown, settings_in
@@ -93,5 +93,5 @@ class Choosing(Handlers):
 
 def run_at(history: Sequence[Shown], number: Any) -> Shown:
     """A run of the history, counted from 1, the oldest."""
-    with refused():
+    with as_user_error():
         return history[check_count("the run", number, 1, len(history)) - 1]

@@ -12,7 +12,7 @@ from ..benchmark.axes import new_figure, save_figure
 from ..benchmark.curves import Curve, Point, draw_curves
 from ..diffusion.checks import check_choice, check_count
 from ..program import PACKAGE
-from ..runs.checks import refused
+from ..runs.checks import as_user_error
 
 SHIPPED = PACKAGE / "assets" / "curve.json"  # made by `python -m tools`
 MOST_PASSES = 100
@@ -63,7 +63,7 @@ def affordable(domain: Any, passes: Any) -> list[Measurement]:
     Raises:
         UserError: for a domain that was not measured, or a budget out of bounds.
     """
-    with refused():
+    with as_user_error():
         check_choice("domain", domain, domains())
         budget = check_count("passes", passes, 1, MOST_PASSES)
     best: dict[str, Measurement] = {}

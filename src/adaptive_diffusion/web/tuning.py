@@ -18,7 +18,7 @@ from ..encoder.reference import reference_path
 from ..errors import UserError
 from ..optimization.domain_adapter import DomainAdapter
 from ..program import in_domain
-from ..runs.checks import refused
+from ..runs.checks import as_user_error
 from ..runs.train import task_of
 from ..runs.tune import AgentTask
 from ..schedulers.configuration import Configuration
@@ -68,7 +68,7 @@ def tuning_settings(wish: Wish, offers: Offers, aim: Any, episodes: Any) -> list
     Raises:
         UserError: for a wish that has no domain, or one of which no real images are known, or a value out of bounds.
     """
-    with refused():
+    with as_user_error():
         check_choice("what counts", aim, list(AIMS))
         check_count("episodes", episodes, FEWEST_EPISODES, MOST_EPISODES)
     if wish.prompt:
