@@ -22,7 +22,7 @@ from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.models.unet import UNetConfig
 from adaptive_diffusion.runs.build import build
 from adaptive_diffusion.runs.checks import checked
-from adaptive_diffusion.runs.fit import scheduler_arguments
+from adaptive_diffusion.runs.open_settings import scheduler_arguments
 from adaptive_diffusion.runs.setting_types import typed
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.schedulers.classes import DDIMScheduler

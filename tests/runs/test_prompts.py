@@ -6,7 +6,7 @@ import pytest
 from tiny import configuration, tiny_model
 
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
-from adaptive_diffusion.runs.fit import fitted
+from adaptive_diffusion.runs.open_settings import settled
 from adaptive_diffusion.runs.prompts import follow_prompt
 
 MODEL_WITHOUT_CLASSES = SimpleUNet(UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=()))
@@ -88,5 +88,5 @@ def test_guidance_that_leaves_out_what_was_asked_for_says_so(
 ) -> None:
     cfg = configuration("sample", tmp_path, f"guidance_scale={scale}", "domain=landscapes")
     with caplog.at_level("WARNING"):
-        assert fitted(cfg, tiny_model()).guidance_scale == scale
+        assert settled(cfg, tiny_model()).guidance_scale == scale
     assert ("without domain and label" in caplog.text) is said

@@ -33,7 +33,6 @@ from ..types import PictureModel
 from .build import build
 from .checks import check_calibration, check_grid, check_setting, checked, warn_of_another_domain
 from .first_use import calibrate_on_first_use
-from .fit import fitted, image_channels, scheduler_arguments
 from .guidance_settings import (
     check_fits_scheduler,
     check_tuned,
@@ -42,6 +41,7 @@ from .guidance_settings import (
     warn_of_no_guidance,
     warn_of_strong_guidance,
 )
+from .open_settings import image_channels, scheduler_arguments, settled
 from .prompts import follow_prompt
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def prepare(cfg: DictConfig) -> Setup:
     cfg, choice = follow_prompt(cfg, model)
     caption = cfg.prompt or plain_caption(cfg.domain.name, None if cfg.label == NO_LABEL else cfg.label)
     conditions = conditions_of(model, cfg.domain.name, cfg.label, caption)
-    cfg = fitted(cfg, model)
+    cfg = settled(cfg, model)
 
     check_calibration("scheduler.calibration", cfg.scheduler.get("calibration"), cfg, model)
     check_calibration("grid", cfg.grid, cfg, model)

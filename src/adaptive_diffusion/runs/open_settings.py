@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 DEFAULT_STEPS = 10  # where neither the user nor a tuned scheduler says how many
 
 
-def fitted(cfg: DictConfig, model: PictureModel) -> DictConfig:
+def settled(cfg: DictConfig, model: PictureModel) -> DictConfig:
     """A copy of the configuration with everything filled in that the model decides.
 
     Raises:
