@@ -16,7 +16,7 @@ from omegaconf import open_dict
 from tiny import configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.cli.arguments import as_given
-from adaptive_diffusion.cli.entry import Folders
+from adaptive_diffusion.cli.entry import ChecksBeforeWriting
 from adaptive_diffusion.errors import MachineError, UnusableFile, UserError
 from adaptive_diffusion.io.addresses import without_login
 from adaptive_diffusion.program import command
@@ -178,7 +178,7 @@ def test_a_password_on_the_command_line_gives_a_warning_and_is_no_name(tmp_path,
     cfg = configuration("sample", tmp_path)
     with open_dict(cfg):
         cfg.hydra = {"overrides": {"task": given}}
-    Folders().on_run_start(cfg)
+    ChecksBeforeWriting().on_run_start(cfg)
     assert "MLFLOW_TRACKING_PASSWORD" in caplog.text
     assert "secret" not in caplog.text
     assert as_given(given) == ["tracking.uri=http://here:1", "num_steps=5,6"]
@@ -192,9 +192,9 @@ def test_a_password_on_the_command_line_gives_a_warning_and_is_no_name(tmp_path,
     assert all("http://here:1" in text and "secret" not in text for text in written)
 
     cfg.hydra.overrides.task[0] = "tracking.uri=http://here:1"
-    Folders().on_run_start(cfg)
+    ChecksBeforeWriting().on_run_start(cfg)
     cfg.hydra.overrides.task.append("prompt='${nothing}'")
-    Folders().on_run_start(cfg)
+    ChecksBeforeWriting().on_run_start(cfg)
     assert caplog.text == ""
 
 

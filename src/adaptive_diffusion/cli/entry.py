@@ -34,7 +34,7 @@ ROOT = "ADAPTIVE_DIFFUSION_ROOT"  # in the environment: the folder that conf/pat
 VERSION = f"adaptive-diffusion-optimizer {__version__} (Hydra {hydra.__version__})"
 
 
-class Folders(Callback):
+class ChecksBeforeWriting(Callback):
     """Refuses empty folders, below which all would be written to the root of the file system, and mistyped settings.
 
     It warns of a password that Hydra is about to write.
