@@ -23,7 +23,7 @@ from ..diffusion.checks import check_choice, check_count, check_seed
 from ..errors import MissingPackage, UserError
 from ..io.counted import count
 from ..program import pip_install
-from ..runs.job import say
+from ..runs.output import say
 from ..tracking.jobs import DONE, Job, jobs_of
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from ..errors import MachineError, UserError
 from ..interruption import uninterrupted
 from ..io.addresses import without_login
 from ..program import again
-from ..runs.job import Stop, explain, in_sweep, look, say
+from ..runs.job import Stop, explain, in_sweep
+from ..runs.output import look, say
 from ..runs.sweep_overrides import sweep_overrides, takes_every_combination
 from ..tracking.jobs import (
     DONE,

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ..io.files import write_text
 from ..io.markdown import table
 from ..tracking.jobs import Job, failures
-from .job import say
+from .output import say
 
 OUTCOMES = "outcomes.json"
 COLUMNS = {"agent": "agent", "score": "held-out score", "default": "default", "episodes": "episodes"}

@@ -26,7 +26,8 @@ from .agent_sweep import OUTCOMES
 from .build import build
 from .identity import identity_of_training
 from .inputs import model_input
-from .job import in_sweep, print_rows
+from .job import in_sweep
+from .output import log_rows
 from .recorded import recorded
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def finish(cfg: DictConfig, found: Sequence[Mapping[str, Any]], model: str) -> N
     write_json(Path(cfg.paths.run) / OUTCOMES, outcomes)
     if in_sweep():
         write_json(_kept(cfg), {"identity": identity_of_training(cfg, model), "outcomes": outcomes})
-    print_rows({"saved": cfg.output, "draw": outcomes[0]["draw"]})
+    log_rows({"saved": cfg.output, "draw": outcomes[0]["draw"]})
 
 
 def finished_before(cfg: DictConfig, model: str) -> Skipped | None:

@@ -29,10 +29,11 @@ from ..tracking.commands import given_settings, resolved_settings
 from ..tracking.jobs import Job, telling
 from ..tracking.provenance import choices, parameters, placeless
 from .inputs import model_input
-from .job import in_sweep, say
+from .job import in_sweep
 from .measure_run import SECONDS_PER_IMAGE
 from .naming import drawn_by
 from .open_settings import image_channels
+from .output import say
 from .recorded import run_tags
 from .setup import Setup, prepare
 from .sweep_cost import announce

@@ -31,8 +31,8 @@ from .build import build
 from .checks import as_user_error
 from .guidance_settings import warn_without_effect
 from .inputs import model_input
-from .job import print_rows
 from .naming import GRIDS, candidate
+from .output import log_rows
 from .recorded import recorded
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class _Task:
 
         where, domain = setting("scheduler.calibration.path", cfg.output), domain_settings(problems[0].domain)
         draw = draw_command("scheduler=adaptive", where, *domain, f"num_steps={min(task.steps)}")
-        print_rows({"saved": cfg.output, "draw": draw})
+        log_rows({"saved": cfg.output, "draw": draw})
         return sum(ratios) / len(ratios)
 
 

@@ -21,7 +21,7 @@ from ..io.locks import in_turn
 from ..io.progress import Progress
 from ..sampling.timing import duration
 from ..types import PictureModel
-from .job import print_rows
+from .output import log_rows
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _calibrate(file: ScheduleFile, model: GuidedModel, recipe: QuickCalibration,
     except KeyboardInterrupt:
         log.info("the calibration was interrupted, and begins anew when it is needed again")
         raise
-    print_rows({"kept in": str(file.path)})
+    log_rows({"kept in": str(file.path)})
 
 
 def _hindrance(cfg: DictConfig, model: PictureModel) -> str | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,11 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .. import errors, leaving
-from ..tracking.tracker import Tracker
+from .. import errors
 from .wrong_values import wrong_value
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,25 +65,6 @@ def _leave_no_folder(outputs: Path) -> None:
             for parent in folder.parents:
                 if outputs.absolute() in parent.parents:
                     parent.rmdir()
-
-
-def say(text: str) -> None:
-    """Print a text; to nobody once whoever read our output has gone, as with `| head`. What is being done goes on."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        leaving.stop_talking()
-
-
-def print_rows(rows: Mapping[str, str]) -> None:
-    """Log a summary: each row begins with its name, in a column of 11 characters."""
-    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
-
-
-def look(tracker: Tracker, page: str | None) -> dict[str, str]:
-    """The row of a summary that says how to look at a page of the tracker; {} without one."""
-    lines = [line for line in (tracker.how_to_look(), page) if line]
-    return {"look": f"\n{'':<11}".join(lines)} if page else {}
 
 
 def in_sweep() -> bool:

@@ -9,9 +9,10 @@ from ..diffusion.conditions import NO_LABEL
 from ..diffusion.guidance import name_of, reads_text
 from ..io.counted import count
 from ..metrics.quality import Measurement
-from .job import in_sweep, look, print_rows
+from .job import in_sweep
 from .measure_run import SECONDS_PER_IMAGE
 from .naming import drawn_by, timesteps_source
+from .output import log_rows, look
 from .sample_files import QUALITY
 from .setup import Setup
 
@@ -63,7 +64,7 @@ def print_summary(
     else:
         rows |= look(setup.tracker, page)
 
-    print_rows(rows)
+    log_rows(rows)
 
 
 def _measured(quality: list[Measurement]) -> list[str]:

@@ -16,7 +16,7 @@ from ..io.markdown import literal
 from ..io.markdown import table as markdown_table
 from ..tracking.jobs import Job, failures, telling
 from ..tracking.tracker import NoTracker
-from .job import say
+from .output import say
 from .setting_types import target_of
 from .sweep_cost import announce
 from .sweep_pictures import MOST_ROWS, draw_all

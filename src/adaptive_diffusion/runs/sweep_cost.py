@@ -17,8 +17,8 @@ from ..models.diffusers import load_pipeline
 from ..sampling.converged import CHECKED, FIRST_STEPS
 from ..sampling.timing import seconds_of
 from .build import build
-from .job import say
 from .open_settings import DEFAULT_STEPS
+from .output import say
 from .setting_types import target_of
 from .stochastic_sweep import all_stochastic
 from .sweep_overrides import sweep_overrides, takes_every_combination

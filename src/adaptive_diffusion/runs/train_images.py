@@ -23,7 +23,7 @@ from ..io.training_state import state_tag
 from ..tracking.tracker import Run
 from .build import build
 from .inputs import training_inputs
-from .job import print_rows
+from .output import log_rows
 from .recorded import recorded
 from .resumable import announced_progress, resumed_tag
 
@@ -94,7 +94,7 @@ def _train_and_write(cfg: DictConfig, trainer: ImageTrainer[S], what: str, write
     with recorded(cfg, tracker, name, tags=state_tag(c.state), resume=resumed_tag(trainer), inputs=inputs) as run:
         result = write(_train(trainer, run))
 
-    print_rows({"saved": cfg.output})
+    log_rows({"saved": cfg.output})
     return result
 
 

@@ -35,7 +35,7 @@ from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.tracker import Run, Tracker
 from .build import build
 from .inputs import training_inputs
-from .job import look, print_rows
+from .output import log_rows, look
 from .recorded import recorded
 from .resumable import announced_progress, resumed_tag
 
@@ -128,7 +128,7 @@ def _summarise(cfg: DictConfig, trainer: Trainer, validation: float, tracker: Tr
         "saved": str(cfg.output),
         "draw": draw_command(*where, *domain_settings(trainer.corpus.domains[0])),
     }
-    print_rows({**rows, **look(tracker, page)})
+    log_rows({**rows, **look(tracker, page)})
 
 
 def preview(trainer: Trainer, samples: int, steps: int) -> np.ndarray:

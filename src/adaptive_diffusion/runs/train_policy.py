@@ -34,7 +34,7 @@ from .agents import (
     training_in,
 )
 from .build import build
-from .job import print_rows
+from .output import log_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class PolicyTask(AgentTraining):
         if (done := finished_before(cfg, self.model.identity)) is not None:
             return done
         domain, agent = cfg.domain.name, _agent(cfg, self)
-        print_rows({"cost": cost(agent, self.episodes)})
+        log_rows({"cost": cost(agent, self.episodes)})
 
         steps = count(self.num_steps, "step")
         name = "train policy", *trained_by(cfg), domain, steps
@@ -162,7 +162,7 @@ def _report(summary: dict[str, Any], task: PolicyTask, domain: str, reward: Rewa
         what, error = "log(prior's error / policy's)", f"{math.exp(-quality):.2f} of the prior grid's"
     what = "reward" if task.stopping else what
     steps, evaluations = count(task.num_steps, "step"), count(summary["model_evaluations"], "model evaluation")
-    print_rows(
+    log_rows(
         {
             domain: f"{steps}, {what} {score:+.3f} +- {spread:.3f} (standard error) on held-out noises",
             "error": error,

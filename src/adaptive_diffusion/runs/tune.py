@@ -35,7 +35,7 @@ from .agents import (
 )
 from .build import build
 from .checks import as_user_error
-from .job import print_rows
+from .output import log_rows
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class AgentTask(AgentTraining):
         if (done := finished_before(cfg, self.model.identity)) is not None:
             return done
         pipeline, domains, agent = _pipeline(cfg, self)
-        print_rows({"cost": cost(agent, self.episodes, len(domains), self.verification_batches)})
+        log_rows({"cost": cost(agent, self.episodes, len(domains), self.verification_batches)})
         folder, found = Path(cfg.paths.run), []
 
         settings = ["scheduler=tuned", *path_settings(cfg, self.result)]
@@ -103,7 +103,7 @@ class AgentTask(AgentTraining):
                 before = known if results["improved"] else own  # what ships stays unless something better was found
                 if before is not None:
                     replaced = f"{before.to_config()}, tuned with weight={before.weight:.2g} of quality"
-                    print_rows({"replaces": replaced})
+                    log_rows({"replaces": replaced})
                 write_text(folder / "history.json", json.dumps(pipeline.get_history(), indent=1) + "\n")
 
             mean = sum(case["score"] for case in found) / len(found)
@@ -207,7 +207,7 @@ def _report(results: dict[str, Any], run: Run, reward: Reward) -> dict[str, Any]
     run.metrics({f"{domain}/final/{name}": final_measured[name] for name in names})
     run.metrics({f"{domain}/default/{name}": default[name] for name in names})
 
-    print_rows(
+    log_rows(
         {
             domain: f"{final}, confidence {final.confidence:.0%}",
             "training": describe_training(results["training"]),

@@ -1,0 +1,30 @@
+"""What a program prints and logs at its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from .. import leaving
+from ..tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+
+def say(text: str) -> None:
+    """Print a text; to nobody once whoever read our output has gone, as with `| head`. What is being done goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        leaving.stop_talking()
+
+
+def log_rows(rows: Mapping[str, str]) -> None:
+    """Log a summary: each row begins with its name, in a column of 11 characters."""
+    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
+
+
+def look(tracker: Tracker, page: str | None) -> dict[str, str]:
+    """The row of a summary that says how to look at a page of the tracker; {} without one."""
+    lines = [line for line in (tracker.how_to_look(), page) if line]
+    return {"look": f"\n{'':<11}".join(lines)} if page else {}
