@@ -24,9 +24,9 @@ from adaptive_diffusion.runs.build import build
 from adaptive_diffusion.runs.checks import checked
 from adaptive_diffusion.runs.open_settings import scheduler_arguments
 from adaptive_diffusion.runs.setting_types import typed
+from adaptive_diffusion.runs.settings_text import literal
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.schedulers.classes import DDIMScheduler
-from adaptive_diffusion.tracking.commands import literal
 
 TRAINING = ["task", "reward", "agent"]
 GROUPS = ["model", "domain", "scheduler", "grid", "sampler", "metrics", "benchmark", "tracking", *TRAINING]

@@ -17,11 +17,11 @@ from tiny import CONF
 from adaptive_diffusion.benchmark.axes import new_figure
 from adaptive_diffusion.benchmark.curves import Curve, Point, draw_curves, leading
 from adaptive_diffusion.metrics.intervals import jackknife_interval, mean_interval, student
+from adaptive_diffusion.runs.job_names import setting_words
 from adaptive_diffusion.runs.naming import run_name
 from adaptive_diffusion.runs.sample_sweep import SampleReport, notes_of
 from adaptive_diffusion.runs.sweep_pictures import draw_plot
 from adaptive_diffusion.runs.sweep_rows import groups_of
-from adaptive_diffusion.tracking.job_names import setting_words
 from adaptive_diffusion.tracking.jobs import COLUMNS, Job, plan_jobs
 
 

@@ -14,7 +14,7 @@ from tiny import CONF, ROOT
 from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.cli.schemas import register
 from adaptive_diffusion.errors import Unusable, UserError
-from adaptive_diffusion.tracking.commands import (
+from adaptive_diffusion.runs.settings_text import (
     advice_for_this_model,
     domain_settings,
     draw_command,

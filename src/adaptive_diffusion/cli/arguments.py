@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from ..errors import UserError
 from ..io.addresses import without_login
 from ..program import COMPLETION, SCRIPTS
-from ..tracking.commands import literal, quoted
+from ..runs.settings_text import literal, quoted
 from .catalog import Catalog
 
 SWEEP = ("-m", "--multirun")

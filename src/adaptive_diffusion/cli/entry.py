@@ -23,7 +23,7 @@ from .._version import __version__
 from ..io.addresses import without_login
 from ..runs import job
 from ..runs.setting_types import typed
-from ..tracking.commands import given_settings
+from ..runs.settings_text import given_settings
 from .arguments import for_hydra
 from .catalog import Catalog
 from .schemas import register

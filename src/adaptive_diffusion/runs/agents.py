@@ -17,7 +17,6 @@ from ..errors import Unusable, UserError
 from ..io.counted import count
 from ..io.files import parse_json, write_json
 from ..program import title
-from ..tracking.commands import setting
 from ..tracking.jobs import RESULT, Skipped
 from ..tracking.provenance import choices, parameters
 from ..tracking.tracker import Finished, Run
@@ -29,6 +28,7 @@ from .inputs import model_input
 from .job import in_sweep
 from .output import log_rows
 from .recorded import recorded
+from .settings_text import setting
 
 log = logging.getLogger(__name__)
 

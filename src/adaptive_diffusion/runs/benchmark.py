@@ -25,7 +25,6 @@ from ..io.counted import count
 from ..io.locks import in_turn
 from ..io.progress import Progress
 from ..program import again
-from ..tracking.commands import given_settings, resolved_settings
 from ..tracking.jobs import Job, telling
 from ..tracking.provenance import choices, parameters, placeless
 from .inputs import model_input
@@ -35,6 +34,7 @@ from .naming import drawn_by
 from .open_settings import image_channels
 from .output import say
 from .recorded import run_tags
+from .settings_text import given_settings, resolved_settings
 from .setup import Setup, prepare
 from .sweep_cost import announce
 

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import MachineError, UserError, known_error
 from ..schedulers.core import SchedulerCore
-from ..tracking.commands import advice_for_this_model, literal
+from .settings_text import advice_for_this_model, literal
 
 # Group -> attributes that are looked for before the object is used; docs/extend.md says what else each part must have.
 CONTRACTS = {

@@ -25,7 +25,6 @@ from ..io.counted import count
 from ..io.files import write_text
 from ..io.progress import Progress
 from ..sampling.timing import duration, seconds_per_evaluation
-from ..tracking.commands import domain_settings, draw_command, setting
 from ..types import PictureModel
 from .build import build
 from .checks import as_user_error
@@ -34,6 +33,7 @@ from .inputs import model_input
 from .naming import GRIDS, candidate
 from .output import log_rows
 from .recorded import recorded
+from .settings_text import domain_settings, draw_command, setting
 
 log = logging.getLogger(__name__)
 

@@ -25,11 +25,11 @@ from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
 from ..errors import Unusable, UserError
 from ..optimization.tuned import default_guidance, find_tuned, tuned_guidance, tuned_record, tuned_scheduler
-from ..tracking.commands import advice_for_this_model
 from ..tracking.provenance import choices
 from ..types import PictureModel
 from .checks import as_user_error
 from .setting_types import target_of
+from .settings_text import advice_for_this_model
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from ..diffusion.guidance import name_of
 from ..grids.calibrated import CalibratedGrid
 from ..grids.candidates import CANDIDATES, in_words
 from ..io.counted import count
-from ..tracking.job_names import setting_words
 from ..tracking.jobs import planned_jobs, varied
 from ..tracking.provenance import choices
 from .job import in_sweep
+from .job_names import setting_words
 from .setup import Setup
 
 GRIDS = {"quadratic": "quadratic grid", "log_snr": "log-SNR grid", "blended": "blended grid"}  # the classical ones

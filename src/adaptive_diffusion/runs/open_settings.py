@@ -9,10 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..diffusion.facts import ModelFacts
 from ..errors import UserError
-from ..tracking.commands import literal
 from ..types import PictureModel
 from .guidance_settings import is_tuned, settle_guidance
 from .setting_types import arguments_of, target_of
+from .settings_text import literal
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from ..diffusion.guidance import reads_text
 from ..encoder.domain import Choice, check_no_label, choose
 from ..errors import UserError
-from ..tracking.commands import given, literal
 from ..types import UNKNOWN, PictureModel
+from .settings_text import given, literal
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from ..io import figures
 from ..io.counted import count
 from ..io.files import atomic_path, write_text
 from ..io.pixels import resize, to_uint8
-from ..tracking.commands import resolved_settings
 from ..tracking.jobs import telling
 from ..types import SampleResult
 from .job import explain
 from .naming import run_name
 from .recorded import write_config
+from .settings_text import resolved_settings
 from .setup import Setup
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,6 @@ from ..sampling.standard import StandardSampler
 from ..sampling.starts import FromPicture, NearNoise, Start, last_timesteps, set_timesteps
 from ..schedulers.adaptive import AdaptiveScheduler
 from ..schedulers.core import SchedulerCore
-from ..tracking.commands import given
 from ..tracking.tracker import NoTracker, Tracker
 from ..types import PictureModel
 from .build import build
@@ -43,6 +42,7 @@ from .guidance_settings import (
 )
 from .open_settings import image_channels, scheduler_arguments, settled
 from .prompts import follow_prompt
+from .settings_text import given
 
 log = logging.getLogger(__name__)
 

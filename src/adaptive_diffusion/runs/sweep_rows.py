@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from ..benchmark.plots import pareto_front
 from ..metrics.quality import Measurement
-from ..tracking.job_names import setting_words
 from ..tracking.jobs import COLUMNS, DONE, Job, varied
+from .job_names import setting_words
 from .sample_files import GUIDANCE, GUIDANCE_OF_STEPS, PROVENANCE, QUALITY
 
 METHOD = ("scheduler", "grid", "sampler", "num_steps", "batch_size")  # how images are drawn; the rest is what is drawn

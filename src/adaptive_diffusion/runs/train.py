@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from ..diffusion.facts import ModelFacts
 from ..errors import MachineError, UserError
 from ..program import title
-from ..tracking.commands import literal
 from ..tracking.provenance import fingerprint
 from .build import build
 from .checks import checked
 from .job import in_sweep, job
 from .setting_types import target_of
+from .settings_text import literal
 
 log = logging.getLogger(__name__)
 

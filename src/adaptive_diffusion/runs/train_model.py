@@ -31,13 +31,13 @@ from ..models.training import Trainer
 from ..models.training_config import TrainingConfig
 from ..sampling.standard import StandardSampler
 from ..schedulers.classes import DPMSolverScheduler
-from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.tracker import Run, Tracker
 from .build import build
 from .inputs import training_inputs
 from .output import log_rows, look
 from .recorded import recorded
 from .resumable import announced_progress, resumed_tag
+from .settings_text import domain_settings, draw_command, setting
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from ..rl.learned_scheduler import Wanted
 from ..rl.measurement import REAL_UNIT
 from ..rl.reward import QualityReward, Reward, compares_with_real_images
 from ..rl.timestep_environment import TimestepEnv
-from ..tracking.commands import domain_settings, draw_command
 from ..tracking.tracker import Run
 from .agents import (
     AgentTraining,
@@ -35,6 +34,7 @@ from .agents import (
 )
 from .build import build
 from .output import log_rows
+from .settings_text import domain_settings, draw_command
 
 
 @dataclass(frozen=True, kw_only=True)

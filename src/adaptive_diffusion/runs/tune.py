@@ -21,7 +21,6 @@ from ..optimization.pipeline import OptimizationPipeline
 from ..rl.agent import TuningAgent
 from ..rl.cost import cost
 from ..rl.reward import Reward, compares_with_real_images
-from ..tracking.commands import domain_settings, draw_command, setting
 from ..tracking.tracker import Run
 from .agents import (
     AgentTraining,
@@ -36,6 +35,7 @@ from .agents import (
 from .build import build
 from .checks import as_user_error
 from .output import log_rows
+from .settings_text import domain_settings, draw_command, setting
 
 log = logging.getLogger(__name__)
 

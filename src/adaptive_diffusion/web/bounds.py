@@ -17,7 +17,7 @@ from ..diffusion.conditions import NO_LABEL
 from ..errors import UserError
 from ..program import in_domain
 from ..runs.checks import as_user_error
-from ..tracking.commands import read_literal, setting
+from ..runs.settings_text import read_literal, setting
 
 MOST_IMAGES = 16  # of a run
 MOST_STEPS = 100

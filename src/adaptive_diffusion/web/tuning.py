@@ -19,10 +19,10 @@ from ..errors import UserError
 from ..optimization.domain_adapter import DomainAdapter
 from ..program import in_domain
 from ..runs.checks import as_user_error
+from ..runs.settings_text import setting
 from ..runs.train import task_of
 from ..runs.tune import AgentTask
 from ..schedulers.configuration import Configuration
-from ..tracking.commands import setting
 from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
 from .handlers import Handlers, errors_shown, tells_of_cancel
 from .jobs import Progress, job, watched_job
