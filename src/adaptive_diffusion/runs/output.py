@@ -1,4 +1,4 @@
-"""What a program prints and logs at its end."""
+"""What programs print and log for whoever started them."""
 
 from __future__ import annotations
 
