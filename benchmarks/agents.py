@@ -225,14 +225,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="of the agents")
     parser.add_argument("--episodes", type=int, default=100, help="to train for")
     parser.add_argument("--evaluations", type=int, help="of the model, each image counting, that end a training too")
-    parser.add_argument("--pictures", type=int, help="per batch; default: what the environment takes")
+    parser.add_argument("--images", type=int, help="per batch; default: what the environment takes")
     parser.add_argument("--fresh", type=int, default=792, help="images by which choices in `real` are compared anew")
     parser.add_argument("--transfer", action="store_true", help="begin also with the nearest other domain's result")
     parser.add_argument("--output", type=Path, default=Path("outputs/agents"), help="folder of the results")
     parser.add_argument("--report-only", action="store_true", help="only print the tables of all that is there")
     options = parser.parse_args(argv)
 
-    bench = AgentBench(options.output, options.episodes, options.evaluations, options.pictures)
+    bench = AgentBench(options.output, options.episodes, options.evaluations, options.images)
     runs = [
         (environment, domain, agent, seed)
         for environment in options.environments

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--label", help="a label of the domains, or none; default: by share")
     parser.add_argument("--guidance", type=float, help="weight of classifier-free guidance; default: the model's own")
     parser.add_argument("--steps", type=int, default=5, help="steps of the first three rows of a domain")
-    parser.add_argument("--pictures", type=int, default=10, help="noises per domain")
+    parser.add_argument("--images", type=int, default=10, help="noises per domain")
     parser.add_argument("--seed", type=int, default=77, help="of the noises")
     parser.add_argument("--output", type=Path, default=Path("outputs/few_steps.png"), help="the image to write")
     options = parser.parse_args(argv)
@@ -43,8 +43,8 @@ def main(argv: list[str]) -> None:
     labels: list[str] = []
     for domain in options.domains:
         guided = GuidedModel.from_model(model, conditions_of(model, domain, options.label, domain), guidance)
-        guided = guided.of_images(options.seed, options.pictures)
-        x_T = guided.noise(options.seed, options.pictures)
+        guided = guided.of_images(options.seed, options.images)
+        x_T = guided.noise(options.seed, options.images)
         calibration = find_schedule(None, model.identity, domain, guidance)
 
         # the classical samplers on their best grids, then the adaptive one with as many steps and with twice as many
@@ -67,6 +67,6 @@ def main(argv: list[str]) -> None:
         pictures.append(solution)
         labels.append(f"{domain}\nconverged")
 
-    sheet = grid(to_uint8(np.concatenate(pictures)), columns=options.pictures, cell=64)
-    save_image(options.output, labelled(sheet, labels, [f"noise {i}" for i in range(options.pictures)]))
+    sheet = grid(to_uint8(np.concatenate(pictures)), columns=options.images, cell=64)
+    save_image(options.output, labelled(sheet, labels, [f"noise {i}" for i in range(options.images)]))
     print(options.output)

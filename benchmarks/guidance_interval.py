@@ -46,23 +46,23 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--steps", nargs="+", type=int, default=[6])
     parser.add_argument("--solvers", nargs="+", choices=("weights", "2M", "stored"), default=["weights", "2M"])
-    parser.add_argument("--pictures", type=int, default=88, help="per block, at least 2")
+    parser.add_argument("--images", type=int, default=88, help="per block, at least 2")
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--seed", type=int, default=31337, help="of the first block's noises; the next has the next")
     options = parser.parse_args(argv)
-    if options.pictures < 2 or options.blocks < 1:
-        raise ValueError(f"at least 1 block of 2 images is needed, got {options.blocks} of {options.pictures}")
+    if options.images < 2 or options.blocks < 1:
+        raise ValueError(f"at least 1 block of 2 images is needed, got {options.blocks} of {options.images}")
 
     intervals = [interval_of(text) for text in options.interval or ["-2.5:0.35"]]
     guidance: list[Guidance] = [Constant(1.0)]
     for weight in options.weights:
         guidance += [Constant(weight), *(Interval(weight, *interval) for interval in intervals)]
 
-    total = options.pictures * options.blocks
-    print(f"n = {total} images a row ({options.blocks} x {options.pictures}); +- sd over blocks, of kid over subsets\n")
+    total = options.images * options.blocks
+    print(f"n = {total} images a row ({options.blocks} x {options.images}); +- sd over blocks, of kid over subsets\n")
     print("\n".join(table(HEADER, [], "llrlrrrrr")), flush=True)
 
-    measure = Measure(options.pictures, options.blocks, options.seed)
+    measure = Measure(options.images, options.blocks, options.seed)
     for domain in options.domains:
         for some in guidance:
             for n in options.steps:

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks quality", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits"], help="domains to draw")
     parser.add_argument("--steps", nargs="+", type=int, default=[10], help="numbers of steps, each at least 3")
-    parser.add_argument("--pictures", type=int, default=16, help="images per domain")
+    parser.add_argument("--images", type=int, default=16, help="images per domain")
     for name in STOPPING:
         option, default = f"--{name.replace('_', '-')}", defaults[name]
         parser.add_argument(option, type=type(default), default=default, help=f"sampler.{name}")
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
 
     solving = {"batch_size": options.batch_size, "cache": options.cache, "most_steps": options.most_steps}
-    case = partial(_case, pictures=options.pictures, solving=solving)
+    case = partial(_case, pictures=options.images, solving=solving)
     if options.write is not None:
         cases = [case(domain, FIT_SEED) for domain in options.domains]
         save_calibration(options.write, calibrated(cases, options.steps, options.batch_size, options.most_steps))
@@ -138,7 +138,7 @@ def calibrated(
         curve=plain_curve(model),
         measured={
             "command": f"python -m benchmarks quality --domains {' '.join(domains)} --steps "
-            f"{' '.join(map(str, steps))} --pictures {pictures}{exactness} --write FILE",
+            f"{' '.join(map(str, steps))} --images {pictures}{exactness} --write FILE",
             "weights": {
                 "guidance_scale": model.metadata["guidance_scale"],
                 "domains": domains,

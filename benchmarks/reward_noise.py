@@ -29,14 +29,14 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks reward_noise", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[8, 32, 66, 132], help="images of a batch")
-    parser.add_argument("--pictures", type=int, default=528, help="drawn in all, at least twice the largest batch")
+    parser.add_argument("--images", type=int, default=528, help="drawn in all, at least twice the largest batch")
     parser.add_argument("--weight", type=float, default=1.3, help="of guidance")
     parser.add_argument("--interval", type=interval_of, default=(-2.0, 0.35), help="of log(alpha / sigma), low:high")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--seed", type=int, default=31337, help="of the noises")
     options = parser.parse_args(argv)
-    if options.pictures < 2 * max(options.sizes):
-        raise ValueError(f"batches of {max(options.sizes)} need twice as many images, got {options.pictures}")
+    if options.images < 2 * max(options.sizes):
+        raise ValueError(f"batches of {max(options.sizes)} need twice as many images, got {options.images}")
 
     low, high = options.interval
     print("\n".join(table(HEADER, [], "lrrrr")), flush=True)
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         default = pipeline.default_config(domain)
         guided = {"guidance_weight": options.weight, "guidance_low": low, "guidance_high": high}
         tried = replace(default, num_steps=options.steps, **guided)
-        noises = RealNoises(pipeline.drawing(domain), pictures=options.pictures, batches=1, seed=options.seed)
+        noises = RealNoises(pipeline.drawing(domain), pictures=options.images, batches=1, seed=options.seed)
         ours, theirs = (_drawn(config, noises) for config in (tried, default))
         for size in options.sizes:
             paired, apart = _qualities(noises, ours, theirs, size)

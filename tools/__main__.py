@@ -192,7 +192,7 @@ def stale_quality() -> str | None:
 
 
 def _rebuild_quality() -> None:
-    options = ["--steps", "10", "20", "50", "--pictures", "64", "--write", str(QUALITY)]
+    options = ["--steps", "10", "20", "50", "--images", "64", "--write", str(QUALITY)]
     _run("-m", "benchmarks", "quality", "--domains", *DOMAINS, *options)
 
 

@@ -65,7 +65,7 @@ def commands(rows: Sequence[Measured], experiment: str = "benchmark", report: st
 
     return [
         *lines,
-        *(report.format(f"--pictures {pictures} ") for pictures in sorted({pictures for pictures, _, _ in settings})),
+        *(report.format(f"--images {pictures} ") for pictures in sorted({pictures for pictures, _, _ in settings})),
     ]
 
 

@@ -302,10 +302,10 @@ def test_one_report_of_all_kept_cells_of_a_size(tmp_path, capsys, monkeypatch):
     report_kept(["--cells", str(cells), "--output", str(output)])
     assert capsys.readouterr().out == f"4 cells of 2 images per block: {output}/summary.md\n"
     assert len((output / "summary.csv").read_text().splitlines()) == 1 + 4
-    report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "3"])
+    report_kept(["--cells", str(cells), "--output", str(output), "--images", "3"])
     assert "1 cell of 3 images" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"no cell has 5 images .*2, 3"):
-        report_kept(["--cells", str(cells), "--output", str(output), "--pictures", "5"])
+        report_kept(["--cells", str(cells), "--output", str(output), "--images", "5"])
     report_kept(["--cells", str(cells), "--output", str(output), "--baseline", "nope"])
     assert "nothing was compared with the baseline 'nope'" in capsys.readouterr().out
     save_cell(cells / "other.json", replace(RESULTS[0], model="another guidance 1"))

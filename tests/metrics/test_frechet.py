@@ -168,7 +168,7 @@ def test_too_few_pictures_are_flagged() -> None:
 
 
 def test_the_benchmark_compares_both_ways_on_the_same_features(capsys: pytest.CaptureFixture[str]) -> None:
-    bench.main(["--dimensions", "40", "--pictures", "60", "--rounds", "1"])
+    bench.main(["--dimensions", "40", "--images", "60", "--rounds", "1"])
     table = capsys.readouterr().out
     ours, theirs = (next(line for line in table.splitlines() if line.startswith(name)) for name in ("nuclear", "scipy"))
     assert ours.split()[3] == theirs.split()[3]

@@ -199,7 +199,7 @@ def test_all_of_a_calibration_is_measured_on_the_model_and_says_how(tmp_path):
     schedules = [find_schedule(None, model.identity, domain, 1.5) for domain in model.domains]
     expected = np.mean([schedule.steps[8].scores["quadratic"].mean for schedule in schedules])
     assert found.curve[8] == pytest.approx(expected, rel=1e-3)
-    command = "benchmarks quality --domains abstract --steps 4 5 --pictures 2 --write"
+    command = "benchmarks quality --domains abstract --steps 4 5 --images 2 --write"
     assert command in found.measured["command"]
     assert found.measured["weights"]["seed"] == FIT_SEED
     assert all(np.isfinite(list(weights.values())).all() for weights in (found.weights, found.still))

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--model", help="beginning of the hash and guidance of the cells' models; default: one model, the commonest"
     )
-    parser.add_argument("--pictures", type=int, help="images per block of the cells; default: the commonest size")
+    parser.add_argument("--images", type=int, help="images per block of the cells; default: the commonest size")
     parser.add_argument("--baseline", default="ddim uniform", help="cell that others are compared with")
     parser.add_argument("--plots", nargs="*", choices=list(PLOTS), default=list(PLOTS), help="kinds of plots")
     options = parser.parse_args(argv)
@@ -46,10 +46,10 @@ def main(argv: list[str]) -> None:
         print(f"{count(others, 'cell')} measured by another encoder than the newest cell: left out")
         of_model = [cell for cell in of_model if cell.encoder == of_model[-1].encoder]
     sizes = Counter((cell.pictures, len(cell.blocks)) for cell in of_model)
-    asked = Counter({size: n for size, n in sizes.items() if options.pictures in (None, size[0])})
+    asked = Counter({size: n for size, n in sizes.items() if options.images in (None, size[0])})
     if not asked:
         known = ", ".join(str(pictures) for pictures in sorted({pictures for pictures, _ in sizes}))
-        raise UserError(f"no cell has {options.pictures} images per block; there are cells of {known}")
+        raise UserError(f"no cell has {options.images} images per block; there are cells of {known}")
 
     pictures, blocks = asked.most_common(1)[0][0]
     same_size = [_named(cell) for cell in of_model if (cell.pictures, len(cell.blocks)) == (pictures, blocks)]
