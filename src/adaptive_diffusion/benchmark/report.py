@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..io.counted import count
-from ..io.files import atomic_path, write_text
+from ..io.files import write_csv, write_text
 from ..io.markdown import literal, table
 from ..metrics.frechet import frechet_caveat
 from .cell import CellResult
@@ -210,44 +209,38 @@ def _differences(cell: CellResult, other: CellResult) -> dict[str, Interval]:
 
 
 def _write_results(path: Path, cells: Sequence[CellResult]) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["domain", "scheduler", "grid", "variant", "num_steps", "seed", "pictures", *METRICS])
-
-        for c in cells:
-            columns = [_over_blocks(c, metric) for metric in METRICS]
-            for i, block in enumerate(c.blocks):
-                numbers = [_digits(None if column is None else float(column[i])) for column in columns]
-                writer.writerow(
-                    [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, block.seed, c.pictures, *numbers]
-                )
+    lines: list[list[object]] = [["domain", "scheduler", "grid", "variant", "num_steps", "seed", "pictures", *METRICS]]
+    for c in cells:
+        columns = [_over_blocks(c, metric) for metric in METRICS]
+        for i, block in enumerate(c.blocks):
+            numbers = [_digits(None if column is None else float(column[i])) for column in columns]
+            named = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps]
+            lines.append([*named, block.seed, c.pictures, *numbers])
+    write_csv(path, lines)
 
 
 def _write_summary(path: Path, rows: Sequence[Row]) -> None:
     ends = ("mean", "low", "high")
-    header = ["domain", "scheduler", "grid", "variant", "num_steps", "blocks", "pictures_per_block"]
+    header: list[object] = ["domain", "scheduler", "grid", "variant", "num_steps", "blocks", "pictures_per_block"]
     header += [f"{metric}_{what}" for metric in METRICS for what in ("mean", "sd")]
     header += [*(f"{m}_all" for m in TOGETHER), "converged_steps", "converged_rmse", "converged_perceptual"]
     header += ["baseline", *(f"{metric}_difference_{end}" for metric in ("rmse", "perceptual") for end in ends)]
     header += ["model", "encoder", "calibration", "vicreg"]
 
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
+    lines = [header]
+    for row in rows:
+        c = row.cell
+        line = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, len(c.blocks), c.pictures]
+        line += [_digits(number) for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
+        line += [*(_digits(getattr(c, metric)) for metric in TOGETHER), c.converged_steps]
+        line += [_digits(c.converged_rmse), _digits(c.converged_perceptual), row.baseline]
 
-        for row in rows:
-            c = row.cell
-            line = [c.domain, c.scheduler, c.grid, " ".join(c.variant), c.num_steps, len(c.blocks), c.pictures]
-            line += [_digits(number) for metric in METRICS for number in (row.mean[metric], row.spread[metric])]
-            line += [*(_digits(getattr(c, metric)) for metric in TOGETHER), c.converged_steps]
-            line += [_digits(c.converged_rmse), _digits(c.converged_perceptual), row.baseline]
+        for metric in ("rmse", "perceptual"):
+            found = row.difference.get(metric)
+            line += [None] * 3 if found is None else [_digits(getattr(found, end)) for end in ends]
 
-            for metric in ("rmse", "perceptual"):
-                found = row.difference.get(metric)
-                line += [None] * 3 if found is None else [_digits(getattr(found, end)) for end in ends]
-
-            line += [short_hashes(c.model), short_hashes(c.encoder), c.calibration, short_hashes(c.vicreg)]
-            writer.writerow(line)
+        lines.append([*line, short_hashes(c.model), short_hashes(c.encoder), c.calibration, short_hashes(c.vicreg)])
+    write_csv(path, lines)
 
 
 def _digits(number: float | None) -> float | None:

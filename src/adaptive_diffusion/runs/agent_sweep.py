@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ..io.files import write_text
+from ..io.files import write_csv, write_text
 from ..io.markdown import table
 from ..tracking.jobs import Job, failures
 from .output import say
@@ -38,7 +36,9 @@ class AgentReport:
             return ()
 
         csv_file, md_file = folder / "results.csv", folder / "results.md"
-        write_text(csv_file, _csv(groups))
+        outcomes = [outcome for some in groups.values() for outcome in some]
+        keys = list(dict.fromkeys(key for outcome in outcomes for key in outcome))
+        write_csv(csv_file, [keys, *([outcome.get(key, "") for key in keys] for outcome in outcomes)])
         parts = [part for name, some in groups.items() for part in (f"## {name}", "", *_markdown(some), "")]
         write_text(md_file, "\n".join(["# Sweep over agents", "", *parts, failures(jobs)]).rstrip() + "\n")
 
@@ -74,12 +74,3 @@ def _markdown(outcomes: Sequence[Mapping[str, Any]], file: bool = True) -> list[
     keys = [key for key in COLUMNS if file or key != "file"]
     rows = [["best" if i == 0 else "", *(_cells(o)[key] for key in keys)] for i, o in enumerate(outcomes)]
     return table(["", *(COLUMNS[key] for key in keys)], rows, "ll" + "r" * 3 + "l" * (len(keys) - 4))
-
-
-def _csv(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    outcomes = [outcome for some in groups.values() for outcome in some]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for o in outcomes for key in o)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(outcomes)
-    return text.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy as np
 from ..errors import MachineError
 from ..io import figures
 from ..io.counted import count
-from ..io.files import atomic_path, write_text
+from ..io.files import write_csv, write_text
 from ..io.pixels import resize, to_uint8
 from ..tracking.jobs import telling
 from ..types import SampleResult
@@ -127,9 +126,8 @@ def _plot_schedule(path: Path, setup: Setup, batches: list[SampleResult]) -> Non
 
 def _write_steps(path: Path, setup: Setup, batches: list[SampleResult]) -> None:
     """Write a table with a row for every step of every batch."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["batch", "step", "timestep", "log_snr", "seconds"])
-        for number, batch in enumerate(batches):
-            rows = zip(batch.timesteps, setup.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
-            table.writerows([number, step, *row] for step, row in enumerate(rows))
+    lines: list[list[object]] = [["batch", "step", "timestep", "log_snr", "seconds"]]
+    for number, batch in enumerate(batches):
+        rows = zip(batch.timesteps, setup.schedule.log_snr(batch.timesteps), batch.step_seconds, strict=True)
+        lines += [[number, step, *row] for step, row in enumerate(rows)]
+    write_csv(path, lines)

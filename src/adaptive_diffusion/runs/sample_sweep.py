@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from ..io.counted import count
-from ..io.files import write_text
+from ..io.files import write_csv, write_text
 from ..io.markdown import literal
 from ..io.markdown import table as markdown_table
 from ..tracking.jobs import Job, failures, telling
@@ -55,7 +53,7 @@ class SampleReport:
             return ()
 
         folder, notes = Path(config.hydra.sweep.dir), notes_of(groups)
-        write_text(folder / "results.csv", _csv(groups, jobs))
+        write_csv(folder / "results.csv", _csv(groups, jobs))
         drawn = draw_all(folder, groups)
         write_text(folder / "results.md", _markdown(groups, jobs, notes, drawn))
         made = [folder / name for name in ("results.md", "results.csv", *drawn)]
@@ -144,7 +142,7 @@ def _markdown(groups: Sequence[Group], jobs: Sequence[Job], notes: Sequence[str]
     return "\n".join(lines) + "\n"
 
 
-def _csv(groups: Sequence[Group], jobs: Sequence[Job]) -> str:
+def _csv(groups: Sequence[Group], jobs: Sequence[Job]) -> list[list[object]]:
     """All jobs in their order, with what varies, every number, and the reason where there is none."""
     rows = {row.job.number: row for group in groups for row in group.rows}
     settings = {job.number: dict(s.lstrip("+~").partition("=")[::2] for s in telling(job.settings)) for job in jobs}
@@ -152,16 +150,14 @@ def _csv(groups: Sequence[Group], jobs: Sequence[Job]) -> str:
     metrics = sorted({name for job in jobs for name in job.metrics})
     ends = ("to_converged", "to_converged_low", "to_converged_high", "to_real", "to_real_low", "to_real_high")
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["job", "status", *keys, *ends, *metrics, "folder", "reason"])
+    lines: list[list[object]] = [["job", "status", *keys, *ends, *metrics, "folder", "reason"]]
     for job in jobs:
         row = rows.get(job.number)
         distances = [*_ends(row.to_converged if row else None), *_ends(row.to_real if row else None)]
         given = [settings[job.number].get(key, "") for key in keys]
         numbers = [job.metrics.get(name, "") for name in metrics]
-        writer.writerow([job.number, job.status, *given, *distances, *numbers, job.folder, job.reason])
-    return text.getvalue()
+        lines.append([job.number, job.status, *given, *distances, *numbers, job.folder, job.reason])
+    return lines
 
 
 def _ends(distance: Distance | None) -> tuple[str, str, str]:
