@@ -450,45 +450,29 @@ def test_a_sweep_over_options_with_and_without_a_setting_names_both(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("program", "arguments", "belongs", "command"),
+    ("program", "arguments", "belongs"),
     [
-        ("sample", ["agent=cem"], "agent belongs to train.py", "python train.py agent=cem"),
-        ("sample", ["+agent=ppo", "tracking=none"], "agent belongs", "python train.py agent=ppo tracking=none"),
-        (
-            "sample",
-            ["-m", "reward=speed,quality"],
-            "reward belongs",
-            "python train.py -m reward=speed,quality agent=ppo",
-        ),
-        ("sample", ["domain=general", "task=encoder", "seed=1"], "task belongs", "python train.py task=encoder "),
-        (
-            "sample",
-            ["scheduler=ddim", "reward=quality", "agent=random", "domain=abstract"],
-            "reward and agent belong to train.py",
-            "python train.py reward=quality agent=random domain=abstract",
-        ),
-        (
-            "train",
-            ["grid=karras", "grid.rho=5"],
-            "grid and grid.rho belong to sample.py",
-            "python sample.py grid=karras grid.rho=5",
-        ),
-        ("train", ["scheduler.eta=0.3"], "scheduler.eta belongs to sample.py", "python sample.py scheduler.eta=0.3"),
-        ("train", ["agent=ppo", "sampler=standard"], "sampler belongs", "python sample.py sampler=standard"),
+        ("sample", ["agent=cem"], "agent belongs to train.py, which trains and tunes, not to sample.py"),
+        ("sample", ["+agent=ppo", "tracking=none"], "agent belongs to train.py"),
+        ("sample", ["-m", "reward=speed,quality"], "reward belongs to train.py"),
+        ("sample", ["domain=general", "task=encoder", "seed=1"], "task belongs to train.py"),
+        ("sample", ["scheduler=ddim", "reward=quality", "agent=random"], "reward and agent belong to train.py"),
+        ("train", ["grid=karras", "grid.rho=5"], "grid and grid.rho belong to sample.py, which draws"),
+        ("train", ["scheduler.eta=0.3"], "scheduler.eta belongs to sample.py"),
+        ("train", ["agent=ppo", "sampler=standard"], "sampler belongs to sample.py"),
         (
             "train",
             ["scheduler=DPMsolver"],
-            "scheduler belongs",
-            "scheduler=dpm_solver; scheduler has no option 'DPMsolver'",
+            "scheduler belongs to sample.py, which draws, not to train.py; scheduler has no option 'DPMsolver'; "
+            "did you mean 'dpm_solver'?",
         ),
     ],
 )
-def test_a_group_of_the_other_program_is_sent_there_with_a_command(program, arguments, belongs, command, tmp_path):
+def test_a_group_of_the_other_program_is_sent_there(program, arguments, belongs, tmp_path):
     with pytest.raises(Exception) as error:  # noqa: PT011
         configuration(program, tmp_path, *for_hydra(arguments, Catalog((CONF,)))[arguments[0] == "-m" :])
     told = config_mistake(error.value, CONF, program, arguments)
     assert told.startswith(belongs)
-    assert command in told
     assert "\n" not in told
 
 

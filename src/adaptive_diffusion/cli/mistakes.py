@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ..program import SCRIPTS, command, title
+from ..program import SCRIPTS, title
 from ..runs.wrong_values import wrong_value
-from ..spelling import closest
 from .catalog import Catalog
 from .unknown_names import no_option, no_setting
-
-NEEDS = {  # what a choice of train.py takes besides
-    "reward": ("agent=ppo",),
-    "task=agent": ("agent=ppo",),
-    "task=policy": ("agent=ppo", "domain=landscapes"),
-    "task=model": ("task.data.portraits=/path/to/images",),
-    "task=encoder": ("task.data.portraits=/path/to/images", "task.data.landscapes=/path/to/others"),
-    "task=vicreg": ("task.data.portraits=/path/to/images",),
-}
 
 
 def config_mistake(error: BaseException, conf: Path, program: str, arguments: Sequence[str]) -> str:
@@ -88,20 +77,19 @@ def _explained(error: BaseException, catalog: Catalog, program: str, arguments: 
 
 
 def _of_other_program(catalog: Catalog, program: str, arguments: Sequence[str], text: str) -> str | None:
-    """For groups that only the other program has: which one it is, and a command that it takes."""
+    """For groups that only the other program has: which one it is, and what it does."""
     mine = catalog.groups(program)
 
-    owners: dict[str, str] = {}
     foreign: dict[str, str] = {}
     for argument in arguments:
         key, _, value = argument.lstrip("+").partition("=")
         group = key.partition(".")[0]
-        if group not in mine and (owner := catalog.owner(group)) and f"override {group}@" not in text:
-            owners[key], foreign[key] = owner, value
+        if group not in mine and catalog.owner(group) and f"override {group}@" not in text:
+            foreign[key] = value
     if not foreign:
         return None
 
-    other = next(iter(owners.values()))
+    other = next(name for name in SCRIPTS if name != program)
     does = "draws" if other == "sample" else "trains and tunes"
     belong = f"{' and '.join(foreign)} {'belongs' if len(foreign) == 1 else 'belong'}"
     unknown = [
@@ -109,33 +97,7 @@ def _of_other_program(catalog: Catalog, program: str, arguments: Sequence[str], 
         for group, option in foreign.items()
         if "." not in group and not set(option.split(",")) <= {*catalog.options(group), "null"}
     ]
-    instead = f"{command(other)} {shlex.join(_for_program(catalog, other, arguments))}"
-    return "; ".join([f"{belong} to {title(other)}, which {does}, not to {title(program)}: {instead}", *unknown])
-
-
-def _for_program(catalog: Catalog, program: str, arguments: Sequence[str]) -> list[str]:
-    """What a program takes of a command line, and what it needs besides."""
-    groups, settings = catalog.groups(program), catalog.settings(program)
-    taken: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, value = argument.lstrip("+").partition("=")
-        if key in groups:
-            known = catalog.options(key)
-            options = [closest(option, known) or groups[key] or known[0] for option in value.split(",")]
-            taken[key] = f"{key}={','.join(dict.fromkeys(options))}"
-        elif not equals and argument.startswith("-"):
-            taken[argument] = argument
-        elif key in settings or key.split(".")[0] in (*groups, "hydra"):
-            taken[key] = argument
-
-    for choice, needed in NEEDS.items():
-        if choice in taken or choice in taken.values():
-            for setting in needed:
-                taken.setdefault(setting.partition("=")[0], setting)
-
-    if program == "train" and "agent" not in taken:
-        taken.pop("domain", None)  # of agents only
-    return list(taken.values())
+    return "; ".join([f"{belong} to {title(other)}, which {does}, not to {title(program)}", *unknown])
 
 
 def _no_choice(catalog: Catalog, arguments: Sequence[str]) -> str | None:
