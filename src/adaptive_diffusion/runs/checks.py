@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -29,16 +29,6 @@ def as_user_error() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(sentence(error)) from None
-
-
-def check_setting(check: Callable[..., Any], cfg: DictConfig, key: str, *bounds: float | None) -> None:
-    """Check one setting with a function of `diffusion.checks`, which takes its name, its value and its bounds.
-
-    Raises:
-        UserError: if the function raises ValueError.
-    """
-    with as_user_error():
-        check(key, cfg[key], *bounds)
 
 
 def checked(cfg: DictConfig) -> DictConfig:

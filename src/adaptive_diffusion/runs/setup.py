@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -30,7 +29,7 @@ from ..schedulers.core import SchedulerCore
 from ..tracking.tracker import NoTracker, Tracker
 from ..types import PictureModel
 from .build import build
-from .checks import check_calibration, check_grid, check_setting, checked, warn_of_another_domain
+from .checks import as_user_error, check_calibration, check_grid, checked, warn_of_another_domain
 from .first_use import calibrate_on_first_use
 from .guidance_settings import (
     check_fits_scheduler,
@@ -122,7 +121,8 @@ def prepare(cfg: DictConfig) -> Setup:
     check_calibration("grid", cfg.grid, cfg, model)
     decided = scheduler_arguments(cfg, model)
     if cfg.num_steps is not None:
-        check_setting(check_count, cfg, "num_steps", 1, ModelFacts.of(model).process.num_train_timesteps)
+        with as_user_error():
+            check_count("num_steps", cfg.num_steps, 1, ModelFacts.of(model).process.num_train_timesteps)
     check_tuned(cfg)
     guidance = effective_in(cfg, model, checked_guidance(build(cfg, "guidance")))
     check_fits_scheduler(cfg, guidance)
@@ -167,12 +167,15 @@ def prepare(cfg: DictConfig) -> Setup:
 
 def _check_numbers(cfg: DictConfig) -> None:
     """Refuse numbers that no model could draw with."""
-    check_setting(check_count, cfg, "num_samples", 1, MOST_IMAGES)
-    check_setting(check_count, cfg, "batch_size", 1, MOST_IMAGES)
-    check_setting(check_seed, cfg, "seed")
-    if cfg.image_size is not None:
-        check_setting(check_count, cfg, "image_size", 1, LARGEST_IMAGE)
-    check_setting(partial(check_number, above=True), cfg, "strength", 0, 1)
+    with as_user_error():
+        check_count("num_samples", cfg.num_samples, 1, MOST_IMAGES)
+        check_count("batch_size", cfg.batch_size, 1, MOST_IMAGES)
+        check_seed("seed", cfg.seed)
+        if cfg.image_size is not None:
+            check_count("image_size", cfg.image_size, 1, LARGEST_IMAGE)
+        check_number("strength", cfg.strength, 0, 1, above=True)
+        if cfg.variation is not None:
+            check_number("variation", cfg.variation, 0, 1)
     if cfg.init_image is None and given("strength"):
         log.warning("strength=%g has no effect without init_image", cfg.strength)
 
@@ -190,7 +193,6 @@ def _starts(cfg: DictConfig, model: PictureModel, scheduler: SchedulerCore) -> t
     starts: list[Start] = []
 
     if cfg.variation is not None:
-        check_setting(check_number, cfg, "variation", 0, 1)
         first_noise = normal(image_keys(cfg.seed, [0]), model.state_shape)[0]
         starts.append(NearNoise(first_noise, cfg.variation))
 
