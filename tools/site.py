@@ -129,7 +129,7 @@ def command_line() -> str:
         "`python sample.py` and `python train.py` are `adaptive-diffusion sample` and `train`. Exit codes and "
         "variables of the environment: [here](environment.md).\n",
     ]
-    for name, what in COMMANDS.items():
+    for name, (what, _) in COMMANDS.items():
         run = [sys.executable, "-m", "adaptive_diffusion", name, "--help"]
         said = subprocess.run(run, capture_output=True, text=True, cwd=PROJECT, check=True).stdout
         said = said.replace("python -m adaptive_diffusion", "adaptive-diffusion")

@@ -17,28 +17,18 @@ from ..errors import MachineError, UserError
 from ..leaving import leave
 from ..spelling import did_you_mean
 
-COMMANDS = {
-    "sample": "draw images with a diffusion model, and log the run",
-    "train": "train a model or the encoder, calibrate the adaptive scheduler, tune how to sample",
-    "app": "serve a page to draw, compare, calibrate and tune with",
-    "ui": "serve MLflow's pages about the runs that were recorded",
-    "doctor": "say which device and BLAS are used, how fast they are, and what is missing",
-    "report": "write one HTML file about runs and sweeps: tables, images, plots, settings",
-    "cells": "make one report of all cells that benchmarks have kept",
-    "references": "write the statistics of real images, by an encoder of your own",
-    "upload": "record what an MLflow server did not take because it had gone",
-    "export": "write calibrated schedules for diffusers and other programs",
-    "bench": "run one of the benchmarks of a clone of the repository",
-}
-MODULES = {
-    "app": "..web.app",
-    "ui": "..tracking.ui",
-    "doctor": "..backend.doctor",
-    "report": "..runs.report",
-    "cells": "..runs.cells",
-    "references": "..runs.references",
-    "upload": "..runs.upload",
-    "export": "..runs.export",
+COMMANDS = {  # name -> (what it does, module); three are started otherwise
+    "sample": ("draw images with a diffusion model, and log the run", ""),
+    "train": ("train a model or the encoder, calibrate the adaptive scheduler, tune how to sample", ""),
+    "app": ("serve a page to draw, compare, calibrate and tune with", "..web.app"),
+    "ui": ("serve MLflow's pages about the runs that were recorded", "..tracking.ui"),
+    "doctor": ("say which device and BLAS are used, how fast they are, and what is missing", "..backend.doctor"),
+    "report": ("write one HTML file about runs and sweeps: tables, images, plots, settings", "..runs.report"),
+    "cells": ("make one report of all cells that benchmarks have kept", "..runs.cells"),
+    "references": ("write the statistics of real images, by an encoder of your own", "..runs.references"),
+    "upload": ("record what an MLflow server did not take because it had gone", "..runs.upload"),
+    "export": ("write calibrated schedules for diffusers and other programs", "..runs.export"),
+    "bench": ("run one of the benchmarks of a clone of the repository", ""),
 }
 
 
@@ -71,13 +61,13 @@ def _run(name: str, rest: list[str]) -> int | None:
         from .entry import run  # late, since it imports Hydra
 
         run(name, rest, Path.cwd())
-    module = _benchmarks() if name == "bench" else importlib.import_module(MODULES[name], __package__)
+    module = _benchmarks() if name == "bench" else importlib.import_module(COMMANDS[name][1], __package__)
     code: int | None = module.main(rest)
     return code
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
+    commands = "\n".join(f"  {name:<12}{what}" for name, (what, _) in COMMANDS.items())
     return f"""\
 {program.command("<command>")} [...]
 
