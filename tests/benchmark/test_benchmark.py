@@ -20,7 +20,7 @@ from tiny import ROOT, tiny_encoder, tiny_model
 from adaptive_diffusion.benchmark import measure, report, store
 from adaptive_diffusion.benchmark.cell import Bench, BlockResult, Cell, CellResult
 from adaptive_diffusion.benchmark.intervals import paired_bootstrap
-from adaptive_diffusion.benchmark.plots import _cost, pareto_front
+from adaptive_diffusion.benchmark.plots import pareto_front
 from adaptive_diffusion.benchmark.report import markdown, overview, summarise, write_report
 from adaptive_diffusion.benchmark.store import load_cell, save_cell
 from adaptive_diffusion.diffusion.conditions import Same
@@ -229,7 +229,7 @@ def test_the_files_say_what_the_results_are(tmp_path):
     rows = write_report(tmp_path, [*RESULTS, result("dpm", 5, [[0.1, 0.3], [0.2, 0.2]], "abstract")], "ddim uniform")
     assert {p.name for p in tmp_path.iterdir()} == {
         *("results.csv", "summary.csv", "summary.md"),
-        *(f"{kind}_{domain}.png" for kind in ("quality", "methods", "pareto") for domain in ("landscapes", "abstract")),
+        *(f"{kind}_{domain}.png" for kind in ("quality", "pareto") for domain in ("landscapes", "abstract")),
     }
     blocks = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert len(blocks) == 5 * 2
@@ -252,7 +252,7 @@ def test_the_files_say_what_the_results_are(tmp_path):
 
 def test_a_report_of_stochastic_schedulers_alone_has_plots_too(tmp_path):
     write_report(tmp_path, [result("ddpm", n, None) for n in (5, 10)])
-    assert {p.name for p in tmp_path.glob("*.png")} == {f"{k}_landscapes.png" for k in ("quality", "methods", "pareto")}
+    assert {p.name for p in tmp_path.glob("*.png")} == {f"{k}_landscapes.png" for k in ("quality", "pareto")}
 
 
 def test_cells_that_differ_in_a_swept_setting_are_told_apart_and_compared_within_it():
@@ -340,21 +340,14 @@ def test_columns_of_the_markdown_tables_match_their_headers():
     assert len(lines) - len(small) == 2 + 4
 
 
-def test_passes_tell_costs_apart_where_evaluations_do_not_and_older_cells_have_none(tmp_path):
-    def paid(cell, passes):
-        return replace(cell, blocks=tuple(replace(block, passes=passes) for block in cell.blocks))
-
-    cells = [paid(RESULTS[0], 8.0), paid(RESULTS[1], 10.0)]
-    assert _cost(summarise(cells)) == ("passes", "network passes")
-    assert _cost(summarise([paid(cell, 10.0) for cell in RESULTS[:2]])) == ("evaluations", "model evaluations")
-    assert _cost(summarise([*cells, RESULTS[2]])) == ("evaluations", "model evaluations")
-
+def test_older_cells_have_no_passes(tmp_path):
     content = json.loads(json.dumps(asdict(RESULTS[0])))
     for block in content["blocks"]:
         del block["passes"]
     (tmp_path / "old.json").write_text(json.dumps(content))
     assert load_cell(tmp_path / "old.json") == RESULTS[0]
-    write_report(tmp_path, [RESULTS[0], cells[1]])
+    newer = replace(RESULTS[1], blocks=tuple(replace(block, passes=10.0) for block in RESULTS[1].blocks))
+    write_report(tmp_path, [RESULTS[0], newer])
     rows = {row["scheduler"]: row for row in csv.DictReader((tmp_path / "summary.csv").read_text().splitlines())}
     assert (rows["dpm"]["passes_mean"], float(rows["ddim"]["passes_mean"])) == ("", 10)
 
@@ -440,7 +433,7 @@ def test_a_sweep_says_its_cost_measures_the_cells_and_logs_tables_and_plots_to_i
         "results.csv",
         "summary.csv",
         "summary.md",
-        *(f"{k}_portraits.png" for k in ("quality", "methods", "pareto")),
+        *(f"{k}_portraits.png" for k in ("quality", "pareto")),
     )
     assert artifacts == {f"benchmark/{name}" for name in files}
     assert "| ddim uniform | 2 |" in out

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..diffusion.conditions import Conditions
-from ..diffusion.facts import ModelFacts
 from ..diffusion.guidance import Guidance, identity_of
-from ..diffusion.schedule import NoiseSchedule
 from ..encoder.domain import DomainDetector
 from ..encoder.encoder import Encoder
 from ..grids.base import Spacing
@@ -81,16 +79,6 @@ class Bench:
     cache: Path | None = None
     second_encoder: Callable[[str], SecondEncoder | None] = lambda domain: None
     detector: DomainDetector | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of a state of the model."""
-        return self.model.state_shape
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise schedule that the model was trained with."""
-        return ModelFacts.of(self.model).process
 
     @property
     def identity(self) -> str:

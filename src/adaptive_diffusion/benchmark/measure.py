@@ -10,6 +10,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 
+from ..diffusion.facts import ModelFacts
 from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule
 from ..io.counted import count
@@ -98,13 +99,13 @@ def _draw(
     cell: Cell, bench: Bench, model: GuidedModel, seed: int, progress: StepDone | None
 ) -> tuple[np.ndarray, tuple[float, float, float]]:
     """(N, H, W, C) images in [-1, 1]; evaluations, seconds and passes through the network, each per image."""
-    schedule, scheduler, before = bench.schedule, cell.sampler.scheduler, replace(model.cost)
+    schedule, scheduler, before = ModelFacts.of(bench.model).process, cell.sampler.scheduler, replace(model.cost)
     batches = list(
         draw_batches(
             cell.sampler,
             model,
             lambda: set_timesteps(scheduler, cell.grid, schedule, cell.num_steps),
-            bench.shape,
+            bench.model.state_shape,
             seed=seed,
             count=bench.pictures,
             batch_size=bench.batch_size,

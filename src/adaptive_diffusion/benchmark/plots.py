@@ -1,4 +1,4 @@
-"""The benchmark's plots: quality against cost, of the leading methods and of all, and its Pareto front with seconds."""
+"""The benchmark's plots: quality of the leading methods against passes, and its Pareto front with seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 TITLES = {
     "fd_encoder": "fd_encoder to real images",
     "fd_vicreg": "fd_vicreg to real images",
-    "fd_converged": "fd_encoder to the converged solution",
     "rmse": "RMSE to the converged solution",
     "perceptual": "perceptual distance to the converged solution",
 }
@@ -62,42 +61,6 @@ def _curves(rows: Sequence[Row], metric: str, cost: str) -> list[Curve]:
         drawn = tuple(Point(n, x or 0.0, y or 0.0, (y or 0.0) - sd, (y or 0.0) + sd) for n, x, y, sd in numbers)
         found.append(Curve(points[0].cell.scheduler, method, drawn))
     return found
-
-
-def save_methods_plot(path: Path, rows: Sequence[Row], title: str) -> None:
-    """Plot every method against network evaluations per image; error bars are standard deviations over the blocks.
-
-    Where evaluations take different numbers of passes through the network, they are plotted against passes.
-
-    Args:
-        path: PNG file.
-        rows: The rows of one domain.
-        title: Heading.
-    """
-    figure = new_figure((15, 8))
-    *panels, spare = figure.subplots(2, 3).ravel()
-    spare.set_axis_off()
-    cost, unit = _cost(rows)
-
-    for axes, (metric, name) in zip(panels, TITLES.items(), strict=True):
-        for method, points in _methods(rows).items():
-            shown = [row for row in points if row.mean[metric] is not None]
-            if shown:
-                axes.errorbar(
-                    [row.mean[cost] for row in shown],
-                    [row.mean[metric] for row in shown],
-                    yerr=[row.spread[metric] or 0.0 for row in shown],
-                    label=method,
-                    capsize=2,
-                    markersize=4,
-                    linewidth=1,
-                    **_look(method, rows),
-                )
-
-        logarithmic(axes, f"{unit} per image", name)
-
-    _legend(figure, panels[0], title)
-    save_figure(figure, path)
 
 
 def save_pareto_plot(path: Path, rows: Sequence[Row], title: str) -> None:
@@ -145,14 +108,6 @@ def pareto_front(cost: np.ndarray, distance: np.ndarray) -> np.ndarray:
         if not front or distance[i] < distance[front[-1]]:
             front.append(int(i))
     return np.array(front, int)
-
-
-def _cost(rows: Sequence[Row]) -> tuple[str, str]:
-    """The metric that tells the costs of all rows apart, and its unit."""
-    means = [(row.mean["passes"], row.mean["evaluations"]) for row in rows]
-    ratios = {passes / evaluations for passes, evaluations in means if passes and evaluations}
-    known = all(passes is not None for passes, _ in means)
-    return ("passes", "network passes") if known and len(ratios) > 1 else ("evaluations", "model evaluations")
 
 
 def _methods(rows: Sequence[Row]) -> dict[str, list[Row]]:

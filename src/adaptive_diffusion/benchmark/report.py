@@ -15,7 +15,7 @@ from ..io.markdown import literal, table
 from ..metrics.frechet import frechet_caveat
 from .cell import CellResult
 from .intervals import Interval, paired_bootstrap
-from .plots import save_methods_plot, save_pareto_plot, save_quality_plot
+from .plots import save_pareto_plot, save_quality_plot
 from .rows import Row
 
 METRICS = (  # of every block
@@ -29,7 +29,7 @@ COLUMNS = (  # of the Markdown tables
     *("fd converged (all)", "fd converged", "RMSE", "perceptual"),
     *("baseline", "RMSE - baseline", "perceptual - baseline"),
 )
-PLOTS = {"quality": save_quality_plot, "methods": save_methods_plot, "pareto": save_pareto_plot}
+PLOTS = {"quality": save_quality_plot, "pareto": save_pareto_plot}
 
 
 def write_report(
@@ -42,8 +42,8 @@ def write_report(
         results: At least one cell.
         baseline: The cell to compare with: `<scheduler> <grid>` for the cell with the same number of steps, or
             `<scheduler> <grid> <steps>`; None: no comparison.
-        plots: Some of `quality` (the leading methods against passes), `methods` (all of them, every distance) and
-            `pareto` (against seconds, which need a machine without other work).
+        plots: Some of `quality` (the leading methods against passes) and `pareto` (against seconds, which need a
+            machine without other work).
 
     Returns:
         The rows of the summary, by domain, steps and method.
