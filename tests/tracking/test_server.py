@@ -82,7 +82,7 @@ def test_a_job_of_a_sweep_goes_on_without_the_server_and_is_recorded_later(tmp_p
     with on_server(tmp_path, nowhere).open("a job", params={"seed": "1"}, tags={"own": "tag"}, folder=folder) as run:
         run.metrics({"sampling/nfe": 10.0}, step=2)
         run.tags({"late": "tag"})
-        run.folder(folder)
+        run.keep(folder)
         assert run.page is None
     assert caplog.text.count("does not answer") == 1
     assert f"{command('upload')} {folder}" in caplog.text

@@ -68,7 +68,7 @@ def test_a_run_records_settings_numbers_and_files_and_ends_finished(tracker, tmp
     with open_run(tracker) as run:
         run.metrics({"details/step_seconds": 0.5, "nothing": float("inf")}, step=3)
         run.image(np.zeros((4, 4, 3), np.uint8), "samples", 3)
-        run.folder(folder)
+        run.keep(folder)
     (done,) = runs(tracker)
     assert (done.info.status, done.info.run_name) == ("FINISHED", "a name")
     assert done.data.params == {"seed": "0"}
@@ -119,7 +119,7 @@ def test_the_second_of_two_equal_jobs_waits_and_takes_what_the_first_recorded(tr
         claimed.set()
         thread.join(0.2)
         assert (before, taken) == (None, [])
-        run.folder(tmp_path / "run")
+        run.keep(tmp_path / "run")
         run.metrics({"m": 1.0})
     thread.join()
     assert taken[0].metrics == {"m": 1.0}
@@ -257,7 +257,7 @@ def test_signs_that_mean_something_in_addresses_are_taken_as_they_are(name, tmp_
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "steps.csv").write_text("step\n")
     with open_run(tracker) as run:
-        run.folder(tmp_path / "run")
+        run.keep(tmp_path / "run")
         run.image(np.zeros((4, 4, 3), np.uint8), "samples", 0)
     (done,) = runs(tracker)
     assert [p.name for p in (folder / "kept").rglob("*.csv")] == ["steps.csv"]
@@ -373,7 +373,7 @@ def test_a_full_disk_of_artifacts_is_named_with_what_is_kept(tracker, tmp_path, 
     monkeypatch.setattr(type(tracker.client), "log_artifacts", full)
     sentence = f"the disk is full: MLflow cannot keep files in {tracker.artifacts}; all of it is kept in {tmp_path}/run"
     with pytest.raises(MachineError, match=re.escape(sentence)), open_run(tracker) as run:
-        run.folder(tmp_path / "run")
+        run.keep(tmp_path / "run")
 
 
 def orphan(tracker, **tags):

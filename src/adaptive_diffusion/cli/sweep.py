@@ -178,10 +178,7 @@ class SweepRun(Callback):
             if note := failures(jobs):
                 run.tags({"mlflow.note.content": note})
             for path in made:
-                if path.is_dir():
-                    run.folder(path, path.name)
-                else:
-                    run.file(path)
+                run.keep(path, path.name if path.is_dir() else None)
         except ServerError as error:
             run.lose(error)
         except MachineError as error:

@@ -124,7 +124,7 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, path: Path) -> C
         numbers = {m: value for m in METRICS if (value := {**row.mean, **together}[m]) is not None}
         run.metrics({NAMES.get(m, f"quality/{m}"): value for m, value in numbers.items()})
         save_cell(Path(cfg.paths.run) / CELL, result)
-        run.folder(cfg.paths.run)
+        run.keep(cfg.paths.run)
 
     said = ", ".join(f"{m} {value:.4g}" for m, value in row.mean.items() if value is not None)
     log.info("%s %s: %s", result.domain, result.name, said)

@@ -48,7 +48,7 @@ def recorded(
             run.inputs(*inputs)
         yield run
         write_config(Path(folder), cfg)
-        run.folder(folder)
+        run.keep(folder)
 
 
 def write_config(folder: Path, cfg: DictConfig) -> None:

@@ -97,7 +97,7 @@ def draw_and_record(setup: Setup, identity: str, watch: Callable[[StepTrace], No
             write_json(folder / QUALITY, [asdict(measurement) for measurement in quality])
             run.metrics({name: value for name, value in metrics.items() if not name.startswith(DETAILS)})
             run.tags(_caveats(quality, _description(cfg)))
-        run.folder(folder)
+        run.keep(folder)
 
     print_summary(setup, metrics, quality, folder, run.page)
     return metrics

@@ -136,19 +136,12 @@ class MlflowRun(Run):
             self._record.inputs += inputs
         self._send(lambda: self._log_inputs(inputs))
 
-    def folder(self, path: str | Path, name: str | None = None) -> None:
-        """See `Run.folder`."""
+    def keep(self, path: str | Path, name: str | None = None) -> None:
+        """See `Run.keep`."""
         if self._record is not None and self._kept is not None:
             self._record.folders.append((os.path.relpath(path, self._kept), name))
         with self._copying(f"; all of it is kept in {path}"):
-            self._send(lambda: self._log_folder(Path(path), name))
-
-    def file(self, path: str | Path) -> None:
-        """Log one file as an artifact."""
-        if self._record is not None and self._kept is not None:
-            self._record.folders.append((os.path.relpath(path, self._kept), None))
-        with self._copying(f"; it is kept in {path}"):
-            self._send(lambda: self._client.log_artifact(self.run_id, str(path)))
+            self._send(lambda: self._log_files(Path(path), name))
 
     def image(self, pixels: np.ndarray, key: str, step: int) -> None:
         """See `Run.image`."""
@@ -175,8 +168,11 @@ class MlflowRun(Run):
         if self._record is not None and self._kept is not None:
             self._record.save(self._kept)
 
-    def _log_folder(self, path: Path, name: str | None) -> None:
-        """Log a folder without the record that may lie in it."""
+    def _log_files(self, path: Path, name: str | None) -> None:
+        """Log a file, or a folder without the record that may lie in it."""
+        if path.is_file():
+            self._client.log_artifact(self.run_id, str(path), name)
+            return
         if not (path / FILE).exists():
             self._client.log_artifacts(self.run_id, str(path), name)
             return

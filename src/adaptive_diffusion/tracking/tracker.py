@@ -30,8 +30,8 @@ class Run:
     def inputs(self, *inputs: Input) -> None:
         """Name datasets and models that the run uses, with their hashes."""
 
-    def folder(self, path: str | Path, name: str | None = None) -> None:
-        """Log every file below a folder as an artifact, in a folder called `name` if that is given."""
+    def keep(self, path: str | Path, name: str | None = None) -> None:
+        """Log a file, or every file below a folder, as an artifact, in a folder called `name` if that is given."""
 
     def image(self, pixels: np.ndarray, key: str, step: int) -> None:
         """Log one image, (H, W, C) uint8, of a series that the UI shows with a slider."""

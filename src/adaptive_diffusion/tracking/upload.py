@@ -56,10 +56,8 @@ def upload(file: Path, uri: str | None) -> str | None:
     if record.inputs:
         run.inputs(*record.inputs)
     for path, name in record.folders:
-        if (folder / path).is_dir():
-            run.folder(folder / path, name)
-        elif (folder / path).is_file():
-            run.file(folder / path)
+        if (folder / path).exists():
+            run.keep(folder / path, name)
 
     # A record that was never closed belongs to a process that was killed.
     status = "KILLED" if record.status in UNFINISHED else record.status
