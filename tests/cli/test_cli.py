@@ -408,7 +408,7 @@ def test_a_failed_job_logs_its_traceback(caplog):
         ("scheduler.prediction_type=sample", "model=checkpoint model.prediction_type=sample"),
         ("scheduler.clip_sample=false", "to overrule it: +scheduler.clip_sample=false"),
         ("hydra/launcher=submitit", "there are joblib, submitit_local, submitit_slurm, ray"),
-        ("hydra/sweeper=ax", "pip install hydra-ax-sweeper"),
+        ("hydra/sweeper=ax", "without it, hydra/sweeper=basic runs every combination"),
         ("hydra/launcher=slurm", "hydra/launcher=basic runs one job after another"),
         ("grid=karras,own", "names several options, which make a sweep: give -m as well"),
         ("+seed=3", "seed is there already; leave the + out"),

@@ -25,7 +25,7 @@ from ..interruption import uninterrupted
 from ..io.addresses import without_login
 from ..program import again
 from ..runs.job import Stop, explain, in_sweep
-from ..runs.output import look, say
+from ..runs.output import look, rows_text, say
 from ..runs.sweep_overrides import sweep_overrides, takes_every_combination
 from ..tracking.jobs import (
     DONE,
@@ -162,9 +162,10 @@ class SweepRun(Callback):
         remembers = self._run_id is not None or "skip_finished" not in config or config.benchmark is not None
         stopped_at_once = interruption.interrupted and not begun  # before the first job had begun
         if remembers and (stopped_at_once or (begun and any(job.status != "REFUSED" for job in left))):
-            say(f"{'go on':<11}{without_login(again())}")
+            say(rows_text({"go on": without_login(again())}))
         elif remembers and left and len(left) < len(jobs):
-            say(f"{'go on':<11}mend what was refused, and start the sweep again: what is finished is not repeated")
+            mend = "mend what was refused, and start the sweep again: what is finished is not repeated"
+            say(rows_text({"go on": mend}))
 
     def _end_run(self, tracker: MlflowTracker, run_id: str, status: str, jobs: list[Job], made: Sequence[Path]) -> None:
         """Close the parent run, with a note of what failed and the report, or remove it if it has no children."""
@@ -187,7 +188,7 @@ class SweepRun(Callback):
         try:
             run.end(status, None)
             if not run.lost:
-                say(f"\n{'look':<11}{look(tracker, tracker.comparison(run_id))['look']}")
+                say(f"\n{rows_text(look(tracker, tracker.comparison(run_id)))}")
         except MachineError as error:
             log.warning("the sweep's run could not be closed: %s", error)
 

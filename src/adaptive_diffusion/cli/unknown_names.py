@@ -24,7 +24,6 @@ ELSEWHERE = {  # names that other tools have for what is here
     "plms": "the nearest to PLMS is scheduler=ipndm",
     "karras": "Karras' spacing is grid=karras, with any scheduler",
 }
-SWEEPERS = ("ax", "nevergrad")  # packages of Hydra's
 LAUNCHERS = {  # of packages of Hydra's -> the extra that brings them
     "joblib": "joblib",
     "submitit_local": "submitit",
@@ -46,7 +45,7 @@ def no_option(catalog: Catalog, group: str, option: str) -> str:
     if group == "hydra/launcher":
         return _no_launcher(option)
     if group == "hydra/sweeper":
-        return _no_sweeper(option)
+        return f"{group} has no option {option!r}; without it, {group}=basic runs every combination"
     if not options:
         return f"{group} has no option {option!r}; leave it out"
     if group == "scheduler" and (hint := ELSEWHERE.get(option.lower().replace("-", "_"))):
@@ -65,15 +64,6 @@ def _no_launcher(option: str) -> str:
     if option in LAUNCHERS:
         return f"hydra/launcher={option} takes a package that is missing: {pip_install(LAUNCHERS[option])}; {without}"
     return f"hydra/launcher has no option {option!r}; there are {', '.join(LAUNCHERS)}; {without}"
-
-
-def _no_sweeper(option: str) -> str:
-    """For Hydra's sweepers, which are packages of their own."""
-    without = "without it, hydra/sweeper=basic runs every combination"
-    if option in SWEEPERS:
-        package = f"pip install hydra-{option}-sweeper (nobody has tried it here)"
-        return f"hydra/sweeper={option} comes with a package that is not installed here: {package}; {without}"
-    return f"hydra/sweeper has no option {option!r}; {without}"
 
 
 def no_setting(catalog: Catalog, program: str, key: str, arguments: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from ..io.files import write_csv, write_text
 from ..io.markdown import table
 from ..tracking.jobs import Job, failures
-from .output import say
+from .output import rows_text, say
 
 OUTCOMES = "outcomes.json"
 COLUMNS = {"agent": "agent", "score": "held-out score", "default": "default", "episodes": "episodes"}
@@ -45,8 +45,8 @@ class AgentReport:
         for name, outcomes in groups.items():
             best = outcomes[0]
             say(f"\n{name}\n" + "\n".join(_markdown(outcomes, file=False)))
-            say(f"{'best':<11}{_described(best)}\n{'':<11}{best['file']}\n{'draw':<11}{best['draw']}")
-        say(f"{'saved':<11}{csv_file}\n{'':<11}{md_file}")
+            say(rows_text({"best": f"{_described(best)}\n{best['file']}", "draw": best["draw"]}))
+        say(rows_text({"saved": f"{csv_file}\n{md_file}"}))
         return csv_file, md_file
 
 

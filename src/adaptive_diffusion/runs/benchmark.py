@@ -32,7 +32,7 @@ from .job import in_sweep
 from .measure_run import SECONDS_PER_IMAGE
 from .naming import drawn_by
 from .open_settings import image_channels
-from .output import say
+from .output import log_rows, rows_text, say
 from .recorded import run_tags
 from .settings_text import given_settings, resolved_settings
 from .setup import Setup, prepare
@@ -115,7 +115,7 @@ def _measure_and_record(setup: Setup, cell: Cell, bench: Bench, path: Path) -> C
             save_cell(path, result)
         except KeyboardInterrupt:
             if not in_sweep():  # a sweep says it of all its cells
-                log.info("%-11s%s (the cell begins anew)", "go on", without_login(again()))
+                log_rows({"go on": f"{without_login(again())} (the cell begins anew)"})
             raise
 
         # Of all images together where that is known, else the mean over the blocks; cell.json has all of it.
@@ -236,5 +236,5 @@ class BenchmarkReport:
             say(f"\n{markdown(rows)}")
         if baseline and not any(row.baseline for row in rows):
             say(f"nothing was compared with the baseline {baseline!r}: that takes this cell and another in the sweep")
-        say(f"{'saved':<11}{folder / 'summary.md'}")
+        say(rows_text({"saved": folder / "summary.md"}))
         return (folder,)

@@ -19,11 +19,8 @@ from ..io.digest import digest_of
 from ..tracking.provenance import code_digest, fingerprint
 from .setup import Setup
 
-FILES = (
-    "init_image",
-    "metrics",
-    "sampler",
-)  # whose files and folders are read by every run; the others are known better
+# settings whose files and folders are read by every run; the others are known better
+FILES = ("init_image", "metrics", "sampler")
 
 
 def identity_of_run(setup: Setup) -> str:

@@ -19,12 +19,17 @@ def say(text: str) -> None:
         leaving.stop_talking()
 
 
-def log_rows(rows: Mapping[str, str]) -> None:
-    """Log a summary: each row begins with its name, in a column of 11 characters."""
-    log.info("%s", "\n".join(f"{name:<11}{text}" for name, text in rows.items()))
+def rows_text(rows: Mapping[str, object]) -> str:
+    """A summary: each row begins with its name, in a column of 11 characters; further lines of a row stand below."""
+    return "\n".join(f"{name:<11}{text}".replace("\n", f"\n{'':<11}") for name, text in rows.items())
+
+
+def log_rows(rows: Mapping[str, object]) -> None:
+    """Log a summary, see `rows_text`."""
+    log.info("%s", rows_text(rows))
 
 
 def look(tracker: Tracker, page: str | None) -> dict[str, str]:
     """The row of a summary that says how to look at a page of the tracker; {} without one."""
     lines = [line for line in (tracker.how_to_look(), page) if line]
-    return {"look": f"\n{'':<11}".join(lines)} if page else {}
+    return {"look": "\n".join(lines)} if page else {}

@@ -56,7 +56,7 @@ def print_summary(
     if (expected := m.get("sampling/expected_quality")) is not None:
         rows["expected"] = f"quality {expected:.3f} of that many steps, target {m['details/quality_target']:g}"
     if lines := [*_measured(quality), *_of_a_part(setup, quality)]:
-        rows["quality"] = f"\n{'':<11}".join(lines)
+        rows["quality"] = "\n".join(lines)
 
     # A sweep ends with a table of all jobs, and says how to look at them.
     if in_sweep():

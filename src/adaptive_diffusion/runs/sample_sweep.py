@@ -14,7 +14,7 @@ from ..io.markdown import literal
 from ..io.markdown import table as markdown_table
 from ..tracking.jobs import Job, failures, telling
 from ..tracking.tracker import NoTracker
-from .output import say
+from .output import rows_text, say
 from .setting_types import target_of
 from .sweep_cost import announce
 from .sweep_pictures import MOST_ROWS, draw_all
@@ -61,7 +61,7 @@ class SampleReport:
         say("\n" + _text(groups))
         for note in notes:
             say(note)
-        say("\n".join(f"{'saved' if file is made[0] else '':<11}{file}" for file in made))
+        say(rows_text({"saved": "\n".join(map(str, made))}))
         return made
 
 

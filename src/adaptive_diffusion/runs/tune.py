@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -180,19 +179,14 @@ def _tuned(pipeline: OptimizationPipeline, cfg: DictConfig, domain: str, file: P
         means = {f"{domain}/{name}": value for name, value in metrics.items() if not name.endswith("_error")}
         run.metrics(means, episode)
 
-    load: Callable[[TuningAgent], None] | None = None
-    if (start := cfg.task.start_from) is not None:
-
-        def load(agent: TuningAgent) -> None:
-            agent.load(start)
-
+    start = cfg.task.start_from
     with alone(file), training_in(domain, file):
         return pipeline.optimize(
             domain,
             num_training_steps=cfg.task.episodes,
             callback=record,
             checkpoint=file,
-            prepare=load,
+            prepare=None if start is None else lambda agent: agent.load(start),
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..io.addresses import without_login
 from ..io.counted import count
+from ..io.files import write_json
 from .tracker import Finished
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,6 @@ class Job:
 
     def save(self, sweep: Path) -> None:
         """Write the file, or replace it; without passwords."""
-        from ..io.files import write_json
-
         cleaned = {"settings": _for_files(self.settings), "reason": without_login(self.reason)}
         write_json(_folder(sweep) / f"{self.number}.json", asdict(self) | cleaned)
 
@@ -86,8 +85,6 @@ def plan_jobs(sweep: Path, settings: Sequence[Sequence[str]]) -> None:
         sweep: Folder of the sweep.
         settings: Of each job, as `key=value`; () where they are not known beforehand.
     """
-    from ..io.files import write_json
-
     for path in _folder(sweep).glob("*.json"):
         path.unlink(missing_ok=True)
     if settings:
