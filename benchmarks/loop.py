@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     t = mx.full((options.batch_size,), 500.0)
     predict = compiled(model)
     mx.eval(predict(x_T, t), x_T)
-    forward = _median([seconds(lambda: mx.eval(predict(x_T, t))) for _ in range(15)])
+    forward = np.median([seconds(lambda: mx.eval(predict(x_T, t))) for _ in range(15)])
     print(f"forward pass, batch {options.batch_size}: {forward * 1e3:.2f} ms")
 
     # a network that costs nothing leaves the cost of the loop
@@ -43,9 +43,5 @@ def main(argv: list[str]) -> None:
         scheduler.set_timesteps(options.steps)
         sampler = StandardSampler(scheduler)
         steps = [s for _ in range(5) for s in sampler.run(free, x_T, keys=keys).step_seconds]
-        cost = _median(steps)
+        cost = np.median(steps)
         print(f"{type(scheduler).__name__:20s} {cost * 1e3:6.3f} ms a step, {cost / forward:6.2%} of the forward pass")
-
-
-def _median(values: list[float]) -> float:
-    return float(np.median(values))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ def main(argv: list[str]) -> None:
 
         def run(*arguments: str) -> float:
             command = [sys.executable, str(options.script), *JOB, *here, *arguments]
-            return seconds(lambda: subprocess.run(command, check=True, capture_output=True, env={**os.environ}))
+            return seconds(lambda: subprocess.run(command, check=True, capture_output=True))
 
         run()  # creates the database and warms the disk cache
         rows = [(run(), run("tracking=none"), run("--cfg", "job")) for _ in range(options.repeats)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adaptive_diffusion.calibration.calibrate import CLASSICAL
+from adaptive_diffusion.calibration.calibrate import best_classical
 from adaptive_diffusion.diffusion.guidance import name_of
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from adaptive_diffusion.io.markdown import MINUS, MISSING, table
@@ -42,10 +42,7 @@ def _problem(schedule: CalibratedSchedule) -> str:
 
 
 def _scores(steps: CalibratedSteps | None) -> str:
-    if steps is None:
-        return ""
-    classical = min(score.mean for name, score in steps.scores.items() if name in CLASSICAL)
-    return f"{classical:.4f} → {steps.scores[steps.rule].mean:.4f}"
+    return "" if steps is None else f"{best_classical(steps):.4f} → {steps.score.mean:.4f}"
 
 
 def _tuned(record: DomainRecord) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from adaptive_diffusion.calibration.calibrate import best_classical
 from adaptive_diffusion.diffusion.schedule import NoiseSchedule
 from adaptive_diffusion.grids.base import Spacing
 from adaptive_diffusion.grids.calibrated import merged
@@ -59,14 +60,11 @@ def draw_grids(axes: Axes, schedules: list[CalibratedSchedule], process: NoiseSc
 def draw_errors(axes: Axes, schedules: list[CalibratedSchedule]) -> None:
     """RMSE to the reference by number of steps: the best classical grid, and the calibrated steps."""
     for number, schedule in enumerate(schedules):
-        steps = sorted(schedule.steps)
-        scores = [schedule.steps[n].scores for n in steps]
-        classical = [
-            min(s.mean for name, s in of.items() if name in ("quadratic", "log_snr", "blended")) for of in scores
-        ]
-        calibrated = [schedule.steps[n].scores[schedule.steps[n].rule].mean for n in steps]
-        axes.plot(steps, classical, "--", color=f"C{number}")
-        axes.plot(steps, calibrated, "o-", color=f"C{number}", label=schedule.domain, markersize=3)
+        known = dict(sorted(schedule.steps.items()))
+        classical = [best_classical(steps) for steps in known.values()]
+        calibrated = [steps.score.mean for steps in known.values()]
+        axes.plot([*known], classical, "--", color=f"C{number}")
+        axes.plot([*known], calibrated, "o-", color=f"C{number}", label=schedule.domain, markersize=3)
     axes.plot([], [], "--", color="grey", label="best classical grid")
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel="RMSE, held-out noises")
     axes.set_xticks([4, 6, 8, 10, 15, 20, 35, 50], ["4", "6", "8", "10", "15", "20", "35", "50"])

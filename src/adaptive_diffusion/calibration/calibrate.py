@@ -37,6 +37,11 @@ LEARNED = (5, 6, 8, 10, 12)  # numbers of steps, where nobody says which are lea
 PROFILE_NODES = 60  # on which the rules for grids are measured
 
 
+def best_classical(steps: CalibratedSteps) -> float:
+    """The lowest held-out score of a classical grid."""
+    return min(score.mean for name, score in steps.scores.items() if name in CLASSICAL)
+
+
 @dataclass(frozen=True)
 class ScheduleCalibration:
     """How a model is calibrated.

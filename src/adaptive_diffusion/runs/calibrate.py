@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 
 from omegaconf import DictConfig
 
-from ..calibration.calibrate import CLASSICAL, ScheduleCalibration
+from ..calibration.calibrate import ScheduleCalibration, best_classical
 from ..calibration.quick import QuickCalibration
 from ..calibration.store import ScheduleFile
 from ..diffusion.checks import check_distinct, check_guidance
@@ -110,7 +110,7 @@ class _Task:
                 for problem in problems:
                     for schedule, n in _calibrated(problem, task, found):
                         ratios.append(_report(schedule, n))
-                        scores = {"rmse": _score(schedule, n), "ratio": ratios[-1]}
+                        scores = {"rmse": schedule.steps[n].score.mean, "ratio": ratios[-1]}
                         run.metrics({f"{problem.domain}/{key}": value for key, value in scores.items()}, n)
             except KeyboardInterrupt:
                 kept = f"finished so far: {count(len(ratios), 'calibration')}, kept in {cfg.output}"
@@ -209,16 +209,10 @@ def _problems(task: AnyTask) -> list[GuidedModel]:
         ]
 
 
-def _score(schedule: CalibratedSchedule, n: int) -> float:
-    """Held-out score of the chosen candidate."""
-    steps = schedule.steps[n]
-    return steps.scores[steps.rule].mean
-
-
 def _report(schedule: CalibratedSchedule, n: int) -> float:
     """Log the candidates of a number of steps; the chosen one's score relative to the best classical one's."""
     steps = schedule.steps[n]
-    chosen = f"{candidate(steps.rule)}, held-out RMSE {_score(schedule, n):.4f}"
+    chosen = f"{candidate(steps.rule)}, held-out RMSE {steps.score.mean:.4f}"
     rivals = [f"{GRIDS.get(name, name)} {score.mean:.4f}" for name, score in steps.scores.items() if name != steps.rule]
     log.info("%s, %s: %s", schedule.domain, count(n, "step"), "; ".join(filter(None, (chosen, ", ".join(rivals)))))
-    return _score(schedule, n) / min(score.mean for name, score in steps.scores.items() if name in CLASSICAL)
+    return steps.score.mean / best_classical(steps)
