@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -15,19 +14,14 @@ from adaptive_diffusion.diffusion.conditions import NO_LABEL, conditions_of
 from adaptive_diffusion.diffusion.facts import ModelFacts
 from adaptive_diffusion.diffusion.first_prediction import (
     KnownFirst,
-    conditions_in,
     first_node,
     first_prediction,
 )
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
-from adaptive_diffusion.encoder.encoder import load_builtin_encoder
 from adaptive_diffusion.grids.calibrated import CalibratedGrid, find_schedule
 from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule
-from adaptive_diffusion.grids.first_file import shipped_firsts
 from adaptive_diffusion.io.markdown import row_of, table
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from adaptive_diffusion.optimization.memory import SHIPPED
-from adaptive_diffusion.optimization.tuned import tuned_guidance
 from adaptive_diffusion.sampling.converged import converged_pictures, paired_rmse
 from adaptive_diffusion.sampling.rollout import InBatches
 
@@ -39,10 +33,7 @@ HEADER = (
     "stored, refitted from few",
     "stored, refitted from many",
 )
-BY_SHARE = ("domain", "evaluations", "RMSE: evaluated", "stored", "perceptual: evaluated", "stored")
 OWN_SEED = 71_000  # of the noises that weights are refitted from
-MEASURED = (4, 8, 16, 32, 64)  # noises that a first prediction is measured from, to compare
-UNSEEN = 64  # noises that it is compared on
 
 
 def main(argv: list[str]) -> None:
@@ -51,9 +42,6 @@ def main(argv: list[str]) -> None:
     "evaluated" are the shipped steps, as many as there are evaluations. The other columns take one step more, whose
     first prediction is stored: with the shipped weights, or with weights fitted on the same timesteps to the reference
     trajectories of few or many noises.
-
-    `--shares` draws labels by share, with the first predictions of the labels that ship, and the shipped weights; with
-    `--tuned`, at the guidance that ships as tuned for the domain, and the steps that ship for it.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks first", description=__doc__)
     parser.add_argument("--domains", nargs="+", default=["landscapes", "portraits", "abstract", "general"])
@@ -62,30 +50,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--noises", type=int, default=64, help="per cell")
     parser.add_argument("--seed", type=int, default=86_000, help="of the noises")
     parser.add_argument("--measured", type=int, default=64, help="noises that the first prediction is measured from")
-    parser.add_argument("--shares", action="store_true", help="labels by share, with what ships for each")
-    parser.add_argument("--tuned", action="store_true", help="with --shares: at the tuned guidance of each domain")
-    parser.add_argument("--predictions", action="store_true", help="only say how near the stored prediction is")
     parser.add_argument("--few", nargs=2, type=int, default=[6, 24], help="noises and nodes of few trajectories")
     parser.add_argument("--many", nargs=2, type=int, default=[32, 64], help="noises and nodes of many trajectories")
     options = parser.parse_args(argv)
 
-    if options.shares:
-        print("\n".join(table(list(BY_SHARE), [], "lrrrrr")), flush=True)
-        for domain in options.domains:
-            for row in by_share(domain, options.evaluations, options.noises, options.seed, options.tuned):
-                print(row_of(row), flush=True)
-        return
-
     model = load_builtin_model()
-    header = ["domain", *(f"{m} noises" for m in MEASURED)] if options.predictions else list(HEADER)
-    print("\n".join(table(header, [], "l" + "r" * (len(header) - 1))), flush=True)
+    print("\n".join(table(list(HEADER), [], "lrrrrr")), flush=True)
 
     for domain in options.domains:
         guided = GuidedModel.from_model(model, conditions_of(model, domain, options.label, domain))
-        if options.predictions:
-            print(row_of([f"{domain}, {options.label}", *_nearness(guided, options.seed)]), flush=True)
-            continue
-
         calibration = find_schedule(None, model.identity, domain, ModelFacts.of(model).guidance(None))
         assert calibration is not None
         first = first_prediction(guided, model.state_shape, options.measured)
@@ -96,59 +69,9 @@ def main(argv: list[str]) -> None:
         for n in options.evaluations:
             evaluated = cell.shipped(n, cell.evaluated)
             stored = [cell.shipped(n + 1, cell.stored), *(cell.refitted(n + 1, reference) for reference in own)]
-            cells = ["-" if errors is None else _compared(errors, evaluated) for errors in stored]
+            cells = ["-" if errors is None else compared(errors, evaluated) for errors in stored]
             mean = "-" if evaluated is None else f"{evaluated.mean():.4f}"
             print(row_of([domain, str(n), mean, *cells]), flush=True)
-
-
-def by_share(
-    domain: str, evaluations: Sequence[int], noises: int, seed: int, tuned: bool = False
-) -> Iterator[list[str]]:
-    """Compare the shipped steps, with labels by share, to one step more whose first prediction ships.
-
-    Args:
-        domain: The domain.
-        evaluations: Numbers of evaluations; those without steps of as many, or of one more, are left out.
-        noises: How many, >= 2.
-        seed: Of the noises, and of their labels.
-        tuned: Whether guidance is that which ships as tuned, instead of the constant guidance of the model.
-
-    Yields:
-        The cells of a row, see `BY_SHARE`.
-    """
-    network, encoder = load_builtin_model(), load_builtin_encoder()
-    weight = ModelFacts.of(network).guidance(None)
-    guidance = tuned_guidance(str(SHIPPED), "", network.identity, domain, weight) if tuned else weight
-    guided = GuidedModel.from_model(network, conditions_of(network, domain, None, domain), guidance)
-    guided = guided.of_images(seed, noises)
-    calibration = find_schedule(None, network.identity, domain, guided.guidance_scale)
-    assert calibration is not None
-
-    batched, weight = InBatches(guided), guided.weight_at(first_node(guided.process))
-    firsts = [shipped_firsts().guided(ids, weight) for ids in conditions_in(guided) or ()]
-    cell = Cell(calibration, batched, KnownFirst(batched, firsts), guided.noise(seed, noises))
-    for n in evaluations:
-        evaluated, stored = cell.drawn(n, cell.evaluated), cell.drawn(n + 1, cell.stored)
-        if evaluated is None or stored is None:
-            continue
-        both = evaluated, stored
-        rmse = [paired_rmse(images, cell.solution) for images in both]
-        perceptual = [encoder.perceptual_distances(images, cell.solution) for images in both]
-        texts = [text for one, other in (rmse, perceptual) for text in (f"{one.mean():.4f}", _compared(other, one))]
-        yield [domain, str(n), *texts]
-
-
-def _nearness(model: GuidedModel, seed: int) -> list[str]:
-    """How far first predictions of unseen noises are from what is stored of some, and in brackets from their mean."""
-    assert model.state_shape is not None
-    noise, node = model.noise(seed, UNSEEN), first_node(model.process)
-    exact = InBatches(model).denoise(noise, node, np.arange(UNSEEN)).x0
-    found = []
-    for measured in MEASURED:
-        first = first_prediction(model, model.state_shape, measured)
-        errors = [paired_rmse(np.array(known), np.array(exact)).mean() for known in (first(noise), first.mean[None])]
-        found.append(f"{errors[0]:.4f} ({errors[1]:.4f})")
-    return found
 
 
 @dataclass
@@ -193,7 +116,7 @@ class Cell:
         return np.clip(drawn(model, self._states, solution), -1, 1)
 
 
-def _compared(errors: np.ndarray, other: np.ndarray | None) -> str:
+def compared(errors: np.ndarray, other: np.ndarray | None) -> str:
     """A mean error, and its paired difference to another with its standard error, in percent of the other."""
     if other is None:
         return f"{errors.mean():.4f}"
