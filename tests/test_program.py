@@ -162,7 +162,7 @@ def test_a_module_and_its_help_call_it_a_module():
     assert_references_are_explained(out)
     assert "train.py" not in out
     told = module("train", "scheduler=ddim", code=2).stderr
-    assert "python -m adaptive_diffusion sample scheduler=ddim" in told
+    assert "belongs to python -m adaptive_diffusion sample, which draws" in told
 
 
 def test_a_script_and_its_help_call_it_a_script():

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import shutil
 import signal
 import time
@@ -43,7 +42,6 @@ from adaptive_diffusion.models.checkpoint import load_model
 from adaptive_diffusion.models.training_config import TrainingConfig
 from adaptive_diffusion.runs import sample_files
 from adaptive_diffusion.runs.build import build
-from adaptive_diffusion.runs.checks import checked
 from adaptive_diffusion.runs.job import explain, job
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.runs.setting_types import typed
@@ -474,25 +472,6 @@ def test_a_group_of_the_other_program_is_sent_there(program, arguments, belongs,
     told = config_mistake(error.value, CONF, program, arguments)
     assert told.startswith(belongs)
     assert "\n" not in told
-
-
-@pytest.mark.parametrize(
-    ("program", "arguments"),
-    [
-        ("train", ["agent=cem", "task.episodes=3", "reward.weight=0.5"]),
-        ("train", ["task=model", "task.data.portraits=x"]),
-        ("train", ["task=policy", "agent=ppo", "domain=landscapes"]),
-        ("sample", ["model=checkpoint", "model.path=x"]),
-    ],
-)
-def test_the_command_of_the_other_program_composes(program, arguments, tmp_path):
-    wrong = "sample" if program == "train" else "train"
-    with pytest.raises(Exception) as error:  # noqa: PT011
-        configuration(wrong, tmp_path, *arguments)
-    told = config_mistake(error.value, CONF, wrong, arguments)
-    command = shlex.split(told.partition(f"python {program}.py ")[2])
-    assert set(arguments) <= set(command)
-    checked(configuration(program, tmp_path, *command))
 
 
 def test_options_of_ones_own_folders_are_offered(tmp_path):
