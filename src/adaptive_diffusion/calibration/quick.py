@@ -151,4 +151,5 @@ def mean_grid(process: NoiseSchedule, grid: np.ndarray, other: np.ndarray, share
 
 
 def _rows(conditions: mx.array | None, first: int) -> mx.array | None:
-    return None if conditions is None else conditions[first:]
+    """The conditions of the images from one on; a single one is that of all."""
+    return conditions if conditions is None or len(conditions) == 1 else conditions[first:]
