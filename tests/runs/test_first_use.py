@@ -61,7 +61,7 @@ def test_what_nothing_fits_is_calibrated_once_and_then_drawn_with(model, tmp_pat
     assert (schedule.domain, schedule.guidance_scale, set(schedule.steps)) == ("landscapes", 1.5, {3})
     assert timesteps == pytest.approx(schedule.steps[3].timesteps, abs=1e-3)
     assert "calibrating once: 294 evaluations, about " in caplog.text
-    assert "AdaptiveScheduler (calibrated for landscapes at guidance 1.5: " in caplog.text
+    assert "calibrated for landscapes at guidance 1.5: " in caplog.text
 
     caplog.clear()
     before = kept.read_bytes()

@@ -58,15 +58,10 @@ class Measurement:
         """Whether the number says something by itself; of too few images it does not."""
         return not (self.caveat or "").startswith(NOT_MEANINGFUL)
 
-    @property
-    def number(self) -> str:
-        """The name and the number with its spread, without what has to be known of it."""
-        spread = "" if self.spread is None else f" +- {self.spread:.3g}"
-        return f"{self.name} {self.value:.4g}{spread}"
-
     def __str__(self) -> str:
         caveat = "" if self.caveat is None else f", {self.caveat}"
-        return f"{self.number} (n = {self.n}{caveat})"
+        spread = "" if self.spread is None else f" +- {self.spread:.3g}"
+        return f"{self.name} {self.value:.4g}{spread} (n = {self.n}{caveat})"
 
 
 class PictureMetrics(Protocol):

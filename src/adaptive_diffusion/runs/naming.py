@@ -62,7 +62,6 @@ def guidance_of_steps(setup: Setup) -> str:
 
 
 def timesteps_source(setup: Setup) -> str:
-    """Where the timesteps come from, in brackets and in plain words; "" if the scheduler does not say."""
+    """Where the timesteps come from, in plain words; "" if the scheduler does not say."""
     grid = setup.grid.origin if isinstance(setup.grid, CalibratedGrid) else ""
-    known = ", ".join(filter(None, (setup.sampler.origin, grid)))
-    return f" ({known})" if known else ""
+    return ", ".join(filter(None, (setup.sampler.origin, grid)))

@@ -40,8 +40,10 @@ def print_summary(
     rows["images"] = _images(setup)
     if (labels := str(setup.conditions)) and not _unguided(setup):
         rows["labels"] = labels
+    rows["scheduler"] = f"{' '.join(drawn_by(cfg))}, {steps}, {evaluations} ({passes}) per image"
+    if source := timesteps_source(setup):
+        rows["steps"] = source
     rows |= {
-        "scheduler": f"{' '.join(drawn_by(cfg))}{timesteps_source(setup)}, {steps}, {evaluations} ({passes}) per image",
         "time": f"{m['details/seconds']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
         f"a step {m['details/step_seconds']:.3g} s (median)",
         "memory": f"{m['sampling/peak_mib']:.0f} MiB at most",
@@ -71,8 +73,7 @@ def _measured(quality: list[Measurement]) -> list[str]:
     """What was measured, a line each; what the images are too few for shares the last."""
     lines = [str(m) for m in quality if m.meaningful]
     if few := [m for m in quality if not m.meaningful]:
-        numbers = ", ".join(m.number for m in few)
-        lines.append(f"too few images for {numbers}; {QUALITY} says why")
+        lines.append(f"too few images for {', '.join(m.name for m in few)}; {QUALITY} says why")
     return lines
 
 

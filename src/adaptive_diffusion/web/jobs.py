@@ -72,7 +72,7 @@ class Drawn:
         folder: Of the run.
         images: PNG files, which carry their settings.
         metrics: Of the run.
-        source: Where the timesteps come from, in brackets; "" where nobody says.
+        source: Where the timesteps come from; "" where nobody says.
         notes: Warnings.
     """
 

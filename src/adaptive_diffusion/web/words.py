@@ -42,7 +42,7 @@ def summary(drawn: Drawn) -> str:
     """What a run cost, and what is to be known of it."""
     m = drawn.metrics
     steps, passes = count(round(m[f"{DETAILS}steps"]), "step"), count(round(m["sampling/passes"]), "pass")
-    spent = f"{steps}, {passes} an image, {m[f'{DETAILS}seconds']:.2f} s{drawn.source}."
+    spent = f"{steps}, {passes} an image, {m[f'{DETAILS}seconds']:.2f} s{_in_brackets(drawn.source)}."
     return "\n\n".join([spent, *(f"Note: {note}" for note in drawn.notes)])
 
 
@@ -57,4 +57,9 @@ def title(drawn: Drawn) -> str:
 
 def cost_in_words(steps: Steps) -> str:
     """What steps cost."""
-    return f"{count(len(steps.timesteps), 'step')}, {count(steps.passes.sum(), 'pass')} an image{steps.source}"
+    cost = f"{count(len(steps.timesteps), 'step')}, {count(steps.passes.sum(), 'pass')} an image"
+    return cost + _in_brackets(steps.source)
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
