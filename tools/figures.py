@@ -1,4 +1,4 @@
-"""`python -m tools.figures`: the figures of the page on calibration, drawn from the schedules that ship."""
+"""`python -m tools.figures`: calibrated steps, from the schedules that ship, and distances to real images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from adaptive_diffusion.grids.spacings import KarrasGrid, LogSNRGrid, PowerGrid
 from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.leaving import run_program
 from adaptive_diffusion.models.checkpoint import load_builtin_model
-from tools.tables import PROJECT
+from tools.real_plot import save_real_plot
+from tools.tables import PROJECT, REAL
 
 GRIDS: dict[str, Spacing] = {
     "Karras": KarrasGrid(),
@@ -43,6 +44,8 @@ def main(argv: list[str]) -> None:
     draw_errors(error, schedules)
     with atomic_path(PROJECT / "docs" / "explain" / "calibration.png") as path:
         figure.savefig(Path(path), dpi=110, format="png")
+
+    save_real_plot(PROJECT / REAL, PROJECT / "docs" / "real_images" / "passes.png")
 
 
 def draw_grids(axes: Axes, schedules: list[CalibratedSchedule], process: NoiseSchedule) -> None:

@@ -20,14 +20,19 @@ DISTANCES = ("fd_encoder", "fd_vicreg")
 Row = dict[str, str]
 
 BEST = (STORED, INTERVAL, OWN)
-FRONT = {  # heading of a column -> sampler, guidance, steps; see `by_method`
+SHORT = {  # heading of a column -> sampler, guidance, steps; see `by_method`
     "DDIM, 50 steps": ("ddim", CONSTANT, "50"),
     "UniPC, 20 steps": ("unipc", CONSTANT, "20"),
     "UniPC, 10 steps": ("unipc", CONSTANT, "10"),
-    "adaptive, 10 steps": ("adaptive", CONSTANT, "10"),
+    "UniPC, the guidance of tuned": ("unipc", INTERVAL, OWN),
+    "tuned": BEST,
+}
+FRONT = {
+    **SHORT,
+    "DPM-Solver++, the guidance of tuned": ("dpm_solver", INTERVAL, OWN),
     "UniPC, 5 steps": ("unipc", CONSTANT, "5"),
+    "adaptive, 10 steps": ("adaptive", CONSTANT, "10"),
     "adaptive, 5 steps": ("adaptive", CONSTANT, "5"),
-    "interval, first evaluation stored": BEST,
 }
 
 
@@ -66,42 +71,57 @@ def differences(path: Path) -> list[str]:
     return table(header, body, "lrlrr") if body else []
 
 
-def against_ddim(path: Path) -> list[str]:
-    """A sentence: the sampler of 7 passes against DDIM with 50 steps, in all domains."""
+def against_others(path: Path) -> list[str]:
+    """A sentence: in how many of the distances the sampler of the last column of `short` is nearer than the others."""
     found, blocks = by_method(read_rows(path)), _blocks_of(path.parent / "results.csv")
-    ddim = FRONT["DDIM, 50 steps"]
-    pairs = [(found.get((domain, *BEST)), found.get((domain, *ddim))) for domain in DOMAINS]
-    both = [(own, other) for own, other in pairs if own and other]
-    if not both:
-        return []
-
-    ranges, certain = [], 0
-    for metric in DISTANCES:
-        changes = sorted(float(own[f"{metric}_all"]) / float(other[f"{metric}_all"]) - 1 for own, other in both)
-        ranges.append(f"`{metric}` changes by {percent(changes[0])} to {percent(changes[-1])}")
-        certain += sum(abs(mean) > half for mean, half in (_apart(*pair, metric, blocks) for pair in both))
+    against = ("DDIM, 50 steps", "UniPC, 20 steps", "UniPC, the guidance of tuned")
+    texts = []
+    for name in against:
+        pairs = [(found.get((domain, *BEST)), found.get((domain, *SHORT[name]))) for domain in DOMAINS]
+        both = [(own, other) for own, other in pairs if own and other]
+        if not both:
+            return []
+        nearer = sum(float(own[f"{m}_all"]) < float(other[f"{m}_all"]) for own, other in both for m in DISTANCES)
+        means = [_apart(*pair, metric, blocks) for pair in both for metric in DISTANCES]
+        certain = [sign * mean > half for sign in (-1, 1) for mean, half in means]
+        farther = sum(certain[len(means) :])
+        also = f", and {farther} certainly farther" if farther else ""
+        texts.append(
+            f"{nearer} of {len(means)} are smaller than those of {name} ({_passes(found, SHORT[name])} passes), "
+            f"{sum(certain[: len(means)])} of them certainly{also}"
+        )
     return [
-        f"From the {_passes(found, ddim)} passes of DDIM to the {_passes(found, BEST)} in an interval of noise levels, "
-        f"{' and '.join(ranges)} ({certain} of the {len(both) * len(DISTANCES)} differences are certain over the "
-        "blocks of seeds: Student's t, 95 %)."
+        f"Of the distances of tuned ({_passes(found, BEST)} passes), {'; '.join(texts)} "
+        "(95 %, Student's t over the blocks of seeds)."
     ]
 
 
-def front(path: Path) -> list[str]:
+def short(path: Path) -> list[str]:
+    """The columns of `SHORT`, see `front`."""
+    return front(path, SHORT)
+
+
+def front(path: Path, methods: dict[str, tuple[str, str, str]] = FRONT) -> list[str]:
     """A few samplers side by side: `fd_encoder` / `fd_vicreg` of all images."""
     rows = read_rows(path)
     if not rows:
         return []
     found = by_method(rows)
-    columns = {name: key for name, key in FRONT.items() if any((domain, *key) in found for domain in DOMAINS)}
+    columns = {name: key for name, key in methods.items() if any((domain, *key) in found for domain in DOMAINS)}
     header = [f"{name}: {_passes(found, key)} passes" for name, key in columns.items()]
-    real = {row["domain"]: row for row in read_rows(path.parent / "real.csv") if row["images"] == _images(rows)}
+    real = real_images(path)
     lines = [
         [domain, *(_pair(found.get((domain, *key))) for key in columns.values()), _pair(real.get(domain), "mean")]
         for domain in DOMAINS
     ]
     body = table(["`fd_encoder` / `fd_vicreg`", *header, "real images"], lines)
     return [*body, "", f"{_images(rows)} images in each cell."]
+
+
+def real_images(path: Path) -> dict[str, Row]:
+    """Domain -> the distance of as many real images as a summary's rows have to the others of the domain."""
+    images = _images(read_rows(path))
+    return {row["domain"]: row for row in read_rows(path.parent / "real.csv") if row["images"] == images}
 
 
 def beside_real(path: Path) -> list[str]:
@@ -116,7 +136,7 @@ def beside_real(path: Path) -> list[str]:
 def by_method(rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
     """(domain, sampler, guidance, steps) -> row; of several grids the one with the smallest `fd_encoder`.
 
-    Guided in an interval and with a stored first prediction, the number of steps that was found for a domain is `OWN`.
+    Guided in an interval, the number of steps that was found for a domain is `OWN`.
     """
     worst_first = sorted(rows, key=lambda row: -float(row["fd_encoder_all"]))
     return {(row["domain"], *method_of(row)): row for row in worst_first}
@@ -125,7 +145,7 @@ def by_method(rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
 def method_of(row: Row) -> tuple[str, str, str]:
     """Sampler, guidance and steps, see `by_method`."""
     method = sampler_of(row), guidance_of(row)
-    own = method == BEST[:2] and int(row["num_steps"]) == FOUND[row["domain"]].num_steps
+    own = method[1] == INTERVAL and int(row["num_steps"]) == FOUND[row["domain"]].num_steps
     return *method, OWN if own else row["num_steps"]
 
 

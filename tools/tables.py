@@ -109,7 +109,7 @@ def _real_commands(path: Path) -> list[str]:
         return []
     rows = read_summary(path)
     (network,) = {row.model.partition(" ")[0] for row in rows}
-    report = f"adaptive-diffusion cells --model {network} {{}}--plots quality --output {Path(REAL).parent}"
+    report = f"adaptive-diffusion cells --model {network} {{}}--plots --output {Path(REAL).parent}"
     return ["```bash", *commands(rows, "benchmark_real", report), "```"]
 
 
@@ -141,9 +141,10 @@ TABLES = {
     "calibrated steps": Table(SCHEDULES, _calibrated),
     "real images": Table(REAL, real_tables.all_rows),
     "real images, differences": Table(REAL, real_tables.differences),
-    "real images, against DDIM": Table(REAL, real_tables.against_ddim),
+    "real images, against others": Table(REAL, real_tables.against_others),
     "real images, commands": Table(REAL, _real_commands),
-    "real images in short": Table(REAL, real_tables.front),
+    "real images in short": Table(REAL, real_tables.short),
+    "real images side by side": Table(REAL, real_tables.front),
     "real images beside real images": Table(BESIDE_REAL, real_tables.beside_real),
     "tuned configurations": Table(TUNED, _tuned),
 }

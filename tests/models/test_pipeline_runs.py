@@ -463,14 +463,23 @@ def test_python_draws_the_pictures_of_the_command_line(
     assert np.array(drawn).std() > 0.05
 
 
-def test_the_snippet_of_the_readme_draws(folders: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
+def snippet_of(page: str, word: str) -> str:
+    """The first block of Python on a page that holds a word."""
+    found = re.search(rf"```python\n([^`]*{word}[^`]*)```", (ROOT / page).read_text(encoding="utf-8"))
+    assert found is not None
+    return found[1]
+
+
+def test_the_snippet_of_the_readme_draws(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # it saves an image
-    snippet = re.search(r"```python\n([^`]*load_pipeline[^`]*)```", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert snippet is not None
-    names: dict[str, Any] = {"DiffusionPipeline": DiffusionPipeline}
-    exec(snippet[1].replace("FOLDER", str(folders["sd1"])), names)
-    assert names["images"].shape == (2, 16, 16, 3)
+    exec(snippet_of("README.md", "to_pil"), {})
     assert (tmp_path / "sunrise.png").is_file()
+
+
+def test_the_snippet_of_the_guide_draws_with_a_pipeline(folders: dict[str, Path]) -> None:
+    names: dict[str, Any] = {}
+    exec(snippet_of("docs/guide/python.md", "load_pipeline").replace("FOLDER", str(folders["sd1"])), names)
+    assert names["images"].shape[1:] == (16, 16, 3)
 
 
 def test_every_picture_may_have_a_prompt_of_its_own_and_the_size_that_is_wanted(folders: dict[str, Path]) -> None:

@@ -328,6 +328,32 @@ def test_a_difference_from_real_images_is_bold_where_its_interval_leaves_out_0(t
     ]
 
 
+def test_a_sentence_counts_the_distances_in_which_tuned_is_nearer_and_certainly_nearer(tmp_path):
+    interval = "m guidance 1.5 where log-SNR is -4.0 to -1.0"
+    kinds = [  # scheduler, steps, guidance, evaluations, passes, distances of all images, those of blocks
+        ("adaptive", 6, interval, 5, 7, (5.0, 1.0), [(7.0, 2.0), (6.0, 1.0), (8.0, 1.5)]),
+        ("ddim", 50, "m guidance 1.5", 50, 100, (20.0, 1.1), [(22.0, 2.0), (22.0, 1.5), (22.0, 1.2)]),
+        ("unipc", 20, "m guidance 1.5", 20, 40, (4.0, 0.9), [(1.0, 0.1), (0.0, 0.1), (2.0, 0.1)]),
+        ("unipc", 6, interval, 6, 8, (6.0, 0.9), [(7.1, 2.0), (6.1, 1.0), (8.1, 1.5)]),
+    ]
+    summary, results = [], []
+    for scheduler, steps, model, evaluations, passes, distances, blocks in kinds:
+        cell = {"domain": "portraits", "scheduler": scheduler, "grid": "own", "variant": "", "num_steps": steps}
+        cost = {"model": model, "evaluations_mean": evaluations, "passes_mean": passes}
+        summary.append({**cell, **cost, "fd_encoder_all": distances[0], "fd_vicreg_all": distances[1]})
+        results += [{**cell, "seed": seed, "fd_encoder": a, "fd_vicreg": b} for seed, (a, b) in enumerate(blocks)]
+    write_rows(tmp_path / "summary.csv", summary)
+    write_rows(tmp_path / "results.csv", results)
+    (sentence,) = real_tables.against_others(tmp_path / "summary.csv")
+    assert sentence.split("; ") == [
+        "Of the distances of tuned (7 passes), 2 of 2 are smaller than those of DDIM, 50 steps (100 passes), "
+        "1 of them certainly",
+        "0 of 2 are smaller than those of UniPC, 20 steps (40 passes), 0 of them certainly, and 2 certainly farther",
+        "1 of 2 are smaller than those of UniPC, the guidance of tuned (8 passes), 1 of them certainly "
+        "(95 %, Student's t over the blocks of seeds).",
+    ]
+
+
 def write_rows(path, rows):
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
