@@ -7,6 +7,7 @@ API (from the packages' public names). CHANGELOG.md and the like, which lie outs
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -30,12 +31,17 @@ OUTSIDE = {  # files of the project -> pages of the site
     f"{ASSETS}/VICREG_CARD.md": "project/vicreg_card.md",
 }
 SHOWN = ("CITATION.cff", "src/adaptive_diffusion/diffusion/guidance.py")  # linked files that are copied as they are
+MADE = {  # folders of the project -> pages that are made from them
+    "conf": "reference/configuration.md",
+    "src/adaptive_diffusion/cli": "reference/command-line.md",
+    "src/adaptive_diffusion": "reference/python/adaptive_diffusion.md",
+}
 GROUPS = (  # of the configuration, in the order in which a reader meets them
     *("scheduler", "grid", "guidance", "sampler", "domain", "model", "metrics", "benchmark", "debug"),
     *("task", "agent", "reward"),
-    *("experiment", "tracking", "paths"),
+    *("experiment", "tracking", "paths", "hydra/sweeper"),
 )
-PACKAGES = ("", "schedulers", "sampling", "baseline", "metrics", "rl", "optimization")
+PACKAGES = ("", "diffusion", "schedulers", "sampling", "baseline", "metrics", "rl", "optimization")
 LINK = re.compile(r"(\]\()([^)#\s:]+)(#[^)\s]*)?(\))")  # of Markdown, to a file
 
 
@@ -67,7 +73,7 @@ def _link(source: str, uri: str, match: re.Match[str]) -> str:
     """A link in a file of the project, as its page at `uri` says it."""
     before, target, anchor, after = match.groups()
     name = os.path.normpath(Path(source).parent / target)
-    page = OUTSIDE.get(name) or (name if name in SHOWN else os.path.relpath(name, "docs"))
+    page = (OUTSIDE | MADE).get(name) or (name if name in SHOWN else os.path.relpath(name, "docs"))
     return f"{before}{os.path.relpath(page, Path(uri).parent)}{anchor or ''}{after}"
 
 
@@ -76,7 +82,8 @@ def configuration() -> str:
     lines = [
         "# Configuration\n",
         "Every choice is a file in `conf/`. Its comments say what a setting means, in which unit and range. "
-        "`python sample.py --cfg job` prints the configuration that a command composes.\n",
+        "`python sample.py --cfg job` prints the configuration that a command composes. A setting without a meaning, "
+        "as in `debug` and `experiment`, gives another value to one that stands elsewhere on this page.\n",
     ]
     for program in ("sample", "train"):
         lines += [f"## {program}.py\n", *_file(PROJECT / "conf" / f"{program}.yaml")]
@@ -143,5 +150,6 @@ def python(package: str) -> str:
     lines = [f"# {module.__name__}\n", f"{(module.__doc__ or '').strip()}\n"]
     for name in sorted(set(module.__all__) - {"__version__"}, key=str.lower):
         value = getattr(module, name)
-        lines.append(f"::: {value.__module__}.{value.__qualname__}\n")
+        named = inspect.isclass(value) or inspect.isfunction(value)  # others are constants and types
+        lines.append(f"::: {value.__module__}.{value.__qualname__}\n" if named else f"::: {module.__name__}.{name}\n")
     return "\n".join(lines)

@@ -47,6 +47,7 @@ def test_every_public_name_is_on_a_page():
     [
         ("guide/first-run.md", "../../CONTRIBUTING.md", "../project/contributing.md"),
         ("guide/first-run.md", "metrics.md#a-part", "metrics.md#a-part"),
+        ("index.md", "../conf", "reference/configuration.md"),
         ("project/contributing.md", "docs/extend.md", "../extend.md"),
         ("project/encoder_card.md", "MODEL_CARD.md", "model_card.md"),
         ("index.md", "https://mlflow.org", "https://mlflow.org"),
