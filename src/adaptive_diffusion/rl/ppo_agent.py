@@ -261,7 +261,7 @@ class HyperparameterTuningAgent(TuningAgent):
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         latest = self._latest()
         kept = latest if self._kept is None else self._kept
-        generators, of_generators = torch_state.Generators.now().parts()
+        generators, of_generators = torch_state.generator_state()
         tensors = {
             **kept.tensors,
             **{f"training.{name}": value for name, value in latest.tensors.items()},
@@ -290,7 +290,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
         # all is read before anything changes, so that a torn file leaves the agent as it was
         weights, slots = self._checked_weights(tensors), torch_state.optimizer_slots(tensors)
-        timesteps, randomness = state["timesteps"], torch_state.Generators.read(state, tensors)
+        timesteps = state["timesteps"]
 
         scores = state["scores"]
         own = {n: v for n, v in tensors.items() if n.startswith("policy.")}
@@ -306,7 +306,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
         self.model.num_timesteps = timesteps
         self._begin_again(state)
-        randomness.restore()  # last: to begin anew takes random numbers
+        torch_state.restore_generators(state, tensors)  # last: to begin anew takes random numbers
 
     def _checked_weights(self, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         """The weights that training stood at, by their names in the policy network."""

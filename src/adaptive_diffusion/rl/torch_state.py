@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,38 +36,21 @@ def optimizer_slots(tensors: dict[str, np.ndarray]) -> dict[int, dict[str, Any]]
     return slots
 
 
-@dataclass(frozen=True)
-class Generators:
-    """The states of the global generators of PyTorch, NumPy and Python, which Stable-Baselines3 draws from."""
+def generator_state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The global generators of PyTorch, NumPy and Python, which Stable-Baselines3 uses: JSON types, and arrays."""
+    import torch
 
-    of_torch: np.ndarray
-    of_numpy: Any
-    of_python: tuple[Any, ...]
+    kind, keys, *position = np.random.get_state()  # noqa: NPY002
+    state = {"numpy_rng": [kind, *position], "python_rng": random.getstate()}
+    return state, {"rng.torch": array(torch.get_rng_state()), "rng.numpy": np.asarray(keys, np.uint32)}
 
-    @classmethod
-    def now(cls) -> Generators:
-        """As they stand."""
-        import torch
 
-        return cls(array(torch.get_rng_state()), np.random.get_state(), random.getstate())  # noqa: NPY002
+def restore_generators(state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    """Let the generators go on where they stood, by the two parts of `generator_state`."""
+    import torch
 
-    @classmethod
-    def read(cls, state: dict[str, Any], tensors: dict[str, np.ndarray]) -> Generators:
-        """From the two parts of `parts`."""
-        kind, *position = state["numpy_rng"]
-        version, internal, gauss = state["python_rng"]
-        return cls(tensors["rng.torch"], (kind, tensors["rng.numpy"], *position), (version, tuple(internal), gauss))
-
-    def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """JSON types, and arrays."""
-        kind, keys, *position = self.of_numpy
-        state = {"numpy_rng": [kind, *position], "python_rng": self.of_python}
-        return state, {"rng.torch": self.of_torch, "rng.numpy": np.asarray(keys, np.uint32)}
-
-    def restore(self) -> None:
-        """Let the generators go on where they stood."""
-        import torch
-
-        torch.set_rng_state(tensor(self.of_torch))
-        np.random.set_state(self.of_numpy)  # noqa: NPY002
-        random.setstate(self.of_python)
+    kind, *position = state["numpy_rng"]
+    version, internal, gauss = state["python_rng"]
+    torch.set_rng_state(tensor(tensors["rng.torch"]))
+    np.random.set_state((kind, tensors["rng.numpy"], *position))  # noqa: NPY002
+    random.setstate((version, tuple(internal), gauss))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ..diffusion.checks import check_count
 from .lockstep import Episode, run_together
 from .sampling_env import SamplingEnv
 
-Indices = None | int | Iterable[int]
 R = TypeVar("R")
 
 
-class LockstepVecEnv(VecEnv):
+class LockstepVecEnv(DummyVecEnv):
     """Siblings of an environment that take their steps together; no processes, no threads.
 
     Where the reward counts seconds they take them one after another, as the baseline was drawn: images of larger
@@ -30,10 +29,8 @@ class LockstepVecEnv(VecEnv):
     """
 
     def __init__(self, env: SamplingEnv, num_envs: int = 1):
-        self.envs: list[SamplingEnv] = [env.sibling() for _ in range(check_count("num_envs", num_envs, 1))]
+        super().__init__([env.sibling] * check_count("num_envs", num_envs, 1))
         self._model, self._timed = env.drawing, env.timed
-        self._actions = np.empty((num_envs, 0))
-        super().__init__(num_envs, env.observation_space, env.action_space)
 
     def reset(self) -> np.ndarray:
         """(num_envs, O) first observations."""
@@ -44,13 +41,9 @@ class LockstepVecEnv(VecEnv):
         self.reset_infos = [info for _, info in begun]
         return np.stack([observation for observation, _ in begun])
 
-    def step_async(self, actions: np.ndarray) -> None:
-        """(num_envs, A) actions."""
-        self._actions = actions
-
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """(num_envs, O) observations, (num_envs,) rewards and ends, and infos; episodes that ended begin anew."""
-        pairs = zip(self.envs, self._actions, strict=True)
+        pairs = zip(self.envs, self.actions, strict=True)
         steps = self._run([env.advance(action) for env, action in pairs])
         ended = np.array([over for _, _, over, _, _ in steps])
         observations = [observation for observation, *_ in steps]
@@ -68,27 +61,3 @@ class LockstepVecEnv(VecEnv):
         if self._timed:
             return [run_together(self._model, [episode])[0] for episode in episodes]
         return run_together(self._model, episodes)
-
-    def get_images(self) -> list[np.ndarray | None]:
-        """What each environment renders."""
-        return [env.render() for env in self.envs]
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-    def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        """An attribute of the environments."""
-        return [getattr(self.envs[i], attr_name) for i in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
-        """Set an attribute of the environments."""
-        for i in self._get_indices(indices):
-            setattr(self.envs[i], attr_name, value)
-
-    def env_method(self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any) -> list[Any]:
-        """Call a method of the environments."""
-        return [getattr(self.envs[i], method_name)(*args, **kwargs) for i in self._get_indices(indices)]
-
-    def env_is_wrapped(self, wrapper_class: type, indices: Indices = None) -> list[bool]:
-        """False: they have no wrappers."""
-        return [False for _ in self._get_indices(indices)]
