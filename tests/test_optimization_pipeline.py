@@ -593,20 +593,20 @@ def test_what_was_tuned_before_its_steps_were_calibrated_is_drawn_as_it_was_tune
 
 
 def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_path, monkeypatch):
-    finished = CEMAgent._finished
+    finished = CEMAgent._note_path
 
     def interrupt(self, *arguments):
         finished(self, *arguments)
         if len(self.record.returns) == 15:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(CEMAgent, "_finished", interrupt)
+    monkeypatch.setattr(CEMAgent, "_note_path", interrupt)
     with pytest.raises(KeyboardInterrupt):
         tune(checkpoint, tmp_path, "domain=portraits")
     assert not (tmp_path / "outputs/agent/tuned.json").exists()
     saved = tmp_path / "run" / "portraits.zip"
     saved.rename(tmp_path / "agent.zip")
-    monkeypatch.setattr(CEMAgent, "_finished", finished)
+    monkeypatch.setattr(CEMAgent, "_note_path", finished)
     tune(checkpoint, tmp_path, "domain=portraits", f"task.start_from={tmp_path}/agent.zip")
     (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert [e["episode"] for e in past["training"]["evaluations"]] == [0, 10, 20]

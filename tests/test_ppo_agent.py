@@ -172,12 +172,12 @@ def test_the_best_choice_is_kept_by_the_environments_own_batches(bandit, tmp_pat
 
 def test_a_choice_is_replaced_if_the_latest_is_better_by_half_its_error(steps):
     agent = HyperparameterTuningAgent(steps, seed=1)
-    agent._choose()
+    agent._settle_choice()
     scores = agent._kept.scores
     rough = np.where(np.arange(len(scores)) % 2, 0.5, -0.4)  # 0.05 on average, with a standard error of 0.17
     for worse_by, replaced in ((rough, False), (rough + 0.1, True), (-0.05, False), (0.05, True)):
         agent._kept = kept = replace(agent._kept, scores=scores - worse_by)
-        agent._choose()
+        agent._settle_choice()
         assert (agent._kept is not kept) == replaced
 
 

@@ -112,7 +112,7 @@ def test_a_policy_is_trained_and_drawn_with(checkpoint, tmp_path, caplog):
 
 
 def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_path, monkeypatch, caplog):
-    finished = HyperparameterTuningAgent._finished
+    finished = HyperparameterTuningAgent._note_path
 
     def interrupt(self, *arguments):
         finished(self, *arguments)
@@ -120,14 +120,14 @@ def test_an_interrupted_training_leaves_the_agent_and_goes_on(checkpoint, tmp_pa
             raise KeyboardInterrupt
 
     caplog.set_level("INFO")
-    monkeypatch.setattr(HyperparameterTuningAgent, "_finished", interrupt)
+    monkeypatch.setattr(HyperparameterTuningAgent, "_note_path", interrupt)
     with pytest.raises(KeyboardInterrupt):
         learn(checkpoint, tmp_path)
     assert "go on with the same settings of train.py and domain=portraits task.start_from=" in caplog.text
     assert not (tmp_path / "outputs" / "policy").exists()
     (tmp_path / "run" / "portraits_4.zip").rename(tmp_path / "half.zip")
     assert episodes(tmp_path / "half.zip") == [0, 10]
-    monkeypatch.setattr(HyperparameterTuningAgent, "_finished", finished)
+    monkeypatch.setattr(HyperparameterTuningAgent, "_note_path", finished)
     start = f"task.start_from={tmp_path}/half.zip"
     learn(checkpoint, tmp_path, start, f"output={tmp_path}/mine.zip")
     assert episodes(tmp_path / "mine.zip") == [0, 10, 20]

@@ -62,8 +62,8 @@ class EncoderTrainer(ImageTrainer[EncoderScores]):
     def finish(self) -> Encoder:
         """The trained encoder with its head for prompts, and with features of the variance `VARIANCE`.
 
-        The head reads word vectors only, so it is fitted by itself after the training. No loss knows how long the
-        features are, and a distance should not depend on how that turned out.
+        The head reads word vectors only, so it is fitted by itself after the training. No loss fixes the length of
+        the features, so they are scaled here.
         """
         encoder = self.encoder()
         held = np.concatenate([encoder.features(pictures.images) for pictures in self.corpus.held])

@@ -23,9 +23,8 @@ from .vicreg import DETAILS, VICRegConfig, VICRegEncoder, VICRegNetwork
 LOSS_WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}  # of the paper
 EMBEDDING = 256  # width of the embeddings that the loss compares
 CROP = 3 / 4  # side of a crop, in sides of the image
-DETAIL = (
-    0.3  # standard deviation of a detail: noise of 2.5 grey levels then counts about as a blur [0.05, 0.9, 0.05] does
-)
+# Standard deviation of a detail: noise of 2.5 grey levels then counts about as a blur [0.05, 0.9, 0.05] does.
+DETAIL = 0.3
 _SCORED = 256  # held-out images in the scores
 
 

@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .kid import KernelDistance, choose_subsets, kernel_sums, subset_size_for
-from .reference_file import Record
+from .reference_file import ReferenceFile
 from .statistics import check_features
 
 _ROWS = 256  # feature vectors per block, which bounds the memory of their products
 
 
 @dataclass(frozen=True, eq=False)
-class KernelReference(Record):
+class KernelReference(ReferenceFile):
     """Raw moments of the features y of a reference.
 
     Attributes:

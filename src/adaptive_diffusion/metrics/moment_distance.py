@@ -40,10 +40,10 @@ class MomentDistance:
     def contributions(self, features: Any) -> np.ndarray:
         """What each of some images adds to their distance to the real images: the mean is the distance, unbiased.
 
-        The spread is that of the witness function (Gretton et al., 2012), the mean kernel of an image to the real ones
-        minus that to the other images: by twice of it the distance changes, to first order, with the share of such
-        images. So the standard error of the mean is that of the distance, and of the mean difference to as many
-        contributions from the same noises that of the difference.
+        The spread is that of the witness function (Gretton et al., 2012): the mean kernel of an image to the real
+        images, minus that to the other images. To first order, the distance changes by twice the witness function
+        with the share of such images. So the standard error of the mean is that of the distance. The standard error
+        of the mean difference to contributions from the same noises is that of the difference of distances.
 
         Args:
             features: (n, d) features of the same encoder, n >= 2.

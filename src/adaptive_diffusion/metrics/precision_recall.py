@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .reference_file import Record
+from .reference_file import ReferenceFile
 from .statistics import check_features
 
 CLUSTERS = 64  # at most
@@ -30,7 +30,7 @@ _DRAWS = 200  # simulated sets of real images
 
 
 @dataclass(frozen=True, eq=False)
-class ClusterReference(Record):
+class ClusterReference(ReferenceFile):
     """Clusters of the features of real images.
 
     Attributes:

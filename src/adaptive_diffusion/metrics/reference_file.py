@@ -16,7 +16,7 @@ _SCALARS = {"int": int, "float": float, "str": str}
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class ReferenceFile:
     """Numbers, strings and arrays that are kept in a file, but for fields whose names begin with _.
 
     Attributes:

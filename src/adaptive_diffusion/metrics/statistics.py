@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import UnusableFile
 from ..io.array_file import array_names
-from .reference_file import Record
+from .reference_file import ReferenceFile
 
 
 def check_features(features: Any, what: str = "features", *, width: int | None = None) -> np.ndarray:
@@ -67,7 +67,7 @@ def triangular(centred: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureStatistics(Record):
+class FeatureStatistics(ReferenceFile):
     """Mean and covariance of a set of features.
 
     Attributes:
@@ -123,7 +123,7 @@ class FeatureStatistics(Record):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file of `save`; see `Record.load`."""
+        """Read a file of `save`; see `ReferenceFile.load`."""
         if {"mu", "sigma"} <= set(array_names(path)):
             raise UnusableFile(
                 f"{path} holds mu and sigma but neither the sample size nor the encoder; if you know them, build "

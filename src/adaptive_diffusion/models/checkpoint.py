@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..diffusion.autoguidance import Autoguidance
 from ..diffusion.checks import check_choice
 from ..diffusion.facts import ModelFacts
 from ..diffusion.schedule import PREDICTION_TYPES
@@ -77,6 +78,13 @@ def load_model(path: str | Path, prediction_type: str | None = None) -> SimpleUN
     model._metadata = metadata
 
     return model
+
+
+def by_weaker_model(
+    weak_model: str | Path, weight: float, low: float = -math.inf, high: float = math.inf
+) -> Autoguidance:
+    """Guidance by the model of a file of `save_model`, see `Autoguidance` and `load_model`."""
+    return Autoguidance(load_model(weak_model), weight, low, high)
 
 
 def _check_metadata(path: str | Path, config: UNetConfig, metadata: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ _NOT_AS_WRITTEN = (KeyError, TypeError, ValueError, AttributeError)
 
 
 class Memory:
-    """Records of one's own, in a file or in this object, above the records that ship with the project.
+    """The user's records, in a file or in this object, which take precedence over the shipped ones.
 
     Args:
         path: JSON file; None: the records end with this object.

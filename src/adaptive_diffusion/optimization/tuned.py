@@ -38,8 +38,8 @@ def find_tuned(
     Raises:
         Unusable: if there is no such record, or a file cannot be used.
     """
-    if known := _known(path, trained, model, domain, guidance_scale):
-        return _preferred(known)
+    if known := tuned_records(path, trained, model, domain, guidance_scale):
+        return known[0]
 
     raise Unusable(
         f"nothing was tuned for domain={domain} of this model around guidance_scale={guidance_scale:g}"
@@ -50,16 +50,19 @@ def find_tuned(
     )
 
 
-def tuned_record(
+def tuned_records(
     path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float
-) -> DomainRecord | None:
-    """The record that `find_tuned` finds, which explains the arguments; None where nothing was tuned.
+) -> list[tuple[DomainRecord, Path]]:
+    """The records of a model in a domain, and the files that hold them.
+
+    Those that are better than the default come first, one's own before what ships. Arguments as for `find_tuned`.
 
     Raises:
         UnusableFile: if a file cannot be used.
     """
-    known = _known(path, trained, model, domain, guidance_scale)
-    return _preferred(known)[0] if known else None
+    found = ((files.find(model, guidance_scale, domain), file) for file, files in _files(path, trained).items())
+    known = [(record, file) for record, file in found if record]
+    return sorted(known, key=lambda each: each[0].source == DEFAULT_STAYS)
 
 
 def tuned_scheduler(
@@ -139,12 +142,12 @@ def tuned_guidance(path: str | None, trained: str, model: str | None, domain: st
         UnusableFile: if a file cannot be used.
         ValueError: for a value out of range.
     """
-    record = tuned_record(path, trained, model or "", domain or "", weight)
-    if record is None:
+    known = tuned_records(path, trained, model or "", domain or "", weight)
+    if not known:
         of = f"domain={domain} of this model around guidance_scale={weight:g}"
         log.info("nothing was tuned for %s: guidance is %g at every step", of, weight)
         return Constant(weight)
-    return record.to_config().guidance or Constant(weight)
+    return known[0][0].to_config().guidance or Constant(weight)
 
 
 def default_guidance(
@@ -156,26 +159,13 @@ def default_guidance(
         path, trained, model, domain, weight: See `tuned_guidance`, also for what is raised.
         constant: Whether it is constant in any case.
     """
-    known = [] if constant else _known(path, trained, model or "", domain or "", weight)
+    known = [] if constant else tuned_records(path, trained, model or "", domain or "", weight)
     for record, file in known:
         if guidance := record.to_config().guidance:
             if file != SHIPPED:
                 log.info("guidance as tuned, by %s", describe_path(file))
             return guidance
     return Constant(weight)
-
-
-def _known(
-    path: str | Path | None, trained: str | Path, model: str, domain: str, guidance_scale: float
-) -> list[tuple[DomainRecord, Path]]:
-    """The records of a model in a domain, and the files that hold them, one's own before what ships."""
-    found = ((files.find(model, guidance_scale, domain), file) for file, files in _files(path, trained).items())
-    return [(record, file) for record, file in found if record]
-
-
-def _preferred(known: list[tuple[DomainRecord, Path]]) -> tuple[DomainRecord, Path]:
-    """The first that is better than the default, or else the first."""
-    return next((each for each in known if each[0].source != DEFAULT_STAYS), known[0])
 
 
 def _files(path: str | Path | None, trained: str | Path) -> dict[Path, DomainRecords]:

@@ -21,7 +21,7 @@ from .episodes import check_made_for, fitting, measure, replay, run_episode
 from .gym import Env
 from .noises import Noises
 from .sampling_env import SamplingEnv, Spent
-from .wrapped import bare
+from .wrapped import without_wrappers
 
 FREQUENT = 20  # evaluations, after which they become rarer
 RARER = 10  # times
@@ -30,13 +30,19 @@ RARER = 10  # times
 class TuningAgent(ABC):
     """An agent that learns how to sample in a `SamplingEnv`.
 
+    Agents play on siblings: environments that share noises, memory and counters. A batch may be split into equal parts.
+    What an agent does from `reset` to the end on one part is a path; as many paths as there are parts are an episode.
+    PPO plays several paths in lockstep, a lane each.
+
     Args:
-        env: The environment, see `wrapped.bare`; agents draw on siblings of it. None: `DiffusionHyperparameterEnv()`.
+        env: The environment, see `wrapped.without_wrappers`; agents draw on siblings of it. None:
+            `DiffusionHyperparameterEnv()`.
         seed: Of the agent and of its sequence of episodes, >= 0.
         eval_every: Episodes between two evaluations on held-out noises, >= 1; ten times as many after the first twenty.
         verbose: 0 is silent; 1 shows a progress bar, or without a terminal a line a minute.
-        parts: Equal parts of an episode's batch, of 2 images or more, or 32 where they are compared with real images,
-            on each of which the agent tries something else at no more evaluations; None: as many as possible.
+        parts: Number of equal parts that a batch is split into, of 2 images or more, or 32 where they are compared
+            with real images. The agent tries a different action on each part, at the same cost. None: as many as
+            possible.
 
     Raises:
         ValueError: for another kind of environment, or a value out of range.
@@ -53,13 +59,13 @@ class TuningAgent(ABC):
         verbose: int = 0,
         parts: int | None = 1,
     ):
-        self.env = env = DiffusionHyperparameterEnv() if env is None else bare(env, "env")
+        self.env = env = DiffusionHyperparameterEnv() if env is None else without_wrappers(env, "env")
         self.work = env.sibling()  # remembers what the environment does, but counts this agent's evaluations alone
         self.work.spent = Spent()
         self.parts = _most_parts(env.noises) if parts is None else parts
         self.part = self.work.split(self.parts)  # where paths are tried
         self.seed = check_seed("seed", seed)
-        self._asked = np.random.default_rng([self.seed, 1])  # what `predict` samples by: asking moves no training
+        self._predict_rng = np.random.default_rng([self.seed, 1])  # what `predict` samples by: asking moves no training
         self.eval_every = check_count("eval_every", eval_every, 1)
         self.verbose = check_count("verbose", verbose, 0)
         self.record = Record()
@@ -89,7 +95,7 @@ class TuningAgent(ABC):
             callback: A function, called with metrics by name and the number of episodes after every evaluation, which
                 ends training if it returns False; a list of functions; or None. PPO also takes callbacks of
                 Stable-Baselines3, whose steps are those of all parts and environments.
-            eval_env: Where the agent is evaluated, see `wrapped.bare`; None: where it was before, or else
+            eval_env: Where the agent is evaluated, see `wrapped.without_wrappers`; None: where it was before, or else
                 `env.held_out()`, other noises.
             max_evaluations: Ends training too, once the episodes have asked for so many model evaluations, those of
                 earlier calls included.
@@ -108,7 +114,7 @@ class TuningAgent(ABC):
         """
         total = check_count("total_timesteps", total_timesteps, 1)
         self._callbacks, self._stopped = self._checked(callbacks_of(callback)), False
-        evaluating = None if eval_env is None else bare(eval_env, "eval_env")
+        evaluating = None if eval_env is None else without_wrappers(eval_env, "eval_env")
         if evaluating is not None:
             check_made_for(self.env, "eval_env", fitting(evaluating))
         self.eval_env = self._comparable(evaluating or self.eval_env or self.env.held_out())
@@ -126,7 +132,7 @@ class TuningAgent(ABC):
             self.kind, steps, unit=unit, announced=True, quiet=not self.verbose
         ) as self._bar:  # closes in any case
             self._learn(total)
-            self._look(last=True)
+            self._evaluate_if_due(last=True)
 
         return self.record.summary()
 
@@ -247,7 +253,7 @@ class TuningAgent(ABC):
 
     @abstractmethod
     def _learn(self, total: int) -> None:
-        """Take that many steps; call `_look` between updates and `_finished` after every episode."""
+        """Take that many steps; call `_evaluate_if_due` between updates and `_note_path` after every episode."""
 
     @property
     def episodes_at_once(self) -> int:
@@ -264,7 +270,7 @@ class TuningAgent(ABC):
         return 0
 
     @abstractmethod
-    def _choose(self) -> None:
+    def _settle_choice(self) -> None:
         """Settle, before an evaluation, what `predict` will choose; without the noises that it will be evaluated on."""
 
     @abstractmethod
@@ -297,7 +303,7 @@ class TuningAgent(ABC):
             )
         return eval_env
 
-    def _finished(self, path_return: float, steps: int) -> None:
+    def _note_path(self, path_return: float, steps: int) -> None:
         """Note a path of a part; as many of them as there are parts are an episode."""
         self._paths.append((path_return, steps))
         if len(self._paths) == self.parts:
@@ -311,7 +317,7 @@ class TuningAgent(ABC):
         """Whether the callback or the budget of model evaluations ended training."""
         return self._stopped or (self._most is not None and self.work.spent.asked >= self._most)
 
-    def _look(self, last: bool = False) -> None:
+    def _evaluate_if_due(self, last: bool = False) -> None:
         """Evaluate the agent if it is time to, tell the callback, and save a checkpoint."""
         record, done = self.record, self.record.evaluations
         record.asked, record.computed = self.work.spent.asked, self.work.spent.computed
@@ -323,7 +329,7 @@ class TuningAgent(ABC):
             return
 
         assert self.eval_env is not None
-        self._choose()
+        self._settle_choice()
         record.asked, record.computed = self.work.spent.asked, self.work.spent.computed
         with Progress("held-out noises", self.eval_env.noises.batches, unit="held-out batch", quiet=True) as shown:
             scores, qualities = measure(self.eval_env, lambda: lambda seen: self.predict(seen)[0], shown.update)

@@ -53,7 +53,7 @@ class SearchAgent(TuningAgent):
         """
         used, last = self._observed(observation)[..., 0], self.shape[0] - 1  # share of the evaluations
         step = np.rint(used * (last + 2)).astype(int) - 1
-        actions = self._clipped(self.best if deterministic else self._propose(self._asked))
+        actions = self._clipped(self.best if deterministic else self._propose(self._predict_rng))
         return actions[np.clip(step, 0, last)], None
 
     def get_config(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class SearchAgent(TuningAgent):
     def _learn(self, total: int) -> None:
         end = self._taken + total * self.parts
         while self._taken < end and not self._ended:
-            self._look()
+            self._evaluate_if_due()
             if self._stopped:
                 return
             actions = self._clipped(self._propose(self._rng))
@@ -90,10 +90,10 @@ class SearchAgent(TuningAgent):
             self._improve()
             for path_return, done, _ in played:
                 self._taken += len(done)
-                self._finished(path_return, len(done))
+                self._note_path(path_return, len(done))
             self.record.timesteps = self._taken // self.parts
 
-    def _choose(self) -> None:
+    def _settle_choice(self) -> None:
         """`best` is settled already."""
 
     def _clipped(self, actions: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from ..diffusion.guidance import Guidance
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.schedule import NoiseSchedule
 from ..schedulers.configuration import Configuration
-from .knobs import Knobs, moved
+from .knobs import Knobs, in_steps
 
 WEIGHT_STEP, END_STEP = 0.1, 0.25  # END_STEP in log-SNR
 NEAR = 1e-5  # log-SNR, within which ends are the same
@@ -87,9 +87,9 @@ class GuidanceKnobs(DerivedKnobs):
         low_before = first if prior.guidance_low is None else max(prior.guidance_low, first)
         high_before = last if prior.guidance_high is None else min(prior.guidance_high, last)
 
-        weight: float | None = moved(weighs, 1.0, own, max(2 * own - 1, 2.0), WEIGHT_STEP)
-        low = moved(begins, first, low_before, LATEST_BEGINNING, END_STEP)
-        high = moved(ends, EARLIEST_END, high_before, last, END_STEP)
+        weight: float | None = in_steps(weighs, 1.0, own, max(2 * own - 1, 2.0), WEIGHT_STEP)
+        low = in_steps(begins, first, low_before, LATEST_BEGINNING, END_STEP)
+        high = in_steps(ends, EARLIEST_END, high_before, last, END_STEP)
         if (low, high) != (low_before, high_before):
             high = max(high, low + END_STEP)
 

@@ -9,11 +9,8 @@ import numpy as np
 from ..diffusion.checks import check_count
 from ..schedulers.configuration import DPM_SOLVER, Configuration
 
-SOLVERS = (
-    "unipc",
-    DPM_SOLVER,
-    "ipndm",
-)  # a ring: an action's thirds are the one before the prior's, that, the one after
+# A ring: an action's thirds are the solver before the prior's, the prior's, and the one after.
+SOLVERS = ("unipc", DPM_SOLVER, "ipndm")
 LOWEST_POWER, HIGHEST_POWER, POWER_STEP = 1.0, 4.0, 0.25
 THRESHOLD_STEP = 0.05
 
@@ -62,13 +59,13 @@ class Knobs:
         configuration = replace(
             prior,
             num_steps=round(between(steps, self.min_steps, prior.num_steps, self.max_steps)),
-            progress_power=moved(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER, POWER_STEP),
+            progress_power=in_steps(power, LOWEST_POWER, prior.progress_power, HIGHEST_POWER, POWER_STEP),
             solver=SOLVERS[place % len(SOLVERS)],
         )
         if configuration.solver != DPM_SOLVER:
             return configuration
 
-        limit = moved(threshold, 0.0, prior.adaptive_threshold, 1.0, THRESHOLD_STEP)
+        limit = in_steps(threshold, 0.0, prior.adaptive_threshold, 1.0, THRESHOLD_STEP)
         return replace(configuration, adaptive_threshold=limit)
 
 
@@ -77,7 +74,7 @@ def between(action: float, low: float, prior: float, high: float) -> float:
     return float(prior + action * (high - prior if action > 0 else prior - low))
 
 
-def moved(action: float, lowest: float, prior: float, highest: float, step: float) -> float:
+def in_steps(action: float, lowest: float, prior: float, highest: float, step: float) -> float:
     """From the prior by a multiple of a step, within the bounds; these are at least the prior."""
     lowest, highest = min(lowest, prior), max(highest, prior)
     by = round((between(action, lowest, prior, highest) - prior) / step) * step

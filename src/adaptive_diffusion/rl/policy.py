@@ -22,8 +22,8 @@ class Policy:
     Args:
         layers: (weight (out, in), bias (out,)) of each layer; all but the last are followed by tanh.
         mean: (O,) subtracted from observations.
-        std: (O,) that they are divided by then.
-        clip: Bound of the observations that come of it.
+        std: (O,) by which they are divided then.
+        clip: Largest absolute value of a normalised observation.
         low: (A,) smallest action.
         high: (A,) largest.
     """

@@ -159,7 +159,7 @@ class HyperparameterTuningAgent(TuningAgent):
         seen, _ = policy.obs_to_tensor(self._normalize.normalize_obs(observation))
         normal = cast("Normal", policy.get_distribution(seen).distribution)
         mean, std = torch_state.array(normal.mean), torch_state.array(normal.stddev)
-        sample = mean + std * self._asked.standard_normal(mean.shape, np.float32)
+        sample = mean + std * self._predict_rng.standard_normal(mean.shape, np.float32)
         return np.clip(sample, space.low, space.high).reshape(*observation.shape[:-1], -1), None
 
     def export(self) -> Policy:
@@ -208,13 +208,13 @@ class HyperparameterTuningAgent(TuningAgent):
             """Tells the agent of episodes and updates."""
 
             def _on_rollout_start(self) -> None:
-                agent._look()
+                agent._evaluate_if_due()
 
             def _on_step(self) -> bool:
                 agent.record.timesteps = self.num_timesteps // agent.parts
                 for info in self.locals["infos"]:
                     if "episode" in info:
-                        agent._finished(float(info["episode"]["r"]), int(info["episode"]["l"]))
+                        agent._note_path(float(info["episode"]["r"]), int(info["episode"]["l"]))
                 return not agent._ended
 
         self._let_evaluate(self._callbacks.steps)
@@ -244,7 +244,7 @@ class HyperparameterTuningAgent(TuningAgent):
         """See `TuningAgent`: all of the environment's own."""
         return self.env.noises.batches
 
-    def _choose(self) -> None:
+    def _settle_choice(self) -> None:
         latest = self._latest()
         scores, _ = measure(self.work, lambda: lambda seen: np.array(latest.policy(seen)))
         if self._kept is not None and self._kept.scores is not None:

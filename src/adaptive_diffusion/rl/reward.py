@@ -48,7 +48,7 @@ class Reward(Protocol):
 
 
 def compares_with_real_images(reward: Reward) -> bool:
-    """Whether a reward's errors are distances to real images, which no converged solution is needed for."""
+    """Whether a reward's errors are distances to real images. Such a reward needs no converged solution."""
     return reward.metric in TO_REAL_IMAGES
 
 

@@ -99,7 +99,7 @@ class SamplingEnv(Env, ABC):
         self._seed: int | None = None
         self._episode = 0
         self._warm: set[int] = set()
-        self._splits: dict[int, SamplingEnv] = {}  # by parts: what remembers their baselines
+        self._splits: dict[int, SamplingEnv] = {}  # by the number of parts; they remember their baselines
 
     @abstractmethod
     def begin(self) -> Episode[Start]:

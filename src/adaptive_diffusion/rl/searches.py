@@ -150,7 +150,7 @@ def _bounds(agent: SearchAgent) -> np.ndarray:
 
 def _stream(agent: SearchAgent, rng: np.random.Generator) -> int:
     """A seed for the next sequence, which no other seed of an agent shares; another each time `predict` asks."""
-    asked = [int(rng.integers(2**32))] if rng is agent._asked else []
+    asked = [int(rng.integers(2**32))] if rng is agent._predict_rng else []
     return int(np.random.SeedSequence([agent.seed, len(agent.tried), *asked]).generate_state(1)[0])
 
 

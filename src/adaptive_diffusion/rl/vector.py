@@ -28,6 +28,8 @@ class LockstepVecEnv(DummyVecEnv):
         num_envs: Number of siblings, >= 1.
     """
 
+    envs: list[SamplingEnv]  # type: ignore[assignment]  # which are environments of Gymnasium
+
     def __init__(self, env: SamplingEnv, num_envs: int = 1):
         super().__init__([env.sibling] * check_count("num_envs", num_envs, 1))
         self._model, self._timed = env.drawing, env.timed

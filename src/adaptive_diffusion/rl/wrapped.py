@@ -13,7 +13,7 @@ WATCHING_MANY = {"VecMonitor": "venv"}
 MANY = ("DummyVecEnv", "LockstepVecEnv", "SyncVectorEnv")
 
 
-def bare(env: Any, name: str) -> SamplingEnv:
+def without_wrappers(env: Any, name: str) -> SamplingEnv:
     """The environment itself, without wrappers that only watch; agents play on siblings of it, which these do not see.
 
     Args:
@@ -41,7 +41,7 @@ def bare(env: Any, name: str) -> SamplingEnv:
 
 def _one_of(envs: Any, name: str) -> SamplingEnv:
     """The first of several environments, which must all be alike."""
-    first, *others = [bare(env, name) for env in envs]
+    first, *others = [without_wrappers(env, name) for env in envs]
     if any(fitting(other) != fitting(first) for other in others):
         raise ValueError(f"{name} holds environments that differ; give one of them")
     return first

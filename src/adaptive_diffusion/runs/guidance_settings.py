@@ -24,7 +24,7 @@ from ..diffusion.guidance import (
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.node import nodes_at
 from ..errors import Unusable, UserError
-from ..optimization.tuned import default_guidance, find_tuned, tuned_guidance, tuned_record, tuned_scheduler
+from ..optimization.tuned import default_guidance, find_tuned, tuned_guidance, tuned_records, tuned_scheduler
 from ..tracking.provenance import choices
 from ..types import PictureModel
 from .checks import as_user_error
@@ -174,8 +174,8 @@ def warn_of_no_guidance(cfg: DictConfig, denoiser: GuidedModel, timesteps: np.nd
 
 def _tuned_guidance(cfg: DictConfig) -> Any:
     """The guidance that a tuned scheduler was tuned with; None where nothing was tuned."""
-    record = tuned_record(**_tuned_as(cfg))
-    return None if record is None else checked_guidance(record.to_config().guidance or record.guidance_scale)
+    known = tuned_records(**_tuned_as(cfg))
+    return checked_guidance(known[0][0].to_config().guidance or known[0][0].guidance_scale) if known else None
 
 
 def _tuned_as(cfg: DictConfig) -> dict[str, Any]:

@@ -32,12 +32,10 @@ class AutoencoderKLConfig(ModelConfig):
         layers_per_block: Residual blocks per level of the encoder; the decoder has one more.
         latent_channels: Channels of the latents.
         norm_num_groups: Groups of all normalisations.
-        sample_size: Side of the training images, pixels.
         scaling_factor: Factor between the latents of the autoencoder and the latents of the diffusion.
         shift_factor: Subtracted from latents before scaling; None: 0.
         latents_mean: Mean of each latent channel, if a pipeline standardises latents.
         latents_std: Standard deviation of each latent channel.
-        force_upcast: Whether the model overflows in float16 and needs float32.
         use_quant_conv: Whether a 1x1 convolution follows the encoder.
         use_post_quant_conv: Whether a 1x1 convolution precedes the decoder.
         mid_block_add_attention: Whether the middle blocks have attention.
@@ -51,17 +49,16 @@ class AutoencoderKLConfig(ModelConfig):
     layers_per_block: int = 1
     latent_channels: int = 4
     norm_num_groups: int = 32
-    sample_size: int | tuple[int, int] = 32
     scaling_factor: float = 0.18215
     shift_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None
-    force_upcast: bool = True
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
 
     ONLY: ClassVar[dict[str, tuple[Any, ...]]] = {"act_fn": ("silu", "swish")}
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"sample_size", "force_upcast"})  # it is drawn in float32 in any case
 
     def __post_init__(self) -> None:
         self._count("in_channels", "out_channels", "latent_channels", "layers_per_block")

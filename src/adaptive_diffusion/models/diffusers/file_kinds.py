@@ -22,7 +22,7 @@ _MERGE = (
 )
 
 
-def of_file(path: Path) -> str:
+def error_about_file(path: Path) -> str:
     """The error about a file instead of a folder."""
     if trouble := why_unreadable(path):
         return f"{path} {trouble}"
@@ -38,7 +38,7 @@ def of_file(path: Path) -> str:
     return f"{path} is {_checkpoint(path)}"
 
 
-def of_folder(path: Path) -> str:
+def error_about_folder(path: Path) -> str:
     """The error about a folder without the index of a pipeline."""
     if (path / "config.json").is_file():
         if (path.parent / INDEX).is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...errors import UnusableFile
 from ...io.digest import digest_of
 from ...io.files import read_json
-from .file_kinds import INDEX, of_folder
+from .file_kinds import INDEX, error_about_folder
 from .trained_noise import read_trained_noise
 from .weight_files import find_weights, shards_of
 
@@ -62,7 +62,7 @@ class PipelineFolder:
             UnusableFile: if the folder is no pipeline, its class is not supported, or files are missing.
         """
         if not (path / INDEX).is_file():
-            raise UnusableFile(of_folder(path))
+            raise UnusableFile(error_about_folder(path))
 
         content = read_json(path / INDEX)
         kind = str(content.get("_class_name"))

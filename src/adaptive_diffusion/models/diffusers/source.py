@@ -16,7 +16,7 @@ from typing import Any
 from ...errors import MachineError, UnusableFile
 from ...io.files import home_path
 from ...io.hub import hub_package, is_hub_id, quiet_hub
-from .file_kinds import INDEX, of_file
+from .file_kinds import INDEX, error_about_file
 from .pipeline_folder import TOKENIZER_FILES, PipelineFolder
 from .weight_files import NAMES, weight_names
 
@@ -44,7 +44,7 @@ def pipeline_folder(path: str, revision: str | None = None, half: bool = False) 
 
     folder = home_path(path)
     if folder.is_file():
-        raise UnusableFile(of_file(folder))
+        raise UnusableFile(error_about_file(folder))
     if folder.is_dir():
         if revision not in (None, folder.name):  # a folder in the hub's cache has the name of its commit
             log.warning("revision=%s is for models of the hub; the folder %s is taken as it is", revision, path)
