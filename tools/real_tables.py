@@ -96,6 +96,20 @@ def against_others(path: Path) -> list[str]:
     ]
 
 
+def headline(path: Path) -> list[str]:
+    """What stands below the sheet of landscapes, see `benchmarks.front`."""
+    found = by_method(read_rows(path))
+    own, ddim = found.get(("landscapes", *BEST)), found.get(("landscapes", *SHORT["DDIM, 50 steps"]))
+    if own is None or ddim is None:
+        return []
+    (ours, passes), (theirs, of_ddim) = ((_short(row, "fd_encoder", "all"), row["passes_mean"]) for row in (own, ddim))
+    return [
+        f"*Landscapes of 32x32 pixels, each column from the same noise. **fd {ours} with {float(passes):g} passes, "
+        f"where DDIM has {theirs} with {float(of_ddim):g}** (`python -m benchmarks front`): the Frechet distance of "
+        f"{_images([own])} images to real ones by the project's own encoder, so smaller is better, and no FID.*"
+    ]
+
+
 def short(path: Path) -> list[str]:
     """The columns of `SHORT`, see `front`."""
     return front(path, SHORT)

@@ -143,6 +143,7 @@ TABLES = {
     "real images, differences": Table(REAL, real_tables.differences),
     "real images, against others": Table(REAL, real_tables.against_others),
     "real images, commands": Table(REAL, _real_commands),
+    "real images, headline": Table(REAL, real_tables.headline),
     "real images in short": Table(REAL, real_tables.short),
     "real images side by side": Table(REAL, real_tables.front),
     "real images beside real images": Table(BESIDE_REAL, real_tables.beside_real),
