@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny import LABELS, tiny_model
 
+from adaptive_diffusion.baseline.picture_models import PlainModel
 from adaptive_diffusion.baseline.pipeline import DiffusionPipeline
 from adaptive_diffusion.calibration.quick import QuickCalibration
 from adaptive_diffusion.diffusion import Autoguidance, GuidedModel, Interval, Node, Waiting, node_at
@@ -102,7 +103,8 @@ def test_a_model_without_a_condition_is_guided_too() -> None:
 def test_a_weight_of_one_costs_nothing() -> None:
     images = []
     for guidance in (1.0, Autoguidance(weaker_model(), 1.0)):
-        model, scheduler = guided_by(guidance), DDIMScheduler(timestep_spacing="trailing")
+        model = guided_by(guidance)
+        scheduler = DDIMScheduler(timestep_spacing="trailing", **model.settings)
         scheduler.set_timesteps(3)
         images.append(np.array(StandardSampler(scheduler).run(model, STATES).images))
         assert model.cost.passes == 6
@@ -173,3 +175,16 @@ def test_other_shapes_conditions_and_weights_are_refused() -> None:
         Autoguidance(weaker_model(), 0.5)
     with pytest.raises(ValueError, match="low < high"):
         Autoguidance(weaker_model(), 2, low=1, high=0)
+
+
+def test_a_weaker_model_that_is_no_mlx_module_is_called_as_it_is_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of NumPy or PyTorch cannot be compiled."""
+    monkeypatch.setattr(mx, "default_device", lambda: mx.gpu)
+
+    def halved(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        return mx.array(np.array(x) / 2)
+
+    weak = PlainModel(halved, (4, 4, 3), identity="w", prediction_type="epsilon")
+    guided = GuidedModel(lambda x, t, c=None: x, guidance_scale=Autoguidance(weak, 2.0), state_shape=(4, 4, 3))
+    x = guided.noise(0, 2)
+    np.testing.assert_allclose(guided.denoise(x, node_at(guided.process, 500.0), np.arange(2)).eps, 1.5 * x, rtol=1e-6)

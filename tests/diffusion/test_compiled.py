@@ -121,3 +121,12 @@ def test_another_thread_has_streams_of_its_own(library, model, batch):
     thread.start()
     thread.join()
     assert np.abs(found[0] - np.array(model(*batch))).max() < 1e-4
+
+
+def test_a_compiled_module_predicts_with_its_weights_of_now(monkeypatch):
+    monkeypatch.setattr(module.mx, "default_device", lambda: mx.gpu)
+    network = nn.Linear(3, 3)
+    first, x = compiled(network), mx.ones((2, 3))
+    first(x)
+    network.weight, network.bias = mx.zeros((3, 3)), mx.full((3,), 0.5)
+    assert first(x).tolist() == compiled(network)(x).tolist() == [[0.5] * 3] * 2

@@ -181,6 +181,34 @@ def test_a_label_is_measured_once_for_all_images_if_that_is_asked_for():
         first_prediction(mixed, SHAPE)
 
 
+def test_what_was_measured_of_a_network_is_not_taken_for_another_one():
+    def other(x, t, condition=None):
+        return gaussian(x, t, 3 - condition)
+
+    scheduler, label = adaptive("shared"), mx.array([[1]])
+    StandardSampler(scheduler).run(model(label), noises(2))
+    asked = replace(model(label), network=other)
+    again = StandardSampler(scheduler).run(asked, noises(2)).images
+    assert asked.cost.evaluations == SHARED + 2 * (N - 1)
+    alone = StandardSampler(adaptive("shared")).run(replace(model(label), network=other), noises(2)).images
+    assert mx.array_equal(again, alone)
+
+
+def test_steps_by_hand_evaluate_the_network_at_every_timestep_also_after_a_run_that_did_not():
+    def by_hand(scheduler):
+        x = noises(2)
+        for t in scheduler.timesteps:
+            x = scheduler.step(gaussian(x, [t]), t, x)
+        return x
+
+    scheduler = adaptive("stored", schedule())
+    expected = by_hand(scheduler)
+    StandardSampler(scheduler).run(model(), noises(2))
+    assert scheduler.origin.startswith("first prediction stored")
+    assert mx.array_equal(by_hand(scheduler), expected)
+    assert not scheduler.origin.startswith("first prediction stored")
+
+
 @pytest.mark.parametrize("choice", ["stored", "shared"])
 def test_labels_by_share_are_drawn_alike_in_batches_of_one_and_of_many(choice):
     calibrated = schedule(first=FirstPrediction(FIRST.mean, FIRST.gains, (1,)))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from adaptive_diffusion.encoder.encoder import load_encoder
 from adaptive_diffusion.errors import UnusableFile
 from adaptive_diffusion.io.files import ASSETS, read_json
 from adaptive_diffusion.io.network_file import content_hash
-from adaptive_diffusion.models.checkpoint import load_model, save_model
+from adaptive_diffusion.models.checkpoint import load_builtin_model, load_model, save_model
 from adaptive_diffusion.models.unet import SimpleUNet, UNetConfig
 
 CONFIG = UNetConfig(image_size=8, widths=(8,), blocks=(1,), attention_levels=(), embedding_dim=8, num_classes=(2,))
@@ -264,3 +265,18 @@ def test_deeply_nested_json_gets_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a":' * 100_000)
     with pytest.raises(ValueError, match="nested too deep"):
         read_json(tmp_path / "a.json")
+
+
+def test_other_weights_are_another_model_in_memory_and_in_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(file)
+    read = model.identity
+    model.update({"stem": {"bias": model.stem.bias + 1}})
+    assert model.identity != read
+    assert "content_hash" not in model.metadata
+
+    monkeypatch.setenv("ADAPTIVE_DIFFUSION_MODEL", str(file))
+    assert load_builtin_model() is load_builtin_model()
+    assert load_builtin_model().identity == read
+    digest = save_model(file, model)
+    os.utime(file, ns=(0, 0))  # some files change within the clock's resolution
+    assert load_builtin_model().identity == digest != read

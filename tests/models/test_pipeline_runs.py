@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +31,7 @@ from adaptive_diffusion.errors import MachineError
 from adaptive_diffusion.grids.calibrated import find_schedule
 from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules, save_schedules
 from adaptive_diffusion.io.pixels import to_uint8
-from adaptive_diffusion.models.diffusers import load_pipeline
+from adaptive_diffusion.models.diffusers import load_pipeline, pipelines
 from adaptive_diffusion.optimization.domain_adapter import DomainAdapter
 from adaptive_diffusion.rl.drawing import drawing_in
 from adaptive_diffusion.runs.sample import sample
@@ -214,6 +216,26 @@ def test_scale_0_of_a_model_that_reads_counts_the_prompt_wherever_it_is_drawn(fo
     ]
     np.testing.assert_array_equal(images[0], images[1])
     assert np.abs(images[0] - images[2]).max() > 1e-3
+
+
+def test_texts_that_threads_encode_at_once_keep_their_ids(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*given: Any) -> Any:
+        time.sleep(0.01)  # another thread begins
+        return encode(*given)
+
+    encode = pipelines.encode
+    monkeypatch.setattr(pipelines, "encode", slow)
+    together, alone = (load_pipeline(str(folders["sd1"])) for _ in range(2))
+    texts = ["the lake", "an inn", "a thin lane", "land"]
+    with ThreadPoolExecutor(len(texts)) as threads:
+        ids = list(threads.map(lambda text: together.condition("general", None, text), texts))
+
+    x, t = normal(image_keys(0, range(1)), alone.state_shape), mx.array([500.0])
+    for text, class_id in zip(texts, ids, strict=True):
+        assert alone.condition("general", None, text) == class_id
+        np.testing.assert_array_equal(*(model(x, t, mx.array([class_id])) for model in (together, alone)))
 
 
 @pytest.mark.parametrize("prompt", ["海の夜明け", "море на рассвете", "the"])

@@ -170,6 +170,8 @@ def test_a_calibration_survives_its_file_and_a_wrong_file_is_refused(tmp_path):
     path = tmp_path / "quality.json"
     save_calibration(path, calibration(change=1.5))
     assert load_calibration(path) == calibration(change=1.5)
+    save_calibration(path, calibration(change=1.25))
+    assert load_calibration(path) == calibration(change=1.25)
     (tmp_path / "other.json").write_text('{"format": "something"}')
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "short.json").write_text(path.read_text().replace('"change": 1.5,', ""))

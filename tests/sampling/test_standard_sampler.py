@@ -10,10 +10,16 @@ import pytest
 from tiny import tiny_model
 
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
+from adaptive_diffusion.diffusion.limits import unlimited
 from adaptive_diffusion.diffusion.rng import image_keys, normal, step_keys
+from adaptive_diffusion.diffusion.schedule import NoiseSchedule
+from adaptive_diffusion.errors import Unusable
+from adaptive_diffusion.grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps, Score
 from adaptive_diffusion.io.pixels import resize
+from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.sampling.quality_guided import QualityGuidedSampler
 from adaptive_diffusion.sampling.standard import STRIP_PICTURES, StandardSampler
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler
 from adaptive_diffusion.schedulers.core import SchedulerCore
 
@@ -72,7 +78,54 @@ def test_a_guided_model_is_suited_by_what_it_says_and_another_function_by_nothin
     sampler.sample(replace(guided, domain=""), 1, (4, 4))
     sampler.sample(replace(guided, identity=""), 1, (4, 4))
     sampler.sample(shrink, 1, (4, 4))
-    assert suited == [("m", "d", 1.5), ("m", None, 1.5)]
+    assert suited == [("m", "d", 1.5), ("m", None, 1.5), ("", "d", 1.5), ("", None, None)]
+
+
+def test_a_model_that_does_not_tell_is_not_drawn_with_the_calibration_of_the_one_before() -> None:
+    shipped = load_builtin_model()
+    scheduler = AdaptiveScheduler(num_inference_steps=5)
+    sampler = StandardSampler(scheduler)
+    for model in (shrink, GuidedModel(shrink, state_shape=(32, 32, 3))):
+        sampler.sample(shipped, 1)
+        assert "calibrated for general" in sampler.origin
+        sampler.sample(model, 1)
+        assert sampler.origin == "timesteps spaced by the power 2"
+
+
+def test_a_calibration_that_was_given_draws_a_function_as_it_is() -> None:
+    steps = CalibratedSteps((999.0, 400.0), None, "quadratic", {"quadratic": Score(1.0, 0.1)})
+    given = CalibratedSchedule("m", 7.5, "d", 1000, "rmse", 2, 2, {2: steps})
+    sampler = StandardSampler(AdaptiveScheduler(num_inference_steps=2, calibration=given))
+    before = sampler.origin
+    sampler.sample(GuidedModel(shrink, state_shape=(4, 4, 3), identity="m"), 1)
+    assert "at guidance 1 its timesteps only" in sampler.origin
+    sampler.sample(shrink, 1, (4, 4))
+    assert sampler.origin == before
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler(), AdaptiveScheduler(calibration=None)], ids=["ddim", "adaptive"])
+def test_a_run_of_a_model_of_another_noise_process_is_refused(scheduler: SchedulerCore) -> None:
+    model = GuidedModel(shrink, NoiseSchedule(beta_schedule="squaredcos_cap_v2"), state_shape=(4, 4, 3))
+    scheduler.set_timesteps(3)
+    with pytest.raises(Unusable, match=r"another noise process than the scheduler has: .*, or call scheduler.fit"):
+        StandardSampler(scheduler).run(model, model.noise(0, 1))
+    scheduler.fit(model)
+    StandardSampler(scheduler).run(model, model.noise(0, 1))
+
+
+def test_latents_are_not_clipped_by_calibrated_steps_of_a_scheduler_that_clips() -> None:
+    rows = ((1.0, 0.0, 0.0, 0.0, 0.0),) * 2
+    steps = CalibratedSteps((999.0, 400.0), rows, "fitted", {"fitted": Score(1.0, 0.1)})
+    given = CalibratedSchedule("m", 1.0, "d", 1000, "rmse", 2, 2, {2: steps})
+    model = GuidedModel(lambda x, t, c=None: 5 * x, NoiseSchedule(), "sample", unlimited, state_shape=(4, 4, 3))
+    drawn = [
+        StandardSampler(AdaptiveScheduler(num_inference_steps=2, calibration=given, clip_sample=clip)).run(
+            model, model.noise(0, 2)
+        )
+        for clip in (True, False)
+    ]
+    assert float(mx.abs(drawn[1].images).max()) > 1
+    assert mx.array_equal(*(result.images for result in drawn))
 
 
 def test_the_states_of_a_function_are_what_a_run_draws() -> None:

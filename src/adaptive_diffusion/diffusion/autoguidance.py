@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import mlx.nn as nn
+
 from ..errors import Unusable
 from ..types import Denoiser, PictureModel, is_picture_model
 from .checks import LARGEST_GUIDANCE, check_number
@@ -57,7 +59,7 @@ class Autoguidance:
         if not self.weak.identity:
             raise Unusable("the weaker model has no identity, by which what was measured with it is known")
 
-        object.__setattr__(self, "weaker", compiled(self.weak))
+        object.__setattr__(self, "weaker", compiled(self.weak) if isinstance(self.weak, nn.Module) else self.weak)
         object.__setattr__(self, "_interval", Interval(self.weight, self.low, self.high))
         object.__setattr__(self, "_model", re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", self.weak.identity))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_map
 
 from ..backend.prepare import one_thread, product_threads
@@ -23,13 +24,15 @@ def compiled(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
 
     On a CPU, MLX computes all but matrix products in one thread for each stream, so each part gets a stream of its own.
     There are as many parts as a matrix product has threads: one on a Mac, and where the environment says so.
-    What the function holds besides its arguments, such as a network's weights, may be taken as it is at the first call.
+    What the function holds besides its arguments, and the weights of an MLX module, may be taken as it is at the first
+    call.
 
     Args:
         function: Its first argument are states, (B, ...); its other arrays have B rows too, or are the same for all.
     """
     if mx.default_device() == mx.gpu:
-        return mx.compile(function)  # kernels are short beside the time it takes to ask for them
+        weights = function.state if isinstance(function, nn.Module) else None  # others are taken as they are
+        return mx.compile(function, inputs=weights)  # kernels are short beside the time it takes to ask for them
 
     def in_parts(x: mx.array, *others: Any) -> mx.array:
         n, size = _parts(x), len(x)

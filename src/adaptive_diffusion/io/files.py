@@ -140,6 +140,15 @@ def read_document(path: str | Path, form: str, what: str, training: str) -> dict
     return content
 
 
+def stamp(path: Path) -> tuple[int, ...]:
+    """What a changed file has another one of: (last change, ns; bytes). () where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size
+
+
 def describe_path(path: str | Path) -> str:
     """How a file is named to users: `shipped <name>`, else its path, relative to the working folder if below it."""
     path = Path(path).absolute()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..diffusion.checks import check_choice
 from ..diffusion.facts import ModelFacts
 from ..diffusion.schedule import PREDICTION_TYPES
 from ..errors import UnusableFile, plainly
-from ..io.files import ASSETS
+from ..io.files import ASSETS, stamp
 from ..io.network_file import content_hash, flat_parameters, read_network, write_network
 from .unet import SimpleUNet, UNetConfig
 
@@ -118,7 +118,7 @@ def _counts(value: Any, labels: int) -> bool:
 
 
 def load_builtin_model() -> SimpleUNet:
-    """Load the shipped model, once per process.
+    """Load the shipped model, once per process as long as its file is the same.
 
     The environment variable `ADAPTIVE_DIFFUSION_MODEL` names another checkpoint, which then replaces the shipped model
     everywhere.
@@ -126,9 +126,10 @@ def load_builtin_model() -> SimpleUNet:
     Raises:
         UnusableFile: if the file is missing or damaged.
     """
-    return _loaded(Path(os.environ.get(VARIABLE) or BUILTIN_MODEL))
+    path = Path(os.environ.get(VARIABLE) or BUILTIN_MODEL)
+    return _loaded(path, stamp(path))
 
 
-@cache
-def _loaded(path: Path) -> SimpleUNet:
+@lru_cache(maxsize=2)
+def _loaded(path: Path, _: tuple[int, ...]) -> SimpleUNet:
     return load_model(path)

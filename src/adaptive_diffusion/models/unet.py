@@ -210,9 +210,14 @@ class SimpleUNet(nn.Module):
 
     @property
     def identity(self) -> str:
-        """Hash of the checkpoint, or of the weights of an untrained network."""
+        """Hash of the checkpoint; of the weights where there is none, or they were changed by `update`."""
         metadata = self._metadata
         return metadata.get("content_hash") or content_hash(flat_parameters(self), asdict(self._config), metadata)
+
+    def update(self, parameters: dict[str, Any], strict: bool = True) -> nn.Module:
+        """See `nn.Module`; with other weights it is another model than that of its checkpoint."""
+        self._metadata = {name: value for name, value in self._metadata.items() if name != "content_hash"}
+        return super().update(parameters, strict)
 
     @property
     def state_shape(self) -> tuple[int, int, int]:

@@ -105,7 +105,7 @@ class LearnedScheduler(SchedulerCore):
         self._prior_nodes = tuple(self._nodes)
         self._grid_memory: GridMemory = ()
 
-    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
+    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance | None) -> None:
         """Refuse another domain than the policy's; see `SchedulerCore.suit`."""
         if domain not in (None, self.domain):
             raise Unusable(f"the policy in {self.file} was trained for domain={self.domain}, not {domain}")

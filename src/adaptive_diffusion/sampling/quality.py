@@ -14,7 +14,7 @@ import numpy as np
 from ..diffusion.checks import check_number
 from ..errors import UnusableFile
 from ..io.checksums import KEY, check, with_checksum
-from ..io.files import ASSETS, read_json, write_json
+from ..io.files import ASSETS, read_json, stamp, write_json
 from ..solvers.stride import kept_within
 
 SHIPPED = ASSETS / "quality.json"
@@ -184,13 +184,17 @@ def predict_error(weights: Mapping[str, float], names: Sequence[str], features: 
     return np.asarray(np.exp(np.clip(features.astype(np.float64) @ slopes + weights["constant"], -30, 5)))
 
 
-@cache
 def load_calibration(path: Path) -> QualityCalibration:
-    """Read what `save_calibration` wrote.
+    """Read what `save_calibration` wrote; once, as long as the file is the same.
 
     Raises:
         UnusableFile: if the file is missing, damaged or of another kind.
     """
+    return _loaded(path, stamp(path))
+
+
+@cache
+def _loaded(path: Path, _: tuple[int, ...]) -> QualityCalibration:
     content = read_json(path)
     if content.get("format") != FORMAT:
         raise UnusableFile(f"{path} is no calibration of quality (format {FORMAT!r})")

@@ -158,9 +158,10 @@ class StandardSampler:
         elif isinstance(model, GuidedModel):
             scheduler.fit(model)
             drawn = scheduler.guided(model, condition)
-            if drawn.identity:
-                scheduler.suit(drawn.identity, drawn.domain or None, drawn.guidance_in_effect)
+            scheduler.suit(drawn.identity, drawn.domain or None, drawn.guidance_in_effect)
             shape, decode = drawn.state_shape, drawn.decode
+        else:
+            scheduler.suit("", None, None)  # what was measured of an earlier model is not of this one
 
         x0 = self.run(model, normal(keys, shape or (*size, channels)), condition=condition, keys=keys).images
         if shape is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -114,7 +115,7 @@ class AdaptiveScheduler(SchedulerCore):
         self._history = History()
         self.set_timesteps()
 
-    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
+    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance | None) -> None:
         """Take the calibration that suits what is drawn next, and begin anew with the steps that were set.
 
         A calibration that was given stays, at this guidance. One that was left out becomes the shipped one of the
@@ -123,20 +124,23 @@ class AdaptiveScheduler(SchedulerCore):
         Args:
             model: Identity of the model; "" where it does not tell.
             domain: Name of what is drawn; None: unknown, or several domains.
-            guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`.
+            guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None where it is not known: that
+                of a calibration that was given, else 1.
 
         Raises:
             ValueError: for a guidance out of range.
         """
         given = self._given
         if isinstance(given, CalibratedSchedule):
-            suited = drawn_with(given, model).drawn_at(guidance_scale)
+            suited = drawn_with(given, model)
+            suited = suited if guidance_scale is None else suited.drawn_at(guidance_scale)
             self._suits = model in ("", given.model)
             if not self._suits and not suited.otherwise:
                 log.warning("the calibration is of the model %.12s, and %.12s draws with it", given.model, model)
             self.calibration = suited
         elif given is LEFT_OUT and self.progress_power == POWER:
-            self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance_scale, num_steps=len(self))
+            guidance = 1.0 if guidance_scale is None else guidance_scale
+            self.calibration = find_schedule(None, model, domain or ANY_DOMAIN, guidance, num_steps=len(self))
         self._first.forget()
         self.set_timesteps(**self.chosen)
 
@@ -157,7 +161,8 @@ class AdaptiveScheduler(SchedulerCore):
             self._first.tell_unused()
             return model
         self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
-        self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit)
+        recipe_of = partial(calibrated_steps, calibration, self.schedule, self.timesteps)
+        self._by_hand, self.recipe = recipe_of(self.limit), recipe_of(model.limit)
         if self.first_evaluation == NETWORK:
             return model
 
@@ -169,7 +174,7 @@ class AdaptiveScheduler(SchedulerCore):
             return model
 
         first, steps = found
-        self.recipe = calibrated_steps(calibration, self.schedule, self.timesteps, self.limit, steps)
+        self.recipe = recipe_of(model.limit, steps)
         return KnownFirst(model, first)
 
     def set_timesteps(
@@ -211,6 +216,7 @@ class AdaptiveScheduler(SchedulerCore):
             self.recipe = calibrated_steps(self.calibration, self.schedule, self.timesteps, self.limit)
         else:
             self.recipe = power_grid(self._power(len(self)))
+        self._by_hand = self.recipe
         self._history = self._history.next_run()
 
     def step(
@@ -244,6 +250,7 @@ class AdaptiveScheduler(SchedulerCore):
         """
         if not isinstance(quality_estimate, mx.array | np.ndarray | None):
             check_number("quality_estimate", quality_estimate, 0, 1)
+        self.recipe = self._by_hand  # a run of a sampler may have known its first prediction
         output = super().step(model_output, timestep, sample, key=key, noise=noise, return_dict=return_dict)
         if quality_estimate is not None:
             self._history.qualities.append(quality_estimate)

@@ -25,6 +25,7 @@ from ..diffusion.limits import Clipped, Limit, unlimited
 from ..diffusion.node import CLEAN, Node, nodes_at
 from ..diffusion.rng import normal
 from ..diffusion.schedule import PREDICTION_TYPES, SCHEDULE_ARGUMENTS, NoiseSchedule
+from ..errors import Unusable
 from ..grids.base import FixedGrid, Grid, Spacing, custom_timesteps, spaced
 from ..grids.diffusers_spacings import Spaced
 from ..solvers.base import Memory, Position, Solver
@@ -151,8 +152,14 @@ class SchedulerCore(ConfigMixin, ABC):
 
         Raises:
             ValueError: for a guidance out of range.
+            Unusable: for a `GuidedModel` of another noise process.
         """
         if isinstance(denoiser, GuidedModel):
+            if not np.array_equal(denoiser.process.alphas_cumprod, self.schedule.alphas_cumprod):
+                raise Unusable(
+                    "the model was trained with another noise process than the scheduler has: build the scheduler with "
+                    f"{type(self).__name__}(**model.settings), or call scheduler.fit(model)"
+                )
             return denoiser if condition is None else denoiser.with_condition(condition)
         return GuidedModel(denoiser, self.schedule, self.prediction_type, self.limit, guidance_scale, condition)
 
@@ -197,13 +204,13 @@ class SchedulerCore(ConfigMixin, ABC):
         self.__dict__.clear()
         self.__dict__.update(built.__dict__)
 
-    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance) -> None:
+    def suit(self, model: str, domain: str | None, guidance_scale: float | Guidance | None) -> None:
         """Take what was measured for what is drawn next, and begin anew with as many steps; here nothing was.
 
         Args:
             model: Identity of the model; "" where it is not known.
             domain: Name of what is drawn; None: unknown, or several domains.
-            guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`.
+            guidance_scale: Weight of classifier-free guidance, >= 0, or `Guidance`; None where it is not known.
         """
 
     @property

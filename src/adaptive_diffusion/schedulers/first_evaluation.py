@@ -19,6 +19,7 @@ from ..diffusion.guided_model import GuidedModel
 from ..grids.calibrated_schedule import CalibratedSchedule, CalibratedSteps
 from ..grids.first_file import Ids, shipped_firsts
 from ..io.counted import count
+from ..types import Denoiser
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class FirstEvaluation:
     """
 
     choice: str
-    _measured: dict[tuple[Ids, float | Guidance], FirstPrediction] = field(default_factory=dict)
+    _measured: dict[tuple[Ids, float | Guidance], tuple[Denoiser, FirstPrediction]] = field(default_factory=dict)
     _told: bool = False
 
     def forget(self) -> None:
@@ -94,10 +95,12 @@ class FirstEvaluation:
 
     def _shared(self, model: GuidedModel, condition: Ids, shape: tuple[int, ...]) -> FirstPrediction:
         key = condition, model.guidance_scale
-        if key not in self._measured:
+        network, first = self._measured.get(key, (None, None))
+        if first is None or network is not model.network:
             log.info("the first prediction is measured once for all images, by %d evaluations", SHARED)
-            self._measured[key] = first_prediction(model, shape[1:], SHARED, shape[0])
-        return self._measured[key]
+            first = first_prediction(model, shape[1:], SHARED, shape[0])
+            self._measured[key] = model.network, first
+        return first
 
 
 def drawn_by(model: GuidedModel) -> str:

@@ -200,8 +200,8 @@ class LatentPipeline:
         self._null = (negative_prompt or "", zero_null and negative_prompt is None)
         self.identity = f"{identity} {json.dumps(self._null)}"
 
-        self._texts: dict[int, str] = {}  # class id -> text
-        self._encoded: list[EncodedText] = []
+        self._texts = {0: self._null[0]}  # class id -> text
+        self._encoded: dict[int, EncodedText] = {}
 
         self._predict = compiled(lambda x, t, states, more: unet(x, t, states, **more))
         self._sized = unet.config.addition_embed_type is not None
@@ -210,7 +210,7 @@ class LatentPipeline:
     def check_condition(self, condition: mx.array) -> None:
         """Refuse ids that `condition` did not return. See `ChecksConditions`."""
         check_class_ids(condition, (LARGEST_ID,))
-        self._rows(condition)
+        self._ids(condition)
 
     def condition(self, domain: str, label: str | None, caption: str) -> tuple[int, ...]:
         """The class id of a text; a new text is encoded. See `PictureModel.condition`."""
@@ -218,9 +218,7 @@ class LatentPipeline:
             raise Unusable("the prompt is empty; say what to draw, e.g. prompt='a mountain lake at dawn'")
 
         class_id = _class_id(caption)
-        if class_id not in self._texts:
-            self._texts[class_id] = caption
-
+        self._texts[class_id] = caption
         self._encode()
         return (class_id,)
 
@@ -239,7 +237,7 @@ class LatentPipeline:
             Unusable: for an id that `condition` did not return.
         """
         encoded = self._encode()
-        texts = [encoded[row] for row in ([0] * len(x) if condition is None else self._rows(condition))]
+        texts = [encoded[class_id] for class_id in ([0] * len(x) if condition is None else self._ids(condition))]
         more: dict[str, mx.array] = {}
 
         pooled = [text.pooled for text in texts if text.pooled is not None]
@@ -286,17 +284,16 @@ class LatentPipeline:
 
         return mx.concatenate(pictures)
 
-    def _rows(self, condition: mx.array) -> list[int]:
-        """Rows of the texts of a batch among all encoded texts."""
+    def _ids(self, condition: mx.array) -> list[int]:
+        """The ids of the texts of a batch."""
         class_ids: Any = condition[:, 0].tolist()
-        places = {class_id: row for row, class_id in enumerate([0, *self._texts])}
-        if unknown := [class_id for class_id in class_ids if class_id not in places]:
+        if unknown := [class_id for class_id in class_ids if class_id not in self._texts]:
             raise Unusable(
                 f"this model was given no text with the id {unknown[0]}: ids are what its condition() returns; give "
                 "the text to it first"
             )
 
-        return [places[class_id] for class_id in class_ids]
+        return list(class_ids)
 
     def _unscaled(self, latents: mx.array) -> mx.array:
         """Latents of the diffusion -> latents of the decoder, the inverse of the scaling in `encode`."""
@@ -305,15 +302,12 @@ class LatentPipeline:
             return latents * mx.array(config.latents_std) / config.scaling_factor + mx.array(config.latents_mean)
         return latents / config.scaling_factor + (config.shift_factor or 0.0)
 
-    def _encode(self) -> list[EncodedText]:
-        """The encoded negative prompt and texts, in this order; each is encoded once."""
-        negative, zero = self._null
-        new = [negative, *self._texts.values()][len(self._encoded) :]
+    def _encode(self) -> dict[int, EncodedText]:
+        """The encoded negative prompt and texts by their ids; each is encoded once, by threads perhaps twice."""
+        new = {class_id: text for class_id, text in self._texts.copy().items() if class_id not in self._encoded}
         if new:
-            encoded = encode(self._encoders, new)
-            if zero and not self._encoded:
-                encoded[0] = encoded[0].zeros()
-            self._encoded += encoded
+            for class_id, encoded in zip(new, encode(self._encoders, list(new.values())), strict=True):
+                self._encoded[class_id] = encoded.zeros() if class_id == 0 and self._null[1] else encoded
 
         return self._encoded
 
