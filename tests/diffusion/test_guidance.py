@@ -134,7 +134,7 @@ def test_constant_guidance_is_its_number_to_the_bit() -> None:
     found = []
     for guidance in (2.5, Constant(2.5), Interval(2.5, -math.inf, math.inf)):
         model = GuidedModel.from_model(network, ids, guidance)
-        scheduler = DDIMScheduler(timestep_spacing="trailing")
+        scheduler = DDIMScheduler(timestep_spacing="trailing", **model.settings)
         scheduler.set_timesteps(4)
         found.append(np.array(StandardSampler(scheduler).run(model, x_T).images))
         assert model.cost.passes == 24

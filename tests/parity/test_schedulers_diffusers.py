@@ -13,7 +13,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.schedulers.classes import DDIMScheduler, DDPMScheduler, DPMSolverScheduler
+from adaptive_diffusion.schedulers.unipc_ipndm import UniPCScheduler
 from adaptive_diffusion.types import SchedulerOutput
 
 torch = pytest.importorskip("torch")
@@ -260,6 +262,29 @@ def test_configuration_files_of_other_schedulers_load_without_a_word_where_they_
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert DDIMScheduler.load(tmp_path).beta_end in (0.02, 0.012)
+
+
+@pytest.mark.parametrize("ours", [UniPCScheduler, AdaptiveScheduler, DPMSolverScheduler, DDPMScheduler])
+@pytest.mark.parametrize("kind", ["DPMSolverMultistep", "UniPCMultistep", "DEISMultistep", "DDIM", "DDPM"])
+def test_a_scheduler_takes_the_configuration_of_another_one_without_a_word(kind, ours):
+    config = getattr(diffusers, f"{kind}Scheduler")(beta_end=0.012).config
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        taken = ours.from_config(config)
+    assert taken.beta_end == 0.012
+    default = ours()
+    assert taken.solver == default.solver
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("ours", THEIRS)
+def test_timesteps_agree_for_every_number_of_steps_also_at_ties_of_rounding(ours, spacing):
+    """diffusers adds a timestep -1 to some trailing grids, where rounding makes one more stride of them."""
+    scheduler, theirs = ours(timestep_spacing=spacing), THEIRS[ours](timestep_spacing=spacing)
+    for n in range(2, 301):
+        scheduler.set_timesteps(n)
+        theirs.set_timesteps(n)
+        assert scheduler.timesteps.tolist() == theirs.timesteps.tolist()[:n], n
 
 
 def test_our_configuration_file_loads_in_diffusers(tmp_path):

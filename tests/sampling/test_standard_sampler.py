@@ -1,5 +1,6 @@
 """The sampling loop: what it yields, what it counts, and that images are independent of their batch."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -160,8 +161,33 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
             sampler.sample(shrink, batch_size)
     with pytest.raises(ValueError, match="seed must be a whole number, between 0 and 4294967295, got -1"):
         sampler.sample(shrink, seed=-1)
-    with pytest.raises(ValueError, match="conditions of 2 images, and image 2 is to be drawn"):
+    with pytest.raises(ValueError, match="conditions of 2 images, and 3 are to be drawn"):
         sampler.sample(shrink, 3, condition=mx.array([[1], [2]]))
+
+
+@pytest.mark.parametrize("sampler_of", [StandardSampler, partial(QualityGuidedSampler, early_stopping=False)])
+def test_what_is_no_noise_and_conditions_of_other_images_are_refused(
+    sampler_of: Callable[[SchedulerCore], StandardSampler],
+) -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(2)
+    sampler, x_T = sampler_of(scheduler), normal(image_keys(0, range(2)), (4, 4, 3))
+    with pytest.raises(ValueError, match=r"MLX array of states \(B, H, W, C\), got ndarray \(2, 4, 4, 3\)"):
+        sampler.run(shrink, np.array(x_T))  # type: ignore[arg-type]
+    for count in (3, 5):
+        with pytest.raises(ValueError, match=f"conditions of {count} images, and 2 are to be drawn"):
+            sampler.run(shrink, x_T, condition=mx.zeros((count, 1)))
+    with pytest.raises(FloatingPointError, match="hold NaN or infinity"):
+        sampler.sample(lambda x, t, c=None: x * math.nan, 1, (4, 4))
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_states_of_half_precision_are_drawn(dtype: mx.Dtype) -> None:
+    scheduler = DDIMScheduler()
+    scheduler.set_timesteps(2)
+    result = StandardSampler(scheduler).run(shrink, normal(image_keys(0, range(2)), (4, 4, 3)).astype(dtype))
+    assert result.images.dtype == dtype
+    assert np.array_equal(result.strip[-1], np.array(result.images.astype(mx.float32)))
 
 
 def test_keys_of_pictures_and_steps_are_all_different() -> None:

@@ -589,3 +589,24 @@ def test_steps_before_set_timesteps_and_shapes_that_differ_are_refused():
         scheduler.step(zeros((2, 4, 4, 6)), 0, zeros())
     with pytest.raises(ValueError, match="timestep must be one number for the whole batch"):
         scheduler.step(zeros(), mx.array([0, 100]), zeros())
+
+
+def test_timesteps_that_went_through_float32_are_known_whatever_their_size():
+    scheduler = UniPCScheduler(num_train_timesteps=200_000, beta_start=1e-7, beta_end=1e-4)
+    scheduler.set_timesteps(timesteps=scheduler.schedule.timestep(np.linspace(-4, 4, 9)))
+    x = mx.ones((1, 2, 2, 1))
+    for t in scheduler.timesteps.astype(np.float32):
+        x = scheduler.step(0.1 * x, t, x)
+
+
+def test_betas_of_mlx_survive_the_file(tmp_path):
+    betas = mx.linspace(1e-4, 0.02, 100)
+    scheduler = DDIMScheduler(num_train_timesteps=100, trained_betas=betas)
+    again = DDIMScheduler.load(scheduler.save(tmp_path))
+    np.testing.assert_allclose(again.schedule.alphas_cumprod, scheduler.schedule.alphas_cumprod)
+
+
+def test_images_of_numpy_get_noise_of_a_timestep_each():
+    x, noise = np.random.default_rng(0).standard_normal((2, 2, 4, 4, 3)).astype(np.float32)
+    ours, expected = (DDIMScheduler().add_noise(a(x), a(noise), [10, 900]) for a in (np.array, mx.array))
+    assert mx.array_equal(ours, expected)

@@ -35,7 +35,7 @@ def calibrate_model(
     progress: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> CalibratedSchedule:
-    """Find timesteps and solver weights for a denoiser, from at most 300 of its evaluations (for one number of steps).
+    """Find timesteps and solver weights for a denoiser, from at most 300 of its evaluations for a number up to 11.
 
     Args:
         denoiser: (x, t, condition) -> prediction, see `Denoiser`; e.g. a PyTorch module behind a small wrapper.

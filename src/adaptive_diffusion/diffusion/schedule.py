@@ -153,6 +153,7 @@ class NoiseSchedule:
         """
         if "int" in str(x0.dtype):
             raise ValueError(f"images must be floats in [-1, 1], got {x0.dtype}; divide by 127.5 and subtract 1")
+        x0, noise = mx.array(x0), mx.array(noise)
         alpha, sigma = self._scales(t, x0)
         return alpha * x0 + sigma * noise
 

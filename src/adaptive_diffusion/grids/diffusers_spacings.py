@@ -50,13 +50,13 @@ class Spaced:
         last = int(usable.sum())
         n = check_count("num_inference_steps", n, 1, last)
 
-        skip = int(self.open_end)
+        skip, shift = int(self.open_end), 0
         grid: np.ndarray
         if self.spacing == "linspace":
             # a single step starts where the noise is, at last - 1; diffusers evaluates it at t = 0
-            grid = np.linspace(last - 1, 0, n + skip)[:n]
+            grid = np.linspace(0, last - 1, n + skip)[::-1][:n] if n + skip > 1 else np.array([last - 1.0])
         elif self.spacing == "trailing":
-            grid = last - np.arange(n) * (last / n) - 1
+            grid, shift = np.arange(last, 0, -last / n)[:n], 1  # rounded before 1 is taken off
         else:
             stride = last // (n + skip) or (last - 1) / n
             grid = (np.arange(skip, n + skip) * stride)[::-1] + float(self.offset)
@@ -73,4 +73,4 @@ class Spaced:
                 )
 
         rounded = np.round(grid)
-        return rounded if np.all(np.diff(rounded) < 0) else grid
+        return (rounded if np.all(np.diff(rounded) < 0) else grid) - shift

@@ -214,7 +214,7 @@ class SimpleUNet(nn.Module):
         metadata = self._metadata
         return metadata.get("content_hash") or content_hash(flat_parameters(self), asdict(self._config), metadata)
 
-    def update(self, parameters: dict[str, Any], strict: bool = True) -> nn.Module:
+    def update(self, parameters: dict[str, Any], strict: bool = True) -> nn.Module:  # type: ignore[override]
         """See `nn.Module`; with other weights it is another model than that of its checkpoint."""
         self._metadata = {name: value for name, value in self._metadata.items() if name != "content_hash"}
         return super().update(parameters, strict)

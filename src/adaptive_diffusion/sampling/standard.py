@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_count
+from ..diffusion.evaluation import at_least_float32
 from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.guided_model import GuidedModel
 from ..diffusion.rng import image_keys, normal
@@ -31,7 +32,15 @@ def beginning(
         x_T: (B, H, W, C) standard normal noise, or noisy images at the first timestep.
         condition: (B, ...) conditions, or None.
         keys: (B, 2) random keys, or None.
+
+    Raises:
+        ValueError: for what is no x_T, or conditions of another number of images.
     """
+    if not isinstance(x_T, mx.array) or x_T.ndim != 4:
+        raise ValueError(f"x_T must be an MLX array of states (B, H, W, C), got {type(x_T).__name__} {np.shape(x_T)}")
+    if condition is not None and len(condition) not in (1, len(x_T)):
+        raise ValueError(f"there are conditions of {len(condition)} images, and {len(x_T)} are to be drawn")
+
     answering = scheduler.answering(scheduler.guided(model, condition), x_T.shape)
     return answering, Rollout.begin(scheduler.grid, scheduler.solver, x_T, keys=keys)
 
@@ -107,7 +116,8 @@ class StandardSampler:
             evaluations += trace.active
             known += not evaluations.any()
             timesteps.append(trace.timestep)
-            strip.append(np.array(x0[:STRIP_PICTURES]))  # a copy: a slice would keep the whole batch in memory
+            # a copy: a slice would keep the whole batch in memory
+            strip.append(np.array(at_least_float32(x0[:STRIP_PICTURES])))
             seconds.append(time.perf_counter() - start)
             if progress is not None:
                 progress(trace)
@@ -145,6 +155,7 @@ class StandardSampler:
 
         Raises:
             ValueError: for a number or a size out of range, or a scheduler without timesteps.
+            FloatingPointError: if the model predicts NaN or infinity.
         """
         scheduler, _ = self.scheduler, self.scheduler.grid  # there is none before `set_timesteps`
         size = (check_count("height", image_size[0], 1), check_count("width", image_size[1], 1))
@@ -164,6 +175,8 @@ class StandardSampler:
             scheduler.suit("", None, None)  # what was measured of an earlier model is not of this one
 
         x0 = self.run(model, normal(keys, shape or (*size, channels)), condition=condition, keys=keys).images
+        if not mx.isfinite(x0).all().item():
+            raise FloatingPointError("the images hold NaN or infinity, as the model predicted it")
         if shape is None:
             return x0
 

@@ -89,7 +89,7 @@ class StepReductionSampler(EstimatingSampler):
         Raises:
             Unusable: see `check`.
         """
-        most, n = len(self.scheduler), self.steps()
+        before, n = self.scheduler.chosen, self.steps()
         self._history.clear()
         try:
             self.scheduler.set_timesteps(n)
@@ -105,7 +105,7 @@ class StepReductionSampler(EstimatingSampler):
                     self._expected.append(np.full(len(x_T), quality_of(np.array(self.curve()[n]))))
                 yield replace(trace, quality=quality)
         finally:  # also if the caller stops in between
-            self.scheduler.set_timesteps(most)
+            self.scheduler.set_timesteps(**before)
 
     @property
     def origin(self) -> str:

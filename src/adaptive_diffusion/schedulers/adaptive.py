@@ -58,7 +58,8 @@ class AdaptiveScheduler(SchedulerCore):
 
     Args:
         num_inference_steps: N in [1, T] to begin with, see `set_timesteps`. None is 50; both are T where that is less.
-        adaptive_threshold: Error above which a step falls back to first order, in [0, 1]; 0 is DDIM.
+        adaptive_threshold: Error above which a step falls back to first order, in [0, 1]; 0 is DDIM, except with
+            fitted weights.
         progress_power: Power of the grid, in (0, 10]; 1 is uniform, larger puts more steps at low noise.
         min_step_ratio: A bent grid's steps are at least this times those of the plain grid, in (0, 1]; 1 does not bend.
         max_step_ratio: And at most this times, >= 1; 1 does not bend.

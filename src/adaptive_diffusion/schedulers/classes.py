@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from ..diffusion.checks import check_choice, check_number
 from ..diffusion.node import CLEAN, Node
@@ -16,6 +17,7 @@ from ..grids.spacings import KarrasGrid, LogSNRGrid
 from ..solvers.base import Solver
 from ..solvers.dpm_solver import DPMSolver
 from ..solvers.first_order import DDIM, DDPM
+from ..solvers.unipc import UNIPC_TYPES
 from .base import LinspaceScheduler, SchedulerBase
 
 
@@ -29,6 +31,8 @@ class DDPMScheduler(SchedulerBase):
         variance_type: `fixed_small`, the posterior's variance, or `fixed_large`, that of the forward step.
         num_train_timesteps, ...: See `SchedulerBase`.
     """
+
+    _FOREIGN: ClassVar = {"variance_type": (None,)}
 
     variance_type: str = "fixed_small"
 
@@ -81,6 +85,8 @@ class DPMSolverScheduler(LinspaceScheduler):
             `squaredcos_cap_v2`.
         num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
     """
+
+    _FOREIGN: ClassVar = {"solver_type": ("logrho", *UNIPC_TYPES), "algorithm_type": ("deis",)}
 
     solver_order: int = 2
     algorithm_type: str = "dpmsolver++"

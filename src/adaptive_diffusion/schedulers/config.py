@@ -8,13 +8,15 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import mlx.core as mx
 import numpy as np
 
 from ..diffusion.checks import check_flag
 from ..io.files import parse_json, why_unreadable, write_text
 
+_ARRAYS = (list, tuple, np.ndarray, np.generic, mx.array)
 CONFIG_NAME = "scheduler_config.json"
 
 _ANY: tuple[Any, ...] = ()
@@ -44,6 +46,8 @@ _INERT: dict[str, tuple[Any, ...]] = {
     "original_inference_steps": _ANY,
     "timestep_scaling": (10.0,),
     "eta": (0.0,),
+    "thresholding": (False, None),
+    **dict.fromkeys(("dynamic_thresholding_ratio", "sample_max_value", "timestep_spacing", "steps_offset"), _ANY),
 }
 # What is done here instead, where that is not the default.
 _INSTEAD = {
@@ -73,6 +77,7 @@ class ConfigMixin:
     """Remembers what an object was built with; the constructor calls `_record_config` once it has set its arguments."""
 
     _config: dict[str, Any]
+    _FOREIGN: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # values of other classes, which have the same argument
 
     @classmethod
     def _argument_names(cls) -> list[str]:
@@ -85,8 +90,7 @@ class ConfigMixin:
                 check_flag(name, values[name])
 
         self._config = {
-            name: np.asarray(value).tolist() if isinstance(value, (list, tuple, np.ndarray, np.generic)) else value
-            for name, value in values.items()
+            name: np.asarray(value).tolist() if isinstance(value, _ARRAYS) else value for name, value in values.items()
         }
 
     @property
@@ -99,15 +103,18 @@ class ConfigMixin:
         """Build from a configuration, one of diffusers included.
 
         Args:
-            config: Constructor arguments, or a scheduler to take them from. What is missing gets its default; keys
-                that begin with `_` are skipped, and so are options of diffusers at values that change nothing. Other
-                unknown keys are ignored with a warning, which says what does the same here.
+            config: Constructor arguments, or a scheduler to take them from. What is missing gets its default, and so
+                does a `solver_type` of another class; keys that begin with `_` are skipped, and so are options of
+                diffusers at values that change nothing. Other unknown keys are ignored with a warning, which says what
+                does the same here.
             **overrides: Arguments that replace those of `config`.
 
         Raises:
             ValueError: for a value out of range, or the noise of flow matching.
         """
-        given = {**(config.config if isinstance(config, ConfigMixin) else config), **overrides}
+        kept = config.config if isinstance(config, ConfigMixin) else config
+        foreign = [key for key, values in cls._FOREIGN.items() if key in kept and kept[key] in values]
+        given = {**{key: value for key, value in kept.items() if key not in foreign}, **overrides}
         names = cls._argument_names()
         unknown = [key for key in given if key not in names and not key.startswith("_") and _asks(key, given[key])]
         if "use_flow_sigmas" in unknown:

@@ -344,7 +344,7 @@ class SchedulerCore(ConfigMixin, ABC):
         except (TypeError, ValueError):
             raise ValueError(f"timestep must be one number for the whole batch, got {str(timestep)[:80]}") from None
 
-        tolerance = 1e-4  # timesteps may have passed through float32
+        tolerance = max(1e-4, 1e-7 * self.num_train_timesteps)  # timesteps may have passed through float32
         if self._next < len(self) and abs(self.timesteps[self._next] - t) <= tolerance:
             return self._next
 

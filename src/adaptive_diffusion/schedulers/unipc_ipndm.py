@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..diffusion.checks import check_choice
 from ..diffusion.node import CLEAN, Node
+from ..solvers.dpm_solver import SOLVER_TYPES
 from ..solvers.ipndm import IPNDM
 from ..solvers.unipc import UniPC
 from .base import LinspaceScheduler
@@ -27,6 +29,8 @@ class UniPCScheduler(LinspaceScheduler):
             (`sigma_min`), which holds a little noise. Samplers and pipelines always end at the clean image.
         num_train_timesteps, ...: See `SchedulerBase`; here `clip_sample` is off and the spacing `linspace` by default.
     """
+
+    _FOREIGN: ClassVar = {"solver_type": ("logrho", *SOLVER_TYPES)}
 
     solver_order: int = 2
     solver_type: str = "bh2"
