@@ -174,7 +174,7 @@ def test_a_gain_in_seconds_is_as_sure_as_batches_agree_on_it(monkeypatch, jitter
     verdict, _ = timed(monkeypatch, {default: [2.0] * 4, other: list(2 * (1 - saved))})
     error = jitter / np.sqrt(3)  # standard deviation of two and two at +-jitter: jitter sqrt(4 / 3), over 4 batches
     assert verdict.improved == (jitter == 0.1)
-    assert f"0.200 +- {error:.3f} on 4 batches of fresh noises" in verdict.reason
+    assert f"0.200 +- {error:.3f} in score on 4 batches of fresh noises" in verdict.reason
     measured = verdict.all[1].to_dict()
     assert (measured["score"], measured["score_error"]) == pytest.approx((0.2, error))
     assert (measured["seconds"], measured["seconds_error"]) == pytest.approx((1.6, 2 * error))
@@ -525,10 +525,10 @@ def test_what_is_tuned_is_drawn_with(checkpoint, tmp_path, caplog, monkeypatch):
     assert steps < 10
     caplog.set_level("INFO")
     assert draw(checkpoint, tmp_path, "domain=portraits") == steps
-    assert f"({tmp_path}/outputs/agent/tuned.json" in caplog.text
+    assert f"steps      {tmp_path}/outputs/agent/tuned.json" in caplog.text
     monkeypatch.chdir(tmp_path)
     assert draw(checkpoint, tmp_path, "domain=portraits", "num_steps=13") == 13
-    assert "(outputs/agent/tuned.json" in caplog.text
+    assert "steps      outputs/agent/tuned.json" in caplog.text
     assert (tmp_path / "run" / "portraits.zip").is_file()
     (past,) = json.loads((tmp_path / "run" / "history.json").read_text())
     assert past["final_config"]["num_steps"] == steps
