@@ -1,4 +1,7 @@
-"""The commands of README and guide: all compose, and those that draw with what ships do so, with two images each."""
+"""The commands of README and guide: all compose, and those that draw with what ships do so, with two images each.
+
+Long ones run in test_documented_programs.py.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ def documented() -> list[tuple[str, tuple[str, ...]]]:
     blocks = [
         b for page in PAGES for b in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     ]
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line.strip(" &") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [re.sub(r"^(\w+=\S+ )+", "", line) for line in lines]  # variables of the environment
     words = [shlex.split(line, comments=True) for line in lines if line.startswith("python ")]
     return sorted({(Path(w[1]).stem, tuple(w[2:])) for w in words if Path(w[1]).stem in SCRIPTS})
 
