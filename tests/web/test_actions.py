@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import shlex
 import threading
 from dataclasses import astuple, replace
@@ -27,17 +28,19 @@ gr = pytest.importorskip("gradio")
 from adaptive_diffusion.benchmark.curves import leading  # noqa: E402
 from adaptive_diffusion.web import drawing, jobs, looking, tuning  # noqa: E402
 from adaptive_diffusion.web import sessions as page_sessions  # noqa: E402
-from adaptive_diffusion.web.app import _prepare_process, offered  # noqa: E402
-from adaptive_diffusion.web.bounds import Offer, Offers, Wish  # noqa: E402
-from adaptive_diffusion.web.choosing import CONTROLS, Choosing  # noqa: E402
+from adaptive_diffusion.web.app import offered, prepare_process  # noqa: E402
+from adaptive_diffusion.web.bounds import FIELDS, HOW, Offer, Offers, Wish  # noqa: E402
+from adaptive_diffusion.web.choosing import Choosing  # noqa: E402
 from adaptive_diffusion.web.curve import affordable, curves, domains, measured  # noqa: E402
-from adaptive_diffusion.web.drawing import CELL, Drawing  # noqa: E402
+from adaptive_diffusion.web.drawing import Drawing  # noqa: E402
 from adaptive_diffusion.web.looking import Looking  # noqa: E402
 from adaptive_diffusion.web.sessions import Sessions, settings_in  # noqa: E402
+from adaptive_diffusion.web.sheet import CELL, captioned  # noqa: E402
 from adaptive_diffusion.web.tuning import AIMS, Tuning, tuning_settings  # noqa: E402
 from adaptive_diffusion.web.words import in_words, title  # noqa: E402
-from tools.benchmark_tables import read_summary  # noqa: E402
+from adaptive_diffusion.web.worker import Cancelled, Progress, Worker  # noqa: E402
 from tools.curve import stale_curve  # noqa: E402
+from tools.real_tables import read_rows  # noqa: E402
 
 WISH = Wish(model="tiny", domain="landscapes", scheduler="ddim", steps=3, images=2)
 
@@ -57,14 +60,14 @@ def offers(folder):
     before = log.level
     mlflow_database(folder / "mlruns")
     paths = (f"paths.outputs={folder}/outputs", f"paths.mlruns={folder}/mlruns")
-    _prepare_process()
+    prepare_process()
     yield offered([str(tiny_checkpoint(folder))], paths)
     log.setLevel(before)  # other tests follow
 
 
 @pytest.fixture(scope="module")
 def worker():
-    one = jobs.Worker()
+    one = Worker()
     yield one
     one.close()
 
@@ -107,7 +110,7 @@ def test_an_image_brings_its_settings_back(actions):
     *_, (_, _, files, _) = actions.draw(request(), *astuple(wish))
     assert "paths.outputs" not in " ".join(settings_in(files[0]))
 
-    restored = dict(zip(CONTROLS, actions.restore(files[1]), strict=True))
+    restored = dict(zip(FIELDS, actions.restore(files[1]), strict=True))
     assert (restored["scheduler"], restored["steps"], restored["weight"], restored["seed"]) == ("ddim", 3, "3", 9)
     assert restored["label"]["value"] == "sunrise"
     assert "forest" in restored["label"]["choices"]
@@ -129,7 +132,7 @@ def test_a_strange_image_is_refused_with_a_sentence(actions, tmp_path, write, to
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads of the system are shown by Linux alone")
 def test_a_closed_worker_has_left_no_thread_that_the_end_of_the_process_could_meet():
-    worker = jobs.Worker()
+    worker = Worker()
     thread = Path(f"/proc/self/task/{worker.do(threading.get_native_id)}")
     worker.do(lambda: mx.eval(mx.compile(mx.square)(mx.ones(3))))
     assert thread.exists()
@@ -205,7 +208,7 @@ def test_what_waits_says_for_how_many_and_can_be_cancelled_meanwhile(worker):
     second = worker.stream(lambda _: begun.append(2), stop)
     assert in_words(next(second)) == "Waiting for 1 other run."
     stop.set()
-    with pytest.raises(jobs.Cancelled):
+    with pytest.raises(Cancelled):
         next(second)
     third = worker.stream(lambda _: "third", threading.Event())
     assert in_words(next(third)) == "Waiting for 1 other run."  # neither for an estimate nor for what was cancelled
@@ -230,7 +233,7 @@ def test_of_too_many_pages_the_idle_one_that_was_used_first_gives_way(tmp_path, 
 def test_the_time_left_of_a_second_count_is_its_own(monkeypatch):
     times = iter([0, 1, 100, 102, 200])
     monkeypatch.setattr(jobs, "time", SimpleNamespace(monotonic=lambda: next(times)))
-    told: list[jobs.Progress] = []
+    told: list[Progress] = []
     watch = jobs.Watch(told.append, threading.Event())
     for done in (1, 2, 1, 2):
         watch.progress("held-out batch", done, 5)
@@ -243,11 +246,12 @@ def test_nobody_sees_what_others_drew(actions):
     list(actions.draw(request("anna"), *astuple(WISH)))
     assert actions.history(request("bert"))["value"] == []
     with pytest.raises(gr.Error, match="the run"):
-        actions.recall(request("bert"), selected("1: ddim 3, landscapes"))
+        actions.recall(request("bert"), selected("1: 3 steps, ddim: landscapes"))
 
     ((_, caption),) = actions.history(request("anna"))["value"]
-    command, files, _ = actions.recall(request("anna"), selected(caption))
+    command, files, config, _ = actions.recall(request("anna"), selected(caption))
     assert "scheduler=ddim" in command
+    assert "num_steps: 3" in config
     assert Path(files[0]).is_file()
 
     actions.leave(request("anna"))
@@ -260,10 +264,10 @@ def test_the_run_that_was_selected_stays_the_same_when_others_are_drawn(actions)
     ((_, caption),) = actions.history(request())["value"]
     list(actions.draw(request(), *astuple(replace(WISH, seed=2))))
 
-    command, _, number = actions.recall(request(), selected(caption))  # in a list of one run
+    command, *_, number = actions.recall(request(), selected(caption))  # in a list of one run
     assert "seed=1" in command
     list(actions.draw(request(), *astuple(replace(WISH, seed=3))))
-    assert dict(zip(CONTROLS, actions.reuse(request(), number), strict=True))["seed"] == 1
+    assert dict(zip(FIELDS, actions.reuse(request(), number), strict=True))["seed"] == 1
 
 
 def selected(caption):
@@ -311,14 +315,27 @@ def test_the_cost_and_the_schedule_do_not_depend_on_where_runs_are_recorded(sett
     assert len(actions.schedule(request(), *astuple(WISH))[1]) == 3
 
 
-def test_two_schedulers_are_compared_from_the_same_noise(actions):
-    *_, (pair, status, commands) = actions.compare(request(), "ddim", 3, *astuple(WISH))
+def other(**changed):
+    """The fields for the image on the right: the controls', but for what is changed."""
+    right = replace(WISH, **changed)
+    return [getattr(right, name) for name in HOW]
+
+
+def test_two_ways_to_draw_are_compared_from_the_same_noise(actions):
+    *_, (pair, status, commands) = actions.compare(request(), *other(), *astuple(WISH))
     left, right = map(pixels, pair)
     assert np.array_equal(left, right)
-    *_, (pair, status, commands) = actions.compare(request(), "dpm_solver", 2, *astuple(WISH))
+
+    changed = other(scheduler="dpm_solver", steps=2, grid="quadratic", guidance="constant", weight="1")
+    *_, (pair, status, commands) = actions.compare(request(), *changed, *astuple(WISH))
     assert not np.array_equal(left, pixels(pair[1]))
-    assert "2 steps, 4 passes" in status
+    assert "**Left:** ddim, 3 steps, 6 passes" in status
+    assert "**Right:** dpm_solver, quadratic grid, constant guidance, weight 1, 2 steps, 2 passes" in status
     assert commands.count("num_samples=1") == 2
+
+    names = [caption for _, caption in actions.history(request())["value"]]
+    assert names[0].startswith("4: compare 2, 2 steps, dpm_solver, quadratic grid")
+    assert names[-1] == "1: compare 1, 3 steps, ddim: landscapes"
 
 
 def test_a_sheet_has_a_cell_for_each_and_names_what_was_refused(actions):
@@ -333,6 +350,24 @@ def test_a_sheet_has_a_cell_for_each_and_names_what_was_refused(actions):
 
     with pytest.raises(gr.Error, match="at most 16"):
         list(actions.sheet(request(), ["ddim", "adaptive"], list(range(1, 10)), *astuple(WISH)))
+
+
+def test_the_commands_of_a_sheet_ask_for_a_stored_first_evaluation_where_a_scheduler_has_it(actions):
+    asked = actions.sheet(request(), ["ddim", "adaptive"], [5], *astuple(replace(WISH, stored=True)))
+    lines = next(asked)[2].splitlines()
+    asked.close()
+    assert ["scheduler=adaptive num_steps=5" in line for line in lines] == [True, False]
+    assert ["scheduler.first_evaluation=stored" in line for line in lines] == [True, False]
+
+
+def test_below_an_image_of_a_sheet_stands_what_it_cost():
+    image = np.zeros((32, 32, 3), np.uint8)
+    plain, told = captioned(image, ""), captioned(image, "7 passes")
+    assert plain.shape == told.shape
+    below = CELL + 2  # the image, and the gap around it
+    assert np.array_equal(plain[:below], told[:below])
+    assert (plain[below:] == 255).all()
+    assert (told[below:] < 128).any()
 
 
 def test_the_schedule_is_that_of_a_run(actions, folder):
@@ -382,7 +417,7 @@ def test_a_tuning_says_what_it_costs_and_what_it_found_can_be_drawn(actions, mon
         f"Better than the default by {1 - best[2] / 20:.3f} +- 0.000 in score" in status
     )  # passes are all that counts
 
-    controls = dict(zip(CONTROLS, actions.adopt(found), strict=True))
+    controls = dict(zip(FIELDS, actions.adopt(found), strict=True))
     assert (controls["scheduler"], controls["guidance"], controls["steps"]) == ("tuned", "tuned", best[1])
     tuned = replace(wish, scheduler="tuned", guidance="tuned", steps=best[1])
     *_, (_, line, _, _) = actions.draw(request(), *astuple(tuned))
@@ -446,7 +481,7 @@ def test_a_caption_says_a_prompt_as_it_was_typed():
     prompt = "a \\ face, 'it is' <b> ${x}"
     settings = replace(WISH, prompt=prompt).settings(Offers((Offer("tiny", (), {}),), (), ()))
     drawn = jobs.Drawn(tuple(settings), Path(), (), {}, "", ())
-    assert title(drawn) == f"ddim 3, {prompt}"
+    assert title(drawn) == f"3 steps, ddim: {prompt}"
 
 
 def test_settings_of_a_tuning_choose_the_model_and_leave_out_what_only_drawing_has(offers):
@@ -458,22 +493,52 @@ def test_settings_of_a_tuning_choose_the_model_and_leave_out_what_only_drawing_h
     assert {"model@task.model=checkpoint", f"task.{path}", "task.guidance_scale=2"} <= set(settings)
 
 
-def test_the_dial_reads_what_the_benchmark_measured(actions):
+def test_the_dial_reads_what_was_measured_beside_real_images(actions):
     assert stale_curve() is None
-    rows = [row for row in read_summary(ROOT / "docs" / "benchmark" / "summary.csv") if row.perceptual is not None]
+    rows = read_rows(ROOT / "docs" / "real_images" / "summary.csv")
     assert len(measured()) == len(rows)
     for domain in domains():
-        best = affordable(domain, 20)[0]
-        assert best.distance == pytest.approx(
-            min(row.perceptual for row in rows if row.domain == domain and row.num_steps <= 10), abs=1e-5
-        )
-    picture, table, line = actions.afford(request(), "landscapes", 20)
+        some = [
+            float(row["fd_encoder_all"]) for row in rows if row["domain"] == domain and float(row["passes_mean"]) <= 7
+        ]
+        assert affordable(domain, 7)[0].distance == pytest.approx(min(some), abs=0.01)
+
+    picture, table, line = actions.afford(request(), "landscapes", 7)
     assert Path(picture).is_file()
-    assert table[0][0] in line
-    assert "UniPC, quadratic" in [curve.name for curve in leading(curves("portraits"))]
+    assert table == [["adaptive, tuned guidance", 6, "stored", 7, "4.4"]]
+    assert "6 steps, first evaluation stored**, which takes 7 passes" in line
+    assert "real images among themselves have 1.1" in line
+    assert "UniPC, quadratic" in [curve.name for curve in leading(curves("landscapes"))]
+
+    assert "The fewest passes that were measured in landscapes are 5" in actions.afford(request(), "landscapes", 3)[2]
     with pytest.raises(gr.Error, match="passes must be"):
         actions.afford(request(), "landscapes", 0)
     assert actions.afford(request(), "landscapes", None)[2] == "Give a number of passes."
+
+
+@pytest.mark.parametrize(("passes", "told"), [(7, "7 passes"), (100, "13 passes")])
+def test_what_the_dial_found_is_drawn_with_as_many_passes_as_were_measured(actions, passes, told):
+    found = list(actions.adopt_measured("landscapes", passes, *astuple(replace(WISH, prompt="a face", weight=9.0))))
+    controls = [value["value"] if isinstance(value, dict) else value for value in found]
+    named = dict(zip(FIELDS, controls, strict=True))
+    assert (named["model"], named["domain"], named["prompt"], named["weight"]) == ("shipped", "landscapes", "", "")
+    assert named["images"] == WISH.images
+    assert told in actions.cost(*controls)
+
+
+def test_the_dial_has_no_settings_where_nothing_was_measured(actions):
+    with pytest.raises(gr.Error, match="the fewest are 5"):
+        actions.adopt_measured("landscapes", 4, *astuple(WISH))
+
+
+def test_a_calibration_says_what_it_will_take(actions):
+    assert actions.calibration(7, *astuple(replace(WISH, model="shipped", guidance="constant"))) == (
+        "For landscapes in 7 steps: calibrated already, and drawn at once."
+    )
+    told = actions.calibration(9, *astuple(WISH))
+    assert re.fullmatch(r"For landscapes in 9 steps: [\d,]+ network evaluations of an image, about .*\.", told)
+    assert "grid or init_image sets" in actions.calibration(9, *astuple(replace(WISH, grid="quadratic")))
+    assert "steps must be" in actions.calibration(None, *astuple(WISH))
 
 
 def test_images_of_sample_carry_their_settings(tmp_path):

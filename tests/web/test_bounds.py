@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 
 from adaptive_diffusion.cli.arguments import for_hydra
 from adaptive_diffusion.errors import UserError
-from adaptive_diffusion.program import command
+from adaptive_diffusion.program import command, conf
 from adaptive_diffusion.web.app import check_access, common_settings, main
-from adaptive_diffusion.web.bounds import LONGEST_PROMPT, Offer, Offers, Wish, wish_of
+from adaptive_diffusion.web.bounds import LONGEST_PROMPT, STORED, STORING, Offer, Offers, Wish
+from adaptive_diffusion.web.restoring import wish_of
 
 OFFERS = Offers(
     models=(
@@ -23,6 +24,7 @@ OFFERS = Offers(
     schedulers=("adaptive", "ddim"),
     guidance=("default", "constant", "interval"),
     common=("tracking=none",),
+    grids=("own", "quadratic"),
 )
 WISH = Wish(model="shipped", domain="landscapes")
 
@@ -46,6 +48,7 @@ def test_a_seed_that_is_no_number_is_told_of():
         ({"steps": 0}, "steps must be a whole number"),
         ({"steps": 101}, "between 1 and 100"),
         ({"steps": None}, "steps must be"),
+        ({"grid": "karras"}, "grid must be one of own, quadratic"),
         ({"guidance": "../x"}, "guidance must be one of"),
         ({"weight": float("nan")}, "weight must be"),
         ({"weight": 31}, "at most 30"),
@@ -78,6 +81,7 @@ def test_an_empty_weight_is_the_models_own(given, weight):
         replace(WISH, prompt=r"\${oc.env:HOME}"),
         replace(WISH, prompt=r"\\${oc.env:HOME} \\\${x}"),
         replace(WISH, prompt="null", weight=0.0),
+        replace(WISH, stored=True, steps=6, grid="quadratic"),
         Wish(model="mine"),
     ],
 )
@@ -119,9 +123,17 @@ def test_a_domain_of_a_model_of_your_own_is_drawn_by_its_name_and_comes_back():
 
 
 def test_what_has_no_control_is_left_out_and_named():
-    wish, left_out = wish_of(["domain=portraits", "grid=karras", "num_steps=7"], OFFERS)
-    assert (wish.domain, wish.steps) == ("portraits", 7)
-    assert left_out == ["grid=karras"]
+    other = ["strength=0.5", "scheduler.first_evaluation=shared"]
+    wish, left_out = wish_of(["domain=portraits", "num_steps=7", *other], OFFERS)
+    assert (wish.domain, wish.steps, wish.stored) == ("portraits", 7, False)
+    assert left_out == other
+
+
+def test_a_stored_first_evaluation_is_asked_of_the_schedulers_that_have_the_setting():
+    with_it = {path.stem for path in (conf() / "scheduler").glob("*.yaml") if "first_evaluation:" in path.read_text()}
+    assert with_it == set(STORING)
+    asked = [replace(WISH, stored=True, scheduler=name).settings(OFFERS) for name in OFFERS.schedulers]
+    assert [STORED in settings for settings in asked] == [True, False]
 
 
 def test_an_image_of_the_command_line_brings_back_what_sample_py_draws_unless_it_is_told():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,17 +15,16 @@ import pytest
 from tiny import tiny_checkpoint
 
 pytest.importorskip("gradio")
-selenium = pytest.importorskip("selenium.webdriver")
-WebDriverException = pytest.importorskip("selenium.common.exceptions").WebDriverException
+pytest.importorskip("selenium.webdriver")
 
-from adaptive_diffusion.web import app, drawing, jobs, tuning  # noqa: E402
-from adaptive_diffusion.web.jobs import Worker  # noqa: E402
+from adaptive_diffusion.web import app, drawing, jobs, tuning
+from adaptive_diffusion.web.sessions import settings_in
+from adaptive_diffusion.web.worker import Worker
+from tools.browser import CHROMIUM, DRIVER, Page
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 PASSWORD = "a long password"
 STEPS = "number input for Steps"
 SERIOUS = ("serious", "critical")  # faults, in the words of axe
-PATIENCE = 120  # seconds, on a busy machine
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,10 +36,10 @@ pytestmark = [
 def offers(tmp_path_factory):
     folder, log = tmp_path_factory.mktemp("page"), logging.getLogger("adaptive_diffusion")
     before = log.level
-    app._prepare_process()
+    app.prepare_process()
     # the tiny model is offered first, so that an open page draws at once
     offers = app.offered([str(tiny_checkpoint(folder))], (f"paths.outputs={folder}/outputs", "tracking=none"))
-    yield app.Offers(offers.models[::-1], offers.schedulers, offers.guidance, offers.common)
+    yield replace(offers, models=offers.models[::-1])
     log.setLevel(before)  # other tests follow
 
 
@@ -50,93 +49,6 @@ def address(offers):
     with app.served(offers, worker, port=0) as where:
         yield where
     worker.close()
-
-
-class Page:
-    """An open page."""
-
-    def __init__(self, address: str, width: int = 1280, height: int = 1000):
-        options = selenium.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-            options.add_argument(f"--{argument}")
-        self.driver = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
-        self.driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
-        self.driver.get(address)
-        self.wait(lambda: self.find("#draw"))
-
-    def wait(self, what: Callable[[], Any]) -> Any:
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            try:
-                if found := what():
-                    return found
-            except WebDriverException:
-                pass
-            time.sleep(0.1)
-        raise AssertionError(f"nothing came within {PATIENCE} s; the page says: {self.text('body')[:2000]}")
-
-    def find(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
-
-    def all(self, selector: str) -> list[Any]:
-        return list(self.driver.find_elements("css selector", selector))
-
-    def text(self, selector: str) -> str:
-        return str(self.find(selector).text)
-
-    def type(self, label: str, text: str) -> None:
-        """Put a text into the field with a label, and leave it."""
-        below = f"//label[.//span[normalize-space()='{label}']]//*[self::input or self::textarea]"
-        field = self.driver.find_element("xpath", f"//*[@aria-label='{label}'] | {below}")
-        field.send_keys("\ue009a\ue000\ue017", text, "\ue004")  # Control+A, Delete, text, Tab
-
-    def choose(self, label: str, option: str) -> None:
-        """Choose an option of the list with a label."""
-        self.find(f"input[aria-label='{label}']").click()
-        self.wait(lambda: [each for each in self.all("[role=option]") if option in each.text])[0].click()
-
-    def draw(self) -> str:
-        """Draw, and wait for the address of the final picture, which is another than the last one's."""
-        before = self.pictures()
-        self.find("#draw").click()
-        return str(self.wait(lambda: "passes an image" in self.text("#status") and self.pictures() - before).pop())
-
-    def pictures(self) -> set[str]:
-        """The address of what is drawn, if anything is."""
-        return {str(each.get_attribute("src")) for each in self.all("#picture img")}
-
-    def open(self, tab: str) -> None:
-        """Open a tab, out of the menu where there is no room for it."""
-        named = f"//button[@role='tab' and normalize-space()='{tab}'] | //*[contains(@class, 'overflow-dropdown')]"
-        named += f"/button[normalize-space()='{tab}']"
-        for menu in self.all(".overflow-menu > button"):
-            if menu.is_displayed():
-                menu.click()
-        found = self.driver.find_elements("xpath", named)
-        next(each for each in found if each.is_displayed()).click()
-
-    def begin(self, steps: int, runs: Any, number: int) -> None:
-        """Begin to draw, and wait until the run of a number has begun."""
-        self.type(STEPS, str(steps))
-        self.find("#draw").click()
-        self.wait(lambda: len(runs.begun) == number)
-
-    def toast(self) -> str:
-        """The sentence that the page shows in its corner, which is closed then."""
-        told = str(self.wait(lambda: self.text(".toast-wrap")))
-        self.find(".toast-close").click()
-        return told
-
-    def reload(self) -> None:
-        self.driver.refresh()
-        self.wait(lambda: self.find("#draw"))
-
-    def close(self) -> None:
-        self.driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +71,13 @@ def get(address: str) -> tuple[int, bytes]:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
+
+
+def begin(page: Page, steps: int, runs: Any, number: int) -> None:
+    """Begin to draw, and wait until the run of a number has begun."""
+    page.type(STEPS, str(steps))
+    page.find("#draw").click()
+    page.wait(lambda: len(runs.begun) == number)
 
 
 @pytest.fixture
@@ -253,9 +172,58 @@ def test_an_empty_number_of_a_slider_brings_no_error(desk):
     field.send_keys("\ue009a\ue000\ue017")  # Control+A, Delete
     desk.wait(lambda: desk.text("#afford") == "Give a number of passes.")
     field.send_keys("30", "\ue004")
-    desk.wait(lambda: "comes closest" in desk.text("#afford"))
+    desk.wait(lambda: "which takes" in desk.text("#afford"))
     assert [each.text for each in desk.all(".toast-body")] == []
     desk.open("Draw")
+
+
+def test_every_tab_does_what_it_says(desk, offers):
+    desk.reload()
+    desk.type(STEPS, "3")
+    desk.open("Schedule")
+    desk.wait(lambda: desk.text("#scheduled").startswith("3 steps"))
+
+    desk.open("Compare")
+    desk.type("number input for Steps on the right", "2")
+    desk.find("#compare").click()
+    desk.wait(lambda: "Right: ddim, 2 steps" in desk.text("#compared"))
+
+    desk.open("Sheet")
+    desk.find("#sheet").click()
+    desk.wait(lambda: desk.text("#sheet-drawn") == "8 images drawn.")
+
+    desk.open("Calibrate")
+    desk.type("number input for Steps to calibrate", "2")
+    desk.wait(lambda: "in 2 steps: " in desk.text("#calibration-cost"))
+    desk.find("#calibrate").click()
+    desk.wait(lambda: "calibrated for landscapes" in desk.text("#calibrated"))
+
+    desk.open("Tune")
+    desk.find("#tune").click()
+    desk.wait(lambda: desk.text("#tuned").startswith(("Preparing", "Searching")))
+    desk.find("#cancel-tune").click()
+    desk.wait(lambda: desk.text("#tuned").startswith("Cancelled ("))
+
+    desk.open("How few passes?")
+    desk.find("#use-measured").click()
+    desk.wait(lambda: desk.text("#cost").startswith("6 steps, 7 passes"))
+
+    desk.open("History")
+    desk.wait(lambda: len(desk.all("#runs button img")) == 11)
+    folder = Path(next(each for each in offers.common if each.startswith("paths.outputs=")).partition("=")[2])
+    drawn = min((folder / "sample").rglob("0000.png"), key=lambda path: path.stat().st_mtime)
+    desk.find("#given input[type=file]").send_keys(str(drawn))
+    steps = next(each for each in settings_in(drawn) if each.startswith("num_steps=")).partition("=")[2]
+    desk.wait(lambda: desk.find(f"input[aria-label='{STEPS}']").get_attribute("value") == steps)
+    assert [each.text for each in desk.all(".toast-body")] == []
+    desk.reload()
+
+
+def test_on_a_phone_the_further_controls_are_folded_in(phone, desk):
+    phone.reload()
+    assert desk.find("#further input").is_displayed()
+    phone.wait(lambda: not any(each.is_displayed() for each in phone.all("#further input")))
+    assert phone.driver.execute_script("return document.querySelector('#draw').getBoundingClientRect().top") < 800
 
 
 def test_users_see_their_own_images_whose_files_go_with_the_page(desk, phone):
@@ -291,13 +259,13 @@ def test_a_control_that_is_left_by_opening_the_tab_does_not_take_the_cost_away(d
 
 
 def test_cancel_and_a_reload_end_a_run(desk, slow):
-    desk.begin(100, slow, 1)
+    begin(desk, 100, slow, 1)
     desk.wait(lambda: " of " in desk.text("#status"))
     desk.find("#cancel-draw").click()
     desk.wait(lambda: "Cancelled (" in desk.text("#status"))
     assert [each.text for each in desk.all(".toast-body")] == []
 
-    desk.begin(100, slow, 2)
+    begin(desk, 100, slow, 2)
     desk.reload()
     desk.wait(lambda: slow.ended == ["Cancelled", "Cancelled"])
     desk.type(STEPS, "3")
@@ -306,7 +274,7 @@ def test_cancel_and_a_reload_end_a_run(desk, slow):
 
 
 def test_a_click_that_waits_behind_another_page_can_be_cancelled(desk, phone, slow):
-    desk.begin(100, slow, 1)
+    begin(desk, 100, slow, 1)
     phone.find("#draw").click()
     phone.wait(lambda: phone.text("#status") == "Waiting for 1 other run.")
     phone.find("#cancel-draw").click()

@@ -9,9 +9,9 @@ import pytest
 gr = pytest.importorskip("gradio")
 
 from adaptive_diffusion.web.bounds import Offer, Offers  # noqa: E402
-from adaptive_diffusion.web.jobs import Worker  # noqa: E402
 from adaptive_diffusion.web.page import page  # noqa: E402
 from adaptive_diffusion.web.sessions import Sessions  # noqa: E402
+from adaptive_diffusion.web.worker import Worker  # noqa: E402
 
 
 def fields(tmp_path: Any, domain: str) -> dict[str, Any]:

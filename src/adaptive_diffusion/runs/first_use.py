@@ -71,6 +71,20 @@ def calibrate_on_first_use(
     return None
 
 
+def cost_in_words(cfg: DictConfig, model: PictureModel, conditions: Conditions, guidance: float | Guidance) -> str:
+    """What `scheduler.calibrate=always` would take before the run draws; an evaluation is timed for it.
+
+    Args:
+        cfg, model, conditions, guidance: See `calibrate_on_first_use`.
+    """
+    if hindrance := _hindrance(cfg, model):
+        return f"nothing would be calibrated: {hindrance}"
+    if _fitting(cfg, model, guidance) is not None:
+        return "calibrated already, and drawn at once"
+    cost = estimate(_in_domain(cfg, model, conditions, guidance), _recipe(cfg), cfg.num_samples * cfg.num_steps)
+    return f"{cost.evaluations:,} network evaluations of an image, about {duration(cost.seconds)}"
+
+
 def _calibrate(file: ScheduleFile, model: GuidedModel, recipe: QuickCalibration, cost: Estimate) -> None:
     file.set_aside_if_damaged()  # `find_schedule` has said so
     log.info("calibrating once: %s evaluations, about %s", f"{cost.evaluations:,}", duration(cost.seconds))

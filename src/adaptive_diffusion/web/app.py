@@ -30,8 +30,9 @@ from ..program import command, conf, pip_install
 from ..runs.build import build
 from ..runs.checks import as_user_error, checked
 from .bounds import KEYS, LARGEST_UPLOAD, WAITING, Offer, Offers
-from .jobs import Worker, job
+from .jobs import job
 from .sessions import Sessions
+from .worker import Worker
 
 PASSWORD = "ADAPTIVE_DIFFUSION_PASSWORD"  # in the environment, instead of --password
 SHORTEST = 12  # characters of a password
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> None:
     password = options.password if options.password is not None else os.environ.get(PASSWORD)
     check_access(options.host, password)
     common = common_settings(options.settings)
-    _prepare_process()
+    prepare_process()
 
     worker = Worker()
     try:
@@ -123,7 +124,8 @@ def offered(models: Sequence[str], common: Sequence[str]) -> Offers:
         found.append(_offer(path.stem, tuple(for_hydra([f"model={kind}", f"model.path={path}"])), common))
     if len({offer.name for offer in found}) < len(found):
         raise UserError("two models have the same name; rename one of the files")
-    return Offers(tuple(found), tuple(catalog.options("scheduler")), tuple(catalog.options("guidance")), tuple(common))
+    schedulers, guidance, grids = (tuple(catalog.options(group)) for group in ("scheduler", "guidance", "grid"))
+    return Offers(tuple(found), schedulers, guidance, tuple(common), grids)
 
 
 def _offer(name: str, settings: tuple[str, ...], common: Sequence[str]) -> Offer:
@@ -207,7 +209,7 @@ def _free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _prepare_process() -> None:
+def prepare_process() -> None:
     """What Hydra's jobs in this process refer to, and a log for the one who started it."""
     os.environ.setdefault(ROOT, str(Path.cwd()))
     register()

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import QuotedString
-from hydra.errors import HydraException
 
 from ..diffusion.checks import check_choice, check_count, check_name, check_number, check_seed
 from ..diffusion.conditions import NO_LABEL
 from ..errors import UserError
 from ..program import in_domain
 from ..runs.checks import as_user_error
-from ..runs.settings_text import read_literal, setting
+from ..runs.settings_text import setting
 
 MOST_IMAGES = 16  # of a run
 MOST_STEPS = 100
@@ -62,12 +56,14 @@ class Offers:
         schedulers: Options of `scheduler`.
         guidance: Options of `guidance`.
         common: Settings that every run has, as they were given when the server started.
+        grids: Options of `grid`.
     """
 
     models: tuple[Offer, ...]
     schedulers: tuple[str, ...]
     guidance: tuple[str, ...]
     common: tuple[str, ...] = ()
+    grids: tuple[str, ...] = ("own",)
 
     def model(self, name: Any) -> Offer:
         """The model of a name.
@@ -92,8 +88,10 @@ class Wish:
         label: A label of the domain, `NO_LABEL`, or "" for labels by their share.
         scheduler: An option of `scheduler`.
         steps: Of the scheduler.
+        grid: An option of `grid`.
         guidance: An option of `guidance`.
         weight: Of guidance; None: the model's own.
+        stored: Whether a stored first prediction is taken; schedulers that know none (see `STORING`) ignore it.
         images: To draw.
         seed: Of the noise.
         size: Side of the images, pixels; 0: as the model draws.
@@ -105,8 +103,10 @@ class Wish:
     label: str = ""
     scheduler: str = "adaptive"
     steps: int = 10
+    grid: str = "own"
     guidance: str = "default"
     weight: float | None = None
+    stored: bool = False
     images: int = 4
     seed: int = 0
     size: int = 0
@@ -118,11 +118,11 @@ class Wish:
         Raises:
             UserError: for a weight that is no number, or a seed that the page could not read as one.
         """
-        given = dict(zip((field.name for field in fields(cls)), values, strict=True))
+        given = dict(zip(FIELDS, values, strict=True))
         if given["seed"] is None:
             raise UserError("seed must be a whole number, and its field holds none")
         texts = {name: "" if given[name] is None else given[name] for name in TEXTS}
-        return cls(**{**given, **texts, "weight": _weight(given["weight"])})
+        return cls(**{**given, **texts, "weight": _weight(given["weight"]), "stored": bool(given["stored"])})
 
     def checked(self, offers: Offers) -> Wish:
         """The same with whole numbers as `int`, if it is within bounds.
@@ -142,6 +142,7 @@ class Wish:
             if self.label:
                 check_choice("label", self.label, [NO_LABEL, *offer.domains.get(self.domain, ())])
             check_choice("scheduler", self.scheduler, offers.schedulers)
+            check_choice("grid", self.grid, offers.grids)
             check_choice("guidance", self.guidance, offers.guidance)
             size = check_count("size", self.size, 0)
             check_choice("size", str(size), [str(side) for side in (0, *SIZES)])
@@ -161,6 +162,7 @@ class Wish:
         how = {
             "scheduler": self.scheduler,
             "num_steps": self.steps,
+            "grid": "" if self.grid == "own" else self.grid,
             "guidance": "" if self.guidance == "default" else self.guidance,
             "guidance_scale": "" if self.weight is None else f"{self.weight:g}",
             "num_samples": self.images,
@@ -169,12 +171,19 @@ class Wish:
         }
         texts = [setting(name, text) for name, text in what.items() if text]
         given = [*texts, *(f"{name}={value}" for name, value in how.items() if value != "")]
-        return [*offers.common, *offers.model(self.model).settings, *given, "metrics=none"]
+        first = [STORED] if self.stored and self.scheduler in STORING else []
+        return [*offers.common, *offers.model(self.model).settings, *given, *first, "metrics=none"]
 
 
-TEXTS = ("model", "prompt", "domain", "label", "scheduler", "guidance")
+FIELDS = tuple(field.name for field in fields(Wish))  # in the order of the controls
+HOW = ("scheduler", "steps", "grid", "guidance", "weight", "stored")  # the fields that say how something is drawn
+TEXTS = ("model", "prompt", "domain", "label", "scheduler", "grid", "guidance")
+FIRST_EVALUATION = "scheduler.first_evaluation"
+STORED = f"{FIRST_EVALUATION}=stored"
+STORING = ("adaptive", "tuned")  # schedulers with this setting
 KEYS = {  # of sample.py -> of a wish
-    **{name: name for name in ("prompt", "domain", "label", "scheduler", "guidance", "seed")},
+    **{name: name for name in ("prompt", "domain", "label", "scheduler", "grid", "guidance", "seed")},
+    FIRST_EVALUATION: "stored",
     "domain.name": "domain",
     "num_steps": "steps",
     "guidance_scale": "weight",
@@ -183,75 +192,9 @@ KEYS = {  # of sample.py -> of a wish
 }
 
 
-def wish_of(settings: Iterable[Any], offers: Offers) -> tuple[Wish, list[str]]:
-    """What an image says that drew it, as far as the page has a control for it.
-
-    Args:
-        settings: `key=value`, from a file that anybody may have written.
-        offers: What there is.
-
-    Returns:
-        The wish, checked, and the settings that were left out.
-
-    Raises:
-        UserError: for a model that is not offered, and for values out of bounds.
-    """
-    rest = [str(each) for each in settings]
-    if sum(map(len, rest)) > LONGEST_TEXT:
-        raise UserError(f"the settings in the image are longer than {LONGEST_TEXT} characters")
-
-    chosen = [each for each in rest if each.partition("=")[0] == "model" or each.startswith("model.")]
-    fitting = [offer for offer in offers.models if _of_model(offer.settings) == _of_model(chosen)]
-    if not fitting:
-        raise UserError(
-            f"the image was drawn with {' '.join(chosen) or 'the shipped model'}, which is not offered here"
-        )
-
-    values: dict[str, Any] = {"images": MOST_IMAGES}  # as many as sample.py draws unless it is told
-    left_out: list[str] = []
-    prompted, named = (any(each.startswith(key) for each in rest) for key in ("prompt=", "domain.name="))
-    for each in rest:
-        key = each.partition("=")[0]
-        if key in ("domain", "domain.name") and prompted:  # on the page, the prompt alone chooses
-            left_out.append(each)
-        elif key in ("domain", "domain.description") and named:
-            continue
-        elif key in KEYS:
-            values[KEYS[key]] = value_of(each)
-        elif each not in (*chosen, "metrics=none", *offers.common):
-            left_out.append(each)
-
-    if values.get("scheduler") == "tuned" and "steps" not in values:
-        left_out.append("the number of steps that was tuned")
-
-    offer = fitting[0]
-    values = {name: value for name, value in values.items() if value is not None}
-    if "domain" not in values:
-        values["domain"] = offer.first
-    return Wish(model=offer.name, **values).checked(offers), left_out
-
-
-def _of_model(settings: Iterable[str]) -> list[str]:
-    """Settings that choose a model in one order, with the whole path of its file; links are not followed."""
-    whole = (f"model.path={os.path.abspath(str(value_of(s)))}" if s.startswith("model.path=") else s for s in settings)
-    return sorted(whole)
-
-
 def _weight(given: Any) -> float | None:
     """The weight in a field of text, which is empty for the model's own."""
     try:
         return None if given in (None, "") else float(given)
     except (TypeError, ValueError):
         raise UserError(f"weight must be a number, or empty for the model's own, got {given!r:.40}") from None
-
-
-def value_of(given: str) -> Any:
-    """What Hydra reads in a setting, if that is one text or number."""
-    value: Any = object()
-    with suppress(HydraException):
-        value = OverridesParser.create().parse_override(given).value()
-    if isinstance(value, QuotedString | str):
-        value = read_literal(str(value.text if isinstance(value, QuotedString) else value))
-    if not isinstance(value, str | int | float | None):
-        raise UserError(f"the image holds a setting that cannot be read: {given:.80}")
-    return value

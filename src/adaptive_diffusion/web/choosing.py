@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -13,14 +13,15 @@ from ..diffusion.checks import check_count
 from ..diffusion.conditions import NO_LABEL
 from ..errors import UserError
 from ..runs.checks import as_user_error
-from .bounds import Wish, wish_of
+from .bounds import FIELDS, HOW, Wish
+from .curve import affordable, fewest
 from .handlers import Handlers, errors_shown
+from .restoring import wish_of
 from .sessions import Shown, settings_in
 from .words import command, title
 
 AS_IT_DRAWS: list[Any] = [("as it draws", "")]  # the domain of a model that has none of its own
 NO_NAME: list[Any] = [("by share", ""), ("no label", NO_LABEL)]  # labels beside those of a domain
-CONTROLS = tuple(field.name for field in fields(Wish))  # in the order in which handlers get them
 
 
 class Choosing(Handlers):
@@ -29,16 +30,18 @@ class Choosing(Handlers):
     def history(self, request: gr.Request) -> Any:
         """All runs of this page, newest first, each with a few words; none is selected."""
         runs = enumerate(self.session(request).history, 1)
-        shown = [(str(each.sheet), f"{i}: {title(each.drawn)}") for i, each in runs][::-1]
+        shown = [(str(each.sheet), f"{i}: {caption(each)}") for i, each in runs][::-1]
         return gr.update(value=shown, selected_index=None)
 
-    def recall(self, request: gr.Request, event: gr.SelectData) -> tuple[str, list[str], int]:
-        """The command, the files and the number of the run that was selected, of a list that may lack later runs."""
+    def recall(self, request: gr.Request, event: gr.SelectData) -> tuple[str, list[str], str, int]:
+        """Command, files, config.yaml and number of the run that was selected, of a list that may lack later runs."""
         history = self.session(request).history
         with errors_shown():
             number = int(event.value["caption"].partition(":")[0])
             shown = run_at(history, number)
-            return command(shown.drawn.settings), [str(path) for path in shown.images], number
+            path = shown.drawn.folder / "config.yaml"
+            config = path.read_text(encoding="utf-8") if path.is_file() else f"{path} is there no more"
+            return command(shown.drawn.settings), [str(path) for path in shown.images], config, number
 
     def reuse(self, request: gr.Request, number: Any) -> tuple[Any, ...]:
         """The values of the controls that drew a run of the history."""
@@ -57,10 +60,21 @@ class Choosing(Handlers):
                 )
             return self.controls(settings)
 
+    def adopt_measured(self, domain: Any, passes: Any, *values: Any) -> tuple[Any, ...]:
+        """The values of the controls for what is nearest to real images within a budget of passes."""
+        with errors_shown():
+            found = affordable(domain, passes)
+            if not found:
+                raise UserError(f"nothing was measured with so few passes; the fewest are {fewest(domain)}")
+            model = next(offer.name for offer in self.offers.models if not offer.settings)  # the shipped one
+            instead = {name: getattr(found[0], name) for name in HOW if name != "weight"}
+            wish = replace(Wish.of(values), **instead, model=model, prompt="", domain=domain, label="", weight=None)
+            return self.controls(wish.checked(self.offers).settings(self.offers))
+
     def restore(self, path: str | None) -> tuple[Any, ...]:
         """The values of the controls that drew an image which was handed in."""
         with errors_shown():
-            return self.controls(settings_in(path)) if path else tuple(gr.skip() for _ in CONTROLS)
+            return self.controls(settings_in(path)) if path else tuple(gr.skip() for _ in FIELDS)
 
     def choose_model(self, name: Any) -> tuple[Any, Any]:
         """The domains of a model, one of them chosen, and its labels."""
@@ -83,7 +97,7 @@ class Choosing(Handlers):
             gr.Warning(
                 html.escape(f"The page has no control for {' '.join(left_out)}, which is left out.", quote=False)
             )
-        values = {name: getattr(wish, name) for name in CONTROLS}
+        values = {name: getattr(wish, name) for name in FIELDS}
         values["weight"] = "" if wish.weight is None else f"{wish.weight:g}"
         domains = list(self.offers.model(wish.model).domains)
         values["domain"] = gr.update(choices=domains or AS_IT_DRAWS, value=wish.domain)
@@ -95,3 +109,8 @@ def run_at(history: Sequence[Shown], number: Any) -> Shown:
     """A run of the history, counted from 1, the oldest."""
     with as_user_error():
         return history[check_count("the run", number, 1, len(history)) - 1]
+
+
+def caption(shown: Shown) -> str:
+    """A run in a few words, after what it belongs to."""
+    return f"{shown.group}, {title(shown.drawn)}" if shown.group else title(shown.drawn)

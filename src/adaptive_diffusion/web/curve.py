@@ -1,4 +1,4 @@
-"""How close to the model's converged images one comes with few passes: what the benchmark measured."""
+"""How near to real images one comes with few passes: what was measured of the shipped model."""
 
 from __future__ import annotations
 
@@ -20,36 +20,45 @@ MOST_PASSES = 100
 
 @dataclass(frozen=True)
 class Measurement:
-    """A cell of the benchmark.
+    """Images that were measured.
 
     Attributes:
-        domain: What was drawn.
-        scheduler: Option of `scheduler`.
-        method: Its name and that of its grid, for people.
+        domain: What was drawn, with labels by share.
+        method: How, for people: without the steps, and whether the first prediction is stored.
+        scheduler, grid, guidance: Options of these groups.
+        stored: Whether the first prediction is stored, which saves an evaluation.
         steps: Number of steps.
         passes: Through the network, for an image.
-        distance: Perceptual distance to the converged images, mean.
-        sd: Its standard deviation over the blocks of the benchmark.
+        distance: Frechet distance of all images to real ones, by the project's encoder (`fd_encoder`).
+        error: Its standard error, from blocks of seeds.
     """
 
     domain: str
-    scheduler: str
     method: str
+    scheduler: str
+    grid: str
+    guidance: str
+    stored: bool
     steps: int
     passes: int
     distance: float
-    sd: float
+    error: float
 
 
 @cache
 def measured() -> tuple[Measurement, ...]:
-    """All cells."""
+    """All that was measured."""
     return tuple(Measurement(**row) for row in _content()["measured"])
 
 
 def images() -> int:
-    """The number of images of each cell."""
+    """The number of images of each measurement."""
     return int(_content()["images"])
+
+
+def between_real(domain: str) -> float:
+    """The distance of as many real images of a domain to its other real images: nothing is nearer but by chance."""
+    return float(_content()["real"][domain])
 
 
 def domains() -> list[str]:
@@ -58,7 +67,7 @@ def domains() -> list[str]:
 
 
 def affordable(domain: Any, passes: Any) -> list[Measurement]:
-    """Of each method the closest cell within a budget of passes, the closest first.
+    """Of each method what is nearest to real images within a budget of passes, the nearest first.
 
     Raises:
         UserError: for a domain that was not measured, or a budget out of bounds.
@@ -73,28 +82,34 @@ def affordable(domain: Any, passes: Any) -> list[Measurement]:
     return sorted(best.values(), key=lambda row: row.distance)
 
 
+def fewest(domain: str) -> int:
+    """The fewest passes that were measured in a domain."""
+    return min(row.passes for row in measured() if row.domain == domain)
+
+
 def plot(path: Path, domain: str, passes: int) -> None:
-    """Write the curves of a domain as a PNG file, with a line at a budget of passes."""
+    """Write the curves of a domain as a PNG file, with a line at a budget of passes, and one at real images."""
     figure = new_figure((7, 4))
     axes = figure.subplots()
-    draw_curves(axes, curves(domain), "passes through the network, for an image", "distance to the converged images")
+    draw_curves(axes, curves(domain), "passes through the network, for an image", "distance to real images")
     axes.axvline(passes, color="0.4", linestyle="--")
+    axes.axhline(between_real(domain), color="0.4", linestyle=":", label="real images among themselves")
     axes.set_title(domain)
-    axes.legend()
+    axes.legend(fontsize="small")
     save_figure(figure, path)
 
 
 def curves(domain: str) -> list[Curve]:
-    """A curve for each method that was measured in a domain, with one standard deviation on both sides."""
-    cells: dict[tuple[str, str], list[Measurement]] = {}
-    for row in sorted(measured(), key=lambda row: row.passes):
+    """A curve for each method that was measured in a domain, with one standard error on both sides."""
+    rows: dict[tuple[str, str], list[Measurement]] = {}
+    for row in sorted(measured(), key=lambda row: (row.passes, row.steps)):
         if row.domain == domain:
-            cells.setdefault((row.scheduler, row.method), []).append(row)
-    return [Curve(*names, tuple(_point(row) for row in rows)) for names, rows in cells.items()]
+            rows.setdefault((row.scheduler, row.method), []).append(row)
+    return [Curve(*names, tuple(_point(row) for row in some)) for names, some in rows.items()]
 
 
 def _point(row: Measurement) -> Point:
-    return Point(row.steps, row.passes, row.distance, row.distance - row.sd, row.distance + row.sd)
+    return Point(row.steps, row.passes, row.distance, row.distance - row.error, row.distance + row.error)
 
 
 @cache

@@ -14,13 +14,14 @@ from .. import errors
 from ..errors import Unusable, UserError
 from ..io import figures
 from ..io.counted import count
-from .bounds import MOST_CELLS, Wish
+from .bounds import FIELDS, HOW, MOST_CELLS, STORING, Wish
 from .handlers import Handlers, errors_shown, tells_of_cancel
-from .jobs import Drawn, Progress, draw, enlarged
+from .jobs import Drawn, draw, enlarged
 from .sessions import Session, Shown
-from .words import command, in_words, summary
+from .sheet import captioned, labelled_sheet, read
+from .words import command, in_words, passes, summary, way
+from .worker import Progress
 
-CELL = 128  # pixels of an image on a sheet
 COMPARED = 512  # pixels of an image under the slider
 NOTHING: Mapping[str, Any] = {}
 
@@ -61,27 +62,34 @@ class Drawing(Handlers):
                     yield str(session.write(enlarged(told))), gr.skip(), gr.skip(), gr.skip()
 
     @tells_of_cancel("An image that was finished is under History.")
-    def compare(self, request: gr.Request, scheduler: Any, steps: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """Draw one image twice from the same noise: as the controls say, and with another scheduler and steps.
+    def compare(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Draw one image twice from the same noise: as the controls say, and in another way.
+
+        Args:
+            request: Of the page.
+            values: The fields `HOW` of the other, and then all of the controls.
 
         Yields:
             The pair of images, how far it is, the commands.
         """
         session = self.session(request)
         with errors_shown(), session.running("compare") as stop:
-            one = replace(Wish.of(values), images=1).checked(self.offers)
-            other = replace(one, scheduler=scheduler, steps=steps).checked(self.offers)
+            controls = dict(zip(FIELDS, values[len(HOW) :], strict=True))
+            instead = dict(zip(HOW, values, strict=False))
+            both = [Wish.of(tuple(given.values())) for given in (controls, controls | instead)]
+            one, other = (replace(wish, images=1).checked(self.offers) for wish in both)
+            group = session.new_group("compare")
             commands = "\n".join(command(wish.settings(self.offers)) for wish in (one, other))
             yield None, "Waiting for its turn.", commands
 
             pair, lines = [], []
             for name, wish in (("Left", one), ("Right", other)):
-                for told in self._run(session, wish.settings(self.offers), stop):
+                for told in self._run(session, wish.settings(self.offers), stop, group):
                     if isinstance(told, Progress):
                         yield gr.skip(), f"{name}: {in_words(told)}", gr.skip()
                     elif isinstance(told, Shown):
                         pair.append(str(session.write(figures.grid(read(told.drawn), cell=COMPARED), "compared")))
-                        lines.append(f"**{name}:** {wish.scheduler}, {summary(told.drawn)}")
+                        lines.append(f"**{name}:** {way(told.drawn.settings)}, {summary(told.drawn)}")
             yield tuple(pair), "\n\n".join(lines), commands
 
     @tells_of_cancel("The images that were finished are under History.")
@@ -96,8 +104,9 @@ class Drawing(Handlers):
         session = self.session(request)
         with errors_shown(), session.running("sheet") as stop:
             wishes = self._cells(schedulers, steps, replace(Wish.of(values), images=1))
-            yield None, "Waiting for its turn.", command(["-m", *self._swept(wishes)])
+            yield None, "Waiting for its turn.", self._sweeps(wishes)
 
+            group = session.new_group("sheet")
             done: list[np.ndarray | None] = []
             failed: list[str] = []
             for wish in wishes:
@@ -105,11 +114,11 @@ class Drawing(Handlers):
                 place = f"{len(done) + 1} of {len(wishes)} ({name})"
                 image = None
                 try:
-                    for told in self._run(session, wish.settings(self.offers), stop):
+                    for told in self._run(session, wish.settings(self.offers), stop, group):
                         if isinstance(told, Progress):
                             yield gr.skip(), f"{place}: {in_words(told)}", gr.skip()
                         elif isinstance(told, Shown):
-                            image = read(told.drawn)[0]
+                            image = captioned(read(told.drawn)[0], passes(told.drawn))
                 except (Unusable, UserError) as error:  # this scheduler cannot draw this; the others may
                     failed.append(f"{name}: {errors.sentence(error)}")
                 done.append(image)
@@ -126,40 +135,18 @@ class Drawing(Handlers):
             raise UserError(f"a sheet has at most {MOST_CELLS} images, and this would have {cells}; choose fewer")
         return [replace(wish, scheduler=s, steps=n).checked(self.offers) for s in schedulers for n in sorted(steps)]
 
-    def _swept(self, wishes: Sequence[Wish]) -> list[str]:
-        """The settings of a sweep that draws the cells of a sheet."""
+    def _sweeps(self, wishes: Sequence[Wish]) -> str:
+        """The commands that draw the cells of a sheet; one more where not all schedulers take a stored prediction."""
+        storing = [wish for wish in wishes if wish.stored and wish.scheduler in STORING]
+        return "\n".join(self._sweep(some) for some in (storing, [w for w in wishes if w not in storing]) if some)
+
+    def _sweep(self, wishes: Sequence[Wish]) -> str:
         schedulers = dict.fromkeys(wish.scheduler for wish in wishes)
         steps = dict.fromkeys(str(wish.steps) for wish in wishes)
         rest = [s for s in wishes[0].settings(self.offers) if not s.startswith(("scheduler=", "num_steps="))]
-        return [f"scheduler={','.join(schedulers)}", f"num_steps={','.join(steps)}", *rest]
+        return command(["-m", f"scheduler={','.join(schedulers)}", f"num_steps={','.join(steps)}", *rest])
 
-    def _run(self, session: Session, settings: Sequence[str], stop: threading.Event) -> Iterator[Any]:
+    def _run(self, session: Session, settings: Sequence[str], stop: threading.Event, group: str = "") -> Iterator[Any]:
         """What a run tells, and at last what it has drawn, which is in the history then."""
         for told in self.worker.stream(lambda tell: draw(settings, tell, stop), stop):
-            yield session.keep(told, enlarged(read(told))) if isinstance(told, Drawn) else told
-
-
-def read(drawn: Drawn) -> np.ndarray:
-    """(N, H, W, C) uint8 images of a run."""
-    from PIL import Image
-
-    return np.stack([np.atleast_3d(np.array(Image.open(path))) for path in drawn.images])
-
-
-def labelled_sheet(
-    images: Sequence[np.ndarray | None], rows: Sequence[str], columns: Sequence[str]
-) -> np.ndarray | None:
-    """Images in rows and columns with labels, as far as they are drawn; None while there is none.
-
-    Args:
-        images: (H, W, C) uint8, row by row; None for one that could not be drawn.
-        rows: A label for every row.
-        columns: A label for every column.
-    """
-    known = next((image for image in images if image is not None), None)
-    if known is None:
-        return None
-    blank = np.full_like(known, 235)
-    cells = [blank if image is None else image for image in images]
-    cells += [blank] * (len(rows) * len(columns) - len(cells))
-    return figures.labelled(figures.grid(np.stack(cells), len(columns), CELL), rows, columns)
+            yield session.keep(told, enlarged(read(told)), group) if isinstance(told, Drawn) else told

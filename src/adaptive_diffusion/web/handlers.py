@@ -15,8 +15,8 @@ import gradio as gr
 from .. import errors
 from ..cli.entry import sentence_and_code
 from .bounds import Offers
-from .jobs import Cancelled, Worker
 from .sessions import Session, Sessions
+from .worker import Cancelled, Worker
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
@@ -19,48 +17,22 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from .. import program
+from ..diffusion.first_prediction import KnownFirst
 from ..diffusion.node import node_at
 from ..io import figures
 from ..io.pixels import to_uint8
 from ..io.progress import watched
+from ..runs.first_use import cost_in_words
 from ..runs.identity import identity_of_run
 from ..runs.naming import timesteps_source
 from ..runs.sample import draw_and_record
 from ..runs.setup import Setup, prepare
 from ..types import StepTrace
+from .worker import PREPARING, Cancelled, Progress
 
-LONGEST_END = 5.0  # seconds that a thread is waited for
-LOOK_EVERY = 0.2  # seconds between two looks at what is before a task that waits
 PREVIEW_EVERY = 0.25  # seconds, at least
 PREVIEW_SHARE = 5  # the time between two previews is at least this many times what one takes
 SHOWN = {1: 384, 4: 192, 16: 128}  # up to how many images: pixels of a side to which small ones are enlarged, about
-
-T = TypeVar("T")
-
-
-class Cancelled(KeyboardInterrupt):
-    """Somebody pressed Cancel, or left: a run ends as with Ctrl-C."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        unit: What is counted, e.g. "step", or one of `words.DOING`; "" before anything is; `WAITING`.
-        done: How many.
-        total: Of how many; 0 where nobody knows.
-        left: Seconds until all are done, if anybody can know.
-    """
-
-    unit: str
-    done: int
-    total: int
-    left: float | None = None
-
-
-PREPARING = Progress("", 0, 0)
-WAITING = "waiting"  # the unit of the runs that come before; `done` is how many they are
 
 
 @dataclass(frozen=True)
@@ -101,75 +73,6 @@ class Steps:
     noise: np.ndarray
     passes: np.ndarray
     source: str
-
-
-class Worker:
-    """One thread for all that computes: MLX's streams belong to a thread, and Hydra knows one job at a time."""
-
-    def __init__(self) -> None:
-        self._thread: Path | None = None  # where Linux shows it, once it has begun
-        self._runs: list[Future[Any]] = []  # what others wait for, in its order
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="drawing", initializer=self._begin)
-
-    def _begin(self) -> None:
-        self._thread = Path(f"/proc/self/task/{threading.get_native_id()}")
-
-    def do(self, task: Callable[[], T]) -> T:
-        """Run a task when its turn comes, and wait for it."""
-        return self._pool.submit(task).result()
-
-    def stream(
-        self, task: Callable[[Callable[[Any], None]], T], stop: threading.Event, *, run: bool = True
-    ) -> Iterator[Any]:
-        """Run a task when its turn comes.
-
-        Args:
-            task: Called with a function that takes what is to be told on the way.
-            stop: Once it is set, a task that still waits does not begin.
-            run: Whether it is a run, which others that wait are told of.
-
-        Yields:
-            How many runs come before, what is told, and at last what the task returns.
-
-        Raises:
-            Cancelled: if `stop` was set while the task waited.
-        """
-        told: SimpleQueue[Any] = SimpleQueue()
-        end = object()
-        with self._lock:
-            ahead = [each for each in self._runs if not each.done()]
-            future = self._pool.submit(task, told.put)
-            self._runs = [*ahead, future] if run else ahead
-        future.add_done_callback(lambda _: told.put(end))
-
-        said = 0
-        while True:
-            try:
-                event = told.get(timeout=LOOK_EVERY)
-            except Empty:
-                if stop.is_set() and future.cancel():
-                    raise Cancelled from None
-                before = sum(not each.done() for each in ahead)
-                if before not in (0, said):
-                    said = before
-                    yield Progress(WAITING, before, 0)
-                continue
-            if event is end:
-                break
-            yield event
-        yield future.result()
-
-    def close(self) -> None:
-        """Begin nothing any more, and wait until the thread is gone.
-
-        MLX frees what it holds for a thread after Python calls the thread ended. Python's own end in that moment would
-        abort the process.
-        """
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        deadline = time.monotonic() + LONGEST_END
-        while self._thread is not None and self._thread.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
 
 
 @contextmanager
@@ -238,16 +141,31 @@ def watched_job(
 
 def steps_of(settings: Sequence[str]) -> Steps:
     """Where a run would evaluate the network; nothing is drawn, calibrated or recorded."""
+    with _prepared(settings) as setup:
+        t = np.array(setup.scheduler.timesteps, np.float64)
+        model = setup.denoiser.with_condition(setup.conditions.rows(setup.cfg.seed, [0]))
+        nodes = [node_at(setup.schedule, float(each)) for each in t]
+        answering = setup.scheduler.answering(model, (1, *setup.model.state_shape))
+        stored = [isinstance(answering, KnownFirst) and answering.known(node) for node in nodes]
+        passes = np.array([0 if known else model.passes_at(node) for known, node in zip(stored, nodes, strict=True)])
+        log_snr = np.array(setup.schedule.log_snr(t))
+        return Steps(t, log_snr, setup.schedule.sigma(t), passes, timesteps_source(setup))
+
+
+def calibration_cost(settings: Sequence[str]) -> str:
+    """What a calibration would take before a run draws, in words; nothing is drawn, calibrated or recorded."""
+    with _prepared(settings) as setup:
+        return cost_in_words(setup.cfg, setup.model, setup.conditions, setup.denoiser.guidance_scale)
+
+
+@contextmanager
+def _prepared(settings: Sequence[str]) -> Iterator[Setup]:
+    """A run that is not drawn, calibrated or recorded."""
     untracked = [each for each in settings if not each.lstrip("+~").startswith("tracking")]
     with job([*untracked, "tracking=none"]) as cfg:
         if "calibrate" in cfg.scheduler:
             cfg.scheduler.calibrate = "never"
-        setup = prepare(cfg)
-        t = np.array(setup.scheduler.timesteps, np.float64)
-        model = setup.denoiser.with_condition(setup.conditions.rows(setup.cfg.seed, [0]))
-        passes = np.array([model.passes_at(node_at(setup.schedule, float(each))) for each in t])
-        log_snr = np.array(setup.schedule.log_snr(t))
-        return Steps(t, log_snr, setup.schedule.sigma(t), passes, timesteps_source(setup))
+        yield prepare(cfg)
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,9 @@ from .. import errors
 from ..io import figures
 from ..io.counted import count
 from .bounds import Wish
-from .curve import affordable, plot
+from .curve import Measurement, affordable, between_real, fewest, plot
 from .handlers import Handlers, errors_shown
-from .jobs import steps_of
+from .jobs import calibration_cost, steps_of
 from .words import cost_in_words
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,16 @@ class Looking(Handlers):
                 log.exception("what a run costs cannot be said")
             return ""
 
+    def calibration(self, steps: Any, *values: Any) -> str:
+        """What a calibration for what the controls say, with a number of steps, would take; or why there is none."""
+        try:
+            with errors_shown():
+                wish = replace(Wish.of(values), scheduler="adaptive", steps=steps).checked(self.offers)
+                cost = self.worker.do(partial(calibration_cost, wish.settings(self.offers)))
+        except gr.Error as error:  # nobody has asked to calibrate yet
+            return str(error.message)
+        return f"For {wish.prompt or wish.domain or 'this model'} in {count(wish.steps, 'step')}: {cost}."
+
     def afford(self, request: gr.Request, domain: Any, passes: Any) -> tuple[Any, Any, str]:
         """The measured curve with a mark at a budget, the table of what can be had for it, and a line about it."""
         if passes is None:  # its field is empty while another number is typed
@@ -56,9 +67,18 @@ class Looking(Handlers):
             found = affordable(domain, passes)
             path = session.folder / f"curve-{domain}-{passes}.png"
             plot(path, domain, passes)
-            rows = [[each.method, each.steps, each.passes, f"{each.distance:.4f}"] for each in found]
-            best = found[0] if found else None
-            said_best = (
-                f"{best.method} with {count(best.steps, 'step')} comes closest ({best.distance:.4f})" if best else ""
+            rows = [[each.method, each.steps, stored(each), each.passes, f"{each.distance:.1f}"] for each in found]
+            if not found:
+                return str(path), rows, f"The fewest passes that were measured in {domain} are {fewest(domain)}."
+            best = found[0]
+            how = f"{best.method}, {count(best.steps, 'step')}, first evaluation {stored(best)}"
+            line = (
+                f"Nearest: **{how}**, which takes {count(best.passes, 'pass')}. Its distance to real images is "
+                f"**{best.distance:.1f}**; real images among themselves have {between_real(domain):.1f}."
             )
-            return str(path), rows, said_best or "Nothing was measured with so few passes."
+            return str(path), rows, line
+
+
+def stored(each: Measurement) -> str:
+    """Whether the first evaluation is stored, in a word."""
+    return "stored" if each.stored else "evaluated"

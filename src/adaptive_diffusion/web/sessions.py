@@ -29,11 +29,13 @@ class Shown:
         sheet: Its images side by side, enlarged.
         images: Copies of its images.
         drawn: The run.
+        group: Of runs that belong together, e.g. "sheet 2"; "" for a single run.
     """
 
     sheet: Path
     images: tuple[Path, ...]
     drawn: Drawn
+    group: str = ""
 
 
 @dataclass
@@ -93,12 +95,18 @@ class Session:
         figures.save_image(path, pixels)
         return path
 
-    def keep(self, drawn: Drawn, pixels: np.ndarray) -> Shown:
+    def new_group(self, kind: str) -> str:
+        """The name of further runs that belong together, e.g. the second "sheet"."""
+        known = {each.group for each in self.history if each.group.startswith(kind)}
+        return f"{kind} {len(known) + 1}"
+
+    def keep(self, drawn: Drawn, pixels: np.ndarray, group: str = "") -> Shown:
         """Add a run to the history.
 
         Args:
             drawn: The run.
             pixels: (H, W, C) uint8, its images side by side.
+            group: See `Shown`.
         """
         with self._writes:
             name = f"run-{len(self.history) + 1}"
@@ -106,7 +114,7 @@ class Session:
             copies = [self.folder / f"{name}-{path.name}" for path in drawn.images]
             for path, copy in zip(drawn.images, copies, strict=True):
                 shutil.copyfile(path, copy)
-            self.history.append(Shown(sheet, tuple(copies), drawn))
+            self.history.append(Shown(sheet, tuple(copies), drawn, group))
             return self.history[-1]
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ _CSS = """
 .gradio-container .plot img { image-rendering: auto; }
 .gradio-container .files .empty.large { min-height: 5rem; }  /* not as high as a field to drop files on */
 [data-testid="status-tracker"]:has(> .error) { display: none !important; }  /* the sentence in the corner says more */
+.gradio-container .caption-label { white-space: normal; }  /* a run has more words than a line */
 .dark { --color-accent: var(--primary-400); }
 """
 # Gradio gives the empty place of an image a name, but no role that may have a name.

@@ -25,8 +25,9 @@ from ..runs.tune import AgentTask
 from ..schedulers.configuration import Configuration
 from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
 from .handlers import Handlers, errors_shown, tells_of_cancel
-from .jobs import Progress, job, watched_job
+from .jobs import job, watched_job
 from .words import command, in_words
+from .worker import Progress
 
 AIMS = {  # what counts -> settings of train.py; the cross-entropy method needs no package beside the page's
     "near to real images, in fewer passes": ("reward=hybrid", "reward.metric=real", "reward.unit=passes"),

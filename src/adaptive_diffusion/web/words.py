@@ -10,8 +10,10 @@ from ..io.addresses import without_login
 from ..io.counted import count
 from ..metrics.quality import DETAILS
 from ..sampling.timing import duration
-from .bounds import KEYS, value_of
-from .jobs import PREPARING, WAITING, Drawn, Progress, Steps
+from .bounds import FIRST_EVALUATION, KEYS
+from .jobs import Drawn, Steps
+from .restoring import value_of
+from .worker import PREPARING, WAITING, Progress
 
 DOING = {
     "evaluation": "Calibrating: evaluation",
@@ -38,21 +40,41 @@ def in_words(progress: Progress) -> str:
     return f"{DOING.get(progress.unit, progress.unit.capitalize())} {progress.done:,}{total}{left}"
 
 
+def passes(drawn: Drawn) -> str:
+    """The passes of a run through the network, for an image."""
+    return count(round(drawn.metrics["sampling/passes"]), "pass")
+
+
 def summary(drawn: Drawn) -> str:
     """What a run cost, and what is to be known of it."""
-    m = drawn.metrics
-    steps, passes = count(round(m[f"{DETAILS}steps"]), "step"), count(round(m["sampling/passes"]), "pass")
-    spent = f"{steps}, {passes} an image, {m[f'{DETAILS}seconds']:.2f} s{_in_brackets(drawn.source)}."
+    steps, seconds = round(drawn.metrics[f"{DETAILS}steps"]), drawn.metrics[f"{DETAILS}seconds"]
+    spent = f"{count(steps, 'step')}, {passes(drawn)} an image, {seconds:.2f} s{_in_brackets(drawn.source)}."
     return "\n\n".join([spent, *(f"Note: {note}" for note in drawn.notes)])
+
+
+def way(settings: Sequence[str]) -> str:
+    """How a run draws, in a few words: the scheduler, and what is not left to the defaults."""
+    named = _named(settings)
+    extra = {
+        "grid": "{} grid",
+        "guidance": "{} guidance",
+        "guidance_scale": "weight {}",
+        FIRST_EVALUATION: "first evaluation {}",
+    }
+    return ", ".join([named["scheduler"], *(text.format(named[key]) for key, text in extra.items() if key in named)])
 
 
 def title(drawn: Drawn) -> str:
     """A run in a few words."""
-    named = {key: str(value_of(each)) for each in drawn.settings if (key := each.partition("=")[0]) in KEYS}
+    named = _named(drawn.settings)
     what = named.get("prompt") or " ".join(
         filter(None, (named.get("domain.name", named.get("domain")), named.get("label")))
     )
-    return f"{named['scheduler']} {named['num_steps']}, {what}"
+    return f"{named['num_steps']} steps, {way(drawn.settings)}: {what}"
+
+
+def _named(settings: Sequence[str]) -> dict[str, str]:
+    return {key: str(value_of(each)) for each in settings if (key := each.partition("=")[0]) in KEYS}
 
 
 def cost_in_words(steps: Steps) -> str:
