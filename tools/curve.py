@@ -1,4 +1,4 @@
-"""The measured curve that the page of `adaptive-diffusion app` shows, made from the distances to real images."""
+"""`python -m tools.curve`: what the dial of `adaptive-diffusion app` shows, made from the distances to real images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def stale_curve() -> str | None:
     if not SHIPPED.is_file():
         return "missing"
     known = json.loads(SHIPPED.read_text(encoding="utf-8"))["summary"]
-    return None if known == _stamp() else f"made from other files in {FOLDER.relative_to(PROJECT)}"
+    return (
+        None
+        if known == _stamp()
+        else f"made from other files in {FOLDER.relative_to(PROJECT)}; python -m tools.curve makes it anew"
+    )
 
 
 def write_curve() -> None:
@@ -59,3 +63,7 @@ def _point(row: Row) -> dict[str, object]:
 
 def _stamp() -> str:
     return hashlib.sha256(SUMMARY.read_bytes() + REAL.read_bytes()).hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    write_curve()
