@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from adaptive_diffusion.cli.entry import ROOT
 from adaptive_diffusion.errors import UserError
 from adaptive_diffusion.io.files import atomic_path
 from adaptive_diffusion.leaving import run_program
@@ -52,11 +54,12 @@ def main(argv: list[str]) -> None:
 @contextmanager
 def served() -> Iterator[str]:
     """The address of the page with the shipped model, whose runs are recorded nowhere."""
-    app.prepare_process()
     worker = Worker()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            common = (f"paths.outputs={folder}", "tracking=none")
+            os.environ[ROOT] = folder  # so that no command in a picture names it
+            app.prepare_process()
+            common = ("tracking=none",)
             with app.served(worker.do(lambda: app.offered([], common)), worker, port=0) as address:
                 yield address
     finally:
@@ -72,6 +75,7 @@ def draw_found(page: Page) -> None:
     page.wait(lambda: "7 passes" in page.text("#cost"))
     page.open("Draw")
     page.draw()
+    page.draw()  # the first one takes longer, as the network is prepared for this number of images
 
 
 def save(page: Page, name: str) -> None:
