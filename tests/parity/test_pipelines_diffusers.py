@@ -181,7 +181,7 @@ def swapped_encoders(model: Any) -> None:
     encode = model._encode
 
     def swapped() -> Any:
-        return [replace(text, states=mx.roll(text.states, 32, axis=-1)) for text in encode()]
+        return {i: replace(text, states=mx.roll(text.states, 32, axis=-1)) for i, text in encode().items()}
 
     model._encode = swapped
 
@@ -209,7 +209,7 @@ def linear_betas(model: Any) -> None:
 
 
 def no_negative(model: Any) -> None:
-    model._null = ("", model._null[1])
+    model._texts[0] = ""
 
 
 MUTATIONS: list[tuple[str, str | None, Callable[[Any], None]]] = [
