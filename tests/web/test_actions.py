@@ -252,6 +252,8 @@ def test_nobody_sees_what_others_drew(actions):
     command, files, config, _ = actions.recall(request("anna"), selected(caption))
     assert "scheduler=ddim" in command
     assert "num_steps: 3" in config
+    assert "outputs: <outputs>" in config
+    assert str(Path.cwd()) not in config
     assert Path(files[0]).is_file()
 
     actions.leave(request("anna"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from omegaconf import OmegaConf
 
 from ..diffusion.checks import check_count
 from ..diffusion.conditions import NO_LABEL
@@ -22,6 +23,14 @@ from .words import command, title
 
 AS_IT_DRAWS: list[Any] = [("as it draws", "")]  # the domain of a model that has none of its own
 NO_NAME: list[Any] = [("by share", ""), ("no label", NO_LABEL)]  # labels beside those of a domain
+
+
+def without_folders(config: str) -> str:
+    """The text of a run's configuration, in which folders of this machine are named by what they are for."""
+    paths: Any = OmegaConf.select(OmegaConf.create(config), "paths")
+    for name in ("outputs", "mlruns", "data", "root"):  # the one that may hold the others last
+        config = config.replace(str(paths[name]), f"<{name}>")
+    return config
 
 
 class Choosing(Handlers):
@@ -40,7 +49,7 @@ class Choosing(Handlers):
             number = int(event.value["caption"].partition(":")[0])
             shown = run_at(history, number)
             path = shown.drawn.folder / "config.yaml"
-            config = path.read_text(encoding="utf-8") if path.is_file() else f"{path} is there no more"
+            config = without_folders(path.read_text(encoding="utf-8")) if path.is_file() else "it is there no more"
             return command(shown.drawn.settings), [str(path) for path in shown.images], config, number
 
     def reuse(self, request: gr.Request, number: Any) -> tuple[Any, ...]:
