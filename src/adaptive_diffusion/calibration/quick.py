@@ -1,4 +1,4 @@
-"""The quick recipe: a model is calibrated from at most 300 network evaluations for one number of steps up to 10.
+"""The quick recipe: a model is calibrated from at most 300 network evaluations for one number of steps up to 11.
 
 Most of its error comes from the few noises that weights are fitted on, so as many as these evaluations allow are taken,
 and the weights are shrunk more than those of many noises are.
