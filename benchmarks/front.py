@@ -27,7 +27,13 @@ from tools.tables import REAL
 from tools.tuned import FOUND
 
 SOLVERS: dict[str, Any] = {"ddim": DDIMScheduler, "unipc": UniPCScheduler}
-ROWS = ("DDIM, 50 steps", "UniPC, 20 steps", "UniPC, 5 steps", "UniPC, the guidance of tuned", "tuned")
+ROWS = (
+    "DDIM, 50 steps",
+    "UniPC, 20 steps",
+    "UniPC, 5 steps",
+    "UniPC, the guidance of tuned",
+    "tuned, first evaluation stored",
+)
 SPACINGS: dict[str, Spacing] = {"uniform": PowerGrid(1), "quadratic": PowerGrid(2), "log_snr": LogSNRGrid()}
 
 

@@ -21,7 +21,10 @@ LOOKS: dict[
     ),
     ("unipc", INTERVAL): ("UniPC, the guidance of tuned", {"color": "C4", "marker": "D", "linestyle": "--"}),
     ("adaptive", CONSTANT): ("adaptive", {"color": "C3", "markerfacecolor": "white"}),
-    (STORED, INTERVAL): ("tuned", {"color": "C3", "linewidth": 2.4, "markersize": 5, "zorder": 5}),
+    (STORED, INTERVAL): (
+        "tuned, first evaluation stored",
+        {"color": "C3", "linewidth": 2.4, "markersize": 5, "zorder": 5},
+    ),
 }
 
 

@@ -25,7 +25,7 @@ SHORT = {  # heading of a column -> sampler, guidance, steps; see `by_method`
     "UniPC, 20 steps": ("unipc", CONSTANT, "20"),
     "UniPC, 10 steps": ("unipc", CONSTANT, "10"),
     "UniPC, the guidance of tuned": ("unipc", INTERVAL, OWN),
-    "tuned": BEST,
+    "tuned, first evaluation stored": BEST,
 }
 FRONT = {
     **SHORT,
@@ -72,41 +72,38 @@ def differences(path: Path) -> list[str]:
 
 
 def against_others(path: Path) -> list[str]:
-    """A sentence: in how many of the distances the sampler of the last column of `short` is nearer than the others."""
+    """In how many of the distances the sampler of the last column of `short` is nearer than others, a line each."""
     found, blocks = by_method(read_rows(path)), _blocks_of(path.parent / "results.csv")
-    against = ("DDIM, 50 steps", "UniPC, 20 steps", "UniPC, the guidance of tuned")
-    texts = []
-    for name in against:
+    lines = []
+    for name in ("DDIM, 50 steps", "UniPC, 20 steps", "UniPC, the guidance of tuned"):
         pairs = [(found.get((domain, *BEST)), found.get((domain, *SHORT[name]))) for domain in DOMAINS]
         both = [(own, other) for own, other in pairs if own and other]
         if not both:
             return []
         nearer = sum(float(own[f"{m}_all"]) < float(other[f"{m}_all"]) for own, other in both for m in DISTANCES)
         means = [_apart(*pair, metric, blocks) for pair in both for metric in DISTANCES]
-        certain = [sign * mean > half for sign in (-1, 1) for mean, half in means]
-        farther = sum(certain[len(means) :])
-        also = f", and {farther} certainly farther" if farther else ""
-        texts.append(
-            f"{nearer} of {len(means)} are smaller than those of {name} ({_passes(found, SHORT[name])} passes), "
-            f"{sum(certain[: len(means)])} of them certainly{also}"
+        certain = sum(-mean > half for mean, half in means)
+        farther = sum(mean > half for mean, half in means)
+        also = f"; {farther} certainly larger" if farther else ""
+        lines.append(
+            f"- than of {name} ({_passes(found, SHORT[name])} passes): {nearer} of {len(means)}, "
+            f"{certain} of them certainly{also}"
         )
-    return [
-        f"Of the distances of tuned ({_passes(found, BEST)} passes), {'; '.join(texts)} "
-        "(95 %, Student's t over the blocks of seeds)."
-    ]
+    return [f"Distances of tuned ({_passes(found, BEST)} passes) that are smaller:", "", *lines]
 
 
 def headline(path: Path) -> list[str]:
     """What stands below the sheet of landscapes, see `benchmarks.front`."""
     found = by_method(read_rows(path))
-    own, ddim = found.get(("landscapes", *BEST)), found.get(("landscapes", *SHORT["DDIM, 50 steps"]))
-    if own is None or ddim is None:
+    methods = BEST, SHORT["UniPC, the guidance of tuned"], SHORT["DDIM, 50 steps"]
+    rows = [found[key] for method in methods if (key := ("landscapes", *method)) in found]
+    if len(rows) < len(methods):
         return []
-    (ours, passes), (theirs, of_ddim) = ((_short(row, "fd_encoder", "all"), row["passes_mean"]) for row in (own, ddim))
+    own, unipc, ddim = (f"{_short(row, 'fd_encoder', 'all')} with {float(row['passes_mean']):g}" for row in rows)
     return [
-        f"*Landscapes of 32x32 pixels, each column from the same noise. **fd {ours} with {float(passes):g} passes, "
-        f"where DDIM has {theirs} with {float(of_ddim):g}** (`python -m benchmarks front`): the Frechet distance of "
-        f"{_images([own])} images to real ones by the project's own encoder, so smaller is better, and no FID.*"
+        f"*Landscapes, each column from the same noise. **fd {own} passes, where DDIM has {ddim}**, and UniPC at "
+        f"the same guidance {unipc} (`python -m benchmarks front`). fd is the Frechet distance of {_images(rows)} "
+        "images to real ones by the project's own encoder: smaller is better, and it is no FID.*"
     ]
 
 

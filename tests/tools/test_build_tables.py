@@ -328,7 +328,7 @@ def test_a_difference_from_real_images_is_bold_where_its_interval_leaves_out_0(t
     ]
 
 
-def test_a_sentence_counts_the_distances_in_which_tuned_is_nearer_and_certainly_nearer(tmp_path):
+def test_lines_count_the_distances_in_which_tuned_is_nearer_and_certainly_nearer(tmp_path):
     interval = "m guidance 1.5 where log-SNR is -4.0 to -1.0"
     kinds = [  # scheduler, steps, guidance, evaluations, passes, distances of all images, those of blocks
         ("adaptive", 6, interval, 5, 7, (5.0, 1.0), [(7.0, 2.0), (6.0, 1.0), (8.0, 1.5)]),
@@ -344,13 +344,12 @@ def test_a_sentence_counts_the_distances_in_which_tuned_is_nearer_and_certainly_
         results += [{**cell, "seed": seed, "fd_encoder": a, "fd_vicreg": b} for seed, (a, b) in enumerate(blocks)]
     write_rows(tmp_path / "summary.csv", summary)
     write_rows(tmp_path / "results.csv", results)
-    (sentence,) = real_tables.against_others(tmp_path / "summary.csv")
-    assert sentence.split("; ") == [
-        "Of the distances of tuned (7 passes), 2 of 2 are smaller than those of DDIM, 50 steps (100 passes), "
-        "1 of them certainly",
-        "0 of 2 are smaller than those of UniPC, 20 steps (40 passes), 0 of them certainly, and 2 certainly farther",
-        "1 of 2 are smaller than those of UniPC, the guidance of tuned (8 passes), 1 of them certainly "
-        "(95 %, Student's t over the blocks of seeds).",
+    assert real_tables.against_others(tmp_path / "summary.csv") == [
+        "Distances of tuned (7 passes) that are smaller:",
+        "",
+        "- than of DDIM, 50 steps (100 passes): 2 of 2, 1 of them certainly",
+        "- than of UniPC, 20 steps (40 passes): 0 of 2, 0 of them certainly; 2 certainly larger",
+        "- than of UniPC, the guidance of tuned (8 passes): 1 of 2, 1 of them certainly",
     ]
 
 
