@@ -9,9 +9,9 @@ from adaptive_diffusion.benchmark.axes import logarithmic, new_figure, save_figu
 from tools.benchmark_tables import DOMAINS
 from tools.real_tables import CONSTANT, DISTANCES, INTERVAL, STORED, by_method, read_rows, real_images
 
-LOOKS: dict[
-    tuple[str, str], tuple[str, dict[str, Any]]
-] = {  # sampler, guidance -> name in the legend, look of its line
+Look = tuple[str, dict[str, Any]]  # name in the legend, look of its line
+
+LOOKS: dict[tuple[str, str], Look] = {  # by sampler and guidance
     ("ddim", CONSTANT): ("DDIM", {"color": "C0"}),
     ("dpm_solver", CONSTANT): ("DPM-Solver++", {"color": "C2"}),
     ("unipc", CONSTANT): ("UniPC", {"color": "C4"}),
