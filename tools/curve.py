@@ -21,11 +21,9 @@ def stale_curve() -> str | None:
     if not SHIPPED.is_file():
         return "missing"
     known = json.loads(SHIPPED.read_text(encoding="utf-8"))["summary"]
-    return (
-        None
-        if known == _stamp()
-        else f"made from other files in {FOLDER.relative_to(PROJECT)}; python -m tools.curve makes it anew"
-    )
+    if known == _stamp():
+        return None
+    return f"made from other files in {FOLDER.relative_to(PROJECT)}; python -m tools.curve makes it anew"
 
 
 def write_curve() -> None:
@@ -34,7 +32,8 @@ def write_curve() -> None:
     images = int(rows[0]["blocks"]) * int(rows[0]["pictures_per_block"])
     apart = [row for row in read_rows(REAL) if int(row["images"]) == images]
     real = {row["domain"]: round(float(row["fd_encoder_mean"]), 2) for row in apart}
-    head = json.dumps({"summary": _stamp(), "images": images, "real": real})[:-1]
+    (model,) = {row["model"].partition(" ")[0] for row in rows}
+    head = json.dumps({"summary": _stamp(), "model": model, "images": images, "real": real})[:-1]
     lines = ",\n  ".join(json.dumps(_point(row)) for row in rows)
     write_text(SHIPPED, f'{head}, "measured": [\n  {lines}\n]}}\n')
 

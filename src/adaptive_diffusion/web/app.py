@@ -136,7 +136,7 @@ def _offer(name: str, settings: tuple[str, ...], common: Sequence[str]) -> Offer
         sentence, code = sentence_and_code(error, "sample", [*common, *settings])
         raise (UserError if code == 2 else MachineError)(sentence) from error
     domains = (model.domains or {}) if model.conditional else {}
-    return Offer(name, settings, {domain: tuple(labels) for domain, labels in domains.items()})
+    return Offer(name, settings, {domain: tuple(labels) for domain, labels in domains.items()}, model.identity)
 
 
 @contextmanager

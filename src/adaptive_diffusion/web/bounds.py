@@ -35,11 +35,13 @@ class Offer:
         name: On the page.
         settings: Of sample.py that choose it.
         domains: What it draws, with the labels of each; {} where nobody says.
+        identity: Of the model; "" where it has none.
     """
 
     name: str
     settings: tuple[str, ...]
     domains: Mapping[str, Sequence[str]]
+    identity: str = ""
 
     @property
     def first(self) -> str:

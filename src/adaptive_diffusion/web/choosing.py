@@ -15,7 +15,7 @@ from ..diffusion.conditions import NO_LABEL
 from ..errors import UserError
 from ..runs.checks import as_user_error
 from .bounds import FIELDS, HOW, Wish
-from .curve import affordable, fewest
+from .curve import affordable, fewest, is_model
 from .handlers import Handlers, errors_shown
 from .restoring import wish_of
 from .sessions import Shown, settings_in
@@ -75,7 +75,9 @@ class Choosing(Handlers):
             found = affordable(domain, passes)
             if not found:
                 raise UserError(f"nothing was measured with so few passes; the fewest are {fewest(domain)}")
-            model = next(offer.name for offer in self.offers.models if not offer.settings)  # the shipped one
+            model = next((offer.name for offer in self.offers.models if is_model(offer.identity)), None)
+            if model is None:
+                raise UserError("another model was measured, the one that ships, and this page does not draw with it")
             instead = {name: getattr(found[0], name) for name in HOW if name != "weight"}
             wish = replace(Wish.of(values), **instead, model=model, prompt="", domain=domain, label="", weight=None)
             return self.controls(wish.checked(self.offers).settings(self.offers))

@@ -51,6 +51,11 @@ def measured() -> tuple[Measurement, ...]:
     return tuple(Measurement(**row) for row in _content()["measured"])
 
 
+def is_model(identity: str) -> bool:
+    """Whether the model that was measured has this identity."""
+    return identity.startswith(_content()["model"])
+
+
 def images() -> int:
     """The number of images of each measurement."""
     return int(_content()["images"])
