@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from tiny import ROOT, configuration, mlflow_database, tiny_checkpoint
 
 from adaptive_diffusion.diffusion.guided_model import GuidedModel
+from adaptive_diffusion.models.checkpoint import load_builtin_model
 from adaptive_diffusion.runs.sample import sample
 from adaptive_diffusion.tracking.mlflow import MlflowTracker
 
@@ -479,6 +480,29 @@ def test_a_domain_without_statistics_of_real_images_is_not_tuned_which_opening_t
     assert command == ""
 
 
+def test_a_tuning_that_is_cancelled_during_its_estimate_does_not_begin(actions, monkeypatch):
+    def cancelled(*given):
+        raise Cancelled
+
+    monkeypatch.setattr(tuning, "cost_of", cancelled)
+    asked = next(iter(AIMS)), 20, *astuple(WISH)
+    actions.ask(request(), "tune")
+    actions.cancel(request())
+    assert list(actions.estimate(request(), *asked))[-1][0] == "Cancelled (estimating)."
+    assert list(actions.tune(request(), *asked))[-1][0] == "Cancelled (waiting for its turn). Nothing was tuned."
+
+
+def test_groups_of_runs_have_names_of_their_own_before_any_of_them_is_drawn(tmp_path):
+    session = Sessions(tmp_path).of("anna")
+    names = [session.new_group(kind) for kind in ("sheet", "sheet", "compare")]
+    assert names == ["sheet 1", "sheet 2", "compare 1"]
+
+
+def test_a_caption_counts_a_single_step():
+    drawn = jobs.Drawn(("num_steps=1", "scheduler=ddim", "domain=general"), Path(), (), {}, "", ())
+    assert title(drawn) == "1 step, ddim: general"
+
+
 def test_a_caption_says_a_prompt_as_it_was_typed():
     prompt = "a \\ face, 'it is' <b> ${x}"
     settings = replace(WISH, prompt=prompt).settings(Offers((Offer("tiny", (), {}),), (), ()))
@@ -535,13 +559,23 @@ def test_the_dial_has_no_settings_where_nothing_was_measured(actions):
         actions.adopt_measured("landscapes", 4, *astuple(WISH))
 
 
+def test_the_dial_has_no_settings_for_a_model_in_the_place_of_the_one_that_was_measured(actions, offers):
+    shipped, tiny = offers.models
+    assert shipped.identity == load_builtin_model().identity
+    other = Actions(replace(offers, models=(replace(shipped, identity=tiny.identity),)), None, None)
+    with pytest.raises(gr.Error, match="another model was measured"):
+        other.adopt_measured("landscapes", 7, *astuple(WISH))
+
+
 def test_a_calibration_says_what_it_will_take(actions):
     assert actions.calibration(7, *astuple(replace(WISH, model="shipped", guidance="constant"))) == (
         "For landscapes in 7 steps: calibrated already, and drawn at once."
     )
     told = actions.calibration(9, *astuple(WISH))
     assert re.fullmatch(r"For landscapes in 9 steps: [\d,]+ network evaluations of an image, about .*\.", told)
-    assert "grid or init_image sets" in actions.calibration(9, *astuple(replace(WISH, grid="quadratic")))
+    assert "in 9 steps: nothing would be calibrated, since grid or init_image sets" in actions.calibration(
+        9, *astuple(replace(WISH, grid="quadratic"))
+    )
     assert "steps must be" in actions.calibration(None, *astuple(WISH))
 
 

@@ -78,7 +78,7 @@ def cost_in_words(cfg: DictConfig, model: PictureModel, conditions: Conditions, 
         cfg, model, conditions, guidance: See `calibrate_on_first_use`.
     """
     if hindrance := _hindrance(cfg, model):
-        return f"nothing would be calibrated: {hindrance}"
+        return f"nothing would be calibrated, since {hindrance}"
     if _fitting(cfg, model, guidance) is not None:
         return "calibrated already, and drawn at once"
     cost = estimate(_in_domain(cfg, model, conditions, guidance), _recipe(cfg), cfg.num_samples * cfg.num_steps)

@@ -15,7 +15,7 @@ from ..errors import Unusable, UserError
 from ..io import figures
 from ..io.counted import count
 from .bounds import FIELDS, HOW, MOST_CELLS, STORING, Wish
-from .handlers import Handlers, errors_shown, tells_of_cancel
+from .handlers import Handlers, errors_shown, reports_cancel
 from .jobs import Drawn, draw, enlarged
 from .sessions import Session, Shown
 from .sheet import captioned, labelled_sheet, read
@@ -29,7 +29,7 @@ NOTHING: Mapping[str, Any] = {}
 class Drawing(Handlers):
     """What draws."""
 
-    @tells_of_cancel("No image was saved.")
+    @reports_cancel("No image was saved.")
     def draw(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Draw what the controls say.
 
@@ -38,7 +38,7 @@ class Drawing(Handlers):
         """
         yield from self._draw("draw", request, values)
 
-    @tells_of_cancel("No image was saved.")
+    @reports_cancel("No image was saved.")
     def calibrate(self, request: gr.Request, steps: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Calibrate the adaptive scheduler for what the controls say, with a number of steps, and draw with it."""
         more = {"scheduler": "adaptive", "steps": steps}
@@ -61,7 +61,7 @@ class Drawing(Handlers):
                 else:
                     yield str(session.write(enlarged(told))), gr.skip(), gr.skip(), gr.skip()
 
-    @tells_of_cancel("An image that was finished is under History.")
+    @reports_cancel("An image that was finished is under History.")
     def compare(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Draw one image twice from the same noise: as the controls say, and in another way.
 
@@ -92,7 +92,7 @@ class Drawing(Handlers):
                         lines.append(f"**{name}:** {way(told.drawn.settings)}, {summary(told.drawn)}")
             yield tuple(pair), "\n\n".join(lines), commands
 
-    @tells_of_cancel("The images that were finished are under History.")
+    @reports_cancel("The images that were finished are under History.")
     def sheet(
         self, request: gr.Request, schedulers: Sequence[str], steps: Sequence[Any], *values: Any
     ) -> Iterator[tuple[Any, ...]]:

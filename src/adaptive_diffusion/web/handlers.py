@@ -73,11 +73,11 @@ def errors_shown(name: str = "sample") -> Iterator[None]:
         raise gr.Error(html.escape(sentence, quote=False), print_exception=False) from None
 
 
-def tells_of_cancel(kept: str, line: int = 1) -> Callable[[Stream], Stream]:
+def reports_cancel(kept: str, line: int = 1) -> Callable[[Stream], Stream]:
     """A handler that says how far it was when it was cancelled, and what is kept.
 
     Args:
-        kept: A sentence.
+        kept: A sentence, or "".
         line: Place of how far it is, among what the handler yields.
     """
 
@@ -92,7 +92,7 @@ def tells_of_cancel(kept: str, line: int = 1) -> Callable[[Stream], Stream]:
                         so_far = shown[line]
                     yield shown
             except Cancelled:
-                said = f"Cancelled ({in_brackets(so_far)}). {kept}"
+                said = f"Cancelled ({in_brackets(so_far)}). {kept}".rstrip()
                 yield tuple(said if i == line else gr.skip() for i in range(len(shown)))
 
         return told

@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class Session:
     folder: Path
     history: list[Shown] = field(default_factory=list)
     _files: int = 0
+    _groups: Counter[str] = field(default_factory=Counter)  # of each kind
     _writes: threading.RLock = field(default_factory=threading.RLock)  # two of its runs may end at once
     _cancelled: int = 0  # how often
     _asked: dict[str, int] = field(default_factory=dict)  # what waits -> how often Cancel was pressed before
@@ -97,8 +99,9 @@ class Session:
 
     def new_group(self, kind: str) -> str:
         """The name of further runs that belong together, e.g. the second "sheet"."""
-        known = {each.group for each in self.history if each.group.startswith(kind)}
-        return f"{kind} {len(known) + 1}"
+        with self._writes:
+            self._groups[kind] += 1
+            return f"{kind} {self._groups[kind]}"
 
     def keep(self, drawn: Drawn, pixels: np.ndarray, group: str = "") -> Shown:
         """Add a run to the history.

@@ -125,8 +125,8 @@ def calibrate_tab(drawing: Drawing, looking: Looking, controls: Controls, tab: g
     files = gr.File(visible=False, interactive=False, label="Images as files")
     asked = [steps, *controls]
     gr.on([tab.select, steps.change], looking.calibration, asked, cost, trigger_mode="always_last", **COMPUTES)
-    told_of = ("model", "prompt", "domain", "label", "grid", "guidance", "weight")
-    forget(controls, told_of, [cost])
+    depends_on = ("model", "prompt", "domain", "label", "grid", "guidance", "weight")
+    forget(controls, depends_on, [cost])
     outputs = [picture, status, files, command]
     return start.success(drawing.calibrate, asked, outputs, show_progress_on=status, **COMPUTES)
 
@@ -161,6 +161,7 @@ def tune_tab(tuning: Tuning, choosing: Choosing, controls: Controls, tab: gr.Tab
     gr.on([tab.select, episodes.change], tuning.look, asked, told, trigger_mode="always_last", **shown_on_cost)
     forget(controls, ("model", "prompt", "domain", "steps", "weight"), told, aim)
     said = start.success(tuning.estimate, asked, told, **shown_on_cost)
+    # Cancel during the estimate ends this, too: it was asked for before
     said.success(tuning.tune, asked, [status, table, found], show_progress_on=status, **COMPUTES)
     use.click(choosing.adopt, found, controls, **QUICK)
 

@@ -24,7 +24,7 @@ from ..runs.train import task_of
 from ..runs.tune import AgentTask
 from ..schedulers.configuration import Configuration
 from .bounds import FEWEST_EPISODES, MOST_EPISODES, Offers, Wish
-from .handlers import Handlers, errors_shown, tells_of_cancel
+from .handlers import Handlers, errors_shown, reports_cancel
 from .jobs import job, watched_job
 from .words import command, in_words
 from .worker import Progress
@@ -158,7 +158,7 @@ class Tuning(Handlers):
         except gr.Error as error:
             yield str(error.message), ""
 
-    @tells_of_cancel("", 0)
+    @reports_cancel("", 0)
     def estimate(self, request: gr.Request, aim: Any, episodes: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """What a tuning of the domain would take, and the command that does the same."""
         session = self.session(request)
@@ -172,7 +172,7 @@ class Tuning(Handlers):
             for told in self.worker.stream(lambda _: cost_of(settings), stop, run=False):
                 yield in_words(told) if isinstance(told, Progress) else asked + told, gr.skip()
 
-    @tells_of_cancel("Nothing was tuned.", 0)
+    @reports_cancel("Nothing was tuned.", 0)
     def tune(self, request: gr.Request, aim: Any, episodes: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Tune guidance and steps of the domain, as train.py does.
 

@@ -70,7 +70,7 @@ def title(drawn: Drawn) -> str:
     what = named.get("prompt") or " ".join(
         filter(None, (named.get("domain.name", named.get("domain")), named.get("label")))
     )
-    return f"{named['num_steps']} steps, {way(drawn.settings)}: {what}"
+    return f"{count(int(named['num_steps']), 'step')}, {way(drawn.settings)}: {what}"
 
 
 def _named(settings: Sequence[str]) -> dict[str, str]:

@@ -74,24 +74,24 @@ class Worker:
         Raises:
             Cancelled: if `stop` was set while the task waited.
         """
-        told: SimpleQueue[Any] = SimpleQueue()
+        events: SimpleQueue[Any] = SimpleQueue()
         end = object()
         with self._lock:
             ahead = [each for each in self._runs if not each.done()]
-            future = self._pool.submit(task, told.put)
+            future = self._pool.submit(task, events.put)
             self._runs = [*ahead, future] if run else ahead
-        future.add_done_callback(lambda _: told.put(end))
+        future.add_done_callback(lambda _: events.put(end))
 
-        said = 0
+        reported = 0
         while True:
             try:
-                event = told.get(timeout=LOOK_EVERY)
+                event = events.get(timeout=LOOK_EVERY)
             except Empty:
                 if stop.is_set() and future.cancel():
                     raise Cancelled from None
                 before = sum(not each.done() for each in ahead)
-                if before not in (0, said):
-                    said = before
+                if before not in (0, reported):
+                    reported = before
                     yield Progress(WAITING, before, 0)
                 continue
             if event is end:
