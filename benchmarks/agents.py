@@ -220,7 +220,7 @@ def main(argv: list[str]) -> None:
     """Train the agents that have no result yet, with a line for each run, and print the tables of all results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks agents", description=__doc__)
     parser.add_argument("--environments", nargs="+", choices=ENVIRONMENTS, default=["hyperparameters", "timesteps"])
-    parser.add_argument("--domains", nargs="+", default=list(DomainType), help="domains to tune")
+    parser.add_argument("--domains", nargs="+", default=list(DomainType), help="domains to tune, and to compare anew")
     parser.add_argument("--agents", nargs="+", choices=AGENTS, default=list(AGENTS), help="fixed takes seed 0 only")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="of the agents")
     parser.add_argument("--episodes", type=int, default=100, help="to train for")
@@ -252,7 +252,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"there are no results in {options.output}; leave --report-only out, or give another --output")
 
     print(report(results))
-    for domain in sorted({result.domain for result in results if result.environment == "real"}):
+    real = {result.domain for result in results if result.environment == "real"}
+    for domain in sorted(real.intersection(options.domains)):
         print(fresh_table(domain, bench.fresh(domain, options.fresh)), flush=True)
 
 

@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -129,6 +130,29 @@ def test_threads_draw_with_the_steps_that_each_asks_for() -> None:
     with ThreadPoolExecutor(4) as threads:
         drawn = list(threads.map(lambda n: (n, np.array(pipeline.generate(1, n, seed=0))), [3, 8] * 12))
     assert all(np.array_equal(images, expected[n]) for n, images in drawn)
+
+
+@pytest.mark.parametrize("what", ["built", "asked"])
+def test_a_scheduler_that_draws_is_set_by_no_other_thread(what: str) -> None:
+    waiting: list[Future[object]] = []
+
+    def model(x: mx.array, t: mx.array, condition: mx.array | None = None) -> mx.array:
+        if not waiting:
+            act = (
+                partial(DiffusionPipeline, told("v_prediction"), shared)
+                if what == "built"
+                else drawing.get_scheduler_info
+            )
+            waiting.append(thread.submit(act))
+            wait(waiting, timeout=0.5)
+            assert not waiting[0].done()
+        return 0.5 * x
+
+    shared = UniPCScheduler()
+    drawing = DiffusionPipeline(model, shared, image_size=(8, 8))
+    with ThreadPoolExecutor(1) as thread:
+        drawing.generate(1, 3, seed=0)
+        assert waiting[0].result(timeout=60)
 
 
 def test_a_condition_and_its_guidance_reach_the_model() -> None:

@@ -183,6 +183,15 @@ def test_what_agents_choose_on_the_grid_is_drawn_from_fresh_noises(bench, monkey
     assert table[1][2:7] == ["+0.00 ± 0.00", "+0.00 ± 0.00", "+0.00 ± 0.00", "0 of 1", "20"]
 
 
+def test_choices_are_compared_anew_in_the_domains_that_are_given(output, monkeypatch, capsys):
+    for domain in ("abstract", "general"):
+        save_result(output / "runs" / f"{domain}.json", result([0.0, 0.1], environment="real", domain=domain))
+    monkeypatch.setattr(AgentBench, "fresh", lambda bench, domain, images: {})
+    monkeypatch.setattr(agents, "fresh_table", lambda domain, chosen: f"anew: {domain}")
+    agents.main(["--report-only", "--output", str(output), "--domains", "general", "portraits"])
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("anew")] == ["anew: general"]
+
+
 def test_another_seed_or_number_of_episodes_is_another_run(bench, capsys):
     bench.run("hyperparameters", "abstract", "random", seed=0)
     bench.run("hyperparameters", "abstract", "random", seed=1)

@@ -87,7 +87,9 @@ def test_only_domains_of_the_model_are_chosen(detector: DomainDetector) -> None:
 
 
 def test_a_model_that_names_no_domains_gets_a_sentence(detector: DomainDetector) -> None:
-    with pytest.raises(ValueError, match="the model names no domains for it to choose from; leave it out"):
+    with pytest.raises(
+        ValueError, match="the model names no domains for the prompt to choose from; leave the prompt out"
+    ):
         detector.choose("a butterfly", {})
 
 

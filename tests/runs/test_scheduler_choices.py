@@ -18,6 +18,7 @@ from adaptive_diffusion.optimization.records import CALIBRATED, DomainRecord, Do
 from adaptive_diffusion.rl.drawing import drawing_of
 from adaptive_diffusion.rl.timestep_environment import TimestepEnv
 from adaptive_diffusion.runs.naming import timesteps_source
+from adaptive_diffusion.runs.sample import _tags
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.schedulers.adaptive import AdaptiveScheduler
 from adaptive_diffusion.solvers import Fitted
@@ -131,6 +132,12 @@ def test_weights_are_used_near_their_guidance_only_and_the_line_says_so(guidance
     own = prepare(composed(folder, *scheduler_overrides(folder, "adaptive")))
     np.testing.assert_array_equal(parts.scheduler.timesteps, own.scheduler.timesteps)
     assert isinstance(parts.scheduler.recipe.solver, Fitted) == weights
+
+
+def test_the_tag_of_a_run_says_where_its_steps_come_from_to_the_last_bracket(folder, monkeypatch):
+    said = "calibrated for d at guidance interval(1.5, -2.5, 0.35)"
+    monkeypatch.setattr("adaptive_diffusion.runs.sample.timesteps_source", lambda setup: said)
+    assert _tags(prepare(composed(folder, "scheduler=ddim")), "")["steps"] == said
 
 
 def test_steps_of_another_domain_are_taken_with_a_word(folder, caplog):

@@ -172,8 +172,11 @@ def test_what_is_no_noise_and_conditions_of_other_images_are_refused(
     scheduler = DDIMScheduler()
     scheduler.set_timesteps(2)
     sampler, x_T = sampler_of(scheduler), normal(image_keys(0, range(2)), (4, 4, 3))
-    with pytest.raises(ValueError, match=r"MLX array of states \(B, H, W, C\), got ndarray \(2, 4, 4, 3\)"):
-        sampler.run(shrink, np.array(x_T))  # type: ignore[arg-type]
+    for unfit, said in ((None, r"NoneType \(\)"), (x_T[0], r"array \(4, 4, 3\)")):
+        with pytest.raises(ValueError, match=rf"an array of states \(B, H, W, C\), got {said}"):
+            sampler.run(shrink, unfit)  # type: ignore[arg-type]
+    drawn = [sampler.run(shrink, noise).images for noise in (x_T, np.array(x_T))]  # type: ignore[arg-type]
+    assert mx.array_equal(*drawn)
     for count in (3, 5):
         with pytest.raises(ValueError, match=f"conditions of {count} images, and 2 are to be drawn"):
             sampler.run(shrink, x_T, condition=mx.zeros((count, 1)))

@@ -36,7 +36,7 @@ _lock = threading.RLock()
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One thread at a time: drawing sets the scheduler, which several pipelines may share."""
+    """One thread of the process at a time: drawing sets the scheduler, which several pipelines may share."""
     with _lock:
         yield
 
@@ -56,7 +56,8 @@ class DiffusionPipeline:
             with clipping to [-1, 1], the first three with trailing timesteps. A prediction type or noise schedule that
             is not the model's is set to the model's, and latents are not clipped. An `AdaptiveScheduler` without a
             calibration of its own takes the shipped one of the model, where there is one. A model or a scheduler that
-            is assigned later counts from the next call on, and a scheduler may draw in several pipelines.
+            is assigned later counts from the next call on, and a scheduler may draw in several pipelines. In several
+            threads, the pipelines of a process draw one after another.
         image_size: (height, width) of the returned images, pixels, at most 4096; None: what the model draws.
         in_channels: Channels of the images, of a model that does not tell.
 
@@ -146,8 +147,8 @@ class DiffusionPipeline:
         seed = check_seed("seed", seed)
         self._fit_scheduler()
         model, domain = self._guided(batch_size, seed, prompt, domain, label, condition, guidance_scale)
-        asked = {"num_inference_steps": num_inference_steps}
-        self.scheduler.set_timesteps(**(self._chosen if num_inference_steps is None else asked))
+        chosen = self._chosen if num_inference_steps is None else {"num_inference_steps": num_inference_steps}
+        self.scheduler.set_timesteps(**chosen)
         self.scheduler.suit(self._drawing.identity, domain, model.guidance_in_effect)
 
         keys = image_keys(seed, range(batch_size))
@@ -264,11 +265,13 @@ class DiffusionPipeline:
             raise TypeError(f"only a SimpleUNet can be saved, this pipeline has a {type(self.model).__name__}")
         save_model(path, self.model)
 
+    @_alone()
     def load_model(self, path: str | Path) -> None:
         """Replace the model by one from a safetensors file; a file that does not fit is refused."""
         self.model = load_model(path)
         self._suit_scheduler()
 
+    @_alone()
     def get_scheduler_info(self) -> dict[str, Any]:
         """Scheduler type, settings and timesteps, where these come from, device, and the size of the images."""
         return {
@@ -330,6 +333,7 @@ class DiffusionPipeline:
         """Set the scheduler to how the model was trained."""
         self.scheduler.fit(self._drawing)
 
+    @_alone()
     def _suit_scheduler(self) -> None:
         """The same, and its calibration to no domain in particular."""
         self._fit_scheduler()

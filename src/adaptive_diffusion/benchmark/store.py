@@ -14,7 +14,7 @@ from .cell import Bench, BlockResult, Cell, CellResult
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 2  # raised when a change of the code changes a cell's numbers, so that old files are not used
+CACHE_VERSION = 3  # raised when a change of the code changes a cell's numbers, so that old files are not used
 
 
 def cell_path(folder: Path, cell: Cell, bench: Bench) -> Path:

@@ -182,8 +182,10 @@ def conditioned(model: GuidedModel, seed: int, count: int) -> GuidedModel:
     """
     model = model.of_images(seed, count)
     given = model.condition
-    if given is None or condition_of(model) is not None:
-        return model if given is None else model.with_condition(given[:1])
+    if given is None:
+        return model
+    if condition_of(model) is not None:
+        return model.with_condition(given[:1])
     return model.with_condition(given[mx.arange(count) % len(given)])
 
 

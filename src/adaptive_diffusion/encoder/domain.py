@@ -141,7 +141,9 @@ class DomainDetector:
 
         if domain is None:
             if not labels:
-                raise ValueError("the model names no domains for it to choose from; leave it out, or say the domain")
+                raise ValueError(
+                    "the model names no domains for the prompt to choose from; leave the prompt out, or give the domain"
+                )
             # The encoder may know domains that the model lacks.
             known = {d: p for d, p in probabilities.items() if d in labels} or dict.fromkeys(labels, 0.0)
             domain = detection.domain if detection.domain in labels else max(known, key=lambda d: known[d])

@@ -141,7 +141,7 @@ def read_document(path: str | Path, form: str, what: str, training: str) -> dict
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """What a changed file has another one of: (last change, ns; bytes). () where there is no file."""
+    """Time of the last change (ns) and size (bytes) of a file; () where there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -50,7 +50,9 @@ def main(argv: list[str]) -> None:
 
     trained = Trained.of(options.model)
     if trained.identity is None and options.file == SHIPPED:
-        raise UserError(f"--model {options.model} needs --file with steps of that pipeline; those that ship are not")
+        raise UserError(
+            f"--model {options.model} needs --file with steps of that pipeline; those that ship are the shipped model's"
+        )
     known = in_domain(options.file, trained, options.domain)
     schedule = with_steps(guided_by(known, options.guidance, options.file, trained), options.steps)
     for path in (

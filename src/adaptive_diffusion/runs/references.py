@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog=command("references"), description=__doc__)
     parser.add_argument("--encoder", type=Path, default=BUILTIN_ENCODER, help="default: the one that ships")
     parser.add_argument(
-        "--vicreg", type=Path, default=BUILTIN_VICREG, help="without labels; default: the one that ships"
+        "--vicreg", type=Path, default=BUILTIN_VICREG, help="the encoder without labels; default: the one that ships"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write to, for metrics.references")
     parser.add_argument("pictures", nargs="+", metavar="DOMAIN=PATH", help="a folder of images or an array file")

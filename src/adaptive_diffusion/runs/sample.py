@@ -148,7 +148,7 @@ def _tags(setup: Setup, identity: str) -> dict[str, str]:
     tags = {"fingerprint": identity, "folder": str(setup.cfg.paths.run), NOTE: _description(setup.cfg)}
     tags[GUIDANCE] = name_of(setup.denoiser.guidance_scale)
     if source := timesteps_source(setup):
-        tags["steps"] = source.removeprefix(" (").removesuffix(")")
+        tags["steps"] = source
     if guidance := guidance_of_steps(setup):
         tags[GUIDANCE_OF_STEPS] = guidance
     if labels := str(setup.conditions):

@@ -122,10 +122,10 @@ class QualityGuidedSampler(EstimatingSampler):
         last.
         """
         self._history.clear()
-        stopping = _Stopping(self, len(x_T))
         answering, rollout = beginning(self.scheduler, model, x_T, condition, keys)
+        stopping = _Stopping(self, len(x_T))
 
-        pictures = x_T
+        pictures = mx.array(x_T)
         for index, moved in enumerate(run(answering, [rollout], stopping)):
             for some in moved:
                 assert some.x0 is not None

@@ -36,8 +36,9 @@ def beginning(
     Raises:
         ValueError: for what is no x_T, or conditions of another number of images.
     """
-    if not isinstance(x_T, mx.array) or x_T.ndim != 4:
-        raise ValueError(f"x_T must be an MLX array of states (B, H, W, C), got {type(x_T).__name__} {np.shape(x_T)}")
+    if not isinstance(x_T, mx.array | np.ndarray) or x_T.ndim != 4:
+        raise ValueError(f"x_T must be an array of states (B, H, W, C), got {type(x_T).__name__} {np.shape(x_T)}")
+    x_T = mx.array(x_T)
     if condition is not None and len(condition) not in (1, len(x_T)):
         raise ValueError(f"there are conditions of {len(condition)} images, and {len(x_T)} are to be drawn")
 
@@ -107,13 +108,13 @@ class StandardSampler:
         progress: Callable[[StepTrace], None] | None = None,
     ) -> SampleResult:
         """Sample to the end; arguments as for `iterate`, `progress` is called after every (synchronised) step."""
-        evaluations = np.zeros(len(x_T), np.int64)
+        evaluations = np.zeros((), np.int64)  # then (B,)
         timesteps, seconds, strip, known = [], [], [], 0
         x0, start = x_T, time.perf_counter()
         for trace in self.iterate(model, x_T, condition=condition, keys=keys):
             x0 = trace.x0
             mx.eval(x0)
-            evaluations += trace.active
+            evaluations = evaluations + trace.active
             known += not evaluations.any()
             timesteps.append(trace.timestep)
             # a copy: a slice would keep the whole batch in memory
@@ -140,7 +141,7 @@ class StandardSampler:
         A `PictureModel` tells its prediction type, its noise schedule and its size: the scheduler is set to them, as
         `DiffusionPipeline` does, and images are drawn at that size and resized to `image_size`. A `GuidedModel`
         tells as much, and its domain and guidance; each counts where it is known. Any other denoiser is taken to be
-        what the scheduler says.
+        what the scheduler says, without what `suit` took for a model before it.
 
         Args:
             model: The denoiser.

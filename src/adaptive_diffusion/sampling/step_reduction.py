@@ -118,7 +118,7 @@ class StepReductionSampler(EstimatingSampler):
         """Number of steps -> mean RMSE to the converged solution, of the steps that the scheduler takes."""
         if (calibration := self.scheduler.calibration) is None:
             return dict(self.estimator.calibration.curve)
-        return {n: steps.scores[steps.rule].mean for n, steps in calibration.steps.items()}
+        return {n: steps.score.mean for n, steps in calibration.steps.items()}
 
     def steps(self) -> int:
         """How many steps are taken: the fewest of the curve that the target allows, else the most of it.

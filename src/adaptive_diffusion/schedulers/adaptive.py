@@ -163,6 +163,7 @@ class AdaptiveScheduler(SchedulerCore):
             return model
         self.calibration = calibration = self._recognised(self.calibration, model, shape[1:])
         recipe_of = partial(calibrated_steps, calibration, self.schedule, self.timesteps)
+        # `step` limits as this scheduler is configured, a run as its model is
         self._by_hand, self.recipe = recipe_of(self.limit), recipe_of(model.limit)
         if self.first_evaluation == NETWORK:
             return model
