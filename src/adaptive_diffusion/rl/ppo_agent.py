@@ -290,7 +290,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
         # all is read before anything changes, so that a torn file leaves the agent as it was
         weights, slots = self._checked_weights(tensors), torch_state.optimizer_slots(tensors)
-        timesteps = state["timesteps"]
+        timesteps, restore_generators = state["timesteps"], torch_state.generators_in(state, tensors)
 
         scores = state["scores"]
         own = {n: v for n, v in tensors.items() if n.startswith("policy.")}
@@ -306,7 +306,7 @@ class HyperparameterTuningAgent(TuningAgent):
 
         self.model.num_timesteps = timesteps
         self._begin_again(state)
-        torch_state.restore_generators(state, tensors)  # last: to begin anew takes random numbers
+        restore_generators()  # last: to begin anew takes random numbers
 
     def _checked_weights(self, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
         """The weights that training stood at, by their names in the policy network."""

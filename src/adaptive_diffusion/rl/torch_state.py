@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,17 @@ def generator_state() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return state, {"rng.torch": array(torch.get_rng_state()), "rng.numpy": np.asarray(keys, np.uint32)}
 
 
-def restore_generators(state: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Let the generators go on where they stood, by the two parts of `generator_state`."""
+def generators_in(state: dict[str, Any], tensors: dict[str, np.ndarray]) -> Callable[[], None]:
+    """Read the two parts of `generator_state`; what is returned lets the generators go on where they stood."""
     import torch
 
     kind, *position = state["numpy_rng"]
     version, internal, gauss = state["python_rng"]
-    torch.set_rng_state(tensor(tensors["rng.torch"]))
-    np.random.set_state((kind, tensors["rng.numpy"], *position))  # noqa: NPY002
-    random.setstate((version, tuple(internal), gauss))
+    of_torch, of_numpy = tensor(tensors["rng.torch"]), (kind, tensors["rng.numpy"], *position)
+
+    def restore() -> None:
+        torch.set_rng_state(of_torch)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        random.setstate((version, tuple(internal), gauss))
+
+    return restore
