@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 from tiny import configuration, tiny_checkpoint
 
 from adaptive_diffusion.grids.calibrated import kept_file
@@ -11,6 +12,7 @@ from adaptive_diffusion.runs.benchmark import cell_of
 from adaptive_diffusion.runs.identity import identity_of_run, identity_of_training
 from adaptive_diffusion.runs.setup import prepare
 from adaptive_diffusion.runs.train import training_configuration
+from adaptive_diffusion.tracking.provenance import placeless
 
 
 @pytest.mark.parametrize("change", ["content", "name", "more"])
@@ -104,3 +106,11 @@ def test_a_training_is_the_same_wherever_the_folder_of_all_runs_lies(task, tmp_p
     trainings = [training_configuration(configuration("train", tmp_path / name, *task), "a.json") for name in "ab"]
     assert trainings[0].output != trainings[1].output
     assert identity_of_training(trainings[0], "tiny") == identity_of_training(trainings[1], "tiny")
+
+
+def test_the_folder_of_all_runs_is_named_at_the_beginning_of_a_path_only():
+    cfg = OmegaConf.create({"paths": {"outputs": "/data"}})
+    assert placeless(["/data/a", "read('/data/b')", "/mnt/data/a"], cfg) == [
+        *("${paths.outputs}/a", "read('${paths.outputs}/b')"),
+        "/mnt/data/a",
+    ]

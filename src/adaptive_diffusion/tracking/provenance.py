@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -79,8 +80,8 @@ def fingerprint(cfg: DictConfig, without: tuple[str, ...] = (), **more: Any) -> 
 
 def placeless(facts: Any, cfg: DictConfig) -> Any:
     """Facts of JSON types, in whose texts the folder of all runs has one name, wherever it lies."""
-    own = json.dumps(f"{cfg.paths.outputs}/")[1:-1]
-    return json.loads(json.dumps(facts).replace(own, "${paths.outputs}/"))
+    own = re.escape(json.dumps(f"{cfg.paths.outputs}/")[1:-1])
+    return json.loads(re.sub(rf"(?<![\w./-]){own}", "${paths.outputs}/", json.dumps(facts)))  # not within a longer path
 
 
 def code_digest(cfg: DictConfig) -> str:
