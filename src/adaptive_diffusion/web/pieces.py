@@ -56,6 +56,11 @@ def grid_and_guidance(offers: Offers, where: str = "") -> list[Any]:
     return [grid, guidance, weight, stored]
 
 
+def plot(label: str, alt_text: str) -> gr.Image:
+    """A figure, which is shown smoothly and can be downloaded."""
+    return gr.Image(label=label, buttons=["download"], alt_text=alt_text, elem_classes="plot")
+
+
 def start_button(handlers: Handlers, text: str, name: str) -> Any:
     """A button, beside one that stops it; returned is the event after which to start."""
     with gr.Row():

@@ -18,6 +18,7 @@ from .pieces import (
     command_field,
     file_list,
     grid_and_guidance,
+    plot,
     scheduler_and_steps,
     slider,
     start_button,
@@ -68,12 +69,7 @@ def sheet_tab(drawing: Drawing, controls: Controls) -> None:
 def schedule_tab(looking: Looking, controls: Controls, tab: gr.Tab) -> None:
     start = gr.Button("Show the schedule", variant="primary", elem_id="schedule")
     line = gr.Markdown(elem_id="scheduled")
-    curve = gr.Image(
-        label="Where the network is evaluated",
-        buttons=["download"],
-        alt_text="Timestep and log-SNR of each step",
-        elem_classes="plot",
-    )
+    curve = plot("Where the network is evaluated", "Timestep and log-SNR of each step")
     heads = ["step", "timestep", "noise level", "log-SNR", "passes"]
     table = gr.Dataframe(headers=heads, label="Steps", interactive=False)
     gr.on([tab.select, start.click], looking.schedule, controls, [curve, table, line], **COMPUTES)
@@ -94,12 +90,7 @@ def afford_tab(looking: Looking, choosing: Choosing, controls: Controls, blocks:
         passes = slider(1, MOST_PASSES, 7, label="Passes per image")
     line = gr.Markdown(elem_id="afford")
     use = gr.Button("Use these settings", elem_id="use-measured")
-    curve = gr.Image(
-        label="Distance, by passes",
-        buttons=["download"],
-        alt_text="Distance to real images by passes, for each method",
-        elem_classes="plot",
-    )
+    curve = plot("Distance, by passes", "Distance to real images by passes, for each method")
     heads = ["method", "steps", "first evaluation", "passes", "distance"]
     table = gr.Dataframe(headers=heads, label="Within the budget, the nearest of each method", interactive=False)
     for event in (domain.change, passes.change, blocks.load):
