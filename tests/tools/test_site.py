@@ -42,6 +42,15 @@ def test_every_public_name_is_on_a_page():
     assert "::: adaptive_diffusion.metrics.frechet.frechet_distance\n" in page
 
 
+def test_a_name_of_two_packages_is_described_once_and_linked_where_it_is_not():
+    pages = {package: site.python(package) for package in site.PACKAGES}
+    described = re.findall(r"^::: (.*)$", "\n".join(pages.values()), re.MULTILINE)
+    assert len(described) == len(set(described))
+    path = "adaptive_diffusion.diffusion.schedule.NoiseSchedule"
+    assert f"`NoiseSchedule`: [baseline](baseline.md#{path})\n" in pages[""]
+    assert f"::: {path}\n" in pages["baseline"]
+
+
 @pytest.mark.parametrize(
     ("uri", "link", "leads"),
     [
