@@ -16,7 +16,7 @@ import numpy as np
 
 from .statistics import FeatureStatistics, check_features
 
-# by this the signal is largest against the noise in the worst of four domains: docs/evidence/agents.md
+# by this the signal is largest against the noise in the worst of four domains: docs/evidence/moment_distance.md
 SHRINKAGE = 0.25
 
 
