@@ -130,7 +130,7 @@ def test_a_documented_sweep_runs_and_has_documented_reports(tmp_path: Path, monk
         assert output.is_file()
 
 
-@pytest.mark.parametrize("page", ["autoguidance", "guidance", "metrics"])
+@pytest.mark.parametrize("page", ["autoguidance", "guidance", "detection"])
 def test_the_first_python_block_of_a_page_runs(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (folder / "outputs" / "model").mkdir(parents=True, exist_ok=True)
