@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -237,11 +238,39 @@ def test_an_interval_is_calibrated_and_found_again(model, tmp_path, kept, caplog
     draw(model, tmp_path, AUTO, *interval)
     assert kept.read_bytes() == before
     said = "calibrated for landscapes at guidance "
-    assert caplog.text.count(f"{said}4.0 where log-SNR is -2.0 to 1.0: ") == 2, "the last run takes what is near"
+    assert caplog.text.count(f"{said}4.0 where log-SNR is -2.0 to 1.0: ") == 1
+    near = "4.0 where log-SNR is -2.0 to 1.0, the nearest to 3.0 where log-SNR is -2.0 to 1.0: "
+    assert caplog.text.count(f"{said}{near}") == 1, "the last run takes what is near"
     assert caplog.text.count(f"{said}1.5: ") == 1
 
     draw(model, tmp_path, "scheduler=dpm_solver", "grid=calibrated", *interval, "guidance.weight=4")
     assert "timesteps calibrated for landscapes at guidance 4.0 where log-SNR is -2.0 to 1.0" in caplog.text
+
+
+def test_steps_of_another_guidance_are_told_and_always_calibrates_for_the_runs_own(model, tmp_path, kept, caplog):
+    """Which of two near calibrations an earlier run kept decides what `auto` draws, and nothing of `always`."""
+    caplog.set_level(logging.INFO)
+    interval = ("guidance=interval", "guidance.weight=1.3", "guidance.low=-2", "guidance.high=1")
+    name = "1.3 where log-SNR is -2.0 to 1.0"
+
+    def steps(*overrides: str) -> tuple[str | None, str]:
+        caplog.clear()
+        draw(model, tmp_path, *overrides)
+        tags = json.loads((tmp_path / "run" / "provenance.json").read_text())
+        said = f"the nearest to {name}: " in caplog.text, "scheduler.calibrate=always calibrates for" in caplog.text
+        assert said == (("steps.guidance" in tags),) * 2
+        return tags.get("steps.guidance"), tags["steps.digest"]
+
+    own = steps("scheduler.calibrate=always", *interval)
+    kept.unlink()
+    constant = steps(AUTO)
+    nearest = steps(AUTO, *interval)
+    assert nearest == ("1.5", constant[1])
+    assert own[0] is None
+    assert own[1] != nearest[1]
+    assert steps("scheduler.calibrate=always", *interval) == own
+    assert steps(AUTO, *interval) == own, "what was calibrated for the same guidance wins"
+    assert "calibrating once" not in caplog.text
 
 
 def test_guidance_of_ones_own_is_calibrated_by_its_name(model, tmp_path, kept, monkeypatch):

@@ -199,9 +199,10 @@ class CalibratedSchedule:
         return f"calibrated for {self.domain or 'this model'} at guidance {name_of(self.guidance_scale)}"
 
     def __str__(self) -> str:
-        """Its origin, and whether only its timesteps are used."""
+        """Its origin, whether the guidance that draws is another, and whether only its timesteps are used."""
         if self.weights_hold:
-            return self.origin
+            drawn = "" if self.drawn_guidance is None else f", the nearest to {name_of(self.drawn_guidance)}"
+            return self.origin + drawn if self.guidance_factor > 1 else self.origin
         if self.otherwise or self.drawn_guidance is None:
             return f"{self.origin} with {self.otherwise}; its timesteps only"
         return f"{self.origin}; at guidance {name_of(self.drawn_guidance)} its timesteps only"

@@ -31,6 +31,8 @@ def calibrate_on_first_use(
 ) -> CalibratedSchedule | None:
     """Calibrate what the run is about to draw, if nothing fits it yet and the calibration is affordable.
 
+    With `scheduler.calibrate=always`, only what was calibrated with the same guidance fits, and any cost is paid.
+
     The result is kept under `paths.outputs`, in a file of the model, where `find_schedule` finds it. Where nothing can
     be kept, nothing is calibrated, and the run draws with what there is.
 
@@ -49,7 +51,8 @@ def calibrate_on_first_use(
         if cfg.scheduler.calibrate == "always":
             log.warning("scheduler.calibrate=always calibrates nothing: %s", hindrance)
         return None
-    if (found := _fitting(cfg, model, guidance)) is not None:
+    exactly = cfg.scheduler.calibrate == "always"
+    if (found := _fitting(cfg, model, guidance, exactly)) is not None:
         return found  # which another run may have kept just now
 
     in_domain = _in_domain(cfg, model, conditions, guidance)
@@ -63,7 +66,7 @@ def calibrate_on_first_use(
     try:
         lock = file.path.with_suffix(".calibrating")  # of two runs that want the same, the second waits, and finds it
         with in_turn(lock, lambda who: log.info("another run calibrates this model; waiting for %s", who)):
-            if _fitting(cfg, model, guidance) is None:
+            if _fitting(cfg, model, guidance, exactly) is None:
                 _calibrate(file, in_domain, recipe, cost)
             return _known(cfg, model, guidance)
     except OSError as error:
@@ -79,10 +82,15 @@ def cost_in_words(cfg: DictConfig, model: PictureModel, conditions: Conditions, 
     """
     if hindrance := _hindrance(cfg, model):
         return f"nothing would be calibrated, since {hindrance}"
-    if _fitting(cfg, model, guidance) is not None:
+    if _fitting(cfg, model, guidance, exactly=True) is not None:
         return "calibrated already, and drawn at once"
     cost = estimate(_in_domain(cfg, model, conditions, guidance), _recipe(cfg), cfg.num_samples * cfg.num_steps)
     return f"{cost.evaluations:,} network evaluations of an image, about {duration(cost.seconds)}"
+
+
+def advice_of_own_guidance(cfg: DictConfig, model: PictureModel) -> str:
+    """What calibrates for the guidance of a run whose steps were calibrated with another; "" where nothing would."""
+    return "" if _hindrance(cfg, model) else "scheduler.calibrate=always calibrates for the guidance of this run first"
 
 
 def _calibrate(file: ScheduleFile, model: GuidedModel, recipe: QuickCalibration, cost: Estimate) -> None:
@@ -127,8 +135,10 @@ def _recipe(cfg: DictConfig) -> QuickCalibration:
     return QuickCalibration(steps=(cfg.num_steps,), batch_size=cfg.batch_size)
 
 
-def _fitting(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> CalibratedSchedule | None:
-    """What the domain was calibrated with for this number of steps, near enough to this guidance.
+def _fitting(
+    cfg: DictConfig, model: PictureModel, guidance: float | Guidance, exactly: bool
+) -> CalibratedSchedule | None:
+    """What the domain was calibrated with for this number of steps, near enough to this guidance, or exactly at it.
 
     What was calibrated without guidance at most noise levels is not taken for guidance at every one.
     """
@@ -138,7 +148,7 @@ def _fitting(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -
     if model.conditional and found.domain != cfg.domain.name:  # a model without conditions draws the same in all
         return None
     borrowed = not isinstance(guidance, Guidance) and not isinstance(found.guidance_scale, int | float)
-    return None if borrowed else found
+    return None if borrowed or (exactly and found.guidance_factor > 1) else found
 
 
 def _known(cfg: DictConfig, model: PictureModel, guidance: float | Guidance) -> CalibratedSchedule | None:

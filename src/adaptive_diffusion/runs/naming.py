@@ -7,10 +7,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ..benchmark.measure import steps_digest
 from ..diffusion.guidance import name_of
 from ..grids.calibrated import CalibratedGrid
+from ..grids.calibrated_schedule import CalibratedSchedule
 from ..grids.candidates import CANDIDATES, in_words
 from ..io.counted import count
+from ..schedulers.adaptive import AdaptiveScheduler
 from ..tracking.jobs import planned_jobs, varied
 from ..tracking.provenance import choices
 from .job import in_sweep
@@ -54,14 +57,26 @@ def drawn_by(cfg: DictConfig) -> tuple[str, ...]:
 
 def guidance_of_steps(setup: Setup) -> str:
     """The guidance that the steps were calibrated with, where the run draws with another; "" elsewhere."""
-    grid, scheduler = setup.grid, setup.scheduler
-    calibration = getattr(scheduler, "calibration", None) if grid is None else getattr(grid, "calibrated", None)
+    calibration = _calibration(setup)
     if calibration is None or calibration.drawn_guidance is None:
         return ""
     return name_of(calibration.guidance_scale)
+
+
+def digest_of_steps(setup: Setup) -> str:
+    """What tells the calibrated steps of a run from others; "" where it takes none, or resamples them."""
+    return steps_digest(_calibration(setup), len(setup.scheduler))
 
 
 def timesteps_source(setup: Setup) -> str:
     """Where the timesteps come from, in plain words; "" if the scheduler does not say."""
     grid = setup.grid.origin if isinstance(setup.grid, CalibratedGrid) else ""
     return ", ".join(filter(None, (setup.sampler.origin, grid)))
+
+
+def _calibration(setup: Setup) -> CalibratedSchedule | None:
+    """The calibration whose timesteps a run takes; None where it takes others."""
+    grid, scheduler = setup.grid, setup.scheduler
+    if grid is not None:
+        return grid.calibrated if isinstance(grid, CalibratedGrid) else None
+    return scheduler.calibration if isinstance(scheduler, AdaptiveScheduler) and scheduler.recipe.rule else None

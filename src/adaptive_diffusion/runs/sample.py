@@ -27,9 +27,17 @@ from .identity import identity_of_run
 from .inputs import sampling_inputs
 from .job import job
 from .measure_run import SECONDS_PER_IMAGE, choice_confidence, measure_cost, measure_quality
-from .naming import guidance_of_steps, run_name, timesteps_source
+from .naming import digest_of_steps, guidance_of_steps, run_name, timesteps_source
 from .recorded import run_tags
-from .sample_files import GUIDANCE, GUIDANCE_OF_STEPS, PROVENANCE, QUALITY, images_are_safe, write_files
+from .sample_files import (
+    DIGEST_OF_STEPS,
+    GUIDANCE,
+    GUIDANCE_OF_STEPS,
+    PROVENANCE,
+    QUALITY,
+    images_are_safe,
+    write_files,
+)
 from .sample_summary import print_summary
 from .setup import Setup, prepare
 
@@ -151,6 +159,8 @@ def _tags(setup: Setup, identity: str) -> dict[str, str]:
         tags["steps"] = source
     if guidance := guidance_of_steps(setup):
         tags[GUIDANCE_OF_STEPS] = guidance
+    if digest := digest_of_steps(setup):
+        tags[DIGEST_OF_STEPS] = digest
     if labels := str(setup.conditions):
         tags["labels"] = labels
     return tags

@@ -29,6 +29,7 @@ QUALITY = "quality.json"  # of a run: what was measured, with its intervals
 PROVENANCE = "provenance.json"  # version, model, labels, and the state of the repository
 GUIDANCE = "guidance"  # in it: what the run draws with
 GUIDANCE_OF_STEPS = "steps.guidance"  # in it: what the steps were calibrated with, where the run's guidance is another
+DIGEST_OF_STEPS = "steps.digest"  # in it: of calibrated timesteps and weights; runs with the same one took the same
 MOST_SHOWN, MOST_BYTES = 1024, 2**27  # images in pictures.png, and bytes of large ones, before they are compressed
 SHEET = 12  # images of a run that a sweep's sheet shows
 DIFF = "git.diff"  # of a run: changes in the repository, where there were any

@@ -9,9 +9,10 @@ from ..diffusion.conditions import NO_LABEL
 from ..diffusion.guidance import name_of, reads_text
 from ..io.counted import count
 from ..metrics.quality import Measurement
+from .first_use import advice_of_own_guidance
 from .job import in_sweep
 from .measure_run import SECONDS_PER_IMAGE
-from .naming import drawn_by, timesteps_source
+from .naming import drawn_by, guidance_of_steps, timesteps_source
 from .output import log_rows, look
 from .sample_files import QUALITY
 from .setup import Setup
@@ -42,7 +43,8 @@ def print_summary(
         rows["labels"] = labels
     rows["scheduler"] = f"{' '.join(drawn_by(cfg))}, {steps}, {evaluations} ({passes}) per image"
     if source := timesteps_source(setup):
-        rows["steps"] = source
+        advice = advice_of_own_guidance(cfg, setup.model) if guidance_of_steps(setup) else ""
+        rows["steps"] = f"{source}\n{advice}".rstrip()
     rows |= {
         "time": f"{m['details/seconds']:.2f} s, {m[SECONDS_PER_IMAGE]:.3g} s per image, "
         f"a step {m['details/step_seconds']:.3g} s (median)",
