@@ -1,4 +1,4 @@
-"""The Python of docs/guide/calibrating.md does what the page says."""
+"""The Python of docs/guide/own-denoiser.md does what the page says, and calibrating.md names what ships."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from adaptive_diffusion.diffusion.guidance import Interval
 from adaptive_diffusion.grids.calibrated import merged
 from adaptive_diffusion.grids.schedule_file import SHIPPED, load_schedules
 
-PAGE = Path(__file__).parent.parent / "docs" / "guide" / "calibrating.md"
+GUIDE = Path(__file__).parent.parent / "docs" / "guide"
 
 
 def test_the_python_blocks_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (GUIDE / "own-denoiser.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 3
     calibrated: dict[str, Any] = {}
     exec(blocks[0], calibrated)
@@ -38,6 +38,6 @@ def test_the_numbers_of_steps_that_ship_are_those_of_the_pages() -> None:
     )
     assert tuned == {tuple(range(4, 11))}, "4 to 10 steps, as the page says"
     (shipped,) = constant
-    listed = re.search(r"ships: ([\d, and]+) steps", PAGE.read_text(encoding="utf-8"))
+    listed = re.search(r"at guidance 1\.5: ([\d, and]+) steps", (GUIDE / "calibrating.md").read_text(encoding="utf-8"))
     assert listed is not None
     assert tuple(map(int, re.findall(r"\d+", listed[1]))) == shipped
